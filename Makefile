@@ -1,0 +1,33 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test check train
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[evals,test]"
+	touch $@
+
+.venv/installed-train: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[train]"
+	touch $@
+
+# A table of accuracy against visual tokens, and one picture, into demo_output/.
+demo: install
+	mkdir -p demo_output
+	$(BIN)/python -m tokenprune.evals --limit 40 --output demo_output/results.jsonl
+	$(BIN)/python demos/compare_kept_tokens.py --output demo_output/kept_tokens.png
+
+check: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+test: check
+	$(BIN)/python -m pytest
+
+# Trains the bundled model again from its sources: hours on two cores, resumable.
+train: .venv/installed-train
+	$(BIN)/python -m tokenprune.evals.train
