@@ -7,11 +7,7 @@ install: .venv/installed
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable ".[evals,test]"
-	touch $@
-
-.venv/installed-train: .venv/installed
-	$(BIN)/python -m pip install --quiet --editable ".[train]"
+	$(BIN)/python -m pip install --quiet --editable ".[evals,train,test]"
 	touch $@
 
 # A table of accuracy against visual tokens, and one picture, into demo_output/.
@@ -29,5 +25,5 @@ test: check
 	$(BIN)/python -m pytest
 
 # Trains the bundled model again from its sources: hours on two cores, resumable.
-train: .venv/installed-train
+train: install
 	$(BIN)/python -m tokenprune.evals.train

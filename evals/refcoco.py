@@ -1,0 +1,137 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg as they are distributed: `instances.json` and `refs(NAME).p`.
+
+The pickle (a list of refs, written by Python 2) and the same list as JSON are both read. The layout is the one that
+the `refer` tool documents; it was not checked against the real files, which cannot be had where this was written.
+"""
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from tokenprune.evals.boxes import Box, in_pixels, iou, parse_box
+from tokenprune.evals.pictures import open_picture
+from tokenprune.evals.records import field, only_file, read_json
+from tokenprune.evals.sample import Sample
+
+
+@dataclass(frozen=True)
+class RecSample(Sample):
+    """One expression and the box of what it means, in pixels of a picture of `size` (width, height)."""
+
+    task: ClassVar[str] = "rec"
+    metric: ClassVar[str] = "Acc@0.5"
+
+    expression: str
+    box: Box
+    size: tuple[int, int]
+
+    @property
+    def question(self) -> str:
+        return f"Where is {self.expression}?"
+
+    def score(self, answer: str) -> float | None:
+        """Return 1 where the answered box has an IoU of at least 0.5 with the true one, None where it is no box."""
+        box = parse_box(answer)
+        return None if box is None else float(iou(in_pixels(box, self.size), self.box) >= 0.5)
+
+    def picture(self) -> Image.Image:
+        picture = open_picture(self.image)
+        if picture.size != self.size:
+            raise ValueError(
+                f"{self.image}: {picture.size} px upright, but instances.json says {self.size}, so the boxes do not "
+                "fit; save the picture upright without EXIF rotation, or correct width and height"
+            )
+        return picture
+
+
+def load(folder: Path, split: str | None = None) -> list[RecSample]:
+    """Return one sample for each sentence of the refs in `split`; None means all but `train`.
+
+    `folder` holds `instances.json`, `refs(NAME).p` or `refs(NAME).json`, and the pictures in `images/`.
+    """
+    path = only_file(folder, "refs(*).json", "refs(*).p")
+    if path is None:
+        raise FileNotFoundError(f"{folder}: no refs(NAME).p or refs(NAME).json")
+    refs = read_json(path) if path.suffix == ".json" else _read_pickle(path)
+    if not isinstance(refs, list):
+        raise ValueError(f"{path}: expected a list of refs, found {type(refs).__name__}")
+    found = {field(ref, "split", _where(path, number, ref)) for number, ref in enumerate(refs)}
+    if split is not None and split not in found:
+        raise ValueError(f"{path}: no split {split!r}; it has {', '.join(sorted(found)) or 'no refs'}")
+    instances = Instances(folder)
+    return [
+        sample
+        for number, ref in enumerate(refs)
+        if (ref["split"] != "train" if split is None else ref["split"] == split)
+        for sample in _samples(ref, instances, _where(path, number, ref))
+    ]
+
+
+class Instances:
+    """COCO's `instances.json`: boxes by annotation, pictures by image."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "instances.json"
+        content = read_json(self.path)
+        self.images = self._by_id(content, "images")
+        self.annotations = self._by_id(content, "annotations")
+
+    def _by_id(self, content: Any, key: str) -> dict[int, dict[str, Any]]:
+        records = field(content, key, str(self.path))
+        return {field(record, "id", f"{self.path}, {key}[{number}]"): record for number, record in enumerate(records)}
+
+    def box(self, ann_id: int, where: str) -> Box:
+        if ann_id not in self.annotations:
+            raise ValueError(f"{where}: ann_id {ann_id} is not among the annotations of {self.path}")
+        here = f"{self.path}, annotation {ann_id}"
+        x, y, width, height = field(self.annotations[ann_id], "bbox", here)
+        return float(x), float(y), float(x + width), float(y + height)
+
+    def image(self, image_id: int, where: str) -> tuple[Path, tuple[int, int]]:
+        """Return the picture's path and its size. The refs' own file_name is another one, with the ann_id in it."""
+        if image_id not in self.images:
+            raise ValueError(f"{where}: image_id {image_id} is not among the images of {self.path}")
+        here = f"{self.path}, image {image_id}"
+        record = self.images[image_id]
+        path = self.path.parent / "images" / field(record, "file_name", here)
+        if not path.is_file():
+            raise FileNotFoundError(f"{here}: missing picture {path}")
+        return path, (field(record, "width", here), field(record, "height", here))
+
+
+def _samples(ref: dict[str, Any], instances: Instances, where: str) -> Iterator[RecSample]:
+    box = instances.box(field(ref, "ann_id", where), where)
+    image, size = instances.image(field(ref, "image_id", where), where)
+    for sentence in field(ref, "sentences", where):
+        yield RecSample(
+            id=f"rec-{field(sentence, 'sent_id', where)}",
+            image=image,
+            split=ref["split"],
+            expression=field(sentence, "sent", where),
+            box=box,
+            size=size,
+        )
+
+
+def _where(path: Path, number: int, ref: Any) -> str:
+    name = f", ref_id {ref['ref_id']}" if isinstance(ref, dict) and "ref_id" in ref else ""
+    return f"{path}, record {number}{name}"
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Lists, dicts, strings and numbers only: a pickle that names anything else could run code."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}; a refs file holds plain data only")
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, encoding="utf-8").load()
+    except (pickle.UnpicklingError, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a refs pickle: {error or 'the file ends too early'}") from error
