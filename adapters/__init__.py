@@ -1,0 +1,9 @@
+"""Model adapters: the only files that know Hugging Face's attribute names. See README.md in this folder."""
+
+if __name__ != "tokenprune.adapters":  # a second name would make a second copy of every class
+    raise ImportError("import tokenprune.adapters, not adapters")
+
+from tokenprune.adapters import llava as llava  # one line per family; importing it registers its adapter
+from tokenprune.adapters.base import ADAPTERS, ModelAdapter, adapter_for, register_adapter
+
+__all__ = ["ADAPTERS", "ModelAdapter", "adapter_for", "register_adapter"]

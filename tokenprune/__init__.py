@@ -1,0 +1,40 @@
+"""Reversible visual-token pruning for Hugging Face vision-language models.
+
+    handle = tokenprune.patch(model, FoPru(keep_ratio=0.25))
+    ...                  # generate, forward, pipelines: as before, with fewer visual tokens
+    handle.report        # which visual tokens were kept
+    handle.remove()
+
+Importing this package changes nothing and loads no transformers; `patch` does, on one model instance.
+"""
+
+from tokenprune.attention import VisionAttention
+from tokenprune.errors import PruningError, SettingError, TokenPruneError, UnsupportedError
+from tokenprune.patching import PatchHandle, patch, unpatch
+from tokenprune.report import ImageReport, Report
+from tokenprune.strategies import STRATEGIES, FoPru, Grid, Random
+from tokenprune.strategy import ScoreStrategy, Selection, Strategy
+from tokenprune.tokens import VisualTokens
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "STRATEGIES",
+    "FoPru",
+    "Grid",
+    "ImageReport",
+    "PatchHandle",
+    "PruningError",
+    "Random",
+    "Report",
+    "ScoreStrategy",
+    "Selection",
+    "SettingError",
+    "Strategy",
+    "TokenPruneError",
+    "UnsupportedError",
+    "VisionAttention",
+    "VisualTokens",
+    "patch",
+    "unpatch",
+]

@@ -1,0 +1,70 @@
+"""Attention statistics of one vision-encoder layer, from its queries and keys.
+
+The tower itself keeps its fast attention kernel; here only the rows or sums that a strategy asks for are computed,
+in float32 and in blocks of query rows, so that a whole map exists for small images only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenprune.errors import PruningError
+
+Heads = Literal["mean", "max"]
+
+# Attention weights held at once, over all heads: 64 MiB in float32.
+BLOCK_ELEMENTS = 2**24
+
+
+@dataclass(frozen=True, eq=False)
+class VisionAttention:
+    """The attention of one encoder layer over one image: A[h, i, j] = softmax_j(scale * q[h, i] . k[h, j]).
+
+    The first `n_prefix` tokens are no patches (a CLS token); they take part in the softmax and are left out of what
+    the methods return, which is one float32 per patch, in raster order.
+    """
+
+    queries: Float[Tensor, "heads tokens width"]
+    keys: Float[Tensor, "heads tokens width"]
+    scale: float
+    n_prefix: int
+
+    def received(self, heads: Heads = "mean") -> Float[Tensor, " visual"]:
+        """Column sums: the attention that each patch receives from all patches, heads reduced first."""
+        total = self.keys.new_zeros(self.keys.shape[1], dtype=torch.float32)
+        for rows in self._blocks(self.n_prefix):
+            total += _reduce(self._weights(rows), heads).sum(0)
+        return total[self.n_prefix :]
+
+    def from_cls(self, heads: Heads = "mean") -> Float[Tensor, " visual"]:
+        """The CLS row: the attention that the CLS token pays to each patch.
+
+        Raises PruningError for a tower without one. A strategy that calls this declares "cls" in its needs, so that
+        `patch` can say so instead.
+        """
+        if self.n_prefix == 0:
+            raise PruningError(
+                'this vision tower has no CLS token. Add "cls" to the strategy\'s needs to be told by patch(), '
+                "and use received() here."
+            )
+        return _reduce(self._weights(slice(0, 1)), heads)[0, self.n_prefix :]
+
+    def _weights(self, rows: slice) -> Float[Tensor, "heads rows tokens"]:
+        logits = self.queries[:, rows].float() @ self.keys.float().transpose(1, 2)
+        return (logits * self.scale).softmax(dim=-1)
+
+    def _blocks(self, start: int) -> Iterator[slice]:
+        n_heads, n_tokens, _ = self.queries.shape
+        step = max(1, BLOCK_ELEMENTS // (n_heads * n_tokens))
+        for first in range(start, n_tokens, step):
+            yield slice(first, min(first + step, n_tokens))
+
+
+def _reduce(weights: Float[Tensor, "heads rows tokens"], heads: Heads) -> Float[Tensor, "rows tokens"]:
+    return weights.mean(0) if heads == "mean" else weights.amax(0)

@@ -1,0 +1,30 @@
+"""What can go wrong, and how it is said: what happened, where, and what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class TokenPruneError(Exception):
+    """Every error that tokenprune raises on purpose."""
+
+
+class SettingError(TokenPruneError, ValueError):
+    """A setting that cannot be right, whatever the model is."""
+
+
+class UnsupportedError(TokenPruneError, RuntimeError):
+    """A model, version or combination that tokenprune does not handle. Raised by `patch`."""
+
+
+class PruningError(TokenPruneError, RuntimeError):
+    """A forward pass of a patched model that cannot be pruned correctly."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """The sentence for a name that is not in a list: what was read, the nearest guess, the whole list."""
+    options = sorted(known)
+    near = get_close_matches(str(name), options, n=1)
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {name!r}.{guess} Known: {', '.join(options)}."

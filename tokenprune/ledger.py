@@ -1,0 +1,199 @@
+"""Keeps a KV cache honest about its two lengths.
+
+After pruning, a cache holds fewer slots (its physical length) than the tokens it stands for (its logical length).
+`generate`, chat code and decode loops ask a cache for its length to know where the conversation goes on: they need the
+logical one. Attention needs the physical one. A pruned cache answers the first outside the model's forward and the
+second inside, and carries a ledger that says which token is in which slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from tokenprune.errors import PruningError
+from tokenprune.sequence import Packing
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """Describes a cache up to the last forward that pruned; what is appended later is one column per slot.
+
+    columns: the column that each slot holds.
+    valid: False for holes and padding.
+    n_columns: how many columns the described part stands for.
+    shift: how much lower than the original ones the position IDs of each row go on (0 unless compact).
+    holes: whether any slot is not valid; kept here because asking a GPU at every step is slow.
+    """
+
+    columns: Int[Tensor, "batch slots"]
+    valid: Bool[Tensor, "batch slots"]
+    n_columns: int
+    shift: Int[Tensor, " batch"]
+    holes: bool
+
+    @property
+    def n_dropped(self) -> int:
+        return self.n_columns - self.columns.shape[1]
+
+    def extended(self, n_slots: int) -> tuple[Int[Tensor, "batch slots"], Bool[Tensor, "batch slots"]]:
+        """`columns` and `valid` of a cache that has grown to `n_slots`."""
+        grown = n_slots - self.columns.shape[1]
+        tail = torch.arange(self.n_columns, self.n_columns + grown, device=self.columns.device)
+        tail = tail.expand(len(self.columns), -1)
+        return torch.cat([self.columns, tail], 1), torch.cat([self.valid, torch.ones_like(tail).bool()], 1)
+
+    def slot_mask(
+        self, real: Bool[Tensor, "rows columns"] | None, n_slots: int, n_new: int
+    ) -> Bool[Tensor, "batch all_slots"] | None:
+        """The padding mask over `n_slots` of the past and `n_new` tokens, from one over all columns (None: no
+        padding). None if every slot may be attended to."""
+        if real is None and not self.holes:
+            return None
+        columns, valid = self.extended(n_slots)
+        if real is None:
+            return torch.cat([valid, valid.new_ones(len(valid), n_new)], 1)
+        real = real.expand(len(valid), -1)
+        return torch.cat([real.gather(1, columns) & valid, real[:, -n_new:]], 1)
+
+    def with_rows(self, pick: Callable[[Tensor], Tensor]) -> Ledger:
+        """The ledger of a cache whose batch rows were picked."""
+        return replace(self, columns=pick(self.columns), valid=pick(self.valid), shift=pick(self.shift))
+
+    def without_tail(self, n: int) -> Ledger:
+        """The ledger without its last `n` slots, which must hold the last `n` columns: text that was not pruned."""
+        tail = torch.arange(self.n_columns - n, self.n_columns, device=self.columns.device)
+        if n > self.columns.shape[1] or not bool((self.columns[:, -n:] == tail).all()):
+            raise PruningError(
+                "crop would cut a cache in the middle of its pruned visual tokens, and what was dropped there cannot "
+                "come back. Start again from an empty cache."
+            )
+        columns, valid = self.columns[:, :-n], self.valid[:, :-n]
+        return replace(
+            self, columns=columns, valid=valid, n_columns=self.n_columns - n, holes=not bool(valid.all())
+        )
+
+    @classmethod
+    def written(
+        cls, before: Ledger | None, n_slots: int, n_columns: int, packing: Packing, shift: Int[Tensor, " batch"]
+    ) -> Ledger:
+        """The ledger after `packing` of `n_columns` new columns was appended to a cache of `n_slots`."""
+        if before is None:  # everything in the cache so far is one column per slot
+            past = torch.arange(n_slots, device=shift.device).expand(len(shift), -1)
+            past_valid, first = torch.ones_like(past).bool(), n_slots
+        else:
+            past, past_valid = before.extended(n_slots)
+            first = n_slots + before.n_dropped
+        valid = torch.cat([past_valid, packing.valid], 1)
+        return cls(
+            torch.cat([past, first + packing.columns], 1), valid, first + n_columns, shift, not bool(valid.all())
+        )
+
+
+class PrunedCache:
+    """Mixed into the class of a cache instance that has been pruned into; see the module's docstring.
+
+    Overrides the methods of transformers' Cache that depend on lengths or on batch rows.
+    """
+
+    _ledger: Ledger
+    _unpruned_class: type
+    _inside: bool
+
+    def get_seq_length(self, layer_idx: int = 0, *args: Any) -> Any:
+        length = super().get_seq_length(layer_idx, *args)  # type: ignore[misc]
+        return length if self._inside else length + self._ledger.n_dropped
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._inside:
+            raise PruningError(
+                "this cache holds a pruned prompt, and the model that goes on with it is not patched. Patch it with "
+                "tokenprune.patch(model, ...), or start again from an empty cache."
+            )
+        return super().update(*args, **kwargs)  # type: ignore[misc]
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Removes the last tokens: a negative number of them, or down to a positive logical length."""
+        with inside(self):
+            n_slots = int(self.get_seq_length())
+        if tokens_to_remove > 0:
+            tokens_to_remove -= n_slots + self._ledger.n_dropped
+        cut = self._ledger.columns.shape[1] - (n_slots + tokens_to_remove)
+        if tokens_to_remove < 0 and cut > 0:
+            self._ledger = self._ledger.without_tail(cut)
+        with inside(self):
+            super().crop(min(tokens_to_remove, 0))  # type: ignore[misc]
+
+    def reset(self) -> None:
+        super().reset()  # type: ignore[misc]
+        self.__class__ = self._unpruned_class
+        del self._ledger, self._unpruned_class, self._inside
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)  # type: ignore[misc]
+        self._ledger = self._ledger.with_rows(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)  # type: ignore[misc]
+        self._ledger = self._ledger.with_rows(lambda rows: rows.repeat_interleave(repeats, 0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)  # type: ignore[misc]
+        self._ledger = self._ledger.with_rows(lambda rows: rows[indices])
+
+
+_pruned_classes: dict[type, type] = {}
+
+
+def ledger_of(cache: Any) -> Ledger | None:
+    """The ledger of a cache; None if nothing was pruned into it."""
+    return cache._ledger if isinstance(cache, PrunedCache) else None
+
+
+def set_ledger(cache: Any, ledger: Ledger) -> None:
+    """Makes `cache` a pruned one, in place: callers hold references to it."""
+    if not isinstance(cache, PrunedCache):
+        base = type(cache)
+        if base not in _pruned_classes:
+            _pruned_classes[base] = type(f"Pruned{base.__name__}", (PrunedCache, base), {})
+        cache._unpruned_class, cache._inside = base, False
+        cache.__class__ = _pruned_classes[base]
+    cache._ledger = ledger
+
+
+def n_slots(cache: Any) -> int:
+    """The physical length of a cache; 0 for None."""
+    if cache is None:
+        return 0
+    with inside(cache):
+        return int(cache.get_seq_length())
+
+
+def enter(cache: Any) -> None:
+    """From here on a pruned cache answers its physical length. Other caches are left alone."""
+    if isinstance(cache, PrunedCache):
+        cache._inside = True
+
+
+def leave(cache: Any) -> None:
+    """From here on a pruned cache answers its logical length."""
+    if isinstance(cache, PrunedCache):
+        cache._inside = False
+
+
+@contextmanager
+def inside(cache: Any) -> Iterator[None]:
+    """The time in which a pruned cache answers its physical length."""
+    before = getattr(cache, "_inside", False)
+    enter(cache)
+    try:
+        yield
+    finally:
+        if not before:
+            leave(cache)

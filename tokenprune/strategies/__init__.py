@@ -1,0 +1,15 @@
+"""Every strategy, one file each. To add one: a file, an import and a line in STRATEGIES; tests and evals follow."""
+
+from tokenprune.strategies.fopru import FoPru
+from tokenprune.strategies.grid import Grid
+from tokenprune.strategies.random import Random
+from tokenprune.strategy import Strategy
+
+#: The classes that `patch(model, "name", ...)` knows.
+STRATEGIES: dict[str, type[Strategy]] = {
+    "fopru": FoPru,
+    "grid": Grid,
+    "random": Random,
+}
+
+__all__ = ["STRATEGIES", "FoPru", "Grid", "Random"]

@@ -1,0 +1,70 @@
+"""FoPru: Focal Pruning (https://arxiv.org/abs/2411.14164)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.attention import Heads
+from tokenprune.errors import SettingError
+from tokenprune.strategy import Selection, Strategy, check_choice
+from tokenprune.tokens import Grid3, VisualTokens
+
+
+@dataclass(frozen=True)
+class FoPru(Strategy):
+    """Keeps the visual tokens that the vision encoder attends to most, in their original order.
+
+    mode: "rank" keeps the best tokens; "row" keeps whole rows of the grid, best sum first. The budget is exact in
+        both, so the last row that "row" reaches is trimmed to its best tokens.
+    score: "column" is the attention that a patch receives from all patches, "cls" what the CLS token pays it.
+    layer: an encoder layer, counted as a Python index; None is the one whose output the projector gets.
+    heads: how the attention maps of the heads are reduced before anything is summed.
+
+    The paper's abstract gives the three stages (significance, pruning by rank or row, reordering). Which layer, heads
+    and sum its authors used is not public, hence the settings.
+    """
+
+    mode: Literal["rank", "row"] = "rank"
+    score: Literal["column", "cls"] = "column"
+    layer: int | None = None
+    heads: Heads = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("FoPru", "mode", self.mode, ("rank", "row"))
+        check_choice("FoPru", "score", self.score, ("column", "cls"))
+        check_choice("FoPru", "heads", self.heads, ("mean", "max"))
+        if self.layer is not None and (not isinstance(self.layer, int) or isinstance(self.layer, bool)):
+            raise SettingError(f"FoPru: layer={self.layer!r} is not an encoder layer; write layer=-2, or None.")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"vision_attention", "cls"} if self.score == "cls" else {"vision_attention"})
+
+    @property
+    def attention_layer(self) -> int | None:
+        return self.layer
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        attention = tokens.vision_attention
+        scores = attention.from_cls(self.heads) if self.score == "cls" else attention.received(self.heads)
+        order = scores.argsort(descending=True, stable=True)
+        if self.mode == "row":
+            order = by_row(scores, order, tokens.grid)
+        return Selection.first(order, self.budget(tokens.n_visual), scores)
+
+
+def by_row(
+    scores: Float[Tensor, " visual"], order: Int[Tensor, " visual"], grid: Grid3
+) -> Int[Tensor, " visual"]:
+    """Sorts `order` by the rank of each token's row, keeping it within a row. The rows of all frames compete."""
+    row_sums = rearrange(scores, "(row column) -> row column", column=grid[2]).sum(1)
+    row_rank = row_sums.argsort(descending=True, stable=True).argsort()
+    token_rank = repeat(row_rank, "row -> (row column)", column=grid[2])
+    return order[torch.argsort(token_rank[order], stable=True)]

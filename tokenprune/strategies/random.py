@@ -1,0 +1,39 @@
+"""The random baseline."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import torch
+
+from tokenprune.errors import SettingError
+from tokenprune.strategy import Selection, Strategy
+from tokenprune.tokens import VisualTokens
+
+
+@dataclass(frozen=True)
+class Random(Strategy):
+    """Keeps visual tokens drawn uniformly without replacement.
+
+    The draw depends on `seed` and on the picture alone: the same picture keeps the same tokens in every call, batch,
+    beam and device, and different pictures keep different ones.
+    """
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+            raise SettingError(f"Random: seed={self.seed!r} is not a seed; write an integer of 0 or more.")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"pixels"})
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        picture = zlib.crc32(tokens.pixels.float().cpu().numpy().tobytes(), self.seed % 2**32)
+        # CPU generators give the same draw on every device.
+        generator = torch.Generator().manual_seed(picture)
+        order = torch.randperm(tokens.n_visual, generator=generator).to(tokens.features.device)
+        return Selection.first(order, self.budget(tokens.n_visual))

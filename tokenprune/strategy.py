@@ -1,0 +1,110 @@
+"""The base classes of every pruning strategy: tensors in, Selection out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.budget import budget, check_budget
+from tokenprune.errors import PruningError, SettingError, unknown
+from tokenprune.tokens import VisualTokens
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The outcome for one image: `kept` indices, ascending and unique, and the importance scores if there are any.
+
+    Raises PruningError for anything else, so whoever holds a Selection need not check again.
+    """
+
+    kept: Int[Tensor, " kept"]
+    n_visual: int
+    scores: Float[Tensor, " visual"] | None = None
+
+    def __post_init__(self) -> None:
+        kept = self.kept
+        if kept.ndim != 1 or kept.dtype != torch.long or len(kept) == 0:
+            raise PruningError(
+                f"Selection.kept must be a one-axis LongTensor with at least one index, not {tuple(kept.shape)} of "
+                f"{kept.dtype}. From a mask: mask.nonzero()[:, 0]."
+            )
+        if not bool((kept[1:] > kept[:-1]).all()):
+            raise PruningError("Selection.kept must be ascending and unique: write kept.unique().")
+        if int(kept[0]) < 0 or int(kept[-1]) >= self.n_visual:
+            raise PruningError(
+                f"Selection.kept has indices in {int(kept[0])}..{int(kept[-1])}, but the image has visual tokens "
+                f"0..{self.n_visual - 1}. Indices count within one image, not within the prompt."
+            )
+        if self.scores is not None and self.scores.shape != (self.n_visual,):
+            raise PruningError(
+                f"Selection.scores has shape {tuple(self.scores.shape)}; it needs one score for each of the "
+                f"{self.n_visual} visual tokens."
+            )
+
+    @classmethod
+    def first(
+        cls, order: Int[Tensor, " visual"], n_kept: int, scores: Float[Tensor, " visual"] | None = None
+    ) -> Selection:
+        """The first `n_kept` of an order over all visual tokens, put back into their original order."""
+        if scores is not None and bool(scores.isnan().any()):
+            raise PruningError("importance scores must be numbers, and some are NaN.")
+        return cls(order[:n_kept].sort().values, len(order), None if scores is None else scores.detach())
+
+
+@dataclass(frozen=True)
+class Strategy(ABC):
+    """Decides which visual tokens of one image are kept.
+
+    A strategy is a pure function of `VisualTokens` and of its own frozen settings. The budget is `keep_ratio`, the
+    fraction kept, in (0, 1], or `keep`, a count; with neither, a quarter is kept. Settings that cannot be right raise
+    SettingError when the strategy is made.
+    """
+
+    keep_ratio: float | None = None
+    keep: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_ratio is None and self.keep is None:
+            object.__setattr__(self, "keep_ratio", 0.25)
+        check_budget(type(self).__name__, self.keep_ratio, self.keep)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names from `tokenprune.tokens.STATISTICS` that `select` reads from its tokens."""
+        return frozenset()
+
+    @property
+    def attention_layer(self) -> int | None:
+        """The encoder layer that "vision_attention" comes from; None is the one whose output the model uses."""
+        return None
+
+    @abstractmethod
+    def select(self, tokens: VisualTokens) -> Selection:
+        """The tokens of one image that are kept."""
+
+    def budget(self, n_visual: int) -> int:
+        """How many of `n_visual` tokens to keep."""
+        return budget(n_visual, self.keep_ratio, self.keep)
+
+
+@dataclass(frozen=True)
+class ScoreStrategy(Strategy):
+    """Keeps the tokens with the highest importance scores; a subclass needs only `score`."""
+
+    @abstractmethod
+    def score(self, tokens: VisualTokens) -> Float[Tensor, " visual"]:
+        """One importance score per visual token, higher = keep. NaN raises PruningError."""
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        scores = self.score(tokens)
+        return Selection.first(scores.argsort(descending=True, stable=True), self.budget(tokens.n_visual), scores)
+
+
+def check_choice(owner: str, field: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raises SettingError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise SettingError(f"{owner}: {unknown(field, value, choices)} Write {field}={choices[0]!r}.")

@@ -1,0 +1,70 @@
+"""What a strategy may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenprune.attention import VisionAttention
+from tokenprune.errors import PruningError, SettingError, UnsupportedError, unknown
+
+#: (t, h, w) of one image's visual tokens: frames, rows, columns; raster order.
+Grid3 = tuple[int, int, int]
+
+#: All that a strategy can declare in `needs`, and what to do with a model that cannot give it.
+STATISTICS = {
+    "vision_attention": "attention of one vision-encoder layer; without it use a strategy that scores features",
+    "cls": 'a CLS token in the vision tower; without one use column sums, as FoPru(score="column") does',
+    "pixels": "the picture as the vision tower gets it; without it use a strategy that scores features",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class VisualTokens:
+    """The visual tokens of one image, after the projector, as the language model would see them.
+
+    `features` are in raster order of `grid`; `image` counts the images of the batch in reading order. Statistics
+    are there only if the strategy declared them in `needs`; asking for another one raises PruningError.
+    """
+
+    features: Float[Tensor, "visual width"]
+    grid: Grid3
+    image: int = 0
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_visual(self) -> int:
+        return self.features.shape[0]
+
+    @property
+    def vision_attention(self) -> VisionAttention:
+        return self._declared("vision_attention")
+
+    @property
+    def pixels(self) -> Float[Tensor, "channels height width"]:
+        """The picture as the vision tower gets it: resized and normalised."""
+        return self._declared("pixels")
+
+    def _declared(self, name: str) -> Any:
+        if name not in self.statistics:
+            raise PruningError(
+                f"tokens.{name} was not asked for. Add this line to the strategy:\n"
+                f'    needs = frozenset({{"{name}"}})'
+            )
+        return self.statistics[name]
+
+
+def check_needs(owner: str, needs: frozenset[str], offers: frozenset[str], model: str) -> None:
+    """Raises SettingError for a need that does not exist, UnsupportedError for one that `model` cannot give."""
+    for need in sorted(needs):
+        if need not in STATISTICS:
+            raise SettingError(f"{owner}.needs: {unknown('statistic', need, STATISTICS)}")
+        if need not in offers:
+            raise UnsupportedError(
+                f"{owner} needs {STATISTICS[need]}. {model} does not have it; it offers: "
+                f"{', '.join(sorted(offers)) or 'nothing'}."
+            )
