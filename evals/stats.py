@@ -1,6 +1,7 @@
 """How sure an accuracy is, and how sure a difference of two accuracies on the same questions is.
 
-All treat questions as independent; several questions on one picture are not quite, so the true intervals are a little wider.
+All treat questions as independent; several questions on one picture are not quite, so the true intervals are a
+little wider.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of (scores - baseline) on the same questions; `p` is McNemar's exact one, None for scores between 0 and 1."""
+    """Mean of (scores - baseline) on the same questions; `p` is McNemar's exact one, None for soft accuracies."""
 
     mean: float
     interval: Interval

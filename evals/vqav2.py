@@ -18,7 +18,7 @@ class VqaSample(Sample):
     """One question and what ten people answered."""
 
     task: ClassVar[str] = "vqa"
-    metric: ClassVar[str] = "VQA accuracy"
+    metric: ClassVar[str] = "accuracy"
 
     text: str
     answers: tuple[str, ...]

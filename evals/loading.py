@@ -1,0 +1,44 @@
+"""Load a model with its processor, and all questions of a folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from tokenprune.evals import refcoco, vqav2
+from tokenprune.evals.bundled_paths import MODEL
+from tokenprune.evals.records import only_file
+from tokenprune.evals.sample import Sample
+
+
+def load_model(name: str, dtype: str = "float32") -> tuple[Any, Any]:
+    """Return (model, processor) of a folder or a Hugging Face name, on the GPU if there is one."""
+    if Path(name) == MODEL and not (MODEL / "model.safetensors").is_file():
+        raise FileNotFoundError(f"{MODEL}: no bundled model here (wheels have none); say which one with --model")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForImageTextToText.from_pretrained(name, dtype=getattr(torch, dtype)).to(device).eval()
+    return model, AutoProcessor.from_pretrained(name)
+
+
+def load_samples(folder: Path, *, split: str | None = None, limit: int | None = None) -> list[Sample]:
+    """Return the questions of every set whose files are in `folder`: RefCOCO's, VQAv2's or both.
+
+    `split` is RefCOCO's. `limit` takes that many of each task, spread evenly over the file.
+    """
+    samples: list[Sample] = []
+    if only_file(folder, "refs(*).json", "refs(*).p"):
+        samples += evenly(refcoco.load(folder, split), limit)
+    if only_file(folder, "*questions.json"):
+        samples += evenly(vqav2.load(folder), limit)
+    if not samples:
+        raise FileNotFoundError(f"{folder}: no questions; needs refs(NAME).p or .json, or *questions.json")
+    return samples
+
+
+def evenly(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
+    """Return `limit` samples at equal distances, so that a few stand for the whole file."""
+    if limit is None or limit >= len(samples):
+        return list(samples)
+    return [samples[index * len(samples) // limit] for index in range(limit)]

@@ -1,0 +1,45 @@
+"""The results as a table in the terminal: one line a configuration, one column a task."""
+
+from collections.abc import Sequence
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from tokenprune.evals.runner import Row
+
+
+def table(rows: Sequence[Row], title: str) -> Table:
+    """Return the table of one folder of scenes. Brackets hold 95 % intervals."""
+    first_of_task = {row.task: row for row in reversed(rows)}
+    result = Table(title=title, caption=_caption(rows[0]), title_justify="left", caption_justify="left")
+    for heading in ("strategy", "position IDs"):
+        result.add_column(heading, no_wrap=True)
+    for heading in ("retention", "visual tokens", "KV cache"):
+        result.add_column(heading, justify="right", no_wrap=True)
+    for row in reversed(first_of_task.values()):
+        result.add_column(f"{row.task.upper()} {row.metric}\n(n = {row.n})", justify="right", no_wrap=True)
+    result.add_column("unparsable", justify="right")
+    for group in _by_configuration(rows):
+        head = group[0]
+        result.add_row(
+            head.strategy,
+            head.position_ids,
+            f"{head.n_kept / head.n_visual:.0%}",
+            f"{head.n_kept:g} of {head.n_visual:g}",
+            decimal(head.kv_cache_bytes),
+            *(f"{row.accuracy:.2f} [{row.interval[0]:.2f}, {row.interval[1]:.2f}]" for row in group),
+            str(sum(row.unparsable for row in group)),
+        )
+    return result
+
+
+def _by_configuration(rows: Sequence[Row]) -> list[list[Row]]:
+    groups: dict[tuple[str, str, float], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.strategy, row.position_ids, row.keep_ratio), []).append(row)
+    return list(groups.values())
+
+
+def _caption(row: Row) -> str:
+    packages = ", ".join(f"{name} {version}" for name, version in row.versions.items())
+    return f"[ ] 95 % interval; KV cache after the prefill of one question; {row.dtype} on {row.device}; {packages}"
