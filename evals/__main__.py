@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with options.output.open("w", encoding="utf-8") as output, Progress(*columns, console=console) as progress:
         for folder, samples in sets.items():
             bar = progress.add_task(f"{folder.name}, questions", total=len(samples) * len(compared))
-            answered = lambda n, bar=bar: progress.advance(bar, n)  # noqa: E731
+            answered = partial(progress.advance, bar)
             for row in run(model, processor, samples, compared, batch_size=options.batch_size, on_answers=answered):
                 results[folder].append(row)
                 output.write(json.dumps({"scenes": folder.name, "model": options.model, **asdict(row)}) + "\n")

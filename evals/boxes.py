@@ -10,10 +10,9 @@ from torchvision.ops import box_iou
 
 Box = tuple[float, float, float, float]
 
-HUNDREDTHS = re.compile(r"(?<![\d.])(\d{1,2}) (\d{1,2}) (\d{1,2}) (\d{1,2})(?![\d.]\d|\d)")
-FRACTIONS = re.compile(
-    r"\[\s*([01]?\.\d+|[01])\s*,\s*([01]?\.\d+|[01])\s*,\s*([01]?\.\d+|[01])\s*,\s*([01]?\.\d+|[01])\s*\]"
-)
+HUNDREDTHS = re.compile(r"(?<![\d.])(?<!\d )(\d{1,2}) (\d{1,2}) (\d{1,2}) (\d{1,2})(?! ?\d|\.\d)")
+_FRACTION = r"\s*(0?\.\d+|0|1(?:\.0+)?)\s*"
+FRACTIONS = re.compile(r"\[" + ",".join([_FRACTION] * 4) + r"\]")
 
 
 def parse_box(answer: str) -> Box | None:

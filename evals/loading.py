@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -11,6 +11,8 @@ from tokenprune.evals import refcoco, vqav2
 from tokenprune.evals.bundled_paths import MODEL
 from tokenprune.evals.records import only_file
 from tokenprune.evals.sample import Sample
+
+T = TypeVar("T")
 
 
 def load_model(name: str, dtype: str = "float32") -> tuple[Any, Any]:
@@ -37,7 +39,7 @@ def load_samples(folder: Path, *, split: str | None = None, limit: int | None = 
     return samples
 
 
-def evenly(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
+def evenly(samples: Sequence[T], limit: int | None) -> list[T]:
     """Return `limit` samples at equal distances, so that a few stand for the whole file."""
     if limit is None or limit >= len(samples):
         return list(samples)

@@ -15,7 +15,7 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}, byte {error.start}: not UTF-8; save the file as UTF-8") from error
 
 
-def field(record: Mapping[str, Any], key: str, where: str) -> Any:
+def field(record: Any, key: str, where: str) -> Any:
     """Return `record[key]`; `where` says which file and record an error is about."""
     if not isinstance(record, Mapping):
         raise ValueError(f"{where}: expected an object with {key!r}, found {type(record).__name__}")

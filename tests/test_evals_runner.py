@@ -1,0 +1,220 @@
+"""The runner, its configurations and its command line, on a tiny random model."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from evals_files import tiny_processor, write_refcoco, write_vqav2
+from tiny import tiny_llava
+
+import tokenprune
+from tokenprune.evals import downsample
+from tokenprune.evals.__main__ import main
+from tokenprune.evals.configurations import Configuration, Pruned, configurations
+from tokenprune.evals.loading import evenly, load_model, load_samples
+from tokenprune.evals.prompts import encode, prompt
+from tokenprune.evals.runner import SampleError, run
+from tokenprune.evals.sample import Sample
+
+
+@dataclass(frozen=True)
+class Echo(Sample):
+    """Right whatever the model says; unparsable where not `readable`. `id` says how long the question is."""
+
+    task = "echo"
+    metric = "accuracy"
+    readable: bool = True
+
+    @property
+    def question(self) -> str:
+        return "00 01 02 " * int(self.id)
+
+    def score(self, answer: str) -> float | None:
+        return 1.0 if self.readable else None
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_refcoco(tmp_path)
+    write_vqav2(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def samples(folder: Path) -> list[Sample]:
+    image = folder / "images" / "COCO_val2014_000000000042.jpg"
+    return [Echo(id=str(i), image=image, split="", readable=i != 2) for i in (1, 2, 3)]
+
+
+def test_prompts_are_golden(folder: Path) -> None:
+    processor = tiny_processor()
+    assert {sample.id: prompt(processor, sample.question) for sample in load_samples(folder)} == {
+        "rec-20": "user : <image> Where is the orange box? assistant :",
+        "rec-21": "user : <image> Where is right thing? assistant :",
+        "rec-30": "user : <image> Where is corner? assistant :",
+        "vqa-42000": "user : <image> Is it box 0? assistant :",
+        "vqa-42001": "user : <image> Is it box 1? assistant :",
+        "vqa-42002": "user : <image> Is it box 2? assistant :",
+    }
+
+
+def test_rows(samples: list[Sample]) -> None:
+    strategies = ["random:seed=3", "fopru:mode=row", "downsample"]
+    rows = list(run(tiny_llava(), tiny_processor(), samples, configurations(strategies, [0.5]), batch_size=2))
+    assert [(row.strategy, row.position_ids) for row in rows] == [
+        ("unpruned", "original"),
+        ("Random 3", "original"),
+        ("Random 3", "compact"),
+        ("FoPru row", "original"),
+        ("FoPru row", "compact"),
+        ("downsample", "original"),
+    ]
+    assert [(row.n_kept, row.n_visual) for row in rows] == [(36, 36), *[(18, 36)] * 4, (16, 36)]
+    for row in rows:
+        assert (row.n, row.unparsable, row.accuracy) == (3, 1, pytest.approx(2 / 3))
+        assert row.interval[0] < row.accuracy < row.interval[1]
+        assert row.difference_to_unpruned is not None
+        assert row.difference_to_unpruned.mean == 0
+        # 2 tensors x 3 layers x 2 heads x 8 wide x 4 bytes; the first prompt has 7 words beside the picture.
+        assert row.kv_cache_bytes == 384 * (row.n_kept + 7)
+        assert {"torch", "transformers", "tokenprune"} <= set(row.versions)
+        json.dumps(row.settings)
+    assert rows[1].settings == {"keep_ratio": 0.5, "keep": None, "seed": 3}
+    assert len({tuple(answer.text for answer in row.answers) for row in rows}) > 3  # the configurations do differ
+
+
+def test_batches_do_not_change_answers(samples: list[Sample]) -> None:
+    model, processor, compared = tiny_llava(), tiny_processor(), configurations(["fopru", "downsample"], [0.25])
+    for batched, alone in zip(
+        run(model, processor, samples, compared, batch_size=3),
+        run(model, processor, samples, compared, batch_size=1),
+        strict=True,
+    ):
+        assert batched.answers == alone.answers
+
+
+def test_the_model_is_left_as_it_was(samples: list[Sample]) -> None:
+    model, processor = tiny_llava(), tiny_processor()
+
+    def state() -> dict[str, Any]:
+        return {
+            name: (set(module.__dict__), list(module._forward_pre_hooks), list(module._forward_hooks))
+            for name, module in model.named_modules()
+        }
+
+    list(run(model, processor, samples, [Configuration()]))  # transformers adds hooks of its own at the first call
+    before = state()
+    list(run(model, processor, samples, configurations(["fopru", "downsample"], [0.25])))
+    assert state() == before
+
+
+def test_a_broken_picture_stops_the_run(samples: list[Sample], folder: Path) -> None:
+    broken = folder / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff")
+    samples = [samples[0], Echo(id="7", image=broken, split="")]
+    with pytest.raises(SampleError, match=r"unpruned, .*: stopped at 7 \(.*broken\.jpg\)"):
+        list(run(tiny_llava(), tiny_processor(), samples, [Configuration()], batch_size=1))
+
+
+def test_a_crash_stops_the_run(samples: list[Sample]) -> None:
+    class Crash(tokenprune.ScoreStrategy):
+        def score(self, tokens: tokenprune.VisualTokens) -> torch.Tensor:
+            raise RuntimeError("out of luck")
+
+    crash = Pruned(label="Crash", strategy=Crash(keep_ratio=0.5), keep_ratio=0.5)
+    model = tiny_llava()
+    with pytest.raises(SampleError, match=r"Crash, keep ratio 0\.5, .*stopped at 1 .*: out of luck"):
+        list(run(model, tiny_processor(), samples, [Configuration(), crash]))
+    assert not model._forward_pre_hooks
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ("fopro", "Did you mean 'fopru'"),
+        ("downsampel", "Did you mean 'downsample'"),
+        ("fopru:mod=row", "Did you mean 'mode'"),
+        ("fopru:row", "name:key=value"),
+    ],
+)
+def test_unknown_strategies(strategy: str, message: str) -> None:
+    with pytest.raises(tokenprune.SettingError, match=message):
+        configurations([strategy])
+
+
+def test_every_registered_strategy_can_be_named() -> None:
+    labels = [configuration.label for configuration in configurations(list(tokenprune.STRATEGIES), [0.5])]
+    assert len(labels) == 1 + 2 * len(tokenprune.STRATEGIES)
+
+
+@pytest.mark.parametrize(
+    ("n_kept", "grid"), [(576, (24, 24)), (288, (17, 17)), (144, (12, 12)), (58, (8, 8)), (1, (1, 1))]
+)
+def test_nearest_grid(n_kept: int, grid: tuple[int, int]) -> None:
+    assert downsample.nearest_grid(24, 24, n_kept) == grid
+
+
+def test_nearest_grid_keeps_the_aspect_ratio() -> None:
+    assert downsample.nearest_grid(12, 24, 72) == (6, 12)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"do_center_crop": True}, {"do_center_crop": True, "size": {"shortest_edge": 24}}],
+    ids=["resize", "crop", "shortest edge"],
+)
+@pytest.mark.parametrize("tower", ["clip", "dinov2"])
+def test_downsampled_prompt_and_features_agree(samples: list[Sample], settings: dict[str, Any], tower: str) -> None:
+    model, processor = tiny_llava(tower), tiny_processor(**settings)
+    options = downsample.processor_options(processor, 0.25)
+    inputs = encode(processor, [samples[0].picture()], ["00"], **options)
+    assert inputs["pixel_values"].shape[-2:] == (12, 12)
+    assert (inputs["input_ids"] == processor.image_token_id).sum() == 9
+    with downsample.any_resolution(model):
+        model(**inputs)
+    assert not model.get_encoder(modality="image")._forward_pre_hooks
+
+
+def test_downsampling_needs_a_fixed_size() -> None:
+    processor = tiny_processor(size={"shortest_edge": 24})
+    with pytest.raises(ValueError, match="no fixed picture size"):
+        downsample.full_grid(processor)
+
+
+def test_limit_is_spread_evenly() -> None:
+    numbers: Any = list(range(10))
+    assert evenly(numbers, 5) == [0, 2, 4, 6, 8]
+    assert evenly(numbers, 3) == [0, 3, 6]
+    assert evenly(numbers, 20) == evenly(numbers, None) == numbers
+
+
+def test_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(tmp_path / "model")
+    tiny_llava().save_pretrained(model)
+    tiny_processor().save_pretrained(model)
+    output = tmp_path / "new" / "results.jsonl"
+    arguments = ["--model", model, "--scenes", str(folder), "--limit", "2", "--output", str(output)]
+    main([*arguments, "--strategies", "grid", "downsample", "--keep-ratios", "0.25"])
+    printed = capsys.readouterr().out
+    for expected in ("unpruned", "compact", "9 of 36", "25%", "REC Acc@0.5", "VQA accuracy", "(n = 2)"):
+        assert expected in printed
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [(row["strategy"], row["task"]) for row in rows] == [
+        (strategy, task) for strategy in ("unpruned", "Grid", "Grid", "downsample") for task in ("rec", "vqa")
+    ]
+    assert rows[0]["scenes"] == folder.name
+    assert len(rows[0]["answers"]) == 2
+
+
+def test_folder_without_questions(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no questions; needs"):
+        load_samples(tmp_path)
+
+
+def test_no_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenprune.evals.loading.MODEL", tmp_path)
+    with pytest.raises(FileNotFoundError, match="say which one with --model"):
+        load_model(str(tmp_path))

@@ -1,0 +1,44 @@
+"""The official soft accuracy, on values worked out by hand from its description."""
+
+import pytest
+
+from tokenprune.evals.vqa_accuracy import normalise, soft_accuracy
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Yes.", "yes"),
+        ("The  Cat", "cat"),
+        ("an apple a day", "apple day"),
+        ("two", "2"),
+        ("None", "0"),
+        ("100,978", "100978"),
+        ("red,blue", "red blue"),
+        ("3.5", "3.5"),
+        ("U.S.A.", "usa"),
+        ("dont", "don't"),
+        ("Isnt it", "isn't it"),
+        ("its", "its"),
+        ("man's", "man's"),
+        ("10:30", "10:30"),
+        ("black/white", "black white"),
+        ("left\nside", "left side"),
+    ],
+)
+def test_normalise(answer: str, expected: str) -> None:
+    assert normalise(answer) == expected
+
+
+@pytest.mark.parametrize(
+    ("matches", "accuracy"),
+    # Leaving out one of m matching answers leaves m - 1, leaving out another leaves m.
+    [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)],
+)
+def test_soft_accuracy_of_ten(matches: int, accuracy: float) -> None:
+    answers = ["Yes"] * matches + ["no"] * (10 - matches)
+    assert soft_accuracy("yes.", answers) == pytest.approx(accuracy)
+
+
+def test_both_sides_are_normalised() -> None:
+    assert soft_accuracy("2", ["Two"] * 10) == 1

@@ -1,0 +1,71 @@
+"""VQAv2 files, whole and broken."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evals_files import picture, write_vqav2
+
+from tokenprune.evals import vqav2
+
+QUESTIONS, ANNOTATIONS = "v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"
+
+
+def test_load_and_score(tmp_path: Path) -> None:
+    write_vqav2(tmp_path)
+    samples = vqav2.load(tmp_path)
+    assert [sample.id for sample in samples] == ["vqa-42000", "vqa-42001", "vqa-42002"]
+    assert samples[0].question == "Is it box 0?"
+    assert samples[0].answers == ("yes",) * 8 + ("no",) * 2
+    assert samples[0].score(" Yes.\n") == 1
+    assert samples[0].score("no") == pytest.approx(0.6)
+    assert samples[0].score("maybe") == 0
+    assert samples[0].score("  ") is None
+
+
+def test_coco_2017_names(tmp_path: Path) -> None:
+    write_vqav2(tmp_path)
+    old = tmp_path / "images" / "COCO_val2014_000000000042.jpg"
+    old.rename(old.with_name("000000000042.jpg"))
+    assert vqav2.load(tmp_path)[0].picture().size == picture().size
+
+
+def _change(path: Path, change: Any) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        (QUESTIONS, lambda c: c.pop("data_subtype"), "questions.json: no 'data_subtype'"),
+        (QUESTIONS, lambda c: c["questions"][1].pop("question"), r"questions.json, questions\[1\]: no 'question'"),
+        (ANNOTATIONS, lambda c: c["annotations"].pop(), r"questions\[2\]: question_id 42002 has no answers in"),
+        (ANNOTATIONS, lambda c: c["annotations"][0].pop("answers"), "question_id 42000: no 'answers'"),
+        (ANNOTATIONS, lambda c: c["annotations"][0].update(answers=[{"answer": "a"}]), "42000: 1 answers; the metric"),
+    ],
+)
+def test_broken(tmp_path: Path, file: str, change: Any, message: str) -> None:
+    write_vqav2(tmp_path)
+    _change(tmp_path / file, change)
+    with pytest.raises(ValueError, match=message):
+        vqav2.load(tmp_path)
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    write_vqav2(tmp_path)
+    (tmp_path / QUESTIONS).write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(ValueError, match=r"questions\.json, byte 7: not UTF-8"):
+        vqav2.load(tmp_path)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    write_vqav2(tmp_path)
+    (tmp_path / "images" / "COCO_val2014_000000000042.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"questions\[0\]: missing picture .*COCO_val2014_000000000042\.jpg"):
+        vqav2.load(tmp_path)
+    (tmp_path / ANNOTATIONS).unlink()
+    with pytest.raises(FileNotFoundError, match=r"needs a \*questions\.json and a \*annotations\.json"):
+        vqav2.load(tmp_path)
