@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -14,6 +17,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+#: What the cache is called in arguments and outputs; it was renamed in transformers 5.2x.
+CACHE = "cache" if "cache" in signature(LlavaForConditionalGeneration.forward).parameters else "past_key_values"
 IMAGE, PAD, EOS, VOCAB = 90, 0, 91, 96
 PATCH, SIDE = 4, 24  # pixels; 6 x 6 visual tokens a picture
 
@@ -34,7 +39,7 @@ def tiny_llava(tower: str = "clip", seed: int = 0, attention: str = "sdpa", **se
     text = LlamaConfig(
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=3,
+        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
         vocab_size=VOCAB,
@@ -58,6 +63,7 @@ def tiny_llava(tower: str = "clip", seed: int = 0, attention: str = "sdpa", **se
                 parameter.normal_(std=0.15)
     model.generation_config.eos_token_id = None  # answers always have the length that a test asks for
     model.generation_config.pad_token_id = PAD
+    model.generation_config.suppress_tokens = [IMAGE]  # a text token for the oracle, were it answered
     return model
 
 
@@ -94,3 +100,9 @@ def prompt(
         pictures = torch.randn(sum(images_per_row), 3, height, width, generator=generator)
         batch["pixel_values"] = pictures
     return batch
+
+
+#: The contract matrix's models: name -> (the class that an adapter is registered for, builder).
+BUILDERS: dict[str, tuple[str, Callable[[], Any]]] = {
+    f"llava-{tower}": ("LlavaForConditionalGeneration", partial(tiny_llava, tower)) for tower in TOWERS
+}

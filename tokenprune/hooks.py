@@ -1,8 +1,8 @@
 """Registers every hook, and drives one pruned forward through them.
 
-    vision tower     records grids and declared statistics        (may run before the model, inside `generate`)
-    base model       sees whether pictures came; tells a pruned cache that its forward begins and ends
-    language model   selects and shortens on entry; writes the cache's ledger on exit
+vision tower     records grids and declared statistics        (may run before the model, inside `generate`)
+base model       sees whether pictures came; tells a pruned cache that its forward begins and ends
+language model   selects and shortens on entry; writes the cache's ledger on exit
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ class ForwardPass:
 class Pruner:
     """The hooks of one patched model. `install` registers all of them or none; `remove` leaves nothing behind."""
 
-    def __init__(
-        self, model: nn.Module, adapter: ModelAdapter, strategy: Strategy, position_ids: PositionIds
-    ) -> None:
+    def __init__(self, model: nn.Module, adapter: ModelAdapter, strategy: Strategy, position_ids: PositionIds) -> None:
         self.model, self.adapter, self.strategy, self.position_ids = model, adapter, strategy, position_ids
         self.report: Report | None = None
         self._hooks = ExitStack()
@@ -209,9 +207,7 @@ class Pruner:
         if cache is None:
             cache = self.adapter.cache(output)
         if cache is not None:
-            ledger = Ledger.written(
-                forward.ledger, forward.n_slots, forward.n_new, forward.packing, forward.shift
-            )
+            ledger = Ledger.written(forward.ledger, forward.n_slots, forward.n_new, forward.packing, forward.shift)
             set_ledger(cache, ledger)
 
     def _select(self, embeds: Tensor, visual: Tensor, images: list[EncodedImage]) -> list[Chosen]:

@@ -75,9 +75,7 @@ class Ledger:
                 "come back. Start again from an empty cache."
             )
         columns, valid = self.columns[:, :-n], self.valid[:, :-n]
-        return replace(
-            self, columns=columns, valid=valid, n_columns=self.n_columns - n, holes=not bool(valid.all())
-        )
+        return replace(self, columns=columns, valid=valid, n_columns=self.n_columns - n, holes=not bool(valid.all()))
 
     @classmethod
     def written(

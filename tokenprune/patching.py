@@ -58,9 +58,7 @@ class PatchHandle:
         return f"PatchHandle({model}, {self.strategy}, position_ids={self.position_ids!r}, {state})"
 
 
-def patch(
-    model: object, strategy: object, *, position_ids: str = "original", **settings: Any
-) -> PatchHandle:
+def patch(model: object, strategy: object, *, position_ids: str = "original", **settings: Any) -> PatchHandle:
     """Makes a loaded model prune its visual tokens, until the handle's `remove` or `unpatch`.
 
         handle = tokenprune.patch(model, FoPru(keep_ratio=0.25))

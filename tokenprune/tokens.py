@@ -52,8 +52,7 @@ class VisualTokens:
     def _declared(self, name: str) -> Any:
         if name not in self.statistics:
             raise PruningError(
-                f"tokens.{name} was not asked for. Add this line to the strategy:\n"
-                f'    needs = frozenset({{"{name}"}})'
+                f'tokens.{name} was not asked for. Add this line to the strategy:\n    needs = frozenset({{"{name}"}})'
             )
         return self.statistics[name]
 

@@ -60,9 +60,7 @@ class FoPru(Strategy):
         return Selection.first(order, self.budget(tokens.n_visual), scores)
 
 
-def by_row(
-    scores: Float[Tensor, " visual"], order: Int[Tensor, " visual"], grid: Grid3
-) -> Int[Tensor, " visual"]:
+def by_row(scores: Float[Tensor, " visual"], order: Int[Tensor, " visual"], grid: Grid3) -> Int[Tensor, " visual"]:
     """Sorts `order` by the rank of each token's row, keeping it within a row. The rows of all frames compete."""
     row_sums = rearrange(scores, "(row column) -> row column", column=grid[2]).sum(1)
     row_rank = row_sums.argsort(descending=True, stable=True).argsort()
