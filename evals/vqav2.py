@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tokenprune.evals.coco import Instances
 from tokenprune.evals.records import field, only_file, read_json
 from tokenprune.evals.sample import Sample
 from tokenprune.evals.vqa_accuracy import soft_accuracy
@@ -33,7 +34,10 @@ class VqaSample(Sample):
 
 
 def load(folder: Path) -> list[VqaSample]:
-    """Return one sample for each question; `folder` holds both files, and the pictures in `images/`."""
+    """Return one sample for each question; `folder` holds both files, and the pictures in `images/`.
+
+    Pictures are named as COCO names them, or as an `instances.json` in the folder says.
+    """
     questions_path, annotations_path = (
         only_file(folder, "*questions.json"),
         only_file(folder, "*annotations.json"),
@@ -45,7 +49,7 @@ def load(folder: Path) -> list[VqaSample]:
         field(record, "question_id", f"{annotations_path}, annotations[{number}]"): record
         for number, record in enumerate(field(annotations, "annotations", str(annotations_path)))
     }
-    subtype = field(questions, "data_subtype", str(questions_path))
+    pictures = _Pictures(folder, field(questions, "data_subtype", str(questions_path)))
     samples = []
     for number, record in enumerate(field(questions, "questions", str(questions_path))):
         where = f"{questions_path}, questions[{number}]"
@@ -55,7 +59,7 @@ def load(folder: Path) -> list[VqaSample]:
         samples.append(
             VqaSample(
                 id=f"vqa-{question_id}",
-                image=_picture(folder / "images", subtype, field(record, "image_id", where), where),
+                image=pictures.find(field(record, "image_id", where), where),
                 split="",
                 text=field(record, "question", where),
                 answers=_answers(answers[question_id], f"{annotations_path}, question_id {question_id}"),
@@ -71,10 +75,18 @@ def _answers(record: dict[str, Any], where: str) -> tuple[str, ...]:
     return answers
 
 
-def _picture(images: Path, subtype: str, image_id: int, where: str) -> Path:
-    """COCO 2014 calls it COCO_val2014_000000000042.jpg, COCO 2017 calls it 000000000042.jpg."""
-    names = f"COCO_{subtype}_{image_id:012d}.jpg", f"{image_id:012d}.jpg"
-    for name in names:
-        if (images / name).is_file():
-            return images / name
-    raise FileNotFoundError(f"{where}: missing picture {images / names[0]} (or {names[1]})")
+class _Pictures:
+    def __init__(self, folder: Path, subtype: str) -> None:
+        self.folder, self.subtype = folder / "images", subtype
+        instances = folder / "instances.json"
+        self.named = Instances(folder).images if instances.is_file() else {}
+
+    def find(self, image_id: int, where: str) -> Path:
+        """COCO 2014 calls it COCO_val2014_000000000042.jpg, COCO 2017 calls it 000000000042.jpg."""
+        names = [f"COCO_{self.subtype}_{image_id:012d}.jpg", f"{image_id:012d}.jpg"]
+        if image_id in self.named:
+            names.insert(0, field(self.named[image_id], "file_name", f"instances.json, image {image_id}"))
+        for name in names:
+            if (self.folder / name).is_file():
+                return self.folder / name
+        raise FileNotFoundError(f"{where}: missing picture {self.folder / names[0]} (or {' or '.join(names[1:])})")

@@ -31,6 +31,15 @@ def test_coco_2017_names(tmp_path: Path) -> None:
     assert vqav2.load(tmp_path)[0].picture().size == picture().size
 
 
+def test_names_of_instances_json(tmp_path: Path) -> None:
+    write_vqav2(tmp_path)
+    old = tmp_path / "images" / "COCO_val2014_000000000042.jpg"
+    old.rename(old.with_name("forty-two.png"))
+    images = [{"id": 42, "file_name": "forty-two.png", "width": 60, "height": 40}]
+    (tmp_path / "instances.json").write_text(json.dumps({"images": images, "annotations": []}))
+    assert vqav2.load(tmp_path)[0].image.name == "forty-two.png"
+
+
 def _change(path: Path, change: Any) -> None:
     content = json.loads(path.read_text())
     change(content)
