@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -30,10 +31,8 @@ class LlavaAdapter(ModelAdapter):
                 f"for instance with LlavaForConditionalGeneration.from_pretrained(...)."
             )
         self._tower = tower_of(tower.config.model_type, type(model).__name__)
-        strategy, fitting = (
-            self._config.vision_feature_select_strategy,
-            "default" if self._tower.n_prefix else "full",
-        )
+        strategy = self._config.vision_feature_select_strategy
+        fitting = "default" if self._tower.n_prefix else "full"
         if strategy != fitting:
             raise UnsupportedError(
                 f"vision_feature_select_strategy={strategy!r} with a {tower.config.model_type} tower does not give one "
@@ -76,7 +75,7 @@ class LlavaAdapter(ModelAdapter):
             return kwargs["input_ids"] == placeholder
         embeds = kwargs["inputs_embeds"]
         embedding = self._core.get_input_embeddings()
-        return (embeds == embedding(embeds.new_tensor(placeholder).long())).all(-1)
+        return (embeds == embedding(torch.tensor(placeholder, device=embeds.device))).all(-1)
 
     def pixels(self, kwargs: Mapping[str, Any]) -> Float[Tensor, "images channels height width"]:
         return kwargs["pixel_values"]

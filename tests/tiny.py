@@ -14,6 +14,8 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    MistralConfig,
+    Qwen2Config,
     SiglipVisionConfig,
 )
 
@@ -23,6 +25,13 @@ IMAGE, PAD, EOS, VOCAB = 90, 0, 91, 96
 PATCH, SIDE = 4, 24  # pixels; 6 x 6 visual tokens a picture
 
 TOWERS: dict[str, Any] = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig, "dinov2": Dinov2Config}
+
+#: A different language model under each tower, for variety at no cost.
+BACKBONES: dict[str, Any] = {
+    "clip": LlamaConfig,
+    "siglip": Qwen2Config,
+    "dinov2": partial(MistralConfig, sliding_window=None),
+}
 
 
 def tiny_llava(tower: str = "clip", seed: int = 0, attention: str = "sdpa", **settings: Any) -> Any:
@@ -36,7 +45,7 @@ def tiny_llava(tower: str = "clip", seed: int = 0, attention: str = "sdpa", **se
         image_size=SIDE,
         patch_size=PATCH,
     )
-    text = LlamaConfig(
+    text = BACKBONES[tower](
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=2,

@@ -11,7 +11,7 @@ from tokenprune.errors import SettingError
 def check_budget(owner: str, keep_ratio: object, keep: object) -> None:
     """Raises SettingError unless exactly one of the two is set, and to something that can be kept."""
     if keep is None:
-        if not isinstance(keep_ratio, Real) or isinstance(keep_ratio, bool) or not 0 < keep_ratio <= 1:
+        if not isinstance(keep_ratio, Real) or isinstance(keep_ratio, bool) or not 0 < float(keep_ratio) <= 1:
             raise SettingError(
                 f"{owner}: keep_ratio={keep_ratio!r} is not a fraction in (0, 1]. It is the fraction of visual "
                 f"tokens KEPT: write keep_ratio=0.25 to keep a quarter of them, or keep=64 to keep 64."
@@ -20,7 +20,7 @@ def check_budget(owner: str, keep_ratio: object, keep: object) -> None:
         raise SettingError(
             f"{owner}: keep_ratio={keep_ratio!r} and keep={keep!r} are both set; write only one of them."
         )
-    elif not isinstance(keep, Integral) or isinstance(keep, bool) or keep < 1:
+    elif not isinstance(keep, Integral) or isinstance(keep, bool) or int(keep) < 1:
         raise SettingError(
             f"{owner}: keep={keep!r} is not a count of visual tokens. Write an integer of at least 1, such as "
             f"keep=64, or a fraction: keep_ratio=0.25."

@@ -7,24 +7,30 @@ language model   selects and shortens on entry; writes the cache's ledger on exi
 
 from __future__ import annotations
 
-import inspect
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.errors import PruningError
 from tokenprune.ledger import Ledger, enter, leave, ledger_of, n_slots, set_ledger
+from tokenprune.recorder import VisionRecorder, named_arguments
 from tokenprune.report import ImageReport, Report
-from tokenprune.sequence import Packing, PositionIds, dropped_before, is_right_padded, pack, padding_mask
+from tokenprune.sequence import (
+    Packing,
+    PositionIds,
+    default_ids,
+    id_shift,
+    padding_mask,
+    renumbered,
+    shortened,
+)
 from tokenprune.strategy import Selection, Strategy
 from tokenprune.tokens import VisualTokens
-from tokenprune.vision import EncodedImage, encoded_images
+from tokenprune.vision import EncodedImage
 
 
 @dataclass
@@ -33,7 +39,7 @@ class ForwardPass:
 
     visual: which of the new columns are visual tokens; None without pictures.
     n_slots, n_columns: physical and logical length of the cache at the start.
-    packing, shift: set when something was dropped; what the ledger needs.
+    packing, dropped: which of the new columns are left and which are not; set when any is dropped.
     """
 
     cache: Any
@@ -41,23 +47,22 @@ class ForwardPass:
     visual: Tensor | None
     n_slots: int
     n_columns: int
-    images: list[EncodedImage] = field(default_factory=list)
     pruned: bool = False
-    n_new: int = 0
     packing: Packing | None = None
-    shift: Tensor | None = None
+    dropped: Tensor | None = None
 
 
 class Pruner:
     """The hooks of one patched model. `install` registers all of them or none; `remove` leaves nothing behind."""
 
     def __init__(self, model: nn.Module, adapter: ModelAdapter, strategy: Strategy, position_ids: PositionIds) -> None:
-        self.model, self.adapter, self.strategy, self.position_ids = model, adapter, strategy, position_ids
+        self.model, self.adapter, self.strategy = model, adapter, strategy
+        self.position_ids: PositionIds = position_ids
         self.report: Report | None = None
         self._hooks = ExitStack()
         self._pass: ForwardPass | None = None
         self._unprunable: list[str] = []
-        self._seen: dict[str, Tensor] = {}  # what this call of the vision tower has shown so far
+        self._recorder = VisionRecorder(adapter, strategy.needs)
 
     def install(self) -> None:
         core, language_model, tower = self.adapter.core, self.adapter.language_model, self.adapter.vision_tower
@@ -71,38 +76,16 @@ class Pruner:
             undo(core.register_forward_hook(self._after_core, with_kwargs=True, always_call=True))
             undo(language_model.register_forward_pre_hook(self._before_language_model, with_kwargs=True))
             undo(language_model.register_forward_hook(self._after_language_model, with_kwargs=True))
-            undo(tower.register_forward_pre_hook(self._before_tower, with_kwargs=True))
-            undo(tower.register_forward_hook(self._after_tower))
+            undo(tower.register_forward_pre_hook(self._recorder.before_tower, with_kwargs=True))
+            undo(tower.register_forward_hook(self._recorder.after_tower))
             if "vision_attention" in self.strategy.needs:
                 queries, keys = self.adapter.attention_projections(self.strategy.attention_layer)
-                undo(queries.register_forward_hook(partial(self._after_projection, "queries")))
-                undo(keys.register_forward_hook(partial(self._after_projection, "keys")))
+                undo(queries.register_forward_hook(self._recorder.after_queries))
+                undo(keys.register_forward_hook(self._recorder.after_keys))
             self._hooks = hooks.pop_all()
 
     def remove(self) -> None:
         self._hooks.close()
-
-    # The vision tower: one record per picture.
-
-    def _before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._seen = {"pixels": self.adapter.pixels(named_arguments(module, args, kwargs))}
-
-    def _after_projection(self, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
-        self._seen[name] = output
-
-    def _after_tower(self, module: nn.Module, args: Any, output: Any) -> None:
-        seen, self._seen = self._seen, {}
-        needs = self.strategy.needs
-        images = encoded_images(
-            self.adapter.grids(seen["pixels"]),
-            seen["pixels"] if "pixels" in needs else None,
-            seen.get("queries"),
-            seen.get("keys"),
-            self.adapter.attention_shape if "vision_attention" in needs else None,
-        )
-        self.adapter.remember(output, images)
-        if self._pass is not None:
-            self._pass.images.extend(images)
 
     # The model and its base model: what came in, and which length the cache answers.
 
@@ -120,7 +103,7 @@ class Pruner:
         columns = slots if ledger is None else slots + ledger.n_dropped
         self._pass = ForwardPass(cache, ledger, visual, slots, columns)
         if visual is not None:
-            self._pass.images.extend(self.adapter.recall(kwargs))
+            self._recorder.images = self.adapter.recall(kwargs)
         if ledger is None:
             return None
         n_new = self.adapter.n_new(kwargs)
@@ -128,7 +111,7 @@ class Pruner:
         real = None if mask is None else padding_mask(mask, columns, n_new)
         ids = kwargs.get("position_ids")
         if ids is None:
-            ids = torch.arange(columns, columns + n_new, device=ledger.columns.device)[None]
+            ids = default_ids(columns, n_new, ledger.columns.device)
         kwargs["attention_mask"] = ledger.slot_mask(real, slots, n_new)
         kwargs["position_ids"] = ids - ledger.shift[:, None]
         enter(cache)
@@ -136,6 +119,7 @@ class Pruner:
 
     def _after_core(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         forward = self._end_pass()
+        self._unprunable = []
         # Without an output an exception is on its way, which says more than this one would.
         if output is not None and forward is not None and forward.visual is not None and not forward.pruned:
             raise PruningError(
@@ -160,18 +144,16 @@ class Pruner:
             return None
         kwargs = named_arguments(module, args, kwargs)
         embeds = kwargs["inputs_embeds"]
-        n_new = forward.n_new = embeds.shape[1]
         ids = kwargs.get("position_ids")
         if ids is None:
-            ids = torch.arange(forward.n_columns, forward.n_columns + n_new, device=embeds.device)[None]
+            ids = default_ids(forward.n_columns, embeds.shape[1], embeds.device)
 
-        chosen = self._select(embeds, forward.visual, forward.images)
+        chosen = self._select(embeds, forward.visual, self._recorder.images)
         forward.pruned = True
         dropped = forward.visual.clone()
         for image in chosen:
             dropped[image.row, image.columns[image.selection.kept]] = False
-        if self.position_ids == "compact":
-            ids = ids - dropped_before(dropped)
+        ids = renumbered(ids, dropped, self.position_ids)
         self.report = Report([image.report(ids) for image in chosen])
         if not bool(dropped.any()):
             return None
@@ -181,34 +163,25 @@ class Pruner:
                 f"Call the model without, and read handle.report for which visual tokens are left."
             )
 
-        mask = self.adapter.attention_mask(kwargs)
-        real = torch.ones(len(embeds), forward.n_slots + n_new, dtype=torch.bool, device=embeds.device)
-        if mask is not None:
-            real = padding_mask(mask, forward.n_slots, n_new).expand(len(embeds), -1)
-        past, new = real[:, : forward.n_slots], real[:, forward.n_slots :]
-        packing = pack(new & ~dropped, is_right_padded(new))
+        packing, mask = shortened(dropped, self.adapter.attention_mask(kwargs), forward.n_slots)
         kwargs["inputs_embeds"] = packing.take(embeds)
         kwargs["position_ids"] = packing.take_ids(ids)
-        left = torch.cat([past, packing.valid], 1)
         # Without cache and mask, gaps in the position IDs would be read as borders of packed sequences.
-        kwargs["attention_mask"] = None if forward.cache is not None and bool(left.all()) else left
+        kwargs["attention_mask"] = None if forward.cache is not None and bool(mask.all()) else mask
         self.adapter.shorten(kwargs, packing, forward.n_slots)
-
-        forward.packing = packing
-        shift = dropped.sum(1) if self.position_ids == "compact" else torch.zeros_like(dropped[:, 0], dtype=torch.long)
-        forward.shift = shift if forward.ledger is None else shift + forward.ledger.shift
+        forward.packing, forward.dropped = packing, dropped
         return (), kwargs
 
     def _after_language_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         forward = self._pass
-        if forward is None or forward.packing is None or forward.shift is None:
+        if forward is None or forward.packing is None or forward.dropped is None:
             return
         cache = self.adapter.cache(kwargs)
         if cache is None:
             cache = self.adapter.cache(output)
         if cache is not None:
-            ledger = Ledger.written(forward.ledger, forward.n_slots, forward.n_new, forward.packing, forward.shift)
-            set_ledger(cache, ledger)
+            shift = id_shift(forward.dropped, self.position_ids)
+            set_ledger(cache, Ledger.written(forward.ledger, forward.n_slots, forward.packing, shift))
 
     def _select(self, embeds: Tensor, visual: Tensor, images: list[EncodedImage]) -> list[Chosen]:
         rows, columns = visual.nonzero(as_tuple=True)
@@ -244,9 +217,8 @@ class Chosen:
 
     def report(self, ids: Tensor) -> ImageReport:
         columns = self.columns[self.selection.kept]
-        row = self.row if ids.shape[-2] > 1 else 0
         return ImageReport(
-            self.row, self.image.grid, self.selection.kept, self.selection.scores, ids[..., row, columns]
+            self.row, self.image.grid, self.selection.kept, self.selection.scores, ids[..., self.row, columns]
         )
 
 
@@ -263,14 +235,6 @@ def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
             f"Ask self.budget(tokens.n_visual) how many to keep."
         )
     return selection
-
-
-def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All arguments of a module's call by name, in a new dict."""
-    if not args:
-        return dict(kwargs)
-    bound = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
-    return {**{k: v for k, v in bound.items() if k != "kwargs"}, **bound.get("kwargs", {})}
 
 
 def pruner_of(model: nn.Module) -> Pruner | None:

@@ -78,20 +78,19 @@ class Ledger:
         return replace(self, columns=columns, valid=valid, n_columns=self.n_columns - n, holes=not bool(valid.all()))
 
     @classmethod
-    def written(
-        cls, before: Ledger | None, n_slots: int, n_columns: int, packing: Packing, shift: Int[Tensor, " batch"]
-    ) -> Ledger:
-        """The ledger after `packing` of `n_columns` new columns was appended to a cache of `n_slots`."""
+    def written(cls, before: Ledger | None, n_slots: int, packing: Packing, shift: Int[Tensor, " batch"]) -> Ledger:
+        """The ledger after what `packing` left was appended to a cache of `n_slots`, with position IDs that go on
+        lower by a further `shift`."""
         if before is None:  # everything in the cache so far is one column per slot
             past = torch.arange(n_slots, device=shift.device).expand(len(shift), -1)
-            past_valid, first = torch.ones_like(past).bool(), n_slots
+            past_valid, n_columns = torch.ones_like(past).bool(), n_slots
         else:
             past, past_valid = before.extended(n_slots)
-            first = n_slots + before.n_dropped
+            n_columns = n_slots + before.n_dropped
+            shift = shift + before.shift
+        columns = torch.cat([past, n_columns + packing.columns], 1)
         valid = torch.cat([past_valid, packing.valid], 1)
-        return cls(
-            torch.cat([past, first + packing.columns], 1), valid, first + n_columns, shift, not bool(valid.all())
-        )
+        return cls(columns, valid, n_columns + packing.n_columns, shift, not bool(valid.all()))
 
 
 class PrunedCache:

@@ -21,15 +21,13 @@ PositionIds = Literal["original", "compact"]
 class Packing:
     """The surviving columns of a batch of sequences, packed to the longest.
 
-    columns: ascending within each row. Where `valid` is False there is a hole: filler that nothing may attend to.
+    columns: ascending within each row, out of `n_columns`.
+    valid: False where there is a hole, filler that nothing may attend to.
     """
 
     columns: Int[Tensor, "batch kept"]
     valid: Bool[Tensor, "batch kept"]
-
-    @property
-    def length(self) -> int:
-        return self.columns.shape[1]
+    n_columns: int
 
     def take(self, tensor: Shaped[Tensor, "rows length *rest"]) -> Shaped[Tensor, "batch kept *rest"]:
         """The surviving columns of a (batch or 1, length, ...) tensor."""
@@ -54,17 +52,44 @@ def pack(keep: Bool[Tensor, "batch length"], right_padded: bool) -> Packing:
         place = place - (length - n_kept)
         columns = columns.gather(1, place.clamp(min=0))
     valid = (place >= 0) & (place < n_kept)
-    return Packing(columns.masked_fill(~valid, 0), valid)
+    return Packing(columns.masked_fill(~valid, 0), valid, keep.shape[1])
 
 
-def is_right_padded(real: Bool[Tensor, "batch length"]) -> bool:
-    """Whether the padding, if there is any, is behind the tokens."""
-    return bool(real[:, 0].all()) and not bool(real[:, -1].all())
+def shortened(
+    dropped: Bool[Tensor, "batch new"], mask: Tensor | None, n_slots: int
+) -> tuple[Packing, Bool[Tensor, "batch slots"]]:
+    """Which of the new columns are left, and the padding mask over the cache's `n_slots` and those.
+
+    Padding goes too, as far as packing allows. The mask given is one over the cache's slots and all new columns.
+    """
+    batch, n_new = dropped.shape
+    real = torch.ones(batch, n_slots + n_new, dtype=torch.bool, device=dropped.device)
+    if mask is not None:
+        real = padding_mask(mask, n_slots, n_new).expand(batch, -1)
+    past, new = real[:, :n_slots], real[:, n_slots:]
+    right_padded = bool(new[:, 0].all()) and not bool(new[:, -1].all())
+    packing = pack(new & ~dropped, right_padded)
+    return packing, torch.cat([past, packing.valid], 1)
 
 
-def dropped_before(dropped: Bool[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
-    """How many columns are dropped before each column: what compact position IDs are lower by."""
-    return dropped.long().cumsum(1) - dropped.long()
+def default_ids(n_columns: int, n_new: int, device: torch.device) -> Int[Tensor, "one length"]:
+    """The position IDs that a model gives by itself to `n_new` tokens behind `n_columns`: padding counts."""
+    return torch.arange(n_columns, n_columns + n_new, device=device)[None]
+
+
+def renumbered(
+    ids: Int[Tensor, "*components rows length"], dropped: Bool[Tensor, "batch length"], position_ids: PositionIds
+) -> Int[Tensor, "*components batch length"]:
+    """The position IDs after pruning, dropped columns included. Compact ones count the columns that are left: each
+    is lower by the number of dropped columns before it."""
+    if position_ids == "original":
+        return ids.expand(*ids.shape[:-2], len(dropped), -1)
+    return ids - (dropped.long().cumsum(1) - dropped.long())
+
+
+def id_shift(dropped: Bool[Tensor, "batch length"], position_ids: PositionIds) -> Int[Tensor, " batch"]:
+    """How much lower than without pruning the position IDs of each row go on after these columns."""
+    return dropped.sum(1) * (position_ids == "compact")
 
 
 def padding_mask(mask: Tensor, past: int, n_new: int) -> Bool[Tensor, "rows columns"]:
