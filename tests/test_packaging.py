@@ -8,14 +8,10 @@ from pathlib import Path
 from shutil import copytree, ignore_patterns
 
 import pytest
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+import tomli
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SETTINGS = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 DATA = "evals/bundled/model/model.safetensors", "evals/bundled/scenes/images/1.jpg", "evals/bundled/scenes/refs(a).json"
 IMPORTS = (
     "import tokenprune, tokenprune.adapters, tokenprune.evals, tokenprune.strategies;"
