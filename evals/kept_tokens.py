@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from PIL import Image
 
 from tokenprune.evals.boxes import Box, in_pixels, iou, parse_box
@@ -68,7 +68,7 @@ def draw(axes: Axes, look: Look, true_box: Box | None = None) -> None:
         if box is not None:
             x1, y1, x2, y2 = in_pixels(box, (width, height))
             color, dashes = STYLES[name]
-            outline = [withStroke(linewidth=5, foreground="black")]
+            outline: list[AbstractPathEffect] = [withStroke(linewidth=5, foreground="black")]
             box = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=color, ls=dashes, lw=2.5)
             axes.add_patch(box).set_path_effects(outline)
     overlap = f" (IoU {iou(answered, true_box):.2f})" if answered and true_box else ""

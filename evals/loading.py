@@ -20,8 +20,8 @@ def load_model(name: str, dtype: str = "float32") -> tuple[Any, Any]:
     if Path(name) == MODEL and not (MODEL / "model.safetensors").is_file():
         raise FileNotFoundError(f"{MODEL}: no bundled model here (wheels have none); say which one with --model")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForImageTextToText.from_pretrained(name, dtype=getattr(torch, dtype)).to(device).eval()
-    return model, AutoProcessor.from_pretrained(name)
+    model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=getattr(torch, dtype))
+    return model.to(device).eval(), AutoProcessor.from_pretrained(name)
 
 
 def load_samples(folder: Path, *, split: str | None = None, limit: int | None = None) -> list[Sample]:

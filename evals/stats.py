@@ -6,6 +6,7 @@ little wider.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import bootstrap
@@ -42,7 +43,8 @@ def difference(scores: Sequence[float], baseline: Sequence[float], *, seed: int 
     p = None
     if _binary(scores) and _binary(baseline):
         table = [[sum((s, b) == pair for s, b in zip(scores, baseline, strict=True)) for pair in row] for row in _PAIRS]
-        p = float(mcnemar(table, exact=True).pvalue)
+        test: Any = mcnemar(table, exact=True)  # a bunch without declared fields
+        p = float(test.pvalue)
     return Difference(float(differences.mean()), _bootstrap(differences.tolist(), seed), p)
 
 
