@@ -10,7 +10,7 @@ VOCABULARY = 1000  # small on purpose: only the last position meets the vocabula
 IMAGE_TOKEN = VOCABULARY - 1
 
 
-def real_shape() -> LlavaForConditionalGeneration:
+def real_shape() -> Any:
     """Return LLaVA-1.5's vision tower (CLIP ViT-L/14 at 336 px, 576 visual tokens) on Qwen2-0.5B's language model."""
     tower = CLIPVisionConfig(
         hidden_size=1024,
@@ -29,9 +29,10 @@ def real_shape() -> LlavaForConditionalGeneration:
         num_key_value_heads=2,
         vocab_size=VOCABULARY,
     )
-    config = LlavaConfig(vision_config=tower, text_config=language_model, image_token_id=IMAGE_TOKEN)
+    config = LlavaConfig(vision_config=tower, text_config=language_model, image_token_index=IMAGE_TOKEN)
     torch.manual_seed(0)
-    return LlavaForConditionalGeneration(config).eval()
+    model: Any = LlavaForConditionalGeneration(config)
+    return model.eval()
 
 
 def prompt(model: Any, n_text: int) -> dict[str, Tensor]:
