@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from tiny import IMAGE
+from tokenprune.hooks import pruner_of
 from torch import Tensor
 
 import tokenprune
-from tiny import IMAGE
 
 TOLERANCE = 2e-5  # float32; the tiny models give about 1e-6, and 1e-2 to 1 when something is wrong
 
@@ -38,6 +39,7 @@ def oracle_logits(
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     seen = causal & (real.bool() & ~dropped)[:, None, None]
     seen = seen | torch.eye(length, dtype=torch.bool)  # nothing reads those rows, and softmax needs one entry
+    assert pruner_of(model) is None, "the oracle must not be pruned"
     if position_ids is None:
         position_ids = (real.long().cumsum(1) - 1).clamp(min=0)
     mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
