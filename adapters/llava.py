@@ -98,6 +98,11 @@ class LlavaAdapter(ModelAdapter):
         layers = self._tower.layers(self._core.vision_tower)
         if layer is None:
             layer = self._consumed_layer(len(layers))
+            if layer < 0:
+                raise UnsupportedError(
+                    "vision_feature_layer=0 takes the embeddings, which no encoder layer made. Write layer=-2, or the "
+                    "layer whose attention you want."
+                )
         if not -len(layers) <= layer < len(layers):
             raise UnsupportedError(
                 f"layer={layer} is not in the vision tower, whose layers are 0..{len(layers) - 1} (or -1 for the last)."

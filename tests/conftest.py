@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import jaxtyping
 import pytest
-
 from tiny import tiny_llava
 
 
@@ -22,3 +23,11 @@ def llava(shared_llava: Any) -> Any:
     for module in shared_llava.modules():
         for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
             assert not getattr(hook, "__module__", "").startswith("tokenprune"), f"{hook} is still there"
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Annotations are not checked, as in a user's process: wrong values must meet our own errors."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

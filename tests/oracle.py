@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from tiny import IMAGE
-from tokenprune.hooks import pruner_of
 from torch import Tensor
 
 import tokenprune
+from tokenprune.hooks import pruner_of
 
 TOLERANCE = 2e-5  # float32; the tiny models give about 1e-6, and 1e-2 to 1 when something is wrong
 

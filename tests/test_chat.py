@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from oracle import assert_close, compact_ids, dropped_columns, oracle_logits
+from tiny import CACHE, IMAGE, prompt, tiny_llava
 from torch import Tensor
 
 import tokenprune
-from oracle import assert_close, compact_ids, dropped_columns, oracle_logits
-from tiny import CACHE, IMAGE, prompt, tiny_llava
 from tokenprune import FoPru, PruningError
 from tokenprune.ledger import ledger_of
 

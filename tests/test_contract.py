@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from oracle import assert_close, dropped_columns, oracle_logits
+from tiny import BUILDERS, CACHE, IMAGE, prompt
 from torch import Tensor
 
 import tokenprune
-from oracle import assert_close, dropped_columns, oracle_logits
-from tiny import BUILDERS, CACHE, IMAGE, prompt
 from tokenprune import STRATEGIES
 from tokenprune.adapters import ADAPTERS
 from tokenprune.budget import budget

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-
-import tokenprune
 from oracle import assert_close, compact_ids, dropped_columns, oracle_logits
 from tiny import CACHE, IMAGE, prompt
+
+import tokenprune
 from tokenprune import STRATEGIES, FoPru
 from tokenprune.sequence import id_shift, renumbered
 
@@ -27,7 +27,9 @@ class Seen:
         self.ids.append(kwargs["position_ids"])
 
 
-def run(model: Any, inputs: dict[str, Any], position_ids: str, name: str = "fopru") -> tuple[Any, Any, list[torch.Tensor]]:
+def run(
+    model: Any, inputs: dict[str, Any], position_ids: str, name: str = "fopru"
+) -> tuple[Any, Any, list[torch.Tensor]]:
     with torch.no_grad(), tokenprune.patch(model, name, keep_ratio=0.25, position_ids=position_ids) as handle:
         seen = Seen(model)  # behind the patch's own hook, so it sees what that one made
         out = model.generate(

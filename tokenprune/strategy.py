@@ -71,6 +71,9 @@ class Strategy(ABC):
         if self.keep_ratio is None and self.keep is None:
             object.__setattr__(self, "keep_ratio", 0.25)
         check_budget(type(self).__name__, self.keep_ratio, self.keep)
+        # 1 and numpy's numbers are welcome; one type keeps equality, printing and JSON simple.
+        object.__setattr__(self, "keep_ratio", None if self.keep_ratio is None else float(self.keep_ratio))
+        object.__setattr__(self, "keep", None if self.keep is None else int(self.keep))
 
     @property
     def needs(self) -> frozenset[str]:

@@ -1,0 +1,221 @@
+"""Each strategy by itself: exact budgets, the selection that its definition says, and what it may not do."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tokenprune import (
+    STRATEGIES,
+    FoPru,
+    Grid,
+    PruningError,
+    Random,
+    ScoreStrategy,
+    Selection,
+    SettingError,
+    Strategy,
+    VisionAttention,
+    VisualTokens,
+)
+from tokenprune.budget import budget
+from tokenprune.tokens import STATISTICS
+
+GRIDS = [(1, 6, 6), (1, 5, 7), (1, 1, 1), (1, 1, 9), (1, 8, 1), (3, 4, 5)]
+
+
+def tokens_of(grid: tuple[int, int, int], seed: int = 0, n_prefix: int = 1) -> VisualTokens:
+    """Visual tokens with every statistic that there is."""
+    generator = torch.Generator().manual_seed(seed)
+    n = grid[0] * grid[1] * grid[2]
+    queries, keys = torch.randn(2, 2, n + n_prefix, 4, generator=generator) * 3
+    statistics = {
+        "vision_attention": VisionAttention(queries, keys, 0.5, n_prefix),
+        "pixels": torch.randn(3, 4 * grid[1], 4 * grid[2], generator=generator),
+    }
+    return VisualTokens(torch.randn(n, 8, generator=generator), grid, 0, statistics)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_budgets_are_exact(name: str, grid: tuple[int, int, int]) -> None:
+    tokens = tokens_of(grid)
+    for settings in ({"keep_ratio": 0.1}, {"keep_ratio": 1 / 3}, {"keep_ratio": 1.0}, {"keep": 1}, {"keep": 7}):
+        strategy = STRATEGIES[name](**settings)
+        selection = strategy.select(tokens)
+        assert len(selection.kept) == strategy.budget(tokens.n_visual)
+        assert selection.n_visual == tokens.n_visual
+        again = strategy.select(tokens)
+        assert torch.equal(selection.kept, again.kept)
+    everything = STRATEGIES[name](keep_ratio=1.0).select(tokens)
+    assert everything.kept.tolist() == list(range(tokens.n_visual))
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_row_mode_is_exact_too(grid: tuple[int, int, int]) -> None:
+    tokens = tokens_of(grid)
+    for keep in range(1, tokens.n_visual + 1):
+        assert len(FoPru(keep=keep, mode="row").select(tokens).kept) == keep
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_strategies_declare_what_they_read(name: str) -> None:
+    full = tokens_of((1, 4, 4))
+    strategy = STRATEGIES[name]()
+    assert strategy.needs <= set(STATISTICS)
+    declared = {k: v for k, v in full.statistics.items() if k in strategy.needs}
+    bare = VisualTokens(full.features, full.grid, 0, declared)
+    assert torch.equal(strategy.select(bare).kept, strategy.select(full).kept)
+
+
+def test_rounding() -> None:
+    assert [budget(576, ratio, None) for ratio in (0.001, 0.1, 0.25, 0.5, 1.0)] == [1, 58, 144, 288, 576]
+    assert budget(5, 0.5, None) == 3  # half up
+    assert budget(4, None, 9) == 4  # a picture cannot keep more than it has
+
+
+def test_fopru_rank_keeps_the_best_scores_in_order() -> None:
+    tokens = tokens_of((1, 6, 6))
+    selection = FoPru(keep=5).select(tokens)
+    scores = tokens.vision_attention.received()
+    assert selection.scores is not None
+    assert torch.equal(selection.scores, scores)
+    assert set(selection.kept.tolist()) == set(scores.topk(5).indices.tolist())
+    assert selection.kept.tolist() == sorted(selection.kept.tolist())
+
+
+def test_fopru_row_keeps_whole_rows_and_trims_the_last() -> None:
+    tokens = tokens_of((1, 4, 5))
+    scores = tokens.vision_attention.received().view(4, 5)
+    best, second = scores.sum(1).argsort(descending=True)[:2].tolist()
+    selection = FoPru(keep=7, mode="row").select(tokens)
+    expected = {(best, column) for column in range(5)}
+    expected |= {(second, column) for column in scores[second].topk(2).indices.tolist()}
+    assert {divmod(index, 5) for index in selection.kept.tolist()} == expected
+
+
+def test_grid_is_evenly_spread() -> None:
+    rows = [divmod(index, 24) for index in Grid(keep=144).select(tokens_of((1, 24, 24))).kept.tolist()]
+    assert rows == [(row, column) for row in range(1, 24, 2) for column in range(1, 24, 2)]
+    for keep in (3, 17, 58, 100, 500):
+        kept = Grid(keep=keep).select(tokens_of((1, 24, 24))).kept
+        mask = torch.zeros(576)
+        mask[kept] = 1
+        quarters = mask.view(2, 12, 2, 12).sum((1, 3))
+        assert quarters.max() - quarters.min() <= max(2, 0.25 * keep)  # every quarter of the picture is seen
+    frames = torch.bincount(Grid(keep=10).select(tokens_of((3, 4, 5))).kept // 20, minlength=3)
+    assert sorted(frames.tolist()) == [3, 3, 4]
+
+
+def test_random_depends_on_seed_and_picture_alone() -> None:
+    one, other = tokens_of((1, 6, 6), seed=1), tokens_of((1, 6, 6), seed=2)
+    kept = Random(keep=9, seed=0).select(one).kept
+    same_picture = VisualTokens(other.features, one.grid, 5, {"pixels": one.pixels.double()})
+    state = torch.get_rng_state()
+    assert torch.equal(Random(keep=9, seed=0).select(same_picture).kept, kept)
+    assert not torch.equal(Random(keep=9, seed=1).select(one).kept, kept)
+    assert not torch.equal(Random(keep=9, seed=0).select(other).kept, kept)
+    assert torch.equal(torch.get_rng_state(), state)  # the caller's own draws are not disturbed
+    counts = torch.zeros(36)
+    for seed in range(2000):
+        counts[Random(keep=9, seed=seed).select(one).kept] += 1
+    assert counts.min() > 400  # 500 each, standard deviation 19
+    assert counts.max() < 600
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("keep_ratio", [0, 0.0, -0.1, 1.5, float("nan"), float("inf"), "a", True, [0.5]])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_ratios_that_cannot_be(name: str, keep_ratio: Any) -> None:
+    with pytest.raises(SettingError, match=r"keep_ratio=.*is not a fraction in \(0, 1\].*write keep_ratio=0.25"):
+        STRATEGIES[name](keep_ratio=keep_ratio)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("keep", [0, -3, 1.5, "a", True])
+def test_counts_that_cannot_be(keep: Any) -> None:
+    with pytest.raises(SettingError, match=r"keep=.*is not a count.*keep=64"):
+        Grid(keep=keep)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Grid(keep_ratio=0.5, keep=4), "are both set; write only one"),
+        (lambda: FoPru(mode="rows"), r"unknown mode 'rows'. Did you mean 'row'\? Known: rank, row"),
+        (lambda: FoPru(score="clss"), r"unknown score 'clss'. Did you mean 'cls'"),
+        (lambda: FoPru(heads="min"), "unknown heads 'min'.*Known: max, mean"),
+        (lambda: FoPru(layer="last"), "layer='last' is not an encoder layer"),
+        (lambda: FoPru(layer=True), "layer=True is not an encoder layer"),
+        (lambda: Random(seed=-1), "seed=-1 is not a seed"),
+        (lambda: Random(seed=0.5), "seed=0.5 is not a seed"),
+    ],
+)
+def test_other_settings_that_cannot_be(make: Any, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        make()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_numbers_of_any_kind() -> None:
+    assert Grid(keep_ratio=1) == Grid(keep_ratio=1.0) == Grid(keep_ratio=np.float32(1))
+    assert Grid(keep=np.int64(4)) == Grid(keep=4)
+
+
+def test_settings_are_frozen_and_default_to_a_quarter() -> None:
+    strategy: Any = FoPru()
+    assert strategy.keep_ratio == 0.25
+    with pytest.raises(FrozenInstanceError):
+        strategy.keep_ratio = 1.5
+    assert FoPru(keep=3).keep_ratio is None
+    assert FoPru(keep_ratio=0.5) == FoPru(keep_ratio=0.5)  # so that result rows can be grouped by strategy
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ([], "at least one index"),
+        ([2, 1], "ascending and unique"),
+        ([1, 1], "ascending and unique"),
+        ([-1, 2], r"indices in -1..2"),
+        ([0, 4], r"indices in 0..4.*0..3.*not within the prompt"),
+        ([[0, 1]], "one-axis"),
+        ([0.0, 1.0], "LongTensor"),
+    ],
+)
+def test_selections_that_cannot_be(kept: Any, message: str) -> None:
+    dtype = None if kept else torch.long
+    with pytest.raises(PruningError, match=message):
+        Selection(torch.tensor(kept, dtype=dtype), 4)
+
+
+@dataclass(frozen=True)
+class Norm(ScoreStrategy):
+    """The smallest strategy that there can be."""
+
+    def score(self, tokens: VisualTokens) -> torch.Tensor:
+        return tokens.features.norm(dim=-1)
+
+
+def test_a_score_strategy_needs_only_score() -> None:
+    tokens = tokens_of((1, 4, 4))
+    kept = Norm(keep=3).select(tokens).kept
+    assert set(kept.tolist()) == set(tokens.features.norm(dim=-1).topk(3).indices.tolist())
+    ties = VisualTokens(torch.ones(6, 2), (1, 2, 3))
+    assert Norm(keep=2).select(ties).kept.tolist() == [0, 1]
+
+
+def test_nan_scores_are_refused() -> None:
+    with pytest.raises(PruningError, match="some are NaN"):
+        Norm(keep=3).select(VisualTokens(torch.full((4, 2), torch.nan), (1, 2, 2)))
+
+
+def test_every_strategy_is_a_strategy_class() -> None:
+    assert all(issubclass(cls, Strategy) for cls in STRATEGIES.values())
+    assert all(name == cls.__name__.lower() for name, cls in STRATEGIES.items())
