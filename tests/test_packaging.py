@@ -1,14 +1,19 @@
 """Every way to get tokenprune onto a machine imports the same three packages, and none ships data."""
 
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 from shutil import copytree, ignore_patterns
+from typing import Any
 
 import pytest
 import tomli
+import torch
+
+import tokenprune
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -87,6 +92,16 @@ def test_the_short_name_is_refused(name: str) -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert f"ImportError: import tokenprune.{name}, not {name}" in result.stderr
+
+
+def test_the_example_in_contributing_works() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(code, names)
+    features = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 9.0], [0.0, 0.0]])
+    selection = names["Norm"](keep_ratio=0.5).select(tokenprune.VisualTokens(features, (1, 2, 2)))
+    assert selection.kept.tolist() == [0, 2]
 
 
 def test_plain_clone(clone: Path, python: Path) -> None:

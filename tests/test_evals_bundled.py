@@ -1,0 +1,74 @@
+"""The bundled model and pictures: there, read by the loaders of the real sets, and answering."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tokenprune.evals import refcoco, vqav2
+from tokenprune.evals.__main__ import main
+from tokenprune.evals.bundled_paths import MODEL, PHOTOGRAPHS, SCENES
+
+MEBIBYTE = 2**20
+
+needs_model = pytest.mark.skipif(
+    not (MODEL / "model.safetensors").is_file(), reason="no bundled model yet; make train writes it"
+)
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def check_boxes(samples: list[refcoco.RecSample]) -> None:
+    for sample in samples:
+        x1, y1, x2, y2 = sample.box
+        assert 0 <= x1 < x2 <= sample.size[0], sample.id
+        assert 0 <= y1 < y2 <= sample.size[1], sample.id
+
+
+def check_pictures(samples: list[refcoco.RecSample] | list[vqav2.VqaSample]) -> None:
+    for sample in {sample.image: sample for sample in samples}.values():
+        assert min(sample.picture().size) > 100, sample.image
+
+
+def test_photographs() -> None:
+    questions, expressions = vqav2.load(PHOTOGRAPHS), refcoco.load(PHOTOGRAPHS)
+    assert len(questions) >= 50
+    assert all(len(question.answers) == 10 for question in questions)
+    check_boxes(expressions)
+    check_pictures(questions)
+    check_pictures(expressions)
+    assert any("licen" in path.name.lower() for path in PHOTOGRAPHS.iterdir())
+
+
+@needs_model
+def test_scenes() -> None:
+    questions, expressions = vqav2.load(SCENES), refcoco.load(SCENES)
+    assert len({sample.image for sample in [*questions, *expressions]}) >= 300
+    assert len(questions) >= 1000
+    assert len(expressions) >= 1000
+    assert {sample.split for sample in expressions} == {"val", "test"}
+    check_boxes(expressions)
+    check_pictures(questions)
+    check_pictures(expressions)
+
+
+@needs_model
+def test_sizes() -> None:
+    assert size(MODEL) <= 128 * MEBIBYTE
+    assert size(SCENES) + size(PHOTOGRAPHS) <= 40 * MEBIBYTE
+
+
+@needs_model
+@pytest.mark.slow
+def test_evals_on_the_bundled_model(tmp_path: Path) -> None:
+    output = tmp_path / "results.jsonl"
+    main(["--limit", "8", "--strategies", "fopru", "downsample", "--keep-ratios", "0.25", "--output", str(output)])
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["strategy"] for row in rows[::2]] == ["unpruned", "FoPru", "FoPru", "downsample"]
+    unpruned = {row["task"]: row for row in rows if row["strategy"] == "unpruned"}
+    assert unpruned["rec"]["unparsable"] == 0
+    assert unpruned["vqa"]["accuracy"] > 0.5
+    for row in rows:
+        assert row["n_visual"] >= 256
