@@ -1,4 +1,4 @@
-"""GAP: original position IDs for kept tokens, the text behind them and every decoded token; compact ones without gaps."""
+"""GAP: original position IDs for kept tokens, the text behind them and every decoded token; compact without gaps."""
 
 from __future__ import annotations
 

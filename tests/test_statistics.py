@@ -65,7 +65,7 @@ def test_the_default_layer_is_the_one_whose_output_is_used(feature_layer: Any, l
 
 def test_no_layer_made_the_embeddings() -> None:
     model = tiny_llava("clip", vision_feature_layer=0)
-    with pytest.raises(UnsupportedError, match="vision_feature_layer=0 takes the embeddings.*layer=-2"):
+    with pytest.raises(UnsupportedError, match=r"vision_feature_layer=0 takes the embeddings.*layer=-2"):
         tokenprune.patch(model, FoPru())
 
 
@@ -113,7 +113,7 @@ def test_half_precision_scores_are_float32() -> None:
 
 def test_what_was_not_declared_names_the_line_to_add() -> None:
     tokens = VisualTokens(torch.zeros(4, 2), (1, 2, 2))
-    with pytest.raises(PruningError, match="tokens.pixels was not asked for") as error:
+    with pytest.raises(PruningError, match=r"tokens\.pixels was not asked for") as error:
         _ = tokens.pixels
     assert 'needs = frozenset({"pixels"})' in str(error.value)
     with pytest.raises(PruningError, match="needs = frozenset"):
