@@ -78,8 +78,8 @@ def test_rows(samples: list[Sample]) -> None:
         assert row.interval[0] < row.accuracy < row.interval[1]
         assert row.difference_to_unpruned is not None
         assert row.difference_to_unpruned.mean == 0
-        # 2 tensors x 3 layers x 2 heads x 8 wide x 4 bytes; the first prompt has 7 words beside the picture.
-        assert row.kv_cache_bytes == 384 * (row.n_kept + 7)
+        # Keys and values of 2 layers, 2 heads, 8 wide, 4 bytes; the first prompt has 7 words beside the picture.
+        assert row.kv_cache_bytes == 2 * 2 * 2 * 8 * 4 * (row.n_kept + 7)
         assert {"torch", "transformers", "tokenprune"} <= set(row.versions)
         json.dumps(row.settings)
     assert rows[1].settings == {"keep_ratio": 0.5, "keep": None, "seed": 3}
