@@ -1,4 +1,8 @@
-"""What the language model is trained on: answers, and three aids that are switched off again."""
+"""What the language model is trained on: answers, and three aids.
+
+place: a linear head reads row and column of every visual token from the hidden states of a lower layer.
+look: answer rows attend to the patches of their thing. align: a patch's visual token resembles its noun's embedding.
+"""
 
 from __future__ import annotations
 

@@ -33,13 +33,13 @@ def arguments() -> argparse.Namespace:
         "--output", type=Path, default=Path("training/run"), help="checkpoint, log and model; resumed from"
     )
     parser.add_argument("--install", type=Path, help="copy the finished model here, for example evals/bundled/model")
-    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--steps", type=int, default=3100)
     parser.add_argument("--stage-one-steps", type=int, default=900)
     parser.add_argument("--batch", type=int, default=8, help="pictures a step")
     parser.add_argument("--fresh", type=int, default=3, help="of them newly drawn")
     parser.add_argument("--muon-lr", type=float, default=2e-3)
     parser.add_argument("--adam-lr", type=float, default=1e-3)
-    parser.add_argument("--aids-until", type=float, default=0.6, help="share of the steps after which the aids are off")
+    parser.add_argument("--aids-until", type=float, default=0.6, help="share of the steps with look and align losses")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jitter", type=int, default=1, help="patches that the tower's position window may be off")
     return parser.parse_args()
@@ -85,7 +85,7 @@ def train(args: argparse.Namespace) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             losses = trainee(batch)
         aids = max(0.0, 1 - step / (args.aids_until * args.steps))
-        total = losses.answer + aids * (0.3 * losses.look + 4.0 * losses.place + 0.2 * losses.align)
+        total = losses.answer + 10.0 * losses.place + aids * (0.3 * losses.look + 0.2 * losses.align)
         total.backward()
         nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
         for optimiser in optimisers:
@@ -130,8 +130,8 @@ def _optimisers(trainee: Trainee, args: argparse.Namespace) -> list[torch.optim.
 
 
 def _set_rates(optimisers: list[torch.optim.Optimizer], step: int, args: argparse.Namespace) -> None:
-    """100 steps up, flat, and down to nothing over the last 30 %."""
-    factor = min(1.0, (step + 1) / 100, (args.steps - step) / (0.3 * args.steps))
+    """100 steps up, flat for a third, and down to nothing over the rest."""
+    factor = min(1.0, (step + 1) / 100, (args.steps - step) / (0.65 * args.steps))
     for optimiser, rate in zip(optimisers, (args.muon_lr, args.adam_lr), strict=True):
         for group in optimiser.param_groups:
             group["lr"] = rate * factor
