@@ -21,7 +21,7 @@ class Tower:
 
 
 def _clip_layers(tower: Any) -> nn.ModuleList:
-    return tower.encoder.layers
+    return getattr(tower, "vision_model", tower).encoder.layers  # up to 5.1x the tower is one module deeper
 
 
 def _clip_projections(layer: Any) -> tuple[nn.Module, nn.Module]:
@@ -33,6 +33,8 @@ def _dino_layers(tower: Any) -> nn.ModuleList:
 
 
 def _dino_projections(layer: Any) -> tuple[nn.Module, nn.Module]:
+    if hasattr(layer.attention, "attention"):  # up to 5.1x
+        return layer.attention.attention.query, layer.attention.attention.key
     return layer.attention.q_proj, layer.attention.k_proj
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import CACHE, TOWERS, prompt, tiny_llava
+from tiny import ENCODES_FIRST, TOWERS, prompt, tiny_llava
 from transformers import Dinov2WithRegistersConfig, LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration
 
 import tokenprune
@@ -88,7 +88,7 @@ def test_sliding_windows() -> None:
         tokenprune.patch(model, FoPru())
 
 
-@pytest.mark.parametrize("version", ["4.57.3", "6.0.0", "6.1.0.dev0"])
+@pytest.mark.parametrize("version", ["4.57.3", "5.3.0", "6.0.0", "6.1.0.dev0"])
 def test_other_transformers_versions(llava: Any, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformers.__version__", version)
     with pytest.raises(UnsupportedError, match=rf'transformers {version} is outside.*pip install "transformers>='):
@@ -152,7 +152,7 @@ def test_masks_that_pruning_cannot_keep(llava: Any) -> None:
 
 def test_pictures_encoded_before_the_patch(llava: Any) -> None:
     inputs = prompt([1])
-    if CACHE != "cache":
+    if not ENCODES_FIRST:
         pytest.skip("this transformers does not take encoded pictures")
     with torch.no_grad():
         encoded = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)

@@ -21,6 +21,8 @@ from transformers import (
 
 #: What the cache is called in arguments and outputs; it was renamed in transformers 5.2x.
 CACHE = "cache" if "cache" in signature(LlavaForConditionalGeneration.forward).parameters else "past_key_values"
+#: Whether `generate` encodes the pictures before it calls the model.
+ENCODES_FIRST = "mm_encoder_outputs" in signature(LlavaForConditionalGeneration.forward).parameters
 IMAGE, PAD, EOS, VOCAB = 90, 0, 91, 96
 PATCH, SIDE = 4, 24  # pixels; 6 x 6 visual tokens a picture
 

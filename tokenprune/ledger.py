@@ -121,11 +121,13 @@ class PrunedCache:
             n_slots = int(self.get_seq_length())
         if tokens_to_remove > 0:
             tokens_to_remove -= n_slots + self._ledger.n_dropped
+        if tokens_to_remove >= 0:
+            return
         cut = self._ledger.columns.shape[1] - (n_slots + tokens_to_remove)
-        if tokens_to_remove < 0 and cut > 0:
+        if cut > 0:
             self._ledger = self._ledger.without_tail(cut)
         with inside(self):
-            super().crop(min(tokens_to_remove, 0))  # type: ignore[misc]
+            super().crop(tokens_to_remove)  # type: ignore[misc]
 
     def reset(self) -> None:
         super().reset()  # type: ignore[misc]

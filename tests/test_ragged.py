@@ -1,0 +1,75 @@
+"""Rows of a batch that keep different numbers of visual tokens: holes in the packed sequence and in the cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+import tokenprune
+from oracle import assert_close, dropped_columns, oracle_logits
+from test_chat import Chat, unpatched
+from test_contract import MODES, STEPS
+from tiny import prompt, tiny_llava
+from tokenprune import Selection, Strategy, VisualTokens
+from tokenprune.sequence import pack
+
+
+@dataclass(frozen=True)
+class Varied(Strategy):
+    """Keeps tokens above the mean norm: how many depends on the picture."""
+
+    keep_ratio: float | None = 1.0
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        norms = tokens.features.norm(dim=-1)
+        return Selection((norms > norms.mean()).nonzero()[:, 0], tokens.n_visual)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode(mode: str, attention: str) -> None:
+    model, per_row = tiny_llava("clip", attention=attention), [1, 1]
+    inputs = prompt(per_row, texts=[4, 4], seed=5)  # no padding: all holes come from pruning
+    with torch.no_grad(), tokenprune.patch(model, Varied()) as handle:
+        run = MODES[mode](model, inputs, per_row)
+    assert len({image.n_kept for image in handle.report.images}) > 1
+    ids = torch.cat([run.inputs["input_ids"], run.answers], 1)
+    real = torch.ones_like(ids)
+    dropped = dropped_columns(ids, [handle.report])
+    expected = oracle_logits(model, ids, real, run.inputs["pixel_values"], dropped)
+    assert_close(run.logits, expected[:, -STEPS - 1 : -1])
+
+
+@pytest.mark.parametrize("position_ids", ["original", "compact"])
+def test_a_conversation(llava: Any, position_ids: str) -> None:
+    chat = Chat(llava, position_ids)
+    with torch.no_grad(), tokenprune.patch(llava, Varied(), position_ids=position_ids) as handle:
+        for seed, n_images in enumerate([1, 0, 1, 0], start=5):
+            chat.turn(prompt([n_images] * 2, texts=[4, 4], seed=seed), handle)
+    assert all(len({image.n_kept for image in report.images}) > 1 for report in chat.reports)
+
+
+def test_a_static_conversation(llava: Any) -> None:
+    """A static cache that generate made is handed on while there is room."""
+    chat = Chat(llava, cache_implementation="static", max_cache_len=256)
+    with torch.no_grad(), tokenprune.patch(llava, Varied()) as handle:
+        chat.turn(prompt([1, 1], seed=5), handle)
+        chat.settings = {}
+        chat.turn(prompt([0, 0], seed=6), handle)
+        chat.turn(prompt([1, 1], seed=7), handle)
+    assert unpatched() is not llava
+
+
+def test_packing() -> None:
+    keep = torch.tensor([[0, 1, 0, 1, 1], [1, 0, 0, 0, 1]]).bool()
+    left, right = pack(keep, right_padded=False), pack(keep, right_padded=True)
+    assert left.columns.tolist() == [[1, 3, 4], [0, 0, 4]]
+    assert left.valid.tolist() == [[True, True, True], [False, True, True]]
+    assert right.columns.tolist() == [[1, 3, 4], [0, 4, 0]]
+    assert right.valid.tolist() == [[True, True, True], [True, True, False]]
+    values = torch.arange(10.0).view(2, 5, 1)
+    assert left.take(values)[..., 0].tolist() == [[1, 3, 4], [5, 5, 9]]
+    assert left.take(values[:1])[..., 0].tolist() == [[1, 3, 4], [0, 0, 4]]  # one row for all
