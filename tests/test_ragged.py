@@ -7,25 +7,26 @@ from typing import Any
 
 import pytest
 import torch
+from oracle import assert_close, dropped_columns, oracle_logits
+from test_chat import Chat
+from test_contract import MODES, STEPS
+from tiny import CACHE, prompt, tiny_llava
+from transformers import StaticCache
 
 import tokenprune
-from oracle import assert_close, dropped_columns, oracle_logits
-from test_chat import Chat, unpatched
-from test_contract import MODES, STEPS
-from tiny import prompt, tiny_llava
 from tokenprune import Selection, Strategy, VisualTokens
 from tokenprune.sequence import pack
 
 
 @dataclass(frozen=True)
 class Varied(Strategy):
-    """Keeps tokens above the mean norm: how many depends on the picture."""
+    """Keeps the longest features; how many depends on the picture."""
 
     keep_ratio: float | None = 1.0
 
     def select(self, tokens: VisualTokens) -> Selection:
-        norms = tokens.features.norm(dim=-1)
-        return Selection((norms > norms.mean()).nonzero()[:, 0], tokens.n_visual)
+        order = tokens.features.norm(dim=-1).argsort(descending=True)
+        return Selection.first(order, min(6 + 11 * tokens.image, tokens.n_visual - 1))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -53,14 +54,15 @@ def test_a_conversation(llava: Any, position_ids: str) -> None:
 
 
 def test_a_static_conversation(llava: Any) -> None:
-    """A static cache that generate made is handed on while there is room."""
-    chat = Chat(llava, cache_implementation="static", max_cache_len=256)
+    """A static cache is handed on while there is room."""
+    cache = StaticCache(config=llava.config.get_text_config(), max_cache_len=256)
+    chat = Chat(llava, **{CACHE: cache})
     with torch.no_grad(), tokenprune.patch(llava, Varied()) as handle:
         chat.turn(prompt([1, 1], seed=5), handle)
         chat.settings = {}
         chat.turn(prompt([0, 0], seed=6), handle)
         chat.turn(prompt([1, 1], seed=7), handle)
-    assert unpatched() is not llava
+    assert chat.cache is cache
 
 
 def test_packing() -> None:

@@ -64,5 +64,9 @@ def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
     """All arguments of a module's call by name, in a new dict."""
     if not args:
         return dict(kwargs)
-    bound = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
-    return {**{k: v for k, v in bound.items() if k != "kwargs"}, **bound.get("kwargs", {})}
+    signature = inspect.signature(module.forward)
+    named = dict(signature.bind_partial(*args, **kwargs).arguments)
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            named |= named.pop(parameter.name, {})
+    return named
