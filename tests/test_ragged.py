@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,30 @@ def test_a_static_conversation(llava: Any) -> None:
         chat.turn(prompt([0, 0], seed=6), handle)
         chat.turn(prompt([1, 1], seed=7), handle)
     assert chat.cache is cache
+
+
+@pytest.mark.parametrize("position_ids", ["original", "compact"])
+@pytest.mark.parametrize(
+    ("method", "argument", "rows"),
+    [
+        ("reorder_cache", torch.tensor([1, 0]), [1, 0]),
+        ("batch_select_indices", torch.tensor([1]), [1]),
+        ("batch_repeat_interleave", 2, [0, 0, 1, 1]),
+    ],
+)
+def test_rows_move_with_the_cache(llava: Any, method: str, argument: Any, rows: list[int], position_ids: str) -> None:
+    """Beam search and contrastive search move cache rows; holes and position IDs must move along."""
+    inputs = prompt([1, 1], texts=[4, 4], seed=5)
+    length = inputs["input_ids"].shape[1]
+    new = torch.tensor([[5], [9]])
+    mask = torch.ones(2, length + 1).long()
+    with torch.no_grad(), tokenprune.patch(llava, Varied(), position_ids=position_ids):
+        cache = llava(**inputs, use_cache=True)[CACHE]
+        moved = copy.deepcopy(cache)
+        expected = llava(input_ids=new, attention_mask=mask, **{CACHE: cache}).logits[rows]
+        getattr(moved, method)(argument)
+        logits = llava(input_ids=new[rows], attention_mask=mask[rows], **{CACHE: moved}).logits
+    assert_close(logits, expected)
 
 
 def test_packing() -> None:
