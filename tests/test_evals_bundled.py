@@ -13,6 +13,7 @@ from tokenprune.evals.bundled_paths import MODEL, PHOTOGRAPHS, SCENES
 
 MEBIBYTE = 2**20
 
+
 def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
