@@ -56,8 +56,8 @@ def test_a_conversation(llava: Any, position_ids: str) -> None:
 
 def test_a_static_conversation(llava: Any) -> None:
     """A static cache is handed on while there is room."""
-    cache = StaticCache(config=llava.config.get_text_config(), max_cache_len=256)
-    chat = Chat(llava, **{CACHE: cache})
+    arguments: dict[str, Any] = {CACHE: StaticCache(config=llava.config.get_text_config(), max_cache_len=256)}
+    chat = Chat(llava, **arguments)
     with torch.no_grad(), tokenprune.patch(llava, Varied()) as handle:
         chat.turn(prompt([1, 1], seed=5), handle)
         chat.settings = {}
