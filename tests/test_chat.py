@@ -140,7 +140,7 @@ def test_cropping_an_answer_takes_the_turn_back(llava: Any) -> None:
         chat.ids, chat.real = chat.ids[:, :-2], chat.real[:, :-2]
         chat.turn(prompt([0], seed=2), handle)
         # Into the prompt's last text tokens, which were not pruned.
-        n_answers = chat.ids.shape[1] - 1 - ledger_of(chat.cache).n_columns
+        n_answers = chat.ids.shape[1] - 1 - ledger_of(chat.cache).n_columns  # pyright: ignore[reportOptionalMemberAccess]
         chat.cache.crop(-n_answers - 2)
         chat.ids, chat.real = chat.ids[:, : -n_answers - 2], chat.real[:, : -n_answers - 2]
         chat.turn(prompt([1], seed=3), handle)

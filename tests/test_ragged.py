@@ -63,7 +63,7 @@ def test_a_static_conversation(llava: Any) -> None:
         chat.settings = {}
         chat.turn(prompt([0, 0], seed=6), handle)
         chat.turn(prompt([1, 1], seed=7), handle)
-    assert chat.cache is cache
+    assert chat.cache is arguments[CACHE]
 
 
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
