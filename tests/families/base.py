@@ -1,0 +1,233 @@
+"""What the tests must know of a model family: a tiny model, prompts for it, and its exact oracle."""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import LlavaForConditionalGeneration
+
+#: What the cache is called in arguments and outputs; it was renamed in transformers 5.2x.
+CACHE = "cache" if "cache" in signature(LlavaForConditionalGeneration.forward).parameters else "past_key_values"
+#: Whether `generate` encodes the pictures before it calls the model.
+ENCODES_FIRST = "mm_encoder_outputs" in signature(LlavaForConditionalGeneration.forward).parameters
+PAD, BOS, IMAGE, EOS, VIDEO, START, END, BREAK, VOCAB = 0, 1, 90, 91, 92, 93, 94, 95, 96
+PATCH = 4  # pixels
+
+Size = tuple[int, ...]
+Picture = dict[str, Tensor]  # the tensors of one picture or video, as `join` puts them together
+
+
+class Family:
+    """One Hugging Face class with one kind of tower and decoder.
+
+    class_name: the class that an adapter is registered for.
+    sizes, video_sizes: (height, width) and (frames, height, width) of the pictures and videos, taken in turn, so that
+        those of a prompt differ where the family allows it. No video_sizes: no videos.
+    volatile: attributes in which HF itself keeps something between calls.
+    cannot: modes of the contract matrix that HF does not do right without any patch -> why.
+    """
+
+    class_name: str
+    sizes: tuple[Size, ...]
+    video_sizes: tuple[Size, ...] = ()
+    volatile: tuple[str, ...] = ()
+    cannot: dict[str, str]
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.cannot = {}
+
+    # The model.
+
+    def config(self) -> Any:
+        raise NotImplementedError
+
+    def build(self, attention: str = "sdpa", seed: int = 0) -> Any:
+        """A float32 model whose attention is far from uniform, and that answers as long as it is asked to."""
+        torch.manual_seed(seed)
+        config = self.config()
+        config._attn_implementation = attention
+        model: Any = getattr(transformers, self.class_name)(config).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.normal_(std=0.15)
+        model.generation_config.eos_token_id = None
+        model.generation_config.pad_token_id = PAD
+        # Placeholders and their markers are text to the oracle, were they answered.
+        model.generation_config.suppress_tokens = [IMAGE, VIDEO, START, END, BREAK]
+        return model
+
+    # Prompts.
+
+    def block(self, size: Size) -> list[int]:
+        """The IDs of one picture or, with three sizes, one video: placeholders, and markers around and between."""
+        raise NotImplementedError
+
+    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+        """Its tensors, in the layout that `join` expects."""
+        raise NotImplementedError
+
+    def join(self, pictures: list[Picture], per_row: list[int]) -> dict[str, Any]:
+        """The model's inputs for these pictures, and videos, of all rows."""
+        keys = sorted({key for picture in pictures for key in picture})
+        return {key: torch.cat([picture[key] for picture in pictures if key in picture]) for key in keys}
+
+    def split(self, inputs: dict[str, Any]) -> list[Picture]:
+        """The pictures of a prompt that has no videos; undoes `join`."""
+        if "pixel_values" not in inputs:
+            return []
+        return [{"pixel_values": one} for one in inputs["pixel_values"].split(1)]
+
+    def token_types(self, ids: Tensor) -> dict[str, Tensor]:
+        """The further inputs that run along a prompt."""
+        return {}
+
+    def answer_types(self, types: Tensor) -> Tensor:
+        """What `token_types` are for answered tokens."""
+        return torch.zeros_like(types)
+
+    def prompt(
+        self,
+        images_per_row: list[int],
+        texts: list[int] | None = None,
+        seed: int = 1,
+        padding: str = "left",
+        videos_per_row: list[int] | None = None,
+        sizes: list[Size] | None = None,
+    ) -> dict[str, Any]:
+        """A batch, each of whose rows is text, and then pictures and videos with text behind each.
+
+        texts: the number of tokens of every text of each row.
+        sizes: those of the pictures in turn, instead of the family's own.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        videos_per_row = videos_per_row or [0] * len(images_per_row)
+        texts = texts or [3 + 2 * row for row in range(len(images_per_row))]
+        rows, pictures = [], []
+        turns = {2: 0, 3: 0}
+        for n_images, n_videos, n_text in zip(images_per_row, videos_per_row, texts, strict=True):
+            row = torch.randint(2, IMAGE, (n_text,), generator=generator).tolist()
+            for kind in [2] * n_images + [3] * n_videos:
+                choices = self.video_sizes if kind == 3 else sizes or self.sizes
+                size = choices[turns[kind] % len(choices)]
+                turns[kind] += 1
+                pictures.append(self.picture(size, generator))
+                row += self.block(size) + torch.randint(2, IMAGE, (n_text,), generator=generator).tolist()
+            rows.append(row)
+        length = max(map(len, rows))
+        pads = [[PAD] * (length - len(row)) for row in rows]
+        left = padding == "left"
+        ids = torch.tensor([pad + row if left else row + pad for row, pad in zip(rows, pads, strict=True)])
+        per_row = [i + v for i, v in zip(images_per_row, videos_per_row, strict=True)]
+        return {
+            "input_ids": ids,
+            "attention_mask": (ids != PAD).long(),
+            **self.token_types(ids),
+            **(self.join(pictures, per_row) if pictures else {}),
+        }
+
+    def rows(self, inputs: dict[str, Any], rows: list[int], per_row: list[int]) -> dict[str, Any]:
+        """Some rows of a batch of pictures, in any order and number, each with its own."""
+        pictures = self.split(inputs)
+        starts = [sum(per_row[:row]) for row in range(len(per_row))]
+        chosen = [pictures[i] for row in rows for i in range(starts[row], starts[row] + per_row[row])]
+        return self._with(inputs, torch.tensor(rows), chosen, [per_row[row] for row in rows])
+
+    def repeated(self, inputs: dict[str, Any], n: int, per_row: list[int]) -> dict[str, Any]:
+        """The batch as generate repeats it for n answers a row."""
+        rows = [row for row in range(len(per_row)) for _ in range(n)]
+        if self.repeats_rows():
+            return self.rows(inputs, rows, per_row)
+        pictures = [picture for picture in self.split(inputs) for _ in range(n)]
+        return self._with(inputs, torch.tensor(rows), pictures, [per_row[row] for row in rows])
+
+    def repeats_rows(self) -> bool:
+        """Whether HF keeps the pictures of a row together when it repeats the row; or it repeats each by itself."""
+        return ENCODES_FIRST
+
+    def _with(
+        self, inputs: dict[str, Any], rows: Tensor, pictures: list[Picture], per_row: list[int]
+    ) -> dict[str, Any]:
+        along = {"input_ids", "attention_mask", *self.token_types(inputs["input_ids"])}
+        texts = {key: value[rows] for key, value in inputs.items() if key in along}
+        return {**texts, **(self.join(pictures, per_row) if pictures else {})}
+
+    def continued(self, inputs: dict[str, Any], answers: Tensor) -> dict[str, Any]:
+        """The whole conversation: a prompt and its answers."""
+        out = dict(inputs)
+        out["input_ids"] = torch.cat([inputs["input_ids"], answers], 1)
+        out["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(answers)], 1)
+        for key in self.token_types(inputs["input_ids"]):
+            new = inputs[key].new_zeros(answers.shape)
+            out[key] = torch.cat([inputs[key], self.answer_types(new)], 1)
+        return out
+
+    def visual(self, ids: Tensor) -> Tensor:
+        """Which columns are visual tokens."""
+        return (ids == IMAGE) | (ids == VIDEO)
+
+    # The oracle.
+
+    def position_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """Those of the unpruned sequence, padding not counted."""
+        return (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+
+    def seen(self, inputs: dict[str, Any]) -> Tensor:
+        """(batch or 1, length, length) bool: who attends to whom in the unpruned sequence, padding aside."""
+        length = inputs["input_ids"].shape[1]
+        return torch.ones(1, length, length, dtype=torch.bool).tril()
+
+    def mask(self, inputs: dict[str, Any], dropped: Tensor) -> Any:
+        """The attention mask of the language model that hides `dropped` columns."""
+        return additive(self.seen(inputs), inputs["attention_mask"].bool() & ~dropped)
+
+    def oracle(self, model: Any, inputs: dict[str, Any], dropped: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        """(batch, length, vocabulary) logits of one uncached forward of the unpatched model over the whole
+        conversation, in which no query attends to a dropped column."""
+        given = {**inputs, "attention_mask": self.mask(inputs, dropped)}
+        ids = self.position_ids(model, inputs) if position_ids is None else position_ids
+        with torch.no_grad():
+            return model(**given, position_ids=ids, use_cache=False).logits
+
+
+def additive(seen: Tensor, keys: Tensor) -> Tensor:
+    """The (batch, 1, length, length) float mask of `seen` with only `keys` to be attended to."""
+    allowed = seen & keys[:, None]
+    # Nothing reads the rows of padding and of dropped tokens, and softmax needs one entry.
+    allowed = allowed | torch.eye(keys.shape[1], dtype=torch.bool)
+    return torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)[:, None]
+
+
+def decoder(**settings: Any) -> dict[str, Any]:
+    """What the configurations of all language models share."""
+    return {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": VOCAB,
+        "max_position_embeddings": 512,
+        "pad_token_id": PAD,
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,
+        **settings,
+    }
+
+
+def tower(side: int, **settings: Any) -> dict[str, Any]:
+    """What the configurations of square vision towers share; `side` in pixels."""
+    return {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "image_size": side,
+        "patch_size": PATCH,
+        **settings,
+    }

@@ -1,0 +1,48 @@
+"""InternVL: a picture is a number of square tiles, each shuffled to a quarter of its tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import InternVLConfig, InternVLVisionConfig, Qwen2Config
+
+from .base import END, IMAGE, PATCH, START, Family, Picture, Size, decoder, tower
+
+TILE = 24  # pixels; 3 x 3 visual tokens a tile
+
+
+class InternVL(Family):
+    class_name = "InternVLForConditionalGeneration"
+    # Two tiles and the overview; a picture that is one tile; four tiles in a row or in a square would be the same.
+    sizes = ((TILE, 2 * TILE), (TILE, TILE))
+
+    def config(self) -> Any:
+        return InternVLConfig(
+            vision_config=InternVLVisionConfig(**tower(TILE)),
+            text_config=Qwen2Config(**decoder()),
+            image_token_id=IMAGE,
+            image_seq_length=9,
+            tie_word_embeddings=False,
+        )
+
+    def block(self, size: Size) -> list[int]:
+        return [START, *[IMAGE] * (n_tiles(size) * (TILE // PATCH // 2) ** 2), END]
+
+    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+        return {"pixel_values": torch.randn(n_tiles(size), 3, TILE, TILE, generator=generator)}
+
+    def split(self, inputs: dict[str, Any]) -> list[Picture]:
+        if "pixel_values" not in inputs:
+            return []
+        per_tile = (TILE // PATCH // 2) ** 2
+        ids = inputs["input_ids"].flatten()
+        pieces = torch.tensor_split(ids, (ids == START).nonzero()[:, 0])[1:]
+        counts = [int((piece == IMAGE).sum()) // per_tile for piece in pieces]
+        return [{"pixel_values": pixels} for pixels in inputs["pixel_values"].split(counts)]
+
+
+def n_tiles(size: Size) -> int:
+    """The tiles of a picture, the overview among them if there are several."""
+    tiles = size[0] // TILE * (size[1] // TILE)
+    return tiles if tiles == 1 else tiles + 1

@@ -1,0 +1,92 @@
+"""Qwen-VL: pictures and videos of any size as one row of patches, and position IDs of three components."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Qwen2_5_VLConfig
+
+from .base import END, IMAGE, PATCH, START, VIDEO, Family, Picture, Size, decoder
+
+MERGE = 2
+FRAMES_PER_STEP = 2
+
+
+class QwenVL(Family):
+    """What the generations share; sizes are in pixels and frames."""
+
+    sizes = ((32, 32), (48, 32), (24, 40))  # 4 x 4, 6 x 4 and 3 x 5 visual tokens
+    video_sizes = ((4, 32, 24), (6, 24, 24))  # 2 steps of 4 x 3, 3 of 3 x 3
+    volatile = ("rope_deltas",)
+
+    def vision(self, **settings: Any) -> dict[str, Any]:
+        return {
+            "depth": 3,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 4,
+            "patch_size": PATCH,
+            "spatial_merge_size": MERGE,
+            "temporal_patch_size": FRAMES_PER_STEP,
+            **settings,
+        }
+
+    def text(self, **settings: Any) -> dict[str, Any]:
+        rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], **settings}
+        return decoder(rope_parameters=rope)
+
+    def tokens(self) -> dict[str, int]:
+        return {
+            "image_token_id": IMAGE,
+            "video_token_id": VIDEO,
+            "vision_start_token_id": START,
+            "vision_end_token_id": END,
+        }
+
+    def grid(self, size: Size) -> list[int]:
+        """(t, h, w) in patches."""
+        frames, height, width = size if len(size) == 3 else (FRAMES_PER_STEP, *size)
+        return [frames // FRAMES_PER_STEP, height // PATCH, width // PATCH]
+
+    def block(self, size: Size) -> list[int]:
+        t, h, w = self.grid(size)
+        return [START, *[VIDEO if len(size) == 3 else IMAGE] * (t * h * w // MERGE**2), END]
+
+    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+        t, h, w = self.grid(size)
+        pixels = torch.randn(t * h * w, 3 * FRAMES_PER_STEP * PATCH**2, generator=generator)
+        if len(size) == 3:
+            return {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([[t, h, w]])}
+        return {"pixel_values": pixels, "image_grid_thw": torch.tensor([[t, h, w]])}
+
+    def split(self, inputs: dict[str, Any]) -> list[Picture]:
+        if "pixel_values" not in inputs:
+            return []
+        grids = inputs["image_grid_thw"]
+        pixels = inputs["pixel_values"].split(grids.prod(-1).tolist())
+        return [{"pixel_values": one, "image_grid_thw": grid} for one, grid in zip(pixels, grids.split(1), strict=True)]
+
+    def repeats_rows(self) -> bool:
+        return True
+
+    def token_types(self, ids: Tensor) -> dict[str, Tensor]:
+        return {"mm_token_type_ids": ((ids == IMAGE) + 2 * (ids == VIDEO)).int()}
+
+    def position_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        if "image_grid_thw" not in inputs and "video_grid_thw" not in inputs:
+            return super().position_ids(model, inputs).expand(3, -1, -1)
+        pixels = ("pixel_values", "pixel_values_videos")
+        ids, _ = model.model.get_rope_index(**{k: v for k, v in inputs.items() if k not in pixels})
+        return ids
+
+
+class Qwen2_5_VL(QwenVL):
+    """Every layer of the tower but one looks at windows of 2 x 2 visual tokens."""
+
+    class_name = "Qwen2_5_VLForConditionalGeneration"
+
+    def config(self) -> Any:
+        vision = self.vision(window_size=2 * MERGE * PATCH, fullatt_block_indexes=[1], out_hidden_size=32)
+        return Qwen2_5_VLConfig(vision_config=vision, text_config=self.text(), **self.tokens())
