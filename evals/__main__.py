@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="instances.json, refs(NAME).p or .json, *questions.json, *annotations.json, and images/",
     )
-    parser.add_argument("--split", help="RefCOCO's split; without it all but train")
+    parser.add_argument("--split", help="of refs and of VQA pictures; without it all but train")
     parser.add_argument("--limit", type=int, metavar="N", help="N questions of each task, spread evenly")
     parser.add_argument(
         "--strategies", nargs="+", default=DEFAULT_STRATEGIES, metavar="NAME", help="with settings: fopru:mode=row"

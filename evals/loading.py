@@ -27,13 +27,14 @@ def load_model(name: str, dtype: str = "float32") -> tuple[Any, Any]:
 def load_samples(folder: Path, *, split: str | None = None, limit: int | None = None) -> list[Sample]:
     """Return the questions of every set whose files are in `folder`: RefCOCO's, VQAv2's or both.
 
-    `split` is RefCOCO's. `limit` takes that many of each task, spread evenly over the file.
+    `split` is that of the refs and, for VQAv2, that of the pictures in `instances.json`; None means all but `train`.
+    `limit` takes that many of each task, spread evenly over the file.
     """
     samples: list[Sample] = []
     if only_file(folder, "refs(*).json", "refs(*).p"):
         samples += evenly(refcoco.load(folder, split), limit)
     if only_file(folder, "*questions.json"):
-        samples += evenly(vqav2.load(folder), limit)
+        samples += evenly(vqav2.load(folder, split), limit)
     if not samples:
         raise FileNotFoundError(f"{folder}: no questions; needs refs(NAME).p or .json, or *questions.json")
     return samples

@@ -17,6 +17,7 @@ from tokenprune.evals.coco import Instances
 from tokenprune.evals.pictures import open_picture
 from tokenprune.evals.records import field, only_file, read_json
 from tokenprune.evals.sample import Sample
+from tokenprune.evals.splits import chosen
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,12 @@ def load(folder: Path, split: str | None = None) -> list[RecSample]:
     if not isinstance(refs, list):
         raise ValueError(f"{path}: expected a list of refs, found {type(refs).__name__}")
     found = {field(ref, "split", _where(path, number, ref)) for number, ref in enumerate(refs)}
-    if split is not None and split not in found:
-        raise ValueError(f"{path}: no split {split!r}; it has {', '.join(sorted(found)) or 'no refs'}")
+    splits = chosen(split, found, str(path))
     instances = Instances(folder)
     return [
         sample
         for number, ref in enumerate(refs)
-        if (ref["split"] != "train" if split is None else ref["split"] == split)
+        if ref["split"] in splits
         for sample in _samples(ref, instances, _where(path, number, ref))
     ]
 

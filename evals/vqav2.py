@@ -6,11 +6,12 @@ files, which cannot be had where this was written.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tokenprune.evals.coco import Instances
 from tokenprune.evals.records import field, only_file, read_json
 from tokenprune.evals.sample import Sample
+from tokenprune.evals.splits import chosen
 from tokenprune.evals.vqa_accuracy import soft_accuracy
 
 
@@ -33,10 +34,12 @@ class VqaSample(Sample):
         return soft_accuracy(answer, self.answers) if answer.strip() else None
 
 
-def load(folder: Path) -> list[VqaSample]:
-    """Return one sample for each question; `folder` holds both files, and the pictures in `images/`.
+def load(folder: Path, split: str | None = None) -> list[VqaSample]:
+    """Return one sample for each question in `split`; None means all but `train`.
 
-    Pictures are named as COCO names them, or as an `instances.json` in the folder says.
+    `folder` holds both files, and the pictures in `images/`. Pictures are named as COCO names them, or as an
+    `instances.json` in the folder says. A question is in the split that its picture has there; the published files
+    have one split each and do not say it again, so a question may be in none.
     """
     questions_path, annotations_path = (
         only_file(folder, "*questions.json"),
@@ -44,35 +47,45 @@ def load(folder: Path) -> list[VqaSample]:
     )
     if questions_path is None or annotations_path is None:
         raise FileNotFoundError(f"{folder}: needs a *questions.json and a *annotations.json")
-    questions, annotations = read_json(questions_path), read_json(annotations_path)
-    answers = {
-        field(record, "question_id", f"{annotations_path}, annotations[{number}]"): record
-        for number, record in enumerate(field(annotations, "annotations", str(annotations_path)))
-    }
+    questions, answers = read_json(questions_path), _Answers(annotations_path)
     pictures = _Pictures(folder, field(questions, "data_subtype", str(questions_path)))
-    samples = []
-    for number, record in enumerate(field(questions, "questions", str(questions_path))):
-        where = f"{questions_path}, questions[{number}]"
-        question_id = field(record, "question_id", where)
-        if question_id not in answers:
-            raise ValueError(f"{where}: question_id {question_id} has no answers in {annotations_path}")
-        samples.append(
-            VqaSample(
-                id=f"vqa-{question_id}",
-                image=pictures.find(field(record, "image_id", where), where),
-                split="",
-                text=field(record, "question", where),
-                answers=_answers(answers[question_id], f"{annotations_path}, question_id {question_id}"),
-            )
+    records = {
+        f"{questions_path}, questions[{number}]": record
+        for number, record in enumerate(field(questions, "questions", str(questions_path)))
+    }
+    found = {where: pictures.split(field(record, "image_id", where)) for where, record in records.items()}
+    splits = chosen(split, set(found.values()), f"{questions_path}, by the 'split' of images in instances.json")
+    return [
+        VqaSample(
+            id=f"vqa-{field(record, 'question_id', where)}",
+            image=pictures.find(record["image_id"], where),
+            split=found[where],
+            text=field(record, "question", where),
+            answers=answers.to(record["question_id"], where),
         )
-    return samples
+        for where, record in records.items()
+        if found[where] in splits
+    ]
 
 
-def _answers(record: dict[str, Any], where: str) -> tuple[str, ...]:
-    answers = tuple(field(answer, "answer", where) for answer in field(record, "answers", where))
-    if len(answers) < 2:
-        raise ValueError(f"{where}: {len(answers)} answers; the metric leaves one out, so it needs two (VQAv2 has ten)")
-    return answers
+class _Answers:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.by_question = {
+            field(record, "question_id", f"{path}, annotations[{number}]"): record
+            for number, record in enumerate(field(read_json(path), "annotations", str(path)))
+        }
+
+    def to(self, question_id: int, where: str) -> tuple[str, ...]:
+        if question_id not in self.by_question:
+            raise ValueError(f"{where}: question_id {question_id} has no answers in {self.path}")
+        here = f"{self.path}, question_id {question_id}"
+        given = field(self.by_question[question_id], "answers", here)
+        if len(given) < 2:
+            raise ValueError(
+                f"{here}: {len(given)} answers; the metric leaves one out, so it needs two (VQAv2 has ten)"
+            )
+        return tuple(field(answer, "answer", here) for answer in given)
 
 
 class _Pictures:
@@ -80,6 +93,9 @@ class _Pictures:
         self.folder, self.subtype = folder / "images", subtype
         instances = folder / "instances.json"
         self.named = Instances(folder).images if instances.is_file() else {}
+
+    def split(self, image_id: int) -> str:
+        return self.named.get(image_id, {}).get("split", "")
 
     def find(self, image_id: int, where: str) -> Path:
         """COCO 2014 calls it COCO_val2014_000000000042.jpg, COCO 2017 calls it 000000000042.jpg."""

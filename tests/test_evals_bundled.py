@@ -45,7 +45,7 @@ def test_scenes() -> None:
     assert len({sample.image for sample in [*questions, *expressions]}) >= 300
     assert len(questions) >= 1000
     assert len(expressions) >= 1000
-    assert {sample.split for sample in expressions} == {"val", "test"}
+    assert {sample.split for sample in expressions} == {sample.split for sample in questions} == {"val", "test"}
     check_boxes(expressions)
     check_pictures(questions)
     check_pictures(expressions)

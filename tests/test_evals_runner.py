@@ -82,7 +82,7 @@ def test_rows(samples: list[Sample]) -> None:
         assert row.kv_cache_bytes == 2 * 2 * 2 * 8 * 4 * (row.n_kept + 7)
         assert {"torch", "transformers", "tokenprune"} <= set(row.versions)
         json.dumps(row.settings)
-    assert rows[1].settings == {"keep_ratio": 0.5, "keep": None, "seed": 3}
+    assert rows[1].settings == {"keep_ratio": 0.5, "keep": None, "budget_per": "image", "seed": 3}
     assert len({tuple(answer.text for answer in row.answers) for row in rows}) > 3  # the configurations do differ
 
 
@@ -182,6 +182,26 @@ def test_downsampling_needs_a_fixed_size() -> None:
     processor = tiny_processor(size={"shortest_edge": 24})
     with pytest.raises(ValueError, match="no fixed picture size"):
         downsample.full_grid(processor)
+
+
+def test_split_is_of_both_tasks(tmp_path: Path) -> None:
+    write_refcoco(tmp_path)
+    write_vqav2(tmp_path)
+    instances = tmp_path / "instances.json"
+    content = json.loads(instances.read_text())
+    picture = {"id": 42, "file_name": "COCO_val2014_000000000042.jpg", "width": 60, "height": 40, "split": "val"}
+    instances.write_text(json.dumps(content | {"images": [*content["images"], picture]}))
+    assert {(sample.task, sample.split) for sample in load_samples(tmp_path)} == {
+        ("rec", "val"),
+        ("rec", "testA"),
+        ("vqa", "val"),
+    }
+    assert {(sample.task, sample.split) for sample in load_samples(tmp_path, split="val")} == {
+        ("rec", "val"),
+        ("vqa", "val"),
+    }
+    with pytest.raises(ValueError, match=r"questions\.json.*no split 'testA'; it has val"):
+        load_samples(tmp_path, split="testA")
 
 
 def test_limit_is_spread_evenly() -> None:

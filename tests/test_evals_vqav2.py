@@ -40,6 +40,37 @@ def test_names_of_instances_json(tmp_path: Path) -> None:
     assert vqav2.load(tmp_path)[0].image.name == "forty-two.png"
 
 
+def _two_splits(folder: Path) -> None:
+    """The last question is about a second picture; `instances.json` puts one picture into val, the other into train."""
+    write_vqav2(folder)
+    picture().save(folder / "images" / "COCO_val2014_000000000043.jpg")
+    _change(folder / QUESTIONS, lambda content: content["questions"][2].update(image_id=43))
+    images = [
+        {"id": image_id, "file_name": f"COCO_val2014_{image_id:012d}.jpg", "width": 60, "height": 40, "split": split}
+        for image_id, split in ((42, "val"), (43, "train"))
+    ]
+    (folder / "instances.json").write_text(json.dumps({"images": images, "annotations": []}))
+
+
+def test_split_is_the_pictures(tmp_path: Path) -> None:
+    _two_splits(tmp_path)
+    assert [(sample.id, sample.split) for sample in vqav2.load(tmp_path, "val")] == [
+        ("vqa-42000", "val"),
+        ("vqa-42001", "val"),
+    ]
+    assert [sample.id for sample in vqav2.load(tmp_path, "train")] == ["vqa-42002"]
+    assert vqav2.load(tmp_path) == vqav2.load(tmp_path, "val")  # train is left out
+    with pytest.raises(ValueError, match=r"questions\.json, by the 'split' .*: no split 'test'; it has train, val"):
+        vqav2.load(tmp_path, "test")
+
+
+def test_published_files_have_no_split(tmp_path: Path) -> None:
+    write_vqav2(tmp_path)
+    assert {sample.split for sample in vqav2.load(tmp_path)} == {""}
+    with pytest.raises(ValueError, match="no split 'val'; it has none"):
+        vqav2.load(tmp_path, "val")
+
+
 def _change(path: Path, change: Any) -> None:
     content = json.loads(path.read_text())
     change(content)
