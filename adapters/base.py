@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from tokenprune.adapters.towers import tower_of
 from tokenprune.errors import PruningError, UnsupportedError
-from tokenprune.sequence import Packing
-from tokenprune.tokens import Grid3
-from tokenprune.vision import RECORD_ATTRIBUTE, AttentionShape, EncodedImage
+from tokenprune.layout import Layout
+from tokenprune.sequence import Packing, default_ids
+from tokenprune.vision import RECORD_ATTRIBUTE, AttentionTaps, EncodedImage, Modality
 
 #: The transformers versions that the tests pass on: from, and below.
 TRANSFORMERS_RANGE = ((5, 4), (6, 0))
@@ -21,8 +23,8 @@ TRANSFORMERS_RANGE = ((5, 4), (6, 0))
 class ModelAdapter(ABC):
     """Answers for one loaded model. The constructor raises UnsupportedError for a model that it cannot answer for.
 
-    The defaults here hold for models that call their language model with inputs_embeds, attention_mask, position_ids
-    and a cache, as all of the LLaVA family do.
+    The defaults here hold for models whose base model scatters visual features over placeholder tokens and calls its
+    language model with inputs_embeds, attention_mask, position_ids and a cache, as all of the LLaVA family do.
     """
 
     #: Arguments of the language model, beyond the three above, that run along the sequence: (batch, length, ...).
@@ -32,73 +34,138 @@ class ModelAdapter(ABC):
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.config: Any = model.config
+        if self._vision_tower is None:
+            raise UnsupportedError(
+                f"{type(model).__name__} without a vision tower has no visual tokens to prune. Load the whole model, "
+                f"for instance with {type(model).__name__}.from_pretrained(...)."
+            )
+        self.tower = tower_of(self.vision_tower.config.model_type, type(model).__name__)
+        refuse_sliding_window(self.config.get_text_config())
 
     # 1. Where are the parts?
 
     @property
-    @abstractmethod
-    def core(self) -> nn.Module:
+    def core(self) -> Any:
         """The base model, whose forward puts the visual features in and calls the language model."""
+        return getattr(self.model, "model", None)
 
     @property
-    @abstractmethod
     def language_model(self) -> nn.Module:
         """The decoder, without the head."""
+        return self.core.language_model
 
     @property
-    @abstractmethod
     def layers(self) -> nn.ModuleList:
         """The decoder layers."""
+        return cast(Any, self.language_model).layers
 
     @property
+    def vision_tower(self) -> Any:
+        """The module that is called with the pictures."""
+        return self._vision_tower
+
+    @property
+    def _vision_tower(self) -> Any:
+        return getattr(self.core, "vision_tower", None)
+
+    # 2. Which kinds of pictures come, and where do they go?
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        return (Modality("image", "get_image_features", "pixel_values", self.config.image_token_id),)
+
+    def visual_mask(self, modality: Modality, kwargs: Mapping[str, Any]) -> Bool[Tensor, "batch length"] | None:
+        """Which new columns of a call of `core` are visual tokens; None if the call brings no such pictures."""
+        if kwargs.get(modality.pixels) is None and self.encoded(modality, kwargs) is None:
+            return None
+        if kwargs.get("input_ids") is not None:
+            return kwargs["input_ids"] == modality.token_id
+        embeds = kwargs["inputs_embeds"]
+        embedding = self.core.get_input_embeddings()
+        return (embeds == embedding(torch.tensor(modality.token_id, device=embeds.device))).all(-1)
+
+    # 3. What layout has each picture?
+
     @abstractmethod
-    def vision_tower(self) -> nn.Module:
-        """The module that is called once with the pictures."""
-
-    # 2. Which positions are visual?
-
-    @abstractmethod
-    def visual_mask(self, kwargs: Mapping[str, Any]) -> Bool[Tensor, "batch length"] | None:
-        """Which new columns of a call of `core` are visual tokens; None if the call brings no pictures."""
-
-    # 3. Which pictures did the vision tower get, and what grid has each?
-
-    @abstractmethod
-    def pixels(self, kwargs: Mapping[str, Any]) -> Float[Tensor, "images channels height width"]:
-        """The pictures in a call of `vision_tower`."""
-
-    @abstractmethod
-    def grids(self, pixels: Float[Tensor, "images channels height width"]) -> list[Grid3]:
-        """(t, h, w) of every picture's visual tokens."""
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        """The layout of every picture that a call of the modality's function with these arguments encoded."""
 
     # 4. Which statistics are there, and how are they read?
 
     @property
-    @abstractmethod
     def offers(self) -> frozenset[str]:
         """Names from `tokenprune.tokens.STATISTICS`."""
+        return frozenset({"vision_attention", "pixels"} | ({"cls"} if self.n_prefix else set()))
 
     @property
-    @abstractmethod
-    def attention_shape(self) -> AttentionShape:
-        """How to read the projections of the vision tower's attention."""
+    def n_prefix(self) -> int:
+        """How many tokens of the vision tower come before the patches."""
+        return self.tower.n_prefix
 
-    @abstractmethod
-    def attention_projections(self, layer: int | None) -> tuple[nn.Module, nn.Module]:
-        """The query and key projections of one encoder layer; None is the layer whose output the projector gets.
+    @property
+    def attention_scale(self) -> float:
+        """What the vision tower multiplies q . k by."""
+        return self.tower.head_width(self.vision_tower.config) ** -0.5
+
+    def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
+        """The tiles in a call of `vision_tower`, one by one."""
+        return list(arguments[next(name for name in ("pixel_values", "hidden_states") if name in arguments)])
+
+    def attention_taps(self, layer: int | None) -> AttentionTaps:
+        """The modules that show one encoder layer's attention; None is the layer whose output the projector gets.
 
         Raises UnsupportedError for a layer that does not exist.
         """
+        layers = self.tower.layers(self.vision_tower)
+        if layer is None:
+            layer = self.consumed_layer(len(layers))
+        if not -len(layers) <= layer < len(layers):
+            raise UnsupportedError(
+                f"layer={layer} is not in the vision tower, whose layers are 0..{len(layers) - 1} (or -1 for the last)."
+            )
+        return self.tower.taps(layers[layer])
+
+    def consumed_layer(self, n_layers: int) -> int:
+        """The encoder layer whose output the projector gets."""
+        return n_layers - 1
+
+    def tile_heads(
+        self, call: Mapping[str, Any]
+    ) -> tuple[Sequence[Float[Tensor, "heads tokens width"]], Sequence[Float[Tensor, "heads tokens width"]]]:
+        """Queries and keys of every tile in a call of `vision_tower`, as its attention multiplies them.
+
+        `call` has what the taps returned by their names, the arguments of the attention under "attention" and those of
+        the tower under "tower".
+        """
+        return self.tower.heads(call, self.vision_tower.config)
 
     # 5. How do pictures reach a call that was encoded beforehand?
 
+    def encoded(self, modality: Modality, kwargs: Mapping[str, Any]) -> Any:
+        """The pictures that `generate` encodes before it calls the model (transformers 5.2x on)."""
+        return (kwargs.get("mm_encoder_outputs") or {}).get(modality.name)
+
     def remember(self, output: Any, images: list[EncodedImage]) -> None:
-        """Ties the record of the pictures to the vision tower's output."""
+        """Ties the record of the pictures to the output of the function that encoded them."""
         setattr(output, RECORD_ATTRIBUTE, images)
 
-    @abstractmethod
-    def recall(self, kwargs: Mapping[str, Any]) -> list[EncodedImage]:
+    def recall(self, modality: Modality, kwargs: Mapping[str, Any]) -> list[EncodedImage]:
         """The pictures, one per use, that a call of `core` gets already encoded; none if they come as pixels."""
+        output = self.encoded(modality, kwargs)
+        if output is None:
+            return []
+        images: list[EncodedImage] | None = getattr(output, RECORD_ATTRIBUTE, None)
+        # Beams repeat the features of a sample as the same tensors, so a picture is known by its first tensor.
+        order: dict[int, int] = {}
+        for features in output.pooler_output:
+            order.setdefault(id(features), len(order))
+        if images is None or len(images) != len(order):
+            raise PruningError(
+                "the pictures were encoded outside this patch, or cut into chunks, so nothing is known about their "
+                "tokens. Pass pixel_values, or encode after patch(); in generate() leave prefill_chunk_size out."
+            )
+        return [images[order[id(features)]] for features in output.pooler_output]
 
     # 6. Which other tensors must shrink?
 
@@ -120,7 +187,12 @@ class ModelAdapter(ABC):
     @property
     def description(self) -> str:
         """The model in a few words, for error messages."""
-        return type(self.model).__name__
+        return f"{type(self.model).__name__} with a {self.vision_tower.config.model_type} tower"
+
+    def default_ids(self, kwargs: Mapping[str, Any], n_columns: int) -> Int[Tensor, "*components rows length"]:
+        """The position IDs of a call of `core` that goes on behind `n_columns` and brings none."""
+        given = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
+        return default_ids(n_columns, given.shape[1], given.device)
 
     def cache(self, where: Any) -> Any:
         """The cache in a call's arguments or in an output; None if there is none."""
@@ -145,6 +217,16 @@ class ModelAdapter(ABC):
                 f'attn_implementation="sdpa", or generate without a static cache.'
             )
         return mask
+
+
+def refuse_sliding_window(text: Any) -> None:
+    """Raises UnsupportedError for a language model, given by its config, whose window counts slots."""
+    if "sliding_attention" in (getattr(text, "layer_types", None) or ()) or getattr(text, "sliding_window", None):
+        raise UnsupportedError(
+            "a language model with sliding-window attention is not supported: its window counts tokens that "
+            "pruning drops. Set model.config.text_config.sliding_window = None before loading the weights if your "
+            "prompts are shorter than the window."
+        )
 
 
 ADAPTERS: dict[str, type[ModelAdapter]] = {}

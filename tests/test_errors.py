@@ -16,6 +16,7 @@ from tokenprune import FoPru, Grid, PruningError, Selection, SettingError, Strat
 from tokenprune.adapters import ADAPTERS, adapter_for, base, register_adapter
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.hooks import pruner_of
+from tokenprune.vision import AttentionTaps
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -252,8 +253,8 @@ def test_an_adapter_that_names_the_wrong_modules_prunes_loudly(odd: Any) -> None
 
     @register_adapter("OddLlava")
     class WrongProjections(LlavaAdapter):
-        def attention_projections(self, layer: int | None) -> tuple[torch.nn.Module, torch.nn.Module]:
-            return torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+        def attention_taps(self, layer: int | None) -> AttentionTaps:
+            return AttentionTaps(self.layers[0], {"queries": torch.nn.Linear(1, 1), "keys": torch.nn.Linear(1, 1)})
 
     calling_it = pytest.raises(PruningError, match="names modules that the vision tower does not call")
     with torch.no_grad(), tokenprune.patch(odd, FoPru()), calling_it:
@@ -263,7 +264,7 @@ def test_an_adapter_that_names_the_wrong_modules_prunes_loudly(odd: Any) -> None
 def test_an_adapter_that_raises_while_hooks_go_on(odd: Any) -> None:
     @register_adapter("OddLlava")
     class Raises(LlavaAdapter):
-        def attention_projections(self, layer: int | None) -> tuple[torch.nn.Module, torch.nn.Module]:
+        def attention_taps(self, layer: int | None) -> AttentionTaps:
             assert pruner_of(self.model) is not None  # so the first hooks are on by now
             raise ZeroDivisionError("in the adapter")
 

@@ -100,7 +100,9 @@ def test_the_example_in_contributing_works() -> None:
     names: dict[str, Any] = {"__name__": "example"}
     exec(code, names)
     features = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 9.0], [0.0, 0.0]])
-    selection = names["Norm"](keep_ratio=0.5).select(tokenprune.VisualTokens(features, (1, 2, 2)))
+    selection = names["Norm"](keep_ratio=0.5).select(
+        tokenprune.VisualTokens(features, tokenprune.Layout.raster((1, 2, 2)))
+    )
     assert selection.kept.tolist() == [0, 2]
 
 

@@ -9,7 +9,7 @@ import torch
 from tiny import TOWERS, prompt, tiny_llava
 
 import tokenprune
-from tokenprune import FoPru, PruningError, UnsupportedError, VisionAttention, VisualTokens, attention
+from tokenprune import FoPru, Layout, PruningError, UnsupportedError, VisionAttention, VisualTokens, attention
 
 PREFIX = {"clip": 1, "siglip": 0, "dinov2": 1}
 
@@ -71,12 +71,14 @@ def test_no_layer_made_the_embeddings() -> None:
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    vision = VisionAttention(torch.randn(4, 37, 8), torch.randn(4, 37, 8), 8**-0.5, 1)
+    vision = VisionAttention(torch.randn(1, 4, 37, 8), torch.randn(1, 4, 37, 8), 8**-0.5, 1, Layout.raster((1, 6, 6)))
     whole = vision.received()
     monkeypatch.setattr(attention, "BLOCK_ELEMENTS", 4 * 37 * 5)  # five rows at once
     sizes = []
     weights = VisionAttention._weights
-    monkeypatch.setattr(VisionAttention, "_weights", lambda self, rows: sizes.append(rows) or weights(self, rows))
+    monkeypatch.setattr(
+        VisionAttention, "_weights", lambda self, tile, rows: sizes.append(rows) or weights(self, tile, rows)
+    )
     torch.testing.assert_close(vision.received(), whole)
     assert len(sizes) == 8
     assert all(rows.stop - rows.start <= 5 for rows in sizes)
@@ -112,7 +114,7 @@ def test_half_precision_scores_are_float32() -> None:
 
 
 def test_what_was_not_declared_names_the_line_to_add() -> None:
-    tokens = VisualTokens(torch.zeros(4, 2), (1, 2, 2))
+    tokens = VisualTokens(torch.zeros(4, 2), Layout.raster((1, 2, 2)))
     with pytest.raises(PruningError, match=r"tokens\.pixels was not asked for") as error:
         _ = tokens.pixels
     assert 'needs = frozenset({"pixels"})' in str(error.value)
@@ -121,7 +123,7 @@ def test_what_was_not_declared_names_the_line_to_add() -> None:
 
 
 def test_the_cls_row_of_a_tower_without_cls() -> None:
-    vision = VisionAttention(torch.randn(2, 9, 4), torch.randn(2, 9, 4), 0.5, 0)
+    vision = VisionAttention(torch.randn(1, 2, 9, 4), torch.randn(1, 2, 9, 4), 0.5, 0, Layout.raster((1, 3, 3)))
     with pytest.raises(PruningError, match='Add "cls" to the strategy'):
         vision.from_cls()
     with pytest.raises(UnsupportedError, match=r"siglip_vision_model tower does not have it.*") as error:

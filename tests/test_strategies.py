@@ -23,6 +23,7 @@ from tokenprune import (
     VisualTokens,
 )
 from tokenprune.budget import budget
+from tokenprune.layout import Layout
 from tokenprune.tokens import STATISTICS
 
 GRIDS = [(1, 6, 6), (1, 5, 7), (1, 1, 1), (1, 1, 9), (1, 8, 1), (3, 4, 5)]
@@ -32,12 +33,13 @@ def tokens_of(grid: tuple[int, int, int], seed: int = 0, n_prefix: int = 1) -> V
     """Visual tokens with every statistic that there is."""
     generator = torch.Generator().manual_seed(seed)
     n = grid[0] * grid[1] * grid[2]
-    queries, keys = torch.randn(2, 2, n + n_prefix, 4, generator=generator) * 3
+    layout = Layout((grid,), n_tiles=grid[0])
+    queries, keys = torch.randn(2, grid[0], 2, n // grid[0] + n_prefix, 4, generator=generator) * 3
     statistics = {
-        "vision_attention": VisionAttention(queries, keys, 0.5, n_prefix),
-        "pixels": torch.randn(3, 4 * grid[1], 4 * grid[2], generator=generator),
+        "vision_attention": VisionAttention(queries, keys, 0.5, n_prefix, layout),
+        "pixels": torch.randn(grid[0], 3, 4 * grid[1], 4 * grid[2], generator=generator),
     }
-    return VisualTokens(torch.randn(n, 8, generator=generator), grid, 0, statistics)
+    return VisualTokens(torch.randn(n, 8, generator=generator), layout, 0, statistics)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -68,7 +70,7 @@ def test_strategies_declare_what_they_read(name: str) -> None:
     strategy = STRATEGIES[name]()
     assert strategy.needs <= set(STATISTICS)
     declared = {k: v for k, v in full.statistics.items() if k in strategy.needs}
-    bare = VisualTokens(full.features, full.grid, 0, declared)
+    bare = VisualTokens(full.features, full.layout, 0, declared)
     assert torch.equal(strategy.select(bare).kept, strategy.select(full).kept)
 
 
@@ -114,7 +116,7 @@ def test_grid_is_evenly_spread() -> None:
 def test_random_depends_on_seed_and_picture_alone() -> None:
     one, other = tokens_of((1, 6, 6), seed=1), tokens_of((1, 6, 6), seed=2)
     kept = Random(keep=9, seed=0).select(one).kept
-    same_picture = VisualTokens(other.features, one.grid, 5, {"pixels": one.pixels.double()})
+    same_picture = VisualTokens(other.features, one.layout, 5, {"pixels": one.pixels.double()})
     state = torch.get_rng_state()
     assert torch.equal(Random(keep=9, seed=0).select(same_picture).kept, kept)
     assert not torch.equal(Random(keep=9, seed=1).select(one).kept, kept)
@@ -207,13 +209,13 @@ def test_a_score_strategy_needs_only_score() -> None:
     tokens = tokens_of((1, 4, 4))
     kept = Norm(keep=3).select(tokens).kept
     assert set(kept.tolist()) == set(tokens.features.norm(dim=-1).topk(3).indices.tolist())
-    ties = VisualTokens(torch.ones(6, 2), (1, 2, 3))
+    ties = VisualTokens(torch.ones(6, 2), Layout.raster((1, 2, 3)))
     assert Norm(keep=2).select(ties).kept.tolist() == [0, 1]
 
 
 def test_nan_scores_are_refused() -> None:
     with pytest.raises(PruningError, match="some are NaN"):
-        Norm(keep=3).select(VisualTokens(torch.full((4, 2), torch.nan), (1, 2, 2)))
+        Norm(keep=3).select(VisualTokens(torch.full((4, 2), torch.nan), Layout.raster((1, 2, 2))))
 
 
 def test_every_strategy_is_a_strategy_class() -> None:

@@ -10,6 +10,7 @@ Importing this package changes nothing and loads no transformers; `patch` does, 
 
 from tokenprune.attention import VisionAttention
 from tokenprune.errors import PruningError, SettingError, TokenPruneError, UnsupportedError
+from tokenprune.layout import Layout
 from tokenprune.patching import PatchHandle, patch, unpatch
 from tokenprune.report import ImageReport, Report
 from tokenprune.strategies import STRATEGIES, FoPru, Grid, Random
@@ -23,6 +24,7 @@ __all__ = [
     "FoPru",
     "Grid",
     "ImageReport",
+    "Layout",
     "PatchHandle",
     "PruningError",
     "Random",

@@ -7,7 +7,7 @@ in float32 and in blocks of query rows, so that a whole map exists for small ima
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.errors import PruningError
+from tokenprune.layout import Layout
 
 Heads = Literal["mean", "max"]
 
@@ -26,21 +27,25 @@ BLOCK_ELEMENTS = 2**24
 class VisionAttention:
     """The attention of one encoder layer over one image: A[h, i, j] = softmax_j(scale * q[h, i] . k[h, j]).
 
-    The first `n_prefix` tokens are no patches (a CLS token); they take part in the softmax and are left out of what
-    the methods return, which is one float32 per patch, in raster order.
+    Every tile is a sequence of its own. The first `n_prefix` tokens of each are no patches (a CLS token); they take
+    part in the softmax and are left out of what the methods return: one float32 per visual token, carried there from
+    the patches as `layout` says.
     """
 
-    queries: Float[Tensor, "heads tokens width"]
-    keys: Float[Tensor, "heads tokens width"]
+    queries: Float[Tensor, "tiles heads tokens width"]
+    keys: Float[Tensor, "tiles heads tokens width"]
     scale: float
     n_prefix: int
+    layout: Layout
 
     def received(self, heads: Heads = "mean") -> Float[Tensor, " visual"]:
         """Column sums: the attention that each patch receives from all patches, heads reduced first."""
-        total = self.keys.new_zeros(self.keys.shape[1], dtype=torch.float32)
-        for rows in self._blocks(self.n_prefix):
-            total += _reduce(self._weights(rows), heads).sum(0)
-        return total[self.n_prefix :]
+        n_tiles, _, n_tokens, _ = self.keys.shape
+        total = self.keys.new_zeros(n_tiles, n_tokens, dtype=torch.float32)
+        for tile in range(n_tiles):
+            for rows in self._blocks(self.n_prefix):
+                total[tile] += _reduce(self._weights(tile, rows), heads).sum(0)
+        return self.layout.carry(total[:, self.n_prefix :])
 
     def from_cls(self, heads: Heads = "mean") -> Float[Tensor, " visual"]:
         """The CLS row: the attention that the CLS token pays to each patch.
@@ -53,14 +58,19 @@ class VisionAttention:
                 'this vision tower has no CLS token. Add "cls" to the strategy\'s needs to be told by patch(), '
                 "and use received() here."
             )
-        return _reduce(self._weights(slice(0, 1)), heads)[0, self.n_prefix :]
+        rows = [_reduce(self._weights(tile, slice(0, 1)), heads)[0] for tile in range(len(self.keys))]
+        return self.layout.carry(torch.stack(rows)[:, self.n_prefix :])
 
-    def _weights(self, rows: slice) -> Float[Tensor, "heads rows tokens"]:
-        logits = self.queries[:, rows].float() @ self.keys.float().transpose(1, 2)
+    def carried_by(self, layout: Layout) -> VisionAttention:
+        """The same attention, for the visual tokens of another layout over the same tiles."""
+        return replace(self, layout=layout)
+
+    def _weights(self, tile: int, rows: slice) -> Float[Tensor, "heads rows tokens"]:
+        logits = self.queries[tile, :, rows].float() @ self.keys[tile].float().transpose(1, 2)
         return (logits * self.scale).softmax(dim=-1)
 
     def _blocks(self, start: int) -> Iterator[slice]:
-        n_heads, n_tokens, _ = self.queries.shape
+        _, n_heads, n_tokens, _ = self.queries.shape
         step = max(1, BLOCK_ELEMENTS // (n_heads * n_tokens))
         for first in range(start, n_tokens, step):
             yield slice(first, min(first + step, n_tokens))

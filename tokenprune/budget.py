@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from numbers import Integral, Real
 
 from tokenprune.errors import SettingError
@@ -36,3 +38,12 @@ def budget(n_visual: int, keep_ratio: float | None, keep: int | None) -> int:
         return min(int(keep), n_visual)
     assert keep_ratio is not None
     return max(1, math.floor(keep_ratio * n_visual + 0.5))
+
+
+def split(count: int, sizes: Sequence[int]) -> list[int]:
+    """`count` split exactly into one integer per part, in proportion to the parts' sizes and spread evenly.
+
+    No part gets more than its size if `count` is at most their sum.
+    """
+    ends = [end * count // sum(sizes) for end in accumulate(sizes, initial=0)] if sizes else [0]
+    return [end - start for start, end in pairwise(ends)]

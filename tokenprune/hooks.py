@@ -1,24 +1,30 @@
 """Registers every hook, and drives one pruned forward through them.
 
-vision tower     records grids and declared statistics        (may run before the model, inside `generate`)
+vision tower     records declared statistics                  (may run before the model, inside `generate`)
+feature function records every picture's layout beside them   (the base model's method that encodes pictures)
 base model       sees whether pictures came; tells a pruned cache that its forward begins and ends
 language model   selects and shortens on entry; writes the cache's ledger on exit
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.errors import PruningError
 from tokenprune.ledger import Ledger, enter, leave, ledger_of, n_slots, set_ledger
-from tokenprune.recorder import VisionRecorder, named_arguments
-from tokenprune.report import ImageReport, Report
+from tokenprune.recorder import VisionRecorder, bound, named_arguments
+from tokenprune.report import Report
+from tokenprune.selecting import Chosen, choose
 from tokenprune.sequence import (
     Packing,
     PositionIds,
@@ -28,23 +34,24 @@ from tokenprune.sequence import (
     renumbered,
     shortened,
 )
-from tokenprune.strategy import Selection, Strategy
-from tokenprune.tokens import VisualTokens
-from tokenprune.vision import EncodedImage
+from tokenprune.strategy import Strategy
+from tokenprune.vision import EncodedImage, Modality
 
 
 @dataclass
 class ForwardPass:
     """The state of one call of the base model that has pictures or a pruned cache.
 
-    visual: which of the new columns are visual tokens; None without pictures.
+    visual: which of the new columns are visual tokens, by modality; empty without pictures.
+    images: the pictures of each of those modalities, as far as they are encoded.
     n_slots, n_columns: physical and logical length of the cache at the start.
     packing, dropped: which of the new columns are left and which are not; set when any is dropped.
     """
 
     cache: Any
     ledger: Ledger | None
-    visual: Tensor | None
+    visual: dict[str, Tensor]
+    images: dict[str, list[EncodedImage]]
     n_slots: int
     n_columns: int
     pruned: bool = False
@@ -66,6 +73,7 @@ class Pruner:
 
     def install(self) -> None:
         core, language_model, tower = self.adapter.core, self.adapter.language_model, self.adapter.vision_tower
+        recorder = self._recorder
         with ExitStack() as hooks:  # if one registration raises, those before it are undone
 
             def undo(handle: RemovableHandle) -> None:
@@ -76,16 +84,31 @@ class Pruner:
             undo(core.register_forward_hook(self._after_core, with_kwargs=True, always_call=True))
             undo(language_model.register_forward_pre_hook(self._before_language_model, with_kwargs=True))
             undo(language_model.register_forward_hook(self._after_language_model, with_kwargs=True))
-            undo(tower.register_forward_pre_hook(self._recorder.before_tower, with_kwargs=True))
-            undo(tower.register_forward_hook(self._recorder.after_tower))
+            undo(tower.register_forward_pre_hook(recorder.before_tower, with_kwargs=True))
+            undo(tower.register_forward_hook(recorder.after_tower))
             if "vision_attention" in self.strategy.needs:
-                queries, keys = self.adapter.attention_projections(self.strategy.attention_layer)
-                undo(queries.register_forward_hook(self._recorder.after_queries))
-                undo(keys.register_forward_hook(self._recorder.after_keys))
+                taps = self.adapter.attention_taps(self.strategy.attention_layer)
+                undo(taps.attention.register_forward_pre_hook(recorder.before_attention, with_kwargs=True))
+                recorder.taps = set(taps.outputs)
+                for name, module in taps.outputs.items():
+                    undo(module.register_forward_hook(partial(after_tap, recorder, name)))
+            for modality in self.adapter.modalities:
+                hooks.callback(FeatureFunction(self, modality).install())
             self._hooks = hooks.pop_all()
 
     def remove(self) -> None:
         self._hooks.close()
+
+    def encoded(self, modality: Modality, arguments: dict[str, Any], output: Any) -> None:
+        """A feature function has encoded the pictures that the recorder saw."""
+        images = self._recorder.images(modality, arguments, output)
+        self.adapter.remember(output, images)
+        if self._pass is not None and modality.name in self._pass.images:
+            self._pass.images[modality.name] += images
+
+    def encoding(self) -> None:
+        """A feature function is about to encode pictures."""
+        self._recorder.begin()
 
     # The model and its base model: what came in, and which length the cache answers.
 
@@ -96,14 +119,15 @@ class Pruner:
         self._end_pass()
         kwargs = named_arguments(module, args, kwargs)
         cache = self.adapter.cache(kwargs)
-        ledger, visual = ledger_of(cache), self.adapter.visual_mask(kwargs)
-        if ledger is None and visual is None:
+        ledger = ledger_of(cache)
+        masks = {m: self.adapter.visual_mask(m, kwargs) for m in self.adapter.modalities}
+        visual = {m.name: mask for m, mask in masks.items() if mask is not None}
+        if ledger is None and not visual:
             return None
         slots = n_slots(cache)
         columns = slots if ledger is None else slots + ledger.n_dropped
-        self._pass = ForwardPass(cache, ledger, visual, slots, columns)
-        if visual is not None:
-            self._recorder.images = self.adapter.recall(kwargs)
+        images = {m.name: self.adapter.recall(m, kwargs) for m in masks if m.name in visual}
+        self._pass = ForwardPass(cache, ledger, visual, images, slots, columns)
         if ledger is None:
             return None
         n_new = self.adapter.n_new(kwargs)
@@ -111,7 +135,7 @@ class Pruner:
         real = None if mask is None else padding_mask(mask, columns, n_new)
         ids = kwargs.get("position_ids")
         if ids is None:
-            ids = default_ids(columns, n_new, ledger.columns.device)
+            ids = self.adapter.default_ids(kwargs, columns)
         kwargs["attention_mask"] = ledger.slot_mask(real, slots, n_new)
         kwargs["position_ids"] = ids - ledger.shift[:, None]
         enter(cache)
@@ -121,7 +145,7 @@ class Pruner:
         forward = self._end_pass()
         self._unprunable = []
         # Without an output an exception is on its way, which says more than this one would.
-        if output is not None and forward is not None and forward.visual is not None and not forward.pruned:
+        if output is not None and forward is not None and forward.visual and not forward.pruned:
             raise PruningError(
                 f"{type(self.model).__name__} got pictures, but its language model was called in a way that "
                 f"{type(self.adapter).__name__} does not know, so nothing was pruned. Remove the patch, and report "
@@ -140,7 +164,7 @@ class Pruner:
         self, module: nn.Module, args: Any, kwargs: Any
     ) -> tuple[tuple[()], dict[str, Any]] | None:
         forward = self._pass
-        if forward is None or forward.visual is None:
+        if forward is None or not forward.visual:
             return None
         kwargs = named_arguments(module, args, kwargs)
         embeds = kwargs["inputs_embeds"]
@@ -148,9 +172,12 @@ class Pruner:
         if ids is None:
             ids = default_ids(forward.n_columns, embeds.shape[1], embeds.device)
 
-        chosen = self._select(embeds, forward.visual, self._recorder.images)
+        chosen: list[Chosen] = []
+        for modality, visual in forward.visual.items():
+            chosen += choose(self.strategy, embeds, visual, modality, forward.images[modality])
+        chosen.sort(key=lambda image: (image.row, int(image.columns[0])))
         forward.pruned = True
-        dropped = forward.visual.clone()
+        dropped = torch.stack(list(forward.visual.values())).any(0)
         for image in chosen:
             dropped[image.row, image.columns[image.selection.kept]] = False
         ids = renumbered(ids, dropped, self.position_ids)
@@ -183,58 +210,47 @@ class Pruner:
             shift = id_shift(forward.dropped, self.position_ids)
             set_ledger(cache, Ledger.written(forward.ledger, forward.n_slots, forward.packing, shift))
 
-    def _select(self, embeds: Tensor, visual: Tensor, images: list[EncodedImage]) -> list[Chosen]:
-        rows, columns = visual.nonzero(as_tuple=True)
-        counts = [image.n_visual for image in images]
-        if sum(counts) != len(rows):
-            raise PruningError(
-                f"the prompt has {len(rows)} placeholder tokens, and the pictures' grids have {sum(counts)} visual "
-                f"tokens. Prepare text and pictures together, with the model's own processor."
-            )
-        chosen: list[Chosen] = []
-        selections: dict[int, Selection] = {}  # beams repeat a picture: it is looked at once
-        for image, row, column in zip(images, rows.split(counts), columns.split(counts), strict=True):
-            if bool((row != row[0]).any()):
-                raise PruningError(
-                    "the placeholder tokens of one picture are spread over two samples of the batch. Prepare text and "
-                    "pictures together, with the model's own processor."
-                )
-            if id(image) not in selections:
-                tokens = VisualTokens(embeds[row, column], image.grid, len(selections), image.statistics)
-                selections[id(image)] = checked_selection(self.strategy, tokens)
-            chosen.append(Chosen(int(row[0]), column, image, selections[id(image)]))
-        return chosen
+
+def after_tap(recorder: VisionRecorder, name: str, module: nn.Module, args: Any, output: Any) -> None:
+    """A forward hook that tells the recorder what a tapped module returned."""
+    recorder.after_tap(name, output)
 
 
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """One picture in one row: the columns of its visual tokens, and which of them are kept."""
+class FeatureFunction:
+    """Stands in for a method of the base model that encodes pictures, on this one instance, and records its calls.
 
-    row: int
-    columns: Tensor
-    image: EncodedImage
-    selection: Selection
+    An object and not a closure, so that a copy of the model gets a copy that belongs to it.
+    """
 
-    def report(self, ids: Tensor) -> ImageReport:
-        columns = self.columns[self.selection.kept]
-        return ImageReport(
-            self.row, self.image.grid, self.selection.kept, self.selection.scores, ids[..., self.row, columns]
-        )
+    def __init__(self, pruner: Pruner, modality: Modality) -> None:
+        self._pruner, self._modality, self._core = pruner, modality, pruner.adapter.core
+        self._covered = vars(self._core).get(modality.function)  # what stood on the instance before
 
+    def install(self) -> Callable[[], None]:
+        """Puts it on the base model; returns what takes it off."""
+        setattr(self._core, self._modality.function, self)
+        return self.remove
 
-def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
-    """What the strategy selects, if it keeps to its budget and counts the right tokens."""
-    selection = strategy.select(tokens)
-    name = type(strategy).__name__
-    if not isinstance(selection, Selection) or selection.n_visual != tokens.n_visual:
-        raise PruningError(f"{name}.select must return a Selection over {tokens.n_visual} visual tokens.")
-    allowed = strategy.budget(tokens.n_visual)
-    if len(selection.kept) > allowed:
-        raise PruningError(
-            f"{name}.select kept {len(selection.kept)} visual tokens; its budget is {allowed} of {tokens.n_visual}. "
-            f"Ask self.budget(tokens.n_visual) how many to keep."
-        )
-    return selection
+    def remove(self) -> None:
+        delattr(self._core, self._modality.function)
+        if self._covered is not None:
+            setattr(self._core, self._modality.function, self._covered)
+
+    @property
+    def __signature__(self) -> inspect.Signature:  # `generate` reads which arguments to pass
+        return inspect.signature(self._function)
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        if self._covered is not None:
+            return self._covered
+        return partial(getattr(type(self._core), self._modality.function), self._core)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._pruner.encoding()
+        output = self._function(*args, **kwargs)
+        self._pruner.encoded(self._modality, bound(self.__signature__, args, kwargs), output)
+        return output
 
 
 def pruner_of(model: nn.Module) -> Pruner | None:

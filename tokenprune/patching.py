@@ -78,9 +78,14 @@ def patch(model: object, strategy: object, *, position_ids: str = "original", **
     check_needs(repr(chosen), chosen.needs, adapter.offers, adapter.description)
     assert isinstance(model, nn.Module)
     pruner, replaced = Pruner(model, adapter, chosen, cast(PositionIds, position_ids)), pruner_of(model)
-    pruner.install()
     if replaced is not None:
         replaced.remove()
+    try:
+        pruner.install()
+    except BaseException:
+        if replaced is not None:
+            replaced.install()
+        raise
     return PatchHandle(pruner)
 
 

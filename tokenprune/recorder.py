@@ -3,68 +3,84 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
-from einops import rearrange
-from jaxtyping import Float
+import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.attention import VisionAttention
 from tokenprune.errors import PruningError
-from tokenprune.vision import EncodedImage
+from tokenprune.layout import Layout
+from tokenprune.vision import EncodedImage, Modality
 
 
 class VisionRecorder:
-    """Collects the declared statistics, and nothing else, of every call of the vision tower.
-
-    images: the pictures of all calls since `images` was last emptied.
-    """
+    """Collects the declared statistics, and nothing else, while pictures are encoded."""
 
     def __init__(self, adapter: ModelAdapter, needs: frozenset[str]) -> None:
         self.adapter, self.needs = adapter, needs
-        self.images: list[EncodedImage] = []
-        self._seen: dict[str, Tensor] = {}  # by the current call
+        self.taps: set[str] = set()  # what after_tap is to hear of in every call of the tower
+        self._call: dict[str, Any] = {}  # what the tower's current call has shown
+        self._tiles: dict[str, list[Any]] = {}  # by statistic, one entry per tile, of all calls since `begin`
+
+    def begin(self) -> None:
+        """A batch of pictures is about to be encoded."""
+        self._tiles = {name: [] for name in self.needs - {"cls"}}
 
     def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._seen = {"pixels": self.adapter.pixels(named_arguments(module, args, kwargs))}
+        self._call = {"tower": named_arguments(module, args, kwargs)}
 
-    def after_queries(self, module: nn.Module, args: Any, output: Float[Tensor, "images tokens width"]) -> None:
-        self._seen["queries"] = output.detach()
+    def before_attention(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._call["attention"] = kwargs
 
-    def after_keys(self, module: nn.Module, args: Any, output: Float[Tensor, "images tokens width"]) -> None:
-        self._seen["keys"] = output.detach()
+    def after_tap(self, name: str, output: Tensor) -> None:
+        self._call[name] = output.detach()
 
     def after_tower(self, module: nn.Module, args: Any, output: Any) -> None:
-        seen, self._seen = self._seen, {}
-        images = [
-            EncodedImage(grid, {name: self._statistic(name, seen, i) for name in self.needs - {"cls"}})
-            for i, grid in enumerate(self.adapter.grids(seen["pixels"]))
-        ]
-        self.adapter.remember(output, images)
-        self.images += images
+        call, self._call = self._call, {}
+        if "pixels" in self._tiles:
+            self._tiles["pixels"] += self.adapter.tile_pixels(call["tower"])
+        if "vision_attention" in self._tiles:
+            if not self.taps <= call.keys():
+                raise PruningError(
+                    f"{type(self.adapter).__name__}.attention_taps names modules that the vision tower does not call, "
+                    f"so the attention that the strategy needs is unknown. See adapters/README.md."
+                )
+            self._tiles["vision_attention"] += zip(*self.adapter.tile_heads(call), strict=True)
 
-    def _statistic(self, name: str, seen: dict[str, Tensor], picture: int) -> Any:
-        if name == "pixels":
-            return seen["pixels"][picture].detach()
-        if "queries" not in seen or "keys" not in seen:
+    def images(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[EncodedImage]:
+        """The pictures that were encoded since `begin`."""
+        tiles, self._tiles = self._tiles, {}
+        layouts = self.adapter.layouts(modality, arguments, output)
+        images, start = [], 0
+        for layout in layouts:
+            stop = start + layout.n_tiles
+            statistics = {name: self._statistic(name, found[start:stop], layout) for name, found in tiles.items()}
+            images.append(EncodedImage(layout, statistics))
+            start = stop
+        if any(len(found) != start for found in tiles.values()):
             raise PruningError(
-                f"{type(self.adapter).__name__}.attention_projections names modules that the vision tower does not "
-                f"call, so the attention that the strategy needs is unknown. See adapters/README.md."
+                f"{type(self.adapter).__name__} counts {start} tiles, and the vision tower was given "
+                f"{max(map(len, tiles.values()))}. Remove the patch, and report it with your transformers version."
             )
-        shape = self.adapter.attention_shape
-        queries, keys = (
-            rearrange(seen[part][picture], "token (head width) -> head token width", head=shape.n_heads)
-            for part in ("queries", "keys")
-        )
-        return VisionAttention(queries, keys, shape.scale, shape.n_prefix)
+        return images
+
+    def _statistic(self, name: str, tiles: list[Any], layout: Layout) -> Any:
+        if name == "pixels":
+            return torch.stack(tiles).detach()
+        queries, keys = (torch.stack(part) for part in zip(*tiles, strict=True))
+        return VisionAttention(queries, keys, self.adapter.attention_scale, self.adapter.n_prefix, layout)
 
 
 def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """All arguments of a module's call by name, in a new dict."""
-    if not args:
-        return dict(kwargs)
-    signature = inspect.signature(module.forward)
+    return bound(inspect.signature(module.forward), args, kwargs) if args else dict(kwargs)
+
+
+def bound(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name, those caught by ** included."""
     named = dict(signature.bind_partial(*args, **kwargs).arguments)
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:

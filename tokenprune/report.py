@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.tokens import Grid3
+from tokenprune.layout import Grid3, Layout
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -16,30 +16,42 @@ class ImageReport:
 
     row: which sample of the batch it belongs to. Beam search and num_return_sequences repeat samples, so the images
         of a repeated sample are there once per repetition.
-    grid: (t, h, w) of its visual tokens.
+    modality: "image" or "video".
+    layout: where its visual tokens lie; `grid`, `grids` and `n_visual` come from it.
     kept: sorted indices within the image's visual tokens.
     scores: importance score of every visual token; None if the strategy gives none.
     position_ids: the position IDs that the kept tokens got.
     """
 
     row: int
-    grid: Grid3
+    modality: str
+    layout: Layout
     kept: Int[Tensor, " kept"]
     scores: Float[Tensor, " visual"] | None
     position_ids: Int[Tensor, "*components kept"]
 
     @property
+    def grid(self) -> Grid3:
+        """(t, h, w) of its visual tokens. Raises PruningError if they form several rasters: read `grids` then."""
+        return self.layout.grid
+
+    @property
+    def grids(self) -> tuple[Grid3, ...]:
+        """(t, h, w) of every raster of its visual tokens, one behind the other."""
+        return self.layout.grids
+
+    @property
     def n_visual(self) -> int:
-        frames, height, width = self.grid
-        return frames * height * width
+        return self.layout.n_visual
 
     @property
     def n_kept(self) -> int:
         return len(self.kept)
 
     def __repr__(self) -> str:
-        size = "x".join(map(str, self.grid if self.grid[0] > 1 else self.grid[1:]))
-        return f"ImageReport(row={self.row}, {size} grid, kept {self.n_kept} of {self.n_visual} visual tokens)"
+        sizes = " + ".join("x".join(map(str, grid if grid[0] > 1 else grid[1:])) for grid in self.grids)
+        kept = f"kept {self.n_kept} of {self.n_visual} visual tokens"
+        return f"ImageReport(row={self.row}, {self.modality}, {sizes} grid, {kept})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

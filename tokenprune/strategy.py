@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -60,17 +61,20 @@ class Strategy(ABC):
     """Decides which visual tokens of one image are kept.
 
     A strategy is a pure function of `VisualTokens` and of its own frozen settings. The budget is `keep_ratio`, the
-    fraction kept, in (0, 1], or `keep`, a count; with neither, a quarter is kept. Settings that cannot be right raise
-    SettingError when the strategy is made.
+    fraction kept, in (0, 1], or `keep`, a count; with neither, a quarter is kept. Newline tokens count. It is a budget
+    per "image" (tiles compete for it) or per "tile" (each gets its share of it; an image of one tile is one). Settings
+    that cannot be right raise SettingError when the strategy is made.
     """
 
     keep_ratio: float | None = None
     keep: int | None = None
+    budget_per: Literal["image", "tile"] = "image"
 
     def __post_init__(self) -> None:
         if self.keep_ratio is None and self.keep is None:
             object.__setattr__(self, "keep_ratio", 0.25)
         check_budget(type(self).__name__, self.keep_ratio, self.keep)
+        check_choice(type(self).__name__, "budget_per", self.budget_per, ("image", "tile"))
         # 1 and numpy's numbers are welcome; one type keeps equality, printing and JSON simple.
         object.__setattr__(self, "keep_ratio", None if self.keep_ratio is None else float(self.keep_ratio))
         object.__setattr__(self, "keep", None if self.keep is None else int(self.keep))

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.attention import VisionAttention
 from tokenprune.errors import PruningError, SettingError, UnsupportedError, unknown
-
-#: (t, h, w) of one image's visual tokens: frames, rows, columns; raster order.
-Grid3 = tuple[int, int, int]
+from tokenprune.layout import Grid3, Layout
 
 #: All that a strategy can declare in `needs`, and what to do with a model that cannot give it.
 STATISTICS = {
@@ -25,14 +23,14 @@ STATISTICS = {
 
 @dataclass(frozen=True, eq=False)
 class VisualTokens:
-    """The visual tokens of one image, after the projector, as the language model would see them.
+    """The visual tokens of one image or video, after the projector, as the language model would see them.
 
-    `features` are in raster order of `grid`; `image` counts the images of the batch in reading order. Statistics
+    `features` are in the order of `layout`; `image` counts the images of the batch in reading order. Statistics
     are there only if the strategy declared them in `needs`; asking for another one raises PruningError.
     """
 
     features: Float[Tensor, "visual width"]
-    grid: Grid3
+    layout: Layout
     image: int = 0
     statistics: Mapping[str, Any] = field(default_factory=dict)
 
@@ -41,13 +39,32 @@ class VisualTokens:
         return self.features.shape[0]
 
     @property
+    def grids(self) -> tuple[Grid3, ...]:
+        """(t, h, w) of every raster that the tokens form, one behind the other."""
+        return self.layout.grids
+
+    @property
+    def rows(self) -> Int[Tensor, " visual"]:
+        """The row of each token, counted on through frames and rasters."""
+        return self.layout.rows().to(self.features.device)
+
+    @property
     def vision_attention(self) -> VisionAttention:
         return self._declared("vision_attention")
 
     @property
-    def pixels(self) -> Float[Tensor, "channels height width"]:
-        """The picture as the vision tower gets it: resized and normalised."""
+    def pixels(self) -> Float[Tensor, "tiles channels height width"]:
+        """The picture's tiles as the vision tower gets them: resized and normalised."""
         return self._declared("pixels")
+
+    def of_tile(self, tile: int) -> tuple[Int[Tensor, " part"], VisualTokens]:
+        """The tokens of one tile, and their indices here. Statistics stay those of the whole image's tiles, reduced
+        to the tile's tokens."""
+        index, layout = self.layout.of_tile(tile)
+        statistics = dict(self.statistics)
+        if "vision_attention" in statistics:
+            statistics["vision_attention"] = statistics["vision_attention"].carried_by(layout)
+        return index, VisualTokens(self.features[index], layout, self.image, statistics)
 
     def _declared(self, name: str) -> Any:
         if name not in self.statistics:

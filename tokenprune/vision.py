@@ -1,4 +1,4 @@
-"""What is known about one picture before its visual tokens reach the language model."""
+"""What is known about one image or video before its visual tokens reach the language model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tokenprune.tokens import Grid3
+from torch import nn
+
+from tokenprune.layout import Layout
 
 #: The record travels on the encoder's own output object, because `generate` encodes the pictures before it calls the
 #: model, and may repeat the features for beams in between.
@@ -14,22 +16,37 @@ RECORD_ATTRIBUTE = "tokenprune_record"
 
 
 @dataclass(frozen=True)
-class AttentionShape:
-    """How to read an attention layer's projections: q is (pictures, tokens, n_heads * width); prefix tokens first."""
+class Modality:
+    """How one kind of picture enters a model.
 
-    n_heads: int
-    scale: float
-    n_prefix: int
+    name: "image" or "video"; also its key in `mm_encoder_outputs`.
+    function: the method of the base model that encodes it.
+    pixels: what the argument that brings it is called.
+    token_id: the placeholder token that its features replace.
+    """
+
+    name: str
+    function: str
+    pixels: str
+    token_id: int
+
+
+@dataclass(frozen=True)
+class AttentionTaps:
+    """Which modules show one attention layer: the call of `attention` its arguments (rotary embeddings), and each of
+    `outputs` what it returns, by a name that the tower knows ("queries", "keys")."""
+
+    attention: nn.Module
+    outputs: Mapping[str, nn.Module]
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedImage:
-    """One picture: the grid of its visual tokens and the statistics that the strategy declared."""
+    """One image or video: the layout of its visual tokens and the statistics that the strategy declared."""
 
-    grid: Grid3
+    layout: Layout
     statistics: Mapping[str, Any]
 
     @property
     def n_visual(self) -> int:
-        frames, height, width = self.grid
-        return frames * height * width
+        return self.layout.n_visual

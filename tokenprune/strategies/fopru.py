@@ -6,21 +6,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.attention import Heads
 from tokenprune.errors import SettingError
 from tokenprune.strategy import Selection, Strategy, check_choice
-from tokenprune.tokens import Grid3, VisualTokens
+from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)
 class FoPru(Strategy):
     """Keeps the visual tokens that the vision encoder attends to most, in their original order.
 
-    mode: "rank" keeps the best tokens; "row" keeps whole rows of the grid, best sum first. The budget is exact in
+    mode: "rank" keeps the best tokens; "row" keeps whole rows of the grid, best mean first. The budget is exact in
         both, so the last row that "row" reaches is trimmed to its best tokens.
     score: "column" is the attention that a patch receives from all patches, "cls" what the CLS token pays it.
     layer: an encoder layer, counted as a Python index; None is the one whose output the projector gets.
@@ -56,13 +55,16 @@ class FoPru(Strategy):
         scores = attention.from_cls(self.heads) if self.score == "cls" else attention.received(self.heads)
         order = scores.argsort(descending=True, stable=True)
         if self.mode == "row":
-            order = by_row(scores, order, tokens.grid)
+            order = by_row(scores, order, tokens.rows)
         return Selection.first(order, self.budget(tokens.n_visual), scores)
 
 
-def by_row(scores: Float[Tensor, " visual"], order: Int[Tensor, " visual"], grid: Grid3) -> Int[Tensor, " visual"]:
-    """Sorts `order` by the rank of each token's row, keeping it within a row. The rows of all frames compete."""
-    row_sums = rearrange(scores, "(row column) -> row column", column=grid[2]).sum(1)
-    row_rank = row_sums.argsort(descending=True, stable=True).argsort()
-    token_rank = repeat(row_rank, "row -> (row column)", column=grid[2])
-    return order[torch.argsort(token_rank[order], stable=True)]
+def by_row(
+    scores: Float[Tensor, " visual"], order: Int[Tensor, " visual"], rows: Int[Tensor, " visual"]
+) -> Int[Tensor, " visual"]:
+    """Sorts `order` by the rank of each token's row, keeping it within a row. The rows of all frames compete, by the
+    mean of their scores: rasters behind one another may be of different widths."""
+    n_rows = int(rows.max()) + 1
+    means = scores.new_zeros(n_rows).scatter_reduce(0, rows, scores, "mean", include_self=False)
+    row_rank = means.argsort(descending=True, stable=True).argsort()
+    return order[torch.argsort(row_rank[rows[order]], stable=True)]

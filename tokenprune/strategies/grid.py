@@ -7,21 +7,24 @@ from dataclasses import dataclass
 
 import torch
 
+from tokenprune.budget import split
 from tokenprune.strategy import Selection, Strategy
 from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)
 class Grid(Strategy):
-    """Keeps visual tokens spread evenly over the grid: about as many rows and columns as the budget allows."""
+    """Keeps visual tokens spread evenly over the grid: about as many rows and columns as the budget allows,
+    and as many in each of several grids and frames as their sizes say."""
 
     def select(self, tokens: VisualTokens) -> Selection:
-        frames, height, width = tokens.grid
-        kept = [
-            (frame * height + row) * width + column
-            for frame, n_frame in enumerate(shares(self.budget(tokens.n_visual), frames))
-            for row, column in lattice(n_frame, height, width)
-        ]
+        kept, start = [], 0
+        sizes = [height * width for frames, height, width in tokens.grids for _ in range(frames)]
+        shares = iter(split(self.budget(tokens.n_visual), sizes))
+        for frames, height, width in tokens.grids:
+            for _ in range(frames):
+                kept += [start + row * width + column for row, column in lattice(next(shares), height, width)]
+                start += height * width
         return Selection(torch.tensor(kept, device=tokens.features.device), tokens.n_visual)
 
 
@@ -30,14 +33,9 @@ def lattice(count: int, height: int, width: int) -> list[tuple[int, int]]:
     n_rows = min(max(round(math.sqrt(count * height / width)), math.ceil(count / width)), height)
     return [
         (row, column)
-        for row, n_columns in zip(centres(n_rows, height), shares(count, n_rows), strict=True)
+        for row, n_columns in zip(centres(n_rows, height), split(count, [1] * n_rows), strict=True)
         for column in centres(n_columns, width)
     ]
-
-
-def shares(count: int, parts: int) -> list[int]:
-    """`count` split into `parts` integers that differ by at most one, the larger ones spread evenly."""
-    return [(i + 1) * count // parts - i * count // parts for i in range(parts)]
 
 
 def centres(count: int, length: int) -> list[int]:

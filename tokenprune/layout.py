@@ -1,0 +1,89 @@
+"""Where the visual tokens of one image lie, and how a map over its patches is carried onto them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tokenprune.errors import PruningError
+
+#: (t, h, w) of one raster of visual tokens: frames, rows, columns; raster order.
+Grid3 = tuple[int, int, int]
+
+
+def one_to_one(values: Float[Tensor, "tiles patches"]) -> Float[Tensor, " visual"]:
+    """One visual token per patch, tile after tile."""
+    return values.flatten()
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The visual tokens of one image or video, in the order in which the language model sees them.
+
+    grids: the rasters they form, one behind the other. Most models have one; an anyres model has the thumbnail's and
+        then the canvas's, whose last column are the newline tokens.
+    n_tiles: how many pictures the vision tower sees of it: tiles, or frames.
+    carry: takes one number per patch of every tile to one per visual token, as the model takes the features there.
+    tiles: the tile that each visual token shows; None if there is only one. A tile's tokens form a rectangle.
+    newlines: which visual tokens are newline tokens; None if there are none.
+    """
+
+    grids: tuple[Grid3, ...]
+    n_tiles: int = 1
+    carry: Callable[[Float[Tensor, "tiles patches"]], Float[Tensor, " visual"]] = one_to_one
+    tiles: Int[Tensor, " visual"] | None = None
+    newlines: Bool[Tensor, " visual"] | None = None
+
+    @classmethod
+    def raster(cls, grid: Grid3) -> Layout:
+        """One visual token per patch of one picture."""
+        return cls((grid,))
+
+    @property
+    def n_visual(self) -> int:
+        return sum(map(prod, self.grids))
+
+    @property
+    def grid(self) -> Grid3:
+        """The only raster. Raises PruningError if there are several."""
+        if len(self.grids) > 1:
+            raise PruningError(f"these visual tokens form {len(self.grids)} grids, {self.grids}: read .grids instead.")
+        return self.grids[0]
+
+    def coordinates(self) -> Int[Tensor, "visual 4"]:
+        """Which raster, frame, row and column each visual token is in."""
+        return torch.cat(
+            [
+                torch.cartesian_prod(torch.tensor([i]), *map(torch.arange, grid)).reshape(-1, 4)
+                for i, grid in enumerate(self.grids)
+            ]
+        )
+
+    def rows(self) -> Int[Tensor, " visual"]:
+        """The row of each visual token, counted on through frames and rasters."""
+        return self.coordinates()[:, :3].unique(dim=0, return_inverse=True)[1]
+
+    def of_tile(self, tile: int) -> tuple[Int[Tensor, " part"], Layout]:
+        """The visual tokens of one tile: their indices, and their own layout, whose maps are carried from the whole."""
+        assert self.tiles is not None
+        index = (self.tiles == tile).nonzero()[:, 0]
+        places = self.coordinates()[index.cpu()]
+        frames, rows, columns = (len(places[:, axis].unique()) for axis in (1, 2, 3))
+        part = Layout(
+            ((frames, rows, columns),),
+            self.n_tiles,
+            lambda values: self.carry(values)[index],
+            newlines=None if self.newlines is None else self.newlines[index],
+        )
+        assert part.n_visual == len(index), "a tile's tokens must form a rectangle"
+        return index, part
+
+
+def with_newlines(values: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns_and_newline"]:
+    """A map with the newline column at its end: a newline token stands for its row, so it gets the row's best."""
+    return torch.cat([values, values.amax(1, keepdim=True)], 1)

@@ -1,0 +1,105 @@
+"""Asks the strategy which visual tokens of each image to keep, and holds it to its budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tokenprune.budget import split
+from tokenprune.errors import PruningError
+from tokenprune.report import ImageReport
+from tokenprune.strategy import Selection, Strategy
+from tokenprune.tokens import VisualTokens
+from tokenprune.vision import EncodedImage
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """One image in one row of the batch: the columns of its visual tokens, and which of them are kept."""
+
+    row: int
+    columns: Int[Tensor, " visual"]
+    modality: str
+    image: EncodedImage
+    selection: Selection
+
+    def report(self, ids: Int[Tensor, "*components batch length"]) -> ImageReport:
+        kept = self.selection.kept
+        return ImageReport(
+            self.row,
+            self.modality,
+            self.image.layout,
+            kept,
+            self.selection.scores,
+            ids[..., self.row, self.columns[kept]],
+        )
+
+
+def choose(
+    strategy: Strategy,
+    embeds: Float[Tensor, "batch length width"],
+    visual: Bool[Tensor, "batch length"],
+    modality: str,
+    images: Sequence[EncodedImage],
+) -> list[Chosen]:
+    """The selection of every image, in reading order. `images` are those of the `visual` columns, one per use.
+
+    Raises PruningError if images and columns do not fit each other, or if the strategy breaks its contract.
+    """
+    rows, columns = visual.nonzero(as_tuple=True)
+    counts = [image.n_visual for image in images]
+    if sum(counts) != len(rows):
+        raise PruningError(
+            f"the prompt has {len(rows)} {modality} placeholder tokens, and the pictures' grids have {sum(counts)} "
+            f"visual tokens. Prepare text and pictures together, with the model's own processor."
+        )
+    chosen: list[Chosen] = []
+    selections: dict[int, Selection] = {}  # beams repeat a picture: it is looked at once
+    for image, row, column in zip(images, rows.split(counts), columns.split(counts), strict=True):
+        if bool((row != row[0]).any()):
+            raise PruningError(
+                "the placeholder tokens of one picture are spread over two samples of the batch. Prepare text and "
+                "pictures together, with the model's own processor."
+            )
+        if id(image) not in selections:
+            tokens = VisualTokens(embeds[row, column], image.layout, len(selections), image.statistics)
+            selections[id(image)] = checked_selection(strategy, tokens)
+        chosen.append(Chosen(int(row[0]), column, modality, image, selections[id(image)]))
+    return chosen
+
+
+def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
+    """What the strategy selects, if it keeps to its budget and counts the right tokens."""
+    tiled = strategy.budget_per == "tile" and tokens.layout.tiles is not None
+    selection = select_per_tile(strategy, tokens) if tiled else strategy.select(tokens)
+    name = type(strategy).__name__
+    if not isinstance(selection, Selection) or selection.n_visual != tokens.n_visual:
+        raise PruningError(f"{name}.select must return a Selection over {tokens.n_visual} visual tokens.")
+    allowed = strategy.budget(tokens.n_visual)
+    if len(selection.kept) > allowed:
+        raise PruningError(
+            f"{name}.select kept {len(selection.kept)} visual tokens; its budget is {allowed} of {tokens.n_visual}. "
+            f"Ask self.budget(tokens.n_visual) how many to keep."
+        )
+    return selection
+
+
+def select_per_tile(strategy: Strategy, tokens: VisualTokens) -> Selection:
+    """Every tile's own selection, with shares of the image's budget that add up to it exactly."""
+    assert tokens.layout.tiles is not None
+    parts = [tokens.of_tile(tile) for tile in tokens.layout.tiles.unique().tolist()]
+    budgets = split(strategy.budget(tokens.n_visual), [part.n_visual for _, part in parts])
+    kept, scores = [], tokens.features.new_full((tokens.n_visual,), torch.nan, dtype=torch.float32)
+    for (index, part), count in zip(parts, budgets, strict=True):
+        if count == 0:
+            continue
+        selection = checked_selection(replace(strategy, keep_ratio=None, keep=count, budget_per="image"), part)
+        kept.append(index[selection.kept])
+        if selection.scores is not None:
+            scores[index] = selection.scores.float()
+    scored = not bool(scores.isnan().any())
+    return Selection(torch.cat(kept).sort().values, tokens.n_visual, scores if scored else None)
