@@ -51,9 +51,10 @@ class Layout:
     @property
     def grid(self) -> Grid3:
         """The only raster. Raises PruningError if there are several."""
-        if len(self.grids) > 1:
+        first, *others = self.grids
+        if others:
             raise PruningError(f"these visual tokens form {len(self.grids)} grids, {self.grids}: read .grids instead.")
-        return self.grids[0]
+        return first
 
     def coordinates(self) -> Int[Tensor, "visual 4"]:
         """Which raster, frame, row and column each visual token is in."""
