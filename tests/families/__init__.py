@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from .base import Family
 from .gemma import Gemma3, PaliGemma
+from .idefics import Idefics3, SmolVLM
 from .internvl import InternVL
-from .llava import TOWERS, Llava
-from .llava_next import LlavaNext
-from .qwen_vl import Qwen2_5_VL
+from .llava import TOWERS, Llava, VideoLlava, VipLlava
+from .llava_next import LlavaNext, LlavaNextVideo, LlavaOnevision
+from .mistral3 import Mistral3
+from .qwen_vl import Qwen2_5_VL, Qwen2VL, Qwen3VL
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         *(Llava(f"llava-{kind}", kind) for kind in TOWERS),
+        VipLlava("vip-llava"),
         LlavaNext("llava-next"),
+        LlavaOnevision("llava-onevision"),
+        LlavaNextVideo("llava-next-video"),
+        VideoLlava("video-llava"),
+        Qwen2VL("qwen2-vl"),
         Qwen2_5_VL("qwen2.5-vl"),
+        Qwen3VL("qwen3-vl"),
         InternVL("internvl"),
+        Idefics3("idefics3"),
+        SmolVLM("smolvlm"),
         Gemma3("gemma3", window=512),
         Gemma3("gemma3-window", window=12),
         PaliGemma("paligemma"),
+        Mistral3("mistral3"),
     )
 }
 

@@ -68,6 +68,10 @@ class Family:
         """The IDs of one picture or, with three sizes, one video: placeholders, and markers around and between."""
         raise NotImplementedError
 
+    def blocks(self, sizes: list[Size]) -> list[list[int]]:
+        """The IDs of all pictures and videos of one row."""
+        return [self.block(size) for size in sizes]
+
     def picture(self, size: Size, generator: torch.Generator) -> Picture:
         """Its tensors, in the layout that `join` expects."""
         raise NotImplementedError
@@ -78,9 +82,7 @@ class Family:
         return {key: torch.cat([picture[key] for picture in pictures if key in picture]) for key in keys}
 
     def split(self, inputs: dict[str, Any]) -> list[Picture]:
-        """The pictures of a prompt that has no videos; undoes `join`."""
-        if "pixel_values" not in inputs:
-            return []
+        """The pictures of a prompt with pictures and without videos; undoes `join`."""
         return [{"pixel_values": one} for one in inputs["pixel_values"].split(1)]
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
@@ -112,12 +114,14 @@ class Family:
         turns = {2: 0, 3: 0}
         for n_images, n_videos, n_text in zip(images_per_row, videos_per_row, texts, strict=True):
             row = torch.randint(2, IMAGE, (n_text,), generator=generator).tolist()
+            chosen = []
             for kind in [2] * n_images + [3] * n_videos:
                 choices = self.video_sizes if kind == 3 else sizes or self.sizes
-                size = choices[turns[kind] % len(choices)]
+                chosen.append(choices[turns[kind] % len(choices)])
                 turns[kind] += 1
+            for size, block in zip(chosen, self.blocks(chosen), strict=True):
                 pictures.append(self.picture(size, generator))
-                row += self.block(size) + torch.randint(2, IMAGE, (n_text,), generator=generator).tolist()
+                row += block + torch.randint(2, IMAGE, (n_text,), generator=generator).tolist()
             rows.append(row)
         length = max(map(len, rows))
         pads = [[PAD] * (length - len(row)) for row in rows]
@@ -203,7 +207,14 @@ def additive(seen: Tensor, keys: Tensor) -> Tensor:
     return torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)[:, None]
 
 
-def decoder(**settings: Any) -> dict[str, Any]:
+def tiles_of_pictures(ids: Tensor, per_tile: int) -> list[int]:
+    """How many tiles each picture of a prompt has, where each begins with START and every tile has as many tokens."""
+    flat = ids.flatten()
+    pieces = torch.tensor_split(flat, (flat == START).nonzero()[:, 0])[1:]
+    return [int((piece == IMAGE).sum()) // per_tile for piece in pieces]
+
+
+def decoder(**settings: Any) -> Any:
     """What the configurations of all language models share."""
     return {
         "hidden_size": 32,
@@ -220,7 +231,7 @@ def decoder(**settings: Any) -> dict[str, Any]:
     }
 
 
-def tower(side: int, **settings: Any) -> dict[str, Any]:
+def tower(side: int, **settings: Any) -> Any:
     """What the configurations of square vision towers share; `side` in pixels."""
     return {
         "hidden_size": 32,

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from transformers import InternVLConfig, InternVLVisionConfig, Qwen2Config
 
-from .base import END, IMAGE, PATCH, START, Family, Picture, Size, decoder, tower
+from .base import END, IMAGE, PATCH, START, Family, Picture, Size, decoder, tiles_of_pictures, tower
 
 TILE = 24  # pixels; 3 x 3 visual tokens a tile
 
 
 class InternVL(Family):
     class_name = "InternVLForConditionalGeneration"
-    # Two tiles and the overview; a picture that is one tile; four tiles in a row or in a square would be the same.
+    # Two tiles and the overview; a picture that is one tile.
     sizes = ((TILE, 2 * TILE), (TILE, TILE))
 
     def config(self) -> Any:
@@ -33,12 +33,7 @@ class InternVL(Family):
         return {"pixel_values": torch.randn(n_tiles(size), 3, TILE, TILE, generator=generator)}
 
     def split(self, inputs: dict[str, Any]) -> list[Picture]:
-        if "pixel_values" not in inputs:
-            return []
-        per_tile = (TILE // PATCH // 2) ** 2
-        ids = inputs["input_ids"].flatten()
-        pieces = torch.tensor_split(ids, (ids == START).nonzero()[:, 0])[1:]
-        counts = [int((piece == IMAGE).sum()) // per_tile for piece in pieces]
+        counts = tiles_of_pictures(inputs["input_ids"], (TILE // PATCH // 2) ** 2)
         return [{"pixel_values": pixels} for pixels in inputs["pixel_values"].split(counts)]
 
 

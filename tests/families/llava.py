@@ -1,8 +1,9 @@
-"""LLaVA 1.0 and 1.5: one picture is one square of patches."""
+"""LLaVA 1.0 and 1.5, VipLLaVA and Video-LLaVA: one picture is one square of patches."""
 
 from __future__ import annotations
 
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -14,9 +15,13 @@ from transformers import (
     MistralConfig,
     Qwen2Config,
     SiglipVisionConfig,
+    VideoLlavaConfig,
+    VideoLlavaForConditionalGeneration,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
 )
 
-from .base import IMAGE, PATCH, Family, Picture, Size, decoder, tower
+from .base import IMAGE, PATCH, VIDEO, Family, Picture, Size, decoder, tower
 
 SIDE = 24  # pixels; 6 x 6 visual tokens a picture
 TOWERS: dict[str, Any] = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig, "dinov2": Dinov2Config}
@@ -26,6 +31,17 @@ BACKBONES: dict[str, Any] = {
     "siglip": Qwen2Config,
     "dinov2": partial(MistralConfig, sliding_window=None),
 }
+#: Names that changed in transformers 5.2x.
+VIDEO_LLAVA_PIXELS = (
+    "pixel_values"
+    if "pixel_values" in signature(VideoLlavaForConditionalGeneration.forward).parameters
+    else "pixel_values_images"
+)
+VIP_LAYERS = (
+    "vision_feature_layer"
+    if "vision_feature_layer" in signature(VipLlavaForConditionalGeneration.forward).parameters
+    else "vision_feature_layers"
+)
 
 
 class Llava(Family):
@@ -50,3 +66,46 @@ class Llava(Family):
 
     def picture(self, size: Size, generator: torch.Generator) -> Picture:
         return {"pixel_values": torch.randn(1, 3, *size, generator=generator)}
+
+
+class VipLlava(Llava):
+    """The projector gets several layers of the tower at once."""
+
+    class_name = "VipLlavaForConditionalGeneration"
+
+    def config(self) -> Any:
+        layers: Any = {VIP_LAYERS: [-2, -3, 1]}
+        return VipLlavaConfig(
+            vision_config=CLIPVisionConfig(**tower(SIDE)),
+            text_config=LlamaConfig(**decoder()),
+            image_token_index=IMAGE,
+            **layers,
+        )
+
+
+class VideoLlava(Llava):
+    """Two towers; a frame of a video keeps its CLS token, and its video has no more structure than its frames."""
+
+    class_name = "VideoLlavaForConditionalGeneration"
+    sizes = ((16, 16),)  # 4 x 4 visual tokens
+    video_sizes = ((2, 16, 16),)
+
+    def config(self) -> Any:
+        return VideoLlavaConfig(
+            vision_config=CLIPVisionConfig(**tower(16)),
+            text_config=LlamaConfig(**decoder()),
+            image_token_index=IMAGE,
+            video_token_index=VIDEO,
+        )
+
+    def block(self, size: Size) -> list[int]:
+        return [VIDEO] * (size[0] * 17) if len(size) == 3 else super().block(size)
+
+    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+        if len(size) == 3:
+            frames, height, width = size
+            return {"pixel_values_videos": torch.randn(1, frames, 3, height, width, generator=generator)}
+        return {VIDEO_LLAVA_PIXELS: torch.randn(1, 3, *size, generator=generator)}
+
+    def split(self, inputs: dict[str, Any]) -> list[Picture]:
+        return [{VIDEO_LLAVA_PIXELS: one} for one in inputs[VIDEO_LLAVA_PIXELS].split(1)]

@@ -1,55 +1,144 @@
-"""LLaVA-NeXT: a picture is an overview and tiles, whose padding is cut off, with a newline token behind each row."""
+"""LLaVA-NeXT and its kin: a picture is an overview and tiles, whose padding is cut off, with a newline token behind
+each row of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaNextConfig,
+    LlavaNextVideoConfig,
+    LlavaOnevisionConfig,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
 from transformers.models.llava_next.modeling_llava_next import (
     get_anyres_image_grid_shape,
     image_size_to_num_patches,
     unpad_image,
 )
 
-from .base import IMAGE, PATCH, Family, Picture, Size, decoder, tower
+from .base import IMAGE, PATCH, VIDEO, Family, Picture, Size, decoder, tower
 
-TILE = 12  # pixels; 3 x 3 visual tokens a tile
-PINPOINTS = [[TILE, 2 * TILE], [2 * TILE, TILE], [2 * TILE, 2 * TILE]]
 MOST_TILES = 5
 
 
 class LlavaNext(Family):
+    """tile: its side in pixels. pinpoints: (rows, columns) of the tiles that a picture may have."""
+
     class_name = "LlavaNextForConditionalGeneration"
+    tile = 12  # 3 x 3 visual tokens
+    pinpoints: tuple[tuple[int, int], ...] = ((1, 2), (2, 1), (2, 2))
     # Four tiles of which 4 x 6 tokens are left; two tiles; four of which 6 x 4 are left; two tiles.
     sizes = ((16, 24), (12, 30), (30, 16), (26, 12))
 
     def config(self) -> Any:
         return LlavaNextConfig(
-            vision_config=CLIPVisionConfig(**tower(TILE)),
+            vision_config=CLIPVisionConfig(**tower(self.tile)),
             text_config=LlamaConfig(**decoder()),
             image_token_index=IMAGE,
-            image_grid_pinpoints=PINPOINTS,
+            image_grid_pinpoints=self.resolutions(),
         )
 
-    def block(self, size: Size) -> list[int]:
-        rows, columns = get_anyres_image_grid_shape(size, PINPOINTS, TILE)
-        side = TILE // PATCH
+    def resolutions(self) -> list[list[int]]:
+        return [[rows * self.tile, columns * self.tile] for rows, columns in self.pinpoints]
+
+    def unpadded(self, size: Size) -> tuple[int, int]:
+        """(height, width) of what is left of the tiles, in visual tokens."""
+        side = self.tile // PATCH
+        rows, columns = get_anyres_image_grid_shape(size, self.resolutions(), self.tile)
         _, height, width = unpad_image(torch.zeros(1, rows * side, columns * side), size).shape
-        return [IMAGE] * (side * side + height * (width + 1))
+        return height, width
+
+    def block(self, size: Size) -> list[int]:
+        height, width = self.unpadded(size)
+        return [IMAGE] * ((self.tile // PATCH) ** 2 + height * (width + 1))
 
     def picture(self, size: Size, generator: torch.Generator) -> Picture:
-        pixels = torch.zeros(1, MOST_TILES, 3, TILE, TILE)
-        n_tiles = image_size_to_num_patches(size, PINPOINTS, TILE)
-        pixels[0, :n_tiles] = torch.randn(n_tiles, 3, TILE, TILE, generator=generator)
+        pixels = torch.zeros(1, MOST_TILES, 3, self.tile, self.tile)
+        n_tiles = image_size_to_num_patches(size, self.resolutions(), self.tile)
+        pixels[0, :n_tiles] = torch.randn(n_tiles, 3, self.tile, self.tile, generator=generator)
         return {"pixel_values": pixels, "image_sizes": torch.tensor([size])}
 
     def split(self, inputs: dict[str, Any]) -> list[Picture]:
-        pixels: Tensor | None = inputs.get("pixel_values")
-        if pixels is None:
-            return []
-        return [
-            {"pixel_values": one, "image_sizes": size}
-            for one, size in zip(pixels.split(1), inputs["image_sizes"].split(1), strict=True)
-        ]
+        both = zip(inputs["pixel_values"].split(1), inputs["image_sizes"].split(1), strict=True)
+        return [{"pixel_values": pixels, "image_sizes": size} for pixels, size in both]
+
+
+class LlavaNextVideo(LlavaNext):
+    """A frame of a video is pooled to 2 x 2 visual tokens."""
+
+    class_name = "LlavaNextVideoForConditionalGeneration"
+    tile = 16  # 4 x 4 visual tokens
+    pinpoints = ((1, 2), (2, 1))
+    sizes = ((16, 48), (48, 14))  # 2 x 8 and 8 x 2 tokens are left
+    video_sizes = ((4, 16, 16),)
+
+    def config(self) -> Any:
+        return LlavaNextVideoConfig(
+            vision_config=CLIPVisionConfig(**tower(self.tile)),
+            text_config=LlamaConfig(**decoder()),
+            image_token_index=IMAGE,
+            video_token_index=VIDEO,
+            image_grid_pinpoints=self.resolutions(),
+        )
+
+    def block(self, size: Size) -> list[int]:
+        return [VIDEO] * (size[0] * 4) if len(size) == 3 else super().block(size)
+
+    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+        if len(size) == 2:
+            return super().picture(size, generator)
+        frames, height, width = size
+        return {"pixel_values_videos": torch.randn(1, frames, 3, height, width, generator=generator)}
+
+
+class LlavaOnevision(LlavaNext):
+    """A picture alone in its row has tiles, which are resized when they are many; several are one tile each. A frame
+    of a video is pooled to 2 x 2 visual tokens, with one newline token behind the video."""
+
+    class_name = "LlavaOnevisionForConditionalGeneration"
+    most_tiles = 2
+    sizes = ((24, 24), (12, 30), (30, 16))  # 6 x 6 tokens resized to 4 x 4; 3 x 6; 6 x 4 resized
+    video_sizes = ((4, 12, 12),)
+
+    def config(self) -> Any:
+        return LlavaOnevisionConfig(
+            vision_config=SiglipVisionConfig(**tower(self.tile)),
+            text_config=Qwen2Config(**decoder()),
+            image_token_index=IMAGE,
+            video_token_index=VIDEO,
+            image_grid_pinpoints=self.resolutions(),
+            vision_aspect_ratio=f"anyres_max_{self.most_tiles}",
+        )
+
+    def unpadded(self, size: Size) -> tuple[int, int]:
+        height, width = super().unpadded(size)
+        ratio = (height * width / (self.most_tiles * (self.tile // PATCH) ** 2)) ** 0.5
+        return (int(height // ratio), int(width // ratio)) if ratio > 1.1 else (height, width)
+
+    def block(self, size: Size) -> list[int]:
+        return [VIDEO] * (size[0] * 4 + 1) if len(size) == 3 else super().block(size)
+
+    def blocks(self, sizes: list[Size]) -> list[list[int]]:
+        if sum(len(size) == 2 for size in sizes) < 2:
+            return super().blocks(sizes)
+        one_tile = [IMAGE] * ((self.tile // PATCH) ** 2 + 1)
+        return [one_tile if len(size) == 2 else self.block(size) for size in sizes]
+
+    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+        if len(size) == 2:
+            return super().picture(size, generator)
+        frames, height, width = size
+        return {"pixel_values_videos": torch.randn(1, frames, 3, height, width, generator=generator)}
+
+    def join(self, pictures: list[Picture], per_row: list[int]) -> dict[str, Any]:
+        out = super().join(pictures, per_row)
+        if "pixel_values" in out:
+            starts = [sum(per_row[:row]) for row in range(len(per_row))]
+            rows = [pictures[start : start + n] for start, n in zip(starts, per_row, strict=True)]
+            out["batch_num_images"] = torch.tensor([sum("pixel_values" in one for one in row) for row in rows])
+        return out

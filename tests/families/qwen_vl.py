@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Qwen2_5_VLConfig
+from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3VLConfig
 
-from .base import END, IMAGE, PATCH, START, VIDEO, Family, Picture, Size, decoder
+from .base import BREAK, END, IMAGE, PATCH, START, VIDEO, Family, Picture, Size, decoder
 
 MERGE = 2
 FRAMES_PER_STEP = 2
@@ -21,7 +21,7 @@ class QwenVL(Family):
     video_sizes = ((4, 32, 24), (6, 24, 24))  # 2 steps of 4 x 3, 3 of 3 x 3
     volatile = ("rope_deltas",)
 
-    def vision(self, **settings: Any) -> dict[str, Any]:
+    def vision(self, **settings: Any) -> Any:
         return {
             "depth": 3,
             "hidden_size": 32,
@@ -33,11 +33,11 @@ class QwenVL(Family):
             **settings,
         }
 
-    def text(self, **settings: Any) -> dict[str, Any]:
+    def text(self, **settings: Any) -> Any:
         rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], **settings}
         return decoder(rope_parameters=rope)
 
-    def tokens(self) -> dict[str, int]:
+    def tokens(self) -> Any:
         return {
             "image_token_id": IMAGE,
             "video_token_id": VIDEO,
@@ -62,8 +62,6 @@ class QwenVL(Family):
         return {"pixel_values": pixels, "image_grid_thw": torch.tensor([[t, h, w]])}
 
     def split(self, inputs: dict[str, Any]) -> list[Picture]:
-        if "pixel_values" not in inputs:
-            return []
         grids = inputs["image_grid_thw"]
         pixels = inputs["pixel_values"].split(grids.prod(-1).tolist())
         return [{"pixel_values": one, "image_grid_thw": grid} for one, grid in zip(pixels, grids.split(1), strict=True)]
@@ -82,6 +80,15 @@ class QwenVL(Family):
         return ids
 
 
+class Qwen2VL(QwenVL):
+    class_name = "Qwen2VLForConditionalGeneration"
+
+    def config(self) -> Any:
+        vision = self.vision(embed_dim=32, hidden_size=32, mlp_ratio=2)
+        del vision["intermediate_size"]
+        return Qwen2VLConfig(vision_config=vision, text_config=self.text(), **self.tokens())
+
+
 class Qwen2_5_VL(QwenVL):
     """Every layer of the tower but one looks at windows of 2 x 2 visual tokens."""
 
@@ -90,3 +97,21 @@ class Qwen2_5_VL(QwenVL):
     def config(self) -> Any:
         vision = self.vision(window_size=2 * MERGE * PATCH, fullatt_block_indexes=[1], out_hidden_size=32)
         return Qwen2_5_VLConfig(vision_config=vision, text_config=self.text(), **self.tokens())
+
+
+class Qwen3VL(QwenVL):
+    """Features of two tower layers go in again behind the decoder's; every step of a video has markers of its own."""
+
+    class_name = "Qwen3VLForConditionalGeneration"
+
+    def config(self) -> Any:
+        vision = self.vision(out_hidden_size=32, num_position_embeddings=64, deepstack_visual_indexes=[0, 1])
+        text = {**self.text(mrope_interleaved=True), "head_dim": 8}
+        return Qwen3VLConfig(vision_config=vision, text_config=text, **self.tokens())
+
+    def block(self, size: Size) -> list[int]:
+        if len(size) == 2:
+            return super().block(size)
+        t, h, w = self.grid(size)
+        timestamp = BREAK
+        return [timestamp, START, *[VIDEO] * (h * w // MERGE**2), END] * t

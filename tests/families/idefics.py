@@ -1,0 +1,103 @@
+"""Idefics3 and SmolVLM: a row's tiles side by side in one tensor, and markers around each tile in the prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import (
+    Idefics3Config,
+    Idefics3VisionConfig,
+    LlamaConfig,
+    SmolVLMConfig,
+    SmolVLMVisionConfig,
+)
+
+from .base import (
+    BREAK,
+    END,
+    IMAGE,
+    PATCH,
+    START,
+    Family,
+    Picture,
+    Size,
+    decoder,
+    tiles_of_pictures,
+    tower,
+)
+
+TILE = 24  # pixels
+PER_TILE = (TILE // PATCH // 2) ** 2
+
+
+class Idefics3(Family):
+    class_name = "Idefics3ForConditionalGeneration"
+    # Two tiles and the overview; a small picture alone, whose tile is padded.
+    sizes = ((TILE, 2 * TILE), (TILE, 16))
+
+    def config(self) -> Any:
+        return Idefics3Config(
+            vision_config=Idefics3VisionConfig(**tower(TILE)),
+            text_config=LlamaConfig(**decoder()),
+            image_token_id=IMAGE,
+            scale_factor=2,
+            pad_token_id=0,
+        )
+
+    def block(self, size: Size) -> list[int]:
+        tiles = [BREAK, 2, *[IMAGE] * PER_TILE] * n_tiles(size)
+        return [START, *tiles, END]
+
+    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+        pixels = torch.randn(n_tiles(size), 3, TILE, TILE, generator=generator)
+        real = torch.ones(n_tiles(size), TILE, TILE).long()
+        if size[1] < TILE:
+            real[:, :, size[1] :] = 0
+        return {"pixel_values": pixels * real[:, None], "pixel_attention_mask": real}
+
+    def join(self, pictures: list[Picture], per_row: list[int]) -> dict[str, Any]:
+        rows = []
+        for row in range(len(per_row)):
+            start = sum(per_row[:row])
+            rows.append(super().join(pictures[start : start + per_row[row]], per_row))
+        most = max(len(row["pixel_values"]) for row in rows if row)
+        out = {}
+        for key in ("pixel_values", "pixel_attention_mask"):
+            shape = pictures[0][key].shape[1:]
+            dtype = pictures[0][key].dtype
+            out[key] = torch.zeros(len(rows), most, *shape, dtype=dtype)
+            for row, tensors in enumerate(rows):
+                if tensors:
+                    out[key][row, : len(tensors[key])] = tensors[key]
+        return out
+
+    def split(self, inputs: dict[str, Any]) -> list[Picture]:
+        counts = [tiles_of_pictures(ids, PER_TILE) for ids in inputs["input_ids"]]
+        pictures = []
+        for row, per_picture in enumerate(counts):
+            tensors = {key: inputs[key][row, : sum(per_picture)] for key in ("pixel_values", "pixel_attention_mask")}
+            pieces = {key: value.split(per_picture) for key, value in tensors.items()}
+            pictures += [{key: piece[i] for key, piece in pieces.items()} for i in range(len(per_picture))]
+        return pictures
+
+    def repeats_rows(self) -> bool:
+        return True
+
+
+class SmolVLM(Idefics3):
+    class_name = "SmolVLMForConditionalGeneration"
+
+    def config(self) -> Any:
+        return SmolVLMConfig(
+            vision_config=SmolVLMVisionConfig(**tower(TILE)),
+            text_config=LlamaConfig(**decoder()),
+            image_token_id=IMAGE,
+            scale_factor=2,
+            pad_token_id=0,
+        )
+
+
+def n_tiles(size: Size) -> int:
+    """The tiles of a picture, the overview among them if there are several."""
+    return 1 if size[1] <= TILE else size[1] // TILE + 1

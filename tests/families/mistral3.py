@@ -1,0 +1,47 @@
+"""Mistral 3: pictures of any size, 2 x 2 patches a visual token, and a marker behind each row of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import Mistral3Config, MistralConfig, PixtralVisionConfig
+
+from .base import BREAK, END, IMAGE, PATCH, Family, Picture, Size, decoder, tower
+
+TOKEN = 2 * PATCH  # pixels
+
+
+class Mistral3(Family):
+    class_name = "Mistral3ForConditionalGeneration"
+    sizes = ((24, 32), (40, 16), (32, 32))  # 3 x 4, 5 x 2 and 4 x 4 visual tokens
+
+    def config(self) -> Any:
+        return Mistral3Config(
+            vision_config=PixtralVisionConfig(**tower(64)),
+            text_config=MistralConfig(**decoder(head_dim=8), sliding_window=None),
+            image_token_index=IMAGE,
+        )
+
+    def block(self, size: Size) -> list[int]:
+        row = [*[IMAGE] * (size[1] // TOKEN), BREAK]
+        return [*(row * (size[0] // TOKEN))[:-1], END]
+
+    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+        pixels = torch.randn(1, 3, *size, generator=generator)
+        return {"pixel_values": pixels, "image_sizes": torch.tensor([size])}
+
+    def join(self, pictures: list[Picture], per_row: list[int]) -> dict[str, Any]:
+        height, width = (max(picture["pixel_values"].shape[axis] for picture in pictures) for axis in (2, 3))
+        return super().join([padded(picture, height, width) for picture in pictures], per_row)
+
+    def split(self, inputs: dict[str, Any]) -> list[Picture]:
+        both = zip(inputs["pixel_values"].split(1), inputs["image_sizes"].split(1), strict=True)
+        return [{"pixel_values": pixels, "image_sizes": size} for pixels, size in both]
+
+
+def padded(picture: Picture, height: int, width: int) -> Picture:
+    """The picture with its pixels filled up with zeros, which the model cuts off again."""
+    pixels = picture["pixel_values"]
+    fill = (0, width - pixels.shape[3], 0, height - pixels.shape[2])
+    return {**picture, "pixel_values": torch.nn.functional.pad(pixels, fill)}
