@@ -1,7 +1,7 @@
 """The exact oracle: dropping tokens under original position IDs equals masking them, with nothing dropped.
 
-It recomputes a whole conversation in one uncached forward of the unpatched model, in which no query attends to a
-dropped column.
+`Family.oracle` recomputes a whole conversation in one uncached forward of the unpatched model, in which no query
+attends to a dropped column.
 """
 
 from __future__ import annotations
@@ -10,43 +10,40 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from tiny import IMAGE
+from families import FAMILIES
+from families.base import IMAGE, VIDEO
 from torch import Tensor
 
 import tokenprune
 from tokenprune.hooks import pruner_of
 
 TOLERANCE = 2e-5  # float32; the tiny models give about 1e-6, and 1e-2 to 1 when something is wrong
+PLACEHOLDERS = {"image": IMAGE, "video": VIDEO}
 
 
 def dropped_columns(ids: Tensor, reports: Iterable[tokenprune.Report]) -> Tensor:
     """(batch, length) bool: which columns of the whole conversation the reports' forwards dropped, in order."""
-    dropped = ids == IMAGE
-    for row in range(len(ids)):
-        columns = dropped[row].nonzero()[:, 0]
-        for image in (image for report in reports for image in report.images if image.row == row):
-            dropped[row, columns[: image.n_visual][image.kept]] = False
-            columns = columns[image.n_visual :]
-        assert len(columns) == 0, "the reports do not cover the row's pictures"
+    dropped = torch.zeros_like(ids).bool()
+    images = [image for report in reports for image in report.images]
+    for modality, placeholder in PLACEHOLDERS.items():
+        for row in range(len(ids)):
+            columns = (ids[row] == placeholder).nonzero()[:, 0]
+            dropped[row, columns] = True
+            for image in images:
+                if (image.row, image.modality) == (row, modality):
+                    dropped[row, columns[: image.n_visual][image.kept]] = False
+                    columns = columns[image.n_visual :]
+            assert len(columns) == 0, f"the reports do not cover the {modality}s of row {row}"
     return dropped
 
 
 def oracle_logits(
     model: Any, ids: Tensor, real: Tensor, pixels: Tensor | None, dropped: Tensor, position_ids: Tensor | None = None
 ) -> Tensor:
-    """(batch, length, vocabulary) logits of the unpatched model with `dropped` columns masked out."""
-    length = ids.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    seen = causal & (real.bool() & ~dropped)[:, None, None]
-    seen = seen | torch.eye(length, dtype=torch.bool)  # nothing reads those rows, and softmax needs one entry
+    """`Family.oracle` of a LLaVA, from the tensors of the whole conversation."""
     assert pruner_of(model) is None, "the oracle must not be pruned"
-    if position_ids is None:
-        position_ids = (real.long().cumsum(1) - 1).clamp(min=0)
-    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
-    with torch.no_grad():
-        return model(
-            input_ids=ids, pixel_values=pixels, attention_mask=mask, position_ids=position_ids, use_cache=False
-        ).logits
+    inputs = {"input_ids": ids, "attention_mask": real, "pixel_values": pixels}
+    return FAMILIES["llava-clip"].oracle(model, inputs, dropped, position_ids)
 
 
 def compact_ids(real: Tensor, dropped: Tensor) -> Tensor:

@@ -8,21 +8,18 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES
+from modes import BATCHES, VIDEO_BATCHES, cells_of, run_cell
 from oracle import assert_close
 
-STEPS = 4
-BATCHES: dict[str, dict[str, Any]] = {
-    "single": {"images_per_row": [1]},
-    "padded": {"images_per_row": [1, 2]},
+FORWARDS: dict[str, dict[str, Any]] = {
+    **BATCHES,
     "right-padded": {"images_per_row": [2, 1], "padding": "right"},
     "text": {"images_per_row": [0, 0]},
 }
-VIDEOS: dict[str, dict[str, Any]] = {
-    "video": {"images_per_row": [0, 0], "videos_per_row": [1, 2]},
-    "both": {"images_per_row": [1, 0], "videos_per_row": [1, 1]},
-}
 CASES = [
-    (name, batch) for name, family in FAMILIES.items() for batch in [*BATCHES, *(VIDEOS if family.video_sizes else {})]
+    (name, batch)
+    for name, family in FAMILIES.items()
+    for batch in [*FORWARDS, *(VIDEO_BATCHES if family.video_sizes else {})]
 ]
 
 
@@ -32,7 +29,7 @@ def model_of(name: str) -> Any:
 
 
 def inputs_of(name: str, batch: str) -> dict[str, Any]:
-    return FAMILIES[name].prompt(**{**BATCHES, **VIDEOS}[batch])
+    return FAMILIES[name].prompt(**{**FORWARDS, **VIDEO_BATCHES}[batch])
 
 
 @pytest.mark.parametrize(("name", "batch"), CASES)
@@ -48,17 +45,15 @@ def test_the_oracle_that_drops_nothing_is_the_plain_forward(name: str, batch: st
         assert (blind[:, -1] - oracle[:, -1]).abs().max() > 1e-2  # pictures matter
 
 
-@pytest.mark.parametrize(("name", "batch"), CASES)
-def test_generate_gives_what_the_oracle_gives(name: str, batch: str) -> None:
-    family, model, inputs = FAMILIES[name], model_of(name), inputs_of(name, batch)
-    if inputs["attention_mask"][:, -1].min() == 0:
-        return  # nobody generates behind padding
-    out = model.generate(
-        **inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True, output_logits=True
-    )
-    whole = family.continued(inputs, out.sequences[:, -STEPS:])
-    oracle = family.oracle(model, whole, torch.zeros_like(whole["input_ids"]).bool())
-    assert_close(torch.stack(out.logits, 1), oracle[:, -STEPS - 1 : -1])
+@pytest.mark.parametrize(
+    ("name", "mode", "batch"), [(name, *cell) for name, family in FAMILIES.items() for cell in cells_of(family)]
+)
+def test_every_mode_gives_what_the_oracle_gives(name: str, mode: str, batch: str) -> None:
+    family, model = FAMILIES[name], model_of(name)
+    with family.expectation(mode):
+        run = run_cell(family, model, mode, batch)
+        nothing = torch.zeros_like(run.whole(family)["input_ids"]).bool()
+        assert_close(run.logits, run.expected(family, model, nothing))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

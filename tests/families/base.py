@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from torch import Tensor
@@ -28,14 +30,17 @@ class Family:
     sizes, video_sizes: (height, width) and (frames, height, width) of the pictures and videos, taken in turn, so that
         those of a prompt differ where the family allows it. No video_sizes: no videos.
     volatile: attributes in which HF itself keeps something between calls.
-    cannot: modes of the contract matrix that HF does not do right without any patch -> why.
+    cannot: modes of the contract matrix in which HF fails without any patch -> the exception; an AssertionError that
+        "logits differ" where it answers wrongly.
+    refused: what patch() says in its UnsupportedError; None if it takes the model.
     """
 
     class_name: str
     sizes: tuple[Size, ...]
     video_sizes: tuple[Size, ...] = ()
     volatile: tuple[str, ...] = ()
-    cannot: dict[str, str]
+    refused: str | None = None
+    cannot: dict[str, tuple[type[Exception], str]]
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -175,11 +180,19 @@ class Family:
         """Which columns are visual tokens."""
         return (ids == IMAGE) | (ids == VIDEO)
 
+    def expectation(self, mode: str) -> AbstractContextManager[Any]:
+        """Holds what `cannot` says around a run of a mode."""
+        return pytest.raises(self.cannot[mode][0], match=self.cannot[mode][1]) if mode in self.cannot else nullcontext()
+
     # The oracle.
 
     def position_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Those of the unpruned sequence, padding not counted."""
         return (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+
+    def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """Those that HF gives a prompt of which it gets the embeddings instead of the IDs."""
+        return self.position_ids(model, inputs)
 
     def seen(self, inputs: dict[str, Any]) -> Tensor:
         """(batch or 1, length, length) bool: who attends to whom in the unpruned sequence, padding aside."""

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import (
     Gemma3Config,
+    Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
     GemmaConfig,
     PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
     SiglipVisionConfig,
 )
+from transformers.models.gemma3 import modeling_gemma3
 
 from .base import BOS, END, IMAGE, START, Family, Picture, Size, additive, decoder, tower
 
 SIDE = 24  # pixels
+#: Since transformers 5.2x generate asks for an argument of this name, which both classes hide behind **kwargs.
+NO_EMBEDS = (ValueError, "doesn't have its forwarding implemented")
 
 
 class Gemma3(Family):
@@ -30,6 +36,12 @@ class Gemma3(Family):
         super().__init__(name)
         assert window >= self.n_visual, "transformers versions differ in what a picture sees beyond the window"
         self.window = window
+        if takes_no_embeds(Gemma3ForConditionalGeneration):
+            self.cannot["embedded"] = NO_EMBEDS
+        masks: Any = getattr(modeling_gemma3, "create_masks_for_vision_model", None)
+        if window < 64 and masks is not None and "sliding_layer_idx" not in masks.__code__.co_varnames:
+            # Some versions size the sliding layers' mask by a layer without a window.
+            self.cannot["static"] = (IndexError, "out of bounds")
 
     def config(self) -> Any:
         text = Gemma3TextConfig(
@@ -77,6 +89,14 @@ class PaliGemma(Family):
     class_name = "PaliGemmaForConditionalGeneration"
     sizes = ((SIDE, SIDE),)
 
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        if takes_no_embeds(PaliGemmaForConditionalGeneration):
+            self.cannot["embedded"] = NO_EMBEDS
+        if "_update_model_kwargs_for_generation" not in vars(PaliGemmaForConditionalGeneration):
+            # Older versions count answers as part of the prompt, which sees all of itself.
+            self.cannot["uncached"] = (AssertionError, "logits differ")
+
     def config(self) -> Any:
         return PaliGemmaConfig(
             vision_config=SiglipVisionConfig(**tower(SIDE)),
@@ -105,3 +125,8 @@ class PaliGemma(Family):
     def seen(self, inputs: dict[str, Any]) -> Tensor:
         prefix = inputs["token_type_ids"] == 0
         return super().seen(inputs) | (prefix[:, :, None] & prefix[:, None])
+
+
+def takes_no_embeds(model_class: Any) -> bool:
+    """Whether generate refuses inputs_embeds, as it looks for the argument's name."""
+    return "inputs_embeds" not in signature(model_class.prepare_inputs_for_generation).parameters

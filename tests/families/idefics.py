@@ -42,7 +42,6 @@ class Idefics3(Family):
             text_config=LlamaConfig(**decoder()),
             image_token_id=IMAGE,
             scale_factor=2,
-            pad_token_id=0,
         )
 
     def block(self, size: Size) -> list[int]:
@@ -94,7 +93,6 @@ class SmolVLM(Idefics3):
             text_config=LlamaConfig(**decoder()),
             image_token_id=IMAGE,
             scale_factor=2,
-            pad_token_id=0,
         )
 
 

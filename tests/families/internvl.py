@@ -36,6 +36,12 @@ class InternVL(Family):
         counts = tiles_of_pictures(inputs["input_ids"], (TILE // PATCH // 2) ** 2)
         return [{"pixel_values": pixels} for pixels in inputs["pixel_values"].split(counts)]
 
+    def repeated(self, inputs: dict[str, Any], n: int, per_row: list[int]) -> dict[str, Any]:
+        out = super().repeated(inputs, n, per_row)
+        if not self.repeats_rows():  # each tile by itself, so that pictures get each other's
+            out["pixel_values"] = inputs["pixel_values"].repeat_interleave(n, 0)
+        return out
+
 
 def n_tiles(size: Size) -> int:
     """The tiles of a picture, the overview among them if there are several."""

@@ -79,6 +79,10 @@ class QwenVL(Family):
         ids, _ = model.model.get_rope_index(**{k: v for k, v in inputs.items() if k not in pixels})
         return ids
 
+    def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """Without IDs HF does not find the pictures, and counts columns."""
+        return super().position_ids(model, inputs).expand(3, -1, -1)
+
 
 class Qwen2VL(QwenVL):
     class_name = "Qwen2VLForConditionalGeneration"
