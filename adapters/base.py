@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -94,6 +95,13 @@ class ModelAdapter(ABC):
     # 4. Which statistics are there, and how are they read?
 
     @property
+    def picture_begins(
+        self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
+    ) -> Bool[Tensor, "batch length"] | None:
+        """At which of the `visual` columns of a call of `core` a picture begins, for models whose function is given
+        tiles and not told which belong together; None if every layout is a picture."""
+        return None
+
     def offers(self) -> frozenset[str]:
         """Names from `tokenprune.tokens.STATISTICS`."""
         return frozenset({"vision_attention", "pixels"} | ({"cls"} if self.n_prefix else set()))
@@ -150,22 +158,21 @@ class ModelAdapter(ABC):
         """Ties the record of the pictures to the output of the function that encoded them."""
         setattr(output, RECORD_ATTRIBUTE, images)
 
-    def recall(self, modality: Modality, kwargs: Mapping[str, Any]) -> list[EncodedImage]:
-        """The pictures, one per use, that a call of `core` gets already encoded; none if they come as pixels."""
+    def recall(
+        self, modality: Modality, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
+    ) -> list[EncodedImage]:
+        """The pictures, one per use, that a call of `core` gets already encoded, in reading order of the `visual`
+        columns; none if they come as pixels."""
         output = self.encoded(modality, kwargs)
         if output is None:
             return []
         images: list[EncodedImage] | None = getattr(output, RECORD_ATTRIBUTE, None)
-        # Beams repeat the features of a sample as the same tensors, so a picture is known by its first tensor.
-        order: dict[int, int] = {}
-        for features in output.pooler_output:
-            order.setdefault(id(features), len(order))
-        if images is None or len(images) != len(order):
+        if images is None:
             raise PruningError(
                 "the pictures were encoded outside this patch, or cut into chunks, so nothing is known about their "
                 "tokens. Pass pixel_values, or encode after patch(); in generate() leave prefill_chunk_size out."
             )
-        return [images[order[id(features)]] for features in output.pooler_output]
+        return in_rows(images, visual.sum(1).tolist())
 
     # 6. Which other tensors must shrink?
 
@@ -236,6 +243,19 @@ Adapter = TypeVar("Adapter", bound=type[ModelAdapter])
 
 def register_adapter(*class_names: str) -> Callable[[Adapter], Adapter]:
     """Registers a ModelAdapter for transformers classes, by their names; works from any package."""
+def in_rows(images: Sequence[EncodedImage], counts: Sequence[int]) -> list[EncodedImage]:
+    """`images`, once per use, of rows with so many visual tokens each: `generate` repeats every row for its beams, one
+    behind the other, and the features of the row's pictures with it."""
+    times = max(1, sum(counts) // sum(image.n_visual for image in images))
+    waiting, used = deque(images), []
+    for count in counts[::times]:
+        row: list[EncodedImage] = []
+        while waiting and sum(image.n_visual for image in row) < count:
+            row.append(waiting.popleft())
+        used += row * times
+    return used + list(waiting)  # what does not fit is told when images and columns are compared
+
+
 
     def register(adapter: Adapter) -> Adapter:
         for name in class_names:

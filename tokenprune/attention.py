@@ -6,12 +6,12 @@ in float32 and in blocks of query rows, so that a whole map exists for small ima
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tokenprune.errors import PruningError
@@ -29,7 +29,7 @@ class VisionAttention:
 
     Every tile is a sequence of its own. The first `n_prefix` tokens of each are no patches (a CLS token); they take
     part in the softmax and are left out of what the methods return: one float32 per visual token, carried there from
-    the patches as `layout` says.
+    the patches as `layout` says. Tokens that are not `real` are padding: they give no attention and get none.
     """
 
     queries: Float[Tensor, "tiles heads tokens width"]
@@ -37,6 +37,7 @@ class VisionAttention:
     scale: float
     n_prefix: int
     layout: Layout
+    real: Bool[Tensor, "tiles tokens"] | None = None
 
     def received(self, heads: Heads = "mean") -> Float[Tensor, " visual"]:
         """Column sums: the attention that each patch receives from all patches, heads reduced first."""
@@ -65,9 +66,19 @@ class VisionAttention:
         """The same attention, for the visual tokens of another layout over the same tiles."""
         return replace(self, layout=layout)
 
+    @classmethod
+    def joined(cls, parts: Sequence[VisionAttention], layout: Layout) -> VisionAttention:
+        """The attention over an image whose tiles were looked at apart."""
+        queries, keys = torch.cat([part.queries for part in parts]), torch.cat([part.keys for part in parts])
+        real = [part.real for part in parts if part.real is not None]
+        return replace(parts[0], queries=queries, keys=keys, layout=layout, real=torch.cat(real) if real else None)
+
     def _weights(self, tile: int, rows: slice) -> Float[Tensor, "heads rows tokens"]:
         logits = self.queries[tile, :, rows].float() @ self.keys[tile].float().transpose(1, 2)
-        return (logits * self.scale).softmax(dim=-1)
+        if self.real is None:
+            return (logits * self.scale).softmax(dim=-1)
+        logits = logits.masked_fill(~self.real[tile], -torch.inf)
+        return (logits * self.scale).softmax(dim=-1) * self.real[tile, rows, None]
 
     def _blocks(self, start: int) -> Iterator[slice]:
         _, n_heads, n_tokens, _ = self.queries.shape

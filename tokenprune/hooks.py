@@ -43,7 +43,8 @@ class ForwardPass:
     """The state of one call of the base model that has pictures or a pruned cache.
 
     visual: which of the new columns are visual tokens, by modality; empty without pictures.
-    images: the pictures of each of those modalities, as far as they are encoded.
+    begins: at which of the new columns a picture begins, of modalities whose function is given tiles.
+    images: the pictures, or tiles, of each of those modalities, as far as they are encoded.
     n_slots, n_columns: physical and logical length of the cache at the start.
     packing, dropped: which of the new columns are left and which are not; set when any is dropped.
     """
@@ -54,6 +55,7 @@ class ForwardPass:
     images: dict[str, list[EncodedImage]]
     n_slots: int
     n_columns: int
+    begins: dict[str, Tensor | None]
     pruned: bool = False
     packing: Packing | None = None
     dropped: Tensor | None = None
@@ -126,8 +128,9 @@ class Pruner:
             return None
         slots = n_slots(cache)
         columns = slots if ledger is None else slots + ledger.n_dropped
-        images = {m.name: self.adapter.recall(m, kwargs) for m in masks if m.name in visual}
-        self._pass = ForwardPass(cache, ledger, visual, images, slots, columns)
+        images = {m.name: self.adapter.recall(m, kwargs, visual[m.name]) for m in masks if m.name in visual}
+        begins = {name: self.adapter.picture_begins(kwargs, mask) for name, mask in visual.items()}
+        self._pass = ForwardPass(cache, ledger, visual, begins, images, slots, columns)
         if ledger is None:
             return None
         n_new = self.adapter.n_new(kwargs)
@@ -174,7 +177,9 @@ class Pruner:
 
         chosen: list[Chosen] = []
         for modality, visual in forward.visual.items():
-            chosen += choose(self.strategy, embeds, visual, modality, forward.images[modality])
+            chosen += choose(
+                self.strategy, embeds, visual, modality, forward.images[modality], forward.begins[modality]
+            )
         chosen.sort(key=lambda image: (image.row, int(image.columns[0])))
         forward.pruned = True
         dropped = torch.stack(list(forward.visual.values())).any(0)

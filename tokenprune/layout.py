@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from tokenprune.errors import PruningError
 
@@ -45,6 +47,24 @@ class Layout:
         return cls((grid,))
 
     @property
+    @classmethod
+    def squares(cls, rows: int, columns: int, side: int) -> Layout:
+        """One visual token for every side x side square of the rows x columns patches of one picture. Patches that do
+        not fill a square are left out."""
+        carry = partial(square_means, rows=rows, columns=columns, side=side)
+        return cls(((1, rows // side, columns // side),), carry=carry)
+
+    @classmethod
+    def joined(cls, layouts: Sequence[Layout]) -> Layout:
+        """Several tiles' layouts, one behind the other, as that of one picture."""
+        sizes = torch.tensor([layout.n_visual for layout in layouts])
+        return cls(
+            tuple(grid for layout in layouts for grid in layout.grids),
+            sum(layout.n_tiles for layout in layouts),
+            partial(carry_each, layouts=tuple(layouts)),
+            torch.arange(len(layouts)).repeat_interleave(sizes),
+        )
+
     def n_visual(self) -> int:
         return sum(map(prod, self.grids))
 
@@ -83,6 +103,17 @@ class Layout:
         )
         assert part.n_visual == len(index), "a tile's tokens must form a rectangle"
         return index, part
+
+
+def square_means(values: Float[Tensor, "one patches"], rows: int, columns: int, side: int) -> Float[Tensor, " visual"]:
+    """The mean of every side x side square of a rows x columns raster of patches."""
+    return avg_pool2d(values.view(1, rows, columns), side).flatten()
+
+
+def carry_each(values: Float[Tensor, "tiles patches"], layouts: Sequence[Layout]) -> Float[Tensor, " visual"]:
+    """Every tile's map as its own layout carries it."""
+    parts = values.split([layout.n_tiles for layout in layouts])
+    return torch.cat([layout.carry(part) for layout, part in zip(layouts, parts, strict=True)])
 
 
 def with_newlines(values: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns_and_newline"]:

@@ -70,8 +70,8 @@ class VisionRecorder:
     def _statistic(self, name: str, tiles: list[Any], layout: Layout) -> Any:
         if name == "pixels":
             return torch.stack(tiles).detach()
-        queries, keys = (torch.stack(part) for part in zip(*tiles, strict=True))
-        return VisionAttention(queries, keys, self.adapter.attention_scale, self.adapter.n_prefix, layout)
+        queries, keys, *real = (torch.stack(part) for part in zip(*tiles, strict=True))
+        return VisionAttention(queries, keys, self.adapter.attention_scale, self.adapter.n_prefix, layout, *real)
 
 
 def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -72,9 +72,12 @@ def choose(
     return chosen
 
 
+    begins: Bool[Tensor, "batch length"] | None = None,
 def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
     """What the strategy selects, if it keeps to its budget and counts the right tokens."""
     tiled = strategy.budget_per == "tile" and tokens.layout.tiles is not None
+    begins: at which columns an image begins, if `images` are tiles that were encoded as if each was one.
+
     selection = select_per_tile(strategy, tokens) if tiled else strategy.select(tokens)
     name = type(strategy).__name__
     if not isinstance(selection, Selection) or selection.n_visual != tokens.n_visual:
@@ -84,6 +87,9 @@ def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
         raise PruningError(
             f"{name}.select kept {len(selection.kept)} visual tokens; its budget is {allowed} of {tokens.n_visual}. "
             f"Ask self.budget(tokens.n_visual) how many to keep."
+    if begins is not None:
+        images = joined(images, [bool(part[0]) for part in begins[visual].split(counts)])
+        counts = [image.n_visual for image in images]
         )
     return selection
 
@@ -99,6 +105,19 @@ def select_per_tile(strategy: Strategy, tokens: VisualTokens) -> Selection:
             continue
         selection = checked_selection(replace(strategy, keep_ratio=None, keep=count, budget_per="image"), part)
         kept.append(index[selection.kept])
+def joined(tiles: Sequence[EncodedImage], begins: Sequence[bool]) -> list[EncodedImage]:
+    """The images that tiles belong to, each of which begins at the tiles marked so. Images of the same tiles, as beams
+    have them, are the same object."""
+    groups: list[tuple[EncodedImage, ...]] = []
+    for tile, begin in zip(tiles, begins, strict=True):
+        if begin or not groups:
+            groups.append((tile,))
+        else:
+            groups[-1] += (tile,)
+    images = {group: EncodedImage.joined(group) if len(group) > 1 else group[0] for group in dict.fromkeys(groups)}
+    return [images[group] for group in groups]
+
+
         if selection.scores is not None:
             scores[index] = selection.scores.float()
     scored = not bool(scores.isnan().any())

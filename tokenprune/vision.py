@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
+from tokenprune.attention import VisionAttention
 from tokenprune.layout import Layout
 
 #: The record travels on the encoder's own output object, because `generate` encodes the pictures before it calls the
@@ -50,3 +52,14 @@ class EncodedImage:
     @property
     def n_visual(self) -> int:
         return self.layout.n_visual
+
+    @classmethod
+    def joined(cls, tiles: Sequence[EncodedImage]) -> EncodedImage:
+        """The tiles of one picture, which were encoded as if each was one."""
+        layout = Layout.joined([tile.layout for tile in tiles])
+        statistics = {}
+        for name in tiles[0].statistics:
+            parts = [tile.statistics[name] for tile in tiles]
+            attention = isinstance(parts[0], VisionAttention)
+            statistics[name] = VisionAttention.joined(parts, layout) if attention else torch.cat(parts)
+        return cls(layout, statistics)
