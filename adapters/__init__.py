@@ -3,7 +3,10 @@
 if __name__ != "tokenprune.adapters":  # a second name would make a second copy of every class
     raise ImportError("import tokenprune.adapters, not adapters")
 
-from tokenprune.adapters import llava as llava  # one line per family; importing it registers its adapter
+from tokenprune.adapters import idefics3 as idefics3  # one line per family; importing it registers its adapter
+from tokenprune.adapters import internvl as internvl
+from tokenprune.adapters import llava as llava
+from tokenprune.adapters import mistral3 as mistral3
 from tokenprune.adapters.base import ADAPTERS, ModelAdapter, adapter_for, register_adapter
 
 __all__ = ["ADAPTERS", "ModelAdapter", "adapter_for", "register_adapter"]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from tokenprune.adapters.towers import tower_of
+from tokenprune.adapters.towers import Heads, Tower, tower_of
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.layout import Layout
 from tokenprune.sequence import Packing, default_ids
@@ -41,7 +41,7 @@ class ModelAdapter(ABC):
                 f"{type(model).__name__} without a vision tower has no visual tokens to prune. Load the whole model, "
                 f"for instance with {type(model).__name__}.from_pretrained(...)."
             )
-        self.tower = tower_of(self.vision_tower.config.model_type, type(model).__name__)
+        self.tower = self.find_tower()
         refuse_sliding_window(self.config.get_text_config())
 
     # 1. Where are the parts?
@@ -67,8 +67,17 @@ class ModelAdapter(ABC):
         return self._vision_tower
 
     @property
+    def vision_towers(self) -> tuple[Any, ...]:
+        """Every module that is called with pictures; several are of one kind."""
+        return (self.vision_tower,)
+
+    @property
     def _vision_tower(self) -> Any:
         return getattr(self.core, "vision_tower", None)
+
+    def find_tower(self) -> Tower:
+        """How the vision tower is read. Raises UnsupportedError for a kind that the family cannot be read with."""
+        return tower_of(self.vision_tower.config.model_type, type(self.model).__name__)
 
     # 2. Which kinds of pictures come, and where do they go?
 
@@ -86,6 +95,13 @@ class ModelAdapter(ABC):
         embedding = self.core.get_input_embeddings()
         return (embeds == embedding(torch.tensor(modality.token_id, device=embeds.device))).all(-1)
 
+    def picture_begins(
+        self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
+    ) -> Bool[Tensor, "batch length"] | None:
+        """At which of the `visual` columns of a call of `core` a picture begins, for models whose function is given
+        tiles and not told which belong together; None if every layout is a picture."""
+        return None
+
     # 3. What layout has each picture?
 
     @abstractmethod
@@ -95,13 +111,6 @@ class ModelAdapter(ABC):
     # 4. Which statistics are there, and how are they read?
 
     @property
-    def picture_begins(
-        self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
-    ) -> Bool[Tensor, "batch length"] | None:
-        """At which of the `visual` columns of a call of `core` a picture begins, for models whose function is given
-        tiles and not told which belong together; None if every layout is a picture."""
-        return None
-
     def offers(self) -> frozenset[str]:
         """Names from `tokenprune.tokens.STATISTICS`."""
         return frozenset({"vision_attention", "pixels"} | ({"cls"} if self.n_prefix else set()))
@@ -125,7 +134,15 @@ class ModelAdapter(ABC):
 
         Raises UnsupportedError for a layer that does not exist.
         """
-        layers = self.tower.layers(self.vision_tower)
+        return self.taps_of(self.vision_tower, layer)
+
+    def every_attention_taps(self, layer: int | None) -> list[AttentionTaps]:
+        """Those of all `vision_towers`."""
+        return [self.attention_taps(layer)]
+
+    def taps_of(self, tower: Any, layer: int | None) -> AttentionTaps:
+        """Those of one of `vision_towers`."""
+        layers = self.tower.layers(tower)
         if layer is None:
             layer = self.consumed_layer(len(layers))
         if not -len(layers) <= layer < len(layers):
@@ -138,9 +155,7 @@ class ModelAdapter(ABC):
         """The encoder layer whose output the projector gets."""
         return n_layers - 1
 
-    def tile_heads(
-        self, call: Mapping[str, Any]
-    ) -> tuple[Sequence[Float[Tensor, "heads tokens width"]], Sequence[Float[Tensor, "heads tokens width"]]]:
+    def tile_heads(self, call: Mapping[str, Any]) -> Heads:
         """Queries and keys of every tile in a call of `vision_tower`, as its attention multiplies them.
 
         `call` has what the taps returned by their names, the arguments of the attention under "attention" and those of
@@ -226,6 +241,19 @@ class ModelAdapter(ABC):
         return mask
 
 
+def in_rows(images: Sequence[EncodedImage], counts: Sequence[int]) -> list[EncodedImage]:
+    """`images`, once per use, of rows with so many visual tokens each: `generate` repeats every row for its beams, one
+    behind the other, and the features of the row's pictures with it."""
+    times = max(1, sum(counts) // max(1, sum(image.n_visual for image in images)))
+    waiting, used = deque(images), []
+    for count in counts[::times]:
+        row: list[EncodedImage] = []
+        while waiting and sum(image.n_visual for image in row) < count:
+            row.append(waiting.popleft())
+        used += row * times
+    return used + list(waiting)  # what does not fit is told when images and columns are compared
+
+
 def refuse_sliding_window(text: Any) -> None:
     """Raises UnsupportedError for a language model, given by its config, whose window counts slots."""
     if "sliding_attention" in (getattr(text, "layer_types", None) or ()) or getattr(text, "sliding_window", None):
@@ -243,19 +271,6 @@ Adapter = TypeVar("Adapter", bound=type[ModelAdapter])
 
 def register_adapter(*class_names: str) -> Callable[[Adapter], Adapter]:
     """Registers a ModelAdapter for transformers classes, by their names; works from any package."""
-def in_rows(images: Sequence[EncodedImage], counts: Sequence[int]) -> list[EncodedImage]:
-    """`images`, once per use, of rows with so many visual tokens each: `generate` repeats every row for its beams, one
-    behind the other, and the features of the row's pictures with it."""
-    times = max(1, sum(counts) // sum(image.n_visual for image in images))
-    waiting, used = deque(images), []
-    for count in counts[::times]:
-        row: list[EncodedImage] = []
-        while waiting and sum(image.n_visual for image in row) < count:
-            row.append(waiting.popleft())
-        used += row * times
-    return used + list(waiting)  # what does not fit is told when images and columns are compared
-
-
 
     def register(adapter: Adapter) -> Adapter:
         for name in class_names:

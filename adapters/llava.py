@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter, register_adapter
+from tokenprune.adapters.towers import picture_sizes
 from tokenprune.errors import UnsupportedError
 from tokenprune.layout import Layout
 from tokenprune.vision import Modality
@@ -15,10 +17,14 @@ from tokenprune.vision import Modality
 
 @register_adapter("LlavaForConditionalGeneration")
 class LlavaAdapter(ModelAdapter):
-    """For LlavaForConditionalGeneration with a CLIP, SigLIP or DINOv2 tower."""
+    """For LlavaForConditionalGeneration with a CLIP, SigLIP, DINOv2 or Pixtral tower."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
+        self.check_patches()
+
+    def check_patches(self) -> None:
+        """Raises UnsupportedError unless the model takes exactly the patches from what its tower gives."""
         strategy = self.config.vision_feature_select_strategy
         fitting = "default" if self.n_prefix else "full"
         if strategy != fitting:
@@ -29,13 +35,24 @@ class LlavaAdapter(ModelAdapter):
             )
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
-        pixels, patch = arguments[modality.pixels], self.vision_tower.config.patch_size
-        return [Layout.raster((1, pixels.shape[-2] // patch, pixels.shape[-1] // patch))] * len(pixels)
+        patch = self.vision_tower.config.patch_size
+        return [
+            Layout.raster((1, height // patch, width // patch))
+            for height, width in picture_sizes(arguments, modality.pixels)
+        ]
+
+    def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
+        both = zip(super().tile_pixels(arguments), picture_sizes(arguments), strict=True)
+        return [pixels[:, :height, :width] for pixels, (height, width) in both]
+
+    @property
+    def feature_layers(self) -> int | list[int]:
+        """What the projector gets: hidden states of the tower, the first of which is the embedding."""
+        return self.config.vision_feature_layer
 
     def consumed_layer(self, n_layers: int) -> int:
-        """vision_feature_layer counts hidden states, of which the first is the embedding; of several, the last."""
-        features = self.config.vision_feature_layer
-        states = [features] if isinstance(features, int) else features
+        """The layer that made the features; of several, the last."""
+        states = [self.feature_layers] if isinstance(self.feature_layers, int) else self.feature_layers
         layer = max(state - 1 if state >= 0 else n_layers + state for state in states)
         if layer < 0:
             raise UnsupportedError(

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from einops import rearrange
-from jaxtyping import Float
 from torch import Tensor, nn
 
+from tokenprune.adapters.rotary import rotated
 from tokenprune.errors import UnsupportedError
 from tokenprune.vision import AttentionTaps
 
-#: Queries and keys, one of each per tile.
-Heads = tuple[Sequence[Float[Tensor, "heads tokens width"]], Sequence[Float[Tensor, "heads tokens width"]]]
+#: Queries and keys, (heads, tokens, width) of each per tile; a tower that is given padding adds which tokens are none.
+Heads = tuple[Sequence[Tensor], ...]
 
 
 def separate_heads(call: Mapping[str, Any], config: Any) -> Heads:
@@ -24,6 +24,31 @@ def separate_heads(call: Mapping[str, Any], config: Any) -> Heads:
         for part in ("queries", "keys")
     )
     return list(queries), list(keys)
+
+
+def padded_heads(call: Mapping[str, Any], config: Any) -> Heads:
+    """`separate_heads`, and which patches are no padding."""
+    return *separate_heads(call, config), list(call["tower"]["patch_attention_mask"].flatten(1))
+
+
+def packed_heads(call: Mapping[str, Any], config: Any) -> Heads:
+    """From projections of the patches of all pictures in one row, (1, patches, heads * width), with rotary
+    embeddings."""
+    cos, sin = call["attention"]["position_embeddings"]
+    sizes = [h // config.patch_size * (w // config.patch_size) for h, w in picture_sizes(call["tower"])]
+    queries, keys = (
+        rotated(rearrange(call[part][0], "patch (head width) -> patch head width", width=cos.shape[-1]), cos, sin)
+        for part in ("queries", "keys")
+    )
+    return tuple(
+        [rearrange(p, "patch head width -> head patch width") for p in x.split(sizes)] for x in (queries, keys)
+    )
+
+
+def picture_sizes(arguments: Mapping[str, Any], name: str = "pixel_values") -> list[tuple[int, int]]:
+    """(height, width) in pixels of the pictures in a call; what is beyond it only fills up the batch."""
+    pixels, sizes = arguments[name], arguments.get("image_sizes")
+    return [tuple(pixels.shape[-2:])] * len(pixels) if sizes is None else [(int(h), int(w)) for h, w in sizes]
 
 
 @dataclass(frozen=True)
@@ -65,11 +90,31 @@ def _dino_taps(layer: Any) -> AttentionTaps:
     return AttentionTaps(attention, {"queries": attention.q_proj, "keys": attention.k_proj})
 
 
+def _internvl_taps(layer: Any) -> AttentionTaps:
+    attention = layer.attention
+    return AttentionTaps(attention, {"queries": attention.q_norm, "keys": attention.k_norm})
+
+
+def _pixtral_layers(tower: Any) -> nn.ModuleList:
+    return tower.transformer.layers
+
+
+def _pixtral_taps(layer: Any) -> AttentionTaps:
+    attention = layer.attention
+    return AttentionTaps(attention, {"queries": attention.q_proj, "keys": attention.k_proj})
+
+
+_IDEFICS = Tower(_clip_layers, _clip_taps, n_prefix=0, heads=padded_heads)
+
 #: By config.model_type. DINOv2 with registers is not here on purpose: LLaVA takes its register tokens for patches.
 TOWERS = {
     "clip_vision_model": Tower(_clip_layers, _clip_taps, n_prefix=1),
     "siglip_vision_model": Tower(_clip_layers, _clip_taps, n_prefix=0),
     "dinov2": Tower(_dino_layers, _dino_taps, n_prefix=1),
+    "internvl_vision": Tower(_dino_layers, _internvl_taps, n_prefix=1),
+    "idefics3_vision": _IDEFICS,
+    "smolvlm_vision": _IDEFICS,
+    "pixtral": Tower(_pixtral_layers, _pixtral_taps, n_prefix=0, heads=packed_heads),
 }
 
 

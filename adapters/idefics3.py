@@ -1,0 +1,51 @@
+"""Idefics3 and SmolVLM: tiles with text between them, each of whose visual tokens is shuffled together from a square
+of patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isqrt
+from typing import Any
+
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from tokenprune.adapters.base import ModelAdapter, register_adapter
+from tokenprune.adapters.tiles import overviews_end, token_ids
+from tokenprune.errors import PruningError
+from tokenprune.layout import Layout
+from tokenprune.vision import Modality
+
+
+@register_adapter("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration")
+class Idefics3Adapter(ModelAdapter):
+    """For Idefics3ForConditionalGeneration and SmolVLMForConditionalGeneration. The model is not told which tiles belong
+    to one picture; the headers that the processor writes before them show it. Each frame of a video is a picture."""
+
+    @property
+    def language_model(self) -> nn.Module:
+        return self.core.text_model
+
+    @property
+    def _vision_tower(self) -> Any:
+        return getattr(self.core, "vision_model", None)
+
+    def visual_mask(self, modality: Modality, kwargs: Mapping[str, Any]) -> Bool[Tensor, "batch length"] | None:
+        features = kwargs.get("image_hidden_states")  # what it was called up to 5.1x
+        if features is not None or isinstance(kwargs.get("mm_encoder_outputs"), Tensor):
+            raise PruningError(
+                "bare features say nothing about their tiles, so their visual tokens cannot be pruned. Pass "
+                "pixel_values instead."
+            )
+        return super().visual_mask(modality, kwargs)
+
+    def picture_begins(
+        self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
+    ) -> Bool[Tensor, "batch length"]:
+        return overviews_end(token_ids(kwargs), visual)
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        # Tiles that only fill up a row are not encoded, so they are counted in what was.
+        n_tiles, n_patches, _ = output.last_hidden_state.shape
+        side = isqrt(n_patches)
+        return [Layout.squares(side, side, self.config.scale_factor)] * n_tiles

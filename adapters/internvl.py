@@ -1,0 +1,31 @@
+"""InternVL: square tiles, each of whose visual tokens is shuffled together from 2 x 2 patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from tokenprune.adapters.base import register_adapter
+from tokenprune.adapters.llava import LlavaAdapter
+from tokenprune.adapters.tiles import runs_begin
+from tokenprune.layout import Layout
+from tokenprune.vision import Modality
+
+
+@register_adapter("InternVLForConditionalGeneration")
+class InternVLAdapter(LlavaAdapter):
+    """For InternVLForConditionalGeneration. The model is not told which tiles belong to one picture, but the processor
+    writes them without a gap: a run of placeholder tokens is a picture. So is each frame of a video."""
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        tiles, (height, width) = arguments[modality.pixels], self.vision_tower.config.patch_size
+        merge = int(1 / self.config.downsample_ratio)
+        return [Layout.squares(tiles.shape[-2] // height, tiles.shape[-1] // width, merge)] * len(tiles)
+
+    def picture_begins(
+        self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
+    ) -> Bool[Tensor, "batch length"]:
+        return runs_begin(visual)

@@ -1,0 +1,25 @@
+"""Mistral 3: pictures of any size, each of whose visual tokens is merged from a square of patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tokenprune.adapters.base import register_adapter
+from tokenprune.adapters.llava import LlavaAdapter
+from tokenprune.adapters.towers import picture_sizes
+from tokenprune.layout import Layout
+from tokenprune.vision import Modality
+
+
+@register_adapter("Mistral3ForConditionalGeneration")
+class Mistral3Adapter(LlavaAdapter):
+    """For Mistral3ForConditionalGeneration. The processor writes a marker behind every row of visual tokens; the markers
+    are text and stay."""
+
+    def check_patches(self) -> None:
+        """The projector always gets all that the tower gives."""
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        patch, merge = self.vision_tower.config.patch_size, self.config.spatial_merge_size
+        return [Layout.squares(h // patch, w // patch, merge) for h, w in picture_sizes(arguments)]

@@ -1,0 +1,18 @@
+"""Rotary position embeddings inside vision towers."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def rotated(
+    states: Float[Tensor, "patches heads width"],
+    cos: Float[Tensor, "patches width"],
+    sin: Float[Tensor, "patches width"],
+) -> Float[Tensor, "patches heads width"]:
+    """Queries or keys under their rotary embeddings, applied in float32."""
+    cos, sin = cos[:, None].float(), sin[:, None].float()
+    first, second = states.float().chunk(2, -1)
+    return (states.float() * cos + torch.cat([-second, first], -1) * sin).to(states.dtype)
