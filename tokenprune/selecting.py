@@ -45,8 +45,11 @@ def choose(
     visual: Bool[Tensor, "batch length"],
     modality: str,
     images: Sequence[EncodedImage],
+    begins: Bool[Tensor, "batch length"] | None = None,
 ) -> list[Chosen]:
     """The selection of every image, in reading order. `images` are those of the `visual` columns, one per use.
+
+    begins: at which columns an image begins, if `images` are tiles that were encoded as if each was one.
 
     Raises PruningError if images and columns do not fit each other, or if the strategy breaks its contract.
     """
@@ -57,6 +60,9 @@ def choose(
             f"the prompt has {len(rows)} {modality} placeholder tokens, and the pictures' grids have {sum(counts)} "
             f"visual tokens. Prepare text and pictures together, with the model's own processor."
         )
+    if begins is not None:
+        images = joined(images, [bool(part[0]) for part in begins[visual].split(counts)])
+        counts = [image.n_visual for image in images]
     chosen: list[Chosen] = []
     selections: dict[int, Selection] = {}  # beams repeat a picture: it is looked at once
     for image, row, column in zip(images, rows.split(counts), columns.split(counts), strict=True):
@@ -72,12 +78,22 @@ def choose(
     return chosen
 
 
-    begins: Bool[Tensor, "batch length"] | None = None,
+def joined(tiles: Sequence[EncodedImage], begins: Sequence[bool]) -> list[EncodedImage]:
+    """The images that tiles belong to, each of which begins at the tiles marked so. Images of the same tiles, as beams
+    have them, are the same object."""
+    groups: list[tuple[EncodedImage, ...]] = []
+    for tile, begin in zip(tiles, begins, strict=True):
+        if begin or not groups:
+            groups.append((tile,))
+        else:
+            groups[-1] += (tile,)
+    images = {group: EncodedImage.joined(group) if len(group) > 1 else group[0] for group in dict.fromkeys(groups)}
+    return [images[group] for group in groups]
+
+
 def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
     """What the strategy selects, if it keeps to its budget and counts the right tokens."""
     tiled = strategy.budget_per == "tile" and tokens.layout.tiles is not None
-    begins: at which columns an image begins, if `images` are tiles that were encoded as if each was one.
-
     selection = select_per_tile(strategy, tokens) if tiled else strategy.select(tokens)
     name = type(strategy).__name__
     if not isinstance(selection, Selection) or selection.n_visual != tokens.n_visual:
@@ -87,9 +103,6 @@ def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
         raise PruningError(
             f"{name}.select kept {len(selection.kept)} visual tokens; its budget is {allowed} of {tokens.n_visual}. "
             f"Ask self.budget(tokens.n_visual) how many to keep."
-    if begins is not None:
-        images = joined(images, [bool(part[0]) for part in begins[visual].split(counts)])
-        counts = [image.n_visual for image in images]
         )
     return selection
 
@@ -105,19 +118,6 @@ def select_per_tile(strategy: Strategy, tokens: VisualTokens) -> Selection:
             continue
         selection = checked_selection(replace(strategy, keep_ratio=None, keep=count, budget_per="image"), part)
         kept.append(index[selection.kept])
-def joined(tiles: Sequence[EncodedImage], begins: Sequence[bool]) -> list[EncodedImage]:
-    """The images that tiles belong to, each of which begins at the tiles marked so. Images of the same tiles, as beams
-    have them, are the same object."""
-    groups: list[tuple[EncodedImage, ...]] = []
-    for tile, begin in zip(tiles, begins, strict=True):
-        if begin or not groups:
-            groups.append((tile,))
-        else:
-            groups[-1] += (tile,)
-    images = {group: EncodedImage.joined(group) if len(group) > 1 else group[0] for group in dict.fromkeys(groups)}
-    return [images[group] for group in groups]
-
-
         if selection.scores is not None:
             scores[index] = selection.scores.float()
     scored = not bool(scores.isnan().any())
