@@ -14,7 +14,7 @@ from tokenprune.layout import Layout
 from tokenprune.patching import PatchHandle, patch, unpatch
 from tokenprune.report import ImageReport, Report
 from tokenprune.strategies import STRATEGIES, FoPru, Grid, Random
-from tokenprune.strategy import ScoreStrategy, Selection, Strategy
+from tokenprune.strategy import ScoreStrategy, Selection, Stage, Strategy
 from tokenprune.tokens import VisualTokens
 
 __version__ = "0.1.0"
@@ -32,6 +32,7 @@ __all__ = [
     "ScoreStrategy",
     "Selection",
     "SettingError",
+    "Stage",
     "Strategy",
     "TokenPruneError",
     "UnsupportedError",

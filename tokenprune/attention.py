@@ -6,12 +6,12 @@ in float32 and in blocks of query rows, so that a whole map exists for small ima
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.errors import PruningError
@@ -39,14 +39,23 @@ class VisionAttention:
     layout: Layout
     real: Bool[Tensor, "tiles tokens"] | None = None
 
-    def received(self, heads: Heads = "mean") -> Float[Tensor, " visual"]:
-        """Column sums: the attention that each patch receives from all patches, heads reduced first."""
+    def column_sums(
+        self, heads: Heads = "mean", rows: Bool[Tensor, "tiles patches"] | None = None
+    ) -> Float[Tensor, "tiles patches"]:
+        """The attention that each patch receives from all patches of its tile, or from those in `rows`; heads reduced
+        first. Not carried onto visual tokens yet."""
         n_tiles, _, n_tokens, _ = self.keys.shape
         total = self.keys.new_zeros(n_tiles, n_tokens, dtype=torch.float32)
         for tile in range(n_tiles):
-            for rows in self._blocks(self.n_prefix):
-                total[tile] += _reduce(self._weights(tile, rows), heads).sum(0)
-        return self.layout.carry(total[:, self.n_prefix :])
+            asking = torch.arange(n_tokens - self.n_prefix, device=self.keys.device)
+            asking = asking if rows is None else asking[rows[tile]]
+            for block in (asking + self.n_prefix).split(self._block_length()):
+                total[tile] += _reduce(self._weights(tile, block), heads).sum(0)
+        return total[:, self.n_prefix :]
+
+    def received(self, heads: Heads = "mean") -> Float[Tensor, " visual"]:
+        """Column sums: the attention that each patch receives from all patches, heads reduced first."""
+        return self.layout.carry(self.column_sums(heads))
 
     def from_cls(self, heads: Heads = "mean") -> Float[Tensor, " visual"]:
         """The CLS row: the attention that the CLS token pays to each patch.
@@ -59,7 +68,8 @@ class VisionAttention:
                 'this vision tower has no CLS token. Add "cls" to the strategy\'s needs to be told by patch(), '
                 "and use received() here."
             )
-        rows = [_reduce(self._weights(tile, slice(0, 1)), heads)[0] for tile in range(len(self.keys))]
+        cls = torch.zeros(1, dtype=torch.long, device=self.keys.device)
+        rows = [_reduce(self._weights(tile, cls), heads)[0] for tile in range(len(self.keys))]
         return self.layout.carry(torch.stack(rows)[:, self.n_prefix :])
 
     def carried_by(self, layout: Layout) -> VisionAttention:
@@ -73,18 +83,16 @@ class VisionAttention:
         real = [part.real for part in parts if part.real is not None]
         return replace(parts[0], queries=queries, keys=keys, layout=layout, real=torch.cat(real) if real else None)
 
-    def _weights(self, tile: int, rows: slice) -> Float[Tensor, "heads rows tokens"]:
+    def _weights(self, tile: int, rows: Int[Tensor, " rows"]) -> Float[Tensor, "heads rows tokens"]:
         logits = self.queries[tile, :, rows].float() @ self.keys[tile].float().transpose(1, 2)
         if self.real is None:
             return (logits * self.scale).softmax(dim=-1)
         logits = logits.masked_fill(~self.real[tile], -torch.inf)
         return (logits * self.scale).softmax(dim=-1) * self.real[tile, rows, None]
 
-    def _blocks(self, start: int) -> Iterator[slice]:
+    def _block_length(self) -> int:
         _, n_heads, n_tokens, _ = self.queries.shape
-        step = max(1, BLOCK_ELEMENTS // (n_heads * n_tokens))
-        for first in range(start, n_tokens, step):
-            yield slice(first, min(first + step, n_tokens))
+        return max(1, BLOCK_ELEMENTS // (n_heads * n_tokens))
 
 
 def _reduce(weights: Float[Tensor, "heads rows tokens"], heads: Heads) -> Float[Tensor, "rows tokens"]:

@@ -24,16 +24,18 @@ from tokenprune.errors import PruningError
 from tokenprune.ledger import Ledger, enter, leave, ledger_of, n_slots, set_ledger
 from tokenprune.recorder import VisionRecorder, bound, named_arguments
 from tokenprune.report import Report
-from tokenprune.selecting import Chosen, choose
+from tokenprune.selecting import Chosen, choose, with_merged
 from tokenprune.sequence import (
     Packing,
     PositionIds,
     default_ids,
     id_shift,
     padding_mask,
+    real_columns,
     renumbered,
     shortened,
 )
+from tokenprune.stages import StageHooks, checked_stages
 from tokenprune.strategy import Strategy
 from tokenprune.vision import EncodedImage, Modality
 
@@ -46,19 +48,20 @@ class ForwardPass:
     begins: at which of the new columns a picture begins, of modalities whose function is given tiles.
     images: the pictures, or tiles, of each of those modalities, as far as they are encoded.
     n_slots, n_columns: physical and logical length of the cache at the start.
-    packing, dropped: which of the new columns are left and which are not; set when any is dropped.
+    packing, shift: which of the new columns are left, and how much lower position IDs go on behind them; set when
+        any is dropped.
     """
 
     cache: Any
     ledger: Ledger | None
     visual: dict[str, Tensor]
+    begins: dict[str, Tensor | None]
     images: dict[str, list[EncodedImage]]
     n_slots: int
     n_columns: int
-    begins: dict[str, Tensor | None]
     pruned: bool = False
     packing: Packing | None = None
-    dropped: Tensor | None = None
+    shift: Tensor | None = None
 
 
 class Pruner:
@@ -71,10 +74,12 @@ class Pruner:
         self._hooks = ExitStack()
         self._pass: ForwardPass | None = None
         self._unprunable: list[str] = []
+        self._encodes = False
         self._recorder = VisionRecorder(adapter, strategy.needs)
+        self._stages = StageHooks(checked_stages(strategy, len(adapter.layers)))
 
     def install(self) -> None:
-        core, language_model, tower = self.adapter.core, self.adapter.language_model, self.adapter.vision_tower
+        core, language_model = self.adapter.core, self.adapter.language_model
         recorder = self._recorder
         with ExitStack() as hooks:  # if one registration raises, those before it are undone
 
@@ -86,14 +91,18 @@ class Pruner:
             undo(core.register_forward_hook(self._after_core, with_kwargs=True, always_call=True))
             undo(language_model.register_forward_pre_hook(self._before_language_model, with_kwargs=True))
             undo(language_model.register_forward_hook(self._after_language_model, with_kwargs=True))
-            undo(tower.register_forward_pre_hook(recorder.before_tower, with_kwargs=True))
-            undo(tower.register_forward_hook(recorder.after_tower))
+            for tower in self.adapter.vision_towers:
+                undo(tower.register_forward_pre_hook(recorder.before_tower, with_kwargs=True))
+                undo(tower.register_forward_hook(recorder.after_tower))
             if "vision_attention" in self.strategy.needs:
-                taps = self.adapter.attention_taps(self.strategy.attention_layer)
-                undo(taps.attention.register_forward_pre_hook(recorder.before_attention, with_kwargs=True))
-                recorder.taps = set(taps.outputs)
-                for name, module in taps.outputs.items():
-                    undo(module.register_forward_hook(partial(after_tap, recorder, name)))
+                for taps in self.adapter.every_attention_taps(self.strategy.attention_layer):
+                    undo(taps.attention.register_forward_pre_hook(recorder.before_attention, with_kwargs=True))
+                    recorder.taps = set(taps.outputs)
+                    for name, module in taps.outputs.items():
+                        undo(module.register_forward_hook(partial(after_tap, recorder, name)))
+            if self._stages.stages:
+                for i, layer in enumerate(self.adapter.layers):
+                    undo(layer.register_forward_pre_hook(partial(before_layer, self._stages, i), with_kwargs=True))
             for modality in self.adapter.modalities:
                 hooks.callback(FeatureFunction(self, modality).install())
             self._hooks = hooks.pop_all()
@@ -101,16 +110,22 @@ class Pruner:
     def remove(self) -> None:
         self._hooks.close()
 
-    def encoded(self, modality: Modality, arguments: dict[str, Any], output: Any) -> None:
-        """A feature function has encoded the pictures that the recorder saw."""
-        images = self._recorder.images(modality, arguments, output)
+    def encode(self, modality: Modality, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Calls a feature function, and records the pictures that it encodes. One that another one calls (videos may
+        be encoded by the function for images) records nothing of its own."""
+        if self._encodes:
+            return function(*args, **kwargs)
+        self._recorder.begin()
+        self._encodes = True
+        try:
+            output = function(*args, **kwargs)
+        finally:
+            self._encodes = False
+        images = self._recorder.images(modality, bound(inspect.signature(function), args, kwargs), output)
         self.adapter.remember(output, images)
         if self._pass is not None and modality.name in self._pass.images:
             self._pass.images[modality.name] += images
-
-    def encoding(self) -> None:
-        """A feature function is about to encode pictures."""
-        self._recorder.begin()
+        return output
 
     # The model and its base model: what came in, and which length the cache answers.
 
@@ -157,6 +172,7 @@ class Pruner:
 
     def _end_pass(self) -> ForwardPass | None:
         forward, self._pass = self._pass, None
+        self._stages.end()
         if forward is not None:
             leave(forward.cache)
         return forward
@@ -167,9 +183,13 @@ class Pruner:
         self, module: nn.Module, args: Any, kwargs: Any
     ) -> tuple[tuple[()], dict[str, Any]] | None:
         forward = self._pass
-        if forward is None or not forward.visual:
+        if forward is None:
             return None
         kwargs = named_arguments(module, args, kwargs)
+        if not forward.visual:
+            mask = self.adapter.attention_mask(kwargs) if self._stages.stages else None
+            self._stages.resume(forward.ledger, forward.n_slots, kwargs["inputs_embeds"], mask)
+            return None
         embeds = kwargs["inputs_embeds"]
         ids = kwargs.get("position_ids")
         if ids is None:
@@ -185,9 +205,13 @@ class Pruner:
         dropped = torch.stack(list(forward.visual.values())).any(0)
         for image in chosen:
             dropped[image.row, image.columns[image.selection.kept]] = False
-        ids = renumbered(ids, dropped, self.position_ids)
-        self.report = Report([image.report(ids) for image in chosen])
-        if not bool(dropped.any()):
+        shortens = bool(dropped.any()) or self._stages.prune(chosen)
+        mask = self.adapter.attention_mask(kwargs) if shortens else None
+        real = real_columns(mask, forward.n_slots, *dropped.shape).to(dropped.device)
+        before, new = ids.expand(*ids.shape[:-2], *dropped.shape), real[:, forward.n_slots :]
+        ids = renumbered(before, dropped, new, self.position_ids)
+        self.report = Report([image.report(ids, self._stages.stages) for image in chosen])
+        if not shortens:
             return None
         if self._unprunable:
             raise PruningError(
@@ -195,30 +219,36 @@ class Pruner:
                 f"Call the model without, and read handle.report for which visual tokens are left."
             )
 
-        packing, mask = shortened(dropped, self.adapter.attention_mask(kwargs), forward.n_slots)
-        kwargs["inputs_embeds"] = packing.take(embeds)
+        packing, mask = shortened(dropped, real)
+        self._stages.begin(forward.ledger, mask[:, : forward.n_slots], packing, chosen)
+        kwargs["inputs_embeds"] = packing.take(with_merged(embeds, chosen))
         kwargs["position_ids"] = packing.take_ids(ids)
         # Without cache and mask, gaps in the position IDs would be read as borders of packed sequences.
         kwargs["attention_mask"] = None if forward.cache is not None and bool(mask.all()) else mask
         self.adapter.shorten(kwargs, packing, forward.n_slots)
-        forward.packing, forward.dropped = packing, dropped
+        forward.packing, forward.shift = packing, id_shift(before, ids, new)
         return (), kwargs
 
     def _after_language_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         forward = self._pass
-        if forward is None or forward.packing is None or forward.dropped is None:
+        if forward is None or forward.packing is None or forward.shift is None:
             return
         cache = self.adapter.cache(kwargs)
         if cache is None:
             cache = self.adapter.cache(output)
         if cache is not None:
-            shift = id_shift(forward.dropped, self.position_ids)
-            set_ledger(cache, Ledger.written(forward.ledger, forward.n_slots, forward.packing, shift))
+            stages = self._stages.held()
+            set_ledger(cache, Ledger.written(forward.ledger, forward.n_slots, forward.packing, forward.shift, stages))
 
 
 def after_tap(recorder: VisionRecorder, name: str, module: nn.Module, args: Any, output: Any) -> None:
     """A forward hook that tells the recorder what a tapped module returned."""
     recorder.after_tap(name, output)
+
+
+def before_layer(stages: StageHooks, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
+    """A forward pre-hook that cuts a decoder layer's arguments to its stage."""
+    return stages.before_layer(number, args, kwargs)
 
 
 class FeatureFunction:
@@ -252,10 +282,7 @@ class FeatureFunction:
         return partial(getattr(type(self._core), self._modality.function), self._core)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self._pruner.encoding()
-        output = self._function(*args, **kwargs)
-        self._pruner.encoded(self._modality, bound(self.__signature__, args, kwargs), output)
-        return output
+        return self._pruner.encode(self._modality, self._function, args, kwargs)
 
 
 def pruner_of(model: nn.Module) -> Pruner | None:

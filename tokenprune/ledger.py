@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tokenprune.errors import PruningError
 from tokenprune.sequence import Packing
+from tokenprune.stage_slots import StageSlots
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class Ledger:
     n_columns: how many columns the described part stands for.
     shift: how much lower than the original ones the position IDs of each row go on (0 unless compact).
     holes: whether any slot is not valid; kept here because asking a GPU at every step is slow.
+    stages: what the decoder layers of each in-LLM stage hold of the slots; empty if all layers hold all.
     """
 
     columns: Int[Tensor, "batch slots"]
@@ -37,6 +39,7 @@ class Ledger:
     n_columns: int
     shift: Int[Tensor, " batch"]
     holes: bool
+    stages: tuple[StageSlots, ...] = ()
 
     @property
     def n_dropped(self) -> int:
@@ -64,7 +67,13 @@ class Ledger:
 
     def with_rows(self, pick: Callable[[Tensor], Tensor]) -> Ledger:
         """The ledger of a cache whose batch rows were picked."""
-        return replace(self, columns=pick(self.columns), valid=pick(self.valid), shift=pick(self.shift))
+        return replace(
+            self,
+            columns=pick(self.columns),
+            valid=pick(self.valid),
+            shift=pick(self.shift),
+            stages=tuple(stage.with_rows(pick) for stage in self.stages),
+        )
 
     def without_tail(self, n: int) -> Ledger:
         """The ledger without its last `n` slots, which must hold the last `n` columns: text that was not pruned."""
@@ -75,12 +84,26 @@ class Ledger:
                 "come back. Start again from an empty cache."
             )
         columns, valid = self.columns[:, :-n], self.valid[:, :-n]
-        return replace(self, columns=columns, valid=valid, n_columns=self.n_columns - n, holes=not bool(valid.all()))
+        return replace(
+            self,
+            columns=columns,
+            valid=valid,
+            n_columns=self.n_columns - n,
+            holes=not bool(valid.all()),
+            stages=tuple(stage.without_tail(n) for stage in self.stages),
+        )
 
     @classmethod
-    def written(cls, before: Ledger | None, n_slots: int, packing: Packing, shift: Int[Tensor, " batch"]) -> Ledger:
+    def written(
+        cls,
+        before: Ledger | None,
+        n_slots: int,
+        packing: Packing,
+        shift: Int[Tensor, " batch"],
+        stages: tuple[StageSlots, ...] = (),
+    ) -> Ledger:
         """The ledger after what `packing` left was appended to a cache of `n_slots`, with position IDs that go on
-        lower by a further `shift`."""
+        lower by a further `shift`. `stages` is what each in-LLM stage holds then."""
         if before is None:  # everything in the cache so far is one column per slot
             past = torch.arange(n_slots, device=shift.device).expand(len(shift), -1)
             past_valid, n_columns = torch.ones_like(past).bool(), n_slots
@@ -90,7 +113,7 @@ class Ledger:
             shift = shift + before.shift
         columns = torch.cat([past, n_columns + packing.columns], 1)
         valid = torch.cat([past_valid, packing.valid], 1)
-        return cls(columns, valid, n_columns + packing.n_columns, shift, not bool(valid.all()))
+        return cls(columns, valid, n_columns + packing.n_columns, shift, not bool(valid.all()), stages)
 
 
 class PrunedCache:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.layout import Grid3, Layout
+from tokenprune.merging import Merge
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -21,6 +22,8 @@ class ImageReport:
     kept: sorted indices within the image's visual tokens.
     scores: importance score of every visual token; None if the strategy gives none.
     position_ids: the position IDs that the kept tokens got.
+    merged: what was merged into kept tokens; None if nothing was.
+    stages: for strategies that prune in the language model, further on: (decoder layer, what is left from it on).
     """
 
     row: int
@@ -29,6 +32,8 @@ class ImageReport:
     kept: Int[Tensor, " kept"]
     scores: Float[Tensor, " visual"] | None
     position_ids: Int[Tensor, "*components kept"]
+    merged: Merge | None = None
+    stages: tuple[tuple[int, Int[Tensor, "_"]], ...] = ()
 
     @property
     def grid(self) -> Grid3:
@@ -46,11 +51,17 @@ class ImageReport:
 
     @property
     def n_kept(self) -> int:
+        """How many visual tokens enter the language model."""
         return len(self.kept)
+
+    def kept_at(self, layer: int) -> Int[Tensor, " left"]:
+        """The visual tokens that decoder layer `layer` sees."""
+        return next((kept for first, kept in reversed(self.stages) if first <= layer), self.kept)
 
     def __repr__(self) -> str:
         sizes = " + ".join("x".join(map(str, grid if grid[0] > 1 else grid[1:])) for grid in self.grids)
         kept = f"kept {self.n_kept} of {self.n_visual} visual tokens"
+        kept += "".join(f", {len(left)} from layer {layer}" for layer, left in self.stages)
         return f"ImageReport(row={self.row}, {self.modality}, {sizes} grid, {kept})"
 
 

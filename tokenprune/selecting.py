@@ -12,7 +12,7 @@ from torch import Tensor
 from tokenprune.budget import split
 from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
-from tokenprune.strategy import Selection, Strategy
+from tokenprune.strategy import Selection, Stage, Strategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.vision import EncodedImage
 
@@ -27,7 +27,17 @@ class Chosen:
     image: EncodedImage
     selection: Selection
 
-    def report(self, ids: Int[Tensor, "*components batch length"]) -> ImageReport:
+    def kept_at(self, stage: Stage) -> Int[Tensor, " kept"]:
+        """The visual tokens that are left from a stage on: those with the highest scores, ascending."""
+        kept, scores = self.selection.kept, self.selection.scores
+        count = stage.budget(self.selection.n_visual)
+        if count >= len(kept):
+            return kept
+        if scores is None:
+            raise PruningError("a strategy with stages must give scores: return Selection(kept, n_visual, scores).")
+        return kept[scores[kept].argsort(descending=True, stable=True)[:count]].sort().values
+
+    def report(self, ids: Int[Tensor, "*components batch length"], stages: Sequence[Stage]) -> ImageReport:
         kept = self.selection.kept
         return ImageReport(
             self.row,
@@ -36,7 +46,24 @@ class Chosen:
             kept,
             self.selection.scores,
             ids[..., self.row, self.columns[kept]],
+            self.selection.merged,
+            tuple((stage.layer, self.kept_at(stage)) for stage in stages),
         )
+
+
+def with_merged(
+    embeds: Float[Tensor, "batch length width"], chosen: Sequence[Chosen]
+) -> Float[Tensor, "batch length width"]:
+    """The embeddings with what each selection merges into kept tokens; the same tensor if none does."""
+    merging = [image for image in chosen if image.selection.merged is not None]
+    if not merging:
+        return embeds
+    result = embeds.clone()
+    for image in merging:
+        assert image.selection.merged is not None
+        kept = image.selection.kept
+        result[image.row, image.columns[kept]] = image.selection.merged.apply(embeds[image.row, image.columns], kept)
+    return result
 
 
 def choose(

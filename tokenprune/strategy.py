@@ -12,12 +12,14 @@ from torch import Tensor
 
 from tokenprune.budget import budget, check_budget
 from tokenprune.errors import PruningError, SettingError, unknown
+from tokenprune.merging import Merge
 from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The outcome for one image: `kept` indices, ascending and unique, and the importance scores if there are any.
+    """The outcome for one image: `kept` indices, ascending and unique, the importance scores if there are any, and
+    what is merged into kept tokens, if anything is.
 
     Raises PruningError for anything else, so whoever holds a Selection need not check again.
     """
@@ -25,6 +27,7 @@ class Selection:
     kept: Int[Tensor, " kept"]
     n_visual: int
     scores: Float[Tensor, " visual"] | None = None
+    merged: Merge | None = None
 
     def __post_init__(self) -> None:
         kept = self.kept
@@ -54,6 +57,17 @@ class Selection:
         if scores is not None and bool(scores.isnan().any()):
             raise PruningError("importance scores must be numbers, and some are NaN.")
         return cls(order[:n_kept].sort().values, len(order), None if scores is None else scores.detach())
+
+
+@dataclass(frozen=True)
+class Stage:
+    """In-LLM pruning: from decoder layer `layer` on, `keep_ratio` of all visual tokens of each image are left."""
+
+    layer: int
+    keep_ratio: float
+
+    def budget(self, n_visual: int) -> int:
+        return budget(n_visual, self.keep_ratio, None)
 
 
 @dataclass(frozen=True)
@@ -93,8 +107,13 @@ class Strategy(ABC):
     def select(self, tokens: VisualTokens) -> Selection:
         """The tokens of one image that are kept."""
 
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        """Where a language model of `n_layers` prunes further, by ascending layer; none for a strategy that prunes
+        before it only. Stages rank tokens by the scores of `select`."""
+        return ()
+
     def budget(self, n_visual: int) -> int:
-        """How many of `n_visual` tokens to keep."""
+        """How many of `n_visual` tokens to keep before the language model."""
         return budget(n_visual, self.keep_ratio, self.keep)
 
 

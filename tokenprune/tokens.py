@@ -18,6 +18,7 @@ STATISTICS = {
     "vision_attention": "attention of one vision-encoder layer; without it use a strategy that scores features",
     "cls": 'a CLS token in the vision tower; without one use column sums, as FoPru(score="column") does',
     "pixels": "the picture as the vision tower gets it; without it use a strategy that scores features",
+    "colors": "the picture's own colours; without them use a strategy that scores attention or features",
 }
 
 
@@ -57,10 +58,16 @@ class VisualTokens:
         """The picture's tiles as the vision tower gets them: resized and normalised."""
         return self._declared("pixels")
 
+    @property
+    def colors(self) -> Float[Tensor, "tiles 3 height width"]:
+        """The picture's tiles in RGB, 0 to 1."""
+        return self._declared("colors")
+
     def of_tile(self, tile: int) -> tuple[Int[Tensor, " part"], VisualTokens]:
         """The tokens of one tile, and their indices here. Statistics stay those of the whole image's tiles, reduced
         to the tile's tokens."""
         index, layout = self.layout.of_tile(tile)
+        index = index.to(self.features.device)
         statistics = dict(self.statistics)
         if "vision_attention" in statistics:
             statistics["vision_attention"] = statistics["vision_attention"].carried_by(layout)

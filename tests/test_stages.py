@@ -1,0 +1,236 @@
+"""In-LLM pruning against the exact oracle: layers behind a stage do not see what it dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from families.llava import Llava
+from modes import MODES, STEPS
+from oracle import assert_close, dropped_columns, oracle_logits
+from tiny import CACHE, prompt
+from torch import Tensor
+
+import tokenprune
+from tokenprune import ScoreStrategy, Selection, SettingError, Stage, VisualTokens
+from tokenprune.merging import Merge
+
+LAYERS = 5
+STAGES = (Stage(1, 0.4), Stage(3, 0.2))
+
+
+@dataclass(frozen=True)
+class Staged(ScoreStrategy):
+    """Scores features; the second picture keeps more, if `ragged`."""
+
+    keep_ratio: float | None = 0.6
+    ragged: bool = False
+    plan: tuple[Stage, ...] = STAGES
+
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        return self.plan
+
+    def score(self, tokens: VisualTokens) -> Tensor:
+        return tokens.features.norm(dim=-1)
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        whole = super().select(tokens)
+        if not self.ragged:
+            return whole
+        assert whole.scores is not None
+        return Selection.first(whole.scores.argsort(descending=True), 4 + 9 * tokens.image, whole.scores)
+
+
+class Deep(Llava):
+    """With layers enough for stages."""
+
+    def config(self) -> Any:
+        config = super().config()
+        config.text_config.num_hidden_layers = LAYERS
+        return config
+
+
+FAMILY = Deep("llava-clip", "clip")
+
+
+def model_of(attention: str = "sdpa") -> Any:
+    return FAMILY.build(attention)
+
+
+def seen_by(report: tokenprune.Report, layer: int) -> tokenprune.Report:
+    """The report as if what the layer sees had been kept from the start."""
+    left = [image.kept_at(layer) for image in report.images]
+    pairs = zip(report.images, left, strict=True)
+    return tokenprune.Report([replace(image, kept=kept, position_ids=kept) for image, kept in pairs])
+
+
+@contextmanager
+def masked_in_layers(model: Any, ids: Tensor, real: Tensor, reports: list[tokenprune.Report]) -> Iterator[None]:
+    """Every decoder layer of the oracle's forward is given a mask without what its stage dropped."""
+    length = ids.shape[1]
+    handles = []
+    for number, layer in enumerate(model.model.language_model.layers):
+        dropped = dropped_columns(ids, [seen_by(report, number) for report in reports])
+        seen = torch.ones(length, length).tril().bool() & (real.bool() & ~dropped)[:, None, None]
+        mask = torch.zeros(seen.shape).masked_fill(~(seen | torch.eye(length).bool()), torch.finfo(torch.float32).min)
+
+        def given(module: Any, args: Any, kwargs: Any, mask: Tensor = mask) -> Any:
+            return args, {**kwargs, "attention_mask": mask}
+
+        handles.append(layer.register_forward_pre_hook(given, with_kwargs=True))
+    yield
+    for handle in handles:
+        handle.remove()
+
+
+def expected(model: Any, ids: Tensor, real: Tensor, pixels: Tensor, reports: list[tokenprune.Report]) -> Tensor:
+    with masked_in_layers(model, ids, real, reports):
+        return oracle_logits(model, ids, real, pixels, dropped_columns(ids, reports))
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode(mode: str, attention: str, ragged: bool) -> None:
+    model, per_row = model_of(attention), [1, 1] if ragged else [1, 2]
+    inputs = prompt(per_row, texts=[4, 4] if ragged else None, seed=5)
+    with torch.no_grad(), tokenprune.patch(model, Staged(ragged=ragged)) as handle:
+        run = MODES[mode](FAMILY, model, inputs, per_row)
+    report = handle.report
+    if not ragged:
+        assert [
+            (len(image.kept_at(0)), len(image.kept_at(2)), len(image.kept_at(4))) for image in report.images[:1]
+        ] == [(22, 14, 7)]
+    ids = torch.cat([run.inputs["input_ids"], run.answers], 1)
+    real = torch.cat([run.inputs["attention_mask"], torch.ones_like(run.answers)], 1)
+    logits = expected(model, ids, real, run.inputs["pixel_values"], [report])
+    assert_close(run.logits, logits[:, -STEPS - 1 : -1])
+
+
+def test_layers_cache_what_their_stage_keeps() -> None:
+    model, inputs = model_of(), prompt([1])
+    with torch.no_grad(), tokenprune.patch(model, Staged()):
+        out = model.generate(**inputs, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
+    n_text = int(inputs["attention_mask"].sum()) - 36
+    lengths = [layer.keys.shape[-2] - n_text - 2 for layer in out[CACHE].layers]
+    assert lengths == [22, 14, 14, 7, 7]
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_conversation(ragged: bool) -> None:
+    """Text, a picture in a later turn, a crop of the last answer, all behind one cache."""
+    model = model_of()
+    first, second, third = (prompt([n] * 2, texts=[4, 4], seed=seed) for n, seed in ((1, 5), (0, 6), (1, 7)))
+    reports, parts, pictures = [], [], []
+    cache = None
+    with torch.no_grad(), tokenprune.patch(model, Staged(ragged=ragged)) as handle:
+        for turn in (first, second, third, second):
+            parts.append(turn["input_ids"])
+            real = torch.ones_like(torch.cat(parts, 1))
+            out = model(**{**turn, "attention_mask": real}, **{CACHE: cache}, use_cache=True)
+            cache = out[CACHE]
+            if "pixel_values" in turn:
+                reports.append(handle.report)
+                pictures.append(turn["pixel_values"])
+        cache.crop(-3)
+        parts[-1] = parts[-1][:, :-3]
+        new = second["input_ids"][:, :5]
+        parts.append(new)
+        real = torch.ones_like(torch.cat(parts, 1))
+        last = model(input_ids=new, attention_mask=real, **{CACHE: cache}).logits[:, -1]
+    ids = torch.cat(parts, 1)
+    pixels = torch.stack(pictures, 1).flatten(0, 1)
+    assert_close(last, expected(model, ids, real, pixels, reports)[:, -1])
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_beams(ragged: bool) -> None:
+    model, inputs = model_of(), prompt([1, 1], texts=[4, 4], seed=5)
+    search = {"num_beams": 3, "num_return_sequences": 3, "do_sample": False, "max_new_tokens": 6}
+    with torch.no_grad(), tokenprune.patch(model, Staged(ragged=ragged)):
+        cached, uncached = (model.generate(**inputs, **search, use_cache=use) for use in (True, False))
+    assert torch.equal(cached, uncached)
+
+
+def test_keeping_all_is_bitwise_the_unpatched_model() -> None:
+    model, inputs = model_of(), prompt([1, 2])
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        with tokenprune.patch(model, Staged(keep_ratio=1.0, plan=(Stage(2, 1.0),))):
+            assert torch.equal(model(**inputs).logits, logits)
+
+
+def test_pruning_in_the_language_model_only() -> None:
+    """Everything enters, as for FastV."""
+    model, inputs = model_of(), prompt([1, 2])
+    with torch.no_grad(), tokenprune.patch(model, Staged(keep_ratio=1.0, plan=(Stage(2, 0.25),))) as handle:
+        run = MODES["greedy"](FAMILY, model, inputs, [1, 2])
+    ids = torch.cat([run.inputs["input_ids"], run.answers], 1)
+    real = torch.cat([run.inputs["attention_mask"], torch.ones_like(run.answers)], 1)
+    assert [len(image.kept_at(1)) for image in handle.report.images] == [36] * 3
+    logits = expected(model, ids, real, run.inputs["pixel_values"], [handle.report])
+    assert_close(run.logits, logits[:, -STEPS - 1 : -1])
+
+
+def test_remove_takes_the_layers_hooks_off() -> None:
+    model = model_of()
+    handle = tokenprune.patch(model, Staged())
+    assert all(layer._forward_pre_hooks for layer in model.model.language_model.layers)
+    handle.remove()
+    assert not any(layer._forward_pre_hooks for layer in model.model.language_model.layers)
+
+
+@pytest.mark.parametrize("layers", [(0,), (3, 3), (4, 2), (LAYERS,)])
+def test_stages_that_cannot_be(layers: tuple[int, ...]) -> None:
+    with pytest.raises(SettingError, match=r"do not ascend within 1\.\.4"):
+        tokenprune.patch(model_of(), Staged(plan=tuple(Stage(layer, 0.5) for layer in layers)))
+
+
+def test_another_plan_cannot_go_on() -> None:
+    model, inputs = model_of(), prompt([1])
+    with torch.no_grad():
+        with tokenprune.patch(model, Staged()):
+            cache = model(**inputs, use_cache=True)[CACHE]
+        length = inputs["input_ids"].shape[1]
+        more = prompt([1], seed=3)
+        more["attention_mask"] = torch.ones(1, length + more["input_ids"].shape[1]).long()
+        with (
+            tokenprune.patch(model, Staged(plan=(Stage(2, 0.3),))),
+            pytest.raises(tokenprune.PruningError, match="pruned in other layers"),
+        ):
+            model(**more, **{CACHE: cache})
+
+
+@dataclass(frozen=True)
+class Merging(Staged):
+    """Folds every dropped token into the first kept one."""
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        plain = super().select(tokens)
+        lost = torch.ones(tokens.n_visual).bool()
+        lost[plain.kept[1:]] = False
+        sources = lost.nonzero()[:, 0]
+        merge = Merge.mean(torch.zeros_like(sources), sources, torch.rand(len(sources)) + 0.1)
+        return Selection(plain.kept, plain.n_visual, plain.scores, merge)
+
+
+def test_merged_features_enter_the_language_model() -> None:
+    model, inputs = model_of(), prompt([1, 1], texts=[4, 4])
+    seen: list[Tensor] = []
+    with torch.no_grad():
+        clean = model.model.get_image_features(inputs["pixel_values"]).pooler_output
+        with tokenprune.patch(model, Merging()) as handle:
+            first = model.model.language_model.layers[0]
+            hook = first.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+            model(**inputs)
+            hook.remove()
+    for row, image in enumerate(handle.report.images):
+        merge = image.merged
+        assert merge is not None
+        mean = (clean[row][merge.sources] * merge.weights[:, None]).sum(0)
+        torch.testing.assert_close(seen[0][row, 4], mean)
+        torch.testing.assert_close(seen[0][row, 5 : 4 + image.n_kept], clean[row][image.kept[1:]])

@@ -1,0 +1,198 @@
+"""In-LLM pruning: decoder layers that see fewer tokens than the layers before them.
+
+Every layer is called with masks and rotary embeddings made for the sequence that entered the language model. A staged
+layer has them cut to its own tokens here, in prefill, and its mask cut to its own cache slots in every later call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from tokenprune.errors import PruningError, SettingError
+from tokenprune.ledger import Ledger
+from tokenprune.selecting import Chosen
+from tokenprune.sequence import Packing, pack
+from tokenprune.stage_slots import StageSlots
+from tokenprune.strategy import Stage, Strategy
+
+
+@dataclass(eq=False)
+class StageRun:
+    """One stage's layers during one forward: what they hold already, and which tokens of this forward they get."""
+
+    past: StageSlots
+    packing: Packing
+    n_slots: int
+    _cut: tuple[Any, Any, dict[str, Any]] | None = None
+
+    @cached_property
+    def drops(self) -> bool:
+        return self.packing.columns.shape[1] < self.packing.n_columns or not bool(self.packing.valid.all())
+
+    @cached_property
+    def held(self) -> StageSlots:
+        """What the stage's layers hold after the forward."""
+        return self.past.followed_by(self.n_slots + self.packing.columns, self.packing.valid)
+
+    def cut(self, kwargs: dict[str, Any], like: Tensor) -> dict[str, Any]:
+        """A layer's arguments, cut to the stage. All its layers are called with the same objects: cut once."""
+        mask, rotary = kwargs.get("attention_mask"), kwargs.get("position_embeddings")
+        if self._cut is None or self._cut[0] is not mask or self._cut[1] is not rotary:
+            new = {"attention_mask": self._mask(mask, like)}
+            if self.drops and rotary is not None:
+                new["position_embeddings"] = tuple(self._take(part) for part in rotary)
+            if self.drops and isinstance(kwargs.get("position_ids"), Tensor):
+                new["position_ids"] = self.packing.take_ids(kwargs["position_ids"])
+            self._cut = (mask, rotary, new)
+        return {**kwargs, **self._cut[2]}
+
+    def _take(self, tensor: Tensor) -> Tensor:
+        """The stage's tokens of a (..., batch or 1, length, width) tensor."""
+        return self.packing.take(tensor) if tensor.ndim == 3 else torch.stack([self._take(part) for part in tensor])
+
+    def _mask(self, mask: Any, like: Tensor) -> Tensor | None:
+        """The stage's attention mask, from the one for the sequence that entered: over queries and keys for a 4-D
+        mask, over keys for a 2-D one. None stays None where every query may see all that came before it.
+
+        Raises PruningError for any other kind of mask.
+        """
+        held = self.held
+        if mask is None:
+            return None if held.whole else self._causal(like)
+        if not isinstance(mask, Tensor) or mask.ndim not in (2, 4):
+            raise PruningError(
+                f"an attention mask of type {type(mask).__name__} cannot be cut for in-LLM pruning. Load the model "
+                f'with attn_implementation="sdpa".'
+            )
+        keys = mask.expand(len(held.slots), *mask.shape[1:])
+        if mask.ndim == 2:
+            return keys.gather(1, held.slots) * held.valid
+        queries = self.packing.columns[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[-1])
+        rows = keys.gather(2, queries) if self.drops else keys
+        index = held.slots[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
+        cut = _masked(rows.gather(3, index), ~held.valid[:, None, None])
+        if mask.shape[-1] > self.n_slots + self.packing.n_columns:  # a static cache, not full yet
+            free = cut.new_zeros(*cut.shape[:-1], mask.shape[-1] - cut.shape[-1])
+            cut = torch.cat([cut, _masked(free, torch.ones_like(free).bool())], -1)
+        return cut
+
+    def _causal(self, like: Tensor) -> Tensor:
+        """Nothing was masked, but the stage has holes: an additive mask over its own tokens."""
+        held, new = self.held, (self.n_slots + self.packing.columns)[:, :, None]
+        itself = held.slots[:, None] == new  # holes see themselves: nothing reads them, and softmax needs one entry
+        seen = (held.slots[:, None] <= new) & held.valid[:, None] | itself & ~self.packing.valid[:, :, None]
+        return _masked(like.new_zeros(seen.shape), ~seen)[:, None]
+
+
+def checked_stages(strategy: Strategy, n_layers: int) -> tuple[Stage, ...]:
+    """The strategy's stages. Raises SettingError unless they ascend through the layers of the language model."""
+    stages = strategy.stages(n_layers)
+    layers = [stage.layer for stage in stages]
+    if layers != sorted(set(layers)) or not all(0 < layer < n_layers for layer in layers):
+        raise SettingError(
+            f"{type(strategy).__name__}: stages at layers {layers} do not ascend within 1..{n_layers - 1}, the decoder "
+            f"layers of this model behind the first."
+        )
+    return stages
+
+
+def _masked(mask: Tensor, where: Tensor) -> Tensor:
+    return mask & ~where if mask.dtype == torch.bool else mask.masked_fill(where, torch.finfo(mask.dtype).min)
+
+
+def staged(stage: Stage, chosen: Sequence[Chosen], entering: Packing) -> Packing:
+    """Which of the tokens that entered the language model are left from a stage on: what `chosen` keeps of each image
+    there, and everything else."""
+    place = torch.zeros(len(entering.columns), entering.n_columns, dtype=torch.long, device=entering.columns.device)
+    order = torch.arange(entering.columns.shape[1], device=place.device).expand_as(entering.columns)
+    # Holes stand at column 0, which may be a real token's too: that one is to win.
+    place.scatter_reduce_(1, entering.columns, order * entering.valid, "amax")
+    keep = entering.valid.clone()
+    for image in chosen:
+        keep[image.row, place[image.row, image.columns[image.selection.kept]]] = False
+        keep[image.row, place[image.row, image.columns[image.kept_at(stage)]]] = True
+    right_padded = bool(entering.valid[:, 0].all()) and not bool(entering.valid[:, -1].all())
+    return pack(keep, right_padded)
+
+
+class StageHooks:
+    """The stages of one patched model through one forward; hooks.py puts `before_layer` on its decoder layers."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.stages = stages
+        self._runs: list[StageRun] = []
+
+    def prune(self, chosen: Sequence[Chosen]) -> bool:
+        """Whether any stage drops anything of these images."""
+        return any(len(image.kept_at(stage)) < len(image.selection.kept) for stage in self.stages for image in chosen)
+
+    def begin(
+        self,
+        ledger: Ledger | None,
+        past_valid: Bool[Tensor, "batch slots"],
+        entering: Packing,
+        chosen: Sequence[Chosen],
+    ) -> None:
+        """A forward enters the language model with the columns `entering`, behind a cache of whose slots `past_valid`
+        may be attended to and which `ledger` describes."""
+        packings = [staged(stage, chosen, entering) for stage in self.stages]
+        self._runs = self._continued(ledger, past_valid, packings)
+
+    def resume(self, ledger: Ledger | None, n_slots: int, embeds: Tensor, mask: Tensor | None) -> None:
+        """A forward without pictures goes on behind a pruned cache: staged layers get all of its tokens."""
+        if ledger is None or not ledger.stages or (mask is None and all(stage.whole for stage in ledger.stages)):
+            return
+        batch, n_new, _ = embeds.shape
+        new = torch.arange(n_new, device=embeds.device).expand(batch, -1)
+        packing = Packing(new, torch.ones_like(new).bool(), n_new)
+        self._runs = self._continued(ledger, ledger.extended(n_slots)[1], [packing] * len(self.stages))
+
+    def _continued(
+        self, ledger: Ledger | None, past_valid: Bool[Tensor, "batch slots"], packings: Sequence[Packing]
+    ) -> list[StageRun]:
+        n_slots = past_valid.shape[1]
+        if ledger is not None and ledger.stages:
+            past = [stage.grown(ledger.columns.shape[1], n_slots) for stage in ledger.stages]
+            if [stage.layer for stage in past] != [stage.layer for stage in self.stages]:
+                raise PruningError(
+                    "this cache was pruned in other layers than the strategy prunes in. Go on with the strategy that "
+                    "it was made with, or start again from an empty cache."
+                )
+        else:
+            past = [StageSlots.all(stage.layer, n_slots, past_valid) for stage in self.stages]
+        return [StageRun(had, packing, n_slots) for had, packing in zip(past, packings, strict=True)]
+
+    def held(self) -> tuple[StageSlots, ...]:
+        """What each stage holds after the forward."""
+        return tuple(run.held for run in self._runs)
+
+    def end(self) -> None:
+        self._runs = []
+
+    def before_layer(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The arguments of a decoder layer, cut to its stage; None if they may stay."""
+        number = sum(stage.layer <= layer for stage in self.stages) - 1
+        if not self._runs or number < 0:
+            return None
+        run, before = self._runs[number], self._runs[number - 1] if number else None
+        hidden, *rest = args
+        if run.drops and layer == self.stages[number].layer:
+            hidden = _narrowed(hidden, before, run)
+        return (hidden, *rest), run.cut(kwargs, hidden)
+
+
+def _narrowed(hidden: Tensor, before: StageRun | None, run: StageRun) -> Tensor:
+    """The hidden states of a stage's tokens, from those of the stage before it (None: of all that entered)."""
+    if before is None or not before.drops:
+        return run.packing.take(hidden)
+    place = torch.zeros(len(hidden), run.packing.n_columns, dtype=torch.long, device=hidden.device)
+    order = torch.arange(before.packing.columns.shape[1], device=hidden.device).expand_as(before.packing.columns)
+    place.scatter_reduce_(1, before.packing.columns, order * before.packing.valid, "amax")
+    return Packing(place.gather(1, run.packing.columns), run.packing.valid, hidden.shape[1]).take(hidden)

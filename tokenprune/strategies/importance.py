@@ -1,0 +1,52 @@
+"""VFlowOpt's importance map (https://arxiv.org/abs/2508.05211, section 3)."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tokenprune.attention import VisionAttention
+
+BINS = 256
+
+
+def anchors(received: Float[Tensor, "tiles patches"], threshold: float) -> Bool[Tensor, "tiles patches"]:
+    """The patches whose received attention is above `threshold` times their tile's mean, and in a tile where none is,
+    the one that receives most: an empty set has no opinion."""
+    above = received > threshold * received.mean(1, keepdim=True)
+    best = torch.zeros_like(above).scatter_(1, received.argmax(1, keepdim=True), True)
+    return torch.where(above.any(1, keepdim=True), above, best)
+
+
+def context_relevance(attention: VisionAttention, threshold: float) -> Float[Tensor, "tiles patches"]:
+    """How much a tile's anchors attend to each of its patches, summed over the anchors."""
+    return attention.column_sums(rows=anchors(attention.column_sums(), threshold))
+
+
+def patch_entropy(colors: Float[Tensor, "tiles 3 height width"], n_patches: int) -> Float[Tensor, "tiles patches"]:
+    """Entropy in nats of each square patch's grey values, 256 levels; `colors` are in 0..1."""
+    side = round((colors.shape[-2] * colors.shape[-1] / n_patches) ** 0.5)
+    levels = (colors.mean(1) * BINS).long().clamp(0, BINS - 1)
+    patches = rearrange(levels, "tile (row i) (column j) -> tile (row column) (i j)", i=side, j=side)
+    counts = torch.zeros(*patches.shape[:2], BINS, device=colors.device).scatter_add_(
+        2, patches, torch.ones_like(patches, dtype=torch.float32)
+    )
+    shares = counts / counts.sum(2, keepdim=True)
+    return torch.special.entr(shares).sum(2)
+
+
+def importance_map(
+    attention: VisionAttention,
+    threshold: float,
+    alpha: float = 0.0,
+    colors: Float[Tensor, "tiles 3 height width"] | None = None,
+) -> Float[Tensor, " visual"]:
+    """Context relevance plus alpha times the softmax of the patch entropies, both within tiles, carried onto visual
+    tokens. `colors` are needed if alpha is not 0."""
+    values = context_relevance(attention, threshold)
+    if alpha:
+        assert colors is not None
+        values = values + alpha * patch_entropy(colors, values.shape[1]).softmax(1)
+    return attention.layout.carry(values)

@@ -1,0 +1,50 @@
+"""VFlowOpt's recycling (https://arxiv.org/abs/2508.05211, section 3): dropped tokens live on, one per grid cell."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.layout import Layout
+from tokenprune.merging import Merge
+from tokenprune.strategy import Selection
+
+
+def cells_of(layout: Layout, side: float) -> Int[Tensor, " visual"]:
+    """The square cell, `side` tokens wide, that each visual token lies in; counted on through frames and rasters."""
+    places = layout.coordinates()
+    places = torch.cat([places[:, :2], (places[:, 2:] / side).floor().long()], 1)
+    return places.unique(dim=0, return_inverse=True)[1]
+
+
+def recycled(scores: Float[Tensor, " visual"], cells: Int[Tensor, " visual"], n_kept: int) -> Selection:
+    """The best tokens, and from every cell that loses tokens one that they are merged into, `n_kept` in all.
+
+    A cell's token is its best lost one: it keeps its place, and its features become the mean of all lost tokens of the
+    cell, weighted by their scores. As many tokens as possible stay whole. With more cells than `n_kept`, the cells
+    whose best tokens score highest are kept, and no token stays whole.
+    """
+    n_visual = len(scores)
+    if n_kept == n_visual:
+        return Selection(torch.arange(n_visual, device=scores.device), n_visual, scores.detach())
+    order = scores.argsort(descending=True, stable=True)
+    rank = order.argsort()
+    n_cells = int(cells.max()) + 1
+    # A cell loses tokens to a cut behind the best m as long as its worst token ranks m or lower.
+    worst = rank.new_zeros(n_cells).scatter_reduce(0, cells, rank, "amax", include_self=False)
+    losing = (worst >= torch.arange(n_visual + 1, device=rank.device)[:, None]).sum(1)  # cells, for each cut
+    needed = torch.arange(n_visual + 1, device=rank.device) + losing  # grows by 0 or 1 from cut to cut
+    fitting = (needed <= n_kept).nonzero()[:, 0]
+    cut = int(fitting[-1]) if len(fitting) else 0
+
+    lost = order[cut:]  # best first
+    best = rank.new_full((n_cells,), n_visual).scatter_reduce(0, cells[lost], rank[lost], "amin")
+    heads = order[best[best < n_visual].sort().values[: n_kept - cut]]
+    kept = torch.cat([order[:cut], heads]).sort().values
+
+    place = torch.full((n_cells,), -1, device=rank.device)  # of each cell's token within kept
+    place[cells[heads]] = torch.searchsorted(kept, heads)
+    sources = lost[place[cells[lost]] >= 0]
+    weights = scores[sources].float().clamp(min=torch.finfo(torch.float32).tiny)
+    return Selection(kept, n_visual, scores.detach(), Merge.mean(place[cells[sources]], sources, weights))

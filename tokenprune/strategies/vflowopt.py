@@ -1,0 +1,102 @@
+"""VFlowOpt (https://arxiv.org/abs/2508.05211)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenprune.errors import SettingError
+from tokenprune.strategies.importance import importance_map
+from tokenprune.strategies.recycling import cells_of, recycled
+from tokenprune.strategy import Selection, Stage, Strategy
+from tokenprune.tokens import VisualTokens
+
+
+@dataclass(frozen=True)
+class VFlowOpt(Strategy):
+    """Ranks visual tokens once, by an importance map of the vision tower, and prunes by it in three stages: before the
+    language model, and where its layers enter their second and last third. What the first stage drops is recycled.
+
+    keep_ratio: the average over the layers, since every stage keeps fewer. A count `keep` has no average: use a ratio.
+    first: the share R1 of the visual tokens that enter the language model; None is 1.15 times keep_ratio.
+    second: the share R2 of those that go on into the second third. The share R3 of the last third is solved from
+        keep_ratio; SettingError if R1 and R2 leave nothing for it.
+    threshold: how many times the mean a patch must be attended to, to be an anchor of the map.
+    alpha: weight of the patches' entropies in the map. The released settings have 0.
+    cell: side of a recycling cell in visual tokens; None is half the shorter side of the grid.
+    recycle, progressive: False leaves that part out; without stages, keep_ratio of the tokens are kept all through.
+    layer: the encoder layer of the map; None is the one whose output the projector gets.
+
+    Deviations from the released code: position IDs are kept as the paper says; the entropy is that of the picture's own
+    grey values; without a single anchor the best patch is one; the budget is exact with recycling.
+    """
+
+    first: float | None = None
+    second: float = 1.0
+    threshold: float = 30.0
+    alpha: float = 0.0
+    cell: float | None = None
+    recycle: bool = True
+    progressive: bool = True
+    layer: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep is not None:
+            raise SettingError("VFlowOpt: keep is a count, and its budget is an average over layers. Use keep_ratio.")
+        for name in ("first", "second"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise SettingError(f"VFlowOpt: {name}={value!r} is a share of visual tokens; write one in (0, 1].")
+        if self.cell is not None and not self.cell >= 1:
+            raise SettingError(f"VFlowOpt: cell={self.cell!r} is a side in visual tokens; write one of at least 1.")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"vision_attention", "colors"} if self.alpha else {"vision_attention"})
+
+    @property
+    def attention_layer(self) -> int | None:
+        return self.layer
+
+    @property
+    def entering(self) -> float:
+        """R1."""
+        assert self.keep_ratio is not None
+        if not self.progressive:
+            return self.keep_ratio
+        return min(1.0, 1.15 * self.keep_ratio) if self.first is None else self.first
+
+    def budget(self, n_visual: int) -> int:
+        return Stage(0, self.entering).budget(n_visual)
+
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        """The second and third stage; their shares count from all visual tokens."""
+        if not self.progressive or n_layers < 3:
+            return ()
+        third = n_layers // 3
+        return (
+            Stage(third, self.entering * self.second),
+            Stage(2 * third, self.entering * self.second * self.last(n_layers)),
+        )
+
+    def last(self, n_layers: int) -> float:
+        """R3, solved from keep_ratio: (R1 L1 + R1 R2 L2 + R1 R2 R3 L3) / L = keep_ratio, at most 1."""
+        assert self.keep_ratio is not None
+        third = n_layers // 3
+        first, second = self.entering, self.entering * self.second
+        left = self.keep_ratio * n_layers - (first + second) * third
+        if left <= 0:
+            raise SettingError(
+                f"VFlowOpt: first={first:.3g} and second={self.second:.3g} use up an average of {self.keep_ratio} "
+                f"before the last third of {n_layers} layers. Lower one of them."
+            )
+        return min(1.0, left / ((n_layers - 2 * third) * second))
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        colors = tokens.colors if self.alpha else None
+        scores = importance_map(tokens.vision_attention, self.threshold, self.alpha, colors)
+        n_kept = self.budget(tokens.n_visual)
+        if not self.recycle:
+            return Selection.first(scores.argsort(descending=True, stable=True), n_kept, scores)
+        side = self.cell or max(1.0, max(min(grid[1:]) for grid in tokens.grids) / 2)
+        return recycled(scores, cells_of(tokens.layout, side).to(scores.device), n_kept)
