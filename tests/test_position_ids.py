@@ -104,13 +104,36 @@ def test_padding_counts_where_the_caller_gives_no_ids(llava: Any) -> None:
     assert_close(logits[:, -1], expected[:, -1])
 
 
-def test_ids_with_several_components() -> None:
-    """M-RoPE tables are (3, batch, length)."""
-    ids = torch.arange(6).expand(3, 1, 6)
+def test_ids_that_count_columns() -> None:
+    ids = torch.arange(6).expand(2, 6)
     dropped = torch.tensor([[False, True, True, False, True, False], [False] * 6])
-    assert renumbered(ids, dropped, "original").shape == (3, 2, 6)
-    compact = renumbered(ids, dropped, "compact")
-    assert compact[2, 0][~dropped[0]].tolist() == [0, 1, 2]
-    assert compact[2, 1].tolist() == list(range(6))
-    assert id_shift(dropped, "compact").tolist() == [3, 0]
-    assert id_shift(dropped, "original").tolist() == [0, 0]
+    real = torch.ones_like(dropped)
+    assert torch.equal(renumbered(ids, dropped, real, "original"), ids)
+    compact = renumbered(ids, dropped, real, "compact")
+    assert compact[0][~dropped[0]].tolist() == [0, 1, 2]
+    assert compact[1].tolist() == list(range(6))
+    assert id_shift(ids, compact, real).tolist() == [3, 0]
+    assert id_shift(ids, ids, real).tolist() == [0, 0]
+
+
+def test_ids_with_several_components() -> None:
+    """Two tokens of text, a picture of 2 x 3, text, and padding at either end: M-RoPE, under the IDs of plain text."""
+    plain = [5, 6, 7, 8, 9, 10, 11, 12, 13]
+    rows = [[0, 0, *plain, 0], [*plain, 0, 0, 0]]
+    t, h, w = [5, 6, 7, 7, 7, 7, 7, 7, 10], [5, 6, 7, 7, 7, 8, 8, 8, 10], [5, 6, 7, 8, 9, 7, 8, 9, 10]
+    ids = torch.tensor([rows, *([[0, 0, *part, 0], [*part, 0, 0, 0]] for part in (t, h, w))])
+    real = ids[0] > 0
+    dropped = torch.zeros(2, 12).bool()
+    dropped[0, [4, 6, 7]] = True
+    left = real & ~dropped
+    assert torch.equal(renumbered(ids, dropped, real, "original"), ids)
+    compact = renumbered(ids, dropped, real, "compact")
+    for component in range(4):
+        assert compact[component, 0, left[0]].tolist() == [5, 6, 7, 8, 9, 10]
+        assert torch.equal(compact[component, 1], ids[component, 1])  # it lost nothing
+    assert id_shift(ids, compact, real).tolist() == [0, 0]  # 11 - 11: three rows and columns took as many IDs
+    dropped[0, 8] = True
+    compact = renumbered(ids, dropped, real, "compact")
+    assert compact[3, 0, real[0] & ~dropped[0]].tolist() == [5, 6, 7, 8, 9]
+    assert id_shift(ids, compact, real).tolist() == [1, 0]
+    assert id_shift(ids[1:], compact[1:], real).tolist() == [1, 0]

@@ -67,7 +67,8 @@ def patch(model: object, strategy: object, *, position_ids: str = "original", **
     model: an instance of a supported class; only this instance changes. A second patch replaces the first.
     strategy: a Strategy, or the name of one, with its settings as keywords.
     position_ids: "original" leaves every token, the text behind the pictures and the answer included, at the position
-        ID it has without pruning (GAP, https://arxiv.org/abs/2506.21873); "compact" renumbers without gaps.
+        ID it has without pruning (GAP, https://arxiv.org/abs/2506.21873); "compact" renumbers without gaps. Where IDs
+        have several components (Qwen-VL), compact ones number the kept tokens one by one as text, in all of them.
 
     Raises SettingError for a setting that cannot be right and UnsupportedError for a model that cannot be patched. The
     model is then as it was.

@@ -55,18 +55,19 @@ def pack(keep: Bool[Tensor, "batch length"], right_padded: bool) -> Packing:
     return Packing(columns.masked_fill(~valid, 0), valid, keep.shape[1])
 
 
-def shortened(
-    dropped: Bool[Tensor, "batch new"], mask: Tensor | None, n_slots: int
-) -> tuple[Packing, Bool[Tensor, "batch slots"]]:
-    """Which of the new columns are left, and the padding mask over the cache's `n_slots` and those.
+def real_columns(mask: Tensor | None, n_slots: int, batch: int, n_new: int) -> Bool[Tensor, "batch columns"]:
+    """Which of a cache's `n_slots` and of `n_new` columns are no padding, by the attention mask over both."""
+    if mask is None:
+        return torch.ones(batch, n_slots + n_new, dtype=torch.bool)
+    return padding_mask(mask, n_slots, n_new).expand(batch, -1)
 
-    Padding goes too, as far as packing allows. The mask given is one over the cache's slots and all new columns.
-    """
-    batch, n_new = dropped.shape
-    real = torch.ones(batch, n_slots + n_new, dtype=torch.bool, device=dropped.device)
-    if mask is not None:
-        real = padding_mask(mask, n_slots, n_new).expand(batch, -1)
-    past, new = real[:, :n_slots], real[:, n_slots:]
+
+def shortened(
+    dropped: Bool[Tensor, "batch new"], real: Bool[Tensor, "batch columns"]
+) -> tuple[Packing, Bool[Tensor, "batch slots"]]:
+    """Which of the new columns are left, and the padding mask over the cache's slots and those. Padding goes too, as
+    far as packing allows. `real` is over the cache's slots and all new columns."""
+    past, new = real[:, : -dropped.shape[1]], real[:, -dropped.shape[1] :]
     right_padded = bool(new[:, 0].all()) and not bool(new[:, -1].all())
     packing = pack(new & ~dropped, right_padded)
     return packing, torch.cat([past, packing.valid], 1)
@@ -78,18 +79,38 @@ def default_ids(n_columns: int, n_new: int, device: torch.device) -> Int[Tensor,
 
 
 def renumbered(
-    ids: Int[Tensor, "*components rows length"], dropped: Bool[Tensor, "batch length"], position_ids: PositionIds
+    ids: Int[Tensor, "*components batch length"],
+    dropped: Bool[Tensor, "batch length"],
+    real: Bool[Tensor, "batch length"],
+    position_ids: PositionIds,
 ) -> Int[Tensor, "*components batch length"]:
-    """The position IDs after pruning, dropped columns included. Compact ones count the columns that are left: each
-    is lower by the number of dropped columns before it."""
+    """The position IDs after pruning; a dropped column gets that of the column left before it. `real` is False for
+    padding.
+
+    Compact ones count the columns that are left: each is lower by the number of dropped columns before it. With several
+    components (M-RoPE), IDs do not count columns: a picture of h x w tokens takes only max(h, w) of them. There, in
+    the rows that lose any token, all columns left are numbered one by one, in every component alike, from where
+    the row begins, as a model numbers text. A picture's rows and columns are then no more to be read off the IDs.
+    """
     if position_ids == "original":
-        return ids.expand(*ids.shape[:-2], len(dropped), -1)
-    return ids - (dropped.long().cumsum(1) - dropped.long())
+        return ids
+    if ids.ndim == 2:
+        return ids - dropped.long().cumsum(1)
+    first = ids.masked_fill(~real, torch.iinfo(ids.dtype).max).amin(-1, keepdim=True)
+    counted = first + (real & ~dropped).long().cumsum(1) - 1
+    return torch.where(real & dropped.any(1, keepdim=True), counted, ids)
 
 
-def id_shift(dropped: Bool[Tensor, "batch length"], position_ids: PositionIds) -> Int[Tensor, " batch"]:
-    """How much lower than without pruning the position IDs of each row go on after these columns."""
-    return dropped.sum(1) * (position_ids == "compact")
+def id_shift(
+    before: Int[Tensor, "*components batch length"],
+    after: Int[Tensor, "*components batch length"],
+    real: Bool[Tensor, "batch length"],
+) -> Int[Tensor, " batch"]:
+    """How much lower than without pruning the position IDs of each row go on after these columns: what `renumbered` has
+    moved the last one by that is no padding."""
+    last = (real * torch.arange(real.shape[1], device=real.device)).amax(1)
+    moved = (before - after)[..., torch.arange(len(last), device=last.device), last]
+    return moved if moved.ndim == 1 else moved[-3:].amax(0)  # of four components, the first is no M-RoPE
 
 
 def padding_mask(mask: Tensor, past: int, n_new: int) -> Bool[Tensor, "rows columns"]:
