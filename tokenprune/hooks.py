@@ -24,7 +24,7 @@ from tokenprune.errors import PruningError
 from tokenprune.ledger import Ledger, enter, leave, ledger_of, n_slots, set_ledger
 from tokenprune.recorder import VisionRecorder, bound, named_arguments
 from tokenprune.report import Report
-from tokenprune.selecting import Chosen, choose
+from tokenprune.selecting import Chosen, choose, with_merged
 from tokenprune.sequence import (
     Packing,
     PositionIds,
@@ -35,6 +35,7 @@ from tokenprune.sequence import (
     renumbered,
     shortened,
 )
+from tokenprune.stages import StageHooks, checked_stages
 from tokenprune.strategy import Strategy
 from tokenprune.vision import EncodedImage, Modality
 
@@ -54,10 +55,10 @@ class ForwardPass:
     cache: Any
     ledger: Ledger | None
     visual: dict[str, Tensor]
+    begins: dict[str, Tensor | None]
     images: dict[str, list[EncodedImage]]
     n_slots: int
     n_columns: int
-    begins: dict[str, Tensor | None]
     pruned: bool = False
     packing: Packing | None = None
     shift: Tensor | None = None
@@ -75,9 +76,10 @@ class Pruner:
         self._unprunable: list[str] = []
         self._encodes = False
         self._recorder = VisionRecorder(adapter, strategy.needs)
+        self._stages = StageHooks(checked_stages(strategy, len(adapter.layers)))
 
     def install(self) -> None:
-        core, language_model, tower = self.adapter.core, self.adapter.language_model, self.adapter.vision_tower
+        core, language_model = self.adapter.core, self.adapter.language_model
         recorder = self._recorder
         with ExitStack() as hooks:  # if one registration raises, those before it are undone
 
@@ -89,14 +91,18 @@ class Pruner:
             undo(core.register_forward_hook(self._after_core, with_kwargs=True, always_call=True))
             undo(language_model.register_forward_pre_hook(self._before_language_model, with_kwargs=True))
             undo(language_model.register_forward_hook(self._after_language_model, with_kwargs=True))
-            undo(tower.register_forward_pre_hook(recorder.before_tower, with_kwargs=True))
-            undo(tower.register_forward_hook(recorder.after_tower))
+            for tower in self.adapter.vision_towers:
+                undo(tower.register_forward_pre_hook(recorder.before_tower, with_kwargs=True))
+                undo(tower.register_forward_hook(recorder.after_tower))
             if "vision_attention" in self.strategy.needs:
-                taps = self.adapter.attention_taps(self.strategy.attention_layer)
-                undo(taps.attention.register_forward_pre_hook(recorder.before_attention, with_kwargs=True))
-                recorder.taps = set(taps.outputs)
-                for name, module in taps.outputs.items():
-                    undo(module.register_forward_hook(partial(after_tap, recorder, name)))
+                for taps in self.adapter.every_attention_taps(self.strategy.attention_layer):
+                    undo(taps.attention.register_forward_pre_hook(recorder.before_attention, with_kwargs=True))
+                    recorder.taps = set(taps.outputs)
+                    for name, module in taps.outputs.items():
+                        undo(module.register_forward_hook(partial(after_tap, recorder, name)))
+            if self._stages.stages:
+                for i, layer in enumerate(self.adapter.layers):
+                    undo(layer.register_forward_pre_hook(partial(before_layer, self._stages, i), with_kwargs=True))
             for modality in self.adapter.modalities:
                 hooks.callback(FeatureFunction(self, modality).install())
             self._hooks = hooks.pop_all()
@@ -166,6 +172,7 @@ class Pruner:
 
     def _end_pass(self) -> ForwardPass | None:
         forward, self._pass = self._pass, None
+        self._stages.end()
         if forward is not None:
             leave(forward.cache)
         return forward
@@ -176,9 +183,13 @@ class Pruner:
         self, module: nn.Module, args: Any, kwargs: Any
     ) -> tuple[tuple[()], dict[str, Any]] | None:
         forward = self._pass
-        if forward is None or not forward.visual:
+        if forward is None:
             return None
         kwargs = named_arguments(module, args, kwargs)
+        if not forward.visual:
+            mask = self.adapter.attention_mask(kwargs) if self._stages.stages else None
+            self._stages.resume(forward.ledger, forward.n_slots, kwargs["inputs_embeds"], mask)
+            return None
         embeds = kwargs["inputs_embeds"]
         ids = kwargs.get("position_ids")
         if ids is None:
@@ -194,12 +205,12 @@ class Pruner:
         dropped = torch.stack(list(forward.visual.values())).any(0)
         for image in chosen:
             dropped[image.row, image.columns[image.selection.kept]] = False
-        shortens = bool(dropped.any())
+        shortens = bool(dropped.any()) or self._stages.prune(chosen)
         mask = self.adapter.attention_mask(kwargs) if shortens else None
         real = real_columns(mask, forward.n_slots, *dropped.shape).to(dropped.device)
         before, new = ids.expand(*ids.shape[:-2], *dropped.shape), real[:, forward.n_slots :]
         ids = renumbered(before, dropped, new, self.position_ids)
-        self.report = Report([image.report(ids) for image in chosen])
+        self.report = Report([image.report(ids, self._stages.stages) for image in chosen])
         if not shortens:
             return None
         if self._unprunable:
@@ -209,7 +220,8 @@ class Pruner:
             )
 
         packing, mask = shortened(dropped, real)
-        kwargs["inputs_embeds"] = packing.take(embeds)
+        self._stages.begin(forward.ledger, mask[:, : forward.n_slots], packing, chosen)
+        kwargs["inputs_embeds"] = packing.take(with_merged(embeds, chosen))
         kwargs["position_ids"] = packing.take_ids(ids)
         # Without cache and mask, gaps in the position IDs would be read as borders of packed sequences.
         kwargs["attention_mask"] = None if forward.cache is not None and bool(mask.all()) else mask
@@ -225,12 +237,18 @@ class Pruner:
         if cache is None:
             cache = self.adapter.cache(output)
         if cache is not None:
-            set_ledger(cache, Ledger.written(forward.ledger, forward.n_slots, forward.packing, forward.shift))
+            stages = self._stages.held()
+            set_ledger(cache, Ledger.written(forward.ledger, forward.n_slots, forward.packing, forward.shift, stages))
 
 
 def after_tap(recorder: VisionRecorder, name: str, module: nn.Module, args: Any, output: Any) -> None:
     """A forward hook that tells the recorder what a tapped module returned."""
     recorder.after_tap(name, output)
+
+
+def before_layer(stages: StageHooks, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
+    """A forward pre-hook that cuts a decoder layer's arguments to its stage."""
+    return stages.before_layer(number, args, kwargs)
 
 
 class FeatureFunction:
