@@ -6,7 +6,12 @@ if __name__ != "tokenprune.adapters":  # a second name would make a second copy 
 from tokenprune.adapters import idefics3 as idefics3  # one line per family; importing it registers its adapter
 from tokenprune.adapters import internvl as internvl
 from tokenprune.adapters import llava as llava
+from tokenprune.adapters import llava_next as llava_next
+from tokenprune.adapters import llava_next_video as llava_next_video
+from tokenprune.adapters import llava_onevision as llava_onevision
 from tokenprune.adapters import mistral3 as mistral3
+from tokenprune.adapters import video_llava as video_llava
+from tokenprune.adapters import vip_llava as vip_llava
 from tokenprune.adapters.base import ADAPTERS, ModelAdapter, adapter_for, register_adapter
 
 __all__ = ["ADAPTERS", "ModelAdapter", "adapter_for", "register_adapter"]

@@ -31,7 +31,8 @@ class Layout:
         then the canvas's, whose last column are the newline tokens.
     n_tiles: how many pictures the vision tower sees of it: tiles, or frames.
     carry: takes one number per patch of every tile to one per visual token, as the model takes the features there.
-    tiles: the tile that each visual token shows; None if there is only one. A tile's tokens form a rectangle.
+    tiles: the tile that each visual token shows; None if there is only one. A tile's tokens form a rectangle in every
+        raster that they are in.
     newlines: which visual tokens are newline tokens; None if there are none.
     """
 
@@ -46,7 +47,6 @@ class Layout:
         """One visual token per patch of one picture."""
         return cls((grid,))
 
-    @property
     @classmethod
     def squares(cls, rows: int, columns: int, side: int) -> Layout:
         """One visual token for every side x side square of the rows x columns patches of one picture. Patches that do
@@ -65,6 +65,7 @@ class Layout:
             torch.arange(len(layouts)).repeat_interleave(sizes),
         )
 
+    @property
     def n_visual(self) -> int:
         return sum(map(prod, self.grids))
 
@@ -94,14 +95,14 @@ class Layout:
         assert self.tiles is not None
         index = (self.tiles == tile).nonzero()[:, 0]
         places = self.coordinates()[index.cpu()]
-        frames, rows, columns = (len(places[:, axis].unique()) for axis in (1, 2, 3))
+        rasters = [places[places[:, 0] == raster] for raster in places[:, 0].unique()]
         part = Layout(
-            ((frames, rows, columns),),
+            tuple((len(t.unique()), len(h.unique()), len(w.unique())) for _, t, h, w in (r.T for r in rasters)),
             self.n_tiles,
             lambda values: self.carry(values)[index],
             newlines=None if self.newlines is None else self.newlines[index],
         )
-        assert part.n_visual == len(index), "a tile's tokens must form a rectangle"
+        assert part.n_visual == len(index), "a tile's tokens must form rectangles"
         return index, part
 
 
@@ -114,8 +115,3 @@ def carry_each(values: Float[Tensor, "tiles patches"], layouts: Sequence[Layout]
     """Every tile's map as its own layout carries it."""
     parts = values.split([layout.n_tiles for layout in layouts])
     return torch.cat([layout.carry(part) for layout, part in zip(layouts, parts, strict=True)])
-
-
-def with_newlines(values: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns_and_newline"]:
-    """A map with the newline column at its end: a newline token stands for its row, so it gets the row's best."""
-    return torch.cat([values, values.amax(1, keepdim=True)], 1)

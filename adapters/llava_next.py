@@ -1,0 +1,50 @@
+"""LLaVA-NeXT (1.6): an overview and tiles, of which the padding is cut off, with newline tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenprune.adapters.anyres import anyres_layout
+from tokenprune.adapters.base import register_adapter
+from tokenprune.adapters.llava import LlavaAdapter
+from tokenprune.layout import Layout
+from tokenprune.vision import Modality
+
+
+@register_adapter("LlavaNextForConditionalGeneration")
+class LlavaNextAdapter(LlavaAdapter):
+    """For LlavaNextForConditionalGeneration with a CLIP, SigLIP or DINOv2 tower."""
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        strategy = self.config.vision_feature_select_strategy
+        return [self.anyres(size, vision_feature_select_strategy=strategy) for size in arguments["image_sizes"]]
+
+    @property
+    def side(self) -> int:
+        """The side of a tile in patches."""
+        vision = self.config.vision_config
+        return vision.image_size // vision.patch_size
+
+    def anyres(self, size: Any, **packing: Any) -> Layout:
+        """The layout of a picture of this (height, width). `packing` goes on to the model's own packing."""
+        # It is the same function in every model that cuts tiles.
+        from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
+
+        rows, columns = get_anyres_image_grid_shape(
+            size, self.config.image_grid_pinpoints, self.config.vision_config.image_size
+        )
+        return anyres_layout(partial(self.pack, size=size, **packing), rows, columns, self.side)
+
+    def pack(
+        self, values: Float[Tensor, "tiles patches"], newline: float, size: Any, **packing: Any
+    ) -> Float[Tensor, " visual"]:
+        """A map over patches, packed by the model as if it was features of one channel."""
+        (packed,), _ = self.core.pack_image_features(
+            [values[..., None]], [size], image_newline=values.new_full((1,), newline), **packing
+        )
+        return packed[:, 0]

@@ -1,0 +1,41 @@
+"""LLaVA-NeXT-Video: pictures as in LLaVA-NeXT; the frames of a video are pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from tokenprune.adapters.base import register_adapter
+from tokenprune.adapters.frames import frames_layout, video_pixels
+from tokenprune.adapters.llava_next import LlavaNextAdapter
+from tokenprune.layout import Layout
+from tokenprune.vision import Modality
+
+
+@register_adapter("LlavaNextVideoForConditionalGeneration")
+class LlavaNextVideoAdapter(LlavaNextAdapter):
+    """For LlavaNextVideoForConditionalGeneration with a CLIP, SigLIP or DINOv2 tower."""
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        video = Modality("video", "get_video_features", "pixel_values_videos", self.config.video_token_id)
+        return (*super().modalities, video)
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        if modality.name == "image":
+            return super().layouts(modality, arguments, output)
+        n_videos, n_frames = video_pixels(modality, arguments).shape[:2]
+        side = self.side // self.config.spatial_pool_stride
+        return [frames_layout(n_frames, side, side, self.pool)] * n_videos
+
+    def pool(self, values: Float[Tensor, "frames patches"]) -> Float[Tensor, " visual"]:
+        """Maps over patches, pooled by the model as if they were features of one channel."""
+        if self.config.spatial_pool_mode == "conv":  # it mixes channels, so a map gets the mean over the same squares
+            squares = rearrange(values, "frame (row column) -> frame row column", row=self.side)
+            return avg_pool2d(squares, self.config.spatial_pool_stride).flatten()
+        return self.core.vision_resampler(values[..., None]).flatten()

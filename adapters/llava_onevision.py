@@ -1,0 +1,44 @@
+"""LLaVA-OneVision: tiles as in LLaVA-NeXT, resized when they are many; a picture among others is one tile; videos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenprune.adapters.base import register_adapter
+from tokenprune.adapters.frames import ended_by_newline, frames_layout, video_pixels
+from tokenprune.adapters.llava_next import LlavaNextAdapter
+from tokenprune.layout import Layout
+from tokenprune.vision import Modality
+
+
+@register_adapter("LlavaOnevisionForConditionalGeneration")
+class LlavaOnevisionAdapter(LlavaNextAdapter):
+    """For LlavaOnevisionForConditionalGeneration with a SigLIP, CLIP or DINOv2 tower."""
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        video = Modality("video", "get_video_features", "pixel_values_videos", self.config.video_token_id)
+        return (*super().modalities, video)
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        if modality.name == "video":
+            n_videos, n_frames = video_pixels(modality, arguments).shape[:2]
+            side = (self.side + 1) // 2
+            return [ended_by_newline(frames_layout(n_frames, side, side, self.pool))] * n_videos
+        sizes, per_row = arguments["image_sizes"], arguments.get("batch_num_images")
+        alone = [True] * len(sizes) if per_row is None else [int(n) == 1 for n in per_row for _ in range(n)]
+        ratio = arguments.get("vision_aspect_ratio") or self.config.vision_aspect_ratio
+        return [
+            self.anyres(size, vision_aspect_ratio=ratio)
+            if tiled
+            else ended_by_newline(frames_layout(1, self.side, self.side))
+            for size, tiled in zip(sizes, alone, strict=True)
+        ]
+
+    def pool(self, values: Float[Tensor, "frames patches"]) -> Float[Tensor, " visual"]:
+        """Maps over patches, pooled by the model as if they were features of one channel."""
+        return self.core.apply_pooling(values[..., None]).flatten()

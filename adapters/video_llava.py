@@ -1,0 +1,67 @@
+"""Video-LLaVA: a tower for pictures and one for videos, whose frames keep their CLS tokens."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenprune.adapters.base import register_adapter
+from tokenprune.adapters.frames import video_pixels
+from tokenprune.adapters.llava import LlavaAdapter
+from tokenprune.errors import UnsupportedError
+from tokenprune.layout import Layout
+from tokenprune.vision import AttentionTaps, Modality
+
+
+@register_adapter("VideoLlavaForConditionalGeneration")
+class VideoLlavaAdapter(LlavaAdapter):
+    """For VideoLlavaForConditionalGeneration, both of whose towers are made from one config, with CLIP or DINOv2."""
+
+    @property
+    def _vision_tower(self) -> Any:
+        return getattr(self.core, "image_tower", None)
+
+    @property
+    def vision_towers(self) -> tuple[Any, ...]:
+        return (self.core.image_tower, self.core.video_tower)
+
+    def every_attention_taps(self, layer: int | None) -> list[AttentionTaps]:
+        return [self.taps_of(tower, layer) for tower in self.vision_towers]
+
+    def check_patches(self) -> None:
+        super().check_patches()
+        if not self.n_prefix:
+            raise UnsupportedError(
+                f"a {type(self.model).__name__} with a {self.vision_tower.config.model_type} tower, which has no CLS "
+                f"token, is not supported. Load a model with a CLIP tower."
+            )
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        names = ("pixel_values", "pixel_values_images")  # from 5.2x on, and before
+        known = inspect.signature(self.core.forward).parameters
+        pixels = next(name for name in names if name in known)
+        return (
+            Modality("image", "get_image_features", pixels, self.config.image_token_id),
+            Modality("video", "get_video_features", "pixel_values_videos", self.config.video_token_id),
+        )
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        if modality.name == "image":
+            return super().layouts(modality, arguments, output)
+        pixels, patch = video_pixels(modality, arguments), self.vision_tower.config.patch_size
+        n_videos, n_frames = pixels.shape[:2]
+        frame = ((1, 1, 1), (1, pixels.shape[-2] // patch, pixels.shape[-1] // patch))
+        n_tokens = 1 + frame[1][1] * frame[1][2]
+        tiles = torch.arange(n_frames).repeat_interleave(n_tokens) if n_frames > 1 else None
+        return [Layout(frame * n_frames, n_frames, carry_with_cls, tiles)] * n_videos
+
+
+def carry_with_cls(values: Float[Tensor, "frames patches"]) -> Float[Tensor, " visual"]:
+    """A map with the CLS token at the head of every frame: it stands for the frame, so it gets its best value."""
+    return torch.cat([values.amax(1, keepdim=True), values], 1).flatten()
