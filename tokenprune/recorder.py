@@ -40,8 +40,8 @@ class VisionRecorder:
 
     def after_tower(self, module: nn.Module, args: Any, output: Any) -> None:
         call, self._call = self._call, {}
-        if "pixels" in self._tiles:
-            self._tiles["pixels"] += self.adapter.tile_pixels(call["tower"])
+        for name in {"pixels", "colors"} & self._tiles.keys():
+            self._tiles[name] += self.adapter.tile_pixels(call["tower"])
         if "vision_attention" in self._tiles:
             if not self.taps <= call.keys():
                 raise PruningError(
@@ -70,6 +70,8 @@ class VisionRecorder:
     def _statistic(self, name: str, tiles: list[Any], layout: Layout) -> Any:
         if name == "pixels":
             return torch.stack(tiles).detach()
+        if name == "colors":
+            return self.adapter.colors(torch.stack(tiles).detach())
         queries, keys, *real = (torch.stack(part) for part in zip(*tiles, strict=True))
         return VisionAttention(queries, keys, self.adapter.attention_scale, self.adapter.n_prefix, layout, *real)
 
