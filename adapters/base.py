@@ -113,7 +113,7 @@ class ModelAdapter(ABC):
     @property
     def offers(self) -> frozenset[str]:
         """Names from `tokenprune.tokens.STATISTICS`."""
-        return frozenset({"vision_attention", "pixels"} | ({"cls"} if self.n_prefix else set()))
+        return frozenset({"vision_attention", "pixels", "colors"} | ({"cls"} if self.n_prefix else set()))
 
     @property
     def n_prefix(self) -> int:
@@ -128,6 +128,12 @@ class ModelAdapter(ABC):
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         """The tiles in a call of `vision_tower`, one by one."""
         return list(arguments[next(name for name in ("pixel_values", "hidden_states") if name in arguments)])
+
+    def colors(self, pixels: Float[Tensor, "tiles 3 height width"]) -> Float[Tensor, "tiles 3 height width"]:
+        """Tiles in RGB, 0 to 1, from what `tile_pixels` gives: undoes the normalisation that towers of this kind are
+        trained with. A processor with another one gives other colours."""
+        mean, std = (torch.tensor(part, device=pixels.device)[:, None, None] for part in self.tower.normalisation)
+        return (pixels.float() * std + mean).clamp(0, 1)
 
     def attention_taps(self, layer: int | None) -> AttentionTaps:
         """The modules that show one encoder layer's attention; None is the layer whose output the projector gets.

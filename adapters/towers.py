@@ -13,6 +13,10 @@ from tokenprune.adapters.rotary import rotated
 from tokenprune.errors import UnsupportedError
 from tokenprune.vision import AttentionTaps
 
+HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+CLIP_COLORS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
 #: Queries and keys, (heads, tokens, width) of each per tile; a tower that is given padding adds which tokens are none.
 Heads = tuple[Sequence[Tensor], ...]
 
@@ -59,12 +63,14 @@ class Tower:
     taps: the modules of a layer that show its attention.
     heads: queries and keys of every tile, from what the taps showed and the encoder's config.
     n_prefix: how many tokens come before the patches.
+    normalisation: mean and deviation per channel that its pictures are normalised with.
     """
 
     layers: Callable[[Any], nn.ModuleList]
     taps: Callable[[Any], AttentionTaps]
     n_prefix: int
     heads: Callable[[Mapping[str, Any], Any], Heads] = separate_heads
+    normalisation: tuple[tuple[float, float, float], tuple[float, float, float]] = HALVES
 
     def head_width(self, config: Any) -> int:
         return config.hidden_size // config.num_attention_heads
@@ -108,13 +114,13 @@ _IDEFICS = Tower(_clip_layers, _clip_taps, n_prefix=0, heads=padded_heads)
 
 #: By config.model_type. DINOv2 with registers is not here on purpose: LLaVA takes its register tokens for patches.
 TOWERS = {
-    "clip_vision_model": Tower(_clip_layers, _clip_taps, n_prefix=1),
+    "clip_vision_model": Tower(_clip_layers, _clip_taps, n_prefix=1, normalisation=CLIP_COLORS),
     "siglip_vision_model": Tower(_clip_layers, _clip_taps, n_prefix=0),
-    "dinov2": Tower(_dino_layers, _dino_taps, n_prefix=1),
-    "internvl_vision": Tower(_dino_layers, _internvl_taps, n_prefix=1),
+    "dinov2": Tower(_dino_layers, _dino_taps, n_prefix=1, normalisation=IMAGENET),
+    "internvl_vision": Tower(_dino_layers, _internvl_taps, n_prefix=1, normalisation=IMAGENET),
     "idefics3_vision": _IDEFICS,
     "smolvlm_vision": _IDEFICS,
-    "pixtral": Tower(_pixtral_layers, _pixtral_taps, n_prefix=0, heads=packed_heads),
+    "pixtral": Tower(_pixtral_layers, _pixtral_taps, n_prefix=0, heads=packed_heads, normalisation=CLIP_COLORS),
 }
 
 

@@ -33,7 +33,7 @@ class ImageReport:
     scores: Float[Tensor, " visual"] | None
     position_ids: Int[Tensor, "*components kept"]
     merged: Merge | None = None
-    stages: tuple[tuple[int, Int[Tensor, "_"]], ...] = ()
+    stages: tuple[tuple[int, Tensor], ...] = ()
 
     @property
     def grid(self) -> Grid3:
