@@ -8,13 +8,14 @@ from .idefics import Idefics3, SmolVLM
 from .internvl import InternVL
 from .llava import TOWERS, Llava, VideoLlava, VipLlava
 from .llava_next import LlavaNext, LlavaNextVideo, LlavaOnevision
-from .mistral3 import Mistral3
+from .mistral3 import LlavaPixtral, Mistral3
 from .qwen_vl import Qwen2_5_VL, Qwen2VL, Qwen3VL
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         *(Llava(f"llava-{kind}", kind) for kind in TOWERS),
+        LlavaPixtral("llava-pixtral"),
         VipLlava("vip-llava"),
         LlavaNext("llava-next"),
         LlavaOnevision("llava-onevision"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import (
     Idefics3Config,
     Idefics3VisionConfig,
@@ -13,21 +14,10 @@ from transformers import (
     SmolVLMVisionConfig,
 )
 
-from .base import (
-    BREAK,
-    END,
-    IMAGE,
-    PATCH,
-    START,
-    Family,
-    Picture,
-    Size,
-    decoder,
-    tiles_of_pictures,
-    tower,
-)
+from .base import BREAK, IMAGE, PATCH, START, Family, Picture, Size, decoder, tower
 
 TILE = 24  # pixels
+MARKER, OVERVIEW = START, BREAK
 PER_TILE = (TILE // PATCH // 2) ** 2
 
 
@@ -45,8 +35,9 @@ class Idefics3(Family):
         )
 
     def block(self, size: Size) -> list[int]:
-        tiles = [BREAK, 2, *[IMAGE] * PER_TILE] * n_tiles(size)
-        return [START, *tiles, END]
+        """A marker and a header before each tile, that of the overview last; a marker behind it all."""
+        headers = [*range(2, n_tiles(size) + 1), OVERVIEW]
+        return [token for header in headers for token in (MARKER, header, *[IMAGE] * PER_TILE)] + [MARKER]
 
     def picture(self, size: Size, generator: torch.Generator) -> Picture:
         pixels = torch.randn(n_tiles(size), 3, TILE, TILE, generator=generator)
@@ -72,7 +63,7 @@ class Idefics3(Family):
         return out
 
     def split(self, inputs: dict[str, Any]) -> list[Picture]:
-        counts = [tiles_of_pictures(ids, PER_TILE) for ids in inputs["input_ids"]]
+        counts = [tiles_of_pictures(ids) for ids in inputs["input_ids"]]
         pictures = []
         for row, per_picture in enumerate(counts):
             tensors = {key: inputs[key][row, : sum(per_picture)] for key in ("pixel_values", "pixel_attention_mask")}
@@ -99,3 +90,10 @@ class SmolVLM(Idefics3):
 def n_tiles(size: Size) -> int:
     """The tiles of a picture, the overview among them if there are several."""
     return 1 if size[1] <= TILE else size[1] // TILE + 1
+
+
+def tiles_of_pictures(ids: Tensor) -> list[int]:
+    """How many tiles each picture of a row has: its overview is the last."""
+    headers = ids[:-1][(ids[1:] == IMAGE) & (ids[:-1] != IMAGE)]
+    ends = (headers == OVERVIEW).nonzero()[:, 0] + 1
+    return ends.diff(prepend=torch.zeros(1, dtype=torch.long)).tolist()

@@ -1,19 +1,21 @@
-"""Mistral 3: pictures of any size, 2 x 2 patches a visual token, and a marker behind each row of them."""
+"""Mistral 3: pictures of any size, 2 x 2 patches a visual token, and a marker behind each row of them. LLaVA with the
+same tower: one patch a visual token."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from transformers import Mistral3Config, MistralConfig, PixtralVisionConfig
+from transformers import LlavaConfig, Mistral3Config, MistralConfig, PixtralVisionConfig
 
 from .base import BREAK, END, IMAGE, PATCH, Family, Picture, Size, decoder, tower
 
-TOKEN = 2 * PATCH  # pixels
-
 
 class Mistral3(Family):
+    """token: the side of a visual token in pixels."""
+
     class_name = "Mistral3ForConditionalGeneration"
+    token = 2 * PATCH
     sizes = ((24, 32), (40, 16), (32, 32))  # 3 x 4, 5 x 2 and 4 x 4 visual tokens
 
     def config(self) -> Any:
@@ -24,8 +26,8 @@ class Mistral3(Family):
         )
 
     def block(self, size: Size) -> list[int]:
-        row = [*[IMAGE] * (size[1] // TOKEN), BREAK]
-        return [*(row * (size[0] // TOKEN))[:-1], END]
+        row = [*[IMAGE] * (size[1] // self.token), BREAK]
+        return [*(row * (size[0] // self.token))[:-1], END]
 
     def picture(self, size: Size, generator: torch.Generator) -> Picture:
         pixels = torch.randn(1, 3, *size, generator=generator)
@@ -38,6 +40,21 @@ class Mistral3(Family):
     def split(self, inputs: dict[str, Any]) -> list[Picture]:
         both = zip(inputs["pixel_values"].split(1), inputs["image_sizes"].split(1), strict=True)
         return [{"pixel_values": pixels, "image_sizes": size} for pixels, size in both]
+
+
+class LlavaPixtral(Mistral3):
+    class_name = "LlavaForConditionalGeneration"
+    token = PATCH
+    sizes = ((16, 20), (24, 12), (20, 20))  # 4 x 5, 6 x 3 and 5 x 5 visual tokens
+
+    def config(self) -> Any:
+        return LlavaConfig(
+            vision_config=PixtralVisionConfig(**tower(64)),
+            text_config=MistralConfig(**decoder(head_dim=8), sliding_window=None),
+            image_token_index=IMAGE,
+            vision_feature_select_strategy="full",
+            vision_feature_layer=-1,
+        )
 
 
 def padded(picture: Picture, height: int, width: int) -> Picture:
