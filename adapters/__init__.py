@@ -10,6 +10,7 @@ from tokenprune.adapters import llava_next as llava_next
 from tokenprune.adapters import llava_next_video as llava_next_video
 from tokenprune.adapters import llava_onevision as llava_onevision
 from tokenprune.adapters import mistral3 as mistral3
+from tokenprune.adapters import qwen_vl as qwen_vl
 from tokenprune.adapters import video_llava as video_llava
 from tokenprune.adapters import vip_llava as vip_llava
 from tokenprune.adapters.base import ADAPTERS, ModelAdapter, adapter_for, register_adapter

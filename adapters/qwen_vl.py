@@ -1,0 +1,100 @@
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: pictures and videos of any size, and position IDs of three components."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.adapters.base import ModelAdapter, register_adapter
+from tokenprune.adapters.qwen_tower import QWEN_TOWER, WINDOWED_QWEN_TOWER, layout, pictures
+from tokenprune.adapters.towers import Tower
+from tokenprune.errors import UnsupportedError
+from tokenprune.layout import Layout
+from tokenprune.sequence import Packing
+from tokenprune.vision import AttentionTaps, Modality
+
+
+@register_adapter("Qwen2VLForConditionalGeneration")
+class Qwen2VLAdapter(ModelAdapter):
+    """For Qwen2VLForConditionalGeneration. Position IDs have three components, or four with those of plain text first;
+    what is behind a picture goes on above its longer side, not above its number of tokens."""
+
+    @property
+    def _vision_tower(self) -> Any:
+        return getattr(self.core, "visual", None)
+
+    def find_tower(self) -> Tower:
+        return QWEN_TOWER
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        return (
+            Modality("image", "get_image_features", "pixel_values", self.config.image_token_id),
+            Modality("video", "get_video_features", "pixel_values_videos", self.config.video_token_id),
+        )
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        merge = self.vision_tower.config.spatial_merge_size
+        grids = arguments[f"{modality.name}_grid_thw"].tolist()
+        return [layout(n_frames, height, width, merge) for n_frames, height, width in grids]
+
+    @property
+    def attention_scale(self) -> float:
+        return self.vision_tower.blocks[0].attn.scaling
+
+    def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
+        return pictures(arguments, self.vision_tower.config)
+
+    def default_ids(self, kwargs: Mapping[str, Any], n_columns: int) -> Int[Tensor, "*components rows length"]:
+        given = dict(kwargs)
+        if given.get("inputs_embeds") is None:
+            given["inputs_embeds"] = self.core.get_input_embeddings()(given["input_ids"])
+        names = inspect.signature(self.core.compute_3d_position_ids).parameters
+        ids = self.core.compute_3d_position_ids(**{name: given.get(name) for name in names})
+        # Under a mask over the cache as well, HF numbers its columns too.
+        return super().default_ids(kwargs, n_columns) if ids is None else ids[..., -self.n_new(kwargs) :]
+
+
+@register_adapter("Qwen2_5_VLForConditionalGeneration")
+class Qwen2_5_VLAdapter(Qwen2VLAdapter):
+    """For Qwen2_5_VLForConditionalGeneration, most of whose vision layers look at small windows only."""
+
+    def find_tower(self) -> Tower:
+        return WINDOWED_QWEN_TOWER
+
+    def attention_taps(self, layer: int | None) -> AttentionTaps:
+        n_layers = len(self.vision_tower.blocks)
+        full = sorted(self.vision_tower.config.fullatt_block_indexes)
+        if layer is not None and -n_layers <= layer < n_layers and layer % n_layers not in full:
+            raise UnsupportedError(
+                f"layer={layer} of this vision tower attends within small windows, so its attention does not compare "
+                f"the patches of a picture. Write layer=None for the last layer that attends to all of it; those "
+                f"that do are {', '.join(map(str, full))}."
+            )
+        return super().attention_taps(layer)
+
+    def consumed_layer(self, n_layers: int) -> int:
+        """The last one that attends to the whole picture."""
+        return max(self.vision_tower.config.fullatt_block_indexes)
+
+
+@register_adapter("Qwen3VLForConditionalGeneration")
+class Qwen3VLAdapter(Qwen2VLAdapter):
+    """For Qwen3VLForConditionalGeneration, behind whose first decoder layers more features are added (DeepStack)."""
+
+    def shorten(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
+        super().shorten(kwargs, packing, n_slots)
+        visual = kwargs.get("visual_pos_masks")
+        if visual is None:
+            return
+        # Those features are one row over the whole batch: its visual tokens are numbered to find the ones left.
+        numbers = (visual.flatten().cumsum(0) - 1).view_as(visual)
+        kwargs["visual_pos_masks"] = packing.take(visual) & packing.valid
+        left = packing.take(numbers)[kwargs["visual_pos_masks"]]
+        kwargs["deepstack_visual_embeds"] = [
+            features[left.to(features.device)] for features in kwargs["deepstack_visual_embeds"]
+        ]
