@@ -194,6 +194,10 @@ class Family:
         """Those that HF gives a prompt of which it gets the embeddings instead of the IDs."""
         return self.position_ids(model, inputs)
 
+    def compact_ids(self, model: Any, inputs: dict[str, Any], dropped: Tensor) -> Tensor:
+        """Those that position_ids="compact" gives to what is left."""
+        return self.position_ids(model, inputs) - (dropped.long().cumsum(1) - dropped.long())
+
     def seen(self, inputs: dict[str, Any]) -> Tensor:
         """(batch or 1, length, length) bool: who attends to whom in the unpruned sequence, padding aside."""
         length = inputs["input_ids"].shape[1]

@@ -83,6 +83,12 @@ class QwenVL(Family):
         """Without IDs HF does not find the pictures, and counts columns."""
         return super().position_ids(model, inputs).expand(3, -1, -1)
 
+    def compact_ids(self, model: Any, inputs: dict[str, Any], dropped: Tensor) -> Tensor:
+        """What is left is numbered as text, in rows that lose anything."""
+        left = inputs["attention_mask"].bool() & ~dropped
+        counted = (left.cumsum(1) - 1).clamp(min=0)
+        return torch.where(dropped.any(1, keepdim=True), counted, self.position_ids(model, inputs))
+
 
 class Qwen2VL(QwenVL):
     class_name = "Qwen2VLForConditionalGeneration"
