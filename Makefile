@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check train
+.PHONY: install demo test check results train
 
 install: .venv/installed
 
@@ -23,6 +23,14 @@ check: install
 
 test: check
 	$(BIN)/python -m pytest
+
+# The README's tables, measured again.
+results: install
+	$(BIN)/python -m tokenprune.evals --dtype bfloat16 --limit 500 --output evals/results/bundled_model.jsonl
+	$(BIN)/python -m tokenprune.evals --dtype bfloat16 --scenes evals/bundled/photographs --strategies \
+		--output evals/results/photographs.jsonl
+	$(BIN)/python -m tokenprune.evals.report evals/results/bundled_model.jsonl evals/results/photographs.jsonl \
+		--into README.md
 
 # Trains the bundled model again from its sources: about an hour on two idle cores; stop it and it goes on where it was.
 train: install

@@ -12,8 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tokenprune.evals.bundled_paths import MODEL, SCENES
 from tokenprune.evals.configurations import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, configurations
-from tokenprune.evals.loading import load_model, load_samples
-from tokenprune.evals.runner import Row, run
+from tokenprune.evals.loading import load_model, load_samples, public_name
+from tokenprune.evals.row_files import to_line
+from tokenprune.evals.rows import Row
+from tokenprune.evals.runner import run
 from tokenprune.evals.table import table
 
 
@@ -24,19 +26,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model, processor = load_model(options.model, options.dtype)
     console = Console(width=None if Console().is_terminal else 140)  # a pipe has no width; 80 would break the table
     results: dict[Path, list[Row]] = {folder: [] for folder in sets}
+    answers_path = options.output.with_suffix(".answers.jsonl")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    with options.output.open("w", encoding="utf-8") as output, Progress(*columns, console=console) as progress:
+    with (
+        options.output.open("w", encoding="utf-8") as output,
+        answers_path.open("w", encoding="utf-8") as answers_output,
+        Progress(*columns, console=console) as progress,
+    ):
         for folder, samples in sets.items():
             bar = progress.add_task(f"{folder.name}, questions", total=len(samples) * len(compared))
-            answered = partial(progress.advance, bar)
-            for row in run(model, processor, samples, compared, batch_size=options.batch_size, on_answers=answered):
+            for row, answers in run(
+                model,
+                processor,
+                samples,
+                compared,
+                scenes=folder.name,
+                model_name=public_name(options.model),
+                batch_size=options.batch_size,
+                on_answers=partial(progress.advance, bar),
+            ):
                 results[folder].append(row)
-                output.write(json.dumps({"scenes": folder.name, "model": options.model, **asdict(row)}) + "\n")
+                output.write(to_line(row) + "\n")
                 output.flush()
+                for answer in answers:
+                    said = {"scenes": row.scenes, "task": row.task, **row.key._asdict(), **asdict(answer)}
+                    answers_output.write(json.dumps(said) + "\n")
     for folder, rows in results.items():
         console.print(table(rows, f"{Path(options.model).name} on {folder.name}"))
-    console.print(f"Every answer is in {options.output}")
+    console.print(f"Rows are in {options.output}, every answer in {answers_path}")
+    console.print(
+        f"python -m tokenprune.evals.report {options.output}  # the same with paired differences, as Markdown"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,12 +79,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", help="of refs and of VQA pictures; without it all but train")
     parser.add_argument("--limit", type=int, metavar="N", help="N questions of each task, spread evenly")
     parser.add_argument(
-        "--strategies", nargs="+", default=DEFAULT_STRATEGIES, metavar="NAME", help="with settings: fopru:mode=row"
+        "--strategies",
+        nargs="*",
+        default=DEFAULT_STRATEGIES,
+        metavar="NAME",
+        help="with settings: fopru:mode=row; none: the unpruned model alone",
     )
     parser.add_argument("--keep-ratios", type=float, nargs="+", default=DEFAULT_KEEP_RATIOS, metavar="RATIO")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
-    parser.add_argument("--output", type=Path, default=Path("runs/results.jsonl"), help="one JSON line for each row")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/results.jsonl"),
+        help="one JSON line for each row; the answers go beside it",
+    )
     return parser
 
 

@@ -12,6 +12,7 @@ from tokenprune.evals import downsample
 
 PositionIds = Literal["original", "compact"]
 
+UNPRUNED = "unpruned"
 DOWNSAMPLE = "downsample"  # the one name that is no strategy: nothing is pruned
 DEFAULT_STRATEGIES = ("random", "grid", "fopru:mode=rank", "fopru:mode=row", DOWNSAMPLE)
 DEFAULT_KEEP_RATIOS = (0.5, 0.25, 0.1)
@@ -21,7 +22,7 @@ DEFAULT_KEEP_RATIOS = (0.5, 0.25, 0.1)
 class Configuration:
     """One line of the table. This class itself is the unpruned model."""
 
-    label: str = "unpruned"
+    label: str = UNPRUNED
     keep_ratio: float = 1.0
     position_ids: PositionIds = "original"
 

@@ -24,6 +24,15 @@ def load_model(name: str, dtype: str = "float32") -> tuple[Any, Any]:
     return model.to(device).eval(), AutoProcessor.from_pretrained(name)
 
 
+def public_name(model: str) -> str:
+    """Return what results call the model: a folder by its path from here or its last part, not with all its parents."""
+    path = Path(model).resolve()
+    if not path.is_dir():
+        return model
+    here = Path.cwd().resolve()
+    return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
+
+
 def load_samples(folder: Path, *, split: str | None = None, limit: int | None = None) -> list[Sample]:
     """Return the questions of every set whose files are in `folder`: RefCOCO's, VQAv2's or both.
 

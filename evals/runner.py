@@ -11,9 +11,9 @@ import torch
 import transformers
 
 import tokenprune
-from tokenprune.evals import stats
 from tokenprune.evals.configurations import Configuration
 from tokenprune.evals.prompts import encode
+from tokenprune.evals.rows import Row, Score, digest
 from tokenprune.evals.sample import Sample
 
 # LLaVA's box format is the longest answer: about 30 tokens. Shorter answers end by themselves.
@@ -26,41 +26,14 @@ class SampleError(RuntimeError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said; `score` is None where it could not be read."""
+    """What the model said to one question."""
 
     id: str
+    split: str
     text: str
-    score: float | None
+    score: Score
     n_visual: int
     n_kept: int
-
-
-@dataclass(frozen=True)
-class Row:
-    """One configuration on the questions of one task. Means of visual tokens are per picture.
-
-    `kv_cache_bytes` is the size of the cache tensors after the prefill of the first question alone.
-    """
-
-    task: str
-    metric: str
-    strategy: str
-    settings: dict[str, Any]
-    position_ids: str
-    keep_ratio: float
-    n_visual: float
-    n_kept: float
-    kv_cache_bytes: int
-    n: int
-    accuracy: float
-    interval: stats.Interval
-    difference_to_unpruned: stats.Difference | None
-    unparsable: int
-    seed: int
-    versions: dict[str, str]
-    device: str
-    dtype: str
-    answers: list[Answer]
 
 
 def run(
@@ -69,16 +42,16 @@ def run(
     samples: Sequence[Sample],
     configurations: Sequence[Configuration],
     *,
+    scenes: str = "",
+    model_name: str = "",
     batch_size: int = 8,
-    seed: int = 0,
     on_answers: Callable[[int], None] = lambda n: None,
-) -> Iterator[Row]:
-    """Yield a row for each configuration and task, in that order.
+) -> Iterator[tuple[Row, list[Answer]]]:
+    """Yield a row and its answers for each configuration and task, in that order.
 
-    `seed` is the bootstrap's; strategies have their own. `on_answers` hears how many questions were just answered.
-    A configuration is compared with the unpruned model where that one ran before it.
+    `scenes` and `model_name` are what the rows call the set and the model. `on_answers` hears how many questions were
+    just answered.
     """
-    unpruned: dict[str, list[float]] = {}
     for configuration in configurations:
         for task in dict.fromkeys(sample.task for sample in samples):
             asked = [sample for sample in samples if sample.task == task]
@@ -88,10 +61,9 @@ def run(
                 for batch in _batches(asked, batch_size):
                     answers += _answer(model, processor, batch, configuration, handle)
                     on_answers(len(batch))
-            scores = [answer.score or 0.0 for answer in answers]
-            if type(configuration) is Configuration:
-                unpruned[task] = scores
-            yield Row(
+            row = Row(
+                scenes=scenes,
+                model=model_name,
                 task=task,
                 metric=asked[0].metric,
                 strategy=configuration.label,
@@ -101,19 +73,16 @@ def run(
                 n_visual=sum(answer.n_visual for answer in answers) / len(answers),
                 n_kept=sum(answer.n_kept for answer in answers) / len(answers),
                 kv_cache_bytes=kv_cache_bytes,
-                n=len(scores),
-                accuracy=sum(scores) / len(scores),
-                interval=stats.interval(scores, seed=seed),
-                difference_to_unpruned=(
-                    stats.difference(scores, unpruned[task], seed=seed) if task in unpruned else None
-                ),
-                unparsable=sum(answer.score is None for answer in answers),
-                seed=seed,
                 versions=versions(),
                 device=str(model.device),
                 dtype=str(model.dtype).removeprefix("torch."),
-                answers=answers,
+                questions=digest([answer.id for answer in answers]),
+                scores={
+                    split: [answer.score for answer in answers if answer.split == split]
+                    for split in dict.fromkeys(answer.split for answer in answers)
+                },
             )
+            yield row, answers
 
 
 def versions() -> dict[str, str]:
@@ -135,7 +104,7 @@ def _answer(
     texts = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     counts = _visual_tokens(processor, inputs, configuration, handle)
     return [
-        Answer(sample.id, text.strip(), sample.score(text), n_visual, n_kept)
+        Answer(sample.id, sample.split, text.strip(), sample.score(text), n_visual, n_kept)
         for sample, text, (n_visual, n_kept) in zip(batch, texts, counts, strict=True)
     ]
 

@@ -1,9 +1,7 @@
 """Which questions of a set are asked: those of one split, or all but `train`."""
 
-from collections.abc import Set
 
-
-def chosen(wanted: str | None, found: Set[str], where: str) -> set[str]:
+def chosen(wanted: str | None, found: set[str], where: str) -> set[str]:
     """Return the splits to ask of those that were `found` in a set; "" is that of a question without one.
 
     `where` says which file an error is about: it is one to want a split that is not there.

@@ -6,11 +6,9 @@ little wider.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.stats import bootstrap
-from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 Interval = tuple[float, float]
@@ -18,11 +16,10 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of (scores - baseline) on the same questions; `p` is McNemar's exact one, None for soft accuracies."""
+    """Mean of (scores - baseline) on the same questions, with its 95 % interval."""
 
     mean: float
     interval: Interval
-    p: float | None
 
 
 def interval(scores: Sequence[float], *, seed: int = 0) -> Interval:
@@ -40,15 +37,7 @@ def difference(scores: Sequence[float], baseline: Sequence[float], *, seed: int 
     if len(scores) != len(baseline):
         raise ValueError(f"{len(scores)} and {len(baseline)} scores; a paired comparison needs the same questions")
     differences = np.subtract(scores, baseline)
-    p = None
-    if _binary(scores) and _binary(baseline):
-        table = [[sum((s, b) == pair for s, b in zip(scores, baseline, strict=True)) for pair in row] for row in _PAIRS]
-        test: Any = mcnemar(table, exact=True)  # a bunch without declared fields
-        p = float(test.pvalue)
-    return Difference(float(differences.mean()), _bootstrap(differences.tolist(), seed), p)
-
-
-_PAIRS = [[(1, 1), (1, 0)], [(0, 1), (0, 0)]]
+    return Difference(float(differences.mean()), _bootstrap(differences.tolist(), seed))
 
 
 def _binary(scores: Sequence[float]) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.filesize import decimal
 from rich.table import Table
 
-from tokenprune.evals.runner import Row
+from tokenprune.evals.rows import Row, by_configuration
 
 
 def table(rows: Sequence[Row], title: str) -> Table:
@@ -19,7 +19,8 @@ def table(rows: Sequence[Row], title: str) -> Table:
     for row in reversed(first_of_task.values()):
         result.add_column(f"{row.task.upper()} {row.metric}\n(n = {row.n})", justify="right", no_wrap=True)
     result.add_column("unparsable", justify="right")
-    for group in _by_configuration(rows):
+    for of_task in by_configuration(rows).values():
+        group = list(of_task.values())
         head = group[0]
         result.add_row(
             head.strategy,
@@ -31,13 +32,6 @@ def table(rows: Sequence[Row], title: str) -> Table:
             str(sum(row.unparsable for row in group)),
         )
     return result
-
-
-def _by_configuration(rows: Sequence[Row]) -> list[list[Row]]:
-    groups: dict[tuple[str, str, float], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.strategy, row.position_ids, row.keep_ratio), []).append(row)
-    return list(groups.values())
 
 
 def _caption(row: Row) -> str:

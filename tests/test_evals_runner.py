@@ -12,7 +12,6 @@ from tiny import tiny_llava
 
 import tokenprune
 from tokenprune.evals import downsample
-from tokenprune.evals.__main__ import main
 from tokenprune.evals.configurations import Configuration, Pruned, configurations
 from tokenprune.evals.loading import evenly, load_model, load_samples
 from tokenprune.evals.prompts import encode, prompt
@@ -46,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def samples(folder: Path) -> list[Sample]:
     image = folder / "images" / "COCO_val2014_000000000042.jpg"
-    return [Echo(id=str(i), image=image, split="", readable=i != 2) for i in (1, 2, 3)]
+    return [Echo(id=str(i), image=image, split="test" if i == 3 else "val", readable=i != 2) for i in (1, 2, 3)]
 
 
 def test_prompts_are_golden(folder: Path) -> None:
@@ -63,7 +62,8 @@ def test_prompts_are_golden(folder: Path) -> None:
 
 def test_rows(samples: list[Sample]) -> None:
     strategies = ["random:seed=3", "fopru:mode=row", "downsample"]
-    rows = list(run(tiny_llava(), tiny_processor(), samples, configurations(strategies, [0.5]), batch_size=2))
+    results = list(run(tiny_llava(), tiny_processor(), samples, configurations(strategies, [0.5]), batch_size=2))
+    rows = [row for row, _ in results]
     assert [(row.strategy, row.position_ids) for row in rows] == [
         ("unpruned", "original"),
         ("Random 3", "original"),
@@ -75,25 +75,24 @@ def test_rows(samples: list[Sample]) -> None:
     assert [(row.n_kept, row.n_visual) for row in rows] == [(36, 36), *[(18, 36)] * 4, (16, 36)]
     for row in rows:
         assert (row.n, row.unparsable, row.accuracy) == (3, 1, pytest.approx(2 / 3))
-        assert row.interval[0] < row.accuracy < row.interval[1]
-        assert row.difference_to_unpruned is not None
-        assert row.difference_to_unpruned.mean == 0
+        assert row.scores == {"val": [1, None], "test": [1]}
+        assert row.questions == rows[0].questions
         # Keys and values of 2 layers, 2 heads, 8 wide, 4 bytes; the first prompt has 7 words beside the picture.
         assert row.kv_cache_bytes == 2 * 2 * 2 * 8 * 4 * (row.n_kept + 7)
         assert {"torch", "transformers", "tokenprune"} <= set(row.versions)
         json.dumps(row.settings)
     assert rows[1].settings == {"keep_ratio": 0.5, "keep": None, "budget_per": "image", "seed": 3}
-    assert len({tuple(answer.text for answer in row.answers) for row in rows}) > 3  # the configurations do differ
+    assert len({tuple(answer.text for answer in answers) for _, answers in results}) > 3  # the configurations do differ
 
 
 def test_batches_do_not_change_answers(samples: list[Sample]) -> None:
     model, processor, compared = tiny_llava(), tiny_processor(), configurations(["fopru", "downsample"], [0.25])
-    for batched, alone in zip(
+    for (_, batched), (_, alone) in zip(
         run(model, processor, samples, compared, batch_size=3),
         run(model, processor, samples, compared, batch_size=1),
         strict=True,
     ):
-        assert batched.answers == alone.answers
+        assert batched == alone
 
 
 def test_the_model_is_left_as_it_was(samples: list[Sample]) -> None:
@@ -209,24 +208,6 @@ def test_limit_is_spread_evenly() -> None:
     assert evenly(numbers, 5) == [0, 2, 4, 6, 8]
     assert evenly(numbers, 3) == [0, 3, 6]
     assert evenly(numbers, 20) == evenly(numbers, None) == numbers
-
-
-def test_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = str(tmp_path / "model")
-    tiny_llava().save_pretrained(model)
-    tiny_processor().save_pretrained(model)
-    output = tmp_path / "new" / "results.jsonl"
-    arguments = ["--model", model, "--scenes", str(folder), "--limit", "2", "--output", str(output)]
-    main([*arguments, "--strategies", "grid", "downsample", "--keep-ratios", "0.25"])
-    printed = capsys.readouterr().out
-    for expected in ("unpruned", "compact", "9 of 36", "25%", "REC Acc@0.5", "VQA accuracy", "(n = 2)"):
-        assert expected in printed
-    rows = [json.loads(line) for line in output.read_text().splitlines()]
-    assert [(row["strategy"], row["task"]) for row in rows] == [
-        (strategy, task) for strategy in ("unpruned", "Grid", "Grid", "downsample") for task in ("rec", "vqa")
-    ]
-    assert rows[0]["scenes"] == folder.name
-    assert len(rows[0]["answers"]) == 2
 
 
 def test_folder_without_questions(tmp_path: Path) -> None:

@@ -38,12 +38,7 @@ def test_difference_is_paired() -> None:
     result = difference(worse, baseline)
     assert result.mean == pytest.approx(-0.1)
     assert result.interval[0] < -0.1 < result.interval[1] < 0
-    assert result.p == pytest.approx(2 * 0.5**10)  # ten discordant pairs, all one way
     assert difference(baseline, worse).mean == pytest.approx(0.1)
-
-
-def test_soft_scores_have_no_mcnemar() -> None:
-    assert difference([0.3, 1.0], [1.0, 1.0]).p is None
 
 
 def test_difference_needs_the_same_questions() -> None:

@@ -1,0 +1,108 @@
+"""The results as Markdown: accuracy of every configuration, of every split, and paired differences."""
+
+from collections.abc import Sequence
+
+from tokenprune.evals.configurations import UNPRUNED
+from tokenprune.evals.paired import paired
+from tokenprune.evals.rows import Row, by_configuration
+from tokenprune.evals.stats import Difference
+
+NOTHING = "\N{EN DASH}"
+
+
+def accuracy_table(rows: Sequence[Row]) -> str:
+    """Return one line a configuration, those that keep most first; `rows` are of one set."""
+    tasks = _tasks(rows)
+    headings = [f"{row.task.upper()} {row.metric} (n = {row.n})" for row in tasks.values()]
+    lines = []
+    groups = by_configuration(rows)
+    for key in sorted(groups, key=lambda key: -key.keep_ratio):
+        head, *_ = groups[key].values()
+        lines.append(
+            [
+                f"{100 * key.keep_ratio:g} %",
+                key.strategy,
+                key.position_ids if head.settings else NOTHING,
+                f"{head.n_kept:.0f} of {head.n_visual:.0f}",
+                f"{head.kv_cache_bytes / 1e6:.2f} MB",
+                *(_accuracy(groups[key].get(task)) for task in tasks),
+            ]
+        )
+    return _table(["retention", "strategy", "position IDs", "visual tokens", "KV cache", *headings], lines)
+
+
+def split_table(rows: Sequence[Row]) -> str:
+    """Return the unpruned model's accuracy on each set as a whole and on each of its splits."""
+    tasks = _tasks(rows)
+    sets: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        if row.strategy == UNPRUNED:
+            sets.setdefault(row.scenes, {})[row.task] = row
+    lines = []
+    for scenes, whole in sets.items():
+        lines.append([scenes, "all", *(_counted(whole.get(task)) for task in tasks)])
+        if any(len(row.scores) > 1 for row in whole.values()):
+            for split in dict.fromkeys(split for row in whole.values() for split in row.scores):
+                parts = {task: row.of_split(split) for task, row in whole.items() if split in row.scores}
+                lines.append([scenes, split or NOTHING, *(_counted(parts.get(task)) for task in tasks)])
+    headings = [f"{row.task.upper()} {row.metric}" for row in tasks.values()]
+    return _table(["set", "split", *headings], lines)
+
+
+def difference_table(rows: Sequence[Row], baseline: str) -> str:
+    """Return paired differences in points: each strategy's position IDs, and each strategy against `baseline`."""
+    tasks = _tasks(rows)
+    groups = by_configuration(rows)
+    if baseline not in {key.strategy for key in groups}:
+        names = ", ".join(dict.fromkeys(key.strategy for key in groups))
+        raise ValueError(f"no strategy {baseline!r} to compare with; the results have {names}")
+    lines = []
+    for key in sorted(groups, key=lambda key: -key.keep_ratio):
+        if key.strategy == UNPRUNED or key.position_ids != "original":
+            continue
+        own = groups[key]
+        compact = groups.get(key._replace(position_ids="compact"), {})
+        other = groups.get(key._replace(strategy=baseline), {}) if key.strategy != baseline else {}
+        cells = [
+            _difference(paired(own[task], others[task]) if task in own and task in others else None)
+            for others in (compact, other)
+            for task in tasks
+        ]
+        lines.append([f"{100 * key.keep_ratio:g} %", key.strategy, *cells])
+    headings = [
+        f"{row.task.upper()}, {what}"
+        for what in ("original - compact IDs", f"own - {baseline}")
+        for row in tasks.values()
+    ]
+    return _table(["retention", "strategy", *headings], lines)
+
+
+def _tasks(rows: Sequence[Row]) -> dict[str, Row]:
+    """Return the first row of each task, in the order in which tasks come."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        first.setdefault(row.task, row)
+    return first
+
+
+def _accuracy(row: Row | None) -> str:
+    if row is None:
+        return NOTHING
+    low, high = row.interval
+    return f"{100 * row.accuracy:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def _counted(row: Row | None) -> str:
+    return NOTHING if row is None else f"{_accuracy(row)}, n = {row.n}"
+
+
+def _difference(difference: Difference | None) -> str:
+    if difference is None:
+        return NOTHING
+    low, high = difference.interval
+    return f"{100 * difference.mean:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] * len(headings)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *lines))

@@ -1,0 +1,27 @@
+"""Result rows as a run would give them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokenprune.evals.rows import Row, Score
+
+
+def row(
+    strategy: str, position_ids: str, keep_ratio: float, scores: Mapping[str, Sequence[Score]], **changes: Any
+) -> Row:
+    values: dict[str, Any] = {
+        "scenes": "scenes",
+        "model": "llava",
+        "task": "rec",
+        "metric": "Acc@0.5",
+        "settings": {} if strategy in ("unpruned", "downsample") else {"keep_ratio": keep_ratio},
+        "n_visual": 100.0,
+        "n_kept": 100 * keep_ratio,
+        "kv_cache_bytes": 2_000_000,
+        "versions": {"torch": "2.9"},
+        "device": "cpu",
+        "dtype": "bfloat16",
+        "questions": "abc",
+    }
+    values |= {"strategy": strategy, "position_ids": position_ids, "keep_ratio": keep_ratio}
+    return Row(**values | changes, scores={split: list(of_split) for split, of_split in scores.items()})

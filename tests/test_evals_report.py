@@ -1,0 +1,138 @@
+"""The Markdown report, and that the README's tables are the report on the committed results."""
+
+from pathlib import Path
+
+import pytest
+from evals_rows import row
+
+from tokenprune.evals.markdown import accuracy_table, difference_table, split_table
+from tokenprune.evals.paired import paired
+from tokenprune.evals.report import BEGIN, END, main, put_into, report
+from tokenprune.evals.row_files import read, to_line
+from tokenprune.evals.rows import Row
+
+ROOT = Path(__file__).resolve().parent.parent
+ALL, HALF, NONE = [1.0] * 20, [1.0, 0.0] * 10, [None] * 20
+
+
+def results() -> list[Row]:
+    return [
+        row("unpruned", "original", 1.0, {"val": ALL, "test": HALF}),
+        row("Random", "original", 0.25, {"val": HALF, "test": NONE}),
+        row("Random", "compact", 0.25, {"val": NONE, "test": NONE}),
+        row("FoPru rank", "original", 0.25, {"val": ALL, "test": NONE}),
+        row("downsample", "original", 0.25, {"val": HALF, "test": HALF}),
+        row("FoPru rank", "original", 0.5, {"val": ALL, "test": NONE}),
+    ]
+
+
+def test_accuracy() -> None:
+    assert accuracy_table(results()).splitlines() == [
+        "| retention | strategy | position IDs | visual tokens | KV cache | REC Acc@0.5 (n = 40) |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| 100 % | unpruned | \N{EN DASH} | 100 of 100 | 2.00 MB | 75.0 [60, 86] |",
+        "| 50 % | FoPru rank | original | 50 of 100 | 2.00 MB | 50.0 [35, 65] |",
+        "| 25 % | Random | original | 25 of 100 | 2.00 MB | 25.0 [14, 40] |",
+        "| 25 % | Random | compact | 25 of 100 | 2.00 MB | 0.0 [0, 9] |",
+        "| 25 % | FoPru rank | original | 25 of 100 | 2.00 MB | 50.0 [35, 65] |",
+        "| 25 % | downsample | \N{EN DASH} | 25 of 100 | 2.00 MB | 50.0 [35, 65] |",
+    ]
+
+
+def test_splits() -> None:
+    vqa = row("unpruned", "original", 1.0, {"val": HALF}, task="vqa", metric="accuracy")
+    photographs = row("unpruned", "original", 1.0, {"photo": HALF}, scenes="photographs")
+    assert split_table([*results(), vqa, photographs]).splitlines() == [
+        "| set | split | REC Acc@0.5 | VQA accuracy |",
+        "| --- | --- | --- | --- |",
+        "| scenes | all | 75.0 [60, 86], n = 40 | 50.0 [30, 70], n = 20 |",
+        "| scenes | val | 100.0 [84, 100], n = 20 | 50.0 [30, 70], n = 20 |",
+        "| scenes | test | 50.0 [30, 70], n = 20 | \N{EN DASH} |",
+        "| photographs | all | 50.0 [30, 70], n = 20 | \N{EN DASH} |",
+    ]
+
+
+def test_differences() -> None:
+    heading, _, *lines = difference_table(results(), "Random").splitlines()
+    assert heading == "| retention | strategy | REC, original - compact IDs | REC, own - Random |"
+    cells = [line.strip("| ").split(" | ") for line in lines]
+    assert [cell[:2] for cell in cells] == [
+        ["50 %", "FoPru rank"],
+        ["25 %", "Random"],
+        ["25 %", "FoPru rank"],
+        ["25 %", "downsample"],
+    ]
+    nothing = "\N{EN DASH}"
+    assert cells[0][2:] == [nothing, nothing]  # neither compact IDs nor Random at 50 %
+    assert cells[1][2].startswith("+25.0 [")
+    assert cells[1][3] == nothing
+    assert cells[2][3].startswith("+25.0 [")
+    assert cells[3][3].startswith("+25.0 [")
+
+
+def test_pairing_is_what_makes_a_difference_sure() -> None:
+    """Each question answered the other way round has a wide interval; one more in five answered has a narrow one."""
+    base = row("Random", "original", 0.25, {"": [1.0, 0.0] * 50})
+    better = paired(row("FoPru", "original", 0.25, {"": [1.0, 0.0, 1.0, 1.0] * 25}), base)
+    other = paired(row("FoPru", "original", 0.25, {"": [0.0, 1.0, 1.0, 1.0] * 25}), base)
+    assert better.mean == other.mean == pytest.approx(0.25)
+    assert better.interval[1] - better.interval[0] < 0.7 * (other.interval[1] - other.interval[0])
+
+
+def test_other_questions_are_not_paired() -> None:
+    with pytest.raises(ValueError, match=r"FoPru and Random at 0\.25: rec questions differ \(2 and 2\); measure both"):
+        paired(
+            row("FoPru", "original", 0.25, {"": [1.0, 0.0]}, questions="other"),
+            row("Random", "original", 0.25, {"": [1.0, 0.0]}),
+        )
+
+
+def test_unknown_baseline() -> None:
+    with pytest.raises(ValueError, match="no strategy 'Randm' to compare with; the results have unpruned, Random, FoP"):
+        difference_table(results(), "Randm")
+
+
+def test_one_model_at_a_time() -> None:
+    with pytest.raises(ValueError, match=r"several models \(llava, other\)"):
+        report([*results(), row("unpruned", "original", 1.0, {"": ALL}, model="other")])
+
+
+def test_a_set_without_strategies_is_only_in_the_last_table() -> None:
+    text = report([*results(), row("unpruned", "original", 1.0, {"photo": HALF}, scenes="photographs")])
+    assert "Accuracy on `scenes`" in text
+    assert "Accuracy on `photographs`" not in text
+    assert "| photographs | all |" in text
+    assert "(`llava`, bfloat16 on cpu, torch 2.9)" in text
+
+
+def test_put_into_replaces_what_is_between_the_marks() -> None:
+    once = put_into(f"before\n{BEGIN}old{END}after\n", "new\n")
+    assert once == f"before\n{BEGIN}\nnew\n\n{END}after\n"
+    assert put_into(once, "new\n") == once
+    with pytest.raises(ValueError, match="each once"):
+        put_into(f"{BEGIN}{BEGIN}{END}", "new")
+    with pytest.raises(ValueError, match="each once"):
+        put_into(f"{BEGIN}{END}{END}", "new")
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, page = tmp_path / "rows.jsonl", tmp_path / "page.md"
+    path.write_text("".join(f"{to_line(row)}\n" for row in results()))
+    main([str(path)])
+    assert capsys.readouterr().out == report(results())
+    main([str(path), "--split", "val", "--baseline", "FoPru rank"])
+    printed = capsys.readouterr().out
+    assert "REC Acc@0.5 (n = 20)" in printed
+    assert "own - FoPru rank" in printed
+    page.write_text(f"{BEGIN}{END}")
+    main([str(path), "--into", str(page)])
+    assert report(results()) in page.read_text()
+    assert capsys.readouterr().out == ""
+
+
+def test_the_readme_has_the_committed_results() -> None:
+    """After a new run, the last of the README's three commands puts it right."""
+    results = ROOT / "evals" / "results"
+    tables = report(read([results / "bundled_model.jsonl", results / "photographs.jsonl"]))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert put_into(readme, tables) == readme
