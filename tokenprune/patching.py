@@ -13,6 +13,7 @@ from tokenprune.errors import PruningError, SettingError, unknown
 from tokenprune.hooks import Pruner, pruner_of
 from tokenprune.report import Report
 from tokenprune.sequence import PositionIds
+from tokenprune.settings_file import SettingsFile
 from tokenprune.strategies import STRATEGIES
 from tokenprune.strategy import Strategy, check_choice
 from tokenprune.tokens import check_needs
@@ -63,9 +64,12 @@ def patch(model: object, strategy: object, *, position_ids: str = "original", **
 
         handle = tokenprune.patch(model, FoPru(keep_ratio=0.25))
         handle = tokenprune.patch(model, "fopru", keep_ratio=0.25)
+        handle = tokenprune.patch(model, "settings.json")
 
     model: an instance of a supported class; only this instance changes. A second patch replaces the first.
-    strategy: a Strategy, or the name of one, with its settings as keywords.
+    strategy: a Strategy, or the name of one, with its settings as keywords; or a settings file, such as
+        `tokenprune optimize` writes, with keywords for what is to be different. A file whose settings were found on a
+        model of another depth gives a warning.
     position_ids: "original" leaves every token, the text behind the pictures and the answer included, at the position
         ID it has without pruning (GAP, https://arxiv.org/abs/2506.21873); "compact" renumbers without gaps. Where IDs
         have several components (Qwen-VL), compact ones number the kept tokens one by one as text, in all of them.
@@ -73,10 +77,13 @@ def patch(model: object, strategy: object, *, position_ids: str = "original", **
     Raises SettingError for a setting that cannot be right and UnsupportedError for a model that cannot be patched. The
     model is then as it was.
     """
-    chosen = _strategy(strategy, settings)
+    file = SettingsFile.read(strategy) if isinstance(strategy, str) and strategy.endswith(".json") else None
+    chosen = _strategy(strategy, settings) if file is None else file.made(**settings)
     check_choice("patch", "position_ids", position_ids, ("original", "compact"))
     adapter = adapter_for(model)
     check_needs(repr(chosen), chosen.needs, adapter.offers, adapter.description)
+    if file is not None:
+        file.warn_unless_made_for(len(adapter.layers))
     assert isinstance(model, nn.Module)
     pruner, replaced = Pruner(model, adapter, chosen, cast(PositionIds, position_ids)), pruner_of(model)
     if replaced is not None:
