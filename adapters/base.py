@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from tokenprune.adapters.decoders import Decoder
 from tokenprune.adapters.towers import Heads, Tower, tower_of
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.layout import Layout
+from tokenprune.masks import Mask
 from tokenprune.sequence import Packing, default_ids
 from tokenprune.vision import RECORD_ATTRIBUTE, AttentionTaps, EncodedImage, Modality
 
@@ -30,6 +32,8 @@ class ModelAdapter(ABC):
 
     #: Arguments of the language model, beyond the three above, that run along the sequence: (batch, length, ...).
     sequence_arguments: tuple[str, ...] = ()
+    #: Whether the base model makes masks for its language model that are not causal.
+    patterns: bool = False
     #: What the cache is called, in arguments and outputs, over the supported versions.
     cache_names: tuple[str, ...] = ("cache", "past_key_values")
 
@@ -42,7 +46,7 @@ class ModelAdapter(ABC):
                 f"for instance with {type(model).__name__}.from_pretrained(...)."
             )
         self.tower = self.find_tower()
-        refuse_sliding_window(self.config.get_text_config())
+        self.decoder = Decoder.of(self.config.get_text_config(), self.patterns)
 
     # 1. Where are the parts?
 
@@ -233,15 +237,15 @@ class ModelAdapter(ABC):
         new = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
         return new.shape[1]
 
-    def attention_mask(self, kwargs: Mapping[str, Any]) -> Tensor | None:
+    def attention_mask(self, kwargs: Mapping[str, Any]) -> Mask:
         """The attention mask of a call of `core` or of the language model. Raises PruningError for a kind of mask
         that cannot be shortened."""
         mask = kwargs.get("attention_mask")
-        if isinstance(mask, Mapping):  # one per kind of layer; patch() lets only full attention through
-            mask = mask["full_attention"]
-        if mask is not None and not isinstance(mask, Tensor):
+        patterns = list(mask.values()) if isinstance(mask, Mapping) else [mask]
+        odd = next((pattern for pattern in patterns if pattern is not None and not isinstance(pattern, Tensor)), None)
+        if odd is not None:
             raise PruningError(
-                f"an attention mask of type {type(mask).__name__} cannot be pruned. Load the model with "
+                f"an attention mask of type {type(odd).__name__} cannot be pruned. Load the model with "
                 f'attn_implementation="sdpa", or generate without a static cache.'
             )
         return mask
@@ -258,16 +262,6 @@ def in_rows(images: Sequence[EncodedImage], counts: Sequence[int]) -> list[Encod
             row.append(waiting.popleft())
         used += row * times
     return used + list(waiting)  # what does not fit is told when images and columns are compared
-
-
-def refuse_sliding_window(text: Any) -> None:
-    """Raises UnsupportedError for a language model, given by its config, whose window counts slots."""
-    if "sliding_attention" in (getattr(text, "layer_types", None) or ()) or getattr(text, "sliding_window", None):
-        raise UnsupportedError(
-            "a language model with sliding-window attention is not supported: its window counts tokens that "
-            "pruning drops. Set model.config.text_config.sliding_window = None before loading the weights if your "
-            "prompts are shorter than the window."
-        )
 
 
 ADAPTERS: dict[str, type[ModelAdapter]] = {}

@@ -172,7 +172,7 @@ def test_a_mask_of_the_physical_length_is_refused(llava: Any) -> None:
     chat = Chat(llava)
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)) as handle:
         chat.turn(prompt([1], seed=1), handle)
-        with pytest.raises(PruningError, match=r"attention_mask has 12 columns.*Pass a mask of shape \(batch, 46\)"):
+        with pytest.raises(PruningError, match=r"mask of shape \(1, 12\): .* a mask of shape \(batch, 46\)"):
             llava(input_ids=chat.ids[:, -1:], attention_mask=torch.ones(1, 12).long(), **{CACHE: chat.cache})
         assert int(chat.cache.get_seq_length()) == chat.ids.shape[1] - 1  # logical again after the exception
         chat.turn(prompt([0], seed=2), handle)

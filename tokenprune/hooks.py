@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,47 +20,16 @@ from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.errors import PruningError
+from tokenprune.forward_pass import ForwardPass
 from tokenprune.ledger import Ledger, enter, leave, ledger_of, n_slots, set_ledger
+from tokenprune.masks import padding_of
 from tokenprune.recorder import VisionRecorder, bound, named_arguments
 from tokenprune.report import Report
 from tokenprune.selecting import Chosen, choose, with_merged
-from tokenprune.sequence import (
-    Packing,
-    PositionIds,
-    default_ids,
-    id_shift,
-    padding_mask,
-    real_columns,
-    renumbered,
-    shortened,
-)
+from tokenprune.sequence import Packing, PositionIds, default_ids, id_shift, renumbered, shortened, whole
 from tokenprune.stages import StageHooks, checked_stages
 from tokenprune.strategy import Strategy
-from tokenprune.vision import EncodedImage, Modality
-
-
-@dataclass
-class ForwardPass:
-    """The state of one call of the base model that has pictures or a pruned cache.
-
-    visual: which of the new columns are visual tokens, by modality; empty without pictures.
-    begins: at which of the new columns a picture begins, of modalities whose function is given tiles.
-    images: the pictures, or tiles, of each of those modalities, as far as they are encoded.
-    n_slots, n_columns: physical and logical length of the cache at the start.
-    packing, shift: which of the new columns are left, and how much lower position IDs go on behind them; set when
-        any is dropped.
-    """
-
-    cache: Any
-    ledger: Ledger | None
-    visual: dict[str, Tensor]
-    begins: dict[str, Tensor | None]
-    images: dict[str, list[EncodedImage]]
-    n_slots: int
-    n_columns: int
-    pruned: bool = False
-    packing: Packing | None = None
-    shift: Tensor | None = None
+from tokenprune.vision import Modality
 
 
 class Pruner:
@@ -132,7 +100,7 @@ class Pruner:
     def _before_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._unprunable = self.adapter.unprunable(named_arguments(module, args, kwargs))
 
-    def _before_core(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[tuple[()], dict[str, Any]] | None:
+    def _before_core(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._end_pass()
         kwargs = named_arguments(module, args, kwargs)
         cache = self.adapter.cache(kwargs)
@@ -140,24 +108,13 @@ class Pruner:
         masks = {m: self.adapter.visual_mask(m, kwargs) for m in self.adapter.modalities}
         visual = {m.name: mask for m, mask in masks.items() if mask is not None}
         if ledger is None and not visual:
-            return None
+            return
         slots = n_slots(cache)
         columns = slots if ledger is None else slots + ledger.n_dropped
         images = {m.name: self.adapter.recall(m, kwargs, visual[m.name]) for m in masks if m.name in visual}
         begins = {name: self.adapter.picture_begins(kwargs, mask) for name, mask in visual.items()}
-        self._pass = ForwardPass(cache, ledger, visual, begins, images, slots, columns)
-        if ledger is None:
-            return None
-        n_new = self.adapter.n_new(kwargs)
-        mask = self.adapter.attention_mask(kwargs)
-        real = None if mask is None else padding_mask(mask, columns, n_new)
-        ids = kwargs.get("position_ids")
-        if ids is None:
-            ids = self.adapter.default_ids(kwargs, columns)
-        kwargs["attention_mask"] = ledger.slot_mask(real, slots, n_new)
-        kwargs["position_ids"] = ids - ledger.shift[:, None]
-        enter(cache)
-        return (), kwargs
+        padding = padding_of(self.adapter.attention_mask(kwargs), columns, self.adapter.n_new(kwargs))
+        self._pass = ForwardPass(cache, ledger, visual, begins, images, slots, columns, padding)
 
     def _after_core(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         forward = self._end_pass()
@@ -186,15 +143,29 @@ class Pruner:
         if forward is None:
             return None
         kwargs = named_arguments(module, args, kwargs)
-        if not forward.visual:
-            mask = self.adapter.attention_mask(kwargs) if self._stages.stages else None
-            self._stages.resume(forward.ledger, forward.n_slots, kwargs["inputs_embeds"], mask)
-            return None
         embeds = kwargs["inputs_embeds"]
+        batch, n_new, _ = embeds.shape
         ids = kwargs.get("position_ids")
         if ids is None:
-            ids = default_ids(forward.n_columns, embeds.shape[1], embeds.device)
+            ids = default_ids(forward.n_columns, n_new, embeds.device)
+        if forward.ledger is not None:
+            ids = ids - forward.ledger.shift[:, None]
+        packing = self._shorten(forward, kwargs, ids) if forward.visual else None
+        if packing is None and forward.ledger is None:
+            return None
+        if packing is None:
+            packing = whole(batch, n_new, embeds.device)
+            kwargs["position_ids"] = ids
+        # From here on the cache answers its physical length; the masks that came were made for its logical one.
+        enter(forward.cache)
+        kwargs["attention_mask"] = forward.mask(packing, self.adapter, kwargs)
+        if forward.packing is None:
+            self._stages.resume(forward.ledger, forward.n_slots, embeds, kwargs["attention_mask"])
+        return (), kwargs
 
+    def _shorten(self, forward: ForwardPass, kwargs: dict[str, Any], ids: Tensor) -> Packing | None:
+        """Selects, reports, and shortens all arguments but the mask; None if nothing is dropped."""
+        embeds = kwargs["inputs_embeds"]
         chosen: list[Chosen] = []
         for modality, visual in forward.visual.items():
             chosen += choose(
@@ -206,10 +177,9 @@ class Pruner:
         for image in chosen:
             dropped[image.row, image.columns[image.selection.kept]] = False
         shortens = bool(dropped.any()) or self._stages.prune(chosen)
-        mask = self.adapter.attention_mask(kwargs) if shortens else None
-        real = real_columns(mask, forward.n_slots, *dropped.shape).to(dropped.device)
-        before, new = ids.expand(*ids.shape[:-2], *dropped.shape), real[:, forward.n_slots :]
-        ids = renumbered(before, dropped, new, self.position_ids)
+        real = forward.real(*dropped.shape, dropped.device)
+        before = ids.expand(*ids.shape[:-2], *dropped.shape)
+        ids = renumbered(before, dropped, real, self.position_ids)
         self.report = Report([image.report(ids, self._stages.stages) for image in chosen])
         if not shortens:
             return None
@@ -219,15 +189,13 @@ class Pruner:
                 f"Call the model without, and read handle.report for which visual tokens are left."
             )
 
-        packing, mask = shortened(dropped, real)
-        self._stages.begin(forward.ledger, mask[:, : forward.n_slots], packing, chosen)
+        packing = shortened(dropped, real)
+        self._stages.begin(forward.ledger, forward.past_valid(len(embeds), embeds.device), packing, chosen)
         kwargs["inputs_embeds"] = packing.take(with_merged(embeds, chosen))
         kwargs["position_ids"] = packing.take_ids(ids)
-        # Without cache and mask, gaps in the position IDs would be read as borders of packed sequences.
-        kwargs["attention_mask"] = None if forward.cache is not None and bool(mask.all()) else mask
         self.adapter.shorten(kwargs, packing, forward.n_slots)
-        forward.packing, forward.shift = packing, id_shift(before, ids, new)
-        return (), kwargs
+        forward.packing, forward.shift = packing, id_shift(before, ids, real)
+        return packing
 
     def _after_language_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         forward = self._pass

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from tokenprune.errors import PruningError
+from tokenprune.masks import Slots
 from tokenprune.sequence import Packing
 from tokenprune.stage_slots import StageSlots
 
@@ -45,25 +46,9 @@ class Ledger:
     def n_dropped(self) -> int:
         return self.n_columns - self.columns.shape[1]
 
-    def extended(self, n_slots: int) -> tuple[Int[Tensor, "batch slots"], Bool[Tensor, "batch slots"]]:
-        """`columns` and `valid` of a cache that has grown to `n_slots`."""
-        grown = n_slots - self.columns.shape[1]
-        tail = torch.arange(self.n_columns, self.n_columns + grown, device=self.columns.device)
-        tail = tail.expand(len(self.columns), -1)
-        return torch.cat([self.columns, tail], 1), torch.cat([self.valid, torch.ones_like(tail).bool()], 1)
-
-    def slot_mask(
-        self, real: Bool[Tensor, "rows columns"] | None, n_slots: int, n_new: int
-    ) -> Bool[Tensor, "batch all_slots"] | None:
-        """The padding mask over `n_slots` of the past and `n_new` tokens, from one over all columns (None: no
-        padding). None if every slot may be attended to."""
-        if real is None and not self.holes:
-            return None
-        columns, valid = self.extended(n_slots)
-        if real is None:
-            return torch.cat([valid, valid.new_ones(len(valid), n_new)], 1)
-        real = real.expand(len(valid), -1)
-        return torch.cat([real.gather(1, columns) & valid, real[:, -n_new:]], 1)
+    def slots(self, n_slots: int) -> Slots:
+        """The slots of a cache that has grown to `n_slots`."""
+        return Slots(self.columns, self.valid).grown(n_slots - self.columns.shape[1], self.n_columns)
 
     def with_rows(self, pick: Callable[[Tensor], Tensor]) -> Ledger:
         """The ledger of a cache whose batch rows were picked."""
@@ -105,15 +90,13 @@ class Ledger:
         """The ledger after what `packing` left was appended to a cache of `n_slots`, with position IDs that go on
         lower by a further `shift`. `stages` is what each in-LLM stage holds then."""
         if before is None:  # everything in the cache so far is one column per slot
-            past = torch.arange(n_slots, device=shift.device).expand(len(shift), -1)
-            past_valid, n_columns = torch.ones_like(past).bool(), n_slots
+            past, n_columns = Slots.empty(len(shift), shift.device).grown(n_slots, 0), n_slots
         else:
-            past, past_valid = before.extended(n_slots)
-            n_columns = n_slots + before.n_dropped
+            past, n_columns = before.slots(n_slots), n_slots + before.n_dropped
             shift = shift + before.shift
-        columns = torch.cat([past, n_columns + packing.columns], 1)
-        valid = torch.cat([past_valid, packing.valid], 1)
-        return cls(columns, valid, n_columns + packing.n_columns, shift, not bool(valid.all()), stages)
+        slots = past.appended(packing, n_columns)
+        holes = not bool(slots.valid.all())
+        return cls(slots.columns, slots.valid, n_columns + packing.n_columns, shift, holes, stages)
 
 
 class PrunedCache:
@@ -129,6 +112,13 @@ class PrunedCache:
     def get_seq_length(self, layer_idx: int = 0, *args: Any) -> Any:
         length = super().get_seq_length(layer_idx, *args)  # type: ignore[misc]
         return length if self._inside else length + self._ledger.n_dropped
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        length, first = super().get_mask_sizes(query_length, layer_idx)  # type: ignore[misc]
+        if self._inside:
+            return length, first
+        # Masks that are made now are over all columns, and over the room that static caches have left.
+        return max(length + first, int(self.get_seq_length()) + query_length), 0
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         if not self._inside:
@@ -195,6 +185,11 @@ def n_slots(cache: Any) -> int:
         return 0
     with inside(cache):
         return int(cache.get_seq_length())
+
+
+def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int]:
+    """How many slots a layer attends to when `n_queries` are appended behind `n_slots`, and from which one on."""
+    return (n_slots + n_queries, 0) if cache is None else cache.get_mask_sizes(n_queries, layer)
 
 
 def enter(cache: Any) -> None:

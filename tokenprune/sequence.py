@@ -1,4 +1,4 @@
-"""Shortens sequences: which columns survive, and the embeddings, masks and position IDs that follow.
+"""Shortens sequences: which columns survive, and the embeddings and position IDs that follow.
 
 A column is an index into the sequence as the caller wrote it, dropped tokens included.
 """
@@ -11,8 +11,6 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
-
-from tokenprune.errors import PruningError
 
 PositionIds = Literal["original", "compact"]
 
@@ -55,22 +53,16 @@ def pack(keep: Bool[Tensor, "batch length"], right_padded: bool) -> Packing:
     return Packing(columns.masked_fill(~valid, 0), valid, keep.shape[1])
 
 
-def real_columns(mask: Tensor | None, n_slots: int, batch: int, n_new: int) -> Bool[Tensor, "batch columns"]:
-    """Which of a cache's `n_slots` and of `n_new` columns are no padding, by the attention mask over both."""
-    if mask is None:
-        return torch.ones(batch, n_slots + n_new, dtype=torch.bool)
-    return padding_mask(mask, n_slots, n_new).expand(batch, -1)
+def shortened(dropped: Bool[Tensor, "batch new"], real: Bool[Tensor, "batch new"]) -> Packing:
+    """Which of the new columns are left. Padding, all that is not `real`, goes too, as far as packing allows."""
+    right_padded = bool(real[:, 0].all()) and not bool(real[:, -1].all())
+    return pack(real & ~dropped, right_padded)
 
 
-def shortened(
-    dropped: Bool[Tensor, "batch new"], real: Bool[Tensor, "batch columns"]
-) -> tuple[Packing, Bool[Tensor, "batch slots"]]:
-    """Which of the new columns are left, and the padding mask over the cache's slots and those. Padding goes too, as
-    far as packing allows. `real` is over the cache's slots and all new columns."""
-    past, new = real[:, : -dropped.shape[1]], real[:, -dropped.shape[1] :]
-    right_padded = bool(new[:, 0].all()) and not bool(new[:, -1].all())
-    packing = pack(new & ~dropped, right_padded)
-    return packing, torch.cat([past, packing.valid], 1)
+def whole(batch: int, n_new: int, device: torch.device) -> Packing:
+    """All columns of a call from which nothing is dropped."""
+    columns = torch.arange(n_new, device=device).expand(batch, -1)
+    return Packing(columns, torch.ones_like(columns).bool(), n_new)
 
 
 def default_ids(n_columns: int, n_new: int, device: torch.device) -> Int[Tensor, "one length"]:
@@ -111,35 +103,3 @@ def id_shift(
     last = (real * torch.arange(real.shape[1], device=real.device)).amax(1)
     moved = (before - after)[..., torch.arange(len(last), device=last.device), last]
     return moved if moved.ndim == 1 else moved[-3:].amax(0)  # of four components, the first is no M-RoPE
-
-
-def padding_mask(mask: Tensor, past: int, n_new: int) -> Bool[Tensor, "rows columns"]:
-    """The (batch, past + n_new) padding mask that an attention mask stands for.
-
-    A 2-D mask must have that many columns. A 4-D mask must be that padding mask made causal, as `generate` makes it
-    for static caches; any other pattern raises PruningError, since it could not be kept.
-    """
-    total = past + n_new
-    if mask.ndim == 2:
-        if mask.shape[1] != total:
-            raise PruningError(
-                f"attention_mask has {mask.shape[1]} columns, but the cache and this call hold {total} tokens, those "
-                f"that pruning dropped included. Pass a mask of shape (batch, {total}), or none."
-            )
-        return mask.bool()
-    if mask.ndim != 4 or mask.shape[-1] < total:
-        raise PruningError(
-            f"attention_mask of shape {tuple(mask.shape)} cannot be pruned; pass one of shape (batch, {total})."
-        )
-    allowed = (mask if mask.dtype == torch.bool else mask == 0)[:, 0, -n_new:]
-    real = allowed[:, -1, :total]
-    ages = torch.arange(past, total, device=mask.device)[:, None]
-    causal = (torch.arange(total, device=mask.device) <= ages) & real[:, None]
-    # Rows of padding may hold anything: nothing reads them.
-    same = (allowed[..., :total] == causal).all(-1) & ~allowed[..., total:].any(-1) | ~real[:, past:]
-    if not bool(same.all()):
-        raise PruningError(
-            f"the 4-D attention_mask is not a causal one, and pruning cannot keep its pattern. Pass a mask of shape "
-            f"(batch, {total}), or remove the patch for this call."
-        )
-    return real

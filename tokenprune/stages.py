@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.ledger import Ledger
+from tokenprune.masks import Mask
 from tokenprune.selecting import Chosen
 from tokenprune.sequence import Packing, pack
 from tokenprune.stage_slots import StageSlots
@@ -145,14 +146,14 @@ class StageHooks:
         packings = [staged(stage, chosen, entering) for stage in self.stages]
         self._runs = self._continued(ledger, past_valid, packings)
 
-    def resume(self, ledger: Ledger | None, n_slots: int, embeds: Tensor, mask: Tensor | None) -> None:
+    def resume(self, ledger: Ledger | None, n_slots: int, embeds: Tensor, mask: Mask) -> None:
         """A forward without pictures goes on behind a pruned cache: staged layers get all of its tokens."""
         if ledger is None or not ledger.stages or (mask is None and all(stage.whole for stage in ledger.stages)):
             return
         batch, n_new, _ = embeds.shape
         new = torch.arange(n_new, device=embeds.device).expand(batch, -1)
         packing = Packing(new, torch.ones_like(new).bool(), n_new)
-        self._runs = self._continued(ledger, ledger.extended(n_slots)[1], [packing] * len(self.stages))
+        self._runs = self._continued(ledger, ledger.slots(n_slots).valid, [packing] * len(self.stages))
 
     def _continued(
         self, ledger: Ledger | None, past_valid: Bool[Tensor, "batch slots"], packings: Sequence[Packing]

@@ -1,0 +1,57 @@
+"""The language models that models come with: how their layers attend, and which masks they take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tokenprune.errors import UnsupportedError
+from tokenprune.masks import FULL, SLIDING, LayerKinds
+
+#: Attention that takes any mask as a tensor.
+TENSOR_MASKS = ("sdpa", "eager")
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How a language model attends.
+
+    patterns: whether it is given masks that are not causal.
+    """
+
+    config: Any
+    layers: LayerKinds
+    patterns: bool
+
+    @classmethod
+    def of(cls, config: Any, patterns: bool) -> Decoder:
+        """Raises UnsupportedError for layers or an attention that cannot be pruned exactly."""
+        window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+        by_kind = kinds is not None
+        if kinds is None:
+            kinds = (FULL if window is None else SLIDING,) * config.num_hidden_layers
+        for kind in kinds:
+            if kind not in (FULL, SLIDING):
+                raise UnsupportedError(
+                    f"a {config.model_type} language model with {kind!r} layers is not supported: what they compute "
+                    f"depends on tokens that pruning drops. Supported: {FULL}, {SLIDING}."
+                )
+        decoder = cls(config, LayerKinds(tuple(kinds), window, by_kind), patterns)
+        decoder.check_masks()
+        return decoder
+
+    def check_masks(self) -> None:
+        """Raises UnsupportedError if the attention does not take the masks that pruning needs."""
+        implementation = self.config._attn_implementation
+        if (self.patterns or self.layers.sliding) and implementation not in TENSOR_MASKS:
+            what = "sliding-window attention" if self.layers.sliding else "attention that is not causal"
+            raise UnsupportedError(
+                f"{what} needs masks of its own after pruning, and attn_implementation={implementation!r} does not "
+                f'take them. Load the model with attn_implementation="sdpa" or "eager".'
+            )
+
+    def mask_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The type of the masks that it makes itself, for embeddings of a `dtype`."""
+        return torch.bool if self.config._attn_implementation == "sdpa" else dtype

@@ -1,0 +1,21 @@
+"""PaliGemma: one picture is one square of patches, in front of a prompt that attends to all of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tokenprune.adapters.base import ModelAdapter, register_adapter
+from tokenprune.layout import Layout
+from tokenprune.vision import Modality
+
+
+@register_adapter("PaliGemmaForConditionalGeneration")
+class PaliGemmaAdapter(ModelAdapter):
+    """For PaliGemma 1 and 2. Its position IDs begin at 1."""
+
+    patterns = True
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        pixels, patch = arguments[modality.pixels], self.vision_tower.config.patch_size
+        return [Layout.raster((1, pixels.shape[-2] // patch, pixels.shape[-1] // patch))] * len(pixels)
