@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import assert_close, dropped_columns, oracle_logits
+from families import FAMILIES
+from modes import MODES
+from oracle import assert_close, dropped_columns
 from test_chat import Chat
-from test_contract import MODES, STEPS
-from tiny import CACHE, prompt, tiny_llava
+from tiny import CACHE, prompt
 from transformers import StaticCache
 
 import tokenprune
@@ -33,16 +34,14 @@ class Varied(Strategy):
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode(mode: str, attention: str) -> None:
-    model, per_row = tiny_llava("clip", attention=attention), [1, 1]
+    family, per_row = FAMILIES["llava-clip"], [1, 1]
+    model = family.build(attention)
     inputs = prompt(per_row, texts=[4, 4], seed=5)  # no padding: all holes come from pruning
     with torch.no_grad(), tokenprune.patch(model, Varied()) as handle:
-        run = MODES[mode](model, inputs, per_row)
+        run = MODES[mode](family, model, inputs, per_row)
     assert len({image.n_kept for image in handle.report.images}) > 1
-    ids = torch.cat([run.inputs["input_ids"], run.answers], 1)
-    real = torch.ones_like(ids)
-    dropped = dropped_columns(ids, [handle.report])
-    expected = oracle_logits(model, ids, real, run.inputs["pixel_values"], dropped)
-    assert_close(run.logits, expected[:, -STEPS - 1 : -1])
+    dropped = dropped_columns(run.whole(family)["input_ids"], [handle.report])
+    assert_close(run.logits, run.expected(family, model, dropped))
 
 
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
