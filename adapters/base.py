@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tokenprune.adapters.decoders import Decoder
+from tokenprune.adapters.text_layers import text_heads, text_taps
 from tokenprune.adapters.towers import Heads, Tower, tower_of
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.layout import Layout
@@ -117,7 +118,8 @@ class ModelAdapter(ABC):
     @property
     def offers(self) -> frozenset[str]:
         """Names from `tokenprune.tokens.STATISTICS`."""
-        return frozenset({"vision_attention", "pixels", "colors"} | ({"cls"} if self.n_prefix else set()))
+        everywhere = {"vision_attention", "text_attention", "pixels", "colors"}
+        return frozenset(everywhere | ({"cls"} if self.n_prefix else set()))
 
     @property
     def n_prefix(self) -> int:
@@ -172,6 +174,18 @@ class ModelAdapter(ABC):
         the tower under "tower".
         """
         return self.tower.heads(call, self.vision_tower.config)
+
+    def text_taps(self, layer: int) -> AttentionTaps:
+        """The modules that show one decoder layer's attention."""
+        return text_taps(self.layers[layer])
+
+    def text_heads(self, call: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Queries and keys, (batch, heads, tokens, width), of a call that `text_taps` showed, with rotary embeddings."""
+        return text_heads(call)
+
+    def text_attention_scale(self, layer: int) -> float:
+        """What a decoder layer multiplies q . k by."""
+        return cast(Any, self.layers[layer]).self_attn.scaling
 
     # 5. How do pictures reach a call that was encoded beforehand?
 

@@ -12,7 +12,7 @@ import torch
 from families.llava import Llava
 from modes import MODES, STEPS
 from oracle import assert_close, dropped_columns, oracle_logits
-from tiny import CACHE, prompt
+from tiny import CACHE, IMAGE, prompt
 from torch import Tensor
 
 import tokenprune
@@ -164,14 +164,60 @@ def test_keeping_all_is_bitwise_the_unpatched_model() -> None:
             assert torch.equal(model(**inputs).logits, logits)
 
 
-def test_pruning_in_the_language_model_only() -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_pruning_in_the_language_model_only(mode: str) -> None:
     """Everything enters, as for FastV."""
     model, inputs = model_of(), prompt([1, 2])
     with torch.no_grad(), tokenprune.patch(model, Staged(keep_ratio=1.0, plan=(Stage(2, 0.25),))) as handle:
-        run = MODES["greedy"](FAMILY, model, inputs, [1, 2])
+        run = MODES[mode](FAMILY, model, inputs, [1, 2])
     ids = torch.cat([run.inputs["input_ids"], run.answers], 1)
     real = torch.cat([run.inputs["attention_mask"], torch.ones_like(run.answers)], 1)
-    assert [len(image.kept_at(1)) for image in handle.report.images] == [36] * 3
+    assert {(len(image.kept_at(1)), len(image.kept_at(2))) for image in handle.report.images} == {(36, 9)}
+    logits = expected(model, ids, real, run.inputs["pixel_values"], [handle.report])
+    assert_close(run.logits, logits[:, -STEPS - 1 : -1])
+
+
+@dataclass(frozen=True)
+class Guided(Staged):
+    """Ranks by what the last token attends to in the layer before each stage, as FastV does."""
+
+    keep_ratio: float | None = 1.0
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"text_attention"})
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_text_attention_is_that_of_the_eager_map(padding: str) -> None:
+    """The same weights with eager attention, unpatched, return the map whose last row the first stage ranks by; the
+    second stage's map is that of the oracle's forward, in which the dropped tokens are masked."""
+    model, inputs = model_of("eager"), prompt([1, 2], padding=padding)
+    with torch.no_grad(), tokenprune.patch(model_of(), Guided()) as handle:
+        handle._pruner.model(**inputs)
+    real = inputs["attention_mask"]
+    with torch.no_grad(), masked_in_layers(model, inputs["input_ids"], real, [handle.report]):
+        ids = (real.cumsum(1) - 1).clamp(min=0)
+        maps = model(**inputs, position_ids=ids, output_attentions=True).attentions
+    for stage, before in zip(STAGES, (Stage(0, 1.0), STAGES[0]), strict=True):
+        seen = maps[stage.layer - 1].mean(1)
+        columns = [(row == IMAGE).nonzero()[:, 0] for row in inputs["input_ids"]]
+        for image in handle.report.images:
+            mine, columns[image.row] = columns[image.row][: image.n_visual], columns[image.row][image.n_visual :]
+            last = int(real[image.row].nonzero()[-1])
+            row = seen[image.row, last, mine]
+            had = image.kept_at(before.layer)
+            best = row[had].topk(stage.budget(image.n_visual)).indices
+            assert image.kept_at(stage.layer).tolist() == had[best].sort().values.tolist()
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "uncached"])  # chooses anew at every step
+def test_every_mode_guided_by_the_text(mode: str) -> None:
+    model, per_row = model_of(), [1, 2]
+    with torch.no_grad(), tokenprune.patch(model, Guided()) as handle:
+        run = MODES[mode](FAMILY, model, prompt(per_row, seed=5), per_row)
+    ids = torch.cat([run.inputs["input_ids"], run.answers], 1)
+    real = torch.cat([run.inputs["attention_mask"], torch.ones_like(run.answers)], 1)
     logits = expected(model, ids, real, run.inputs["pixel_values"], [handle.report])
     assert_close(run.logits, logits[:, -STEPS - 1 : -1])
 

@@ -50,7 +50,7 @@ class VisionAttention:
             asking = torch.arange(n_tokens - self.n_prefix, device=self.keys.device)
             asking = asking if rows is None else asking[rows[tile]]
             for block in (asking + self.n_prefix).split(self._block_length()):
-                total[tile] += _reduce(self._weights(tile, block), heads).sum(0)
+                total[tile] += reduce_heads(self._weights(tile, block), heads).sum(0)
         return total[:, self.n_prefix :]
 
     def received(self, heads: Heads = "mean") -> Float[Tensor, " visual"]:
@@ -69,7 +69,7 @@ class VisionAttention:
                 "and use received() here."
             )
         cls = torch.zeros(1, dtype=torch.long, device=self.keys.device)
-        rows = [_reduce(self._weights(tile, cls), heads)[0] for tile in range(len(self.keys))]
+        rows = [reduce_heads(self._weights(tile, cls), heads)[0] for tile in range(len(self.keys))]
         return self.layout.carry(torch.stack(rows)[:, self.n_prefix :])
 
     def carried_by(self, layout: Layout) -> VisionAttention:
@@ -95,5 +95,6 @@ class VisionAttention:
         return max(1, BLOCK_ELEMENTS // (n_heads * n_tokens))
 
 
-def _reduce(weights: Float[Tensor, "heads rows tokens"], heads: Heads) -> Float[Tensor, "rows tokens"]:
+def reduce_heads(weights: Float[Tensor, "heads rows tokens"], heads: Heads) -> Float[Tensor, "rows tokens"]:
+    """One map from those of all heads."""
     return weights.mean(0) if heads == "mean" else weights.amax(0)

@@ -27,8 +27,9 @@ from tokenprune.recorder import VisionRecorder, bound, named_arguments
 from tokenprune.report import Report
 from tokenprune.selecting import Chosen, choose, with_merged
 from tokenprune.sequence import Packing, PositionIds, default_ids, id_shift, renumbered, shortened, whole
-from tokenprune.stages import StageHooks, checked_stages
+from tokenprune.stages import StageHooks
 from tokenprune.strategy import Strategy
+from tokenprune.text_attention import TextRecorder
 from tokenprune.vision import Modality
 
 
@@ -44,7 +45,7 @@ class Pruner:
         self._unprunable: list[str] = []
         self._encodes = False
         self._recorder = VisionRecorder(adapter, strategy.needs)
-        self._stages = StageHooks(checked_stages(strategy, len(adapter.layers)))
+        self._stages = StageHooks(strategy, adapter)
 
     def install(self) -> None:
         core, language_model = self.adapter.core, self.adapter.language_model
@@ -71,6 +72,12 @@ class Pruner:
             if self._stages.stages:
                 for i, layer in enumerate(self.adapter.layers):
                     undo(layer.register_forward_pre_hook(partial(before_layer, self._stages, i), with_kwargs=True))
+            for number in [stage.layer - 1 for stage in self._stages.stages if self._stages.rescores]:
+                heard, taps = self._stages.recorder, self.adapter.text_taps(number)
+                before = partial(before_attention, heard, number)
+                undo(taps.attention.register_forward_pre_hook(before, with_kwargs=True))
+                for name, module in taps.outputs.items():
+                    undo(module.register_forward_hook(partial(after_text_tap, heard, number, name)))
             for modality in self.adapter.modalities:
                 hooks.callback(FeatureFunction(self, modality).install())
             self._hooks = hooks.pop_all()
@@ -149,7 +156,8 @@ class Pruner:
         if ids is None:
             ids = default_ids(forward.n_columns, n_new, embeds.device)
         if forward.ledger is not None:
-            ids = ids - forward.ledger.shift[:, None]
+            # Given a mask over the cache, Qwen-VL numbers the cache's columns as well.
+            ids = ids[..., -n_new:] - forward.ledger.shift[:, None]
         packing = self._shorten(forward, kwargs, ids) if forward.visual else None
         if packing is None and forward.ledger is None:
             return None
@@ -160,7 +168,7 @@ class Pruner:
         enter(forward.cache)
         kwargs["attention_mask"] = forward.mask(packing, self.adapter, kwargs)
         if forward.packing is None:
-            self._stages.resume(forward.ledger, forward.n_slots, embeds, kwargs["attention_mask"])
+            self._stages.resume(forward.cache, forward.ledger, forward.n_slots, embeds, kwargs["attention_mask"])
         return (), kwargs
 
     def _shorten(self, forward: ForwardPass, kwargs: dict[str, Any], ids: Tensor) -> Packing | None:
@@ -180,7 +188,7 @@ class Pruner:
         real = forward.real(*dropped.shape, dropped.device)
         before = ids.expand(*ids.shape[:-2], *dropped.shape)
         ids = renumbered(before, dropped, real, self.position_ids)
-        self.report = Report([image.report(ids, self._stages.stages) for image in chosen])
+        self.report = Report([image.report(ids) for image in chosen])
         if not shortens:
             return None
         if self._unprunable:
@@ -190,7 +198,8 @@ class Pruner:
             )
 
         packing = shortened(dropped, real)
-        self._stages.begin(forward.ledger, forward.past_valid(len(embeds), embeds.device), packing, chosen)
+        past_valid = forward.past_valid(len(embeds), embeds.device)
+        self._stages.begin(forward.cache, forward.ledger, past_valid, packing, chosen)
         kwargs["inputs_embeds"] = packing.take(with_merged(embeds, chosen))
         kwargs["position_ids"] = packing.take_ids(ids)
         self.adapter.shorten(kwargs, packing, forward.n_slots)
@@ -201,6 +210,8 @@ class Pruner:
         forward = self._pass
         if forward is None or forward.packing is None or forward.shift is None:
             return
+        if self.report is not None and self._stages.stages:
+            self.report = Report(self._stages.reported(self.report.images))
         cache = self.adapter.cache(kwargs)
         if cache is None:
             cache = self.adapter.cache(output)
@@ -212,6 +223,16 @@ class Pruner:
 def after_tap(recorder: VisionRecorder, name: str, module: nn.Module, args: Any, output: Any) -> None:
     """A forward hook that tells the recorder what a tapped module returned."""
     recorder.after_tap(name, output)
+
+
+def before_attention(recorder: TextRecorder, layer: int, module: nn.Module, args: Any, kwargs: Any) -> None:
+    """A forward pre-hook that tells the recorder with what a decoder layer's attention is called."""
+    recorder.before_attention(layer, kwargs)
+
+
+def after_text_tap(recorder: TextRecorder, layer: int, name: str, module: nn.Module, args: Any, output: Any) -> None:
+    """A forward hook that tells the recorder what a tapped module of a decoder layer returned."""
+    recorder.after_tap(layer, name, output)
 
 
 def before_layer(stages: StageHooks, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:

@@ -27,7 +27,7 @@ class VisionRecorder:
 
     def begin(self) -> None:
         """A batch of pictures is about to be encoded."""
-        self._tiles = {name: [] for name in self.needs - {"cls"}}
+        self._tiles = {name: [] for name in self.needs - {"cls", "text_attention"}}
 
     def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._call = {"tower": named_arguments(module, args, kwargs)}

@@ -12,7 +12,7 @@ from torch import Tensor
 from tokenprune.budget import split
 from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
-from tokenprune.strategy import Selection, Stage, Strategy
+from tokenprune.strategy import Selection, Strategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.vision import EncodedImage
 
@@ -27,17 +27,16 @@ class Chosen:
     image: EncodedImage
     selection: Selection
 
-    def kept_at(self, stage: Stage) -> Int[Tensor, " kept"]:
-        """The visual tokens that are left from a stage on: those with the highest scores, ascending."""
+    def left(self, count: int) -> Int[Tensor, " left"]:
+        """The `count` kept visual tokens with the highest scores, ascending; all if no more are kept."""
         kept, scores = self.selection.kept, self.selection.scores
-        count = stage.budget(self.selection.n_visual)
         if count >= len(kept):
             return kept
         if scores is None:
             raise PruningError("a strategy with stages must give scores: return Selection(kept, n_visual, scores).")
         return kept[scores[kept].argsort(descending=True, stable=True)[:count]].sort().values
 
-    def report(self, ids: Int[Tensor, "*components batch length"], stages: Sequence[Stage]) -> ImageReport:
+    def report(self, ids: Int[Tensor, "*components batch length"]) -> ImageReport:
         kept = self.selection.kept
         return ImageReport(
             self.row,
@@ -47,7 +46,6 @@ class Chosen:
             self.selection.scores,
             ids[..., self.row, self.columns[kept]],
             self.selection.merged,
-            tuple((stage.layer, self.kept_at(stage)) for stage in stages),
         )
 
 

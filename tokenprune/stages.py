@@ -7,29 +7,34 @@ layer has them cut to its own tokens here, in prefill, and its mask cut to its o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tokenprune.adapters.base import ModelAdapter
 from tokenprune.errors import PruningError, SettingError
-from tokenprune.ledger import Ledger
+from tokenprune.ledger import Ledger, span
 from tokenprune.masks import Mask
+from tokenprune.report import ImageReport
 from tokenprune.selecting import Chosen
 from tokenprune.sequence import Packing, pack
 from tokenprune.stage_slots import StageSlots
 from tokenprune.strategy import Stage, Strategy
+from tokenprune.text_attention import TextAttention, TextRecorder
 
 
 @dataclass(eq=False)
 class StageRun:
-    """One stage's layers during one forward: what they hold already, and which tokens of this forward they get."""
+    """One stage's layers during one forward: what they hold of a cache with `n_slots` in its first layer, and which
+    tokens of this forward they get."""
 
     past: StageSlots
     packing: Packing
+    cache: Any
     n_slots: int
     _cut: tuple[Any, Any, dict[str, Any]] | None = None
 
@@ -79,10 +84,9 @@ class StageRun:
         rows = keys.gather(2, queries) if self.drops else keys
         index = held.slots[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
         cut = _masked(rows.gather(3, index), ~held.valid[:, None, None])
-        if mask.shape[-1] > self.n_slots + self.packing.n_columns:  # a static cache, not full yet
-            free = cut.new_zeros(*cut.shape[:-1], mask.shape[-1] - cut.shape[-1])
-            cut = torch.cat([cut, _masked(free, torch.ones_like(free).bool())], -1)
-        return cut
+        n_keys, _ = span(self.cache, self.past.slots.shape[1], self.past.layer, self.packing.columns.shape[1])
+        free = cut.new_zeros(*cut.shape[:-1], n_keys - cut.shape[-1])  # a static cache answers with all its room
+        return torch.cat([cut, _masked(free, torch.ones_like(free).bool())], -1) if free.shape[-1] else cut
 
     def _causal(self, like: Tensor) -> Tensor:
         """Nothing was masked, but the stage has holes: an additive mask over its own tokens."""
@@ -108,34 +112,46 @@ def _masked(mask: Tensor, where: Tensor) -> Tensor:
     return mask & ~where if mask.dtype == torch.bool else mask.masked_fill(where, torch.finfo(mask.dtype).min)
 
 
-def staged(stage: Stage, chosen: Sequence[Chosen], entering: Packing) -> Packing:
-    """Which of the tokens that entered the language model are left from a stage on: what `chosen` keeps of each image
-    there, and everything else."""
-    place = torch.zeros(len(entering.columns), entering.n_columns, dtype=torch.long, device=entering.columns.device)
-    order = torch.arange(entering.columns.shape[1], device=place.device).expand_as(entering.columns)
+def places_of(packing: Packing) -> Int[Tensor, "batch columns"]:
+    """Where each column that a packing holds stands in it; 0 for those that it does not."""
+    columns, valid = packing.columns, packing.valid
+    place = torch.zeros(len(columns), packing.n_columns, dtype=torch.long, device=columns.device)
+    order = torch.arange(columns.shape[1], device=columns.device).expand_as(columns)
     # Holes stand at column 0, which may be a real token's too: that one is to win.
-    place.scatter_reduce_(1, entering.columns, order * entering.valid, "amax")
-    keep = entering.valid.clone()
-    for image in chosen:
-        keep[image.row, place[image.row, image.columns[image.selection.kept]]] = False
-        keep[image.row, place[image.row, image.columns[image.kept_at(stage)]]] = True
-    right_padded = bool(entering.valid[:, 0].all()) and not bool(entering.valid[:, -1].all())
-    return pack(keep, right_padded)
+    return place.scatter_reduce_(1, columns, order * valid, "amax")
 
 
 class StageHooks:
-    """The stages of one patched model through one forward; hooks.py puts `before_layer` on its decoder layers."""
+    """The stages of one patched model through one forward; hooks.py puts `before_layer` on its decoder layers.
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
-        self.stages = stages
+    kept: by stage, what is left of each image from it on.
+    """
+
+    def __init__(self, strategy: Strategy, adapter: ModelAdapter) -> None:
+        self.strategy, self.adapter = strategy, adapter
+        self.stages = checked_stages(strategy, len(adapter.layers))
+        self.recorder = TextRecorder()
+        self.kept: list[list[Tensor]] = []
         self._runs: list[StageRun] = []
+        self._past: list[StageSlots] = []
+        self._chosen: Sequence[Chosen] = ()
+        self._entering: Packing | None = None
+        self._cache: Any = None
+        self._n_slots = 0
+
+    @property
+    def rescores(self) -> bool:
+        """Whether stages rank tokens by what the text attends to."""
+        return "text_attention" in self.strategy.needs
 
     def prune(self, chosen: Sequence[Chosen]) -> bool:
         """Whether any stage drops anything of these images."""
-        return any(len(image.kept_at(stage)) < len(image.selection.kept) for stage in self.stages for image in chosen)
+        budgets = [(stage.budget(image.selection.n_visual), image) for stage in self.stages for image in chosen]
+        return any(budget < len(image.selection.kept) for budget, image in budgets)
 
     def begin(
         self,
+        cache: Any,
         ledger: Ledger | None,
         past_valid: Bool[Tensor, "batch slots"],
         entering: Packing,
@@ -143,47 +159,91 @@ class StageHooks:
     ) -> None:
         """A forward enters the language model with the columns `entering`, behind a cache of whose slots `past_valid`
         may be attended to and which `ledger` describes."""
-        packings = [staged(stage, chosen, entering) for stage in self.stages]
-        self._runs = self._continued(ledger, past_valid, packings)
+        self._past = self._continued(ledger, past_valid)
+        self._cache, self._n_slots = cache, past_valid.shape[1]
+        self._chosen, self._entering, self._runs, self.kept = chosen, entering, [], []
+        if not self.rescores:
+            for stage in self.stages:
+                self._add([image.left(stage.budget(image.selection.n_visual)) for image in chosen])
 
-    def resume(self, ledger: Ledger | None, n_slots: int, embeds: Tensor, mask: Mask) -> None:
+    def resume(self, cache: Any, ledger: Ledger | None, n_slots: int, embeds: Tensor, mask: Mask) -> None:
         """A forward without pictures goes on behind a pruned cache: staged layers get all of its tokens."""
         if ledger is None or not ledger.stages or (mask is None and all(stage.whole for stage in ledger.stages)):
             return
         batch, n_new, _ = embeds.shape
         new = torch.arange(n_new, device=embeds.device).expand(batch, -1)
         packing = Packing(new, torch.ones_like(new).bool(), n_new)
-        self._runs = self._continued(ledger, ledger.slots(n_slots).valid, [packing] * len(self.stages))
+        past = self._continued(ledger, ledger.slots(n_slots).valid)
+        self._runs = [StageRun(had, packing, cache, n_slots) for had in past]
 
-    def _continued(
-        self, ledger: Ledger | None, past_valid: Bool[Tensor, "batch slots"], packings: Sequence[Packing]
-    ) -> list[StageRun]:
+    def _continued(self, ledger: Ledger | None, past_valid: Bool[Tensor, "batch slots"]) -> list[StageSlots]:
+        """What each stage holds before the forward."""
         n_slots = past_valid.shape[1]
-        if ledger is not None and ledger.stages:
-            past = [stage.grown(ledger.columns.shape[1], n_slots) for stage in ledger.stages]
-            if [stage.layer for stage in past] != [stage.layer for stage in self.stages]:
-                raise PruningError(
-                    "this cache was pruned in other layers than the strategy prunes in. Go on with the strategy that "
-                    "it was made with, or start again from an empty cache."
-                )
-        else:
-            past = [StageSlots.all(stage.layer, n_slots, past_valid) for stage in self.stages]
-        return [StageRun(had, packing, n_slots) for had, packing in zip(past, packings, strict=True)]
+        if ledger is None or not ledger.stages:
+            return [StageSlots.all(stage.layer, n_slots, past_valid) for stage in self.stages]
+        if [stage.layer for stage in ledger.stages] != [stage.layer for stage in self.stages]:
+            raise PruningError(
+                "this cache was pruned in other layers than the strategy prunes in. Go on with the strategy that it "
+                "was made with, or start again from an empty cache."
+            )
+        return [stage.grown(ledger.columns.shape[1], n_slots) for stage in ledger.stages]
+
+    def _add(self, kept: list[Tensor]) -> None:
+        """Decides the next stage: it gets what is `kept` of each image, and everything else that entered."""
+        entering = self._entering
+        assert entering is not None
+        place, keep = places_of(entering), entering.valid.clone()
+        for image, left in zip(self._chosen, kept, strict=True):
+            keep[image.row, place[image.row, image.columns[image.selection.kept]]] = False
+            keep[image.row, place[image.row, image.columns[left]]] = True
+        right_padded = bool(entering.valid[:, 0].all()) and not bool(entering.valid[:, -1].all())
+        past = self._past[len(self._runs)]
+        self._runs.append(StageRun(past, pack(keep, right_padded), self._cache, self._n_slots))
+        self.kept.append(kept)
+
+    def _rescored(self, number: int, hidden: Float[Tensor, "batch length width"]) -> list[Tensor]:
+        """What is left of each image from a stage on, by the strategy's new scores."""
+        assert self._entering is not None
+        stage, before = self.stages[number], self._entering if number == 0 else self._runs[number - 1].packing
+        queries, keys = self.adapter.text_heads(self.recorder.take(stage.layer - 1))
+        scale, kept = self.adapter.text_attention_scale(stage.layer - 1), []
+        # Columns of the stage before, through the sequence that entered for the second stage and on.
+        place = places_of(before) if number == 0 else places_of(before).gather(1, places_of(self._entering))
+        for i, image in enumerate(self._chosen):
+            row, had = image.row, image.selection.kept if number == 0 else self.kept[number - 1][i]
+            visual = place[row, image.columns[had]]
+            attention = TextAttention(queries[row], keys[row], scale, before.valid[row], visual)
+            scores = self.strategy.rescore(stage, hidden[row, visual], attention)
+            best = scores.argsort(descending=True, stable=True)[: stage.budget(image.selection.n_visual)]
+            kept.append(had[best.sort().values])
+        return kept
 
     def held(self) -> tuple[StageSlots, ...]:
         """What each stage holds after the forward."""
         return tuple(run.held for run in self._runs)
 
+    def reported(self, images: Sequence[ImageReport]) -> list[ImageReport]:
+        """The reports of this forward's images, with what each stage left of them."""
+        left = zip(*self.kept, strict=True) if self.kept else [()] * len(images)
+        layers = [stage.layer for stage in self.stages] if self.kept else []
+        return [
+            replace(image, stages=tuple(zip(layers, kept, strict=True)))
+            for image, kept in zip(images, left, strict=True)
+        ]
+
     def end(self) -> None:
-        self._runs = []
+        self._runs, self._past, self._chosen, self._entering, self._cache = [], [], (), None, None
+        self.recorder.forget()
 
     def before_layer(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The arguments of a decoder layer, cut to its stage; None if they may stay."""
         number = sum(stage.layer <= layer for stage in self.stages) - 1
-        if not self._runs or number < 0:
+        if number < 0 or not (self._runs or self._entering):
             return None
-        run, before = self._runs[number], self._runs[number - 1] if number else None
         hidden, *rest = args
+        if len(self._runs) == number:  # the stage begins here, and waited for the layer before
+            self._add(self._rescored(number, hidden))
+        run, before = self._runs[number], self._runs[number - 1] if number else None
         if run.drops and layer == self.stages[number].layer:
             hidden = _narrowed(hidden, before, run)
         return (hidden, *rest), run.cut(kwargs, hidden)
@@ -193,7 +253,5 @@ def _narrowed(hidden: Tensor, before: StageRun | None, run: StageRun) -> Tensor:
     """The hidden states of a stage's tokens, from those of the stage before it (None: of all that entered)."""
     if before is None or not before.drops:
         return run.packing.take(hidden)
-    place = torch.zeros(len(hidden), run.packing.n_columns, dtype=torch.long, device=hidden.device)
-    order = torch.arange(before.packing.columns.shape[1], device=hidden.device).expand_as(before.packing.columns)
-    place.scatter_reduce_(1, before.packing.columns, order * before.packing.valid, "amax")
-    return Packing(place.gather(1, run.packing.columns), run.packing.valid, hidden.shape[1]).take(hidden)
+    index = places_of(before.packing).gather(1, run.packing.columns)
+    return Packing(index, run.packing.valid, hidden.shape[1]).take(hidden)

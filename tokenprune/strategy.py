@@ -13,6 +13,7 @@ from torch import Tensor
 from tokenprune.budget import budget, check_budget
 from tokenprune.errors import PruningError, SettingError, unknown
 from tokenprune.merging import Merge
+from tokenprune.text_attention import TextAttention
 from tokenprune.tokens import VisualTokens
 
 
@@ -109,8 +110,17 @@ class Strategy(ABC):
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         """Where a language model of `n_layers` prunes further, by ascending layer; none for a strategy that prunes
-        before it only. Stages rank tokens by the scores of `select`."""
+        before it only. Stages rank tokens by the scores of `select`, or by `rescore` if "text_attention" is needed."""
         return ()
+
+    def rescore(
+        self, stage: Stage, features: Float[Tensor, "left width"], attention: TextAttention
+    ) -> Float[Tensor, " left"]:
+        """New importance scores of one image's visual tokens that are left on entry to a stage.
+
+        features: their hidden states. attention: that of the decoder layer before the stage's.
+        """
+        return attention.from_last()
 
     def budget(self, n_visual: int) -> int:
         """How many of `n_visual` tokens to keep before the language model."""
