@@ -24,9 +24,10 @@ check: install
 test: check
 	$(BIN)/python -m pytest
 
-# The README's tables, measured again.
+# The README's tables, measured again on every question: 80,000 answers, each 0.03 to 0.07 s of one core that multiplies
+# BF16 in hardware (AMX).
 results: install
-	$(BIN)/python -m tokenprune.evals --dtype bfloat16 --limit 500 --output evals/results/bundled_model.jsonl
+	$(BIN)/python -m tokenprune.evals --dtype bfloat16 --limit all --output evals/results/bundled_model.jsonl
 	$(BIN)/python -m tokenprune.evals --dtype bfloat16 --scenes evals/bundled/photographs --strategies \
 		--output evals/results/photographs.jsonl
 	$(BIN)/python -m tokenprune.evals.report evals/results/bundled_model.jsonl evals/results/photographs.jsonl \

@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         help="instances.json, refs(NAME).p or .json, *questions.json, *annotations.json, and images/",
     )
     parser.add_argument("--split", help="of refs and of VQA pictures; without it all but train")
-    parser.add_argument("--limit", type=int, metavar="N", help="N questions of each task, spread evenly")
+    parser.add_argument(
+        "--limit", type=_limit, default=500, metavar="N", help="N questions of each task, spread evenly, or all"
+    )
     parser.add_argument(
         "--strategies",
         nargs="*",
@@ -95,6 +97,14 @@ def _parser() -> argparse.ArgumentParser:
         help="one JSON line for each row; the answers go beside it",
     )
     return parser
+
+
+def _limit(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of questions nor all")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,21 @@ def test_unpruned_alone(model: str, tmp_path: Path) -> None:
     assert (row["strategy"], list(row["scores"]), row["n"]) == ("unpruned", ["testA"], 1)
 
 
+@pytest.mark.parametrize(("limit", "n"), [("2", 2), ("all", 3), ("7", 3)])
+def test_limit(model: str, folder: Path, tmp_path: Path, limit: str, n: int) -> None:
+    output = tmp_path / "results.jsonl"
+    arguments = ["--model", model, "--scenes", str(folder), "--strategies", "--output", str(output)]
+    main([*arguments, "--limit", limit])
+    assert [json.loads(line)["n"] for line in output.read_text().splitlines()] == [n, n]
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "most"])
+def test_no_limit(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([f"--limit={limit}"])
+    assert f"argument --limit: '{limit}' is neither a number of questions nor all" in capsys.readouterr().err
+
+
 def test_public_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results are shared; where somebody's models lie is nobody's business."""
     model = tmp_path / "home" / "llava"
