@@ -112,7 +112,7 @@ def joined(tiles: Sequence[EncodedImage], begins: Sequence[bool]) -> list[Encode
             groups.append((tile,))
         else:
             groups[-1] += (tile,)
-    images = {group: EncodedImage.joined(group) if len(group) > 1 else group[0] for group in dict.fromkeys(groups)}
+    images = {group: EncodedImage.joined(group) for group in dict.fromkeys(groups)}
     return [images[group] for group in groups]
 
 

@@ -56,6 +56,8 @@ class EncodedImage:
     @classmethod
     def joined(cls, tiles: Sequence[EncodedImage]) -> EncodedImage:
         """The tiles of one picture, which were encoded as if each was one."""
+        if len(tiles) == 1:
+            return tiles[0]
         layout = Layout.joined([tile.layout for tile in tiles])
         statistics = {}
         for name in tiles[0].statistics:
