@@ -6,7 +6,10 @@ attends to a dropped column.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,25 +18,32 @@ from families.base import IMAGE, VIDEO
 from torch import Tensor
 
 import tokenprune
+from tokenprune.adapters import adapter_for
 from tokenprune.hooks import pruner_of
 
 TOLERANCE = 2e-5  # float32; the tiny models give about 1e-6, and 1e-2 to 1 when something is wrong
 PLACEHOLDERS = {"image": IMAGE, "video": VIDEO}
 
 
-def dropped_columns(ids: Tensor, reports: Iterable[tokenprune.Report]) -> Tensor:
-    """(batch, length) bool: which columns of the whole conversation the reports' forwards dropped, in order."""
-    dropped = torch.zeros_like(ids).bool()
+def placed(ids: Tensor, reports: Iterable[tokenprune.Report]) -> Iterator[tuple[int, Tensor, tokenprune.ImageReport]]:
+    """(row, columns, image) of every reported image; the reports' forwards saw the conversation's images in order."""
     images = [image for report in reports for image in report.images]
     for modality, placeholder in PLACEHOLDERS.items():
         for row in range(len(ids)):
             columns = (ids[row] == placeholder).nonzero()[:, 0]
-            dropped[row, columns] = True
             for image in images:
                 if (image.row, image.modality) == (row, modality):
-                    dropped[row, columns[: image.n_visual][image.kept]] = False
+                    yield row, columns[: image.n_visual], image
                     columns = columns[image.n_visual :]
             assert len(columns) == 0, f"the reports do not cover the {modality}s of row {row}"
+
+
+def dropped_columns(ids: Tensor, reports: Iterable[tokenprune.Report]) -> Tensor:
+    """(batch, length) bool: which columns of the whole conversation the reports' forwards dropped."""
+    dropped = torch.zeros_like(ids).bool()
+    for row, columns, image in placed(ids, reports):
+        dropped[row, columns] = True
+        dropped[row, columns[image.kept]] = False
     return dropped
 
 
@@ -44,6 +54,43 @@ def oracle_logits(
     assert pruner_of(model) is None, "the oracle must not be pruned"
     inputs = {"input_ids": ids, "attention_mask": real, "pixel_values": pixels}
     return FAMILIES["llava-clip"].oracle(model, inputs, dropped, position_ids)
+
+
+def seen_by(report: tokenprune.Report, layer: int) -> tokenprune.Report:
+    """The report as if what a decoder layer sees had been kept from the start."""
+    left = [image.kept_at(layer) for image in report.images]
+    images = zip(report.images, left, strict=True)
+    return tokenprune.Report([replace(image, kept=kept, position_ids=kept, merged=None) for image, kept in images])
+
+
+@contextmanager
+def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> Iterator[None]:
+    """The time in which an oracle's forward merges what the reports say was merged, and closes to every decoder layer
+    what the stages before it dropped."""
+    adapter = adapter_for(model)
+
+    def merge(module: Any, args: Any, kwargs: Any) -> Any:
+        embeds = kwargs["inputs_embeds"].clone()
+        for row, columns, image in placed(ids, reports):
+            if image.merged is not None:
+                embeds[row, columns[image.kept]] = image.merged.apply(embeds[row, columns], image.kept)
+        return args, {**kwargs, "inputs_embeds": embeds}
+
+    def close(number: int, module: Any, args: Any, kwargs: Any) -> Any:
+        dropped = dropped_columns(ids, [seen_by(report, number) for report in reports])[:, None, None]
+        itself = torch.eye(ids.shape[1]).bool() & dropped  # softmax needs one entry
+        mask = kwargs["attention_mask"].masked_fill(dropped & ~itself, torch.finfo(torch.float32).min)
+        return args, {**kwargs, "attention_mask": mask.masked_fill(itself, 0.0)}
+
+    hooks = [adapter.language_model.register_forward_pre_hook(merge, with_kwargs=True)]
+    if any(image.stages for report in reports for image in report.images):
+        for number, layer in enumerate(adapter.layers):
+            hooks.append(layer.register_forward_pre_hook(partial(close, number), with_kwargs=True))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def compact_ids(real: Tensor, dropped: Tensor) -> Tensor:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from families import FAMILIES, Family
 from families.llava import Llava
-from modes import MODES, STEPS
-from oracle import assert_close, dropped_columns, oracle_logits
+from modes import MODES, STEPS, run_cell
+from oracle import as_reported, assert_close, dropped_columns, oracle_logits
+from test_contract import CASES
 from tiny import CACHE, IMAGE, prompt
 from torch import Tensor
 
 import tokenprune
-from tokenprune import ScoreStrategy, Selection, SettingError, Stage, VisualTokens
+from tokenprune import ScoreStrategy, Selection, SettingError, Stage, UnsupportedError, VisualTokens
+from tokenprune.adapters import adapter_for
 from tokenprune.merging import Merge
 
 LAYERS = 5
@@ -61,34 +63,8 @@ def model_of(attention: str = "sdpa") -> Any:
     return FAMILY.build(attention)
 
 
-def seen_by(report: tokenprune.Report, layer: int) -> tokenprune.Report:
-    """The report as if what the layer sees had been kept from the start."""
-    left = [image.kept_at(layer) for image in report.images]
-    pairs = zip(report.images, left, strict=True)
-    return tokenprune.Report([replace(image, kept=kept, position_ids=kept) for image, kept in pairs])
-
-
-@contextmanager
-def masked_in_layers(model: Any, ids: Tensor, real: Tensor, reports: list[tokenprune.Report]) -> Iterator[None]:
-    """Every decoder layer of the oracle's forward is given a mask without what its stage dropped."""
-    length = ids.shape[1]
-    handles = []
-    for number, layer in enumerate(model.model.language_model.layers):
-        dropped = dropped_columns(ids, [seen_by(report, number) for report in reports])
-        seen = torch.ones(length, length).tril().bool() & (real.bool() & ~dropped)[:, None, None]
-        mask = torch.zeros(seen.shape).masked_fill(~(seen | torch.eye(length).bool()), torch.finfo(torch.float32).min)
-
-        def given(module: Any, args: Any, kwargs: Any, mask: Tensor = mask) -> Any:
-            return args, {**kwargs, "attention_mask": mask}
-
-        handles.append(layer.register_forward_pre_hook(given, with_kwargs=True))
-    yield
-    for handle in handles:
-        handle.remove()
-
-
 def expected(model: Any, ids: Tensor, real: Tensor, pixels: Tensor, reports: list[tokenprune.Report]) -> Tensor:
-    with masked_in_layers(model, ids, real, reports):
+    with as_reported(model, ids, reports):
         return oracle_logits(model, ids, real, pixels, dropped_columns(ids, reports))
 
 
@@ -196,7 +172,7 @@ def test_text_attention_is_that_of_the_eager_map(padding: str) -> None:
     with torch.no_grad(), tokenprune.patch(model_of(), Guided()) as handle:
         handle._pruner.model(**inputs)
     real = inputs["attention_mask"]
-    with torch.no_grad(), masked_in_layers(model, inputs["input_ids"], real, [handle.report]):
+    with torch.no_grad(), as_reported(model, inputs["input_ids"], [handle.report]):
         ids = (real.cumsum(1) - 1).clamp(min=0)
         maps = model(**inputs, position_ids=ids, output_attentions=True).attentions
     for stage, before in zip(STAGES, (Stage(0, 1.0), STAGES[0]), strict=True):
@@ -280,3 +256,33 @@ def test_merged_features_enter_the_language_model() -> None:
         mean = (clean[row][merge.sources] * merge.weights[:, None]).sum(0)
         torch.testing.assert_close(seen[0][row, 4], mean)
         torch.testing.assert_close(seen[0][row, 5 : 4 + image.n_kept], clean[row][image.kept[1:]])
+
+
+def deep(family: Family, n_layers: int) -> Any:
+    """The family's model with more decoder layers."""
+    config = family.config()
+    text = config.get_text_config()
+    text.num_hidden_layers = n_layers
+    if getattr(text, "layer_types", None):
+        text.layer_types = [text.layer_types[i % len(text.layer_types)] for i in range(n_layers)]
+    changed = copy(family)
+    changed.config = lambda: config  # type: ignore[method-assign]
+    return changed.build()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "llava-clip"])
+def test_every_family(case: str) -> None:
+    family = FAMILIES[case]
+    model = deep(family, 3)
+    if adapter_for(model).decoder.layers.sliding:
+        with pytest.raises(UnsupportedError, match="sliding-window layers"):
+            tokenprune.patch(model, "vflowopt")
+        return
+    with torch.no_grad(), tokenprune.patch(model, "vflowopt", keep_ratio=0.4) as handle:
+        run = run_cell(family, model, "greedy", "padded")
+    whole, report = run.whole(family), handle.report
+    assert all(len(image.kept_at(0)) > len(image.kept_at(2)) for image in report.images)
+    assert any(image.merged is not None for image in report.images)
+    with as_reported(model, whole["input_ids"], [report]):
+        logits = run.expected(family, model, dropped_columns(whole["input_ids"], [report]))
+    assert_close(run.logits, logits)

@@ -13,7 +13,7 @@ from tokenprune.errors import PruningError, SettingError, TokenPruneError, Unsup
 from tokenprune.layout import Layout
 from tokenprune.patching import PatchHandle, patch, unpatch
 from tokenprune.report import ImageReport, Report
-from tokenprune.strategies import STRATEGIES, FoPru, Grid, Random
+from tokenprune.strategies import STRATEGIES, FoPru, Grid, Random, VFlowOpt
 from tokenprune.strategy import ScoreStrategy, Selection, Stage, Strategy
 from tokenprune.tokens import VisualTokens
 
@@ -36,6 +36,7 @@ __all__ = [
     "Strategy",
     "TokenPruneError",
     "UnsupportedError",
+    "VFlowOpt",
     "VisionAttention",
     "VisualTokens",
     "patch",

@@ -59,10 +59,16 @@ class ImageReport:
         return next((kept for first, kept in reversed(self.stages) if first <= layer), self.kept)
 
     def __repr__(self) -> str:
-        sizes = " + ".join("x".join(map(str, grid if grid[0] > 1 else grid[1:])) for grid in self.grids)
         kept = f"kept {self.n_kept} of {self.n_visual} visual tokens"
         kept += "".join(f", {len(left)} from layer {layer}" for layer, left in self.stages)
-        return f"ImageReport(row={self.row}, {self.modality}, {sizes} grid, {kept})"
+        return f"ImageReport(row={self.row}, {self.modality}, {written(self.grids)} grid, {kept})"
+
+
+def written(grids: tuple[Grid3, ...]) -> str:
+    """Grids in a few words; what repeats, as the frames of a video may, is written once."""
+    period = next(n for n in range(1, len(grids) + 1) if grids == grids[:n] * (len(grids) // n))
+    once = " + ".join("x".join(map(str, grid if grid[0] > 1 else grid[1:])) for grid in grids[:period])
+    return once if period == len(grids) else f"{len(grids) // period} x ({once})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

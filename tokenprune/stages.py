@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.errors import PruningError, SettingError
+from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.ledger import Ledger, span
 from tokenprune.masks import Mask
 from tokenprune.report import ImageReport
@@ -96,9 +96,16 @@ class StageRun:
         return _masked(like.new_zeros(seen.shape), ~seen)[:, None]
 
 
-def checked_stages(strategy: Strategy, n_layers: int) -> tuple[Stage, ...]:
-    """The strategy's stages. Raises SettingError unless they ascend through the layers of the language model."""
+def checked_stages(strategy: Strategy, adapter: ModelAdapter) -> tuple[Stage, ...]:
+    """The strategy's stages. Raises SettingError unless they ascend through the layers of the language model, and
+    UnsupportedError if it has layers whose caches hold a window only."""
+    n_layers = len(adapter.layers)
     stages = strategy.stages(n_layers)
+    if stages and adapter.decoder.layers.sliding:
+        raise UnsupportedError(
+            f"{type(strategy).__name__} prunes inside the language model, and that of {adapter.description} has "
+            f"sliding-window layers, where only pruning before it is supported. Use a strategy without stages."
+        )
     layers = [stage.layer for stage in stages]
     if layers != sorted(set(layers)) or not all(0 < layer < n_layers for layer in layers):
         raise SettingError(
@@ -129,7 +136,7 @@ class StageHooks:
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter) -> None:
         self.strategy, self.adapter = strategy, adapter
-        self.stages = checked_stages(strategy, len(adapter.layers))
+        self.stages = checked_stages(strategy, adapter)
         self.recorder = TextRecorder()
         self.kept: list[list[Tensor]] = []
         self._runs: list[StageRun] = []

@@ -3,6 +3,7 @@
 from tokenprune.strategies.fopru import FoPru
 from tokenprune.strategies.grid import Grid
 from tokenprune.strategies.random import Random
+from tokenprune.strategies.vflowopt import VFlowOpt
 from tokenprune.strategy import Strategy
 
 #: The classes that `patch(model, "name", ...)` knows.
@@ -10,6 +11,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "fopru": FoPru,
     "grid": Grid,
     "random": Random,
+    "vflowopt": VFlowOpt,
 }
 
-__all__ = ["STRATEGIES", "FoPru", "Grid", "Random"]
+__all__ = ["STRATEGIES", "FoPru", "Grid", "Random", "VFlowOpt"]
