@@ -55,7 +55,7 @@ def difference_table(rows: Sequence[Row], baseline: str) -> str:
     groups = by_configuration(rows)
     if baseline not in {key.strategy for key in groups}:
         names = ", ".join(dict.fromkeys(key.strategy for key in groups))
-        raise ValueError(f"no strategy {baseline!r} to compare with; the results have {names}")
+        raise ValueError(f"no strategy {baseline!r} to compare with; choose another --baseline of {names}")
     lines = []
     for key in sorted(groups, key=lambda key: -key.keep_ratio):
         if key.strategy == UNPRUNED or key.position_ids != "original":

@@ -88,7 +88,7 @@ def test_other_questions_are_not_paired() -> None:
 
 
 def test_unknown_baseline() -> None:
-    with pytest.raises(ValueError, match="no strategy 'Randm' to compare with; the results have unpruned, Random, FoP"):
+    with pytest.raises(ValueError, match="no strategy 'Randm' to compare with; choose another --baseline of unp"):
         difference_table(results(), "Randm")
 
 
