@@ -15,7 +15,8 @@ from einops import rearrange, reduce
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from tokenprune.adapters.towers import Heads, Tower
+from tokenprune.adapters.rotary import rotated
+from tokenprune.adapters.towers import CLIP_COLORS, Heads, Tower
 from tokenprune.layout import Layout
 from tokenprune.vision import AttentionTaps
 
@@ -97,17 +98,6 @@ def window_order(grids: Int[Tensor, "pictures 3"], merge: int, side: int) -> Int
     return torch.cat(orders).to(grids.device)
 
 
-def rotated(
-    states: Float[Tensor, "patches heads width"],
-    cos: Float[Tensor, "patches width"],
-    sin: Float[Tensor, "patches width"],
-) -> Float[Tensor, "patches heads width"]:
-    """Queries or keys under their rotary embeddings, which the tower applies in float32."""
-    cos, sin = cos[:, None].float(), sin[:, None].float()
-    first, second = states.float().chunk(2, -1)
-    return (states.float() * cos + torch.cat([-second, first], -1) * sin).to(states.dtype)
-
-
 def _blocks(tower: Any) -> Any:
     return tower.blocks
 
@@ -116,5 +106,6 @@ def _taps(block: Any) -> AttentionTaps:
     return AttentionTaps(block.attn, {"qkv": block.attn.qkv})
 
 
-QWEN_TOWER = Tower(_blocks, _taps, n_prefix=0, heads=heads)
-WINDOWED_QWEN_TOWER = Tower(_blocks, _taps, n_prefix=0, heads=windowed_heads)
+QWEN2_TOWER = Tower(_blocks, _taps, n_prefix=0, heads=heads, normalisation=CLIP_COLORS)
+QWEN2_5_TOWER = replace(QWEN2_TOWER, heads=windowed_heads)
+QWEN3_TOWER = Tower(_blocks, _taps, n_prefix=0, heads=heads)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter, register_adapter
-from tokenprune.adapters.qwen_tower import QWEN_TOWER, WINDOWED_QWEN_TOWER, layout, pictures
+from tokenprune.adapters.qwen_tower import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, layout, pictures
 from tokenprune.adapters.towers import Tower
 from tokenprune.errors import UnsupportedError
 from tokenprune.layout import Layout
@@ -28,7 +28,7 @@ class Qwen2VLAdapter(ModelAdapter):
         return getattr(self.core, "visual", None)
 
     def find_tower(self) -> Tower:
-        return QWEN_TOWER
+        return QWEN2_TOWER
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -64,7 +64,7 @@ class Qwen2_5_VLAdapter(Qwen2VLAdapter):
     """For Qwen2_5_VLForConditionalGeneration, most of whose vision layers look at small windows only."""
 
     def find_tower(self) -> Tower:
-        return WINDOWED_QWEN_TOWER
+        return QWEN2_5_TOWER
 
     def attention_taps(self, layer: int | None) -> AttentionTaps:
         n_layers = len(self.vision_tower.blocks)
@@ -85,6 +85,9 @@ class Qwen2_5_VLAdapter(Qwen2VLAdapter):
 @register_adapter("Qwen3VLForConditionalGeneration")
 class Qwen3VLAdapter(Qwen2VLAdapter):
     """For Qwen3VLForConditionalGeneration, behind whose first decoder layers more features are added (DeepStack)."""
+
+    def find_tower(self) -> Tower:
+        return QWEN3_TOWER
 
     def shorten(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
         super().shorten(kwargs, packing, n_slots)
