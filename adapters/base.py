@@ -215,6 +215,13 @@ class ModelAdapter(ABC):
 
     # 6. Which other tensors must shrink?
 
+    @property
+    def loss_function(self) -> tuple[str, Callable[..., Any]]:
+        """The attribute that holds a loss function of this instance only, and the function that it uses now. It is
+        called with logits and labels, and what else the loss needs."""
+        model: Any = self.model
+        return "_loss_function", model.loss_function
+
     def shorten(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
         """Shortens the language model's remaining arguments in place. `n_slots` of the cache are taken already."""
         for name in self.sequence_arguments:
@@ -225,8 +232,7 @@ class ModelAdapter(ABC):
 
     def unprunable(self, kwargs: Mapping[str, Any]) -> list[str]:
         """Arguments of a call of the model that only fit the unpruned sequence."""
-        names = ["labels"] if kwargs.get("labels") is not None else []
-        return names + (["logits_to_keep"] if isinstance(kwargs.get("logits_to_keep"), Tensor) else [])
+        return ["logits_to_keep"] if isinstance(kwargs.get("logits_to_keep"), Tensor) else []
 
     # Answered once for all.
 

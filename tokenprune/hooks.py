@@ -4,12 +4,11 @@ vision tower     records declared statistics                  (may run before th
 feature function records every picture's layout beside them   (the base model's method that encodes pictures)
 base model       sees whether pictures came; tells a pruned cache that its forward begins and ends
 language model   selects and shortens on entry; writes the cache's ledger on exit
+loss function    gets labels as short as the logits
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -19,18 +18,21 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.calls import guard_hooks, named_arguments, uncompiled
 from tokenprune.errors import PruningError
 from tokenprune.forward_pass import ForwardPass
 from tokenprune.ledger import Ledger, enter, leave, ledger_of, n_slots, set_ledger
 from tokenprune.masks import padding_of
-from tokenprune.recorder import VisionRecorder, bound, named_arguments
+from tokenprune.progress import Progress
+from tokenprune.recorder import VisionRecorder
 from tokenprune.report import Report
 from tokenprune.selecting import Chosen, choose, with_merged
 from tokenprune.sequence import Packing, PositionIds, default_ids, id_shift, renumbered, shortened, whole
 from tokenprune.stages import StageHooks
+from tokenprune.standins import FeatureFunction, LossFunction, StandIn
 from tokenprune.strategy import Strategy
 from tokenprune.text_attention import TextRecorder
-from tokenprune.vision import Modality
+from tokenprune.vision import RECORD_ATTRIBUTE, AttentionTaps, Modality
 
 
 class Pruner:
@@ -40,20 +42,22 @@ class Pruner:
         self.model, self.adapter, self.strategy = model, adapter, strategy
         self.position_ids: PositionIds = position_ids
         self.report: Report | None = None
-        self._hooks = ExitStack()
-        self._pass: ForwardPass | None = None
-        self._unprunable: list[str] = []
-        self._encodes = False
+        self._hooks: list[RemovableHandle | StandIn] = []  # no ExitStack: a copy of one undoes the original
+        self._now = Progress()
         self._recorder = VisionRecorder(adapter, strategy.needs)
         self._stages = StageHooks(strategy, adapter)
+        self._taps: tuple[list[AttentionTaps], dict[int, AttentionTaps]] = ([], {})
 
     def install(self) -> None:
         core, language_model = self.adapter.core, self.adapter.language_model
         recorder = self._recorder
         with ExitStack() as hooks:  # if one registration raises, those before it are undone
 
-            def undo(handle: RemovableHandle) -> None:
+            def undo(handle: RemovableHandle | StandIn) -> None:
                 hooks.callback(handle.remove)
+                self._hooks.append(handle)
+
+            self._hooks.clear()
 
             undo(self.model.register_forward_pre_hook(self._before_model, with_kwargs=True))
             undo(core.register_forward_pre_hook(self._before_core, with_kwargs=True))
@@ -63,52 +67,89 @@ class Pruner:
             for tower in self.adapter.vision_towers:
                 undo(tower.register_forward_pre_hook(recorder.before_tower, with_kwargs=True))
                 undo(tower.register_forward_hook(recorder.after_tower))
-            if "vision_attention" in self.strategy.needs:
-                for taps in self.adapter.every_attention_taps(self.strategy.attention_layer):
-                    undo(taps.attention.register_forward_pre_hook(recorder.before_attention, with_kwargs=True))
-                    recorder.taps = set(taps.outputs)
-                    for name, module in taps.outputs.items():
-                        undo(module.register_forward_hook(partial(after_tap, recorder, name)))
+            self._taps = in_tower, in_layers = self._current_taps()
+            for taps in in_tower:
+                undo(taps.attention.register_forward_pre_hook(recorder.before_attention, with_kwargs=True))
+                recorder.taps = set(taps.outputs)
+                for name, module in taps.outputs.items():
+                    undo(module.register_forward_hook(partial(after_tap, recorder, name)))
             if self._stages.stages:
                 for i, layer in enumerate(self.adapter.layers):
                     undo(layer.register_forward_pre_hook(partial(before_layer, self._stages, i), with_kwargs=True))
-            for number in [stage.layer - 1 for stage in self._stages.stages if self._stages.rescores]:
-                heard, taps = self._stages.recorder, self.adapter.text_taps(number)
+            for number, taps in in_layers.items():
+                heard = self._stages.recorder
                 before = partial(before_attention, heard, number)
                 undo(taps.attention.register_forward_pre_hook(before, with_kwargs=True))
                 for name, module in taps.outputs.items():
                     undo(module.register_forward_hook(partial(after_text_tap, heard, number, name)))
             for modality in self.adapter.modalities:
-                hooks.callback(FeatureFunction(self, modality).install())
-            self._hooks = hooks.pop_all()
+                undo(FeatureFunction(core, modality, self).install())
+            undo(LossFunction(self.model, *self.adapter.loss_function, self.packing).install())
+            hooks.pop_all()
+        guard_hooks()
 
     def remove(self) -> None:
-        self._hooks.close()
+        while self._hooks:
+            self._hooks.pop().remove()
 
-    def encode(self, modality: Modality, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Calls a feature function, and records the pictures that it encodes. One that another one calls (videos may
-        be encoded by the function for images) records nothing of its own."""
-        if self._encodes:
-            return function(*args, **kwargs)
+    @uncompiled
+    def packing(self) -> Packing | None:
+        """Which of the columns the last logits of this thread are of; None if of all."""
+        return self._now.packing
+
+    # Pictures are encoded, before the model is called or within.
+
+    @uncompiled
+    def begin_encoding(self) -> bool:
+        if self._now.encodes:
+            return False
+        if self._taps != self._current_taps():
+            raise PruningError(
+                "modules whose attention the strategy needs were replaced after patch(). Call patch() again, behind "
+                "get_peft_model, merge_and_unload and the like."
+            )
         self._recorder.begin()
-        self._encodes = True
-        try:
-            output = function(*args, **kwargs)
-        finally:
-            self._encodes = False
-        images = self._recorder.images(modality, bound(inspect.signature(function), args, kwargs), output)
+        self._now.encodes = True
+        return True
+
+    @uncompiled
+    def end_encoding(self) -> None:
+        self._now.encodes = False
+
+    @uncompiled
+    def encoded(self, modality: Modality, arguments: dict[str, Any], output: Any) -> None:
+        images = self._recorder.images(modality, arguments, output)
         self.adapter.remember(output, images)
-        if self._pass is not None and modality.name in self._pass.images:
-            self._pass.images[modality.name] += images
-        return output
+        forward = self._now.forward
+        if forward is not None and modality.name in forward.images:
+            forward.images[modality.name] += images
+
+    def _current_taps(self) -> tuple[list[AttentionTaps], dict[int, AttentionTaps]]:
+        """The vision tower's, and those of decoder layers by their number."""
+        in_tower = "vision_attention" in self.strategy.needs
+        layers = [stage.layer - 1 for stage in self._stages.stages if self._stages.rescores]
+        return (
+            list(self.adapter.every_attention_taps(self.strategy.attention_layer)) if in_tower else [],
+            {layer: self.adapter.text_taps(layer) for layer in layers},
+        )
 
     # The model and its base model: what came in, and which length the cache answers.
 
+    @uncompiled
     def _before_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._unprunable = self.adapter.unprunable(named_arguments(module, args, kwargs))
+        kwargs = named_arguments(module, args, kwargs)
+        self._now.unprunable = self.adapter.unprunable(kwargs)
+        encoded = {m.name: self.adapter.encoded(m, kwargs) for m in self.adapter.modalities}
+        self._now.records = {
+            name: getattr(output, RECORD_ATTRIBUTE)
+            for name, output in encoded.items()
+            if hasattr(output, RECORD_ATTRIBUTE)
+        }
 
+    @uncompiled
     def _before_core(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._end_pass()
+        self._now.packing = None
         kwargs = named_arguments(module, args, kwargs)
         cache = self.adapter.cache(kwargs)
         ledger = ledger_of(cache)
@@ -116,16 +157,21 @@ class Pruner:
         visual = {m.name: mask for m, mask in masks.items() if mask is not None}
         if ledger is None and not visual:
             return
+        for modality in self.adapter.modalities:
+            output = self.adapter.encoded(modality, kwargs)
+            if output is not None and not hasattr(output, RECORD_ATTRIBUTE) and modality.name in self._now.records:
+                self.adapter.remember(output, self._now.records[modality.name])  # accelerate's hooks made a new one
         slots = n_slots(cache)
         columns = slots if ledger is None else slots + ledger.n_dropped
         images = {m.name: self.adapter.recall(m, kwargs, visual[m.name]) for m in masks if m.name in visual}
         begins = {name: self.adapter.picture_begins(kwargs, mask) for name, mask in visual.items()}
         padding = padding_of(self.adapter.attention_mask(kwargs), columns, self.adapter.n_new(kwargs))
-        self._pass = ForwardPass(cache, ledger, visual, begins, images, slots, columns, padding)
+        self._now.forward = ForwardPass(cache, ledger, visual, begins, images, slots, columns, padding)
 
+    @uncompiled
     def _after_core(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         forward = self._end_pass()
-        self._unprunable = []
+        self._now.unprunable, self._now.records = [], {}
         # Without an output an exception is on its way, which says more than this one would.
         if output is not None and forward is not None and forward.visual and not forward.pruned:
             raise PruningError(
@@ -135,7 +181,7 @@ class Pruner:
             )
 
     def _end_pass(self) -> ForwardPass | None:
-        forward, self._pass = self._pass, None
+        forward, self._now.forward = self._now.forward, None
         self._stages.end()
         if forward is not None:
             leave(forward.cache)
@@ -143,10 +189,11 @@ class Pruner:
 
     # The language model: select, shorten, account.
 
+    @uncompiled
     def _before_language_model(
         self, module: nn.Module, args: Any, kwargs: Any
     ) -> tuple[tuple[()], dict[str, Any]] | None:
-        forward = self._pass
+        forward = self._now.forward
         if forward is None:
             return None
         kwargs = named_arguments(module, args, kwargs)
@@ -191,10 +238,10 @@ class Pruner:
         self.report = Report([image.report(ids) for image in chosen])
         if not shortens:
             return None
-        if self._unprunable:
+        if self._now.unprunable:
             raise PruningError(
-                f"{' and '.join(self._unprunable)} count the tokens of the unpruned sequence, and pruning shortens it. "
-                f"Call the model without, and read handle.report for which visual tokens are left."
+                f"{' and '.join(self._now.unprunable)} count the tokens of the unpruned sequence, and pruning shortens "
+                f"it. Call the model without, and read handle.report for which visual tokens are left."
             )
 
         packing = shortened(dropped, real)
@@ -206,10 +253,12 @@ class Pruner:
         forward.packing, forward.shift = packing, id_shift(before, ids, real)
         return packing
 
+    @uncompiled
     def _after_language_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        forward = self._pass
+        forward = self._now.forward
         if forward is None or forward.packing is None or forward.shift is None:
             return
+        self._now.packing = self._stages.leaving(forward.packing)
         if self.report is not None and self._stages.stages:
             self.report = Report(self._stages.reported(self.report.images))
         cache = self.adapter.cache(kwargs)
@@ -220,58 +269,28 @@ class Pruner:
             set_ledger(cache, Ledger.written(forward.ledger, forward.n_slots, forward.packing, forward.shift, stages))
 
 
+@uncompiled
 def after_tap(recorder: VisionRecorder, name: str, module: nn.Module, args: Any, output: Any) -> None:
     """A forward hook that tells the recorder what a tapped module returned."""
     recorder.after_tap(name, output)
 
 
+@uncompiled
 def before_attention(recorder: TextRecorder, layer: int, module: nn.Module, args: Any, kwargs: Any) -> None:
     """A forward pre-hook that tells the recorder with what a decoder layer's attention is called."""
     recorder.before_attention(layer, kwargs)
 
 
+@uncompiled
 def after_text_tap(recorder: TextRecorder, layer: int, name: str, module: nn.Module, args: Any, output: Any) -> None:
     """A forward hook that tells the recorder what a tapped module of a decoder layer returned."""
     recorder.after_tap(layer, name, output)
 
 
+@uncompiled
 def before_layer(stages: StageHooks, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
     """A forward pre-hook that cuts a decoder layer's arguments to its stage."""
     return stages.before_layer(number, args, kwargs)
-
-
-class FeatureFunction:
-    """Stands in for a method of the base model that encodes pictures, on this one instance, and records its calls.
-
-    An object and not a closure, so that a copy of the model gets a copy that belongs to it.
-    """
-
-    def __init__(self, pruner: Pruner, modality: Modality) -> None:
-        self._pruner, self._modality, self._core = pruner, modality, pruner.adapter.core
-        self._covered = vars(self._core).get(modality.function)  # what stood on the instance before
-
-    def install(self) -> Callable[[], None]:
-        """Puts it on the base model; returns what takes it off."""
-        setattr(self._core, self._modality.function, self)
-        return self.remove
-
-    def remove(self) -> None:
-        delattr(self._core, self._modality.function)
-        if self._covered is not None:
-            setattr(self._core, self._modality.function, self._covered)
-
-    @property
-    def __signature__(self) -> inspect.Signature:  # `generate` reads which arguments to pass
-        return inspect.signature(self._function)
-
-    @property
-    def _function(self) -> Callable[..., Any]:
-        if self._covered is not None:
-            return self._covered
-        return partial(getattr(type(self._core), self._modality.function), self._core)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._pruner.encode(self._modality, self._function, args, kwargs)
 
 
 def pruner_of(model: nn.Module) -> Pruner | None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from torch import nn
 
 from tokenprune.adapters import adapter_for
+from tokenprune.adapters.wrappers import unwrapped
 from tokenprune.errors import PruningError, SettingError, unknown
 from tokenprune.hooks import Pruner, pruner_of
 from tokenprune.report import Report
@@ -66,7 +67,9 @@ def patch(model: object, strategy: object, *, position_ids: str = "original", **
         handle = tokenprune.patch(model, "fopru", keep_ratio=0.25)
         handle = tokenprune.patch(model, "settings.json")
 
-    model: an instance of a supported class; only this instance changes. A second patch replaces the first.
+    model: an instance of a supported class, or one inside PEFT's or torch.compile's wrapper; only this instance
+        changes. A second patch replaces the first. A copy of a patched model is patched too, and by itself: unpatch
+        one, and the other stays as it is.
     strategy: a Strategy, or the name of one, with its settings as keywords; or a settings file, such as
         `tokenprune optimize` writes, with keywords for what is to be different. A file whose settings were found on a
         model of another depth gives a warning.
@@ -80,6 +83,7 @@ def patch(model: object, strategy: object, *, position_ids: str = "original", **
     file = SettingsFile.read(strategy) if isinstance(strategy, str) and strategy.endswith(".json") else None
     chosen = _strategy(strategy, settings) if file is None else file.made(**settings)
     check_choice("patch", "position_ids", position_ids, ("original", "compact"))
+    model = unwrapped(model)
     adapter = adapter_for(model)
     check_needs(repr(chosen), chosen.needs, adapter.offers, adapter.description)
     if file is not None:
@@ -99,7 +103,7 @@ def patch(model: object, strategy: object, *, position_ids: str = "original", **
 
 def unpatch(model: nn.Module) -> None:
     """Removes the patch of `model`; a model without one stays as it is."""
-    pruner = pruner_of(model)
+    pruner = pruner_of(unwrapped(model))
     if pruner is not None:
         pruner.remove()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +10,20 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.attention import VisionAttention
+from tokenprune.calls import PerThread, named_arguments, uncompiled
 from tokenprune.errors import PruningError
 from tokenprune.layout import Layout
 from tokenprune.vision import EncodedImage, Modality
+
+
+class Seen(PerThread):
+    """call: what the tower's current call has shown.
+    tiles: by statistic, one entry per tile, of all calls since `VisionRecorder.begin`.
+    """
+
+    def __init__(self) -> None:
+        self.call: dict[str, Any] = {}
+        self.tiles: dict[str, list[Any]] = {}
 
 
 class VisionRecorder:
@@ -22,37 +32,39 @@ class VisionRecorder:
     def __init__(self, adapter: ModelAdapter, needs: frozenset[str]) -> None:
         self.adapter, self.needs = adapter, needs
         self.taps: set[str] = set()  # what after_tap is to hear of in every call of the tower
-        self._call: dict[str, Any] = {}  # what the tower's current call has shown
-        self._tiles: dict[str, list[Any]] = {}  # by statistic, one entry per tile, of all calls since `begin`
+        self._seen = Seen()
 
     def begin(self) -> None:
         """A batch of pictures is about to be encoded."""
-        self._tiles = {name: [] for name in self.needs - {"cls", "text_attention"}}
+        self._seen.tiles = {name: [] for name in self.needs - {"cls", "text_attention"}}
 
+    @uncompiled
     def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._call = {"tower": named_arguments(module, args, kwargs)}
+        self._seen.call = {"tower": named_arguments(module, args, kwargs)}
 
+    @uncompiled
     def before_attention(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._call["attention"] = kwargs
+        self._seen.call["attention"] = kwargs
 
     def after_tap(self, name: str, output: Tensor) -> None:
-        self._call[name] = output.detach()
+        self._seen.call[name] = output.detach()
 
+    @uncompiled
     def after_tower(self, module: nn.Module, args: Any, output: Any) -> None:
-        call, self._call = self._call, {}
-        for name in {"pixels", "colors"} & self._tiles.keys():
-            self._tiles[name] += self.adapter.tile_pixels(call["tower"])
-        if "vision_attention" in self._tiles:
+        call, self._seen.call = self._seen.call, {}
+        for name in {"pixels", "colors"} & self._seen.tiles.keys():
+            self._seen.tiles[name] += self.adapter.tile_pixels(call["tower"])
+        if "vision_attention" in self._seen.tiles:
             if not self.taps <= call.keys():
                 raise PruningError(
                     f"{type(self.adapter).__name__}.attention_taps names modules that the vision tower does not call, "
                     f"so the attention that the strategy needs is unknown. See adapters/README.md."
                 )
-            self._tiles["vision_attention"] += zip(*self.adapter.tile_heads(call), strict=True)
+            self._seen.tiles["vision_attention"] += zip(*self.adapter.tile_heads(call), strict=True)
 
     def images(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[EncodedImage]:
         """The pictures that were encoded since `begin`."""
-        tiles, self._tiles = self._tiles, {}
+        tiles, self._seen.tiles = self._seen.tiles, {}
         layouts = self.adapter.layouts(modality, arguments, output)
         images, start = [], 0
         for layout in layouts:
@@ -74,17 +86,3 @@ class VisionRecorder:
             return self.adapter.colors(torch.stack(tiles).detach())
         queries, keys, *real = (torch.stack(part) for part in zip(*tiles, strict=True))
         return VisionAttention(queries, keys, self.adapter.attention_scale, self.adapter.n_prefix, layout, *real)
-
-
-def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All arguments of a module's call by name, in a new dict."""
-    return bound(inspect.signature(module.forward), args, kwargs) if args else dict(kwargs)
-
-
-def bound(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by name, those caught by ** included."""
-    named = dict(signature.bind_partial(*args, **kwargs).arguments)
-    for parameter in signature.parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            named |= named.pop(parameter.name, {})
-    return named

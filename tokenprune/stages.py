@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.calls import PerThread
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.ledger import Ledger, span
 from tokenprune.masks import Mask
@@ -128,23 +129,35 @@ def places_of(packing: Packing) -> Int[Tensor, "batch columns"]:
     return place.scatter_reduce_(1, columns, order * valid, "amax")
 
 
-class StageHooks:
-    """The stages of one patched model through one forward; hooks.py puts `before_layer` on its decoder layers.
+class StagedForward(PerThread):
+    """The forward that is in progress.
 
-    kept: by stage, what is left of each image from it on.
+    runs: of the stages that are decided already.
+    past: what each stage holds before.
+    kept: by stage, what is left of each image from it on; of the last forward, once this one has ended.
     """
+
+    def __init__(self) -> None:
+        self.kept: list[list[Tensor]] = []
+        self.clear()
+
+    def clear(self) -> None:
+        self.runs: list[StageRun] = []
+        self.past: list[StageSlots] = []
+        self.chosen: Sequence[Chosen] = ()
+        self.entering: Packing | None = None
+        self.cache: Any = None
+        self.n_slots = 0
+
+
+class StageHooks:
+    """The stages of one patched model through one forward; hooks.py puts `before_layer` on its decoder layers."""
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter) -> None:
         self.strategy, self.adapter = strategy, adapter
         self.stages = checked_stages(strategy, adapter)
         self.recorder = TextRecorder()
-        self.kept: list[list[Tensor]] = []
-        self._runs: list[StageRun] = []
-        self._past: list[StageSlots] = []
-        self._chosen: Sequence[Chosen] = ()
-        self._entering: Packing | None = None
-        self._cache: Any = None
-        self._n_slots = 0
+        self._now = StagedForward()
 
     @property
     def rescores(self) -> bool:
@@ -166,9 +179,10 @@ class StageHooks:
     ) -> None:
         """A forward enters the language model with the columns `entering`, behind a cache of whose slots `past_valid`
         may be attended to and which `ledger` describes."""
-        self._past = self._continued(ledger, past_valid)
-        self._cache, self._n_slots = cache, past_valid.shape[1]
-        self._chosen, self._entering, self._runs, self.kept = chosen, entering, [], []
+        now = self._now
+        now.past = self._continued(ledger, past_valid)
+        now.cache, now.n_slots = cache, past_valid.shape[1]
+        now.chosen, now.entering, now.runs, now.kept = chosen, entering, [], []
         if not self.rescores:
             for stage in self.stages:
                 self._add([image.left(stage.budget(image.selection.n_visual)) for image in chosen])
@@ -181,7 +195,7 @@ class StageHooks:
         new = torch.arange(n_new, device=embeds.device).expand(batch, -1)
         packing = Packing(new, torch.ones_like(new).bool(), n_new)
         past = self._continued(ledger, ledger.slots(n_slots).valid)
-        self._runs = [StageRun(had, packing, cache, n_slots) for had in past]
+        self._now.runs = [StageRun(had, packing, cache, n_slots) for had in past]
 
     def _continued(self, ledger: Ledger | None, past_valid: Bool[Tensor, "batch slots"]) -> list[StageSlots]:
         """What each stage holds before the forward."""
@@ -197,27 +211,27 @@ class StageHooks:
 
     def _add(self, kept: list[Tensor]) -> None:
         """Decides the next stage: it gets what is `kept` of each image, and everything else that entered."""
-        entering = self._entering
+        entering = self._now.entering
         assert entering is not None
         place, keep = places_of(entering), entering.valid.clone()
-        for image, left in zip(self._chosen, kept, strict=True):
+        for image, left in zip(self._now.chosen, kept, strict=True):
             keep[image.row, place[image.row, image.columns[image.selection.kept]]] = False
             keep[image.row, place[image.row, image.columns[left]]] = True
         right_padded = bool(entering.valid[:, 0].all()) and not bool(entering.valid[:, -1].all())
-        past = self._past[len(self._runs)]
-        self._runs.append(StageRun(past, pack(keep, right_padded), self._cache, self._n_slots))
-        self.kept.append(kept)
+        past = self._now.past[len(self._now.runs)]
+        self._now.runs.append(StageRun(past, pack(keep, right_padded), self._now.cache, self._now.n_slots))
+        self._now.kept.append(kept)
 
     def _rescored(self, number: int, hidden: Float[Tensor, "batch length width"]) -> list[Tensor]:
         """What is left of each image from a stage on, by the strategy's new scores."""
-        assert self._entering is not None
-        stage, before = self.stages[number], self._entering if number == 0 else self._runs[number - 1].packing
+        assert self._now.entering is not None
+        stage, before = self.stages[number], self._now.entering if number == 0 else self._now.runs[number - 1].packing
         queries, keys = self.adapter.text_heads(self.recorder.take(stage.layer - 1))
         scale, kept = self.adapter.text_attention_scale(stage.layer - 1), []
         # Columns of the stage before, through the sequence that entered for the second stage and on.
-        place = places_of(before) if number == 0 else places_of(before).gather(1, places_of(self._entering))
-        for i, image in enumerate(self._chosen):
-            row, had = image.row, image.selection.kept if number == 0 else self.kept[number - 1][i]
+        place = places_of(before) if number == 0 else places_of(before).gather(1, places_of(self._now.entering))
+        for i, image in enumerate(self._now.chosen):
+            row, had = image.row, image.selection.kept if number == 0 else self._now.kept[number - 1][i]
             visual = place[row, image.columns[had]]
             attention = TextAttention(queries[row], keys[row], scale, before.valid[row], visual)
             scores = self.strategy.rescore(stage, hidden[row, visual], attention)
@@ -225,32 +239,39 @@ class StageHooks:
             kept.append(had[best.sort().values])
         return kept
 
+    def leaving(self, entering: Packing) -> Packing:
+        """Which columns come out of the last layer, of those that entered the language model."""
+        if not self._now.runs:
+            return entering
+        last = self._now.runs[-1].packing
+        return Packing(entering.columns.gather(1, last.columns), last.valid, entering.n_columns)
+
     def held(self) -> tuple[StageSlots, ...]:
         """What each stage holds after the forward."""
-        return tuple(run.held for run in self._runs)
+        return tuple(run.held for run in self._now.runs)
 
     def reported(self, images: Sequence[ImageReport]) -> list[ImageReport]:
         """The reports of this forward's images, with what each stage left of them."""
-        left = zip(*self.kept, strict=True) if self.kept else [()] * len(images)
-        layers = [stage.layer for stage in self.stages] if self.kept else []
+        left = zip(*self._now.kept, strict=True) if self._now.kept else [()] * len(images)
+        layers = [stage.layer for stage in self.stages] if self._now.kept else []
         return [
             replace(image, stages=tuple(zip(layers, kept, strict=True)))
             for image, kept in zip(images, left, strict=True)
         ]
 
     def end(self) -> None:
-        self._runs, self._past, self._chosen, self._entering, self._cache = [], [], (), None, None
+        self._now.clear()
         self.recorder.forget()
 
     def before_layer(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The arguments of a decoder layer, cut to its stage; None if they may stay."""
         number = sum(stage.layer <= layer for stage in self.stages) - 1
-        if number < 0 or not (self._runs or self._entering):
+        if number < 0 or not (self._now.runs or self._now.entering):
             return None
         hidden, *rest = args
-        if len(self._runs) == number:  # the stage begins here, and waited for the layer before
+        if len(self._now.runs) == number:  # the stage begins here, and waited for the layer before
             self._add(self._rescored(number, hidden))
-        run, before = self._runs[number], self._runs[number - 1] if number else None
+        run, before = self._now.runs[number], self._now.runs[number - 1] if number else None
         if run.drops and layer == self.stages[number].layer:
             hidden = _narrowed(hidden, before, run)
         return (hidden, *rest), run.cut(kwargs, hidden)

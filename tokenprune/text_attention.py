@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.attention import Heads, reduce_heads
+from tokenprune.calls import PerThread
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,21 +47,28 @@ class TextAttention:
         return reduce_heads(logits.masked_fill(hidden, float("-inf")).softmax(-1), heads)[:, self.visual]
 
 
+class Heard(PerThread):
+    """calls: by layer, what it was called with and what its taps returned, in the forward that is in progress."""
+
+    def __init__(self) -> None:
+        self.calls: dict[int, dict[str, Any]] = {}
+
+
 class TextRecorder:
     """Hears, through callbacks that hooks.py puts on it, the layers whose attention a strategy's stages read."""
 
     def __init__(self) -> None:
-        self._calls: dict[int, dict[str, Any]] = {}
+        self._heard = Heard()
 
     def before_attention(self, layer: int, kwargs: dict[str, Any]) -> None:
-        self._calls[layer] = {"attention": kwargs}
+        self._heard.calls[layer] = {"attention": kwargs}
 
     def after_tap(self, layer: int, name: str, output: Tensor) -> None:
-        self._calls[layer][name] = output.detach()
+        self._heard.calls[layer][name] = output.detach()
 
     def take(self, layer: int) -> dict[str, Any]:
         """What one layer showed in this forward; it is forgotten."""
-        return self._calls.pop(layer)
+        return self._heard.calls.pop(layer)
 
     def forget(self) -> None:
-        self._calls = {}
+        self._heard.calls = {}
