@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tokenprune.adapters.decoders import Decoder
@@ -17,7 +17,7 @@ from tokenprune.adapters.towers import Heads, Tower, tower_of
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.layout import Layout
 from tokenprune.masks import Mask
-from tokenprune.sequence import Packing, default_ids
+from tokenprune.sequence import Packing
 from tokenprune.vision import RECORD_ATTRIBUTE, AttentionTaps, EncodedImage, Modality
 
 #: The transformers versions that the tests pass on: from, and below.
@@ -240,11 +240,6 @@ class ModelAdapter(ABC):
     def description(self) -> str:
         """The model in a few words, for error messages."""
         return f"{type(self.model).__name__} with a {self.vision_tower.config.model_type} tower"
-
-    def default_ids(self, kwargs: Mapping[str, Any], n_columns: int) -> Int[Tensor, "*components rows length"]:
-        """The position IDs of a call of `core` that goes on behind `n_columns` and brings none."""
-        given = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
-        return default_ids(n_columns, given.shape[1], given.device)
 
     def cache(self, where: Any) -> Any:
         """The cache in a call's arguments or in an output; None if there is none."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter, register_adapter
@@ -48,15 +47,6 @@ class Qwen2VLAdapter(ModelAdapter):
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         return pictures(arguments, self.vision_tower.config)
-
-    def default_ids(self, kwargs: Mapping[str, Any], n_columns: int) -> Int[Tensor, "*components rows length"]:
-        given = dict(kwargs)
-        if given.get("inputs_embeds") is None:
-            given["inputs_embeds"] = self.core.get_input_embeddings()(given["input_ids"])
-        names = inspect.signature(self.core.compute_3d_position_ids).parameters
-        ids = self.core.compute_3d_position_ids(**{name: given.get(name) for name in names})
-        # Under a mask over the cache as well, HF numbers its columns too.
-        return super().default_ids(kwargs, n_columns) if ids is None else ids[..., -self.n_new(kwargs) :]
 
 
 @register_adapter("Qwen2_5_VLForConditionalGeneration")
