@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from families.llava import BACKBONES
 from tiny import ENCODES_FIRST, TOWERS, prompt, tiny_llava
 from transformers import Dinov2WithRegistersConfig, LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration
 
 import tokenprune
 from tokenprune import FoPru, Grid, PruningError, Selection, SettingError, Strategy, UnsupportedError, VisualTokens
-from tokenprune.adapters import ADAPTERS, adapter_for, base, register_adapter
+from tokenprune.adapters import ADAPTERS, adapter_for, register_adapter
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.hooks import pruner_of
 from tokenprune.vision import AttentionTaps
@@ -67,9 +68,7 @@ def test_a_model_without_a_vision_tower() -> None:
 
 def test_registers_are_not_taken_for_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TOWERS, "registers", Dinov2WithRegistersConfig)
-    import tiny
-
-    monkeypatch.setitem(tiny.BACKBONES, "registers", LlamaConfig)
+    monkeypatch.setitem(BACKBONES, "registers", LlamaConfig)
     with pytest.raises(UnsupportedError, match="'dinov2_with_registers' vision tower, whose visual tokens"):
         tokenprune.patch(tiny_llava("registers"), FoPru())
 
@@ -202,8 +201,7 @@ class OddLlava(LlavaForConditionalGeneration):
 
 
 @pytest.fixture
-def odd(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(base, "ADAPTERS", ADAPTERS)
+def odd() -> Any:
     model = tiny_llava("clip")
     model.__class__ = OddLlava
     yield model
@@ -231,6 +229,10 @@ def test_an_adapter_that_names_the_wrong_modules_prunes_loudly(odd: Any) -> None
         @property
         def language_model(self) -> torch.nn.Module:
             return self.model.lm_head  # type: ignore[return-value]
+
+        @property
+        def layers(self) -> torch.nn.ModuleList:
+            return self.core.language_model.layers
 
     with torch.no_grad(), tokenprune.patch(odd, Grid()), pytest.raises(PruningError, match="nothing was pruned"):
         odd.model(**prompt([1]))
