@@ -237,10 +237,12 @@ def test_an_adapter_that_names_the_wrong_modules_prunes_loudly(odd: Any) -> None
     with torch.no_grad(), tokenprune.patch(odd, Grid()), pytest.raises(PruningError, match="nothing was pruned"):
         odd.model(**prompt([1]))
 
+    others = {"queries": torch.nn.Linear(1, 1), "keys": torch.nn.Linear(1, 1)}
+
     @register_adapter("OddLlava")
     class WrongProjections(LlavaAdapter):
         def attention_taps(self, layer: int | None) -> AttentionTaps:
-            return AttentionTaps(self.layers[0], {"queries": torch.nn.Linear(1, 1), "keys": torch.nn.Linear(1, 1)})
+            return AttentionTaps(self.layers[0], others)
 
     calling_it = pytest.raises(PruningError, match="names modules that the vision tower does not call")
     with torch.no_grad(), tokenprune.patch(odd, FoPru()), calling_it:
