@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -28,6 +30,16 @@ class Merge:
         """The importance-weighted mean of every target's sources. Importances must be positive."""
         totals = importance.new_zeros(int(targets.max()) + 1 if len(targets) else 0).index_add(0, targets, importance)
         return cls(targets, sources, importance / totals[targets])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Merge]) -> Merge:
+        """Merges within several parts of one image, each seen as one of the whole."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("targets", "sources", "weights")))
+
+    def of_whole(self, index: Int[Tensor, " part"], places: Int[Tensor, " kept"]) -> Merge:
+        """A merge within a part of an image as one of the whole, where the part's visual tokens are `index` and its
+        kept ones are at `places` within all kept ones."""
+        return Merge(places[self.targets], index[self.sources], self.weights)
 
     def apply(self, features: Float[Tensor, "visual width"], kept: Int[Tensor, " kept"]) -> Float[Tensor, "kept width"]:
         """The features of the kept tokens, summed in float32."""

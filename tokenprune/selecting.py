@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tokenprune.budget import split
 from tokenprune.errors import PruningError
+from tokenprune.merging import Merge
 from tokenprune.report import ImageReport
 from tokenprune.strategy import Selection, Strategy
 from tokenprune.tokens import VisualTokens
@@ -137,13 +138,19 @@ def select_per_tile(strategy: Strategy, tokens: VisualTokens) -> Selection:
     assert tokens.layout.tiles is not None
     parts = [tokens.of_tile(tile) for tile in tokens.layout.tiles.unique().tolist()]
     budgets = split(strategy.budget(tokens.n_visual), [part.n_visual for _, part in parts])
-    kept, scores = [], tokens.features.new_full((tokens.n_visual,), torch.nan, dtype=torch.float32)
+    scores = tokens.features.new_full((tokens.n_visual,), torch.nan, dtype=torch.float32)
+    chosen: list[tuple[Tensor, Selection]] = []
     for (index, part), count in zip(parts, budgets, strict=True):
-        if count == 0:
-            continue
-        selection = checked_selection(replace(strategy, keep_ratio=None, keep=count, budget_per="image"), part)
-        kept.append(index[selection.kept])
+        selection = checked_selection(strategy.for_part(max(count, 1), part.n_visual), part)
         if selection.scores is not None:
             scores[index] = selection.scores.float()
+        if count:  # a tile without a share is only scored
+            chosen.append((index, selection))
+    kept = torch.cat([index[selection.kept] for index, selection in chosen]).sort().values
+    merges = [
+        selection.merged.of_whole(index, torch.searchsorted(kept, index[selection.kept]))
+        for index, selection in chosen
+        if selection.merged is not None
+    ]
     scored = not bool(scores.isnan().any())
-    return Selection(torch.cat(kept).sort().values, tokens.n_visual, scores if scored else None)
+    return Selection(kept, tokens.n_visual, scores if scored else None, Merge.joined(merges) if merges else None)

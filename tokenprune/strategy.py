@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -125,6 +125,10 @@ class Strategy(ABC):
     def budget(self, n_visual: int) -> int:
         """How many of `n_visual` tokens to keep before the language model."""
         return budget(n_visual, self.keep_ratio, self.keep)
+
+    def for_part(self, n_kept: int, n_visual: int) -> Strategy:
+        """The same strategy, to be asked for `n_kept` of the `n_visual` tokens of a part of an image."""
+        return replace(self, keep_ratio=None, keep=n_kept, budget_per="image")
 
 
 @dataclass(frozen=True)

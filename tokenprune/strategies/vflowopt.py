@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tokenprune.errors import SettingError
 from tokenprune.strategies.importance import importance_map
@@ -68,6 +68,10 @@ class VFlowOpt(Strategy):
 
     def budget(self, n_visual: int) -> int:
         return Stage(0, self.entering).budget(n_visual)
+
+    def for_part(self, n_kept: int, n_visual: int) -> VFlowOpt:
+        share = n_kept / n_visual
+        return replace(self, keep_ratio=share, first=share, budget_per="image")
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         """The second and third stage; their shares count from all visual tokens."""
