@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tokenprune.adapters.base import register_adapter
 from tokenprune.adapters.frames import video_pixels
 from tokenprune.adapters.llava import LlavaAdapter
+from tokenprune.adapters.registry import register_adapter
 from tokenprune.errors import UnsupportedError
 from tokenprune.layout import Layout
 from tokenprune.vision import AttentionTaps, Modality
@@ -43,23 +42,27 @@ class VideoLlavaAdapter(LlavaAdapter):
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        names = ("pixel_values", "pixel_values_images")  # from 5.2x on, and before
-        known = inspect.signature(self.core.forward).parameters
-        pixels = next(name for name in names if name in known)
-        return (
-            Modality("image", "get_image_features", pixels, self.config.image_token_id),
-            Modality("video", "get_video_features", "pixel_values_videos", self.config.video_token_id),
-        )
+        video = Modality("video", "get_video_features", "pixel_values_videos", self.config.video_token_id)
+        return (*super().modalities, video)
+
+    def visual_mask(self, modality: Modality, kwargs: Mapping[str, Any]) -> Bool[Tensor, "batch length"] | None:
+        return super().visual_mask(modality, renamed(kwargs))
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         if modality.name == "image":
-            return super().layouts(modality, arguments, output)
+            return super().layouts(modality, renamed(arguments), output)
         pixels, patch = video_pixels(modality, arguments), self.vision_tower.config.patch_size
         n_videos, n_frames = pixels.shape[:2]
         frame = ((1, 1, 1), (1, pixels.shape[-2] // patch, pixels.shape[-1] // patch))
         n_tokens = 1 + frame[1][1] * frame[1][2]
         tiles = torch.arange(n_frames).repeat_interleave(n_tokens) if n_frames > 1 else None
         return [Layout(frame * n_frames, n_frames, carry_with_cls, tiles)] * n_videos
+
+
+def renamed(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Pictures under the name that they have from 5.2x on; the processor calls them as before, and both are taken."""
+    before = arguments.get("pixel_values_images")
+    return arguments if before is None else {**arguments, "pixel_values": before}
 
 
 def carry_with_cls(values: Float[Tensor, "frames patches"]) -> Float[Tensor, " visual"]:
