@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from families import Family
-from families.base import CACHE, IMAGE
+from families.base import CACHE, ENCODES_FIRST, IMAGE
 from torch import Tensor
 
 STEPS = 8
@@ -113,4 +113,6 @@ def cells_of(family: Family) -> list[tuple[str, str]]:
 
 def run_cell(family: Family, model: Any, mode: str, batch: str) -> Run:
     settings = {**BATCHES, **VIDEO_BATCHES}[batch]
+    if mode == "sampled" and not ENCODES_FIRST:  # several answers: each picture is repeated by itself
+        settings = {"images_per_row": [1, 1]}
     return MODES[mode](family, model, family.prompt(**settings), settings["images_per_row"])

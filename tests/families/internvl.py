@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import InternVLConfig, InternVLVisionConfig, Qwen2Config
 
-from .base import END, IMAGE, PATCH, START, Family, Picture, Size, decoder, tiles_of_pictures, tower
+from .base import ENCODES_FIRST, END, IMAGE, PATCH, START, Family, Picture, Size, decoder, tiles_of_pictures, tower
 
 TILE = 24  # pixels; 3 x 3 visual tokens a tile
 
@@ -16,6 +16,11 @@ class InternVL(Family):
     class_name = "InternVLForConditionalGeneration"
     # Two tiles and the overview; a picture that is one tile.
     sizes = ((TILE, 2 * TILE), (TILE, TILE))
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        if not ENCODES_FIRST:  # transformers repeats every tile by itself, and the beams' pictures get mixed up
+            self.cannot["beams"] = (AssertionError, "logits differ")
 
     def config(self) -> Any:
         return InternVLConfig(
