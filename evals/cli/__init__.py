@@ -1,0 +1,35 @@
+"""The command `tokenprune`: one file for each of its commands. To add one: a file, an import and a name in COMMANDS.
+
+Command files import what is heavy inside their functions, so that `--help` and shell completion are quick.
+"""
+
+from typing import Annotated
+
+import typer
+
+import tokenprune
+from tokenprune.evals.cli.optimize import optimize
+
+COMMANDS = (optimize,)
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+def _show_version(wanted: bool) -> bool:
+    if wanted:
+        print(f"tokenprune {tokenprune.__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Prune the visual tokens of Hugging Face vision-language models."""
+
+
+for _command in COMMANDS:
+    app.command()(_command)

@@ -1,0 +1,97 @@
+"""What the search of VFlowOpt's settings may choose from. Every point spends exactly the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tokenprune.errors import SettingError
+from tokenprune.strategies.vflowopt import VFlowOpt
+
+Point = dict[str, float]
+
+
+@dataclass(frozen=True)
+class FlowBox:
+    """The settings around `base`, for a model of `n_layers`, pictures whose shorter side has up to `grid_side` visual
+    tokens and whose patches receive up to `highest_attention` times their tile's mean.
+
+    first: R1, from keep_ratio to 1.5 times it.
+    second_place: where R2 lies between the lowest value that still spends the budget (the last third keeps what the
+        second had) and the highest that leaves the last third a tenth of keep_ratio. The paper's box reaches as far at
+        25 %, but also has points that cannot be, or spend less than the budget.
+    threshold: from 0, where every patch is an anchor, to `highest_attention`, above which none is and every tile falls
+        back to its best one. The paper's 50 is 7 % of SigLIP's 729 patches; with few patches none gets as far.
+    alpha: -1 to 1, where the model shows the picture's colours.
+    cell: 2 to `grid_side`.
+
+    What `base` leaves out is not searched: R1 and R2 without stages, the cell without recycling.
+    """
+
+    base: VFlowOpt
+    n_layers: int
+    grid_side: int
+    highest_attention: float
+    colors: bool = True
+
+    def __post_init__(self) -> None:
+        if self.average >= 1:
+            raise SettingError("VFlowOpt: keep_ratio=1 keeps everything, so there is nothing to search.")
+        if self.base.progressive and self.n_layers < 3:
+            raise SettingError(
+                f"VFlowOpt: a language model of {self.n_layers} layers has no thirds. Search with progressive=False."
+            )
+
+    @property
+    def average(self) -> float:
+        assert self.base.keep_ratio is not None
+        return self.base.keep_ratio
+
+    @property
+    def sides(self) -> dict[str, tuple[float, float]]:
+        """Lowest and highest value of each variable."""
+        sides = {"threshold": (0.0, self.highest_attention)}
+        if self.base.progressive:
+            sides |= {"first": (self.average, min(1.0, 1.5 * self.average)), "second_place": (0.0, 1.0)}
+        if self.colors:
+            sides["alpha"] = (-1.0, 1.0)
+        if self.base.recycle and self.grid_side > 2:
+            sides["cell"] = (2.0, float(self.grid_side))
+        return sides
+
+    def strategy(self, point: Mapping[str, float]) -> VFlowOpt:
+        """The strategy at a point of the box."""
+        settings = {name: value for name, value in point.items() if name != "second_place"}
+        if self.base.progressive:
+            lowest, highest = self._second(point["first"])
+            settings["second"] = lowest + point["second_place"] * (highest - lowest)
+        return replace(self.base, **settings)
+
+    def point(self, strategy: VFlowOpt) -> Point:
+        """The point of the box that is nearest to a strategy, variable by variable."""
+        values = {"threshold": strategy.threshold, "alpha": strategy.alpha, "cell": strategy.cell}
+        if values["cell"] is None:
+            values["cell"] = self.grid_side / 2
+        sides, point = self.sides, {}
+        if self.base.progressive:
+            values["first"] = strategy.entering
+            lowest, highest = self._second(_within(strategy.entering, sides["first"]))
+            values["second_place"] = 1.0 if highest == lowest else (strategy.second - lowest) / (highest - lowest)
+        for name, side in sides.items():
+            value = values[name]
+            assert value is not None
+            point[name] = _within(value, side)
+        return point
+
+    def _second(self, first: float) -> tuple[float, float]:
+        """The lowest and highest R2 that go with an R1."""
+        third = self.n_layers // 3
+        last = self.n_layers - 2 * third
+        left = self.average * self.n_layers - first * third  # share x layers, for the second and the last third
+        lowest = left / (third + last) / first
+        highest = (left - 0.1 * self.average * last) / third / first
+        return min(1.0, lowest), min(1.0, highest)
+
+
+def _within(value: float, side: tuple[float, float]) -> float:
+    return min(max(value, side[0]), side[1])
