@@ -15,6 +15,7 @@ from tokenprune.adapters import paligemma as paligemma
 from tokenprune.adapters import qwen_vl as qwen_vl
 from tokenprune.adapters import video_llava as video_llava
 from tokenprune.adapters import vip_llava as vip_llava
-from tokenprune.adapters.base import ADAPTERS, ModelAdapter, adapter_for, register_adapter
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.registry import ADAPTERS, adapter_for, register_adapter
 
 __all__ = ["ADAPTERS", "ModelAdapter", "adapter_for", "register_adapter"]

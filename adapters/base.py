@@ -1,11 +1,11 @@
-"""What a model family must answer, and the list of those that do."""
+"""What a model family must answer."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,9 +19,6 @@ from tokenprune.layout import Layout
 from tokenprune.masks import Mask
 from tokenprune.sequence import Packing
 from tokenprune.vision import RECORD_ATTRIBUTE, AttentionTaps, EncodedImage, Modality
-
-#: The transformers versions that the tests pass on: from, and below.
-TRANSFORMERS_RANGE = ((5, 4), (6, 0))
 
 
 class ModelAdapter(ABC):
@@ -180,7 +177,7 @@ class ModelAdapter(ABC):
         return text_taps(self.layers[layer])
 
     def text_heads(self, call: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """Queries and keys, (batch, heads, tokens, width), of a call that `text_taps` showed, with rotary embeddings."""
+        """Queries and keys, (batch, heads, tokens, width), of a call that `text_taps` showed, rotary embeddings on."""
         return text_heads(call)
 
     def text_attention_scale(self, layer: int) -> float:
@@ -277,50 +274,3 @@ def in_rows(images: Sequence[EncodedImage], counts: Sequence[int]) -> list[Encod
             row.append(waiting.popleft())
         used += row * times
     return used + list(waiting)  # what does not fit is told when images and columns are compared
-
-
-ADAPTERS: dict[str, type[ModelAdapter]] = {}
-
-Adapter = TypeVar("Adapter", bound=type[ModelAdapter])
-
-
-def register_adapter(*class_names: str) -> Callable[[Adapter], Adapter]:
-    """Registers a ModelAdapter for transformers classes, by their names; works from any package."""
-
-    def register(adapter: Adapter) -> Adapter:
-        for name in class_names:
-            ADAPTERS[name] = adapter
-        return adapter
-
-    return register
-
-
-def adapter_for(model: object) -> ModelAdapter:
-    """The adapter of a loaded model, found by its class or one that it inherits from.
-
-    Raises UnsupportedError for anything else, and outside the supported transformers versions.
-    """
-    names = [cls.__name__ for cls in type(model).__mro__]
-    adapter = next((ADAPTERS[name] for name in names if name in ADAPTERS), None)
-    if adapter is None or not isinstance(model, nn.Module):
-        what = f"a {type(model).__name__}" if isinstance(model, nn.Module) else f"{model!r}, which is no nn.Module"
-        raise UnsupportedError(
-            f"no model adapter for {what}. Adapters: {', '.join(sorted(ADAPTERS))}. Pass the Hugging Face model "
-            f"itself, not a wrapper around it; to add an adapter see adapters/README.md."
-        )
-    check_transformers()
-    return adapter(model)
-
-
-def check_transformers() -> None:
-    """Raises UnsupportedError unless the installed transformers is in the supported range."""
-    import transformers
-
-    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    oldest, below = TRANSFORMERS_RANGE
-    if not oldest <= version < below:
-        wanted = f">={'.'.join(map(str, oldest))},<{'.'.join(map(str, below))}"
-        raise UnsupportedError(
-            f"transformers {transformers.__version__} is outside the range that tokenprune is tested with. Type: "
-            f'pip install "transformers{wanted}"'
-        )

@@ -10,7 +10,8 @@ from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.adapters.base import ModelAdapter, register_adapter
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.registry import register_adapter
 from tokenprune.layout import Layout
 from tokenprune.vision import Modality
 

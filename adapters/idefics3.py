@@ -10,7 +10,8 @@ from typing import Any
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from tokenprune.adapters.base import ModelAdapter, register_adapter
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.tiles import overviews_end, token_ids
 from tokenprune.errors import PruningError
 from tokenprune.layout import Layout
@@ -19,8 +20,11 @@ from tokenprune.vision import Modality
 
 @register_adapter("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration")
 class Idefics3Adapter(ModelAdapter):
-    """For Idefics3ForConditionalGeneration and SmolVLMForConditionalGeneration. The model is not told which tiles belong
-    to one picture; the headers that the processor writes before them show it. Each frame of a video is a picture."""
+    """For Idefics3ForConditionalGeneration and SmolVLMForConditionalGeneration.
+
+    The model is not told which tiles belong to one picture; the headers that the processor writes before them show it.
+    Each frame of a video is a picture.
+    """
 
     @property
     def language_model(self) -> nn.Module:

@@ -8,8 +8,8 @@ from typing import Any
 from jaxtyping import Bool
 from torch import Tensor
 
-from tokenprune.adapters.base import register_adapter
 from tokenprune.adapters.llava import LlavaAdapter
+from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.tiles import runs_begin
 from tokenprune.layout import Layout
 from tokenprune.vision import Modality

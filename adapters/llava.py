@@ -8,7 +8,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenprune.adapters.base import ModelAdapter, register_adapter
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import picture_sizes
 from tokenprune.errors import UnsupportedError
 from tokenprune.layout import Layout

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.anyres import anyres_layout
-from tokenprune.adapters.base import register_adapter
 from tokenprune.adapters.llava import LlavaAdapter
+from tokenprune.adapters.registry import register_adapter
 from tokenprune.layout import Layout
 from tokenprune.vision import Modality
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tokenprune.adapters.base import register_adapter
 from tokenprune.adapters.llava import LlavaAdapter
+from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import picture_sizes
 from tokenprune.layout import Layout
 from tokenprune.vision import Modality
@@ -14,7 +14,7 @@ from tokenprune.vision import Modality
 
 @register_adapter("Mistral3ForConditionalGeneration")
 class Mistral3Adapter(LlavaAdapter):
-    """For Mistral3ForConditionalGeneration. The processor writes a marker behind every row of visual tokens; the markers
+    """For Mistral3ForConditionalGeneration. The processor writes a marker behind every row of visual tokens; markers
     are text and stay."""
 
     def check_patches(self) -> None:

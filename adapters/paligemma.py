@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tokenprune.adapters.base import ModelAdapter, register_adapter
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.registry import register_adapter
 from tokenprune.layout import Layout
 from tokenprune.vision import Modality
 

@@ -8,8 +8,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.adapters.base import ModelAdapter, register_adapter
+from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.qwen_tower import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, layout, pictures
+from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.errors import UnsupportedError
 from tokenprune.layout import Layout

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tokenprune.adapters.base import register_adapter
 from tokenprune.adapters.llava import LlavaAdapter
+from tokenprune.adapters.registry import register_adapter
 from tokenprune.errors import UnsupportedError
 
 
