@@ -270,6 +270,8 @@ def test_by_hand() -> None:
     assert call(5, 0).masks(pattern, full)[0, 0].tolist() == [[10, 12, closed, 13, 15]]
     assert call(6, 0).masks(pattern, full)[0, 0].tolist() == [[10, 12, closed, 13, 15, closed]]  # a static cache's room
     assert call(3, 2).masks(pattern[..., 3:], sliding)[SLIDING][0, 0].tolist() == [[closed, 13, 15]]
+    # A slot whose column is before those of the pattern: out of the window.
+    assert call(5, 0).masks(pattern[..., 3:], sliding)[SLIDING][0, 0].tolist() == [[closed, closed, closed, 13, 15]]
     assert call(4, 1).masks(None, sliding)[SLIDING][0, 0].tolist() == [[False, False, True, True]]
     assert call(5, 0).masks(None, full)[0, 0].tolist() == [[True, True, False, True, True]]
     with pytest.raises(PruningError, match=r"mask of shape \(1, 1, 2, 3\): the cache and this call hold 6 tokens"):
