@@ -6,10 +6,6 @@ from collections.abc import Mapping
 from math import isqrt
 from typing import Any
 
-from einops import reduce
-from jaxtyping import Float
-from torch import Tensor
-
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.layout import Layout
@@ -18,16 +14,11 @@ from tokenprune.vision import Modality
 
 @register_adapter("Gemma3ForConditionalGeneration")
 class Gemma3Adapter(ModelAdapter):
-    """The visual tokens of a picture attend to each other in both directions."""
+    """For Gemma3ForConditionalGeneration. The visual tokens of a picture attend to each other in both directions."""
 
     patterns = True
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
-        side = isqrt(self.config.mm_tokens_per_image)
-        vision = self.vision_tower.config
-        patches = vision.image_size // vision.patch_size // side  # along a visual token's side
-
-        def carry(values: Float[Tensor, "tiles patches"]) -> Float[Tensor, " visual"]:
-            return reduce(values, "1 (h y w x) -> (h w)", "mean", h=side, w=side, y=patches, x=patches)
-
-        return [Layout(((1, side, side),), carry=carry)] * len(arguments[modality.pixels])
+        patches = self.vision_tower.config.image_size // self.vision_tower.config.patch_size
+        square = patches // isqrt(self.config.mm_tokens_per_image)
+        return [Layout.squares(patches, patches, square)] * len(arguments[modality.pixels])
