@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import assert_close, compact_ids, dropped_columns, oracle_logits
+from oracle import as_reported, assert_close, compact_ids, dropped_columns, oracle_logits
 from tiny import CACHE, IMAGE, prompt
 
 import tokenprune
@@ -69,7 +69,8 @@ def test_compact_is_masking_under_compact_ids(llava: Any, name: str, per_row: li
     logits = torch.stack(out.logits, 1)
 
     def oracle(position_ids: torch.Tensor | None) -> torch.Tensor:
-        full = oracle_logits(llava, out.sequences, real, inputs["pixel_values"], dropped, position_ids)
+        with as_reported(llava, out.sequences, [report]):
+            full = oracle_logits(llava, out.sequences, real, inputs["pixel_values"], dropped, position_ids)
         return full[:, -STEPS - 1 : -1]
 
     assert_close(logits, oracle(compact_ids(real, dropped)))
