@@ -14,6 +14,7 @@ from families.base import tower
 from families.llava import VIDEO_LLAVA_PIXELS
 from oracle import assert_close, dropped_columns
 from tiled import PICTURES, VIDEOS, inputs_of, model_of, reported
+from torch.nn.functional import interpolate
 from transformers import SiglipVisionConfig
 
 import tokenprune
@@ -60,6 +61,19 @@ def test_what_is_not_a_number_stays_so_in_its_newline() -> None:
     layout = anyres_layout(one_row, rows=1, columns=2, side=2)
     carried = layout.carry(torch.tensor([[1.0, 2, 3, 4], [5, 6, torch.nan, 8], [1, 2, 3, 4]]))
     assert carried.isnan().nonzero()[:, 0].tolist() == [4, 8]
+
+
+def one_resized_row(values: torch.Tensor, newline: float) -> torch.Tensor:
+    overview, left, right = values
+    row = interpolate(torch.cat([left[2:], right[2:]])[None, None], 3, mode="linear")[0, 0]
+    return torch.cat([overview, row, torch.tensor([newline])])
+
+
+def test_the_tile_of_a_resized_token_is_where_its_middle_is() -> None:
+    """Four columns become three, whose middles are at 2/3, 2 and 10/3; the border of the tiles is at 2."""
+    layout = anyres_layout(one_resized_row, rows=1, columns=2, side=2)
+    assert layout.tiles is not None
+    assert layout.tiles[4:].tolist() == [1, 2, 2, 2]
 
 
 def test_frames_by_hand() -> None:
