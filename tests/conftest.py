@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -31,3 +33,28 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--matrix", type=Path, help="write what the contract matrix's cells did to this JSON file")
+
+
+#: Family -> cell -> the worst outcome of its tests: failed, cannot (transformers itself), passed.
+_cells: dict[str, dict[str, str]] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    cell = dict(report.user_properties).get("cell")
+    if report.when != "call" or not isinstance(cell, list) or report.outcome == "skipped":
+        return
+    family, label, passes_as = cell
+    outcome = passes_as if report.outcome == "passed" else "failed"
+    cells = _cells.setdefault(family, {})
+    order = ["passed", "cannot", "failed"]
+    cells[label] = max(outcome, cells.get(label, "passed"), key=order.index)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path = session.config.getoption("--matrix")
+    if path is not None and _cells:  # the workers of a parallel run have none
+        path.write_text(json.dumps({name: _cells[name] for name in sorted(_cells)}, indent=1, sort_keys=True) + "\n")
