@@ -112,7 +112,7 @@ def cells_of(family: Family) -> list[tuple[str, str]]:
 
 
 def run_cell(family: Family, model: Any, mode: str, batch: str) -> Run:
-    settings = {**BATCHES, **VIDEO_BATCHES}[batch]
+    settings: dict[str, Any] = {**BATCHES, **VIDEO_BATCHES}[batch]
     if mode == "sampled" and not ENCODES_FIRST:  # several answers: each picture is repeated by itself
         settings = {"images_per_row": [1, 1]}
     return MODES[mode](family, model, family.prompt(**settings), settings["images_per_row"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from tokenprune.evals.flow_box import FlowBox
 from tokenprune.strategies.vflowopt import VFlowOpt
 
 
-def box_of(keep_ratio: float, n_layers: int = 28, **settings: bool) -> FlowBox:
+def box_of(keep_ratio: float, n_layers: int = 28, **settings: Any) -> FlowBox:
     return FlowBox(VFlowOpt(keep_ratio=keep_ratio, **settings), n_layers, 27, 45.0)
 
 

@@ -232,8 +232,9 @@ class Pruner:
         for image in chosen:
             dropped[image.row, image.columns[image.selection.kept]] = False
         shortens = bool(dropped.any()) or self._stages.prune(chosen)
-        real = forward.real(*dropped.shape, dropped.device)
-        before = ids.expand(*ids.shape[:-2], *dropped.shape)
+        batch, n_new = dropped.shape
+        real = forward.real(batch, n_new, dropped.device)
+        before = ids.expand(*ids.shape[:-2], batch, n_new)
         ids = renumbered(before, dropped, real, self.position_ids)
         self.report = Report([image.report(ids) for image in chosen])
         if not shortens:

@@ -52,7 +52,7 @@ class StageRun:
         """A layer's arguments, cut to the stage. All its layers are called with the same objects: cut once."""
         mask, rotary = kwargs.get("attention_mask"), kwargs.get("position_embeddings")
         if self._cut is None or self._cut[0] is not mask or self._cut[1] is not rotary:
-            new = {"attention_mask": self._mask(mask, like)}
+            new: dict[str, Any] = {"attention_mask": self._mask(mask, like)}
             if self.drops and rotary is not None:
                 new["position_embeddings"] = tuple(self._take(part) for part in rotary)
             if self.drops and isinstance(kwargs.get("position_ids"), Tensor):
