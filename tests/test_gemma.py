@@ -17,12 +17,13 @@ def test_a_visual_token_of_gemma_3_gets_the_mean_of_its_patches() -> None:
     model, inputs = family.build(), family.prompt([1])
     seen: dict[str, Any] = {}
     pool = model.model.multi_modal_projector.avg_pool
-    attention = model.model.vision_tower.encoder.layers[-1].self_attn
+    tower = model.model.vision_tower
+    attention = getattr(tower, "vision_model", tower).encoder.layers[-1].self_attn  # older versions are one deeper
     attention.register_forward_hook(lambda module, args, output: seen.update(attention=output[1]))
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep=4)) as handle:
         model(**inputs)
     with torch.no_grad():  # eager attention shows its map
-        model.model.vision_tower.config._attn_implementation = "eager"
+        tower.config._attn_implementation = "eager"
         model(**inputs)
     received = seen["attention"].mean(1).sum(1)
     scores = handle.report.images[0].scores
