@@ -11,7 +11,7 @@ import pytest
 import torch
 from families import FAMILIES
 from families.base import Size
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from oracle import assert_close, dropped_columns
 
@@ -103,7 +103,9 @@ def check(name: str, case: Case) -> None:
 
 @pytest.mark.parametrize("name", SIZES)
 def test_dropping_equals_masking_on_any_batch(name: str) -> None:
-    @settings(max_examples=12, deadline=None, derandomize=True, database=None)
+    phases = [Phase.generate, Phase.shrink]
+
+    @settings(max_examples=12, deadline=None, derandomize=True, database=None, phases=phases)
     @given(cases(SIZES[name]))
     def holds(case: Case) -> None:
         check(name, case)
