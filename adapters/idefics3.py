@@ -34,14 +34,14 @@ class Idefics3Adapter(ModelAdapter):
     def _vision_tower(self) -> Any:
         return getattr(self.core, "vision_model", None)
 
-    def visual_mask(self, modality: Modality, kwargs: Mapping[str, Any]) -> Bool[Tensor, "batch length"] | None:
+    def encoded(self, modality: Modality, kwargs: Mapping[str, Any]) -> Any:
         features = kwargs.get("image_hidden_states")  # what it was called up to 5.1x
         if features is not None or isinstance(kwargs.get("mm_encoder_outputs"), Tensor):
             raise PruningError(
                 "bare features say nothing about their tiles, so their visual tokens cannot be pruned. Pass "
                 "pixel_values instead."
             )
-        return super().visual_mask(modality, kwargs)
+        return super().encoded(modality, kwargs)
 
     def picture_begins(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
