@@ -21,8 +21,9 @@ check: install
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 
+# Two processes of one thread each are quicker here than one of two.
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 # The contract on the oldest transformers of the supported range, in an environment of its own; for now and then.
 test-oldest: .venv-oldest/installed
