@@ -178,6 +178,11 @@ def test_other_samples_and_weights_are_refused(tmp_path: Path) -> None:
     searched(samples, output, trials=1)
     with pytest.raises(SettingError, match=r"ids=\['rec-0', 'rec-10', .*digest="):
         searched(samples[1:], output)
+    picture = samples[0].image.read_bytes()
+    samples[0].image.write_bytes(samples[1].image.read_bytes())
+    with pytest.raises(SettingError, match="with digest='"):
+        searched(samples, output)
+    samples[0].image.write_bytes(picture)
     weight = deep_llava().model.language_model.norm.weight
     with torch.no_grad():
         weight[0] += 1
@@ -239,3 +244,17 @@ def test_the_hooks_are_gone(tmp_path: Path) -> None:
     for module in deep_llava().modules():
         for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
             assert not hook.__module__.startswith("tokenprune")
+
+
+def test_the_box_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another device measures other last digits, and a box of its own would make the old trials useless."""
+    samples = scenes(tmp_path / "scenes")
+    first = searched(samples, tmp_path / "settings.json", trials=1)["search"]["box"]
+    begin = Flow.__init__
+
+    def elsewhere(self: Flow, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs)
+        self.highest_attention *= 1.000001
+
+    monkeypatch.setattr(Flow, "__init__", elsewhere)
+    assert searched(samples, tmp_path / "settings.json", trials=2)["search"]["box"] == first
