@@ -31,7 +31,9 @@ def torch_save(model: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), torch_save], ids=str
+    "duplicate",
+    [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), torch_save],
+    ids=["deepcopy", "pickle", "torch_save"],
 )
 def test_a_copy_is_patched_by_itself(duplicate: Callable[[Any], Any]) -> None:
     model, inputs = tiny_llava(), prompt([1])

@@ -177,3 +177,5 @@ def test_settings_that_cannot_be() -> None:
             VFlowOpt(**settings)  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="use up an average"):
         VFlowOpt(keep_ratio=0.25, first=0.5).stages(28)
+    with pytest.raises(SettingError, match=r"keep fewer tokens than an average of 0\.25 needs"):
+        VFlowOpt(keep_ratio=0.25, first=0.11).stages(28)

@@ -19,7 +19,7 @@ class VFlowOpt(Strategy):
     keep_ratio: the average over the layers, since every stage keeps fewer. A count `keep` has no average: use a ratio.
     first: the share R1 of the visual tokens that enter the language model; None is 1.15 times keep_ratio.
     second: the share R2 of those that go on into the second third. The share R3 of the last third is solved from
-        keep_ratio; SettingError if R1 and R2 leave nothing for it.
+        keep_ratio; SettingError if no R3 in (0, 1] gives that average.
     threshold: how many times the mean a patch must be attended to, to be an anchor of the map.
     alpha: weight of the patches' entropies in the map. The released settings have 0.
     cell: side of a recycling cell in visual tokens; None is half the shorter side of the grid.
@@ -84,7 +84,7 @@ class VFlowOpt(Strategy):
         )
 
     def last(self, n_layers: int) -> float:
-        """R3, solved from keep_ratio: (R1 L1 + R1 R2 L2 + R1 R2 R3 L3) / L = keep_ratio, at most 1."""
+        """R3, solved from keep_ratio: (R1 L1 + R1 R2 L2 + R1 R2 R3 L3) / L = keep_ratio."""
         assert self.keep_ratio is not None
         third = n_layers // 3
         first, second = self.entering, self.entering * self.second
@@ -94,7 +94,13 @@ class VFlowOpt(Strategy):
                 f"VFlowOpt: first={first:.3g} and second={self.second:.3g} use up an average of {self.keep_ratio} "
                 f"before the last third of {n_layers} layers. Lower one of them."
             )
-        return min(1.0, left / ((n_layers - 2 * third) * second))
+        share = left / ((n_layers - 2 * third) * second)
+        if share > 1 + 1e-9:
+            raise SettingError(
+                f"VFlowOpt: first={first:.3g} and second={self.second:.3g} keep fewer tokens than an average of "
+                f"{self.keep_ratio} needs, even if the last third of {n_layers} layers drops none. Raise one of them."
+            )
+        return min(1.0, share)
 
     def select(self, tokens: VisualTokens) -> Selection:
         colors = tokens.colors if self.alpha else None
