@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from families.base import CACHE
 from tiny import prompt, tiny_llava
 
 import tokenprune
@@ -23,7 +24,7 @@ def test_the_ideal_is_the_model_on_a_shorter_prompt() -> None:
     with tokenprune.patch(model, First(keep=7), position_ids="compact"):
         patched = model(**inputs, logits_to_keep=1).logits
     ideal = bench.ideal(model, inputs, 7)
-    assert ideal.cache.get_seq_length() == inputs["input_ids"].shape[1] - 36 + 7
+    assert ideal[CACHE].get_seq_length() == inputs["input_ids"].shape[1] - 36 + 7
     torch.testing.assert_close(ideal.logits, patched)
 
 
