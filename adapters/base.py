@@ -231,6 +231,14 @@ class ModelAdapter(ABC):
         """Arguments of a call of the model that only fit the unpruned sequence."""
         return ["logits_to_keep"] if isinstance(kwargs.get("logits_to_keep"), Tensor) else []
 
+    @property
+    def recomputes_hooks(self) -> bool:
+        """Whether the backward pass runs decoder layers again with their hooks, as activation checkpointing did until
+        it wrapped their `forward` instead of their call."""
+        layer: Any = self.layers[0]
+        checkpoints = layer.training and getattr(layer, "gradient_checkpointing", False)
+        return checkpoints and type(layer).__call__ is not nn.Module.__call__
+
     # Answered once for all.
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from answers import STRATEGY, answer, assert_answers
-from tiny import EOS, PAD, VOCAB, prompt, tiny_llava
+from tiny import ENCODES_FIRST, EOS, PAD, VOCAB, prompt, tiny_llava
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import tokenprune
@@ -45,7 +45,12 @@ def agreeing_llava() -> Any:
     return model
 
 
-@pytest.mark.parametrize("assistant", [text_model, unpatched_llava, patched_llava, agreeing_llava])
+ASSISTANTS = [unpatched_llava, patched_llava, agreeing_llava]
+if ENCODES_FIRST:  # before, transformers handed the pictures to every assistant
+    ASSISTANTS.append(text_model)
+
+
+@pytest.mark.parametrize("assistant", ASSISTANTS)
 def test_an_assistant_model(llava: Any, assistant: Any) -> None:
     assert_answers(llava, llava, [1], assistant_model=assistant(), max_new_tokens=8)
 
@@ -58,7 +63,7 @@ def test_a_patched_assistant_of_an_unpatched_model(llava: Any) -> None:
 
 
 def test_prompt_lookup(llava: Any) -> None:
-    assert_answers(llava, llava, [1], prompt_lookup_num_tokens=3, max_new_tokens=8)
+    assert_answers(llava, llava, [1], prompt_lookup_num_tokens=3, max_new_tokens=8, eos_token_id=EOS)
 
 
 def test_two_passes_for_guidance(llava: Any) -> None:
@@ -70,6 +75,7 @@ def test_two_passes_for_guidance(llava: Any) -> None:
     assert_answers(llava, llava, [1], guidance_scale=1.5)
 
 
+@pytest.mark.skipif(not ENCODES_FIRST, reason="this transformers leaves pictures out when it prefills in chunks")
 def test_prefill_in_chunks_is_refused(llava: Any) -> None:
     with tokenprune.patch(llava, STRATEGY), pytest.raises(PruningError, match="leave prefill_chunk_size out"):
         answer(llava, prompt([1]), prefill_chunk_size=8)

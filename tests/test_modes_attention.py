@@ -13,7 +13,9 @@ import tokenprune
 from tokenprune import PruningError
 
 COMPILES = pytest.mark.filterwarnings(
-    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning", "ignore:_compile flag on:DeprecationWarning"
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
+    "ignore:_compile flag on:DeprecationWarning",
+    "ignore:.*should not be instantiated:DeprecationWarning",
 )
 
 

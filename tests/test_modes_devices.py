@@ -15,6 +15,9 @@ from transformers import LlavaForConditionalGeneration
 
 import tokenprune
 
+#: transformers before 5.2x takes the offloaded weights for the device of the model.
+pytestmark = pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")
+
 #: The second half of the decoder is on the second device.
 HALVES: dict[str, Any] = {
     "model.vision_tower": "cpu",

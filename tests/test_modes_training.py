@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from tiny import IMAGE, prompt, tiny_llava
 from torch import Tensor
 
 import tokenprune
+from tokenprune import FoPru, PruningError
+from tokenprune.strategy import Stage
 
 IGNORED = -100
 
@@ -45,29 +49,74 @@ def given(inputs: dict[str, Any]) -> dict[str, Any]:
     return {**inputs, "position_ids": (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)}
 
 
-@pytest.mark.parametrize("padding", ["left", "right"])
-@pytest.mark.parametrize("per_row", [[1], [1, 2]], ids=str)
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
-def test_loss_and_gradients(per_row: list[int], padding: str, checkpointing: bool) -> None:
-    model, masked = tiny_llava().train(), tiny_llava().train()
-    if checkpointing:
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable()
-    inputs = prompt(per_row, padding=padding)
-    labels = labels_of(inputs)
-    with tokenprune.patch(model, STRATEGY) as handle:
-        loss = model(**given(inputs), labels=labels).loss
+@dataclass(frozen=True)
+class Staged(FoPru):
+    """Drops more behind the first decoder layer."""
+
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        return (Stage(1, keep_ratio=0.1),)
+
+
+def checkpointing(model: Any) -> Any:
+    """The model with activations that are computed again in the backward pass."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
+    return model
+
+
+def trained(model: Any, strategy: FoPru, inputs: dict[str, Any]) -> tuple[Tensor, tokenprune.Report]:
+    """The loss of one step, whose gradients the model has then."""
+    with tokenprune.patch(model, strategy) as handle:
+        loss = model(**given(inputs), labels=labels_of(inputs)).loss
         loss.backward()
-    expected = masked_loss(masked, inputs, dropped_columns(inputs["input_ids"], [handle.report]), labels)
-    expected.backward()
-    assert float((loss - expected).detach().abs()) < 1e-5
+    return loss.detach(), handle.report
+
+
+def assert_same_gradients(model: Any, twin: Any) -> None:
     n_gradients = 0
-    for (name, parameter), twin in zip(model.named_parameters(), masked.parameters(), strict=True):
-        assert (parameter.grad is None) == (twin.grad is None), name
-        if parameter.grad is not None and twin.grad is not None:
-            assert float((parameter.grad - twin.grad).abs().max()) < 1e-4, name
+    for (name, parameter), other in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert (parameter.grad is None) == (other.grad is None), name
+        if parameter.grad is not None and other.grad is not None:
+            assert float((parameter.grad - other.grad).abs().max()) < 1e-4, name
             n_gradients += bool(parameter.grad.abs().max() > 0)
     assert n_gradients > 60  # tower, projector, decoder and head
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize("per_row", [[1], [1, 2]], ids=str)
+@pytest.mark.parametrize("made", [lambda model: model, checkpointing], ids=["", "checkpointing"])
+def test_loss_and_gradients(per_row: list[int], padding: str, made: Any) -> None:
+    model, masked = made(tiny_llava().train()), tiny_llava().train()
+    inputs = prompt(per_row, padding=padding)
+    loss, report = trained(model, STRATEGY, inputs)
+    expected = masked_loss(masked, inputs, dropped_columns(inputs["input_ids"], [report]), labels_of(inputs))
+    expected.backward()
+    assert float((loss - expected.detach()).abs()) < 1e-5
+    assert_same_gradients(model, masked)
+
+
+def test_stages_inside_the_language_model() -> None:
+    """Labels follow what the last layer sees; checkpointing changes nothing, or is refused."""
+    inputs, strategy = prompt([1, 2]), Staged(keep_ratio=0.25)
+    model, twin = tiny_llava().train(), checkpointing(tiny_llava().train())
+    loss, report = trained(model, strategy, inputs)
+    assert report.images[0].stages
+    if type(twin.model.language_model.layers[0]).__call__ is not torch.nn.Module.__call__:
+        with pytest.raises(PruningError, match="runs decoder layers again in the backward pass"):
+            trained(twin, strategy, inputs)
+        return
+    assert torch.equal(trained(twin, strategy, inputs)[0], loss)
+    assert_same_gradients(twin, model)
+
+
+def test_checkpointing_that_runs_hooks_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in older transformers, where a layer's call itself is wrapped."""
+    model = checkpointing(tiny_llava().train())
+    layer: Any = type(model.model.language_model.layers[0])
+    monkeypatch.setattr(layer, "__call__", lambda self, *args, **kwargs: super(layer, self).__call__(*args, **kwargs))
+    with pytest.raises(PruningError, match="Switch it off, use a newer transformers, or prune before"):
+        trained(model, Staged(keep_ratio=0.25), prompt([1]))
+    trained(model, STRATEGY, prompt([1]))
 
 
 def test_labels_of_everything_and_a_given_number_of_items(llava: Any) -> None:
@@ -89,6 +138,7 @@ def test_the_loss_of_text_and_of_keeping_all_is_bitwise_the_unpatched_one(llava:
         with torch.no_grad():
             plain = llava(**inputs, labels=labels).loss
             with tokenprune.patch(llava, strategy):
+                llava(**prompt([1]))  # the labels behind are not those of this forward
                 assert torch.equal(llava(**inputs, labels=labels).loss, plain)
             assert torch.equal(llava(**inputs, labels=labels).loss, plain)
 
@@ -107,9 +157,9 @@ def test_a_loss_function_of_the_users_own(llava: Any) -> None:
         llava(**inputs, labels=labels_of(inputs))
     assert llava.loss_function is own
     with torch.no_grad(), tokenprune.patch(llava, STRATEGY):
-        llava.loss_function = own
+        llava.loss_function = another = partial(own)
         llava(**inputs, labels=labels_of(inputs))
-    assert llava.loss_function is own
+    assert llava.loss_function is another
     del llava._loss_function
     assert shapes == [(15, 15), (15, 42)]
 

@@ -179,6 +179,12 @@ class StageHooks:
     ) -> None:
         """A forward enters the language model with the columns `entering`, behind a cache of whose slots `past_valid`
         may be attended to and which `ledger` describes."""
+        if self.stages and torch.is_grad_enabled() and self.adapter.recomputes_hooks:
+            raise PruningError(
+                f"{type(self.strategy).__name__} prunes inside the language model, and the activation checkpointing of "
+                f"this transformers runs decoder layers again in the backward pass, when their tokens are forgotten. "
+                f"Switch it off, use a newer transformers, or prune before the language model."
+            )
         now = self._now
         now.past = self._continued(ledger, past_valid)
         now.cache, now.n_slots = cache, past_valid.shape[1]
