@@ -27,7 +27,7 @@ test: check
 
 # The contract on the oldest transformers of the supported range, in an environment of its own; for now and then.
 test-oldest: .venv-oldest/installed
-	.venv-oldest/bin/python -m pytest tests/test_contract.py tests/test_stages.py tests/test_chat.py tests/test_ragged.py \
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses 2 tests/test_contract.py tests/test_stages.py tests/test_chat.py tests/test_ragged.py \
 		tests/test_families.py -k "not readme"
 
 .venv-oldest/installed: pyproject.toml
