@@ -19,7 +19,7 @@ from tokenprune.evals.configurations import configurations
 from tokenprune.evals.loading import load_model
 from tokenprune.evals.pictures import open_picture
 
-STRATEGIES = "random", "grid", "fopru:mode=rank", "fopru:mode=row"
+STRATEGIES = "random", "grid", "fopru:mode=rank,layer=-2", "fopru:mode=row,layer=-2"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
