@@ -44,7 +44,8 @@ class Staged(ScoreStrategy):
         if not self.ragged:
             return whole
         assert whole.scores is not None
-        return Selection.first(whole.scores.argsort(descending=True), 4 + 9 * tokens.image, whole.scores)
+        count = min(4 + 9 * tokens.image, self.budget(tokens.n_visual))
+        return Selection.first(whole.scores.argsort(descending=True), count, whole.scores)
 
 
 class Deep(Llava):
