@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, Family
+from families.base import ENCODES_FIRST
 from families.llava import Llava
 from modes import MODES, STEPS, run_cell
 from oracle import as_reported, assert_close, dropped_columns, oracle_logits
@@ -124,7 +125,8 @@ def test_a_conversation(ragged: bool) -> None:
     assert_close(last, expected(model, ids, real, pixels, reports)[:, -1])
 
 
-@pytest.mark.parametrize("ragged", [False, True])
+# Older transformers repeat a picture for its beams, and then it has as many numbers, and `ragged` counts by them.
+@pytest.mark.parametrize("ragged", [False, True] if ENCODES_FIRST else [False])
 def test_beams(ragged: bool) -> None:
     model, inputs = model_of(), prompt([1, 1], texts=[4, 4], seed=5)
     search = {"num_beams": 3, "num_return_sequences": 3, "do_sample": False, "max_new_tokens": 6}
