@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from jaxtyping import Float
@@ -38,13 +39,20 @@ class LlavaNextAdapter(LlavaAdapter):
         rows, columns = get_anyres_image_grid_shape(
             size, self.config.image_grid_pinpoints, self.config.vision_config.image_size
         )
-        return anyres_layout(partial(self.pack, size=size, **packing), rows, columns, self.side)
+        packed = partial(pack, core=type(self.core), config=self.config, size=size, **packing)
+        return anyres_layout(packed, rows, columns, self.side)
 
-    def pack(
-        self, values: Float[Tensor, "tiles patches"], newline: float, size: Any, **packing: Any
-    ) -> Float[Tensor, " visual"]:
-        """A map over patches, packed by the model as if it was features of one channel."""
-        (packed,), _ = self.core.pack_image_features(
-            [values[..., None]], [size], image_newline=values.new_full((1,), newline), **packing
-        )
-        return packed[:, 0]
+
+def pack(
+    values: Float[Tensor, "tiles patches"], newline: float, core: Any, config: Any, size: Any, **packing: Any
+) -> Float[Tensor, " visual"]:
+    """A map over patches, packed by the base model's class as if it was features of one channel. That reads the config
+    and nothing else of a model; a layout with the model in it would take the weights along wherever a report goes."""
+    (packed,), _ = core.pack_image_features(
+        SimpleNamespace(config=config),
+        [values[..., None]],
+        [size],
+        image_newline=values.new_full((1,), newline),
+        **packing,
+    )
+    return packed[:, 0]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from tokenprune.adapters.frames import frames_layout, video_pixels
 from tokenprune.adapters.llava_next import LlavaNextAdapter
@@ -30,12 +31,12 @@ class LlavaNextVideoAdapter(LlavaNextAdapter):
         if modality.name == "image":
             return super().layouts(modality, arguments, output)
         n_videos, n_frames = video_pixels(modality, arguments).shape[:2]
-        side = self.side // self.config.spatial_pool_stride
-        return [frames_layout(n_frames, side, side, self.pool)] * n_videos
+        stride = self.config.spatial_pool_stride
+        pooled = partial(pool, mode=self.config.spatial_pool_mode, stride=stride, side=self.side)
+        return [frames_layout(n_frames, self.side // stride, self.side // stride, pooled)] * n_videos
 
-    def pool(self, values: Float[Tensor, "frames patches"]) -> Float[Tensor, " visual"]:
-        """Maps over patches, pooled by the model as if they were features of one channel."""
-        if self.config.spatial_pool_mode == "conv":  # it mixes channels, so a map gets the mean over the same squares
-            squares = rearrange(values, "frame (row column) -> frame row column", row=self.side)
-            return avg_pool2d(squares, self.config.spatial_pool_stride).flatten()
-        return self.core.vision_resampler(values[..., None]).flatten()
+
+def pool(values: Float[Tensor, "frames patches"], mode: str, stride: int, side: int) -> Float[Tensor, " visual"]:
+    """Maps over patches, pooled as features are; where a convolution mixes channels, by the mean over its squares."""
+    squares = rearrange(values, "frame (row column) -> frame row column", row=side)
+    return (max_pool2d if mode == "max" else avg_pool2d)(squares, stride).flatten()

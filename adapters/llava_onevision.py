@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from jaxtyping import Float
@@ -28,7 +30,8 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
         if modality.name == "video":
             n_videos, n_frames = video_pixels(modality, arguments).shape[:2]
             side = (self.side + 1) // 2
-            return [ended_by_newline(frames_layout(n_frames, side, side, self.pool))] * n_videos
+            pooled = partial(pool, core=type(self.core), config=self.config)
+            return [ended_by_newline(frames_layout(n_frames, side, side, pooled))] * n_videos
         sizes, per_row = arguments["image_sizes"], arguments.get("batch_num_images")
         alone = [True] * len(sizes) if per_row is None else [int(n) == 1 for n in per_row for _ in range(n)]
         ratio = arguments.get("vision_aspect_ratio") or self.config.vision_aspect_ratio
@@ -39,6 +42,7 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
             for size, tiled in zip(sizes, alone, strict=True)
         ]
 
-    def pool(self, values: Float[Tensor, "frames patches"]) -> Float[Tensor, " visual"]:
-        """Maps over patches, pooled by the model as if they were features of one channel."""
-        return self.core.apply_pooling(values[..., None]).flatten()
+
+def pool(values: Float[Tensor, "frames patches"], core: Any, config: Any) -> Float[Tensor, " visual"]:
+    """Maps over patches, pooled by the base model's class, which reads the config, as features of one channel are."""
+    return core.apply_pooling(SimpleNamespace(config=config), values[..., None]).flatten()

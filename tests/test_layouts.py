@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from functools import partial
 from inspect import signature
@@ -16,12 +17,14 @@ from oracle import assert_close, dropped_columns
 from tiled import PICTURES, VIDEOS, inputs_of, model_of, reported
 from torch.nn.functional import interpolate
 from transformers import SiglipVisionConfig
+from transformers.models.llava_next_video.modeling_llava_next_video import LlavaNextVideoPooler
 
 import tokenprune
 from tokenprune import FoPru, Layout, UnsupportedError
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.anyres import anyres_layout
 from tokenprune.adapters.frames import ended_by_newline, frames_layout
+from tokenprune.adapters.llava_next_video import pool
 
 
 def anyres(name: str, height: int, width: int) -> Layout:
@@ -174,7 +177,7 @@ def test_maps_are_carried_as_features_are(name: str, video: bool) -> None:
 
     with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=1.0)) as handle:
         features = visual_features(model, inputs, keep, shown)
-    patches = projected[0]  # a pooler is called for maps, too
+    (patches,) = projected
     if name == "video-llava" and video:
         patches = patches[:, 1:]
     start = 0
@@ -240,13 +243,24 @@ def test_towers_without_cls_are_refused(name: str, match: str) -> None:
         tokenprune.patch(model, FoPru())
 
 
-def test_poolers_that_mix_channels_carry_means() -> None:
-    model, values = FAMILIES["llava-next-video"].build(), torch.randn(2, 16)
-    adapter: Any = adapter_for(model)
-    pooled = adapter.pool(values)  # by the model's own average
-    model.config.spatial_pool_mode = "conv"
-    model.model.vision_resampler.pool = torch.nn.Conv2d(32, 32, 2, 2)
-    assert torch.equal(adapter.pool(values), pooled)
+@pytest.mark.parametrize("mode", ["average", "max", "conv"])
+def test_poolers(mode: str) -> None:
+    """As the model pools features of one channel, or by the mean where it mixes channels."""
+    config = FAMILIES["llava-next-video"].config()
+    config.spatial_pool_mode = "average" if mode == "conv" else mode
+    values, pooler = torch.randn(2, 16), LlavaNextVideoPooler(config)
+    assert torch.equal(pool(values, mode, stride=2, side=4), pooler(values[..., None]).flatten())
+
+
+@pytest.mark.parametrize(("name", "video"), PICTURES + VIDEOS)
+def test_a_report_can_go_elsewhere(name: str, video: bool) -> None:
+    """Without the model's weights, and with all that its layout knows."""
+    images = reported(name, inputs_of(name, video), FoPru())
+    stored = pickle.dumps(images)
+    assert len(stored) < 20_000
+    for image, copied in zip(images, pickle.loads(stored), strict=True):
+        values = torch.randn(image.layout.n_tiles, 16 if name in ("llava-next-video", "video-llava") else 9)
+        assert torch.equal(copied.layout.carry(values), image.layout.carry(values))
 
 
 @pytest.mark.parametrize("pixels", ["pixel_values", "pixel_values_images"])
