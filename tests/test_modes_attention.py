@@ -16,6 +16,7 @@ COMPILES = pytest.mark.filterwarnings(
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
     "ignore:_compile flag on:DeprecationWarning",
     "ignore:.*should not be instantiated:DeprecationWarning",
+    r"ignore:Guards may run slower on Python 3\.13\.0:RuntimeWarning",
 )
 
 
