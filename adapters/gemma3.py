@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import unwrap
 from math import isqrt
 from typing import Any
 
@@ -22,3 +23,8 @@ class Gemma3Adapter(ModelAdapter):
         patches = self.vision_tower.config.image_size // self.vision_tower.config.patch_size
         square = patches // isqrt(self.config.mm_tokens_per_image)
         return [Layout.squares(patches, patches, square)] * len(arguments[modality.pixels])
+
+    def unprunable(self, kwargs: Mapping[str, Any]) -> list[str]:
+        # Until transformers 5.1x the loss is written out in `forward`, out of reach.
+        by_hand = "loss_function" not in unwrap(type(self.model).forward).__code__.co_names
+        return ["labels"] * (by_hand and kwargs.get("labels") is not None) + super().unprunable(kwargs)

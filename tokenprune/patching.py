@@ -36,7 +36,8 @@ class PatchHandle:
 
     @property
     def report(self) -> Report:
-        """The last forward that contained visual tokens. Raises PruningError if there was none yet."""
+        """The last forward that contained visual tokens, in whichever thread. Raises PruningError if there was none
+        yet."""
         if self._pruner.report is None:
             raise PruningError("no report yet: this patch has seen no picture. Call the model with one first.")
         return self._pruner.report
