@@ -42,7 +42,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "9 of 36" in printed
     result = json.loads(output.read_text())
     assert [(timing["strategy"], timing["n_kept"]) for timing in result["timings"]] == [
-        (strategy, n_kept) for n_kept in (18, 9) for strategy in ("Random", "Grid", "FoPru rank", "FoPru row")
+        (strategy, n_kept) for n_kept in (18, 9) for strategy in ("Random", "Grid", "FoPru rank -2", "FoPru row -2")
     ]
     for timing in result["timings"]:
         low, high = timing["spread"]
