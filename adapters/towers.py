@@ -80,9 +80,12 @@ def _clip_layers(tower: Any) -> nn.ModuleList:
     return getattr(tower, "vision_model", tower).encoder.layers  # up to 5.1x the tower is one module deeper
 
 
-def _clip_taps(layer: Any) -> AttentionTaps:
-    attention = layer.self_attn
+def _projections(attention: Any) -> AttentionTaps:
     return AttentionTaps(attention, {"queries": attention.q_proj, "keys": attention.k_proj})
+
+
+def _clip_taps(layer: Any) -> AttentionTaps:
+    return _projections(layer.self_attn)
 
 
 def _dino_layers(tower: Any) -> nn.ModuleList:
@@ -93,7 +96,7 @@ def _dino_taps(layer: Any) -> AttentionTaps:
     attention = layer.attention
     if hasattr(attention, "attention"):  # up to 5.1x
         return AttentionTaps(attention, {"queries": attention.attention.query, "keys": attention.attention.key})
-    return AttentionTaps(attention, {"queries": attention.q_proj, "keys": attention.k_proj})
+    return _projections(attention)
 
 
 def _internvl_taps(layer: Any) -> AttentionTaps:
@@ -106,8 +109,7 @@ def _pixtral_layers(tower: Any) -> nn.ModuleList:
 
 
 def _pixtral_taps(layer: Any) -> AttentionTaps:
-    attention = layer.attention
-    return AttentionTaps(attention, {"queries": attention.q_proj, "keys": attention.k_proj})
+    return _projections(layer.attention)
 
 
 _IDEFICS = Tower(_clip_layers, _clip_taps, n_prefix=0, heads=padded_heads)
