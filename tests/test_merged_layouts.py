@@ -7,13 +7,14 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from inspect import signature
+from math import isqrt
 from typing import Any
 
 import pytest
 import torch
 from families import FAMILIES
 from families.base import ENCODES_FIRST, IMAGE, PATCH
-from families.idefics import MARKER, OVERVIEW, PER_TILE
+from families.idefics import MARKER, OVERVIEW, PER_TILE, TILE
 from torch import Tensor, nn
 
 import tokenprune
@@ -68,10 +69,11 @@ def carried(name: str, values: Tensor, sizes: Tensor | None = None) -> Tensor:
 @pytest.mark.parametrize("name", SQUARE)
 def test_tiles_are_carried_as_the_model_shuffles_them(name: str) -> None:
     image = report_of(name, FAMILIES[name].prompt([1]), Grid()).images[0]
-    assert image.grids == ((1, 3, 3),) * 3
+    side = isqrt(image.n_visual // 3)
+    assert image.grids == ((1, side, side),) * 3
     assert image.layout.tiles is not None
-    assert image.layout.tiles.tolist() == [0] * 9 + [1] * 9 + [2] * 9
-    values = torch.rand(3, 36)
+    assert image.layout.tiles.tolist() == [tile for tile in range(3) for _ in range(side * side)]
+    values = torch.rand(3, 4 * side * side)
     torch.testing.assert_close(image.layout.carry(values), carried(name, values))
 
 
@@ -220,7 +222,7 @@ def test_runs_of_placeholders_are_internvl_pictures() -> None:
 
 
 def test_an_overview_ends_an_idefics_picture() -> None:
-    a, b, c, d, e = torch.randn(5, 3, 24, 24)
+    a, b, c, d, e = torch.randn(5, 3, TILE, TILE)
     cut = (MARKER, 11, a, MARKER, 12, b, 7, 7, MARKER, OVERVIEW, c, MARKER)
     whole = (MARKER, OVERVIEW, d, MARKER)
     frames = (MARKER, OVERVIEW, d, MARKER, 8, 9, MARKER, OVERVIEW, e, MARKER)
@@ -232,7 +234,7 @@ def test_an_overview_ends_an_idefics_picture() -> None:
 
 def test_headers_may_be_many_tokens() -> None:
     """Idefics3's tokenizer has no tokens for them: all end with the same one."""
-    a, b, c, d = torch.randn(4, 3, 24, 24)
+    a, b, c, d = torch.randn(4, 3, TILE, TILE)
     cut = (MARKER, 60, 11, 61, a, MARKER, 60, 12, 61, b, 7, MARKER, 60, 70, 61, c)
     whole = (MARKER, 60, 70, 61, d, MARKER)
     assert tiles_of(report_of("idefics3", idefics_prompt(5, *cut, *whole), Grid())) == [3, 1]
@@ -260,7 +262,9 @@ def test_beams_look_at_a_picture_once(name: str) -> None:
     with torch.no_grad(), tokenprune.patch(model, Counting()) as handle:
         model.generate(**inputs, num_beams=3, do_sample=False, max_new_tokens=2)
     assert [image.row for image in handle.report.images] == [*range(6)]
-    assert looks == ([27, 9] if ENCODES_FIRST else [27] * 3 + [9] * 3)
+    whole, one = handle.report.images[0].n_visual, handle.report.images[-1].n_visual
+    assert whole == 3 * one
+    assert looks == ([whole, one] if ENCODES_FIRST else [whole] * 3 + [one] * 3)
 
 
 @pytest.mark.parametrize("name", ["idefics3", "smolvlm"])

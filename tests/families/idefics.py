@@ -16,7 +16,7 @@ from transformers import (
 
 from .base import BREAK, IMAGE, PATCH, START, Family, Picture, Size, decoder, tower
 
-TILE = 24  # pixels
+TILE = 32  # pixels; SmolVLM of transformers 5.20 asks for a multiple of PATCH visual tokens a tile
 MARKER, OVERVIEW = START, BREAK
 PER_TILE = (TILE // PATCH // 2) ** 2
 
@@ -24,7 +24,7 @@ PER_TILE = (TILE // PATCH // 2) ** 2
 class Idefics3(Family):
     class_name = "Idefics3ForConditionalGeneration"
     # Two tiles and the overview; a small picture alone, whose tile is padded.
-    sizes = ((TILE, 2 * TILE), (TILE, 16))
+    sizes = ((TILE, 2 * TILE), (TILE, 24))
 
     def config(self) -> Any:
         return Idefics3Config(
