@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from answers import STRATEGY, answer, assert_answers
+from families.base import RECENT
 from tiny import ENCODES_FIRST, EOS, PAD, VOCAB, prompt, tiny_llava
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -75,7 +76,7 @@ def test_two_passes_for_guidance(llava: Any) -> None:
     assert_answers(llava, llava, [1], guidance_scale=1.5)
 
 
-@pytest.mark.skipif(not ENCODES_FIRST, reason="this transformers leaves pictures out when it prefills in chunks")
+@pytest.mark.skipif(not RECENT, reason="this transformers leaves pictures out when it prefills in chunks")
 def test_prefill_in_chunks_is_refused(llava: Any) -> None:
     with tokenprune.patch(llava, STRATEGY), pytest.raises(PruningError, match="leave prefill_chunk_size out"):
         answer(llava, prompt([1]), prefill_chunk_size=8)

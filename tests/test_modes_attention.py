@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from answers import STRATEGY, answer, assert_answers, oracle_of
+from families.base import RECENT
 from tiny import ENCODES_FIRST, prompt, tiny_llava
 
 import tokenprune
@@ -34,6 +35,7 @@ def test_flex(llava: Any) -> None:
     assert_answers(tiny_llava(attention="flex_attention"), llava, [1])
 
 
+@pytest.mark.skipif(not RECENT, reason="this transformers cannot use flex with a static cache, patched or not")
 @COMPILES
 def test_flex_with_a_static_cache_is_refused() -> None:
     model = tiny_llava(attention="flex_attention")

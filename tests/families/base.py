@@ -16,6 +16,9 @@ from transformers import LlavaForConditionalGeneration
 CACHE = "cache" if "cache" in signature(LlavaForConditionalGeneration.forward).parameters else "past_key_values"
 #: Whether `generate` encodes the pictures before it calls the model.
 ENCODES_FIRST = "mm_encoder_outputs" in signature(LlavaForConditionalGeneration.forward).parameters
+#: Whether transformers itself does right what 5.20 does wrong and 5.24 does not: later pictures of Gemma 3, pictures in
+#: prefill by chunks. The cache got its name in between.
+RECENT = CACHE == "cache"
 PAD, BOS, IMAGE, EOS, VIDEO, START, END, BREAK, VOCAB = 0, 1, 90, 91, 92, 93, 94, 95, 96
 PATCH = 4  # pixels
 
