@@ -19,6 +19,13 @@ CHAT_TEMPLATE = (
 )
 
 
+def saved(model: Any, folder: Path) -> str:
+    """A folder that the commands load as a model with its processor."""
+    model.save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    return str(folder)
+
+
 def tiny_processor(**settings: Any) -> LlavaProcessor:
     """The processor of `tiny_llava("clip")`: words are numbers, all others unknown."""
     words = {"<pad>": PAD, "<unk>": 1, "<image>": IMAGE} | {f"{n:02d}": n + 2 for n in range(88)}

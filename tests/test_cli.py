@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evals_files import tiny_processor
+from evals_files import saved
 from PIL import Image
 from search_files import deep_llava, scenes, searched, write_scenes
 from test_demos import load
@@ -25,10 +25,7 @@ from tokenprune.strategies.vflowopt import VFlowOpt
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
-    folder = tmp_path / "model"
-    deep_llava().save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    return str(folder)
+    return saved(deep_llava(), tmp_path / "model")
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Any:

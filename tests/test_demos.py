@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evals_files import picture, tiny_processor, write_refcoco
+from evals_files import picture, saved, tiny_processor, write_refcoco
 from PIL import Image
 from tiny import tiny_llava
 
@@ -30,10 +30,7 @@ def load(name: str) -> ModuleType:
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
-    folder = tmp_path / "model"
-    tiny_llava().save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    return str(folder)
+    return saved(tiny_llava(), tmp_path / "model")
 
 
 def panels(path: Path) -> list[np.ndarray]:

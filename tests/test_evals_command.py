@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from evals_files import tiny_processor, write_refcoco, write_vqav2
+from evals_files import saved, write_refcoco, write_vqav2
 from tiny import tiny_llava
 
 from tokenprune.evals.__main__ import main
@@ -21,10 +21,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
-    folder = tmp_path / "model"
-    tiny_llava().save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    return str(folder)
+    return saved(tiny_llava(), tmp_path / "model")
 
 
 def test_two_tasks(model: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
