@@ -135,6 +135,32 @@ def test_beams(ragged: bool) -> None:
     assert torch.equal(cached, uncached)
 
 
+def test_a_stage_keeps_the_highest_scores() -> None:
+    model = model_of()
+    with torch.no_grad(), tokenprune.patch(model, Staged()) as handle:
+        model(**prompt([1]))
+    (image,) = handle.report.images
+    assert image.scores is not None
+    for stage in STAGES:
+        best = image.scores.topk(stage.budget(36)).indices
+        assert image.kept_at(stage.layer).tolist() == best.sort().values.tolist()
+
+
+def test_rows_and_crops_of_a_staged_cache() -> None:
+    """Rows with different holes change places, and the end of the prompt itself is taken back."""
+    model, inputs = model_of(), prompt([1, 1], texts=[4, 4], seed=5)
+    length, new = inputs["input_ids"].shape[1], torch.tensor([[5, 7], [9, 11]])
+    with torch.no_grad(), tokenprune.patch(model, Staged(ragged=True)) as handle:
+        cache = model(**inputs, use_cache=True)[CACHE]
+        cache.crop(-2)
+        cache.reorder_cache(torch.tensor([1, 0]))
+        given = {"input_ids": new.flip(0), "attention_mask": torch.ones(2, length).long()}
+        logits = model(**given, **{CACHE: cache}).logits.flip(0)
+    ids = torch.cat([inputs["input_ids"][:, :-2], new], 1)
+    whole = expected(model, ids, torch.ones_like(ids), inputs["pixel_values"], [handle.report])
+    assert_close(logits, whole[:, -2:])
+
+
 def test_keeping_all_is_bitwise_the_unpatched_model() -> None:
     model, inputs = model_of(), prompt([1, 2])
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -9,7 +10,16 @@ import torch
 from tiny import TOWERS, prompt, tiny_llava
 
 import tokenprune
-from tokenprune import FoPru, Layout, PruningError, UnsupportedError, VisionAttention, VisualTokens, attention
+from tokenprune import (
+    FoPru,
+    Layout,
+    PruningError,
+    ScoreStrategy,
+    UnsupportedError,
+    VisionAttention,
+    VisualTokens,
+    attention,
+)
 
 PREFIX = {"clip": 1, "siglip": 0, "dinov2": 1}
 
@@ -129,3 +139,32 @@ def test_the_cls_row_of_a_tower_without_cls() -> None:
     with pytest.raises(UnsupportedError, match=r"siglip_vision_model tower does not have it.*") as error:
         tokenprune.patch(tiny_llava("siglip"), FoPru(score="cls"))
     assert 'FoPru(score="column")' in str(error.value)
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_colors_undo_the_normalisation(tower: str) -> None:
+    """The picture's own colours come back from pixels as the tower's own processor makes them."""
+    mean, std = {
+        "clip": ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]),
+        "siglip": ([0.5] * 3, [0.5] * 3),
+        "dinov2": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    }[tower]
+    seen = []
+
+    @dataclass(frozen=True)
+    class Looks(ScoreStrategy):
+        @property
+        def needs(self) -> frozenset[str]:
+            return frozenset({"colors"})
+
+        def score(self, tokens: VisualTokens) -> torch.Tensor:
+            seen.append(tokens.colors)
+            return tokens.features.norm(dim=-1)
+
+    inputs = prompt([1])
+    picture = torch.rand(1, 3, *inputs["pixel_values"].shape[-2:])
+    inputs["pixel_values"] = (picture - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    model = tiny_llava(tower)
+    with torch.no_grad(), tokenprune.patch(model, Looks()):
+        model(**inputs)
+    torch.testing.assert_close(seen[0], picture)
