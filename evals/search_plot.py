@@ -69,9 +69,10 @@ def _schedule(axes: Axes, default: VFlowOpt, found: VFlowOpt, n_layers: int, n_v
         if count != following:
             offset = 5 if count >= before[first] else -15  # away from the other line
             middle = (first + last + 1) / 2, count
-            axes.annotate(
+            text = axes.annotate(
                 str(count), middle, (0, offset), textcoords="offset points", ha="center", fontsize=11, color=ORANGE
             )
+            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})  # lines may pass behind it
             first = last + 1
     axes.set_ylim(0, 1.2 * max(*before, *counts))
     axes.set_xlim(0, n_layers)
