@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokenprune.evals.bundled_paths import MODEL, SCENES
+from tokenprune.evals.calibration import calibration
 from tokenprune.evals.loading import load_model, load_samples, public_name
-from tokenprune.evals.optimize import Names, calibration, optimize
+from tokenprune.evals.optimize import Names, optimize
 from tokenprune.evals.search_plot import draw
 from tokenprune.strategies.vflowopt import VFlowOpt
 

@@ -11,20 +11,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tokenprune.evals.bundled_paths import MODEL, SCENES
-from tokenprune.evals.configurations import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, configurations
-from tokenprune.evals.loading import load_model, load_samples, public_name
+from tokenprune.evals.calibration import apart
+from tokenprune.evals.configurations import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, Configuration, configurations
+from tokenprune.evals.loading import limited, load_model, load_samples, public_name
 from tokenprune.evals.row_files import to_line
 from tokenprune.evals.rows import Row
 from tokenprune.evals.runner import run
+from tokenprune.evals.sample import Sample
 from tokenprune.evals.table import table
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     compared = configurations(options.strategies, options.keep_ratios)
-    sets = {folder: load_samples(folder, split=options.split, limit=options.limit) for folder in options.scenes}
-    model, processor = load_model(options.model, options.dtype)
     console = Console(width=None if Console().is_terminal else 140)  # a pipe has no width; 80 would break the table
+    sets = {folder: _asked(folder, options.split, options.limit, compared, console) for folder in options.scenes}
+    model, processor = load_model(options.model, options.dtype)
     results: dict[Path, list[Row]] = {folder: [] for folder in sets}
     answers_path = options.output.with_suffix(".answers.jsonl")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -60,6 +62,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
 
 
+def _asked(
+    folder: Path, split: str | None, limit: int | None, compared: Sequence[Configuration], console: Console
+) -> list[Sample]:
+    """Return the questions that every configuration is asked: none about a picture that one was calibrated on."""
+    samples = load_samples(folder, split=split)
+    calibration = frozenset[str]().union(*(configuration.calibrated_on for configuration in compared))
+    left = apart(samples, calibration, str(folder))
+    if calibration:
+        console.print(
+            f"{folder.name}: {len(samples) - len(left)} of {len(samples)} questions are left out for all "
+            f"configurations: they are about pictures that settings files were calibrated on "
+            f"({len(calibration)} pictures)."
+        )
+    return limited(left, limit)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tokenprune.evals",
@@ -85,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         default=DEFAULT_STRATEGIES,
         metavar="NAME",
-        help="with settings: fopru:mode=row; none: the unpruned model alone",
+        help="with settings: fopru:mode=row; a settings file: its path; none: the unpruned model alone",
     )
     parser.add_argument("--keep-ratios", type=float, nargs="+", default=DEFAULT_KEEP_RATIOS, metavar="RATIO")
     parser.add_argument("--batch-size", type=int, default=8)

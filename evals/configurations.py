@@ -1,14 +1,17 @@
 """What is compared: the unpruned model, strategies at several keep ratios with both position IDs, and downsampling."""
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import tokenprune
+from tokenprune.adapters import adapter_for
 from tokenprune.errors import unknown
 from tokenprune.evals import downsample
+from tokenprune.evals.calibration import calibrated_on
+from tokenprune.settings_file import SettingsFile
 
 PositionIds = Literal["original", "compact"]
 
@@ -26,6 +29,11 @@ class Configuration:
     label: str = UNPRUNED
     keep_ratio: float = 1.0
     position_ids: PositionIds = "original"
+
+    @property
+    def calibrated_on(self) -> frozenset[str]:
+        """Digests of the pictures that this was found on, which it must not be asked about."""
+        return frozenset()
 
     def patched(self, model: Any) -> AbstractContextManager[Any]:
         """Change `model` inside a `with` block, which gets a PatchHandle, or None where nothing is pruned."""
@@ -56,6 +64,21 @@ class Pruned(Configuration):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FromFile(Pruned):
+    """What a settings file holds, at the keep ratio that it was found for."""
+
+    file: SettingsFile
+
+    @property
+    def calibrated_on(self) -> frozenset[str]:
+        return calibrated_on(self.file)
+
+    def patched(self, model: Any) -> AbstractContextManager[Any]:
+        self.file.warn_unless_made_for(len(adapter_for(model).layers))
+        return super().patched(model)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Downsampled(Configuration):
     def patched(self, model: Any) -> AbstractContextManager[Any]:
         return downsample.any_resolution(model)
@@ -74,14 +97,25 @@ def configurations(
     """Return the unpruned model, then every strategy at every keep ratio.
 
     A strategy is written as its name in `tokenprune.STRATEGIES`, with settings behind a colon: `fopru:mode=row`,
-    `random:seed=1`. `downsample` shrinks the picture instead.
+    `random:seed=1`. A settings file is written as its path, `settings.json`, and stands only at the keep ratio that it
+    was found for: SettingError if that is not among `keep_ratios`. `downsample` shrinks the picture instead.
     """
-    return [Configuration(), *(c for ratio in keep_ratios for name in strategies for c in _of(name, ratio))]
+    files = {text: _read(text, keep_ratios) for text in strategies if text.endswith(".json")}
+    return [Configuration(), *(c for ratio in keep_ratios for text in strategies for c in _of(text, ratio, files))]
 
 
-def _of(text: str, keep_ratio: float) -> Iterator[Configuration]:
+def _of(text: str, keep_ratio: float, files: Mapping[str, SettingsFile]) -> Iterator[Configuration]:
     if text == DOWNSAMPLE:
         yield Downsampled(label=DOWNSAMPLE, keep_ratio=keep_ratio)
+        return
+    if text in files:
+        file, strategy = files[text], files[text].made()
+        label = f"{type(strategy).__name__} {file.path.stem}"
+        if strategy.keep_ratio == keep_ratio:
+            for position_ids in ("original", "compact"):
+                yield FromFile(
+                    label=label, keep_ratio=keep_ratio, position_ids=position_ids, strategy=strategy, file=file
+                )
         return
     name, settings = _parse(text)
     if name not in tokenprune.STRATEGIES:
@@ -95,6 +129,19 @@ def _of(text: str, keep_ratio: float) -> Iterator[Configuration]:
     label = " ".join([strategy_class.__name__, *(str(value) for value in settings.values())])
     for position_ids in ("original", "compact"):
         yield Pruned(label=label, keep_ratio=keep_ratio, position_ids=position_ids, strategy=strategy)
+
+
+def _read(path: str, keep_ratios: Sequence[float]) -> SettingsFile:
+    file = SettingsFile.read(path)
+    found_for = file.made().keep_ratio
+    if found_for is None:
+        raise tokenprune.SettingError(f'{path}: "keep" is a count, and results are compared by keep_ratio. Write one.')
+    if found_for not in keep_ratios:
+        raise tokenprune.SettingError(
+            f"{path}: its settings are for keep_ratio={found_for:g}, which is none of those that are measured. Write "
+            f"--keep-ratios {' '.join(f'{ratio:g}' for ratio in (*keep_ratios, found_for))}"
+        )
+    return file
 
 
 def _parse(text: str) -> tuple[str, dict[str, Any]]:

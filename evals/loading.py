@@ -33,20 +33,25 @@ def public_name(model: str) -> str:
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
 
 
-def load_samples(folder: Path, *, split: str | None = None, limit: int | None = None) -> list[Sample]:
+def load_samples(folder: Path, *, split: str | None = None) -> list[Sample]:
     """Return the questions of every set whose files are in `folder`: RefCOCO's, VQAv2's or both.
 
     `split` is that of the refs and, for VQAv2, that of the pictures in `instances.json`; None means all but `train`.
-    `limit` takes that many of each task, spread evenly over the file.
     """
     samples: list[Sample] = []
     if only_file(folder, "refs(*).json", "refs(*).p"):
-        samples += evenly(refcoco.load(folder, split), limit)
+        samples += refcoco.load(folder, split)
     if only_file(folder, "*questions.json"):
-        samples += evenly(vqav2.load(folder, split), limit)
+        samples += vqav2.load(folder, split)
     if not samples:
         raise FileNotFoundError(f"{folder}: no questions; needs refs(NAME).p or .json, or *questions.json")
     return samples
+
+
+def limited(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
+    """Return `limit` samples of each task, spread evenly."""
+    tasks = dict.fromkeys(sample.task for sample in samples)
+    return [kept for task in tasks for kept in evenly([sample for sample in samples if sample.task == task], limit)]
 
 
 def evenly(samples: Sequence[T], limit: int | None) -> list[T]:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError
+from tokenprune.evals.calibration import pictures_of
 from tokenprune.evals.digest import weights_digest
 from tokenprune.evals.flow import Flow, State
 from tokenprune.evals.flow_box import FlowBox
@@ -64,7 +65,7 @@ def optimize(
 ) -> dict[str, Any]:
     """Write the settings that leave the model's state nearest to the unpruned one, and return what was written.
 
-    samples: only their pictures and questions are used. They should not be questions that are evaluated later.
+    samples: only their pictures and questions are used. The file names the pictures, and the evals leave them out.
     output: a settings file for `patch`, with where it comes from and every trial. The journal beside it, of the same
         name with `.journal`, lets the same call go on after a kill, or with more `trials`. SettingError if it holds
         another search.
@@ -105,7 +106,12 @@ def optimize(
             "model": {"name": names.model, **about_model},
             "search": {
                 "objective": _objective(study, state),
-                "data": {"name": names.data, "visual_tokens": flow.n_visual, **about_data},
+                "data": {
+                    "name": names.data,
+                    "visual_tokens": flow.n_visual,
+                    **about_data,
+                    "pictures": pictures_of(samples),  # the evals leave them out
+                },
                 "box": box.sides,
                 "seed": seed,
                 "versions": {**versions(), "optuna": version("optuna")},
@@ -180,11 +186,3 @@ def _replace(path: Path, text: str) -> None:
     unfinished = path.with_name(f"{path.name}.unfinished")
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)
-
-
-def calibration(samples: Sequence[Sample], n_samples: int, seed: int) -> list[Sample]:
-    """Return `n_samples` drawn at random, in their own order. ValueError where there are fewer."""
-    if n_samples > len(samples):
-        raise ValueError(f"{n_samples} samples asked for, and there are {len(samples)}; ask for fewer")
-    drawn = np.random.default_rng(seed).choice(len(samples), n_samples, replace=False)
-    return [samples[index] for index in sorted(drawn)]

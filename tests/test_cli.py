@@ -60,7 +60,7 @@ def test_optimize(
     options = ["--keep-ratio", 0.3, "--trials", 2, "--samples", 3, "--no-recycle", "--output", "new/settings.json"]
     assert call(monkeypatch, "optimize", "--model", model, "--data", "scenes", *options) == 0
     printed = capsys.readouterr().out
-    assert "Evaluate on other questions than those of split val" in printed
+    assert "python -m tokenprune.evals --strategies" in printed
     record = json.loads((tmp_path / "new" / "settings.json").read_text())
     assert record["model"]["name"] == "model"
     assert (record["search"]["data"]["name"], record["search"]["data"]["split"]) == ("scenes", "val")

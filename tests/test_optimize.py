@@ -20,9 +20,10 @@ from torch.nn.functional import cosine_similarity
 
 import tokenprune
 from tokenprune import SettingError
+from tokenprune.evals.calibration import calibration
 from tokenprune.evals.digest import weights_digest
 from tokenprune.evals.flow import Flow
-from tokenprune.evals.optimize import Names, calibration
+from tokenprune.evals.optimize import Names
 from tokenprune.evals.prompts import encode
 from tokenprune.strategies.vflowopt import VFlowOpt
 

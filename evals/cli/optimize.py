@@ -23,9 +23,7 @@ def optimize(
             show_default="the bundled scenes",
         ),
     ] = SCENES,
-    split: Annotated[
-        str, typer.Option(help="The split that questions are taken from; do not evaluate on it. all: all but train.")
-    ] = "val",
+    split: Annotated[str, typer.Option(help="The split that questions are taken from. all: all but train.")] = "val",
     keep_ratio: Annotated[float, typer.Option(help="Average share of visual tokens kept, over the layers.")] = 0.1,
     trials: Annotated[int, typer.Option(min=1, help="Settings that are tried, the default ones included.")] = 50,
     samples: Annotated[int, typer.Option(min=1, help="Questions, drawn at random. No answers are read.")] = 30,
@@ -34,6 +32,10 @@ def optimize(
     ] = "last_token",
     recycle: Annotated[bool, typer.Option(help="Merge dropped tokens, one for each grid cell.")] = True,
     progressive: Annotated[bool, typer.Option(help="Prune in the language model too.")] = True,
+    layer: Annotated[
+        int | None,
+        typer.Option(help="Encoder layer of the map.", show_default="the one whose output the projector gets"),
+    ] = None,
     dtype: Annotated[Dtype, typer.Option(help="Of the model.")] = "float32",
     seed: Annotated[int, typer.Option(help="Of the questions and of the search.")] = 0,
     output: Annotated[
@@ -49,12 +51,13 @@ def optimize(
     from rich.console import Console
 
     from tokenprune.evals import search_plot
+    from tokenprune.evals.calibration import calibration
     from tokenprune.evals.loading import load_model, load_samples, public_name
-    from tokenprune.evals.optimize import Names, calibration
+    from tokenprune.evals.optimize import Names
     from tokenprune.evals.optimize import optimize as search
     from tokenprune.strategies.vflowopt import VFlowOpt
 
-    base = VFlowOpt(keep_ratio=keep_ratio, recycle=recycle, progressive=progressive)
+    base = VFlowOpt(keep_ratio=keep_ratio, recycle=recycle, progressive=progressive, layer=layer)
     asked = None if split == "all" else split
     drawn = calibration(load_samples(data, split=asked), samples, seed)
     loaded, processor = load_model(model, dtype)
@@ -78,4 +81,6 @@ def optimize(
         f"{objective['best_trial']} of {len(record['search']['trials'])}."
     )
     console.print(f'Written to {output}: tokenprune.patch(model, "{output}"). The search is drawn in {picture}.')
-    console.print(f"Evaluate on other questions than those of split {split}.")
+    console.print(
+        f"python -m tokenprune.evals --strategies {output} random --keep-ratios {keep_ratio}  # on other pictures"
+    )

@@ -1,0 +1,103 @@
+"""Settings files in the evals, and the pictures that they were calibrated on kept out of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evals_files import saved
+from search_files import BASE, deep_llava, scenes, searched
+
+from tokenprune import SettingError
+from tokenprune.evals.__main__ import main
+from tokenprune.evals.calibration import apart, calibrated_on, pictures_of
+from tokenprune.evals.configurations import configurations
+from tokenprune.settings_file import SettingsFile
+from tokenprune.strategies.vflowopt import VFlowOpt
+
+SETTINGS = {"strategy": "vflowopt", "settings": vars(BASE)}
+
+
+def written(folder: Path, content: dict[str, Any]) -> str:
+    path = folder / "found.json"
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def evaluated(folder: Path, *strategies: str, **options: str) -> list[dict[str, Any]]:
+    """The answers that `python -m tokenprune.evals` writes."""
+    output, model = folder / "results.jsonl", saved(deep_llava(), folder / "model")
+    given = [text for name, value in options.items() for text in (f"--{name}", value)]
+    arguments = ["--model", model, "--scenes", str(folder / "scenes"), "--output", str(output), *given]
+    main([*arguments, "--keep-ratios", "0.5", "0.3", "--strategies", *strategies])
+    return [json.loads(line) for line in output.with_suffix(".answers.jsonl").read_text().splitlines()]
+
+
+def test_found_settings_are_evaluated_on_other_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All configurations answer the same questions, and none about a picture of the search."""
+    samples = scenes(tmp_path / "scenes", 6)
+    record = searched(samples[:2], tmp_path / "found.json")
+    assert list(record["search"]["data"]["pictures"]) == ["0.png", "1.png"]
+    answers = evaluated(tmp_path, str(tmp_path / "found.json"), "random")
+    assert "scenes: 2 of 7 questions are left out for all configurations" in capsys.readouterr().out
+    asked: dict[tuple[str, float, str], list[str]] = {}
+    for answer in answers:
+        asked.setdefault((answer["strategy"], answer["keep_ratio"], answer["position_ids"]), []).append(answer["id"])
+    assert {key[:2] for key in asked} == {("unpruned", 1.0), ("VFlowOpt found", 0.3), ("Random", 0.5), ("Random", 0.3)}
+    (ids,) = {tuple(ids) for ids in asked.values()}  # paired
+    assert set(ids) == {sample.id for sample in samples[2:]} | {"rec-60"}
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [row["settings"] for row in rows if row["strategy"] == "VFlowOpt found"] == [record["settings"]] * 2
+
+
+def test_the_limit_counts_what_is_left(tmp_path: Path) -> None:
+    samples = scenes(tmp_path / "scenes", 6)
+    searched(samples[1:3], tmp_path / "found.json", trials=1)
+    ids = {answer["id"] for answer in evaluated(tmp_path, str(tmp_path / "found.json"), limit="4")}
+    assert len(ids) == 4
+    assert not ids & {sample.id for sample in samples[1:3]}
+
+
+def test_a_copy_of_a_picture_is_the_same_picture(tmp_path: Path) -> None:
+    """Sets name their pictures as they like."""
+    samples = scenes(tmp_path, 4)
+    pictures = set(pictures_of(samples[:1]).values())
+    samples[2].image.write_bytes(samples[0].image.read_bytes())
+    assert apart(samples, pictures, "scenes") == [samples[1], samples[3]]
+    assert apart(samples, frozenset(), "scenes") == samples
+    with pytest.raises(ValueError, match="scenes: every question is about a picture of the calibration data"):
+        apart([samples[0], samples[2]], pictures, "scenes")
+
+
+def test_who_says_nothing_of_its_pictures(tmp_path: Path) -> None:
+    """Settings that a person wrote have no calibration data; those of a search do, and must name it."""
+    assert calibrated_on(SettingsFile.read(written(tmp_path, SETTINGS))) == frozenset()
+    for data in ({}, {"data": {"ids": ["rec-1"]}}, {"data": {"pictures": {}}}):
+        file = SettingsFile.read(written(tmp_path, {**SETTINGS, "search": {"seed": 0, **data}}))
+        with pytest.raises(SettingError, match=r'found\.json, "search", "data": no "pictures"'):
+            calibrated_on(file)
+
+
+def test_a_file_stands_at_its_own_keep_ratio(tmp_path: Path) -> None:
+    path = written(tmp_path, SETTINGS)
+    compared = configurations([path, "grid"], [0.5, 0.3])
+    assert [(c.label, c.keep_ratio) for c in compared if c.position_ids == "compact"] == [
+        ("Grid", 0.5), ("VFlowOpt found", 0.3), ("Grid", 0.3)
+    ]  # fmt: skip
+    with pytest.raises(SettingError, match=r"for keep_ratio=0\.3, which is none .*--keep-ratios 0\.5 0\.1 0\.3"):
+        configurations([path], [0.5, 0.1])
+    counted = written(tmp_path, {"strategy": "grid", "settings": {"keep": 9}})
+    with pytest.raises(SettingError, match='"keep" is a count'):
+        configurations([counted], [0.5])
+
+
+def test_another_depth_warns(tmp_path: Path) -> None:
+    path = written(tmp_path, {**SETTINGS, "model": {"layers": 28}})
+    found = configurations([path], [0.3])[1]
+    with (
+        pytest.warns(UserWarning, match="found on a model of 28 decoder layers"),
+        found.patched(deep_llava()) as handle,
+    ):
+        assert handle.strategy == VFlowOpt(**vars(BASE))
