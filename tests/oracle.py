@@ -65,8 +65,8 @@ def seen_by(report: tokenprune.Report, layer: int) -> tokenprune.Report:
 
 @contextmanager
 def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> Iterator[None]:
-    """The time in which an oracle's forward merges what the reports say was merged, and closes to every decoder layer
-    what the stages before it dropped."""
+    """The time in which an oracle's forward merges what the reports say was merged, before the language model and on
+    entry to its stages, and closes to every decoder layer what the stages before it dropped."""
     adapter = adapter_for(model)
 
     def merge(module: Any, args: Any, kwargs: Any) -> Any:
@@ -77,10 +77,16 @@ def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> It
         return args, {**kwargs, "inputs_embeds": embeds}
 
     def close(number: int, module: Any, args: Any, kwargs: Any) -> Any:
+        hidden, *rest = args
+        hidden = hidden.clone()
+        for row, columns, image in placed(ids, reports):
+            for stage in image.stages:
+                if stage.layer == number and stage.merged is not None:
+                    hidden[row, columns[stage.kept]] = stage.merged.apply(hidden[row, columns], stage.kept)
         dropped = dropped_columns(ids, [seen_by(report, number) for report in reports])[:, None, None]
         itself = torch.eye(ids.shape[1]).bool() & dropped  # softmax needs one entry
         mask = kwargs["attention_mask"].masked_fill(dropped & ~itself, torch.finfo(torch.float32).min)
-        return args, {**kwargs, "attention_mask": mask.masked_fill(itself, 0.0)}
+        return (hidden, *rest), {**kwargs, "attention_mask": mask.masked_fill(itself, 0.0)}
 
     hooks = [adapter.language_model.register_forward_pre_hook(merge, with_kwargs=True)]
     if any(image.stages for report in reports for image in report.images):

@@ -18,7 +18,7 @@ from tiny import CACHE, IMAGE, prompt
 from torch import Tensor
 
 import tokenprune
-from tokenprune import ScoreStrategy, Selection, SettingError, Stage, UnsupportedError, VisualTokens
+from tokenprune import ScoreStrategy, Selection, SettingError, Stage, StageTokens, UnsupportedError, VisualTokens
 from tokenprune.adapters import adapter_for
 from tokenprune.merging import Merge
 
@@ -191,6 +191,9 @@ class Guided(Staged):
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"text_attention"})
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        return Selection.best(tokens.attention.from_last(), stage.budget(tokens.n_visual))
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])

@@ -12,10 +12,10 @@ from tokenprune.attention import VisionAttention
 from tokenprune.errors import PruningError, SettingError, TokenPruneError, UnsupportedError
 from tokenprune.layout import Layout
 from tokenprune.patching import PatchHandle, patch, unpatch
-from tokenprune.report import ImageReport, Report
+from tokenprune.report import ImageReport, Report, StageReport
 from tokenprune.strategies import STRATEGIES, FoPru, Grid, Random, VFlowOpt
 from tokenprune.strategy import ScoreStrategy, Selection, Stage, Strategy
-from tokenprune.tokens import VisualTokens
+from tokenprune.tokens import StageTokens, VisualTokens
 
 __version__ = "0.1.0"
 
@@ -33,6 +33,8 @@ __all__ = [
     "Selection",
     "SettingError",
     "Stage",
+    "StageReport",
+    "StageTokens",
     "Strategy",
     "TokenPruneError",
     "UnsupportedError",

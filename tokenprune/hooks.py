@@ -127,7 +127,7 @@ class Pruner:
     def _current_taps(self) -> tuple[list[AttentionTaps], dict[int, AttentionTaps]]:
         """The vision tower's, and those of decoder layers by their number."""
         in_tower = "vision_attention" in self.strategy.needs
-        layers = [stage.layer - 1 for stage in self._stages.stages if self._stages.rescores]
+        layers = [stage.layer - 1 for stage in self._stages.stages if self._stages.reads_attention]
         return (
             list(self.adapter.every_attention_taps(self.strategy.attention_layer)) if in_tower else [],
             {layer: self.adapter.text_taps(layer) for layer in layers},
@@ -244,11 +244,10 @@ class Pruner:
                 f"{' and '.join(self._now.unprunable)} count the tokens of the unpruned sequence, and pruning shortens "
                 f"it. Call the model without, and read handle.report for which visual tokens are left."
             )
-
-        packing = shortened(dropped, real)
-        past_valid = forward.past_valid(len(embeds), embeds.device)
+        packing, past_valid = shortened(dropped, real), forward.past_valid(batch, embeds.device)
         self._stages.begin(forward.cache, forward.ledger, past_valid, packing, chosen)
-        kwargs["inputs_embeds"] = packing.take(with_merged(embeds, chosen))
+        merges = [(image.row, image.columns, image.selection) for image in chosen]
+        kwargs["inputs_embeds"] = packing.take(with_merged(embeds, merges))
         kwargs["position_ids"] = packing.take_ids(ids)
         self.adapter.shorten(kwargs, packing, forward.n_slots)
         forward.packing, forward.shift = packing, id_shift(before, ids, real)

@@ -11,6 +11,21 @@ from tokenprune.layout import Grid3, Layout
 from tokenprune.merging import Merge
 
 
+@dataclass(frozen=True, eq=False)
+class StageReport:
+    """What an in-LLM stage did to one image, from decoder layer `layer` on.
+
+    kept: sorted indices within the image's visual tokens.
+    scores: one for each of them all, NaN for those that were dropped before; None if the strategy gives none.
+    merged: what was merged into kept tokens; None if nothing was.
+    """
+
+    layer: int
+    kept: Int[Tensor, " kept"]
+    scores: Float[Tensor, " visual"] | None = None
+    merged: Merge | None = None
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageReport:
     """One image of the batch.
@@ -23,7 +38,7 @@ class ImageReport:
     scores: importance score of every visual token; None if the strategy gives none.
     position_ids: the position IDs that the kept tokens got.
     merged: what was merged into kept tokens; None if nothing was.
-    stages: for strategies that prune in the language model, further on: (decoder layer, what is left from it on).
+    stages: for strategies that prune in the language model: what each stage did, by layer.
     """
 
     row: int
@@ -33,7 +48,7 @@ class ImageReport:
     scores: Float[Tensor, " visual"] | None
     position_ids: Int[Tensor, "*components kept"]
     merged: Merge | None = None
-    stages: tuple[tuple[int, Tensor], ...] = ()
+    stages: tuple[StageReport, ...] = ()
 
     @property
     def grid(self) -> Grid3:
@@ -56,11 +71,11 @@ class ImageReport:
 
     def kept_at(self, layer: int) -> Int[Tensor, " left"]:
         """The visual tokens that decoder layer `layer` sees."""
-        return next((kept for first, kept in reversed(self.stages) if first <= layer), self.kept)
+        return next((stage.kept for stage in reversed(self.stages) if stage.layer <= layer), self.kept)
 
     def __repr__(self) -> str:
         kept = f"kept {self.n_kept} of {self.n_visual} visual tokens"
-        kept += "".join(f", {len(left)} from layer {layer}" for layer, left in self.stages)
+        kept += "".join(f", {len(stage.kept)} from layer {stage.layer}" for stage in self.stages)
         return f"ImageReport(row={self.row}, {self.modality}, {written(self.grids)} grid, {kept})"
 
 

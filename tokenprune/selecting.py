@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,8 +13,8 @@ from tokenprune.budget import split
 from tokenprune.errors import PruningError
 from tokenprune.merging import Merge
 from tokenprune.report import ImageReport
-from tokenprune.strategy import Selection, Strategy
-from tokenprune.tokens import VisualTokens
+from tokenprune.strategy import Selection, Stage, Strategy
+from tokenprune.tokens import StageTokens, VisualTokens
 from tokenprune.vision import EncodedImage
 
 
@@ -27,15 +27,6 @@ class Chosen:
     modality: str
     image: EncodedImage
     selection: Selection
-
-    def left(self, count: int) -> Int[Tensor, " left"]:
-        """The `count` kept visual tokens with the highest scores, ascending; all if no more are kept."""
-        kept, scores = self.selection.kept, self.selection.scores
-        if count >= len(kept):
-            return kept
-        if scores is None:
-            raise PruningError("a strategy with stages must give scores: return Selection(kept, n_visual, scores).")
-        return kept[scores[kept].argsort(descending=True, stable=True)[:count]].sort().values
 
     def report(self, ids: Int[Tensor, "*components batch length"]) -> ImageReport:
         kept = self.selection.kept
@@ -51,17 +42,17 @@ class Chosen:
 
 
 def with_merged(
-    embeds: Float[Tensor, "batch length width"], chosen: Sequence[Chosen]
+    features: Float[Tensor, "batch length width"], merges: Iterable[tuple[int, Tensor, Selection]]
 ) -> Float[Tensor, "batch length width"]:
-    """The embeddings with what each selection merges into kept tokens; the same tensor if none does."""
-    merging = [image for image in chosen if image.selection.merged is not None]
-    if not merging:
-        return embeds
-    result = embeds.clone()
-    for image in merging:
-        assert image.selection.merged is not None
-        kept = image.selection.kept
-        result[image.row, image.columns[kept]] = image.selection.merged.apply(embeds[image.row, image.columns], kept)
+    """The features with what each selection merges into kept tokens; the same tensor if none does.
+
+    merges: the row and columns of the tokens that a selection counts, and the selection.
+    """
+    result = features
+    for row, columns, selection in merges:
+        if selection.merged is not None:
+            result = features.clone() if result is features else result
+            result[row, columns[selection.kept]] = selection.merged.apply(features[row, columns], selection.kept)
     return result
 
 
@@ -129,6 +120,30 @@ def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
         raise PruningError(
             f"{name}.select kept {len(selection.kept)} visual tokens; its budget is {allowed} of {tokens.n_visual}. "
             f"Ask self.budget(tokens.n_visual) how many to keep."
+        )
+    return selection
+
+
+def checked_stage_selection(strategy: Strategy, stage: Stage, tokens: StageTokens) -> Selection:
+    """What the strategy leaves from a stage on, if it keeps to the stage's budget and counts the right tokens."""
+    allowed = stage.budget(tokens.n_visual)
+    if allowed >= tokens.n_left and not stage.at_most:  # nothing to choose
+        return replace(Selection.all(tokens.n_left, tokens.left.device), scores=tokens.scores)
+    selection = strategy.select_at(stage, tokens)
+    name = type(strategy).__name__
+    if not isinstance(selection, Selection) or selection.n_visual != tokens.n_left:
+        raise PruningError(
+            f"{name}.select_at must return a Selection over the {tokens.n_left} visual tokens that are left."
+        )
+    if len(selection.kept) > allowed:
+        raise PruningError(
+            f"{name}.select_at kept {len(selection.kept)} visual tokens from layer {stage.layer} on; its budget is "
+            f"{allowed} of {tokens.n_visual}. Ask stage.budget(tokens.n_visual) how many to keep."
+        )
+    if not stage.at_most and len(selection.kept) < allowed:
+        raise PruningError(
+            f"{name}.select_at kept {len(selection.kept)} visual tokens from layer {stage.layer} on, and its budget is "
+            f"{allowed}. Keep as many, or give the stage at_most=True."
         )
     return selection
 

@@ -1,14 +1,12 @@
 """In-LLM pruning: decoder layers that see fewer tokens than the layers before them.
 
-Every layer is called with masks and rotary embeddings made for the sequence that entered the language model. A staged
-layer has them cut to its own tokens here, in prefill, and its mask cut to its own cache slots in every later call.
+A stage is decided on entry to its first layer, from the hidden states there and from what the layer before attended to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,83 +16,16 @@ from torch import Tensor
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.calls import PerThread
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
-from tokenprune.ledger import Ledger, span
+from tokenprune.ledger import Ledger
 from tokenprune.masks import Mask
-from tokenprune.report import ImageReport
-from tokenprune.selecting import Chosen
+from tokenprune.report import ImageReport, StageReport
+from tokenprune.selecting import Chosen, checked_stage_selection, with_merged
 from tokenprune.sequence import Packing, pack
+from tokenprune.stage_run import StageRun, places_of
 from tokenprune.stage_slots import StageSlots
-from tokenprune.strategy import Stage, Strategy
+from tokenprune.strategy import Selection, Stage, Strategy
 from tokenprune.text_attention import TextAttention, TextRecorder
-
-
-@dataclass(eq=False)
-class StageRun:
-    """One stage's layers during one forward: what they hold of a cache with `n_slots` in its first layer, and which
-    tokens of this forward they get."""
-
-    past: StageSlots
-    packing: Packing
-    cache: Any
-    n_slots: int
-    _cut: tuple[Any, Any, dict[str, Any]] | None = None
-
-    @cached_property
-    def drops(self) -> bool:
-        return self.packing.columns.shape[1] < self.packing.n_columns or not bool(self.packing.valid.all())
-
-    @cached_property
-    def held(self) -> StageSlots:
-        """What the stage's layers hold after the forward."""
-        return self.past.followed_by(self.n_slots + self.packing.columns, self.packing.valid)
-
-    def cut(self, kwargs: dict[str, Any], like: Tensor) -> dict[str, Any]:
-        """A layer's arguments, cut to the stage. All its layers are called with the same objects: cut once."""
-        mask, rotary = kwargs.get("attention_mask"), kwargs.get("position_embeddings")
-        if self._cut is None or self._cut[0] is not mask or self._cut[1] is not rotary:
-            new: dict[str, Any] = {"attention_mask": self._mask(mask, like)}
-            if self.drops and rotary is not None:
-                new["position_embeddings"] = tuple(self._take(part) for part in rotary)
-            if self.drops and isinstance(kwargs.get("position_ids"), Tensor):
-                new["position_ids"] = self.packing.take_ids(kwargs["position_ids"])
-            self._cut = (mask, rotary, new)
-        return {**kwargs, **self._cut[2]}
-
-    def _take(self, tensor: Tensor) -> Tensor:
-        """The stage's tokens of a (..., batch or 1, length, width) tensor."""
-        return self.packing.take(tensor) if tensor.ndim == 3 else torch.stack([self._take(part) for part in tensor])
-
-    def _mask(self, mask: Any, like: Tensor) -> Tensor | None:
-        """The stage's attention mask, from the one for the sequence that entered: over queries and keys for a 4-D
-        mask, over keys for a 2-D one. None stays None where every query may see all that came before it.
-
-        Raises PruningError for any other kind of mask.
-        """
-        held = self.held
-        if mask is None:
-            return None if held.whole else self._causal(like)
-        if not isinstance(mask, Tensor) or mask.ndim not in (2, 4):
-            raise PruningError(
-                f"an attention mask of type {type(mask).__name__} cannot be cut for in-LLM pruning. Load the model "
-                f'with attn_implementation="sdpa".'
-            )
-        keys = mask.expand(len(held.slots), *mask.shape[1:])
-        if mask.ndim == 2:
-            return keys.gather(1, held.slots) * held.valid
-        queries = self.packing.columns[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[-1])
-        rows = keys.gather(2, queries) if self.drops else keys
-        index = held.slots[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
-        cut = _masked(rows.gather(3, index), ~held.valid[:, None, None])
-        n_keys, _ = span(self.cache, self.past.slots.shape[1], self.past.layer, self.packing.columns.shape[1])
-        free = cut.new_zeros(*cut.shape[:-1], n_keys - cut.shape[-1])  # a static cache answers with all its room
-        return torch.cat([cut, _masked(free, torch.ones_like(free).bool())], -1) if free.shape[-1] else cut
-
-    def _causal(self, like: Tensor) -> Tensor:
-        """Nothing was masked, but the stage has holes: an additive mask over its own tokens."""
-        held, new = self.held, (self.n_slots + self.packing.columns)[:, :, None]
-        itself = held.slots[:, None] == new  # holes see themselves: nothing reads them, and softmax needs one entry
-        seen = (held.slots[:, None] <= new) & held.valid[:, None] | itself & ~self.packing.valid[:, :, None]
-        return _masked(like.new_zeros(seen.shape), ~seen)[:, None]
+from tokenprune.tokens import Entered, StageTokens
 
 
 def checked_stages(strategy: Strategy, adapter: ModelAdapter) -> tuple[Stage, ...]:
@@ -116,36 +47,26 @@ def checked_stages(strategy: Strategy, adapter: ModelAdapter) -> tuple[Stage, ..
     return stages
 
 
-def _masked(mask: Tensor, where: Tensor) -> Tensor:
-    return mask & ~where if mask.dtype == torch.bool else mask.masked_fill(where, torch.finfo(mask.dtype).min)
-
-
-def places_of(packing: Packing) -> Int[Tensor, "batch columns"]:
-    """Where each column that a packing holds stands in it; 0 for those that it does not."""
-    columns, valid = packing.columns, packing.valid
-    place = torch.zeros(len(columns), packing.n_columns, dtype=torch.long, device=columns.device)
-    order = torch.arange(columns.shape[1], device=columns.device).expand_as(columns)
-    # Holes stand at column 0, which may be a real token's too: that one is to win.
-    return place.scatter_reduce_(1, columns, order * valid, "amax")
-
-
 class StagedForward(PerThread):
     """The forward that is in progress.
 
     runs: of the stages that are decided already.
+    done: what each of them did, to every image.
     past: what each stage holds before.
-    kept: by stage, what is left of each image from it on; of the last forward, once this one has ended.
+    entering: what entered the language model; None in a forward without pictures.
+    first: the hidden states that entered the first layer, if stages read attention.
     """
 
     def __init__(self) -> None:
-        self.kept: list[list[Tensor]] = []
         self.clear()
 
     def clear(self) -> None:
         self.runs: list[StageRun] = []
+        self.done: list[list[StageReport]] = []
         self.past: list[StageSlots] = []
         self.chosen: Sequence[Chosen] = ()
         self.entering: Packing | None = None
+        self.first: Tensor | None = None
         self.cache: Any = None
         self.n_slots = 0
 
@@ -160,14 +81,18 @@ class StageHooks:
         self._now = StagedForward()
 
     @property
-    def rescores(self) -> bool:
-        """Whether stages rank tokens by what the text attends to."""
+    def reads_attention(self) -> bool:
+        """Whether stages look at what the layers before them attended to."""
         return "text_attention" in self.strategy.needs
 
     def prune(self, chosen: Sequence[Chosen]) -> bool:
-        """Whether any stage drops anything of these images."""
-        budgets = [(stage.budget(image.selection.n_visual), image) for stage in self.stages for image in chosen]
-        return any(budget < len(image.selection.kept) for budget, image in budgets)
+        """Whether any stage may drop anything of these images."""
+        selections = [image.selection for image in chosen]
+        return any(
+            stage.at_most or stage.budget(selection.n_visual) < len(selection.kept)
+            for stage in self.stages
+            for selection in selections
+        )
 
     def begin(
         self,
@@ -186,12 +111,10 @@ class StageHooks:
                 f"Switch it off, use a newer transformers, or prune before the language model."
             )
         now = self._now
+        now.clear()
         now.past = self._continued(ledger, past_valid)
         now.cache, now.n_slots = cache, past_valid.shape[1]
-        now.chosen, now.entering, now.runs, now.kept = chosen, entering, [], []
-        if not self.rescores:
-            for stage in self.stages:
-                self._add([image.left(stage.budget(image.selection.n_visual)) for image in chosen])
+        now.chosen, now.entering = chosen, entering
 
     def resume(self, cache: Any, ledger: Ledger | None, n_slots: int, embeds: Tensor, mask: Mask) -> None:
         """A forward without pictures goes on behind a pruned cache: staged layers get all of its tokens."""
@@ -215,35 +138,74 @@ class StageHooks:
             )
         return [stage.grown(ledger.columns.shape[1], n_slots) for stage in ledger.stages]
 
-    def _add(self, kept: list[Tensor]) -> None:
-        """Decides the next stage: it gets what is `kept` of each image, and everything else that entered."""
-        entering = self._now.entering
-        assert entering is not None
-        place, keep = places_of(entering), entering.valid.clone()
-        for image, left in zip(self._now.chosen, kept, strict=True):
-            keep[image.row, place[image.row, image.columns[image.selection.kept]]] = False
-            keep[image.row, place[image.row, image.columns[left]]] = True
-        right_padded = bool(entering.valid[:, 0].all()) and not bool(entering.valid[:, -1].all())
-        past = self._now.past[len(self._now.runs)]
-        self._now.runs.append(StageRun(past, pack(keep, right_padded), self._now.cache, self._now.n_slots))
-        self._now.kept.append(kept)
+    def _begin_stage(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        """Decides the next stage: it gets what the strategy leaves of each image, and everything else that entered.
 
-    def _rescored(self, number: int, hidden: Float[Tensor, "batch length width"]) -> list[Tensor]:
-        """What is left of each image from a stage on, by the strategy's new scores."""
+        hidden: of the stage before. Returns it with what is merged into tokens that are left.
+        """
+        now, number = self._now, len(self._now.runs)
+        assert now.entering is not None
+        stage, entered = self.stages[number], places_of(now.entering)
+        before = now.runs[-1].packing if now.runs else now.entering
+        # Where every column of the call stands in the stage before.
+        places = places_of(before).gather(1, entered) if now.runs else entered
+        reports, merges, keep = [], [], now.entering.valid.clone()
+        for i, (image, tokens) in enumerate(self._tokens(stage, hidden, before, places)):
+            selection = checked_stage_selection(self.strategy, stage, tokens)
+            reports.append(report_of(stage, tokens, selection))
+            merges.append((image.row, places[image.row, image.columns[tokens.left]], selection))
+            keep[image.row, entered[image.row, image.columns[image.selection.kept]]] = False
+            keep[image.row, entered[image.row, image.columns[reports[i].kept]]] = True
+        right_padded = bool(now.entering.valid[:, 0].all()) and not bool(now.entering.valid[:, -1].all())
+        now.runs.append(StageRun(now.past[number], pack(keep, right_padded), now.cache, now.n_slots))
+        now.done.append(reports)
+        return with_merged(hidden, merges)
+
+    def _tokens(
+        self,
+        stage: Stage,
+        hidden: Float[Tensor, "batch length width"],
+        before: Packing,
+        places: Int[Tensor, "batch columns"],
+    ) -> Iterator[tuple[Chosen, StageTokens]]:
+        """Every image, and what the strategy may look at of it on entry to a stage."""
+        now = self._now
+        read = self._attention(stage.layer - 1, before) if self.reads_attention else None
+        for i, image in enumerate(now.chosen):
+            row, last = image.row, now.done[-1][i] if now.done else image.selection
+            visual = places[row, image.columns[last.kept]]
+            scores = None if last.scores is None else last.scores[last.kept]
+            tokens = StageTokens(hidden[row, visual], last.kept, image.image.layout, scores)
+            if read is not None and now.first is not None and now.entering is not None:
+                text, entered = self._text_behind(image), places_of(now.entering)[row]
+                kept = image.columns[image.selection.kept]
+                prompt = Entered(now.first[row, entered[kept]], now.first[row, entered[text]])
+                tokens = replace(tokens, text_attention=read(row, visual, places[row, text]), prompt=prompt)
+            yield image, tokens
+
+    def _attention(self, layer: int, before: Packing) -> Callable[[int, Tensor, Tensor], TextAttention]:
+        """How a row's attention in a decoder layer is read, given where its visual tokens and its text stand there."""
+        now, call = self._now, self.recorder.take(layer)
+        queries, keys = self.adapter.text_heads(call)
+        scale, mask = self.adapter.text_attention_scale(layer), call["attention"].get("attention_mask")
+        n_past = now.runs[-1].past.slots.shape[1] if now.runs else now.n_slots
+
+        def read(row: int, visual: Tensor, text: Tensor) -> TextAttention:
+            seen = None
+            if isinstance(mask, Tensor) and mask.ndim == 4:  # over the cache's slots, and a static one's free room
+                own = mask[min(row, len(mask) - 1), 0, :, n_past : n_past + queries.shape[2]]
+                seen = own if own.dtype == torch.bool else own == 0
+            return TextAttention(queries[row], keys[row], scale, before.valid[row], visual, text, seen)
+
+        return read
+
+    def _text_behind(self, image: Chosen) -> Int[Tensor, " text"]:
+        """The columns behind an image that are no visual tokens; the last column of the row if there are none."""
         assert self._now.entering is not None
-        stage, before = self.stages[number], self._now.entering if number == 0 else self._now.runs[number - 1].packing
-        queries, keys = self.adapter.text_heads(self.recorder.take(stage.layer - 1))
-        scale, kept = self.adapter.text_attention_scale(stage.layer - 1), []
-        # Columns of the stage before, through the sequence that entered for the second stage and on.
-        place = places_of(before) if number == 0 else places_of(before).gather(1, places_of(self._now.entering))
-        for i, image in enumerate(self._now.chosen):
-            row, had = image.row, image.selection.kept if number == 0 else self._now.kept[number - 1][i]
-            visual = place[row, image.columns[had]]
-            attention = TextAttention(queries[row], keys[row], scale, before.valid[row], visual)
-            scores = self.strategy.rescore(stage, hidden[row, visual], attention)
-            best = scores.argsort(descending=True, stable=True)[: stage.budget(image.selection.n_visual)]
-            kept.append(had[best.sort().values])
-        return kept
+        columns = self._now.entering.columns[image.row][self._now.entering.valid[image.row]]
+        visual = torch.cat([other.columns for other in self._now.chosen if other.row == image.row])
+        text = columns[(columns > image.columns[-1]) & ~torch.isin(columns, visual)]
+        return text if len(text) else columns[-1:]
 
     def leaving(self, entering: Packing) -> Packing:
         """Which columns come out of the last layer, of those that entered the language model."""
@@ -257,13 +219,9 @@ class StageHooks:
         return tuple(run.held for run in self._now.runs)
 
     def reported(self, images: Sequence[ImageReport]) -> list[ImageReport]:
-        """The reports of this forward's images, with what each stage left of them."""
-        left = zip(*self._now.kept, strict=True) if self._now.kept else [()] * len(images)
-        layers = [stage.layer for stage in self.stages] if self._now.kept else []
-        return [
-            replace(image, stages=tuple(zip(layers, kept, strict=True)))
-            for image, kept in zip(images, left, strict=True)
-        ]
+        """The reports of this forward's images, with what each stage did to them."""
+        done = zip(*self._now.done, strict=True) if self._now.done else [()] * len(images)
+        return [replace(image, stages=stages) for image, stages in zip(images, done, strict=True)]
 
     def end(self) -> None:
         self._now.clear()
@@ -271,16 +229,29 @@ class StageHooks:
 
     def before_layer(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The arguments of a decoder layer, cut to its stage; None if they may stay."""
+        now = self._now
         number = sum(stage.layer <= layer for stage in self.stages) - 1
-        if number < 0 or not (self._now.runs or self._now.entering):
+        if layer == 0 and now.entering is not None and self.reads_attention:
+            now.first = args[0]
+        if number < 0 or not (now.runs or now.entering):
             return None
         hidden, *rest = args
-        if len(self._now.runs) == number:  # the stage begins here, and waited for the layer before
-            self._add(self._rescored(number, hidden))
-        run, before = self._now.runs[number], self._now.runs[number - 1] if number else None
+        if len(now.runs) == number:
+            hidden = self._begin_stage(hidden)
+        run, before = now.runs[number], now.runs[number - 1] if number else None
         if run.drops and layer == self.stages[number].layer:
             hidden = _narrowed(hidden, before, run)
         return (hidden, *rest), run.cut(kwargs, hidden)
+
+
+def report_of(stage: Stage, tokens: StageTokens, selection: Selection) -> StageReport:
+    """What a stage did, from a selection over the tokens that were left before it."""
+    kept, scores, merged = tokens.left[selection.kept], selection.scores, selection.merged
+    if scores is not None:
+        scores = scores.new_full((tokens.n_visual,), torch.nan).index_copy(0, tokens.left, scores)
+    if merged is not None:
+        merged = merged.of_whole(tokens.left, torch.arange(len(kept), device=kept.device))
+    return StageReport(stage.layer, kept, scores, merged)
 
 
 def _narrowed(hidden: Tensor, before: StageRun | None, run: StageRun) -> Tensor:

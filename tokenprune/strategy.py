@@ -13,8 +13,7 @@ from torch import Tensor
 from tokenprune.budget import budget, check_budget
 from tokenprune.errors import PruningError, SettingError, unknown
 from tokenprune.merging import Merge
-from tokenprune.text_attention import TextAttention
-from tokenprune.tokens import VisualTokens
+from tokenprune.tokens import StageTokens, VisualTokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +58,28 @@ class Selection:
             raise PruningError("importance scores must be numbers, and some are NaN.")
         return cls(order[:n_kept].sort().values, len(order), None if scores is None else scores.detach())
 
+    @classmethod
+    def best(cls, scores: Float[Tensor, " visual"], n_kept: int) -> Selection:
+        """The `n_kept` tokens with the highest scores; of equal ones the first."""
+        return cls.first(scores.argsort(descending=True, stable=True), n_kept, scores)
+
+    @classmethod
+    def all(cls, n_visual: int, device: torch.device) -> Selection:
+        return cls(torch.arange(n_visual, device=device), n_visual)
+
 
 @dataclass(frozen=True)
 class Stage:
-    """In-LLM pruning: from decoder layer `layer` on, `keep_ratio` of all visual tokens of each image are left."""
+    """In-LLM pruning: from decoder layer `layer` on, a fraction `keep_ratio` or a count `keep` of all visual tokens of
+    each image are left; fewer, if the strategy says so and the stage is `at_most`."""
 
     layer: int
-    keep_ratio: float
+    keep_ratio: float | None = None
+    keep: int | None = None
+    at_most: bool = False
 
     def budget(self, n_visual: int) -> int:
-        return budget(n_visual, self.keep_ratio, None)
+        return budget(n_visual, self.keep_ratio, self.keep)
 
 
 @dataclass(frozen=True)
@@ -110,17 +121,19 @@ class Strategy(ABC):
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         """Where a language model of `n_layers` prunes further, by ascending layer; none for a strategy that prunes
-        before it only. Stages rank tokens by the scores of `select`, or by `rescore` if "text_attention" is needed."""
+        before it only."""
         return ()
 
-    def rescore(
-        self, stage: Stage, features: Float[Tensor, "left width"], attention: TextAttention
-    ) -> Float[Tensor, " left"]:
-        """New importance scores of one image's visual tokens that are left on entry to a stage.
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        """The tokens of one image that are left from a stage on, and what of the others is merged into them; a
+        Selection over `tokens`, so its indices count within what was left before. Without an override, those are left
+        whose scores are highest by the selection before.
 
-        features: their hidden states. attention: that of the decoder layer before the stage's.
+        `tokens.attention` needs "text_attention".
         """
-        return attention.from_last()
+        if tokens.scores is None:
+            raise PruningError("a strategy with stages must give scores: return Selection(kept, n_visual, scores).")
+        return Selection.best(tokens.scores, stage.budget(tokens.n_visual))
 
     def budget(self, n_visual: int) -> int:
         """How many of `n_visual` tokens to keep before the language model."""
@@ -140,8 +153,7 @@ class ScoreStrategy(Strategy):
         """One importance score per visual token, higher = keep. NaN raises PruningError."""
 
     def select(self, tokens: VisualTokens) -> Selection:
-        scores = self.score(tokens)
-        return Selection.first(scores.argsort(descending=True, stable=True), self.budget(tokens.n_visual), scores)
+        return Selection.best(self.score(tokens), self.budget(tokens.n_visual))
 
 
 def check_choice(owner: str, field: str, value: object, choices: tuple[str, ...]) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenprune.attention import Heads, reduce_heads
+from tokenprune.attention import BLOCK_ELEMENTS, Heads, reduce_heads
 from tokenprune.calls import PerThread
 
 
@@ -22,6 +23,9 @@ class TextAttention:
 
     real: False for padding and holes, which take no part.
     visual: where the image's visual tokens stand among those tokens, as far as the layer saw them.
+    text: where the text behind the image stands, all that is no visual token of any image; the last token if there is
+        none.
+    seen: which tokens each attends to, where that is not all up to itself.
 
     In a conversation that reuses a cache, what earlier turns cached is left out of the softmax.
     """
@@ -31,20 +35,37 @@ class TextAttention:
     scale: float
     real: Bool[Tensor, " tokens"]
     visual: Int[Tensor, " left"]
+    text: Int[Tensor, " text"]
+    seen: Bool[Tensor, "tokens tokens"] | None = None
 
     def from_last(self, heads: Heads = "mean") -> Float[Tensor, " left"]:
         """What the last token of the prompt pays to each visual token."""
-        return self.from_rows(self.real.nonzero()[-1], heads)[0]
+        return self.from_rows(self.real.nonzero()[-1], heads)
 
-    def from_rows(self, rows: Int[Tensor, " rows"], heads: Heads = "mean") -> Float[Tensor, "rows left"]:
-        """What the tokens at `rows` pay to each visual token; heads reduced."""
-        keys = repeat(
-            self.keys, "head token width -> (head group) token width", group=len(self.queries) // len(self.keys)
-        )
-        logits = self.queries[:, rows].float() @ keys.float().transpose(1, 2) * self.scale
-        places = self.real.long().cumsum(0)
-        hidden = ~self.real | (places > places[rows][:, None])
-        return reduce_heads(logits.masked_fill(hidden, float("-inf")).softmax(-1), heads)[:, self.visual]
+    def from_text(self, heads: Heads = "mean") -> Float[Tensor, " left"]:
+        """What the text behind the image pays to each visual token, in the mean over its tokens."""
+        return self.from_rows(self.text, heads)
+
+    def from_all(self, heads: Heads = "mean") -> Float[Tensor, " left"]:
+        """What all tokens, visual ones included, pay to each visual token, in their mean."""
+        return self.from_rows(self.real.nonzero()[:, 0], heads)
+
+    def from_rows(self, rows: Int[Tensor, " rows"], heads: Heads = "mean") -> Float[Tensor, " left"]:
+        """What the tokens at `rows` pay to each visual token, heads reduced first, in the mean over rows; computed in
+        blocks of them."""
+        n_heads, n_tokens, _ = self.queries.shape
+        keys = repeat(self.keys, "head token width -> (head group) token width", group=n_heads // len(self.keys))
+        total = keys.new_zeros(len(self.visual), dtype=torch.float32)
+        for block in rows.split(max(1, BLOCK_ELEMENTS // (n_heads * n_tokens))):
+            logits = self.queries[:, block].float() @ keys.float().transpose(1, 2) * self.scale
+            weights = logits.masked_fill(~self._seen_by(block), float("-inf")).softmax(-1)
+            total += reduce_heads(weights, heads)[:, self.visual].sum(0)
+        return total / len(rows)
+
+    def _seen_by(self, rows: Int[Tensor, " rows"]) -> Bool[Tensor, "rows tokens"]:
+        if self.seen is not None:
+            return self.seen[rows] & self.real
+        return self.real & (torch.arange(len(self.real), device=rows.device) <= rows[:, None])
 
 
 class Heard(PerThread):

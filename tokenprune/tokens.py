@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from tokenprune.attention import VisionAttention
 from tokenprune.errors import PruningError, SettingError, UnsupportedError, unknown
 from tokenprune.layout import Grid3, Layout
+from tokenprune.text_attention import TextAttention
 
 #: All that a strategy can declare in `needs`, and what to do with a model that cannot give it.
 STATISTICS = {
@@ -75,11 +76,62 @@ class VisualTokens:
         return index, VisualTokens(self.features[index], layout, self.image, statistics)
 
     def _declared(self, name: str) -> Any:
-        if name not in self.statistics:
-            raise PruningError(
-                f'tokens.{name} was not asked for. Add this line to the strategy:\n    needs = frozenset({{"{name}"}})'
-            )
-        return self.statistics[name]
+        return _declared(name, name, self.statistics.get(name))
+
+
+@dataclass(frozen=True, eq=False)
+class Entered:
+    """Hidden states on entry to the first decoder layer: of one image's visual tokens, and of the text behind it."""
+
+    visual: Float[Tensor, "entered width"]
+    text: Float[Tensor, "text width"]
+
+
+@dataclass(frozen=True, eq=False)
+class StageTokens:
+    """The visual tokens of one image that are left where an in-LLM stage begins.
+
+    features: their hidden states on entry to the stage's first decoder layer.
+    left: which of the image's visual tokens they are, ascending.
+    layout: of all the image's visual tokens.
+    scores: theirs, by the selection before this one; None if it gave none.
+    """
+
+    features: Float[Tensor, "left width"]
+    left: Int[Tensor, " left"]
+    layout: Layout
+    scores: Float[Tensor, " left"] | None = None
+    text_attention: TextAttention | None = None
+    prompt: Entered | None = None
+
+    @property
+    def n_left(self) -> int:
+        return len(self.left)
+
+    @property
+    def n_visual(self) -> int:
+        """How many visual tokens the whole image has."""
+        return self.layout.n_visual
+
+    @property
+    def attention(self) -> TextAttention:
+        """That of the decoder layer before the stage, which still saw all the tokens that are left."""
+        return _declared("attention", "text_attention", self.text_attention)
+
+    @property
+    def entered(self) -> Entered:
+        return _declared("entered", "text_attention", self.prompt)
+
+
+Declared = TypeVar("Declared")
+
+
+def _declared(name: str, need: str, value: Declared | None) -> Declared:
+    if value is None:
+        raise PruningError(
+            f'tokens.{name} was not asked for. Add this line to the strategy:\n    needs = frozenset({{"{need}"}})'
+        )
+    return value
 
 
 def check_needs(owner: str, needs: frozenset[str], offers: frozenset[str], model: str) -> None:
