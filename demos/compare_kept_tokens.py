@@ -13,25 +13,29 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.patches import Patch
 
-from tokenprune.evals import kept_tokens, refcoco
+from tokenprune.evals import kept_tokens
 from tokenprune.evals.bundled_paths import MODEL, SCENES
 from tokenprune.evals.configurations import configurations
 from tokenprune.evals.loading import load_model
 from tokenprune.evals.pictures import open_picture
+from tokenprune.evals.styles import style_of
+from tokenprune.evals.tasks.refcoco import RefCoco
 
 STRATEGIES = "random", "grid", "fopru:mode=rank,layer=-2", "fopru:mode=row,layer=-2"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
+    model, processor = load_model(options.model)
     if options.image is None:
-        sample = refcoco.load(SCENES)[0]
-        options.image, options.question, options.box = sample.image, sample.question, sample.box
-    picture, true_box = open_picture(options.image), None
+        sample = RefCoco("rec", "REC", None).load(SCENES, style=style_of(model.config, processor))[0]
+        (picture,), options.question, options.box = sample.pictures(), sample.question, sample.box
+    else:
+        picture = open_picture(options.image)
+    true_box = None
     if options.box is not None:
         x1, y1, x2, y2 = options.box
         true_box = x1 / picture.width, y1 / picture.height, x2 / picture.width, y2 / picture.height
-    model, processor = load_model(options.model)
     compared = [c for c in configurations(STRATEGIES, [options.keep_ratio]) if c.position_ids == "original"]
     mpl.use("Agg")
     figure, panels = plt.subplots(1, len(compared), figsize=(3.1 * len(compared), 4.9))

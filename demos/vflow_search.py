@@ -15,6 +15,7 @@ from tokenprune.evals.calibration import calibration
 from tokenprune.evals.loading import load_model, load_samples, public_name
 from tokenprune.evals.optimize import Names, optimize
 from tokenprune.evals.search_plot import draw
+from tokenprune.evals.styles import style_of
 from tokenprune.strategies.vflowopt import VFlowOpt
 
 SPLIT = "val"
@@ -26,10 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if settings is None:
         settings = options.output.with_suffix(".json")
         model, processor = load_model(options.model)
+        style = style_of(model.config, processor)
         optimize(
             model,
             processor,
-            calibration(load_samples(options.data, split=SPLIT), options.samples, seed=0),
+            calibration(load_samples(options.data, split=SPLIT, style=style), options.samples, seed=0),
             settings,
             base=VFlowOpt(keep_ratio=options.keep_ratio),
             trials=options.trials,

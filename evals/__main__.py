@@ -18,6 +18,7 @@ from tokenprune.evals.row_files import to_line
 from tokenprune.evals.rows import Row
 from tokenprune.evals.runner import run
 from tokenprune.evals.sample import Sample
+from tokenprune.evals.styles import style_of
 from tokenprune.evals.table import table
 
 
@@ -25,8 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     compared = configurations(options.strategies, options.keep_ratios)
     console = Console(width=None if Console().is_terminal else 140)  # a pipe has no width; 80 would break the table
-    sets = {folder: _asked(folder, options.split, options.limit, compared, console) for folder in options.scenes}
     model, processor = load_model(options.model, options.dtype)
+    style = style_of(model.config, processor)
+    sets = {
+        folder: _asked(load_samples(folder, split=options.split, style=style), folder, options.limit, compared, console)
+        for folder in options.scenes
+    }
     results: dict[Path, list[Row]] = {folder: [] for folder in sets}
     answers_path = options.output.with_suffix(".answers.jsonl")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -63,10 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _asked(
-    folder: Path, split: str | None, limit: int | None, compared: Sequence[Configuration], console: Console
+    samples: Sequence[Sample], folder: Path, limit: int | None, compared: Sequence[Configuration], console: Console
 ) -> list[Sample]:
     """Return the questions that every configuration is asked: none about a picture that one was calibrated on."""
-    samples = load_samples(folder, split=split)
     calibration = frozenset[str]().union(*(configuration.calibrated_on for configuration in compared))
     left = apart(samples, calibration, str(folder))
     if calibration:

@@ -1,33 +1,63 @@
-"""Read a box from a generated answer, and compare two boxes.
+"""How models write boxes, and how boxes are compared.
 
 A box is (x1, y1, x2, y2): the top left and the bottom right corner.
 """
 
 import re
+from dataclasses import dataclass
 
 import torch
 from torchvision.ops import box_iou
 
 Box = tuple[float, float, float, float]
-
-HUNDREDTHS = re.compile(r"(?<![\d.])(?<!\d )(\d{1,2}) (\d{1,2}) (\d{1,2}) (\d{1,2})(?! ?\d|\.\d)")
-_FRACTION = r"\s*(0?\.\d+|0|1(?:\.0+)?)\s*"
-FRACTIONS = re.compile(r"\[" + ",".join([_FRACTION] * 4) + r"\]")
+Size = tuple[int, int]  # width, height
 
 
-def parse_box(answer: str) -> Box | None:
-    """Return the first box in `answer` as fractions of the picture's width and height, None where there is none.
+@dataclass(frozen=True)
+class BoxFormat:
+    """How a model is asked for a box, and how it writes one.
 
-    Two formats are read: the bundled model's `12 34 56 78`, hundredths of the side of which `v` means its middle
-    (v + 0.5) / 100, and LLaVA's `[0.12, 0.34, 0.56, 0.78]`. A box whose corners are swapped is none.
+    question: what to ask, with `{}` where the expression goes.
+    pattern: its four groups are the numbers of a box.
+    unit: what the models call the far side of the picture; None where they count its pixels.
+    middle: what is added to each number before it is divided: 0.5 where a number names a bin and means its middle.
     """
-    if match := HUNDREDTHS.search(answer):
-        x1, y1, x2, y2 = ((int(value) + 0.5) / 100 for value in match.groups())
-    elif match := FRACTIONS.search(answer):
-        x1, y1, x2, y2 = (float(value) for value in match.groups())
-    else:
-        return None
-    return (x1, y1, x2, y2) if x1 <= x2 and y1 <= y2 else None
+
+    question: str
+    pattern: re.Pattern[str]
+    unit: int | None
+    middle: float = 0.0
+    max_new_tokens: int = 32
+
+    def fractions(self, answer: str, seen: Size) -> Box | None:
+        """Return the first box in `answer` as fractions of the picture that the model saw, None where there is none.
+
+        `seen` is that picture's size in pixels. A box whose corners are swapped is none.
+        """
+        match = self.pattern.search(answer)
+        if match is None:
+            return None
+        width, height = seen if self.unit is None else (self.unit, self.unit)
+        x1, y1, x2, y2 = (float(value) + self.middle for value in match.groups())
+        box = x1 / width, y1 / height, x2 / width, y2 / height
+        return box if box[0] <= box[2] and box[1] <= box[3] else None
+
+
+_FRACTION = r"\s*(0?\.\d+|0|1(?:\.0+)?)\s*"
+
+BOX_FORMATS = {
+    "bundled": BoxFormat(
+        "Where is {}?",
+        re.compile(r"(?<![\d.])(?<!\d )(\d{1,2}) (\d{1,2}) (\d{1,2}) (\d{1,2})(?! ?\d|\.\d)"),
+        unit=100,
+        middle=0.5,
+    ),
+    "llava": BoxFormat(
+        "Please provide the bounding box coordinate of the region this sentence describes: {}",
+        re.compile(r"\[" + ",".join([_FRACTION] * 4) + r"\]"),
+        unit=1,
+    ),
+}
 
 
 def iou(one: Box, other: Box) -> float:
@@ -35,8 +65,9 @@ def iou(one: Box, other: Box) -> float:
     return box_iou(torch.tensor([one]), torch.tensor([other])).item()
 
 
-def in_pixels(box: Box, size: tuple[int, int]) -> Box:
-    """Scale fractions of the side to pixels of a picture of `size` (width, height)."""
-    width, height = size
-    x1, y1, x2, y2 = box
-    return x1 * width, y1 * height, x2 * width, y2 * height
+def within(window: Box, fractions: Box) -> Box:
+    """Return the box whose corners are at these fractions of the sides of `window`."""
+    left, top, right, bottom = window
+    x1, y1, x2, y2 = fractions
+    width, height = right - left, bottom - top
+    return left + x1 * width, top + y1 * height, left + x2 * width, top + y2 * height

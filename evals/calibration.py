@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from tokenprune.errors import SettingError
+from tokenprune.evals.pictures import Stored
 from tokenprune.evals.sample import Sample
 from tokenprune.settings_file import SettingsFile
 
@@ -21,7 +21,7 @@ def calibration(samples: Sequence[Sample], n_samples: int, seed: int) -> list[Sa
 
 def pictures_of(samples: Sequence[Sample]) -> dict[str, str]:
     """Return a digest of the bytes of each picture that is asked about, by its file name for whoever reads it."""
-    return {sample.image.name: _digest(sample.image) for sample in samples}
+    return {image.name: _digest(image) for sample in samples for image in sample.images}
 
 
 def calibrated_on(file: SettingsFile) -> frozenset[str]:
@@ -47,12 +47,12 @@ def apart(samples: Sequence[Sample], pictures: Collection[str], where: str) -> l
     """
     if not pictures:
         return list(samples)
-    known = {path: _digest(path) in pictures for path in {sample.image for sample in samples}}
-    left = [sample for sample in samples if not known[sample.image]]
+    known = {image: _digest(image) in pictures for image in {image for sample in samples for image in sample.images}}
+    left = [sample for sample in samples if not any(known[image] for image in sample.images)]
     if samples and not left:
         raise ValueError(f"{where}: every question is about a picture of the calibration data; evaluate on other ones")
     return left
 
 
-def _digest(picture: Path) -> str:
+def _digest(picture: Stored) -> str:
     return hashlib.sha256(picture.read_bytes()).hexdigest()[:16]

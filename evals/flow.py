@@ -81,7 +81,7 @@ class Flow:
         images: list[tokenprune.ImageReport] = []
         with tokenprune.patch(model, Watched(layer=layer)) as handle:
             for sample in samples:
-                inputs = encode(processor, [sample.picture()], [sample.question]).to(model.device, model.dtype)
+                inputs = encode(processor, [sample.pictures()], [sample.question]).to(model.device, model.dtype)
                 n_read = 1 if state == "last_token" else self._behind_pictures(inputs["input_ids"], sample.id)
                 self.prompts.append(Prompt(sample.id, inputs, n_read, self._state(inputs, n_read, sample.id)))
                 images += handle.report.images

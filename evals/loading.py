@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tokenprune.evals import refcoco, vqav2
 from tokenprune.evals.bundled_paths import MODEL
-from tokenprune.evals.records import only_file
 from tokenprune.evals.sample import Sample
+from tokenprune.evals.styles import LLAVA, Style
+from tokenprune.evals.tasks import TASKS
 
 T = TypeVar("T")
 
@@ -33,16 +33,16 @@ def public_name(model: str) -> str:
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
 
 
-def load_samples(folder: Path, *, split: str | None = None) -> list[Sample]:
-    """Return the questions of every set whose files are in `folder`: RefCOCO's, VQAv2's or both.
+def load_samples(folder: Path, *, split: str | None = None, style: Style = LLAVA) -> list[Sample]:
+    """Return the questions of every set whose files are in `folder`: in RefCOCO's format, VQAv2's or both.
 
     `split` is that of the refs and, for VQAv2, that of the pictures in `instances.json`; None means all but `train`.
+    They are asked as models of `style` want them.
     """
     samples: list[Sample] = []
-    if only_file(folder, "refs(*).json", "refs(*).p"):
-        samples += refcoco.load(folder, split)
-    if only_file(folder, "*questions.json"):
-        samples += vqav2.load(folder, split)
+    for task in (TASKS["rec"], TASKS["vqa"]):
+        if task.is_in(folder):
+            samples += task.load(folder, split, style)
     if not samples:
         raise FileNotFoundError(f"{folder}: no questions; needs refs(NAME).p or .json, or *questions.json")
     return samples

@@ -177,7 +177,9 @@ def _objective(study: optuna.Study, state: State) -> dict[str, Any]:
 def _digest(samples: Sequence[Sample]) -> str:
     digest = hashlib.sha256()
     for sample in samples:
-        digest.update(f"{sample.id}\n{sample.question}\n".encode() + sample.image.read_bytes())
+        digest.update(f"{sample.id}\n{sample.question}\n".encode())
+        for image in sample.images:
+            digest.update(image.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -6,17 +6,21 @@ from typing import Any
 from PIL import Image
 
 
-def prompt(processor: Any, question: str) -> str:
-    """Return the prompt for one picture and one question, up to where the answer begins."""
-    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
+def prompt(processor: Any, question: str, n_pictures: int = 1) -> str:
+    """Return the prompt for a question behind its pictures, up to where the answer begins."""
+    content = [{"type": "image"}] * n_pictures + [{"type": "text", "text": question}]
+    turn = {"role": "user", "content": content}
     return processor.apply_chat_template([turn], add_generation_prompt=True)
 
 
-def encode(processor: Any, pictures: Sequence[Image.Image], questions: Sequence[str], **options: Any) -> Any:
-    """Return the model's inputs for a batch, padded on the left so that all answers begin in the same column."""
+def encode(processor: Any, pictures: Sequence[Sequence[Image.Image]], questions: Sequence[str], **options: Any) -> Any:
+    """Return the model's inputs for a batch, padded on the left so that all answers begin in the same column.
+
+    `pictures` are those of each question.
+    """
     return processor(
-        images=list(pictures),
-        text=[prompt(processor, question) for question in questions],
+        images=[list(shown) for shown in pictures],
+        text=[prompt(processor, question, len(shown)) for question, shown in zip(questions, pictures, strict=True)],
         padding=True,
         padding_side="left",
         return_tensors="pt",

@@ -15,6 +15,7 @@ from tokenprune.evals.configurations import Configuration
 from tokenprune.evals.prompts import encode
 from tokenprune.evals.rows import Row, Score, digest
 from tokenprune.evals.sample import Sample
+from tokenprune.evals.tasks import TASKS
 
 # LLaVA's box format is the longest answer: about 30 tokens. Shorter answers end by themselves.
 MAX_NEW_TOKENS = 32
@@ -65,7 +66,7 @@ def run(
                 scenes=scenes,
                 model=model_name,
                 task=task,
-                metric=asked[0].metric,
+                metric=TASKS[task].metric,
                 strategy=configuration.label,
                 settings=configuration.settings(),
                 position_ids=configuration.position_ids,
@@ -110,7 +111,7 @@ def _answer(
 
 
 def _inputs(model: Any, processor: Any, batch: Sequence[Sample], configuration: Configuration) -> Any:
-    pictures = [sample.picture() for sample in batch]
+    pictures = [sample.pictures() for sample in batch]
     questions = [sample.question for sample in batch]
     inputs = encode(processor, pictures, questions, **configuration.processor_options(processor))
     return inputs.to(model.device, model.dtype)
@@ -139,7 +140,7 @@ def _named(samples: Sequence[Sample], configuration: Configuration) -> Iterator[
     try:
         yield
     except Exception as error:
-        names = ", ".join(f"{sample.id} ({sample.image})" for sample in samples)
+        names = ", ".join(f"{sample.id} ({', '.join(map(str, sample.images))})" for sample in samples)
         setting = (
             f"{configuration.label}, keep ratio {configuration.keep_ratio}, position IDs {configuration.position_ids}"
         )

@@ -2,37 +2,33 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
 
 from PIL import Image
 
-from tokenprune.evals.pictures import open_picture
+from tokenprune.evals.pictures import Stored, open_picture
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sample(ABC):
-    """One question about one picture, and how to score an answer to it.
+    """One question about one picture or several, and how to score an answer to it.
 
-    `id` names the sample in results and in errors; `split` is the set's own word for it ("" where it has none).
+    `task` is the name of its task in `TASKS`, `id` names the sample in results and in errors. `question` is the text
+    that the model reads behind the pictures, exactly as it was published. `split` and `category` are the set's own
+    words ("" where it has none). `max_new_tokens` is as long as a right answer can be.
     """
 
-    task: ClassVar[str]
-    metric: ClassVar[str]
-
+    task: str
     id: str
-    image: Path
-    split: str
-
-    @property
-    @abstractmethod
-    def question(self) -> str:
-        """The text that the model reads beside the picture."""
+    images: tuple[Stored, ...]
+    question: str
+    split: str = ""
+    category: str = ""
+    max_new_tokens: int = 32
 
     @abstractmethod
     def score(self, answer: str) -> float | None:
         """Return 0 to 1, or None where the answer cannot be read at all (counted apart, worth 0)."""
 
-    def picture(self) -> Image.Image:
-        """Return the decoded picture, upright and RGB."""
-        return open_picture(self.image)
+    def pictures(self) -> list[Image.Image]:
+        """Return the decoded pictures, upright and RGB."""
+        return [open_picture(image) for image in self.images]

@@ -11,9 +11,9 @@ from typing import Any
 from evals_files import picture, ref, tiny_processor
 from families.llava import Llava
 
-from tokenprune.evals import refcoco
 from tokenprune.evals.optimize import optimize
 from tokenprune.evals.sample import Sample
+from tokenprune.evals.tasks import TASKS
 from tokenprune.strategies.vflowopt import VFlowOpt
 
 LAYERS = 5
@@ -48,7 +48,7 @@ def write_scenes(folder: Path, n: int = 4) -> None:
 
 def scenes(folder: Path, n: int = 4) -> Sequence[Sample]:
     write_scenes(folder, n)
-    return refcoco.load(folder, "val")
+    return TASKS["rec"].load(folder, "val")
 
 
 def searched(samples: Sequence[Sample], output: Path, trials: int = 3, **options: Any) -> dict[str, Any]:

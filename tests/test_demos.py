@@ -77,7 +77,9 @@ def test_kept_patches_are_clear_and_dropped_ones_dark() -> None:
     assert look.n_kept == 9
     assert look.pixels.shape == (24, 24, 3)
     figure = kept_tokens_figure(
-        kept_tokens.Look("Grid", np.full((24, 24, 3), 255, np.uint8), look.dropped, "00 00 99 99")
+        kept_tokens.Look(
+            "Grid", np.full((24, 24, 3), 255, np.uint8), look.dropped, "00 00 99 99", (0.005, 0.005, 0.995, 0.995)
+        )
     )
     side = figure.shape[0] // 6
     for row, column in np.ndindex(6, 6):

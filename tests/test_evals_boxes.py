@@ -2,33 +2,33 @@
 
 import pytest
 
-from tokenprune.evals.boxes import in_pixels, iou, parse_box
+from tokenprune.evals.boxes import BOX_FORMATS, iou, within
 
 
 @pytest.mark.parametrize(
-    ("answer", "box"),
+    ("name", "answer", "box"),
     [
-        ("12 34 56 78", (0.125, 0.345, 0.565, 0.785)),
-        ("0 0 99 99", (0.005, 0.005, 0.995, 0.995)),
-        ("05 07 05 07", (0.055, 0.075, 0.055, 0.075)),
-        ("At 12 34 56 78.", (0.125, 0.345, 0.565, 0.785)),
-        ("12 34 56 78 90", None),  # five numbers: which four?
-        ("112 34 56 78", None),
-        ("12 34 56 780", None),
-        ("12 34 56", None),
-        ("56 34 12 78", None),  # swapped corners
-        ("", None),
-        ("on the left", None),
-        ("[0.12, 0.34, 0.56, 0.78]", (0.12, 0.34, 0.56, 0.78)),
-        ("[0,0.5,1.0,1]", (0.0, 0.5, 1.0, 1.0)),
-        ("[0.56, 0.34, 0.12, 0.78]", None),
-        ("[0.1, 0.2, 0.3]", None),
-        ("[12, 34, 56, 78]", None),
-        ("[1.5, 0.2, 1.7, 0.3]", None),
+        ("bundled", "12 34 56 78", (0.125, 0.345, 0.565, 0.785)),
+        ("bundled", "0 0 99 99", (0.005, 0.005, 0.995, 0.995)),
+        ("bundled", "05 07 05 07", (0.055, 0.075, 0.055, 0.075)),
+        ("bundled", "At 12 34 56 78.", (0.125, 0.345, 0.565, 0.785)),
+        ("bundled", "12 34 56 78 90", None),  # five numbers: which four?
+        ("bundled", "112 34 56 78", None),
+        ("bundled", "12 34 56 780", None),
+        ("bundled", "12 34 56", None),
+        ("bundled", "56 34 12 78", None),  # swapped corners
+        ("bundled", "", None),
+        ("bundled", "on the left", None),
+        ("llava", "[0.12, 0.34, 0.56, 0.78]", (0.12, 0.34, 0.56, 0.78)),
+        ("llava", "[0,0.5,1.0,1]", (0.0, 0.5, 1.0, 1.0)),
+        ("llava", "[0.56, 0.34, 0.12, 0.78]", None),
+        ("llava", "[0.1, 0.2, 0.3]", None),
+        ("llava", "[12, 34, 56, 78]", None),
+        ("llava", "[1.5, 0.2, 1.7, 0.3]", None),
     ],
 )
-def test_parse(answer: str, box: tuple[float, ...] | None) -> None:
-    assert parse_box(answer) == (None if box is None else pytest.approx(box))
+def test_fractions(name: str, answer: str, box: tuple[float, ...] | None) -> None:
+    assert BOX_FORMATS[name].fractions(answer, (60, 40)) == (None if box is None else pytest.approx(box))
 
 
 def test_iou() -> None:
@@ -37,5 +37,6 @@ def test_iou() -> None:
     assert iou((0.0, 0.0, 1.0, 1.0), (2.0, 2.0, 3.0, 3.0)) == 0
 
 
-def test_pixels_are_width_then_height() -> None:
-    assert in_pixels((0.1, 0.2, 0.5, 1.0), (200, 100)) == pytest.approx((20, 20, 100, 100))
+def test_fractions_of_a_window() -> None:
+    assert within((0.0, 0.0, 200.0, 100.0), (0.1, 0.2, 0.5, 1.0)) == pytest.approx((20, 20, 100, 100))
+    assert within((0.0, -50.0, 200.0, 150.0), (0.0, 0.25, 1.0, 0.75)) == pytest.approx((0.0, 0.0, 200.0, 100.0))

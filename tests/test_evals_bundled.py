@@ -3,13 +3,17 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tokenprune.evals import refcoco, vqav2
 from tokenprune.evals.__main__ import main
 from tokenprune.evals.bundled_paths import MODEL, PHOTOGRAPHS, SCENES
+from tokenprune.evals.sample import Sample
+from tokenprune.evals.styles import STYLES
+from tokenprune.evals.tasks.refcoco import RecSample, RefCoco
+from tokenprune.evals.tasks.vqav2 import VqaSample, Vqav2
 
 MEBIBYTE = 2**20
 
@@ -18,20 +22,25 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def check_boxes(samples: list[refcoco.RecSample]) -> None:
+def loaded(folder: Path) -> tuple[list[VqaSample], list[RecSample]]:
+    style = STYLES["bundled"]
+    return Vqav2("vqa", "VQA").load(folder, style=style), RefCoco("rec", "REC", None).load(folder, style=style)
+
+
+def check_boxes(samples: list[RecSample]) -> None:
     for sample in samples:
         x1, y1, x2, y2 = sample.box
         assert 0 <= x1 < x2 <= sample.size[0], sample.id
         assert 0 <= y1 < y2 <= sample.size[1], sample.id
 
 
-def check_pictures(samples: list[refcoco.RecSample] | list[vqav2.VqaSample]) -> None:
-    for sample in {sample.image: sample for sample in samples}.values():
-        assert min(sample.picture().size) > 100, sample.image
+def check_pictures(samples: Sequence[Sample]) -> None:
+    for sample in {sample.images: sample for sample in samples}.values():
+        assert min(sample.pictures()[0].size) > 100, sample.images
 
 
 def test_photographs() -> None:
-    questions, expressions = vqav2.load(PHOTOGRAPHS), refcoco.load(PHOTOGRAPHS)
+    questions, expressions = loaded(PHOTOGRAPHS)
     assert len(questions) >= 50
     assert all(len(question.answers) == 10 for question in questions)
     check_boxes(expressions)
@@ -41,8 +50,8 @@ def test_photographs() -> None:
 
 
 def test_scenes() -> None:
-    questions, expressions = vqav2.load(SCENES), refcoco.load(SCENES)
-    assert len({sample.image for sample in [*questions, *expressions]}) >= 300
+    questions, expressions = loaded(SCENES)
+    assert len({sample.images for sample in [*questions, *expressions]}) >= 300
     assert len(questions) >= 1000
     assert len(expressions) >= 1000
     assert {sample.split for sample in expressions} == {sample.split for sample in questions} == {"val", "test"}
@@ -86,8 +95,8 @@ print(processor.decode(answer, skip_special_tokens=True))
 
 @pytest.mark.slow
 def test_loads_and_answers_without_tokenprune(tmp_path: Path) -> None:
-    question = vqav2.load(SCENES)[0]
+    question = loaded(SCENES)[0][0]
     prompt = f"USER: <image>\n{question.question} ASSISTANT:"
-    command = [sys.executable, "-c", ALONE, str(MODEL), str(question.image), prompt]
+    command = [sys.executable, "-c", ALONE, str(MODEL), str(question.images[0]), prompt]
     run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert run.stdout.strip() == question.answers[0]

@@ -9,36 +9,43 @@ from typing import Any
 import pytest
 from evals_files import picture, write_refcoco
 
-from tokenprune.evals import refcoco
+from tokenprune.evals.styles import STYLES
+from tokenprune.evals.tasks.refcoco import RefCoco
+
+REC = RefCoco("rec", "REC", None)
 
 
 @pytest.mark.parametrize("as_pickle", [True, False], ids=["pickle", "json"])
 def test_one_sample_a_sentence(tmp_path: Path, as_pickle: bool) -> None:
     write_refcoco(tmp_path, as_pickle=as_pickle)
-    samples = refcoco.load(tmp_path)
+    samples = REC.load(tmp_path)
     assert [sample.id for sample in samples] == ["rec-20", "rec-21", "rec-30"]  # train is left out
     first = samples[0]
-    assert first.question == "Where is the orange box?"
+    assert first.question == (
+        "Please provide the bounding box coordinate of the region this sentence describes: the orange box"
+    )
+    assert REC.load(tmp_path, style=STYLES["bundled"])[0].question == "Where is the orange box?"
     assert first.box == (30, 10, 45, 30)
     assert first.size == (60, 40)
-    assert first.image.name == "COCO_train2014_000000000011.jpg"
-    assert first.picture().size == (60, 40)
+    assert first.images == (tmp_path / "images" / "COCO_train2014_000000000011.jpg",)
+    assert first.pictures()[0].size == (60, 40)
     assert samples[2].box == (0, 0, 6.5, 4)
 
 
 def test_split(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
-    assert [sample.split for sample in refcoco.load(tmp_path, "testA")] == ["testA"]
-    assert [sample.expression for sample in refcoco.load(tmp_path, "train")] == ["never asked"]
+    assert [sample.split for sample in REC.load(tmp_path, "testA")] == ["testA"]
+    assert [sample.expression for sample in REC.load(tmp_path, "train")] == ["never asked"]
     with pytest.raises(ValueError, match="no split 'testB'; it has testA, train, val"):
-        refcoco.load(tmp_path, "testB")
+        REC.load(tmp_path, "testB")
 
 
 def test_score(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
-    sample = refcoco.load(tmp_path)[0]  # 30 10 45 30 of 60 x 40 px
+    sample = REC.load(tmp_path, style=STYLES["bundled"])[0]  # 30 10 45 30 of 60 x 40 px
     assert sample.score("50 25 74 74") == 1
     assert sample.score("00 25 25 74") == 0
+    sample = REC.load(tmp_path)[0]
     assert sample.score("[0.5, 0.25, 0.75, 0.75]") == 1
     assert sample.score("[0.5, 0.25, 0.63, 0.75]") == 1  # IoU 0.52
     assert sample.score("[0.5, 0.25, 0.62, 0.75]") == 0  # IoU 0.48
@@ -65,21 +72,21 @@ def test_broken_instances(tmp_path: Path, change: Any, message: str) -> None:
     write_refcoco(tmp_path)
     _break_instances(tmp_path, change)
     with pytest.raises(ValueError, match=message):
-        refcoco.load(tmp_path)
+        REC.load(tmp_path)
 
 
 def test_broken_json_names_the_line(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
     (tmp_path / "instances.json").write_text('{\n "images": [],\n oops\n}')
     with pytest.raises(ValueError, match=r"instances\.json, line 3, column 2: broken JSON"):
-        refcoco.load(tmp_path)
+        REC.load(tmp_path)
 
 
 def test_missing_picture(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
     (tmp_path / "images" / "COCO_train2014_000000000012.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"image 12: missing picture .*000000000012\.jpg"):
-        refcoco.load(tmp_path)
+        REC.load(tmp_path)
 
 
 def test_picture_of_another_size(tmp_path: Path) -> None:
@@ -88,7 +95,7 @@ def test_picture_of_another_size(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"000000000011\.jpg: \(40, 60\) px upright, but instances\.json says \(60, 40\)"
     ):
-        refcoco.load(tmp_path)[0].picture()
+        REC.load(tmp_path)[0].pictures()
 
 
 class _Harmful:
@@ -112,7 +119,7 @@ def test_broken_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content:
     write_refcoco(tmp_path)
     (tmp_path / "refs(unc).p").write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        refcoco.load(tmp_path)
+        REC.load(tmp_path)
     assert not (tmp_path / "harm").exists()
 
 
@@ -121,18 +128,18 @@ def test_python_2_strings(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
     path = tmp_path / "refs(unc).p"
     path.write_bytes(b"(lp0\n(dp1\nS'split'\np2\nS'train'\np3\nsS'ref_id'\np4\nI1\nsa.")
-    assert refcoco.load(tmp_path) == []
+    assert REC.load(tmp_path) == []
 
 
 def test_two_refs_files(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
     (tmp_path / "refs(google).p").write_bytes(b"")
     with pytest.raises(ValueError, match=r"refs\(google\)\.p and refs\(unc\)\.p both match"):
-        refcoco.load(tmp_path)
+        REC.load(tmp_path)
 
 
 def test_no_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no refs\(NAME\)\.p"):
-        refcoco.load(tmp_path)
+        REC.load(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        refcoco.load(tmp_path / "nowhere")
+        REC.load(tmp_path / "nowhere")

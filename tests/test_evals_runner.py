@@ -17,19 +17,14 @@ from tokenprune.evals.loading import evenly, load_model, load_samples
 from tokenprune.evals.prompts import encode, prompt
 from tokenprune.evals.runner import SampleError, run
 from tokenprune.evals.sample import Sample
+from tokenprune.evals.styles import STYLES
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Echo(Sample):
-    """Right whatever the model says; unparsable where not `readable`. `id` says how long the question is."""
+    """Right whatever the model says; unparsable where not `readable`."""
 
-    task = "echo"
-    metric = "accuracy"
     readable: bool = True
-
-    @property
-    def question(self) -> str:
-        return "00 01 02 " * int(self.id)
 
     def score(self, answer: str) -> float | None:
         return 1.0 if self.readable else None
@@ -45,12 +40,24 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def samples(folder: Path) -> list[Sample]:
     image = folder / "images" / "COCO_val2014_000000000042.jpg"
-    return [Echo(id=str(i), image=image, split="test" if i == 3 else "val", readable=i != 2) for i in (1, 2, 3)]
+    return [
+        Echo(
+            task="vqa",
+            id=str(i),
+            images=(image,),
+            question="00 01 02 " * i,
+            split="test" if i == 3 else "val",
+            readable=i != 2,
+        )
+        for i in (1, 2, 3)
+    ]
 
 
 def test_prompts_are_golden(folder: Path) -> None:
     processor = tiny_processor()
-    assert {sample.id: prompt(processor, sample.question) for sample in load_samples(folder)} == {
+    assert {
+        sample.id: prompt(processor, sample.question) for sample in load_samples(folder, style=STYLES["bundled"])
+    } == {
         "rec-20": "user : <image> Where is the orange box? assistant :",
         "rec-21": "user : <image> Where is right thing? assistant :",
         "rec-30": "user : <image> Where is corner? assistant :",
@@ -113,7 +120,7 @@ def test_the_model_is_left_as_it_was(samples: list[Sample]) -> None:
 def test_a_broken_picture_stops_the_run(samples: list[Sample], folder: Path) -> None:
     broken = folder / "broken.jpg"
     broken.write_bytes(b"\xff\xd8\xff")
-    samples = [samples[0], Echo(id="7", image=broken, split="")]
+    samples = [samples[0], Echo(task="vqa", id="7", images=(broken,), question="00")]
     with pytest.raises(SampleError, match=r"unpruned, .*: stopped at 7 \(.*broken\.jpg\)"):
         list(run(tiny_llava(), tiny_processor(), samples, [Configuration()], batch_size=1))
 
@@ -169,7 +176,7 @@ def test_nearest_grid_keeps_the_aspect_ratio() -> None:
 def test_downsampled_prompt_and_features_agree(samples: list[Sample], settings: dict[str, Any], tower: str) -> None:
     model, processor = tiny_llava(tower), tiny_processor(**settings)
     options = downsample.processor_options(processor, 0.25)
-    inputs = encode(processor, [samples[0].picture()], ["00"], **options)
+    inputs = encode(processor, [samples[0].pictures()], ["00"], **options)
     assert inputs["pixel_values"].shape[-2:] == (12, 12)
     assert (inputs["input_ids"] == processor.image_token_id).sum() == 9
     with downsample.any_resolution(model):

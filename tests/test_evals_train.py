@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from transformers import Dinov2Config, Dinov2Model
 
-from tokenprune.evals.boxes import in_pixels, parse_box
+from tokenprune.evals.boxes import BOX_FORMATS, within
 from tokenprune.evals.train import assets
 from tokenprune.evals.train.batches import VISUAL, Packer, SeenScene
 from tokenprune.evals.train.checkpoint import build_model, build_processor
@@ -110,9 +110,9 @@ def test_yes_and_no_are_true(scenes: list[Scene]) -> None:
 
 def test_box_words_are_read_back_by_the_evals() -> None:
     box = (10, 20, 110, 200)
-    parsed = parse_box(box_words(box))
+    parsed = BOX_FORMATS["bundled"].fractions(box_words(box), (SIDE, SIDE))
     assert parsed is not None
-    assert np.allclose(in_pixels(parsed, (SIDE, SIDE)), box, atol=SIDE / 100)
+    assert np.allclose(within((0.0, 0.0, float(SIDE), float(SIDE)), parsed), box, atol=SIDE / 100)
 
 
 def test_split_has_no_file_on_both_sides() -> None:

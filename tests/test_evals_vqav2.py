@@ -7,16 +7,19 @@ from typing import Any
 import pytest
 from evals_files import picture, write_vqav2
 
-from tokenprune.evals import vqav2
+from tokenprune.evals.styles import STYLES
+from tokenprune.evals.tasks.vqav2 import Vqav2
 
+VQA = Vqav2("vqa", "VQA")
 QUESTIONS, ANNOTATIONS = "v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"
 
 
 def test_load_and_score(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
-    samples = vqav2.load(tmp_path)
+    samples = VQA.load(tmp_path)
     assert [sample.id for sample in samples] == ["vqa-42000", "vqa-42001", "vqa-42002"]
-    assert samples[0].question == "Is it box 0?"
+    assert samples[0].question == "Is it box 0?\nAnswer the question using a single word or phrase."
+    assert VQA.load(tmp_path, style=STYLES["bundled"])[0].question == "Is it box 0?"
     assert samples[0].answers == ("yes",) * 8 + ("no",) * 2
     assert samples[0].score(" Yes.\n") == 1
     assert samples[0].score("no") == pytest.approx(0.6)
@@ -28,7 +31,7 @@ def test_coco_2017_names(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
     old = tmp_path / "images" / "COCO_val2014_000000000042.jpg"
     old.rename(old.with_name("000000000042.jpg"))
-    assert vqav2.load(tmp_path)[0].picture().size == picture().size
+    assert VQA.load(tmp_path)[0].pictures()[0].size == picture().size
 
 
 def test_names_of_instances_json(tmp_path: Path) -> None:
@@ -37,7 +40,7 @@ def test_names_of_instances_json(tmp_path: Path) -> None:
     old.rename(old.with_name("forty-two.png"))
     images = [{"id": 42, "file_name": "forty-two.png", "width": 60, "height": 40}]
     (tmp_path / "instances.json").write_text(json.dumps({"images": images, "annotations": []}))
-    assert vqav2.load(tmp_path)[0].image.name == "forty-two.png"
+    assert VQA.load(tmp_path)[0].images == (old.with_name("forty-two.png"),)
 
 
 def _two_splits(folder: Path) -> None:
@@ -54,21 +57,21 @@ def _two_splits(folder: Path) -> None:
 
 def test_split_is_the_pictures(tmp_path: Path) -> None:
     _two_splits(tmp_path)
-    assert [(sample.id, sample.split) for sample in vqav2.load(tmp_path, "val")] == [
+    assert [(sample.id, sample.split) for sample in VQA.load(tmp_path, "val")] == [
         ("vqa-42000", "val"),
         ("vqa-42001", "val"),
     ]
-    assert [sample.id for sample in vqav2.load(tmp_path, "train")] == ["vqa-42002"]
-    assert vqav2.load(tmp_path) == vqav2.load(tmp_path, "val")  # train is left out
+    assert [sample.id for sample in VQA.load(tmp_path, "train")] == ["vqa-42002"]
+    assert VQA.load(tmp_path) == VQA.load(tmp_path, "val")  # train is left out
     with pytest.raises(ValueError, match=r"questions\.json, by the 'split' .*: no split 'test'; it has train, val"):
-        vqav2.load(tmp_path, "test")
+        VQA.load(tmp_path, "test")
 
 
 def test_published_files_have_no_split(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
-    assert {sample.split for sample in vqav2.load(tmp_path)} == {""}
+    assert {sample.split for sample in VQA.load(tmp_path)} == {""}
     with pytest.raises(ValueError, match="no split 'val'; it has none"):
-        vqav2.load(tmp_path, "val")
+        VQA.load(tmp_path, "val")
 
 
 def _change(path: Path, change: Any) -> None:
@@ -91,21 +94,21 @@ def test_broken(tmp_path: Path, file: str, change: Any, message: str) -> None:
     write_vqav2(tmp_path)
     _change(tmp_path / file, change)
     with pytest.raises(ValueError, match=message):
-        vqav2.load(tmp_path)
+        VQA.load(tmp_path)
 
 
 def test_not_utf8(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
     (tmp_path / QUESTIONS).write_bytes(b'{"a": "\xff"}')
     with pytest.raises(ValueError, match=r"questions\.json, byte 7: not UTF-8"):
-        vqav2.load(tmp_path)
+        VQA.load(tmp_path)
 
 
 def test_missing_files(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
     (tmp_path / "images" / "COCO_val2014_000000000042.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"questions\[0\]: missing picture .*COCO_val2014_000000000042\.jpg"):
-        vqav2.load(tmp_path)
+        VQA.load(tmp_path)
     (tmp_path / ANNOTATIONS).unlink()
     with pytest.raises(FileNotFoundError, match=r"needs a \*questions\.json and a \*annotations\.json"):
-        vqav2.load(tmp_path)
+        VQA.load(tmp_path)

@@ -37,7 +37,7 @@ def test_agreement_is_the_cosine_of_what_the_head_gets(tmp_path: Path, state: An
     flow = Flow(model, tiny_processor(), samples, state=state)
     cosines = []
     for sample in samples:
-        inputs = encode(tiny_processor(), [sample.picture()], [sample.question])
+        inputs = encode(tiny_processor(), [sample.pictures()], [sample.question])
         ids = inputs["input_ids"][0].tolist()
         n_read = 1 if state == "last_token" else len(ids) - 1 - max(i for i, token in enumerate(ids) if token == IMAGE)
         with torch.no_grad():
@@ -113,7 +113,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from evals_files import tiny_processor
 from search_files import BASE, deep_llava
-from tokenprune.evals import optimize, refcoco
+from tokenprune.evals import optimize
+from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.flow import Flow
 
 measure, count = Flow.agreement, 0
@@ -127,7 +128,12 @@ def agreement(self, strategy):
 Flow.agreement = agreement
 folder = Path(sys.argv[2])
 optimize.optimize(
-    deep_llava(), tiny_processor(), refcoco.load(folder / "scenes", "val"), folder / "killed.json", base=BASE, trials=12
+    deep_llava(),
+    tiny_processor(),
+    TASKS["rec"].load(folder / "scenes", "val"),
+    folder / "killed.json",
+    base=BASE,
+    trials=12,
 )
 """
 
@@ -179,11 +185,13 @@ def test_other_samples_and_weights_are_refused(tmp_path: Path) -> None:
     searched(samples, output, trials=1)
     with pytest.raises(SettingError, match=r"ids=\['rec-0', 'rec-10', .*digest="):
         searched(samples[1:], output)
-    picture = samples[0].image.read_bytes()
-    samples[0].image.write_bytes(samples[1].image.read_bytes())
+    (image,), (other,) = samples[0].images, samples[1].images
+    assert isinstance(image, Path)
+    picture = image.read_bytes()
+    image.write_bytes(other.read_bytes())
     with pytest.raises(SettingError, match="with digest='"):
         searched(samples, output)
-    samples[0].image.write_bytes(picture)
+    image.write_bytes(picture)
     weight = deep_llava().model.language_model.norm.weight
     with torch.no_grad():
         weight[0] += 1

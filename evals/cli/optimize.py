@@ -55,12 +55,14 @@ def optimize(
     from tokenprune.evals.loading import load_model, load_samples, public_name
     from tokenprune.evals.optimize import Names
     from tokenprune.evals.optimize import optimize as search
+    from tokenprune.evals.styles import style_of
     from tokenprune.strategies.vflowopt import VFlowOpt
 
     base = VFlowOpt(keep_ratio=keep_ratio, recycle=recycle, progressive=progressive, layer=layer)
     asked = None if split == "all" else split
-    drawn = calibration(load_samples(data, split=asked), samples, seed)
     loaded, processor = load_model(model, dtype)
+    style = style_of(loaded.config, processor)
+    drawn = calibration(load_samples(data, split=asked, style=style), samples, seed)
     record = search(
         loaded,
         processor,

@@ -195,5 +195,6 @@ def _resume(
 
 def export(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
     """Write the model in fp16 and its processor in Hugging Face's own layout."""
+    model.config.prompt_style = "bundled"  # how the evals ask it
     copy.deepcopy(model).half().save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -12,60 +12,62 @@ from tokenprune.evals.coco import Instances
 from tokenprune.evals.records import field, only_file, read_json
 from tokenprune.evals.sample import Sample
 from tokenprune.evals.splits import chosen
+from tokenprune.evals.styles import LLAVA, Style
+from tokenprune.evals.task import Task
 from tokenprune.evals.vqa_accuracy import soft_accuracy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VqaSample(Sample):
     """One question and what ten people answered."""
 
-    task: ClassVar[str] = "vqa"
-    metric: ClassVar[str] = "accuracy"
-
-    text: str
     answers: tuple[str, ...]
-
-    @property
-    def question(self) -> str:
-        return self.text
 
     def score(self, answer: str) -> float | None:
         """Return the official soft accuracy; an empty answer cannot be read."""
         return soft_accuracy(answer, self.answers) if answer.strip() else None
 
 
-def load(folder: Path, split: str | None = None) -> list[VqaSample]:
-    """Return one sample for each question in `split`; None means all but `train`.
+@dataclass(frozen=True)
+class Vqav2(Task):
+    """Open questions, ten people's answers to each."""
 
-    `folder` holds both files, and the pictures in `images/`. Pictures are named as COCO names them, or as an
-    `instances.json` in the folder says. A question is in the split that its picture has there; the published files
-    have one split each and do not say it again, so a question may be in none.
-    """
-    questions_path, annotations_path = (
-        only_file(folder, "*questions.json"),
-        only_file(folder, "*annotations.json"),
-    )
-    if questions_path is None or annotations_path is None:
-        raise FileNotFoundError(f"{folder}: needs a *questions.json and a *annotations.json")
-    questions, answers = read_json(questions_path), _Answers(annotations_path)
-    pictures = _Pictures(folder, field(questions, "data_subtype", str(questions_path)))
-    records = {
-        f"{questions_path}, questions[{number}]": record
-        for number, record in enumerate(field(questions, "questions", str(questions_path)))
-    }
-    found = {where: pictures.split(field(record, "image_id", where)) for where, record in records.items()}
-    splits = chosen(split, set(found.values()), f"{questions_path}, by the 'split' of images in instances.json")
-    return [
-        VqaSample(
-            id=f"vqa-{field(record, 'question_id', where)}",
-            image=pictures.find(record["image_id"], where),
-            split=found[where],
-            text=field(record, "question", where),
-            answers=answers.to(record["question_id"], where),
-        )
-        for where, record in records.items()
-        if found[where] in splits
-    ]
+    metric: ClassVar[str] = "accuracy"
+
+    def is_in(self, folder: Path) -> bool:
+        return only_file(folder, "*questions.json") is not None
+
+    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> list[VqaSample]:
+        """Return one sample for each question in `split`; None means all but `train`.
+
+        `folder` holds both files, and the pictures in `images/`. Pictures are named as COCO names them, or as an
+        `instances.json` in the folder says. A question is in the split that its picture has there; the published
+        files have one split each and do not say it again, so a question may be in none.
+        """
+        questions_path = only_file(folder, "*questions.json")
+        annotations_path = only_file(folder, "*annotations.json")
+        if questions_path is None or annotations_path is None:
+            raise FileNotFoundError(f"{folder}: needs a *questions.json and a *annotations.json")
+        questions, answers = read_json(questions_path), _Answers(annotations_path)
+        pictures = _Pictures(folder, field(questions, "data_subtype", str(questions_path)))
+        records = {
+            f"{questions_path}, questions[{number}]": record
+            for number, record in enumerate(field(questions, "questions", str(questions_path)))
+        }
+        found = {where: pictures.split(field(record, "image_id", where)) for where, record in records.items()}
+        splits = chosen(split, set(found.values()), f"{questions_path}, by the 'split' of images in instances.json")
+        return [
+            VqaSample(
+                task=self.name,
+                id=f"{self.name}-{field(record, 'question_id', where)}",
+                images=(pictures.find(record["image_id"], where),),
+                question=style.short_answer(field(record, "question", where)),
+                split=found[where],
+                answers=answers.to(record["question_id"], where),
+            )
+            for where, record in records.items()
+            if found[where] in splits
+        ]
 
 
 class _Answers:

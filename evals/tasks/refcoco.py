@@ -1,0 +1,146 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg as they are distributed: `instances.json` and `refs(NAME).p`.
+
+NAME is who split the set: `unc` and `google` for RefCOCO, `unc` for RefCOCO+, `umd` and `google` for RefCOCOg. The
+pickle (a list of refs, written by Python 2) and the same list as JSON are both read. The layout is the one that the
+`refer` tool documents; it was not checked against the real files, which cannot be had where this was written.
+"""
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from tokenprune.evals.boxes import Box, Size, iou, within
+from tokenprune.evals.coco import Instances
+from tokenprune.evals.records import field, only_file, read_json
+from tokenprune.evals.sample import Sample
+from tokenprune.evals.splits import chosen
+from tokenprune.evals.styles import LLAVA, Style
+from tokenprune.evals.task import Answered, Metric, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecSample(Sample):
+    """One expression and the box of what it means, in pixels of a picture of `size`."""
+
+    expression: str
+    box: Box
+    size: Size
+    style: Style
+
+    def answered_box(self, answer: str) -> Box | None:
+        """Return the box that the answer means, in pixels of the picture; None where it is no box."""
+        seen = self.style.seen(self.size)
+        fractions = self.style.boxes.fractions(answer, seen.size)
+        return None if fractions is None else within(seen.window, fractions)
+
+    def score(self, answer: str) -> float | None:
+        """Return 1 where the answered box has an IoU of at least 0.5 with the true one, None where it is no box."""
+        box = self.answered_box(answer)
+        return None if box is None else float(iou(box, self.box) >= 0.5)
+
+    def iou(self, answer: str) -> float:
+        box = self.answered_box(answer)
+        return 0.0 if box is None else iou(box, self.box)
+
+    def hits_centre(self, answer: str) -> float:
+        """Return 1 where the middle of the answered box is in the true one."""
+        box = self.answered_box(answer)
+        if box is None:
+            return 0.0
+        x, y, (left, top, right, bottom) = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, self.box
+        return float(left <= x <= right and top <= y <= bottom)
+
+    def pictures(self) -> list[Image.Image]:
+        (picture,) = super().pictures()
+        if picture.size != self.size:
+            raise ValueError(
+                f"{self.images[0]}: {picture.size} px upright, but instances.json says {self.size}, so the boxes do "
+                "not fit; save the picture upright without EXIF rotation, or correct width and height"
+            )
+        return [picture]
+
+
+@dataclass(frozen=True)
+class RefCoco(Task):
+    """Referring expression comprehension. `split_by` is the NAME of refs(NAME); None: whichever is there."""
+
+    metric: ClassVar[str] = "Acc@0.5"
+
+    split_by: str | None
+
+    def is_in(self, folder: Path) -> bool:
+        return self._refs(folder) is not None
+
+    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> list[RecSample]:
+        """Return one sample for each sentence of the refs in `split`; None means all but `train`.
+
+        `folder` holds `instances.json`, `refs(NAME).p` or `refs(NAME).json`, and the pictures in `images/`.
+        """
+        path, name = self._refs(folder), self.split_by or "NAME"
+        if path is None:
+            raise FileNotFoundError(f"{folder}: no refs({name}).p or refs({name}).json")
+        refs = read_json(path) if path.suffix == ".json" else _read_pickle(path)
+        if not isinstance(refs, list):
+            raise ValueError(f"{path}: expected a list of refs, found {type(refs).__name__}")
+        found = {field(ref, "split", _where(path, number, ref)) for number, ref in enumerate(refs)}
+        splits = chosen(split, found, str(path))
+        instances = Instances(folder)
+        return [
+            sample
+            for number, ref in enumerate(refs)
+            if ref["split"] in splits
+            for sample in self._samples(ref, instances, style, _where(path, number, ref))
+        ]
+
+    def metrics(self, answered: Answered) -> dict[str, Metric]:
+        """Acc@0.5, the mean IoU, and how often the middle of the answered box is in the true one."""
+        boxes = [(sample, answer) for sample, answer in answered if isinstance(sample, RecSample)]
+        return super().metrics(answered) | {
+            "mIoU": Metric.mean([sample.iou(answer) for sample, answer in boxes]),
+            "centre accuracy": Metric.mean([sample.hits_centre(answer) for sample, answer in boxes]),
+        }
+
+    def _refs(self, folder: Path) -> Path | None:
+        return only_file(folder, *(f"refs({self.split_by or '*'}).{ending}" for ending in ("json", "p")))
+
+    def _samples(self, ref: dict[str, Any], instances: Instances, style: Style, where: str) -> Iterator[RecSample]:
+        box = instances.box(field(ref, "ann_id", where), where)
+        image, size = instances.image(field(ref, "image_id", where), where)
+        for sentence in field(ref, "sentences", where):
+            expression = field(sentence, "sent", where)
+            yield RecSample(
+                task=self.name,
+                id=f"{self.name}-{field(sentence, 'sent_id', where)}",
+                images=(image,),
+                question=style.boxes.question.format(expression),
+                split=ref["split"],
+                max_new_tokens=style.boxes.max_new_tokens,
+                expression=expression,
+                box=box,
+                size=size,
+                style=style,
+            )
+
+
+def _where(path: Path, number: int, ref: Any) -> str:
+    name = f", ref_id {ref['ref_id']}" if isinstance(ref, dict) and "ref_id" in ref else ""
+    return f"{path}, record {number}{name}"
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Lists, dicts, strings and numbers only: a pickle that names anything else could run code."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}; a refs file holds plain data only")
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, encoding="utf-8").load()
+    except (pickle.UnpicklingError, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a refs pickle: {error or 'the file ends too early'}") from error
