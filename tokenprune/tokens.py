@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.attention import VisionAttention
@@ -50,6 +51,13 @@ class VisualTokens:
     def rows(self) -> Int[Tensor, " visual"]:
         """The row of each token, counted on through frames and rasters."""
         return self.layout.rows().to(self.features.device)
+
+    @property
+    def is_newline(self) -> Bool[Tensor, " visual"]:
+        """Which visual tokens are newline tokens: no patches, and nothing to merge into one."""
+        newlines = self.layout.newlines
+        device = self.features.device
+        return torch.zeros(self.n_visual, dtype=torch.bool, device=device) if newlines is None else newlines.to(device)
 
     @property
     def vision_attention(self) -> VisionAttention:

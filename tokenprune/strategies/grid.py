@@ -30,12 +30,18 @@ class Grid(Strategy):
 
 def lattice(count: int, height: int, width: int) -> list[tuple[int, int]]:
     """`count` cells of a height x width grid in raster order, evenly spaced on evenly spaced rows."""
-    n_rows = min(max(round(math.sqrt(count * height / width)), math.ceil(count / width)), height)
+    per_row = columns_per_row(count, height, width)
     return [
         (row, column)
-        for row, n_columns in zip(centres(n_rows, height), split(count, [1] * n_rows), strict=True)
+        for row, n_columns in zip(centres(len(per_row), height), per_row, strict=True)
         for column in centres(n_columns, width)
     ]
+
+
+def columns_per_row(count: int, height: int, width: int) -> list[int]:
+    """How many of `count` cells are in each row of them, so that they are about as far apart down as across."""
+    n_rows = min(max(round(math.sqrt(count * height / width)), math.ceil(count / width)), height)
+    return split(count, [1] * n_rows)
 
 
 def centres(count: int, length: int) -> list[int]:

@@ -1,0 +1,66 @@
+"""The pooling baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from tokenprune.budget import split
+from tokenprune.merging import Merge
+from tokenprune.strategies.grid import columns_per_row
+from tokenprune.strategy import Selection, Strategy
+from tokenprune.tokens import VisualTokens
+
+
+@dataclass(frozen=True)
+class AveragePooling(Strategy):
+    """Cuts the grid into as many rectangles as the budget allows, about as many of them in a row and a column as the
+    grid has, and keeps the mean of each, at the place and the position ID of its middle token.
+
+    Each of several grids and frames gets what its size says. Newline tokens are no part of any rectangle: as large a
+    part of them is kept as of the patches, evenly spread and as they are.
+    """
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        n_visual, n_kept, device = tokens.n_visual, self.budget(tokens.n_visual), tokens.features.device
+        if n_kept == n_visual:
+            return Selection(torch.arange(n_visual, device=device), n_visual)
+        places, newlines = tokens.layout.coordinates(), tokens.is_newline.cpu()
+        frame = places[:, :2].unique(dim=0, return_inverse=True)[1].masked_fill(newlines, -1)
+        frames = [(frame == i).nonzero()[:, 0] for i in range(int(frame.max()) + 1)]
+        ends = newlines.nonzero()[:, 0]
+        n_ends, *shares = split(n_kept, [len(ends), *map(len, frames)])
+        middles, sources, cells = [ends[segments(n_ends, len(ends))[1]]], [], []
+        for patches, share in zip(frames, shares, strict=True):
+            if share:
+                height = len(places[patches, 2].unique())
+                cell, middle = rectangles(share, height, len(patches) // height)
+                cells.append(sum(map(len, middles)) + cell)
+                middles.append(patches[middle])
+                sources.append(patches)
+        kept, order = torch.cat(middles).to(device).sort()
+        targets = order.argsort()[torch.cat(cells).to(device)]
+        merged = Merge.mean(targets, torch.cat(sources).to(device), torch.ones(len(targets), device=device))
+        return Selection(kept, n_visual, merged=merged)
+
+
+def rectangles(count: int, height: int, width: int) -> tuple[Int[Tensor, " places"], Int[Tensor, " count"]]:
+    """Which of `count` rectangles each place of a height x width grid is in, and the middle place of each."""
+    per_row = columns_per_row(count, height, width)
+    band, rows = segments(len(per_row), height)
+    first = torch.tensor(list(accumulate(per_row, initial=0)))[band]
+    columns = torch.tensor(per_row)[band]
+    cell = first[:, None] + torch.arange(width) * columns[:, None] // width
+    middle = [row * width + segments(n_columns, width)[1] for row, n_columns in zip(rows, per_row, strict=True)]
+    return cell.flatten(), torch.cat(middle)
+
+
+def segments(count: int, length: int) -> tuple[Int[Tensor, " length"], Int[Tensor, " count"]]:
+    """Which of `count` nearly equal segments each of range(length) is in, and the middle of each."""
+    starts = [-(-i * length // count) for i in range(count + 1)] if count else [0]
+    middle = [(start + end) // 2 for start, end in pairwise(starts)]
+    return torch.arange(length) * count // max(1, length), torch.tensor(middle, dtype=torch.long)

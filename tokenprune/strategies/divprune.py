@@ -1,0 +1,42 @@
+"""DivPrune (https://arxiv.org/abs/2503.02175)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.strategies.similarity import most_similar, unit
+from tokenprune.strategy import Selection, Strategy
+from tokenprune.tokens import VisualTokens
+
+
+@dataclass(frozen=True)
+class DivPrune(Strategy):
+    """Keeps the visual tokens that are most different from each other: a greedy solution of the max-min diversity
+    problem, under one minus the cosine of the features behind the projector.
+
+    The paper prunes an image of several tiles tile by tile or whole: `budget_per` says which. Newline tokens are
+    all alike, so one of them is kept, and the others last.
+    """
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        chosen = spread(unit(tokens.features), self.budget(tokens.n_visual))
+        return Selection(chosen.sort().values, tokens.n_visual)
+
+
+def spread(vectors: Float[Tensor, "visual width"], n_kept: int) -> Int[Tensor, " kept"]:
+    """The unit vector that is least similar to the one nearest to it, and then again and again the one that is least
+    similar to the nearest of those chosen before."""
+    if n_kept == len(vectors):
+        return torch.arange(n_kept, device=vectors.device)
+    nearest = most_similar(vectors, vectors, 2)[0][:, 1]  # the first is itself
+    chosen = [nearest.argmin()]
+    nearest = torch.full_like(nearest, -torch.inf)
+    for _ in range(n_kept - 1):
+        nearest = torch.maximum(nearest, vectors @ vectors[chosen[-1]])
+        nearest[chosen[-1]] = torch.inf
+        chosen.append(nearest.argmin())
+    return torch.stack(chosen)
