@@ -16,6 +16,7 @@ from tokenprune.report import ImageReport, Report, StageReport
 from tokenprune.strategies import STRATEGIES, AveragePooling, DivPrune, FoPru, Grid, Random, VFlowOpt
 from tokenprune.strategy import ScoreStrategy, Selection, Stage, Strategy
 from tokenprune.tokens import StageTokens, VisualTokens
+from tokenprune.zoom import Look, Zoom
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ __all__ = [
     "Grid",
     "ImageReport",
     "Layout",
+    "Look",
     "PatchHandle",
     "PruningError",
     "Random",
@@ -43,6 +45,7 @@ __all__ = [
     "VFlowOpt",
     "VisionAttention",
     "VisualTokens",
+    "Zoom",
     "patch",
     "unpatch",
 ]
