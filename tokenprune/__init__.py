@@ -13,7 +13,7 @@ from tokenprune.errors import PruningError, SettingError, TokenPruneError, Unsup
 from tokenprune.layout import Layout
 from tokenprune.patching import PatchHandle, patch, unpatch
 from tokenprune.report import ImageReport, Report, StageReport
-from tokenprune.strategies import STRATEGIES, AveragePooling, DivPrune, FoPru, Grid, Random, VFlowOpt
+from tokenprune.strategies import STRATEGIES, AveragePooling, BackgroundPruning, DivPrune, FoPru, Grid, Random, VFlowOpt
 from tokenprune.strategy import ScoreStrategy, Selection, Stage, Strategy
 from tokenprune.tokens import StageTokens, VisualTokens
 from tokenprune.zoom import Look, Zoom
@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "STRATEGIES",
     "AveragePooling",
+    "BackgroundPruning",
     "DivPrune",
     "FoPru",
     "Grid",

@@ -63,14 +63,22 @@ class VisionAttention:
         Raises PruningError for a tower without one. A strategy that calls this declares "cls" in its needs, so that
         `patch` can say so instead.
         """
-        if self.n_prefix == 0:
-            raise PruningError(
-                'this vision tower has no CLS token. Add "cls" to the strategy\'s needs to be told by patch(), '
-                "and use received() here."
-            )
+        self._check_cls()
         cls = torch.zeros(1, dtype=torch.long, device=self.keys.device)
         rows = [reduce_heads(self._weights(tile, cls), heads)[0] for tile in range(len(self.keys))]
         return self.layout.carry(torch.stack(rows)[:, self.n_prefix :])
+
+    def cls_logits(self) -> Float[Tensor, "heads visual"]:
+        """scale * q . k of the CLS token with each patch, of every head, before the softmax. Linear in the keys: the
+        mean over several visual tokens is the logit of their mean key.
+
+        Raises PruningError for a tower without a CLS token.
+        """
+        self._check_cls()
+        patches = self.keys[:, :, self.n_prefix :]
+        cls = self.queries[:, :, :1].float() * self.scale
+        logits = [(query @ key.float().transpose(1, 2))[:, 0] for query, key in zip(cls, patches, strict=True)]
+        return torch.stack([self.layout.carry(head) for head in torch.stack(logits, 1)])
 
     def carried_by(self, layout: Layout) -> VisionAttention:
         """The same attention, for the visual tokens of another layout over the same tiles."""
@@ -82,6 +90,13 @@ class VisionAttention:
         queries, keys = torch.cat([part.queries for part in parts]), torch.cat([part.keys for part in parts])
         real = [part.real for part in parts if part.real is not None]
         return replace(parts[0], queries=queries, keys=keys, layout=layout, real=torch.cat(real) if real else None)
+
+    def _check_cls(self) -> None:
+        if self.n_prefix == 0:
+            raise PruningError(
+                'this vision tower has no CLS token. Add "cls" to the strategy\'s needs to be told by patch(), '
+                "and use received() here."
+            )
 
     def _weights(self, tile: int, rows: Int[Tensor, " rows"]) -> Float[Tensor, "heads rows tokens"]:
         logits = self.queries[tile, :, rows].float() @ self.keys[tile].float().transpose(1, 2)

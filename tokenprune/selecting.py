@@ -110,7 +110,7 @@ def joined(tiles: Sequence[EncodedImage], begins: Sequence[bool]) -> list[Encode
 
 def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
     """What the strategy selects, if it keeps to its budget and counts the right tokens."""
-    tiled = strategy.budget_per == "tile" and tokens.layout.tiles is not None
+    tiled = strategy.tiles_apart and tokens.layout.tiles is not None
     selection = select_per_tile(strategy, tokens) if tiled else strategy.select(tokens)
     name = type(strategy).__name__
     if not isinstance(selection, Selection) or selection.n_visual != tokens.n_visual:

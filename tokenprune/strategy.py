@@ -115,6 +115,12 @@ class Strategy(ABC):
         """The encoder layer that "vision_attention" comes from; None is the one whose output the model uses."""
         return None
 
+    @property
+    def tiles_apart(self) -> bool:
+        """Whether `select` is asked about every tile by itself, as soon as there are several. A strategy that splits a
+        budget per tile in its own way, or all at once, says no."""
+        return self.budget_per == "tile"
+
     @abstractmethod
     def select(self, tokens: VisualTokens) -> Selection:
         """The tokens of one image that are kept."""

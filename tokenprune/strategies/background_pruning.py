@@ -1,0 +1,151 @@
+"""GeoLLaVA-8K's Background Token Pruning and Anchored Token Selection (https://arxiv.org/abs/2505.21375)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.attention import VisionAttention
+from tokenprune.budget import split
+from tokenprune.errors import SettingError
+from tokenprune.merging import Merge
+from tokenprune.strategies.clusters import best_links, cluster_means, cut, places_within, roots_of
+from tokenprune.strategy import Selection, Strategy, check_choice
+from tokenprune.tokens import VisualTokens
+
+
+@dataclass(frozen=True)
+class BackgroundPruning(Strategy):
+    """Clusters neighbouring visual tokens that are alike, and keeps the clusters that the CLS token attends to most.
+
+    A cluster is kept as its root, with the root's position ID and the mean of the cluster's features. Tokens are linked
+    within their tile only, and newline tokens never. The budget is exact: if it is more than there are clusters, only
+    the strongest links are used, so that there are as many clusters as tokens to keep, up to each token being one.
+
+    budget_per: "tile" as in the paper, or "image".
+    threshold: the cosine of two neighbours' features from which on they may be linked.
+    cluster: False leaves Background Token Pruning out: every token is a cluster.
+    rank: "cls" is Anchored Token Selection: the attention that the CLS token pays to a cluster's mean key among those
+        of its tile, mean over heads. "column", for towers without a CLS token: the mean attention that the cluster's
+        tokens receive. "distinct" is Background Token Pruning alone: the clusters whose tokens are least like their
+        best neighbours.
+    layer: the encoder layer of the attention; None is the one whose output the projector gets.
+
+    Deviations from the paper, whose affinity is learned with the model: tokens are linked by the cosine of what the
+    projector gives, each to its best neighbour other than itself; means are taken behind the projector; attention is
+    that of the layer's heads and keys, where the released code multiplies values; an overview is kept like any tile.
+    """
+
+    budget_per: Literal["image", "tile"] = "tile"
+    threshold: float = 0.9
+    cluster: bool = True
+    rank: Literal["cls", "column", "distinct"] = "cls"
+    layer: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("BackgroundPruning", "rank", self.rank, ("cls", "column", "distinct"))
+        if not -1 <= self.threshold <= 1:
+            raise SettingError(
+                f"BackgroundPruning: threshold={self.threshold!r} is no cosine; write one in [-1, 1], such as 0.9."
+            )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return {
+            "cls": frozenset({"vision_attention", "cls"}),
+            "column": frozenset({"vision_attention"}),
+            "distinct": frozenset(),
+        }[self.rank]
+
+    @property
+    def attention_layer(self) -> int | None:
+        return self.layer
+
+    @property
+    def tiles_apart(self) -> bool:
+        """No: all tiles are clustered at once, in time and memory that grow with their number only linearly."""
+        return False
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        n_visual, device = tokens.n_visual, tokens.features.device
+        tiles = tiles_of(tokens)
+        groups = tiles if self.budget_per == "tile" else torch.zeros_like(tiles)
+        sizes = groups.bincount()
+        n_kept = self.budget(n_visual)
+        budgets = torch.tensor(split(n_kept, sizes.tolist()), device=device)
+
+        index = torch.arange(n_visual, device=device)
+        parents, cosines = best_links(tokens.features, tokens.layout)
+        roots = roots_of(cut(parents, cosines, self.threshold, sizes - budgets, groups)) if self.cluster else index
+        if self.rank == "distinct":
+            scores = cluster_means(1 - cosines.clamp(min=-1), roots)
+        elif self.rank == "column":
+            scores = cluster_means(tokens.vision_attention.received(), roots)
+        else:
+            scores = anchored(tokens.vision_attention, roots, tiles)
+        scores = with_newlines(scores[roots], tokens, tiles)
+
+        kept = places_within(scores.masked_fill(roots != index, -torch.inf), groups) < budgets[groups]
+        selection = Selection.first(kept.int().argsort(descending=True, stable=True), n_kept, scores)
+        # Clusters of one token stay as they are, bit for bit.
+        sources = (kept[roots] & (roots.bincount(minlength=n_visual)[roots] > 1)).nonzero()[:, 0]
+        if not len(sources):
+            return selection
+        targets = torch.searchsorted(selection.kept, roots[sources])
+        return replace(selection, merged=Merge.mean(targets, sources, torch.ones(len(sources), device=device)))
+
+
+def anchored(
+    attention: VisionAttention, roots: Int[Tensor, " visual"], tiles: Int[Tensor, " visual"]
+) -> Float[Tensor, " visual"]:
+    """Anchored Token Selection: at every root the attention that the CLS token pays to its cluster's mean key, among
+    those of its tile without newline tokens; mean over heads. 0 elsewhere."""
+    centres = roots == torch.arange(len(roots), device=roots.device)
+    if attention.layout.newlines is not None:
+        centres &= ~attention.layout.newlines.to(roots.device)
+    logits = cluster_means(attention.cls_logits(), roots)
+    return softmax_within(logits.masked_fill(~centres, -torch.inf), tiles).mean(0)
+
+
+def tiles_of(tokens: VisualTokens) -> Int[Tensor, " visual"]:
+    """The tile of each visual token, counted from 0 without gaps."""
+    if tokens.layout.tiles is None:
+        return torch.zeros(tokens.n_visual, dtype=torch.long, device=tokens.features.device)
+    return tokens.layout.tiles.to(tokens.features.device).unique(return_inverse=True)[1]
+
+
+def softmax_within(
+    logits: Float[Tensor, "heads visual"], groups: Int[Tensor, " visual"]
+) -> Float[Tensor, "heads visual"]:
+    """The softmax over the tokens of each group."""
+    groups = groups.expand_as(logits)
+    weights = (logits - best_of(logits, groups).gather(1, groups)).exp()
+    totals = torch.zeros_like(weights).scatter_add(1, groups, weights)
+    return weights / totals.gather(1, groups)
+
+
+def best_of(
+    values: Float[Tensor, "*rows visual"], groups: Int[Tensor, "*rows visual"]
+) -> Float[Tensor, "*rows groups"]:
+    """The highest value in each group; -inf in an empty one."""
+    shape = (*values.shape[:-1], int(groups.max()) + 1)
+    return values.new_full(shape, -torch.inf).scatter_reduce(-1, groups, values, "amax")
+
+
+def with_newlines(
+    scores: Float[Tensor, " visual"], tokens: VisualTokens, tiles: Int[Tensor, " visual"]
+) -> Float[Tensor, " visual"]:
+    """The scores, with those of newline tokens. One stands for its row, so it gets the best score that its tile has in
+    that row, or if it is alone there, the best of its tile."""
+    if tokens.layout.newlines is None:
+        return scores
+    newlines = tokens.layout.newlines.to(scores.device)
+    shown = scores.masked_fill(newlines, -torch.inf)
+    rows = tokens.rows * (tiles.max() + 1) + tiles
+    of_row, of_tile = (best_of(shown, groups)[groups] for groups in (rows, tiles))
+    return torch.where(newlines, torch.where(of_row == -torch.inf, of_tile, of_row), scores)
