@@ -246,11 +246,10 @@ class ModelAdapter(ABC):
         """The model in a few words, for error messages."""
         return f"{type(self.model).__name__} with a {self.vision_tower.config.model_type} tower"
 
-    def cache(self, where: Any) -> Any:
-        """The cache in a call's arguments or in an output; None if there is none."""
-        if not isinstance(where, Mapping):
-            return None
-        return next((where[name] for name in self.cache_names if where.get(name) is not None), None)
+    def cache(self, *places: Any) -> Any:
+        """The cache in a call's arguments or in an output, the first of several; None if there is none."""
+        found = (place.get(name) for place in places if isinstance(place, Mapping) for name in self.cache_names)
+        return next((cache for cache in found if cache is not None), None)
 
     def n_new(self, kwargs: Mapping[str, Any]) -> int:
         """How many columns a call of `core` brings."""

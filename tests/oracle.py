@@ -56,6 +56,18 @@ def oracle_logits(
     return FAMILIES["llava-clip"].oracle(model, inputs, dropped, position_ids)
 
 
+class Identity(torch.nn.Module):
+    """Stands for a decoder layer, with whatever the language model reads of it."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        if hasattr(layer, "attention_type"):
+            self.attention_type = layer.attention_type
+
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return hidden
+
+
 def seen_by(report: tokenprune.Report, layer: int) -> tokenprune.Report:
     """The report as if what a decoder layer sees had been kept from the start."""
     left = [image.kept_at(layer) for image in report.images]
@@ -66,7 +78,8 @@ def seen_by(report: tokenprune.Report, layer: int) -> tokenprune.Report:
 @contextmanager
 def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> Iterator[None]:
     """The time in which an oracle's forward merges what the reports say was merged, before the language model and on
-    entry to its stages, and closes to every decoder layer what the stages before it dropped."""
+    entry to its stages, closes to every decoder layer what the stages before it dropped, and has an identity in place
+    of every skipped layer."""
     adapter = adapter_for(model)
 
     def merge(module: Any, args: Any, kwargs: Any) -> Any:
@@ -88,6 +101,10 @@ def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> It
         mask = kwargs["attention_mask"].masked_fill(dropped & ~itself, torch.finfo(torch.float32).min)
         return (hidden, *rest), {**kwargs, "attention_mask": mask.masked_fill(itself, 0.0)}
 
+    skipped = {layer for report in reports for layer in report.skipped}
+    layers = list(adapter.layers)
+    for number in skipped:
+        adapter.layers[number] = Identity(layers[number])
     hooks = [adapter.language_model.register_forward_pre_hook(merge, with_kwargs=True)]
     if any(image.stages for report in reports for image in report.images):
         for number, layer in enumerate(adapter.layers):
@@ -97,6 +114,8 @@ def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> It
     finally:
         for hook in hooks:
             hook.remove()
+        for number in skipped:
+            adapter.layers[number] = layers[number]
 
 
 def compact_ids(real: Tensor, dropped: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def checkpointing(model: Any) -> Any:
     return model
 
 
-def trained(model: Any, strategy: FoPru, inputs: dict[str, Any]) -> tuple[Tensor, tokenprune.Report]:
+def trained(model: Any, strategy: tokenprune.Strategy, inputs: dict[str, Any]) -> tuple[Tensor, tokenprune.Report]:
     """The loss of one step, whose gradients the model has then."""
     with tokenprune.patch(model, strategy) as handle:
         loss = model(**given(inputs), labels=labels_of(inputs)).loss

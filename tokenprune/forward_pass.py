@@ -12,9 +12,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.ledger import Ledger, span
+from tokenprune.ledger import Ledger, n_slots, set_ledger, span
 from tokenprune.masks import Call, Mask, Slots, is_pattern
 from tokenprune.sequence import Packing
+from tokenprune.stage_slots import StageSlots
 from tokenprune.vision import EncodedImage
 
 
@@ -76,6 +77,15 @@ class ForwardPass:
         spans = partial(span, self.cache, self.n_slots)
         call = Call(slots, packing, self.n_columns, spans, adapter.decoder.mask_dtype(embeds.dtype))
         return call.masks(mask, adapter.decoder.layers)
+
+    def account(self, cache: Any, embeds: Tensor, held: tuple[StageSlots, ...], skipped: tuple[int, ...]) -> None:
+        """Writes the ledger of a cache that this call filled, if anything was dropped or skipped. `held` is what each
+        in-LLM stage holds then."""
+        if self.packing is not None and self.shift is not None:
+            new = self.packing, self.shift, held, skipped
+            set_ledger(cache, Ledger.written(self.ledger, self.n_slots, *new))
+        elif skipped and self.ledger is None:
+            set_ledger(cache, Ledger.unpruned(len(embeds), n_slots(cache), embeds.device, skipped))
 
     @property
     def _needs_mask(self) -> bool:

@@ -10,6 +10,7 @@ loss function    gets labels as short as the logits
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,13 +22,14 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.calls import guard_hooks, named_arguments, uncompiled
 from tokenprune.errors import PruningError
 from tokenprune.forward_pass import ForwardPass
-from tokenprune.ledger import Ledger, enter, leave, ledger_of, n_slots, set_ledger
+from tokenprune.ledger import enter, leave, ledger_of, n_slots
 from tokenprune.masks import padding_of
 from tokenprune.progress import Progress
 from tokenprune.recorder import VisionRecorder
 from tokenprune.report import Report
 from tokenprune.selecting import Chosen, choose, with_merged
 from tokenprune.sequence import Packing, PositionIds, default_ids, id_shift, renumbered, shortened, whole
+from tokenprune.skipping import SkippedLayer, check_cache
 from tokenprune.stages import StageHooks
 from tokenprune.standins import FeatureFunction, LossFunction, StandIn
 from tokenprune.strategy import Strategy
@@ -45,7 +47,7 @@ class Pruner:
         self._hooks: list[RemovableHandle | StandIn] = []  # no ExitStack: a copy of one undoes the original
         self._now = Progress()
         self._recorder = VisionRecorder(adapter, strategy.needs)
-        self._stages = StageHooks(strategy, adapter)
+        self._stages = StageHooks(strategy, adapter)  # and skipped layers
         self._taps: tuple[list[AttentionTaps], dict[int, AttentionTaps]] = ([], {})
 
     def install(self) -> None:
@@ -76,12 +78,13 @@ class Pruner:
             if self._stages.stages:
                 for i, layer in enumerate(self.adapter.layers):
                     undo(layer.register_forward_pre_hook(partial(before_layer, self._stages, i), with_kwargs=True))
+            for number in self._stages.skipped:
+                undo(SkippedLayer(self.adapter.layers[number]).install())
             for number, taps in in_layers.items():
-                heard = self._stages.recorder
-                before = partial(before_attention, heard, number)
+                before = partial(before_attention, self._stages.recorder, number)
                 undo(taps.attention.register_forward_pre_hook(before, with_kwargs=True))
                 for name, module in taps.outputs.items():
-                    undo(module.register_forward_hook(partial(after_text_tap, heard, number, name)))
+                    undo(module.register_forward_hook(partial(after_text_tap, self._stages.recorder, number, name)))
             for modality in self.adapter.modalities:
                 undo(FeatureFunction(core, modality, self).install())
             undo(LossFunction(self.model, *self.adapter.loss_function, self.packing).install())
@@ -127,11 +130,8 @@ class Pruner:
     def _current_taps(self) -> tuple[list[AttentionTaps], dict[int, AttentionTaps]]:
         """The vision tower's, and those of decoder layers by their number."""
         in_tower = "vision_attention" in self.strategy.needs
-        layers = [stage.layer - 1 for stage in self._stages.stages if self._stages.reads_attention]
-        return (
-            list(self.adapter.every_attention_taps(self.strategy.attention_layer)) if in_tower else [],
-            {layer: self.adapter.text_taps(layer) for layer in layers},
-        )
+        tower_taps = list(self.adapter.every_attention_taps(self.strategy.attention_layer)) if in_tower else []
+        return tower_taps, {layer: self.adapter.text_taps(layer) for layer in self._stages.read}
 
     # The model and its base model: what came in, and which length the cache answers.
 
@@ -155,7 +155,8 @@ class Pruner:
         ledger = ledger_of(cache)
         masks = {m: self.adapter.visual_mask(m, kwargs) for m in self.adapter.modalities}
         visual = {m.name: mask for m, mask in masks.items() if mask is not None}
-        if ledger is None and not visual:
+        check_cache(cache, ledger, self._stages.skipped)
+        if ledger is None and not visual and not self._stages.skipped:
             return
         for modality in self.adapter.modalities:
             output = self.adapter.encoded(modality, kwargs)
@@ -236,7 +237,7 @@ class Pruner:
         real = forward.real(batch, n_new, dropped.device)
         before = ids.expand(*ids.shape[:-2], batch, n_new)
         ids = renumbered(before, dropped, real, self.position_ids)
-        self.report = Report([image.report(ids) for image in chosen])
+        self.report = Report([image.report(ids) for image in chosen], self._stages.skipped)
         if not shortens:
             return None
         if self._now.unprunable:
@@ -256,17 +257,16 @@ class Pruner:
     @uncompiled
     def _after_language_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         forward = self._now.forward
-        if forward is None or forward.packing is None or forward.shift is None:
+        if forward is None:
             return
-        self._now.packing = self._stages.leaving(forward.packing)
-        if self.report is not None and self._stages.stages:
-            self.report = Report(self._stages.reported(self.report.images))
-        cache = self.adapter.cache(kwargs)
-        if cache is None:
-            cache = self.adapter.cache(output)
+        if forward.packing is not None:
+            self._now.packing = self._stages.leaving(forward.packing)
+            if self.report is not None and self._stages.stages:
+                self.report = replace(self.report, images=self._stages.reported(self.report.images))
+        kwargs = named_arguments(module, args, kwargs)
+        cache = self.adapter.cache(kwargs, output)
         if cache is not None:
-            stages = self._stages.held()
-            set_ledger(cache, Ledger.written(forward.ledger, forward.n_slots, forward.packing, forward.shift, stages))
+            forward.account(cache, kwargs["inputs_embeds"], self._stages.held(), self._stages.skipped)
 
 
 @uncompiled

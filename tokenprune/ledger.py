@@ -33,6 +33,7 @@ class Ledger:
     shift: how much lower than the original ones the position IDs of each row go on (0 unless compact).
     holes: whether any slot is not valid; kept here because asking a GPU at every step is slow.
     stages: what the decoder layers of each in-LLM stage hold of the slots; empty if all layers hold all.
+    skipped: the decoder layers that were not executed, and hold nothing.
     """
 
     columns: Int[Tensor, "batch slots"]
@@ -41,6 +42,14 @@ class Ledger:
     shift: Int[Tensor, " batch"]
     holes: bool
     stages: tuple[StageSlots, ...] = ()
+    skipped: tuple[int, ...] = ()
+
+    @classmethod
+    def unpruned(cls, batch: int, n_slots: int, device: torch.device, skipped: tuple[int, ...]) -> Ledger:
+        """The ledger of a cache that holds every column, but not of the `skipped` layers."""
+        slots = Slots.empty(batch, device).grown(n_slots, 0)
+        shift = torch.zeros(batch, dtype=torch.long, device=device)
+        return cls(slots.columns, slots.valid, n_slots, shift, holes=False, skipped=skipped)
 
     @property
     def n_dropped(self) -> int:
@@ -86,9 +95,10 @@ class Ledger:
         packing: Packing,
         shift: Int[Tensor, " batch"],
         stages: tuple[StageSlots, ...] = (),
+        skipped: tuple[int, ...] = (),
     ) -> Ledger:
         """The ledger after what `packing` left was appended to a cache of `n_slots`, with position IDs that go on
-        lower by a further `shift`. `stages` is what each in-LLM stage holds then."""
+        lower by a further `shift`. `stages` is what each in-LLM stage holds then, `skipped` what held nothing ever."""
         if before is None:  # everything in the cache so far is one column per slot
             past, n_columns = Slots.empty(len(shift), shift.device).grown(n_slots, 0), n_slots
         else:
@@ -96,7 +106,7 @@ class Ledger:
             shift = shift + before.shift
         slots = past.appended(packing, n_columns)
         holes = not bool(slots.valid.all())
-        return cls(slots.columns, slots.valid, n_columns + packing.n_columns, shift, holes, stages)
+        return cls(slots.columns, slots.valid, n_columns + packing.n_columns, shift, holes, stages, skipped)
 
 
 class PrunedCache:
@@ -108,6 +118,7 @@ class PrunedCache:
     _ledger: Ledger
     _unpruned_class: type
     _inside: bool
+    layers: list[Any]
 
     def get_seq_length(self, layer_idx: int = 0, *args: Any) -> Any:
         length = super().get_seq_length(layer_idx, *args)  # type: ignore[misc]
@@ -139,8 +150,15 @@ class PrunedCache:
         cut = self._ledger.columns.shape[1] - (n_slots + tokens_to_remove)
         if cut > 0:
             self._ledger = self._ledger.without_tail(cut)
-        with inside(self):
-            super().crop(tokens_to_remove)  # type: ignore[misc]
+        layers, self.layers = (
+            self.layers,
+            [layer for i, layer in enumerate(self.layers) if i not in self._ledger.skipped],
+        )
+        try:
+            with inside(self):
+                super().crop(tokens_to_remove)  # type: ignore[misc]
+        finally:
+            self.layers = layers
 
     def reset(self) -> None:
         super().reset()  # type: ignore[misc]

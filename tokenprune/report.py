@@ -88,9 +88,13 @@ def written(grids: tuple[Grid3, ...]) -> str:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """The last forward that contained visual tokens."""
+    """The last forward that contained visual tokens.
+
+    skipped: the decoder layers that were not executed.
+    """
 
     images: list[ImageReport]
+    skipped: tuple[int, ...] = ()
 
     @property
     def n_visual(self) -> int:
@@ -102,5 +106,6 @@ class Report:
 
     def __repr__(self) -> str:
         share = self.n_kept / self.n_visual
-        head = f"Report(kept {self.n_kept} of {self.n_visual} visual tokens, {share:.1%} retention)"
+        skipped = f", decoder layers {list(self.skipped)} skipped" if self.skipped else ""
+        head = f"Report(kept {self.n_kept} of {self.n_visual} visual tokens, {share:.1%} retention{skipped})"
         return "\n".join([head, *(f"  {image!r}" for image in self.images)])

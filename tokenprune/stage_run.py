@@ -40,11 +40,11 @@ class StageRun:
         """What the stage's layers hold after the forward."""
         return self.past.followed_by(self.n_slots + self.packing.columns, self.packing.valid)
 
-    def cut(self, kwargs: dict[str, Any], like: Tensor) -> dict[str, Any]:
+    def cut(self, kwargs: dict[str, Any], like: Tensor, layer: int) -> dict[str, Any]:
         """A layer's arguments, cut to the stage. All its layers are called with the same objects: cut once."""
         mask, rotary = kwargs.get("attention_mask"), kwargs.get("position_embeddings")
         if self._cut is None or self._cut[0] is not mask or self._cut[1] is not rotary:
-            new: dict[str, Any] = {"attention_mask": self._mask(mask, like)}
+            new: dict[str, Any] = {"attention_mask": self._mask(mask, like, layer)}
             if self.drops and rotary is not None:
                 new["position_embeddings"] = tuple(self._take(part) for part in rotary)
             if self.drops and isinstance(kwargs.get("position_ids"), Tensor):
@@ -56,7 +56,7 @@ class StageRun:
         """The stage's tokens of a (..., batch or 1, length, width) tensor."""
         return self.packing.take(tensor) if tensor.ndim == 3 else torch.stack([self._take(part) for part in tensor])
 
-    def _mask(self, mask: Any, like: Tensor) -> Tensor | None:
+    def _mask(self, mask: Any, like: Tensor, layer: int) -> Tensor | None:
         """The stage's attention mask, from the one for the sequence that entered: over queries and keys for a 4-D
         mask, over keys for a 2-D one. None stays None where every query may see all that came before it.
 
@@ -77,7 +77,7 @@ class StageRun:
         rows = keys.gather(2, queries) if self.drops else keys
         index = held.slots[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
         cut = _masked(rows.gather(3, index), ~held.valid[:, None, None])
-        n_keys, _ = span(self.cache, self.past.slots.shape[1], self.past.layer, self.packing.columns.shape[1])
+        n_keys, _ = span(self.cache, self.past.slots.shape[1], layer, self.packing.columns.shape[1])
         free = cut.new_zeros(*cut.shape[:-1], n_keys - cut.shape[-1])  # a static cache answers with all its room
         return torch.cat([cut, _masked(free, torch.ones_like(free).bool())], -1) if free.shape[-1] else cut
 

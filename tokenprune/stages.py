@@ -21,6 +21,7 @@ from tokenprune.masks import Mask
 from tokenprune.report import ImageReport, StageReport
 from tokenprune.selecting import Chosen, checked_stage_selection, with_merged
 from tokenprune.sequence import Packing, pack
+from tokenprune.skipping import checked_skips
 from tokenprune.stage_run import StageRun, places_of
 from tokenprune.stage_slots import StageSlots
 from tokenprune.strategy import Selection, Stage, Strategy
@@ -72,13 +73,20 @@ class StagedForward(PerThread):
 
 
 class StageHooks:
-    """The stages of one patched model through one forward; hooks.py puts `before_layer` on its decoder layers."""
+    """The stages of one patched model, and the layers it skips, through one forward; hooks.py puts `before_layer` on
+    its decoder layers."""
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter) -> None:
         self.strategy, self.adapter = strategy, adapter
         self.stages = checked_stages(strategy, adapter)
+        self.skipped = checked_skips(strategy, adapter, self.read)
         self.recorder = TextRecorder()
         self._now = StagedForward()
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """The decoder layers whose attention stages look at."""
+        return tuple(stage.layer - 1 for stage in self.stages) if self.reads_attention else ()
 
     @property
     def reads_attention(self) -> bool:
@@ -241,7 +249,7 @@ class StageHooks:
         run, before = now.runs[number], now.runs[number - 1] if number else None
         if run.drops and layer == self.stages[number].layer:
             hidden = _narrowed(hidden, before, run)
-        return (hidden, *rest), run.cut(kwargs, hidden)
+        return (hidden, *rest), kwargs if layer in self.skipped else run.cut(kwargs, hidden, layer)
 
 
 def report_of(stage: Stage, tokens: StageTokens, selection: Selection) -> StageReport:

@@ -38,6 +38,13 @@ class StandIn:
         self._module, self._name = module, name
         self._covered = vars(module).get(name)  # what stood on the instance before
 
+    @property
+    def original(self) -> Callable[..., Any]:
+        """What it covers."""
+        if self._covered is not None:
+            return self._covered
+        return partial(getattr(type(self._module), self._name), self._module)
+
     def install(self) -> StandIn:
         setattr(self._module, self._name, self)
         return self
@@ -59,19 +66,13 @@ class FeatureFunction(StandIn):
 
     @property
     def __signature__(self) -> inspect.Signature:  # `generate` reads which arguments to pass
-        return inspect.signature(self._function)
-
-    @property
-    def _function(self) -> Callable[..., Any]:
-        if self._covered is not None:
-            return self._covered
-        return partial(getattr(type(self._module), self._name), self._module)
+        return inspect.signature(self.original)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self._listener.begin_encoding():
-            return self._function(*args, **kwargs)
+            return self.original(*args, **kwargs)
         try:
-            output = self._function(*args, **kwargs)
+            output = self.original(*args, **kwargs)
         finally:
             self._listener.end_encoding()
         self._listener.encoded(self._modality, bound(self.__signature__, args, kwargs), output)

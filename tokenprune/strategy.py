@@ -141,6 +141,11 @@ class Strategy(ABC):
             raise PruningError("a strategy with stages must give scores: return Selection(kept, n_visual, scores).")
         return Selection.best(tokens.scores, stage.budget(tokens.n_visual))
 
+    def skipped(self, n_layers: int) -> tuple[int, ...]:
+        """Which decoder layers of a language model of `n_layers` are not executed at all, by ascending number; none
+        unless a strategy says so."""
+        return ()
+
     def budget(self, n_visual: int) -> int:
         """How many of `n_visual` tokens to keep before the language model."""
         return budget(n_visual, self.keep_ratio, self.keep)
