@@ -225,15 +225,15 @@ def test_accelerate(patched_first: bool, tmp_path: Any) -> None:
     plain, inputs = model_of(), prompt([1])
     with tokenprune.patch(plain, Skipping()):
         skipping = answer(plain, inputs)
-    whole, model = answer(plain, inputs), model_of()
-    handle = tokenprune.patch(model, Skipping()) if patched_first else None
-    places: dict[str, Any] = {name: "cpu" for name, _ in model.named_children() if name != "model"}
-    places |= {f"model.{name}": "cpu" for name, _ in model.model.named_children() if name != "language_model"}
+    whole, loaded = answer(plain, inputs), model_of()
+    handle = tokenprune.patch(loaded, Skipping()) if patched_first else None
+    places: dict[str, Any] = {name: "cpu" for name, _ in loaded.named_children() if name != "model"}
+    places |= {f"model.{name}": "cpu" for name, _ in loaded.model.named_children() if name != "language_model"}
     language_model = "model.language_model"
     places |= {f"{language_model}.{name}": "cpu" for name in ("embed_tokens", "rotary_emb", "norm")}
     places |= {f"{language_model}.layers.{i}": "disk" if i == 2 else "cpu" for i in range(LAYERS)}
     device = torch.device("cpu")
-    model = dispatch_model(model, places, main_device=device, offload_dir=tmp_path, force_hooks=True)
+    model: Any = dispatch_model(loaded, places, main_device=device, offload_dir=tmp_path, force_hooks=True)
     assert "_hf_hook" in vars(model.model.language_model.layers[2])
     handle = handle or tokenprune.patch(model, Skipping())
     assert torch.equal(answer(model, inputs).logits[-1], skipping.logits[-1])
