@@ -2,8 +2,9 @@
 
 A pruner can do no better than the same model on a prompt that was that short from the start. That ideal is the
 unpatched vision tower and projector, called directly, and then the unpatched language model on as many visual tokens
-as the strategy keeps. Everything is measured in one process, in turn, and compared within a round, so that whatever
-else the machine does hits all alike; the ratios are medians over the rounds.
+as the strategy keeps. A strategy that prunes in the language model too has no such ideal; what its schedule allows is
+counted in floating-point operations. Everything is measured in one process, in turn, and compared within a round, so
+that whatever else the machine does hits all alike; the ratios are medians over the rounds.
 """
 
 import argparse
@@ -13,26 +14,41 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from tokenprune.evals.bench_model import prompt, real_shape
+from tokenprune.evals.bench_model import SHAPES, features, prompt
 from tokenprune.evals.configurations import DEFAULT_STRATEGIES, DOWNSAMPLE, Pruned, configurations
 from tokenprune.evals.runner import versions
 
 PRUNING = tuple(name for name in DEFAULT_STRATEGIES if name != DOWNSAMPLE)
 
 
+class Ratio(NamedTuple):
+    """A median over the rounds, and what it lies between."""
+
+    median: float
+    lowest: float
+    highest: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} [{self.lowest:.3f}, {self.highest:.3f}]"
+
+
 @dataclass(frozen=True)
 class Timing:
-    """Prefill of one configuration. Ratios are medians over the rounds, each within its round.
+    """Prefill of one configuration, vision tower included. Ratios of time are medians over the rounds, each within its
+    round, with the lowest and the highest.
 
-    `spread` is the lowest and the highest ratio to the ideal.
+    `n_kept` enter the language model. `flops` are floating-point operations.
+    `to_ideal` is None for a strategy with stages in the language model.
     """
 
     strategy: str
@@ -40,42 +56,51 @@ class Timing:
     n_visual: int
     n_kept: int
     seconds: float
-    to_ideal: float
-    spread: tuple[float, float]
-    to_unpruned: float
+    flops: int
+    flops_to_unpruned: float
+    to_unpruned: Ratio
+    to_ideal: Ratio | None
 
 
 def bench(model: Any, pruned: Sequence[Pruned], *, rounds: int, n_text: int = 40) -> list[Timing]:
-    """Measure the prefill of `model` with each configuration beside its ideal and the unpruned model."""
+    """Measure the prefill of `model` with each configuration beside the unpruned model and, if it has one, its ideal.
+
+    The operations are counted in a first call of each, which also allocates.
+    """
     inputs = prompt(model, n_text)
     n_visual = int((inputs["input_ids"] == model.config.image_token_id).sum())
-    timers: dict[Any, Callable[[], float]] = {"unpruned": lambda: _seconds(lambda: _prefill(model, inputs))}
+    calls: dict[Any, Callable[[], object]] = {"unpruned": lambda: _prefill(model, inputs)}
+    ideals: dict[Any, Any] = {}
     for configuration in pruned:
         n_kept = configuration.strategy.budget(n_visual)
-        timers["ideal", n_kept] = lambda n_kept=n_kept: _seconds(lambda: ideal(model, inputs, n_kept))
-        timers[configuration.label, n_kept] = lambda c=configuration: _patched_seconds(model, inputs, c)
-    for timer in timers.values():
-        timer()  # the first call of each allocates
+        if not configuration.strategy.stages(model.config.text_config.num_hidden_layers):
+            ideals[configuration.label, configuration.keep_ratio] = "ideal", n_kept
+            calls["ideal", n_kept] = lambda n_kept=n_kept: ideal(model, inputs, n_kept)
+        calls[configuration.label, configuration.keep_ratio] = lambda c=configuration: _patched(model, inputs, c)
+    flops = {name: _flops(call) for name, call in track(calls.items(), "first calls")}
     seconds = [
-        {name: timers[name]() for name in (list(timers) if turn % 2 else list(reversed(timers)))}
+        {name: _seconds(calls[name]) for name in (list(calls) if turn % 2 else list(reversed(calls)))}
         for turn in track(range(rounds), "rounds")
     ]
+
+    def ratio(name: Any, other: Any) -> Ratio:
+        ratios = [turn[name] / turn[other] for turn in seconds]
+        return Ratio(statistics.median(ratios), min(ratios), max(ratios))
+
     timings = []
     for configuration in pruned:
-        n_kept = configuration.strategy.budget(n_visual)
-        own = [turn[configuration.label, n_kept] for turn in seconds]
-        to_ideal = [value / turn["ideal", n_kept] for value, turn in zip(own, seconds, strict=True)]
-        to_unpruned = [value / turn["unpruned"] for value, turn in zip(own, seconds, strict=True)]
+        name = configuration.label, configuration.keep_ratio
         timings.append(
             Timing(
                 strategy=configuration.label,
                 keep_ratio=configuration.keep_ratio,
                 n_visual=n_visual,
-                n_kept=n_kept,
-                seconds=statistics.median(own),
-                to_ideal=statistics.median(to_ideal),
-                spread=(min(to_ideal), max(to_ideal)),
-                to_unpruned=statistics.median(to_unpruned),
+                n_kept=configuration.strategy.budget(n_visual),
+                seconds=statistics.median(turn[name] for turn in seconds),
+                flops=flops[name],
+                flops_to_unpruned=flops[name] / flops["unpruned"],
+                to_unpruned=ratio(name, "unpruned"),
+                to_ideal=ratio(name, ideals[name]) if name in ideals else None,
             )
         )
     return timings
@@ -83,11 +108,10 @@ def bench(model: Any, pruned: Sequence[Pruned], *, rounds: int, n_text: int = 40
 
 def ideal(model: Any, inputs: dict[str, Tensor], n_kept: int) -> Any:
     """Run the unpatched parts on `n_kept` visual tokens, as if the picture had given no more."""
-    features = model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output
     visual = inputs["input_ids"] == model.config.image_token_id
     ids = inputs["input_ids"][~visual | (visual.cumsum(1) <= n_kept)].unsqueeze(0)
     embeds = model.get_input_embeddings()(ids)
-    embeds[ids == model.config.image_token_id] = features[0][:n_kept].to(embeds.dtype)
+    embeds[ids == model.config.image_token_id] = features(model, inputs)[:n_kept].to(embeds.dtype)
     return model(inputs_embeds=embeds, attention_mask=torch.ones_like(ids), use_cache=True, logits_to_keep=1)
 
 
@@ -95,9 +119,17 @@ def _prefill(model: Any, inputs: dict[str, Tensor]) -> Any:
     return model(**inputs, use_cache=True, logits_to_keep=1)
 
 
-def _patched_seconds(model: Any, inputs: dict[str, Tensor], configuration: Pruned) -> float:
+def _patched(model: Any, inputs: dict[str, Tensor], configuration: Pruned) -> None:
     with configuration.patched(model):
-        return _seconds(lambda: _prefill(model, inputs))
+        _prefill(model, inputs)
+
+
+@torch.inference_mode()
+def _flops(call: Callable[[], object]) -> int:
+    """Attention is counted as the matrix products that it is: PyTorch's counter does not know every fused one."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
 
 
 @torch.inference_mode()
@@ -110,17 +142,26 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def table(timings: Sequence[Timing]) -> Table:
-    result = Table(title="Prefill time; to ideal = 1 is the same model on a prompt that was that short from the start")
-    for heading in ("strategy", "visual tokens", "median", "to ideal", "lowest, highest", "to unpruned"):
+    result = Table(title="Prefill; to ideal = 1 is the same model on a prompt that was that short from the start")
+    for heading in (
+        "strategy",
+        "retention",
+        "visual tokens",
+        "median",
+        "FLOPs to unpruned",
+        "time to unpruned",
+        "time to ideal",
+    ):
         result.add_column(heading, justify="left" if heading == "strategy" else "right", no_wrap=True)
     for timing in timings:
         result.add_row(
             timing.strategy,
+            f"{timing.keep_ratio:.0%}",
             f"{timing.n_kept} of {timing.n_visual}",
             f"{timing.seconds:.3f} s",
-            f"{timing.to_ideal:.3f}",
-            f"{timing.spread[0]:.3f}, {timing.spread[1]:.3f}",
-            f"{timing.to_unpruned:.3f}",
+            f"{timing.flops_to_unpruned:.3f}",
+            str(timing.to_unpruned),
+            str(timing.to_ideal or "\N{EN DASH}"),
         )
     return result
 
@@ -128,10 +169,12 @@ def table(timings: Sequence[Timing]) -> Table:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tokenprune.evals.bench",
-        description="Prefill time of a random-weight LLaVA of real shape (CLIP-L/336 tower, Qwen2-0.5B language model) "
-        "for each strategy, against the same model on a prompt that was that short from the start.",
+        description="Prefill time of a random-weight model of real shape for each strategy, against the unpruned model "
+        "and against the same model on a prompt that was that short from the start.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    parser.add_argument("--shape", choices=list(SHAPES), default=next(iter(SHAPES)))
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--keep-ratios", type=float, nargs="+", default=[0.25], metavar="RATIO")
     parser.add_argument(
         "--strategies", nargs="+", default=PRUNING, metavar="NAME", help="with settings: fopru:mode=row"
@@ -145,11 +188,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for configuration in configurations(options.strategies, options.keep_ratios)
         if isinstance(configuration, Pruned) and configuration.position_ids == "original"
     ]
-    model = real_shape().to("cuda" if torch.cuda.is_available() else "cpu")
+    model = SHAPES[options.shape]().to("cuda" if torch.cuda.is_available() else "cpu", getattr(torch, options.dtype))
     timings = bench(model, pruned, rounds=options.rounds)
     console.print(table(timings))
     result = {"timings": [asdict(timing) for timing in timings], "rounds": options.rounds, "versions": versions()}
-    result |= {"device": str(model.device), "threads": torch.get_num_threads(), "dtype": str(model.dtype)}
+    result |= {
+        "shape": options.shape,
+        "device": str(model.device),
+        "threads": torch.get_num_threads(),
+        "dtype": str(model.dtype),
+    }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from families.base import CACHE
+from families.llava_next import LlavaOnevision
+from search_files import deep_llava
 from tiny import prompt, tiny_llava
 
 import tokenprune
 from tokenprune.evals import bench, bench_model
 from tokenprune.evals.configurations import Pruned
+from tokenprune.strategies.vflowopt import VFlowOpt
 
 
 def test_the_ideal_is_the_model_on_a_shorter_prompt() -> None:
@@ -30,7 +33,7 @@ def test_the_ideal_is_the_model_on_a_shorter_prompt() -> None:
 
 @pytest.fixture
 def small_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokenprune.evals.bench.real_shape", tiny_llava)
+    monkeypatch.setitem(bench_model.SHAPES, "llava-1.5-0.5b", tiny_llava)
 
 
 @pytest.mark.usefixtures("small_shape")
@@ -45,19 +48,64 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (strategy, n_kept) for n_kept in (18, 9) for strategy in ("Random", "Grid", "FoPru rank -2", "FoPru row -2")
     ]
     for timing in result["timings"]:
-        low, high = timing["spread"]
-        assert 0 < low <= timing["to_ideal"] <= high
+        for median, low, high in (timing["to_ideal"], timing["to_unpruned"]):
+            assert 0 < low <= median <= high
+        assert 0 < timing["flops_to_unpruned"] < 1
 
 
-def test_the_real_shape_is_llava_of_half_a_billion() -> None:
+def test_operations() -> None:
+    """Nothing dropped costs what the unpruned model costs; a stage in the language model saves more."""
+    compared = [
+        Pruned(label=label, keep_ratio=0.5, strategy=strategy)
+        for label, strategy in {
+            "everything": tokenprune.Grid(keep_ratio=1.0),
+            "half": tokenprune.Grid(keep_ratio=0.5),
+            "before": VFlowOpt(keep_ratio=0.5, progressive=False, recycle=False),
+            "stages": VFlowOpt(keep_ratio=0.3, first=0.5, recycle=False),
+        }.items()
+    ]
+    everything, half, before, stages = bench.bench(deep_llava(), compared, rounds=1)
+    assert everything.flops_to_unpruned == 1
+    assert stages.flops < before.flops < everything.flops
+    # Of the prompt's 36 + 40 tokens, 18 are dropped, and with them their share of all matrix products but attention's.
+    text = deep_llava().config.text_config
+    linear = sum(p.numel() for p in deep_llava().model.language_model.layers.parameters() if p.ndim == 2)
+    saved = 2 * linear * 18 + 4 * text.num_hidden_layers * text.num_attention_heads * text.head_dim * (76**2 - 58**2)
+    assert everything.flops - half.flops == saved
+    assert [timing.to_ideal is None for timing in (everything, before, stages)] == [False, False, True]
+
+
+def test_llava_of_half_a_billion() -> None:
     with torch.device("meta"):
-        model = bench_model.real_shape()
+        model = bench_model.llava()
     inputs = bench_model.prompt(tiny_llava(), 10)
     assert inputs["input_ids"].shape == (1, 46)
     language_model = sum(p.numel() for p in model.model.language_model.layers.parameters())
     assert 0.35e9 < language_model < 0.37e9  # Qwen2-0.5B without its vocabulary
     tower = sum(p.numel() for p in model.get_encoder(modality="image").parameters())
     assert 0.30e9 < tower < 0.31e9
+
+
+def test_llava_onevision_of_half_a_billion() -> None:
+    with torch.device("meta"):
+        model = bench_model.llava_onevision()
+    layers = sum(p.numel() for p in model.model.language_model.layers.parameters())
+    assert 0.35e9 < layers < 0.37e9
+    encoder = sum(p.numel() for p in model.get_encoder(modality="image").encoder.layers.parameters())
+    assert encoder == pytest.approx(0.41e9 * 26 / 27, rel=0.01)  # SigLIP-so400m has 27 layers
+
+
+def test_a_picture_of_four_tiles() -> None:
+    """The shape that tiles are cut in, small."""
+    family = LlavaOnevision("llava-onevision")
+    model = family.build("sdpa")
+    inputs = bench_model.prompt(model, 10)
+    assert inputs["pixel_values"].shape[1] == 5
+    n_visual = len(family.block((2 * family.tile, 2 * family.tile)))
+    assert inputs["input_ids"].shape == (1, n_visual + 10)
+    (timing,) = bench.bench(model, [Pruned(label="Grid", keep_ratio=0.5, strategy=tokenprune.Grid(0.5))], rounds=1)
+    assert timing.n_visual == n_visual
+    assert timing.flops_to_unpruned < 1
 
 
 def test_pruned_configurations_only() -> None:
