@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -79,6 +80,18 @@ class VisionAttention:
         cls = self.queries[:, :, :1].float() * self.scale
         logits = [(query @ key.float().transpose(1, 2))[:, 0] for query, key in zip(cls, patches, strict=True)]
         return torch.stack([self.layout.carry(head) for head in torch.stack(logits, 1)])
+
+    def attended(self) -> Float[Tensor, " visual"]:
+        """What the CLS token pays to each patch, or, in a tower without one, what all patches pay it on average. Heads
+        are averaged."""
+        return self.from_cls() if self.n_prefix else self.received() / self.keys.shape[2]
+
+    def patch_keys(self) -> Float[Tensor, "visual heads width"]:
+        """The keys of each patch, carried onto visual tokens. Those of a newline token say nothing."""
+        patches = self.keys[:, :, self.n_prefix :].float()
+        vectors = rearrange(patches, "tile head patch width -> tile patch (head width)")
+        carried = torch.vmap(self.layout.carry, in_dims=2, out_dims=1)(vectors)
+        return rearrange(carried, "visual (head width) -> visual head width", head=patches.shape[1])
 
     def carried_by(self, layout: Layout) -> VisionAttention:
         """The same attention, for the visual tokens of another layout over the same tiles."""

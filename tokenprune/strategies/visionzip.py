@@ -1,0 +1,91 @@
+"""VisionZip (https://arxiv.org/abs/2412.04467)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tokenprune.errors import SettingError
+from tokenprune.merging import Merge
+from tokenprune.strategies.similarity import most_similar, unit
+from tokenprune.strategy import Selection, Strategy
+from tokenprune.tokens import VisualTokens
+
+
+@dataclass(frozen=True)
+class VisionZip(Strategy):
+    """Keeps the dominant visual tokens, which the CLS token attends to most, and merges the others into a few
+    contextual ones, by the similarity of their keys.
+
+    Contextual tokens are taken at even steps from those that are not dominant. Each stays where it is, and the mean
+    of the tokens whose keys are most similar to its own is added to it.
+
+    contextual: the share of the budget that is contextual. The paper has 10 of 64, and as many of 128 and 192.
+    layer: the encoder layer of attention and keys; None is the one whose output the projector gets.
+
+    Without a CLS token, dominant is what receives most attention, as in the paper. Deviations from the released code:
+    tokens are merged behind the projector; the CLS token itself, one of its dominant tokens, does not reach the
+    language model, so that a patch has its place; contextual tokens are not put behind the dominant ones. Newline
+    tokens are not merged.
+    """
+
+    contextual: float = 10 / 64
+    layer: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.contextual <= 1:
+            raise SettingError(
+                f"VisionZip: contextual={self.contextual!r} is a share of the budget; write one in [0, 1]."
+            )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"vision_attention"})
+
+    @property
+    def attention_layer(self) -> int | None:
+        return self.layer
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        scores = tokens.vision_attention.attended()
+        order = scores.argsort(descending=True, stable=True)
+        n_kept = self.budget(tokens.n_visual)
+        n_contextual = round(self.contextual * n_kept)
+        if n_contextual == 0 or n_kept == tokens.n_visual:
+            return Selection.first(order, n_kept, scores)
+        dominant, others = order[: n_kept - n_contextual], order[n_kept - n_contextual :]
+        newline = tokens.is_newline[others]
+        contextual, merging = every_step(others[~newline].sort().values, n_contextual)
+        # Where there are too few patches, newline tokens fill the budget.
+        fill = others[newline][: n_contextual - len(contextual)]
+        kept = torch.cat([dominant, contextual, fill]).sort().values
+        keys = unit(tokens.vision_attention.patch_keys().mean(1))
+        nearest = most_similar(keys[merging], keys[contextual])[1][:, 0]
+        places = torch.searchsorted(kept, contextual)
+        return Selection(kept, tokens.n_visual, scores, added_means(places, contextual, nearest, merging))
+
+
+def every_step(
+    left: Int[Tensor, " left"], count: int
+) -> tuple[Int[Tensor, " contextual"], Int[Tensor, " merging"]]:
+    """`count` of the tokens that are left, at even steps from the first, and the others."""
+    taken = torch.arange(len(left), device=left.device) % max(1, len(left) // count) == 0
+    taken &= taken.cumsum(0) <= count
+    return left[taken], left[~taken]
+
+
+def added_means(
+    places: Int[Tensor, " contextual"],
+    contextual: Int[Tensor, " contextual"],
+    nearest: Int[Tensor, " merging"],
+    merging: Int[Tensor, " merging"],
+) -> Merge | None:
+    """Each contextual token plus the mean of the tokens that are merged into it, if there are any."""
+    own = nearest.unique()
+    counts = nearest.bincount(minlength=len(contextual))
+    weights = torch.cat([torch.ones_like(own, dtype=torch.float32), 1 / counts[nearest].float()])
+    return Merge(torch.cat([places[own], places[nearest]]), torch.cat([contextual[own], merging]), weights)
