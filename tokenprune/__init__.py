@@ -13,7 +13,20 @@ from tokenprune.errors import PruningError, SettingError, TokenPruneError, Unsup
 from tokenprune.layout import Layout
 from tokenprune.patching import PatchHandle, patch, unpatch
 from tokenprune.report import ImageReport, Report, StageReport
-from tokenprune.strategies import STRATEGIES, AveragePooling, BackgroundPruning, DivPrune, FoPru, Grid, Random, VFlowOpt
+from tokenprune.strategies import (
+    STRATEGIES,
+    AveragePooling,
+    BackgroundPruning,
+    CDPruner,
+    DivPrune,
+    FoPru,
+    Grid,
+    PruMerge,
+    Random,
+    VFlowOpt,
+    VisionZip,
+    VisPruner,
+)
 from tokenprune.strategy import ScoreStrategy, Selection, Stage, Strategy
 from tokenprune.tokens import StageTokens, VisualTokens
 from tokenprune.zoom import Look, Zoom
@@ -24,6 +37,7 @@ __all__ = [
     "STRATEGIES",
     "AveragePooling",
     "BackgroundPruning",
+    "CDPruner",
     "DivPrune",
     "FoPru",
     "Grid",
@@ -31,6 +45,7 @@ __all__ = [
     "Layout",
     "Look",
     "PatchHandle",
+    "PruMerge",
     "PruningError",
     "Random",
     "Report",
@@ -44,7 +59,9 @@ __all__ = [
     "TokenPruneError",
     "UnsupportedError",
     "VFlowOpt",
+    "VisPruner",
     "VisionAttention",
+    "VisionZip",
     "VisualTokens",
     "Zoom",
     "patch",

@@ -21,6 +21,8 @@ STATISTICS = {
     "cls": "a CLS token in the vision tower; without one use column sums: "
     'FoPru(score="column"), BackgroundPruning(rank="column")',
     "pixels": "the picture as the vision tower gets it; without it use a strategy that scores features",
+    "text_tower": "the text tower that its vision tower was trained with, as CLIP's, which no model here has; "
+    "pass one: CDPruner(relevance=ClipRelevance(clip, tokenizer, question))",
     "text_attention": "attention of the language model's layers; without it use a strategy that prunes before it",
     "colors": "the picture's own colours; without them use a strategy that scores attention or features",
 }

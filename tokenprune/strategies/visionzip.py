@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from tokenprune.errors import SettingError
@@ -69,9 +69,7 @@ class VisionZip(Strategy):
         return Selection(kept, tokens.n_visual, scores, added_means(places, contextual, nearest, merging))
 
 
-def every_step(
-    left: Int[Tensor, " left"], count: int
-) -> tuple[Int[Tensor, " contextual"], Int[Tensor, " merging"]]:
+def every_step(left: Int[Tensor, " left"], count: int) -> tuple[Int[Tensor, " contextual"], Int[Tensor, " merging"]]:
     """`count` of the tokens that are left, at even steps from the first, and the others."""
     taken = torch.arange(len(left), device=left.device) % max(1, len(left) // count) == 0
     taken &= taken.cumsum(0) <= count

@@ -1,0 +1,29 @@
+"""Visual tokens whose attention and keys are written out, for tests against numbers worked by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from tokenprune import Layout, VisionAttention, VisualTokens
+
+
+def tokens_of(
+    attention: Sequence[float],
+    keys: Sequence[Sequence[float]],
+    features: Sequence[Sequence[float]],
+    newlines: Sequence[int] = (),
+) -> VisualTokens:
+    """One row of patches, of one head. The CLS token attends to each in proportion to `attention`, and their keys are
+    `keys`, made so long that the logarithm of the attention, which its query sees before them, hardly turns them."""
+    weights = torch.tensor(attention).log()[:, None]
+    patch_keys = torch.cat([weights, 1e4 * torch.tensor(keys)], 1)
+    cls_key = torch.full((1, patch_keys.shape[1]), -1e4)
+    query = torch.zeros_like(patch_keys[:1]).index_fill(1, torch.tensor([0]), 1.0)
+    mask = torch.zeros(len(attention), dtype=torch.bool)
+    mask[list(newlines)] = True
+    layout = Layout(((1, 1, len(attention)),), newlines=mask if newlines else None)
+    queries = torch.cat([query, torch.zeros_like(patch_keys)])
+    seen = VisionAttention(queries[None, None], torch.cat([cls_key, patch_keys])[None, None], 1.0, 1, layout)
+    return VisualTokens(torch.tensor(features), layout, 0, {"vision_attention": seen})

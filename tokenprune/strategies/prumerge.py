@@ -1,0 +1,95 @@
+"""LLaVA-PruMerge and PruMerge+ (https://arxiv.org/abs/2403.15388)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tokenprune.errors import SettingError
+from tokenprune.merging import Merge
+from tokenprune.strategies.similarity import most_similar, unit
+from tokenprune.strategy import Selection, Strategy
+from tokenprune.tokens import VisualTokens
+
+
+@dataclass(frozen=True)
+class PruMerge(Strategy):
+    """Keeps the visual tokens that the CLS token attends to most, and adds to each the tokens with the most similar
+    keys, weighted by the attention that those get.
+
+    plus: PruMerge+. Only outliers of the attention are kept for its sake, those above the third quartile by more than
+        1.5 interquartile ranges; the rest of the budget is spread evenly over the other patches.
+    neighbours: how many tokens are added to each.
+    layer: the encoder layer of attention and keys; None is the one whose output the projector gets. The released code
+        reads the last: -1.
+
+    Without a CLS token, attention is what a patch receives. Deviations from the released code: the budget is given,
+    and not the number of outliers; attention is the mean of the heads', not one over all of their width; tokens are
+    merged behind the projector; all dropped tokens are not summed up in one more. Newline tokens are not merged.
+    """
+
+    plus: bool = False
+    neighbours: int = 32
+    layer: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.neighbours, int) or self.neighbours < 1:
+            raise SettingError(f"PruMerge: neighbours={self.neighbours!r} is no count of tokens; write at least 1.")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"vision_attention"})
+
+    @property
+    def attention_layer(self) -> int | None:
+        return self.layer
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        scores = tokens.vision_attention.attended()
+        order = scores.argsort(descending=True, stable=True)
+        n_kept, patches = self.budget(tokens.n_visual), (~tokens.is_newline).nonzero()[:, 0]
+        if self.plus:
+            order = spread_behind(order, int(outliers(scores)[patches].sum()), n_kept, tokens.is_newline)
+        selection = Selection.first(order, n_kept, scores)
+        if n_kept == tokens.n_visual or len(patches) == 1:
+            return selection
+        places = (~tokens.is_newline[selection.kept]).nonzero()[:, 0]
+        centres = torch.searchsorted(patches, selection.kept[places])
+        keys = unit(tokens.vision_attention.patch_keys()[patches].flatten(1))
+        near = neighbours_of(centres, keys, self.neighbours)
+        sources = patches[torch.cat([centres[:, None], near], 1)]
+        weights = torch.cat([scores.new_ones(len(near), 1), scores[patches[near]]], 1)
+        targets = places.repeat_interleave(sources.shape[1])
+        return Selection(selection.kept, tokens.n_visual, scores, Merge(targets, sources.flatten(), weights.flatten()))
+
+
+def outliers(scores: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """Which scores are above the third quartile by more than 1.5 interquartile ranges."""
+    first, third = scores.quantile(scores.new_tensor([0.25, 0.75]))
+    return scores > third + 1.5 * (third - first)
+
+
+def spread_behind(
+    order: Int[Tensor, " visual"], n_best: int, n_kept: int, newline: Bool[Tensor, " visual"]
+) -> Int[Tensor, " visual"]:
+    """The order with, behind its first `n_best`, as many of the other patches as the budget has room for, at even
+    distances, and then all else as it was."""
+    best, others = order[:n_best], order[n_best:]
+    patches = others[~newline[others]].sort().values
+    room = min(max(n_kept - n_best, 0), len(patches))
+    chosen = patches[(torch.arange(room, device=order.device) * 2 + 1) * len(patches) // max(1, 2 * room)]
+    return torch.cat([best, chosen, others[~torch.isin(others, chosen)]])
+
+
+def neighbours_of(
+    centres: Int[Tensor, " centres"], keys: Float[Tensor, "patches width"], count: int
+) -> Int[Tensor, "centres near"]:
+    """The patches whose keys are most similar to each centre's, itself left out."""
+    count = min(count, len(keys) - 1)
+    near = most_similar(keys[centres], keys, count + 1)[1]
+    itself_last = (near == centres[:, None]).long().argsort(dim=1, stable=True)
+    return near.gather(1, itself_last)[:, :count]
