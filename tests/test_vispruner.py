@@ -22,10 +22,11 @@ def directions(angles: list[float]) -> torch.Tensor:
 
 
 def test_duplicates_go_round_by_round() -> None:
-    """Compared are 0 (0), 2 (88) and 4 (45 degrees), with 1 (90), 3 (1) and 5 (180). 0 is 1 degree from 3, 2 is 2 from
-    1 and 4 is 44 from 3. One goes in a round: first 0, which leaves 2 4 1 3 5. Then 2, 1 and 5 are compared with 4 and 3:
-    43, 45 and 135 degrees, so 2 goes. If two go in a round, 0 and 2 leave 4 1 3 5, of which 4 is 45 degrees from 1, and
-    3 is 89."""
+    """Compared are 0 (0), 2 (88) and 4 (45 degrees), with 1 (90), 3 (1) and 5 (180): the nearest are 1, 2 and 44
+    degrees away. One goes in a round: first 0, which leaves 2 4 1 3 5. Then 2, 1 and 5 are compared with 4 and 3: 43,
+    45 and 135 degrees, so 2 goes. If two go in a round, 0 and 2 leave 4 1 3 5, of which 4 is 45 degrees from 1,
+    and 3 is 89.
+    """
     vectors, order = directions(ANGLES), torch.arange(6)
     assert distinct(order, vectors, 5, step=1).tolist() == [2, 4, 1, 3, 5]
     assert distinct(order, vectors, 4, step=1).tolist() == [1, 5, 4, 3]
