@@ -32,6 +32,8 @@ class ModelAdapter(ABC):
     sequence_arguments: tuple[str, ...] = ()
     #: Whether the base model makes masks for its language model that are not causal.
     patterns: bool = False
+    #: The method of the language model, if there is one, that adds features to visual tokens between decoder layers.
+    inner_features: str | None = None
     #: What the cache is called, in arguments and outputs, over the supported versions.
     cache_names: tuple[str, ...] = ("cache", "past_key_values")
 
@@ -224,6 +226,10 @@ class ModelAdapter(ABC):
         for name in self.sequence_arguments:
             if kwargs.get(name) is not None:
                 kwargs[name] = packing.take(kwargs[name])
+
+    def shorten_inner(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
+        """The arguments of `inner_features`, hidden states excepted, for the columns that an in-LLM stage has left."""
+        raise NotImplementedError
 
     # 7. What cannot be pruned?
 

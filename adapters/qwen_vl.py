@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
@@ -80,15 +80,28 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
     def find_tower(self) -> Tower:
         return QWEN3_TOWER
 
+    inner_features = "_deepstack_process"
+
     def shorten(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
         super().shorten(kwargs, packing, n_slots)
         visual = kwargs.get("visual_pos_masks")
-        if visual is None:
-            return
-        # Those features are one row over the whole batch: its visual tokens are numbered to find the ones left.
-        numbers = (visual.flatten().cumsum(0) - 1).view_as(visual)
-        kwargs["visual_pos_masks"] = packing.take(visual) & packing.valid
-        left = packing.take(numbers)[kwargs["visual_pos_masks"]]
-        kwargs["deepstack_visual_embeds"] = [
-            features[left.to(features.device)] for features in kwargs["deepstack_visual_embeds"]
-        ]
+        if visual is not None:
+            kwargs["visual_pos_masks"], left = left_of(visual, packing)
+            kwargs["deepstack_visual_embeds"] = [
+                features[left.to(features.device)] for features in kwargs["deepstack_visual_embeds"]
+            ]
+
+    def shorten_inner(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
+        hidden, visual, features = arguments
+        visual, left = left_of(visual, packing)
+        return hidden, visual, features[left.to(features.device)]
+
+
+def left_of(
+    visual: Bool[Tensor, "batch length"], packing: Packing
+) -> tuple[Bool[Tensor, "batch kept"], Int[Tensor, " left"]]:
+    """Which of the columns that are left are visual tokens, and which those are of all visual tokens of the batch,
+    whose features are one row."""
+    numbers = (visual.flatten().cumsum(0) - 1).view_as(visual)
+    still = packing.take(visual) & packing.valid
+    return still, packing.take(numbers)[still]

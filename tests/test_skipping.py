@@ -16,7 +16,7 @@ from modes import MODES, STEPS, run_cell
 from oracle import Identity, as_reported, assert_close, dropped_columns
 from test_contract import CASES
 from test_modes_training import assert_same_gradients, checkpointing, given, labels_of, trained
-from test_stages import FAMILY, LAYERS, STAGES, Guided, Staged, deep, expected, model_of
+from test_stages import FAMILY, LAYERS, STAGES, Guided, Staged, expected, model_of
 from tiny import CACHE, prompt
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
@@ -83,7 +83,7 @@ def test_stages_that_read_attention(mode: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_every_family(case: str) -> None:
     family = FAMILIES[case]
-    model = deep(family, 4)
+    model = family.build(n_layers=4)
     kinds = adapter_for(model).decoder.layers.kinds
     layers = tuple(i for i in range(2, 4) if kinds.index(kinds[i]) != i)
     strategy = Skipping(layers=layers[-1:])

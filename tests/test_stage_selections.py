@@ -3,7 +3,6 @@ the exact oracle."""
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from families import FAMILIES
 from modes import MODES, STEPS
 from oracle import as_reported, assert_close, dropped_columns, oracle_logits
-from test_stages import FAMILY, LAYERS, deep
+from test_stages import FAMILY, LAYERS
 from tiny import CACHE, IMAGE, prompt
 
 import tokenprune
@@ -158,7 +157,7 @@ def test_attention_that_is_not_causal() -> None:
 
     family = FAMILIES["paligemma"]
     inputs = family.prompt([1, 2])
-    eager = copy(family).build("eager")
+    eager = family.build("eager")
     with torch.no_grad():
         with tokenprune.patch(model := family.build(), FromText()):
             model(**inputs)
@@ -256,10 +255,10 @@ def test_attention_must_be_declared() -> None:
             getattr(tokens, name)
 
 
-@pytest.mark.parametrize("case", ["llava-next", "llava-onevision", "qwen2-vl", "paligemma", "idefics3"])
+@pytest.mark.parametrize("case", ["llava-next", "llava-onevision", "qwen2-vl", "qwen3-vl", "paligemma", "idefics3"])
 def test_merging_in_other_families(case: str) -> None:
     family = FAMILIES[case]
-    model = deep(family, LAYERS)
+    model = family.build(n_layers=LAYERS)
     inputs = family.prompt([1, 2])
     with torch.no_grad(), tokenprune.patch(model, Folding()) as handle:
         run = MODES["greedy"](family, model, inputs, [1, 2])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, Family
+from families import FAMILIES
 from families.base import ENCODES_FIRST
 from families.llava import Llava
 from modes import MODES, STEPS, run_cell
@@ -290,22 +289,10 @@ def test_merged_features_enter_the_language_model() -> None:
         torch.testing.assert_close(seen[0][row, 5 : 4 + image.n_kept], clean[row][image.kept[1:]])
 
 
-def deep(family: Family, n_layers: int) -> Any:
-    """The family's model with more decoder layers."""
-    config = family.config()
-    text = config.get_text_config()
-    text.num_hidden_layers = n_layers
-    if getattr(text, "layer_types", None):
-        text.layer_types = [text.layer_types[i % len(text.layer_types)] for i in range(n_layers)]
-    changed = copy(family)
-    changed.config = lambda: config  # type: ignore[method-assign]
-    return changed.build()
-
-
 @pytest.mark.parametrize("case", [case for case in CASES if case != "llava-clip"])
 def test_every_family(case: str) -> None:
     family = FAMILIES[case]
-    model = deep(family, 3)
+    model = family.build(n_layers=3)
     if adapter_for(model).decoder.layers.sliding:
         with pytest.raises(UnsupportedError, match="sliding-window layers"):
             tokenprune.patch(model, "vflowopt")

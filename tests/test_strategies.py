@@ -26,6 +26,7 @@ from tokenprune.budget import budget
 from tokenprune.layout import Layout
 from tokenprune.tokens import STATISTICS
 
+AVERAGES = {"vflowopt", "pyramiddrop", "sparsevlm"}  # whose budget is one over layers: a ratio only
 GRIDS = [(1, 6, 6), (1, 5, 7), (1, 1, 1), (1, 1, 9), (1, 8, 1), (3, 4, 5)]
 
 
@@ -46,7 +47,7 @@ def tokens_of(grid: tuple[int, int, int], seed: int = 0, n_prefix: int = 1) -> V
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_budgets_are_exact(name: str, grid: tuple[int, int, int]) -> None:
     tokens = tokens_of(grid)
-    counts = [{"keep": 1}, {"keep": 7}] if name != "vflowopt" else []  # its budget is an average: a ratio only
+    counts = [] if name in AVERAGES else [{"keep": 1}, {"keep": 7}]
     for settings in ({"keep_ratio": 0.1}, {"keep_ratio": 1 / 3}, {"keep_ratio": 1.0}, *counts):
         strategy = STRATEGIES[name](**settings)  # pyright: ignore[reportArgumentType]
         selection = strategy.select(tokens)
@@ -56,6 +57,12 @@ def test_budgets_are_exact(name: str, grid: tuple[int, int, int]) -> None:
         assert torch.equal(selection.kept, again.kept)
     everything = STRATEGIES[name](keep_ratio=1.0).select(tokens)
     assert everything.kept.tolist() == list(range(tokens.n_visual))
+
+
+@pytest.mark.parametrize("name", AVERAGES)
+def test_an_average_is_no_count(name: str) -> None:
+    with pytest.raises(SettingError, match="keep is a count, and its budget is an average over layers"):
+        STRATEGIES[name](keep=64)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -31,7 +31,7 @@ from tokenprune.selecting import Chosen, choose, with_merged
 from tokenprune.sequence import Packing, PositionIds, default_ids, id_shift, renumbered, shortened, whole
 from tokenprune.skipping import SkippedLayer, check_cache
 from tokenprune.stages import StageHooks
-from tokenprune.standins import FeatureFunction, LossFunction, StandIn
+from tokenprune.standins import FeatureFunction, InnerFeatures, LossFunction, StandIn
 from tokenprune.strategy import Strategy
 from tokenprune.text_attention import TextRecorder
 from tokenprune.vision import RECORD_ATTRIBUTE, AttentionTaps, Modality
@@ -60,7 +60,6 @@ class Pruner:
                 self._hooks.append(handle)
 
             self._hooks.clear()
-
             undo(self.model.register_forward_pre_hook(self._before_model, with_kwargs=True))
             undo(core.register_forward_pre_hook(self._before_core, with_kwargs=True))
             undo(core.register_forward_hook(self._after_core, with_kwargs=True, always_call=True))
@@ -78,6 +77,8 @@ class Pruner:
             if self._stages.stages:
                 for i, layer in enumerate(self.adapter.layers):
                     undo(layer.register_forward_pre_hook(partial(before_layer, self._stages, i), with_kwargs=True))
+                if (name := self.adapter.inner_features) is not None:
+                    undo(InnerFeatures(language_model, name, self._stages.inner).install())
             for number in self._stages.skipped:
                 undo(SkippedLayer(self.adapter.layers[number]).install())
             for number, taps in in_layers.items():

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.calls import PerThread
+from tokenprune.calls import PerThread, uncompiled
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.ledger import Ledger
 from tokenprune.masks import Mask
@@ -230,6 +230,13 @@ class StageHooks:
         """The reports of this forward's images, with what each stage did to them."""
         done = zip(*self._now.done, strict=True) if self._now.done else [()] * len(images)
         return [replace(image, stages=stages) for image, stages in zip(images, done, strict=True)]
+
+    @uncompiled
+    def inner(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments of the model's `inner_features`, for what the last stage so far has left."""
+        if not self._now.runs:
+            return arguments
+        return self.adapter.shorten_inner(arguments, self._now.runs[-1].packing)
 
     def end(self) -> None:
         self._now.clear()

@@ -79,6 +79,18 @@ class FeatureFunction(StandIn):
         return output
 
 
+class InnerFeatures(StandIn):
+    """Stands in for a method of the language model that adds features to visual tokens between decoder layers: behind
+    an in-LLM stage fewer are left. `shorten` makes its arguments those of what is left."""
+
+    def __init__(self, module: nn.Module, name: str, shorten: Callable[[tuple[Any, ...]], tuple[Any, ...]]) -> None:
+        super().__init__(module, name)
+        self._shorten = shorten
+
+    def __call__(self, *args: Any) -> Any:
+        return self.original(*self._shorten(args))
+
+
 class LossFunction(StandIn):
     """Stands in for a model's loss function: labels are written for the unpruned sequence, and the logits are shorter.
 

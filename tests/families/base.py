@@ -54,10 +54,18 @@ class Family:
     def config(self) -> Any:
         raise NotImplementedError
 
-    def build(self, attention: str = "sdpa", seed: int = 0) -> Any:
-        """A float32 model whose attention is far from uniform, and that answers as long as it is asked to."""
+    def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
+        """A float32 model whose attention is far from uniform, and that answers as long as it is asked to.
+
+        n_layers: of its language model, instead of the configuration's two.
+        """
         torch.manual_seed(seed)
         config = self.config()
+        if n_layers is not None:
+            text = config.get_text_config()
+            text.num_hidden_layers = n_layers
+            if getattr(text, "layer_types", None):
+                text.layer_types = [text.layer_types[i % len(text.layer_types)] for i in range(n_layers)]
         config._attn_implementation = attention
         model: Any = getattr(transformers, self.class_name)(config).eval()
         with torch.no_grad():

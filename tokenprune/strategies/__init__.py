@@ -1,13 +1,18 @@
 """Every strategy, one file each. To add one: a file, an import and a line in STRATEGIES; tests and evals follow."""
 
+from tokenprune.strategies.adatoken import AdaToken
 from tokenprune.strategies.average_pooling import AveragePooling
 from tokenprune.strategies.background_pruning import BackgroundPruning
 from tokenprune.strategies.cdpruner import CDPruner
 from tokenprune.strategies.divprune import DivPrune
+from tokenprune.strategies.efficientvla import EfficientVLA
+from tokenprune.strategies.fastv import FastV
 from tokenprune.strategies.fopru import FoPru
 from tokenprune.strategies.grid import Grid
 from tokenprune.strategies.prumerge import PruMerge
+from tokenprune.strategies.pyramiddrop import PyramidDrop
 from tokenprune.strategies.random import Random
+from tokenprune.strategies.sparsevlm import SparseVLM
 from tokenprune.strategies.vflowopt import VFlowOpt
 from tokenprune.strategies.visionzip import VisionZip
 from tokenprune.strategies.vispruner import VisPruner
@@ -15,13 +20,18 @@ from tokenprune.strategy import Strategy
 
 #: The classes that `patch(model, "name", ...)` knows. CDPruner needs an object with a text tower, so it has no name.
 STRATEGIES: dict[str, type[Strategy]] = {
+    "adatoken": AdaToken,
     "averagepooling": AveragePooling,
     "backgroundpruning": BackgroundPruning,
     "divprune": DivPrune,
+    "efficientvla": EfficientVLA,
+    "fastv": FastV,
     "fopru": FoPru,
     "grid": Grid,
     "prumerge": PruMerge,
+    "pyramiddrop": PyramidDrop,
     "random": Random,
+    "sparsevlm": SparseVLM,
     "vflowopt": VFlowOpt,
     "visionzip": VisionZip,
     "vispruner": VisPruner,
@@ -29,14 +39,19 @@ STRATEGIES: dict[str, type[Strategy]] = {
 
 __all__ = [
     "STRATEGIES",
+    "AdaToken",
     "AveragePooling",
     "BackgroundPruning",
     "CDPruner",
     "DivPrune",
+    "EfficientVLA",
+    "FastV",
     "FoPru",
     "Grid",
     "PruMerge",
+    "PyramidDrop",
     "Random",
+    "SparseVLM",
     "VFlowOpt",
     "VisPruner",
     "VisionZip",

@@ -1,0 +1,60 @@
+"""EfficientVLA's selection of visual tokens (https://arxiv.org/abs/2506.10100)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from tokenprune.strategies.text_guided import OneStage, check_count, check_share
+from tokenprune.strategy import Selection, Stage
+from tokenprune.tokens import StageTokens
+
+
+@dataclass(frozen=True)
+class EfficientVLA(OneStage):
+    """Keeps, from decoder layer `layer` on, a few key tokens that the text attends to most; then more of those, and
+    those that are least like any key token.
+
+    key: how many key tokens there are.
+    alpha: the share of the rest of the budget that goes to relevance; what is left of it goes to diversity.
+
+    Deviations: relevance is what the text behind the image pays to a visual token, averaged over heads and text; the
+    paper writes the attention from the visual token to the text, which a causal model does not have. Diversity is
+    1 - max cosine to the key tokens, of hidden states on entry to the layer: the paper does not say of which features.
+    The paper's removal of layers, sparse MLPs and cached action head are no part of this.
+    """
+
+    key: int = 4
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("EfficientVLA", "key", self.key)
+        check_share("EfficientVLA", "alpha", self.alpha)
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        return relevant_and_diverse(
+            tokens.attention.from_text(), tokens.features, stage.budget(tokens.n_visual), self.key, self.alpha
+        )
+
+
+def relevant_and_diverse(
+    relevance: Float[Tensor, " left"], features: Float[Tensor, "left width"], n_kept: int, n_key: int, alpha: float
+) -> Selection:
+    """`n_key` tokens of the highest relevance, floor(alpha * the others) of the next, and the most diverse of the rest.
+    The scores are relevance scaled to 0..1."""
+    n_key = min(n_key, n_kept)
+    n_relevant = n_key + int(alpha * (n_kept - n_key))
+    order = relevance.argsort(descending=True, stable=True)
+    directions = normalize(features.float(), dim=-1)
+    diversity = 1 - (directions @ directions[order[:n_key]].T).amax(1)
+    diversity[order[:n_relevant]] = -torch.inf  # taken already
+    diverse = diversity.argsort(descending=True, stable=True)[: n_kept - n_relevant]
+    kept = torch.cat([order[:n_relevant], diverse]).sort().values
+    low, high = relevance.aminmax()
+    scores = (relevance - low) / (high - low).clamp(min=torch.finfo(relevance.dtype).tiny)
+    return Selection(kept, len(relevance), scores.detach())

@@ -1,0 +1,34 @@
+"""FastV (https://arxiv.org/abs/2403.06764)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tokenprune.strategies.text_guided import OneStage
+from tokenprune.strategy import Selection, Stage, check_choice
+from tokenprune.tokens import StageTokens
+
+
+@dataclass(frozen=True)
+class FastV(OneStage):
+    """Keeps, from decoder layer K = `layer` on, the visual tokens that layer K - 1 attends to most. The paper's
+    filtering ratio R is 1 - keep_ratio.
+
+    queries: whose attention counts, heads averaged. "last" is the last token of the prompt, as in the released code;
+        "all" is the average over all tokens, as the paper's text has it.
+
+    Deviations from the released code: kept tokens and the text keep their position IDs, in answers that are decoded
+    from a cache too; layers from K on cache only what they saw.
+    """
+
+    queries: Literal["last", "all"] = "last"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("FastV", "queries", self.queries, ("last", "all"))
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        attention = tokens.attention
+        scores = attention.from_last() if self.queries == "last" else attention.from_all()
+        return Selection.best(scores, stage.budget(tokens.n_visual))

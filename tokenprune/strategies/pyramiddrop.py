@@ -1,0 +1,65 @@
+"""PyramidDrop (https://arxiv.org/abs/2410.17247)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenprune.errors import SettingError
+from tokenprune.strategies.schedule import common_share, geometric_stages, spread
+from tokenprune.strategies.text_guided import TextGuided, check_count
+from tokenprune.strategy import Selection, Stage
+from tokenprune.tokens import StageTokens
+
+#: The smallest share that a stage at the paper's layers leaves; the paper's own is 0.5.
+LEAST_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class PyramidDrop(TextGuided):
+    """Prunes on entry to the second, third and last quarter of the decoder layers; each stage leaves the same share
+    lambda of what is left, of the tokens that the last token of the prompt attends to most.
+
+    keep_ratio: the average over the layers, for which lambda is solved: (1 + l + l^2 + l^3) / 4 for four equal
+        quarters, so the paper's lambda of 0.5 is keep_ratio=0.469. A count `keep` has no average: use a ratio.
+    first: the layer at which the first stage begins; the others divide what is behind it evenly. None is a quarter of
+        the layers, or, where lambda would have to be below 0.4, as much earlier as it takes: layers that see everything
+        use up the average.
+
+    Deviations: the released code ranks by the attention weights of the layer about to be entered, applied once more to
+    the hidden states; here it is the attention that the layer before computed itself. Quarters that fall together in a
+    shallow model are one stage.
+    """
+
+    first: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep is not None:
+            raise SettingError(
+                "PyramidDrop: keep is a count, and its budget is an average over layers. Use keep_ratio."
+            )
+        if self.first is not None:
+            check_count("PyramidDrop", "first", self.first)
+
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        assert self.keep_ratio is not None
+        return geometric_stages("PyramidDrop", self.layers(n_layers), n_layers, self.keep_ratio)
+
+    def layers(self, n_layers: int) -> list[int]:
+        """Where the stages begin."""
+        assert self.keep_ratio is not None
+        if self.first is not None and self.first >= n_layers:
+            return [self.first]
+        first = self.first or max(n_layers // 4, 1)
+        while True:
+            rest = (1 - first / n_layers) / 3
+            layers = spread([first / n_layers + rest * i for i in range(3)], n_layers)
+            if self.first is not None or first == 1:
+                return layers
+            fits = first < self.keep_ratio * n_layers
+            if fits and common_share("PyramidDrop", layers, n_layers, self.keep_ratio) >= LEAST_SHARE:
+                return layers
+            first -= 1
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        return Selection.best(tokens.attention.from_last(), stage.budget(tokens.n_visual))
