@@ -20,13 +20,17 @@ class BoxFormat:
     question: what to ask, with `{}` where the expression goes.
     pattern: its four groups are the numbers of a box.
     unit: what the models call the far side of the picture; None where they count its pixels.
+    written: how the four numbers are written.
     middle: what is added to each number before it is divided: 0.5 where a number names a bin and means its middle.
+    rows_first: the numbers are y1, x1, y2, x2.
     """
 
     question: str
     pattern: re.Pattern[str]
     unit: int | None
+    written: str
     middle: float = 0.0
+    rows_first: bool = False
     max_new_tokens: int = 32
 
     def fractions(self, answer: str, seen: Size) -> Box | None:
@@ -37,25 +41,98 @@ class BoxFormat:
         match = self.pattern.search(answer)
         if match is None:
             return None
-        width, height = seen if self.unit is None else (self.unit, self.unit)
-        x1, y1, x2, y2 = (float(value) + self.middle for value in match.groups())
+        width, height = self._units(seen)
+        x1, y1, x2, y2 = self._ordered([float(value) + self.middle for value in match.groups()])
         box = x1 / width, y1 / height, x2 / width, y2 / height
         return box if box[0] <= box[2] and box[1] <= box[3] else None
 
+    def write(self, fractions: Box, seen: Size) -> str:
+        """Return what `fractions` reads back, as exactly as the format allows."""
+        width, height = self._units(seen)
+        x1, y1, x2, y2 = fractions
+        numbers = [x1 * width, y1 * height, x2 * width, y2 * height]
+        return self.written.format(*self._ordered([number - self.middle for number in numbers]))
 
-_FRACTION = r"\s*(0?\.\d+|0|1(?:\.0+)?)\s*"
+    def _units(self, seen: Size) -> Size:
+        return seen if self.unit is None else (self.unit, self.unit)
 
+    def _ordered(self, numbers: list[float]) -> list[float]:
+        x1, y1, x2, y2 = numbers
+        return [y1, x1, y2, x2] if self.rows_first else numbers
+
+
+def _four(number: str, between: str = r"\s*,\s*") -> str:
+    return between.join([f"({number})"] * 4)
+
+
+_FRACTION = r"0?\.\d+|0|1(?:\.0+)?"
+_FRACTIONS = re.compile(rf"\[\s*{_four(_FRACTION)}\s*\]")
+_PAIRS = re.compile(r"\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)\s*,\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)")
+_JSON = re.compile(rf"\[\s*{_four(r'[0-9]{1,5}(?:[.][0-9]+)?')}\s*\]")
+
+#: Prompts and formats are those of the models' papers, model cards and repositories. The bundled model writes
+#: hundredths of the side. Qwen2-VL's chat models have no published prompt for boxes; its marks are published.
 BOX_FORMATS = {
+    "llava": BoxFormat(
+        "Please provide the bounding box coordinate of the region this sentence describes: {}",
+        _FRACTIONS,
+        unit=1,
+        written="[{:.2f}, {:.2f}, {:.2f}, {:.2f}]",
+    ),
     "bundled": BoxFormat(
         "Where is {}?",
         re.compile(r"(?<![\d.])(?<!\d )(\d{1,2}) (\d{1,2}) (\d{1,2}) (\d{1,2})(?! ?\d|\.\d)"),
         unit=100,
+        written="{:02.0f} {:02.0f} {:02.0f} {:02.0f}",
         middle=0.5,
     ),
-    "llava": BoxFormat(
-        "Please provide the bounding box coordinate of the region this sentence describes: {}",
-        re.compile(r"\[" + ",".join([_FRACTION] * 4) + r"\]"),
+    "shikra": BoxFormat(
+        "In the given image, could you find and tell me the coordinates of {}?",
+        _FRACTIONS,
         unit=1,
+        written="[{:.3f},{:.3f},{:.3f},{:.3f}]",
+        max_new_tokens=64,
+    ),
+    "minigpt-v2": BoxFormat(
+        "[refer] give me the location of {}",
+        re.compile(r"\{<(\d{1,3})><(\d{1,3})><(\d{1,3})><(\d{1,3})>\}"),
+        unit=100,
+        written="{{<{:.0f}><{:.0f}><{:.0f}><{:.0f}>}}",
+    ),
+    "qwen-vl": BoxFormat("<ref>{}</ref><box>", _PAIRS, unit=1000, written="({:.0f},{:.0f}),({:.0f},{:.0f})"),
+    "qwen2-vl": BoxFormat(
+        "<|object_ref_start|>{}<|object_ref_end|>",
+        _PAIRS,
+        unit=1000,
+        written="({:.0f},{:.0f}),({:.0f},{:.0f})",
+    ),
+    "qwen2.5-vl": BoxFormat(
+        "Locate {} in this image and output the bbox coordinates in JSON format.",
+        _JSON,
+        unit=None,
+        written="[{:.0f}, {:.0f}, {:.0f}, {:.0f}]",
+        max_new_tokens=96,
+    ),
+    "qwen3-vl": BoxFormat(
+        'Locate every object that matches the description "{}" in the image. Report bbox coordinates in JSON format.',
+        _JSON,
+        unit=1000,
+        written="[{:.0f}, {:.0f}, {:.0f}, {:.0f}]",
+        max_new_tokens=96,
+    ),
+    "internvl": BoxFormat(
+        "Please provide the bounding box coordinate of the region this sentence describes: <ref>{}</ref>",
+        _JSON,
+        unit=1000,
+        written="[{:.0f}, {:.0f}, {:.0f}, {:.0f}]",
+        max_new_tokens=64,
+    ),
+    "paligemma": BoxFormat(
+        "detect {}",
+        re.compile(r"<loc(\d{4})><loc(\d{4})><loc(\d{4})><loc(\d{4})>"),
+        unit=1024,
+        written="<loc{:04.0f}><loc{:04.0f}><loc{:04.0f}><loc{:04.0f}>",
+        rows_first=True,
     ),
 }
 
@@ -71,3 +148,16 @@ def within(window: Box, fractions: Box) -> Box:
     x1, y1, x2, y2 = fractions
     width, height = right - left, bottom - top
     return left + x1 * width, top + y1 * height, left + x2 * width, top + y2 * height
+
+
+def parts_of(window: Box, box: Box) -> Box:
+    """Return the box as fractions of the sides of `window`, at most 0 to 1: the opposite of `within`."""
+    left, top, right, bottom = window
+    sides = (
+        (box[0] - left, right - left),
+        (box[1] - top, bottom - top),
+        (box[2] - left, right - left),
+        (box[3] - top, bottom - top),
+    )
+    x1, y1, x2, y2 = (min(1.0, max(0.0, part / side)) for part, side in sides)
+    return x1, y1, x2, y2

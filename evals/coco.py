@@ -1,5 +1,6 @@
 """COCO's `instances.json`: pictures and the boxes on them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,7 @@ class Instances:
         if ann_id not in self.annotations:
             raise ValueError(f"{where}: ann_id {ann_id} is not among the annotations of {self.path}")
         here = f"{self.path}, annotation {ann_id}"
-        x, y, width, height = field(self.annotations[ann_id], "bbox", here)
-        return float(x), float(y), float(x + width), float(y + height)
+        return from_corner(field(self.annotations[ann_id], "bbox", here), here)
 
     def image(self, image_id: int, where: str) -> tuple[Path, tuple[int, int]]:
         """Return the picture's path and its size. The refs' own file_name is another one, with the ann_id in it."""
@@ -37,3 +37,11 @@ class Instances:
         if not path.is_file():
             raise FileNotFoundError(f"{here}: missing picture {path}")
         return path, (field(record, "width", here), field(record, "height", here))
+
+
+def from_corner(numbers: Sequence[Any], where: str) -> Box:
+    """Return the box that COCO writes as x, y, width, height. ValueError, naming `where`, if those are no numbers."""
+    if len(numbers) != 4:
+        raise ValueError(f"{where}: a box of {len(numbers)} numbers; expected x, y, width, height")
+    x, y, width, height = map(float, numbers)
+    return x, y, x + width, y + height

@@ -1,9 +1,11 @@
 """Open a picture as a model should see it, or say what is wrong with it."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 
 @runtime_checkable
@@ -16,19 +18,42 @@ class Stored(Protocol):
     def read_bytes(self) -> bytes: ...
 
 
+def size_of(stored: Stored) -> tuple[int, int]:
+    """Return the width and height of the upright picture, without decoding it."""
+    content = stored.read_bytes()
+    with _named(stored), _large(), Image.open(io.BytesIO(content)) as file:
+        sideways = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return (file.height, file.width) if sideways else file.size
+
+
 def open_picture(stored: Stored) -> Image.Image:
     """Return the picture upright (EXIF rotation applied) and RGB (grey repeated, transparency on white).
 
     Raises ValueError naming the file where it is truncated or no picture.
     """
     content = stored.read_bytes()
+    with _named(stored), _large(), Image.open(io.BytesIO(content)) as file:
+        picture = ImageOps.exif_transpose(file)
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        return picture.convert("RGB")
+
+
+@contextmanager
+def _large() -> Iterator[None]:
+    """Remote-sensing sets have pictures that Pillow takes for an attack."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with Image.open(io.BytesIO(content)) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.has_transparency_data:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            return picture.convert("RGB")
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+@contextmanager
+def _named(stored: Stored) -> Iterator[None]:
+    try:
+        yield
     except (UnidentifiedImageError, SyntaxError) as error:  # PIL's word for a broken PNG chunk is SyntaxError
         raise ValueError(f"{stored}: no picture that Pillow can read; replace the file") from error
     except OSError as error:

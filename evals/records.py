@@ -1,16 +1,26 @@
-"""Read the JSON of published sets so that whatever is wrong in it is named with file and line, or file and record."""
+"""Read published sets so that whatever is wrong in them is named with file and line, or file and record."""
 
+import base64
+import binascii
+import csv
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}") from error
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}, byte {error.start}: not UTF-8; save the file as UTF-8") from error
 
@@ -32,3 +42,103 @@ def only_file(folder: Path, *patterns: str) -> Path | None:
     if len(found) > 1:
         raise ValueError(f"{folder}: {' and '.join(path.name for path in found)} both match; keep one in the folder")
     return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One question as its file has it. `where` is its file and place, for errors; `split` is the set's word, or ""."""
+
+    where: str
+    content: Any
+    split: str = ""
+
+    def __getitem__(self, key: str) -> Any:
+        return field(self.content, key, self.where)
+
+    def first(self, *keys: str) -> Any:
+        """Return the first field that is there: the published form and the Hub's call some things differently."""
+        there = [key for key in keys if isinstance(self.content, Mapping) and key in self.content]
+        return self[there[0] if there else keys[0]]
+
+    def text(self, key: str) -> str:
+        """Return a field that may be missing or empty, which a table writes as nan."""
+        value = self.content.get(key)
+        return "" if value is None or str(value).strip().lower() == "nan" else str(value)
+
+    def in_split(self, split: str) -> "Record":
+        return replace(self, split=split)
+
+    def picture(self, folder: Path, *names: str) -> Path:
+        """Return the first of the files that is in `folder`. FileNotFoundError, naming all of them, if none is."""
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+        others = f" (or {' or '.join(names[1:])})" if names[1:] else ""
+        raise FileNotFoundError(f"{self.where}: missing picture {folder / names[0]}{others}")
+
+
+def json_records(path: Path, *keys: str) -> list[Record]:
+    """Return the records of a JSON list, which is under `keys` where any are given.
+
+    An object instead of a list maps IDs to records; each record gets its ID as `id`.
+    """
+    content, where = read_json(path), str(path)
+    for key in keys:
+        content = field(content, key, where)
+    where = ", ".join((where, *keys))
+    if isinstance(content, dict):
+        return [
+            Record(f"{where}[{key!r}]", {"id": key, **record} if isinstance(record, dict) else record)
+            for key, record in content.items()
+        ]
+    if not isinstance(content, list):
+        raise ValueError(f"{where}: expected a list of questions, found {type(content).__name__}")
+    return [Record(f"{where}[{number}]", record) for number, record in enumerate(content)]
+
+
+def line_records(path: Path) -> list[Record]:
+    """Return the records of a file that has one JSON object a line."""
+    records = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            records.append(Record(where, json.loads(line)))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}, column {error.colno}: broken JSON: {error.msg}") from error
+    return records
+
+
+def tsv_records(path: Path) -> list[Record]:
+    """Return the records of a table of tab-separated values with a line of names, quoted as spreadsheets do."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # pictures are base64 in one field; the default is 128 KiB
+    rows: Iterator[list[str]] = csv.reader(read_text(path).splitlines(keepends=True), delimiter="\t")
+    names = next(rows, None)
+    if names is None:
+        raise ValueError(f"{path}, line 1: empty; expected a line of column names")
+    records = []
+    for row in rows:
+        where = f"{path}, line {rows.line_num}"  # pyright: ignore[reportAttributeAccessIssue]
+        if len(row) != len(names):
+            raise ValueError(f"{where}: {len(row)} fields where line 1 names {len(names)}; is the line broken?")
+        records.append(Record(where, dict(zip(names, row, strict=True))))
+    return records
+
+
+@dataclass(frozen=True)
+class Base64:
+    """A picture inside a table of text. `where` names its row."""
+
+    where: str
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.where
+
+    def read_bytes(self) -> bytes:
+        try:
+            return base64.b64decode(self.text, validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"{self.where}: broken base64 picture ({error})") from error

@@ -14,7 +14,8 @@ class Sample(ABC):
 
     `task` is the name of its task in `TASKS`, `id` names the sample in results and in errors. `question` is the text
     that the model reads behind the pictures, exactly as it was published. `split` and `category` are the set's own
-    words ("" where it has none). `max_new_tokens` is as long as a right answer can be.
+    words ("" where it has none). Questions of one `group` count as one where the set says so. `max_new_tokens` is as
+    long as a right answer can be.
     """
 
     task: str
@@ -23,6 +24,7 @@ class Sample(ABC):
     question: str
     split: str = ""
     category: str = ""
+    group: str = ""
     max_new_tokens: int = 32
 
     @abstractmethod

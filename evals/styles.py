@@ -4,23 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tokenprune.evals.boxes import BOX_FORMATS, Box, BoxFormat, Size
+from tokenprune.evals.boxes import BOX_FORMATS, Box, BoxFormat, Size, parts_of, within
+from tokenprune.evals.seen import Seen, seen_through, whole
 
+#: LLaVA-1.5's instructions (https://arxiv.org/abs/2310.03744, appendix A), which other models are asked with too.
 SHORT_ANSWER = "Answer the question using a single word or phrase."
-
-
-@dataclass(frozen=True)
-class Seen:
-    """The picture that a model sees: `window` of the given one (in its pixels, which may lie outside), and its size."""
-
-    window: Box
-    size: Size
-
-
-def whole(size: Size) -> Seen:
-    """The model sees the whole picture, whatever that does to its proportions."""
-    width, height = size
-    return Seen((0.0, 0.0, float(width), float(height)), size)
+LETTER = "Answer with the option's letter from the given choices directly."
 
 
 @dataclass(frozen=True)
@@ -40,23 +29,41 @@ class Style:
         """Return the question with LLaVA-1.5's instruction for short answers, which the VQA sets share."""
         return f"{question}\n{SHORT_ANSWER}" if self.instructions else question
 
+    def choice(self, question: str, options: str) -> str:
+        """Return the question and its options with LLaVA-1.5's instruction for multiple choice."""
+        return f"{question}\n{options}\n{LETTER}" if self.instructions else f"{question}\n{options}"
 
-LLAVA = Style(BOX_FORMATS["llava"])
+    def read(self, answer: str, size: Size) -> Box | None:
+        """Return the box that an answer means, in pixels of the picture of this size; None where it is no box."""
+        seen = self.seen(size)
+        fractions = self.boxes.fractions(answer, seen.size)
+        return None if fractions is None else within(seen.window, fractions)
 
-STYLES = {"llava": LLAVA, "bundled": Style(BOX_FORMATS["bundled"], instructions=False)}
+    def write(self, box: Box, size: Size) -> str:
+        """Return a box, in pixels of the picture of this size, as the model would write it."""
+        seen = self.seen(size)
+        return self.boxes.write(parts_of(seen.window, box), seen.size)
+
+
+STYLES = {name: Style(boxes) for name, boxes in BOX_FORMATS.items()}
+STYLES["bundled"] = replace(STYLES["bundled"], instructions=False)
+LLAVA = STYLES["llava"]
 
 #: By `model_type`; a model whose config says otherwise in `prompt_style`, as the bundled one's, is believed.
-STYLE_OF_FAMILY: dict[str, str] = {}
+STYLE_OF_FAMILY = {
+    "qwen2_vl": "qwen2-vl",
+    "qwen2_5_vl": "qwen2.5-vl",
+    "qwen3_vl": "qwen3-vl",
+    "qwen3_vl_moe": "qwen3-vl",
+    "internvl": "internvl",
+    "paligemma": "paligemma",
+}
 
 
 def style_of(config: Any, processor: Any, name: str | None = None) -> Style:
-    """Return the style called `name`; None means that of the model that has this config."""
+    """Return the style called `name`; None means that of the model that has this config, LLaVA's if it has no own."""
     if name is None:
         name = getattr(config, "prompt_style", None) or STYLE_OF_FAMILY.get(config.model_type, "llava")
     if name not in STYLES:
         raise ValueError(f"no prompt style {name!r}; there are {', '.join(STYLES)}")
-    return replace(STYLES[name], seen=_seen_through(processor))
-
-
-def _seen_through(processor: Any) -> Callable[[Size], Seen]:
-    return whole
+    return replace(STYLES[name], seen=seen_through(processor))

@@ -1,15 +1,20 @@
 """A task: a published set of questions, how a model is asked them, and what its answers are worth."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
+from tokenprune.evals.hub import table_records
+from tokenprune.evals.records import Record
 from tokenprune.evals.sample import Sample
+from tokenprune.evals.splits import chosen
 from tokenprune.evals.styles import LLAVA, Style
 
 Answered = Sequence[tuple[Sample, str]]
+S = TypeVar("S", bound=Sample)
 
 
 @dataclass(frozen=True)
@@ -58,3 +63,63 @@ class Task(ABC):
         An answer that cannot be read is worth 0. `answered` may be any part of the set, such as one split.
         """
         return {self.metric: Metric.mean([sample.score(answer) or 0.0 for sample, answer in answered])}
+
+
+class Form(NamedTuple):
+    """One form in which a set is distributed: its files, below the folder, and how one of them is read."""
+
+    patterns: tuple[str, ...]
+    read: Callable[[Path], list[Record]] = table_records
+
+
+def hub(*parts: str) -> tuple[Form, ...]:
+    """Return the forms of a set on the Hub: its repository, a folder `data` or any of `parts` in it, or saved."""
+    places = ("", "data/", *(f"{part}/" for part in parts))
+    patterns = (*(f"{place}*-of-*.parquet" for place in places), "*.parquet", "data-*.arrow", "*/data-*.arrow")
+    return tuple(Form((pattern,)) for pattern in patterns)
+
+
+@dataclass(frozen=True)
+class FileTask(Task, Generic[S]):
+    """A task whose files are lists of records, each of which is a question.
+
+    `forms` are those in which the set is distributed; the first one of which the folder has files is read.
+    """
+
+    forms: ClassVar[tuple[Form, ...]]
+
+    def is_in(self, folder: Path) -> bool:
+        return bool(self._files(folder)[1])
+
+    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[S]:
+        read, files = self._files(folder)
+        if not files:
+            patterns = (pattern for form in self.forms for pattern in form.patterns)
+            raise FileNotFoundError(f"{folder}: no questions of {self.title}; needs one of {', '.join(patterns)}")
+        records = [record for file in files for record in read(file)]
+        splits = chosen(split, {record.split for record in records}, " and ".join(map(str, files)))
+        return self.samples([record for record in records if record.split in splits], folder, style)
+
+    def samples(self, records: Sequence[Record], folder: Path, style: Style) -> Sequence[S]:
+        """Return the questions; one for each record, unless a task says otherwise."""
+        return [self.sample(record, folder, style) for record in records]
+
+    @abstractmethod
+    def sample(self, record: Record, folder: Path, style: Style) -> S:
+        """Return the question that a record is, in whichever form it comes."""
+
+    def _files(self, folder: Path) -> tuple[Callable[[Path], list[Record]], list[Path]]:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder of pictures and questions")
+        for form in self.forms:
+            if files := [path for pattern in form.patterns for path in sorted(folder.glob(pattern))]:
+                return form.read, files
+        return table_records, []
+
+
+def by_category(answered: Answered) -> dict[str, float]:
+    """Return the mean score of each category, in the set's order."""
+    scores: dict[str, list[float]] = defaultdict(list)
+    for sample, answer in answered:
+        scores[sample.category].append(sample.score(answer) or 0.0)
+    return {category: sum(values) / len(values) for category, values in scores.items()}

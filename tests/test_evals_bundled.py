@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tokenprune.evals.bundled_paths import MODEL, PHOTOGRAPHS, SCENES
 from tokenprune.evals.sample import Sample
 from tokenprune.evals.styles import STYLES
 from tokenprune.evals.tasks.refcoco import RecSample, RefCoco
-from tokenprune.evals.tasks.vqav2 import VqaSample, Vqav2
+from tokenprune.evals.tasks.vqav2 import Vqav2
 
 MEBIBYTE = 2**20
 
@@ -22,12 +23,12 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def loaded(folder: Path) -> tuple[list[VqaSample], list[RecSample]]:
+def loaded(folder: Path) -> tuple[Sequence[Any], Sequence[RecSample]]:
     style = STYLES["bundled"]
     return Vqav2("vqa", "VQA").load(folder, style=style), RefCoco("rec", "REC", None).load(folder, style=style)
 
 
-def check_boxes(samples: list[RecSample]) -> None:
+def check_boxes(samples: Sequence[RecSample]) -> None:
     for sample in samples:
         x1, y1, x2, y2 = sample.box
         assert 0 <= x1 < x2 <= sample.size[0], sample.id

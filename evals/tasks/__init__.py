@@ -1,8 +1,23 @@
 """The tasks, one file each. To add one: a file, and a line in TASKS."""
 
 from tokenprune.evals.task import Task
+from tokenprune.evals.tasks.ai2d import Ai2d
+from tokenprune.evals.tasks.chartqa import ChartQa
+from tokenprune.evals.tasks.docvqa import DocVqa
+from tokenprune.evals.tasks.gqa import Gqa
+from tokenprune.evals.tasks.lrsvqa import LrsVqa
+from tokenprune.evals.tasks.mmbench import MmBench
+from tokenprune.evals.tasks.mme import Mme
+from tokenprune.evals.tasks.mmstar import MmStar
+from tokenprune.evals.tasks.pope import Pope
 from tokenprune.evals.tasks.refcoco import RefCoco
+from tokenprune.evals.tasks.scienceqa import ScienceQa
+from tokenprune.evals.tasks.seedbench import SeedBench
+from tokenprune.evals.tasks.textvqa import TextVqa
+from tokenprune.evals.tasks.visual7w import Visual7w
+from tokenprune.evals.tasks.vizwiz import VizWiz
 from tokenprune.evals.tasks.vqav2 import Vqav2
+from tokenprune.evals.tasks.xlrs import Xlrs
 
 _TASKS = (
     RefCoco("rec", "REC", None),
@@ -11,8 +26,23 @@ _TASKS = (
     RefCoco("refcoco+", "RefCOCO+", "unc"),
     RefCoco("refcocog", "RefCOCOg", "umd"),
     RefCoco("refcocog-google", "RefCOCOg (Google)", "google"),
+    Visual7w("visual7w", "Visual7W pointing"),
     Vqav2("vqa", "VQA"),
     Vqav2("vqav2", "VQAv2"),
+    Gqa("gqa", "GQA"),
+    VizWiz("vizwiz", "VizWiz"),
+    TextVqa("textvqa", "TextVQA"),
+    ScienceQa("scienceqa", "ScienceQA-IMG"),
+    Pope("pope", "POPE"),
+    MmBench("mmbench", "MMBench"),
+    Mme("mme", "MME"),
+    SeedBench("seedbench", "SEED-Bench"),
+    Ai2d("ai2d", "AI2D"),
+    ChartQa("chartqa", "ChartQA"),
+    DocVqa("docvqa", "DocVQA"),
+    MmStar("mmstar", "MMStar"),
+    Xlrs("xlrs", "XLRS-Bench"),
+    LrsVqa("lrsvqa", "LRS-VQA"),
 )
 
 #: By name. `rec` and `vqa` are any set in RefCOCO's and in VQAv2's file formats, such as the bundled scenes.

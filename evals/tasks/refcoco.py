@@ -1,41 +1,36 @@
 """RefCOCO, RefCOCO+ and RefCOCOg as they are distributed: `instances.json` and `refs(NAME).p`.
 
 NAME is who split the set: `unc` and `google` for RefCOCO, `unc` for RefCOCO+, `umd` and `google` for RefCOCOg. The
-pickle (a list of refs, written by Python 2) and the same list as JSON are both read. The layout is the one that the
-`refer` tool documents; it was not checked against the real files, which cannot be had where this was written.
+pickle (a list of refs, written by Python 2) and the same list as JSON are both read, and the Hub's lmms-lab/RefCOCO,
+RefCOCOplus and RefCOCOg. The layouts are those that the `refer` tool and the Hub document; they were not checked
+against the real files, which cannot be had where this was written.
 """
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from PIL import Image
 
-from tokenprune.evals.boxes import Box, Size, iou, within
-from tokenprune.evals.coco import Instances
-from tokenprune.evals.records import field, only_file, read_json
-from tokenprune.evals.sample import Sample
+from tokenprune.evals.boxes import Box, Size, iou
+from tokenprune.evals.coco import Instances, from_corner
+from tokenprune.evals.hub import table_records
+from tokenprune.evals.pictures import Stored, size_of
+from tokenprune.evals.pointing import Pointing
+from tokenprune.evals.records import Record, field, only_file, read_json
 from tokenprune.evals.splits import chosen
 from tokenprune.evals.styles import LLAVA, Style
-from tokenprune.evals.task import Answered, Metric, Task
+from tokenprune.evals.task import Answered, FileTask, Form, Metric, hub
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecSample(Sample):
-    """One expression and the box of what it means, in pixels of a picture of `size`."""
+class RecSample(Pointing):
+    """One expression and the box of what it means, in pixels."""
 
     expression: str
     box: Box
-    size: Size
-    style: Style
-
-    def answered_box(self, answer: str) -> Box | None:
-        """Return the box that the answer means, in pixels of the picture; None where it is no box."""
-        seen = self.style.seen(self.size)
-        fractions = self.style.boxes.fractions(answer, seen.size)
-        return None if fractions is None else within(seen.window, fractions)
 
     def score(self, answer: str) -> float | None:
         """Return 1 where the answered box has an IoU of at least 0.5 with the true one, None where it is no box."""
@@ -64,25 +59,39 @@ class RecSample(Sample):
         return [picture]
 
 
+def _sentences(path: Path) -> list[Record]:
+    return [
+        Record(
+            f"{record.where}, answer[{number}]", {**record.content, "sentence": text, "number": number}, record.split
+        )
+        for record in table_records(path)
+        for number, text in enumerate(record["answer"])
+    ]
+
+
 @dataclass(frozen=True)
-class RefCoco(Task):
+class RefCoco(FileTask[RecSample]):
     """Referring expression comprehension. `split_by` is the NAME of refs(NAME); None: whichever is there."""
 
     metric: ClassVar[str] = "Acc@0.5"
+    forms: ClassVar[tuple[Form, ...]] = tuple(form._replace(read=_sentences) for form in hub())
 
     split_by: str | None
 
     def is_in(self, folder: Path) -> bool:
-        return self._refs(folder) is not None
+        return self._refs(folder) is not None or super().is_in(folder)
 
-    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> list[RecSample]:
+    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[RecSample]:
         """Return one sample for each sentence of the refs in `split`; None means all but `train`.
 
-        `folder` holds `instances.json`, `refs(NAME).p` or `refs(NAME).json`, and the pictures in `images/`.
+        `folder` holds `instances.json`, `refs(NAME).p` or `refs(NAME).json`, and the pictures in `images/`; or the
+        Hub's Parquet files.
         """
         path, name = self._refs(folder), self.split_by or "NAME"
+        if path is None and not super().is_in(folder):
+            raise FileNotFoundError(f"{folder}: no refs({name}).p or refs({name}).json, nor the Hub's Parquet files")
         if path is None:
-            raise FileNotFoundError(f"{folder}: no refs({name}).p or refs({name}).json")
+            return super().load(folder, split, style)
         refs = read_json(path) if path.suffix == ".json" else _read_pickle(path)
         if not isinstance(refs, list):
             raise ValueError(f"{path}: expected a list of refs, found {type(refs).__name__}")
@@ -93,8 +102,13 @@ class RefCoco(Task):
             sample
             for number, ref in enumerate(refs)
             if ref["split"] in splits
-            for sample in self._samples(ref, instances, style, _where(path, number, ref))
+            for sample in self._of_ref(ref, instances, style, _where(path, number, ref))
         ]
+
+    def sample(self, record: Record, folder: Path, style: Style) -> RecSample:
+        image, box = record["image"], from_corner(record["bbox"], record.where)
+        name, size = f"{record['question_id']}-{record['number']}", size_of(image)
+        return self._sample(name, record["sentence"], image, box, size, record.split, style)
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
         """Acc@0.5, the mean IoU, and how often the middle of the answered box is in the true one."""
@@ -107,23 +121,28 @@ class RefCoco(Task):
     def _refs(self, folder: Path) -> Path | None:
         return only_file(folder, *(f"refs({self.split_by or '*'}).{ending}" for ending in ("json", "p")))
 
-    def _samples(self, ref: dict[str, Any], instances: Instances, style: Style, where: str) -> Iterator[RecSample]:
+    def _of_ref(self, ref: dict[str, Any], instances: Instances, style: Style, where: str) -> Iterator[RecSample]:
         box = instances.box(field(ref, "ann_id", where), where)
         image, size = instances.image(field(ref, "image_id", where), where)
         for sentence in field(ref, "sentences", where):
-            expression = field(sentence, "sent", where)
-            yield RecSample(
-                task=self.name,
-                id=f"{self.name}-{field(sentence, 'sent_id', where)}",
-                images=(image,),
-                question=style.boxes.question.format(expression),
-                split=ref["split"],
-                max_new_tokens=style.boxes.max_new_tokens,
-                expression=expression,
-                box=box,
-                size=size,
-                style=style,
-            )
+            name, expression = field(sentence, "sent_id", where), field(sentence, "sent", where)
+            yield self._sample(str(name), expression, image, box, size, ref["split"], style)
+
+    def _sample(
+        self, name: str, expression: str, image: Stored, box: Box, size: Size, split: str, style: Style
+    ) -> RecSample:
+        return RecSample(
+            task=self.name,
+            id=f"{self.name}-{name}",
+            images=(image,),
+            question=style.boxes.question.format(expression),
+            split=split,
+            max_new_tokens=style.boxes.max_new_tokens,
+            expression=expression,
+            box=box,
+            size=size,
+            style=style,
+        )
 
 
 def _where(path: Path, number: int, ref: Any) -> str:

@@ -1,43 +1,35 @@
 """VQAv2 as it is distributed: `*questions.json` and `*annotations.json`, ten answers to each question.
 
-The layout and the picture names are those of the official download page; they were not checked against the real
-files, which cannot be had where this was written.
+The Hub's lmms-lab/VQAv2 is read too. The layouts and the picture names are those of the official download page and of
+the Hub; they were not checked against the real files, which cannot be had where this was written.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.coco import Instances
-from tokenprune.evals.records import field, only_file, read_json
-from tokenprune.evals.sample import Sample
+from tokenprune.evals.pictures import Stored
+from tokenprune.evals.records import Record, field, only_file, read_json
+from tokenprune.evals.short_answers import ShortAnswer
 from tokenprune.evals.splits import chosen
 from tokenprune.evals.styles import LLAVA, Style
-from tokenprune.evals.task import Task
+from tokenprune.evals.task import FileTask, Form, hub
 from tokenprune.evals.vqa_accuracy import soft_accuracy
 
 
-@dataclass(frozen=True, kw_only=True)
-class VqaSample(Sample):
-    """One question and what ten people answered."""
-
-    answers: tuple[str, ...]
-
-    def score(self, answer: str) -> float | None:
-        """Return the official soft accuracy; an empty answer cannot be read."""
-        return soft_accuracy(answer, self.answers) if answer.strip() else None
-
-
 @dataclass(frozen=True)
-class Vqav2(Task):
+class Vqav2(FileTask[ShortAnswer]):
     """Open questions, ten people's answers to each."""
 
     metric: ClassVar[str] = "accuracy"
+    forms: ClassVar[tuple[Form, ...]] = hub()
 
     def is_in(self, folder: Path) -> bool:
-        return only_file(folder, "*questions.json") is not None
+        return only_file(folder, "*questions.json") is not None or super().is_in(folder)
 
-    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> list[VqaSample]:
+    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[ShortAnswer]:
         """Return one sample for each question in `split`; None means all but `train`.
 
         `folder` holds both files, and the pictures in `images/`. Pictures are named as COCO names them, or as an
@@ -46,6 +38,8 @@ class Vqav2(Task):
         """
         questions_path = only_file(folder, "*questions.json")
         annotations_path = only_file(folder, "*annotations.json")
+        if questions_path is None and super().is_in(folder):
+            return super().load(folder, split, style)
         if questions_path is None or annotations_path is None:
             raise FileNotFoundError(f"{folder}: needs a *questions.json and a *annotations.json")
         questions, answers = read_json(questions_path), _Answers(annotations_path)
@@ -57,17 +51,30 @@ class Vqav2(Task):
         found = {where: pictures.split(field(record, "image_id", where)) for where, record in records.items()}
         splits = chosen(split, set(found.values()), f"{questions_path}, by the 'split' of images in instances.json")
         return [
-            VqaSample(
-                task=self.name,
-                id=f"{self.name}-{field(record, 'question_id', where)}",
-                images=(pictures.find(record["image_id"], where),),
-                question=style.short_answer(field(record, "question", where)),
-                split=found[where],
-                answers=answers.to(record["question_id"], where),
+            self._sample(
+                Record(where, record, found[where]),
+                pictures.find(record["image_id"], where),
+                answers.to(field(record, "question_id", where), where),
+                style,
             )
             for where, record in records.items()
             if found[where] in splits
         ]
+
+    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+        answers = tuple(answer["answer"] for answer in record["answers"])
+        return self._sample(record, record["image"], answers, style)
+
+    def _sample(self, record: Record, image: Stored, answers: tuple[str, ...], style: Style) -> ShortAnswer:
+        return ShortAnswer(
+            task=self.name,
+            id=f"{self.name}-{record['question_id']}",
+            images=(image,),
+            question=style.short_answer(record["question"]),
+            split=record.split,
+            answers=answers,
+            worth=soft_accuracy,
+        )
 
 
 class _Answers:

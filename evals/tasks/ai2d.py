@@ -1,0 +1,51 @@
+"""AI2D (https://arxiv.org/abs/1603.07396): multiple choice about diagrams of science books.
+
+Read are the published `questions/NAME.json` (pictures in `images/`, or `abc_images/` where a question's options are
+letters in the picture; `ai2d_test_ids.csv` beside them says which are the test split) and the Hub's lmms-lab/ai2d. The
+layouts are those of the set's and the Hub's descriptions; they were not checked against the real files.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tokenprune.evals.choices import Choice, lettered, listed
+from tokenprune.evals.records import Record, json_records, read_json, read_text
+from tokenprune.evals.styles import Style
+from tokenprune.evals.task import FileTask, Form, hub
+
+
+def _published(path: Path) -> list[Record]:
+    content = read_json(path)
+    name = Record(str(path), content)["imageName"]
+    listed_ids = path.parent.parent / "ai2d_test_ids.csv"
+    test = set(read_text(listed_ids).split()) if listed_ids.is_file() else None
+    split = "" if test is None else "test" if name.removesuffix(".png") in test else "train"
+    return [
+        Record(record.where, {**record.content, "question": record["id"], "imageName": name}, split)
+        for record in json_records(path, "questions")
+    ]
+
+
+@dataclass(frozen=True)
+class Ai2d(FileTask[Choice]):
+    """Accuracy."""
+
+    metric: ClassVar[str] = "accuracy"
+    forms: ClassVar[tuple[Form, ...]] = (Form(("questions/*.json",), _published), *hub())
+
+    def sample(self, record: Record, folder: Path, style: Style) -> Choice:
+        options = lettered(record.first("answerTexts", "options"))
+        image, number = record.content.get("image"), record.where.rpartition("/")[2]
+        if image is None:
+            place = "abc_images" if record.content.get("abcLabel") else "images"
+            image, number = record.picture(folder / place, record["imageName"]), record["questionId"]
+        return Choice(
+            task=self.name,
+            id=f"{self.name}-{number}",
+            images=(image,),
+            question=style.choice(record["question"], listed(options)),
+            split=record.split,
+            options=options,
+            letter=list(options)[int(record.first("correctAnswer", "answer"))],
+        )

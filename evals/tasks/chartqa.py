@@ -1,0 +1,62 @@
+"""ChartQA (https://arxiv.org/abs/2203.10244): questions about charts, by people (`human`) and made (`augmented`).
+
+Read are the published `SPLIT/SPLIT_human.json` and `SPLIT_augmented.json` (pictures in `SPLIT/png/`), and the Hub's
+lmms-lab/ChartQA and HuggingFaceM4/ChartQA. The layouts are those of the repository and of the Hub; they were not
+checked against the real files.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tokenprune.evals.records import Record, json_records
+from tokenprune.evals.short_answers import ShortAnswer, relaxed
+from tokenprune.evals.styles import Style
+from tokenprune.evals.task import Answered, FileTask, Form, Metric, hub
+
+ONE_WORD = "Answer the question with a single word."
+
+
+def _published(path: Path) -> list[Record]:
+    split, kind = path.stem.rsplit("_", 1)
+    return [
+        Record(record.where, {**record.content, "type": kind, "folder": path.parent}, split)
+        for record in json_records(path)
+    ]
+
+
+@dataclass(frozen=True)
+class ChartQa(FileTask[ShortAnswer]):
+    """Relaxed accuracy, over all and for each kind of question."""
+
+    metric: ClassVar[str] = "relaxed accuracy"
+    forms: ClassVar[tuple[Form, ...]] = (
+        Form(("*_human.json", "*_augmented.json"), _published),
+        Form(("*/*_human.json", "*/*_augmented.json"), _published),
+        *hub(),
+    )
+
+    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+        image = record.content.get("image") or record.picture(record["folder"], f"png/{record['imgname']}")
+        given = record.first("label", "answer")
+        kind = record.text("type").removesuffix("_test")
+        if not kind:
+            kind = "augmented" if record["human_or_machine"] else "human"
+        question = record.first("query", "question")
+        return ShortAnswer(
+            task=self.name,
+            id=f"{self.name}-{record.where.rpartition('/')[2]}",
+            images=(image,),
+            question=f"{question}\n{ONE_WORD}" if style.instructions else question,
+            split=record.split,
+            category=kind,
+            answers=(given,) if isinstance(given, str) else tuple(given),
+            worth=relaxed,
+        )
+
+    def metrics(self, answered: Answered) -> dict[str, Metric]:
+        kinds = dict.fromkeys(sample.category for sample, _ in answered)
+        return super().metrics(answered) | {
+            kind: Metric.mean([sample.score(answer) or 0.0 for sample, answer in answered if sample.category == kind])
+            for kind in kinds
+        }

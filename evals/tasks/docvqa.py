@@ -1,0 +1,44 @@
+"""DocVQA (https://arxiv.org/abs/2007.00398), task 1: questions about scanned documents.
+
+Read are the published `SPLIT_v1.0_withQT.json` (`val_v1.0.json` too; pictures as the file names them, in `documents/`
+or `spdocvqa_images/`) and the Hub's lmms-lab/DocVQA. The layouts are those of the challenge's page and of the Hub;
+they were not checked against the real files. The answers of `test` are not published.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+from tokenprune.evals.records import Record, json_records
+from tokenprune.evals.short_answers import ShortAnswer, anls
+from tokenprune.evals.styles import Style
+from tokenprune.evals.task import FileTask, Form, hub
+
+
+def _published(path: Path) -> list[Record]:
+    return [record.in_split(record["data_split"]) for record in json_records(path, "data")]
+
+
+@dataclass(frozen=True)
+class DocVqa(FileTask[ShortAnswer]):
+    """Average normalised Levenshtein similarity."""
+
+    metric: ClassVar[str] = "ANLS"
+    forms: ClassVar[tuple[Form, ...]] = (Form(("*_v1.0*.json",), _published), *hub("DocVQA"))
+
+    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+        image = record["image"]
+        if isinstance(image, str):
+            image = record.picture(folder, image, f"spdocvqa_images/{PurePosixPath(image).name}")
+        if not record.content.get("answers"):
+            raise ValueError(f"{record.where}: no answers; those of the test split are not published, take val")
+        return ShortAnswer(
+            task=self.name,
+            id=f"{self.name}-{record['questionId']}",
+            images=(image,),
+            question=style.short_answer(record["question"]),
+            split=record.split,
+            max_new_tokens=64,
+            answers=tuple(record["answers"]),
+            worth=anls,
+        )

@@ -1,0 +1,59 @@
+"""GQA (https://arxiv.org/abs/1902.09506): compositional questions with one answer each.
+
+Read are the published `SPLIT_questions.json`, such as `testdev_balanced_questions.json` (an object of questions by ID;
+pictures in `images/`), and the Hub's lmms-lab/GQA, which has questions and pictures in two folders. The layouts are
+those of the download page and of the Hub; they were not checked against the real files.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tokenprune.evals.hub import table_records
+from tokenprune.evals.records import Record, json_records
+from tokenprune.evals.short_answers import ShortAnswer, exact
+from tokenprune.evals.styles import Style
+from tokenprune.evals.task import FileTask, Form
+
+
+def _published(path: Path) -> list[Record]:
+    return [record.in_split(path.stem.removesuffix("_questions")) for record in json_records(path)]
+
+
+def _hub(path: Path) -> list[Record]:
+    """Questions, with the pictures that lie in the folder beside theirs."""
+    name = path.parent.name.removesuffix("_instructions")
+    beside = sorted(path.parent.with_name(f"{name}_images").glob("*.parquet"))
+    images = {record["id"]: record["image"] for file in beside for record in table_records(file)}
+    records = []
+    for record in table_records(path):
+        if record["imageId"] not in images:
+            raise FileNotFoundError(
+                f"{record.where}: no picture {record['imageId']} in {path.parent.parent}/{name}_images"
+            )
+        records.append(Record(record.where, {**record.content, "image": images[record["imageId"]]}, name))
+    return records
+
+
+@dataclass(frozen=True)
+class Gqa(FileTask[ShortAnswer]):
+    """Accuracy: the same word, whatever its case and a last period, as LLaVA's script writes it for the scorer."""
+
+    metric: ClassVar[str] = "accuracy"
+    forms: ClassVar[tuple[Form, ...]] = (
+        Form(("*_questions.json",), _published),
+        Form(("*_instructions/*.parquet",), _hub),
+    )
+
+    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+        image = record.content.get("image")
+        return ShortAnswer(
+            task=self.name,
+            id=f"{self.name}-{record['id']}",
+            images=(image or record.picture(folder / "images", f"{record['imageId']}.jpg"),),
+            question=style.short_answer(record["question"]),
+            split=record.split,
+            category=(record.content.get("types") or {}).get("structural") or "",
+            answers=(record["answer"],),
+            worth=exact,
+        )

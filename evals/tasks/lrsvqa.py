@@ -1,0 +1,40 @@
+"""LRS-VQA (https://arxiv.org/abs/2503.07588): questions about large remote-sensing pictures, up to 27,328 px wide.
+
+Read is the published `LRS_VQA_merged.jsonl`, or one file for each source (`*.jsonl`; pictures as the file names them,
+in `image/` or `images/` or below the folder). The published prompt is the record's `text`, as it is. The published
+scorer also takes WordNet synonyms for right; here the words must be the same, so that numbers are a little lower. The
+layout is that of the repository's scripts; it was not checked against the real files.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tokenprune.evals.records import Record, line_records
+from tokenprune.evals.short_answers import ShortAnswer, exact
+from tokenprune.evals.styles import Style
+from tokenprune.evals.task import Answered, FileTask, Form, Metric, by_category
+
+
+@dataclass(frozen=True)
+class LrsVqa(FileTask[ShortAnswer]):
+    """Accuracy over questions (the published OA), and the mean of the categories' accuracies (AA)."""
+
+    metric: ClassVar[str] = "accuracy"
+    forms: ClassVar[tuple[Form, ...]] = (Form(("*.jsonl",), line_records),)
+
+    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+        image = record["image"]
+        return ShortAnswer(
+            task=self.name,
+            id=f"{self.name}-{record.first('question_id', 'id')}",
+            images=(record.picture(folder, image, f"image/{image}", f"images/{image}"),),
+            question=record["text"],
+            category=record["category"],
+            answers=(record["ground_truth"],),
+            worth=exact,
+        )
+
+    def metrics(self, answered: Answered) -> dict[str, Metric]:
+        of_each = by_category(answered)
+        return super().metrics(answered) | {"mean of categories": Metric(sum(of_each.values()) / len(of_each))}

@@ -1,0 +1,93 @@
+"""MMBench (https://arxiv.org/abs/2307.06281): multiple choice, right only if it is right however the options turn.
+
+Read are the published tables, `mmbench_SPLIT_DATE.tsv` or `MMBench_SPLIT_LANGUAGE.tsv` (pictures in base64), and the
+Hub's lmms-lab/MMBench (its folder `en`; give another one of its folders by itself). Turned copies of a question have
+its index plus a multiple of a million, and in some tables its index in place of the picture; where a file has no
+copies of a question, they are made here. The layouts are those of the repository and of the Hub; they were not checked
+against the real files. The answers of `test` are not published. The published scorer asks a chat model what an unclear
+answer means; here it is unreadable, counted and worth 0.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from tokenprune.evals.choices import Choice, listed
+from tokenprune.evals.records import Base64, Record, tsv_records
+from tokenprune.evals.styles import Style
+from tokenprune.evals.task import Answered, FileTask, Form, Metric, hub
+
+COPY = 1_000_000
+LETTERS = "ABCDEFGH"
+
+
+def _published(path: Path) -> list[Record]:
+    """A picture may be the index of the row that has it."""
+    records, rows = tsv_records(path), []
+    texts = {record["index"]: record["image"] for record in records}
+    for record in records:
+        text = texts.get(record["image"], record["image"])
+        image = Base64(f"{record.where}, image", f"{path.name}:{record['index']}", text)
+        rows.append(Record(record.where, {**record.content, "image": image}, record.text("split")))
+    return rows
+
+
+@dataclass(frozen=True)
+class MmBench(FileTask[Choice]):
+    """Circular accuracy: the share of questions answered right in all turns. Accuracy is that of the first turn."""
+
+    metric: ClassVar[str] = "circular accuracy"
+    forms: ClassVar[tuple[Form, ...]] = (Form(("*.tsv",), _published), *hub("en"))
+
+    def samples(self, records: Sequence[Record], folder: Path, style: Style) -> list[Choice]:
+        samples = [self.sample(record, folder, style) for record in records]
+        copies = Counter(sample.group for sample in samples)
+        return [
+            turned
+            for sample in samples
+            for turned in ([sample] if copies[sample.group] > 1 else self._turned(sample, style))
+        ]
+
+    def sample(self, record: Record, folder: Path, style: Style) -> Choice:
+        options = {letter: record.text(letter) for letter in LETTERS if record.text(letter)}
+        hint, index = record.text("hint"), int(record["index"])
+        question = f"{hint}\n{record['question']}" if hint else record["question"]
+        letter = record.text("answer")
+        if letter not in options:
+            raise ValueError(
+                f"{record.where}: answer {letter!r} is none of {', '.join(options)}; test has none, take dev"
+            )
+        return Choice(
+            task=self.name,
+            id=f"{self.name}-{index}",
+            images=(record["image"],),
+            question=style.choice(question, listed(options)),
+            split=record.split,
+            category=record.text("category"),
+            group=str(index % COPY),
+            options=options,
+            letter=letter,
+        )
+
+    def metrics(self, answered: Answered) -> dict[str, Metric]:
+        turns: dict[str, list[float]] = defaultdict(list)
+        for sample, answer in answered:
+            turns[sample.group].append(sample.score(answer) or 0.0)
+        return {
+            self.metric: Metric.mean([min(scores) for scores in turns.values()]),
+            "accuracy": Metric.mean([scores[0] for scores in turns.values()]),
+        }
+
+    def _turned(self, sample: Choice, style: Style) -> list[Choice]:
+        letters, texts = list(sample.options), list(sample.options.values())
+        question = sample.question.removesuffix(style.choice("", listed(sample.options)))
+        turns = []
+        for turn in range(len(letters)):
+            options = dict(zip(letters, texts[turn:] + texts[:turn], strict=True))
+            letter = letters[(letters.index(sample.letter) - turn) % len(letters)]
+            asked = style.choice(question, listed(options))
+            name = f"{self.name}-{int(sample.group) + turn * COPY}"
+            turns.append(replace(sample, id=name, question=asked, options=options, letter=letter))
+        return turns

@@ -1,0 +1,93 @@
+"""MME (https://arxiv.org/abs/2306.13394): two questions about each picture, one to be answered yes, the other no.
+
+Read are the published folders, one a subtask, with `NAME.txt` (`QUESTION<tab>ANSWER`, two lines) beside `NAME.jpg` or
+`.png`, or in `questions_answers_YN/` and `images/`; and the Hub's lmms-lab/MME. As in LLaVA-1.5's scripts the words
+"Please answer yes or no." give way to its own instruction. The layouts are those of the set's and the Hub's
+descriptions; they were not checked against the real files.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tokenprune.evals.records import Record, read_text
+from tokenprune.evals.styles import Style
+from tokenprune.evals.task import Answered, FileTask, Form, Metric, hub
+from tokenprune.evals.yes_no import YesNo
+
+COGNITION = frozenset({"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"})
+YES_OR_NO = " Please answer yes or no."
+
+
+def read(answer: str) -> bool | None:
+    """As the published scorer reads: the word, or a yes or no among the first four letters."""
+    start = answer.strip().lower().replace(".", "")[:4]
+    return True if "yes" in start or start == "y" else False if "no" in start or start == "n" else None
+
+
+def _published(path: Path) -> list[Record]:
+    apart = path.parent.name == "questions_answers_YN"
+    subtask = path.parent.parent if apart else path.parent
+    records = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        question, tab, answer = line.rpartition("\t")
+        if not tab:
+            raise ValueError(f"{where}: expected QUESTION<tab>ANSWER, found no tab")
+        found = Record(where, {})
+        image = found.picture(subtask / "images" if apart else subtask, *(path.stem + end for end in (".jpg", ".png")))
+        content = {"question": question, "answer": answer, "category": subtask.name, "image": image}
+        records.append(Record(where, {**content, "question_id": f"{subtask.name}/{image.name}"}))
+    return records
+
+
+@dataclass(frozen=True)
+class Mme(FileTask[YesNo]):
+    """Accuracy over questions; accuracy+ over pictures, both questions right; and their sums over subtasks.
+
+    Perception and cognition are the published scores: the sum over subtasks of 100 (accuracy + accuracy+).
+    """
+
+    metric: ClassVar[str] = "accuracy"
+    forms: ClassVar[tuple[Form, ...]] = (
+        Form(("*/*.txt", "*/questions_answers_YN/*.txt"), _published),
+        *hub(),
+    )
+
+    def sample(self, record: Record, folder: Path, style: Style) -> YesNo:
+        question = record["question"].strip()
+        truth = record["answer"].strip().lower().rstrip(".")
+        if truth not in ("yes", "no"):
+            raise ValueError(f"{record.where}: answer {record['answer']!r} is neither Yes nor No")
+        return YesNo(
+            task=self.name,
+            id=f"{self.name}-{record['question_id']}-{truth}",
+            images=(record["image"],),
+            question=style.short_answer(question.replace(YES_OR_NO, "")),
+            category=record["category"],
+            group=f"{record['category']}/{record['question_id']}",
+            max_new_tokens=16,
+            truth=truth == "yes",
+            read=read,
+        )
+
+    def metrics(self, answered: Answered) -> dict[str, Metric]:
+        by_picture: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for sample, answer in answered:
+            by_picture[sample.category][sample.group].append(sample.score(answer) or 0.0)
+        both = [min(scores) for pictures in by_picture.values() for scores in pictures.values()]
+        worth = {subtask: _worth(list(pictures.values())) for subtask, pictures in by_picture.items()}
+        return super().metrics(answered) | {
+            "accuracy+": Metric.mean(both),
+            "perception": Metric(sum(score for subtask, score in worth.items() if subtask not in COGNITION)),
+            "cognition": Metric(sum(score for subtask, score in worth.items() if subtask in COGNITION)),
+        }
+
+
+def _worth(pictures: list[list[float]]) -> float:
+    """Return 100 (accuracy + accuracy+) of a subtask, given the scores of each picture's questions."""
+    scores = [score for of_picture in pictures for score in of_picture]
+    return 100 * (sum(scores) / len(scores) + sum(map(min, pictures)) / len(pictures))

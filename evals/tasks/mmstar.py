@@ -1,0 +1,60 @@
+"""MMStar (https://arxiv.org/abs/2403.20330): multiple choice that cannot be answered without the picture.
+
+Read are the Hub's Lin-Chen/MMStar (`mmstar.parquet`; the options are part of the question) and the table `MMStar.tsv`
+(options in columns, pictures in base64). The layouts are those of the Hub's description; they were not checked against
+the real files.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tokenprune.evals.choices import Choice, listed
+from tokenprune.evals.records import Base64, Record, tsv_records
+from tokenprune.evals.styles import LETTER, Style
+from tokenprune.evals.task import Answered, FileTask, Form, Metric, by_category, hub
+
+_OPTION = re.compile(r"(?:^|[\s,])([A-D]):\s*(.*?)(?=,?\s[A-D]:|\s*$)", flags=re.DOTALL)
+
+
+def _published(path: Path) -> list[Record]:
+    return [
+        Record(record.where, {**record.content, "image": Base64(f"{record.where}, image", path.name, record["image"])})
+        for record in tsv_records(path)
+    ]
+
+
+@dataclass(frozen=True)
+class MmStar(FileTask[Choice]):
+    """Accuracy, and its mean over the six capabilities."""
+
+    metric: ClassVar[str] = "accuracy"
+    forms: ClassVar[tuple[Form, ...]] = (Form(("*.tsv",), _published), *hub())
+
+    def sample(self, record: Record, folder: Path, style: Style) -> Choice:
+        question = record["question"].strip()
+        if "A" in record.content:
+            options = {letter: record.text(letter) for letter in "ABCD" if record.text(letter)}
+            asked = style.choice(question, listed(options))
+        else:
+            options = dict(_OPTION.findall(question.partition("Options:")[2]))
+            asked = f"{question}\n{LETTER}" if style.instructions else question
+        if record["answer"] not in options:
+            raise ValueError(
+                f"{record.where}: answer {record['answer']!r} is none of {', '.join(options) or 'no options'}"
+            )
+        return Choice(
+            task=self.name,
+            id=f"{self.name}-{record['index']}",
+            images=(record["image"],),
+            question=asked,
+            split=record.split,
+            category=record["category"],
+            options=options,
+            letter=record["answer"],
+        )
+
+    def metrics(self, answered: Answered) -> dict[str, Metric]:
+        of_each = by_category(answered)
+        return super().metrics(answered) | {"mean of categories": Metric(sum(of_each.values()) / len(of_each))}

@@ -1,0 +1,53 @@
+"""POPE (https://arxiv.org/abs/2305.10355): is an object in the picture? Asked of random, popular and adversarial ones.
+
+Read are the published `coco_pope_KIND.json` (a JSON object a line; the pictures are COCO's val2014, in `images/`) and
+the Hub's lmms-lab/POPE. The kinds are the splits. Layouts are those of the repository's and the Hub's descriptions;
+neither was checked against the real files.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tokenprune.evals.records import Record, line_records
+from tokenprune.evals.styles import Style
+from tokenprune.evals.task import Answered, FileTask, Form, Metric, hub
+from tokenprune.evals.yes_no import YesNo, f1_and_yes_rate
+
+
+def read(answer: str) -> bool | None:
+    """As the published scorer reads: no where the first sentence holds `no` or `not`, else yes; None if empty."""
+    words = re.findall(r"\w+", answer.split(".")[0].lower())
+    return None if not answer.strip() else not {"no", "not"} & set(words)
+
+
+def _published(path: Path) -> list[Record]:
+    kind = path.stem.rsplit("_", 1)[-1]
+    return [record.in_split(kind) for record in line_records(path)]
+
+
+@dataclass(frozen=True)
+class Pope(FileTask[YesNo]):
+    """Accuracy, F1 of yes, and how often yes is said."""
+
+    metric: ClassVar[str] = "accuracy"
+    forms: ClassVar[tuple[Form, ...]] = (Form(("*pope_*.json",), _published), *hub("Full"))
+
+    def sample(self, record: Record, folder: Path, style: Style) -> YesNo:
+        kind = record.text("category") or record.split
+        name = record["image"]
+        return YesNo(
+            task=self.name,
+            id=f"{self.name}-{kind}-{record['question_id']}",
+            images=(record.picture(folder / "images", name) if isinstance(name, str) else name,),
+            question=style.short_answer(record.first("text", "question")),
+            split=record.split,
+            category=kind,
+            max_new_tokens=16,
+            truth=record.first("label", "answer").strip().lower() == "yes",
+            read=read,
+        )
+
+    def metrics(self, answered: Answered) -> dict[str, Metric]:
+        return super().metrics(answered) | f1_and_yes_rate(answered)

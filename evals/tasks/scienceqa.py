@@ -1,0 +1,54 @@
+"""ScienceQA (https://arxiv.org/abs/2209.09513), the questions that have a picture: ScienceQA-IMG.
+
+Read are the published `problems.json` (pictures in `SPLIT/ID/` or `images/SPLIT/ID/`) and the Hub's lmms-lab/ScienceQA
+and derek-thomas/ScienceQA. Questions without a picture are left out. The layouts are those of the repository and of
+the Hub; they were not checked against the real files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tokenprune.evals.choices import Choice, lettered, listed
+from tokenprune.evals.records import Record, json_records
+from tokenprune.evals.styles import Style
+from tokenprune.evals.task import FileTask, Form, hub
+
+
+def _published(path: Path) -> list[Record]:
+    return [record.in_split(record["split"]) for record in json_records(path)]
+
+
+@dataclass(frozen=True)
+class ScienceQa(FileTask[Choice]):
+    """Accuracy over the questions with a picture."""
+
+    metric: ClassVar[str] = "accuracy"
+    forms: ClassVar[tuple[Form, ...]] = (
+        Form(("problems.json",), _published),
+        *hub("ScienceQA-IMG", "ScienceQA-FULL"),
+    )
+
+    def samples(self, records: Sequence[Record], folder: Path, style: Style) -> list[Choice]:
+        return [self.sample(record, folder, style) for record in records if record["image"]]
+
+    def sample(self, record: Record, folder: Path, style: Style) -> Choice:
+        image = record["image"]
+        if isinstance(image, str):
+            place = f"{record.split}/{record['id']}/{image}"
+            image = record.picture(folder, place, f"images/{place}")
+        options = lettered(record["choices"])
+        hint = record.text("hint")
+        question = f"Context: {hint}\n{record['question']}" if hint else record["question"]
+        number = record.content.get("id", record.where.rpartition("/")[2])
+        return Choice(
+            task=self.name,
+            id=f"{self.name}-{number}",
+            images=(image,),
+            question=style.choice(question, listed(options)),
+            split=record.split,
+            category=record.text("subject"),
+            options=options,
+            letter=list(options)[record["answer"]],
+        )

@@ -1,0 +1,70 @@
+"""SEED-Bench (https://arxiv.org/abs/2307.16125): multiple choice about pictures and video frames.
+
+Read are the published `SEED-Bench.json` (pictures in `SEED-Bench-image/` or `images/`, named by `data_id`; one frame of
+each video, `TYPE_ID_QUESTION_ID.png`, in `SEED-Bench-video-image/` where LLaVA-1.5's script wrote them) and the Hub's
+lmms-lab/SEED-Bench, whose video questions have several frames. The published form's video questions are left out where
+there is no folder of frames. The layouts are those of the repository and of the Hub; they were not checked against the
+real files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tokenprune.evals.choices import Choice, lettered, listed
+from tokenprune.evals.pictures import Stored
+from tokenprune.evals.records import Record, json_records
+from tokenprune.evals.styles import Style
+from tokenprune.evals.task import Answered, FileTask, Form, Metric, hub
+
+FRAMES = "SEED-Bench-video-image"
+
+
+def _published(path: Path) -> list[Record]:
+    return json_records(path, "questions")
+
+
+@dataclass(frozen=True)
+class SeedBench(FileTask[Choice]):
+    """Accuracy over all, over pictures (the published SEED-I) and over videos."""
+
+    metric: ClassVar[str] = "accuracy"
+    forms: ClassVar[tuple[Form, ...]] = (Form(("SEED-Bench.json",), _published), *hub())
+
+    def samples(self, records: Sequence[Record], folder: Path, style: Style) -> list[Choice]:
+        return [
+            self.sample(record, folder, style)
+            for record in records
+            if "image" in record.content or record["data_type"] == "image" or (folder / FRAMES).is_dir()
+        ]
+
+    def sample(self, record: Record, folder: Path, style: Style) -> Choice:
+        options = lettered([record[f"choice_{letter}"] for letter in "abcd"])
+        return Choice(
+            task=self.name,
+            id=f"{self.name}-{record['question_id']}",
+            images=self._pictures(record, folder),
+            question=style.choice(record["question"], listed(options)),
+            split=record.split,
+            category=record["data_type"],
+            options=options,
+            letter=record["answer"],
+        )
+
+    def metrics(self, answered: Answered) -> dict[str, Metric]:
+        kinds = sorted({sample.category for sample, _ in answered})
+        return super().metrics(answered) | {
+            f"{kind} accuracy": Metric.mean([s.score(answer) or 0.0 for s, answer in answered if s.category == kind])
+            for kind in kinds
+        }
+
+    def _pictures(self, record: Record, folder: Path) -> tuple[Stored, ...]:
+        if "image" in record.content:
+            image = record["image"]
+            return image if isinstance(image, tuple) else (image,)
+        name = str(record["data_id"])
+        if record["data_type"] == "image":
+            return (record.picture(folder, f"SEED-Bench-image/{name}", f"images/{name}", f"images/{name}.jpg"),)
+        frame = f"{record['question_type_id']}_{record['question_id']}.png"
+        return (record.picture(folder / FRAMES, frame),)

@@ -1,0 +1,43 @@
+"""TextVQA (https://arxiv.org/abs/1904.08920): questions about text in pictures, ten answers to each.
+
+Read are the published `TextVQA_0.5.1_SPLIT.json` (pictures in `train_images/`, also for val, or `images/`) and the
+Hub's lmms-lab/textvqa. No OCR tokens are put into the prompt (LLaVA-1.5's own script does). The layouts are those of
+the set's download page and of the Hub; they were not checked against the real files.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tokenprune.evals.records import Record, json_records
+from tokenprune.evals.short_answers import ShortAnswer
+from tokenprune.evals.styles import Style
+from tokenprune.evals.task import FileTask, Form, hub
+from tokenprune.evals.vqa_accuracy import soft_accuracy
+
+
+def _published(path: Path) -> list[Record]:
+    return [record.in_split(record["set_name"]) for record in json_records(path, "data")]
+
+
+@dataclass(frozen=True)
+class TextVqa(FileTask[ShortAnswer]):
+    """VQAv2's soft accuracy."""
+
+    metric: ClassVar[str] = "accuracy"
+    forms: ClassVar[tuple[Form, ...]] = (Form(("TextVQA_*.json",), _published), *hub())
+
+    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+        image = record.content.get("image")
+        if image is None:
+            name = f"{record['image_id']}.jpg"
+            image = record.picture(folder, f"train_images/{name}", f"test_images/{name}", f"images/{name}")
+        return ShortAnswer(
+            task=self.name,
+            id=f"{self.name}-{record['question_id']}",
+            images=(image,),
+            question=style.short_answer(record["question"]),
+            split=record.split,
+            answers=tuple(record["answers"]),
+            worth=soft_accuracy,
+        )

@@ -1,0 +1,80 @@
+"""Visual7W's pointing questions (https://arxiv.org/abs/1511.03416): which of four boxes?
+
+Read is the published `dataset_v7w_pointing.json`, pictures in `images/`. The question is put as Shikra's code puts it
+(https://arxiv.org/abs/2306.15195), with the four boxes in the model's own format, here in the order of their IDs; the
+answered box stands for the one of the four that it overlaps most. The layout is that of the download page; it was not
+checked against the real files.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tokenprune.evals.boxes import Box, iou
+from tokenprune.evals.pictures import size_of
+from tokenprune.evals.pointing import Pointing
+from tokenprune.evals.records import Record, field, json_records
+from tokenprune.evals.styles import Style
+from tokenprune.evals.task import FileTask, Form
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhichBox(Pointing):
+    """`candidates` are the boxes by ID, in pixels, `right` is the ID of the true one."""
+
+    candidates: Mapping[int, Box]
+    right: int
+
+    def score(self, answer: str) -> float | None:
+        box = self.answered_box(answer)
+        if box is None:
+            return None
+        overlaps = {name: iou(box, candidate) for name, candidate in self.candidates.items()}
+        return float(overlaps[self.right] > 0 and overlaps[self.right] == max(overlaps.values()))
+
+
+def _published(path: Path) -> list[Record]:
+    boxes = {box["box_id"]: box for box in json_records(path, "boxes")}
+    records = []
+    for image in json_records(path, "images"):
+        for number, question in enumerate(image["qa_pairs"]):
+            where = f"{image.where}, qa_pairs[{number}]"
+            names = sorted((field(question, "answer", where), *field(question, "multiple_choices", where)))
+            missing = [name for name in names if name not in boxes]
+            if missing:
+                raise ValueError(f"{where}: box {missing[0]} is not among the boxes of {path}")
+            content = {**question, "filename": image["filename"], "boxes": {name: boxes[name] for name in names}}
+            records.append(Record(where, content, image["split"]))
+    return records
+
+
+def _corners(box: Record) -> Box:
+    x, y = float(box["x"]), float(box["y"])
+    return x, y, x + float(box["width"]), y + float(box["height"])
+
+
+@dataclass(frozen=True)
+class Visual7w(FileTask[WhichBox]):
+    """Accuracy."""
+
+    metric: ClassVar[str] = "accuracy"
+    forms: ClassVar[tuple[Form, ...]] = (Form(("dataset_v7w_pointing.json",), _published),)
+
+    def sample(self, record: Record, folder: Path, style: Style) -> WhichBox:
+        image = record.picture(folder / "images", record["filename"])
+        size = size_of(image)
+        candidates = {name: _corners(box) for name, box in record["boxes"].items()}
+        written = " ".join(style.write(box, size) for box in candidates.values())
+        return WhichBox(
+            task=self.name,
+            id=f"{self.name}-{record['qa_id']}",
+            images=(image,),
+            question=f"{record['question']} Candidates: {written} answer in box format.",
+            split=record.split,
+            max_new_tokens=style.boxes.max_new_tokens,
+            size=size,
+            style=style,
+            candidates=candidates,
+            right=record["answer"],
+        )

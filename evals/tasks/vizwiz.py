@@ -1,0 +1,51 @@
+"""VizWiz-VQA (https://arxiv.org/abs/1802.08218): questions of blind people about their own photographs.
+
+Read are the published `SPLIT.json` (`train.json`, `val.json`; pictures in `SPLIT/` or `images/`) and the Hub's
+lmms-lab/VizWiz-VQA. The layouts are those of the challenge's page and of the Hub; they were not checked against the
+real files. The answers of `test` are not published.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tokenprune.evals.records import Record, json_records
+from tokenprune.evals.short_answers import ShortAnswer
+from tokenprune.evals.styles import Style
+from tokenprune.evals.task import FileTask, Form, hub
+from tokenprune.evals.vqa_accuracy import soft_accuracy
+
+UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
+
+
+def _published(path: Path) -> list[Record]:
+    return [record.in_split(path.stem) for record in json_records(path)]
+
+
+@dataclass(frozen=True)
+class VizWiz(FileTask[ShortAnswer]):
+    """VQAv2's soft accuracy; `unanswerable` is an answer like others."""
+
+    metric: ClassVar[str] = "accuracy"
+    forms: ClassVar[tuple[Form, ...]] = (
+        Form(("train.json", "val.json"), _published),
+        *hub(),
+    )
+
+    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+        image = record["image"]
+        name = record.first("question_id", "image")
+        if isinstance(image, str):
+            image = record.picture(folder, f"{record.split}/{image}", f"images/{image}")
+        answers = (answer["answer"] if isinstance(answer, dict) else answer for answer in record["answers"])
+        question = f"{record['question']}\n{UNANSWERABLE}" if style.instructions else record["question"]
+        return ShortAnswer(
+            task=self.name,
+            id=f"{self.name}-{name}",
+            images=(image,),
+            question=style.short_answer(question),
+            split=record.split,
+            category=record.first("answer_type", "category"),
+            answers=tuple(answers),
+            worth=soft_accuracy,
+        )

@@ -1,0 +1,74 @@
+"""XLRS-Bench (https://arxiv.org/abs/2503.23771), its VQA questions: multiple choice about pictures of up to 10,000 px.
+
+Read is the Hub's initiacms/XLRS-Bench-lite, whose one split the Hub calls `train`. The prompt and the reading of
+answers are those of its scripts; one category may have several right letters. The layout is that of its scripts; it
+was not checked against the real files.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tokenprune.evals.hub import table_records
+from tokenprune.evals.records import Record
+from tokenprune.evals.sample import Sample
+from tokenprune.evals.styles import Style
+from tokenprune.evals.task import Answered, FileTask, Form, Metric, by_category, hub
+
+SEVERAL = "Land use classification/Overall Land use classification"
+ONE_LETTER = (
+    "Select the best answer for the multiple-choice question based on the image. Only respond with the letter "
+    "corresponding to the correct answer (A, B, C, D).\nThe answer is:"
+)
+LETTERS = (
+    "Select the best answer(s) for the multiple-choice question based on the image. There may be more than one "
+    "correct option. Only respond with the letter(s) corresponding to the correct answer(s) (A, B, C, D), with "
+    "multiple choices separated by spaces.The answer(s) is(are):"
+)
+
+
+def read(answer: str) -> frozenset[str]:
+    """Return the letters in brackets, or else those that stand alone."""
+    bracketed = re.findall(r"\(([A-Ea-e])\)", answer)
+    alone = re.findall(r"\b([A-E])\b", answer) or re.findall(r"^\s*([a-e])\b", answer)
+    return frozenset(letter.upper() for letter in bracketed or alone)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Letters(Sample):
+    """Right are all `letters` and no other one."""
+
+    letters: frozenset[str]
+
+    def score(self, answer: str) -> float | None:
+        given = read(answer)
+        return float(given == self.letters) if given else None
+
+
+def _one_split(path: Path) -> list[Record]:
+    return [record.in_split("") for record in table_records(path)]
+
+
+@dataclass(frozen=True)
+class Xlrs(FileTask[Letters]):
+    """Accuracy over questions, and its mean over the subtasks."""
+
+    metric: ClassVar[str] = "accuracy"
+    forms: ClassVar[tuple[Form, ...]] = tuple(form._replace(read=_one_split) for form in hub())
+
+    def sample(self, record: Record, folder: Path, style: Style) -> Letters:
+        image, options = record["image"], "\n".join(record["multi-choice options"])
+        asked = LETTERS if record["category"] == SEVERAL else ONE_LETTER
+        return Letters(
+            task=self.name,
+            id=f"{self.name}-{record.first('index', 'question_id')}",
+            images=image if isinstance(image, tuple) else (image,),
+            question=f"{record['question']}The choices are listed below:\n{options}\n\n{asked}",
+            category=record["category"],
+            letters=frozenset(re.findall(r"[A-E]", record["answer"])),
+        )
+
+    def metrics(self, answered: Answered) -> dict[str, Metric]:
+        of_each = by_category(answered)
+        return super().metrics(answered) | {"mean of categories": Metric(sum(of_each.values()) / len(of_each))}
