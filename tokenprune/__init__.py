@@ -13,6 +13,7 @@ from tokenprune.errors import PruningError, SettingError, TokenPruneError, Unsup
 from tokenprune.layout import Layout
 from tokenprune.patching import PatchHandle, patch, unpatch
 from tokenprune.report import ImageReport, Report, StageReport
+from tokenprune.retrieval import RetrievalHandle, patch_retrieval
 from tokenprune.strategies import (
     STRATEGIES,
     AdaToken,
@@ -58,6 +59,7 @@ __all__ = [
     "PyramidDrop",
     "Random",
     "Report",
+    "RetrievalHandle",
     "ScoreStrategy",
     "Selection",
     "SettingError",
@@ -75,5 +77,6 @@ __all__ = [
     "VisualTokens",
     "Zoom",
     "patch",
+    "patch_retrieval",
     "unpatch",
 ]

@@ -1,0 +1,46 @@
+"""Hierarchical merging of multi-vector embeddings: Light-ColPali, Light-ColQwen2 (https://arxiv.org/abs/2506.04997)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from tokenprune.errors import PruningError
+
+
+def merged(embeddings: Float[Tensor, "n width"], factor: int) -> Float[Tensor, "clusters width"]:
+    """The `n // factor` directions that stand for `n` embeddings of length 1: the mean of each cluster, at length 1
+    again, in the order of the clusters' first members. Gradients flow through the means.
+
+    Fewer come out where the tree has ties, as between patches of a blank page. Raises PruningError for fewer embeddings
+    than `factor`, and for ones that are not finite.
+    """
+    n = len(embeddings)
+    if factor > n:
+        raise PruningError(
+            f"factor={factor} leaves nothing of a page of {n} patch embeddings. Write a factor of at most {n}."
+        )
+    if not bool(embeddings.isfinite().all()):
+        raise PruningError("the page's embeddings have NaN or infinite values. Load the model in another dtype.")
+    labels = clusters_of(embeddings, n // factor)
+    means = embeddings.new_zeros(int(labels.max()) + 1, embeddings.shape[1], dtype=torch.float32)
+    # The sum has the direction of the mean.
+    return normalize(means.index_add(0, labels, embeddings.float()), dim=-1).to(embeddings.dtype)
+
+
+def clusters_of(embeddings: Float[Tensor, "n width"], n_clusters: int) -> Int[Tensor, " n"]:
+    """The cluster of each embedding, at most `n_clusters`, numbered as they come up.
+
+    Ward's method over the rows of D = 1 - E E^T as observations, as the paper's code has it: embeddings are near if
+    they are as similar to all others. In float32, on the CPU.
+    """
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import pdist
+
+    unit = embeddings.detach().float().cpu()
+    tree = linkage(pdist((1 - unit @ unit.T).numpy()), method="ward")
+    labels = fcluster(tree, n_clusters, criterion="maxclust").tolist()
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    return torch.tensor([numbers[label] for label in labels], device=embeddings.device)
