@@ -21,7 +21,7 @@ class PruMerge(Strategy):
     keys, weighted by the attention that those get.
 
     plus: PruMerge+. Only outliers of the attention are kept for its sake, those above the third quartile by more than
-        1.5 interquartile ranges; the rest of the budget is spread evenly over the other patches.
+        1.5 interquartile ranges; the rest of the budget is spread over the other patches, evenly in raster order.
     neighbours: how many tokens are added to each.
     layer: the encoder layer of attention and keys; None is the one whose output the projector gets. The released code
         reads the last: -1.
