@@ -1,4 +1,4 @@
-"""Which visual tokens each strategy leaves of a part of an aerial photograph, as one PNG."""
+"""Which visual tokens each strategy leaves of a part of an aerial photograph, as one picture."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def draw(photograph: Photograph, tokens: VisualTokens, patch: int, path: Path) -
         axes.set_axis_off()
     handles = [
         Patch(fill=False, edgecolor=KEPT, linewidth=2, label="kept visual token"),
-        Patch(facecolor="#bbbbbb", label="merged into a kept one"),
-        Patch(facecolor="#333333", label="dropped"),
+        Patch(facecolor="#bbbbbb", label="clear: merged into a kept one"),
+        Patch(facecolor="#333333", label="dark: dropped"),
         Patch(fill=False, edgecolor=TREE, linewidth=1.5, label="box of a tree"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=13, frameon=False)

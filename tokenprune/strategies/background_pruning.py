@@ -41,7 +41,7 @@ class BackgroundPruning(Strategy):
     """
 
     budget_per: Literal["image", "tile"] = "tile"
-    threshold: float = 0.9
+    threshold: float = 0.95
     cluster: bool = True
     rank: Literal["cls", "column", "distinct"] = "cls"
     layer: int | None = None
@@ -51,7 +51,7 @@ class BackgroundPruning(Strategy):
         check_choice("BackgroundPruning", "rank", self.rank, ("cls", "column", "distinct"))
         if not -1 <= self.threshold <= 1:
             raise SettingError(
-                f"BackgroundPruning: threshold={self.threshold!r} is no cosine; write one in [-1, 1], such as 0.9."
+                f"BackgroundPruning: threshold={self.threshold!r} is no cosine; write one in [-1, 1], such as 0.95."
             )
 
     @property
