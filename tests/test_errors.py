@@ -25,7 +25,7 @@ from tokenprune.vision import AttentionTaps
 @pytest.mark.parametrize(
     ("strategy", "settings", "error", "message"),
     [
-        ("foppru", {}, SettingError, r"unknown strategy 'foppru'. Did you mean 'fopru'\? Known: .*fopru, grid, random"),
+        ("foppru", {}, SettingError, r"unknown strategy 'foppru'. Did you mean 'fopru'\? Known: .*fopru, .*random"),
         (None, {}, SettingError, "unknown strategy None"),
         (FoPru, {}, SettingError, r"strategy is a class; write patch\(model, FoPru\(keep_ratio=0.25\)\)"),
         ("fopru", {"keep_rate": 0.5}, SettingError, r"unknown setting 'keep_rate'. Did you mean 'keep_ratio'\?"),
