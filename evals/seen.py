@@ -23,7 +23,8 @@ def whole(size: Size) -> Seen:
 
 def padded(size: Size) -> Seen:
     """The model sees the picture in the middle of a square."""
-    return _middle(size, max(size), max(size))
+    side = float(max(size))
+    return _middle(size, side, side)
 
 
 def seen_through(processor: Any) -> Callable[[Size], Seen]:
@@ -57,7 +58,7 @@ def _cropped(size: Size, images: Any) -> Seen:
         return _middle(size, crop.width * scale, crop.height * scale)
     if images.do_resize:
         return _middle(size, crop.width * size[0] / target.width, crop.height * size[1] / target.height)
-    return _middle(size, crop.width, crop.height)
+    return _middle(size, float(crop.width), float(crop.height))
 
 
 def _resized(size: Size, images: Any) -> Seen:

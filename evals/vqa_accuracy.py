@@ -1,7 +1,6 @@
-"""VQA's soft accuracy and its answer normalisation, after the description at visualqa.org/evaluation.
+"""VQA's soft accuracy and its answer normalisation, by the rules of the official script (visualqa.org/evaluation).
 
-Both are written from that description: lower case, no periods except in decimals, number words as digits, no articles,
-apostrophes put back into contractions, all other punctuation a space (a comma between digits vanishes).
+Not taken over: the official script normalises people's answers only where they differ from each other.
 """
 
 import re
@@ -12,31 +11,35 @@ ARTICLES = frozenset({"a", "an", "the"})
 _COUNTED = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 NUMBERS = {word: str(value) for value, word in enumerate(_COUNTED)} | {"none": "0"}
 
-_NEGATED = "ai are ca could did do does had has have is might must need ought should was were wo would"
-_WITH_ENDING = {
-    "'s": "he how it let she somebody someone something that there what when where who why",
-    "'re": "they you",
-    "'ve": "could i might must should they we would you",
-    "'ll": "how it somebody someone something that they what who you",
-    "'d": "he how it she somebody someone that there they what where who you",
-    "'m": "i",
-}
-# Words that are words without the apostrophe too (its, hell, shed, wed, ill, well) are left alone.
-_AMBIGUOUS = frozenset({"its"})
-CONTRACTIONS = {f"{verb}nt": f"{verb}n't" for verb in _NEGATED.split()} | {
-    word + ending.replace("'", ""): word + ending
-    for ending, words in _WITH_ENDING.items()
-    for word in words.split()
-    if word + ending.replace("'", "") not in _AMBIGUOUS
+MARKS = ';/[]"{}()=+\\_-><@`,?!'
+
+#: Those that the official script knows; words that are words without the apostrophe too (its, hell, ill) are not there.
+_CONTRACTED = """
+    ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
+    he's how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't mightn't've must've mustn't needn't not've
+    o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's
+    someone'd someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've
+    there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's
+    what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've
+    wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
+"""
+#: A word that lacks one of its apostrophes, to the word.
+CONTRACTIONS = {
+    word[:at] + word[at + 1 :]: word for word in _CONTRACTED.split() for at, letter in enumerate(word) if letter == "'"
 }
 
 
 def normalise(answer: str) -> str:
-    """Return the answer in the form in which answers are compared."""
-    text = answer.lower().replace("\n", " ").replace("\t", " ")
-    text = re.sub(r"(?<=\d),(?=\d)", "", text)  # 100,978 -> 100978
-    text = re.sub(r"(?<!\d)\.|\.(?!\d)", "", text)  # periods go, decimal points stay
-    text = re.sub(r"[^\w\s':.]", " ", text)  # apostrophes and colons carry meaning (possessives, times)
+    """Return the answer in the form in which answers are compared.
+
+    Lower case, without articles, number words as digits, apostrophes put back into contractions. A period stays before
+    a digit only. Another mark goes if a space is beside it anywhere in the answer, or if there is a comma between
+    digits (100,978); else it becomes a space.
+    """
+    given = re.sub(r"\s", " ", answer.lower()).strip()
+    joined = re.search(r"\d,\d", given)
+    table = {mark: "" if joined or f"{mark} " in given or f" {mark}" in given else " " for mark in MARKS}
+    text = re.sub(r"\.(?!\d)", "", given.translate(str.maketrans(table)))
     words = (NUMBERS.get(word, word) for word in text.split())
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 

@@ -24,6 +24,14 @@ from tokenprune.evals.vqa_accuracy import normalise, soft_accuracy
         ("10:30", "10:30"),
         ("black/white", "black white"),
         ("left\nside", "left side"),
+        ("50%", "50%"),  # no mark of the official list
+        (".5", ".5"),
+        ("5.", "5"),
+        ("t-shirt", "t shirt"),
+        ("t-shirt - red", "tshirt red"),  # one mark beside a space takes all of its kind away
+        ("1,000-2,000", "10002000"),
+        ("couldnt've", "couldn't've"),
+        ("hell", "hell"),
     ],
 )
 def test_normalise(answer: str, expected: str) -> None:
