@@ -1,6 +1,6 @@
 """Accuracy and speed of pruned models on VQA and grounding sets.
 
-`python -m tokenprune.evals --help` measures accuracy, `python -m tokenprune.evals.bench --help` prefill time.
+`tokenprune eval --help` measures accuracy, `python -m tokenprune.evals.bench --help` prefill time.
 """
 
 if __name__ != "tokenprune.evals":

@@ -25,10 +25,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenprune.evals.bench_model import SHAPES, features, prompt
-from tokenprune.evals.configurations import DEFAULT_STRATEGIES, DOWNSAMPLE, Pruned, configurations
-from tokenprune.evals.runner import versions
+from tokenprune.evals.configurations import DEFAULT_STRATEGIES, Pruned, configurations
+from tokenprune.evals.identity import versions
 
-PRUNING = tuple(name for name in DEFAULT_STRATEGIES if name != DOWNSAMPLE)
+PRUNING = ("random", *DEFAULT_STRATEGIES)
 
 
 class Ratio(NamedTuple):

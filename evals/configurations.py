@@ -1,24 +1,27 @@
 """What is compared: the unpruned model, strategies at several keep ratios with both position IDs, and downsampling."""
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, cast, get_args
 
 import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import unknown
 from tokenprune.evals import downsample
+from tokenprune.evals.answers import Key
 from tokenprune.evals.calibration import calibrated_on
 from tokenprune.settings_file import SettingsFile
 
 PositionIds = Literal["original", "compact"]
+POSITION_IDS: tuple[PositionIds, ...] = get_args(PositionIds)
 
 UNPRUNED = "unpruned"
 DOWNSAMPLE = "downsample"  # the one name that is no strategy: nothing is pruned
 # The last but one encoder layer: the bundled tower's last one was trained to name things, and guides FoPru worse.
-DEFAULT_STRATEGIES = ("random", "grid", "fopru:mode=rank,layer=-2", "fopru:mode=row,layer=-2", DOWNSAMPLE)
+DEFAULT_STRATEGIES = ("grid", "fopru:mode=rank,layer=-2", "fopru:mode=row,layer=-2")
+BASELINES = (UNPRUNED, "random", DOWNSAMPLE)
 DEFAULT_KEEP_RATIOS = (0.5, 0.25, 0.1)
 
 
@@ -29,6 +32,10 @@ class Configuration:
     label: str = UNPRUNED
     keep_ratio: float = 1.0
     position_ids: PositionIds = "original"
+
+    @property
+    def key(self) -> Key:
+        return Key(self.label, self.position_ids, self.keep_ratio)
 
     @property
     def calibrated_on(self) -> frozenset[str]:
@@ -92,43 +99,67 @@ class Downsampled(Configuration):
 
 
 def configurations(
-    strategies: Sequence[str] = DEFAULT_STRATEGIES, keep_ratios: Sequence[float] = DEFAULT_KEEP_RATIOS
+    strategies: Sequence[str | tokenprune.Strategy] = DEFAULT_STRATEGIES,
+    keep_ratios: Sequence[float] = DEFAULT_KEEP_RATIOS,
+    position_ids: Sequence[str] = POSITION_IDS,
+    baselines: Sequence[str] = (UNPRUNED,),
 ) -> list[Configuration]:
-    """Return the unpruned model, then every strategy at every keep ratio.
+    """Return the unpruned model if it is among the `baselines`, then every strategy and every other baseline at every
+    keep ratio.
 
     A strategy is written as its name in `tokenprune.STRATEGIES`, with settings behind a colon: `fopru:mode=row`,
     `random:seed=1`. A settings file is written as its path, `settings.json`, and stands only at the keep ratio that it
-    was found for: SettingError if that is not among `keep_ratios`. `downsample` shrinks the picture instead.
+    was found for: SettingError if that is not among `keep_ratios`. `downsample` shrinks the picture instead. A Strategy
+    object stands for itself at each of the keep ratios.
     """
-    files = {text: _read(text, keep_ratios) for text in strategies if text.endswith(".json")}
-    return [Configuration(), *(c for ratio in keep_ratios for text in strategies for c in _of(text, ratio, files))]
+    for one in position_ids:
+        if one not in POSITION_IDS:
+            raise tokenprune.SettingError(unknown("kind of position IDs", one, POSITION_IDS))
+    files = {text: _read(text, keep_ratios) for text in strategies if isinstance(text, str) and text.endswith(".json")}
+    asked = [*strategies, *(name for name in baselines if name != UNPRUNED and name not in strategies)]
+    found = [Configuration()] if UNPRUNED in baselines else []
+    for ratio in keep_ratios:
+        for strategy in asked:
+            one = _of(strategy, ratio, files)
+            if isinstance(one, Pruned):
+                found += [replace(one, position_ids=cast(PositionIds, ids)) for ids in position_ids]
+            elif one is not None:
+                found.append(one)
+    return found
 
 
-def _of(text: str, keep_ratio: float, files: Mapping[str, SettingsFile]) -> Iterator[Configuration]:
-    if text == DOWNSAMPLE:
-        yield Downsampled(label=DOWNSAMPLE, keep_ratio=keep_ratio)
-        return
-    if text in files:
-        file, strategy = files[text], files[text].made()
+def _of(given: str | tokenprune.Strategy, keep_ratio: float, files: Mapping[str, SettingsFile]) -> Configuration | None:
+    """Return a strategy at a keep ratio, with original position IDs; None for a settings file of another one."""
+    if isinstance(given, tokenprune.Strategy):
+        changed = {
+            field.name: getattr(given, field.name)
+            for field in fields(given)
+            if field.name not in ("keep_ratio", "keep") and getattr(given, field.name) != field.default
+        }
+        label = _label(type(given), changed)
+        return Pruned(label=label, keep_ratio=keep_ratio, strategy=replace(given, keep_ratio=keep_ratio, keep=None))
+    if given == DOWNSAMPLE:
+        return Downsampled(label=DOWNSAMPLE, keep_ratio=keep_ratio)
+    if given in files:
+        file, strategy = files[given], files[given].made()
+        if strategy.keep_ratio != keep_ratio:
+            return None
         label = f"{type(strategy).__name__} {file.path.stem}"
-        if strategy.keep_ratio == keep_ratio:
-            for position_ids in ("original", "compact"):
-                yield FromFile(
-                    label=label, keep_ratio=keep_ratio, position_ids=position_ids, strategy=strategy, file=file
-                )
-        return
-    name, settings = _parse(text)
+        return FromFile(label=label, keep_ratio=keep_ratio, strategy=strategy, file=file)
+    name, settings = _parse(given)
     if name not in tokenprune.STRATEGIES:
         raise tokenprune.SettingError(unknown("strategy", name, [*tokenprune.STRATEGIES, DOWNSAMPLE]))
     strategy_class = tokenprune.STRATEGIES[name]
     known = [field.name for field in fields(strategy_class)]
     for setting in settings:
         if setting not in known:
-            raise tokenprune.SettingError(f"strategy {text!r}: {unknown('setting', setting, known)}")
+            raise tokenprune.SettingError(f"strategy {given!r}: {unknown('setting', setting, known)}")
     strategy = strategy_class(keep_ratio=keep_ratio, **settings)
-    label = " ".join([strategy_class.__name__, *(str(value) for value in settings.values())])
-    for position_ids in ("original", "compact"):
-        yield Pruned(label=label, keep_ratio=keep_ratio, position_ids=position_ids, strategy=strategy)
+    return Pruned(label=_label(strategy_class, settings), keep_ratio=keep_ratio, strategy=strategy)
+
+
+def _label(strategy_class: type[tokenprune.Strategy], settings: Mapping[str, Any]) -> str:
+    return " ".join([strategy_class.__name__, *map(str, settings.values())])
 
 
 def _read(path: str, keep_ratios: Sequence[float]) -> SettingsFile:
@@ -139,7 +170,7 @@ def _read(path: str, keep_ratios: Sequence[float]) -> SettingsFile:
     if found_for not in keep_ratios:
         raise tokenprune.SettingError(
             f"{path}: its settings are for keep_ratio={found_for:g}, which is none of those that are measured. Write "
-            f"--keep-ratios {' '.join(f'{ratio:g}' for ratio in (*keep_ratios, found_for))}"
+            f"--keep-ratio {' '.join(f'{ratio:g}' for ratio in (*keep_ratios, found_for))}"
         )
     return file
 

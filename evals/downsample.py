@@ -39,8 +39,8 @@ def full_grid(processor: Any) -> tuple[int, int]:
     height, width = target.get("height"), target.get("width")
     if height is None or width is None:
         raise ValueError(
-            f"{type(image_processor).__name__} has no fixed picture size, so downsampling to a budget is not defined; "
-            "leave 'downsample' out of the strategies"
+            f"{type(image_processor).__name__} has no fixed picture size, so downsampling to a budget is not defined "
+            "for it"
         )
     return height // processor.patch_size, width // processor.patch_size
 

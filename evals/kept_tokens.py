@@ -14,8 +14,9 @@ from PIL import Image
 from tokenprune.evals.boxes import Box, iou, within
 from tokenprune.evals.configurations import Configuration
 from tokenprune.evals.prompts import encode
-from tokenprune.evals.runner import MAX_NEW_TOKENS
 from tokenprune.evals.styles import style_of
+
+MAX_NEW_TOKENS = 32  # LLaVA's box format is the longest answer: about 30 tokens; shorter ones end by themselves
 
 # Okabe and Ito's colours, which colour-blind people tell apart; the dashes do so without any colour.
 STYLES: dict[str, tuple[str, Literal["-", "--"]]] = {"answered box": ("#E69F00", "-"), "true box": ("#56B4E9", "--")}

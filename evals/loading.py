@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.bundled_paths import MODEL
 from tokenprune.evals.sample import Sample
 from tokenprune.evals.styles import LLAVA, Style
@@ -14,14 +15,25 @@ from tokenprune.evals.tasks import TASKS
 
 T = TypeVar("T")
 
+#: The tasks that are known by their files alone.
+ANY_SET = ("rec", "vqa")
 
-def load_model(name: str, dtype: str = "float32") -> tuple[Any, Any]:
-    """Return (model, processor) of a folder or a Hugging Face name, on the GPU if there is one."""
+
+def load_model(
+    name: str, dtype: str = "float32", device: str | None = None, device_map: str | None = None
+) -> tuple[Any, Any]:
+    """Return (model, processor) of a folder or a Hugging Face name.
+
+    The model is on `device`; without one, on the GPU if there is one. `dtype` "auto" is that of the weights.
+    `device_map` is from_pretrained's and takes the place of `device`: "auto" spreads a model over all devices.
+    """
     if Path(name) == MODEL and not (MODEL / "model.safetensors").is_file():
         raise FileNotFoundError(f"{MODEL}: no bundled model here (wheels have none); say which one with --model")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=getattr(torch, dtype))
-    return model.to(device).eval(), AutoProcessor.from_pretrained(name)
+    torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype)
+    model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=torch_dtype, device_map=device_map)
+    if device_map is None:
+        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return model.eval(), AutoProcessor.from_pretrained(name)
 
 
 def public_name(model: str) -> str:
@@ -39,12 +51,31 @@ def load_samples(folder: Path, *, split: str | None = None, style: Style = LLAVA
     `split` is that of the refs and, for VQAv2, that of the pictures in `instances.json`; None means all but `train`.
     They are asked as models of `style` want them.
     """
+    return load_tasks(folder, None, split=split, style=style)
+
+
+def load_tasks(
+    folder: Path, names: Sequence[str] | None, *, split: str | None = None, style: Style = LLAVA
+) -> list[Sample]:
+    """Return the questions of the tasks called `names`, one after the other; None means those whose files are there.
+
+    The files of a task are in `folder` itself, or in a folder in it that is called as the task. `split` is the sets'
+    own word, None means all but `train`.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of pictures and questions")
+    for name in names or ():
+        if name not in TASKS:
+            raise SettingError(unknown("task", name, TASKS))
+    found = [name for name in TASKS if (folder / name).is_dir()]
     samples: list[Sample] = []
-    for task in (TASKS["rec"], TASKS["vqa"]):
-        if task.is_in(folder):
-            samples += task.load(folder, split, style)
+    for name in found + [name for name in ANY_SET if TASKS[name].is_in(folder)] if names is None else names:
+        samples += TASKS[name].load(folder / name if name in found else folder, split, style)
     if not samples:
-        raise FileNotFoundError(f"{folder}: no questions; needs refs(NAME).p or .json, or *questions.json")
+        raise FileNotFoundError(
+            f"{folder}: no questions; needs refs(NAME).p or .json, or *questions.json, or a folder called as a task: "
+            f"{', '.join(TASKS)}"
+        )
     return samples
 
 

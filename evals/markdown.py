@@ -1,11 +1,13 @@
 """The results as Markdown: accuracy of every configuration, of every split, and paired differences."""
 
 from collections.abc import Sequence
+from math import isfinite
 
 from tokenprune.evals.configurations import UNPRUNED
 from tokenprune.evals.paired import paired
 from tokenprune.evals.rows import Row, by_configuration
-from tokenprune.evals.stats import Difference
+from tokenprune.evals.stats import Paired
+from tokenprune.evals.tasks import TASKS
 
 NOTHING = "\N{EN DASH}"
 
@@ -13,7 +15,7 @@ NOTHING = "\N{EN DASH}"
 def accuracy_table(rows: Sequence[Row]) -> str:
     """Return one line a configuration, those that keep most first; `rows` are of one set."""
     tasks = _tasks(rows)
-    headings = [f"{row.task.upper()} {row.metric} (n = {row.n})" for row in tasks.values()]
+    headings = [f"{task_title(row)} {row.metric} (n = {row.n})" for row in tasks.values()]
     lines = []
     groups = by_configuration(rows)
     for key in sorted(groups, key=lambda key: -key.keep_ratio):
@@ -23,12 +25,12 @@ def accuracy_table(rows: Sequence[Row]) -> str:
                 f"{100 * key.keep_ratio:g} %",
                 key.strategy,
                 key.position_ids if head.settings else NOTHING,
-                f"{head.n_kept:.0f} of {head.n_visual:.0f}",
+                f"{head.n_mean:.0f} of {head.n_visual:.0f}",
                 f"{head.kv_cache_bytes / 1e6:.2f} MB",
                 *(_accuracy(groups[key].get(task)) for task in tasks),
             ]
         )
-    return _table(["retention", "strategy", "position IDs", "visual tokens", "KV cache", *headings], lines)
+    return _table(["retention", "strategy", "position IDs", "visual tokens a layer", "KV cache", *headings], lines)
 
 
 def split_table(rows: Sequence[Row]) -> str:
@@ -45,7 +47,7 @@ def split_table(rows: Sequence[Row]) -> str:
             for split in dict.fromkeys(split for row in whole.values() for split in row.scores):
                 parts = {task: row.of_split(split) for task, row in whole.items() if split in row.scores}
                 lines.append([scenes, split or NOTHING, *(_counted(parts.get(task)) for task in tasks)])
-    headings = [f"{row.task.upper()} {row.metric}" for row in tasks.values()]
+    headings = [f"{task_title(row)} {row.metric}" for row in tasks.values()]
     return _table(["set", "split", *headings], lines)
 
 
@@ -70,11 +72,43 @@ def difference_table(rows: Sequence[Row], baseline: str) -> str:
         ]
         lines.append([f"{100 * key.keep_ratio:g} %", key.strategy, *cells])
     headings = [
-        f"{row.task.upper()}, {what}"
+        f"{task_title(row)}, {what}"
         for what in ("original - compact IDs", f"own - {baseline}")
         for row in tasks.values()
     ]
     return _table(["retention", "strategy", *headings], lines)
+
+
+def unpruned_table(rows: Sequence[Row]) -> str:
+    """Return what each configuration with original position IDs loses against the unpruned model, in three numbers a
+    task: the difference in points, the accuracy relative to the unpruned model's, and McNemar's p."""
+    tasks = _tasks(rows)
+    groups = by_configuration(rows)
+    (unpruned,) = (group for key, group in groups.items() if key.strategy == UNPRUNED)
+    lines = []
+    for key in sorted(groups, key=lambda key: -key.keep_ratio):
+        if key.strategy != UNPRUNED and key.position_ids == "original":
+            own = groups[key]
+            losses = [paired(own[task], unpruned[task]) if task in own and task in unpruned else None for task in tasks]
+            lines.append(
+                [f"{100 * key.keep_ratio:g} %", key.strategy, *(cell for loss in losses for cell in _loss(loss))]
+            )
+    headings = [f"{task_title(row)}{what}" for row in tasks.values() for what in (", points", ", relative", ", p")]
+    return _table(["retention", "strategy", *headings], lines)
+
+
+def _loss(loss: Paired | None) -> tuple[str, str, str]:
+    if loss is None:
+        return NOTHING, NOTHING, NOTHING
+    low, high = (100 * bound for bound in loss.retention_interval)
+    relative = f"{100 * loss.retention:.1f} % [{low:.0f}, {high:.0f}]" if isfinite(loss.retention) else NOTHING
+    p = NOTHING if loss.p is None else "< 0.001" if loss.p < 0.001 else f"{loss.p:.3f}"
+    return _difference(loss), relative, p
+
+
+def task_title(row: Row) -> str:
+    """Return what tables call the row's task."""
+    return TASKS[row.task].title if row.task in TASKS else row.task
 
 
 def _tasks(rows: Sequence[Row]) -> dict[str, Row]:
@@ -96,11 +130,11 @@ def _counted(row: Row | None) -> str:
     return NOTHING if row is None else f"{_accuracy(row)}, n = {row.n}"
 
 
-def _difference(difference: Difference | None) -> str:
+def _difference(difference: Paired | None) -> str:
     if difference is None:
         return NOTHING
     low, high = difference.interval
-    return f"{100 * difference.mean:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * difference.difference:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -26,11 +25,12 @@ from tqdm import tqdm
 
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError
+from tokenprune.evals import durable
 from tokenprune.evals.calibration import pictures_of
 from tokenprune.evals.digest import weights_digest
 from tokenprune.evals.flow import Flow, State
 from tokenprune.evals.flow_box import FlowBox
-from tokenprune.evals.runner import versions
+from tokenprune.evals.identity import versions
 from tokenprune.evals.sample import Sample
 from tokenprune.evals.search_journal import finished, held_study
 from tokenprune.strategies.vflowopt import VFlowOpt
@@ -124,7 +124,7 @@ def optimize(
                 ],
             },
         }
-    _replace(output, json.dumps(record, indent=1) + "\n")
+    durable.replace(output, json.dumps(record, indent=1) + "\n")
     return record
 
 
@@ -181,10 +181,3 @@ def _digest(samples: Sequence[Sample]) -> str:
         for image in sample.images:
             digest.update(image.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes all of a file or nothing."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

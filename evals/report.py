@@ -1,14 +1,23 @@
-"""The results of one or more runs as Markdown: `python -m tokenprune.evals.report --help`."""
+"""The results of one or more runs as Markdown."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenprune.evals.markdown import accuracy_table, difference_table, split_table
-from tokenprune.evals.row_files import read
+from tokenprune.evals import row_files
+from tokenprune.evals.configurations import UNPRUNED
+from tokenprune.evals.markdown import accuracy_table, difference_table, split_table, unpruned_table
 from tokenprune.evals.rows import Row
+from tokenprune.evals.run_folder import RunFolder
 
 BEGIN, END = "<!-- tokenprune.evals.report: begin -->\n", "<!-- tokenprune.evals.report: end -->\n"
+
+
+def read(results: Sequence[Path]) -> list[Row]:
+    """Return the rows of folders of runs, and of files of rows.
+
+    One that is there twice with the same scores is taken once, else it is an error.
+    """
+    return row_files.read([path if path.is_file() else RunFolder(path).rows_file for path in results])
 
 
 def report(rows: Sequence[Row], *, baseline: str = "Random") -> str:
@@ -26,6 +35,12 @@ def report(rows: Sequence[Row], *, baseline: str = "Random") -> str:
                 f"Paired differences on `{scenes}` (the same questions under both) in points, with 95 % interval:",
                 difference_table(of_set, baseline),
             ]
+            if any(row.strategy == UNPRUNED for row in of_set):
+                parts += [
+                    f"Against the unpruned model on `{scenes}`, original position IDs (the same questions): points and "
+                    "relative accuracy with 95 % interval, p of McNemar's exact test:",
+                    unpruned_table(of_set),
+                ]
     parts += ["Unpruned, by split, in per cent with 95 % interval:", split_table(rows), _provenance(rows)]
     return "\n\n".join(parts) + "\n"
 
@@ -39,19 +54,6 @@ def put_into(text: str, tables: str) -> str:
     return f"{before}{BEGIN}\n{tables}\n{END}{after}"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
-    rows = read(options.results)
-    if options.split is not None:
-        rows = [row.of_split(options.split) for row in rows]
-    tables = report(rows, baseline=options.baseline)
-    if options.into is None:
-        print(tables, end="")
-    else:
-        text = options.into.read_text(encoding="utf-8")
-        options.into.write_text(put_into(text, tables), encoding="utf-8")
-
-
 def _provenance(rows: Sequence[Row]) -> str:
     models = dict.fromkeys(
         f"`{row.model}`, {row.dtype} on {row.device}, "
@@ -59,21 +61,3 @@ def _provenance(rows: Sequence[Row]) -> str:
         for row in rows
     )
     return "\n".join(f"({model})" for model in models)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tokenprune.evals.report",
-        description="Print what `python -m tokenprune.evals` wrote, as Markdown: accuracy, paired differences of each "
-        "strategy's position IDs and against a baseline, and the unpruned model by split.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("results", type=Path, nargs="+", metavar="FILE", help="rows of one model")
-    parser.add_argument("--split", help="the questions of one split alone")
-    parser.add_argument("--baseline", default="Random", metavar="NAME", help="as the strategy is called in the results")
-    parser.add_argument("--into", type=Path, metavar="FILE", help="put the tables between the two marks in this file")
-    return parser
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,8 @@
 """Rows as lines of JSON, small enough to be committed.
 
-A score a question is a character where all are 0, 1 or unreadable (`-`): "0110-1"; soft accuracies are a list. What
-follows from the scores (n, accuracy, interval, unparsable) is written beside them for whoever reads the file without
-this module, and not read again.
+A score a question is a character where all are 0, 1, unreadable (`-`) or failed (`!`): "0110-1"; soft accuracies are a
+list. What follows from the scores (n, accuracy, interval, unparsable, failed) is written beside them for whoever reads
+the file without this module, and not read again.
 """
 
 import json
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.evals.records import field
-from tokenprune.evals.rows import Row, Score
+from tokenprune.evals.rows import FAILED, Row, RowScore
 
-_CHARACTERS: dict[Score, str] = {0.0: "0", 1.0: "1", None: "-"}
-_SCORES = {character: score for score, character in _CHARACTERS.items()}
+_CHARACTERS: dict[RowScore, str] = {0.0: "0", 1.0: "1", None: "-", FAILED: "!"}
+_SCORES: dict[str, RowScore] = {character: score for score, character in _CHARACTERS.items()}
 
 
 def to_line(row: Row) -> str:
-    derived = {name: getattr(row, name) for name in ("n", "accuracy", "interval", "unparsable")}
+    derived = {name: getattr(row, name) for name in ("n", "accuracy", "interval", "unparsable", "failed")}
     scores = {"scores": {split: _packed(scores) for split, scores in row.scores.items()}}
     return json.dumps(asdict(row) | derived | scores)
 
@@ -49,9 +49,9 @@ def _from_line(line: str, where: str) -> Row:
     return Row(**values)
 
 
-def _packed(scores: list[Score]) -> str | list[Score]:
+def _packed(scores: list[RowScore]) -> str | list[RowScore]:
     return "".join(_CHARACTERS[score] for score in scores) if set(scores) <= set(_CHARACTERS) else scores
 
 
-def _unpacked(packed: str | list[Score]) -> list[Score]:
+def _unpacked(packed: str | list[RowScore]) -> list[RowScore]:
     return [_SCORES[character] for character in packed] if isinstance(packed, str) else packed

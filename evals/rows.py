@@ -2,30 +2,30 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from tokenprune.evals import stats
+from tokenprune.evals.answers import Key, Score
 
-Score = float | None  # 0 to 1; None where the answer could not be read, which is worth 0
-
-
-class Key(NamedTuple):
-    """What tells one configuration from another one."""
-
-    strategy: str
-    position_ids: str
-    keep_ratio: float
+FAILED: Literal["failed"] = "failed"
+RowScore = Score | Literal["failed"]  # "failed": the question could not be asked
 
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration on the questions of one task of one set. Means of visual tokens are per picture.
+    """One configuration on the questions of one task of one set. Means of visual tokens are per question.
 
-    `questions` is a digest of the questions' IDs: rows that have the same one answered the same questions, so their
-    `scores` can be compared one by one. `scores` are by split ("" where the set has none), in the set's order.
-    `settings` are the strategy's, {} where nothing is pruned. `kv_cache_bytes` is the size of the cache tensors after
-    the prefill of the first question alone.
+    questions: a digest of the questions' IDs. Rows that have the same one answered the same questions, so their
+        `scores` can be compared one by one.
+    scores, pictures: by split ("" where the set has none), in the set's order: what each question is worth by
+        `metric`, and the number of the picture that it is about. Where the metric is worth something of groups of
+        questions only, each group is one score.
+    metrics: every metric that is published of the task, over all splits.
+    settings: the strategy's, {} where nothing is pruned.
+    n_kept, n_mean: visual tokens that enter the language model, and those that a decoder layer sees in the mean.
+    kv_cache_bytes: the size of the cache tensors after the prefill of the first question alone.
+    seconds: mean wall time of `generate` for a question, None where it was not measured.
     """
 
     scenes: str
@@ -38,21 +38,34 @@ class Row:
     keep_ratio: float
     n_visual: float
     n_kept: float
+    n_mean: float
     kv_cache_bytes: int
+    seconds: float | None
     versions: dict[str, str]
     device: str
     dtype: str
     questions: str
-    scores: dict[str, list[Score]]
+    scores: dict[str, list[RowScore]]
+    pictures: dict[str, list[int]]
+    metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
         return Key(self.strategy, self.position_ids, self.keep_ratio)
 
     @property
+    def worth(self) -> list[tuple[float | None, int]]:
+        """What every question is worth and its picture, over all splits; None where it could not be asked."""
+        return [
+            (None if score == FAILED else score or 0.0, picture)
+            for split, scores in self.scores.items()
+            for score, picture in zip(scores, self.pictures[split], strict=True)
+        ]
+
+    @property
     def points(self) -> list[float]:
-        """What every question is worth, over all splits."""
-        return [score or 0.0 for scores in self.scores.values() for score in scores]
+        """What every question that could be asked is worth."""
+        return [points for points, _ in self.worth if points is not None]
 
     @property
     def n(self) -> int:
@@ -60,21 +73,26 @@ class Row:
 
     @property
     def accuracy(self) -> float:
-        return sum(self.points) / self.n
+        return sum(self.points) / self.n if self.n else float("nan")
 
     @property
     def interval(self) -> stats.Interval:
-        return stats.interval(self.points)
+        return stats.interval(self.points, [picture for points, picture in self.worth if points is not None])
 
     @property
     def unparsable(self) -> int:
         return sum(score is None for scores in self.scores.values() for score in scores)
 
+    @property
+    def failed(self) -> int:
+        return sum(score == FAILED for scores in self.scores.values() for score in scores)
+
     def of_split(self, split: str) -> "Row":
         """Return the row as if one split's questions alone had been asked (the visual tokens stay those of all)."""
         if split not in self.scores:
             raise ValueError(f"{self.task} of {self.scenes}: no split {split!r}; it has {', '.join(self.scores)}")
-        return replace(self, scores={split: self.scores[split]}, questions=f"{self.questions} {split}")
+        scores, pictures = {split: self.scores[split]}, {split: self.pictures[split]}
+        return replace(self, scores=scores, pictures=pictures, metrics={}, questions=f"{self.questions} {split}")
 
 
 def digest(ids: Sequence[str]) -> str:

@@ -1,24 +1,20 @@
-"""Ask a model the questions of a set under every configuration, and count what each costs."""
+"""Ask a model questions: in batches, each under every configuration, with what each answer cost."""
 
-import platform
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
-import transformers
 
-import tokenprune
+from tokenprune.evals.answers import Answer, Asked
+from tokenprune.evals.batches import Shown, batches, by_encoding, encoded
 from tokenprune.evals.configurations import Configuration
-from tokenprune.evals.prompts import encode
-from tokenprune.evals.rows import Row, Score, digest
+from tokenprune.evals.costs import kv_cache_bytes, visual_costs
+from tokenprune.evals.plan import Part
 from tokenprune.evals.sample import Sample
-from tokenprune.evals.tasks import TASKS
 
-# LLaVA's box format is the longest answer: about 30 tokens. Shorter answers end by themselves.
-MAX_NEW_TOKENS = 32
+OnError = Literal["stop", "record"]
 
 
 class SampleError(RuntimeError):
@@ -26,128 +22,117 @@ class SampleError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the model said to one question."""
+class Runner:
+    """Asks `model` under `configurations`.
 
-    id: str
-    split: str
-    text: str
-    score: Score
-    n_visual: int
-    n_kept: int
-
-
-def run(
-    model: Any,
-    processor: Any,
-    samples: Sequence[Sample],
-    configurations: Sequence[Configuration],
-    *,
-    scenes: str = "",
-    model_name: str = "",
-    batch_size: int = 8,
-    on_answers: Callable[[int], None] = lambda n: None,
-) -> Iterator[tuple[Row, list[Answer]]]:
-    """Yield a row and its answers for each configuration and task, in that order.
-
-    `scenes` and `model_name` are what the rows call the set and the model. `on_answers` hears how many questions were
-    just answered.
+    batch_tokens: the most tokens, without pruning and with padding, that a batch may have; a longer prompt is a batch
+        of its own.
+    on_error: "stop" raises SampleError at the first question that cannot be asked; "record" makes what was raised the
+        answer's `error` and goes on. Neither scores it.
     """
-    for configuration in configurations:
-        for task in dict.fromkeys(sample.task for sample in samples):
-            asked = [sample for sample in samples if sample.task == task]
-            with configuration.patched(model) as handle:
-                kv_cache_bytes = _kv_cache_bytes(model, processor, asked[0], configuration)
-                answers: list[Answer] = []
-                for batch in _batches(asked, batch_size):
-                    answers += _answer(model, processor, batch, configuration, handle)
-                    on_answers(len(batch))
-            row = Row(
-                scenes=scenes,
-                model=model_name,
-                task=task,
-                metric=TASKS[task].metric,
-                strategy=configuration.label,
-                settings=configuration.settings(),
-                position_ids=configuration.position_ids,
-                keep_ratio=configuration.keep_ratio,
-                n_visual=sum(answer.n_visual for answer in answers) / len(answers),
-                n_kept=sum(answer.n_kept for answer in answers) / len(answers),
-                kv_cache_bytes=kv_cache_bytes,
-                versions=versions(),
-                device=str(model.device),
-                dtype=str(model.dtype).removeprefix("torch."),
-                questions=digest([answer.id for answer in answers]),
-                scores={
-                    split: [answer.score for answer in answers if answer.split == split]
-                    for split in dict.fromkeys(answer.split for answer in answers)
-                },
+
+    model: Any
+    processor: Any
+    configurations: Sequence[Configuration]
+    batch_tokens: int
+    on_error: OnError = "stop"
+
+    def ask(self, part: Part) -> Iterator[list[Answer]]:
+        """Yield what is missing of a part, some answers at a time."""
+        shown: list[Shown] = []
+        for sample in part.samples:
+            try:
+                shown.append(Shown.of(sample, self.processor))
+            except Exception as error:  # noqa: BLE001  # is raised again, or recorded as no answer at all
+                asked = [c for c in self.configurations if _asked(sample, c) in part.missing]
+                yield [self._failed(sample, configuration, error) for configuration in asked]
+        groups = by_encoding(self.processor, self.configurations)
+        for batch in batches(shown, self.batch_tokens):
+            for group in groups:
+                yield from self._ask_batch(batch, group, part)
+
+    def _ask_batch(
+        self, batch: Sequence[Shown], configurations: Sequence[Configuration], part: Part
+    ) -> Iterator[list[Answer]]:
+        """A batch of which one answer is missing is asked again as a whole, so that it is the same batch as ever."""
+        inputs = None
+        for configuration in configurations:
+            missing = {asked for one in batch if (asked := _asked(one.sample, configuration)) in part.missing}
+            if missing:
+                if inputs is None:
+                    inputs = encoded(self.model, self.processor, batch, configuration)
+                answers = self._answers(batch, inputs, configuration, part.first_id)
+                yield [answer for answer in answers if answer.asked in missing]
+
+    def _answers(
+        self, batch: Sequence[Shown], inputs: Any, configuration: Configuration, first_id: str
+    ) -> list[Answer]:
+        try:
+            return self._generated(batch, inputs, configuration, first_id)
+        except Exception as error:
+            if len(batch) == 1:
+                return [self._failed(batch[0].sample, configuration, error)]
+            answers = [
+                answer
+                for one in batch
+                for inputs in [encoded(self.model, self.processor, [one], configuration)]
+                for answer in self._answers([one], inputs, configuration, first_id)
+            ]
+            if all(answer.error is None for answer in answers):
+                names = ", ".join(one.sample.id for one in batch)
+                raise SampleError(
+                    f"{configuration.key}: stopped at {names}: {error}. Each of them can be asked alone; "
+                    f"lower --batch-tokens, which is {self.batch_tokens}."
+                ) from error
+            return answers
+
+    @torch.inference_mode()
+    def _generated(
+        self, batch: Sequence[Shown], inputs: Any, configuration: Configuration, first_id: str
+    ) -> list[Answer]:
+        samples = [one.sample for one in batch]
+        longest = max(sample.max_new_tokens for sample in samples)
+        with configuration.patched(self.model) as handle:
+            start = time.perf_counter()
+            output = self.model.generate(**inputs, do_sample=False, max_new_tokens=longest)
+            texts = self.processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            seconds = time.perf_counter() - start  # reading the output waited for the device
+            costs = visual_costs(self.model, self.processor, configuration, handle, inputs["input_ids"])
+            cache = {
+                one.sample.id: kv_cache_bytes(self.model, encoded(self.model, self.processor, [one], configuration))
+                for one in batch
+                if one.sample.id == first_id
+            }
+        return [
+            Answer(
+                task=sample.task,
+                id=sample.id,
+                split=sample.split,
+                **configuration.key._asdict(),
+                text=text.strip(),
+                score=sample.score(text),
+                **vars(cost),
+                seconds=seconds / len(batch),
+                kv_cache_bytes=cache.get(sample.id),
             )
-            yield row, answers
+            for sample, text, cost in zip(samples, texts, costs, strict=True)
+        ]
 
-
-def versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "tokenprune": tokenprune.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
-@torch.inference_mode()
-def _answer(
-    model: Any, processor: Any, batch: Sequence[Sample], configuration: Configuration, handle: Any
-) -> list[Answer]:
-    with _named(batch, configuration):
-        inputs = _inputs(model, processor, batch, configuration)
-        output = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
-    texts = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    counts = _visual_tokens(processor, inputs, configuration, handle)
-    return [
-        Answer(sample.id, sample.split, text.strip(), sample.score(text), n_visual, n_kept)
-        for sample, text, (n_visual, n_kept) in zip(batch, texts, counts, strict=True)
-    ]
-
-
-def _inputs(model: Any, processor: Any, batch: Sequence[Sample], configuration: Configuration) -> Any:
-    pictures = [sample.pictures() for sample in batch]
-    questions = [sample.question for sample in batch]
-    inputs = encode(processor, pictures, questions, **configuration.processor_options(processor))
-    return inputs.to(model.device, model.dtype)
-
-
-def _visual_tokens(processor: Any, inputs: Any, configuration: Configuration, handle: Any) -> list[tuple[int, int]]:
-    """Return (n_visual, n_kept) of each sample: as the report says, or as there are placeholder tokens."""
-    if handle is not None:
-        return [(image.n_visual, image.n_kept) for image in handle.report.images]
-    placeholders = (inputs["input_ids"] == processor.image_token_id).sum(1).tolist()
-    return [(configuration.n_visual(processor, count), count) for count in placeholders]
-
-
-@torch.inference_mode()
-def _kv_cache_bytes(model: Any, processor: Any, sample: Sample, configuration: Configuration) -> int:
-    with _named([sample], configuration):
-        inputs = _inputs(model, processor, [sample], configuration)
-        output = model.generate(**inputs, do_sample=False, max_new_tokens=1, return_dict_in_generate=True)
-    cache = output.cache if "cache" in output else output.past_key_values  # the name until transformers 5.23
-    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-
-
-@contextmanager
-def _named(samples: Sequence[Sample], configuration: Configuration) -> Iterator[None]:
-    """Whatever is raised inside is raised again with the samples and the configuration that it is about."""
-    try:
-        yield
-    except Exception as error:
-        names = ", ".join(f"{sample.id} ({', '.join(map(str, sample.images))})" for sample in samples)
-        setting = (
-            f"{configuration.label}, keep ratio {configuration.keep_ratio}, position IDs {configuration.position_ids}"
+    def _failed(self, sample: Sample, configuration: Configuration, error: Exception) -> Answer:
+        """Return what is recorded of a question that could not be asked; raise it where the run is to stop."""
+        if self.on_error == "stop":
+            pictures = ", ".join(map(str, sample.images))
+            raise SampleError(f"{configuration.key}: stopped at {sample.id} ({pictures}): {error}") from error
+        return Answer(
+            task=sample.task,
+            id=sample.id,
+            split=sample.split,
+            **configuration.key._asdict(),
+            text="",
+            score=None,
+            error=f"{type(error).__name__}: {error}",
         )
-        raise SampleError(f"{setting}: stopped at {names}: {error}") from error
 
 
-def _batches(samples: Sequence[Sample], size: int) -> Iterator[list[Sample]]:
-    iterator = iter(samples)
-    while batch := list(islice(iterator, size)):
-        yield batch
+def _asked(sample: Sample, configuration: Configuration) -> Asked:
+    return Asked(sample.task, sample.id, configuration.key)

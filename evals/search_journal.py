@@ -4,8 +4,6 @@ Every finished trial is a line that is on the disk before the next one begins. A
 died is asked for again, and since its sampler depends on the seed and on the finished trials alone, it is the same one.
 """
 
-import fcntl
-import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from tokenprune.errors import SettingError
+from tokenprune.evals.durable import check_same, held
 
 STUDY = "search"
 
@@ -28,26 +27,19 @@ def held_study(path: Path, identity: Mapping[str, Any]) -> Iterator[optuna.Study
     `identity` is what must not change between runs: JSON values by name. SettingError where it did, where another
     process holds the file, and where the file is something else.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
+    with held(path, "another search is writing it"), _quiet_optuna():
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a killed process loses it
-        except BlockingIOError as error:
-            raise SettingError(f"{path}: another search is writing it. Wait, or name another output.") from error
-        _cut_unfinished_line(path)
-        with _quiet_optuna():
-            try:
-                storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_AlreadyLocked(str(path))))
-                study = optuna.create_study(
-                    storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True
-                )
-            except (ValueError, KeyError, TypeError) as error:
-                raise SettingError(f"{path}: no journal of a search. Name another output, or delete it.") from error
-            _check(path, study.user_attrs.get("identity", identity), identity)
-            study.set_user_attr("identity", dict(identity))
-            for trial in study.get_trials(states=(TrialState.RUNNING,)):
-                study.tell(trial.number, state=TrialState.FAIL)
-            yield study
+            storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_AlreadyLocked(str(path))))
+            study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
+        except (ValueError, KeyError, TypeError) as error:
+            raise SettingError(f"{path}: no journal of a search. Name another output, or delete it.") from error
+        found = study.user_attrs.get("identity", identity)
+        instead = "Name another output, or delete the file to start again."
+        check_same(found, identity, f"{path}: holds another search", instead)
+        study.set_user_attr("identity", dict(identity))
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)
+        yield study
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
@@ -63,27 +55,6 @@ class _AlreadyLocked(JournalFileSymlinkLock):
 
     def release(self) -> None:
         pass
-
-
-def _cut_unfinished_line(path: Path) -> None:
-    """A process that dies while it writes leaves half a line, which the next one would be glued to."""
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with path.open("r+b") as file:
-            file.truncate(whole)
-
-
-def _check(path: Path, found: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    changed = [name for name in {**found, **identity} if found.get(name) != identity.get(name)]
-    if changed:
-        was, now = (
-            ", ".join(f"{name}={reprlib.repr(values.get(name))}" for name in changed) for values in (found, identity)
-        )
-        raise SettingError(
-            f"{path}: holds another search, with {was} and not {now}. Name another output, or delete the file to "
-            f"start again."
-        )
 
 
 @contextmanager

@@ -1,53 +1,126 @@
 """How sure an accuracy is, and how sure a difference of two accuracies on the same questions is.
 
-All treat questions as independent; several questions on one picture are not quite, so the true intervals are a
-little wider.
+Questions about one picture are not independent: one hard picture makes all of them hard. So pictures are what is drawn
+again, each with all its questions, and an interval is as wide as the number of pictures makes it. `pictures` says of
+each score which picture it is about.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap
+from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 Interval = tuple[float, float]
+Array = np.ndarray
+
+RESAMPLES = 2000
+SEED = 0
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Mean of (scores - baseline) on the same questions, with its 95 % interval."""
+class Paired:
+    """Scores against those of a baseline on the same questions.
 
-    mean: float
+    difference: the mean of (scores - baseline). retention: the mean score relative to the baseline's, NaN where that
+        is 0. Both with their 95 % interval. p: McNemar's exact test of binary scores, None for others; it takes
+        questions as independent.
+    lost, won: how many questions score less, and more, than under the baseline.
+    """
+
+    difference: float
     interval: Interval
+    retention: float
+    retention_interval: Interval
+    p: float | None
+    lost: int
+    won: int
+    n: int
 
 
-def interval(scores: Sequence[float], *, seed: int = 0) -> Interval:
-    """Return the 95 % interval of the mean: Wilson's for scores of 0 and 1, else a bootstrap one."""
+def interval(scores: Sequence[float], pictures: Sequence[int]) -> Interval:
+    """Return the 95 % interval of the mean.
+
+    Scores of 0 and 1 have Wilson's, which does not collapse at the ends, on as many independent questions as would give
+    the variance that the pictures' means have. Others have the bootstrap's.
+    """
     if not scores:
         raise ValueError("no scores: an interval needs at least one")
-    if _binary(scores):
-        low, high = proportion_confint(sum(scores), len(scores), method="wilson")
+    if set(scores) <= {0, 1}:
+        n = len(scores) / _design_effect(np.asarray(scores, float), np.asarray(pictures))
+        bounds: Any = proportion_confint(sum(scores) / len(scores) * n, n, method="wilson")
+        low, high = bounds
         return float(low), float(high)
-    return _bootstrap(scores, seed)
+    sums, counts = _by_picture(np.asarray(pictures), np.asarray(scores, float), np.ones(len(scores)))
+    return _bootstrap(sums, counts)
 
 
-def difference(scores: Sequence[float], baseline: Sequence[float], *, seed: int = 0) -> Difference:
+def paired(scores: Sequence[float], baseline: Sequence[float], pictures: Sequence[int]) -> Paired:
     """Compare two runs on the same questions in the same order."""
     if len(scores) != len(baseline):
         raise ValueError(f"{len(scores)} and {len(baseline)} scores; a paired comparison needs the same questions")
-    differences = np.subtract(scores, baseline)
-    return Difference(float(differences.mean()), _bootstrap(differences.tolist(), seed))
+    own, base, differences = (np.asarray(x, float) for x in (scores, baseline, np.subtract(scores, baseline)))
+    own_sums, base_sums, difference_sums, counts = _by_picture(
+        np.asarray(pictures), own, base, differences, np.ones(len(own))
+    )
+    binary = set(scores) | set(baseline) <= {0, 1}
+    lost, won = int((differences < 0).sum()), int((differences > 0).sum())
+    test: Any = mcnemar([[0, lost], [won, 0]], exact=True)
+    return Paired(
+        difference=float(differences.mean()),
+        interval=_bootstrap(difference_sums, counts),
+        retention=float(_ratio(own, base)),
+        retention_interval=_bootstrap(own_sums, base_sums) if base.any() else (float("nan"), float("nan")),
+        p=float(test.pvalue) if binary else None,
+        lost=lost,
+        won=won,
+        n=len(scores),
+    )
 
 
-def _binary(scores: Sequence[float]) -> bool:
-    return set(scores) <= {0, 1}
+def _by_picture(pictures: Array, *values: Array) -> list[Array]:
+    """Sum each of the `values` over the questions of each picture."""
+    _, index = np.unique(pictures, return_inverse=True)
+    return [np.bincount(index, weights=value) for value in values]
 
 
-def _bootstrap(scores: Sequence[float], seed: int) -> Interval:
-    if len(scores) < 2:
-        return scores[0], scores[0]
-    rng = np.random.default_rng(seed)
-    result = bootstrap((np.asarray(scores),), np.mean, method="percentile", n_resamples=2000, rng=rng)
+def _design_effect(scores: Array, pictures: Array) -> float:
+    """Return how many times larger the variance of the mean is than that of as many independent questions; at least 1,
+    for fewer questions a picture must not make the interval narrower by luck."""
+    if not scores.any() or scores.all():
+        return 1.0
+    independent = scores.var(ddof=1) / len(scores)
+    (residuals,) = _by_picture(pictures, scores - scores.mean())
+    n_pictures = len(residuals)
+    if n_pictures == 1:
+        return float(len(scores))
+    clustered = n_pictures / (n_pictures - 1) * (residuals**2).sum() / len(scores) ** 2
+    return max(1.0, float(clustered / independent))
+
+
+def _ratio(sums: Array, counts: Array, axis: int = -1) -> Array | np.floating:
+    with np.errstate(divide="ignore", invalid="ignore"):  # a draw of pictures on which the baseline is worth nothing
+        return sums.sum(axis) / counts.sum(axis)
+
+
+def _bootstrap(sums: Array, counts: Array) -> Interval:
+    if len(sums) < 2:
+        value = float(_ratio(sums, counts))
+        return value, value
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # a draw with a baseline of 0: the interval is NaN
+        result = bootstrap(
+            (sums, counts),
+            _ratio,
+            paired=True,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            method="percentile",
+            rng=np.random.default_rng(SEED),
+        )
     low, high = result.confidence_interval
     return float(low), float(high)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.filesize import decimal
 from rich.table import Table
 
+from tokenprune.evals.markdown import task_title
 from tokenprune.evals.rows import Row, by_configuration
 
 
@@ -17,23 +18,30 @@ def table(rows: Sequence[Row], title: str) -> Table:
     for heading in ("retention", "visual tokens", "KV cache"):
         result.add_column(heading, justify="right", no_wrap=True)
     for row in reversed(first_of_task.values()):
-        result.add_column(f"{row.task.upper()} {row.metric}\n(n = {row.n})", justify="right", no_wrap=True)
+        result.add_column(f"{task_title(row)} {row.metric}\n(n = {row.n})", justify="right", no_wrap=True)
     result.add_column("unparsable", justify="right")
+    failed = any(row.failed for row in rows)
+    if failed:
+        result.add_column("failed", justify="right")
     for of_task in by_configuration(rows).values():
         group = list(of_task.values())
         head = group[0]
         result.add_row(
             head.strategy,
             head.position_ids,
-            f"{head.n_kept / head.n_visual:.0%}",
-            f"{head.n_kept:g} of {head.n_visual:g}",
+            f"{head.n_mean / head.n_visual:.0%}",
+            f"{head.n_mean:.4g} of {head.n_visual:.4g}",
             decimal(head.kv_cache_bytes),
             *(f"{row.accuracy:.2f} [{row.interval[0]:.2f}, {row.interval[1]:.2f}]" for row in group),
             str(sum(row.unparsable for row in group)),
+            *([str(sum(row.failed for row in group))] if failed else []),
         )
     return result
 
 
 def _caption(row: Row) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in row.versions.items())
-    return f"[ ] 95 % interval; KV cache after the prefill of one question; {row.dtype} on {row.device}; {packages}"
+    return (
+        "[ ] 95 % interval; visual tokens that a decoder layer sees; KV cache after the prefill of one question; "
+        f"{row.dtype} on {row.device}; {packages}"
+    )

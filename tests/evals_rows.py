@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenprune.evals.rows import Row, Score
+from tokenprune.evals.rows import Row, RowScore
 
 
 def row(
-    strategy: str, position_ids: str, keep_ratio: float, scores: Mapping[str, Sequence[Score]], **changes: Any
+    strategy: str, position_ids: str, keep_ratio: float, scores: Mapping[str, Sequence[RowScore]], **changes: Any
 ) -> Row:
     values: dict[str, Any] = {
         "scenes": "scenes",
@@ -17,11 +17,14 @@ def row(
         "settings": {} if strategy in ("unpruned", "downsample") else {"keep_ratio": keep_ratio},
         "n_visual": 100.0,
         "n_kept": 100 * keep_ratio,
+        "n_mean": 100 * keep_ratio,
         "kv_cache_bytes": 2_000_000,
+        "seconds": None,
         "versions": {"torch": "2.9"},
         "device": "cpu",
         "dtype": "bfloat16",
         "questions": "abc",
+        "pictures": {split: list(range(len(of_split))) for split, of_split in scores.items()},
     }
     values |= {"strategy": strategy, "position_ids": position_ids, "keep_ratio": keep_ratio}
     return Row(**values | changes, scores={split: list(of_split) for split, of_split in scores.items()})

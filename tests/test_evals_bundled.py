@@ -1,6 +1,5 @@
 """The bundled model and pictures: there, read by the loaders of the real sets, and answering."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import command
 
-from tokenprune.evals.__main__ import main
 from tokenprune.evals.bundled_paths import MODEL, PHOTOGRAPHS, SCENES
+from tokenprune.evals.run_folder import RunFolder
 from tokenprune.evals.sample import Sample
 from tokenprune.evals.styles import STYLES
 from tokenprune.evals.tasks.refcoco import RecSample, RefCoco
@@ -68,16 +68,16 @@ def test_sizes() -> None:
 
 @pytest.mark.slow
 def test_evals_on_the_bundled_model(tmp_path: Path) -> None:
-    output = tmp_path / "results.jsonl"
-    main(["--limit", "8", "--strategies", "fopru", "downsample", "--keep-ratios", "0.25", "--output", str(output)])
-    rows = [json.loads(line) for line in output.read_text().splitlines()]
-    assert [row["strategy"] for row in rows[::2]] == ["unpruned", "FoPru", "FoPru", "downsample"]
-    unpruned = {row["task"]: row for row in rows if row["strategy"] == "unpruned"}
-    assert unpruned["rec"]["unparsable"] == 0
-    assert unpruned["rec"]["accuracy"] >= 0.5
-    assert unpruned["vqa"]["accuracy"] > 0.5
+    compared = ["--strategy", "fopru", "--keep-ratio", 0.25, "--baselines", "unpruned", "downsample"]
+    assert command("eval", "--limit", 8, *compared, "--output", tmp_path / "run") == 0
+    rows = RunFolder(tmp_path / "run").rows()
+    assert [row.strategy for row in rows[::2]] == ["unpruned", "FoPru", "FoPru", "downsample"]
+    unpruned = {row.task: row for row in rows if row.strategy == "unpruned"}
+    assert unpruned["rec"].unparsable == 0
+    assert unpruned["rec"].accuracy >= 0.5
+    assert unpruned["vqa"].accuracy > 0.5
     for row in rows:
-        assert row["n_visual"] >= 256
+        assert row.n_visual >= 256
 
 
 ALONE = """

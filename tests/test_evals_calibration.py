@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import command
 from evals_files import saved
 from search_files import BASE, deep_llava, scenes, searched
 
 from tokenprune import SettingError
-from tokenprune.evals.__main__ import main
+from tokenprune.evals.answers import Answer, Key
 from tokenprune.evals.calibration import apart, calibrated_on, pictures_of
 from tokenprune.evals.configurations import configurations
+from tokenprune.evals.run_folder import RunFolder
 from tokenprune.settings_file import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
 
@@ -26,13 +28,13 @@ def written(folder: Path, content: dict[str, Any]) -> str:
     return str(path)
 
 
-def evaluated(folder: Path, *strategies: str, **options: str) -> list[dict[str, Any]]:
-    """The answers that `python -m tokenprune.evals` writes."""
-    output, model = folder / "results.jsonl", saved(deep_llava(), folder / "model")
+def evaluated(folder: Path, *strategies: str, **options: str) -> list[Answer]:
+    """The answers that `tokenprune eval` writes."""
     given = [text for name, value in options.items() for text in (f"--{name}", value)]
-    arguments = ["--model", model, "--scenes", str(folder / "scenes"), "--output", str(output), *given]
-    main([*arguments, "--keep-ratios", "0.5", "0.3", "--strategies", *strategies])
-    return [json.loads(line) for line in output.with_suffix(".answers.jsonl").read_text().splitlines()]
+    where = ["--model", saved(deep_llava(), folder / "model"), "--data", folder / "scenes", "--output", folder / "run"]
+    compared = ["--baselines", "unpruned", "--keep-ratio", 0.5, 0.3, "--strategy", *strategies]
+    assert command("eval", *where, *given, *compared) == 0
+    return list(RunFolder(folder / "run").answers().values())
 
 
 def test_found_settings_are_evaluated_on_other_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,20 +44,25 @@ def test_found_settings_are_evaluated_on_other_pictures(tmp_path: Path, capsys: 
     assert list(record["search"]["data"]["pictures"]) == ["0.png", "1.png"]
     answers = evaluated(tmp_path, str(tmp_path / "found.json"), "random")
     assert "scenes: 2 of 7 questions are left out for all configurations" in capsys.readouterr().out
-    asked: dict[tuple[str, float, str], list[str]] = {}
-    for answer in answers:
-        asked.setdefault((answer["strategy"], answer["keep_ratio"], answer["position_ids"]), []).append(answer["id"])
-    assert {key[:2] for key in asked} == {("unpruned", 1.0), ("VFlowOpt found", 0.3), ("Random", 0.5), ("Random", 0.3)}
+    asked: dict[Key, list[str]] = {}
+    for answer in sorted(answers, key=lambda answer: answer.id):
+        asked.setdefault(answer.key, []).append(answer.id)
+    assert {(key.strategy, key.keep_ratio) for key in asked} == {
+        ("unpruned", 1.0),
+        ("VFlowOpt found", 0.3),
+        ("Random", 0.5),
+        ("Random", 0.3),
+    }
     (ids,) = {tuple(ids) for ids in asked.values()}  # paired
     assert set(ids) == {sample.id for sample in samples[2:]} | {"rec-60"}
-    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
-    assert [row["settings"] for row in rows if row["strategy"] == "VFlowOpt found"] == [record["settings"]] * 2
+    rows = RunFolder(tmp_path / "run").rows()
+    assert [row.settings for row in rows if row.strategy == "VFlowOpt found"] == [record["settings"]] * 2
 
 
 def test_the_limit_counts_what_is_left(tmp_path: Path) -> None:
     samples = scenes(tmp_path / "scenes", 6)
     searched(samples[1:3], tmp_path / "found.json", trials=1)
-    ids = {answer["id"] for answer in evaluated(tmp_path, str(tmp_path / "found.json"), limit="4")}
+    ids = {answer.id for answer in evaluated(tmp_path, str(tmp_path / "found.json"), limit="4")}
     assert len(ids) == 4
     assert not ids & {sample.id for sample in samples[1:3]}
 
@@ -88,7 +95,7 @@ def test_a_file_stands_at_its_own_keep_ratio(tmp_path: Path) -> None:
     assert [(c.label, c.keep_ratio) for c in compared if c.position_ids == "compact"] == [
         ("Grid", 0.5), ("VFlowOpt found", 0.3), ("Grid", 0.3)
     ]  # fmt: skip
-    with pytest.raises(SettingError, match=r"for keep_ratio=0\.3, which is none .*--keep-ratios 0\.5 0\.1 0\.3"):
+    with pytest.raises(SettingError, match=r"for keep_ratio=0\.3, which is none .*--keep-ratio 0\.5 0\.1 0\.3"):
         configurations([path], [0.5, 0.1])
     counted = written(tmp_path, {"strategy": "grid", "settings": {"keep": 9}})
     with pytest.raises(SettingError, match='"keep" is a count'):

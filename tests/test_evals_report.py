@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+from commands import command
 from evals_rows import row
 
 from tokenprune.evals.markdown import accuracy_table, difference_table, split_table
 from tokenprune.evals.paired import paired
-from tokenprune.evals.report import BEGIN, END, main, put_into, report
+from tokenprune.evals.report import BEGIN, END, put_into, report
 from tokenprune.evals.row_files import read, to_line
 from tokenprune.evals.rows import Row
 
@@ -28,7 +29,7 @@ def results() -> list[Row]:
 
 def test_accuracy() -> None:
     assert accuracy_table(results()).splitlines() == [
-        "| retention | strategy | position IDs | visual tokens | KV cache | REC Acc@0.5 (n = 40) |",
+        "| retention | strategy | position IDs | visual tokens a layer | KV cache | REC Acc@0.5 (n = 40) |",
         "| --- | --- | --- | --- | --- | --- |",
         "| 100 % | unpruned | \N{EN DASH} | 100 of 100 | 2.00 MB | 75.0 [60, 86] |",
         "| 50 % | FoPru rank | original | 50 of 100 | 2.00 MB | 50.0 [35, 65] |",
@@ -75,7 +76,7 @@ def test_pairing_is_what_makes_a_difference_sure() -> None:
     base = row("Random", "original", 0.25, {"": [1.0, 0.0] * 50})
     better = paired(row("FoPru", "original", 0.25, {"": [1.0, 0.0, 1.0, 1.0] * 25}), base)
     other = paired(row("FoPru", "original", 0.25, {"": [0.0, 1.0, 1.0, 1.0] * 25}), base)
-    assert better.mean == other.mean == pytest.approx(0.25)
+    assert better.difference == other.difference == pytest.approx(0.25)
     assert better.interval[1] - better.interval[0] < 0.7 * (other.interval[1] - other.interval[0])
 
 
@@ -118,14 +119,14 @@ def test_put_into_replaces_what_is_between_the_marks() -> None:
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, page = tmp_path / "rows.jsonl", tmp_path / "page.md"
     path.write_text("".join(f"{to_line(row)}\n" for row in results()))
-    main([str(path)])
+    assert command("report", path) == 0
     assert capsys.readouterr().out == report(results())
-    main([str(path), "--split", "val", "--baseline", "FoPru rank"])
+    assert command("report", path, "--split", "val", "--baseline", "FoPru rank") == 0
     printed = capsys.readouterr().out
     assert "REC Acc@0.5 (n = 20)" in printed
     assert "own - FoPru rank" in printed
     page.write_text(f"{BEGIN}{END}")
-    main([str(path), "--into", str(page)])
+    assert command("report", path, "--into", page) == 0
     assert report(results()) in page.read_text()
     assert capsys.readouterr().out == ""
 

@@ -5,17 +5,21 @@ It is no part of the library, which imports no evals: it starts their commands.
 
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 EXTRA = 'pip install "tokenprune-vlm[evals]"'
 
 
-def main() -> None:
-    """Runs a command. An error that tokenprune raised itself is shown as its message, any other one in full."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command in sys.argv, or in `arguments`.
+
+    An error that tokenprune raised itself is shown as its message, any other one in full.
+    """
     try:
         from tokenprune.evals.cli import app
 
-        app(prog_name="tokenprune")
+        app(arguments, prog_name="tokenprune")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("tokenprune"):
             raise

@@ -8,9 +8,14 @@ from typing import Annotated
 import typer
 
 import tokenprune
+from tokenprune.evals.cli.eval import eval_
 from tokenprune.evals.cli.optimize import optimize
+from tokenprune.evals.cli.report import report
+from tokenprune.evals.cli.several import SeveralValues
 
-COMMANDS = (optimize,)
+COMMANDS = {"eval": eval_, "report": report, "optimize": optimize}
+#: Those whose options take several values.
+SEVERAL = {"eval"}
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -31,5 +36,5 @@ def _main(
     """Prune the visual tokens of Hugging Face vision-language models."""
 
 
-for _command in COMMANDS:
-    app.command()(_command)
+for _name, _command in COMMANDS.items():
+    app.command(_name, cls=SeveralValues if _name in SEVERAL else None)(_command)

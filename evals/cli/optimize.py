@@ -83,6 +83,4 @@ def optimize(
         f"{objective['best_trial']} of {len(record['search']['trials'])}."
     )
     console.print(f'Written to {output}: tokenprune.patch(model, "{output}"). The search is drawn in {picture}.')
-    console.print(
-        f"python -m tokenprune.evals --strategies {output} random --keep-ratios {keep_ratio}  # on other pictures"
-    )
+    console.print(f"tokenprune eval --strategy {output} --keep-ratio {keep_ratio}  # on other pictures")

@@ -1,0 +1,67 @@
+"""Rows from a run's answers: what each configuration is worth on each task."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from tokenprune.evals.answers import Answer, Asked
+from tokenprune.evals.configurations import Configuration
+from tokenprune.evals.rows import FAILED, Row, RowScore, digest
+from tokenprune.evals.sample import Sample
+from tokenprune.evals.tasks import TASKS
+
+
+def rows(
+    samples: Sequence[Sample],
+    configurations: Sequence[Configuration],
+    answers: Mapping[Asked, Answer],
+    *,
+    scenes: str,
+    model: str,
+    identity: Mapping[str, Any],
+) -> list[Row]:
+    """Return a row for each configuration and task. Every question must have its answer.
+
+    `scenes` and `model` are what the rows call the set and the model, `identity` is the run's.
+    """
+    about = {"scenes": scenes, "model": model, "versions": identity["versions"]}
+    about |= {name: identity["model"][name] for name in ("device", "dtype")}
+    tasks: dict[str, list[Sample]] = {}
+    for sample in samples:
+        tasks.setdefault(sample.task, []).append(sample)
+    return [
+        _row(of_task, configuration, [answers[Asked(task, sample.id, configuration.key)] for sample in of_task], about)
+        for configuration in configurations
+        for task, of_task in tasks.items()
+    ]
+
+
+def _row(samples: list[Sample], configuration: Configuration, answers: list[Answer], about: dict[str, Any]) -> Row:
+    task = TASKS[samples[0].task]
+    said = [(sample, answer) for sample, answer in zip(samples, answers, strict=True) if answer.error is None]
+    published = task.metrics([(sample, answer.text) for sample, answer in said]) if said else {}
+    numbers = {pictures: number for number, pictures in enumerate(dict.fromkeys(s.images for s in samples))}
+    scores: dict[str, list[RowScore]] = {}
+    pictures: dict[str, list[int]] = {}
+    for sample, answer in zip(samples, answers, strict=True):
+        scores.setdefault(sample.split, []).append(FAILED if answer.error is not None else answer.score)
+        pictures.setdefault(sample.split, []).append(numbers[sample.images])
+    asked = [answer for _, answer in said] or answers
+    return Row(
+        **about,
+        task=task.name,
+        metric=task.metric,
+        strategy=configuration.label,
+        settings=configuration.settings(),
+        position_ids=configuration.position_ids,
+        keep_ratio=configuration.keep_ratio,
+        n_visual=fmean(answer.n_visual for answer in asked),
+        n_kept=fmean(answer.n_kept for answer in asked),
+        n_mean=fmean(answer.n_mean for answer in asked),
+        kv_cache_bytes=answers[0].kv_cache_bytes or 0,
+        seconds=fmean(answer.seconds for answer in asked),
+        questions=digest([sample.id for sample in samples]),
+        scores=scores,
+        pictures=pictures,
+        metrics={name: metric.value for name, metric in published.items()},
+    )

@@ -1,0 +1,129 @@
+"""Accuracy against visual tokens and against time, one panel a task, with those that no other one beats."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from tokenprune.evals.configurations import UNPRUNED
+from tokenprune.evals.markdown import task_title
+from tokenprune.evals.rows import Row
+
+# Okabe and Ito's colours, which colour-blind people tell apart; the marks do so without any colour.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vP*Xhp<>"
+COLUMNS = 3
+
+Cost = Callable[[Row], float]
+
+
+def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Write the plots of one set as PNG and SVG, and return their paths. Where no time was measured, there is none
+    against time."""
+    figures = {"tokens": figure(rows, lambda row: row.n_mean, "visual tokens that a decoder layer sees (mean)")}
+    unpruned = {row.task: row.seconds for row in rows if row.strategy == UNPRUNED and row.seconds}
+    if all(row.seconds and row.task in unpruned for row in rows):
+        figures["time"] = figure(
+            rows, lambda row: (row.seconds or 0) / (unpruned[row.task] or 1), "time to answer, relative to unpruned"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, drawn in figures.items():
+        for ending in ("png", "svg"):
+            paths.append(folder / f"accuracy_against_{name}.{ending}")
+            drawn.savefig(paths[-1], dpi=130)
+    return paths
+
+
+def figure(rows: Sequence[Row], cost: Cost, cost_name: str) -> Figure:
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    strategies = [name for name in dict.fromkeys(row.strategy for row in rows) if name != UNPRUNED]
+    n_columns = min(COLUMNS, len(tasks))
+    n_lines = -(-len(tasks) // n_columns)
+    result = Figure(figsize=(max(6.4, 5.2 * n_columns), 4.4 * n_lines + 1.0), layout="constrained")
+    FigureCanvasAgg(result)
+    panels = result.subplots(n_lines, n_columns, squeeze=False).flatten()
+    for axes, task in zip(panels, tasks, strict=False):
+        _panel(axes, [row for row in rows if row.task == task], strategies, cost, cost_name)
+    for axes in panels[len(tasks) :]:
+        axes.set_axis_off()
+    result.legend(handles=_legend(strategies, rows), loc="outside lower center", ncols=4, frameon=False, fontsize=10)
+    return result
+
+
+def _panel(axes: Axes, rows: Sequence[Row], strategies: Sequence[str], cost: Cost, cost_name: str) -> None:
+    for row in rows:
+        if row.strategy == UNPRUNED:
+            axes.axhline(100 * row.accuracy, color="gray", linestyle=":", linewidth=1.5)
+    for index, strategy in enumerate(strategies):
+        for position_ids in ("compact", "original"):  # the original ones lie on top
+            line = [row for row in rows if (row.strategy, row.position_ids) == (strategy, position_ids)]
+            line.sort(key=cost)
+            if line:
+                _line(axes, line, cost, _style(index, position_ids))
+    for row in pareto_front(rows, cost):
+        axes.plot(cost(row), 100 * row.accuracy, "o", markersize=15, fillstyle="none", color="black", zorder=4)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.set_xlabel(cost_name)
+    axes.set_ylabel(f"{rows[0].metric}, %")
+    axes.set_title(f"{task_title(rows[0])} (n = {rows[0].n})", fontsize=12)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _line(axes: Axes, rows: Sequence[Row], cost: Cost, style: dict[str, object]) -> None:
+    below, above = zip(*((row.accuracy - row.interval[0], row.interval[1] - row.accuracy) for row in rows), strict=True)
+    axes.errorbar(
+        [cost(row) for row in rows],
+        [100 * row.accuracy for row in rows],
+        yerr=[[100 * length for length in below], [100 * length for length in above]],
+        elinewidth=1,
+        **style,  # pyright: ignore[reportArgumentType]
+    )
+
+
+def _style(index: int, position_ids: str) -> dict[str, object]:
+    compact = position_ids == "compact"
+    return {
+        "color": COLORS[index % len(COLORS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "fillstyle": "none" if compact else "full",
+        "linestyle": "--" if compact else "-",
+        "alpha": 0.5 if compact else 1.0,
+    }
+
+
+def pareto_front(rows: Sequence[Row], cost: Cost) -> list[Row]:
+    """Return the rows than which no other one is both cheaper and better."""
+    front: list[Row] = []
+    for row in sorted(rows, key=lambda row: (cost(row), -row.accuracy)):
+        if not front or row.accuracy > front[-1].accuracy:
+            front.append(row)
+    return front
+
+
+def _legend(strategies: Sequence[str], rows: Sequence[Row]) -> list[Line2D]:
+    handles = [Line2D([], [], **_style(index, "original"), label=name) for index, name in enumerate(strategies)]  # pyright: ignore[reportArgumentType]
+    if any(row.position_ids == "compact" for row in rows):
+        handles.append(Line2D([], [], color="gray", linestyle="--", label="compact position IDs"))
+    handles.append(Line2D([], [], color="gray", linestyle=":", label="unpruned"))
+    handles.append(
+        Line2D(
+            [],
+            [],
+            color="black",
+            marker="o",
+            markersize=12,
+            fillstyle="none",
+            linestyle="",
+            label="none is better and cheaper",
+        )
+    )
+    return handles
