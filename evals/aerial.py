@@ -20,8 +20,8 @@ from tokenprune import BackgroundPruning, Grid, Random, Selection, Strategy, Vis
 from tokenprune.evals import aerial_picture
 from tokenprune.evals.aerial_photographs import Photograph, photographs
 from tokenprune.evals.bundled_paths import MODEL
+from tokenprune.evals.identity import versions
 from tokenprune.evals.loading import load_model, public_name
-from tokenprune.evals.runner import versions
 from tokenprune.selecting import checked_selection
 from tokenprune.vision import RECORD_ATTRIBUTE, EncodedImage
 

@@ -1,6 +1,7 @@
 """Result rows as a run would give them."""
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from tokenprune.evals.rows import Row, RowScore
@@ -9,6 +10,7 @@ from tokenprune.evals.rows import Row, RowScore
 def row(
     strategy: str, position_ids: str, keep_ratio: float, scores: Mapping[str, Sequence[RowScore]], **changes: Any
 ) -> Row:
+    numbers = count()  # every question is about a picture of its own
     values: dict[str, Any] = {
         "scenes": "scenes",
         "model": "llava",
@@ -24,7 +26,7 @@ def row(
         "device": "cpu",
         "dtype": "bfloat16",
         "questions": "abc",
-        "pictures": {split: list(range(len(of_split))) for split, of_split in scores.items()},
+        "pictures": {split: [next(numbers) for _ in of_split] for split, of_split in scores.items()},
     }
     values |= {"strategy": strategy, "position_ids": position_ids, "keep_ratio": keep_ratio}
     return Row(**values | changes, scores={split: list(of_split) for split, of_split in scores.items()})
