@@ -8,6 +8,7 @@ from tokenprune.evals.answers import Answer, Asked
 from tokenprune.evals.configurations import Configuration
 from tokenprune.evals.rows import FAILED, Row, RowScore, digest
 from tokenprune.evals.sample import Sample
+from tokenprune.evals.task import Task
 from tokenprune.evals.tasks import TASKS
 
 
@@ -43,9 +44,12 @@ def _row(samples: list[Sample], configuration: Configuration, answers: list[Answ
     numbers = {pictures: number for number, pictures in enumerate(dict.fromkeys(s.images for s in samples))}
     scores: dict[str, list[RowScore]] = {}
     pictures: dict[str, list[int]] = {}
-    for sample, answer in zip(samples, answers, strict=True):
-        scores.setdefault(sample.split, []).append(FAILED if answer.error is not None else answer.score)
-        pictures.setdefault(sample.split, []).append(numbers[sample.images])
+    for split in dict.fromkeys(sample.split for sample in samples):
+        of_split = [(s, answer) for s, answer in zip(samples, answers, strict=True) if s.split == split]
+        scores[split] = _scores(task, of_split)
+        # A group of questions that is worth something together counts as a picture of its own.
+        own = len(scores[split]) == len(of_split)
+        pictures[split] = [numbers[s.images] for s, _ in of_split] if own else list(range(len(scores[split])))
     asked = [answer for _, answer in said] or answers
     return Row(
         **about,
@@ -65,3 +69,12 @@ def _row(samples: list[Sample], configuration: Configuration, answers: list[Answ
         pictures=pictures,
         metrics={name: metric.value for name, metric in published.items()},
     )
+
+
+def _scores(task: Task, answered: Sequence[tuple[Sample, Answer]]) -> list[RowScore]:
+    """Return what each question is worth by the task's main metric, or each group of them if it is one of groups."""
+    said = [(sample, answer.text) for sample, answer in answered if answer.error is None]
+    points = task.metrics(said)[task.metric].points if said else ()
+    if len(points) != len(said):
+        return list(points)
+    return [FAILED if answer.error is not None else answer.score for _, answer in answered]
