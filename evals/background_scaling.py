@@ -20,7 +20,7 @@ from rich.table import Table
 from torch.nn.functional import interpolate
 
 from tokenprune import BackgroundPruning, Layout, VisionAttention, VisualTokens
-from tokenprune.evals.runner import versions
+from tokenprune.evals.identity import versions
 from tokenprune.selecting import checked_selection
 
 # CLIP-L/336: what GeoLLaVA-8K's tower gives of one tile.
