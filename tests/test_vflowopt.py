@@ -66,6 +66,24 @@ def test_the_map_adds_alpha_times_the_entropies() -> None:
     torch.testing.assert_close(plain, context_relevance(attention, 1.1).flatten())
 
 
+def test_the_map_as_released() -> None:
+    """The mean over the anchors, and entropies in bits: another order of patches, if entropies count."""
+    attention, colors = attention_of(2), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    maps = whole_maps(attention)
+    means = []
+    for tile in range(2):
+        received = maps[tile].sum(0)
+        means.append(maps[tile][received > 1.1 * received.mean()].mean(0))
+    bits = patch_entropy(colors, 16) / torch.tensor(2.0).log()
+    found = importance_map(attention, 1.1, 0.5, colors, as_released=True)
+    torch.testing.assert_close(found.view(2, 16), torch.stack(means) + 0.5 * bits.softmax(1))
+    colors[:, :, :4] = 0  # the upper half is flat
+    statistics = {"vision_attention": attention_of(1), "colors": colors[:1]}
+    tokens = VisualTokens(torch.randn(16, 8), Layout.raster((1, 4, 4)), 0, statistics)
+    paper, released = (VFlowOpt(keep_ratio=0.5, threshold=0.0, alpha=1.0, as_released=flag) for flag in (False, True))
+    assert not torch.equal(*(strategy.select(tokens).kept for strategy in (paper, released)))
+
+
 def test_the_map_is_carried_like_the_features() -> None:
     attention = attention_of(1)
     merged = attention.carried_by(Layout.squares(4, 4, 2))

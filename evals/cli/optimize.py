@@ -36,6 +36,9 @@ def optimize(
         int | None,
         typer.Option(help="Encoder layer of the map.", show_default="the one whose output the projector gets"),
     ] = None,
+    as_released: Annotated[
+        bool, typer.Option("--as-released", help="The map as the released code computes it, not as the paper says.")
+    ] = False,
     dtype: Annotated[Dtype, typer.Option(help="Of the model.")] = "float32",
     seed: Annotated[int, typer.Option(help="Of the questions and of the search.")] = 0,
     output: Annotated[
@@ -58,7 +61,9 @@ def optimize(
     from tokenprune.evals.styles import style_of
     from tokenprune.strategies.vflowopt import VFlowOpt
 
-    base = VFlowOpt(keep_ratio=keep_ratio, recycle=recycle, progressive=progressive, layer=layer)
+    base = VFlowOpt(
+        keep_ratio=keep_ratio, recycle=recycle, progressive=progressive, layer=layer, as_released=as_released
+    )
     asked = None if split == "all" else split
     loaded, processor = load_model(model, dtype)
     style = style_of(loaded.config, processor)

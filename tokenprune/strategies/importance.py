@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
@@ -20,13 +22,19 @@ def anchors(received: Float[Tensor, "tiles patches"], threshold: float) -> Bool[
     return torch.where(above.any(1, keepdim=True), above, best)
 
 
-def context_relevance(attention: VisionAttention, threshold: float) -> Float[Tensor, "tiles patches"]:
-    """How much a tile's anchors attend to each of its patches, summed over the anchors."""
-    return attention.column_sums(rows=anchors(attention.column_sums(), threshold))
+def context_relevance(
+    attention: VisionAttention, threshold: float, *, mean: bool = False
+) -> Float[Tensor, "tiles patches"]:
+    """How much a tile's anchors attend to each of its patches, summed over the anchors, or their mean."""
+    chosen = anchors(attention.column_sums(), threshold)
+    paid = attention.column_sums(rows=chosen)
+    return paid / chosen.sum(1, keepdim=True) if mean else paid
 
 
-def patch_entropy(colors: Float[Tensor, "tiles 3 height width"], n_patches: int) -> Float[Tensor, "tiles patches"]:
-    """Entropy in nats of each square patch's grey values, 256 levels; `colors` are in 0..1."""
+def patch_entropy(
+    colors: Float[Tensor, "tiles 3 height width"], n_patches: int, *, bits: bool = False
+) -> Float[Tensor, "tiles patches"]:
+    """Entropy in nats, or bits, of each square patch's grey values, 256 levels; `colors` are in 0..1."""
     side = round((colors.shape[-2] * colors.shape[-1] / n_patches) ** 0.5)
     levels = (colors.mean(1) * BINS).long().clamp(0, BINS - 1)
     patches = rearrange(levels, "tile (row i) (column j) -> tile (row column) (i j)", i=side, j=side)
@@ -34,7 +42,8 @@ def patch_entropy(colors: Float[Tensor, "tiles 3 height width"], n_patches: int)
         2, patches, torch.ones_like(patches, dtype=torch.float32)
     )
     shares = counts / counts.sum(2, keepdim=True)
-    return torch.special.entr(shares).sum(2)
+    nats = torch.special.entr(shares).sum(2)
+    return nats / math.log(2) if bits else nats
 
 
 def importance_map(
@@ -42,11 +51,17 @@ def importance_map(
     threshold: float,
     alpha: float = 0.0,
     colors: Float[Tensor, "tiles 3 height width"] | None = None,
+    *,
+    as_released: bool = False,
 ) -> Float[Tensor, " visual"]:
     """Context relevance plus alpha times the softmax of the patch entropies, both within tiles, carried onto visual
-    tokens. `colors` are needed if alpha is not 0."""
-    values = context_relevance(attention, threshold)
+    tokens. `colors` are needed if alpha is not 0.
+
+    as_released: what the paper's code computes, and not what the paper says: the mean over the anchors, so that alpha
+        weighs the same however many there are, and entropies in bits.
+    """
+    values = context_relevance(attention, threshold, mean=as_released)
     if alpha:
         assert colors is not None
-        values = values + alpha * patch_entropy(colors, values.shape[1]).softmax(1)
+        values = values + alpha * patch_entropy(colors, values.shape[1], bits=as_released).softmax(1)
     return attention.layout.carry(values)

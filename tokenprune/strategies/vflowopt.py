@@ -25,9 +25,13 @@ class VFlowOpt(Strategy):
     cell: side of a recycling cell in visual tokens; None is half the shorter side of the grid.
     recycle, progressive: False leaves that part out; without stages, keep_ratio of the tokens are kept all through.
     layer: the encoder layer of the map; None is the one whose output the projector gets.
+    as_released: the map as the released code computes it: the mean over the anchors in place of the sum, and entropies
+        in bits. It makes a difference only if alpha is not 0.
 
-    Deviations from the released code: position IDs are kept as the paper says; the entropy is that of the picture's own
-    grey values; without a single anchor the best patch is one; the budget is exact with recycling.
+    Other deviations from the released code: position IDs are kept as the paper says; the entropy is that of the
+    picture's own grey values; without a single anchor the best patch is one; the budget is exact with recycling;
+    newline tokens are worth what the best token of their row is, where the code has a score of 1, which spends the
+    budget on nearly all of them.
     """
 
     first: float | None = None
@@ -38,6 +42,7 @@ class VFlowOpt(Strategy):
     recycle: bool = True
     progressive: bool = True
     layer: int | None = None
+    as_released: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,7 +109,9 @@ class VFlowOpt(Strategy):
 
     def select(self, tokens: VisualTokens) -> Selection:
         colors = tokens.colors if self.alpha else None
-        scores = importance_map(tokens.vision_attention, self.threshold, self.alpha, colors)
+        scores = importance_map(
+            tokens.vision_attention, self.threshold, self.alpha, colors, as_released=self.as_released
+        )
         n_kept = self.budget(tokens.n_visual)
         if not self.recycle:
             return Selection.first(scores.argsort(descending=True, stable=True), n_kept, scores)
