@@ -15,6 +15,7 @@ from tokenprune.patching import PatchHandle, patch, unpatch
 from tokenprune.report import ImageReport, Report, StageReport
 from tokenprune.retrieval import RetrievalHandle, patch_retrieval
 from tokenprune.strategies import (
+    PAR,
     STRATEGIES,
     AdaToken,
     AveragePooling,
@@ -40,6 +41,7 @@ from tokenprune.zoom import Look, Zoom
 __version__ = "0.1.0"
 
 __all__ = [
+    "PAR",
     "STRATEGIES",
     "AdaToken",
     "AveragePooling",

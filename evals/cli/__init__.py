@@ -9,11 +9,12 @@ import typer
 
 import tokenprune
 from tokenprune.evals.cli.eval import eval_
+from tokenprune.evals.cli.layers import layers
 from tokenprune.evals.cli.optimize import optimize
 from tokenprune.evals.cli.report import report
 from tokenprune.evals.cli.several import SeveralValues
 
-COMMANDS = {"eval": eval_, "report": report, "optimize": optimize}
+COMMANDS = {"eval": eval_, "report": report, "optimize": optimize, "layers": layers}
 #: Those whose options take several values.
 SEVERAL = {"eval"}
 

@@ -9,6 +9,7 @@ from tokenprune.strategies.efficientvla import EfficientVLA
 from tokenprune.strategies.fastv import FastV
 from tokenprune.strategies.fopru import FoPru
 from tokenprune.strategies.grid import Grid
+from tokenprune.strategies.par import PAR
 from tokenprune.strategies.prumerge import PruMerge
 from tokenprune.strategies.pyramiddrop import PyramidDrop
 from tokenprune.strategies.random import Random
@@ -28,6 +29,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "fastv": FastV,
     "fopru": FoPru,
     "grid": Grid,
+    "par": PAR,
     "prumerge": PruMerge,
     "pyramiddrop": PyramidDrop,
     "random": Random,
@@ -38,6 +40,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
 }
 
 __all__ = [
+    "PAR",
     "STRATEGIES",
     "AdaToken",
     "AveragePooling",

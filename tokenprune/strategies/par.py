@@ -1,0 +1,57 @@
+"""PAR: Pruning All-Rounder (https://arxiv.org/abs/2412.06458), without its trained router."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenprune.errors import SettingError
+from tokenprune.strategies.text_guided import OneStage
+from tokenprune.strategy import Selection, Stage
+from tokenprune.tokens import StageTokens
+
+#: Decoder layers at either end that are never skipped.
+ENDS = 2
+
+
+@dataclass(frozen=True)
+class PAR(OneStage):
+    """Chooses visual tokens and decoder layers together: from decoder layer `layer` on keeps the visual tokens that the
+    text behind the picture attends to most, and does not execute the layers of `skip` at all.
+
+    skip: the decoder layers that are left out, counted from 0 and ascending, as `tokenprune layers` finds them for a
+        model on a few unlabelled questions; or how many, and then those right before the last two. The first two and
+        the last two layers cannot be skipped. keep_ratio counts visual tokens only, whatever layers are skipped.
+
+    Deviations: the paper trains a router, which looks at every sample and at tokens and layers together; the one here
+    is not trained. Tokens go by the attention of layer `layer` - 1, heads averaged and then the text behind the
+    picture, and layers by how little they change their input, once for a model. The released code masks tokens, and
+    computes skipped layers all the same; here tokens are dropped and keep their position IDs, and skipped layers cost
+    and cache nothing, in prefill and decode.
+    """
+
+    skip: int | tuple[int, ...] | list[int] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.skip, list):  # as settings files have it
+            object.__setattr__(self, "skip", tuple(self.skip))
+        numbers = self.skip if isinstance(self.skip, tuple) else (self.skip,)
+        if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
+            raise SettingError(
+                f"PAR: skip={self.skip!r} are no decoder layers. Write skip=(7, 9) for layers 7 and 9, or a count: "
+                f"skip=2."
+            )
+
+    def skipped(self, n_layers: int) -> tuple[int, ...]:
+        last = n_layers - ENDS
+        layers = tuple(range(last - self.skip, last)) if isinstance(self.skip, int) else tuple(self.skip)
+        if any(not ENDS <= layer < last for layer in layers):
+            between = f"those between are {ENDS}..{last - 1}" if last > ENDS else "there are none between"
+            raise SettingError(
+                f"PAR: skip={self.skip!r} reaches into the first or last {ENDS} of {n_layers} decoder layers, which "
+                f"are never skipped; {between}."
+            )
+        return layers
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        return Selection.best(tokens.attention.from_text(), stage.budget(tokens.n_visual))
