@@ -36,9 +36,10 @@ def test_levels_of_the_papers_example() -> None:
         (336, 200, []),  # one tile shows it
         (337, 100, [(1, 2)]),
         (1008, 1008, [(3, 3)]),
-        (1009, 1009, [(3, 3), (4, 4)]),
+        (1009, 1009, [(4, 4)]),  # not (3, 3) before it
+        (1513, 1513, [(3, 3), (5, 5)]),
         (2016, 1008, [(2, 3), (3, 6)]),
-        (5400, 2700, [(2, 3), (3, 5), (5, 9), (9, 17)]),
+        (5400, 2700, [(2, 3), (5, 9), (9, 17)]),
         (30, 4000, [(3, 1), (6, 1), (12, 1)]),
     ],
 )
@@ -87,14 +88,14 @@ def test_a_box_in_a_view_is_mapped_to_the_whole_picture() -> None:
 LEVEL = Level(1, 400, 200, 2, 4)  # tiles of 100 px
 
 
-def test_tiles_with_most_of_the_best_tokens_come_first_and_are_listed_row_by_row() -> None:
+def test_tiles_that_get_the_sharpest_attention_come_first_and_are_listed_row_by_row() -> None:
     places = torch.tensor([[350.0, 150], [360, 160], [10, 10], [50, 150], [60, 150], [150, 50]])
-    scores = torch.tensor([0.1, 0.1, 0.9, 0.2, 0.2, 0.0])
+    scores = torch.tensor([0.5, 0.1, 0.6, 0.3, 0.4, 0.0])
     found = vote(places, scores, 5 / 6, LEVEL, 8)
-    assert [(view.row, view.column) for view in found] == [(0, 0), (1, 0), (1, 3)]
-    # As many tokens, but higher scores: (1, 0) before (1, 3); one token of any score comes after both.
-    assert [(view.row, view.column) for view in vote(places, scores, 5 / 6, LEVEL, 1)] == [(1, 0)]
-    assert [(view.row, view.column) for view in vote(places, scores, 5 / 6, LEVEL, 2)] == [(1, 0), (1, 3)]
+    assert [(view.row, view.column) for view in found] == [(0, 0), (1, 0), (1, 3)]  # (0, 1) is not of the best 5
+    # Squares: 0.36 in (0, 0), 0.26 in (1, 3), 0.25 in (1, 0), though that has the greatest sum.
+    assert [(view.row, view.column) for view in vote(places, scores, 5 / 6, LEVEL, 1)] == [(0, 0)]
+    assert [(view.row, view.column) for view in vote(places, scores, 5 / 6, LEVEL, 2)] == [(0, 0), (1, 3)]
     assert [(view.row, view.column) for view in vote(places, scores, 1 / 6, LEVEL, 8)] == [(0, 0)]
 
 
@@ -224,7 +225,7 @@ def test_a_look_goes_down_the_pyramid_and_its_inputs_are_answered(loaded: tuple[
         assert 1 <= len(tiles) <= 2
         assert {view.level for view in tiles} == {number}
         assert len(step.views) - len(tiles) == (prompts == "together")
-    assert len(look.views) == (1 if prompts == "apart" else len(max(look.steps, key=lambda step: step.paid).views))
+    assert len(look.views) == (1 if prompts == "apart" else len(max(look.steps, key=lambda step: step.focus).views))
     assert look.n_visual > 0
     per_view = look.steps[0].seen[0].n_visual
     assert look.n_all == per_view * (1 + levels[-1].rows * levels[-1].columns)
@@ -235,21 +236,21 @@ def test_a_look_goes_down_the_pyramid_and_its_inputs_are_answered(loaded: tuple[
     assert "answers from" in repr(look)
 
 
-def test_levels_are_left_once_attention_falls(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The view that gets most is answered from, and nothing is looked at behind a level that gets less."""
+def test_levels_are_left_once_attention_is_less_sharp(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sharpest view is answered from, and nothing is looked at behind a level that is less sharp."""
     given = iter([0.1, 0.3, 0.2, 0.9])
     calls = []
 
     def glanced(model: Any, inputs: Any, layer: int) -> list[Seen]:
         if not calls or calls[-1] != len(inputs["input_ids"]):
             calls.append(len(inputs["input_ids"]))
-        paid = next(given)
+        sharpest = next(given)
         places = torch.tensor([[0.5, 0.5], [0.25, 0.25]])
-        return [Seen(torch.tensor([paid, 0.0]), places, 36) for _ in range(len(inputs["input_ids"]))]
+        return [Seen(torch.tensor([sharpest, 0.0]), places, 36) for _ in range(len(inputs["input_ids"]))]
 
     monkeypatch.setattr("tokenprune.zoom.glance", glanced)
     look = Zoom(tiles=1, batch_size=99).look(llava, tiny_processor(), large(SIDE * 30), "01")
-    assert [step.paid for step in look.steps] == pytest.approx([0.1, 0.3, 0.2])
+    assert [step.focus for step in look.steps] == pytest.approx([0.01, 0.09, 0.04])
     assert look.views[0].level == 1
 
 

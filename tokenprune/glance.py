@@ -53,9 +53,12 @@ class Seen:
     n_visual: int
 
     @property
-    def paid(self) -> float:
-        """The attention that the whole picture gets; 1 would be all there is."""
-        return float(self.scores.sum())
+    def focus(self) -> float:
+        """How sharply the question attends to this picture: the sum of squares, which is the probability that two
+        draws of attention fall on the same token of it. The plain sum tells little: nearly all attention of the last
+        token goes to visual tokens, whatever they show.
+        """
+        return float((self.scores**2).sum())
 
 
 def glance(model: Any, inputs: Any, layer: int) -> list[Seen]:

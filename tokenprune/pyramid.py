@@ -13,6 +13,9 @@ Box = tuple[float, float, float, float]
 
 #: Tiles along the long side of the coarsest level.
 COARSEST = 3
+#: How many times the coarsest level's resolution the next one has at least. The paper has no such bound, and so levels
+#: of 3 and of 4 tiles a side.
+STEP = 1.5
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,10 @@ def thumbnail(width: int, height: int) -> View:
 
 
 def pyramid(width: int, height: int, tile: int) -> tuple[Level, ...]:
-    """The levels of a picture, the coarsest first; its long side has three tiles there, or fewer if the picture does.
+    """The levels of a picture, the coarsest first; its long side has three tiles there, or what the picture's own
+    resolution gives where that is about as little.
 
-    Each level has half the resolution of the next, but for the coarsest; the last has the picture's own. None is left
+    The last has the picture's own resolution, and each half that of the next, but for the coarsest. There is no level
     for a picture that one tile shows.
     """
     longest = max(width, height)
@@ -97,9 +101,9 @@ def pyramid(width: int, height: int, tile: int) -> tuple[Level, ...]:
         return ()
     smallest = min(1.0, COARSEST * tile / longest)
     scales = [1.0]
-    while scales[-1] / 2 >= smallest:
+    while scales[-1] / 2 >= STEP * smallest:
         scales.append(scales[-1] / 2)
-    if scales[-1] > smallest:
+    if scales[-1] >= STEP * smallest:
         scales.append(smallest)
     return tuple(
         Level(number, width, height, _tiles(height * scale, tile), _tiles(width * scale, tile))

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -41,13 +41,13 @@ class Step:
 
     @property
     def best(self) -> int:
-        """The view that gets most attention."""
-        return max(range(len(self.seen)), key=lambda number: self.seen[number].paid)
+        """The view that is attended to most sharply."""
+        return max(range(len(self.seen)), key=lambda number: self.seen[number].focus)
 
     @property
-    def paid(self) -> float:
-        """The attention that it gets."""
-        return self.seen[self.best].paid
+    def focus(self) -> float:
+        """How sharply it is."""
+        return self.seen[self.best].focus
 
     def points(self) -> tuple[Float[Tensor, "tokens 2"], Float[Tensor, " tokens"]]:
         """The places, in pixels of the whole picture, and scores of the tokens that vote: those of tiles, or of the
@@ -88,12 +88,12 @@ class Look:
         lines = [f"Look(encoded {self.n_visual} of {self.n_all} visual tokens, {share:.1%}; answers from {self.views})"]
         for step in self.steps:
             tiles = ", ".join(
-                f"({view.row}, {view.column}) {seen.paid:.2f}"
+                f"({view.row}, {view.column}) {seen.focus:.2f}"
                 for view, seen in zip(step.views, step.seen, strict=True)
                 if view.level is not None
             )
             name = "thumbnail" if step.views[-1].level is None else f"level {step.views[-1].level}"
-            lines.append(f"  {name}: {tiles or f'{step.paid:.2f}'}")
+            lines.append(f"  {name}: {tiles or f'{step.focus:.2f}'}")
         return "\n".join(lines)
 
 
@@ -101,12 +101,13 @@ class Look:
 class Zoom:
     """How to look.
 
-    layer: the decoder layer whose last text row says which tokens the question needs; None is the middle one.
+    layer: the decoder layer whose last text row says which tokens the question needs; None is the middle one. Which one
+        knows differs between models: try.
     keep_ratio: the fraction of a level's visual tokens that vote for tiles of the next.
     tiles: how many tiles are looked at, at most, in every level but the coarsest, which is seen as a whole.
-    prompts: "apart" asks each view by itself, which any model can answer, and the answer comes from the one that gets
-        most attention; "together" asks the thumbnail and a level's tiles in one prompt, as the paper does, which
-        needs a model that was trained on several pictures.
+    prompts: "apart" asks each view by itself, which any model can answer, and the answer comes from the one that is
+        attended to most sharply; "together" asks the thumbnail and a level's tiles in one prompt, as the paper does,
+        which needs a model that was trained on several pictures.
     tile: the side of a tile in pixels; None is what the processor resizes a square to.
     batch_size: how many views are encoded at once with prompts="apart".
 
@@ -128,7 +129,7 @@ class Zoom:
                 raise SettingError(f"Zoom: {name}={getattr(self, name)!r} is no count. Write a number from 1 on.")
 
     def look(self, model: Any, processor: Any, picture: Any, question: str) -> Look:
-        """Looks at a PIL picture level by level, as long as a level gets more attention than the one before.
+        """Looks at a PIL picture level by level, as long as a level is attended to more sharply than those before.
 
         A patch that the model has takes no part in it, and prunes the answer's prompt as any other. Raises
         UnsupportedError for a model that cannot be patched with in-LLM stages.
@@ -147,20 +148,24 @@ class Zoom:
 
         steps = [step([whole, *(view for level in levels[:1] for view in level.views())])]
         for level in levels[1:]:
-            places, scores = steps[-1].points()
-            chosen = vote(places, scores, self.keep_ratio, level, self.tiles)
+            chosen = self.choose(steps[-1], level)
             steps.append(step([whole, *chosen] if self.prompts == "together" else chosen))
-            if steps[-1].paid <= max(before.paid for before in steps[:-1]):
+            if steps[-1].focus <= max(before.focus for before in steps[:-1]):
                 break
-        best = max(steps, key=lambda step: step.paid)
+        best = max(steps, key=lambda step: step.focus)
         views = best.views if self.prompts == "together" else (centred(best, width, height),)
         inputs = _to(model, ask(processor, [[view.picture(picture, tile) for view in views]], question))
         n_all = steps[0].seen[0].n_visual * (1 + (levels[-1].rows * levels[-1].columns if levels else 0))
         return Look(inputs, views, tuple(steps), n_all)
 
+    def choose(self, step: Step, level: Level) -> list[View]:
+        """The tiles of the next level that are looked at, given what the one before showed."""
+        places, scores = step.points()
+        return vote(places, scores, self.keep_ratio, level, self.tiles)
+
     def _layer(self, model: Any) -> int:
         n_layers = len(adapter_for(unwrapped(model)).layers)
-        layer = (n_layers - 1) // 2 if self.layer is None else self.layer
+        layer = min(n_layers // 2, n_layers - 2) if self.layer is None else self.layer
         if not 0 <= layer < n_layers - 1:
             raise SettingError(
                 f"Zoom: layer={layer} is not one of 0..{n_layers - 2}, the decoder layers of this model but its last."
@@ -171,19 +176,20 @@ class Zoom:
 def vote(
     places: Float[Tensor, "tokens 2"], scores: Float[Tensor, " tokens"], keep_ratio: float, level: Level, most: int
 ) -> list[View]:
-    """The tiles of a level that the best-scored `keep_ratio` of tokens lie in, row by row: at most so many, those with
-    most tokens; of as many, those whose tokens score more. Tokens beyond the picture's edge do not vote.
+    """The tiles of a level that the best-scored `keep_ratio` of tokens lie in, row by row: at most so many, those that
+    get the sharpest attention, by the sum of squares. (The released code of the paper counts tokens instead, and then
+    takes all tiles; a few sharp tokens are lost among many blurred ones so.) Tokens beyond the picture's edge do not
+    vote.
     """
     tiles = [level.tile_at(x, y) for x, y in places.tolist()]
     inside = torch.tensor([i for i, tile in enumerate(tiles) if tile is not None])
     best = inside[scores[inside].argsort(descending=True, stable=True)[: budget(len(inside), keep_ratio, None)]]
-    hits, mass = Counter[tuple[int, int]](), defaultdict[tuple[int, int], float](float)
+    focus: defaultdict[tuple[int, int], float] = defaultdict(float)
     for i in best.tolist():
         tile = tiles[i]
         assert tile is not None
-        hits[tile] += 1
-        mass[tile] += float(scores[i])
-    ranked = sorted(hits, key=lambda tile: (-hits[tile], -mass[tile], tile))
+        focus[tile] += float(scores[i]) ** 2
+    ranked = sorted(focus, key=lambda tile: (-focus[tile], tile))
     return [level.view(*tile) for tile in sorted(ranked[:most])]
 
 
