@@ -51,8 +51,9 @@ def look(model: Any, processor: Any, configuration: Configuration, picture: Imag
     if image is None:
         dropped = np.zeros((1, int((inputs["input_ids"] == processor.image_token_id).sum())), dtype=bool)
     else:
+        left = image.stages[-1].kept if image.stages else image.kept
         dropped = np.ones(image.n_visual, dtype=bool)
-        dropped[image.kept.cpu().numpy()] = False
+        dropped[left.cpu().numpy()] = False
         dropped = dropped.reshape(image.grid[1:])
     answer = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
     resized = processor.image_processor(picture, do_rescale=False, do_normalize=False, return_tensors="np")
