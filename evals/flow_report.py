@@ -127,7 +127,7 @@ def _ablations(groups: Groups) -> Iterator[list[str]]:
 def _difference(row: Row, other: Row) -> str:
     difference = paired(row, other)
     low, high = difference.interval
-    return f"{100 * difference.mean:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * difference.difference:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _visual_bytes(groups: Groups) -> Iterator[list[str]]:
