@@ -1,6 +1,7 @@
 """The results as Markdown: accuracy of every configuration, of every split, and paired differences."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isfinite
 
 from tokenprune.evals.configurations import UNPRUNED
@@ -12,7 +13,19 @@ from tokenprune.evals.tasks import TASKS
 NOTHING = "\N{EN DASH}"
 
 
-def accuracy_table(rows: Sequence[Row]) -> str:
+@dataclass(frozen=True)
+class Table:
+    """Cells of text; `str` gives Markdown."""
+
+    headings: Sequence[str]
+    lines: Sequence[Sequence[str]]
+
+    def __str__(self) -> str:
+        rule = ["---"] * len(self.headings)
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in (self.headings, rule, *self.lines))
+
+
+def accuracy_table(rows: Sequence[Row]) -> Table:
     """Return one line a configuration, those that keep most first; `rows` are of one set."""
     tasks = _tasks(rows)
     headings = [f"{task_title(row)} {row.metric} (n = {row.n})" for row in tasks.values()]
@@ -30,10 +43,10 @@ def accuracy_table(rows: Sequence[Row]) -> str:
                 *(_accuracy(groups[key].get(task)) for task in tasks),
             ]
         )
-    return _table(["retention", "strategy", "position IDs", "visual tokens a layer", "KV cache", *headings], lines)
+    return Table(["retention", "strategy", "position IDs", "visual tokens a layer", "KV cache", *headings], lines)
 
 
-def split_table(rows: Sequence[Row]) -> str:
+def split_table(rows: Sequence[Row]) -> Table:
     """Return the unpruned model's accuracy on each set as a whole and on each of its splits."""
     tasks = _tasks(rows)
     sets: dict[str, dict[str, Row]] = {}
@@ -48,10 +61,10 @@ def split_table(rows: Sequence[Row]) -> str:
                 parts = {task: row.of_split(split) for task, row in whole.items() if split in row.scores}
                 lines.append([scenes, split or NOTHING, *(_counted(parts.get(task)) for task in tasks)])
     headings = [f"{task_title(row)} {row.metric}" for row in tasks.values()]
-    return _table(["set", "split", *headings], lines)
+    return Table(["set", "split", *headings], lines)
 
 
-def difference_table(rows: Sequence[Row], baseline: str) -> str:
+def difference_table(rows: Sequence[Row], baseline: str) -> Table:
     """Return paired differences in points: each strategy's position IDs, and each strategy against `baseline`."""
     tasks = _tasks(rows)
     groups = by_configuration(rows)
@@ -76,10 +89,10 @@ def difference_table(rows: Sequence[Row], baseline: str) -> str:
         for what in ("original - compact IDs", f"own - {baseline}")
         for row in tasks.values()
     ]
-    return _table(["retention", "strategy", *headings], lines)
+    return Table(["retention", "strategy", *headings], lines)
 
 
-def unpruned_table(rows: Sequence[Row]) -> str:
+def unpruned_table(rows: Sequence[Row]) -> Table:
     """Return what each configuration with original position IDs loses against the unpruned model, in three numbers a
     task: the difference in points, the accuracy relative to the unpruned model's, and McNemar's p."""
     tasks = _tasks(rows)
@@ -94,7 +107,7 @@ def unpruned_table(rows: Sequence[Row]) -> str:
                 [f"{100 * key.keep_ratio:g} %", key.strategy, *(cell for loss in losses for cell in _loss(loss))]
             )
     headings = [f"{task_title(row)}{what}" for row in tasks.values() for what in (", points", ", relative", ", p")]
-    return _table(["retention", "strategy", *headings], lines)
+    return Table(["retention", "strategy", *headings], lines)
 
 
 def _loss(loss: Paired | None) -> tuple[str, str, str]:
@@ -135,8 +148,3 @@ def _difference(difference: Paired | None) -> str:
         return NOTHING
     low, high = difference.interval
     return f"{100 * difference.difference:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---"] * len(headings)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *lines))

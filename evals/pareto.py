@@ -21,9 +21,11 @@ COLUMNS = 3
 Cost = Callable[[Row], float]
 
 
-def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Write the plots of one set as PNG and SVG, and return their paths. Where no time was measured, there is none
-    against time."""
+def draw(rows: Sequence[Row], folder: Path, scenes: str) -> list[Path]:
+    """Write the plots of the set called `scenes` as PNG and SVG, and return their paths.
+
+    Where no time was measured, there is none against time.
+    """
     figures = {"tokens": figure(rows, lambda row: row.n_mean, "visual tokens that a decoder layer sees (mean)")}
     unpruned = {row.task: row.seconds for row in rows if row.strategy == UNPRUNED and row.seconds}
     if all(row.seconds and row.task in unpruned for row in rows):
@@ -34,7 +36,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     paths = []
     for name, drawn in figures.items():
         for ending in ("png", "svg"):
-            paths.append(folder / f"accuracy_against_{name}.{ending}")
+            paths.append(folder / f"{scenes}_accuracy_against_{name}.{ending}")
             drawn.savefig(paths[-1], dpi=130)
     return paths
 
@@ -59,6 +61,7 @@ def _panel(axes: Axes, rows: Sequence[Row], strategies: Sequence[str], cost: Cos
     for row in rows:
         if row.strategy == UNPRUNED:
             axes.axhline(100 * row.accuracy, color="gray", linestyle=":", linewidth=1.5)
+            axes.plot(cost(row), 100 * row.accuracy, "o", color="gray")
     for index, strategy in enumerate(strategies):
         for position_ids in ("compact", "original"):  # the original ones lie on top
             line = [row for row in rows if (row.strategy, row.position_ids) == (strategy, position_ids)]
@@ -79,11 +82,12 @@ def _panel(axes: Axes, rows: Sequence[Row], strategies: Sequence[str], cost: Cos
 
 
 def _line(axes: Axes, rows: Sequence[Row], cost: Cost, style: dict[str, object]) -> None:
-    below, above = zip(*((row.accuracy - row.interval[0], row.interval[1] - row.accuracy) for row in rows), strict=True)
+    bars = [(row.accuracy - row.interval[0], row.interval[1] - row.accuracy) for row in rows]
+    below, above = zip(*(([100 * max(0.0, length) for length in bar]) for bar in bars), strict=True)
     axes.errorbar(
         [cost(row) for row in rows],
         [100 * row.accuracy for row in rows],
-        yerr=[[100 * length for length in below], [100 * length for length in above]],
+        yerr=[below, above],
         elinewidth=1,
         **style,  # pyright: ignore[reportArgumentType]
     )
@@ -113,7 +117,7 @@ def _legend(strategies: Sequence[str], rows: Sequence[Row]) -> list[Line2D]:
     handles = [Line2D([], [], **_style(index, "original"), label=name) for index, name in enumerate(strategies)]  # pyright: ignore[reportArgumentType]
     if any(row.position_ids == "compact" for row in rows):
         handles.append(Line2D([], [], color="gray", linestyle="--", label="compact position IDs"))
-    handles.append(Line2D([], [], color="gray", linestyle=":", label="unpruned"))
+    handles.append(Line2D([], [], color="gray", linestyle=":", marker="o", label="unpruned"))
     handles.append(
         Line2D(
             [],

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenprune.evals import row_files
+from tokenprune.evals import pareto, row_files
 from tokenprune.evals.configurations import UNPRUNED
-from tokenprune.evals.markdown import accuracy_table, difference_table, split_table, unpruned_table
+from tokenprune.evals.losses import Loss, samples_of, worst
+from tokenprune.evals.markdown import Table, accuracy_table, difference_table, split_table, unpruned_table
+from tokenprune.evals.page import page
 from tokenprune.evals.rows import Row
 from tokenprune.evals.run_folder import RunFolder
+from tokenprune.evals.sample import Sample
 
 BEGIN, END = "<!-- tokenprune.evals.report: begin -->\n", "<!-- tokenprune.evals.report: end -->\n"
 
@@ -21,11 +24,19 @@ def read(results: Sequence[Path]) -> list[Row]:
 
 
 def report(rows: Sequence[Row], *, baseline: str = "Random") -> str:
-    """Return all tables. A set on which no strategy was measured is only in the one of the unpruned model."""
+    """Return all tables as Markdown."""
+    return "\n\n".join(map(str, sections(rows, baseline=baseline))) + "\n"
+
+
+def sections(rows: Sequence[Row], *, baseline: str = "Random") -> list[str | Table]:
+    """Return all tables and the words above them.
+
+    A set on which no strategy was measured is only in the table of the unpruned model.
+    """
     models = dict.fromkeys(row.model for row in rows)
     if len(models) > 1:
         raise ValueError(f"rows of several models ({', '.join(models)}); report on one at a time")
-    parts = []
+    parts: list[str | Table] = []
     for scenes in dict.fromkeys(row.scenes for row in rows):
         of_set = [row for row in rows if row.scenes == scenes]
         if len({row.key for row in of_set}) > 1:
@@ -42,7 +53,37 @@ def report(rows: Sequence[Row], *, baseline: str = "Random") -> str:
                     unpruned_table(of_set),
                 ]
     parts += ["Unpruned, by split, in per cent with 95 % interval:", split_table(rows), _provenance(rows)]
-    return "\n\n".join(parts) + "\n"
+    return parts
+
+
+def write(results: Sequence[Path], rows: Sequence[Row], folder: Path, *, baseline: str, n_losses: int) -> list[Path]:
+    """Write the report's Markdown, its plots and its page into `folder`, and return their paths.
+
+    The page shows `n_losses` questions of each configuration and task of the runs among the `results`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = sections(rows, baseline=baseline)
+    markdown, html = folder / "report.md", folder / "report.html"
+    markdown.write_text("\n\n".join(map(str, parts)) + "\n", encoding="utf-8")
+    plots: list[Path] = []
+    for scenes in dict.fromkeys(row.scenes for row in rows):
+        of_set = [row for row in rows if row.scenes == scenes]
+        if len({row.key for row in of_set}) > 1:
+            plots += pareto.draw(of_set, folder, scenes)
+    found: list[Loss] = []
+    samples: dict[tuple[str, str], Sample] = {}
+    notes: list[str] = []
+    for run in (RunFolder(path) for path in results if path.is_dir()):
+        of_run = worst(run.answers(), n_losses)
+        found += of_run
+        try:
+            samples |= samples_of(run, of_run)
+        except (OSError, ValueError) as error:
+            notes.append(f"{run.path}: questions and pictures are not shown: {error}")
+    title = f"{rows[0].model}: what pruning costs"
+    shown = [path for path in plots if path.suffix == ".png"]
+    html.write_text(page(title, parts, shown, found, samples, " ".join(notes)), encoding="utf-8")
+    return [html, markdown, *plots]
 
 
 def put_into(text: str, tables: str) -> str:

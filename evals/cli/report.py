@@ -12,19 +12,30 @@ def report(
     ],
     split: Annotated[str | None, typer.Option(help="The questions of one split alone.")] = None,
     baseline: Annotated[str, typer.Option(help="As the strategy is called in the results.", metavar="NAME")] = "Random",
+    losses: Annotated[
+        int, typer.Option(min=0, help="Worst questions of each configuration and task that the page shows.")
+    ] = 4,
+    output: Annotated[Path, typer.Option(help="Where page, plots and Markdown go.", metavar="DIR")] = Path("report"),
     into: Annotated[
-        Path | None, typer.Option(help="Put the tables between the two marks in this file.", metavar="FILE")
+        Path | None,
+        typer.Option(help="Nothing but put the tables between the two marks in this file.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Compare what [bold]tokenprune eval[/bold] measured."""
-    from tokenprune.evals.report import put_into, read
+    """Compare what [bold]tokenprune eval[/bold] measured.
+
+    Prints Markdown, and writes it with plots of accuracy against visual tokens and against time, and one HTML page that
+    also shows the questions that pruning loses, with the visual tokens that were kept.
+    """
+    from tokenprune.evals.report import put_into, read, write
     from tokenprune.evals.report import report as tables_of
 
     rows = read(results)
     if split is not None:
         rows = [row.of_split(split) for row in rows]
     tables = tables_of(rows, baseline=baseline)
-    if into is None:
-        print(tables, end="")
-    else:
+    if into is not None:
         into.write_text(put_into(into.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        return
+    print(tables)
+    for path in write(results, rows, output, baseline=baseline, n_losses=losses):
+        print(f"Written to {path}")
