@@ -59,7 +59,7 @@ def test_budgets_are_exact(name: str, grid: tuple[int, int, int]) -> None:
     assert everything.kept.tolist() == list(range(tokens.n_visual))
 
 
-@pytest.mark.parametrize("name", AVERAGES)
+@pytest.mark.parametrize("name", sorted(AVERAGES))
 def test_an_average_is_no_count(name: str) -> None:
     with pytest.raises(SettingError, match="keep is a count, and its budget is an average over layers"):
         STRATEGIES[name](keep=64)
