@@ -119,7 +119,7 @@ def test_torn_at_any_byte(tiny: list[str], whole: RunFolder, tmp_path: Path) -> 
 def test_two_processes(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
     """Two processes give the answers of one, bit for bit; stopped, one process finishes what two began."""
     output = tmp_path / "run"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     launch += ["--main_process_port", "0", "-m", "tokenprune.evals", *tiny, "--output", str(output)]
     done = subprocess.run(launch, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
