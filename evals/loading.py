@@ -80,9 +80,11 @@ def load_tasks(
 
 
 def limited(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
-    """Return `limit` samples of each task, spread evenly."""
-    tasks = dict.fromkeys(sample.task for sample in samples)
-    return [kept for task in tasks for kept in evenly([sample for sample in samples if sample.task == task], limit)]
+    """Return `limit` samples of each task, spread evenly; of questions that count together, `limit` whole groups."""
+    tasks: dict[str, dict[str, list[Sample]]] = {}
+    for sample in samples:
+        tasks.setdefault(sample.task, {}).setdefault(sample.group or sample.id, []).append(sample)
+    return [sample for groups in tasks.values() for group in evenly(list(groups.values()), limit) for sample in group]
 
 
 def evenly(samples: Sequence[T], limit: int | None) -> list[T]:

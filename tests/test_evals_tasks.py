@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from task_files import SETS
 
+from tokenprune.evals.loading import limited
 from tokenprune.evals.sample import Sample
 from tokenprune.evals.styles import STYLES
 from tokenprune.evals.tasks import TASKS
@@ -196,6 +197,11 @@ def _made(folder: Path, *names: str) -> Sequence[str]:
     for name in names:
         (folder / name).mkdir()
     return names
+
+
+def test_a_limit_takes_whole_groups(tmp_path: Path) -> None:
+    samples = loaded(tmp_path, "mme", "published")
+    assert [sample.id for sample in limited(samples, 1)] == [sample.id for sample in samples[:2]]
 
 
 def test_several_pictures(tmp_path: Path) -> None:
