@@ -46,4 +46,5 @@ def kv_cache_bytes(model: Any, inputs: Any) -> int:
     """Return the size of the cache tensors after the prefill of one question, encoded alone."""
     output = model.generate(**inputs, do_sample=False, max_new_tokens=1, return_dict_in_generate=True)
     cache = output.cache if "cache" in output else output.past_key_values  # the name until transformers 5.23
-    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    filled = (layer for layer in cache.layers if layer.is_initialized)  # skipped decoder layers hold nothing
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in filled)

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import tokenprune
 from tokenprune import PAR, SettingError, Stage
 from tokenprune.evals.cli import app
+from tokenprune.evals.costs import kv_cache_bytes
 from tokenprune.evals.layer_changes import layer_changes, least_changing
 from tokenprune.evals.prompts import encode
 
@@ -116,3 +117,13 @@ def test_the_command_prints_the_layers(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, given)
     assert result.exit_code == 0, result.output
     assert "skip=(2,)" in result.output
+
+
+def test_skipped_layers_cost_no_cache_in_the_evals() -> None:
+    """Of five layers two hold the whole picture, and two of the others what is left of it."""
+    model, sizes = model_of(), []
+    for skip in (0, 1):
+        with torch.no_grad(), tokenprune.patch(model, PAR(keep_ratio=0.25, skip=skip)):
+            sizes.append(kv_cache_bytes(model, prompt([1])))
+    per_token = 2 * 2 * 8 * 4  # keys and values of two heads, eight floats wide
+    assert sizes == [per_token * (2 * (6 + 36) + n * (6 + 9)) for n in (3, 2)]
