@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.decoders import Decoder
 from tokenprune.adapters.text_layers import text_heads, text_taps
+from tokenprune.adapters.tower_layers import TowerLayers
 from tokenprune.adapters.towers import Heads, Tower, tower_of
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.layout import Layout
@@ -118,7 +119,13 @@ class ModelAdapter(ABC):
     def offers(self) -> frozenset[str]:
         """Names from `tokenprune.tokens.STATISTICS`."""
         everywhere = {"vision_attention", "text_attention", "pixels", "colors"}
-        return frozenset(everywhere | ({"cls"} if self.n_prefix else set()))
+        cls, left = {"cls"} if self.n_prefix else set(), {"left_in_tower"} if self.tower_layers else set()
+        return frozenset(everywhere | cls | left)
+
+    @property
+    def tower_layers(self) -> TowerLayers | None:
+        """The encoder layers between which patches may be dropped; None where they may not."""
+        return None
 
     @property
     def n_prefix(self) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.tower_layers import TowerLayers
 from tokenprune.adapters.towers import picture_sizes
 from tokenprune.errors import UnsupportedError
 from tokenprune.layout import Layout
@@ -50,6 +51,16 @@ class LlavaAdapter(ModelAdapter):
     def feature_layers(self) -> int | list[int]:
         """What the projector gets: hidden states of the tower, the first of which is the embedding."""
         return self.config.vision_feature_layer
+
+    @property
+    def tower_layers(self) -> TowerLayers | None:
+        """Where a picture is one tile, each of its patches a visual token, and the projector gets one layer."""
+        by_patch = type(self).layouts is LlavaAdapter.layouts
+        if not by_patch or not isinstance(self.feature_layers, int):
+            return None
+        n_states = len(self.tower.layers(self.vision_tower)) + 1
+        # State n is what layer n - 1 made; the first is the embedding.
+        return TowerLayers.of(self.tower, self.vision_tower, self.feature_layers % n_states - 1)
 
     def consumed_layer(self, n_layers: int) -> int:
         """The layer that made the features; of several, the last."""

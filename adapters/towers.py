@@ -64,6 +64,8 @@ class Tower:
     heads: queries and keys of every tile, from what the taps showed and the encoder's config.
     n_prefix: how many tokens come before the patches.
     normalisation: mean and deviation per channel that its pictures are normalised with.
+    values: the module that shows the values of a layer, for towers whose layers may be given fewer patches: no windows,
+        no rotary embeddings, no padding. None for any other.
     """
 
     layers: Callable[[Any], nn.ModuleList]
@@ -71,6 +73,7 @@ class Tower:
     n_prefix: int
     heads: Callable[[Mapping[str, Any], Any], Heads] = separate_heads
     normalisation: tuple[tuple[float, float, float], tuple[float, float, float]] = HALVES
+    values: Callable[[Any], nn.Module] | None = None
 
     def head_width(self, config: Any) -> int:
         return config.hidden_size // config.num_attention_heads
@@ -88,6 +91,10 @@ def _clip_taps(layer: Any) -> AttentionTaps:
     return _projections(layer.self_attn)
 
 
+def _clip_values(layer: Any) -> nn.Module:
+    return layer.self_attn.v_proj
+
+
 def _dino_layers(tower: Any) -> nn.ModuleList:
     return tower.encoder.layer
 
@@ -97,6 +104,11 @@ def _dino_taps(layer: Any) -> AttentionTaps:
     if hasattr(attention, "attention"):  # up to 5.1x
         return AttentionTaps(attention, {"queries": attention.attention.query, "keys": attention.attention.key})
     return _projections(attention)
+
+
+def _dino_values(layer: Any) -> nn.Module:
+    attention = layer.attention
+    return attention.attention.value if hasattr(attention, "attention") else attention.v_proj  # up to 5.1x
 
 
 def _internvl_taps(layer: Any) -> AttentionTaps:
@@ -116,9 +128,9 @@ _IDEFICS = Tower(_clip_layers, _clip_taps, n_prefix=0, heads=padded_heads)
 
 #: By config.model_type. DINOv2 with registers is not here on purpose: LLaVA takes its register tokens for patches.
 TOWERS = {
-    "clip_vision_model": Tower(_clip_layers, _clip_taps, n_prefix=1, normalisation=CLIP_COLORS),
-    "siglip_vision_model": Tower(_clip_layers, _clip_taps, n_prefix=0),
-    "dinov2": Tower(_dino_layers, _dino_taps, n_prefix=1, normalisation=IMAGENET),
+    "clip_vision_model": Tower(_clip_layers, _clip_taps, n_prefix=1, normalisation=CLIP_COLORS, values=_clip_values),
+    "siglip_vision_model": Tower(_clip_layers, _clip_taps, n_prefix=0, values=_clip_values),
+    "dinov2": Tower(_dino_layers, _dino_taps, n_prefix=1, normalisation=IMAGENET, values=_dino_values),
     "internvl_vision": Tower(_dino_layers, _internvl_taps, n_prefix=1, normalisation=IMAGENET),
     "idefics3_vision": _IDEFICS,
     "smolvlm_vision": _IDEFICS,

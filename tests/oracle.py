@@ -78,8 +78,8 @@ def seen_by(report: tokenprune.Report, layer: int) -> tokenprune.Report:
 @contextmanager
 def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> Iterator[None]:
     """The time in which an oracle's forward merges what the reports say was merged, before the language model and on
-    entry to its stages, closes to every decoder layer what the stages before it dropped, and has an identity in place
-    of every skipped layer."""
+    entry to its stages, closes to every decoder layer what the stages before it dropped, and to every encoder layer
+    what was dropped in the tower before it, and has an identity in place of every skipped layer."""
     adapter = adapter_for(model)
 
     def merge(module: Any, args: Any, kwargs: Any) -> Any:
@@ -101,6 +101,18 @@ def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> It
         mask = kwargs["attention_mask"].masked_fill(dropped & ~itself, torch.finfo(torch.float32).min)
         return (hidden, *rest), {**kwargs, "attention_mask": mask.masked_fill(itself, 0.0)}
 
+    def close_in_tower(number: int, module: Any, args: Any, kwargs: Any) -> Any:
+        """The whole tower, none of whose patches attends to a dropped one."""
+        hidden, *_ = args
+        closed = torch.zeros(hidden.shape[:2], dtype=torch.bool)
+        for tile, (_, _, image) in enumerate(placed(ids, reports)):
+            for stage in image.in_tower:
+                if stage.layer <= number:
+                    closed[tile, adapter.n_prefix :] = True
+                    closed[tile, adapter.n_prefix + stage.kept] = False
+        mask = torch.zeros(closed.shape).masked_fill(closed, torch.finfo(torch.float32).min)[:, None, None]
+        return (hidden, mask.expand(-1, -1, hidden.shape[1], -1)), kwargs
+
     skipped = {layer for report in reports for layer in report.skipped}
     layers = list(adapter.layers)
     for number in skipped:
@@ -109,6 +121,9 @@ def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> It
     if any(image.stages for report in reports for image in report.images):
         for number, layer in enumerate(adapter.layers):
             hooks.append(layer.register_forward_pre_hook(partial(close, number), with_kwargs=True))
+    if any(image.in_tower for report in reports for image in report.images):
+        for number, layer in enumerate(adapter.tower.layers(adapter.vision_tower)):
+            hooks.append(layer.register_forward_pre_hook(partial(close_in_tower, number), with_kwargs=True))
     try:
         yield
     finally:

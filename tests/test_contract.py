@@ -25,9 +25,9 @@ from tokenprune.adapters import ADAPTERS, adapter_for
 RATIOS = {"fopru": 0.3, "grid": 0.4, "random": 0.25, "pyramiddrop": 0.5, "sparsevlm": 0.5}
 KEEP_ALL: dict[str, dict[str, Any]] = {"adatoken": {"mass": 1.0}}  # what this takes beside keep_ratio=1.0
 ANYWHERE = "random"  # a strategy that every model can serve
-#: One for each mechanism: drops before the language model; merges there and drops inside by the tower's scores; drops
-#: by the text's attention; merges by it.
-MECHANISMS = (ANYWHERE, "fopru", "vflowopt", "fastv", "sparsevlm")
+#: One for each mechanism: drops before the language model; drops inside the vision tower; merges before the language
+#: model and drops inside by the tower's scores; drops by the text's attention; merges by it.
+MECHANISMS = (ANYWHERE, "fopru", "flowcut", "vflowopt", "fastv", "sparsevlm")
 DEPTH = 4  # decoder layers of the models that in-LLM strategies meet
 REGISTERED = {name: family for name, family in FAMILIES.items() if family.class_name in ADAPTERS}
 CASES = [name for name, family in REGISTERED.items() if family.refused is None]

@@ -24,6 +24,7 @@ from tokenprune.strategies import (
     DivPrune,
     EfficientVLA,
     FastV,
+    FlowCut,
     FoPru,
     Grid,
     PruMerge,
@@ -35,7 +36,7 @@ from tokenprune.strategies import (
     VisPruner,
 )
 from tokenprune.strategy import ScoreStrategy, Selection, Stage, Strategy
-from tokenprune.tokens import StageTokens, VisualTokens
+from tokenprune.tokens import LeftInTower, StageTokens, TowerTokens, VisualTokens
 from tokenprune.zoom import Look, Zoom
 
 __version__ = "0.1.0"
@@ -50,10 +51,12 @@ __all__ = [
     "DivPrune",
     "EfficientVLA",
     "FastV",
+    "FlowCut",
     "FoPru",
     "Grid",
     "ImageReport",
     "Layout",
+    "LeftInTower",
     "Look",
     "PatchHandle",
     "PruMerge",
@@ -71,6 +74,7 @@ __all__ = [
     "StageTokens",
     "Strategy",
     "TokenPruneError",
+    "TowerTokens",
     "UnsupportedError",
     "VFlowOpt",
     "VisPruner",

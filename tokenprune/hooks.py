@@ -1,6 +1,6 @@
 """Registers every hook, and drives one pruned forward through them.
 
-vision tower     records declared statistics                  (may run before the model, inside `generate`)
+vision tower     records declared statistics, drops patches   (may run before the model, inside `generate`)
 feature function records every picture's layout beside them   (the base model's method that encodes pictures)
 base model       sees whether pictures came; tells a pruned cache that its forward begins and ends
 language model   selects and shortens on entry; writes the cache's ledger on exit
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.callbacks import after_tap, after_text_tap, before_attention, before_encoder_layer, before_layer
 from tokenprune.calls import guard_hooks, named_arguments, uncompiled
 from tokenprune.errors import PruningError
 from tokenprune.forward_pass import ForwardPass
@@ -33,8 +34,11 @@ from tokenprune.skipping import SkippedLayer, check_cache
 from tokenprune.stages import StageHooks
 from tokenprune.standins import FeatureFunction, InnerFeatures, LossFunction, StandIn
 from tokenprune.strategy import Strategy
-from tokenprune.text_attention import TextRecorder
+from tokenprune.tower_pruning import TowerPruning
 from tokenprune.vision import RECORD_ATTRIBUTE, AttentionTaps, Modality
+
+#: The vision tower's attention, that of decoder layers by their number, and what is heard where the tower is pruned.
+Taps = tuple[list[AttentionTaps], dict[int, AttentionTaps], list[tuple[str, nn.Module]]]
 
 
 class Pruner:
@@ -46,9 +50,10 @@ class Pruner:
         self.report: Report | None = None
         self._hooks: list[RemovableHandle | StandIn] = []  # no ExitStack: a copy of one undoes the original
         self._now = Progress()
-        self._recorder = VisionRecorder(adapter, strategy.needs)
+        self._tower = TowerPruning(strategy, adapter)
+        self._recorder = VisionRecorder(adapter, strategy.needs, self._tower)
         self._stages = StageHooks(strategy, adapter)  # and skipped layers
-        self._taps: tuple[list[AttentionTaps], dict[int, AttentionTaps]] = ([], {})
+        self._taps: Taps = ([], {}, [])
 
     def install(self) -> None:
         core, language_model = self.adapter.core, self.adapter.language_model
@@ -68,7 +73,15 @@ class Pruner:
             for tower in self.adapter.vision_towers:
                 undo(tower.register_forward_pre_hook(recorder.before_tower, with_kwargs=True))
                 undo(tower.register_forward_hook(recorder.after_tower))
-            self._taps = in_tower, in_layers = self._current_taps()
+                if self._tower.layers:
+                    undo(tower.register_forward_pre_hook(self._tower.before_tower, with_kwargs=True))
+                    undo(tower.register_forward_hook(self._tower.after_tower))
+            self._taps = in_tower, in_layers, heard = self._current_taps()
+            for name, module in heard:
+                undo(module.register_forward_hook(partial(after_tap, self._tower, name)))
+            for number, layer in self._tower.layers.items():
+                before = partial(before_encoder_layer, self._tower, number)
+                undo(layer.register_forward_pre_hook(before, with_kwargs=True))
             for taps in in_tower:
                 undo(taps.attention.register_forward_pre_hook(recorder.before_attention, with_kwargs=True))
                 recorder.taps = set(taps.outputs)
@@ -128,11 +141,10 @@ class Pruner:
         if forward is not None and modality.name in forward.images:
             forward.images[modality.name] += images
 
-    def _current_taps(self) -> tuple[list[AttentionTaps], dict[int, AttentionTaps]]:
-        """The vision tower's, and those of decoder layers by their number."""
+    def _current_taps(self) -> Taps:
         in_tower = "vision_attention" in self.strategy.needs
         tower_taps = list(self.adapter.every_attention_taps(self.strategy.attention_layer)) if in_tower else []
-        return tower_taps, {layer: self.adapter.text_taps(layer) for layer in self._stages.read}
+        return tower_taps, {layer: self.adapter.text_taps(layer) for layer in self._stages.read}, self._tower.taps
 
     # The model and its base model: what came in, and which length the cache answers.
 
@@ -268,30 +280,6 @@ class Pruner:
         cache = self.adapter.cache(kwargs, output)
         if cache is not None:
             forward.account(cache, kwargs["inputs_embeds"], self._stages.held(), self._stages.skipped)
-
-
-@uncompiled
-def after_tap(recorder: VisionRecorder, name: str, module: nn.Module, args: Any, output: Any) -> None:
-    """A forward hook that tells the recorder what a tapped module returned."""
-    recorder.after_tap(name, output)
-
-
-@uncompiled
-def before_attention(recorder: TextRecorder, layer: int, module: nn.Module, args: Any, kwargs: Any) -> None:
-    """A forward pre-hook that tells the recorder with what a decoder layer's attention is called."""
-    recorder.before_attention(layer, kwargs)
-
-
-@uncompiled
-def after_text_tap(recorder: TextRecorder, layer: int, name: str, module: nn.Module, args: Any, output: Any) -> None:
-    """A forward hook that tells the recorder what a tapped module of a decoder layer returned."""
-    recorder.after_tap(layer, name, output)
-
-
-@uncompiled
-def before_layer(stages: StageHooks, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
-    """A forward pre-hook that cuts a decoder layer's arguments to its stage."""
-    return stages.before_layer(number, args, kwargs)
 
 
 def pruner_of(model: nn.Module) -> Pruner | None:

@@ -13,6 +13,7 @@ from tokenprune.attention import VisionAttention
 from tokenprune.calls import PerThread, named_arguments, uncompiled
 from tokenprune.errors import PruningError
 from tokenprune.layout import Layout
+from tokenprune.tower_pruning import TowerPruning
 from tokenprune.vision import EncodedImage, Modality
 
 
@@ -29,8 +30,8 @@ class Seen(PerThread):
 class VisionRecorder:
     """Collects the declared statistics, and nothing else, while pictures are encoded."""
 
-    def __init__(self, adapter: ModelAdapter, needs: frozenset[str]) -> None:
-        self.adapter, self.needs = adapter, needs
+    def __init__(self, adapter: ModelAdapter, needs: frozenset[str], tower: TowerPruning) -> None:
+        self.adapter, self.needs, self.tower = adapter, needs, tower
         self.taps: set[str] = set()  # what after_tap is to hear of in every call of the tower
         self._seen = Seen()
 
@@ -54,6 +55,8 @@ class VisionRecorder:
         call, self._seen.call = self._seen.call, {}
         for name in {"pixels", "colors"} & self._seen.tiles.keys():
             self._seen.tiles[name] += self.adapter.tile_pixels(call["tower"])
+        if "left_in_tower" in self._seen.tiles:
+            self._seen.tiles["left_in_tower"] += self.tower.outcomes()
         if "vision_attention" in self._seen.tiles:
             if not self.taps <= call.keys():
                 raise PruningError(
@@ -80,6 +83,9 @@ class VisionRecorder:
         return images
 
     def _statistic(self, name: str, tiles: list[Any], layout: Layout) -> Any:
+        if name == "left_in_tower":
+            (one,) = tiles  # a picture of several tiles is not pruned in the tower
+            return one
         if name == "pixels":
             return torch.stack(tiles).detach()
         if name == "colors":

@@ -13,7 +13,8 @@ from tokenprune.merging import Merge
 
 @dataclass(frozen=True, eq=False)
 class StageReport:
-    """What an in-LLM stage did to one image, from decoder layer `layer` on.
+    """What an in-LLM stage did to one image, from decoder layer `layer` on; in a report's `in_tower`, what the vision
+    tower did, from encoder layer `layer` on.
 
     kept: sorted indices within the image's visual tokens.
     scores: one for each of them all, NaN for those that were dropped before; None if the strategy gives none.
@@ -39,6 +40,7 @@ class ImageReport:
     position_ids: the position IDs that the kept tokens got.
     merged: what was merged into kept tokens; None if nothing was.
     stages: for strategies that prune in the language model: what each stage did, by layer.
+    in_tower: for strategies that prune in the vision tower: what was left from which of its layers on.
     """
 
     row: int
@@ -49,6 +51,7 @@ class ImageReport:
     position_ids: Int[Tensor, "*components kept"]
     merged: Merge | None = None
     stages: tuple[StageReport, ...] = ()
+    in_tower: tuple[StageReport, ...] = ()
 
     @property
     def grid(self) -> Grid3:

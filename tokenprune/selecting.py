@@ -29,7 +29,7 @@ class Chosen:
     selection: Selection
 
     def report(self, ids: Int[Tensor, "*components batch length"]) -> ImageReport:
-        kept = self.selection.kept
+        kept, left = self.selection.kept, self.image.statistics.get("left_in_tower")
         return ImageReport(
             self.row,
             self.modality,
@@ -38,6 +38,7 @@ class Chosen:
             self.selection.scores,
             ids[..., self.row, self.columns[kept]],
             self.selection.merged,
+            in_tower=() if left is None else left.stages,
         )
 
 
@@ -120,6 +121,11 @@ def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
         raise PruningError(
             f"{name}.select kept {len(selection.kept)} visual tokens; its budget is {allowed} of {tokens.n_visual}. "
             f"Ask self.budget(tokens.n_visual) how many to keep."
+        )
+    left = tokens.statistics.get("left_in_tower")
+    if left is not None and not bool(torch.isin(selection.kept, left.kept.to(selection.kept.device)).all()):
+        raise PruningError(
+            f"{name}.select kept visual tokens that the tower dropped. Keep of tokens.left_in_tower.kept."
         )
     return selection
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from tokenprune.budget import budget, check_budget
 from tokenprune.errors import PruningError, SettingError, unknown
 from tokenprune.merging import Merge
-from tokenprune.tokens import StageTokens, VisualTokens
+from tokenprune.tokens import StageTokens, TowerTokens, VisualTokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +145,17 @@ class Strategy(ABC):
         """Which decoder layers of a language model of `n_layers` are not executed at all, by ascending number; none
         unless a strategy says so."""
         return ()
+
+    def tower_layers(self, n_layers: int) -> tuple[int, ...]:
+        """Behind which encoder layers of the vision tower `select_in_tower` is asked, by ascending number, of those
+        `n_layers` that come before the layer whose output the projector gets. For a strategy that needs
+        "left_in_tower"; its `select` keeps no token that the tower has dropped."""
+        return ()
+
+    def select_in_tower(self, tokens: TowerTokens) -> Selection:
+        """The patches of one tile that are left behind an encoder layer; a Selection over `tokens`, so its indices
+        count within what was left before. Its scores are in the tokens of the next call."""
+        raise NotImplementedError
 
     def budget(self, n_visual: int) -> int:
         """How many of `n_visual` tokens to keep before the language model."""

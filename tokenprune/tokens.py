@@ -13,6 +13,7 @@ from torch import Tensor
 from tokenprune.attention import VisionAttention
 from tokenprune.errors import PruningError, SettingError, UnsupportedError, unknown
 from tokenprune.layout import Grid3, Layout
+from tokenprune.report import StageReport
 from tokenprune.text_attention import TextAttention
 
 #: All that a strategy can declare in `needs`, and what to do with a model that cannot give it.
@@ -24,6 +25,9 @@ STATISTICS = {
     "text_tower": "the text tower that its vision tower was trained with, as CLIP's, which no model here has; "
     "pass one: CDPruner(relevance=ClipRelevance(clip, tokenizer, question))",
     "text_attention": "attention of the language model's layers; without it use a strategy that prunes before it",
+    "left_in_tower": "a vision tower that may drop patches between its layers: LLaVA's (not LLaVA-NeXT's) with CLIP, "
+    "SigLIP or, in recent transformers, DINOv2, eager or sdpa attention, and one feature layer, not among the first; "
+    "without it use a strategy that prunes behind the tower, as VisionZip",
     "colors": "the picture's own colours; without them use a strategy that scores attention or features",
 }
 
@@ -76,6 +80,11 @@ class VisualTokens:
         """The picture's tiles in RGB, 0 to 1."""
         return self._declared("colors")
 
+    @property
+    def left_in_tower(self) -> LeftInTower:
+        """What the vision tower has left of the picture; the features of other tokens mean nothing."""
+        return self._declared("left_in_tower")
+
     def of_tile(self, tile: int) -> tuple[Int[Tensor, " part"], VisualTokens]:
         """The tokens of one tile, and their indices here. Statistics stay those of the whole image's tiles, reduced
         to the tile's tokens."""
@@ -88,6 +97,45 @@ class VisualTokens:
 
     def _declared(self, name: str) -> Any:
         return _declared(name, name, self.statistics.get(name))
+
+
+@dataclass(frozen=True, eq=False)
+class LeftInTower:
+    """What a vision tower that drops patches between its layers has left of one picture.
+
+    kept: sorted indices within the picture's visual tokens.
+    scores: the last that `select_in_tower` gave each of them all; None if it did not score all.
+    stages: what was left from which encoder layer on.
+    """
+
+    kept: Int[Tensor, " kept"]
+    scores: Float[Tensor, " visual"] | None
+    stages: tuple[StageReport, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class TowerTokens:
+    """The patches of one tile that are left in the vision tower behind encoder layer `layer`.
+
+    n_more: how many layers follow before the one whose output the projector gets: as many more chances to drop some.
+    attention: that of the layer, over what it was given.
+    values: what its attention averages, of prefix tokens (CLS) and patches.
+    left: which of the tile's patches they are, ascending.
+    n_patches: how many the whole tile has.
+    scores: theirs, by the selection before this one; None if it gave none.
+    """
+
+    layer: int
+    n_more: int
+    attention: VisionAttention
+    values: Float[Tensor, "heads tokens width"]
+    left: Int[Tensor, " left"]
+    n_patches: int
+    scores: Float[Tensor, " left"] | None = None
+
+    @property
+    def n_left(self) -> int:
+        return len(self.left)
 
 
 @dataclass(frozen=True, eq=False)

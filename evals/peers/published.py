@@ -1,7 +1,10 @@
-"""The side of `agreement.py` that runs in the old environment: VisionZip's own package on one set of weights.
+"""The side of `agreement.py` that runs in the old environment: the methods' own packages on one set of weights.
 
-published.py make FOLDER               saves a CLIP tower with random weights, as CLIP-L/336 but narrow
-published.py keep FOLDER 53+10 ...     what the package keeps of FOLDER/pixels.pt, for patches + contextual tokens
+published.py make FOLDER                saves a CLIP tower with random weights, as CLIP-L/336 but narrow
+published.py visionzip FOLDER 53+10 ... what VisionZip keeps of FOLDER/pixels.pt, for patches + contextual tokens
+published.py flowcut FOLDER 64 ...      what FlowCut keeps of it, picture by picture
+
+Each package patches classes of transformers for good, so each has a process of its own.
 """
 
 # pyright: reportMissingImports=false
@@ -9,6 +12,7 @@ published.py keep FOLDER 53+10 ...     what the package keeps of FOLDER/pixels.p
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
@@ -35,39 +39,63 @@ def make(folder: Path) -> None:
     CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SIDE).save_pretrained(folder / "tower")
 
 
-def keep(folder: Path, budgets: list[str]) -> None:
+def model_of(folder: Path) -> Any:
+    """A LLaVA of the packages' kind with the tower in `folder`."""
     from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+
+    model = LlavaLlamaForCausalLM(
+        LlavaConfig(
+            vocab_size=64,
+            hidden_size=WIDTH,
+            intermediate_size=WIDTH,
+            num_hidden_layers=1,
+            num_attention_heads=HEADS,
+            mm_vision_tower=str(folder / "tower"),
+            mm_hidden_size=WIDTH,
+            mm_vision_select_layer=-2,
+            mm_projector_type="mlp2x_gelu",
+        )
+    )
+    model.get_vision_tower().load_model()
+    return model
+
+
+def keep_visionzip(folder: Path, budgets: list[str]) -> None:
     from visionzip import visionzip
 
     pixels, results = torch.load(folder / "pixels.pt"), {}
     for budget in budgets:
         n_patches, contextual = map(int, budget.split("+"))
-        model = LlavaLlamaForCausalLM(
-            LlavaConfig(
-                vocab_size=64,
-                hidden_size=WIDTH,
-                intermediate_size=WIDTH,
-                num_hidden_layers=1,
-                num_attention_heads=HEADS,
-                mm_vision_tower=str(folder / "tower"),
-                mm_hidden_size=WIDTH,
-                mm_vision_select_layer=-2,
-                mm_projector_type="mlp2x_gelu",
-            )
-        )
-        model.get_vision_tower().load_model()
+        model = model_of(folder)
         visionzip(model, dominant=n_patches + 1, contextual=contextual)  # it counts the CLS token
         features, indices = model.get_vision_tower()(pixels)
         results[budget] = {
             "dominant": [sorted(row) for row in (indices[:, 1:] - 1).tolist()],  # without CLS
             "contextual": features[:, n_patches + 1 :].tolist(),
         }
-    (folder / "published.json").write_text(json.dumps(results))
+    (folder / "visionzip.json").write_text(json.dumps(results))
+
+
+def keep_flowcut(folder: Path, budgets: list[str]) -> None:
+    from flowcut.main import flowcut
+
+    pixels, results = torch.load(folder / "pixels.pt"), {}
+    for budget in budgets:
+        model = model_of(folder)
+        flowcut(model, target_num=int(budget))
+        found = [model.get_vision_tower()(picture) for picture in pixels.split(1)]
+        results[budget] = {
+            "kept": [indices[0].tolist() for _, indices in found],
+            "features": [features[0].tolist() for features, _ in found],
+        }
+    (folder / "flowcut.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":
     what, folder, *budgets = sys.argv[1:]
     if what == "make":
         make(Path(folder))
+    elif what == "visionzip":
+        keep_visionzip(Path(folder), budgets)
     else:
-        keep(Path(folder), budgets)
+        keep_flowcut(Path(folder), budgets)

@@ -7,6 +7,7 @@ from tokenprune.strategies.cdpruner import CDPruner
 from tokenprune.strategies.divprune import DivPrune
 from tokenprune.strategies.efficientvla import EfficientVLA
 from tokenprune.strategies.fastv import FastV
+from tokenprune.strategies.flowcut import FlowCut
 from tokenprune.strategies.fopru import FoPru
 from tokenprune.strategies.grid import Grid
 from tokenprune.strategies.par import PAR
@@ -27,6 +28,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "divprune": DivPrune,
     "efficientvla": EfficientVLA,
     "fastv": FastV,
+    "flowcut": FlowCut,
     "fopru": FoPru,
     "grid": Grid,
     "par": PAR,
@@ -49,6 +51,7 @@ __all__ = [
     "DivPrune",
     "EfficientVLA",
     "FastV",
+    "FlowCut",
     "FoPru",
     "Grid",
     "PruMerge",

@@ -1,0 +1,209 @@
+"""Drops patches between the encoder layers of the vision tower, through callbacks that hooks.py puts on it.
+
+Behind each layer that a strategy names in `tower_layers`, it is asked tile by tile which patches are left, and the
+next layers get no others. Where the tiles of a batch have unequal numbers left, shorter ones are padded, and a mask
+keeps the padding out of the attention. Behind the tower the survivors are put back at their places of the grid, so
+that the model finds the shapes that it expects; at the other places stand zeros, which are dropped before the language
+model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.tower_layers import Projected, TowerLayers, widened
+from tokenprune.attention import VisionAttention
+from tokenprune.calls import PerThread, named_arguments, uncompiled
+from tokenprune.errors import PruningError, SettingError
+from tokenprune.layout import Layout
+from tokenprune.report import StageReport
+from tokenprune.strategy import Selection, Strategy
+from tokenprune.tokens import LeftInTower, TowerTokens
+
+
+@dataclass(frozen=True, eq=False)
+class Survivors:
+    """Which patches of every tile stand behind the prefix tokens of the hidden states; those not `real` are padding."""
+
+    patches: Int[Tensor, "tiles left"]
+    real: Bool[Tensor, "tiles left"]
+
+    def mask(self, hidden: Float[Tensor, "tiles tokens width"]) -> Tensor | None:
+        """(tiles, 1, tokens, tokens), to be added to the attention's logits; None if nothing is padding."""
+        if bool(self.real.all()):
+            return None
+        n_tiles, n_tokens, _ = hidden.shape
+        prefix = self.real.new_ones(n_tiles, n_tokens - self.real.shape[1])
+        keys = torch.cat([prefix, self.real], 1)[:, None, None].to(hidden.device)
+        closed = torch.finfo(hidden.dtype).min
+        return hidden.new_zeros(keys.shape).masked_fill(~keys, closed).expand(-1, -1, n_tokens, -1)
+
+    def put_back(self, hidden: Float[Tensor, "tiles tokens width"], n_patches: int) -> Float[Tensor, "tiles all width"]:
+        """The hidden states with every patch at its own place, and zeros where one was dropped."""
+        n_prefix = hidden.shape[1] - self.patches.shape[1]
+        tiles, places = self.real.to(hidden.device).nonzero(as_tuple=True)
+        whole = hidden.new_zeros(len(hidden), n_prefix + n_patches, hidden.shape[2])
+        whole[:, :n_prefix] = hidden[:, :n_prefix]
+        whole[tiles, n_prefix + self.patches.to(hidden.device)[tiles, places]] = hidden[tiles, n_prefix + places]
+        return whole
+
+
+class Tile:
+    """What is left of one tile so far: its patches and their scores; the last score of every patch of the tile, if all
+    were scored before the first was dropped; and what was left from which encoder layer on."""
+
+    def __init__(self, n_patches: int, device: torch.device) -> None:
+        self.left = torch.arange(n_patches, device=device)
+        self.scores: Tensor | None = None
+        self.last: Tensor | None = None
+        self.stages: list[StageReport] = []
+
+    def narrow(self, selection: Selection, layer: int) -> None:
+        """To what a strategy selects of `left`, from encoder layer `layer` on."""
+        scores = selection.scores
+        if scores is not None and not self.stages:
+            self.last = scores
+        elif scores is not None and self.last is not None:
+            self.last = self.last.index_copy(0, self.left, scores)
+        self.scores = None if scores is None else scores[selection.kept]
+        if len(selection.kept) < len(self.left):
+            self.left = self.left[selection.kept]
+            self.stages.append(StageReport(layer, self.left))
+
+
+class Call(PerThread):
+    """The call of the tower that is in progress.
+
+    heard: what the taps of the last layer returned.
+    tiles: those of the call; none before the first layer that the strategy is asked about.
+    survivors: what stands in the hidden states; None as long as that is everything.
+    entered: by encoder layer, the survivors that it was given.
+    """
+
+    def __init__(self) -> None:
+        self.heard: dict[str, Tensor] = {}
+        self.tiles: list[Tile] = []
+        self.survivors: Survivors | None = None
+        self.entered: dict[int, Survivors] = {}
+        self.n_patches = 0
+
+
+class TowerPruning:
+    """Asks a strategy that needs "left_in_tower", and shortens what the encoder layers get; idle for any other.
+
+    Raises SettingError for a strategy that also needs the attention of one encoder layer over all patches.
+    """
+
+    def __init__(self, strategy: Strategy, adapter: ModelAdapter) -> None:
+        self.strategy, self.adapter = strategy, adapter
+        self.tower: TowerLayers | None = adapter.tower_layers if "left_in_tower" in strategy.needs else None
+        self.asked = () if self.tower is None else strategy.tower_layers(self.tower.n_before)
+        self._call = Call()
+        if self.tower is None:
+            return
+        if "vision_attention" in strategy.needs:
+            raise SettingError(
+                f"{type(strategy).__name__}.needs has both left_in_tower and vision_attention, and the tower does not "
+                f"attend to what it drops. Read tokens.attention in select_in_tower instead."
+            )
+        if not set(self.asked) <= set(range(self.tower.n_before)):
+            raise SettingError(
+                f"{type(strategy).__name__}.tower_layers gave {self.asked}; the layers before the one whose output "
+                f"the projector gets are 0..{self.tower.n_before - 1}."
+            )
+
+    @property
+    def layers(self) -> dict[int, nn.Module]:
+        """The encoder layers whose arguments may be shortened, by number: all behind the first that is asked about."""
+        if self.tower is None or not self.asked:
+            return {}
+        return {n: layer for n, layer in enumerate(self.tower.layers) if n > self.asked[0]}
+
+    @property
+    def taps(self) -> list[tuple[str, nn.Module]]:
+        """The modules to be heard, and what they return."""
+        return [] if self.tower is None else [tap for n in self.asked for tap in self.tower.taps(n).items()]
+
+    @uncompiled
+    def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._call.__init__()
+
+    def after_tap(self, name: str, output: Tensor) -> None:
+        self._call.heard[name] = output.detach()
+
+    def before_layer(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """The arguments of an encoder layer, shortened; None if they may stay."""
+        call, tower = self._call, self.tower
+        assert tower is not None
+        if torch.is_grad_enabled() and tower.recomputed(module):
+            raise PruningError(
+                f"{type(self.strategy).__name__} prunes inside the vision tower, and activation checkpointing runs "
+                f"encoder layers again in the backward pass. Switch it off, call eval() on the tower, or use a newer "
+                f"transformers."
+            )
+        hidden, *rest = args
+        if number - 1 in self.asked:
+            hidden = self._narrowed(number, hidden)
+        if call.survivors is None:
+            return None
+        call.entered[number] = call.survivors
+        named = named_arguments(module, (hidden, *rest), kwargs)
+        return tower.arguments(named, hidden, call.survivors.mask(hidden))
+
+    def _narrowed(self, number: int, hidden: Float[Tensor, "tiles tokens width"]) -> Float[Tensor, "tiles left width"]:
+        """The hidden states of what the strategy leaves from layer `number` on."""
+        assert self.tower is not None
+        call, n_prefix = self._call, self.adapter.n_prefix
+        if not call.tiles:
+            call.n_patches = hidden.shape[1] - n_prefix
+            call.tiles = [Tile(call.n_patches, hidden.device) for _ in hidden]
+        projected, call.heard = self.tower.projected(call.heard), {}
+        kept = [self._kept(number, i, tile, projected).to(hidden.device) for i, tile in enumerate(call.tiles)]
+        if all(len(tile.left) == call.n_patches for tile in call.tiles):
+            return hidden
+        left = [tile.left.to(hidden.device) for tile in call.tiles]
+        places, counts = pad_sequence(kept, batch_first=True), torch.tensor([len(tile) for tile in left])
+        real = (torch.arange(places.shape[1]) < counts[:, None]).to(hidden.device)
+        call.survivors = Survivors(pad_sequence(left, batch_first=True), real)
+        patches = hidden[:, n_prefix:].gather(1, places[..., None].expand(-1, -1, hidden.shape[2]))
+        return torch.cat([hidden[:, :n_prefix], patches], 1)
+
+    def _kept(self, number: int, i: int, tile: Tile, projected: Projected) -> Int[Tensor, " kept"]:
+        """Which of a tile's patches that are left the strategy keeps from layer `number` on."""
+        assert self.tower is not None
+        n_left, n_prefix, scale = len(tile.left), self.adapter.n_prefix, self.adapter.attention_scale
+        queries, keys, values = (part[i, :, : n_prefix + n_left] for part in projected)
+        attention = VisionAttention(queries[None], keys[None], scale, n_prefix, Layout.raster((1, 1, n_left)))
+        n_more = self.tower.n_before - number
+        tokens = TowerTokens(number - 1, n_more, attention, values, tile.left, self._call.n_patches, tile.scores)
+        selection = self.strategy.select_in_tower(tokens)
+        if not isinstance(selection, Selection) or selection.n_visual != n_left:
+            raise PruningError(
+                f"{type(self.strategy).__name__}.select_in_tower must return a Selection over the {n_left} patches "
+                f"that are left."
+            )
+        tile.narrow(selection, number)
+        return selection.kept
+
+    @uncompiled
+    def after_tower(self, module: nn.Module, args: Any, output: Any) -> Any:
+        call = self._call
+        if call.survivors is None:
+            return None
+
+        def whole(layer: int, hidden: Tensor) -> Tensor:
+            return call.entered[layer].put_back(hidden, call.n_patches) if layer in call.entered else hidden
+
+        assert self.tower is not None
+        return widened(output, len(self.tower.layers), whole)
+
+    def outcomes(self) -> list[LeftInTower]:
+        """What the last call of the tower left of every tile."""
+        return [LeftInTower(tile.left, tile.last, tuple(tile.stages)) for tile in self._call.tiles]
