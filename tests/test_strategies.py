@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import FrozenInstanceError, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,14 @@ from tokenprune import (
     STRATEGIES,
     FoPru,
     Grid,
+    LeftInTower,
     PruningError,
     Random,
     ScoreStrategy,
     Selection,
     SettingError,
     Strategy,
+    TowerTokens,
     VisionAttention,
     VisualTokens,
 )
@@ -43,6 +45,19 @@ def tokens_of(grid: tuple[int, int, int], seed: int = 0, n_prefix: int = 1) -> V
     return VisualTokens(torch.randn(n, 8, generator=generator), layout, 0, statistics)
 
 
+def through_tower(strategy: Strategy, tokens: VisualTokens) -> VisualTokens:
+    """The tokens behind a tower with one layer behind which a strategy that prunes there may drop some; of no other
+    use to any other."""
+    if "left_in_tower" not in strategy.needs:
+        return tokens
+    n, generator = tokens.n_visual, torch.Generator().manual_seed(1)
+    queries, keys, values = torch.randn(3, 1, 2, n + 1, 4, generator=generator) * 3
+    attention = VisionAttention(queries, keys, 0.5, 1, Layout.raster((1, 1, n)))
+    done = strategy.select_in_tower(TowerTokens(0, 0, attention, values[0], torch.arange(n), n))
+    left = LeftInTower(done.kept, done.scores, ())
+    return replace(tokens, statistics={**tokens.statistics, "left_in_tower": left})
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_budgets_are_exact(name: str, grid: tuple[int, int, int]) -> None:
@@ -50,12 +65,14 @@ def test_budgets_are_exact(name: str, grid: tuple[int, int, int]) -> None:
     counts = [] if name in AVERAGES else [{"keep": 1}, {"keep": 7}]
     for settings in ({"keep_ratio": 0.1}, {"keep_ratio": 1 / 3}, {"keep_ratio": 1.0}, *counts):
         strategy = STRATEGIES[name](**settings)  # pyright: ignore[reportArgumentType]
-        selection = strategy.select(tokens)
+        seen = through_tower(strategy, tokens)
+        selection = strategy.select(seen)
         assert len(selection.kept) == strategy.budget(tokens.n_visual)
         assert selection.n_visual == tokens.n_visual
-        again = strategy.select(tokens)
+        again = strategy.select(seen)
         assert torch.equal(selection.kept, again.kept)
-    everything = STRATEGIES[name](keep_ratio=1.0).select(tokens)
+    keeping_all = STRATEGIES[name](keep_ratio=1.0)
+    everything = keeping_all.select(through_tower(keeping_all, tokens))
     assert everything.kept.tolist() == list(range(tokens.n_visual))
 
 
@@ -74,8 +91,8 @@ def test_row_mode_is_exact_too(grid: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategies_declare_what_they_read(name: str) -> None:
-    full = tokens_of((1, 4, 4))
     strategy = STRATEGIES[name]()
+    full = through_tower(strategy, tokens_of((1, 4, 4)))
     assert strategy.needs <= set(STATISTICS)
     declared = {k: v for k, v in full.statistics.items() if k in strategy.needs}
     bare = VisualTokens(full.features, full.layout, 0, declared)
