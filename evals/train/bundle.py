@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from tokenprune.evals.train.assets import load_assets, nouns
-from tokenprune.evals.train.questions import rec_questions, vqa_questions
+from tokenprune.evals.train.questions import Question, rec_questions, vqa_questions
 from tokenprune.evals.train.scenes import SIDE, Scene, draw_scene
 
 SEED = 20261124
@@ -30,14 +30,7 @@ def main() -> None:
 def write_scenes(sources: Path, output: Path) -> None:
     """images/*.jpg, instances.json, refs(tokenprune).json, questions.json and annotations.json."""
     (output / "images").mkdir(parents=True, exist_ok=True)
-    categories = {noun: index + 1 for index, noun in enumerate(nouns())}
-    instances = {
-        "info": {"description": "tokenprune scenes: cut-outs on held-out backgrounds", "seed": SEED},
-        "licenses": [{"id": 1, "name": "GPL-2.0-or-later", "url": "https://www.gnu.org/licenses/old-licenses/gpl-2.0"}],
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": i, "name": noun, "supercategory": "thing"} for noun, i in categories.items()],
-    }
+    instances, categories = empty_instances("tokenprune scenes: cut-outs on held-out backgrounds", SEED)
     refs: list[dict] = []
     questions: list[dict] = []
     annotations: list[dict] = []
@@ -51,21 +44,38 @@ def write_scenes(sources: Path, output: Path) -> None:
             Image.fromarray(scene.pixels).save(output / "images" / name, quality=90)
             image = {"id": image_id, "file_name": name, "width": SIDE, "height": SIDE, "license": 1, "split": split}
             instances["images"].append(image)
-            _add_boxes(scene, image_id, name, split, categories, instances["annotations"], refs)
+            add_boxes(scene, image_id, name, split, categories, instances["annotations"], refs)
             _add_questions(rng, scene, image_id, questions, annotations)
+    write_set(output, instances, refs, questions, annotations)
+
+
+def empty_instances(description: str, seed: int) -> tuple[dict, dict[str, int]]:
+    """COCO's `instances.json` without pictures, and the numbers of its categories."""
+    categories = {noun: index + 1 for index, noun in enumerate(nouns())}
+    instances = {
+        "info": {"description": description, "seed": seed},
+        "licenses": [{"id": 1, "name": "GPL-2.0-or-later", "url": "https://www.gnu.org/licenses/old-licenses/gpl-2.0"}],
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": i, "name": noun, "supercategory": "thing"} for noun, i in categories.items()],
+    }
+    return instances, categories
+
+
+def write_set(output: Path, instances: dict, refs: list[dict], questions: list[dict], annotations: list[dict]) -> None:
     header = {
         "info": instances["info"],
         "license": instances["licenses"][0],
         "data_type": "mscoco",
         "data_subtype": "scenes",
     }
-    _write(output / "instances.json", instances)
-    _write(output / "refs(tokenprune).json", refs)
-    _write(output / "questions.json", {**header, "task_type": "Open-Ended", "questions": questions})
-    _write(output / "annotations.json", {**header, "annotations": annotations})
+    write_json(output / "instances.json", instances)
+    write_json(output / "refs(tokenprune).json", refs)
+    write_json(output / "questions.json", {**header, "task_type": "Open-Ended", "questions": questions})
+    write_json(output / "annotations.json", {**header, "annotations": annotations})
 
 
-def _add_boxes(
+def add_boxes(
     scene: Scene, image_id: int, name: str, split: str, categories: dict[str, int], boxes: list[dict], refs: list[dict]
 ) -> None:
     expressions: dict[int, list[str]] = {}
@@ -109,24 +119,27 @@ def _add_questions(
 ) -> None:
     asked = vqa_questions(rng, scene, nouns())
     for question in rng.sample(asked, min(VQA_PER_SCENE, len(asked))):
-        question_id = image_id * 1000 + len(questions) % 1000
-        questions.append({"image_id": image_id, "question": question.text, "question_id": question_id})
-        kind = {"yes": "yes/no", "no": "yes/no"}.get(question.answer, "number" if question.kind == "count" else "other")
-        annotations.append(
-            {
-                "image_id": image_id,
-                "question_id": question_id,
-                "question_type": question.kind,
-                "answer_type": kind,
-                "multiple_choice_answer": question.answer,
-                "answers": [
-                    {"answer": question.answer, "answer_confidence": "yes", "answer_id": i + 1} for i in range(10)
-                ],
-            }
-        )
+        add_question(question, image_id, questions, annotations)
 
 
-def _write(file: Path, content: object) -> None:
+def add_question(question: Question, image_id: int, questions: list[dict], annotations: list[dict]) -> None:
+    """One question and its ten answers, which are one."""
+    question_id = image_id * 1000 + len(questions) % 1000
+    questions.append({"image_id": image_id, "question": question.text, "question_id": question_id})
+    kind = {"yes": "yes/no", "no": "yes/no"}.get(question.answer, "number" if question.kind == "count" else "other")
+    annotations.append(
+        {
+            "image_id": image_id,
+            "question_id": question_id,
+            "question_type": question.kind,
+            "answer_type": kind,
+            "multiple_choice_answer": question.answer,
+            "answers": [{"answer": question.answer, "answer_confidence": "yes", "answer_id": i + 1} for i in range(10)],
+        }
+    )
+
+
+def write_json(file: Path, content: object) -> None:
     file.write_text(json.dumps(content, separators=(",", ":")) + "\n")
 
 
