@@ -29,8 +29,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tokenprune.adapters.prompts import ask, input_side
 from tokenprune.evals.boxes import iou
 from tokenprune.evals.bundled_paths import MODEL
+from tokenprune.evals.identity import versions
 from tokenprune.evals.loading import load_model, load_samples, public_name
-from tokenprune.evals.runner import versions
 from tokenprune.evals.sample import Sample
 from tokenprune.evals.styles import style_of
 from tokenprune.evals.tasks.refcoco import RecSample
