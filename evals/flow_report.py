@@ -60,12 +60,12 @@ def report(rows: Sequence[Row], files: Sequence[SettingsFile], timings: Mapping[
     return "\n\n".join(parts) + "\n"
 
 
-def put_into(text: str, tables: str) -> str:
+def put_into(text: str, tables: str, begin: str = BEGIN, end: str = END) -> str:
     """Return `text` with `tables` between the two marks in it, in place of whatever was there."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"needs the lines {BEGIN.strip()} and {END.strip()}, each once")
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{tables}\n{END}{rest.split(END)[1]}"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"needs the lines {begin.strip()} and {end.strip()}, each once")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{tables}\n{end}{rest.split(end)[1]}"
 
 
 def settings_files() -> list[SettingsFile]:

