@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenprune.evals.bundled_paths import SETTINGS
 from tokenprune.evals.configurations import DOWNSAMPLE, UNPRUNED
-from tokenprune.evals.markdown import accuracy_table
+from tokenprune.evals.markdown import Table, accuracy_table
 from tokenprune.evals.paired import paired
 from tokenprune.evals.row_files import read
 from tokenprune.evals.rows import Key, Row, by_configuration
@@ -37,27 +37,27 @@ def report(rows: Sequence[Row], files: Sequence[SettingsFile], timings: Mapping[
     """Return all tables; `timings` is what the bench wrote."""
     groups = by_configuration(rows)
     shown = [row for row in rows if row.strategy not in ABLATIONS or row.strategy == "VFlowOpt"]
-    parts = [
+    parts: list[str | Table] = [
         "Accuracy in per cent, with 95 % interval; a name behind `VFlowOpt` is that of its settings file:",
         accuracy_table(shown),
         "Calibrated VFlowOpt against the others on the same questions, in points, with 95 % interval:",
-        _table(["retention", "calibrated VFlowOpt -", *_titles(rows)], list(_against_others(groups))),
+        Table(["retention", "calibrated VFlowOpt -", *_titles(rows)], list(_against_others(groups))),
         "Ablations at 25 %, in per cent, and their paired differences to calibrated VFlowOpt in points:",
-        _table(
+        Table(
             ["", *(f"{title}{what}" for title in _titles(rows) for what in ("", ", difference"))],
             list(_ablations(groups)),
         ),
         "KV cache of the visual tokens, the text's share taken out by counting, against the unpruned model's:",
-        _table(["retention", "strategy", "bytes", "less"], list(_visual_bytes(groups))),
+        Table(["retention", "strategy", "bytes", "less"], list(_visual_bytes(groups))),
         "What the searches found (50 trials on 30 questions each; the cosine is that on these questions):",
-        _table(
+        Table(
             ["file", "R1", "R2", "R3", "threshold", "alpha", "cell", "cosine by default", "found"],
             [_found(file) for file in files],
         ),
     ]
     if timings is not None:
-        parts += [_caption(timings), _table(["retention", "visual tokens", "FLOPs", "time"], list(_timed(timings)))]
-    return "\n\n".join(parts) + "\n"
+        parts += [_caption(timings), Table(["retention", "visual tokens", "FLOPs", "time"], list(_timed(timings)))]
+    return "\n\n".join(map(str, parts)) + "\n"
 
 
 def put_into(text: str, tables: str, begin: str = BEGIN, end: str = END) -> str:
@@ -170,11 +170,6 @@ def _caption(timings: Mapping[str, object]) -> str:
         f"settings against the unpruned model ({how}, median of {timings['rounds']} interleaved rounds with the lowest "
         "and the highest):"
     )
-
-
-def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---"] * len(headings)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *lines))
 
 
 if __name__ == "__main__":

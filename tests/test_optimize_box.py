@@ -18,6 +18,8 @@ def box_of(keep_ratio: float, n_layers: int = 28, **settings: Any) -> FlowBox:
 
 def shares(strategy: VFlowOpt, n_layers: int) -> tuple[float, float, float]:
     second, third = strategy.stages(n_layers)
+    assert second.keep_ratio is not None
+    assert third.keep_ratio is not None
     return strategy.entering, second.keep_ratio, third.keep_ratio
 
 
