@@ -45,7 +45,7 @@ matrix: install
 QUESTIONS := 200
 EVAL = $(BIN)/tokenprune eval --dtype bfloat16 --limit $(QUESTIONS)
 STRATEGIES := grid fopru:mode=rank fopru:mode=rank,layer=-2 fopru:mode=row vflowopt visionzip:layer=-2 \
-	prumerge:layer=-2 vispruner:layer=-2 divprune averagepooling backgroundpruning:layer=-2 fastv efficientvla adatoken par
+	prumerge:layer=-2 vispruner:layer=-2 flowcut divprune averagepooling backgroundpruning:layer=-2 fastv efficientvla adatoken par
 # Their average cannot be 10 % of the bundled model's six layers: the first of them see everything.
 FROM_25 := pyramiddrop sparsevlm
 results: install
