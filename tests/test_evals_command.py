@@ -95,9 +95,10 @@ def test_broken_settings_file(
     if content is not None:
         (tmp_path / "e.toml").write_text(content)
     assert run("--settings", tmp_path / "e.toml") == 2
-    said = " ".join(capsys.readouterr().err.replace("\N{BOX DRAWINGS LIGHT VERTICAL}", " ").split())
-    assert "e.toml: " in said.replace(" ", "") or "e.toml" in said
-    assert message in said
+    # Long paths are broken over lines, anywhere.
+    said = "".join(capsys.readouterr().err.replace("\N{BOX DRAWINGS LIGHT VERTICAL}", " ").split())
+    assert "e.toml" in said
+    assert message.replace(" ", "") in said
 
 
 def test_unpruned_alone(run: Eval, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from oracle import as_reported, assert_close, compact_ids, dropped_columns, oracle_logits
-from tiny import CACHE, IMAGE, prompt
+from tiny import BEFORE_THE_LANGUAGE_MODEL, CACHE, IMAGE, prompt
 
 import tokenprune
-from tokenprune import STRATEGIES, FoPru
+from tokenprune import FoPru
 from tokenprune.sequence import id_shift, renumbered
 
 STEPS = 8
@@ -59,7 +59,7 @@ def test_compact_ids_have_no_gaps(llava: Any) -> None:
     assert [ids.tolist() for ids in seen[1:]] == [[[left + step]] for step in range(STEPS - 1)]
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", BEFORE_THE_LANGUAGE_MODEL)
 @pytest.mark.parametrize("per_row", [[1], [2, 1]])
 def test_compact_is_masking_under_compact_ids(llava: Any, name: str, per_row: list[int]) -> None:
     inputs = prompt(per_row)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from families import FAMILIES
 from tiled import PICTURES, VIDEOS, inputs_of, model_of, reported
+from tiny import BEFORE_THE_LANGUAGE_MODEL
 
 from tokenprune import STRATEGIES, FoPru, Layout, Selection, Strategy, VisualTokens
 from tokenprune.adapters import adapter_for
@@ -37,7 +38,7 @@ def test_attention_is_that_of_the_eager_map_of_each_tile(name: str, video: bool)
 
 
 @pytest.mark.parametrize("budget_per", ["image", "tile"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", BEFORE_THE_LANGUAGE_MODEL)
 @pytest.mark.parametrize(("name", "video"), PICTURES + VIDEOS)
 def test_budgets_are_exact(name: str, video: bool, strategy: str, budget_per: Any) -> None:
     """Per tile, each has its share; per image, tiles compete; the sum is the budget either way."""

@@ -7,7 +7,10 @@ from typing import Any
 from families.base import CACHE, ENCODES_FIRST, EOS, IMAGE, PAD, PATCH, VOCAB
 from families.llava import SIDE, TOWERS, Llava
 
+from tokenprune import STRATEGIES
+
 __all__ = [
+    "BEFORE_THE_LANGUAGE_MODEL",
     "CACHE",
     "ENCODES_FIRST",
     "EOS",
@@ -20,6 +23,10 @@ __all__ = [
     "prompt",
     "tiny_llava",
 ]
+
+
+#: Strategies that look at no decoder layer, so that a model of two layers is deep enough for them.
+BEFORE_THE_LANGUAGE_MODEL = [name for name, cls in STRATEGIES.items() if "text_attention" not in cls().needs]
 
 
 def tiny_llava(tower: str = "clip", seed: int = 0, attention: str = "sdpa", **settings: Any) -> Any:
