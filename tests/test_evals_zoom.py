@@ -204,3 +204,29 @@ def test_the_picture_shows_each_tile_where_it_is(asker: Asker, needles: Path) ->
     view = next(view for view in look.steps[1].views if view.box[2] < 3200 and view.box[3] < 1800)
     left, top, *_ = (round(side / 4) for side in view.box)
     assert drawn.getpixel((left + 1, top + 20)) != picture.resize((800, 450)).getpixel((left + 1, top + 20))
+
+
+def test_a_killed_run_goes_on_where_it_was(needles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run goes on where it was, and not with other settings."""
+    from tokenprune.evals import zoom
+
+    model = tiny_llava("clip")
+    model.config.prompt_style = "bundled"
+    monkeypatch.setattr(zoom, "load_model", lambda name, dtype: (model, tiny_processor()))
+    output = tmp_path / "zoom.jsonl"
+    command = ["--needles", str(needles), "--ways", "thumbnail", "--output", str(output), "--limit"]
+    zoom.main([*command, "1"])
+    first = output.read_text()
+    with output.open("a") as file:
+        file.write('{"id": "half a li')
+    zoom.main([*command, "2"])
+    assert output.read_text().startswith(first)
+    answers = [json.loads(line) for line in output.read_text().splitlines()[1:]]
+    assert [answer["way"] for answer in answers] == ["thumbnail"] * 16
+    assert len({answer["id"] for answer in answers}) == 16
+    with pytest.raises(SettingError, match="Choose another --output"):
+        zoom.main([*command, "2", "--tiles", "2"])
+    part = [*command, "2", "--part", "1", "2", "--output", str(tmp_path / "part.jsonl")]
+    zoom.main(part)
+    later = [json.loads(line)["id"] for line in (tmp_path / "part.jsonl").read_text().splitlines()[1:]]
+    assert later == [answer["id"] for answer in answers[8:]]
