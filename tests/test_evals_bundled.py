@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from commands import command
 
 from tokenprune.evals.bundled_paths import MODEL, PHOTOGRAPHS, SCENES
+from tokenprune.evals.loading import load_model
 from tokenprune.evals.run_folder import RunFolder
 from tokenprune.evals.sample import Sample
 from tokenprune.evals.styles import STYLES
@@ -101,3 +103,8 @@ def test_loads_and_answers_without_tokenprune(tmp_path: Path) -> None:
     command = [sys.executable, "-c", ALONE, str(MODEL), str(question.images[0]), prompt]
     run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert run.stdout.strip() == question.answers[0]
+
+
+def test_float16_weights_are_asked_in_float32_on_a_cpu() -> None:
+    assert load_model(str(MODEL), "auto", "cpu")[0].dtype == torch.float32
+    assert load_model(str(MODEL), "float16", "cpu")[0].dtype == torch.float16

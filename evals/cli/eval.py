@@ -55,7 +55,9 @@ def eval_(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Questions of each task, spread evenly.", show_default="all")
     ] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Of the model. auto: that of its weights.")] = "auto",
+    dtype: Annotated[
+        Dtype, typer.Option(help="Of the model. auto: that of its weights; float16 becomes float32 on a CPU.")
+    ] = "auto",
     device_map: Annotated[
         str | None, typer.Option(help="auto spreads a model that is too large for one device over all.")
     ] = None,
