@@ -56,7 +56,9 @@ class HarnessModel:
     ) -> None:
         settings = _checked(strategy, settings)
         self.model, self.processor = load_model(str(pretrained), dtype, device, device_map)
-        self.handle = strategy and tokenprune.patch(self.model, strategy, position_ids=position_ids, **settings)
+        self.handle: tokenprune.PatchHandle | None = None
+        if strategy:
+            self.handle = tokenprune.patch(self.model, strategy, position_ids=position_ids, **settings)
 
     @torch.inference_mode()
     def answers(self, conversations: Sequence[Conversation], generation: Mapping[str, Any]) -> list[Reply]:

@@ -131,11 +131,14 @@ def test_names_are_checked_before_anything_is_loaded(arguments: dict[str, Any], 
 
 def test_words_of_a_command_line(pruned: HarnessModel) -> None:
     """-2 comes as -2.0 from lmms-eval, and everything else that is no number as text."""
+    assert pruned.handle is not None
     assert pruned.handle.strategy == tokenprune.FoPru(keep_ratio=0.25, layer=-2)
-    model = SETTINGS / "searched_25.json"
-    from_file = HarnessModel(str(MODEL), str(model), layer="None", recycle=False, position_ids="compact", device="cpu")
-    assert (from_file.handle.position_ids, from_file.handle.strategy.recycle) == ("compact", False)
-    assert from_file.handle.strategy.layer is None
+    file = str(SETTINGS / "searched_25.json")
+    read = HarnessModel(str(MODEL), file, layer="None", recycle=False, position_ids="compact", device="cpu").handle
+    assert read is not None
+    assert read.position_ids == "compact"
+    assert isinstance(read.strategy, tokenprune.VFlowOpt)
+    assert (read.strategy.recycle, read.strategy.layer) == (False, None)
 
 
 def test_a_video_is_refused(pruned: HarnessModel) -> None:
