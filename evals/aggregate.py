@@ -1,10 +1,11 @@
 """Rows from a run's answers: what each configuration is worth on each task."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from statistics import fmean
 from typing import Any
 
-from tokenprune.evals.answers import Answer, Asked
+from tokenprune.evals.answers import Answer, Asked, Score
 from tokenprune.evals.configurations import Configuration
 from tokenprune.evals.rows import FAILED, Row, RowScore, digest
 from tokenprune.evals.sample import Sample
@@ -39,17 +40,20 @@ def rows(
 
 def _row(samples: list[Sample], configuration: Configuration, answers: list[Answer], about: dict[str, Any]) -> Row:
     task = TASKS[samples[0].task]
-    said = [(sample, answer) for sample, answer in zip(samples, answers, strict=True) if answer.error is None]
+    answered = list(zip(samples, answers, strict=True))
+    # A question that could not be asked takes its group along: what is left of it is not what others were asked.
+    failed = {_group(sample) for sample, answer in answered if answer.error is not None}
+    said = [(sample, answer) for sample, answer in answered if _group(sample) not in failed]
     published = task.metrics([(sample, answer.text) for sample, answer in said]) if said else {}
     numbers = {pictures: number for number, pictures in enumerate(dict.fromkeys(s.images for s in samples))}
-    scores: dict[str, list[RowScore]] = {}
-    pictures: dict[str, list[int]] = {}
-    for split in dict.fromkeys(sample.split for sample in samples):
-        of_split = [(s, answer) for s, answer in zip(samples, answers, strict=True) if s.split == split]
-        scores[split] = _scores(task, of_split)
-        # A group of questions that is worth something together counts as a picture of its own.
-        own = len(scores[split]) == len(of_split)
-        pictures[split] = [numbers[s.images] for s, _ in of_split] if own else list(range(len(scores[split])))
+    about_pictures = [numbers[sample.images] for sample, _ in said]
+    intervals = {name: metric.interval(about_pictures) for name, metric in published.items()}
+    scores: dict[str, list[RowScore]] = {sample.split: [] for sample in samples}
+    pictures: dict[str, list[int]] = {sample.split: [] for sample in samples}
+    for unit in _groups(answered) if task.of_groups else [[one] for one in answered]:
+        sample, _ = unit[0]
+        scores[sample.split].append(FAILED if _group(sample) in failed else _score(task, unit))
+        pictures[sample.split].append(numbers[sample.images])
     asked = [answer for _, answer in said] or answers
     return Row(
         **about,
@@ -68,13 +72,26 @@ def _row(samples: list[Sample], configuration: Configuration, answers: list[Answ
         scores=scores,
         pictures=pictures,
         metrics={name: metric.value for name, metric in published.items()},
+        intervals={name: bounds for name, bounds in intervals.items() if isfinite(bounds[0])},
     )
 
 
-def _scores(task: Task, answered: Sequence[tuple[Sample, Answer]]) -> list[RowScore]:
-    """Return what each question is worth by the task's main metric, or each group of them if it is one of groups."""
-    said = [(sample, answer.text) for sample, answer in answered if answer.error is None]
-    points = task.metrics(said)[task.metric].points if said else ()
-    if len(points) != len(said):
-        return list(points)
-    return [FAILED if answer.error is not None else answer.score for _, answer in answered]
+def _score(task: Task, unit: Sequence[tuple[Sample, Answer]]) -> Score:
+    """Return what a question is worth by the main metric, or all that count together; None where one of their answers
+    cannot be read."""
+    if any(answer.score is None for _, answer in unit):
+        return None
+    if not task.of_groups:
+        return unit[0][1].score
+    return task.metrics([(sample, answer.text) for sample, answer in unit])[task.metric].value
+
+
+def _groups(answered: Sequence[tuple[Sample, Answer]]) -> list[list[tuple[Sample, Answer]]]:
+    groups: dict[str, list[tuple[Sample, Answer]]] = {}
+    for sample, answer in answered:
+        groups.setdefault(_group(sample), []).append((sample, answer))
+    return list(groups.values())
+
+
+def _group(sample: Sample) -> str:
+    return sample.group or sample.id

@@ -1,9 +1,10 @@
 """The results as Markdown: accuracy of every configuration, of every split, and paired differences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
+from tokenprune.evals.answers import Key
 from tokenprune.evals.configurations import UNPRUNED
 from tokenprune.evals.paired import paired
 from tokenprune.evals.rows import Row, by_configuration
@@ -35,9 +36,7 @@ def accuracy_table(rows: Sequence[Row]) -> Table:
         head, *_ = groups[key].values()
         lines.append(
             [
-                f"{100 * key.keep_ratio:g} %",
-                key.strategy,
-                key.position_ids if head.settings else NOTHING,
+                *_configuration(key, groups[key]),
                 f"{head.n_mean:.0f} of {head.n_visual:.0f}",
                 f"{head.kv_cache_bytes / 1e6:.2f} MB",
                 *(_accuracy(groups[key].get(task)) for task in tasks),
@@ -119,9 +118,65 @@ def _loss(loss: Paired | None) -> tuple[str, str, str]:
     return _difference(loss), relative, p
 
 
+def further_table(rows: Sequence[Row]) -> Table | None:
+    """Return the metrics beside the main ones of a set, and how many answers could not be read and how many questions
+    could not be asked where there are any; None where there is nothing to tell."""
+    tasks = _tasks(rows)
+    columns = [
+        (task, name)
+        for task in tasks
+        for name in dict.fromkeys(name for row in rows if row.task == task for name in row.metrics)
+        if name != tasks[task].metric
+    ]
+    counts = [
+        (task, count)
+        for task in tasks
+        for count in ("unparsable", "failed")
+        if any(getattr(row, count) for row in rows if row.task == task)
+    ]
+    if not columns and not counts:
+        return None
+    groups = by_configuration(rows)
+    lines = []
+    for key in sorted(groups, key=lambda key: -key.keep_ratio):
+        own = groups[key]
+        lines.append(
+            [
+                *_configuration(key, own),
+                *(_further(own.get(task), name) for task, name in columns),
+                *(str(getattr(own[task], count)) if task in own else NOTHING for task, count in counts),
+            ]
+        )
+    headings = [
+        f"{task_title(tasks[task])} {name}{' (points)' if _is_sum(tasks[task], name) else ''}"
+        for task, name in [*columns, *counts]
+    ]
+    return Table(["retention", "strategy", "position IDs", *headings], lines)
+
+
 def task_title(row: Row) -> str:
     """Return what tables call the row's task."""
     return TASKS[row.task].title if row.task in TASKS else row.task
+
+
+def _configuration(key: Key, of_tasks: Mapping[str, Row]) -> tuple[str, str, str]:
+    is_pruned = any(row.settings for row in of_tasks.values())
+    return f"{100 * key.keep_ratio:g} %", key.strategy, key.position_ids if is_pruned else NOTHING
+
+
+def _is_sum(row: Row, metric: str) -> bool:
+    return row.task in TASKS and metric in TASKS[row.task].sums
+
+
+def _further(row: Row | None, metric: str) -> str:
+    """A share in per cent, with its interval; a sum as it is."""
+    if row is None or metric not in row.metrics:
+        return NOTHING
+    scale = 1 if _is_sum(row, metric) else 100
+    if metric not in row.intervals:
+        return f"{scale * row.metrics[metric]:.1f}"
+    low, high = row.intervals[metric]
+    return f"{scale * row.metrics[metric]:.1f} [{scale * low:.0f}, {scale * high:.0f}]"
 
 
 def _tasks(rows: Sequence[Row]) -> dict[str, Row]:

@@ -15,11 +15,6 @@ def paired(row: Row, baseline: Row) -> stats.Paired:
             f"{row.strategy} and {baseline.strategy} at {row.keep_ratio:g}: {row.task} questions "
             f"differ ({row.n} and {baseline.n}); measure both with the same --data, --split and --limit"
         )
-    if len(row.worth) != len(baseline.worth):
-        raise ValueError(
-            f"{row.strategy} and {baseline.strategy}: some {row.task} questions could not be asked, so their groups "
-            "are not the same; ask them again in a new run"
-        )
     both = [
         (own, base, picture)
         for (own, picture), (base, _) in zip(row.worth, baseline.worth, strict=True)

@@ -6,7 +6,14 @@ from pathlib import Path
 from tokenprune.evals import pareto, row_files
 from tokenprune.evals.configurations import UNPRUNED
 from tokenprune.evals.losses import Loss, samples_of, worst
-from tokenprune.evals.markdown import Table, accuracy_table, difference_table, split_table, unpruned_table
+from tokenprune.evals.markdown import (
+    Table,
+    accuracy_table,
+    difference_table,
+    further_table,
+    split_table,
+    unpruned_table,
+)
 from tokenprune.evals.page import page
 from tokenprune.evals.rows import Row
 from tokenprune.evals.run_folder import RunFolder
@@ -23,13 +30,13 @@ def read(results: Sequence[Path]) -> list[Row]:
     return row_files.read([path if path.is_file() else RunFolder(path).rows_file for path in results])
 
 
-def report(rows: Sequence[Row], *, baseline: str = "Random") -> str:
-    """Return all tables as Markdown."""
-    return "\n\n".join(map(str, sections(rows, baseline=baseline))) + "\n"
+def report(rows: Sequence[Row], *, baseline: str = "Random", further: bool = True) -> str:
+    """Return all tables as Markdown; without `further`, those of the main metrics alone."""
+    return "\n\n".join(map(str, sections(rows, baseline=baseline, further=further))) + "\n"
 
 
-def sections(rows: Sequence[Row], *, baseline: str = "Random") -> list[str | Table]:
-    """Return all tables and the words above them.
+def sections(rows: Sequence[Row], *, baseline: str = "Random", further: bool = True) -> list[str | Table]:
+    """Return all tables and the words above them; without `further`, those of the main metrics alone.
 
     A set on which no strategy was measured is only in the table of the unpruned model.
     """
@@ -52,6 +59,8 @@ def sections(rows: Sequence[Row], *, baseline: str = "Random") -> list[str | Tab
                     "relative accuracy with 95 % interval, p of McNemar's exact test:",
                     unpruned_table(of_set),
                 ]
+        if further and (table := further_table(of_set)):
+            parts += [f"Further metrics on `{scenes}` in per cent, with 95 % interval, and counts:", table]
     parts += ["Unpruned, by split, in per cent with 95 % interval:", split_table(rows), _provenance(rows)]
     return parts
 

@@ -7,7 +7,7 @@ the file without this module, and not read again.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,9 @@ def _from_line(line: str, where: str) -> Row:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: broken JSON: {error.msg}; was the run stopped while it wrote?") from error
-    values = {item.name: field(record, item.name, where) for item in fields(Row)}
+    known = [item.name for item in fields(Row) if item.default_factory is MISSING or item.name in record]
+    values = {name: field(record, name, where) for name in known}
+    values["intervals"] = {name: tuple(bounds) for name, bounds in values.get("intervals", {}).items()}
     values["scores"] = {split: _unpacked(packed) for split, packed in values["scores"].items()}
     return Row(**values)
 

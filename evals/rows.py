@@ -21,7 +21,8 @@ class Row:
     scores, pictures: by split ("" where the set has none), in the set's order: what each question is worth by
         `metric`, and the number of the picture that it is about. Where the metric is worth something of groups of
         questions only, each group is one score.
-    metrics: every metric that is published of the task, over all splits.
+    metrics, intervals: every metric that is published of the task, over all splits, and their 95 % intervals; rows of
+        older runs have none of these.
     settings: the strategy's, {} where nothing is pruned.
     n_kept, n_mean: visual tokens that enter the language model, and those that a decoder layer sees in the mean.
     kv_cache_bytes: the size of the cache tensors after the prefill of the first question alone.
@@ -48,6 +49,7 @@ class Row:
     scores: dict[str, list[RowScore]]
     pictures: dict[str, list[int]]
     metrics: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, stats.Interval] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -92,7 +94,9 @@ class Row:
         if split not in self.scores:
             raise ValueError(f"{self.task} of {self.scenes}: no split {split!r}; it has {', '.join(self.scores)}")
         scores, pictures = {split: self.scores[split]}, {split: self.pictures[split]}
-        return replace(self, scores=scores, pictures=pictures, metrics={}, questions=f"{self.questions} {split}")
+        return replace(
+            self, scores=scores, pictures=pictures, metrics={}, intervals={}, questions=f"{self.questions} {split}"
+        )
 
 
 def digest(ids: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ Array = np.ndarray
 
 RESAMPLES = 2000
 SEED = 0
+BATCH = 2**23  # numbers in memory at a time
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,41 @@ def interval(scores: Sequence[float], pictures: Sequence[int]) -> Interval:
         return float(low), float(high)
     sums, counts = _by_picture(np.asarray(pictures), np.asarray(scores, float), np.ones(len(scores)))
     return _bootstrap(sums, counts)
+
+
+def interval_of_ratios(
+    ratios: Sequence[tuple[Sequence[float], Sequence[float], float]], pictures: Sequence[int]
+) -> Interval:
+    """Return the bootstrap's 95 % interval of a weighted sum of ratios of sums: (parts, wholes, weight) each.
+
+    `parts` and `wholes` have a number for each question. Draws in which a ratio is one to nothing tell nothing, and are
+    left out; NaN where all are.
+    """
+    parts, wholes, weights = (np.asarray(values, float) for values in zip(*ratios, strict=True))
+    sums = np.stack(_by_picture(np.asarray(pictures), *parts, *wholes), axis=-1)
+    if len(sums) < 2:
+        return float("nan"), float("nan")
+
+    def value(drawn: Array, axis: int) -> Array:  # pictures along the last axis, which is all that is asked for
+        part, whole = np.split(sums[drawn].sum(-2), 2, axis=-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (part / whole) @ weights
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # draws that tell nothing
+        drawn = bootstrap(
+            (np.arange(len(sums)),),
+            value,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            batch=max(1, BATCH // sums.size),
+            method="percentile",
+            rng=np.random.default_rng(SEED),
+        ).bootstrap_distribution
+    if not np.isfinite(drawn).any():
+        return float("nan"), float("nan")
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def paired(scores: Sequence[float], baseline: Sequence[float], pictures: Sequence[int]) -> Paired:

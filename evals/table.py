@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from rich.filesize import decimal
+from rich.markup import escape
 from rich.table import Table
 
-from tokenprune.evals.markdown import task_title
+from tokenprune.evals.markdown import further_table, task_title
 from tokenprune.evals.rows import Row, by_configuration
 
 
@@ -36,6 +37,19 @@ def table(rows: Sequence[Row], title: str) -> Table:
             str(sum(row.unparsable for row in group)),
             *([str(sum(row.failed for row in group))] if failed else []),
         )
+    return result
+
+
+def further(rows: Sequence[Row]) -> Table | None:
+    """Return the table of what was measured beside the main metrics, in per cent, if there is any."""
+    found = further_table(rows)
+    if found is None:
+        return None
+    result = Table(title="Further metrics in per cent, and counts", title_justify="left")
+    for heading in found.headings:
+        result.add_column(heading)
+    for line in found.lines:
+        result.add_row(*map(escape, line))
     return result
 
 

@@ -1,13 +1,13 @@
 """A task: a published set of questions, how a model is asked them, and what its answers are worth."""
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from tokenprune.evals.hub import table_records
+from tokenprune.evals.metric import Metric, Ratio
 from tokenprune.evals.records import Record
 from tokenprune.evals.sample import Sample
 from tokenprune.evals.splits import chosen
@@ -18,30 +18,16 @@ S = TypeVar("S", bound=Sample)
 
 
 @dataclass(frozen=True)
-class Metric:
-    """What a set of answers is worth.
-
-    `points` are those of each question, or of each group of questions that is worth something together, in the order
-    of the set: `value` is their mean, and they give it an interval and can be compared one by one with those of
-    another run on the same questions. () where the value is no mean (F1, a sum of accuracies).
-    """
-
-    value: float
-    points: tuple[float, ...] = ()
-
-    @classmethod
-    def mean(cls, points: Sequence[float]) -> "Metric":
-        return cls(sum(points) / len(points), tuple(points))
-
-
-@dataclass(frozen=True)
 class Task(ABC):
     """One of `tokenprune.evals.tasks.TASKS`.
 
-    `name` is what a user types, `title` what tables call it. `metric` is the name of the main metric.
+    `name` is what a user types, `title` what tables call it. `metric` is the name of the main metric; `of_groups` says
+    that it is worth something of groups of questions only. `sums` are those metrics that are no shares of 1.
     """
 
     metric: ClassVar[str]
+    of_groups: ClassVar[bool] = False
+    sums: ClassVar[frozenset[str]] = frozenset()
 
     name: str
     title: str
@@ -60,9 +46,25 @@ class Task(ABC):
     def metrics(self, answered: Answered) -> dict[str, Metric]:
         """Return what the answers are worth by each of the set's published metrics, the main one first.
 
-        An answer that cannot be read is worth 0. `answered` may be any part of the set, such as one split.
+        An answer that cannot be read is worth 0. `answered` may be any part of the set, such as one split, with whole
+        groups.
         """
-        return {self.metric: Metric.mean([sample.score(answer) or 0.0 for sample, answer in answered])}
+        return {self.metric: Metric.of(Ratio.mean(points(answered)))}
+
+
+def points(answered: Answered) -> list[float]:
+    """Return what each answer is worth."""
+    return [sample.score(answer) or 0.0 for sample, answer in answered]
+
+
+def of_each_category(answered: Answered) -> dict[str, Ratio]:
+    """Return the mean of what the answers of each category are worth, in the set's order."""
+    return Ratio.mean(points(answered)).of_each([sample.category for sample, _ in answered])
+
+
+def mean_of_categories(answered: Answered) -> Metric:
+    of_each = of_each_category(answered)
+    return Metric.of(*of_each.values(), weight=1 / len(of_each))
 
 
 class Form(NamedTuple):
@@ -115,11 +117,3 @@ class FileTask(Task, Generic[S]):
             if files := [path for pattern in form.patterns for path in sorted(folder.glob(pattern))]:
                 return form.read, files
         return table_records, []
-
-
-def by_category(answered: Answered) -> dict[str, float]:
-    """Return the mean score of each category, in the set's order."""
-    scores: dict[str, list[float]] = defaultdict(list)
-    for sample, answer in answered:
-        scores[sample.category].append(sample.score(answer) or 0.0)
-    return {category: sum(values) / len(values) for category, values in scores.items()}

@@ -1,10 +1,11 @@
 """Questions that are answered with yes or no."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from tokenprune.evals.metric import Metric, Ratio
 from tokenprune.evals.sample import Sample
-from tokenprune.evals.task import Answered, Metric
+from tokenprune.evals.task import Answered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,20 +21,13 @@ class YesNo(Sample):
 
 
 def f1_and_yes_rate(answered: Answered) -> dict[str, Metric]:
-    """Return F1, precision and recall of yes, and the share of answers that are yes. None is a mean over questions
-    but the last.
-    """
-    said = [(sample.truth, sample.read(answer)) for sample, answer in answered if isinstance(sample, YesNo)]
-    right = sum(truth and bool(given) for truth, given in said)
-    precision, recall = _share(right, [bool(given) for _, given in said]), _share(right, [truth for truth, _ in said])
-    f1 = 2 * precision * recall / (precision + recall) if right else 0.0
+    """Return F1, precision and recall of yes, and the share of answers that are yes."""
+    asked = [(sample.truth, bool(sample.read(answer))) for sample, answer in answered if isinstance(sample, YesNo)]
+    truths, said = ([float(one[place]) for one in asked] for place in (0, 1))
+    right = [truth * yes for truth, yes in zip(truths, said, strict=True)]
     return {
-        "F1": Metric(f1),
-        "precision": Metric(precision),
-        "recall": Metric(recall),
-        "yes-rate": Metric.mean([float(bool(given)) for _, given in said]),
+        "F1": Metric.of(Ratio(right, [(truth + yes) / 2 for truth, yes in zip(truths, said, strict=True)])),
+        "precision": Metric.of(Ratio(right, said)),
+        "recall": Metric.of(Ratio(right, truths)),
+        "yes-rate": Metric.of(Ratio.mean(said)),
     }
-
-
-def _share(count: int, of: Sequence[bool]) -> float:
-    return count / sum(of) if any(of) else 0.0

@@ -1,58 +1,13 @@
 """Tiny sets in each form in which a task's set is distributed, as its documentation describes it."""
 
-import base64
-import io
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from evals_files import picture, write_refcoco, write_vqav2
-
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
-
-def png() -> bytes:
-    file = io.BytesIO()
-    picture().save(file, "PNG")
-    return file.getvalue()
-
-
-def save(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture().save(path, "PNG" if path.suffix != ".jpg" else "JPEG")
-
-
-def write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-
-
-def write_lines(path: Path, records: Sequence[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
-def write_tsv(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    lines = ["\t".join(records[0]), *("\t".join(str(value) for value in record.values()) for record in records)]
-    path.write_text("\n".join(lines) + "\n")
-
-
-def write_parquet(path: Path, records: Sequence[dict[str, Any]], **columns: pa.DataType) -> None:
-    """Every record gets a picture, unless it has one or none; row groups of one, as large pictures have."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    embedded = {"bytes": png(), "path": "a.png"}
-    arrays = {}
-    for name in {name: None for record in records for name in record} | {"image": None}:
-        values = [record.get(name, embedded if name == "image" else None) for record in records]
-        if name == "image":
-            arrays[name] = pa.array(values, pa.list_(IMAGE) if isinstance(values[0], list) else IMAGE)
-        else:
-            arrays[name] = pa.array(values, columns.get(name))
-    pq.write_table(pa.table(arrays), path, row_group_size=1)
-
+from choice_files import CHOICE_SETS
+from evals_files import write_refcoco, write_vqav2
+from set_files import save, write_json, write_lines, write_parquet
 
 POPE = [
     {
@@ -151,47 +106,6 @@ def docvqa_hub(folder: Path) -> None:
     write_parquet(folder / "DocVQA" / "validation-00000-of-00001.parquet", [DOCVQA | {"data_split": "val"}])
 
 
-SCIENCEQA = {
-    "question": "Which is it?", "choices": ["a box", "a dog"], "answer": 0, "hint": "Look at it.", "subject": "nature",
-}  # fmt: skip
-
-
-def scienceqa(folder: Path) -> None:
-    problems = {
-        "7": SCIENCEQA | {"image": "image.png", "split": "test"},
-        "8": SCIENCEQA | {"image": None, "split": "test"},
-        "9": SCIENCEQA | {"image": "image.png", "split": "train"},
-    }
-    write_json(folder / "problems.json", problems)
-    save(folder / "images" / "test" / "7" / "image.png")
-
-
-def scienceqa_hub(folder: Path) -> None:
-    rows = [SCIENCEQA, SCIENCEQA | {"image": None}]
-    write_parquet(folder / "ScienceQA-IMG" / "test-00000-of-00001.parquet", rows)
-
-
-MMBENCH = {
-    "index": 5, "question": "Which is it?", "hint": "nan", "A": "a box", "B": "a dog", "C": "nan", "D": "nan",
-    "answer": "A", "category": "object", "split": "dev",
-}  # fmt: skip
-
-
-def mmbench(folder: Path) -> None:
-    """Without copies: two turns are made of it."""
-    write_tsv(folder / "mmbench_dev.tsv", [MMBENCH | {"image": base64.b64encode(png()).decode()}])
-
-
-def mmbench_copies(folder: Path) -> None:
-    turned = MMBENCH | {"index": 1_000_005, "A": "a dog", "B": "a box", "answer": "B"}
-    rows = [MMBENCH | {"image": base64.b64encode(png()).decode()}, turned | {"image": "5"}]
-    write_tsv(folder / "MMBench_DEV_EN.tsv", rows)
-
-
-def mmbench_hub(folder: Path) -> None:
-    write_parquet(folder / "en" / "dev-00000-of-00001.parquet", [MMBENCH])
-
-
 MME = [("Is there a box? Please answer yes or no.", "Yes"), ("Is there a dog? Please answer yes or no.", "No")]
 
 
@@ -211,64 +125,6 @@ def mme_hub(folder: Path) -> None:
         for question, answer in MME
     ]
     write_parquet(folder / "data" / "test-00000-of-00001.parquet", rows)
-
-
-SEED = {
-    "question": "Which is it?", "choice_a": "A box", "choice_b": "A dog", "choice_c": "A cat", "choice_d": "A cow",
-    "answer": "A", "question_id": "101669", "question_type_id": 5, "data_id": "1454426_2591", "data_type": "image",
-}  # fmt: skip
-
-
-def seedbench(folder: Path) -> None:
-    video = SEED | {"data_type": "video", "data_id": "v.mp4", "question_id": "2"}
-    write_json(folder / "SEED-Bench.json", {"questions": [SEED, video], "question_type": {}})
-    save(folder / "SEED-Bench-image" / "1454426_2591")
-
-
-def seedbench_hub(folder: Path) -> None:
-    embedded = {"bytes": png(), "path": None}
-    video = SEED | {"data_type": "video", "data_id": "v.mp4", "question_id": "2", "image": [embedded] * 3}
-    write_parquet(folder / "data" / "test-00000-of-00001.parquet", [SEED | {"image": [embedded]}, video])
-
-
-def ai2d(folder: Path) -> None:
-    question = {"abcLabel": False, "answerTexts": ["box", "dog"], "correctAnswer": 0, "questionId": "0.png-1"}
-    letters = question | {"abcLabel": True, "answerTexts": ["A", "B"], "questionId": "0.png-2"}
-    questions = {"Which is it?": question, "Which letter?": letters}
-    write_json(folder / "questions" / "0.png.json", {"imageName": "0.png", "questions": questions})
-    (folder / "ai2d_test_ids.csv").write_text("0\n3\n")
-    save(folder / "images" / "0.png")
-    save(folder / "abc_images" / "0.png")
-
-
-def ai2d_hub(folder: Path) -> None:
-    rows = [
-        {"question": "Which is it?", "options": ["box", "dog"], "answer": "0"},
-        {"question": "Which letter?", "options": ["A", "B"], "answer": "0"},
-    ]
-    write_parquet(folder / "data" / "test-00000-of-00001.parquet", rows)
-
-
-MMSTAR = {"index": 0, "answer": "B", "category": "coarse perception", "l2_category": "scene"}
-
-
-def mmstar(folder: Path) -> None:
-    question = "Which is it?\nOptions: A: a dog, seen from above, B: a box, C: 3, D: none of these"
-    rows = [MMSTAR | {"question": question}, MMSTAR | {"index": 1, "question": question, "category": "math"}]
-    write_parquet(folder / "mmstar.parquet", rows)
-
-
-XLRS = {
-    "index": 3, "question": "What is it? ", "category": "Counting/Overall counting", "l2-category": "x/attribute",
-    "multi-choice options": ["(A) 1", "(B) 2", "(C) 3", "(D) 4"], "answer": "B",
-}  # fmt: skip
-
-
-def xlrs(folder: Path) -> None:
-    image = [{"bytes": png(), "path": None}]
-    several = XLRS | {"index": 4, "category": "Land use classification/Overall Land use classification"}
-    rows = [XLRS | {"image": image}, several | {"answer": "AC", "image": image}]
-    write_parquet(folder / "data" / "train-00000-of-00001.parquet", rows)
 
 
 def lrsvqa(folder: Path) -> None:
@@ -327,19 +183,9 @@ SETS: dict[tuple[str, str], Callable[[Path], None]] = {
     ("chartqa", "hub"): chartqa_hub,
     ("docvqa", "published"): docvqa,
     ("docvqa", "hub"): docvqa_hub,
-    ("scienceqa", "published"): scienceqa,
-    ("scienceqa", "hub"): scienceqa_hub,
-    ("mmbench", "published"): mmbench,
-    ("mmbench", "copies"): mmbench_copies,
-    ("mmbench", "hub"): mmbench_hub,
     ("mme", "published"): mme,
     ("mme", "hub"): mme_hub,
-    ("seedbench", "published"): seedbench,
-    ("seedbench", "hub"): seedbench_hub,
-    ("ai2d", "published"): ai2d,
-    ("ai2d", "hub"): ai2d_hub,
-    ("mmstar", "hub"): mmstar,
-    ("xlrs", "hub"): xlrs,
     ("lrsvqa", "published"): lrsvqa,
     ("visual7w", "published"): visual7w,
+    **CHOICE_SETS,
 }

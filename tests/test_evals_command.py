@@ -41,7 +41,16 @@ def run(model: str, folder: Path, tmp_path: Path) -> Eval:
 def test_two_tasks(run: Eval, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--limit", 2, "--strategy", "grid", "fopru", "--keep-ratio", 0.25, "--position-ids", "original") == 0
     printed = capsys.readouterr().out
-    for expected in ("unpruned", "9 of 36", "25%", "REC Acc@0.5", "VQA accuracy", "(n = 2)", "tokenprune report"):
+    for expected in (
+        "unpruned",
+        "9 of 36",
+        "25%",
+        "REC Acc@0.5",
+        "VQA accuracy",
+        "(n = 2)",
+        "REC mIoU",
+        "tokenprune report",
+    ):
         assert expected in printed
     rows = RunFolder(tmp_path / "run").rows()
     assert [(row.strategy, row.task) for row in rows] == [

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from task_files import IMAGE, png, write_parquet
+from set_files import IMAGE, png, write_parquet
 
 from tokenprune.evals.hub import Cell, split_of, table_records
 from tokenprune.evals.pictures import open_picture, size_of

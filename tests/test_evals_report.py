@@ -6,7 +6,7 @@ import pytest
 from commands import command
 from evals_rows import row
 
-from tokenprune.evals.markdown import accuracy_table, difference_table, split_table
+from tokenprune.evals.markdown import accuracy_table, difference_table, further_table, split_table
 from tokenprune.evals.paired import paired
 from tokenprune.evals.report import BEGIN, END, put_into, report
 from tokenprune.evals.row_files import read, to_line
@@ -116,6 +116,40 @@ def test_put_into_replaces_what_is_between_the_marks() -> None:
         put_into(f"{BEGIN}{END}{END}", "new")
 
 
+def test_further_metrics() -> None:
+    """A share in per cent, a sum as it is; rows of older runs have no intervals, and lines without a task a dash."""
+    mme = {"accuracy": 0.5, "accuracy+": 0.25, "perception": 812.5}
+    rows = [
+        row("unpruned", "original", 1.0, {"": HALF}, metrics={"Acc@0.5": 0.5, "mIoU": 0.61}),
+        row("Grid", "compact", 0.5, {"": [*HALF, "failed"]}, metrics={"mIoU": 0.4}, intervals={"mIoU": (0.31, 0.5)}),
+        row(
+            "unpruned",
+            "original",
+            1.0,
+            {"": HALF},
+            task="mme",
+            metric="accuracy",
+            metrics=mme,
+            intervals={"perception": (700.4, 900.0)},
+        ),
+    ]
+    assert str(further_table(rows)).splitlines() == [
+        "| retention | strategy | position IDs | REC mIoU | MME accuracy+ | MME perception (points) | REC failed |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| 100 % | unpruned | \N{EN DASH} | 61.0 | 25.0 | 812.5 [700, 900] | 0 |",
+        "| 50 % | Grid | compact | 40.0 [31, 50] | \N{EN DASH} | \N{EN DASH} | 1 |",
+    ]
+    text = report([*rows, row("Random", "original", 0.5, {"": HALF})])
+    assert text.count("Further metrics on `scenes` in per cent") == 1
+    assert further_table([row("unpruned", "original", 1.0, {"": HALF}, metrics={"Acc@0.5": 0.5})]) is None
+
+
+def test_answers_that_cannot_be_read_are_in_the_report() -> None:
+    lines = str(further_table(results())).splitlines()
+    assert lines[0] == "| retention | strategy | position IDs | REC unparsable |"
+    assert [line.rpartition(" | ")[2] for line in lines[2:]] == ["0 |", "20 |", "20 |", "40 |", "20 |", "0 |"]
+
+
 def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     path, page = tmp_path / "rows.jsonl", tmp_path / "page.md"
@@ -128,13 +162,16 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "own - FoPru rank" in printed
     page.write_text(f"{BEGIN}{END}")
     assert command("report", path, "--into", page) == 0
-    assert report(results()) in page.read_text()
+    assert report(results(), further=False) in page.read_text()
+    assert "Further metrics" not in page.read_text()
     assert capsys.readouterr().out == ""
 
 
 def test_the_readme_has_the_committed_results() -> None:
     """After a new run, the last command of `make results` puts it right."""
     results = ROOT / "evals" / "results"
-    tables = report(read([*sorted(results.glob("bundled_model_*.jsonl")), results / "photographs.jsonl"]))
+    tables = report(
+        read([*sorted(results.glob("bundled_model_*.jsonl")), results / "photographs.jsonl"]), further=False
+    )
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert put_into(readme, tables) == readme

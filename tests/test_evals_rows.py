@@ -37,7 +37,8 @@ def test_binary_scores_are_a_character_each() -> None:
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
-    soft = row("Grid", "compact", 0.25, {"": [0.3, None, 1.0, 0.9]}, task="vqa")
+    sure = {"metrics": {"F1": 0.5}, "intervals": {"F1": (0.25, 0.75)}}
+    soft = row("Grid", "compact", 0.25, {"": [0.3, None, 1.0, 0.9]}, task="vqa", **sure)
     one, two = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
     one.write_text(f"{to_line(RIGHT_AND_WRONG)}\n{to_line(soft)}\n")
     two.write_text(f"{to_line(RIGHT_AND_WRONG)}\n")  # both runs began with the unpruned model, say
@@ -62,3 +63,12 @@ def test_broken(tmp_path: Path, content: str, message: str) -> None:
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
         read([path])
+
+
+def test_rows_of_older_runs_are_read(tmp_path: Path) -> None:
+    """They have no metrics, or metrics without intervals."""
+    path, record = tmp_path / "rows.jsonl", json.loads(to_line(RIGHT_AND_WRONG))
+    for newer in ("intervals", "metrics"):
+        del record[newer]
+        path.write_text(json.dumps(record) + "\n")
+        assert read([path]) == [RIGHT_AND_WRONG]

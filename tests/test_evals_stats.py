@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from tokenprune.evals.metric import Metric, Ratio
 from tokenprune.evals.stats import interval, paired
 
 
@@ -82,3 +83,40 @@ def test_a_baseline_that_is_always_wrong() -> None:
 def test_difference_needs_the_same_questions() -> None:
     with pytest.raises(ValueError, match="same questions"):
         paired([1.0], [1.0, 0.0], alone(2))
+
+
+def test_intervals_of_ratios_cover_the_truth() -> None:
+    """F1 = 2 sum(right) / sum(said + true) of a model that is right about 3 pictures in 4, on 60 of 4 questions."""
+    rng, covered = np.random.default_rng(1), 0
+    pictures = np.repeat(np.arange(60), 4)
+    truth = np.tile([1.0, 0.0], 120)
+    expected = 2 * 0.75 / (0.75 + 0.25 + 1)
+    for _ in range(100):
+        said = np.where(np.repeat(rng.random(60) < 0.75, 4), truth, 1 - truth)
+        metric = Metric.of(Ratio((truth * said).tolist(), ((truth + said) / 2).tolist()))
+        low, high = metric.interval(pictures.tolist())
+        assert low < metric.value < high
+        covered += low <= expected <= high
+    assert covered >= 90
+
+
+def test_a_sum_of_means_is_as_sure_as_its_parts() -> None:
+    """100 times the sum of a mean and the same mean over groups of one: twice as wide as one of them."""
+    points = [0.3, 0.9] * 30
+    once, groups = Ratio.mean(points), [str(n) for n in range(60)]
+    low, high = Metric.of(once).interval(alone(60))
+    summed = Metric.of(once, Ratio.mean_of_groups(points, groups, min), weight=100.0)
+    assert summed.value == pytest.approx(200 * 0.6)
+    assert summed.points == ()
+    assert summed.interval(alone(60)) == pytest.approx((200 * low, 200 * high))
+
+
+def test_a_ratio_to_nothing() -> None:
+    """A model that never says yes has a precision of 0 and no interval; draws without a category are left out."""
+    never = Metric.of(Ratio([0.0] * 5, [0.0] * 5))
+    assert never.value == 0
+    assert all(map(math.isnan, never.interval(alone(5))))
+    rare = Metric.of(*Ratio.mean([0.0, 0.5, 0.5, 1.0]).of_each("baaa").values(), weight=0.5)
+    assert rare.value == pytest.approx((2 / 3 + 0) / 2)
+    assert all(map(math.isfinite, rare.interval(alone(4))))
+    assert all(map(math.isnan, Metric.of(*rare.ratios).interval([0] * 4)))  # one picture tells nothing of others

@@ -91,7 +91,7 @@ def eval_(
 
     from tokenprune.evals.evaluate import evaluate
     from tokenprune.evals.processes import processes
-    from tokenprune.evals.table import table
+    from tokenprune.evals.table import further, table
 
     console = Console(width=None if Console().is_terminal else 140)  # a pipe has no width; 80 would break the table
     rows = evaluate(
@@ -113,4 +113,6 @@ def eval_(
     )
     if processes().is_first:
         console.print(table(rows, f"{rows[0].model} on {rows[0].scenes}"))
+        if (beside := further(rows)) is not None:
+            console.print(beside)
         console.print(f"Every answer is in {output}.\ntokenprune report {output}  # paired differences, plots, a page")

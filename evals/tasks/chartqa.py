@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.evals.metric import Metric
 from tokenprune.evals.records import Record, json_records
 from tokenprune.evals.short_answers import ShortAnswer, relaxed
 from tokenprune.evals.styles import Style
-from tokenprune.evals.task import Answered, FileTask, Form, Metric, hub
+from tokenprune.evals.task import Answered, FileTask, Form, hub, of_each_category
 
 ONE_WORD = "Answer the question with a single word."
 
@@ -55,8 +56,5 @@ class ChartQa(FileTask[ShortAnswer]):
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
-        kinds = dict.fromkeys(sample.category for sample, _ in answered)
-        return super().metrics(answered) | {
-            kind: Metric.mean([sample.score(answer) or 0.0 for sample, answer in answered if sample.category == kind])
-            for kind in kinds
-        }
+        of_each = of_each_category(answered)
+        return super().metrics(answered) | {kind: Metric.of(ratio) for kind, ratio in of_each.items()}

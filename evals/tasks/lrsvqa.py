@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.evals.metric import Metric
 from tokenprune.evals.records import Record, line_records
 from tokenprune.evals.short_answers import ShortAnswer, exact
 from tokenprune.evals.styles import Style
-from tokenprune.evals.task import Answered, FileTask, Form, Metric, by_category
+from tokenprune.evals.task import Answered, FileTask, Form, mean_of_categories
 
 
 @dataclass(frozen=True)
@@ -36,5 +37,4 @@ class LrsVqa(FileTask[ShortAnswer]):
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
-        of_each = by_category(answered)
-        return super().metrics(answered) | {"mean of categories": Metric(sum(of_each.values()) / len(of_each))}
+        return super().metrics(answered) | {"mean of categories": mean_of_categories(answered)}

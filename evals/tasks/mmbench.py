@@ -8,16 +8,17 @@ against the real files. The answers of `test` are not published. The published s
 answer means; here it is unreadable, counted and worth 0.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.choices import Choice, listed
+from tokenprune.evals.metric import Metric, Ratio
 from tokenprune.evals.records import Base64, Record, tsv_records
 from tokenprune.evals.styles import Style
-from tokenprune.evals.task import Answered, FileTask, Form, Metric, hub
+from tokenprune.evals.task import Answered, FileTask, Form, hub, points
 
 COPY = 1_000_000
 LETTERS = "ABCDEFGH"
@@ -39,6 +40,7 @@ class MmBench(FileTask[Choice]):
     """Circular accuracy: the share of questions answered right in all turns. Accuracy is that of the first turn."""
 
     metric: ClassVar[str] = "circular accuracy"
+    of_groups: ClassVar[bool] = True
     forms: ClassVar[tuple[Form, ...]] = (Form(("*.tsv",), _published), *hub("en"))
 
     def samples(self, records: Sequence[Record], folder: Path, style: Style) -> list[Choice]:
@@ -72,12 +74,10 @@ class MmBench(FileTask[Choice]):
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
-        turns: dict[str, list[float]] = defaultdict(list)
-        for sample, answer in answered:
-            turns[sample.group].append(sample.score(answer) or 0.0)
+        scores, groups = points(answered), [sample.group for sample, _ in answered]
         return {
-            self.metric: Metric.mean([min(scores) for scores in turns.values()]),
-            "accuracy": Metric.mean([scores[0] for scores in turns.values()]),
+            self.metric: Metric.of(Ratio.mean_of_groups(scores, groups, min)),
+            "accuracy": Metric.of(Ratio.mean_of_groups(scores, groups, lambda turns: turns[0])),
         }
 
     def _turned(self, sample: Choice, style: Style) -> list[Choice]:

@@ -6,14 +6,14 @@ Read are the published folders, one a subtask, with `NAME.txt` (`QUESTION<tab>AN
 descriptions; they were not checked against the real files.
 """
 
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.evals.metric import Metric, Ratio
 from tokenprune.evals.records import Record, read_text
 from tokenprune.evals.styles import Style
-from tokenprune.evals.task import Answered, FileTask, Form, Metric, hub
+from tokenprune.evals.task import Answered, FileTask, Form, hub, points
 from tokenprune.evals.yes_no import YesNo
 
 COGNITION = frozenset({"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"})
@@ -52,6 +52,7 @@ class Mme(FileTask[YesNo]):
     """
 
     metric: ClassVar[str] = "accuracy"
+    sums: ClassVar[frozenset[str]] = frozenset({"perception", "cognition"})
     forms: ClassVar[tuple[Form, ...]] = (
         Form(("*/*.txt", "*/questions_answers_YN/*.txt"), _published),
         *hub(),
@@ -75,19 +76,14 @@ class Mme(FileTask[YesNo]):
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
-        by_picture: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for sample, answer in answered:
-            by_picture[sample.category][sample.group].append(sample.score(answer) or 0.0)
-        both = [min(scores) for pictures in by_picture.values() for scores in pictures.values()]
-        worth = {subtask: _worth(list(pictures.values())) for subtask, pictures in by_picture.items()}
-        return super().metrics(answered) | {
-            "accuracy+": Metric.mean(both),
-            "perception": Metric(sum(score for subtask, score in worth.items() if subtask not in COGNITION)),
-            "cognition": Metric(sum(score for subtask, score in worth.items() if subtask in COGNITION)),
-        }
-
-
-def _worth(pictures: list[list[float]]) -> float:
-    """Return 100 (accuracy + accuracy+) of a subtask, given the scores of each picture's questions."""
-    scores = [score for of_picture in pictures for score in of_picture]
-    return 100 * (sum(scores) / len(scores) + sum(map(min, pictures)) / len(pictures))
+        scores, subtasks = points(answered), [sample.category for sample, _ in answered]
+        both = Ratio.mean_of_groups(scores, [sample.group for sample, _ in answered], min)
+        sums: dict[str, list[Ratio]] = {"perception": [], "cognition": []}
+        for ratio in (Ratio.mean(scores), both):
+            for subtask, of_subtask in ratio.of_each(subtasks).items():
+                sums["cognition" if subtask in COGNITION else "perception"].append(of_subtask)
+        return (
+            super().metrics(answered)
+            | {"accuracy+": Metric.of(both)}
+            | {name: Metric.of(*ratios, weight=100.0) for name, ratios in sums.items() if ratios}
+        )

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.choices import Choice, listed
+from tokenprune.evals.metric import Metric
 from tokenprune.evals.records import Base64, Record, tsv_records
 from tokenprune.evals.styles import LETTER, Style
-from tokenprune.evals.task import Answered, FileTask, Form, Metric, by_category, hub
+from tokenprune.evals.task import Answered, FileTask, Form, hub, mean_of_categories
 
 _OPTION = re.compile(r"(?:^|[\s,])([A-D]):\s*(.*?)(?=,?\s[A-D]:|\s*$)", flags=re.DOTALL)
 
@@ -56,5 +57,4 @@ class MmStar(FileTask[Choice]):
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
-        of_each = by_category(answered)
-        return super().metrics(answered) | {"mean of categories": Metric(sum(of_each.values()) / len(of_each))}
+        return super().metrics(answered) | {"mean of categories": mean_of_categories(answered)}

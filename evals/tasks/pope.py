@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.evals.metric import Metric
 from tokenprune.evals.records import Record, line_records
 from tokenprune.evals.styles import Style
-from tokenprune.evals.task import Answered, FileTask, Form, Metric, hub
+from tokenprune.evals.task import Answered, FileTask, Form, hub
 from tokenprune.evals.yes_no import YesNo, f1_and_yes_rate
 
 

@@ -17,12 +17,13 @@ from PIL import Image
 from tokenprune.evals.boxes import Box, Size, iou
 from tokenprune.evals.coco import Instances, from_corner
 from tokenprune.evals.hub import table_records
+from tokenprune.evals.metric import Metric, Ratio
 from tokenprune.evals.pictures import Stored, size_of
 from tokenprune.evals.pointing import Pointing
 from tokenprune.evals.records import Record, field, only_file, read_json
 from tokenprune.evals.splits import chosen
 from tokenprune.evals.styles import LLAVA, Style
-from tokenprune.evals.task import Answered, FileTask, Form, Metric, hub
+from tokenprune.evals.task import Answered, FileTask, Form, hub
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +115,8 @@ class RefCoco(FileTask[RecSample]):
         """Acc@0.5, the mean IoU, and how often the middle of the answered box is in the true one."""
         boxes = [(sample, answer) for sample, answer in answered if isinstance(sample, RecSample)]
         return super().metrics(answered) | {
-            "mIoU": Metric.mean([sample.iou(answer) for sample, answer in boxes]),
-            "centre accuracy": Metric.mean([sample.hits_centre(answer) for sample, answer in boxes]),
+            "mIoU": Metric.of(Ratio.mean([sample.iou(answer) for sample, answer in boxes])),
+            "centre accuracy": Metric.of(Ratio.mean([sample.hits_centre(answer) for sample, answer in boxes])),
         }
 
     def _refs(self, folder: Path) -> Path | None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.choices import Choice, lettered, listed
+from tokenprune.evals.metric import Metric
 from tokenprune.evals.pictures import Stored
 from tokenprune.evals.records import Record, json_records
 from tokenprune.evals.styles import Style
-from tokenprune.evals.task import Answered, FileTask, Form, Metric, hub
+from tokenprune.evals.task import Answered, FileTask, Form, hub, of_each_category
 
 FRAMES = "SEED-Bench-video-image"
 
@@ -53,11 +54,8 @@ class SeedBench(FileTask[Choice]):
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
-        kinds = sorted({sample.category for sample, _ in answered})
-        return super().metrics(answered) | {
-            f"{kind} accuracy": Metric.mean([s.score(answer) or 0.0 for s, answer in answered if s.category == kind])
-            for kind in kinds
-        }
+        of_each = of_each_category(answered)
+        return super().metrics(answered) | {f"{kind} accuracy": Metric.of(of_each[kind]) for kind in sorted(of_each)}
 
     def _pictures(self, record: Record, folder: Path) -> tuple[Stored, ...]:
         if "image" in record.content:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.hub import table_records
+from tokenprune.evals.metric import Metric
 from tokenprune.evals.records import Record
 from tokenprune.evals.sample import Sample
 from tokenprune.evals.styles import Style
-from tokenprune.evals.task import Answered, FileTask, Form, Metric, by_category, hub
+from tokenprune.evals.task import Answered, FileTask, Form, hub, mean_of_categories
 
 SEVERAL = "Land use classification/Overall Land use classification"
 ONE_LETTER = (
@@ -70,5 +71,4 @@ class Xlrs(FileTask[Letters]):
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
-        of_each = by_category(answered)
-        return super().metrics(answered) | {"mean of categories": Metric(sum(of_each.values()) / len(of_each))}
+        return super().metrics(answered) | {"mean of categories": mean_of_categories(answered)}
