@@ -70,8 +70,14 @@ _FRACTIONS = re.compile(rf"\[\s*{_four(_FRACTION)}\s*\]")
 _PAIRS = re.compile(r"\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)\s*,\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)")
 _JSON = re.compile(rf"\[\s*{_four(r'[0-9]{1,5}(?:[.][0-9]+)?')}\s*\]")
 
-#: Prompts and formats are those of the models' papers, model cards and repositories. The bundled model writes
-#: hundredths of the side. Qwen2-VL's chat models have no published prompt for boxes; its marks are published.
+#: The bundled model writes hundredths of the side. What was checked, all by reading and none with the models' weights:
+#: - shikra: the paper's prompt for REC (table 9, where the picture stands in the place of the words "the given image")
+#:   and three decimals without spaces, against shikras/shikra's box_process_function.py;
+#: - minigpt-v2: prompt, pattern, hundredths and spaces that do not count, against Vision-CAIR/MiniGPT-4's eval_ref.py;
+#: - qwen-vl: prompt, pattern and the far side as 999, against QwenLM/Qwen-VL's evaluate_grounding.py;
+#: - internvl: prompt, against MoritzLaurer/open_models_special_prompts on the Hub.
+#: The others are written from the models' cards and papers. Qwen2-VL's chat models have no published prompt for boxes;
+#: its marks are published, and its thousandths are what users found.
 BOX_FORMATS = {
     "llava": BoxFormat(
         "Please provide the bounding box coordinate of the region this sentence describes: {}",
@@ -95,11 +101,11 @@ BOX_FORMATS = {
     ),
     "minigpt-v2": BoxFormat(
         "[refer] give me the location of {}",
-        re.compile(r"\{<(\d{1,3})><(\d{1,3})><(\d{1,3})><(\d{1,3})>\}"),
+        re.compile(r"\{\s*<(\d{1,3})>\s*<(\d{1,3})>\s*<(\d{1,3})>\s*<(\d{1,3})>\s*\}"),
         unit=100,
         written="{{<{:.0f}><{:.0f}><{:.0f}><{:.0f}>}}",
     ),
-    "qwen-vl": BoxFormat("<ref>{}</ref><box>", _PAIRS, unit=1000, written="({:.0f},{:.0f}),({:.0f},{:.0f})"),
+    "qwen-vl": BoxFormat("<ref>{}</ref><box>", _PAIRS, unit=999, written="({:.0f},{:.0f}),({:.0f},{:.0f})"),
     "qwen2-vl": BoxFormat(
         "<|object_ref_start|>{}<|object_ref_end|>",
         _PAIRS,

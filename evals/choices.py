@@ -10,14 +10,15 @@ from tokenprune.evals.sample import Sample
 
 @dataclass(frozen=True, kw_only=True)
 class Choice(Sample):
-    """`options` are the texts by letter, `letter` is the right one."""
+    """`options` are the texts by letter, `letter` is the right one. `is_strict`: answers are read by `infer_letter`."""
 
     options: Mapping[str, str]
     letter: str
+    is_strict: bool = False
 
     def score(self, answer: str) -> float | None:
         """Return 1 for the right option, None where the answer names none or several."""
-        given = read_letter(answer, self.options)
+        given = (infer_letter if self.is_strict else read_letter)(answer, self.options)
         return None if given is None else float(given == self.letter)
 
 
@@ -55,6 +56,20 @@ def read_letter(answer: str, options: Mapping[str, str]) -> str | None:
         if len(found) == 1:
             return found[0]
     return None
+
+
+def infer_letter(answer: str, options: Mapping[str, str]) -> str | None:
+    """Return the option that an answer means by VLMEvalKit's rules, None where they would ask a chat model.
+
+    That is the one capital letter that is a word, marks taken off, but an A among more than three words is an article;
+    else the one option whose text is in the answer, whatever its case.
+    """
+    words = re.sub(r"[.()\[\],:;!*#{}]", " ", answer).split()
+    named = [letter for letter in options if letter in words]
+    if len(named) == 1 and not (named == ["A"] and len(words) > 3):
+        return named[0]
+    within = [letter for letter, text in options.items() if text.lower() in answer.lower()]
+    return within[0] if len(within) == 1 else None
 
 
 def _plain(text: str) -> str:

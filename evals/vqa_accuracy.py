@@ -1,6 +1,7 @@
-"""VQA's soft accuracy and its answer normalisation, by the rules of the official script (visualqa.org/evaluation).
+"""VQA's soft accuracy and its answer normalisation, by the rules of the official scripts.
 
-Not taken over: the official script normalises people's answers only where they differ from each other.
+Written from what VQA's script (GT-Vision-Lab/VQA, vqaEval.py) and TextVQA's (EvalAI's answer processor, as LLaVA's
+m4c_evaluator.py has it) do; checked by reading them, and not by running them.
 """
 
 import re
@@ -45,7 +46,27 @@ def normalise(answer: str) -> str:
 
 
 def soft_accuracy(answer: str, answers: Sequence[str]) -> float:
-    """Return min(1, matches / 3), averaged over leaving each of the people's `answers` out once."""
-    given, truths = normalise(answer), [normalise(truth) for truth in answers]
+    """Return VQAv2's min(1, matches / 3), averaged over leaving each of the people's `answers` out once.
+
+    As in the official script, people's answers are normalised only where they differ from each other, but the model's
+    always is: where all ten say `t-shirt`, it is not matched by the normal form `t shirt`.
+    """
+    truths = [re.sub(r"[\n\t]", " ", truth).strip() for truth in answers]
+    if len(set(truths)) > 1:
+        truths = [normalise(truth) for truth in truths]
+    return _of_ten(normalise(answer), truths)
+
+
+def normal_accuracy(answer: str, answers: Sequence[str]) -> float:
+    """Return TextVQA's accuracy: the same average, with all answers normalised, and commas, question marks and `'s`
+    split off before."""
+    return _of_ten(_normal(answer), [_normal(truth) for truth in answers])
+
+
+def _normal(answer: str) -> str:
+    return normalise(answer.lower().replace(",", "").replace("?", "").replace("'s", " 's"))
+
+
+def _of_ten(given: str, truths: Sequence[str]) -> float:
     matches = sum(truth == given for truth in truths)
     return sum(min(1.0, (matches - (truth == given)) / 3) for truth in truths) / len(truths)

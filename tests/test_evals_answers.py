@@ -2,7 +2,7 @@
 
 import pytest
 
-from tokenprune.evals.choices import lettered, read_letter
+from tokenprune.evals.choices import infer_letter, lettered, read_letter
 from tokenprune.evals.short_answers import anls, exact, relaxed
 from tokenprune.evals.tasks.mme import read as read_mme
 from tokenprune.evals.tasks.pope import read as read_pope
@@ -38,6 +38,29 @@ OPTIONS = lettered(["a red car", "a blue car", "Berlin", "none of these"])
 )
 def test_letters(answer: str, letter: str | None) -> None:
     assert read_letter(answer, OPTIONS) == letter
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("B", "B"),
+        ("(B)", "B"),
+        ("*B*: whatever", "B"),
+        ("I would choose B here", "B"),
+        ("A", "A"),
+        ("A.", "A"),
+        ("A fine old car", None),  # an article
+        ("A fine old car in Berlin", "C"),
+        ("b", None),  # a chat model would be asked
+        ("B or C", None),
+        ("it is a Blue car", "B"),
+        ("a red car and a blue car", None),
+        ("E", None),
+        ("", None),
+    ],
+)
+def test_letters_by_the_rules_of_vlmevalkit(answer: str, letter: str | None) -> None:
+    assert infer_letter(answer, OPTIONS) == letter
 
 
 @pytest.mark.parametrize(
@@ -84,8 +107,8 @@ def test_exact() -> None:
 
 
 def test_yes_and_no_are_read_as_each_scorer_reads_them() -> None:
-    assert [read_pope(text) for text in ("Yes", "no.", "It does not. Yes", "a dog", "nothing", " ")] == [
-        True, False, False, True, True, None,
+    assert [read_pope(text) for text in ("Yes", "no.", "It does not. Yes", "No, not", "NO", "nothing", " ")] == [
+        True, False, False, False, True, True, None,
     ]  # fmt: skip
     assert [read_mme(text) for text in ("Yes, it is", "No", "n", "I do not know", "not", "")] == [
         True, False, False, None, False, None,

@@ -136,7 +136,7 @@ METRICS = {
         {"accuracy": 0.5, "F1": 0.5, "precision": 0.5, "recall": 0.5, "yes-rate": 0.5},
     ),
     "textvqa": (["shop"], {"accuracy": 0.9}),
-    "gqa": (["table"], {"accuracy": 1}),
+    "gqa": (["table"], {"accuracy": 1, "open accuracy": 1}),
     "vizwiz": (["box"], {"accuracy": 0.6}),
     "docvqa": (["1/8/9"], {"ANLS": 5 / 6}),
     "scienceqa": (["B"], {"accuracy": 0}),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tokenprune.evals.vqa_accuracy import normalise, soft_accuracy
+from tokenprune.evals.vqa_accuracy import normal_accuracy, normalise, soft_accuracy
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,25 @@ def test_normalise(answer: str, expected: str) -> None:
     [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)],
 )
 def test_soft_accuracy_of_ten(matches: int, accuracy: float) -> None:
-    answers = ["Yes"] * matches + ["no"] * (10 - matches)
+    answers = ["yes"] * matches + ["no"] * (10 - matches)
     assert soft_accuracy("yes.", answers) == pytest.approx(accuracy)
 
 
 def test_both_sides_are_normalised() -> None:
-    assert soft_accuracy("2", ["Two"] * 10) == 1
+    assert soft_accuracy("2", ["Two"] * 9 + ["2."]) == 1
+
+
+def test_people_who_agree_are_not_normalised() -> None:
+    """As in the official script: only the model's answer is, so that what all ten say may be out of reach."""
+    assert soft_accuracy("T-shirt", ["t-shirt"] * 10) == 0
+    assert soft_accuracy("T-shirt", ["t-shirt"] * 9 + ["shirt"]) == 1
+    assert soft_accuracy("Yes.", ["yes\n"] * 10) == 1
+    assert soft_accuracy("2", ["two"] * 10) == 0
+
+
+def test_textvqa_normalises_all_answers() -> None:
+    assert normal_accuracy("T-shirt", ["t-shirt"] * 10) == normal_accuracy("2", ["two"] * 10) == 1
+    assert normal_accuracy("redblue", ["red,blue"] * 10) == 1  # commas are taken out first
+    assert normal_accuracy("mans", ["man's"] * 10) == 0
+    assert normal_accuracy("man 's", ["man's?"] * 10) == 1
+    assert normal_accuracy("stop", ["stop"] * 2 + ["go"] * 8) == pytest.approx(0.6)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.hub import table_records
+from tokenprune.evals.metric import Metric, Ratio
 from tokenprune.evals.records import Record, json_records
 from tokenprune.evals.short_answers import ShortAnswer, exact
 from tokenprune.evals.styles import Style
-from tokenprune.evals.task import FileTask, Form
+from tokenprune.evals.task import Answered, FileTask, Form, points
 
 
 def _published(path: Path) -> list[Record]:
@@ -37,7 +38,12 @@ def _hub(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class Gqa(FileTask[ShortAnswer]):
-    """Accuracy: the same word, whatever its case and a last period, as LLaVA's script writes it for the scorer."""
+    """Accuracy of all, and of binary and open questions, which are those with the structural type `query`.
+
+    The published scorer compares to the letter (checked by reading its eval.py). Before it, as in LLaVA's script, case
+    and a last period are taken off; spaces around do not count either. Validity, plausibility, consistency, grounding
+    and distribution need files beside the questions, and are not computed.
+    """
 
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (
@@ -57,3 +63,8 @@ class Gqa(FileTask[ShortAnswer]):
             answers=(record["answer"],),
             worth=exact,
         )
+
+    def metrics(self, answered: Answered) -> dict[str, Metric]:
+        kinds = ["open" if sample.category == "query" else "binary" for sample, _ in answered if sample.category]
+        of_each = Ratio.mean(points(answered)).of_each(kinds) if len(kinds) == len(answered) else {}
+        return super().metrics(answered) | {f"{kind} accuracy": Metric.of(of_each[kind]) for kind in sorted(of_each)}

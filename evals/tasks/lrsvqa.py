@@ -2,8 +2,10 @@
 
 Read is the published `LRS_VQA_merged.jsonl`, or one file for each source (`*.jsonl`; pictures as the file names them,
 in `image/` or `images/` or below the folder). The published prompt is the record's `text`, as it is. The published
-scorer also takes WordNet synonyms for right; here the words must be the same, so that numbers are a little lower. The
-layout is that of the repository's scripts; it was not checked against the real files.
+scorer (VisionXLab/LRS-VQA, evaluation_LRSVQA.py, read and not run) compares in lower case, and also takes for right a
+word that shares a WordNet synset with the true one; here the words must be the same, case and a last period apart, so
+that numbers are a little lower (no package of the index carries WordNet itself). It scores each source (FAIR, Bridge,
+STAR) by itself: give its file alone. The layout is that of the scripts; it was not checked against the real files.
 """
 
 from dataclasses import dataclass

@@ -4,8 +4,10 @@ Read are the published tables, `mmbench_SPLIT_DATE.tsv` or `MMBench_SPLIT_LANGUA
 Hub's lmms-lab/MMBench (its folder `en`; give another one of its folders by itself). Turned copies of a question have
 its index plus a multiple of a million, and in some tables its index in place of the picture; where a file has no
 copies of a question, they are made here. The layouts are those of the repository and of the Hub; they were not checked
-against the real files. The answers of `test` are not published. The published scorer asks a chat model what an unclear
-answer means; here it is unreadable, counted and worth 0.
+against the real files. The answers of `test` are not published. Letters are read by the rules by which VLMEvalKit reads
+them before it asks a chat model (checked by reading its matching_util.py): an answer that it would ask about is
+unreadable, counted and worth 0, as under its `exact_matching`. Prompt and turns are those of LLaVA's
+model_vqa_mmbench.py.
 """
 
 from collections import Counter
@@ -71,6 +73,7 @@ class MmBench(FileTask[Choice]):
             group=str(index % COPY),
             options=options,
             letter=letter,
+            is_strict=True,
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:

@@ -21,7 +21,8 @@ YES_OR_NO = " Please answer yes or no."
 
 
 def read(answer: str) -> bool | None:
-    """As the published scorer reads: the word, or a yes or no among the first four letters."""
+    """As the published scorer reads: the word, or a yes or no among the first four letters. Case, periods and spaces
+    before it do not count and a single letter is enough, as in lmms-eval."""
     start = answer.strip().lower().replace(".", "")[:4]
     return True if "yes" in start or start == "y" else False if "no" in start or start == "n" else None
 

@@ -1,11 +1,11 @@
 """POPE (https://arxiv.org/abs/2305.10355): is an object in the picture? Asked of random, popular and adversarial ones.
 
 Read are the published `coco_pope_KIND.json` (a JSON object a line; the pictures are COCO's val2014, in `images/`) and
-the Hub's lmms-lab/POPE. The kinds are the splits. Layouts are those of the repository's and the Hub's descriptions;
-neither was checked against the real files.
+the Hub's lmms-lab/POPE. The kinds are the splits. The published form was checked against records of the real file, and
+reading of answers, F1 and yes-rate against the repository's evaluate.py (AoiDragon/POPE); the Hub's layout is that of
+its description.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -18,9 +18,10 @@ from tokenprune.evals.yes_no import YesNo, f1_and_yes_rate
 
 
 def read(answer: str) -> bool | None:
-    """As the published scorer reads: no where the first sentence holds `no` or `not`, else yes; None if empty."""
-    words = re.findall(r"\w+", answer.split(".")[0].lower())
-    return None if not answer.strip() else not {"no", "not"} & set(words)
+    """As the published scorer reads: no where `No`, `no` or `not` is a word of the first sentence, else yes; words are
+    what spaces divide once commas are gone. None if empty, which the published scorer takes for a yes."""
+    words = answer.split(".")[0].replace(",", "").split(" ")
+    return None if not answer.strip() else not {"No", "no", "not"} & set(words)
 
 
 def _published(path: Path) -> list[Record]:

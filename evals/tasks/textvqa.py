@@ -13,7 +13,7 @@ from tokenprune.evals.records import Record, json_records
 from tokenprune.evals.short_answers import ShortAnswer
 from tokenprune.evals.styles import Style
 from tokenprune.evals.task import FileTask, Form, hub
-from tokenprune.evals.vqa_accuracy import soft_accuracy
+from tokenprune.evals.vqa_accuracy import normal_accuracy
 
 
 def _published(path: Path) -> list[Record]:
@@ -22,7 +22,7 @@ def _published(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class TextVqa(FileTask[ShortAnswer]):
-    """VQAv2's soft accuracy."""
+    """Soft accuracy of ten answers."""
 
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("TextVQA_*.json",), _published), *hub())
@@ -39,5 +39,5 @@ class TextVqa(FileTask[ShortAnswer]):
             question=style.short_answer(record["question"]),
             split=record.split,
             answers=tuple(record["answers"]),
-            worth=soft_accuracy,
+            worth=normal_accuracy,
         )

@@ -13,7 +13,7 @@ from tokenprune.evals.records import Record, json_records
 from tokenprune.evals.short_answers import ShortAnswer
 from tokenprune.evals.styles import Style
 from tokenprune.evals.task import FileTask, Form, hub
-from tokenprune.evals.vqa_accuracy import soft_accuracy
+from tokenprune.evals.vqa_accuracy import normal_accuracy
 
 UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
 
@@ -24,7 +24,10 @@ def _published(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class VizWiz(FileTask[ShortAnswer]):
-    """VQAv2's soft accuracy; `unanswerable` is an answer like others."""
+    """Soft accuracy of ten answers; `unanswerable` is an answer like others.
+
+    All answers are normalised as TextVQA's are, as in lmms-eval; the challenge's own script was not seen.
+    """
 
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (
@@ -47,5 +50,5 @@ class VizWiz(FileTask[ShortAnswer]):
             split=record.split,
             category=record.first("answer_type", "category"),
             answers=tuple(answers),
-            worth=soft_accuracy,
+            worth=normal_accuracy,
         )
