@@ -57,6 +57,7 @@ results: install
 	cp runs/at_10/rows.jsonl evals/results/bundled_model_10.jsonl
 	cp runs/photographs/rows.jsonl evals/results/photographs.jsonl
 	$(BIN)/tokenprune report evals/results/bundled_model_*.jsonl evals/results/photographs.jsonl --into README.md
+	$(BIN)/tokenprune report evals/results/bundled_model_*.jsonl evals/results/photographs.jsonl --into evals/results/README.md
 
 # Trains the bundled model again from its sources: less than two hours on one core that multiplies
 # BF16 in hardware (AMX); stop it and it goes on where it was.

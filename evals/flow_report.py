@@ -12,13 +12,14 @@ from pathlib import Path
 from tokenprune.evals.bundled_paths import SETTINGS
 from tokenprune.evals.configurations import DOWNSAMPLE, UNPRUNED
 from tokenprune.evals.markdown import Table, accuracy_table
+from tokenprune.evals.marked import put_into
 from tokenprune.evals.paired import paired
 from tokenprune.evals.row_files import read
 from tokenprune.evals.rows import Key, Row, by_configuration
 from tokenprune.settings_file import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
 
-BEGIN, END = "<!-- tokenprune.evals.flow_report: begin -->\n", "<!-- tokenprune.evals.flow_report: end -->\n"
+NAME = "tokenprune.evals.flow_report"  # in the marks that its tables are between
 RESULTS = Path(__file__).resolve().parent / "results"
 BASELINES = ("FoPru rank -2", "FoPru", "Random", "Grid", DOWNSAMPLE, "VFlowOpt")
 
@@ -60,14 +61,6 @@ def report(rows: Sequence[Row], files: Sequence[SettingsFile], timings: Mapping[
     return "\n\n".join(map(str, parts)) + "\n"
 
 
-def put_into(text: str, tables: str, begin: str = BEGIN, end: str = END) -> str:
-    """Return `text` with `tables` between the two marks in it, in place of whatever was there."""
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise ValueError(f"needs the lines {begin.strip()} and {end.strip()}, each once")
-    before, rest = text.split(begin)
-    return f"{before}{begin}\n{tables}\n{end}{rest.split(end)[1]}"
-
-
 def settings_files() -> list[SettingsFile]:
     return [SettingsFile.read(path) for path in sorted(SETTINGS.glob("*.json"))]
 
@@ -87,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(stored(), end="")
     else:
         text = options.into.read_text(encoding="utf-8")
-        options.into.write_text(put_into(text, stored()), encoding="utf-8")
+        options.into.write_text(put_into(text, NAME, stored()), encoding="utf-8")
 
 
 Groups = Mapping[Key, Mapping[str, Row]]

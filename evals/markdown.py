@@ -45,6 +45,32 @@ def accuracy_table(rows: Sequence[Row]) -> Table:
     return Table(["retention", "strategy", "position IDs", "visual tokens a layer", "KV cache", *headings], lines)
 
 
+def summary_table(rows: Sequence[Row]) -> Table:
+    """Return one line a strategy and retention, both position IDs in it, those with the best mean over tasks first;
+    `rows` are of one set."""
+    tasks = _tasks(rows)
+    groups = by_configuration(rows)
+
+    def rank(key: Key) -> tuple[float, float]:
+        return -key.keep_ratio, -sum(row.accuracy for row in groups[key].values())
+
+    lines = []
+    for key in sorted((key for key in groups if key.position_ids != "compact"), key=rank):
+        own, compact = groups[key], groups.get(key._replace(position_ids="compact"), {})
+        retention, strategy, _ = _configuration(key, own)
+        head, *_ = own.values()
+        cells = [_accuracy(group.get(task)) for task in tasks for group in (own, compact)]
+        lines.append([retention, strategy, f"{head.n_mean:.0f}", f"{head.kv_cache_bytes / 1e6:.2f} MB", *cells])
+    first = next(iter(tasks.values()))
+    headings = [
+        f"{task_title(row)} {row.metric}{', compact IDs' if compact else f' (n = {row.n})'}"
+        for row in tasks.values()
+        for compact in (False, True)
+    ]
+    visual = f"visual tokens a layer, of {first.n_visual:.0f}"
+    return Table(["retention", "strategy", visual, "KV cache", *headings], lines)
+
+
 def split_table(rows: Sequence[Row]) -> Table:
     """Return the unpruned model's accuracy on each set as a whole and on each of its splits."""
     tasks = _tasks(rows)

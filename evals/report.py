@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenprune.evals import pareto, row_files
+from tokenprune.evals import marked, pareto, row_files
 from tokenprune.evals.configurations import UNPRUNED
 from tokenprune.evals.losses import Loss, samples_of, worst
 from tokenprune.evals.markdown import (
@@ -12,6 +12,7 @@ from tokenprune.evals.markdown import (
     difference_table,
     further_table,
     split_table,
+    summary_table,
     unpruned_table,
 )
 from tokenprune.evals.page import page
@@ -19,7 +20,8 @@ from tokenprune.evals.rows import Row
 from tokenprune.evals.run_folder import RunFolder
 from tokenprune.evals.sample import Sample
 
-BEGIN, END = "<!-- tokenprune.evals.report: begin -->\n", "<!-- tokenprune.evals.report: end -->\n"
+#: What marks in a document name.
+TABLES, SUMMARY = "tokenprune.evals.report", "tokenprune.evals.report, summary"
 
 
 def read(results: Sequence[Path]) -> list[Row]:
@@ -65,6 +67,17 @@ def sections(rows: Sequence[Row], *, baseline: str = "Random", further: bool = T
     return parts
 
 
+def summary(rows: Sequence[Row]) -> str:
+    """Return one table for each set on which strategies were measured, and the unpruned model's accuracy by split."""
+    parts: list[str | Table] = []
+    for scenes in dict.fromkeys(row.scenes for row in rows):
+        of_set = [row for row in rows if row.scenes == scenes]
+        if len({row.key for row in of_set}) > 1:
+            parts += [f"Accuracy on `{scenes}` in per cent, with 95 % interval, best first:", summary_table(of_set)]
+    parts += ["Unpruned, by split, in per cent with 95 % interval:", split_table(rows), _provenance(rows)]
+    return "\n\n".join(map(str, parts)) + "\n"
+
+
 def write(results: Sequence[Path], rows: Sequence[Row], folder: Path, *, baseline: str, n_losses: int) -> list[Path]:
     """Write the report's Markdown, its plots and its page into `folder`, and return their paths.
 
@@ -95,13 +108,21 @@ def write(results: Sequence[Path], rows: Sequence[Row], folder: Path, *, baselin
     return [html, markdown, *plots]
 
 
-def put_into(text: str, tables: str) -> str:
-    """Return `text` with `tables` between the two marks in it, in place of whatever was there."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"needs the lines {BEGIN.strip()} and {END.strip()}, each once")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{tables}\n{END}{after}"
+def put_into(text: str, rows: Sequence[Row], *, baseline: str = "Random") -> str:
+    """Return a document with the tables that it has marks for: all of the main metrics, or the summary."""
+    makes = {
+        TABLES: lambda: report(rows, baseline=baseline, further=False),
+        SUMMARY: lambda: summary(rows),
+    }
+    wanted = [name for name in makes if marked.marks(name)[0] in text]
+    if not wanted:
+        lines = " or ".join(marked.marks(name)[0].strip() for name in makes)
+        raise ValueError(
+            f"nothing to put tables into: write {lines} where they shall be, and the same with `end` below"
+        )
+    for name in wanted:
+        text = marked.put_into(text, name, makes[name]())
+    return text
 
 
 def _provenance(rows: Sequence[Row]) -> str:

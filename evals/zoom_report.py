@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.evals.durable import check_same
-from tokenprune.evals.flow_report import RESULTS, put_into
+from tokenprune.evals.flow_report import RESULTS
 from tokenprune.evals.markdown import NOTHING, Table
+from tokenprune.evals.marked import put_into
 from tokenprune.evals.stats import interval, paired
 from tokenprune.evals.zoom_answers import Answer, read
 
-BEGIN, END = "<!-- tokenprune.evals.zoom_report: begin -->\n", "<!-- tokenprune.evals.zoom_report: end -->\n"
+NAME = "tokenprune.evals.zoom_report"  # in the marks that its tables are between
 STORED = RESULTS / "zoom.jsonl"
 BASELINES = ("thumbnail", "coarsest", "random")
 ORDER = ("thumbnail", "coarsest", "random", "zoom", "exhaustive", "best tile")
@@ -154,9 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.into is None:
         print(tables)
     else:
-        options.into.write_text(
-            put_into(options.into.read_text(encoding="utf-8"), tables, BEGIN, END), encoding="utf-8"
-        )
+        options.into.write_text(put_into(options.into.read_text(encoding="utf-8"), NAME, tables), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ import pytest
 from commands import command
 from evals_rows import row
 
+from tokenprune.evals import marked
 from tokenprune.evals.markdown import accuracy_table, difference_table, further_table, split_table
 from tokenprune.evals.paired import paired
-from tokenprune.evals.report import BEGIN, END, put_into, report
+from tokenprune.evals.report import SUMMARY, TABLES, put_into, report, summary
 from tokenprune.evals.row_files import read, to_line
 from tokenprune.evals.rows import Row
 
@@ -107,13 +108,39 @@ def test_a_set_without_strategies_is_only_in_the_last_table() -> None:
 
 
 def test_put_into_replaces_what_is_between_the_marks() -> None:
-    once = put_into(f"before\n{BEGIN}old{END}after\n", "new\n")
-    assert once == f"before\n{BEGIN}\nnew\n\n{END}after\n"
-    assert put_into(once, "new\n") == once
-    with pytest.raises(ValueError, match="each once"):
-        put_into(f"{BEGIN}{BEGIN}{END}", "new")
-    with pytest.raises(ValueError, match="each once"):
-        put_into(f"{BEGIN}{END}{END}", "new")
+    begin, end = marked.marks("a")
+    once = marked.put_into(f"before\n{begin}old{end}after\n", "a", "new\n")
+    assert once == f"before\n{begin}\nnew\n\n{end}after\n"
+    assert marked.put_into(once, "a", "new\n") == once
+    for wrong in (f"{begin}{begin}{end}", f"{begin}{end}{end}", f"{end}{begin}", ""):
+        with pytest.raises(ValueError, match=r"needs the lines <!-- a: begin --> and .* each once"):
+            marked.put_into(wrong, "a", "new")
+
+
+def test_a_document_gets_the_tables_that_it_has_marks_for() -> None:
+    tables, both = ("".join(marked.marks(name)) for name in (TABLES, SUMMARY))
+    assert put_into(tables, results()).count("McNemar") == 1
+    assert "best first" not in put_into(tables, results())
+    assert put_into(both, results()).count("best first") == 1
+    assert "McNemar" not in put_into(both, results())
+    assert put_into(tables + both, results()).count("best first") == 1
+    with pytest.raises(ValueError, match=r"nothing to put tables into: write <!-- tokenprune\.evals\.report: begin"):
+        put_into("text", results())
+
+
+def test_summary_has_both_position_ids_in_a_line_and_the_best_first() -> None:
+    headings, _, *lines = (line for line in summary(results()).splitlines() if line.startswith("| "))
+    visual = "visual tokens a layer, of 100"
+    assert headings == (
+        f"| retention | strategy | {visual} | KV cache | REC Acc@0.5 (n = 40) | REC Acc@0.5, compact IDs |"
+    )
+    assert lines[:5] == [
+        "| 100 % | unpruned | 100 | 2.00 MB | 75.0 [60, 86] | \N{EN DASH} |",
+        "| 50 % | FoPru rank | 50 | 2.00 MB | 50.0 [35, 65] | \N{EN DASH} |",
+        "| 25 % | FoPru rank | 25 | 2.00 MB | 50.0 [35, 65] | \N{EN DASH} |",
+        "| 25 % | downsample | 25 | 2.00 MB | 50.0 [35, 65] | \N{EN DASH} |",
+        "| 25 % | Random | 25 | 2.00 MB | 25.0 [14, 40] | 0.0 [0, 9] |",
+    ]
 
 
 def test_further_metrics() -> None:
@@ -160,18 +187,17 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     printed = capsys.readouterr().out
     assert "REC Acc@0.5 (n = 20)" in printed
     assert "own - FoPru rank" in printed
-    page.write_text(f"{BEGIN}{END}")
+    page.write_text("".join(marked.marks(TABLES)))
     assert command("report", path, "--into", page) == 0
     assert report(results(), further=False) in page.read_text()
     assert "Further metrics" not in page.read_text()
     assert capsys.readouterr().out == ""
 
 
-def test_the_readme_has_the_committed_results() -> None:
+def test_the_documents_have_the_committed_results() -> None:
     """After a new run, the last command of `make results` puts it right."""
     results = ROOT / "evals" / "results"
-    tables = report(
-        read([*sorted(results.glob("bundled_model_*.jsonl")), results / "photographs.jsonl"]), further=False
-    )
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert put_into(readme, tables) == readme
+    rows = read([*sorted(results.glob("bundled_model_*.jsonl")), results / "photographs.jsonl"])
+    for document in (ROOT / "README.md", results / "README.md"):
+        text = document.read_text(encoding="utf-8")
+        assert put_into(text, rows) == text, document

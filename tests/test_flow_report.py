@@ -11,6 +11,7 @@ from tokenprune.evals import flow_report
 from tokenprune.evals.bundled_paths import SCENES, SETTINGS
 from tokenprune.evals.calibration import calibrated_on, pictures_of
 from tokenprune.evals.loading import load_samples
+from tokenprune.evals.marked import put_into
 from tokenprune.settings_file import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
 
@@ -20,7 +21,7 @@ README = Path(flow_report.__file__).resolve().parent / "README.md"
 def test_the_readme_has_the_stored_results() -> None:
     """python -m tokenprune.evals.flow_report --into evals/README.md"""
     text = README.read_text(encoding="utf-8")
-    assert flow_report.put_into(text, flow_report.stored()) == text
+    assert put_into(text, flow_report.NAME, flow_report.stored()) == text
 
 
 def test_tables() -> None:
@@ -38,11 +39,6 @@ def test_tables() -> None:
     assert "| no calibration: default settings | 75.0 | -25.0 [-75.0, 0.0] |" in tables
     assert "| 25% | VFlowOpt searched_25 | 200 | 80.0% |" in tables  # 10 bytes a visual token, 100 of text
     assert "| 10% | 9 of 90 enter | 0.500 | 0.600 [0.500, 0.700] |" in tables
-
-
-def test_marks() -> None:
-    with pytest.raises(ValueError, match=r"needs the lines .*flow_report: begin"):
-        flow_report.put_into("nothing", "tables")
 
 
 @pytest.mark.parametrize("path", sorted(SETTINGS.glob("*.json")), ids=lambda path: path.stem)

@@ -18,9 +18,7 @@ def report(
     output: Annotated[Path, typer.Option(help="Where page, plots and Markdown go.", metavar="DIR")] = Path("report"),
     into: Annotated[
         Path | None,
-        typer.Option(
-            help="Nothing but put the tables of the main metrics between the two marks in this file.", metavar="FILE"
-        ),
+        typer.Option(help="Nothing but put the tables that this file has marks for between them.", metavar="FILE"),
     ] = None,
 ) -> None:
     """Compare what [bold]tokenprune eval[/bold] measured.
@@ -35,8 +33,7 @@ def report(
     if split is not None:
         rows = [row.of_split(split) for row in rows]
     if into is not None:
-        tables = tables_of(rows, baseline=baseline, further=False)
-        into.write_text(put_into(into.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        into.write_text(put_into(into.read_text(encoding="utf-8"), rows, baseline=baseline), encoding="utf-8")
         return
     print(tables_of(rows, baseline=baseline))
     for path in write(results, rows, output, baseline=baseline, n_losses=losses):
