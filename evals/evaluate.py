@@ -56,8 +56,9 @@ def evaluate(
     """Ask `model` all questions under all configurations, and return a row for each configuration and task.
 
     model: a folder or a Hugging Face name; or a loaded model and its processor, which stay as they are.
-    output: the run's folder. What is answered in it is not asked again, so a call that was killed goes on where it was;
-        SettingError if it holds another run. Under `accelerate launch` every process asks its share, and the answers
+    output: the run's folder. What is answered in it is not asked again, so a call that was killed goes on where it was,
+        and one with more strategies or tasks asks those alone; what failed is asked again. SettingError if it holds
+        another run. Under `accelerate launch` every process asks its share, and the answers
         are those of a single one.
     strategies, keep_ratios, position_ids, baselines: what is compared, see `configurations`. baselines None: unpruned,
         random, and downsample if the model's pictures have one size.
@@ -137,7 +138,9 @@ def _ask(plan: Plan, runner: Runner, folder: RunFolder, here: Processes, console
         folder.writing(here.index) as write,
         Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress,
     ):
-        done = folder.answers().keys()
+        if here.is_first:
+            folder.drop_rows()
+        done = {asked for asked, answer in folder.answers().items() if answer.error is None}
         here.meet()  # nobody writes before all have read
         parts = list(plan.parts(done, here.index, here.count))
         total = plan.n_asked(here.index, here.count)

@@ -125,7 +125,8 @@ def test_report_where_the_data_is_gone(run: RunFolder, tmp_path: Path, monkeypat
 def test_report_of_an_unfinished_run(run: RunFolder) -> None:
     (run.path / "rows.jsonl").unlink()
     assert command("report", run.path) == (
-        f"Error: {run.path}: not finished; it has 6 answers, and the command that began it goes on"
+        f"Error: {run.path}: not finished, it has 6 of 6 answers. The command that began it goes on with it; for a "
+        "report without it, leave it out."
     )
     (run.path / "run.json").unlink()
     assert command("report", run.path).endswith("no run here, there is no run.json; tokenprune eval makes one")
