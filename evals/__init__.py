@@ -1,6 +1,6 @@
 """Accuracy and speed of pruned models on VQA and grounding sets.
 
-`tokenprune eval --help` measures accuracy, `python -m tokenprune.evals.bench --help` prefill time.
+`tokenprune eval --help` measures accuracy, `tokenprune bench --help` time and memory.
 """
 
 if __name__ != "tokenprune.evals":

@@ -1,7 +1,7 @@
 """What VFlowOpt does on the bundled model, as Markdown: `python -m tokenprune.evals.flow_report --help`.
 
 From stored results alone: rows of `python -m tokenprune.evals`, settings files of `tokenprune optimize`, and timings of
-`python -m tokenprune.evals.bench`.
+`tokenprune bench`.
 """
 
 import argparse

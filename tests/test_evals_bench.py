@@ -1,19 +1,53 @@
 """The bench counts and compares the right things; how long they take is not tested."""
 
-import json
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from families.base import CACHE
-from families.llava_next import LlavaOnevision
 from search_files import deep_llava
 from tiny import prompt, tiny_llava
 
 import tokenprune
-from tokenprune.evals import bench, bench_model
+from tokenprune.adapters import adapter_for
+from tokenprune.evals.bench import ideal, plot, prompts, tables
+from tokenprune.evals.bench.cases import IDEAL, Facts, cases, facts
+from tokenprune.evals.bench.clock import PHASES, Seconds, cache_in
+from tokenprune.evals.bench.figures import Figures, figures
+from tokenprune.evals.bench.measuring import measure, measure_throughput
+from tokenprune.evals.bench.memory import LiveBytes, peak_bytes
+from tokenprune.evals.bench.record import Record, about
+from tokenprune.evals.bench.schedule import Schedule
+from tokenprune.evals.bench.throughput import Memory, throughput
 from tokenprune.evals.configurations import Pruned
+from tokenprune.strategies.par import PAR
 from tokenprune.strategies.vflowopt import VFlowOpt
+
+CPU = torch.device("cpu")
+STRATEGIES = {
+    "Grid": tokenprune.Grid(keep_ratio=0.5),
+    "VFlowOpt": VFlowOpt(keep_ratio=0.3, first=0.5),
+    "FlowCut": tokenprune.STRATEGIES["flowcut"](keep_ratio=0.25),
+}
+
+
+def pruned(**strategies: tokenprune.Strategy) -> list[Pruned]:
+    return [
+        Pruned(label=label, keep_ratio=strategy.keep_ratio or 0.0, strategy=strategy)
+        for label, strategy in strategies.items()
+    ]
+
+
+def measured(path: Path, batch: int = 1, rounds: int = 3) -> list[Figures]:
+    model = deep_llava()
+    record = Record.begun(path, about(model, "tiny", "sdpa"))
+    measure(model, prompts.random_prompt(model, batch), pruned(**STRATEGIES), record, rounds=rounds)
+    return figures(record)
+
+
+# The ideal.
 
 
 def test_the_ideal_is_the_model_on_a_shorter_prompt() -> None:
@@ -26,88 +60,197 @@ def test_the_ideal_is_the_model_on_a_shorter_prompt() -> None:
     model, inputs = tiny_llava(), prompt([1])
     with tokenprune.patch(model, First(keep=7), position_ids="compact"):
         patched = model(**inputs, logits_to_keep=1).logits
-    ideal = bench.ideal(model, inputs, 7)
-    assert ideal[CACHE].get_seq_length() == inputs["input_ids"].shape[1] - 36 + 7
-    torch.testing.assert_close(ideal.logits, patched)
+    output = ideal.prefill(model, inputs, Schedule((7, 7)))
+    assert cache_in(output)[1].get_seq_length() == inputs["input_ids"].shape[1] - 36 + 7
+    torch.testing.assert_close(output.logits, patched)
 
 
-@pytest.fixture
-def small_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(bench_model.SHAPES, "llava-1.5-0.5b", tiny_llava)
+def test_no_layer_of_the_ideal_is_longer_or_shorter_than_the_pruned_one() -> None:
+    """Whether a strategy prunes before the language model, inside it, or in the tower."""
+    model = deep_llava()
+    inputs = prompts.random_prompt(model, 2)
+    found = {case.name: case for case in cases(model, inputs, pruned(**STRATEGIES))}
+
+    def shapes_in(case: Any) -> list[Any]:
+        seen: list[Any] = []
+        adapter = adapter_for(model)
+        layers: list[Any] = [*adapter.layers, *adapter.tower.layers(adapter.vision_tower)[: -len(adapter.layers)]]
+        with case.patched(), torch.inference_mode():
+            hooks = [
+                layer.mlp.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape)) for layer in layers
+            ]
+            _, cache = cache_in(case.prefill())
+            for hook in hooks:
+                hook.remove()
+        return [*seen, *(layer.keys.shape for layer in cache.layers)]
+
+    for label, strategy in STRATEGIES.items():
+        own = found[f"{label} @ {strategy.keep_ratio:g}"]
+        assert own.ideal is not None
+        assert shapes_in(own) == shapes_in(found[own.ideal])
+    assert len({len(set(shapes_in(case))) for case in found.values()}) > 1
+    assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-@pytest.mark.usefixtures("small_shape")
-def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = tmp_path / "new" / "bench.json"
-    bench.main(["--keep-ratios", "0.5", "0.25", "--rounds", "3", "--output", str(output)])
-    printed = capsys.readouterr().out
-    assert "FoPru row" in printed
-    assert "9 of 36" in printed
-    result = json.loads(output.read_text())
-    assert [(timing["strategy"], timing["n_kept"]) for timing in result["timings"]] == [
-        (strategy, n_kept) for n_kept in (18, 9) for strategy in ("Random", "Grid", "FoPru rank -2", "FoPru row -2")
+def test_a_model_that_skips_layers_has_no_ideal() -> None:
+    model = deep_llava()
+    par = PAR(keep_ratio=0.5, layer=1, skip=(2,))
+    *_, case = cases(model, prompts.random_prompt(model, 1), pruned(PAR=par))
+    assert (case.strategy, case.ideal, case.schedule.layers[2]) == ("PAR", None, 0)
+
+
+# Figures.
+
+
+def test_every_figure(tmp_path: Path) -> None:
+    found = measured(tmp_path / "bench.json", batch=2)
+    assert [one.facts.strategy for one in found] == ["unpruned", IDEAL, IDEAL, IDEAL, *STRATEGIES]
+    for one in found:
+        assert set(one.seconds) == set(PHASES)
+        assert all(median.n == 3 and 0 < median.low <= median.value <= median.high for median in one.seconds.values())
+        assert one.facts.peak_bytes > one.facts.kv_cache_bytes > 0
+    unpruned, *_, grid, stages, flowcut = found
+    assert (unpruned.flops, unpruned.peak, unpruned.cache) == (1, 1, 1)
+    for one in (grid, stages, flowcut):
+        assert one.is_strategy
+        for ratio in (one.ttft_to_unpruned, one.ttft_to_ideal, one.prefill_to_ideal, one.decode_to_ideal):
+            assert ratio is not None
+            assert 0 < ratio.low <= ratio.value <= ratio.high
+        assert one.flops < 1
+        assert one.cache < 1
+        assert one.selection is not None
+    assert grid.break_even is not None
+    assert stages.break_even is None  # its stages select inside the prefill
+    assert grid.cache == (18 + 40) / (36 + 40)
+    assert unpruned.selection is unpruned.ttft_to_ideal is None
+
+
+def test_ratios_are_taken_within_rounds(tmp_path: Path) -> None:
+    """A machine that is twice as slow in one round changes no ratio; medians of times alone would."""
+    names = {"unpruned": None, "ideal 5": None, "Grid @ 0.5": "ideal 5"}
+    known = [
+        Facts(
+            batch=1,
+            name=name,
+            strategy=name.split()[0],
+            keep_ratio=0.5,
+            n_visual=10,
+            n_kept=5,
+            n_mean=5.0,
+            schedule="5",
+            ideal=of,
+            flops=1,
+            kv_cache_bytes=1,
+            peak_bytes=1,
+        )
+        for name, of in names.items()
     ]
-    for timing in result["timings"]:
-        for median, low, high in (timing["to_ideal"], timing["to_unpruned"]):
-            assert 0 < low <= median <= high
-        assert 0 < timing["flops_to_unpruned"] < 1
+    seconds: list[dict[str, Seconds]] = [
+        {name: dict.fromkeys(PHASES, slow * share) for name, share in zip(names, shares, strict=True)}
+        for slow, shares in ((1, (1.0, 0.50, 0.50)), (2, (1.0, 0.50, 0.55)), (9, (1.0, 0.50, 0.60)))
+    ]
+    record = Record(tmp_path / "x", {}, known, [(1, "2026-01-01", one) for one in seconds])
+    record.add_round(1, {"unpruned": dict.fromkeys(PHASES, 100.0)})  # a round without the others counts for none
+    *_, grid = figures(record)
+    assert grid.ttft_to_unpruned is not None
+    assert (grid.ttft_to_unpruned.value, grid.ttft_to_unpruned.n) == (0.55, 3)
+    assert grid.ttft_to_ideal is not None
+    assert grid.ttft_to_ideal.value == pytest.approx(1.1)
+    assert (grid.ttft_to_ideal.low, grid.ttft_to_ideal.high) == (1.0, pytest.approx(1.2))
+    # It takes 0.45 less, of all phases, for 10 visual tokens.
+    assert grid.selection is not None
+    assert grid.selection.value == pytest.approx(-0.9)
+    assert grid.break_even is not None
+    assert grid.break_even.value == pytest.approx(10 * -1)
 
 
 def test_operations() -> None:
     """Nothing dropped costs what the unpruned model costs; a stage in the language model saves more."""
-    compared = [
-        Pruned(label=label, keep_ratio=0.5, strategy=strategy)
-        for label, strategy in {
-            "everything": tokenprune.Grid(keep_ratio=1.0),
-            "half": tokenprune.Grid(keep_ratio=0.5),
-            "before": VFlowOpt(keep_ratio=0.5, progressive=False, recycle=False),
-            "stages": VFlowOpt(keep_ratio=0.3, first=0.5, recycle=False),
-        }.items()
-    ]
-    everything, half, before, stages = bench.bench(deep_llava(), compared, rounds=1)
-    assert everything.flops_to_unpruned == 1
+    model = deep_llava()
+    inputs = prompts.random_prompt(model, 1)
+    compared = {
+        "everything": tokenprune.Grid(keep_ratio=1.0),
+        "half": tokenprune.Grid(keep_ratio=0.5),
+        "before": VFlowOpt(keep_ratio=0.5, progressive=False, recycle=False),
+        "stages": VFlowOpt(keep_ratio=0.3, first=0.5, recycle=False),
+    }
+    counted = [facts(model, inputs, case) for case in cases(model, inputs, pruned(**compared))]
+    unpruned = next(one for one in counted if one.strategy == "unpruned")
+    everything, half, before, stages = counted[-4:]
+    assert everything.flops == unpruned.flops
     assert stages.flops < before.flops < everything.flops
     # Of the prompt's 36 + 40 tokens, 18 are dropped, and with them their share of all matrix products but attention's.
-    text = deep_llava().config.text_config
-    linear = sum(p.numel() for p in deep_llava().model.language_model.layers.parameters() if p.ndim == 2)
+    text = model.config.text_config
+    linear = sum(p.numel() for p in model.model.language_model.layers.parameters() if p.ndim == 2)
     saved = 2 * linear * 18 + 4 * text.num_hidden_layers * text.num_attention_heads * text.head_dim * (76**2 - 58**2)
     assert everything.flops - half.flops == saved
-    assert [timing.to_ideal is None for timing in (everything, before, stages)] == [False, False, True]
+    assert {one.name: one.flops for one in counted}["ideal 18"] == half.flops
 
 
-def test_llava_of_half_a_billion() -> None:
-    with torch.device("meta"):
-        model = bench_model.llava()
-    inputs = bench_model.prompt(tiny_llava(), 10)
-    assert inputs["input_ids"].shape == (1, 46)
-    language_model = sum(p.numel() for p in model.model.language_model.layers.parameters())
-    assert 0.35e9 < language_model < 0.37e9  # Qwen2-0.5B without its vocabulary
-    tower = sum(p.numel() for p in model.get_encoder(modality="image").parameters())
-    assert 0.30e9 < tower < 0.31e9
+# Memory.
 
 
-def test_llava_onevision_of_half_a_billion() -> None:
-    with torch.device("meta"):
-        model = bench_model.llava_onevision()
-    layers = sum(p.numel() for p in model.model.language_model.layers.parameters())
-    assert 0.35e9 < layers < 0.37e9
-    encoder = sum(p.numel() for p in model.get_encoder(modality="image").encoder.layers.parameters())
-    assert encoder == pytest.approx(0.41e9 * 26 / 27, rel=0.01)  # SigLIP-so400m has 27 layers
+def test_live_bytes() -> None:
+    weights = torch.ones(1000)
+
+    def call() -> torch.Tensor:
+        a = weights * 2  # 4,000 bytes
+        b = torch.cat([a, a])  # 12,000
+        b.add_(1)
+        view = b.view(2, -1)[1]
+        del a, b  # 8,000, for a view of it is left
+        assert live._now == 8000
+        return view * 1  # 12,000
+
+    with LiveBytes() as live:
+        call()
+    assert live.peak == 12000
+    assert live._now == 0
+    assert peak_bytes(lambda: weights.view(10, -1).T, CPU) == 0
 
 
-def test_a_picture_of_four_tiles() -> None:
-    """The shape that tiles are cut in, small."""
-    family = LlavaOnevision("llava-onevision")
-    model = family.build("sdpa")
-    inputs = bench_model.prompt(model, 10)
-    assert inputs["pixel_values"].shape[1] == 5
-    n_visual = len(family.block((2 * family.tile, 2 * family.tile)))
-    assert inputs["input_ids"].shape == (1, n_visual + 10)
-    (timing,) = bench.bench(model, [Pruned(label="Grid", keep_ratio=0.5, strategy=tokenprune.Grid(0.5))], rounds=1)
-    assert timing.n_visual == n_visual
-    assert timing.flops_to_unpruned < 1
+def test_memory_falls_with_what_is_kept() -> None:
+    model = deep_llava()
+    for batch in (1, 2):
+        inputs = prompts.random_prompt(model, batch)
+        unpruned, *_, grid = (
+            facts(model, inputs, one) for one in cases(model, inputs, pruned(Grid=tokenprune.Grid(0.1)))
+        )
+        assert grid.kv_cache_bytes / unpruned.kv_cache_bytes == (4 + 40) / (36 + 40)
+        assert grid.peak_bytes < unpruned.peak_bytes
 
 
-def test_pruned_configurations_only() -> None:
-    assert "downsample" not in bench.PRUNING
-    assert all(isinstance(c, Pruned) for c in bench.configurations(bench.PRUNING, [0.5])[1:])
+def test_throughput(tmp_path: Path) -> None:
+    model = tiny_llava()
+    record = Record.begun(tmp_path / "bench.json", about(model, "tiny", "sdpa"))
+    for batch in (1, 2):
+        inputs = prompts.random_prompt(model, batch)
+        measure_throughput(model, inputs, pruned(Grid=tokenprune.Grid(0.25)), record, rounds=2, n_new=3)
+    found = figures(record)
+    assert [(one.facts.batch, one.facts.name, one.facts.n_new) for one in found] == [
+        (batch, name, 3) for batch in (1, 2) for name in ("unpruned", "Grid @ 0.25")
+    ]
+    assert all(one.facts.generate_bytes for one in found)
+    lines = throughput(record, found, 1e9).lines
+    assert len(lines) == 4
+    assert int(lines[3][-1].replace(",", "")) > int(lines[2][-1].replace(",", "")) > 100
+    assert lines[3][6].startswith(f"{1 / found[3].generate_to_unpruned.value:.3f}")  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_the_largest_batch() -> None:
+    memory = Memory.of(1000, {1: 110, 2: 210, 4: 410})
+    assert memory.largest_batch(1711.0) == 7
+    assert memory.largest_batch(1809.0) == 7
+    assert memory.largest_batch(900.0) == 0
+    assert Memory.of(1000, {4: 400}).largest_batch(1550.0) == 5
+
+
+def test_tables_and_plot(tmp_path: Path) -> None:
+    found = measured(tmp_path / "bench.json", rounds=1)
+    costs, ratios = str(tables.costs(found)), str(tables.ratios(found))
+    assert "| 1 | unpruned | 100% | 36 |" in costs
+    assert "| 1 | VFlowOpt | 30% | 18 (11 a layer) |" in costs
+    assert "| unpruned |" not in ratios
+    assert ratios.count("\n| 1 |") == 3
+    plot.draw(found, tmp_path / "x.png", "tiny")
+    assert (tmp_path / "x.png").stat().st_size > 10_000

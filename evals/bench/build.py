@@ -1,0 +1,58 @@
+"""Makes a model of random weights from its configuration, in its own dtype and on its device from the start."""
+
+from typing import Any
+
+import psutil
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText
+
+from tokenprune.evals.bench.shapes import SHAPES, config_of
+
+#: Of the weights, for what a forward needs beside them.
+MARGIN = 1.1
+#: How many random numbers are drawn; weights repeat them, for drawing 7 billion takes minutes.
+DRAWN = 1 << 20
+
+
+def build(shape: str, dtype: torch.dtype, device: torch.device, attention: str) -> Any:
+    """Return a model of one of SHAPES, ready to be called.
+
+    Raises SettingError for another shape, and RuntimeError where its weights do not fit into the device's free memory.
+    """
+    with init_empty_weights(include_buffers=False):  # buffers are small, and what is in them is not random
+        model: Any = AutoModelForImageTextToText.from_config(
+            config_of(shape), dtype=dtype, attn_implementation=attention
+        )
+    model.tie_weights()
+    weights = sum(weight.nbytes for weight in model.parameters())
+    free = free_bytes(device)
+    if MARGIN * weights > free:
+        raise RuntimeError(
+            f"{shape} in {dtype} needs {MARGIN * weights / 1e9:.1f} GB for its weights and what a forward holds beside "
+            f"them, and {device.type} has {free / 1e9:.1f} GB free. Free some, choose --dtype bfloat16, or a smaller "
+            f"--shape of {', '.join(SHAPES)}."
+        )
+    drawn = torch.randn(DRAWN, generator=torch.Generator().manual_seed(0)).mul_(0.02).to(device, dtype)
+    for module in model.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                module._parameters[name] = nn.Parameter(_filled(name, weight, drawn), requires_grad=False)
+    model.tie_weights()
+    return model.to(device).eval()
+
+
+def free_bytes(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def _filled(name: str, like: Tensor, drawn: Tensor) -> Tensor:
+    """Random, but the weights of norms are 1 and biases 0, so that states stay of ordinary size."""
+    weight = torch.empty(like.shape, dtype=like.dtype, device=drawn.device)
+    if weight.ndim == 1 and name in ("weight", "bias"):
+        return weight.fill_(1.0 if name == "weight" else 0.0)
+    flat = weight.view(-1)
+    for part in flat.split(len(drawn)):
+        part.copy_(drawn[: len(part)])
+    return weight

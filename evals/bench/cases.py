@@ -1,0 +1,145 @@
+"""What is run beside each other in a round: the unpruned model, strategies, and the ideal of each."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokenprune.adapters import adapter_for
+from tokenprune.evals.bench import ideal
+from tokenprune.evals.bench.clock import cache_in
+from tokenprune.evals.bench.memory import peak_bytes
+from tokenprune.evals.bench.prompts import Inputs, n_visual
+from tokenprune.evals.bench.schedule import Schedule
+from tokenprune.evals.configurations import UNPRUNED, Pruned
+
+IDEAL = "ideal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a case costs whenever it is run; for its file.
+
+    name: unique in a batch size. strategy: as the tables call it. ideal: the name of its ideal, None if it has none.
+    schedule: as written by Schedule; n_mean: visual tokens that a decoder layer sees, in the mean.
+    flops: floating-point operations of the prefill, vision tower included.
+    peak_bytes: see memory.py; of the prefill, vision tower and KV cache included.
+    generate_bytes: the same of `generate`, None if that was not run; n_new: with how many new tokens.
+    """
+
+    batch: int
+    name: str
+    strategy: str
+    keep_ratio: float
+    n_visual: int
+    n_kept: int
+    n_mean: float
+    schedule: str
+    ideal: str | None
+    flops: int
+    kv_cache_bytes: int
+    peak_bytes: int
+    generate_bytes: int | None = None
+    n_new: int | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to run.
+
+    patched: a context in which the model is as the case wants it. prefill: to be called in it.
+    n_columns: tokens of a row, as a mask over all of them counts.
+    """
+
+    name: str
+    strategy: str
+    keep_ratio: float
+    schedule: Schedule
+    ideal: str | None
+    n_columns: int
+    patched: Callable[[], AbstractContextManager[Any]] = field(repr=False)
+    prefill: Callable[[], Any] = field(repr=False)
+
+
+def cases(model: Any, inputs: Inputs, pruned: Sequence[Pruned]) -> list[Case]:
+    """Return the unpruned model, then the ideals, then the strategies.
+
+    Runs each strategy once, whose report says what it leaves. Strategies that leave as many share their ideal; one that
+    does not execute all layers has none.
+    """
+    adapter = adapter_for(model)
+    n_layers, n_tower = len(adapter.layers), len(adapter.tower.layers(adapter.vision_tower))
+    n_columns, count = inputs["input_ids"].shape[1], n_visual(model, inputs)
+
+    def prefill() -> Any:
+        return model(**inputs, use_cache=True, logits_to_keep=1)
+
+    whole = Schedule((count,) * n_layers)
+    found, ideals = [Case(UNPRUNED, UNPRUNED, 1.0, whole, None, n_columns, nullcontext, prefill)], {}
+    strategies = []
+    for one in pruned:
+        with one.patched(model) as handle, torch.inference_mode():
+            prefill()
+        schedule = Schedule.of(handle.report, n_layers, n_tower)
+        name = f"{IDEAL} {schedule}" if schedule.executed else None
+        if name is not None:
+            ideals[name] = _ideal(model, inputs, name, schedule, n_columns - count)
+        own = f"{one.label} @ {one.keep_ratio:g}"
+        strategies.append(
+            Case(own, one.label, one.keep_ratio, schedule, name, n_columns, lambda one=one: one.patched(model), prefill)
+        )
+    return found + list(ideals.values()) + strategies
+
+
+def _ideal(model: Any, inputs: Inputs, name: str, schedule: Schedule, n_text: int) -> Case:
+    return Case(
+        name,
+        IDEAL,
+        schedule.mean / n_visual(model, inputs),
+        schedule,
+        None,
+        schedule.entering + n_text,
+        lambda: ideal.narrowed(model, schedule, n_text),
+        lambda: ideal.prefill(model, inputs, schedule),
+    )
+
+
+def facts(model: Any, inputs: Inputs, case: Case) -> Facts:
+    """Count what a case costs, in three calls of it."""
+    with case.patched():
+        cache_bytes = _cache_bytes(case)
+        flops = _flops(case)
+        peak = peak_bytes(case.prefill, model.device)
+    return Facts(
+        batch=len(inputs["input_ids"]),
+        name=case.name,
+        strategy=case.strategy,
+        keep_ratio=case.keep_ratio,
+        n_visual=n_visual(model, inputs),
+        n_kept=case.schedule.entering,
+        n_mean=case.schedule.mean,
+        schedule=str(case.schedule),
+        ideal=case.ideal,
+        flops=flops,
+        kv_cache_bytes=cache_bytes,
+        peak_bytes=peak,
+    )
+
+
+@torch.inference_mode()
+def _cache_bytes(case: Case) -> int:
+    _, cache = cache_in(case.prefill())
+    filled = (layer for layer in cache.layers if layer.is_initialized)  # skipped decoder layers hold nothing
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in filled)
+
+
+@torch.inference_mode()
+def _flops(case: Case) -> int:
+    """Attention is counted as the matrix products that it is: PyTorch's counter does not know every fused one."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        case.prefill()
+    return counter.get_total_flops()

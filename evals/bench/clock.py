@@ -1,0 +1,128 @@
+"""Where the time of one prompt and its answer goes.
+
+    tower      the vision tower
+    between    from the tower's end to the first decoder layer: projector, embeddings, and what a strategy selects there
+    prefill    from the first decoder layer to the logits; in-LLM stages select in here
+    ttft       all of these, from the call to the logits: TTFT without preprocessing and sampling
+    decode     one of the passes after it, the median of a few in a row
+
+On a GPU the marks are events in its stream, so nothing waits for it but the end.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from tokenprune.adapters import adapter_for
+from tokenprune.evals.bench.prompts import positions
+
+Seconds = dict[str, float]
+PHASES = ("tower", "between", "prefill", "ttft", "decode")
+#: Passes that are timed behind each prefill, after one that is not.
+DECODED = 8
+
+
+class Stopwatch:
+    """Moments by name, and the seconds between any two. A name that comes again is the later moment."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._moments: dict[str, Any] = {}
+        self._synchronise()
+
+    def mark(self, name: str) -> None:
+        if not self._cuda:
+            self._moments[name] = time.perf_counter()
+            return
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._moments[name] = event
+
+    def between(self, first: str, last: str) -> float:
+        start, end = self._moments[first], self._moments[last]
+        if not self._cuda:
+            return end - start
+        self._synchronise()
+        return start.elapsed_time(end) / 1e3
+
+    def _synchronise(self) -> None:
+        if self._cuda:
+            torch.cuda.synchronize()
+
+
+@torch.inference_mode()
+def phases(model: Any, prefill: Callable[[], Any], n_columns: int) -> Seconds:
+    """Time a prefill of `n_columns` tokens a row and a few decoded tokens, on a model that is patched or not."""
+    watch = Stopwatch(model.device)
+    with _listening(model, watch):
+        watch.mark("called")
+        output = prefill()
+        watch.mark("answered")
+    return {
+        "tower": watch.between("tower called", "tower done"),
+        "between": watch.between("tower done", "first layer"),
+        "prefill": watch.between("first layer", "answered"),
+        "ttft": watch.between("called", "answered"),
+        "decode": _decode(model, output, n_columns),
+    }
+
+
+@torch.inference_mode()
+def generated(model: Any, inputs: dict[str, Any], n_new: int) -> Seconds:
+    """Time `generate` with `n_new` tokens for each row, none of which may end earlier."""
+    watch = Stopwatch(model.device)
+    watch.mark("called")
+    model.generate(**inputs, do_sample=False, max_new_tokens=n_new, min_new_tokens=n_new)
+    watch.mark("answered")
+    return {"generate": watch.between("called", "answered")}
+
+
+def cache_in(output: Any) -> tuple[str, Any]:
+    """The cache of an output, and what it is called there and in arguments: that changed with transformers 5.23."""
+    name = "cache" if "cache" in output else "past_key_values"
+    return name, output[name]
+
+
+def _decode(model: Any, output: Any, n_columns: int) -> float:
+    """Greedy decoding as `generate` calls the model, with a mask over all tokens so far."""
+    name, cache = cache_in(output)
+    batch = len(output.logits)
+    token = output.logits[:, -1:].argmax(-1)
+    mask = token.new_ones(batch, n_columns)
+    watch = Stopwatch(model.device)
+    watch.mark("0")
+    for step in range(DECODED + 1):
+        mask = torch.cat([mask, mask.new_ones(batch, 1)], 1)
+        given = {"input_ids": token, "attention_mask": mask, name: cache} | positions(model, batch, n_columns + step, 1)
+        output = model(**given, use_cache=True, logits_to_keep=1)
+        token = output.logits[:, -1:].argmax(-1)
+        watch.mark(str(step + 1))
+    return statistics.median(watch.between(str(step), str(step + 1)) for step in range(1, DECODED + 1))
+
+
+@contextmanager
+def _listening(model: Any, watch: Stopwatch) -> Iterator[None]:
+    adapter = adapter_for(model)
+
+    def called(module: nn.Module, args: Any) -> None:
+        watch.mark("tower called")
+
+    def done(module: nn.Module, args: Any, output: Any) -> None:
+        watch.mark("tower done")
+
+    def begun(module: nn.Module, args: Any) -> None:
+        watch.mark("first layer")
+
+    with ExitStack() as hooks:
+        for hook in (
+            adapter.vision_tower.register_forward_pre_hook(called, prepend=True),
+            adapter.vision_tower.register_forward_hook(done),
+            adapter.layers[0].register_forward_pre_hook(begun),
+        ):
+            hooks.callback(hook.remove)
+        yield

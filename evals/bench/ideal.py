@@ -1,0 +1,74 @@
+"""The ideal: the unpatched model on a prompt that was that short from the start.
+
+A pruner can do no better. The pictures are encoded as ever, and then the language model gets the first visual tokens of
+each, as many as the strategy leaves: which ones makes no difference to the time. For a strategy that goes on pruning
+inside the language model, or prunes in the vision tower, the first tokens are cut off where it has fewer left, with
+nothing chosen and nothing gathered. No attention mask is needed for any of it, and none is passed on.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.adapters import adapter_for
+from tokenprune.evals.bench.prompts import Inputs, features, positions
+from tokenprune.evals.bench.schedule import Schedule
+
+#: Along which axis a layer's arguments run along the sequence; a mask does with its last two.
+AXES = {"position_embeddings": -2, "position_ids": -1, "cache_position": -1}
+
+
+def prefill(model: Any, inputs: Inputs, schedule: Schedule) -> Any:
+    """Run the prompt with `schedule.entering` visual tokens a row, as if its picture had given no more."""
+    token, n_kept = model.config.image_token_id, schedule.entering
+    visual = inputs["input_ids"] == token
+    ids = inputs["input_ids"][~visual | (visual.cumsum(1) <= n_kept)].view(len(visual), -1)
+    embeds = model.get_input_embeddings()(ids)
+    embeds[ids == token] = torch.cat([one[:n_kept] for one in features(model, inputs)]).to(embeds.dtype)
+    ones, numbers = torch.ones_like(ids), positions(model, len(ids), 0, ids.shape[1])
+    return model(inputs_embeds=embeds, attention_mask=ones, use_cache=True, logits_to_keep=1, **numbers)
+
+
+@contextmanager
+def narrowed(model: Any, schedule: Schedule, n_text: int) -> Iterator[None]:
+    """Cut the sequence of the layers of an unpatched `model` to what `schedule` leaves in them, beside `n_text` text
+    tokens; the passes over a single token stay as they are."""
+    adapter = adapter_for(model)
+    n_prefix = adapter.n_prefix if schedule.tower else 0
+    with ExitStack() as hooks:
+        for layers, counts, n_more in (
+            (adapter.layers, schedule.layers, n_text),
+            (adapter.tower.layers(adapter.vision_tower), schedule.tower, n_prefix),
+        ):
+            for layer, length in _shortened(layers, counts, n_more):
+                hook = layer.register_forward_pre_hook(partial(_narrow, length), with_kwargs=True)
+                hooks.callback(hook.remove)
+        yield
+
+
+def _shortened(layers: Any, counts: Sequence[int], n_more: int) -> Iterator[tuple[nn.Module, int]]:
+    """The layers that see less than the first one, and how long their sequence is."""
+    for layer, count in zip(layers, counts, strict=False):
+        if count < counts[0]:
+            yield layer, count + n_more
+
+
+def _narrow(length: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    hidden, *rest = args
+    if hidden.shape[1] == 1:
+        return None
+    mask = kwargs.get("attention_mask")
+    shorter = {name: _cut(kwargs[name], axis, length) for name, axis in AXES.items() if kwargs.get(name) is not None}
+    if isinstance(mask, Tensor):
+        shorter["attention_mask"] = mask[..., :length, :length]
+    return (_cut(hidden, 1, length).contiguous(), *rest), kwargs | shorter
+
+
+def _cut(given: Any, axis: int, length: int) -> Any:
+    if isinstance(given, tuple):
+        return tuple(_cut(one, axis, length) for one in given)
+    return given.narrow(axis, 0, min(length, given.shape[axis]))

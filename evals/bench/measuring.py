@@ -1,0 +1,68 @@
+"""Measures the unpruned model, strategies and their ideals in turn, in one process.
+
+Whatever else the machine does hits neighbours in a round alike; each round turns the order of the one before round, and
+ratios are taken within rounds. A patch is put on before the clock starts.
+"""
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rich.progress import track
+
+from tokenprune.evals.bench.cases import IDEAL, Case, cases, facts
+from tokenprune.evals.bench.clock import Seconds, generated, phases
+from tokenprune.evals.bench.memory import peak_bytes
+from tokenprune.evals.bench.prompts import Inputs
+from tokenprune.evals.bench.record import Record
+from tokenprune.evals.configurations import Pruned
+
+
+def measure(model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record, *, rounds: int) -> None:
+    """Add `rounds` rounds of prefill and decoding to `record`, which is written after each, and what the cases cost if
+    it does not know that yet."""
+    batch, found = len(inputs["input_ids"]), cases(model, inputs, pruned)
+    for case in track(found, f"first calls, batch {batch}"):
+        if (batch, case.name) in record.facts:
+            _run(case, lambda case=case: phases(model, case.prefill, case.n_columns))
+        else:
+            record.add(facts(model, inputs, case))
+            record.write()
+    _rounds(record, batch, found, rounds, lambda case: phases(model, case.prefill, case.n_columns))
+
+
+def measure_throughput(
+    model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record, *, rounds: int, n_new: int
+) -> None:
+    """Add `rounds` rounds of `generate` with `n_new` tokens to `record`, and the most memory that it takes.
+
+    `generate` has no ideal: it takes pictures or embeddings, and those of the ideal are no model's.
+    """
+    batch = len(inputs["input_ids"])
+    found = [case for case in cases(model, inputs, pruned) if case.strategy != IDEAL]
+
+    def generate(_: Case) -> Seconds:
+        return generated(model, inputs, n_new)
+
+    for case in track(found, f"first calls, batch {batch}"):
+        fact = record.facts.get((batch, case.name)) or facts(model, inputs, case)
+        if fact.n_new != n_new:
+            peak = _run(case, lambda: peak_bytes(lambda: generated(model, inputs, n_new), model.device))
+            record.add(replace(fact, generate_bytes=peak, n_new=n_new))
+            record.write()
+    _rounds(record, batch, found, rounds, generate)
+
+
+def _rounds(record: Record, batch: int, found: Sequence[Case], rounds: int, timed: Callable[[Case], Seconds]) -> None:
+    for turn in track(range(rounds), f"rounds, batch {batch}"):
+        order = found if turn % 2 else list(reversed(found))
+        seconds = {case.name: _run(case, lambda case=case: timed(case)) for case in order}
+        record.add_round(batch, {case.name: seconds[case.name] for case in found})
+        record.write()
+
+
+def _run(case: Case, call: Callable[[], Any]) -> Any:
+    gc.collect()
+    with case.patched():
+        return call()

@@ -1,0 +1,65 @@
+"""The most bytes that tensors take at once during a call, above what there was before it.
+
+On a GPU that is what PyTorch's allocator counts. On a CPU nothing counts, so every operation is watched, and the bytes
+of the tensors that it gives are added until they are freed. What a kernel takes for itself while it runs is in neither.
+"""
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+
+@torch.inference_mode()
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """Return the peak of a call; what it returns is held until it ends."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    with LiveBytes() as live:
+        call()
+    return live.peak
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the storages that operations make, each once, for as long as a tensor has it.
+
+    peak: the most bytes at once. A view of what there was before, and an operation in place, count nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._now = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = {_address(leaf) for leaf in tree_iter((args, kwargs)) if isinstance(leaf, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_iter(result):
+            if isinstance(leaf, Tensor) and _address(leaf) not in given | self._known:
+                self._born(leaf.untyped_storage())
+        self.peak = max(self.peak, self._now)
+        return result
+
+    def _born(self, storage: torch.UntypedStorage) -> None:
+        address, size = storage.data_ptr(), storage.nbytes()
+        self._known.add(address)
+        self._now += size
+        weakref.finalize(storage, self._gone, address, size)
+
+    def _gone(self, address: int, size: int) -> None:
+        self._known.discard(address)
+        self._now -= size
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -1,0 +1,90 @@
+"""The prompt that is timed: one picture a row, with text around its placeholder tokens."""
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tokenprune.adapters import adapter_for
+from tokenprune.evals import prompts
+
+#: Pixels of the picture's sides, for models that take any size; Qwen2.5-VL makes 576 visual tokens of them.
+SIDE = 672
+QUESTION = "What is in this picture, where is it, and what does it look like? Answer in one word."
+#: Inputs that run along the sequence; all others are the picture's.
+ALONG = ("input_ids", "attention_mask", "mm_token_type_ids")
+
+Inputs = dict[str, Tensor]
+
+
+def random_prompt(model: Any, batch: int, n_text: int = 40) -> Inputs:
+    """Return `batch` rows of a picture of noise and `n_text` random text tokens around it.
+
+    A model that cuts tiles gets a picture of two tiles by two, and the overview.
+    """
+    generator = torch.Generator().manual_seed(0)
+    picture, token = picture_of(model.config, generator), model.config.image_token_id
+    count = count_of(model, picture)
+    before = n_text // 2
+    ids = torch.randint(1, min(1000, token), (batch, count + n_text), generator=generator)
+    ids[:, before : before + count] = token
+    text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if hasattr(model.config.vision_config, "spatial_merge_size"):
+        text["mm_token_type_ids"] = (ids == token).int()
+    given = {name: tensor.repeat_interleave(batch, 0) for name, tensor in picture.items()} | text
+    return {name: tensor.to(model.device, _dtype(model, tensor)) for name, tensor in given.items()}
+
+
+def asked_prompt(model: Any, processor: Any, batch: int) -> Inputs:
+    """Return `batch` rows of a grey picture and a question, as the model's own processor makes them."""
+    picture = Image.new("RGB", (SIDE, SIDE), "grey")
+    return dict(prompts.encode(processor, [[picture]] * batch, [QUESTION] * batch).to(model.device, model.dtype))
+
+
+def n_visual(model: Any, inputs: Inputs) -> int:
+    """How many visual tokens each row has."""
+    return int((inputs["input_ids"][0] == model.config.image_token_id).sum())
+
+
+def features(model: Any, inputs: Inputs) -> list[Tensor]:
+    """Return the projected features of every picture, one row a visual token."""
+    picture = {name: tensor for name, tensor in inputs.items() if name not in ALONG}
+    return list(model.get_image_features(**picture, return_dict=True).pooler_output)
+
+
+def positions(model: Any, batch: int, first: int, n: int) -> Inputs:
+    """Return the position IDs that a call with `n` tokens a row from `first` on must be given: none, but for models
+    whose IDs have three components (M-RoPE), which would number a mask's columns instead."""
+    if "mrope_section" not in (getattr(model.config.get_text_config(), "rope_parameters", None) or {}):
+        return {}
+    return {"position_ids": torch.arange(first, first + n, device=model.device).expand(3, batch, -1)}
+
+
+def _dtype(model: Any, tensor: Tensor) -> torch.dtype:
+    return model.dtype if tensor.is_floating_point() else tensor.dtype
+
+
+def count_of(model: Any, picture: Inputs) -> int:
+    """How many visual tokens a model makes of one picture."""
+    adapter = adapter_for(model)
+    return adapter.layouts(adapter.modalities[0], picture, None)[0].n_visual
+
+
+def picture_of(config: Any, generator: torch.Generator) -> Inputs:
+    """What a processor would make of one picture of noise."""
+    vision = config.vision_config
+    if hasattr(vision, "spatial_merge_size"):
+        patches = SIDE // vision.patch_size
+        width = 3 * vision.temporal_patch_size * vision.patch_size**2
+        return {
+            "pixel_values": torch.randn(1, patches**2, width, generator=generator).flatten(0, 1)[None],
+            "image_grid_thw": torch.tensor([[1, patches, patches]]),
+        }
+    side = vision.image_size
+    if hasattr(config, "image_grid_pinpoints"):
+        return {
+            "pixel_values": torch.randn(1, 5, 3, side, side, generator=generator),
+            "image_sizes": torch.tensor([[2 * side, 2 * side]]),
+        }
+    return {"pixel_values": torch.randn(1, 3, side, side, generator=generator)}

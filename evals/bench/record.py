@@ -1,0 +1,123 @@
+"""The file of a benchmark: what was measured on what, every round's seconds, and what the cases cost otherwise.
+
+A command that is given the same file again adds its rounds. Cases may come and go from round to round: everything is
+compared within rounds.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+import tokenprune
+from tokenprune.errors import SettingError
+from tokenprune.evals import durable
+from tokenprune.evals.bench.cases import Facts
+from tokenprune.evals.bench.clock import Seconds
+from tokenprune.evals.identity import device_name, versions
+
+SOURCES = Path(tokenprune.__file__).resolve().parent
+
+
+class Record:
+    """What is in a file, or will be.
+
+    about: model, dtype, device, machine, versions and the like; all that must be the same for rounds to be compared.
+    facts: of every case, by batch size and name. rounds: (batch size, moment, seconds by case and phase).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        about: Mapping[str, Any],
+        facts: list[Facts],
+        rounds: list[tuple[int, str, dict[str, Seconds]]],
+    ) -> None:
+        self.path, self.about, self.rounds = path, dict(about), rounds
+        self.facts = {(one.batch, one.name): one for one in facts}
+
+    @classmethod
+    def read(cls, path: Path) -> "Record":
+        """Raise SettingError for a file that is none."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            facts = [Facts(**one) for one in content["cases"]]
+            rounds = [(one["batch"], one["moment"], one["seconds"]) for one in content["rounds"]]
+            return cls(path, content["about"], facts, rounds)
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise SettingError(f"{path}: no file of tokenprune bench ({error!r}). Name another --output.") from error
+
+    @classmethod
+    def begun(cls, path: Path, about: Mapping[str, Any]) -> "Record":
+        """Go on with a file, or begin one. Raise SettingError that names what differs, if anything does."""
+        if not path.is_file():
+            return cls(path, about, [], [])
+        found = cls.read(path)
+        durable.check_same(found.about, about, f"{path}: its rounds were measured", "Name another --output.")
+        return found
+
+    def add(self, fact: Facts) -> None:
+        self.facts[fact.batch, fact.name] = fact
+
+    def add_round(self, batch: int, seconds: dict[str, Seconds]) -> None:
+        moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self.rounds.append((batch, moment, seconds))
+
+    def write(self) -> None:
+        content = {
+            "about": self.about,
+            "cases": [asdict(fact) for fact in self.facts.values()],
+            "rounds": [
+                {"batch": batch, "moment": moment, "seconds": seconds} for batch, moment, seconds in self.rounds
+            ],
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        durable.replace(self.path, json.dumps(content, indent=1) + "\n")
+
+    @property
+    def dates(self) -> str:
+        """The day, or the first and the last one."""
+        days = sorted({moment[:10] for _, moment, _ in self.rounds})
+        return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not timed"
+
+
+def about(model: Any, name: str, attention: str) -> dict[str, Any]:
+    """Return all that decides how long a round takes. Of the library, that is a digest of its sources."""
+    return {
+        "model": name,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "weight_bytes": sum(weight.nbytes for weight in model.parameters()),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": attention,
+        "device": device_name(model.device),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "versions": versions(),
+        "sources": _digest(),
+    }
+
+
+def _cpu() -> str:
+    """The name of the processor, and what instructions PyTorch uses of it."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(encoding="utf-8").splitlines() if told.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _digest() -> str:
+    digest = hashlib.sha256()
+    for folder in (SOURCES, SOURCES / "strategies", SOURCES / "adapters"):
+        for path in sorted(folder.glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,60 @@
+"""How many visual tokens are left where: all that the time of a pruned forward depends on."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from tokenprune.report import ImageReport, Report, StageReport
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What is left of a row's visual tokens.
+
+    layers: how many each decoder layer sees; 0 where it is not executed.
+    tower: how many patches each encoder layer of the vision tower sees; empty if that is all of them.
+    """
+
+    layers: tuple[int, ...]
+    tower: tuple[int, ...] = ()
+
+    @property
+    def entering(self) -> int:
+        return self.layers[0]
+
+    @property
+    def mean(self) -> float:
+        """Over the decoder layers."""
+        return sum(self.layers) / len(self.layers)
+
+    @property
+    def executed(self) -> bool:
+        """Whether no decoder layer is left out."""
+        return 0 not in self.layers
+
+    def __str__(self) -> str:
+        """`144` all through; `166x8+48x8` where it falls behind layers; a tower that is pruned in brackets."""
+        tower = f" (tower {_written(self.tower)})" if self.tower else ""
+        return _written(self.layers) + tower
+
+    @classmethod
+    def of(cls, report: Report, n_layers: int, n_tower_layers: int) -> "Schedule":
+        """What a forward left of one picture a row; of unequal rows the most, for rows are padded to the longest."""
+        layers = [
+            0 if layer in report.skipped else max(len(image.kept_at(layer)) for image in report.images)
+            for layer in range(n_layers)
+        ]
+        tower: Sequence[int] = ()
+        if any(image.in_tower for image in report.images):
+            tower = [max(_left(image, layer) for image in report.images) for layer in range(n_tower_layers)]
+        return cls(tuple(layers), tuple(tower))
+
+
+def _left(image: ImageReport, layer: int) -> int:
+    stages: Iterable[StageReport] = reversed(image.in_tower)
+    return next((len(stage.kept) for stage in stages if stage.layer <= layer), image.n_visual)
+
+
+def _written(counts: Sequence[int]) -> str:
+    runs = [(count, len(list(run))) for count, run in groupby(counts)]
+    return str(runs[0][0]) if len(runs) == 1 else "+".join(f"{count}x{n}" for count, n in runs)

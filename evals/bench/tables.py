@@ -1,0 +1,126 @@
+"""Figures as tables, for the terminal and as Markdown."""
+
+from collections.abc import Sequence
+
+from rich.table import Table as RichTable
+
+from tokenprune.evals.bench.cases import IDEAL
+from tokenprune.evals.bench.figures import Figures, Median
+from tokenprune.evals.bench.record import Record
+from tokenprune.evals.configurations import UNPRUNED
+from tokenprune.evals.markdown import NOTHING, Table
+
+
+def costs(figures: Sequence[Figures]) -> Table:
+    """Medians of every case: what a prompt takes of time, operations and memory."""
+    headings = [
+        "batch",
+        "strategy",
+        "retention",
+        "visual tokens",
+        "vision tower",
+        "selection",
+        "prefill",
+        "TTFT",
+        "decode a token",
+        "peak memory",
+        "KV cache",
+        "TFLOPs",
+    ]
+    return Table(
+        headings,
+        [
+            [
+                *_case(one),
+                *(_time(one.seconds.get("tower")), _time(one.selection)),
+                *(_time(one.seconds.get(phase)) for phase in ("prefill", "ttft", "decode")),
+                f"{one.facts.peak_bytes / 1e6:,.0f} MB",
+                f"{one.facts.kv_cache_bytes / 1e6:,.1f} MB",
+                f"{one.facts.flops / 1e12:.3g}",
+            ]
+            for one in figures
+        ],
+    )
+
+
+def ratios(figures: Sequence[Figures]) -> Table:
+    """Every strategy against the unpruned model and against its ideal."""
+    headings = [
+        "batch",
+        "strategy",
+        "retention",
+        "visual tokens",
+        "TTFT to unpruned",
+        "TTFT to ideal",
+        "prefill to ideal",
+        "decode to ideal",
+        "FLOPs",
+        "peak memory",
+        "KV cache",
+        "pays from",
+        "rounds",
+    ]
+    return Table(
+        headings,
+        [
+            [
+                *_case(one),
+                *map(_ratio, (one.ttft_to_unpruned, one.ttft_to_ideal, one.prefill_to_ideal, one.decode_to_ideal)),
+                *(f"{ratio:.3f}" for ratio in (one.flops, one.peak, one.cache)),
+                _break_even(one.break_even),
+                str(one.ttft_to_unpruned.n),
+            ]
+            for one in figures
+            if one.is_strategy and one.ttft_to_unpruned is not None
+        ],
+    )
+
+
+def rich(table: Table, title: str) -> RichTable:
+    """For the terminal; columns that are alike in all lines of one batch size are kept."""
+    result = RichTable(title=title, title_justify="left")
+    for heading in table.headings:
+        result.add_column(heading, justify="left" if heading == "strategy" else "right", no_wrap=heading != "strategy")
+    for line in table.lines:
+        result.add_row(*line)
+    return result
+
+
+def provenance(record: Record) -> str:
+    """What was measured on what, in one line."""
+    about = record.about
+    packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return (
+        f"{about['model']}, {about['parameters'] / 1e9:.2f} billion parameters, {about['dtype']}, {about['attention']} "
+        f"attention; {about['device']} ({about['cpu']}; {about['threads']} threads of {about['cores']} cores, "
+        f"{about['memory_bytes'] / 2**30:.0f} GiB); {packages}; {record.dates}"
+    )
+
+
+def _case(one: Figures) -> list[str]:
+    fact = one.facts
+    tokens = f"{fact.n_kept}" if fact.n_mean == fact.n_kept else f"{fact.n_kept} ({fact.n_mean:.0f} a layer)"
+    share = NOTHING if fact.strategy == IDEAL else f"{fact.keep_ratio:.0%}"
+    name = (
+        fact.name.partition(" (")[0] + ", tower pruned" * ("(" in fact.name)
+        if fact.strategy == IDEAL
+        else fact.strategy
+    )
+    return [str(fact.batch), name, share, tokens if fact.strategy != UNPRUNED else str(fact.n_visual)]
+
+
+def _time(median: Median | None) -> str:
+    if median is None:
+        return NOTHING
+    return f"{median.value:.2f} s" if abs(median.value) >= 1 else f"{1e3 * median.value:.1f} ms"
+
+
+def _ratio(median: Median | None) -> str:
+    return NOTHING if median is None else f"{median.value:.3f} [{median.low:.3f}, {median.high:.3f}]"
+
+
+def _break_even(median: Median | None) -> str:
+    """Where selecting costs nothing that can be told from noise, the first token already pays."""
+    if median is None:
+        return NOTHING
+    return f"{max(1, round(median.value))} tokens"
