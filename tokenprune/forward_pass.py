@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Int
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.ledger import Ledger, n_slots, set_ledger, span
-from tokenprune.masks import Call, Mask, Slots, is_pattern
-from tokenprune.sequence import Packing
+from tokenprune.masks import Call, Mask, Slots, is_pattern, padding_of
+from tokenprune.sequence import Packing, whole
 from tokenprune.stage_slots import StageSlots
 from tokenprune.vision import EncodedImage
 
@@ -27,9 +27,10 @@ class ForwardPass:
     begins: at which of the new columns a picture begins, of modalities whose function is given tiles.
     images: the pictures, or tiles, of each of those modalities, as far as they are encoded.
     n_slots, n_columns: physical and logical length of the cache at the start.
-    padding: which of all columns are padding; None if none is.
-    packing, shift: which of the new columns are left, and how much lower position IDs go on behind them; set when
-        any is dropped.
+    n_new: how many columns the call brings.
+    columns_mask: its attention mask, over columns.
+    packing, shift: which of the new columns are left, and how much lower position IDs go on behind them, None if they
+        do not; set when any is dropped.
     """
 
     cache: Any
@@ -39,15 +40,21 @@ class ForwardPass:
     images: dict[str, list[EncodedImage]]
     n_slots: int
     n_columns: int
-    padding: Bool[Tensor, "rows columns"] | None
+    n_new: int
+    columns_mask: Mask
     pruned: bool = False
     packing: Packing | None = None
     shift: Int[Tensor, " batch"] | None = None
 
-    def real(self, batch: int, n_new: int, device: torch.device) -> Bool[Tensor, "batch new"]:
+    @cached_property
+    def padding(self) -> Bool[Tensor, "rows columns"] | None:
+        """Which of all columns are padding; None if none is."""
+        return padding_of(self.columns_mask, self.n_columns, self.n_new)
+
+    def real(self, batch: int, device: torch.device) -> Bool[Tensor, "batch new"]:
         """Which of the new columns are no padding."""
         if self.padding is None:
-            return torch.ones(batch, n_new, dtype=torch.bool, device=device)
+            return torch.ones(batch, self.n_new, dtype=torch.bool, device=device)
         return ~self.padding[:, self.n_columns :].to(device).expand(batch, -1)
 
     def past(self, batch: int, device: torch.device) -> Slots:
@@ -61,13 +68,15 @@ class ForwardPass:
         past = self.past(batch, device)
         return past.valid if self.padding is None else past.without(self.padding.to(device)).valid
 
-    def mask(self, packing: Packing, adapter: ModelAdapter, kwargs: Mapping[str, Any]) -> Mask:
-        """The attention mask over slots for a call of the language model in which `packing` is left of the new columns.
-        None if it may write a causal one itself."""
+    def mask(self, adapter: ModelAdapter, kwargs: Mapping[str, Any]) -> Mask:
+        """The attention mask over slots for a call of the language model. None if it may write a causal one itself."""
         mask, embeds = adapter.attention_mask(kwargs), kwargs["inputs_embeds"]
         patterned = is_pattern(mask) or adapter.decoder.layers.sliding
-        if not patterned and not self._needs_mask:
+        if not patterned and self.packing is None and self.ledger is not None and not is_pattern(self.columns_mask):
+            return self.ledger.over_slots(cast("Tensor | None", self.columns_mask), self.n_columns + self.n_new)
+        if not patterned and self._only_grows:
             return None
+        packing = self.packing or whole(len(embeds), self.n_new, embeds.device)
         slots = self.past(len(embeds), embeds.device).appended(packing, self.n_columns)
         if not is_pattern(mask) and self.padding is not None:
             slots = slots.without(self.padding.to(embeds.device))
@@ -81,16 +90,16 @@ class ForwardPass:
     def account(self, cache: Any, embeds: Tensor, held: tuple[StageSlots, ...], skipped: tuple[int, ...]) -> None:
         """Writes the ledger of a cache that this call filled, if anything was dropped or skipped. `held` is what each
         in-LLM stage holds then."""
-        if self.packing is not None and self.shift is not None:
+        if self.packing is not None:
             new = self.packing, self.shift, held, skipped
             set_ledger(cache, Ledger.written(self.ledger, self.n_slots, *new))
         elif skipped and self.ledger is None:
             set_ledger(cache, Ledger.unpruned(len(embeds), n_slots(cache), embeds.device, skipped))
 
     @property
-    def _needs_mask(self) -> bool:
-        """Whether not all slots may be attended to, or cannot be told to be. Asks no GPU when a cache only grows."""
+    def _only_grows(self) -> bool:
+        """Whether all slots may be attended to, as far as can be told without asking a GPU."""
         # Without cache and mask, gaps in the position IDs would be read as borders of packed sequences.
-        if self.cache is None or self.padding is not None or (self.ledger is not None and self.ledger.holes):
-            return True
-        return self.packing is not None and not bool(self.packing.valid.all())
+        if self.cache is None or self.packing is None or self.packing.holes:
+            return False
+        return self.n_slots == 0 or (self.padding is None and not (self.ledger is not None and self.ledger.holes))

@@ -24,12 +24,11 @@ from tokenprune.calls import guard_hooks, named_arguments, uncompiled
 from tokenprune.errors import PruningError
 from tokenprune.forward_pass import ForwardPass
 from tokenprune.ledger import enter, leave, ledger_of, n_slots
-from tokenprune.masks import padding_of
 from tokenprune.progress import Progress
 from tokenprune.recorder import VisionRecorder
 from tokenprune.report import Report
 from tokenprune.selecting import Chosen, choose, with_merged
-from tokenprune.sequence import Packing, PositionIds, default_ids, id_shift, renumbered, shortened, whole
+from tokenprune.sequence import Packing, PositionIds, default_ids, id_shift, renumbered, shortened
 from tokenprune.skipping import SkippedLayer, check_cache
 from tokenprune.stages import StageHooks
 from tokenprune.standins import FeatureFunction, InnerFeatures, LossFunction, StandIn
@@ -50,6 +49,7 @@ class Pruner:
         self.report: Report | None = None
         self._hooks: list[RemovableHandle | StandIn] = []  # no ExitStack: a copy of one undoes the original
         self._now = Progress()
+        self._modalities = adapter.modalities
         self._tower = TowerPruning(strategy, adapter)
         self._recorder = VisionRecorder(adapter, strategy.needs, self._tower)
         self._stages = StageHooks(strategy, adapter)  # and skipped layers
@@ -87,11 +87,11 @@ class Pruner:
                 recorder.taps = set(taps.outputs)
                 for name, module in taps.outputs.items():
                     undo(module.register_forward_hook(partial(after_tap, recorder, name)))
-            if self._stages.stages:
-                for i, layer in enumerate(self.adapter.layers):
-                    undo(layer.register_forward_pre_hook(partial(before_layer, self._stages, i), with_kwargs=True))
-                if (name := self.adapter.inner_features) is not None:
-                    undo(InnerFeatures(language_model, name, self._stages.inner).install())
+            for number in self._stages.layers:
+                before = partial(before_layer, self._stages, number)
+                undo(self.adapter.layers[number].register_forward_pre_hook(before, with_kwargs=True))
+            if self._stages.stages and (name := self.adapter.inner_features) is not None:
+                undo(InnerFeatures(language_model, name, self._stages.inner).install())
             for number in self._stages.skipped:
                 undo(SkippedLayer(self.adapter.layers[number]).install())
             for number, taps in in_layers.items():
@@ -99,7 +99,7 @@ class Pruner:
                 undo(taps.attention.register_forward_pre_hook(before, with_kwargs=True))
                 for name, module in taps.outputs.items():
                     undo(module.register_forward_hook(partial(after_text_tap, self._stages.recorder, number, name)))
-            for modality in self.adapter.modalities:
+            for modality in self._modalities:
                 undo(FeatureFunction(core, modality, self).install())
             undo(LossFunction(self.model, *self.adapter.loss_function, self.packing).install())
             hooks.pop_all()
@@ -152,7 +152,7 @@ class Pruner:
     def _before_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         kwargs = named_arguments(module, args, kwargs)
         self._now.unprunable = self.adapter.unprunable(kwargs)
-        encoded = {m.name: self.adapter.encoded(m, kwargs) for m in self.adapter.modalities}
+        encoded = {m.name: self.adapter.encoded(m, kwargs) for m in self._modalities}
         self._now.records = {
             name: getattr(output, RECORD_ATTRIBUTE)
             for name, output in encoded.items()
@@ -166,12 +166,12 @@ class Pruner:
         kwargs = named_arguments(module, args, kwargs)
         cache = self.adapter.cache(kwargs)
         ledger = ledger_of(cache)
-        masks = {m: self.adapter.visual_mask(m, kwargs) for m in self.adapter.modalities}
+        masks = {m: self.adapter.visual_mask(m, kwargs) for m in self._modalities}
         visual = {m.name: mask for m, mask in masks.items() if mask is not None}
         check_cache(cache, ledger, self._stages.skipped)
         if ledger is None and not visual and not self._stages.skipped:
             return
-        for modality in self.adapter.modalities:
+        for modality in self._modalities:
             output = self.adapter.encoded(modality, kwargs)
             if output is not None and not hasattr(output, RECORD_ATTRIBUTE) and modality.name in self._now.records:
                 self.adapter.remember(output, self._now.records[modality.name])  # accelerate's hooks made a new one
@@ -179,8 +179,8 @@ class Pruner:
         columns = slots if ledger is None else slots + ledger.n_dropped
         images = {m.name: self.adapter.recall(m, kwargs, visual[m.name]) for m in masks if m.name in visual}
         begins = {name: self.adapter.picture_begins(kwargs, mask) for name, mask in visual.items()}
-        padding = padding_of(self.adapter.attention_mask(kwargs), columns, self.adapter.n_new(kwargs))
-        self._now.forward = ForwardPass(cache, ledger, visual, begins, images, slots, columns, padding)
+        n_new, mask = self.adapter.n_new(kwargs), self.adapter.attention_mask(kwargs)
+        self._now.forward = ForwardPass(cache, ledger, visual, begins, images, slots, columns, n_new, mask)
 
     @uncompiled
     def _after_core(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -196,8 +196,8 @@ class Pruner:
 
     def _end_pass(self) -> ForwardPass | None:
         forward, self._now.forward = self._now.forward, None
-        self._stages.end()
         if forward is not None:
+            self._stages.end()
             leave(forward.cache)
         return forward
 
@@ -212,47 +212,48 @@ class Pruner:
             return None
         kwargs = named_arguments(module, args, kwargs)
         embeds = kwargs["inputs_embeds"]
-        batch, n_new, _ = embeds.shape
+        n_new = embeds.shape[1]
         ids = kwargs.get("position_ids")
         if ids is None:
             ids = default_ids(forward.n_columns, n_new, embeds.device)
         if forward.ledger is not None:
             # Given a mask over the cache, Qwen-VL numbers the cache's columns as well.
-            ids = ids[..., -n_new:] - forward.ledger.shift[:, None]
-        packing = self._shorten(forward, kwargs, ids) if forward.visual else None
-        if packing is None and forward.ledger is None:
+            ids = ids[..., -n_new:] if ids.shape[-1] > n_new else ids
+            ids = ids if forward.ledger.shift is None else ids - forward.ledger.shift[:, None]
+        if forward.visual:
+            self._shorten(forward, kwargs, ids)
+        if forward.packing is None and forward.ledger is None:
             return None
-        if packing is None:
-            packing = whole(batch, n_new, embeds.device)
-            kwargs["position_ids"] = ids
         # From here on the cache answers its physical length; the masks that came were made for its logical one.
         enter(forward.cache)
-        kwargs["attention_mask"] = forward.mask(packing, self.adapter, kwargs)
+        kwargs["attention_mask"] = forward.mask(self.adapter, kwargs)
         if forward.packing is None:
-            self._stages.resume(forward.cache, forward.ledger, forward.n_slots, embeds, kwargs["attention_mask"])
+            kwargs["position_ids"] = ids
+            self._stages.resume(forward.cache, forward.ledger, forward.n_slots, embeds)
         return (), kwargs
 
-    def _shorten(self, forward: ForwardPass, kwargs: dict[str, Any], ids: Tensor) -> Packing | None:
-        """Selects, reports, and shortens all arguments but the mask; None if nothing is dropped."""
+    def _shorten(self, forward: ForwardPass, kwargs: dict[str, Any], ids: Tensor) -> None:
+        """Selects, reports, and shortens all arguments but the mask, if anything is dropped."""
         embeds = kwargs["inputs_embeds"]
         chosen: list[Chosen] = []
         for modality, visual in forward.visual.items():
             chosen += choose(
                 self.strategy, embeds, visual, modality, forward.images[modality], forward.begins[modality]
             )
-        chosen.sort(key=lambda image: (image.row, int(image.columns[0])))
+        forward.images = {}  # their statistics are done with
+        chosen.sort(key=lambda image: (image.row, image.first))
         forward.pruned = True
         dropped = torch.stack(list(forward.visual.values())).any(0)
         for image in chosen:
             dropped[image.row, image.columns[image.selection.kept]] = False
-        shortens = bool(dropped.any()) or self._stages.prune(chosen)
+        drops = any(len(image.selection.kept) < image.selection.n_visual for image in chosen)
         batch, n_new = dropped.shape
-        real = forward.real(batch, n_new, dropped.device)
+        real = forward.real(batch, dropped.device)
         before = ids.expand(*ids.shape[:-2], batch, n_new)
         ids = renumbered(before, dropped, real, self.position_ids)
         self.report = Report([image.report(ids) for image in chosen], self._stages.skipped)
-        if not shortens:
-            return None
+        if not drops and not self._stages.prune(chosen):
+            return
         if self._now.unprunable:
             raise PruningError(
                 f"{' and '.join(self._now.unprunable)} count the tokens of the unpruned sequence, and pruning shortens "
@@ -264,8 +265,8 @@ class Pruner:
         kwargs["inputs_embeds"] = packing.take(with_merged(embeds, merges))
         kwargs["position_ids"] = packing.take_ids(ids)
         self.adapter.shorten(kwargs, packing, forward.n_slots)
-        forward.packing, forward.shift = packing, id_shift(before, ids, real)
-        return packing
+        forward.packing = packing
+        forward.shift = None if self.position_ids == "original" else id_shift(before, ids, real)
 
     @uncompiled
     def _after_language_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -276,6 +277,8 @@ class Pruner:
             self._now.packing = self._stages.leaving(forward.packing)
             if self.report is not None and self._stages.stages:
                 self.report = replace(self.report, images=self._stages.reported(self.report.images))
+        if forward.packing is None and not self._stages.skipped:
+            return
         kwargs = named_arguments(module, args, kwargs)
         cache = self.adapter.cache(kwargs, output)
         if cache is not None:

@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
+from torch.nn.functional import pad
 
 from tokenprune.errors import PruningError
-from tokenprune.masks import Slots
+from tokenprune.masks import Slots, wrong_width
 from tokenprune.sequence import Packing
 from tokenprune.stage_slots import StageSlots
 
@@ -30,7 +31,7 @@ class Ledger:
     columns: the column that each slot holds.
     valid: False for holes and padding.
     n_columns: how many columns the described part stands for.
-    shift: how much lower than the original ones the position IDs of each row go on (0 unless compact).
+    shift: how much lower than the original ones the position IDs of each row go on; None if they are the original ones.
     holes: whether any slot is not valid; kept here because asking a GPU at every step is slow.
     stages: what the decoder layers of each in-LLM stage hold of the slots; empty if all layers hold all.
     skipped: the decoder layers that were not executed, and hold nothing.
@@ -39,7 +40,7 @@ class Ledger:
     columns: Int[Tensor, "batch slots"]
     valid: Bool[Tensor, "batch slots"]
     n_columns: int
-    shift: Int[Tensor, " batch"]
+    shift: Int[Tensor, " batch"] | None
     holes: bool
     stages: tuple[StageSlots, ...] = ()
     skipped: tuple[int, ...] = ()
@@ -48,8 +49,7 @@ class Ledger:
     def unpruned(cls, batch: int, n_slots: int, device: torch.device, skipped: tuple[int, ...]) -> Ledger:
         """The ledger of a cache that holds every column, but not of the `skipped` layers."""
         slots = Slots.empty(batch, device).grown(n_slots, 0)
-        shift = torch.zeros(batch, dtype=torch.long, device=device)
-        return cls(slots.columns, slots.valid, n_slots, shift, holes=False, skipped=skipped)
+        return cls(slots.columns, slots.valid, n_slots, None, holes=False, skipped=skipped)
 
     @property
     def n_dropped(self) -> int:
@@ -59,13 +59,26 @@ class Ledger:
         """The slots of a cache that has grown to `n_slots`."""
         return Slots(self.columns, self.valid).grown(n_slots - self.columns.shape[1], self.n_columns)
 
+    def over_slots(self, mask: Shaped[Tensor, "rows columns"] | None, n_columns: int) -> Tensor | None:
+        """A padding mask over so many columns as one over the cache's slots; None stays None where no slot is a hole.
+
+        Raises PruningError for a mask over any other number of columns.
+        """
+        if mask is None:
+            return pad(self.valid, (0, n_columns - self.n_columns), value=True) if self.holes else None
+        if mask.shape[1] != n_columns:
+            raise wrong_width(mask, n_columns)
+        mask = mask.to(self.columns.device).expand(len(self.columns), -1)
+        described = mask[:, : self.n_columns].gather(1, self.columns)
+        return torch.cat([described * self.valid if self.holes else described, mask[:, self.n_columns :]], 1)
+
     def with_rows(self, pick: Callable[[Tensor], Tensor]) -> Ledger:
         """The ledger of a cache whose batch rows were picked."""
         return replace(
             self,
             columns=pick(self.columns),
             valid=pick(self.valid),
-            shift=pick(self.shift),
+            shift=None if self.shift is None else pick(self.shift),
             stages=tuple(stage.with_rows(pick) for stage in self.stages),
         )
 
@@ -93,19 +106,20 @@ class Ledger:
         before: Ledger | None,
         n_slots: int,
         packing: Packing,
-        shift: Int[Tensor, " batch"],
+        shift: Int[Tensor, " batch"] | None,
         stages: tuple[StageSlots, ...] = (),
         skipped: tuple[int, ...] = (),
     ) -> Ledger:
         """The ledger after what `packing` left was appended to a cache of `n_slots`, with position IDs that go on
         lower by a further `shift`. `stages` is what each in-LLM stage holds then, `skipped` what held nothing ever."""
         if before is None:  # everything in the cache so far is one column per slot
-            past, n_columns = Slots.empty(len(shift), shift.device).grown(n_slots, 0), n_slots
+            batch, device = len(packing.columns), packing.columns.device
+            past, n_columns = Slots.empty(batch, device).grown(n_slots, 0), n_slots
         else:
             past, n_columns = before.slots(n_slots), n_slots + before.n_dropped
-            shift = shift + before.shift
+            shift = before.shift if shift is None else shift if before.shift is None else shift + before.shift
         slots = past.appended(packing, n_columns)
-        holes = not bool(slots.valid.all())
+        holes = packing.holes or (before is not None and before.holes)
         return cls(slots.columns, slots.valid, n_columns + packing.n_columns, shift, holes, stages, skipped)
 
 

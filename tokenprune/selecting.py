@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from tokenprune.budget import split
 from tokenprune.errors import PruningError
+from tokenprune.layout import Layout
 from tokenprune.merging import Merge
-from tokenprune.report import ImageReport
+from tokenprune.report import ImageReport, StageReport
 from tokenprune.strategy import Selection, Stage, Strategy
 from tokenprune.tokens import StageTokens, VisualTokens
 from tokenprune.vision import EncodedImage
@@ -20,25 +22,27 @@ from tokenprune.vision import EncodedImage
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """One image in one row of the batch: the columns of its visual tokens, and which of them are kept."""
+    """One image in one row of the batch: the columns of its visual tokens, the first of them, and which are kept."""
 
     row: int
+    first: int
     columns: Int[Tensor, " visual"]
     modality: str
-    image: EncodedImage
+    layout: Layout
     selection: Selection
+    in_tower: tuple[StageReport, ...] = ()
 
     def report(self, ids: Int[Tensor, "*components batch length"]) -> ImageReport:
-        kept, left = self.selection.kept, self.image.statistics.get("left_in_tower")
+        kept = self.selection.kept
         return ImageReport(
             self.row,
             self.modality,
-            self.image.layout,
+            self.layout,
             kept,
             self.selection.scores,
             ids[..., self.row, self.columns[kept]],
             self.selection.merged,
-            in_tower=() if left is None else left.stages,
+            in_tower=self.in_tower,
         )
 
 
@@ -79,12 +83,15 @@ def choose(
             f"visual tokens. Prepare text and pictures together, with the model's own processor."
         )
     if begins is not None:
-        images = joined(images, [bool(part[0]) for part in begins[visual].split(counts)])
+        firsts = torch.tensor(list(accumulate(counts[:-1], initial=0)), device=rows.device)
+        images = joined(images, begins[rows, columns][firsts].tolist())
         counts = [image.n_visual for image in images]
     chosen: list[Chosen] = []
     selections: dict[int, Selection] = {}  # beams repeat a picture: it is looked at once
-    for image, row, column in zip(images, rows.split(counts), columns.split(counts), strict=True):
-        if bool((row != row[0]).any()):
+    ends = torch.tensor([[end - n, end - 1] for n, end in zip(counts, accumulate(counts), strict=True)]).to(rows.device)
+    places = torch.stack([rows[ends[:, 0]], rows[ends[:, 1]], columns[ends[:, 0]]], 1).tolist()
+    for image, (row, last_row, first), column in zip(images, places, columns.split(counts), strict=True):
+        if last_row != row:
             raise PruningError(
                 "the placeholder tokens of one picture are spread over two samples of the batch. Prepare text and "
                 "pictures together, with the model's own processor."
@@ -92,7 +99,9 @@ def choose(
         if id(image) not in selections:
             tokens = VisualTokens(embeds[row, column], image.layout, len(selections), image.statistics)
             selections[id(image)] = checked_selection(strategy, tokens)
-        chosen.append(Chosen(int(row[0]), column, modality, image, selections[id(image)]))
+        left = image.statistics.get("left_in_tower")
+        in_tower = () if left is None else left.stages
+        chosen.append(Chosen(row, first, column, modality, image.layout, selections[id(image)], in_tower))
     return chosen
 
 
@@ -134,7 +143,7 @@ def checked_stage_selection(strategy: Strategy, stage: Stage, tokens: StageToken
     """What the strategy leaves from a stage on, if it keeps to the stage's budget and counts the right tokens."""
     allowed = stage.budget(tokens.n_visual)
     if allowed >= tokens.n_left and not stage.at_most:  # nothing to choose
-        return replace(Selection.all(tokens.n_left, tokens.left.device), scores=tokens.scores)
+        return Selection.all(tokens.n_left, tokens.left.device, tokens.scores)
     selection = strategy.select_at(stage, tokens)
     name = type(strategy).__name__
     if not isinstance(selection, Selection) or selection.n_visual != tokens.n_left:

@@ -21,11 +21,13 @@ class Packing:
 
     columns: ascending within each row, out of `n_columns`.
     valid: False where there is a hole, filler that nothing may attend to.
+    holes: whether there is any; known here, because asking a GPU is slow.
     """
 
     columns: Int[Tensor, "batch kept"]
     valid: Bool[Tensor, "batch kept"]
     n_columns: int
+    holes: bool
 
     def take(self, tensor: Shaped[Tensor, "rows length *rest"]) -> Shaped[Tensor, "batch kept *rest"]:
         """The surviving columns of a (batch or 1, length, ...) tensor."""
@@ -42,7 +44,8 @@ def pack(keep: Bool[Tensor, "batch length"], right_padded: bool) -> Packing:
     """Packs the kept columns of each row. Shorter rows get their holes on the left, or on the right if
     `right_padded`, so that the last (or first) token of every row stays in line, as the caller had it."""
     n_kept = keep.sum(1, keepdim=True)
-    length = int(n_kept.max())
+    counts = n_kept[:, 0].tolist()
+    length = max(counts)
     # A stable sort of the dropped flag brings the kept columns to the front in order.
     columns = (~keep).long().argsort(dim=1, stable=True)[:, :length]
     place = torch.arange(length, device=keep.device).expand(len(keep), -1)
@@ -50,19 +53,23 @@ def pack(keep: Bool[Tensor, "batch length"], right_padded: bool) -> Packing:
         place = place - (length - n_kept)
         columns = columns.gather(1, place.clamp(min=0))
     valid = (place >= 0) & (place < n_kept)
-    return Packing(columns.masked_fill(~valid, 0), valid, keep.shape[1])
+    return Packing(columns.masked_fill(~valid, 0), valid, keep.shape[1], min(counts) < length)
 
 
 def shortened(dropped: Bool[Tensor, "batch new"], real: Bool[Tensor, "batch new"]) -> Packing:
     """Which of the new columns are left. Padding, all that is not `real`, goes too, as far as packing allows."""
-    right_padded = bool(real[:, 0].all()) and not bool(real[:, -1].all())
-    return pack(real & ~dropped, right_padded)
+    return pack(real & ~dropped, is_right_padded(real))
+
+
+def is_right_padded(real: Bool[Tensor, "batch length"]) -> bool:
+    """Whether what is not `real` is on the right only. It makes no difference to a single row."""
+    return len(real) > 1 and bool(real[:, 0].all() & ~real[:, -1].all())
 
 
 def whole(batch: int, n_new: int, device: torch.device) -> Packing:
     """All columns of a call from which nothing is dropped."""
     columns = torch.arange(n_new, device=device).expand(batch, -1)
-    return Packing(columns, torch.ones_like(columns).bool(), n_new)
+    return Packing(columns, torch.ones_like(columns).bool(), n_new, holes=False)
 
 
 def default_ids(n_columns: int, n_new: int, device: torch.device) -> Int[Tensor, "one length"]:

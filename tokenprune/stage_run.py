@@ -31,18 +31,25 @@ class StageRun:
     n_slots: int
     _cut: tuple[Any, Any, dict[str, Any]] | None = None
 
-    @cached_property
+    @property
     def drops(self) -> bool:
-        return self.packing.columns.shape[1] < self.packing.n_columns or not bool(self.packing.valid.all())
+        return self.packing.columns.shape[1] < self.packing.n_columns or self.packing.holes
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is no hole in what the stage's layers hold after the forward."""
+        return self.past.whole and not self.packing.holes
 
     @cached_property
     def held(self) -> StageSlots:
         """What the stage's layers hold after the forward."""
-        return self.past.followed_by(self.n_slots + self.packing.columns, self.packing.valid)
+        return self.past.followed_by(self.n_slots + self.packing.columns, self.packing.valid, self.packing.holes)
 
     def cut(self, kwargs: dict[str, Any], like: Tensor, layer: int) -> dict[str, Any]:
         """A layer's arguments, cut to the stage. All its layers are called with the same objects: cut once."""
         mask, rotary = kwargs.get("attention_mask"), kwargs.get("position_embeddings")
+        if mask is None and self.whole and not self.drops:
+            return kwargs
         if self._cut is None or self._cut[0] is not mask or self._cut[1] is not rotary:
             new: dict[str, Any] = {"attention_mask": self._mask(mask, like, layer)}
             if self.drops and rotary is not None:
@@ -62,9 +69,9 @@ class StageRun:
 
         Raises PruningError for any other kind of mask.
         """
-        held = self.held
         if mask is None:
-            return None if held.whole else self._causal(like)
+            return None if self.whole else self._causal(like)
+        held = self.held
         if not isinstance(mask, Tensor) or mask.ndim not in (2, 4):
             raise PruningError(
                 f"an attention mask of type {type(mask).__name__} cannot be cut for in-LLM pruning. Load the model "

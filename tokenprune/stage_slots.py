@@ -21,19 +21,18 @@ class StageSlots:
     whole: bool
 
     @classmethod
-    def all(cls, layer: int, n_slots: int, valid: Bool[Tensor, "batch slots"]) -> StageSlots:
-        return cls(layer, torch.arange(n_slots, device=valid.device).expand(len(valid), -1), valid, bool(valid.all()))
+    def all(cls, layer: int, valid: Bool[Tensor, "batch slots"], whole: bool) -> StageSlots:
+        return cls(layer, torch.arange(valid.shape[1], device=valid.device).expand(len(valid), -1), valid, whole)
 
     def grown(self, n_before: int, n_slots: int) -> StageSlots:
         """After the first layer's cache grew from `n_before` to `n_slots` by tokens that all layers hold."""
         tail = torch.arange(n_before, n_slots, device=self.slots.device).expand(len(self.slots), -1)
-        return self.followed_by(tail, torch.ones_like(tail).bool())
+        return self.followed_by(tail, torch.ones_like(tail).bool(), holes=False)
 
-    def followed_by(self, slots: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"]) -> StageSlots:
-        whole = self.whole and bool(valid.all())
-        return replace(
-            self, slots=torch.cat([self.slots, slots], 1), valid=torch.cat([self.valid, valid], 1), whole=whole
-        )
+    def followed_by(self, slots: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"], holes: bool) -> StageSlots:
+        """With further slots of the first layer, not all of them valid if there are `holes`."""
+        slots, valid = torch.cat([self.slots, slots], 1), torch.cat([self.valid, valid], 1)
+        return replace(self, slots=slots, valid=valid, whole=self.whole and not holes)
 
     def with_rows(self, pick: Callable[[Tensor], Tensor]) -> StageSlots:
         return replace(self, slots=pick(self.slots), valid=pick(self.valid))

@@ -17,10 +17,9 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.calls import PerThread, uncompiled
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.ledger import Ledger
-from tokenprune.masks import Mask
 from tokenprune.report import ImageReport, StageReport
 from tokenprune.selecting import Chosen, checked_stage_selection, with_merged
-from tokenprune.sequence import Packing, pack
+from tokenprune.sequence import Packing, is_right_padded, pack, whole
 from tokenprune.skipping import checked_skips
 from tokenprune.stage_run import StageRun, places_of
 from tokenprune.stage_slots import StageSlots
@@ -52,6 +51,8 @@ class StagedForward(PerThread):
     """The forward that is in progress.
 
     runs: of the stages that are decided already.
+    resumed: makes those of a forward that goes on behind a pruned cache, for layers that turn out to need them.
+    whole: whether stages hold no holes of that cache, so that layers without a mask need nothing.
     done: what each of them did, to every image.
     past: what each stage holds before.
     entering: what entered the language model; None in a forward without pictures.
@@ -63,6 +64,8 @@ class StagedForward(PerThread):
 
     def clear(self) -> None:
         self.runs: list[StageRun] = []
+        self.resumed: Callable[[], list[StageRun]] | None = None
+        self.whole = True
         self.done: list[list[StageReport]] = []
         self.past: list[StageSlots] = []
         self.chosen: Sequence[Chosen] = ()
@@ -89,6 +92,14 @@ class StageHooks:
         return tuple(stage.layer - 1 for stage in self.stages) if self.reads_attention else ()
 
     @property
+    def layers(self) -> list[int]:
+        """The decoder layers that `before_layer` is to be asked about."""
+        if not self.stages:
+            return []
+        staged = range(self.stages[0].layer, len(self.adapter.layers))
+        return [0, *staged] if self.reads_attention else list(staged)
+
+    @property
     def reads_attention(self) -> bool:
         """Whether stages look at what the layers before them attended to."""
         return "text_attention" in self.strategy.needs
@@ -112,7 +123,9 @@ class StageHooks:
     ) -> None:
         """A forward enters the language model with the columns `entering`, behind a cache of whose slots `past_valid`
         may be attended to and which `ledger` describes."""
-        if self.stages and torch.is_grad_enabled() and self.adapter.recomputes_hooks:
+        if not self.stages:
+            return
+        if torch.is_grad_enabled() and self.adapter.recomputes_hooks:
             raise PruningError(
                 f"{type(self.strategy).__name__} prunes inside the language model, and the activation checkpointing of "
                 f"this transformers runs decoder layers again in the backward pass, when their tokens are forgotten. "
@@ -123,27 +136,40 @@ class StageHooks:
         now.past = self._continued(ledger, past_valid)
         now.cache, now.n_slots = cache, past_valid.shape[1]
         now.chosen, now.entering = chosen, entering
+        if self.reads_attention:
+            self.recorder.listen()
 
-    def resume(self, cache: Any, ledger: Ledger | None, n_slots: int, embeds: Tensor, mask: Mask) -> None:
+    def resume(self, cache: Any, ledger: Ledger | None, n_slots: int, embeds: Tensor) -> None:
         """A forward without pictures goes on behind a pruned cache: staged layers get all of its tokens."""
-        if ledger is None or not ledger.stages or (mask is None and all(stage.whole for stage in ledger.stages)):
-            return
-        batch, n_new, _ = embeds.shape
-        new = torch.arange(n_new, device=embeds.device).expand(batch, -1)
-        packing = Packing(new, torch.ones_like(new).bool(), n_new)
-        past = self._continued(ledger, ledger.slots(n_slots).valid)
-        self._now.runs = [StageRun(had, packing, cache, n_slots) for had in past]
-
-    def _continued(self, ledger: Ledger | None, past_valid: Bool[Tensor, "batch slots"]) -> list[StageSlots]:
-        """What each stage holds before the forward."""
-        n_slots = past_valid.shape[1]
         if ledger is None or not ledger.stages:
-            return [StageSlots.all(stage.layer, n_slots, past_valid) for stage in self.stages]
+            return
+        self._check_stages(ledger)
+        batch, n_new, _ = embeds.shape
+
+        def runs() -> list[StageRun]:
+            packing = whole(batch, n_new, embeds.device)
+            return [StageRun(had, packing, cache, n_slots) for had in self._grown(ledger, n_slots)]
+
+        self._now.resumed, self._now.whole = runs, all(stage.whole for stage in ledger.stages)
+
+    def _check_stages(self, ledger: Ledger) -> None:
+        """Raises PruningError for a cache that was pruned in other layers."""
         if [stage.layer for stage in ledger.stages] != [stage.layer for stage in self.stages]:
             raise PruningError(
                 "this cache was pruned in other layers than the strategy prunes in. Go on with the strategy that it "
                 "was made with, or start again from an empty cache."
             )
+
+    def _continued(self, ledger: Ledger | None, past_valid: Bool[Tensor, "batch slots"]) -> list[StageSlots]:
+        """What each stage holds before the forward."""
+        if ledger is not None and ledger.stages:
+            self._check_stages(ledger)
+            return self._grown(ledger, past_valid.shape[1])
+        holes = past_valid.shape[1] > 0 and not bool(past_valid.all())
+        return [StageSlots.all(stage.layer, past_valid, whole=not holes) for stage in self.stages]
+
+    def _grown(self, ledger: Ledger, n_slots: int) -> list[StageSlots]:
+        """What each stage holds of a cache that has grown to `n_slots` since its ledger was written."""
         return [stage.grown(ledger.columns.shape[1], n_slots) for stage in ledger.stages]
 
     def _begin_stage(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
@@ -164,9 +190,11 @@ class StageHooks:
             merges.append((image.row, places[image.row, image.columns[tokens.left]], selection))
             keep[image.row, entered[image.row, image.columns[image.selection.kept]]] = False
             keep[image.row, entered[image.row, image.columns[reports[i].kept]]] = True
-        right_padded = bool(now.entering.valid[:, 0].all()) and not bool(now.entering.valid[:, -1].all())
+        right_padded = now.entering.holes and is_right_padded(now.entering.valid)
         now.runs.append(StageRun(now.past[number], pack(keep, right_padded), now.cache, now.n_slots))
         now.done.append(reports)
+        if len(now.runs) == len(self.stages):
+            now.first = None
         return with_merged(hidden, merges)
 
     def _tokens(
@@ -183,7 +211,7 @@ class StageHooks:
             row, last = image.row, now.done[-1][i] if now.done else image.selection
             visual = places[row, image.columns[last.kept]]
             scores = None if last.scores is None else last.scores[last.kept]
-            tokens = StageTokens(hidden[row, visual], last.kept, image.image.layout, scores)
+            tokens = StageTokens(hidden[row, visual], last.kept, image.layout, scores)
             if read is not None and now.first is not None and now.entering is not None:
                 text, entered = self._text_behind(image), places_of(now.entering)[row]
                 kept = image.columns[image.selection.kept]
@@ -220,7 +248,7 @@ class StageHooks:
         if not self._now.runs:
             return entering
         last = self._now.runs[-1].packing
-        return Packing(entering.columns.gather(1, last.columns), last.valid, entering.n_columns)
+        return Packing(entering.columns.gather(1, last.columns), last.valid, entering.n_columns, last.holes)
 
     def held(self) -> tuple[StageSlots, ...]:
         """What each stage holds after the forward."""
@@ -245,10 +273,14 @@ class StageHooks:
     def before_layer(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The arguments of a decoder layer, cut to its stage; None if they may stay."""
         now = self._now
+        if now.resumed is not None and not (now.whole and kwargs.get("attention_mask") is None):
+            now.runs, now.resumed = now.resumed(), None
+        if not now.runs and now.entering is None:
+            return None
         number = sum(stage.layer <= layer for stage in self.stages) - 1
-        if layer == 0 and now.entering is not None and self.reads_attention:
+        if layer == 0 and self.reads_attention:
             now.first = args[0]
-        if number < 0 or not (now.runs or now.entering):
+        if number < 0:
             return None
         hidden, *rest = args
         if len(now.runs) == number:
@@ -256,7 +288,8 @@ class StageHooks:
         run, before = now.runs[number], now.runs[number - 1] if number else None
         if run.drops and layer == self.stages[number].layer:
             hidden = _narrowed(hidden, before, run)
-        return (hidden, *rest), kwargs if layer in self.skipped else run.cut(kwargs, hidden, layer)
+        new = kwargs if layer in self.skipped else run.cut(kwargs, hidden, layer)
+        return None if hidden is args[0] and new is kwargs else ((hidden, *rest), new)
 
 
 def report_of(stage: Stage, tokens: StageTokens, selection: Selection) -> StageReport:
@@ -274,4 +307,4 @@ def _narrowed(hidden: Tensor, before: StageRun | None, run: StageRun) -> Tensor:
     if before is None or not before.drops:
         return run.packing.take(hidden)
     index = places_of(before.packing).gather(1, run.packing.columns)
-    return Packing(index, run.packing.valid, hidden.shape[1]).take(hidden)
+    return Packing(index, run.packing.valid, hidden.shape[1], run.packing.holes).take(hidden)

@@ -36,11 +36,15 @@ class Selection:
                 f"Selection.kept must be a one-axis LongTensor with at least one index, not {tuple(kept.shape)} of "
                 f"{kept.dtype}. From a mask: mask.nonzero()[:, 0]."
             )
-        if not bool((kept[1:] > kept[:-1]).all()):
+        facts = [(kept[1:] > kept[:-1]).all(), kept[0], kept[-1]]
+        if self.scores is not None:
+            facts.append(self.scores.isnan().any().to(kept.device))
+        ascending, first, last, *nan = torch.stack(facts).tolist()  # a GPU is asked once
+        if not ascending:
             raise PruningError("Selection.kept must be ascending and unique: write kept.unique().")
-        if int(kept[0]) < 0 or int(kept[-1]) >= self.n_visual:
+        if first < 0 or last >= self.n_visual:
             raise PruningError(
-                f"Selection.kept has indices in {int(kept[0])}..{int(kept[-1])}, but the image has visual tokens "
+                f"Selection.kept has indices in {first}..{last}, but the image has visual tokens "
                 f"0..{self.n_visual - 1}. Indices count within one image, not within the prompt."
             )
         if self.scores is not None and self.scores.shape != (self.n_visual,):
@@ -48,14 +52,14 @@ class Selection:
                 f"Selection.scores has shape {tuple(self.scores.shape)}; it needs one score for each of the "
                 f"{self.n_visual} visual tokens."
             )
+        if any(nan):
+            raise PruningError("importance scores must be numbers, and some are NaN.")
 
     @classmethod
     def first(
         cls, order: Int[Tensor, " visual"], n_kept: int, scores: Float[Tensor, " visual"] | None = None
     ) -> Selection:
         """The first `n_kept` of an order over all visual tokens, put back into their original order."""
-        if scores is not None and bool(scores.isnan().any()):
-            raise PruningError("importance scores must be numbers, and some are NaN.")
         return cls(order[:n_kept].sort().values, len(order), None if scores is None else scores.detach())
 
     @classmethod
@@ -64,8 +68,8 @@ class Selection:
         return cls.first(scores.argsort(descending=True, stable=True), n_kept, scores)
 
     @classmethod
-    def all(cls, n_visual: int, device: torch.device) -> Selection:
-        return cls(torch.arange(n_visual, device=device), n_visual)
+    def all(cls, n_visual: int, device: torch.device, scores: Float[Tensor, " visual"] | None = None) -> Selection:
+        return cls(torch.arange(n_visual, device=device), n_visual, scores)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ class TextAttention:
 
     def from_last(self, heads: Heads = "mean") -> Float[Tensor, " left"]:
         """What the last token of the prompt pays to each visual token."""
-        return self.from_rows(self.real.nonzero()[-1], heads)
+        places = torch.arange(len(self.real), device=self.real.device)
+        return self.from_rows((places * self.real).amax(0, keepdim=True), heads)
 
     def from_text(self, heads: Heads = "mean") -> Float[Tensor, " left"]:
         """What the text behind the image pays to each visual token, in the mean over its tokens."""
@@ -69,10 +70,11 @@ class TextAttention:
 
 
 class Heard(PerThread):
-    """calls: by layer, what it was called with and what its taps returned, in the forward that is in progress."""
+    """calls: by layer, what it was called with and what its taps returned, in the forward that is in progress; None in
+    one in which no stage is decided."""
 
     def __init__(self) -> None:
-        self.calls: dict[int, dict[str, Any]] = {}
+        self.calls: dict[int, dict[str, Any]] | None = None
 
 
 class TextRecorder:
@@ -81,15 +83,22 @@ class TextRecorder:
     def __init__(self) -> None:
         self._heard = Heard()
 
+    def listen(self) -> None:
+        """From here on, until `forget`."""
+        self._heard.calls = {}
+
     def before_attention(self, layer: int, kwargs: dict[str, Any]) -> None:
-        self._heard.calls[layer] = {"attention": kwargs}
+        if self._heard.calls is not None:
+            self._heard.calls[layer] = {"attention": kwargs}
 
     def after_tap(self, layer: int, name: str, output: Tensor) -> None:
-        self._heard.calls[layer][name] = output.detach()
+        if self._heard.calls is not None:
+            self._heard.calls[layer][name] = output.detach()
 
     def take(self, layer: int) -> dict[str, Any]:
         """What one layer showed in this forward; it is forgotten."""
+        assert self._heard.calls is not None
         return self._heard.calls.pop(layer)
 
     def forget(self) -> None:
-        self._heard.calls = {}
+        self._heard.calls = None

@@ -30,14 +30,15 @@ from tokenprune.tokens import LeftInTower, TowerTokens
 
 @dataclass(frozen=True, eq=False)
 class Survivors:
-    """Which patches of every tile stand behind the prefix tokens of the hidden states; those not `real` are padding."""
+    """Which patches of every tile stand behind the prefix tokens of the hidden states; those not `real` are padding, of
+    which there is none where `real` is None."""
 
     patches: Int[Tensor, "tiles left"]
-    real: Bool[Tensor, "tiles left"]
+    real: Bool[Tensor, "tiles left"] | None
 
     def mask(self, hidden: Float[Tensor, "tiles tokens width"]) -> Tensor | None:
         """(tiles, 1, tokens, tokens), to be added to the attention's logits; None if nothing is padding."""
-        if bool(self.real.all()):
+        if self.real is None:
             return None
         n_tiles, n_tokens, _ = hidden.shape
         prefix = self.real.new_ones(n_tiles, n_tokens - self.real.shape[1])
@@ -48,11 +49,13 @@ class Survivors:
     def put_back(self, hidden: Float[Tensor, "tiles tokens width"], n_patches: int) -> Float[Tensor, "tiles all width"]:
         """The hidden states with every patch at its own place, and zeros where one was dropped."""
         n_prefix = hidden.shape[1] - self.patches.shape[1]
-        tiles, places = self.real.to(hidden.device).nonzero(as_tuple=True)
-        whole = hidden.new_zeros(len(hidden), n_prefix + n_patches, hidden.shape[2])
+        places = n_prefix + self.patches
+        if self.real is not None:
+            places = places.masked_fill(~self.real, n_prefix + n_patches)  # one place more, for all padding
+        whole = hidden.new_zeros(len(hidden), n_prefix + n_patches + (self.real is not None), hidden.shape[2])
         whole[:, :n_prefix] = hidden[:, :n_prefix]
-        whole[tiles, n_prefix + self.patches.to(hidden.device)[tiles, places]] = hidden[tiles, n_prefix + places]
-        return whole
+        index = places[..., None].expand(-1, -1, hidden.shape[2]).to(hidden.device)
+        return whole.scatter_(1, index, hidden[:, n_prefix:])[:, : n_prefix + n_patches]
 
 
 class Tile:
@@ -170,8 +173,9 @@ class TowerPruning:
             return hidden
         left = [tile.left.to(hidden.device) for tile in call.tiles]
         places, counts = pad_sequence(kept, batch_first=True), torch.tensor([len(tile) for tile in left])
-        real = (torch.arange(places.shape[1]) < counts[:, None]).to(hidden.device)
-        call.survivors = Survivors(pad_sequence(left, batch_first=True), real)
+        real = torch.arange(places.shape[1]) < counts[:, None]
+        padded = min(map(len, left)) < places.shape[1]
+        call.survivors = Survivors(pad_sequence(left, batch_first=True), real.to(hidden.device) if padded else None)
         patches = hidden[:, n_prefix:].gather(1, places[..., None].expand(-1, -1, hidden.shape[2]))
         return torch.cat([hidden[:, :n_prefix], patches], 1)
 
@@ -194,16 +198,17 @@ class TowerPruning:
 
     @uncompiled
     def after_tower(self, module: nn.Module, args: Any, output: Any) -> Any:
-        call = self._call
-        if call.survivors is None:
+        entered, n_patches = self._call.entered, self._call.n_patches
+        self._call.__init__()
+        if not entered:
             return None
 
         def whole(layer: int, hidden: Tensor) -> Tensor:
-            return call.entered[layer].put_back(hidden, call.n_patches) if layer in call.entered else hidden
+            return entered[layer].put_back(hidden, n_patches) if layer in entered else hidden
 
         assert self.tower is not None
         return widened(output, len(self.tower.layers), whole)
 
     def outcomes(self) -> list[LeftInTower]:
-        """What the last call of the tower left of every tile."""
+        """What the call of the tower that is in progress left of every tile."""
         return [LeftInTower(tile.left, tile.last, tuple(tile.stages)) for tile in self._call.tiles]

@@ -59,10 +59,10 @@ def most_probable(vectors: Float[Tensor, "visual width"], n_kept: int) -> Int[Te
     rows = vectors.new_zeros(n_kept, len(vectors))  # of the Cholesky factor of the chosen vectors' products
     chosen = []
     for i in range(n_kept):
-        best = torch.maximum(gain, floor).argmax()
-        row = (vectors @ vectors[best] - rows[:i, best] @ rows[:i]) / gain[best].clamp(min=SPENT**2).sqrt()
+        best = torch.maximum(gain, floor).argmax(0, keepdim=True)  # with an axis, so that no index is asked of a GPU
+        row = (vectors @ vectors[best][0] - rows[:i, best][:, 0] @ rows[:i]) / gain[best].clamp(min=SPENT**2).sqrt()
         rows[i] = row * (gain[best] > SPENT)
         gain = gain - rows[i].square()
         floor[best] = gain[best] = -torch.inf
         chosen.append(best)
-    return torch.stack(chosen)
+    return torch.cat(chosen)

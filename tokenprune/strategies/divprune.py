@@ -33,10 +33,10 @@ def spread(vectors: Float[Tensor, "visual width"], n_kept: int) -> Int[Tensor, "
     if n_kept == len(vectors):
         return torch.arange(n_kept, device=vectors.device)
     nearest = most_similar(vectors, vectors, 2)[0][:, 1]  # the first is itself
-    chosen = [nearest.argmin()]
+    chosen = [nearest.argmin(0, keepdim=True)]  # with an axis, so that no index is asked of a GPU
     nearest = torch.full_like(nearest, -torch.inf)
     for _ in range(n_kept - 1):
-        nearest = torch.maximum(nearest, vectors @ vectors[chosen[-1]])
+        nearest = torch.maximum(nearest, vectors @ vectors[chosen[-1]][0])
         nearest[chosen[-1]] = torch.inf
-        chosen.append(nearest.argmin())
-    return torch.stack(chosen)
+        chosen.append(nearest.argmin(0, keepdim=True))
+    return torch.cat(chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -34,15 +34,14 @@ class FlowCut(Strategy):
 
     def select_in_tower(self, tokens: TowerTokens) -> Selection:
         target = self.budget(tokens.n_patches)
-        everything = replace(Selection.all(tokens.n_left, tokens.left.device), scores=tokens.scores)
         if tokens.n_left <= target:
-            return everything
+            return Selection.all(tokens.n_left, tokens.left.device, tokens.scores)
         attention = tokens.attention.from_cls()
         scores = flow(attention, tokens.values.float())
         if tokens.scores is not None:
             scores = (tokens.scores + scores) / 2
         if tokens.n_more % 2:
-            return replace(everything, scores=scores)
+            return Selection.all(tokens.n_left, tokens.left.device, scores)
         return Selection.best(scores, tokens.n_left - n_dropped(attention, target, tokens.n_more))
 
     def select(self, tokens: VisualTokens) -> Selection:

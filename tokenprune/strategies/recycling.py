@@ -33,14 +33,15 @@ def recycled(scores: Float[Tensor, " visual"], cells: Int[Tensor, " visual"], n_
     n_cells = int(cells.max()) + 1
     # A cell loses tokens to a cut behind the best m as long as its worst token ranks m or lower.
     worst = rank.new_zeros(n_cells).scatter_reduce(0, cells, rank, "amax", include_self=False)
-    losing = (worst >= torch.arange(n_visual + 1, device=rank.device)[:, None]).sum(1)  # cells, for each cut
+    whole = rank.new_zeros(n_visual + 1).index_add(0, worst + 1, torch.ones_like(worst)).cumsum(0)  # cells, at each cut
+    losing = n_cells - whole
     needed = torch.arange(n_visual + 1, device=rank.device) + losing  # grows by 0 or 1 from cut to cut
-    fitting = (needed <= n_kept).nonzero()[:, 0]
-    cut = int(fitting[-1]) if len(fitting) else 0
+    fitting = (needed <= n_kept).sum(0, keepdim=True).sub(1).clamp(min=0)
+    cut, n_losing = torch.cat([fitting, losing[fitting]]).tolist()
 
     lost = order[cut:]  # best first
     best = rank.new_full((n_cells,), n_visual).scatter_reduce(0, cells[lost], rank[lost], "amin")
-    heads = order[best[best < n_visual].sort().values[: n_kept - cut]]
+    heads = order[best.sort().values[: min(n_losing, n_kept - cut)]]
     kept = torch.cat([order[:cut], heads]).sort().values
 
     place = torch.full((n_cells,), -1, device=rank.device)  # of each cell's token within kept
