@@ -1,57 +1,54 @@
-"""Draw which visual tokens each strategy keeps, and what the model then answers, as one PNG.
+"""Draw which visual tokens each strategy keeps and why, what the model then answers, and what that costs.
 
-python demos/compare_kept_tokens.py                                    # a bundled scene
-python demos/compare_kept_tokens.py dog.jpg "Where is the dog?" --box 24 15 566 455
+python demos/compare_kept_tokens.py                                    # a bundled scene: the picture of the README
+python demos/compare_kept_tokens.py dog.jpg "Where is the dog?" --box 24 15 566 455 --html dog.html
+python demos/compare_kept_tokens.py dog.jpg "What is this?" --strategy grid fopru fastv --keep-ratio 0.5 0.1
 """
 
 import argparse
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
-from matplotlib import pyplot as plt
-from matplotlib.patches import Patch
-
-from tokenprune.evals import kept_tokens
+from tokenprune.evals import kept_tokens, kept_tokens_page
 from tokenprune.evals.bundled_paths import MODEL, SCENES
-from tokenprune.evals.configurations import configurations
-from tokenprune.evals.loading import load_model
+from tokenprune.evals.configurations import EXPLAINED_STRATEGIES, POSITION_IDS, configurations
+from tokenprune.evals.explain import explain
+from tokenprune.evals.loading import load_model, public_name
 from tokenprune.evals.pictures import open_picture
 from tokenprune.evals.styles import style_of
 from tokenprune.evals.tasks.refcoco import RefCoco
 
-STRATEGIES = "random", "grid", "fopru:mode=rank,layer=-2", "fopru:mode=row,layer=-2"
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    model, processor = load_model(options.model)
+    model, processor = load_model(options.model, "auto")
     if options.image is None:
         sample = RefCoco("rec", "REC", None).load(SCENES, style=style_of(model.config, processor))[0]
-        (picture,), options.question, options.box = sample.pictures(), sample.question, sample.box
+        (picture,), question, box = sample.pictures(), sample.question, sample.box
     else:
-        picture = open_picture(options.image)
-    true_box = None
-    if options.box is not None:
-        x1, y1, x2, y2 = options.box
-        true_box = x1 / picture.width, y1 / picture.height, x2 / picture.width, y2 / picture.height
-    compared = [c for c in configurations(STRATEGIES, [options.keep_ratio]) if c.position_ids == "original"]
-    mpl.use("Agg")
-    figure, panels = plt.subplots(1, len(compared), figsize=(3.1 * len(compared), 4.9))
-    figure.set_layout_engine("constrained", h_pad=0.14)
-    for axes, configuration in zip(panels, compared, strict=True):
-        kept_tokens.draw(axes, kept_tokens.look(model, processor, configuration, picture, options.question), true_box)
-    figure.suptitle("\n".join(textwrap.wrap(options.question, 100)), fontsize=15)
-    handles = [
-        Patch(fill=False, edgecolor=color, linestyle=dashes, linewidth=2.5, label=name)
-        for name, (color, dashes) in kept_tokens.STYLES.items()
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=12, frameon=False)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.output, dpi=130)
-    plt.close(figure)
+        picture, question, box = open_picture(options.image), options.question, options.box
+    strategies = options.strategy or EXPLAINED_STRATEGIES
+    drawn = configurations(strategies, options.keep_ratio, options.position_ids or ["original"], baselines=[])
+    if not options.strategy and not options.position_ids:  # and, once, what renumbering does
+        drawn += configurations(["fopru:mode=rank,layer=-2"], options.keep_ratio, ["compact"], baselines=[])
+    asked = drawn
+    if options.html is not None:
+        asked = kept_tokens_page.slider(strategies, options.keep_ratio)
+    explained = explain(
+        model,
+        processor,
+        picture,
+        question,
+        asked,
+        true_box=None if box is None else (box[0], box[1], box[2], box[3]),
+        name=public_name(options.model),
+        rounds=options.rounds,
+    )
+    kept_tokens.draw(explained.only(drawn), options.output)
     print(f"Written to {options.output}")
+    if options.html is not None:
+        kept_tokens_page.write(explained, options.html)
+        print(f"Written to {options.html}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,8 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("question", nargs="?", default="What is this?")
     parser.add_argument("--box", nargs=4, type=float, metavar=("X1", "Y1", "X2", "Y2"), help="the true box, in pixels")
     parser.add_argument("--model", default=str(MODEL), help="a folder or a Hugging Face name")
-    parser.add_argument("--keep-ratio", type=float, default=0.25)
+    parser.add_argument("--strategy", nargs="+", metavar="NAME", help="as in tokenprune eval")
+    parser.add_argument("--keep-ratio", nargs="+", type=float, default=[0.25], metavar="RATIO")
+    parser.add_argument("--position-ids", nargs="+", choices=POSITION_IDS)
+    parser.add_argument("--rounds", type=int, default=5, help="of the measurement of time; 0: none")
     parser.add_argument("--output", type=Path, default=Path("demo_output/kept_tokens.png"))
+    parser.add_argument("--html", type=Path, help="a page with a slider over the keep ratio, too")
     return parser
 
 

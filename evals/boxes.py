@@ -12,6 +12,8 @@ from torchvision.ops import box_iou
 Box = tuple[float, float, float, float]
 Size = tuple[int, int]  # width, height
 
+HIT = 0.5  # the IoU from which on a box counts as found
+
 
 @dataclass(frozen=True)
 class BoxFormat:

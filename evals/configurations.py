@@ -21,6 +21,8 @@ UNPRUNED = "unpruned"
 DOWNSAMPLE = "downsample"  # the one name that is no strategy: nothing is pruned
 # The last but one encoder layer: the bundled tower's last one was trained to name things, and guides FoPru worse.
 DEFAULT_STRATEGIES = ("grid", "fopru:mode=rank,layer=-2", "fopru:mode=row,layer=-2")
+#: What is compared on a single picture: the baseline, a ranking, and one that merges.
+EXPLAINED_STRATEGIES = ("random", "fopru:mode=rank,layer=-2", "visionzip:layer=-2")
 BASELINES = (UNPRUNED, "random", DOWNSAMPLE)
 DEFAULT_KEEP_RATIOS = (0.5, 0.25, 0.1)
 

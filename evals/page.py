@@ -1,19 +1,17 @@
 """One HTML page that needs nothing else: tables, plots, and the worst losses with what was kept of their pictures."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from tokenprune.evals.boxes import Box
 from tokenprune.evals.losses import Loss
 from tokenprune.evals.sample import Sample
+from tokenprune.evals.templates import data_url, jpeg_url, render
 
 SIDE = 320  # pixels of an embedded picture's longer side
 
@@ -54,13 +52,11 @@ def page(
     """Return the page. `sections` are paragraphs and tables; `note` says why losses have no pictures, if so."""
     pictures: dict[tuple[str, str], Picture] = {}
     cards = [_card(loss, samples.get((loss.pruned.task, loss.pruned.id)), pictures) for loss in losses]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("page.html").render(
+    return render(
+        "page.html",
         title=title,
         sections=sections,
-        plots=[(path.stem.replace("_", " "), _url(path.read_bytes(), "image/png")) for path in plots],
+        plots=[(path.stem.replace("_", " "), data_url(path.read_bytes(), "image/png")) for path in plots],
         cards=cards,
         pictures=list(pictures.values()),
         strategies=list(dict.fromkeys(loss.pruned.strategy for loss in losses)),
@@ -99,13 +95,8 @@ def _picture(sample: Sample, name: str) -> Picture:
     (picture,) = sample.pictures()
     scale = min(1.0, SIDE / max(picture.size))
     width, height = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    stream = io.BytesIO()
-    picture.resize((width, height), Image.Resampling.LANCZOS).save(stream, "JPEG", quality=80)
-    return Picture(name, _url(stream.getvalue(), "image/jpeg"), width, height, scale)
-
-
-def _url(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    url = jpeg_url(picture.resize((width, height), Image.Resampling.LANCZOS))
+    return Picture(name, url, width, height, scale)
 
 
 def _scaled(box: Box, scale: float) -> Box:

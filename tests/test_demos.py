@@ -3,19 +3,14 @@
 import importlib.util
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
-from evals_files import picture, saved, tiny_processor, write_refcoco
+from evals_files import picture, saved, write_refcoco
 from PIL import Image
 from tiny import tiny_llava
 
-from tokenprune.evals import kept_tokens
-from tokenprune.evals.configurations import configurations
-
 DEMOS = sorted((Path(__file__).parent.parent / "demos").glob("*.py"))
-N_PANELS = 5
 
 
 def load(name: str) -> ModuleType:
@@ -28,16 +23,23 @@ def load(name: str) -> ModuleType:
     return module
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random model goes on answering until it is told to stop."""
+    monkeypatch.setattr("tokenprune.evals.explain.MAX_NEW_TOKENS", 4)
+    monkeypatch.setattr("tokenprune.evals.kept_tokens_page.SLIDER", (0.5,))
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> str:
     return saved(tiny_llava(), tmp_path / "model")
 
 
-def panels(path: Path) -> list[np.ndarray]:
-    """The panels of a written figure, titles and legend cut away."""
+def panels(path: Path, n: int) -> list[np.ndarray]:
+    """The panels in the first row of a written figure, texts and scores cut away."""
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     height = pixels.shape[0]
-    return np.array_split(pixels[height // 3 : 4 * height // 5], N_PANELS, axis=1)
+    return np.array_split(pixels[height // 4 : 2 * height // 5], n, axis=1)
 
 
 def test_demos_are_short() -> None:
@@ -50,50 +52,29 @@ def test_compare_kept_tokens(tmp_path: Path, model: str) -> None:
     picture((64, 48)).save(tmp_path / "a.jpg")
     output = tmp_path / "new" / "kept.png"
     arguments = [str(tmp_path / "a.jpg"), "Where is it?", "--box", "30", "10", "45", "30", "--model", model]
-    load("compare_kept_tokens").main([*arguments, "--output", str(output)])
-    shown = panels(output)
-    unpruned, *pruned = shown
-    assert unpruned.shape[0] > 150
+    strategies = ["--strategy", "random", "grid", "fopru", "--rounds", "1", "--html", str(tmp_path / "kept.html")]
+    load("compare_kept_tokens").main([*arguments, *strategies, "--output", str(output)])
+    unpruned, *pruned = shown = panels(output, 4)
     assert unpruned.std() > 20
     for panel in pruned:
         assert panel.mean() < 0.9 * unpruned.mean()  # three quarters of the patches are dark
-    different = {panel[:, :300].tobytes() for panel in shown}
-    assert len(different) == N_PANELS
+    assert len({panel[:, 40:260].tobytes() for panel in shown}) == 4
+    assert (tmp_path / "kept.html").read_text().count("data:image/jpeg") == 1
 
 
 def test_compare_on_a_scene(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write_refcoco(tmp_path)
     demo = load("compare_kept_tokens")
     monkeypatch.setattr(demo, "SCENES", tmp_path)
-    demo.main(["--model", model, "--output", str(tmp_path / "kept.png")])
-    assert panels(tmp_path / "kept.png")[0].std() > 20
-
-
-def test_kept_patches_are_clear_and_dropped_ones_dark() -> None:
-    model: Any = tiny_llava()
-    grid = configurations(["grid"], [0.25])[1]
-    look = kept_tokens.look(model, tiny_processor(), grid, picture(), "00 01")
-    assert look.dropped.shape == (6, 6)
-    assert look.n_kept == 9
-    assert look.pixels.shape == (24, 24, 3)
-    figure = kept_tokens_figure(
-        kept_tokens.Look(
-            "Grid", np.full((24, 24, 3), 255, np.uint8), look.dropped, "00 00 99 99", (0.005, 0.005, 0.995, 0.995)
-        )
-    )
-    side = figure.shape[0] // 6
-    for row, column in np.ndindex(6, 6):
-        centre = figure[row * side + side // 2, column * side + side // 2]
-        assert (centre.mean() < 128) == look.dropped[row, column], (row, column)
-
-
-def kept_tokens_figure(look: kept_tokens.Look) -> np.ndarray:
-    """The pixels of one panel that fills its figure."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3, 3), dpi=100)
-    canvas = FigureCanvasAgg(figure)
-    kept_tokens.draw(figure.add_axes((0, 0, 1, 1)), look)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
+    drawn = []
+    monkeypatch.setattr(demo.kept_tokens, "draw", lambda explanation, path: drawn.append(explanation))
+    demo.main(["--model", model, "--rounds", "0"])
+    (explanation,) = drawn
+    assert explanation.true_box == (30, 10, 45, 30)
+    assert [(one.configuration.label, one.configuration.position_ids) for one in explanation.outcomes] == [
+        ("unpruned", "original"),
+        ("Random", "original"),
+        ("FoPru rank -2", "original"),
+        ("VisionZip -2", "original"),
+        ("FoPru rank -2", "compact"),
+    ]

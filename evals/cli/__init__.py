@@ -10,14 +10,22 @@ import typer
 import tokenprune
 from tokenprune.evals.cli.bench import bench
 from tokenprune.evals.cli.eval import eval_
+from tokenprune.evals.cli.explain import explain
 from tokenprune.evals.cli.layers import layers
 from tokenprune.evals.cli.optimize import optimize
 from tokenprune.evals.cli.report import report
 from tokenprune.evals.cli.several import SeveralValues
 
-COMMANDS = {"eval": eval_, "report": report, "optimize": optimize, "layers": layers, "bench": bench}
+COMMANDS = {
+    "explain": explain,
+    "eval": eval_,
+    "report": report,
+    "optimize": optimize,
+    "layers": layers,
+    "bench": bench,
+}
 #: Those whose options take several values.
-SEVERAL = {"eval", "bench"}
+SEVERAL = {"bench", "eval", "explain"}
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 

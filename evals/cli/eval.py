@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from tokenprune.evals.bundled_paths import MODEL, SCENES
+from tokenprune.evals.cli.complete import strategies as complete_strategies
 from tokenprune.evals.cli.several import options_file
 from tokenprune.evals.configurations import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 
@@ -25,6 +26,7 @@ def eval_(
             help="One or several, with settings: fopru:mode=row. A strategy's settings file: its path. none: only the "
             "baselines.",
             metavar="NAME...",
+            autocompletion=complete_strategies,
         ),
     ] = STRATEGIES,
     keep_ratio: Annotated[

@@ -19,7 +19,7 @@ else:
 class SeveralValues(TyperCommand):
     """A command in which `--tasks pope textvqa` means `--tasks pope --tasks textvqa`.
 
-    It must have no positional arguments, which could not be told from the values.
+    Its positional arguments come before such options, whose values they could not be told from.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

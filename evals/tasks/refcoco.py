@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from tokenprune.evals.boxes import Box, Size, iou
+from tokenprune.evals.boxes import HIT, Box, Size, iou
 from tokenprune.evals.coco import Instances, from_corner
 from tokenprune.evals.hub import table_records
 from tokenprune.evals.metric import Metric, Ratio
@@ -36,7 +36,7 @@ class RecSample(Pointing):
     def score(self, answer: str) -> float | None:
         """Return 1 where the answered box has an IoU of at least 0.5 with the true one, None where it is no box."""
         box = self.answered_box(answer)
-        return None if box is None else float(iou(box, self.box) >= 0.5)
+        return None if box is None else float(iou(box, self.box) >= HIT)
 
     def iou(self, answer: str) -> float:
         box = self.answered_box(answer)
