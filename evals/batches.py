@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from tokenprune.evals.configurations import Configuration
+from tokenprune.evals.devices import input_device
 from tokenprune.evals.prompts import encode
 from tokenprune.evals.sample import Sample
 
@@ -45,7 +46,7 @@ def encoded(model: Any, processor: Any, batch: Sequence[Shown], configuration: C
     """Return the model's inputs, on its device."""
     pictures, questions = [one.pictures for one in batch], [one.sample.question for one in batch]
     inputs = encode(processor, pictures, questions, **configuration.processor_options(processor))
-    return inputs.to(model.device, model.dtype)
+    return inputs.to(input_device(model), model.dtype)
 
 
 def by_encoding(processor: Any, configurations: Sequence[Configuration]) -> list[list[Configuration]]:

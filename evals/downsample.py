@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tokenprune.budget import budget
+from tokenprune.errors import UnsupportedError
 
 
 def processor_options(processor: Any, keep_ratio: float) -> dict[str, Any]:
@@ -57,8 +58,16 @@ def nearest_grid(rows: int, columns: int, n_kept: int) -> tuple[int, int]:
 
 @contextmanager
 def any_resolution(model: Any) -> Iterator[None]:
-    """Let the vision tower of `model` take pictures of any size inside the block."""
+    """Let the vision tower of `model` take pictures of any size inside the block.
+
+    UnsupportedError where its position embeddings are kept elsewhere: transformers interpolates them unfetched.
+    """
     tower = model.get_encoder(modality="image")
+    if any(weight.is_meta for name, weight in tower.named_parameters() if "position_embedding" in name):
+        raise UnsupportedError(
+            "accelerate keeps the vision tower's position embeddings elsewhere, and downsampling interpolates them; "
+            "leave it out (--baselines unpruned random), or keep the tower on the device"
+        )
     if "interpolate_pos_encoding" not in inspect.signature(tower.forward).parameters:
         yield  # DINOv2 always interpolates
         return

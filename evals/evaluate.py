@@ -61,7 +61,7 @@ def evaluate(
         another run. Under `accelerate launch` every process asks its share, and the answers
         are those of a single one.
     strategies, keep_ratios, position_ids, baselines: what is compared, see `configurations`. baselines None: unpruned,
-        random, and downsample if the model's pictures have one size.
+        random, and downsample if the model's pictures have one size (and are encoded where the model is).
     tasks, data, split: what is asked, see `load_tasks`; of it, `limit` questions of each task.
     dtype, device_map: how a model is loaded, see `load_model`.
     batch_tokens, on_error: see `Runner`.
@@ -75,7 +75,7 @@ def evaluate(
         loaded, processor = model
         name = loaded.config._name_or_path or type(loaded).__name__
     if baselines is None:
-        baselines = _possible_baselines(processor, console)
+        baselines = _possible_baselines(loaded, processor, console)
     compared = configurations(strategies, keep_ratios, position_ids, baselines)
     _try(compared, loaded, processor)
     asked = load_tasks(data, tasks, split=split, style=style_of(loaded.config, processor))
@@ -100,10 +100,12 @@ def evaluate(
     return results
 
 
-def _possible_baselines(processor: Any, console: Console) -> Sequence[str]:
+def _possible_baselines(model: Any, processor: Any, console: Console) -> Sequence[str]:
     try:
         downsample.full_grid(processor)
-    except ValueError as error:
+        with downsample.any_resolution(model):
+            pass
+    except (ValueError, tokenprune.UnsupportedError) as error:
         console.print(f"Without the baseline {DOWNSAMPLE}: {error}")
         return [name for name in BASELINES if name != DOWNSAMPLE]
     return BASELINES

@@ -12,6 +12,7 @@ import tokenprune
 from tokenprune.errors import SettingError, UnsupportedError, unknown
 from tokenprune.evals.configurations import Configuration
 from tokenprune.evals.costs import VisualCost, visual_costs
+from tokenprune.evals.devices import input_device
 from tokenprune.evals.loading import load_model
 from tokenprune.settings_file import SettingsFile
 
@@ -112,7 +113,7 @@ class HarnessModel:
         ]
         images = {"images": pictures} if any(pictures) else {}
         inputs = self.processor(text=texts, **images, padding=True, padding_side="left", return_tensors="pt")
-        return inputs.to(self.model.device, self.model.dtype)
+        return inputs.to(input_device(self.model), self.model.dtype)
 
     def _lengths(self, written: torch.Tensor) -> list[int]:
         pad = self.processor.tokenizer.pad_token_id

@@ -11,6 +11,7 @@ import torch
 import transformers
 
 import tokenprune
+from tokenprune.evals.devices import input_device
 from tokenprune.evals.digest import weights_digest
 from tokenprune.evals.sample import Sample
 
@@ -29,7 +30,7 @@ def model_identity(model: Any) -> dict[str, Any]:
         "class": type(model).__name__,
         "weights": weights_digest(model),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "device": device_name(model.device),
+        "device": device_name(input_device(model)),
     }
 
 
