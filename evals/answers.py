@@ -50,6 +50,12 @@ class KeptTokens:
         packed = np.frombuffer(base64.b64decode(self.bits), dtype=np.uint8)
         return np.unpackbits(packed, count=n_visual).astype(bool)
 
+    def dropped(self) -> list[np.ndarray]:
+        """Return the mask (t, h, w) of dropped tokens of each grid; a single token is a newline, and left out."""
+        sizes = [t * h * w for t, h, w in self.grids]
+        parts = np.split(~self.mask(sum(sizes)), np.cumsum(sizes)[:-1])
+        return [part.reshape(grid) for part, grid in zip(parts, self.grids, strict=True) if part.size > 1]
+
 
 @dataclass(frozen=True)
 class Answer:

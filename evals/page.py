@@ -1,19 +1,22 @@
 """One HTML page that needs nothing else: tables, plots, and the worst losses with what was kept of their pictures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from tokenprune.evals.answers import KeptTokens
 from tokenprune.evals.boxes import Box
 from tokenprune.evals.losses import Loss
 from tokenprune.evals.sample import Sample
 from tokenprune.evals.templates import data_url, jpeg_url, render
 
 SIDE = 320  # pixels of an embedded picture's longer side
+CELL = 10  # pixels of a visual token that is drawn without its picture
+MOST = 8  # panels of a card; a video has more
 
 
 @dataclass
@@ -28,16 +31,26 @@ class Picture:
 
 
 @dataclass
+class Panel:
+    """What a card draws of one grid of visual tokens: `dropped` is an SVG path and `boxes` are in the panel's pixels.
+    `picture` is None where it is not known which part of it the grid shows; `name` says which one of several it is."""
+
+    width: int
+    height: int
+    picture: Picture | None = None
+    dropped: str = ""
+    boxes: dict[str, Box] = field(default_factory=dict)
+    name: str = ""
+
+
+@dataclass
 class Card:
-    """A loss as the page shows it. Boxes and `dropped` are in the embedded picture's pixels."""
+    """A loss as the page shows it."""
 
     loss: Loss
     title: str
     question: str = ""
-    picture: Picture | None = None
-    window: Box = (0.0, 0.0, 0.0, 0.0)
-    dropped: str = ""
-    boxes: dict[str, Box] = field(default_factory=dict)
+    panels: list[Panel] = field(default_factory=list)
     note: str = ""
 
 
@@ -50,7 +63,7 @@ def page(
     note: str = "",
 ) -> str:
     """Return the page. `sections` are paragraphs and tables; `note` says why losses have no pictures, if so."""
-    pictures: dict[tuple[str, str], Picture] = {}
+    pictures: dict[tuple[str, str, int], Picture] = {}
     cards = [_card(loss, samples.get((loss.pruned.task, loss.pruned.id)), pictures) for loss in losses]
     return render(
         "page.html",
@@ -64,35 +77,71 @@ def page(
     )
 
 
-def _card(loss: Loss, sample: Sample | None, pictures: dict[tuple[str, str], Picture]) -> Card:
+def _card(loss: Loss, sample: Sample | None, pictures: dict[tuple[str, str, int], Picture]) -> Card:
     answer = loss.pruned
     card = Card(loss, f"{answer.strategy}, {100 * answer.keep_ratio:g} %, {answer.position_ids} position IDs")
     if sample is None:
         return card
     card.question = sample.question
-    if len(sample.images) != 1:
-        card.note = f"{len(sample.images)} pictures, not shown"
-        return card
-    if (sample.task, sample.id) not in pictures:
-        pictures[sample.task, sample.id] = _picture(sample, f"picture-{len(pictures)}")
-    card.picture = picture = pictures[sample.task, sample.id]
-    size = picture.width / picture.scale, picture.height / picture.scale
-    style: Any = getattr(sample, "style", None)
-    window = style.seen((round(size[0]), round(size[1]))).window if style else (0.0, 0.0, *size)
-    card.window = _scaled(window, picture.scale)
-    if len(answer.kept) == 1 and len(answer.kept[0].grids) == 1:
-        card.dropped = _cells(~answer.kept[0].mask(answer.n_visual), answer.kept[0].grids[0], card.window)
-    elif answer.kept:
-        card.note = f"{len(answer.kept[0].grids)} grids of visual tokens, not drawn"
-    boxes: dict[str, Any] = {"true": getattr(sample, "box", None)}
-    if read := getattr(sample, "answered_box", None):
-        boxes |= {"unpruned": read(loss.unpruned.text), "pruned": read(answer.text)}
-    card.boxes = {name: _scaled(box, picture.scale) for name, box in boxes.items() if box is not None}
+    if (sample.task, sample.id, 0) not in pictures:
+        for number, shown in enumerate(sample.pictures()):
+            pictures[sample.task, sample.id, number] = _embedded(shown, f"picture-{len(pictures)}")
+    panels: list[Panel] = []
+    for number in range(len(sample.images)):
+        picture = pictures[sample.task, sample.id, number]
+        kept = answer.kept[number] if len(answer.kept) == len(sample.images) else None
+        of_picture = _panels(picture, kept, _window(sample, picture))
+        if len(sample.images) > 1:
+            of_picture = [replace(one, name=f"picture {number + 1} {one.name}".strip()) for one in of_picture]
+        panels += of_picture
+    if len(sample.images) == 1 and panels[0].picture is not None:
+        panels[0].boxes = _boxes(loss, sample, panels[0].picture.scale)
+    card.panels = panels[:MOST]
+    if len(panels) > MOST:
+        card.note = f"{len(panels) - MOST} more not drawn"
     return card
 
 
-def _picture(sample: Sample, name: str) -> Picture:
-    (picture,) = sample.pictures()
+def _panels(picture: Picture, kept: KeptTokens | None, window: Box) -> list[Panel]:
+    """Return a panel for each grid of a picture's visual tokens, or the picture alone where none were reported."""
+    whole = Panel(picture.width, picture.height, picture)
+    if kept is None:
+        return [whole]
+    grids = kept.dropped()
+    if len(grids) == 1:
+        return [replace(whole, dropped=_cells(grids[0][0], window))]
+    if len(grids) == 2 and grids[0].shape != grids[1].shape:  # anyres: a canvas whose last column are newline tokens
+        overview, canvas = grids[0][0], grids[1][0][:, :-1]
+        everything = (0.0, 0.0, float(picture.width), float(picture.height))
+        return [
+            replace(whole, dropped=_cells(overview, window), name="overview"),
+            replace(whole, dropped=_cells(canvas, everything), name="canvas"),
+        ]
+    return [
+        Panel(CELL * cells.shape[2], CELL * cells.shape[1], None, _alone(cells[0]), name=f"grid {number}")
+        for number, cells in enumerate(grids, start=1)
+    ]
+
+
+def _alone(dropped: np.ndarray) -> str:
+    return _cells(dropped, (0.0, 0.0, float(CELL * dropped.shape[1]), float(CELL * dropped.shape[0])))
+
+
+def _window(sample: Sample, picture: Picture) -> Box:
+    """What the model saw of the picture, in the embedded picture's pixels."""
+    style: Any = getattr(sample, "style", None)
+    size = picture.width / picture.scale, picture.height / picture.scale
+    return _scaled(style.seen((round(size[0]), round(size[1]))).window if style else (0.0, 0.0, *size), picture.scale)
+
+
+def _boxes(loss: Loss, sample: Sample, scale: float) -> dict[str, Box]:
+    boxes: dict[str, Any] = {"true": getattr(sample, "box", None)}
+    if read := getattr(sample, "answered_box", None):
+        boxes |= {"unpruned": read(loss.unpruned.text), "pruned": read(loss.pruned.text)}
+    return {name: _scaled(box, scale) for name, box in boxes.items() if box is not None}
+
+
+def _embedded(picture: Image.Image, name: str) -> Picture:
     scale = min(1.0, SIDE / max(picture.size))
     width, height = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     url = jpeg_url(picture.resize((width, height), Image.Resampling.LANCZOS))
@@ -104,13 +153,13 @@ def _scaled(box: Box, scale: float) -> Box:
     return x1 * scale, y1 * scale, x2 * scale, y2 * scale
 
 
-def _cells(dropped: np.ndarray, grid: tuple[int, int, int], window: Box) -> str:
-    """Return an SVG path of the dropped cells, those side by side in one rectangle."""
-    _, rows, columns = grid
+def _cells(dropped: np.ndarray, window: Box) -> str:
+    """Return an SVG path of the dropped cells of one grid, those side by side in one rectangle."""
+    rows, columns = dropped.shape
     left, top, right, bottom = window
     width, height = (right - left) / columns, (bottom - top) / rows
     path = []
-    for row, cells in enumerate(dropped.reshape(-1, columns)[:rows]):
+    for row, cells in enumerate(dropped):
         edges = np.flatnonzero(np.diff(np.concatenate([[0], cells, [0]])))
         for start, end in edges.reshape(-1, 2):
             x, y = left + start * width, top + row * height

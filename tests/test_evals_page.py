@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from commands import command
 from evals_files import saved, write_refcoco
 from evals_rows import row
 from PIL import Image
+from task_files import SETS
 from tiny import tiny_llava
 
 from tokenprune.evals import page as pages
@@ -18,6 +20,7 @@ from tokenprune.evals.answers import Answer, Asked, KeptTokens, to_line
 from tokenprune.evals.losses import Loss, worst
 from tokenprune.evals.row_files import to_line as row_line
 from tokenprune.evals.run_folder import RunFolder
+from tokenprune.evals.sample import Sample
 from tokenprune.evals.styles import STYLES
 from tokenprune.evals.tasks import TASKS
 
@@ -61,7 +64,7 @@ def test_the_worst_come_first_and_then_those_of_most_configurations() -> None:
 
 def test_dropped_cells_are_where_the_model_saw_them() -> None:
     dropped = np.array([[True, True, False], [False, True, True]])
-    path = pages._cells(dropped.flatten(), (1, 2, 3), (10.0, 20.0, 40.0, 40.0))
+    path = pages._cells(dropped, (10.0, 20.0, 40.0, 40.0))
     assert path == "M10.0 20.0h20.0v10.0h-20.0zM20.0 30.0h20.0v10.0h-20.0z"
 
 
@@ -140,12 +143,56 @@ def test_report_of_rows_alone(tmp_path: Path) -> None:
     assert "<p>None.</p>" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_several_pictures_and_several_grids_are_said(tmp_path: Path) -> None:
+def card_of(sample: Sample, *kept: KeptTokens) -> pages.Card:
+    loss = Loss(answer(sample.id, "unpruned", "", 1.0), answer(sample.id, "Grid", "", 0.0, kept=kept))
+    return pages._card(loss, sample, {})
+
+
+@pytest.fixture
+def pointing(tmp_path: Path) -> Sample:
+    """About a picture of 60 x 40."""
     write_refcoco(tmp_path)
-    sample = TASKS["rec"].load(tmp_path, "testA", STYLES["llava"])[0]
-    kept = KeptTokens.of([0, 1], 36, [(1, 3, 6), (1, 3, 6)])
-    loss = Loss(answer(sample.id, "unpruned", "", 1.0), answer(sample.id, "Grid", "", 0.0, kept=(kept,)))
-    assert pages._card(loss, sample, {}).note == "2 grids of visual tokens, not drawn"
+    return TASKS["rec"].load(tmp_path, "testA", STYLES["llava"])[0]
+
+
+def test_an_overview_and_its_canvas(pointing: Sample) -> None:
+    """Four tokens of the overview, and a canvas of 2 x 4 with a column of newline tokens, of which none is drawn. A
+    newline token behind all counts for nothing."""
+    kept = KeptTokens.of([1, 2, 3, *range(4, 8), 13], 15, [(1, 2, 2), (1, 2, 5), (1, 1, 1)])
+    overview, canvas = card_of(pointing, kept).panels
+    assert (overview.name, overview.dropped) == ("overview", "M0.0 0.0h30.0v20.0h-30.0z")
+    assert (canvas.name, canvas.dropped) == ("canvas", "M0.0 20.0h60.0v20.0h-60.0z")
+    assert overview.picture == canvas.picture
+    assert (set(overview.boxes), canvas.boxes) == ({"true"}, {})
+
+
+def test_tiles_are_drawn_by_themselves(pointing: Sample) -> None:
+    """Which part of the picture a tile shows is not in the answers."""
+    card = card_of(pointing, KeptTokens.of([0, 5, 6, 7], 12, [(1, 2, 2)] * 3))
+    assert [panel.name for panel in card.panels] == ["grid 1", "grid 2", "grid 3"]
+    assert [panel.picture for panel in card.panels] == [None] * 3
+    assert card.panels[1].dropped == "M0.0 0.0h10.0v10.0h-10.0z"
+    assert card.panels[2].dropped == "M0.0 0.0h20.0v10.0h-20.0zM0.0 10.0h20.0v10.0h-20.0z"
+    card = card_of(pointing, KeptTokens.of([], 4 * 20, [(1, 2, 2)] * 20))
+    assert (len(card.panels), card.note) == (8, "12 more not drawn")
+
+
+def test_several_pictures(tmp_path: Path) -> None:
+    (tmp_path / "seedbench").mkdir()
+    SETS["seedbench", "hub"](tmp_path / "seedbench")
+    video = TASKS["seedbench"].load(tmp_path / "seedbench")[1]
+    each = [KeptTokens.of([n], 4, [(1, 2, 2)]) for n in range(3)]
+    card = card_of(video, *each)
+    assert [panel.name for panel in card.panels] == ["picture 1", "picture 2", "picture 3"]
+    assert len({panel.dropped for panel in card.panels}) == 3
+    assert [panel.dropped for panel in card_of(video).panels] == [""] * 3  # nothing was reported
+    found = [Loss(answer(video.id, "unpruned", "", 1.0, task="seedbench"),
+                  answer(video.id, "Grid", "", 0.0, task="seedbench", kept=tuple(each)))]  # fmt: skip
+    html = pages.page("title", [], [], found, {("seedbench", video.id): video})
+    assert html.count("<image id=") == html.count("<use href=") == html.count("<figcaption") == 3
+    tiled = replace(found[0], pruned=replace(found[0].pruned, kept=(KeptTokens.of([0], 12, [(1, 2, 2)] * 3),)))
+    html = pages.page("title", [], [], [tiled], {("seedbench", video.id): replace(video, images=video.images[:1])})
+    assert html.count('<rect class="ground"') == 3
 
 
 def test_pareto_front() -> None:
