@@ -88,7 +88,8 @@ def evaluate(
         "batch_tokens": batch_tokens,
         "versions": versions(),
     }
-    about = {"model": name, "data": str(data), "processes": here.count, "begun": _now()}
+    about = {"model": name, "loaded_from": _place(model if isinstance(model, str) else name), "data": _place(data)}
+    about |= {"processes": here.count, "begun": _now()}
     if here.is_first:
         folder.begin(identity, about)
     here.meet()
@@ -153,6 +154,11 @@ def _ask(plan: Plan, runner: Runner, folder: RunFolder, here: Processes, console
                 write(answers)
                 progress.advance(bar, len(answers))
     here.meet()
+
+
+def _place(name: str | Path) -> str:
+    """Return where a folder is, from everywhere; a Hugging Face name as it is."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else str(name)
 
 
 def _now() -> str:

@@ -57,7 +57,7 @@ def samples_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str], 
     OSError or ValueError where these are no longer there.
     """
     about, data = run.record["about"], run.record["identity"]["data"]
-    style = style_of(AutoConfig.from_pretrained(about["model"]), AutoProcessor.from_pretrained(about["model"]))
+    style = style_of(*(kind.from_pretrained(about["loaded_from"]) for kind in (AutoConfig, AutoProcessor)))
     tasks = list(dict.fromkeys(loss.pruned.task for loss in losses))
     wanted = {(loss.pruned.task, loss.pruned.id) for loss in losses}
     samples = load_tasks(Path(about["data"]), tasks, split=data["split"], style=style)
