@@ -98,7 +98,7 @@ def about(model: Any, name: str, attention: str) -> dict[str, Any]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": attention,
         "device": device_name(model.device),
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
@@ -107,7 +107,7 @@ def about(model: Any, name: str, attention: str) -> dict[str, Any]:
     }
 
 
-def _cpu() -> str:
+def cpu() -> str:
     """The name of the processor, and what instructions PyTorch uses of it."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text(encoding="utf-8").splitlines() if told.is_file() else []
