@@ -1,0 +1,114 @@
+"""How often a patched model makes the CPU wait for its device, counted on a pretended one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from families import FAMILIES
+from oracle import assert_close
+from pretended import DEVICE, Elsewhere, Pretended, moved
+from tiny import CACHE, prompt
+from torch import Tensor
+
+import tokenprune
+from tokenprune import STRATEGIES
+
+#: In a prefill of one picture, and for each further picture of the batch, beside those of transformers itself.
+WAITS = {
+    "adatoken": (10, 5),
+    "averagepooling": (10, 6),
+    "backgroundpruning": (17, 13),
+    "divprune": (5, 1),
+    "efficientvla": (9, 4),
+    "fastv": (9, 4),
+    "flowcut": (7, 3),
+    "fopru": (5, 1),
+    "grid": (6, 2),
+    "par": (9, 4),
+    "prumerge": (8, 4),
+    "pyramiddrop": (17, 10),
+    "random": (7, 3),
+    "sparsevlm": (17, 11),
+    "vflowopt": (15, 9),
+    "visionzip": (11, 7),
+    "vispruner": (5, 1),
+}
+RATIOS = {"pyramiddrop": 0.5, "sparsevlm": 0.5}
+
+
+@cache
+def model_of() -> Any:
+    return FAMILIES["llava-clip"].build(n_layers=4)
+
+
+def forwards(model: Any, inputs: dict[str, Any]) -> tuple[list[Tensor], list[Pretended]]:
+    """The logits of a prompt and of one decoded token on the pretended device, and what each took."""
+    inputs, logits, took = {name: Elsewhere(tensor) for name, tensor in inputs.items()}, [], []
+    mask, cache = inputs["attention_mask"], None
+    with moved(model), torch.no_grad():
+        for _ in range(2):
+            with Pretended() as done:
+                out = model(**inputs, **({} if cache is None else {CACHE: cache}), use_cache=True)
+                cache, token = out[CACHE], out.logits[:, -1:].argmax(-1)
+                mask = torch.cat([mask, torch.ones_like(token)], 1)
+                inputs = {"input_ids": token, "attention_mask": mask}
+            logits.append(out.logits.held)
+            took.append(done)
+    return logits, took
+
+
+def on_the_cpu(model: Any, inputs: dict[str, Any]) -> Tensor:
+    with torch.no_grad():
+        return model(**inputs).logits
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_prefill_waits_as_often_as_it_says(name: str) -> None:
+    """And a decode step never."""
+    counts, prefill = [], Pretended()
+    with tokenprune.patch(model_of(), STRATEGIES[name](keep_ratio=RATIOS.get(name, 0.3))):
+        for pictures in ([1], [3], [5]):
+            inputs = prompt(pictures)
+            logits, (prefill, decode) = forwards(model_of(), inputs)
+            assert_close(logits[0], on_the_cpu(model_of(), inputs))  # whose fused attention rounds otherwise
+            assert not decode.ours, [str(wait) for wait in decode.ours]
+            counts.append(len(prefill.ours))
+    first, third, fifth = counts
+    assert fifth - third == third - first
+    assert (first, (third - first) // 2) == WAITS[name], [str(wait) for wait in prefill.ours]
+
+
+def test_what_makes_it_wait() -> None:
+    there, mask = Elsewhere(torch.arange(3.0)), Elsewhere(torch.tensor([True, False, True]))
+    asked: list[Callable[[], object]] = [
+        lambda: there[1].item(),
+        lambda: bool(mask.any()),
+        there.tolist,
+        there.cpu,
+        lambda: there[mask],
+        mask.nonzero,
+        there.unique,
+        lambda: torch.equal(there, there),
+        lambda: torch.tensor([1, 2], device=DEVICE),
+        lambda: torch.ones(3).to(DEVICE),
+    ]
+    with Pretended() as done:
+        for ask in asked:
+            before = len(done.waits)
+            ask()
+            assert len(done.waits) == before + 1
+        once = len(done.waits)
+        assert torch.where(mask, there, -there).device == DEVICE
+        doubled = (there * 2 + torch.tensor(1.0)).argsort(descending=True)
+        assert len(done.waits) == once
+        assert doubled.tolist() == [2, 1, 0]
+    assert not done.ours  # a test is none of our own files
+
+
+def test_a_tensor_elsewhere_does_not_meet_the_cpus() -> None:
+    with Pretended(), pytest.raises(RuntimeError, match="tensors on meta and on the CPU"):
+        _ = Elsewhere(torch.ones(3)) + torch.ones(3)
