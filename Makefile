@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-oldest check matrix results train
+.PHONY: install demo test test-oldest test-peers check matrix results train
 
 install: .venv/installed
 
@@ -33,6 +33,20 @@ test-oldest: .venv-oldest/installed
 .venv-oldest/installed: pyproject.toml
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --editable ".[evals,train,test]" "transformers==5.4.0"
+	touch $@
+
+# Scorers, prompts and answers against lmms-eval, VLMEvalKit and VQA's script, in an environment of its own. --no-deps:
+# VLMEvalKit wants 90 packages, most of them for other sets; what is listed is what it imports.
+test-peers: .venv-peers/installed
+	OMP_NUM_THREADS=1 .venv-peers/bin/python -m pytest tests/test_published_scorers.py tests/test_published_prompts.py \
+		tests/test_evals_harness.py
+
+.venv-peers/installed: pyproject.toml
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --editable ".[evals,test]" lmms-eval==0.7.3
+	.venv-peers/bin/python -m pip install --quiet --no-deps lavis-gml==1.0.2.post5 ms-vlmeval==0.0.20 decord imageio jieba \
+		json_repair latex2sympy2_extended antlr4-python3-runtime==4.11.1 levenshtein num2words pylatexenc rouge sty \
+		termcolor timeout-decorator validators
 	touch $@
 
 # The README's table of families and modes, from a run of the contract matrix.

@@ -1,7 +1,7 @@
 """VQA's soft accuracy and its answer normalisation, by the rules of the official scripts.
 
-Written from what VQA's script (GT-Vision-Lab/VQA, vqaEval.py) and TextVQA's (EvalAI's answer processor, as LLaVA's
-m4c_evaluator.py has it) do; checked by reading them, and not by running them.
+Those are VQA's script (GT-Vision-Lab/VQA, vqaEval.py) and TextVQA's (EvalAI's answer processor, in MMF). Both say the
+same as ours on random answers, as the packages `lavis-gml` and `lmms-eval` have them: tests/test_published_scorers.py.
 """
 
 import re
@@ -37,23 +37,25 @@ def normalise(answer: str) -> str:
     a digit only. Another mark goes if a space is beside it anywhere in the answer, or if there is a comma between
     digits (100,978); else it becomes a space.
     """
-    given = re.sub(r"\s", " ", answer.lower()).strip()
-    joined = re.search(r"\d,\d", given)
-    table = {mark: "" if joined or f"{mark} " in given or f" {mark}" in given else " " for mark in MARKS}
-    text = re.sub(r"\.(?!\d)", "", given.translate(str.maketrans(table)))
-    words = (NUMBERS.get(word, word) for word in text.split())
+    text = _without_marks(re.sub(r"[\n\t]", " ", answer).strip())
+    words = (NUMBERS.get(word, word) for word in text.lower().split())
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+
+
+def _without_marks(text: str) -> str:
+    joined = re.search(r"\d,\d", text)
+    table = {mark: "" if joined or f"{mark} " in text or f" {mark}" in text else " " for mark in MARKS}
+    return re.sub(r"\.(?!\d)", "", text.translate(str.maketrans(table)))
 
 
 def soft_accuracy(answer: str, answers: Sequence[str]) -> float:
     """Return VQAv2's min(1, matches / 3), averaged over leaving each of the people's `answers` out once.
 
-    As in the official script, people's answers are normalised only where they differ from each other, but the model's
-    always is: where all ten say `t-shirt`, it is not matched by the normal form `t shirt`.
+    As in the official script, the model's answer is normalised, but of people's only marks are taken out, and that only
+    where they differ from each other: `two` of the published answers is out of reach, and `t-shirt` if all ten say so.
+    (Published answers are in lower case, with digits and without articles.)
     """
-    truths = [re.sub(r"[\n\t]", " ", truth).strip() for truth in answers]
-    if len(set(truths)) > 1:
-        truths = [normalise(truth) for truth in truths]
+    truths = list(map(_without_marks, answers)) if len(set(answers)) > 1 else answers
     return _of_ten(normalise(answer), truths)
 
 

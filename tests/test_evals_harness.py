@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -175,8 +174,15 @@ def test_lmms_eval_finds_it(asked: list[Sample]) -> None:
         chat.create_from_arg_string("pretrained=no/such/model", {"batch_size": "auto"})
     model = simple.create_from_arg_string(f"pretrained={MODEL},strategy=fopru,keep_ratio=0.25", {"device": "cpu"})
     model.task_dict = {"t": {"test": [asked[0].pictures()]}}
+    instance = importlib.import_module("lmms_eval.api.instance").Instance
     requests = [
-        SimpleNamespace(args=(asked[0].question, option, lambda doc: doc, 0, "t", "test")) for option in ("cup", "yes")
+        instance(
+            request_type="loglikelihood",
+            arguments=(asked[0].question, option, lambda doc: doc, 0, "t", "test"),
+            idx=0,
+            metadata={"task": "t", "doc_id": 0, "repeats": 1},
+        )
+        for option in ("cup", "yes")
     ]
     (right, is_greedy), (wrong, _) = model.loglikelihood(requests)
     assert right < wrong

@@ -48,15 +48,12 @@ def test_soft_accuracy_of_ten(matches: int, accuracy: float) -> None:
     assert soft_accuracy("yes.", answers) == pytest.approx(accuracy)
 
 
-def test_both_sides_are_normalised() -> None:
-    assert soft_accuracy("2", ["Two"] * 9 + ["2."]) == 1
-
-
-def test_people_who_agree_are_not_normalised() -> None:
-    """As in the official script: only the model's answer is, so that what all ten say may be out of reach."""
+def test_people_are_hardly_normalised() -> None:
+    """As in the official script: only marks are taken out, and that only where they differ."""
     assert soft_accuracy("T-shirt", ["t-shirt"] * 10) == 0
     assert soft_accuracy("T-shirt", ["t-shirt"] * 9 + ["shirt"]) == 1
-    assert soft_accuracy("Yes.", ["yes\n"] * 10) == 1
+    assert soft_accuracy("Yes.", ["yes"] * 10) == 1
+    assert soft_accuracy("2", ["two"] * 9 + ["2."]) == pytest.approx(0.3)
     assert soft_accuracy("2", ["two"] * 10) == 0
 
 

@@ -104,7 +104,6 @@ def main() -> None:
     for strategy in options.strategies:
         told = f",strategy={strategy.replace(':', ',', 1)},keep_ratio={options.keep_ratio}"
         (compared[told],) = configurations([strategy], [options.keep_ratio], ["original"], [])
-    version = ""
     table = Table("strategy", "n", "same answers", "visual tokens", "of them kept", "of them kept, ours")
     n_different = 0
     with tempfile.TemporaryDirectory() as name:
@@ -120,10 +119,11 @@ def main() -> None:
             n_different += len(own) - n_same
             counts = [results["throughput"][f"avg_{what}"] for what in ("visual_tokens", "kept_visual_tokens")]
             kept = sum(line["n_kept"] for line in own.values()) / len(own)
-            version = results["lmms_eval_version"]
             table.add_row(configuration.label, str(len(own)), str(n_same), *(f"{n:.1f}" for n in (*counts, kept)))
     Console().print(table)
-    print(f"lmms-eval {version}, transformers {transformers.__version__} (ours)")
+    version = "import importlib.metadata; print(importlib.metadata.version('lmms-eval'))"
+    theirs_is = subprocess.run([options.lmms_python, "-c", version], check=True, capture_output=True, text=True).stdout
+    print(f"lmms-eval {theirs_is.strip()}, transformers {transformers.__version__} (ours)")
     sys.exit(n_different > 0)
 
 

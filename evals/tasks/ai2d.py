@@ -2,9 +2,13 @@
 
 Read are the published `questions/NAME.json` (pictures in `images/`, or `abc_images/` where a question's options are
 letters in the picture; `ai2d_test_ids.csv` beside them says which are the test split) and the Hub's lmms-lab/ai2d. The
-layouts are those of the set's and the Hub's descriptions; they were not checked against the real files.
+layouts are those of the set's and the Hub's descriptions; they were not checked against the real files. Prompt and
+reading of answers were checked by running lmms-eval's; the paper has no generative models to score.
 """
 
+import re
+import string
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +17,13 @@ from tokenprune.evals.choices import Choice, lettered, listed
 from tokenprune.evals.records import Record, json_records, read_json, read_text
 from tokenprune.evals.styles import Style
 from tokenprune.evals.task import FileTask, Form, hub
+
+
+def read(answer: str, options: Mapping[str, str]) -> str | None:
+    """As lmms-eval reads: a letter in front with a period behind it, or one alone, case and punctuation apart."""
+    match = re.match(r"([A-Z])\.", answer)
+    letter = match[1] if match else answer.translate(str.maketrans("", "", string.punctuation)).upper()
+    return letter if letter in options else None
 
 
 def _published(path: Path) -> list[Record]:
@@ -48,4 +59,5 @@ class Ai2d(FileTask[Choice]):
             split=record.split,
             options=options,
             letter=list(options)[int(record.first("correctAnswer", "answer"))],
+            read=read,
         )

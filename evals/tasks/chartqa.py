@@ -2,7 +2,7 @@
 
 Read are the published `SPLIT/SPLIT_human.json` and `SPLIT_augmented.json` (pictures in `SPLIT/png/`), and the Hub's
 lmms-lab/ChartQA and HuggingFaceM4/ChartQA. The layouts are those of the repository and of the Hub; they were not
-checked against the real files.
+checked against the real files. Prompt and metric were checked by running lmms-eval's.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,8 @@
 
 Read are the published `SPLIT_v1.0_withQT.json` (`val_v1.0.json` too; pictures as the file names them, in `documents/`
 or `spdocvqa_images/`) and the Hub's lmms-lab/DocVQA. The layouts are those of the challenge's page and of the Hub;
-they were not checked against the real files. The answers of `test` are not published.
+they were not checked against the real files. The answers of `test` are not published. The metric is that of the
+challenge's script, checked by running lmms-eval's copy.
 """
 
 from dataclasses import dataclass

@@ -5,8 +5,8 @@ Hub's lmms-lab/MMBench (its folder `en`; give another one of its folders by itse
 its index plus a multiple of a million, and in some tables its index in place of the picture; where a file has no
 copies of a question, they are made here. The layouts are those of the repository and of the Hub; they were not checked
 against the real files. The answers of `test` are not published. Letters are read by the rules by which VLMEvalKit reads
-them before it asks a chat model (checked by reading its matching_util.py): an answer that it would ask about is
-unreadable, counted and worth 0, as under its `exact_matching`. Prompt and turns are those of LLaVA's
+them before it asks a chat model, and circular accuracy is its own (both checked by running it): an answer that it would
+ask about is unreadable, counted and worth 0, as under its `exact_matching`. Prompt and turns are those of LLaVA's
 model_vqa_mmbench.py.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from tokenprune.evals.choices import Choice, listed
+from tokenprune.evals.choices import Choice, infer_letter, listed
 from tokenprune.evals.metric import Metric, Ratio
 from tokenprune.evals.records import Base64, Record, tsv_records
 from tokenprune.evals.styles import Style
@@ -73,7 +73,7 @@ class MmBench(FileTask[Choice]):
             group=str(index % COPY),
             options=options,
             letter=letter,
-            is_strict=True,
+            read=infer_letter,
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:

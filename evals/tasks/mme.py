@@ -3,7 +3,8 @@
 Read are the published folders, one a subtask, with `NAME.txt` (`QUESTION<tab>ANSWER`, two lines) beside `NAME.jpg` or
 `.png`, or in `questions_answers_YN/` and `images/`; and the Hub's lmms-lab/MME. As in LLaVA-1.5's scripts the words
 "Please answer yes or no." give way to its own instruction. The layouts are those of the set's and the Hub's
-descriptions; they were not checked against the real files.
+descriptions; they were not checked against the real files. Prompt, reading of answers, perception and cognition were
+checked by running lmms-eval's.
 """
 
 from dataclasses import dataclass

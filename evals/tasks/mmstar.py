@@ -2,10 +2,11 @@
 
 Read are the Hub's Lin-Chen/MMStar (`mmstar.parquet`; the options are part of the question) and the table `MMStar.tsv`
 (options in columns, pictures in base64). The layouts are those of the Hub's description; they were not checked against
-the real files.
+the real files. Answers are read as the set's script does (MMStar-Benchmark/MMStar, checked by reading it).
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +18,14 @@ from tokenprune.evals.styles import LETTER, Style
 from tokenprune.evals.task import Answered, FileTask, Form, hub, mean_of_categories
 
 _OPTION = re.compile(r"(?:^|[\s,])([A-D]):\s*(.*?)(?=,?\s[A-D]:|\s*$)", flags=re.DOTALL)
+
+
+def read(answer: str, options: Mapping[str, str]) -> str | None:
+    """As the set's own script reads: the first character, or the one behind `(`, `option ` or `the answer is `,
+    whatever its case. So `a dog` is option A."""
+    match = re.match(r"(?:\(|option\s|the answer is\s)?(.)", answer, re.IGNORECASE)
+    letter = match[1].upper() if match else ""
+    return letter if letter in options else None
 
 
 def _published(path: Path) -> list[Record]:
@@ -54,6 +63,7 @@ class MmStar(FileTask[Choice]):
             category=record["category"],
             options=options,
             letter=record["answer"],
+            read=read,
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:

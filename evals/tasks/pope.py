@@ -2,8 +2,8 @@
 
 Read are the published `coco_pope_KIND.json` (a JSON object a line; the pictures are COCO's val2014, in `images/`) and
 the Hub's lmms-lab/POPE. The kinds are the splits. The published form was checked against records of the real file, and
-reading of answers, F1 and yes-rate against the repository's evaluate.py (AoiDragon/POPE); the Hub's layout is that of
-its description.
+reading of answers, F1 and yes-rate against the repository's evaluate.py (AoiDragon/POPE); prompt, F1, precision and
+recall by running lmms-eval's; the Hub's layout is that of its description.
 """
 
 from dataclasses import dataclass

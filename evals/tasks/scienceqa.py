@@ -2,10 +2,12 @@
 
 Read are the published `problems.json` (pictures in `SPLIT/ID/` or `images/SPLIT/ID/`) and the Hub's lmms-lab/ScienceQA
 and derek-thomas/ScienceQA. Questions without a picture are left out. The layouts are those of the repository and of
-the Hub; they were not checked against the real files.
+the Hub; they were not checked against the real files. Answers are read as LLaVA's script does (checked by reading it);
+the prompt was checked by running lmms-eval's.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +16,18 @@ from tokenprune.evals.choices import Choice, lettered, listed
 from tokenprune.evals.records import Record, json_records
 from tokenprune.evals.styles import Style
 from tokenprune.evals.task import FileTask, Form, hub
+
+
+def read(answer: str, options: Mapping[str, str]) -> str | None:
+    """As LLaVA's eval_science_qa.py reads: the letter alone, in front with a period or a new line behind it, or `The
+    answer is B`, with a period behind it if there is such a one. (LLaVA wants a space behind the first period.)"""
+    text = answer.replace("\n", ". ")
+    match = (
+        re.match(r"([A-E])(?:$|\.)", text)
+        or re.search(r"The answer is ([A-E])\.", text)
+        or re.search(r"The answer is ([A-E])", text)
+    )
+    return match[1] if match and match[1] in options else None
 
 
 def _published(path: Path) -> list[Record]:
@@ -51,4 +65,5 @@ class ScienceQa(FileTask[Choice]):
             category=record.text("subject"),
             options=options,
             letter=list(options)[record["answer"]],
+            read=read,
         )

@@ -4,10 +4,11 @@ Read are the published `SEED-Bench.json` (pictures in `SEED-Bench-image/` or `im
 each video, `TYPE_ID_QUESTION_ID.png`, in `SEED-Bench-video-image/` where LLaVA-1.5's script wrote them) and the Hub's
 lmms-lab/SEED-Bench, whose video questions have several frames. The published form's video questions are left out where
 there is no folder of frames. The layouts are those of the repository and of the Hub; they were not checked against the
-real files.
+real files. Prompt and reading of answers were checked by running lmms-eval's; the set's own script compares
+likelihoods of the options instead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +21,12 @@ from tokenprune.evals.styles import Style
 from tokenprune.evals.task import Answered, FileTask, Form, hub, of_each_category
 
 FRAMES = "SEED-Bench-video-image"
+
+
+def read(answer: str, options: Mapping[str, str]) -> str | None:
+    """As lmms-eval reads: the first character, whatever its case. LLaVA-1.5's script takes nothing but the letter."""
+    letter = answer[:1].upper()
+    return letter if letter in options else None
 
 
 def _published(path: Path) -> list[Record]:
@@ -51,6 +58,7 @@ class SeedBench(FileTask[Choice]):
             category=record["data_type"],
             options=options,
             letter=record["answer"],
+            read=read,
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:

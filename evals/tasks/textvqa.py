@@ -2,7 +2,8 @@
 
 Read are the published `TextVQA_0.5.1_SPLIT.json` (pictures in `train_images/`, also for val, or `images/`) and the
 Hub's lmms-lab/textvqa. No OCR tokens are put into the prompt (LLaVA-1.5's own script does). The layouts are those of
-the set's download page and of the Hub; they were not checked against the real files.
+the set's download page and of the Hub; they were not checked against the real files. The metric was checked by running
+lmms-eval's, which asks with a capital first letter.
 """
 
 from dataclasses import dataclass

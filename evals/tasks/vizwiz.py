@@ -26,7 +26,8 @@ def _published(path: Path) -> list[Record]:
 class VizWiz(FileTask[ShortAnswer]):
     """Soft accuracy of ten answers; `unanswerable` is an answer like others.
 
-    All answers are normalised as TextVQA's are, as in lmms-eval; the challenge's own script was not seen.
+    All answers are normalised as TextVQA's are, as in lmms-eval (checked by running it); the challenge's own script was
+    not seen.
     """
 
     metric: ClassVar[str] = "accuracy"

@@ -1,7 +1,8 @@
 """VQAv2 as it is distributed: `*questions.json` and `*annotations.json`, ten answers to each question.
 
 The Hub's lmms-lab/VQAv2 is read too. The layouts and the picture names are those of the official download page and of
-the Hub; they were not checked against the real files, which cannot be had where this was written.
+the Hub; they were not checked against the real files, which cannot be had where this was written. The metric was
+checked by running the official script, the prompt by running lmms-eval's.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,9 @@
 """XLRS-Bench (https://arxiv.org/abs/2503.23771), its VQA questions: multiple choice about pictures of up to 10,000 px.
 
 Read is the Hub's initiacms/XLRS-Bench-lite, whose one split the Hub calls `train`. The prompt and the reading of
-answers are those of its scripts; one category may have several right letters. The layout is that of its scripts; it
-was not checked against the real files.
+answers are those of its scripts, checked by running lmms-eval's copy: without brackets every letter from a to e
+counts, so that `B. red` is read as B, D and E. One category may have several right letters. The layout is that of its
+scripts; it was not checked against the real files.
 """
 
 import re
@@ -30,10 +31,13 @@ LETTERS = (
 
 
 def read(answer: str) -> frozenset[str]:
-    """Return the letters in brackets, or else those that stand alone."""
-    bracketed = re.findall(r"\(([A-Ea-e])\)", answer)
-    alone = re.findall(r"\b([A-E])\b", answer) or re.findall(r"^\s*([a-e])\b", answer)
-    return frozenset(letter.upper() for letter in bracketed or alone)
+    """As the published scorer reads: the letters in brackets, or else every letter from a to e, whatever word it is in,
+    once `The answer is` and the like are taken off. None of them counts where no capital A to E is there."""
+    text = re.sub(r"The (?:(?:best |correct )?answer is|answer)", "", answer)
+    if not re.search("[A-E]", text):
+        return frozenset()
+    found = re.findall(r"\(([A-Ea-e])\)", text) or re.findall(r"[A-Ea-e]", text)
+    return frozenset(letter.upper() for letter in found)
 
 
 @dataclass(frozen=True, kw_only=True)
