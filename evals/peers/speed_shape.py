@@ -1,0 +1,64 @@
+"""The one model and the one prompt of `speed.py`, the same in all environments: CLIP-L/336 on a narrow Llama.
+
+Random weights, for time does not depend on them, whose attention is far from even, for what is kept does.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+VISION: dict[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "projection_dim": 768,
+    "image_size": 336,
+    "patch_size": 14,
+}
+TEXT: dict[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "vocab_size": 32000,
+}
+N_VISUAL, KEEP, CONTEXTUAL = 576, 64, 10
+#: The prompt: a first token, the picture, a question's length of text.
+IMAGE, BEFORE, BEHIND = 31999, [1], list(range(100, 146))
+#: By how much more than 1 / sqrt(width) the queries' and keys' weights vary.
+SHARPNESS = 1.5
+
+
+def seeded(model: Any) -> None:
+    """Draw the weights of `model` anew."""
+    generator = torch.Generator().manual_seed(0)
+    for name, weights in model.named_parameters():
+        if weights.ndim > 1:
+            spread = SHARPNESS if "q_proj" in name or "k_proj" in name else 0.7
+            weights.data.normal_(0, spread / weights.shape[-1] ** 0.5, generator=generator)
+
+
+def picture(dtype: torch.dtype) -> Tensor:
+    """Pixels (1, 3, 336, 336)."""
+    side = VISION["image_size"]
+    return torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+def weights(folder: Path, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """The model's weights: those that begin with a key of `names` begin with its value instead. They are pages of the
+    file, which processes share if they do not copy them."""
+    found = load_file(folder / "model.safetensors")
+    prefixes = {name: next(prefix for prefix in names if name.startswith(prefix)) for name in found}
+    return {names[prefix] + name.removeprefix(prefix): found[name] for name, prefix in prefixes.items()}
+
+
+def kv_bytes(cache: Any) -> int:
+    """What the keys and values of a cache take, be it old tuples or of layers."""
+    layers = [(one.keys, one.values) for one in cache.layers] if hasattr(cache, "layers") else cache
+    return sum(states.numel() * states.element_size() for layer in layers for states in layer[:2])
