@@ -12,6 +12,7 @@ from tokenprune.evals.stats import Paired
 from tokenprune.evals.tasks import TASKS
 
 NOTHING = "\N{EN DASH}"
+BASELINE = "Random"  # as results call it
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ def accuracy_table(rows: Sequence[Row]) -> Table:
     lines = []
     groups = by_configuration(rows)
     for key in sorted(groups, key=lambda key: -key.keep_ratio):
-        head, *_ = groups[key].values()
+        head = _head(groups[key])
         lines.append(
             [
                 *_configuration(key, groups[key]),
                 f"{head.n_mean:.0f} of {head.n_visual:.0f}",
-                f"{head.kv_cache_bytes / 1e6:.2f} MB",
+                _cache(head),
                 *(_accuracy(groups[key].get(task)) for task in tasks),
             ]
         )
@@ -58,9 +59,9 @@ def summary_table(rows: Sequence[Row]) -> Table:
     for key in sorted((key for key in groups if key.position_ids != "compact"), key=rank):
         own, compact = groups[key], groups.get(key._replace(position_ids="compact"), {})
         retention, strategy, _ = _configuration(key, own)
-        head, *_ = own.values()
+        head = _head(own)
         cells = [_accuracy(group.get(task)) for task in tasks for group in (own, compact)]
-        lines.append([retention, strategy, f"{head.n_mean:.0f}", f"{head.kv_cache_bytes / 1e6:.2f} MB", *cells])
+        lines.append([retention, strategy, f"{head.n_mean:.0f}", _cache(head), *cells])
     first = next(iter(tasks.values()))
     headings = [
         f"{task_title(row)} {row.metric}{', compact IDs' if compact else f' (n = {row.n})'}"
@@ -89,13 +90,18 @@ def split_table(rows: Sequence[Row]) -> Table:
     return Table(["set", "split", *headings], lines)
 
 
-def difference_table(rows: Sequence[Row], baseline: str) -> Table:
-    """Return paired differences in points: each strategy's position IDs, and each strategy against `baseline`."""
+def difference_table(rows: Sequence[Row], baseline: str | None = None) -> Table | None:
+    """Return paired differences in points: each strategy's position IDs, and each strategy against `baseline`, which by
+    default is random selection where that was measured; None where nothing was measured to compare with.
+
+    ValueError for a `baseline` that was not measured.
+    """
     tasks = _tasks(rows)
     groups = by_configuration(rows)
-    if baseline not in {key.strategy for key in groups}:
-        names = ", ".join(dict.fromkeys(key.strategy for key in groups))
-        raise ValueError(f"no strategy {baseline!r} to compare with; choose another --baseline of {names}")
+    names = list(dict.fromkeys(key.strategy for key in groups))
+    if baseline is not None and baseline not in names:
+        raise ValueError(f"no strategy {baseline!r} to compare with; choose another --baseline of {', '.join(names)}")
+    baseline = baseline or BASELINE
     lines = []
     for key in sorted(groups, key=lambda key: -key.keep_ratio):
         if key.strategy == UNPRUNED or key.position_ids != "original":
@@ -103,36 +109,47 @@ def difference_table(rows: Sequence[Row], baseline: str) -> Table:
         own = groups[key]
         compact = groups.get(key._replace(position_ids="compact"), {})
         other = groups.get(key._replace(strategy=baseline), {}) if key.strategy != baseline else {}
-        cells = [
-            _difference(paired(own[task], others[task]) if task in own and task in others else None)
-            for others in (compact, other)
-            for task in tasks
-        ]
+        cells = [_difference(_paired(own, others, task)) for others in (compact, other) for task in tasks]
         lines.append([f"{100 * key.keep_ratio:g} %", key.strategy, *cells])
     headings = [
         f"{task_title(row)}, {what}"
         for what in ("original - compact IDs", f"own - {baseline}")
         for row in tasks.values()
     ]
-    return Table(["retention", "strategy", *headings], lines)
+    told = [n for n in range(2, len(headings) + 2) if any(line[n] != NOTHING for line in lines)]
+    if not told:
+        return None
+    kept = [0, 1, *told]
+    headings = ["retention", "strategy", *headings]
+    return Table([headings[n] for n in kept], [[line[n] for n in kept] for line in lines])
 
 
-def unpruned_table(rows: Sequence[Row]) -> Table:
+def unpruned_table(rows: Sequence[Row]) -> Table | None:
     """Return what each configuration with original position IDs loses against the unpruned model, in three numbers a
-    task: the difference in points, the accuracy relative to the unpruned model's, and McNemar's p."""
+    task: the difference in points, the accuracy relative to the unpruned model's, and McNemar's p. None where the
+    unpruned model was not measured."""
     tasks = _tasks(rows)
     groups = by_configuration(rows)
-    (unpruned,) = (group for key, group in groups.items() if key.strategy == UNPRUNED)
+    unpruned = next((group for key, group in groups.items() if key.strategy == UNPRUNED), None)
+    if unpruned is None:
+        return None
     lines = []
     for key in sorted(groups, key=lambda key: -key.keep_ratio):
         if key.strategy != UNPRUNED and key.position_ids == "original":
             own = groups[key]
-            losses = [paired(own[task], unpruned[task]) if task in own and task in unpruned else None for task in tasks]
+            losses = [_paired(own, unpruned, task) for task in tasks]
             lines.append(
                 [f"{100 * key.keep_ratio:g} %", key.strategy, *(cell for loss in losses for cell in _loss(loss))]
             )
     headings = [f"{task_title(row)}{what}" for row in tasks.values() for what in (", points", ", relative", ", p")]
     return Table(["retention", "strategy", *headings], lines)
+
+
+def _paired(own: Mapping[str, Row], other: Mapping[str, Row], task: str) -> Paired | None:
+    """Return None where one of them was not measured on the task, or no question of it could be asked."""
+    if task not in own or task not in other or not (own[task].n and other[task].n):
+        return None
+    return paired(own[task], other[task])
 
 
 def _loss(loss: Paired | None) -> tuple[str, str, str]:
@@ -214,14 +231,24 @@ def _tasks(rows: Sequence[Row]) -> dict[str, Row]:
 
 
 def _accuracy(row: Row | None) -> str:
-    if row is None:
+    if row is None or not row.n:
         return NOTHING
     low, high = row.interval
     return f"{100 * row.accuracy:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def _counted(row: Row | None) -> str:
-    return NOTHING if row is None else f"{_accuracy(row)}, n = {row.n}"
+    return f"{_accuracy(row)}, n = {row.n}" if row is not None and row.n else NOTHING
+
+
+def _head(of_tasks: Mapping[str, Row]) -> Row:
+    """Return the row that speaks for a configuration's visual tokens: the first one that has answers."""
+    first, *_ = of_tasks.values()
+    return next((row for row in of_tasks.values() if row.n), first)
+
+
+def _cache(row: Row) -> str:
+    return f"{row.kv_cache_bytes / 1e6:.2f} MB" if row.kv_cache_bytes else NOTHING
 
 
 def _difference(difference: Paired | None) -> str:

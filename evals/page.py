@@ -17,6 +17,7 @@ from tokenprune.evals.templates import data_url, jpeg_url, render
 SIDE = 320  # pixels of an embedded picture's longer side
 CELL = 10  # pixels of a visual token that is drawn without its picture
 MOST = 8  # panels of a card; a video has more
+AT_FIRST = 24  # cards that are shown before one asks for all
 
 
 @dataclass
@@ -74,6 +75,7 @@ def page(
         pictures=list(pictures.values()),
         strategies=list(dict.fromkeys(loss.pruned.strategy for loss in losses)),
         note=note,
+        at_first=AT_FIRST,
     )
 
 

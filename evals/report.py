@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokenprune.evals import marked, pareto, row_files
-from tokenprune.evals.configurations import UNPRUNED
 from tokenprune.evals.losses import Loss, samples_of, worst
 from tokenprune.evals.markdown import (
     Table,
@@ -20,6 +19,7 @@ from tokenprune.evals.rows import Row
 from tokenprune.evals.run_folder import RunFolder
 from tokenprune.evals.sample import Sample
 
+TASKS_OF_A_TABLE = 4
 #: What marks in a document name.
 TABLES, SUMMARY = "tokenprune.evals.report", "tokenprune.evals.report, summary"
 
@@ -32,12 +32,12 @@ def read(results: Sequence[Path]) -> list[Row]:
     return row_files.read([path if path.is_file() else RunFolder(path).rows_file for path in results])
 
 
-def report(rows: Sequence[Row], *, baseline: str = "Random", further: bool = True) -> str:
+def report(rows: Sequence[Row], *, baseline: str | None = None, further: bool = True) -> str:
     """Return all tables as Markdown; without `further`, those of the main metrics alone."""
     return "\n\n".join(map(str, sections(rows, baseline=baseline, further=further))) + "\n"
 
 
-def sections(rows: Sequence[Row], *, baseline: str = "Random", further: bool = True) -> list[str | Table]:
+def sections(rows: Sequence[Row], *, baseline: str | None = None, further: bool = True) -> list[str | Table]:
     """Return all tables and the words above them; without `further`, those of the main metrics alone.
 
     A set on which no strategy was measured is only in the table of the unpruned model.
@@ -47,24 +47,34 @@ def sections(rows: Sequence[Row], *, baseline: str = "Random", further: bool = T
         raise ValueError(f"rows of several models ({', '.join(models)}); report on one at a time")
     parts: list[str | Table] = []
     for scenes in dict.fromkeys(row.scenes for row in rows):
-        of_set = [row for row in rows if row.scenes == scenes]
-        if len({row.key for row in of_set}) > 1:
-            parts += [
-                f"Accuracy on `{scenes}` in per cent, with 95 % interval:",
-                accuracy_table(of_set),
-                f"Paired differences on `{scenes}` (the same questions under both) in points, with 95 % interval:",
-                difference_table(of_set, baseline),
+        of_set = _side_by_side([row for row in rows if row.scenes == scenes])
+        tables: dict[str, list[Table | None]] = {}
+        if len({row.key for part in of_set for row in part}) > 1:
+            tables[f"Accuracy on `{scenes}` in per cent, with 95 % interval:"] = [*map(accuracy_table, of_set)]
+            differences = f"Paired differences on `{scenes}` (the same questions under both) in points"
+            tables[f"{differences}, with 95 % interval:"] = [difference_table(part, baseline) for part in of_set]
+            against = (
+                f"Against the unpruned model on `{scenes}`, original position IDs (the same questions): points and"
+            )
+            tables[f"{against} relative accuracy with 95 % interval, p of McNemar's exact test:"] = [
+                *map(unpruned_table, of_set)
             ]
-            if any(row.strategy == UNPRUNED for row in of_set):
-                parts += [
-                    f"Against the unpruned model on `{scenes}`, original position IDs (the same questions): points and "
-                    "relative accuracy with 95 % interval, p of McNemar's exact test:",
-                    unpruned_table(of_set),
-                ]
-        if further and (table := further_table(of_set)):
-            parts += [f"Further metrics on `{scenes}` in per cent, with 95 % interval, and counts:", table]
-    parts += ["Unpruned, by split, in per cent with 95 % interval:", split_table(rows), _provenance(rows)]
-    return parts
+        if further:
+            tables[f"Further metrics on `{scenes}` in per cent, with 95 % interval, and counts:"] = [
+                further_table(part) for part in of_set
+            ]
+        for words, found in tables.items():
+            if any(found):
+                parts += [words, *filter(None, found)]
+    parts += ["Unpruned, by split, in per cent with 95 % interval:", *map(split_table, _side_by_side(rows))]
+    return [*parts, _provenance(rows)]
+
+
+def _side_by_side(rows: Sequence[Row]) -> list[list[Row]]:
+    """Return the rows of as many tasks as a table can have side by side, then those of the next ones, and so on."""
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    parts = [tasks[start : start + TASKS_OF_A_TABLE] for start in range(0, len(tasks), TASKS_OF_A_TABLE)]
+    return [[row for row in rows if row.task in part] for part in parts]
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -78,7 +88,9 @@ def summary(rows: Sequence[Row]) -> str:
     return "\n\n".join(map(str, parts)) + "\n"
 
 
-def write(results: Sequence[Path], rows: Sequence[Row], folder: Path, *, baseline: str, n_losses: int) -> list[Path]:
+def write(
+    results: Sequence[Path], rows: Sequence[Row], folder: Path, *, baseline: str | None, n_losses: int
+) -> list[Path]:
     """Write the report's Markdown, its plots and its page into `folder`, and return their paths.
 
     The page shows `n_losses` questions of each configuration and task of the runs among the `results`.
@@ -108,7 +120,7 @@ def write(results: Sequence[Path], rows: Sequence[Row], folder: Path, *, baselin
     return [html, markdown, *plots]
 
 
-def put_into(text: str, rows: Sequence[Row], *, baseline: str = "Random") -> str:
+def put_into(text: str, rows: Sequence[Row], *, baseline: str | None = None) -> str:
     """Return a document with the tables that it has marks for: all of the main metrics, or the summary."""
     makes = {
         TABLES: lambda: report(rows, baseline=baseline, further=False),

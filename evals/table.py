@@ -6,7 +6,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from tokenprune.evals.markdown import further_table, task_title
+from tokenprune.evals.markdown import NOTHING, further_table, task_title
 from tokenprune.evals.rows import Row, by_configuration
 
 
@@ -17,23 +17,23 @@ def table(rows: Sequence[Row], title: str) -> Table:
     for heading in ("strategy", "position IDs"):
         result.add_column(heading, no_wrap=True)
     for heading in ("retention", "visual tokens", "KV cache"):
-        result.add_column(heading, justify="right", no_wrap=True)
+        result.add_column(heading, justify="right")
     for row in reversed(first_of_task.values()):
-        result.add_column(f"{task_title(row)} {row.metric}\n(n = {row.n})", justify="right", no_wrap=True)
+        result.add_column(f"{task_title(row)} {row.metric}\n(n = {row.n})", justify="right")
     result.add_column("unparsable", justify="right")
     failed = any(row.failed for row in rows)
     if failed:
         result.add_column("failed", justify="right")
     for of_task in by_configuration(rows).values():
         group = list(of_task.values())
-        head = group[0]
+        head = next((row for row in group if row.n), group[0])
         result.add_row(
             head.strategy,
             head.position_ids,
-            f"{head.n_mean / head.n_visual:.0%}",
+            f"{head.n_mean / head.n_visual:.0%}" if head.n_visual else NOTHING,
             f"{head.n_mean:.4g} of {head.n_visual:.4g}",
             decimal(head.kv_cache_bytes),
-            *(f"{row.accuracy:.2f} [{row.interval[0]:.2f}, {row.interval[1]:.2f}]" for row in group),
+            *map(_accuracy, group),
             str(sum(row.unparsable for row in group)),
             *([str(sum(row.failed for row in group))] if failed else []),
         )
@@ -51,6 +51,10 @@ def further(rows: Sequence[Row]) -> Table | None:
     for line in found.lines:
         result.add_row(*map(escape, line))
     return result
+
+
+def _accuracy(row: Row) -> str:
+    return f"{row.accuracy:.2f} [{row.interval[0]:.2f}, {row.interval[1]:.2f}]" if row.n else NOTHING
 
 
 def _caption(row: Row) -> str:

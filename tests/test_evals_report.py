@@ -1,5 +1,6 @@
 """The Markdown report, and that the README's tables are the report on the committed results."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,12 @@ from commands import command
 from evals_rows import row
 
 from tokenprune.evals import marked
-from tokenprune.evals.markdown import accuracy_table, difference_table, further_table, split_table
+from tokenprune.evals.markdown import NOTHING, accuracy_table, difference_table, further_table, split_table
 from tokenprune.evals.paired import paired
 from tokenprune.evals.report import SUMMARY, TABLES, put_into, report, summary
 from tokenprune.evals.row_files import read, to_line
-from tokenprune.evals.rows import Row
+from tokenprune.evals.rows import FAILED, Row, RowScore
+from tokenprune.evals.table import table
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL, HALF, NONE = [1.0] * 20, [1.0, 0.0] * 10, [None] * 20
@@ -92,6 +94,37 @@ def test_other_questions_are_not_paired() -> None:
 def test_unknown_baseline() -> None:
     with pytest.raises(ValueError, match="no strategy 'Randm' to compare with; choose another --baseline of unp"):
         difference_table(results(), "Randm")
+
+
+def test_what_was_not_measured_has_no_column() -> None:
+    """Neither random selection, which is what others are compared with by default, nor compact position IDs."""
+    rows = [row for row in results() if row.strategy != "Random"]
+    assert difference_table(rows) is None
+    assert "Paired differences" not in report(rows)
+    left = difference_table([row for row in results() if row.position_ids == "original"])
+    assert left is not None
+    assert list(left.headings) == ["retention", "strategy", "REC, own - Random"]
+
+
+def test_a_task_of_which_no_question_could_be_asked() -> None:
+    failed: dict[str, list[RowScore]] = {"": [FAILED] * 3}
+    named = {"task": "vqa", "metric": "accuracy", "kv_cache_bytes": 0, "n_visual": 0.0, "n_mean": 0.0}
+    keys = [("unpruned", "original", 1.0), ("Random", "original", 0.25)]
+    rows = [row(*key, failed, **named) for key in keys] + [row(*key, {"": ALL}) for key in keys]
+    lines = report(rows).splitlines()
+    assert f"| 100 % | unpruned | {NOTHING} | 100 of 100 | 2.00 MB | {NOTHING} | 100.0 [84, 100] |" in lines
+    assert (
+        f"| 25 % | Random | {NOTHING} | {NOTHING} | {NOTHING} | +0.0 [0.0, 0.0] | 100.0 % [100, 100] | 1.000 |" in lines
+    )
+    assert "| 25 % | Random | original | 3 |" in lines
+    assert table(rows, "title").row_count == 2
+
+
+def test_many_tasks_are_in_several_tables() -> None:
+    rows = [row("unpruned", "original", 1.0, {"": ALL}, task=f"t{number}") for number in range(9)]
+    lines = report([*rows, *(replace(one, strategy="Grid", keep_ratio=0.25) for one in rows)]).splitlines()
+    headings = [line for line in lines if "visual tokens a layer" in line]
+    assert [heading.count("Acc@0.5") for heading in headings] == [4, 4, 1]
 
 
 def test_one_model_at_a_time() -> None:

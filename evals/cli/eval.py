@@ -95,7 +95,7 @@ def eval_(
     from tokenprune.evals.processes import processes
     from tokenprune.evals.table import further, table
 
-    console = Console(width=None if Console().is_terminal else 140)  # a pipe has no width; 80 would break the table
+    console = Console(width=None if Console().is_terminal else 1000)  # a pipe has no width; 80 would break the table
     rows = evaluate(
         model,
         output=output,

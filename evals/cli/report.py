@@ -11,7 +11,14 @@ def report(
         list[Path], typer.Argument(help="Folders of runs of one model, or files of rows.", metavar="RUN...")
     ],
     split: Annotated[str | None, typer.Option(help="The questions of one split alone.")] = None,
-    baseline: Annotated[str, typer.Option(help="As the strategy is called in the results.", metavar="NAME")] = "Random",
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="What strategies are compared with, as the results call it.",
+            metavar="NAME",
+            show_default="Random, where it was measured",
+        ),
+    ] = None,
     losses: Annotated[
         int, typer.Option(min=0, help="Worst questions of each configuration and task that the page shows.")
     ] = 4,
