@@ -5,10 +5,12 @@ From stored results alone: rows of `python -m tokenprune.evals`, settings files 
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tokenprune.evals.bench.figures import Figures, figures
+from tokenprune.evals.bench.record import Record
+from tokenprune.evals.bench.tables import ratios
 from tokenprune.evals.bundled_paths import SETTINGS
 from tokenprune.evals.configurations import DOWNSAMPLE, UNPRUNED
 from tokenprune.evals.markdown import Table, accuracy_table
@@ -21,6 +23,7 @@ from tokenprune.strategies.vflowopt import VFlowOpt
 
 NAME = "tokenprune.evals.flow_report"  # in the marks that its tables are between
 RESULTS = Path(__file__).resolve().parent / "results"
+TIMED = "llava-onevision-0.5b"  # the bench's file
 BASELINES = ("FoPru rank -2", "FoPru", "Random", "Grid", DOWNSAMPLE, "VFlowOpt")
 
 #: What is left out or done otherwise in each ablation, all at 25 %.
@@ -34,8 +37,8 @@ ABLATIONS = {
 }
 
 
-def report(rows: Sequence[Row], files: Sequence[SettingsFile], timings: Mapping[str, object] | None) -> str:
-    """Return all tables; `timings` is what the bench wrote."""
+def report(rows: Sequence[Row], files: Sequence[SettingsFile], timings: Sequence[Figures]) -> str:
+    """Return all tables; `timings` are what the bench measured."""
     groups = by_configuration(rows)
     shown = [row for row in rows if row.strategy not in ABLATIONS or row.strategy == "VFlowOpt"]
     parts: list[str | Table] = [
@@ -56,8 +59,10 @@ def report(rows: Sequence[Row], files: Sequence[SettingsFile], timings: Mapping[
             [_found(file) for file in files],
         ),
     ]
-    if timings is not None:
-        parts += [_caption(timings), Table(["retention", "visual tokens", "FLOPs", "time"], list(_timed(timings)))]
+    timed = [one for one in timings if one.facts.strategy == "VFlowOpt"]
+    if timed:
+        shape = f"`{TIMED}` with random weights ([where and how](#speed-and-memory))"
+        parts += [f"Default settings on the shape of {shape}, ratios within rounds, with 95 % interval:", ratios(timed)]
     return "\n\n".join(map(str, parts)) + "\n"
 
 
@@ -67,9 +72,8 @@ def settings_files() -> list[SettingsFile]:
 
 def stored(results: Path = RESULTS) -> str:
     """Return the section's tables from what is stored in `results`."""
-    timings = results / "llava_onevision_prefill.json"
-    told = json.loads(timings.read_text(encoding="utf-8")) if timings.is_file() else None
-    return report(read([results / "vflowopt.jsonl"]), settings_files(), told)
+    timings = results / "bench" / f"{TIMED}.json"
+    return report(read([results / "vflowopt.jsonl"]), settings_files(), figures(Record.read(timings)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -144,25 +148,6 @@ def _found(file: SettingsFile) -> list[str]:
     cell = f"{found.cell:.1f}" if found.recycle and found.cell else "none"
     numbers = [f"{found.entering:.3f}", second, third, f"{found.threshold:.1f}", f"{found.alpha:.2f}", cell]
     return [f"`{file.path.name}`", *numbers, f"{objective['default']:.4f}", f"{objective['best']:.4f}"]
-
-
-def _timed(timings: Mapping[str, object]) -> Iterator[list[str]]:
-    told = timings["timings"]
-    assert isinstance(told, list)
-    for timing in told:
-        median, low, high = timing["to_unpruned"]
-        tokens = f"{timing['n_kept']} of {timing['n_visual']} enter"
-        time = f"{median:.3f} [{low:.3f}, {high:.3f}]"
-        yield [f"{timing['keep_ratio']:.0%}", tokens, f"{timing['flops_to_unpruned']:.3f}", time]
-
-
-def _caption(timings: Mapping[str, object]) -> str:
-    how = f"{timings['dtype']} on {timings['device']}, {timings['threads']} threads"
-    return (
-        f"Prefill (TTFT, vision tower included) of a random-weight `{timings['shape']}` with VFlowOpt's default "
-        f"settings against the unpruned model ({how}, median of {timings['rounds']} interleaved rounds with the lowest "
-        "and the highest):"
-    )
 
 
 if __name__ == "__main__":

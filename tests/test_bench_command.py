@@ -29,6 +29,7 @@ from tokenprune.evals.configurations import Pruned
         ("llava-1.5-0.5b", 0.36, 24, 576),
         ("llava-1.5-7b", 6.48, 32, 576),
         ("llava-onevision-0.5b", 0.36, 24, 3699),
+        ("llava-onevision-7b", 6.53, 28, 3699),
         ("qwen2.5-vl-3b", 2.77, 36, 576),
     ],
 )
@@ -40,18 +41,17 @@ def test_shapes(shape: str, billions: float, layers: int, n_visual: int) -> None
     decoder = model.model.language_model.layers
     assert len(decoder) == layers
     assert sum(p.numel() for p in decoder.parameters()) == pytest.approx(billions * 1e9, rel=0.01)
-    assert prompts.count_of(model, prompts.picture_of(config, torch.Generator())) == n_visual
+    assert prompts.count_of(model, prompts.picture_of(config, 672, torch.Generator())) == n_visual
 
 
 @pytest.mark.parametrize("family", [LlavaOnevision("llava-onevision"), Qwen2_5_VL("qwen2.5-vl")], ids=lambda f: f.name)
-def test_other_families(family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_families(family: Any, tmp_path: Path) -> None:
     """Tiles, and position IDs of three components."""
-    monkeypatch.setattr(prompts, "SIDE", 32)
     model = family.build("sdpa")
-    record = Record.begun(tmp_path / "bench.json", about(model, "tiny", "sdpa"))
+    record = Record.begun(tmp_path / "bench.json", about(model, "tiny", "sdpa", 32))
     measure(
         model,
-        prompts.random_prompt(model, 2),
+        prompts.random_prompt(model, 2, side=32),
         [Pruned(label="Grid", keep_ratio=0.5, strategy=tokenprune.Grid(0.5))],
         record,
         rounds=1,

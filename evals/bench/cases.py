@@ -1,23 +1,24 @@
 """What is run beside each other in a round: the unpruned model, strategies, and the ideal of each."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenprune.adapters import adapter_for
 from tokenprune.evals.bench import ideal
 from tokenprune.evals.bench.clock import cache_in
-from tokenprune.evals.bench.memory import peak_bytes
+from tokenprune.evals.bench.memory import with_peak
 from tokenprune.evals.bench.prompts import Inputs, n_visual
 from tokenprune.evals.bench.schedule import Schedule
 from tokenprune.evals.configurations import UNPRUNED, Pruned
 
 IDEAL = "ideal"
+#: Attention that PyTorch's counter of operations knows, or that is matrix products to it.
+COUNTABLE = ("sdpa", "eager")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,8 @@ class Facts:
 
     name: unique in a batch size. strategy: as the tables call it. ideal: the name of its ideal, None if it has none.
     schedule: as written by Schedule; n_mean: visual tokens that a decoder layer sees, in the mean.
-    flops: floating-point operations of the prefill, vision tower included.
+    flops: floating-point operations of the prefill, vision tower included; attention's over the full square, causal or
+        not.
     peak_bytes: see memory.py; of the prefill, vision tower and KV cache included.
     generate_bytes: the same of `generate`, None if that was not run; n_new: with how many new tokens.
     """
@@ -65,11 +67,13 @@ class Case:
     prefill: Callable[[], Any] = field(repr=False)
 
 
-def cases(model: Any, inputs: Inputs, pruned: Sequence[Pruned]) -> list[Case]:
+def cases(
+    model: Any, inputs: Inputs, pruned: Sequence[Pruned], known: Mapping[tuple[int, str], Facts] | None = None
+) -> list[Case]:
     """Return the unpruned model, then the ideals, then the strategies.
 
-    Runs each strategy once, whose report says what it leaves. Strategies that leave as many share their ideal; one that
-    does not execute all layers has none.
+    Runs each strategy once that is not among the `known` facts, by batch size and name: its report says what it leaves.
+    Strategies that leave as many share their ideal; one that does not execute all layers has none.
     """
     adapter = adapter_for(model)
     n_layers, n_tower = len(adapter.layers), len(adapter.tower.layers(adapter.vision_tower))
@@ -82,13 +86,17 @@ def cases(model: Any, inputs: Inputs, pruned: Sequence[Pruned]) -> list[Case]:
     found, ideals = [Case(UNPRUNED, UNPRUNED, 1.0, whole, None, n_columns, nullcontext, prefill)], {}
     strategies = []
     for one in pruned:
-        with one.patched(model) as handle, torch.inference_mode():
-            prefill()
-        schedule = Schedule.of(handle.report, n_layers, n_tower)
+        own = f"{one.label} @ {one.keep_ratio:g}"
+        fact = (known or {}).get((len(inputs["input_ids"]), own))
+        if fact is None:
+            with one.patched(model) as handle, torch.inference_mode():
+                prefill()
+            schedule = Schedule.of(handle.report, n_layers, n_tower)
+        else:
+            schedule = Schedule.read(fact.schedule, n_layers, n_tower)
         name = f"{IDEAL} {schedule}" if schedule.executed else None
         if name is not None:
             ideals[name] = _ideal(model, inputs, name, schedule, n_columns - count)
-        own = f"{one.label} @ {one.keep_ratio:g}"
         strategies.append(
             Case(own, one.label, one.keep_ratio, schedule, name, n_columns, lambda one=one: one.patched(model), prefill)
         )
@@ -109,11 +117,12 @@ def _ideal(model: Any, inputs: Inputs, name: str, schedule: Schedule, n_text: in
 
 
 def facts(model: Any, inputs: Inputs, case: Case) -> Facts:
-    """Count what a case costs, in three calls of it."""
+    """Count what a case costs, in two calls of it that nothing times."""
     with case.patched():
-        cache_bytes = _cache_bytes(case)
-        flops = _flops(case)
-        peak = peak_bytes(case.prefill, model.device)
+        output, peak = with_peak(case.prefill, model.device)
+        cache_bytes = _cache_bytes(output)
+        del output
+        flops = _flops(model, case)
     return Facts(
         batch=len(inputs["input_ids"]),
         name=case.name,
@@ -130,16 +139,36 @@ def facts(model: Any, inputs: Inputs, case: Case) -> Facts:
     )
 
 
-@torch.inference_mode()
-def _cache_bytes(case: Case) -> int:
-    _, cache = cache_in(case.prefill())
+def _cache_bytes(output: Any) -> int:
+    _, cache = cache_in(output)
     filled = (layer for layer in cache.layers if layer.is_initialized)  # skipped decoder layers hold nothing
     return sum(layer.keys.nbytes + layer.values.nbytes for layer in filled)
 
 
 @torch.inference_mode()
-def _flops(case: Case) -> int:
-    """Attention is counted as the matrix products that it is: PyTorch's counter does not know every fused one."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+def _flops(model: Any, case: Case) -> int:
+    known = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    with _countable(model), FlopCounterMode(display=False, custom_mapping=known) as counter:
         case.prefill()
     return counter.get_total_flops()
+
+
+@contextmanager
+def _countable(model: Any) -> Iterator[None]:
+    """Replace attention that comes from elsewhere by PyTorch's, whose operations are the same."""
+    own = model.config._attn_implementation
+    if own not in COUNTABLE:
+        model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        if own not in COUNTABLE:
+            model.set_attn_implementation(own)
+
+
+def _attention_flops(
+    queries: Sequence[int], keys: Sequence[int], values: Sequence[int], *args: Any, out_shape: Any = None, **kwargs: Any
+) -> int:
+    """Of the CPU's fused attention, from (batch, heads, tokens, width)."""
+    batch, heads, n_queries, width = queries
+    return 2 * batch * heads * n_queries * keys[2] * (width + values[3])

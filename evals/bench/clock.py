@@ -1,16 +1,15 @@
 """Where the time of one prompt and its answer goes.
 
-    tower      the vision tower
-    between    from the tower's end to the first decoder layer: projector, embeddings, and what a strategy selects there
-    prefill    from the first decoder layer to the logits; in-LLM stages select in here
-    ttft       all of these, from the call to the logits: TTFT without preprocessing and sampling
-    decode     one of the passes after it, the median of a few in a row
-
-On a GPU the marks are events in its stream, so nothing waits for it but the end.
+tower      the vision tower
+between    from the tower's end to the first decoder layer: projector, embeddings, and what a strategy selects there
+prefill    from the first decoder layer to the logits; in-LLM stages select in here
+ttft       all of these, from the call to the logits: TTFT without preprocessing and sampling
+selection  what of that the model's hooks take, wherever they are: a patch's for statistics, selection and gathering
+           (and transformers' own, which do next to nothing)
+decode     one of the passes after it, the median of a few in a row
 """
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,47 +18,21 @@ import torch
 from torch import nn
 
 from tokenprune.adapters import adapter_for
+from tokenprune.evals.bench.hooks import timed_hooks
 from tokenprune.evals.bench.prompts import positions
+from tokenprune.evals.bench.stopwatch import Stopwatch
 
 Seconds = dict[str, float]
-PHASES = ("tower", "between", "prefill", "ttft", "decode")
+PHASES = ("tower", "between", "prefill", "ttft", "selection", "decode")
 #: Passes that are timed behind each prefill, after one that is not.
 DECODED = 8
-
-
-class Stopwatch:
-    """Moments by name, and the seconds between any two. A name that comes again is the later moment."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
-        self._moments: dict[str, Any] = {}
-        self._synchronise()
-
-    def mark(self, name: str) -> None:
-        if not self._cuda:
-            self._moments[name] = time.perf_counter()
-            return
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        self._moments[name] = event
-
-    def between(self, first: str, last: str) -> float:
-        start, end = self._moments[first], self._moments[last]
-        if not self._cuda:
-            return end - start
-        self._synchronise()
-        return start.elapsed_time(end) / 1e3
-
-    def _synchronise(self) -> None:
-        if self._cuda:
-            torch.cuda.synchronize()
 
 
 @torch.inference_mode()
 def phases(model: Any, prefill: Callable[[], Any], n_columns: int) -> Seconds:
     """Time a prefill of `n_columns` tokens a row and a few decoded tokens, on a model that is patched or not."""
     watch = Stopwatch(model.device)
-    with _listening(model, watch):
+    with timed_hooks(model, watch) as hooks, _listening(model, watch):
         watch.mark("called")
         output = prefill()
         watch.mark("answered")
@@ -68,6 +41,7 @@ def phases(model: Any, prefill: Callable[[], Any], n_columns: int) -> Seconds:
         "between": watch.between("tower done", "first layer"),
         "prefill": watch.between("first layer", "answered"),
         "ttft": watch.between("called", "answered"),
+        "selection": hooks.seconds(),
         "decode": _decode(model, output, n_columns),
     }
 

@@ -42,19 +42,16 @@ class Median:
 class Figures:
     """One case in numbers; times are seconds. None: not measured, or there is no such thing.
 
-    selection: what pruning adds from the vision tower's end to the first decoder layer, each round against unpruned.
     ttft_to_unpruned, ttft_to_ideal, prefill_to_ideal: ratios of times, each within its round.
     decode_to_ideal: the same of a decoding step; the ideal's is the unpatched model's at the same cache length.
     flops, peak, cache: this case's by the unpruned model's.
-    break_even: from how many visual tokens on the prefill saves more than the selection costs, as if the cost did not
-        depend on their number and the saving grew with it; both are as measured at `facts.n_visual`. What selection
-        costs seldom falls with the number of tokens, so this is rather too high. None where stages select inside the
-        prefill.
+    break_even: from how many visual tokens on a strategy saves more than selecting costs, as if the cost did not depend
+        on their number and the saving grew with it; both are as measured at `facts.n_visual`. None if it saves nothing
+        there.
     """
 
     facts: Facts
     seconds: dict[str, Median]
-    selection: Median | None
     ttft_to_unpruned: Median | None
     ttft_to_ideal: Median | None
     prefill_to_ideal: Median | None
@@ -63,7 +60,7 @@ class Figures:
     flops: float
     peak: float
     cache: float
-    break_even: Median | None
+    break_even: float | None
 
     @property
     def is_strategy(self) -> bool:
@@ -91,10 +88,6 @@ def _figures(record: Record, fact: Facts) -> Figures:
     def ratio(other: str | None, phase: str) -> Median | None:
         return over(other, lambda own, others: own[phase] / others[phase], phase)
 
-    def break_even(own: Seconds, others: Seconds) -> float:
-        return fact.n_visual * _selection(own, others) / (others["prefill"] - own["prefill"])
-
-    before_only = fact.ideal is not None and fact.n_mean == fact.n_kept < fact.n_visual
     phases = dict.fromkeys(phase for turn in rounds for phase in turn[fact.name])
     medians = {
         phase: Median.of([turn[fact.name][phase] for turn in rounds if phase in turn[fact.name]]) for phase in phases
@@ -102,7 +95,6 @@ def _figures(record: Record, fact: Facts) -> Figures:
     return Figures(
         facts=fact,
         seconds={phase: median for phase, median in medians.items() if median is not None},
-        selection=over(UNPRUNED, _selection, "between") if fact.strategy not in (UNPRUNED, IDEAL) else None,
         ttft_to_unpruned=ratio(UNPRUNED, "ttft"),
         ttft_to_ideal=ratio(fact.ideal, "ttft"),
         prefill_to_ideal=ratio(fact.ideal, "prefill"),
@@ -111,9 +103,16 @@ def _figures(record: Record, fact: Facts) -> Figures:
         flops=fact.flops / unpruned.flops,
         peak=fact.peak_bytes / unpruned.peak_bytes,
         cache=fact.kv_cache_bytes / unpruned.kv_cache_bytes,
-        break_even=over(UNPRUNED, break_even, "between") if before_only else None,
+        break_even=_break_even(fact, over(UNPRUNED, _saved, "selection"), medians.get("selection")),
     )
 
 
-def _selection(own: Seconds, unpruned: Seconds) -> float:
-    return own["between"] - unpruned["between"]
+def _saved(own: Seconds, unpruned: Seconds) -> float:
+    """What fewer tokens save, selecting them left out."""
+    return unpruned["ttft"] - own["ttft"] + own["selection"]
+
+
+def _break_even(fact: Facts, saved: Median | None, selection: Median | None) -> float | None:
+    if fact.strategy in (UNPRUNED, IDEAL) or saved is None or selection is None or saved.value <= 0:
+        return None
+    return fact.n_visual * selection.value / saved.value

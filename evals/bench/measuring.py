@@ -13,7 +13,7 @@ from rich.progress import track
 
 from tokenprune.evals.bench.cases import IDEAL, Case, cases, facts
 from tokenprune.evals.bench.clock import Seconds, generated, phases
-from tokenprune.evals.bench.memory import peak_bytes
+from tokenprune.evals.bench.memory import with_peak
 from tokenprune.evals.bench.prompts import Inputs
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.configurations import Pruned
@@ -22,7 +22,7 @@ from tokenprune.evals.configurations import Pruned
 def measure(model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record, *, rounds: int) -> None:
     """Add `rounds` rounds of prefill and decoding to `record`, which is written after each, and what the cases cost if
     it does not know that yet."""
-    batch, found = len(inputs["input_ids"]), cases(model, inputs, pruned)
+    batch, found = len(inputs["input_ids"]), cases(model, inputs, pruned, record.facts)
     for case in track(found, f"first calls, batch {batch}"):
         if (batch, case.name) in record.facts:
             _run(case, lambda case=case: phases(model, case.prefill, case.n_columns))
@@ -40,7 +40,7 @@ def measure_throughput(
     `generate` has no ideal: it takes pictures or embeddings, and those of the ideal are no model's.
     """
     batch = len(inputs["input_ids"])
-    found = [case for case in cases(model, inputs, pruned) if case.strategy != IDEAL]
+    found = [case for case in cases(model, inputs, pruned, record.facts) if case.strategy != IDEAL]
 
     def generate(_: Case) -> Seconds:
         return generated(model, inputs, n_new)
@@ -48,7 +48,7 @@ def measure_throughput(
     for case in track(found, f"first calls, batch {batch}"):
         fact = record.facts.get((batch, case.name)) or facts(model, inputs, case)
         if fact.n_new != n_new:
-            peak = _run(case, lambda: peak_bytes(lambda: generated(model, inputs, n_new), model.device))
+            _, peak = _run(case, lambda: with_peak(lambda: generated(model, inputs, n_new), model.device))
             record.add(replace(fact, generate_bytes=peak, n_new=n_new))
             record.write()
     _rounds(record, batch, found, rounds, generate)

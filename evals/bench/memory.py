@@ -6,25 +6,27 @@ of the tensors that it gives are added until they are freed. What a kernel takes
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+Result = TypeVar("Result")
+
 
 @torch.inference_mode()
-def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
-    """Return the peak of a call; what it returns is held until it ends."""
+def with_peak(call: Callable[[], Result], device: torch.device) -> tuple[Result, int]:
+    """Return what a call returns, and its peak."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        call()
-        return torch.cuda.max_memory_allocated(device) - before
+        result = call()
+        return result, torch.cuda.max_memory_allocated(device) - before
     with LiveBytes() as live:
-        call()
-    return live.peak
+        result = call()
+    return result, live.peak
 
 
 class LiveBytes(TorchDispatchMode):

@@ -1,67 +1,64 @@
-"""TTFT over retention: every strategy and the ideal, relative to the unpruned model."""
+"""TTFT of every strategy beside that of its ideal, relative to the unpruned model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from tokenprune.evals.bench.cases import IDEAL
-from tokenprune.evals.bench.figures import Figures
-from tokenprune.evals.pareto import COLORS, MARKERS
+from tokenprune.evals.bench.figures import Figures, Median
+from tokenprune.evals.pareto import COLORS
 
 
 def draw(figures: Sequence[Figures], path: Path, title: str) -> None:
-    """Write one panel a batch size. Intervals are 95 %; the ideal is that of strategies that prune before the language
-    model only."""
+    """Write one panel a batch size and retention, one line a strategy, the quickest first. Intervals are 95 %."""
     timed = [one for one in figures if one.ttft_to_unpruned is not None]
-    batches = list(dict.fromkeys(one.facts.batch for one in timed))
-    names = list(dict.fromkeys(one.facts.strategy for one in timed if one.is_strategy))
-    figure = Figure(figsize=(1.4 + 5.0 * len(batches), 5.6), layout="constrained")
+    strategies = [one for one in timed if one.is_strategy]
+    batches = list(dict.fromkeys(one.facts.batch for one in strategies))
+    ratios = sorted({one.facts.keep_ratio for one in strategies}, reverse=True)
+    n_lines = len({one.facts.strategy for one in strategies})
+    size = (2.2 + 3.2 * len(ratios), 1.4 + len(batches) * (0.9 + 0.27 * n_lines))
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(batches), squeeze=False, sharey=True).flatten()
-    for axes, batch in zip(panels, batches, strict=True):
-        _panel(axes, [one for one in timed if one.facts.batch == batch], names)
-        axes.set_title(f"batch of {batch}", fontsize=11)
-    panels[0].set_ylabel("TTFT, relative to the unpruned model")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    figure.suptitle(title, fontsize=12)
+    panels = figure.subplots(len(batches), len(ratios), squeeze=False, sharex=True)
+    for batch, row in zip(batches, panels, strict=True):
+        for ratio, axes in zip(ratios, row, strict=True):
+            shown = [one for one in strategies if (one.facts.batch, one.facts.keep_ratio) == (batch, ratio)]
+            _panel(axes, shown, {one.facts.name: one for one in timed if one.facts.batch == batch})
+            axes.set_title(
+                f"{ratio:.0%} of the visual tokens" + f", batch of {batch}" * (len(batches) > 1), fontsize=10
+            )
+    for axes in panels[-1]:
+        axes.set_xlabel("TTFT, relative to the unpruned model", fontsize=9)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=130)
 
 
-def _panel(axes: Axes, figures: Sequence[Figures], names: Sequence[str]) -> None:
-    ideals = [one for one in figures if one.facts.strategy == IDEAL and one.facts.n_mean == one.facts.n_kept]
-    _line(axes, ideals, IDEAL, color="black", linewidth=2.5, zorder=1)
-    for index, name in enumerate(names):
-        shown = [one for one in figures if one.facts.strategy == name]
-        style = {"color": COLORS[index % (len(COLORS) - 1)], "marker": MARKERS[index % len(MARKERS)], "alpha": 0.8}
-        _line(axes, shown, name, **style)
-    axes.axhline(1.0, color="gray", linestyle=":", label="unpruned")
+def _panel(axes: Axes, figures: Sequence[Figures], named: Mapping[str, Figures]) -> None:
+    timed = [(one.ttft_to_unpruned, one) for one in figures if one.ttft_to_unpruned is not None]
+    timed.sort(key=lambda line: line[0].value, reverse=True)  # from the bottom
+    ideals = [named[one.facts.ideal].ttft_to_unpruned if one.facts.ideal in named else None for _, one in timed]
+    _points(axes, ideals, "its ideal", marker="|", markersize=13, markeredgewidth=2, color="black", elinewidth=0)
+    _points(axes, [ratio for ratio, _ in timed], "strategy", marker="o", markersize=5, color=COLORS[0], elinewidth=1.2)
+    axes.axvline(1.0, color="gray", linestyle=":", label="unpruned")
+    axes.set_yticks(range(len(timed)), [one.facts.strategy for _, one in timed], fontsize=8)
     axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel("retention: visual tokens that a decoder layer sees, in the mean")
-    axes.grid(alpha=0.25)
+    axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _line(axes: Axes, figures: Sequence[Figures], label: str, **style: Any) -> None:
-    shown = sorted(figures, key=lambda one: one.facts.n_mean)
-    points = [
-        (one.facts.n_mean / one.facts.n_visual, one.ttft_to_unpruned)
-        for one in shown
-        if one.ttft_to_unpruned is not None
-    ]
-    values = [ratio.value for _, ratio in points]
+def _points(axes: Axes, ratios: Sequence[Median | None], label: str, **style: Any) -> None:
+    """One at each height; none where there is no ratio."""
+    shown = [(height, ratio) for height, ratio in enumerate(ratios) if ratio is not None]
     axes.errorbar(
-        [share for share, _ in points],
-        values,
-        yerr=[[ratio.value - ratio.low for _, ratio in points], [ratio.high - ratio.value for _, ratio in points]],
+        [ratio.value for _, ratio in shown],
+        [height for height, _ in shown],
+        xerr=[[ratio.value - ratio.low for _, ratio in shown], [ratio.high - ratio.value for _, ratio in shown]],
+        linestyle="none",
         label=label,
-        elinewidth=1,
         **style,
     )

@@ -5,11 +5,13 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from tokenprune.adapters import adapter_for
 from tokenprune.evals import prompts
 
-#: Pixels of the picture's sides, for models that take any size; Qwen2.5-VL makes 576 visual tokens of them.
+#: Pixels of the picture's sides, for models that take any size: 576 visual tokens of Qwen2.5-VL, two tiles by two of
+#: LLaVA-OneVision.
 SIDE = 672
 QUESTION = "What is in this picture, where is it, and what does it look like? Answer in one word."
 #: Inputs that run along the sequence; all others are the picture's.
@@ -18,13 +20,13 @@ ALONG = ("input_ids", "attention_mask", "mm_token_type_ids")
 Inputs = dict[str, Tensor]
 
 
-def random_prompt(model: Any, batch: int, n_text: int = 40) -> Inputs:
+def random_prompt(model: Any, batch: int, *, side: int = SIDE, n_text: int = 40) -> Inputs:
     """Return `batch` rows of a picture of noise and `n_text` random text tokens around it.
 
-    A model that cuts tiles gets a picture of two tiles by two, and the overview.
+    side: of the picture in pixels; a model of one size gets its own.
     """
     generator = torch.Generator().manual_seed(0)
-    picture, token = picture_of(model.config, generator), model.config.image_token_id
+    picture, token = picture_of(model.config, side, generator), model.config.image_token_id
     count = count_of(model, picture)
     before = n_text // 2
     ids = torch.randint(1, min(1000, token), (batch, count + n_text), generator=generator)
@@ -36,9 +38,9 @@ def random_prompt(model: Any, batch: int, n_text: int = 40) -> Inputs:
     return {name: tensor.to(model.device, _dtype(model, tensor)) for name, tensor in given.items()}
 
 
-def asked_prompt(model: Any, processor: Any, batch: int) -> Inputs:
+def asked_prompt(model: Any, processor: Any, batch: int, *, side: int = SIDE) -> Inputs:
     """Return `batch` rows of a grey picture and a question, as the model's own processor makes them."""
-    picture = Image.new("RGB", (SIDE, SIDE), "grey")
+    picture = Image.new("RGB", (side, side), "grey")
     return dict(prompts.encode(processor, [[picture]] * batch, [QUESTION] * batch).to(model.device, model.dtype))
 
 
@@ -71,20 +73,22 @@ def count_of(model: Any, picture: Inputs) -> int:
     return adapter.layouts(adapter.modalities[0], picture, None)[0].n_visual
 
 
-def picture_of(config: Any, generator: torch.Generator) -> Inputs:
-    """What a processor would make of one picture of noise."""
+def picture_of(config: Any, side: int, generator: torch.Generator) -> Inputs:
+    """What a processor would make of one square picture of noise."""
     vision = config.vision_config
     if hasattr(vision, "spatial_merge_size"):
-        patches = SIDE // vision.patch_size
+        merged = vision.patch_size * vision.spatial_merge_size
+        patches = side // merged * vision.spatial_merge_size
         width = 3 * vision.temporal_patch_size * vision.patch_size**2
         return {
             "pixel_values": torch.randn(1, patches**2, width, generator=generator).flatten(0, 1)[None],
             "image_grid_thw": torch.tensor([[1, patches, patches]]),
         }
-    side = vision.image_size
+    size = vision.image_size
     if hasattr(config, "image_grid_pinpoints"):
+        n_tiles = image_size_to_num_patches([side, side], config.image_grid_pinpoints, size)
         return {
-            "pixel_values": torch.randn(1, 5, 3, side, side, generator=generator),
-            "image_sizes": torch.tensor([[2 * side, 2 * side]]),
+            "pixel_values": torch.randn(1, n_tiles, 3, size, size, generator=generator),
+            "image_sizes": torch.tensor([[side, side]]),
         }
-    return {"pixel_values": torch.randn(1, 3, side, side, generator=generator)}
+    return {"pixel_values": torch.randn(1, 3, size, size, generator=generator)}

@@ -83,20 +83,29 @@ class Record:
         durable.replace(self.path, json.dumps(content, indent=1) + "\n")
 
     @property
+    def title(self) -> str:
+        """The model, and the picture's size where that is not the model's own."""
+        return f"{self.about['model']}, picture of {self.about['side']} px"
+
+    @property
     def dates(self) -> str:
         """The day, or the first and the last one."""
         days = sorted({moment[:10] for _, moment, _ in self.rounds})
         return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not timed"
 
 
-def about(model: Any, name: str, attention: str) -> dict[str, Any]:
-    """Return all that decides how long a round takes. Of the library, that is a digest of its sources."""
+def about(model: Any, name: str, attention: str, side: int) -> dict[str, Any]:
+    """Return all that decides how long a round takes. Of the library, that is a digest of its sources.
+
+    side: pixels of the picture, as prompts.py takes them.
+    """
     return {
         "model": name,
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "weight_bytes": sum(weight.nbytes for weight in model.parameters()),
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": attention,
+        "side": side,
         "device": device_name(model.device),
         "cpu": cpu(),
         "cores": os.cpu_count(),

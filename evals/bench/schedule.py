@@ -38,6 +38,12 @@ class Schedule:
         return _written(self.layers) + tower
 
     @classmethod
+    def read(cls, text: str, n_layers: int, n_tower_layers: int) -> "Schedule":
+        """Of what `str` wrote of a model with so many layers."""
+        layers, _, tower = text.removesuffix(")").partition(" (tower ")
+        return cls(_read(layers, n_layers), _read(tower, n_tower_layers) if tower else ())
+
+    @classmethod
     def of(cls, report: Report, n_layers: int, n_tower_layers: int) -> "Schedule":
         """What a forward left of one picture a row; of unequal rows the most, for rows are padded to the longest."""
         layers = [
@@ -53,6 +59,13 @@ class Schedule:
 def _left(image: ImageReport, layer: int) -> int:
     stages: Iterable[StageReport] = reversed(image.in_tower)
     return next((len(stage.kept) for stage in stages if stage.layer <= layer), image.n_visual)
+
+
+def _read(text: str, n_layers: int) -> tuple[int, ...]:
+    if text.isdecimal():
+        return (int(text),) * n_layers
+    runs = [run.split("x") for run in text.split("+")]
+    return tuple(int(count) for count, n in runs for _ in range(int(n)))
 
 
 def _written(counts: Sequence[int]) -> str:

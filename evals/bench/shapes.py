@@ -44,7 +44,25 @@ def _llava_half() -> Any:
 
 
 def _llava_onevision_half() -> Any:
-    """LLaVA-OneVision-0.5B: 26 layers of SigLIP-so400m-patch14-384, no pooling head, on Qwen2-0.5B."""
+    """LLaVA-OneVision-0.5B."""
+    return _llava_onevision(_qwen2_half())
+
+
+def _llava_onevision_7b() -> Any:
+    """LLaVA-OneVision-7B."""
+    text = Qwen2Config(
+        hidden_size=3584,
+        intermediate_size=18944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        vocab_size=152064,
+    )
+    return _llava_onevision(text)
+
+
+def _llava_onevision(text: Qwen2Config) -> Any:
+    """26 layers of SigLIP-so400m-patch14-384, no pooling head, on a language model."""
     tower = SiglipVisionConfig(
         hidden_size=1152,
         intermediate_size=4304,
@@ -54,7 +72,6 @@ def _llava_onevision_half() -> Any:
         patch_size=14,
         vision_use_head=False,
     )
-    text = _qwen2_half()
     return LlavaOnevisionConfig(
         vision_config=tower,
         text_config=text,
@@ -119,5 +136,6 @@ SHAPES: dict[str, Callable[[], Any]] = {
     "llava-1.5-0.5b": _llava_half,
     "llava-1.5-7b": _llava_7b,
     "llava-onevision-0.5b": _llava_onevision_half,
+    "llava-onevision-7b": _llava_onevision_7b,
     "qwen2.5-vl-3b": _qwen2_5_vl_3b,
 }

@@ -1,13 +1,13 @@
 """Figures as tables, for the terminal and as Markdown."""
 
 from collections.abc import Sequence
+from math import ceil, inf
 
 from rich.table import Table as RichTable
 
 from tokenprune.evals.bench.cases import IDEAL
 from tokenprune.evals.bench.figures import Figures, Median
 from tokenprune.evals.bench.record import Record
-from tokenprune.evals.configurations import UNPRUNED
 from tokenprune.evals.markdown import NOTHING, Table
 
 
@@ -32,7 +32,8 @@ def costs(figures: Sequence[Figures]) -> Table:
         [
             [
                 *_case(one),
-                *(_time(one.seconds.get("tower")), _time(one.selection)),
+                _time(one.seconds.get("tower")),
+                _time(one.seconds.get("selection") if one.is_strategy else None),
                 *(_time(one.seconds.get(phase)) for phase in ("prefill", "ttft", "decode")),
                 f"{one.facts.peak_bytes / 1e6:,.0f} MB",
                 f"{one.facts.kv_cache_bytes / 1e6:,.1f} MB",
@@ -76,6 +77,39 @@ def ratios(figures: Sequence[Figures]) -> Table:
     )
 
 
+def summary(figures: Sequence[Figures], keep_ratio: float) -> Table:
+    """Every strategy at one keep ratio in the ratios that matter most, the quickest first."""
+    chosen = [(one.ttft_to_unpruned, one) for one in figures if one.is_strategy and one.facts.keep_ratio == keep_ratio]
+    lines = [
+        [
+            one.facts.strategy,
+            _tokens(one),
+            _ratio(to_unpruned),
+            _ratio(one.ttft_to_ideal),
+            _ratio(one.decode_to_ideal),
+            _time(one.seconds.get("selection")),
+            f"{one.peak:.2f}",
+            f"{one.cache:.2f}",
+            _break_even(one.break_even),
+        ]
+        for to_unpruned, one in sorted(chosen, key=lambda pair: pair[0].value if pair[0] else inf)
+    ]
+    return Table(
+        [
+            "strategy",
+            f"visual tokens, of {figures[0].facts.n_visual}",
+            "TTFT to unpruned",
+            "TTFT to ideal",
+            "decode to ideal",
+            "selection",
+            "peak memory",
+            "KV cache",
+            "pays from",
+        ],
+        lines,
+    )
+
+
 def rich(table: Table, title: str) -> RichTable:
     """For the terminal; columns that are alike in all lines of one batch size are kept."""
     result = RichTable(title=title, title_justify="left")
@@ -99,14 +133,18 @@ def provenance(record: Record) -> str:
 
 def _case(one: Figures) -> list[str]:
     fact = one.facts
-    tokens = f"{fact.n_kept}" if fact.n_mean == fact.n_kept else f"{fact.n_kept} ({fact.n_mean:.0f} a layer)"
     share = NOTHING if fact.strategy == IDEAL else f"{fact.keep_ratio:.0%}"
     name = (
         fact.name.partition(" (")[0] + ", tower pruned" * ("(" in fact.name)
         if fact.strategy == IDEAL
         else fact.strategy
     )
-    return [str(fact.batch), name, share, tokens if fact.strategy != UNPRUNED else str(fact.n_visual)]
+    return [str(fact.batch), name, share, _tokens(one)]
+
+
+def _tokens(one: Figures) -> str:
+    fact = one.facts
+    return f"{fact.n_kept}" if fact.n_mean == fact.n_kept else f"{fact.n_kept} ({fact.n_mean:.0f} a layer)"
 
 
 def _time(median: Median | None) -> str:
@@ -119,8 +157,5 @@ def _ratio(median: Median | None) -> str:
     return NOTHING if median is None else f"{median.value:.3f} [{median.low:.3f}, {median.high:.3f}]"
 
 
-def _break_even(median: Median | None) -> str:
-    """Where selecting costs nothing that can be told from noise, the first token already pays."""
-    if median is None:
-        return NOTHING
-    return f"{max(1, round(median.value))} tokens"
+def _break_even(n_visual: float | None) -> str:
+    return NOTHING if n_visual is None else f"{max(1, ceil(n_visual))} tokens"

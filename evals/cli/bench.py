@@ -18,8 +18,8 @@ def bench(
     shape: Annotated[
         str,
         typer.Option(
-            help="A model of this shape with random weights: llava-1.5-0.5b, llava-1.5-7b, llava-onevision-0.5b or "
-            "qwen2.5-vl-3b. Time and memory do not depend on the weights.",
+            help="A model of this shape with random weights: llava-1.5-0.5b, llava-1.5-7b, llava-onevision-0.5b, "
+            "llava-onevision-7b or qwen2.5-vl-3b. Time and memory do not depend on the weights.",
             metavar="NAME",
         ),
     ] = DEFAULT_SHAPE,
@@ -35,6 +35,9 @@ def bench(
     ] = 5,
     dtype: Annotated[Dtype, typer.Option(help="Of the model.")] = "float32",
     attention: Annotated[Attention, typer.Option(help="Of the model.")] = "sdpa",
+    side: Annotated[
+        int, typer.Option(min=56, help="Pixels of the square picture, for models that take any size.", metavar="PIXELS")
+    ] = 672,
     throughput: Annotated[
         bool, typer.Option("--throughput", help="Time generate instead, and find the largest batch.")
     ] = False,
@@ -75,9 +78,12 @@ def bench(
         loaded, processor = load_model(model, dtype)
         loaded.set_attn_implementation(attention)
     name = f"random weights in the shape of {shape}" if model is None else public_name(model)
-    record = Record.begun(output, about(loaded, name, attention))
+    record = Record.begun(output, about(loaded, name, attention, side))
     for size in batch:
-        inputs = prompts.random_prompt(loaded, size) if model is None else prompts.asked_prompt(loaded, processor, size)
+        if model is None:
+            inputs = prompts.random_prompt(loaded, size, side=side)
+        else:
+            inputs = prompts.asked_prompt(loaded, processor, size, side=side)
         if throughput:
             measure_throughput(loaded, inputs, pruned, record, rounds=rounds, n_new=new_tokens)
         else:
@@ -88,7 +94,7 @@ def bench(
     if throughput:
         console.print(tables.rich(throughput_of(record, found, memory * 1e9), "generate"))
     else:
-        console.print(tables.rich(tables.costs(found), "Medians; selection is what is added to the unpruned model's"))
+        console.print(tables.rich(tables.costs(found), "Medians; memory beside the weights"))
     if any(one.ttft_to_unpruned is not None for one in found):
         title = (
             "Ratios within rounds, with 95 % interval; 1 to the ideal is the same model on a prompt that was that short"
