@@ -79,8 +79,6 @@ class Row:
 
     @property
     def interval(self) -> stats.Interval:
-        if not self.n:
-            return float("nan"), float("nan")
         return stats.interval(self.points, [picture for points, picture in self.worth if points is not None])
 
     @property
