@@ -41,7 +41,7 @@ def draw(figures: Sequence[Figures], path: Path, title: str) -> None:
 def _panel(axes: Axes, figures: Sequence[Figures], named: Mapping[str, Figures]) -> None:
     timed = [(one.ttft_to_unpruned, one) for one in figures if one.ttft_to_unpruned is not None]
     timed.sort(key=lambda line: line[0].value, reverse=True)  # from the bottom
-    ideals = [named[one.facts.ideal].ttft_to_unpruned if one.facts.ideal in named else None for _, one in timed]
+    ideals = [named[one.facts.ideal].ttft_to_unpruned if one.facts.ideal is not None else None for _, one in timed]
     _points(axes, ideals, "its ideal", marker="|", markersize=13, markeredgewidth=2, color="black", elinewidth=0)
     _points(axes, [ratio for ratio, _ in timed], "strategy", marker="o", markersize=5, color=COLORS[0], elinewidth=1.2)
     axes.axvline(1.0, color="gray", linestyle=":", label="unpruned")
