@@ -180,3 +180,12 @@ def test_places_and_means() -> None:
     roots = torch.tensor([0, 0, 2, 0, 2])
     assert cluster_means(values, roots).tolist() == [2.0, 0.0, 4.0, 0.0, 0.0]
     assert cluster_means(torch.stack([values, -values]), roots)[1].tolist() == [-2.0, 0.0, -4.0, 0.0, 0.0]
+
+
+def test_features_that_want_a_gradient_are_clustered_alike() -> None:
+    """Whoever calls a model outside of torch.no_grad() has such."""
+    features, layout = smooth(), Layout.raster((1, 24, 24))
+    alike = zip(best_links(features, layout), best_links(features.clone().requires_grad_(), layout), strict=True)
+    for plain, wanted in alike:
+        assert not wanted.requires_grad
+        torch.testing.assert_close(wanted, plain, rtol=0, atol=0)

@@ -72,7 +72,8 @@ def best_neighbours(
 
 def similarities(features: Float[Tensor, "rows columns width"]) -> Float[Tensor, "4 rows columns"]:
     """The cosine of every token with its neighbour at each step AHEAD; -inf where there is none. Computed in bands of
-    rows: beside the result, memory does not grow with the raster."""
+    rows: beside the result, memory does not grow with the raster. No gradient comes from them: they choose."""
+    features = features.detach()
     n_rows, columns, width = features.shape
     result = features.new_full((4, n_rows, columns), -torch.inf, dtype=torch.float32)
     height = max(1, BLOCK_ELEMENTS // (columns * width))

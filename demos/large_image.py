@@ -1,0 +1,55 @@
+"""Draw what is looked at of a picture far larger than the model's input, and what that costs.
+
+Coarse to fine (tokenprune.Zoom) looks only where the question attends to; background pruning keeps a tenth of every
+tile. The bundled picture is an aerial photograph with a few things put on it.
+
+python demos/large_image.py                                            # the bundled model and picture
+python demos/large_image.py harbour.jpg "Where is the boat?" --box 812 640 900 711 --model PATH
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenprune.evals import large_picture
+from tokenprune.evals.bundled_paths import LARGE, MODEL
+from tokenprune.evals.configurations import configurations
+from tokenprune.evals.loading import load_model, load_samples
+from tokenprune.evals.pictures import open_picture
+from tokenprune.evals.plain_errors import plain_errors
+from tokenprune.evals.styles import style_of
+from tokenprune.evals.tasks.refcoco import RecSample
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    model, processor = load_model(options.model, "auto")
+    if options.image is None:
+        sample = load_samples(LARGE, style=style_of(model.config, processor))[options.number]
+        assert isinstance(sample, RecSample)
+        (picture,), question, box = sample.pictures(), sample.question, sample.box
+    else:
+        picture, question, box = open_picture(options.image), options.question, options.box
+    (pruned,) = configurations([options.strategy], [options.keep_ratio], ["original"], baselines=[])
+    examined = large_picture.examine(model, processor, picture, question, pruned, box)
+    print(examined.look)
+    large_picture.draw(examined, options.output)
+    print(f"Written to {options.output}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("image", nargs="?", type=Path)
+    parser.add_argument("question", nargs="?", default="What is this?")
+    parser.add_argument("--box", nargs=4, type=float, metavar=("X1", "Y1", "X2", "Y2"), help="the true box, in pixels")
+    parser.add_argument("--model", default=str(MODEL), help="a folder or a Hugging Face name")
+    parser.add_argument("--strategy", default="backgroundpruning:layer=-2", help="with settings: fopru:mode=row")
+    parser.add_argument("--keep-ratio", type=float, default=0.1, help="of every tile's visual tokens")
+    parser.add_argument("--number", type=int, default=3, help="which question about the bundled picture, 0 to 3")
+    parser.add_argument("--output", type=Path, default=Path("demo_output/large_image.png"))
+    return parser
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main()
