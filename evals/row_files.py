@@ -19,7 +19,9 @@ _SCORES: dict[str, RowScore] = {character: score for score, character in _CHARAC
 
 
 def to_line(row: Row) -> str:
-    derived = {name: getattr(row, name) for name in ("n", "accuracy", "interval", "unparsable", "failed")}
+    derived = {name: getattr(row, name) for name in ("n", "unparsable", "failed")}
+    # Of a task of which no question could be asked there is neither, and JSON has no NaN.
+    derived |= {name: getattr(row, name) if row.n else None for name in ("accuracy", "interval")}
     scores = {"scores": {split: _packed(scores) for split, scores in row.scores.items()}}
     return json.dumps(asdict(row) | derived | scores)
 

@@ -130,6 +130,20 @@ def test_errors_are_a_sentence(run: Eval, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_task_none_of_whose_pictures_can_be_read(
+    run: Eval, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends with a table and a report, in which nothing of it is called wrong."""
+    for picture in (folder / "images").iterdir():
+        picture.write_bytes(picture.read_bytes()[:200])
+    asked = ["--tasks", "vqa", "--strategy", "grid", "--keep-ratio", 0.25, "--baselines", "unpruned"]
+    assert run(*asked, "--on-error", "record") == 0
+    assert "failed" in capsys.readouterr().out
+    assert {(row.n, row.failed) for row in RunFolder(tmp_path / "run").rows()} == {(0, 3)}
+    assert command("report", tmp_path / "run", "--output", tmp_path / "out") == 0
+    assert "VQA failed" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_another_run_is_not_mixed_in(run: Eval, tmp_path: Path, folder: Path) -> None:
     quick = ["--strategy", "none", "--baselines", "unpruned"]
     assert run(*quick) == 0

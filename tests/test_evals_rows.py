@@ -7,7 +7,7 @@ import pytest
 from evals_rows import row
 
 from tokenprune.evals.row_files import read, to_line
-from tokenprune.evals.rows import digest
+from tokenprune.evals.rows import FAILED, digest
 
 RIGHT_AND_WRONG = row("Grid", "original", 0.25, {"val": [1.0, 0.0, None, None], "test": [1.0, 1.0]})
 
@@ -23,6 +23,14 @@ def test_one_split() -> None:
     assert val.questions != RIGHT_AND_WRONG.questions  # not to be paired with the whole
     with pytest.raises(ValueError, match="rec of scenes: no split 'train'; it has val, test"):
         RIGHT_AND_WRONG.of_split("train")
+
+
+def test_no_question_could_be_asked(tmp_path: Path) -> None:
+    failed = row("Grid", "original", 0.25, {"val": [FAILED, FAILED]})
+    record = json.loads(to_line(failed), parse_constant=pytest.fail)
+    assert (record["n"], record["failed"], record["accuracy"], record["interval"]) == (0, 2, None, None)
+    (tmp_path / "rows.jsonl").write_text(to_line(failed) + "\n")
+    assert read([tmp_path / "rows.jsonl"]) == [failed]
 
 
 def test_digest() -> None:
