@@ -20,8 +20,11 @@ from tokenprune.layout import Layout
 
 Heads = Literal["mean", "max"]
 
-# Attention weights held at once, over all heads: 64 MiB in float32.
+# Attention weights held at once, over all heads: 64 MiB in float32; on a CPU 1 MiB, which its cache holds, or as many
+# rows as make it worth reading the keys.
 BLOCK_ELEMENTS = 2**24
+CACHED_ELEMENTS = 2**18
+CACHED_ROWS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,18 +43,34 @@ class VisionAttention:
     layout: Layout
     real: Bool[Tensor, "tiles tokens"] | None = None
 
-    def column_sums(
-        self, heads: Heads = "mean", rows: Bool[Tensor, "tiles patches"] | None = None
-    ) -> Float[Tensor, "tiles patches"]:
-        """The attention that each patch receives from all patches of its tile, or from those in `rows`; heads reduced
-        first. Not carried onto visual tokens yet."""
-        n_tiles, _, n_tokens, _ = self.keys.shape
+    def column_sums(self, heads: Heads = "mean") -> Float[Tensor, "tiles patches"]:
+        """The attention that each patch receives from all patches of its tile; heads reduced first. Not carried onto
+        visual tokens yet."""
+        n_tiles, n_heads, n_tokens, _ = self.keys.shape
         total = self.keys.new_zeros(n_tiles, n_tokens, dtype=torch.float32)
-        for tile in range(n_tiles):
-            asking = torch.arange(n_tokens - self.n_prefix, device=self.keys.device)
-            asking = asking if rows is None else asking[rows[tile]]
-            for block in (asking + self.n_prefix).split(self._block_length()):
-                total[tile] += reduce_heads(self._weights(tile, block), heads).sum(0)
+        length = block_length(n_heads * n_tokens, self.keys.device)
+        for tile, queries in enumerate(self.queries[:, :, self.n_prefix :]):
+            keys = self._keys(tile)
+            for start in range(0, queries.shape[1], length):
+                weights = reduce_heads(self._weights(tile, queries[:, start : start + length], keys), heads)
+                if self.real is not None:
+                    weights = weights * self.real[tile, self.n_prefix :][start : start + length, None]
+                total[tile] += weights.sum(0)
+        return total[:, self.n_prefix :]
+
+    def paid_by(
+        self, asking: Int[Tensor, "tiles asking"], counts: Bool[Tensor, "tiles asking"]
+    ) -> Float[Tensor, "tiles patches"]:
+        """The attention that each patch receives from those patches of its tile that are `asking` and that count, in
+        the mean over heads. Not carried onto visual tokens yet."""
+        n_tiles, n_heads, n_tokens, _ = self.keys.shape
+        total = self.keys.new_zeros(n_tiles, n_tokens, dtype=torch.float32)
+        length = block_length(n_heads * n_tokens, self.keys.device)
+        for tile, (rows, counted) in enumerate(zip(asking + self.n_prefix, counts, strict=True)):
+            keys = self._keys(tile)
+            for block, weight in zip(rows.split(length), counted.split(length), strict=True):
+                weights = self._weights(tile, self.queries[tile, :, block], keys).mean(0)
+                total[tile] += (weights * weight[:, None]).sum(0)
         return total[:, self.n_prefix :]
 
     def received(self, heads: Heads = "mean") -> Float[Tensor, " visual"]:
@@ -65,8 +84,10 @@ class VisionAttention:
         `patch` can say so instead.
         """
         self._check_cls()
-        cls = torch.zeros(1, dtype=torch.long, device=self.keys.device)
-        rows = [reduce_heads(self._weights(tile, cls), heads)[0] for tile in range(len(self.keys))]
+        rows = [
+            reduce_heads(self._weights(tile, cls, self._keys(tile)), heads)[0]
+            for tile, cls in enumerate(self.queries[:, :, :1])
+        ]
         return self.layout.carry(torch.stack(rows)[:, self.n_prefix :])
 
     def cls_logits(self) -> Float[Tensor, "heads visual"]:
@@ -111,16 +132,22 @@ class VisionAttention:
                 "and use received() here."
             )
 
-    def _weights(self, tile: int, rows: Int[Tensor, " rows"]) -> Float[Tensor, "heads rows tokens"]:
-        logits = self.queries[tile, :, rows].float() @ self.keys[tile].float().transpose(1, 2)
-        if self.real is None:
-            return (logits * self.scale).softmax(dim=-1)
-        logits = logits.masked_fill(~self.real[tile], -torch.inf)
-        return (logits * self.scale).softmax(dim=-1) * self.real[tile, rows, None]
+    def _weights(
+        self, tile: int, queries: Float[Tensor, "heads rows width"], keys: Float[Tensor, "heads width tokens"]
+    ) -> Float[Tensor, "heads rows tokens"]:
+        logits = queries.float() * self.scale @ keys
+        if self.real is not None:
+            logits = logits.masked_fill_(~self.real[tile], -torch.inf)
+        return logits.softmax(dim=-1)
 
-    def _block_length(self) -> int:
-        _, n_heads, n_tokens, _ = self.queries.shape
-        return max(1, BLOCK_ELEMENTS // (n_heads * n_tokens))
+    def _keys(self, tile: int) -> Float[Tensor, "heads width tokens"]:
+        return self.keys[tile].float().transpose(1, 2)
+
+
+def block_length(row: int, device: torch.device) -> int:
+    """How many rows of so many attention weights, over all heads, are computed at once."""
+    most = max(1, BLOCK_ELEMENTS // row)
+    return most if device.type != "cpu" else min(most, max(CACHED_ROWS, CACHED_ELEMENTS // row))
 
 
 def reduce_heads(weights: Float[Tensor, "heads rows tokens"], heads: Heads) -> Float[Tensor, "rows tokens"]:

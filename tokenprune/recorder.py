@@ -87,8 +87,8 @@ class VisionRecorder:
             (one,) = tiles  # a picture of several tiles is not pruned in the tower
             return one
         if name == "pixels":
-            return torch.stack(tiles).detach()
+            return tuple(tile.detach() for tile in tiles)  # no copy: the picture may be held for long
         if name == "colors":
-            return self.adapter.colors(torch.stack(tiles).detach())
+            return tuple(self.adapter.colors(torch.stack(tiles).detach()))
         queries, keys, *real = (torch.stack(part) for part in zip(*tiles, strict=True))
         return VisionAttention(queries, keys, self.adapter.attention_scale, self.adapter.n_prefix, layout, *real)

@@ -98,7 +98,9 @@ def choose(
             )
         if id(image) not in selections:
             tokens = VisualTokens(embeds[row, column], image.layout, len(selections), image.statistics)
-            selections[id(image)] = checked_selection(strategy, tokens)
+            selection = image.settled(strategy) or checked_selection(strategy, tokens)
+            image.settle(strategy, selection)
+            selections[id(image)] = selection
         left = image.statistics.get("left_in_tower")
         in_tower = () if left is None else left.stages
         chosen.append(Chosen(row, first, column, modality, image.layout, selections[id(image)], in_tower))

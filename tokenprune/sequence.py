@@ -29,8 +29,15 @@ class Packing:
     n_columns: int
     holes: bool
 
+    @property
+    def drops(self) -> bool:
+        """Whether anything is left out. If not, the columns are all there are, in order."""
+        return self.columns.shape[1] < self.n_columns or self.holes
+
     def take(self, tensor: Shaped[Tensor, "rows length *rest"]) -> Shaped[Tensor, "batch kept *rest"]:
-        """The surviving columns of a (batch or 1, length, ...) tensor."""
+        """The surviving columns of a (batch or 1, length, ...) tensor; no copy of it if that is all of them."""
+        if not self.drops:
+            return tensor.expand(len(self.columns), *tensor.shape[1:])
         index = self.columns.reshape(*self.columns.shape, *[1] * (tensor.ndim - 2))
         index = index.expand(-1, -1, *tensor.shape[2:])
         return tensor.expand(len(self.columns), *tensor.shape[1:]).gather(1, index)

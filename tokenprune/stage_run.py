@@ -33,7 +33,7 @@ class StageRun:
 
     @property
     def drops(self) -> bool:
-        return self.packing.columns.shape[1] < self.packing.n_columns or self.packing.holes
+        return self.packing.drops
 
     @property
     def whole(self) -> bool:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from einops import repeat
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenprune.attention import BLOCK_ELEMENTS, Heads, reduce_heads
+from tokenprune.attention import Heads, block_length, reduce_heads
 from tokenprune.calls import PerThread
 
 
@@ -55,13 +55,16 @@ class TextAttention:
         """What the tokens at `rows` pay to each visual token, heads reduced first, in the mean over rows; computed in
         blocks of them."""
         n_heads, n_tokens, _ = self.queries.shape
-        keys = repeat(self.keys, "head token width -> (head group) token width", group=n_heads // len(self.keys))
-        total = keys.new_zeros(len(self.visual), dtype=torch.float32)
-        for block in rows.split(max(1, BLOCK_ELEMENTS // (n_heads * n_tokens))):
-            logits = self.queries[:, block].float() @ keys.float().transpose(1, 2) * self.scale
-            weights = logits.masked_fill(~self._seen_by(block), float("-inf")).softmax(-1)
-            total += reduce_heads(weights, heads)[:, self.visual].sum(0)
-        return total / len(rows)
+        keys = rearrange(self.keys.float(), "key_head token width -> key_head 1 width token")
+        groups = rearrange(
+            self.queries, "(key_head group) token width -> key_head group token width", key_head=len(keys)
+        )
+        total = keys.new_zeros(n_tokens)
+        for block in rows.split(block_length(n_heads * n_tokens, rows.device)):
+            logits = (groups[:, :, block].float() * self.scale @ keys).flatten(0, 1)
+            weights = logits.masked_fill_(~self._seen_by(block), float("-inf")).softmax(-1)
+            total += reduce_heads(weights, heads).sum(0)
+        return total[self.visual] / len(rows)
 
     def _seen_by(self, rows: Int[Tensor, " rows"]) -> Bool[Tensor, "rows tokens"]:
         if self.seen is not None:

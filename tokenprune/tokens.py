@@ -73,12 +73,12 @@ class VisualTokens:
     @property
     def pixels(self) -> Float[Tensor, "tiles channels height width"]:
         """The picture's tiles as the vision tower gets them: resized and normalised."""
-        return self._declared("pixels")
+        return torch.stack(tuple(self._declared("pixels")))
 
     @property
     def colors(self) -> Float[Tensor, "tiles 3 height width"]:
         """The picture's tiles in RGB, 0 to 1."""
-        return self._declared("colors")
+        return torch.stack(tuple(self._declared("colors")))
 
     @property
     def left_in_tower(self) -> LeftInTower:

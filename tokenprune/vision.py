@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from tokenprune.attention import VisionAttention
+from tokenprune.errors import PruningError
 from tokenprune.layout import Layout
+from tokenprune.strategy import Selection, Strategy
 
 #: The record travels on the encoder's own output object, because `generate` encodes the pictures before it calls the
 #: model, and may repeat the features for beams in between.
@@ -42,16 +43,43 @@ class AttentionTaps:
     outputs: Mapping[str, nn.Module]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class EncodedImage:
-    """One image or video: the layout of its visual tokens and the statistics that the strategy declared."""
+    """One image or video: the layout of its visual tokens and the statistics that the strategy declared.
+
+    selected: the strategy that selected among its tokens, and what, if the attention that it looked at is gone since.
+    """
 
     layout: Layout
     statistics: Mapping[str, Any]
+    selected: tuple[Strategy, Selection] | None = None
 
     @property
     def n_visual(self) -> int:
         return self.layout.n_visual
+
+    def settle(self, strategy: Strategy, selection: Selection) -> None:
+        """Lets go of the tower's attention, and remembers what was selected by it for further calls with the picture.
+        `generate` holds the picture as long as it answers, and queries and keys of a layer are larger than what a
+        small language model then caches of it."""
+        if "vision_attention" in self.statistics:
+            self.selected = strategy, selection
+            self.statistics = {name: one for name, one in self.statistics.items() if name != "vision_attention"}
+
+    def settled(self, strategy: Strategy) -> Selection | None:
+        """What the strategy selected in an earlier call; None if it is to look at the picture.
+
+        Raises PruningError if another strategy has looked at it.
+        """
+        if self.selected is None:
+            return None
+        by, selection = self.selected
+        if by != strategy:
+            raise PruningError(
+                f"these pictures were encoded for {by}, which has selected among their tokens already. Encode them "
+                f"again to prune them with {strategy}."
+            )
+        return selection
 
     @classmethod
     def joined(cls, tiles: Sequence[EncodedImage]) -> EncodedImage:
@@ -63,5 +91,5 @@ class EncodedImage:
         for name in tiles[0].statistics:
             parts = [tile.statistics[name] for tile in tiles]
             attention = isinstance(parts[0], VisionAttention)
-            statistics[name] = VisionAttention.joined(parts, layout) if attention else torch.cat(parts)
+            statistics[name] = VisionAttention.joined(parts, layout) if attention else sum(parts, ())
         return cls(layout, statistics)
