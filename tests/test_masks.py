@@ -259,7 +259,7 @@ def test_prompt_lookup() -> None:
 def test_by_hand() -> None:
     """Columns 0 to 3 are in a cache as slots 0 to 2, without column 1 and with a hole; of 4 and 5, 4 was dropped."""
     slots = Slots(torch.tensor([[0, 2, 0, 3]]), torch.tensor([[True, True, False, True]]))
-    packing = Packing(torch.tensor([[1]]), torch.tensor([[True]]), n_columns=2, holes=False)
+    packing = Packing(torch.tensor([[1]]), torch.tensor([[True]]), n_columns=2, counts=(1,))
     pattern = torch.tensor([[0, 1, 2, 3, 4, 5], [10, 11, 12, 13, 14, 15]]).float()[None, None]
     closed = torch.finfo(torch.float32).min
 

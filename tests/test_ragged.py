@@ -91,7 +91,7 @@ def test_rows_move_with_the_cache(llava: Any, method: str, argument: Any, rows: 
 
 def test_packing() -> None:
     keep = torch.tensor([[0, 1, 0, 1, 1], [1, 0, 0, 0, 1]]).bool()
-    left, right = pack(keep, right_padded=False), pack(keep, right_padded=True)
+    left, right = pack(keep, [3, 2], right_padded=False), pack(keep, [3, 2], right_padded=True)
     assert left.columns.tolist() == [[1, 3, 4], [0, 0, 4]]
     assert left.valid.tolist() == [[True, True, True], [False, True, True]]
     assert right.columns.tolist() == [[1, 3, 4], [0, 4, 0]]

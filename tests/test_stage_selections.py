@@ -51,7 +51,7 @@ class Folding(Guided):
         assert plain.scores is not None
         sources = torch.arange(tokens.n_left)
         targets = sources % len(plain.kept)
-        merge = Merge.mean(targets, sources, plain.scores + 0.1)
+        merge = Merge.mean(targets, sources, plain.scores + 0.1, len(plain.kept))
         return Selection(plain.kept, plain.n_visual, plain.scores, merge)
 
 

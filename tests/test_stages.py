@@ -267,7 +267,7 @@ class Merging(Staged):
         lost = torch.ones(tokens.n_visual).bool()
         lost[plain.kept[1:]] = False
         sources = lost.nonzero()[:, 0]
-        merge = Merge.mean(torch.zeros_like(sources), sources, torch.rand(len(sources)) + 0.1)
+        merge = Merge.mean(torch.zeros_like(sources), sources, torch.rand(len(sources)) + 0.1, 1)
         return Selection(plain.kept, plain.n_visual, plain.scores, merge)
 
 

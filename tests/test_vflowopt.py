@@ -92,17 +92,17 @@ def test_the_map_is_carried_like_the_features() -> None:
 
 
 def test_cells() -> None:
-    assert cells_of(Layout.raster((1, 3, 5)), 2.0).tolist() == [0, 0, 1, 1, 2, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5]
-    assert cells_of(Layout.raster((1, 1, 5)), 2.5).tolist() == [0, 0, 0, 1, 1]
-    assert cells_of(Layout(((1, 1, 2), (1, 1, 2))), 9.0).tolist() == [0, 0, 1, 1]
-    assert cells_of(Layout.raster((2, 1, 2)), 9.0).tolist() == [0, 0, 1, 1]
+    assert cells_of(Layout.raster((1, 3, 5)), 2.0)[0].tolist() == [0, 0, 1, 1, 2, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5]
+    assert cells_of(Layout.raster((1, 1, 5)), 2.5)[0].tolist() == [0, 0, 0, 1, 1]
+    assert cells_of(Layout(((1, 1, 2), (1, 1, 2))), 9.0)[0].tolist() == [0, 0, 1, 1]
+    assert cells_of(Layout.raster((2, 1, 2)), 9.0)[0].tolist() == [0, 0, 1, 1]
 
 
 def test_recycling_by_hand() -> None:
     scores = torch.tensor([0.9, 0.1, 0.3, 0.2, 0.8, 0.7])
     cells = torch.tensor([0, 0, 0, 1, 1, 1])
     # Three kept: two cells lose tokens whatever stays, so one token stays whole.
-    selection = recycled(scores, cells, 3)
+    selection = recycled(scores, cells, 2, 3)
     assert selection.kept.tolist() == [0, 2, 4]
     features = torch.eye(6)
     assert selection.merged is not None
@@ -111,7 +111,7 @@ def test_recycling_by_hand() -> None:
     torch.testing.assert_close(new[1], (0.3 * features[2] + 0.1 * features[1]) / 0.4)
     torch.testing.assert_close(new[2], (0.2 * features[3] + 0.8 * features[4] + 0.7 * features[5]) / 1.7)
     # Fewer than cells: the cell with the best token lives on.
-    one = recycled(scores, cells, 1)
+    one = recycled(scores, cells, 2, 1)
     assert one.kept.tolist() == [0]
     assert one.merged is not None
     assert sorted(one.merged.sources.tolist()) == [0, 1, 2]
@@ -122,10 +122,11 @@ def test_recycling_by_hand() -> None:
 def test_recycling_is_exact_and_loses_no_cell(grid: tuple[int, int, int], side: float) -> None:
     layout = Layout((grid,))
     n = layout.n_visual
-    scores, cells = torch.rand(n, generator=torch.Generator().manual_seed(3)), cells_of(layout, side)
-    n_cells = int(cells.max()) + 1
+    scores = torch.rand(n, generator=torch.Generator().manual_seed(3))
+    cells, n_cells = cells_of(layout, side)
+    assert n_cells == int(cells.max()) + 1
     for n_kept in range(1, n):
-        selection = recycled(scores, cells, n_kept)
+        selection = recycled(scores, cells, n_cells, n_kept)
         assert len(selection.kept) == n_kept
         merge = selection.merged
         assert merge is not None

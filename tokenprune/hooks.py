@@ -21,14 +21,15 @@ from torch.utils.hooks import RemovableHandle
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.callbacks import after_tap, after_text_tap, before_attention, before_encoder_layer, before_layer
 from tokenprune.calls import guard_hooks, named_arguments, uncompiled
+from tokenprune.columns import Columns
 from tokenprune.errors import PruningError
 from tokenprune.forward_pass import ForwardPass
 from tokenprune.ledger import enter, leave, ledger_of, n_slots
 from tokenprune.progress import Progress
 from tokenprune.recorder import VisionRecorder
 from tokenprune.report import Report
-from tokenprune.selecting import Chosen, choose, with_merged
-from tokenprune.sequence import Packing, PositionIds, default_ids, id_shift, renumbered, shortened
+from tokenprune.selecting import choose, shortened, with_merged
+from tokenprune.sequence import Packing, PositionIds, default_ids, id_shift, renumbered
 from tokenprune.skipping import SkippedLayer, check_cache
 from tokenprune.stages import StageHooks
 from tokenprune.standins import FeatureFunction, InnerFeatures, LossFunction, StandIn
@@ -234,12 +235,12 @@ class Pruner:
 
     def _shorten(self, forward: ForwardPass, kwargs: dict[str, Any], ids: Tensor) -> None:
         """Selects, reports, and shortens all arguments but the mask, if anything is dropped."""
-        embeds = kwargs["inputs_embeds"]
-        chosen: list[Chosen] = []
-        for modality, visual in forward.visual.items():
-            chosen += choose(
-                self.strategy, embeds, visual, modality, forward.images[modality], forward.begins[modality]
-            )
+        embeds, chosen = kwargs["inputs_embeds"], []
+        batch, n_new, _ = embeds.shape
+        real = forward.real(batch, next(iter(forward.visual.values())).device)
+        new = Columns.of(forward.visual, forward.begins, real)
+        for modality in forward.visual:
+            chosen += choose(self.strategy, embeds, new, modality, forward.images[modality])
         forward.images = {}  # their statistics are done with
         chosen.sort(key=lambda image: (image.row, image.first))
         forward.pruned = True
@@ -247,8 +248,6 @@ class Pruner:
         for image in chosen:
             dropped[image.row, image.columns[image.selection.kept]] = False
         drops = any(len(image.selection.kept) < image.selection.n_visual for image in chosen)
-        batch, n_new = dropped.shape
-        real = forward.real(batch, dropped.device)
         before = ids.expand(*ids.shape[:-2], batch, n_new)
         ids = renumbered(before, dropped, real, self.position_ids)
         self.report = Report([image.report(ids) for image in chosen], self._stages.skipped)
@@ -259,8 +258,8 @@ class Pruner:
                 f"{' and '.join(self._now.unprunable)} count the tokens of the unpruned sequence, and pruning shortens "
                 f"it. Call the model without, and read handle.report for which visual tokens are left."
             )
-        packing, past_valid = shortened(dropped, real), forward.past_valid(batch, embeds.device)
-        self._stages.begin(forward.cache, forward.ledger, past_valid, packing, chosen)
+        packing, past_valid = shortened(new, dropped, chosen), forward.past_valid(batch, embeds.device)
+        self._stages.begin(forward.cache, forward.ledger, past_valid, packing, chosen, new)
         merges = [(image.row, image.columns, image.selection) for image in chosen]
         kwargs["inputs_embeds"] = packing.take(with_merged(embeds, merges))
         kwargs["position_ids"] = packing.take_ids(ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from math import prod
 
 import torch
@@ -86,9 +87,20 @@ class Layout:
             ]
         )
 
-    def rows(self) -> Int[Tensor, " visual"]:
+    @property
+    def n_rows(self) -> int:
+        """How many rows all frames of all rasters have."""
+        return sum(frames * height for frames, height, _ in self.grids)
+
+    def rows(self, device: torch.device | None = None) -> Int[Tensor, " visual"]:
         """The row of each visual token, counted on through frames and rasters."""
-        return self.coordinates()[:, :3].unique(dim=0, return_inverse=True)[1]
+        ends = accumulate(frames * height for frames, height, _ in self.grids)
+        return torch.cat(
+            [
+                torch.arange(end - frames * height, end, device=device).repeat_interleave(width)
+                for end, (frames, height, width) in zip(ends, self.grids, strict=True)
+            ]
+        )
 
     def of_tile(self, tile: int) -> tuple[Int[Tensor, " part"], Layout]:
         """The visual tokens of one tile: their indices, and their own layout, whose maps are carried from the whole."""

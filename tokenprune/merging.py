@@ -25,10 +25,15 @@ class Merge:
 
     @classmethod
     def mean(
-        cls, targets: Int[Tensor, " pairs"], sources: Int[Tensor, " pairs"], importance: Float[Tensor, " pairs"]
+        cls,
+        targets: Int[Tensor, " pairs"],
+        sources: Int[Tensor, " pairs"],
+        importance: Float[Tensor, " pairs"],
+        n_kept: int,
     ) -> Merge:
-        """The importance-weighted mean of every target's sources. Importances must be positive."""
-        totals = importance.new_zeros(int(targets.max()) + 1 if len(targets) else 0).index_add(0, targets, importance)
+        """The importance-weighted mean of every target's sources, among `n_kept` kept tokens. Importances must be
+        positive."""
+        totals = importance.new_zeros(n_kept).index_add(0, targets, importance)
         return cls(targets, sources, importance / totals[targets])
 
     @classmethod

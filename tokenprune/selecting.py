@@ -11,10 +11,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.budget import split
+from tokenprune.columns import Columns
 from tokenprune.errors import PruningError
 from tokenprune.layout import Layout
 from tokenprune.merging import Merge
 from tokenprune.report import ImageReport, StageReport
+from tokenprune.sequence import Packing, pack
 from tokenprune.strategy import Selection, Stage, Strategy
 from tokenprune.tokens import StageTokens, VisualTokens
 from tokenprune.vision import EncodedImage
@@ -22,10 +24,12 @@ from tokenprune.vision import EncodedImage
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """One image in one row of the batch: the columns of its visual tokens, the first of them, and which are kept."""
+    """One image in one row of the batch: the columns of its visual tokens, the first and the last of them, and which
+    are kept."""
 
     row: int
     first: int
+    last: int
     columns: Int[Tensor, " visual"]
     modality: str
     layout: Layout
@@ -64,34 +68,32 @@ def with_merged(
 def choose(
     strategy: Strategy,
     embeds: Float[Tensor, "batch length width"],
-    visual: Bool[Tensor, "batch length"],
+    new: Columns,
     modality: str,
     images: Sequence[EncodedImage],
-    begins: Bool[Tensor, "batch length"] | None = None,
 ) -> list[Chosen]:
-    """The selection of every image, in reading order. `images` are those of the `visual` columns, one per use.
-
-    begins: at which columns an image begins, if `images` are tiles that were encoded as if each was one.
+    """The selection of every image of a modality, in reading order. `images` are those of its columns, one per use, or,
+    where `new.begins` says at which columns images begin, their tiles, which were encoded as if each was one.
 
     Raises PruningError if images and columns do not fit each other, or if the strategy breaks its contract.
     """
-    rows, columns = visual.nonzero(as_tuple=True)
+    rows, places, columns = new.places(modality)
     counts = [image.n_visual for image in images]
     if sum(counts) != len(rows):
         raise PruningError(
             f"the prompt has {len(rows)} {modality} placeholder tokens, and the pictures' grids have {sum(counts)} "
             f"visual tokens. Prepare text and pictures together, with the model's own processor."
         )
-    if begins is not None:
-        firsts = torch.tensor(list(accumulate(counts[:-1], initial=0)), device=rows.device)
-        images = joined(images, begins[rows, columns][firsts].tolist())
+    if (begins := new.begins[modality]) is not None:
+        firsts = list(accumulate(counts[:-1], initial=0))
+        images = joined(images, begins[rows, places][firsts].tolist())
         counts = [image.n_visual for image in images]
     chosen: list[Chosen] = []
     selections: dict[int, Selection] = {}  # beams repeat a picture: it is looked at once
-    ends = torch.tensor([[end - n, end - 1] for n, end in zip(counts, accumulate(counts), strict=True)]).to(rows.device)
-    places = torch.stack([rows[ends[:, 0]], rows[ends[:, 1]], columns[ends[:, 0]]], 1).tolist()
-    for image, (row, last_row, first), column in zip(images, places, columns.split(counts), strict=True):
-        if last_row != row:
+    parts = zip(rows.split(counts), places.split(counts), columns.split(counts), strict=True)
+    for image, (in_rows, at, column) in zip(images, parts, strict=True):
+        row, first, last = int(in_rows[0]), int(at[0]), int(at[-1])
+        if in_rows[-1] != row:
             raise PruningError(
                 "the placeholder tokens of one picture are spread over two samples of the batch. Prepare text and "
                 "pictures together, with the model's own processor."
@@ -103,8 +105,18 @@ def choose(
             selections[id(image)] = selection
         left = image.statistics.get("left_in_tower")
         in_tower = () if left is None else left.stages
-        chosen.append(Chosen(row, first, column, modality, image.layout, selections[id(image)], in_tower))
+        chosen.append(Chosen(row, first, last, column, modality, image.layout, selections[id(image)], in_tower))
     return chosen
+
+
+def shortened(new: Columns, dropped: Bool[Tensor, "batch new"], chosen: Sequence[Chosen]) -> Packing:
+    """Which of the new columns are left. Padding goes too, as far as packing allows."""
+    keep, counts = new.real & ~dropped, new.n_real
+    for image in chosen:
+        counts[image.row] -= image.selection.n_visual - len(image.selection.kept)
+    if new.pads_visual:  # a mask over visual tokens: some were no longer there to be dropped
+        counts = keep.sum(1).tolist()
+    return pack(keep, counts, new.right_padded)
 
 
 def joined(tiles: Sequence[EncodedImage], begins: Sequence[bool]) -> list[EncodedImage]:
@@ -134,7 +146,9 @@ def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
             f"Ask self.budget(tokens.n_visual) how many to keep."
         )
     left = tokens.statistics.get("left_in_tower")
-    if left is not None and not bool(torch.isin(selection.kept, left.kept.to(selection.kept.device)).all()):
+    if left is None or selection.kept is left.kept:
+        return selection
+    if not bool(torch.isin(selection.kept, left.kept.to(selection.kept.device)).all()):
         raise PruningError(
             f"{name}.select kept visual tokens that the tower dropped. Keep of tokens.left_in_tower.kept."
         )

@@ -5,6 +5,7 @@ A column is an index into the sequence as the caller wrote it, dropped tokens in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,13 +22,19 @@ class Packing:
 
     columns: ascending within each row, out of `n_columns`.
     valid: False where there is a hole, filler that nothing may attend to.
-    holes: whether there is any; known here, because asking a GPU is slow.
+    counts: how many of each row are valid; known here, because asking a GPU is slow.
+    right_padded: whether holes are on the right.
     """
 
     columns: Int[Tensor, "batch kept"]
     valid: Bool[Tensor, "batch kept"]
     n_columns: int
-    holes: bool
+    counts: tuple[int, ...]
+    right_padded: bool = False
+
+    @property
+    def holes(self) -> bool:
+        return min(self.counts) < self.columns.shape[1]
 
     @property
     def drops(self) -> bool:
@@ -47,36 +54,31 @@ class Packing:
         return self.take(ids) if ids.ndim == 2 else torch.stack([self.take_ids(component) for component in ids])
 
 
-def pack(keep: Bool[Tensor, "batch length"], right_padded: bool) -> Packing:
-    """Packs the kept columns of each row. Shorter rows get their holes on the left, or on the right if
-    `right_padded`, so that the last (or first) token of every row stays in line, as the caller had it."""
-    n_kept = keep.sum(1, keepdim=True)
-    counts = n_kept[:, 0].tolist()
+def pack(keep: Bool[Tensor, "batch length"], counts: Sequence[int], right_padded: bool) -> Packing:
+    """Packs the kept columns of each row, of which there are `counts`. Shorter rows get their holes on the left, or on
+    the right if `right_padded`, so that the last (or first) token of every row stays in line, as the caller had it."""
     length = max(counts)
-    # A stable sort of the dropped flag brings the kept columns to the front in order.
-    columns = (~keep).long().argsort(dim=1, stable=True)[:, :length]
+    columns = true_places(keep, length)
     place = torch.arange(length, device=keep.device).expand(len(keep), -1)
+    n_kept = keep.sum(1, keepdim=True)
     if not right_padded:
         place = place - (length - n_kept)
         columns = columns.gather(1, place.clamp(min=0))
     valid = (place >= 0) & (place < n_kept)
-    return Packing(columns.masked_fill(~valid, 0), valid, keep.shape[1], min(counts) < length)
+    return Packing(columns.masked_fill(~valid, 0), valid, keep.shape[1], tuple(counts), right_padded)
 
 
-def shortened(dropped: Bool[Tensor, "batch new"], real: Bool[Tensor, "batch new"]) -> Packing:
-    """Which of the new columns are left. Padding, all that is not `real`, goes too, as far as packing allows."""
-    return pack(real & ~dropped, is_right_padded(real))
-
-
-def is_right_padded(real: Bool[Tensor, "batch length"]) -> bool:
-    """Whether what is not `real` is on the right only. It makes no difference to a single row."""
-    return len(real) > 1 and bool(real[:, 0].all() & ~real[:, -1].all())
+def true_places(mask: Bool[Tensor, "*rows length"], count: int) -> Int[Tensor, "*rows count"]:
+    """Where a mask is true, in order, given how often, or of several rows how often at most; others follow. `nonzero`
+    would ask a GPU how often."""
+    # A stable sort of the flag brings the true ones to the front in order.
+    return (~mask).int().argsort(dim=-1, stable=True)[..., :count]
 
 
 def whole(batch: int, n_new: int, device: torch.device) -> Packing:
     """All columns of a call from which nothing is dropped."""
     columns = torch.arange(n_new, device=device).expand(batch, -1)
-    return Packing(columns, torch.ones_like(columns).bool(), n_new, holes=False)
+    return Packing(columns, torch.ones_like(columns).bool(), n_new, (n_new,) * batch)
 
 
 def default_ids(n_columns: int, n_new: int, device: torch.device) -> Int[Tensor, "one length"]:

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.calls import PerThread, uncompiled
+from tokenprune.columns import Columns
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.ledger import Ledger
 from tokenprune.report import ImageReport, StageReport
 from tokenprune.selecting import Chosen, checked_stage_selection, with_merged
-from tokenprune.sequence import Packing, is_right_padded, pack, whole
+from tokenprune.sequence import Packing, pack, whole
 from tokenprune.skipping import checked_skips
 from tokenprune.stage_run import StageRun, places_of
 from tokenprune.stage_slots import StageSlots
@@ -55,6 +56,7 @@ class StagedForward(PerThread):
     whole: whether stages hold no holes of that cache, so that layers without a mask need nothing.
     done: what each of them did, to every image.
     past: what each stage holds before.
+    chosen, text: the images, and if stages read attention the columns of the text behind each.
     entering: what entered the language model; None in a forward without pictures.
     first: the hidden states that entered the first layer, if stages read attention.
     """
@@ -69,6 +71,7 @@ class StagedForward(PerThread):
         self.done: list[list[StageReport]] = []
         self.past: list[StageSlots] = []
         self.chosen: Sequence[Chosen] = ()
+        self.text: list[Tensor] = []
         self.entering: Packing | None = None
         self.first: Tensor | None = None
         self.cache: Any = None
@@ -120,9 +123,10 @@ class StageHooks:
         past_valid: Bool[Tensor, "batch slots"],
         entering: Packing,
         chosen: Sequence[Chosen],
+        new: Columns,
     ) -> None:
-        """A forward enters the language model with the columns `entering`, behind a cache of whose slots `past_valid`
-        may be attended to and which `ledger` describes."""
+        """A forward enters the language model with the columns `entering` of the `new` ones, behind a cache of whose
+        slots `past_valid` may be attended to and which `ledger` describes."""
         if not self.stages:
             return
         if torch.is_grad_enabled() and self.adapter.recomputes_hooks:
@@ -138,6 +142,7 @@ class StageHooks:
         now.chosen, now.entering = chosen, entering
         if self.reads_attention:
             self.recorder.listen()
+            now.text = [new.text_behind(image.row, image.last) for image in chosen]
 
     def resume(self, cache: Any, ledger: Ledger | None, n_slots: int, embeds: Tensor) -> None:
         """A forward without pictures goes on behind a pruned cache: staged layers get all of its tokens."""
@@ -183,15 +188,17 @@ class StageHooks:
         before = now.runs[-1].packing if now.runs else now.entering
         # Where every column of the call stands in the stage before.
         places = places_of(before).gather(1, entered) if now.runs else entered
-        reports, merges, keep = [], [], now.entering.valid.clone()
+        reports, merges = [], []
+        keep, counts = now.entering.valid.clone(), list(now.entering.counts)
         for i, (image, tokens) in enumerate(self._tokens(stage, hidden, before, places)):
             selection = checked_stage_selection(self.strategy, stage, tokens)
             reports.append(report_of(stage, tokens, selection))
             merges.append((image.row, places[image.row, image.columns[tokens.left]], selection))
             keep[image.row, entered[image.row, image.columns[image.selection.kept]]] = False
             keep[image.row, entered[image.row, image.columns[reports[i].kept]]] = True
-        right_padded = now.entering.holes and is_right_padded(now.entering.valid)
-        now.runs.append(StageRun(now.past[number], pack(keep, right_padded), now.cache, now.n_slots))
+            counts[image.row] -= len(image.selection.kept) - len(reports[i].kept)
+        packing = pack(keep, counts, now.entering.holes and now.entering.right_padded)
+        now.runs.append(StageRun(now.past[number], packing, now.cache, now.n_slots))
         now.done.append(reports)
         if len(now.runs) == len(self.stages):
             now.first = None
@@ -213,7 +220,7 @@ class StageHooks:
             scores = None if last.scores is None else last.scores[last.kept]
             tokens = StageTokens(hidden[row, visual], last.kept, image.layout, scores)
             if read is not None and now.first is not None and now.entering is not None:
-                text, entered = self._text_behind(image), places_of(now.entering)[row]
+                text, entered = now.text[i], places_of(now.entering)[row]
                 kept = image.columns[image.selection.kept]
                 prompt = Entered(now.first[row, entered[kept]], now.first[row, entered[text]])
                 tokens = replace(tokens, text_attention=read(row, visual, places[row, text]), prompt=prompt)
@@ -235,20 +242,12 @@ class StageHooks:
 
         return read
 
-    def _text_behind(self, image: Chosen) -> Int[Tensor, " text"]:
-        """The columns behind an image that are no visual tokens; the last column of the row if there are none."""
-        assert self._now.entering is not None
-        columns = self._now.entering.columns[image.row][self._now.entering.valid[image.row]]
-        visual = torch.cat([other.columns for other in self._now.chosen if other.row == image.row])
-        text = columns[(columns > image.columns[-1]) & ~torch.isin(columns, visual)]
-        return text if len(text) else columns[-1:]
-
     def leaving(self, entering: Packing) -> Packing:
         """Which columns come out of the last layer, of those that entered the language model."""
         if not self._now.runs:
             return entering
         last = self._now.runs[-1].packing
-        return Packing(entering.columns.gather(1, last.columns), last.valid, entering.n_columns, last.holes)
+        return replace(last, columns=entering.columns.gather(1, last.columns), n_columns=entering.n_columns)
 
     def held(self) -> tuple[StageSlots, ...]:
         """What each stage holds after the forward."""
@@ -307,4 +306,4 @@ def _narrowed(hidden: Tensor, before: StageRun | None, run: StageRun) -> Tensor:
     if before is None or not before.drops:
         return run.packing.take(hidden)
     index = places_of(before.packing).gather(1, run.packing.columns)
-    return Packing(index, run.packing.valid, hidden.shape[1], run.packing.holes).take(hidden)
+    return replace(run.packing, columns=index, n_columns=hidden.shape[1]).take(hidden)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, replace
 from typing import Literal
 
 import torch
@@ -28,9 +28,12 @@ class Selection:
     n_visual: int
     scores: Float[Tensor, " visual"] | None = None
     merged: Merge | None = None
+    unasked: InitVar[bool] = False  # kept is right, so no GPU is asked; for `all` only
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, unasked: bool) -> None:
         kept = self.kept
+        if unasked and self.scores is None:
+            return
         if kept.ndim != 1 or kept.dtype != torch.long or len(kept) == 0:
             raise PruningError(
                 f"Selection.kept must be a one-axis LongTensor with at least one index, not {tuple(kept.shape)} of "
@@ -69,7 +72,7 @@ class Selection:
 
     @classmethod
     def all(cls, n_visual: int, device: torch.device, scores: Float[Tensor, " visual"] | None = None) -> Selection:
-        return cls(torch.arange(n_visual, device=device), n_visual, scores)
+        return cls(torch.arange(n_visual, device=device), n_visual, scores, unasked=True)
 
 
 @dataclass(frozen=True)

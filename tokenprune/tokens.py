@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -54,17 +55,21 @@ class VisualTokens:
         """(t, h, w) of every raster that the tokens form, one behind the other."""
         return self.layout.grids
 
-    @property
+    @cached_property
     def rows(self) -> Int[Tensor, " visual"]:
         """The row of each token, counted on through frames and rasters."""
-        return self.layout.rows().to(self.features.device)
+        return self.layout.rows(self.features.device)
 
-    @property
+    @cached_property
     def is_newline(self) -> Bool[Tensor, " visual"]:
         """Which visual tokens are newline tokens: no patches, and nothing to merge into one."""
         newlines = self.layout.newlines
         device = self.features.device
         return torch.zeros(self.n_visual, dtype=torch.bool, device=device) if newlines is None else newlines.to(device)
+
+    @property
+    def n_newlines(self) -> int:
+        return 0 if self.layout.newlines is None else int(self.layout.newlines.sum())
 
     @property
     def vision_attention(self) -> VisionAttention:

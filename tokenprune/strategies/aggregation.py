@@ -35,7 +35,7 @@ def aggregated(
     centres, members = density_peaks(features[sources], min(n_clusters, n_kept))
     kept = torch.cat([order[:n_whole], sources[centres]]).sort().values
     targets = torch.searchsorted(kept, sources[centres])[members]
-    merge = Merge.mean(targets, sources, torch.ones_like(sources, dtype=torch.float32))
+    merge = Merge.mean(targets, sources, torch.ones_like(sources, dtype=torch.float32), len(kept))
     return Selection(kept, n_left, scores.detach(), merge)
 
 

@@ -29,7 +29,8 @@ class AveragePooling(Strategy):
         n_visual, n_kept, device = tokens.n_visual, self.budget(tokens.n_visual), tokens.features.device
         if n_kept == n_visual:
             return Selection(torch.arange(n_visual, device=device), n_visual)
-        places, newlines = tokens.layout.coordinates(), tokens.is_newline.cpu()
+        places, newlines = tokens.layout.coordinates(), tokens.layout.newlines
+        newlines = torch.zeros(n_visual, dtype=torch.bool) if newlines is None else newlines.cpu()
         frame = places[:, :2].unique(dim=0, return_inverse=True)[1].masked_fill(newlines, -1)
         frames = [(frame == i).nonzero()[:, 0] for i in range(int(frame.max()) + 1)]
         ends = newlines.nonzero()[:, 0]
@@ -42,9 +43,13 @@ class AveragePooling(Strategy):
                 cells.append(sum(map(len, middles)) + cell)
                 middles.append(patches[middle])
                 sources.append(patches)
-        kept, order = torch.cat(middles).to(device).sort()
-        targets = order.argsort()[torch.cat(cells).to(device)]
-        merged = Merge.mean(targets, torch.cat(sources).to(device), torch.ones(len(targets), device=device))
+        kept, order = torch.cat(middles).sort()
+        targets, pooled = order.argsort()[torch.cat(cells)], torch.cat(sources)
+        lengths = [n_kept, len(targets), len(pooled)]
+        kept, targets, pooled = (
+            torch.cat([kept, targets, pooled]).to(device).split(lengths)
+        )  # a GPU waits for each copy
+        merged = Merge.mean(targets, pooled, torch.ones(len(targets), device=device), n_kept)
         return Selection(kept, n_visual, merged=merged)
 
 

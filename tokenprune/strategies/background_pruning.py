@@ -97,7 +97,7 @@ class BackgroundPruning(Strategy):
         if not len(sources):
             return selection
         targets = torch.searchsorted(selection.kept, roots[sources])
-        return replace(selection, merged=Merge.mean(targets, sources, torch.ones(len(sources), device=device)))
+        return replace(selection, merged=Merge.mean(targets, sources, torch.ones(len(sources), device=device), n_kept))
 
 
 def anchored(

@@ -55,16 +55,15 @@ class FoPru(Strategy):
         scores = attention.from_cls(self.heads) if self.score == "cls" else attention.received(self.heads)
         order = scores.argsort(descending=True, stable=True)
         if self.mode == "row":
-            order = by_row(scores, order, tokens.rows)
+            order = by_row(scores, order, tokens.rows, tokens.layout.n_rows)
         return Selection.first(order, self.budget(tokens.n_visual), scores)
 
 
 def by_row(
-    scores: Float[Tensor, " visual"], order: Int[Tensor, " visual"], rows: Int[Tensor, " visual"]
+    scores: Float[Tensor, " visual"], order: Int[Tensor, " visual"], rows: Int[Tensor, " visual"], n_rows: int
 ) -> Int[Tensor, " visual"]:
-    """Sorts `order` by the rank of each token's row, keeping it within a row. The rows of all frames compete, by the
-    mean of their scores: rasters behind one another may be of different widths."""
-    n_rows = int(rows.max()) + 1
+    """Sorts `order` by the rank of each token's row, keeping it within a row. The `n_rows` of all frames compete, by
+    the mean of their scores: rasters behind one another may be of different widths."""
     means = scores.new_zeros(n_rows).scatter_reduce(0, rows, scores, "mean", include_self=False)
     row_rank = means.argsort(descending=True, stable=True).argsort()
     return order[torch.argsort(row_rank[rows[order]], stable=True)]

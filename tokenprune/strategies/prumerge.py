@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokenprune.errors import SettingError
 from tokenprune.merging import Merge
+from tokenprune.sequence import true_places
 from tokenprune.strategies.similarity import most_similar, unit
 from tokenprune.strategy import Selection, Strategy
 from tokenprune.tokens import VisualTokens
@@ -51,20 +52,22 @@ class PruMerge(Strategy):
     def select(self, tokens: VisualTokens) -> Selection:
         scores = tokens.vision_attention.attended()
         order = scores.argsort(descending=True, stable=True)
-        n_kept, patches = self.budget(tokens.n_visual), (~tokens.is_newline).nonzero()[:, 0]
+        n_kept, n_patches = self.budget(tokens.n_visual), tokens.n_visual - tokens.n_newlines
+        patches = true_places(~tokens.is_newline, n_patches)
         if self.plus:
             order = spread_behind(order, int(outliers(scores)[patches].sum()), n_kept, tokens.is_newline)
-        selection = Selection.first(order, n_kept, scores)
-        if n_kept == tokens.n_visual or len(patches) == 1:
-            return selection
-        places = (~tokens.is_newline[selection.kept]).nonzero()[:, 0]
-        centres = torch.searchsorted(patches, selection.kept[places])
+        if n_kept == tokens.n_visual or n_patches == 1:
+            return Selection.first(order, n_kept, scores)
+        kept = order[:n_kept].sort().values
+        places = torch.arange(n_kept, device=kept.device)
+        places = places[~tokens.is_newline[kept]] if tokens.n_newlines else places
+        centres = torch.searchsorted(patches, kept[places])
         keys = unit(tokens.vision_attention.patch_keys()[patches].flatten(1))
         near = neighbours_of(centres, keys, self.neighbours)
         sources = patches[torch.cat([centres[:, None], near], 1)]
         weights = torch.cat([scores.new_ones(len(near), 1), scores[patches[near]]], 1)
         targets = places.repeat_interleave(sources.shape[1])
-        return Selection(selection.kept, tokens.n_visual, scores, Merge(targets, sources.flatten(), weights.flatten()))
+        return Selection(kept, tokens.n_visual, scores, Merge(targets, sources.flatten(), weights.flatten()))
 
 
 def outliers(scores: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:

@@ -11,15 +11,23 @@ from tokenprune.merging import Merge
 from tokenprune.strategy import Selection
 
 
-def cells_of(layout: Layout, side: float) -> Int[Tensor, " visual"]:
-    """The square cell, `side` tokens wide, that each visual token lies in; counted on through frames and rasters."""
-    places = layout.coordinates()
-    places = torch.cat([places[:, :2], (places[:, 2:] / side).floor().long()], 1)
-    return places.unique(dim=0, return_inverse=True)[1]
+def cells_of(layout: Layout, side: float) -> tuple[Int[Tensor, " visual"], int]:
+    """The square cell, `side` tokens wide, that each visual token lies in, counted on through frames and rasters; and
+    how many cells there are."""
+    parts, n_cells = [], 0
+    for frames, height, width in layout.grids:
+        down, across = ((torch.arange(length) / side).floor().long() for length in (height, width))
+        per_row = int(across[-1]) + 1
+        of_frame = down[:, None] * per_row + across
+        n_frame = int(of_frame[-1, -1]) + 1
+        parts.append((n_cells + n_frame * torch.arange(frames)[:, None, None] + of_frame).flatten())
+        n_cells += frames * n_frame
+    return torch.cat(parts), n_cells
 
 
-def recycled(scores: Float[Tensor, " visual"], cells: Int[Tensor, " visual"], n_kept: int) -> Selection:
-    """The best tokens, and from every cell that loses tokens one that they are merged into, `n_kept` in all.
+def recycled(scores: Float[Tensor, " visual"], cells: Int[Tensor, " visual"], n_cells: int, n_kept: int) -> Selection:
+    """The best tokens, and from every cell, of `n_cells`, that loses tokens one that they are merged into, `n_kept` in
+    all.
 
     A cell's token is its best lost one: it keeps its place, and its features become the mean of all lost tokens of the
     cell, weighted by their scores. As many tokens as possible stay whole. With more cells than `n_kept`, the cells
@@ -30,7 +38,6 @@ def recycled(scores: Float[Tensor, " visual"], cells: Int[Tensor, " visual"], n_
         return Selection(torch.arange(n_visual, device=scores.device), n_visual, scores.detach())
     order = scores.argsort(descending=True, stable=True)
     rank = order.argsort()
-    n_cells = int(cells.max()) + 1
     # A cell loses tokens to a cut behind the best m as long as its worst token ranks m or lower.
     worst = rank.new_zeros(n_cells).scatter_reduce(0, cells, rank, "amax", include_self=False)
     whole = rank.new_zeros(n_visual + 1).index_add(0, worst + 1, torch.ones_like(worst)).cumsum(0)  # cells, at each cut
@@ -41,11 +48,12 @@ def recycled(scores: Float[Tensor, " visual"], cells: Int[Tensor, " visual"], n_
 
     lost = order[cut:]  # best first
     best = rank.new_full((n_cells,), n_visual).scatter_reduce(0, cells[lost], rank[lost], "amin")
-    heads = order[best.sort().values[: min(n_losing, n_kept - cut)]]
+    n_heads = min(n_losing, n_kept - cut)
+    heads = order[best.sort().values[:n_heads]]
     kept = torch.cat([order[:cut], heads]).sort().values
 
     place = torch.full((n_cells,), -1, device=rank.device)  # of each cell's token within kept
     place[cells[heads]] = torch.searchsorted(kept, heads)
-    sources = lost[place[cells[lost]] >= 0]
+    sources = lost if n_heads == n_losing else lost[place[cells[lost]] >= 0]
     weights = scores[sources].float().clamp(min=torch.finfo(torch.float32).tiny)
-    return Selection(kept, n_visual, scores.detach(), Merge.mean(place[cells[sources]], sources, weights))
+    return Selection(kept, n_visual, scores.detach(), Merge.mean(place[cells[sources]], sources, weights, n_kept))

@@ -116,4 +116,5 @@ class VFlowOpt(Strategy):
         if not self.recycle:
             return Selection.first(scores.argsort(descending=True, stable=True), n_kept, scores)
         side = self.cell or max(1.0, max(min(grid[1:]) for grid in tokens.grids) / 2)
-        return recycled(scores, cells_of(tokens.layout, side).to(scores.device), n_kept)
+        cells, n_cells = cells_of(tokens.layout, side)
+        return recycled(scores, cells.to(scores.device), n_cells, n_kept)

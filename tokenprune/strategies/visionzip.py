@@ -58,11 +58,13 @@ class VisionZip(Strategy):
         if n_contextual == 0 or n_kept == tokens.n_visual:
             return Selection.first(order, n_kept, scores)
         dominant, others = order[: n_kept - n_contextual], order[n_kept - n_contextual :]
-        newline = tokens.is_newline[others]
-        contextual, merging = every_step(others[~newline].sort().values, n_contextual)
+        patches, fill = others, others[:0]
+        if tokens.n_newlines:
+            newline = tokens.is_newline[others]
+            patches, fill = others[~newline], others[newline]
+        contextual, merging = every_step(patches.sort().values, n_contextual)
         # Where there are too few patches, newline tokens fill the budget.
-        fill = others[newline][: n_contextual - len(contextual)]
-        kept = torch.cat([dominant, contextual, fill]).sort().values
+        kept = torch.cat([dominant, contextual, fill[: n_contextual - len(contextual)]]).sort().values
         keys = unit(tokens.vision_attention.patch_keys().mean(1))
         nearest = most_similar(keys[merging], keys[contextual])[1][:, 0]
         places = torch.searchsorted(kept, contextual)
@@ -71,9 +73,9 @@ class VisionZip(Strategy):
 
 def every_step(left: Int[Tensor, " left"], count: int) -> tuple[Int[Tensor, " contextual"], Int[Tensor, " merging"]]:
     """`count` of the tokens that are left, at even steps from the first, and the others."""
-    taken = torch.arange(len(left), device=left.device) % max(1, len(left) // count) == 0
-    taken &= taken.cumsum(0) <= count
-    return left[taken], left[~taken]
+    n, step = min(count, len(left)), max(1, len(left) // count)
+    steps = left[: n * step].view(n, step)
+    return steps[:, 0].contiguous(), torch.cat([steps[:, 1:].flatten(), left[n * step :]])
 
 
 def added_means(
@@ -83,7 +85,8 @@ def added_means(
     merging: Int[Tensor, " merging"],
 ) -> Merge | None:
     """Each contextual token plus the mean of the tokens that are merged into it, if there are any."""
-    own = nearest.unique()
-    counts = nearest.bincount(minlength=len(contextual))
-    weights = torch.cat([torch.ones_like(own, dtype=torch.float32), 1 / counts[nearest].float()])
-    return Merge(torch.cat([places[own], places[nearest]]), torch.cat([contextual[own], merging]), weights)
+    if not len(merging):
+        return None
+    counts = torch.zeros_like(contextual).index_add(0, nearest, torch.ones_like(nearest))
+    weights = torch.cat([torch.ones_like(places, dtype=torch.float32), 1 / counts[nearest].float()])
+    return Merge(torch.cat([places, places[nearest]]), torch.cat([contextual, merging]), weights)
