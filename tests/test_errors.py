@@ -154,6 +154,25 @@ def test_pictures_encoded_before_the_patch(llava: Any) -> None:
             assert torch.equal(llava(**given).logits, llava(**inputs).logits)
 
 
+def test_pictures_that_another_strategy_has_looked_at(llava: Any) -> None:
+    """The tower's attention is let go of once a strategy has selected by it."""
+    inputs = prompt([1])
+    if not ENCODES_FIRST:
+        pytest.skip("this transformers does not take encoded pictures")
+    with torch.no_grad():
+        with tokenprune.patch(llava, FoPru(keep_ratio=0.5)):
+            encoded = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)
+            given = {"input_ids": inputs["input_ids"], "mm_encoder_outputs": {"image": encoded}}
+            first = llava(**given).logits
+        with tokenprune.patch(llava, FoPru(keep_ratio=0.5)):  # an equal one goes on with what was selected
+            assert torch.equal(llava(**given).logits, first)
+        with (
+            tokenprune.patch(llava, FoPru(keep_ratio=0.25)),
+            pytest.raises(PruningError, match=r"encoded for FoPru\(keep_ratio=0.5.*Encode them again"),
+        ):
+            llava(**given)
+
+
 @dataclass(frozen=True)
 class Broken(Strategy):
     """Does what `how` says."""

@@ -33,7 +33,7 @@ WAITS = {
     "pyramiddrop": (4, 3),
     "random": (4, 3),
     "sparsevlm": (5, 4),
-    "vflowopt": (6, 5),
+    "vflowopt": (7, 6),
     "visionzip": (2, 1),
     "vispruner": (2, 1),
 }

@@ -46,9 +46,8 @@ class AveragePooling(Strategy):
         kept, order = torch.cat(middles).sort()
         targets, pooled = order.argsort()[torch.cat(cells)], torch.cat(sources)
         lengths = [n_kept, len(targets), len(pooled)]
-        kept, targets, pooled = (
-            torch.cat([kept, targets, pooled]).to(device).split(lengths)
-        )  # a GPU waits for each copy
+        # In one copy: a GPU waits for each.
+        kept, targets, pooled = torch.cat([kept, targets, pooled]).to(device).split(lengths)
         merged = Merge.mean(targets, pooled, torch.ones(len(targets), device=device), n_kept)
         return Selection(kept, n_visual, merged=merged)
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tokenprune.attention import VisionAttention
+from tokenprune.sequence import true_places
 
 BINS = 256
 
@@ -27,15 +28,9 @@ def context_relevance(
 ) -> Float[Tensor, "tiles patches"]:
     """How much a tile's anchors attend to each of its patches, summed over the anchors, or their mean."""
     chosen = anchors(attention.column_sums(), threshold)
-    first = (~chosen).int().argsort(dim=1, stable=True)[:, : most_anchors(chosen.shape[1], threshold)]
+    first = true_places(chosen, int(chosen.sum(1).max()))  # one wait for a GPU, for far fewer rows than all
     paid = attention.paid_by(first, chosen.gather(1, first))
     return paid / chosen.sum(1, keepdim=True) if mean else paid
-
-
-def most_anchors(n_patches: int, threshold: float) -> int:
-    """How many anchors a tile can have: fewer are above `threshold` times a mean. Known beforehand, so that no GPU is
-    asked."""
-    return n_patches if threshold <= 1 else max(1, math.ceil(n_patches / threshold))
 
 
 def patch_entropy(
