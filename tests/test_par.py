@@ -13,7 +13,7 @@ from evals_files import saved, tiny_processor
 from modes import MODES, STEPS
 from oracle import as_reported, assert_close, dropped_columns, oracle_logits
 from search_files import scenes, write_scenes
-from test_stages import FAMILY, LAYERS, model_of
+from staged import FAMILY, LAYERS, model_of
 from test_text_guided import stage_tokens
 from tiny import prompt
 from torch.nn.functional import cosine_similarity

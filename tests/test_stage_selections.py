@@ -11,7 +11,7 @@ import torch
 from families import FAMILIES
 from modes import MODES, STEPS
 from oracle import as_reported, assert_close, dropped_columns, oracle_logits
-from test_stages import FAMILY, LAYERS
+from staged import FAMILY, LAYERS
 from tiny import CACHE, IMAGE, prompt
 
 import tokenprune

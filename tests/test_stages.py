@@ -3,70 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import torch
+from contract import CASES
 from families import FAMILIES
 from families.base import ENCODES_FIRST
-from families.llava import Llava
 from modes import MODES, STEPS, run_cell
-from oracle import as_reported, assert_close, dropped_columns, oracle_logits
-from test_contract import CASES
+from oracle import as_reported, assert_close, dropped_columns
+from staged import FAMILY, LAYERS, STAGES, Guided, Staged, expected, model_of
 from tiny import CACHE, IMAGE, prompt
 from torch import Tensor
 
 import tokenprune
-from tokenprune import ScoreStrategy, Selection, SettingError, Stage, StageTokens, UnsupportedError, VisualTokens
+from tokenprune import Selection, SettingError, Stage, UnsupportedError, VisualTokens
 from tokenprune.adapters import adapter_for
 from tokenprune.merging import Merge
-
-LAYERS = 5
-STAGES = (Stage(1, 0.4), Stage(3, 0.2))
-
-
-@dataclass(frozen=True)
-class Staged(ScoreStrategy):
-    """Scores features; the second picture keeps more, if `ragged`."""
-
-    keep_ratio: float | None = 0.6
-    ragged: bool = False
-    plan: tuple[Stage, ...] = STAGES
-
-    def stages(self, n_layers: int) -> tuple[Stage, ...]:
-        return self.plan
-
-    def score(self, tokens: VisualTokens) -> Tensor:
-        return tokens.features.norm(dim=-1)
-
-    def select(self, tokens: VisualTokens) -> Selection:
-        whole = super().select(tokens)
-        if not self.ragged:
-            return whole
-        assert whole.scores is not None
-        count = min(4 + 9 * tokens.image, self.budget(tokens.n_visual))
-        return Selection.first(whole.scores.argsort(descending=True), count, whole.scores)
-
-
-class Deep(Llava):
-    """With layers enough for stages."""
-
-    def config(self) -> Any:
-        config = super().config()
-        config.text_config.num_hidden_layers = LAYERS
-        return config
-
-
-FAMILY = Deep("llava-clip", "clip")
-
-
-def model_of(attention: str = "sdpa") -> Any:
-    return FAMILY.build(attention)
-
-
-def expected(model: Any, ids: Tensor, real: Tensor, pixels: Tensor, reports: list[tokenprune.Report]) -> Tensor:
-    with as_reported(model, ids, reports):
-        return oracle_logits(model, ids, real, pixels, dropped_columns(ids, reports))
 
 
 @pytest.mark.parametrize("ragged", [False, True])
@@ -179,20 +131,6 @@ def test_pruning_in_the_language_model_only(mode: str) -> None:
     assert {(len(image.kept_at(1)), len(image.kept_at(2))) for image in handle.report.images} == {(36, 9)}
     logits = expected(model, ids, real, run.inputs["pixel_values"], [handle.report])
     assert_close(run.logits, logits[:, -STEPS - 1 : -1])
-
-
-@dataclass(frozen=True)
-class Guided(Staged):
-    """Ranks by what the last token attends to in the layer before each stage, as FastV does."""
-
-    keep_ratio: float | None = 1.0
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"text_attention"})
-
-    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
-        return Selection.best(tokens.attention.from_last(), stage.budget(tokens.n_visual))
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_stages import Deep
+from staged import Deep
 from tiny import prompt, tiny_llava
 
 import tokenprune

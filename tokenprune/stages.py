@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.calls import PerThread, uncompiled
+from tokenprune.calls import uncompiled
 from tokenprune.columns import Columns
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.ledger import Ledger
@@ -24,6 +24,7 @@ from tokenprune.sequence import Packing, pack, whole
 from tokenprune.skipping import checked_skips
 from tokenprune.stage_run import StageRun, places_of
 from tokenprune.stage_slots import StageSlots
+from tokenprune.staged_forward import StagedForward
 from tokenprune.strategy import Selection, Stage, Strategy
 from tokenprune.text_attention import TextAttention, TextRecorder
 from tokenprune.tokens import Entered, StageTokens
@@ -46,36 +47,6 @@ def checked_stages(strategy: Strategy, adapter: ModelAdapter) -> tuple[Stage, ..
             f"layers of this model behind the first."
         )
     return stages
-
-
-class StagedForward(PerThread):
-    """The forward that is in progress.
-
-    runs: of the stages that are decided already.
-    resumed: makes those of a forward that goes on behind a pruned cache, for layers that turn out to need them.
-    whole: whether stages hold no holes of that cache, so that layers without a mask need nothing.
-    done: what each of them did, to every image.
-    past: what each stage holds before.
-    chosen, text: the images, and if stages read attention the columns of the text behind each.
-    entering: what entered the language model; None in a forward without pictures.
-    first: the hidden states that entered the first layer, if stages read attention.
-    """
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self.runs: list[StageRun] = []
-        self.resumed: Callable[[], list[StageRun]] | None = None
-        self.whole = True
-        self.done: list[list[StageReport]] = []
-        self.past: list[StageSlots] = []
-        self.chosen: Sequence[Chosen] = ()
-        self.text: list[Tensor] = []
-        self.entering: Packing | None = None
-        self.first: Tensor | None = None
-        self.cache: Any = None
-        self.n_slots = 0
 
 
 class StageHooks:

@@ -1,0 +1,45 @@
+"""What in-LLM stages know of the forward that is in progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from tokenprune.calls import PerThread
+from tokenprune.report import StageReport
+from tokenprune.selecting import Chosen
+from tokenprune.sequence import Packing
+from tokenprune.stage_run import StageRun
+from tokenprune.stage_slots import StageSlots
+
+
+class StagedForward(PerThread):
+    """The forward that is in progress.
+
+    runs: of the stages that are decided already.
+    resumed: makes those of a forward that goes on behind a pruned cache, for layers that turn out to need them.
+    whole: whether stages hold no holes of that cache, so that layers without a mask need nothing.
+    done: what each of them did, to every image.
+    past: what each stage holds before.
+    chosen, text: the images, and if stages read attention the columns of the text behind each.
+    entering: what entered the language model; None in a forward without pictures.
+    first: the hidden states that entered the first layer, if stages read attention.
+    """
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.runs: list[StageRun] = []
+        self.resumed: Callable[[], list[StageRun]] | None = None
+        self.whole = True
+        self.done: list[list[StageReport]] = []
+        self.past: list[StageSlots] = []
+        self.chosen: Sequence[Chosen] = ()
+        self.text: list[Tensor] = []
+        self.entering: Packing | None = None
+        self.first: Tensor | None = None
+        self.cache: Any = None
+        self.n_slots = 0
