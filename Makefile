@@ -10,11 +10,9 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable ".[evals,train,test]"
 	touch $@
 
-# A table of accuracy against visual tokens, and one picture, into demo_output/.
+# A table of accuracy against visual tokens, and the pictures of all demos, into demo_output/.
 demo: install
-	mkdir -p demo_output
-	$(BIN)/tokenprune eval --limit 40 --output demo_output/eval
-	$(BIN)/python demos/compare_kept_tokens.py --output demo_output/kept_tokens.png
+	$(BIN)/tokenprune demo
 
 check: install
 	$(BIN)/ruff check

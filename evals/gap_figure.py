@@ -86,6 +86,7 @@ def draw(rows: Sequence[Row], scene: Scene, path: Path) -> None:
 def figure(rows: Sequence[Row], scene: Scene) -> Figure:
     result = Figure(figsize=(14.5, 7.4), layout="constrained")
     FigureCanvasAgg(result)
+    result.get_layout_engine().set(w_pad=0.12)  # pyright: ignore[reportOptionalMemberAccess]
     halves: Any = result.subfigures(1, 2, width_ratios=(1, 1.15), wspace=0.03)
     left, right = halves
     ratios = sorted({ratio for ratio, _ in scene.answers}, reverse=True)
@@ -144,7 +145,7 @@ def _curves(axes: Axes, rows: Sequence[Row]) -> None:
     found, row = curves(rows), next(row for row in rows if row.strategy != UNPRUNED)
     unpruned = found["original"][0]
     axes.axhline(unpruned.accuracy, color=GREY, linestyle="--", linewidth=1.8)
-    axes.annotate(f"unpruned {unpruned.accuracy:.3g} %", (1, unpruned.accuracy), (-4, 5), color=GREY, fontsize=13,
+    axes.annotate(f"unpruned {unpruned.accuracy:.3g} %", (1, unpruned.accuracy), (-10, 5), color=GREY, fontsize=13,
                   xycoords=axes.get_yaxis_transform(), textcoords="offset points", ha="right")  # fmt: skip
     for ids, points in found.items():
         color, dashes, mark = STYLES[ids]
@@ -157,6 +158,7 @@ def _curves(axes: Axes, rows: Sequence[Row]) -> None:
         for point in points[1:]:
             axes.annotate(f"{point.accuracy:.3g}", (point.retention, point.accuracy), (0, -18), fontsize=12,
                           textcoords="offset points", ha="center")  # fmt: skip
+    axes.margins(x=0.07)
     axes.invert_xaxis()
     axes.set_xticks([point.retention for point in found["original"]])
     axes.xaxis.set_major_formatter("{x:g} %")

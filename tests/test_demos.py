@@ -1,11 +1,11 @@
 """The demos run, and their pictures show something."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from by_path import module_at
 from evals_files import picture, saved, write_refcoco
 from PIL import Image
 from tiny import tiny_llava
@@ -15,12 +15,7 @@ DEMOS = sorted((Path(__file__).parent.parent / "demos").glob("*.py"))
 
 def load(name: str) -> ModuleType:
     (path,) = (path for path in DEMOS if path.stem == name)
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(path)
 
 
 @pytest.fixture(autouse=True)

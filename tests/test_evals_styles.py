@@ -1,5 +1,6 @@
 """How models are asked, how they write boxes, and which part of a picture a box is a part of."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from tokenprune.evals.boxes import BOX_FORMATS
 from tokenprune.evals.seen import seen_through
 from tokenprune.evals.styles import STYLES, Style, style_of
 
+GOLDEN = Path(__file__).parent / "golden_boxes.txt"
 BOX = (150.0, 50.0, 225.0, 150.0)
 SIZE = (300, 200)
 SQUARE = {"height": 96, "width": 96}
@@ -82,6 +84,15 @@ def test_answers_as_the_models_give_them(name: str, answer: str) -> None:
     assert STYLES[name].read(answer, SIZE) == pytest.approx((75, 100, 225, 200), abs=0.25)
     assert STYLES[name].read("in the middle", SIZE) is None
     assert STYLES[name].read("", SIZE) is None
+
+
+def test_prompts_and_boxes_are_golden() -> None:
+    """How every style asks for a box, and writes one, to the letter."""
+    lines = [
+        "\t".join([name, style.boxes.question.format("the orange box"), style.write(BOX, SIZE)])
+        for name, style in STYLES.items()
+    ]
+    assert lines == GOLDEN.read_text().splitlines()
 
 
 def test_style_of_a_model() -> None:

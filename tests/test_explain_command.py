@@ -70,6 +70,8 @@ def test_errors_are_a_sentence(ask: Callable[..., Any], tmp_path: Path, capsys: 
         ("explain a.jpg what --strategy fopru:la", ["fopru:layer="]),
         ("explain a.jpg what --position-ids c", ["compact"]),
         ("eval --strategy fo", ["fopru"]),
+        ("eval --strategy fopru gr", ["grid"]),
+        ("bench --strategy fo", ["fopru"]),
         ("explain --ht", ["--html"]),
     ],
 )

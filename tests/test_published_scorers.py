@@ -5,15 +5,15 @@ VLMEvalKit is what MMBench is scored with, and lmms-eval has the scripts of the 
 measured on them. What differs on purpose is left out here and said in the task's docstring.
 """
 
+import importlib
 import importlib.metadata
-import importlib.util
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from by_path import module_at
 from published import lmms, loaded_set, records, vlmevalkit
 from set_files import write_tsv
 
@@ -79,7 +79,7 @@ def test_vqa(rng: random.Random) -> None:
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("lavis-gml is not installed")
     (path,) = (file.locate() for file in files if file.match("vqa_tools/vqa_eval.py"))
-    script = loaded("vqa_eval", Path(str(path)))
+    script = module_at(Path(str(path)), "vqa_eval")
     asked = {number: of_people(rng) for number in range(3000)}
     truths = {
         number: {"question_type": "", "answer_type": "", "answers": numbered(answers)}
@@ -102,15 +102,6 @@ class Bag:
 
 def numbered(answers: Sequence[str]) -> list[dict[str, Any]]:
     return [{"answer": answer, "answer_id": number} for number, answer in enumerate(answers)]
-
-
-def loaded(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(

@@ -168,16 +168,17 @@ class TowerPruning:
             call.n_patches = hidden.shape[1] - n_prefix
             call.tiles = [Tile(call.n_patches, hidden.device) for _ in hidden]
         projected, call.heard = self.tower.projected(call.heard), {}
+        before = [len(tile.left) for tile in call.tiles]
         kept = [self._kept(number, i, tile, projected).to(hidden.device) for i, tile in enumerate(call.tiles)]
-        if all(len(tile.left) == call.n_patches for tile in call.tiles):
+        if [len(tile.left) for tile in call.tiles] == before:
             return hidden
         left = [tile.left.to(hidden.device) for tile in call.tiles]
         places, counts = pad_sequence(kept, batch_first=True), torch.tensor([len(tile) for tile in left])
         real = torch.arange(places.shape[1]) < counts[:, None]
         padded = min(map(len, left)) < places.shape[1]
         call.survivors = Survivors(pad_sequence(left, batch_first=True), real.to(hidden.device) if padded else None)
-        patches = hidden[:, n_prefix:].gather(1, places[..., None].expand(-1, -1, hidden.shape[2]))
-        return torch.cat([hidden[:, :n_prefix], patches], 1)
+        tile = torch.arange(len(hidden), device=hidden.device)[:, None]  # whole rows are copied, as gather does not
+        return torch.cat([hidden[:, :n_prefix], hidden[tile, n_prefix + places]], 1)
 
     def _kept(self, number: int, i: int, tile: Tile, projected: Projected) -> Int[Tensor, " kept"]:
         """Which of a tile's patches that are left the strategy keeps from layer `number` on."""

@@ -9,6 +9,7 @@ import typer
 
 import tokenprune
 from tokenprune.evals.cli.bench import bench
+from tokenprune.evals.cli.demo import demo
 from tokenprune.evals.cli.eval import eval_
 from tokenprune.evals.cli.explain import explain
 from tokenprune.evals.cli.layers import layers
@@ -17,6 +18,7 @@ from tokenprune.evals.cli.report import report
 from tokenprune.evals.cli.several import SeveralValues
 
 COMMANDS = {
+    "demo": demo,
     "explain": explain,
     "eval": eval_,
     "report": report,

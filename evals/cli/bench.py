@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from tokenprune.evals.cli.complete import strategies as complete_strategies
+
 Dtype = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "flash_attention_2", "eager"]
 DEFAULT_SHAPE = "llava-1.5-0.5b"
@@ -28,7 +30,12 @@ def bench(
         list[float], typer.Option(help="Shares of visual tokens kept, one or several.", metavar="RATIO...")
     ] = [0.25],  # noqa: B006
     strategy: Annotated[
-        list[str], typer.Option(help="One or several, with settings: fopru:mode=row.", metavar="NAME...")
+        list[str],
+        typer.Option(
+            help="One or several, with settings: fopru:mode=row.",
+            metavar="NAME...",
+            autocompletion=complete_strategies,
+        ),
     ] = STRATEGIES,
     rounds: Annotated[
         int, typer.Option(min=0, help="How often each is run, in turn. 0 counts operations and memory only.")
@@ -59,6 +66,7 @@ def bench(
     from rich.console import Console
 
     from tokenprune.evals.bench import plot, prompts, tables
+    from tokenprune.evals.bench.allocator import keep_memory
     from tokenprune.evals.bench.build import build
     from tokenprune.evals.bench.figures import figures
     from tokenprune.evals.bench.measuring import measure, measure_throughput
@@ -70,7 +78,7 @@ def bench(
     pruned = [
         one for one in configurations(strategy, keep_ratio, ["original"], baselines=()) if isinstance(one, Pruned)
     ]
-    processor = None
+    processor, keeps_memory = None, keep_memory()
     if model is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         loaded = build(shape, getattr(torch, dtype), device, attention)
@@ -78,7 +86,7 @@ def bench(
         loaded, processor = load_model(model, dtype)
         loaded.set_attn_implementation(attention)
     name = f"random weights in the shape of {shape}" if model is None else public_name(model)
-    record = Record.begun(output, about(loaded, name, attention, side))
+    record = Record.begun(output, {**about(loaded, name, attention, side), "keeps_memory": keeps_memory})
     for size in batch:
         if model is None:
             inputs = prompts.random_prompt(loaded, size, side=side)

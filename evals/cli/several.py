@@ -16,6 +16,9 @@ else:
     import tomli as tomllib
 
 
+OPEN = __name__ + ".open"  # where a context has the option that may get further values
+
+
 class SeveralValues(TyperCommand):
     """A command in which `--tasks pope textvqa` means `--tasks pope --tasks textvqa`.
 
@@ -23,10 +26,16 @@ class SeveralValues(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        several = {
-            name for parameter in self.params if getattr(parameter, "multiple", False) for name in parameter.opts
-        }
-        return super().parse_args(ctx, list(_repeated(args, several)))
+        several = {name: option for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        last = next((arg for arg in reversed(args) if arg.startswith("--")), "")
+        ctx.meta[OPEN] = several.get(last)
+        return super().parse_args(ctx, list(_repeated(args, set(several))))
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """What a shell may complete where no value is awaited, but an option takes more of them."""
+        if ctx.meta[OPEN] is None or incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return ctx.meta[OPEN].shell_complete(ctx, incomplete)
 
 
 def _repeated(args: Sequence[str], several: set[str]) -> Iterator[str]:

@@ -23,6 +23,7 @@ import torch
 from rich.progress import track
 
 from tokenprune.evals import durable
+from tokenprune.evals.bench.allocator import ENVIRONMENT
 from tokenprune.evals.bench.record import cpu
 
 HERE = Path(__file__).resolve().parent
@@ -34,7 +35,9 @@ class Server:
     """A process of speed_serve.py's kind, and its prefills by the names of `package`."""
 
     def __init__(self, package: str, command: Sequence[str]) -> None:
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT
+        )
         self.package, hello = package, self._line()
         self.prefills, self.versions = hello["prefills"], hello["versions"]
 

@@ -1,0 +1,42 @@
+"""Freed memory stays in the process, where the C library is glibc."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from tokenprune.evals.bench.allocator import ENVIRONMENT, keep_memory
+
+#: How many pages are fetched for large blocks that come and go.
+FETCHED = """
+import resource, sys
+import torch
+from tokenprune.evals.bench.allocator import keep_memory
+if sys.argv[1] == "kept":
+    assert keep_memory()
+torch.ones(16 * 2**20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(16 * 2**20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def fetched(how: str, environment: dict[str, str]) -> int:
+    command = [sys.executable, "-c", FETCHED, how]
+    return int(subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_pages_are_fetched_once() -> None:
+    own = fetched("as it is", {})
+    assert own > 100
+    assert fetched("kept", {}) < own / 10
+    assert fetched("as it is", ENVIRONMENT) < own / 10
+
+
+def test_another_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    assert not keep_memory()
