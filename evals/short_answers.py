@@ -22,10 +22,11 @@ class ShortAnswer(Sample):
 
 def exact(answer: str, answers: Sequence[str]) -> float:
     """Return 1 for one of the answers, whatever its case and its last period."""
-    return float(_plain(answer) in map(_plain, answers))
+    return float(plain(answer) in map(plain, answers))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Return an answer in lower case, without its last period and with single spaces."""
     return " ".join(text.lower().strip().rstrip(".").split())
 
 

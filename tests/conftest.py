@@ -10,6 +10,17 @@ from typing import Any
 import jaxtyping
 import pytest
 from tiny import tiny_llava
+from wordnet_files import write_wordnet
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nltk_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A tiny WordNet for nltk, which reads the variable when it is imported."""
+    folder = tmp_path_factory.mktemp("nltk_data")
+    write_wordnet(folder)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("NLTK_DATA", str(folder))
+        yield
 
 
 @pytest.fixture(scope="session")

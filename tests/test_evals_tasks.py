@@ -11,6 +11,7 @@ from task_files import SETS
 from tokenprune.evals.loading import limited
 from tokenprune.evals.sample import Sample
 from tokenprune.evals.styles import STYLES
+from tokenprune.evals.synonyms import exact_or_synonym, wordnet
 from tokenprune.evals.tasks import TASKS
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -106,7 +107,7 @@ SCORES = {
     "ai2d": [("a", 1), ("A. box", 1), ("(B)", 0), ("option A", None), ("dog", None)],
     "mmstar": [("B", 1), ("(B)", 1), ("The answer is B", 1), ("C", 0), ("none of these", None)],
     "xlrs": [("(B) 2", 1), ("B", 1), ("A B", 0), ("two", None)],
-    "lrsvqa": [("3", 1), ("3.", 1), ("three", 0)],
+    "lrsvqa": [("3", 1), ("3.", 1), ("Three.", 1), ("threes", 1), ("four", 0)],
     "visual7w": [
         ("[0.5, 0.25, 0.75, 0.75]", 1),
         ("[0.45, 0.3, 0.7, 0.8]", 1),
@@ -163,6 +164,28 @@ def test_metrics(tmp_path: Path, name: str) -> None:
     assert {key: metric.value for key, metric in metrics.items()} == pytest.approx(expected)
     for metric in metrics.values():
         assert not metric.points or metric.value == pytest.approx(sum(metric.points) / len(metric.points))
+
+
+def test_synonyms() -> None:
+    asked = [
+        ("crimson", "Red"),
+        ("car park", "parking lot"),
+        ("car_park", "parking_lot"),
+        ("Harbours", "harbor"),
+        ("red", "harbor"),
+        ("x", "x."),
+    ]
+    assert [exact_or_synonym(answer, ["pier", truth]) for answer, truth in asked] == [1, 0, 1, 1, 0, 1]
+
+
+def test_without_wordnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    SETS["lrsvqa", "published"](tmp_path)
+    wordnet()._unload()
+    with monkeypatch.context() as patched:
+        patched.setattr("nltk.data.path", [])
+        with pytest.raises(FileNotFoundError, match=r"type `python -m nltk\.downloader wordnet`"):
+            TASKS["lrsvqa"].load(tmp_path)
+    assert len(TASKS["lrsvqa"].load(tmp_path)) == 3
 
 
 def test_mme(tmp_path: Path) -> None:
