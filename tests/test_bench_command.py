@@ -21,6 +21,8 @@ from tokenprune.evals.bench.figures import figures
 from tokenprune.evals.bench.measuring import measure
 from tokenprune.evals.bench.record import Record, about
 from tokenprune.evals.configurations import Pruned
+from tokenprune.strategies.fastv import FastV
+from tokenprune.strategies.vflowopt import VFlowOpt
 
 
 @pytest.mark.parametrize(
@@ -46,17 +48,25 @@ def test_shapes(shape: str, billions: float, layers: int, n_visual: int) -> None
 
 @pytest.mark.parametrize("family", [LlavaOnevision("llava-onevision"), Qwen2_5_VL("qwen2.5-vl")], ids=lambda f: f.name)
 def test_other_families(family: Any, tmp_path: Path) -> None:
-    """Tiles, and position IDs of three components."""
-    model = family.build("sdpa")
+    """Tiles, and position IDs of three components; strategies that read pixels or attention too."""
+    model = family.build("sdpa", n_layers=3)
+    strategies = {
+        "Grid": tokenprune.Grid(0.5),
+        "FoPru": tokenprune.FoPru(0.5),
+        "VFlowOpt": VFlowOpt(0.5, alpha=0.5),  # the pixels too
+        "FastV": FastV(0.5),
+    }
     record = Record.begun(tmp_path / "bench.json", about(model, "tiny", "sdpa", 32))
     measure(
         model,
         prompts.random_prompt(model, 2, side=32),
-        [Pruned(label="Grid", keep_ratio=0.5, strategy=tokenprune.Grid(0.5))],
+        [Pruned(label=name, keep_ratio=0.5, strategy=strategy) for name, strategy in strategies.items()],
         record,
         rounds=1,
     )
-    _, shorter, grid = figures(record)
+    made = {one.facts.name: one for one in figures(record)}
+    grid = made["Grid @ 0.5"]
+    shorter = made[grid.facts.ideal]
     assert grid.flops < 1
     assert grid.cache == shorter.cache
     assert grid.facts.flops == shorter.facts.flops

@@ -34,7 +34,7 @@ def random_prompt(model: Any, batch: int, *, side: int = SIDE, n_text: int = 40)
     text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if hasattr(model.config.vision_config, "spatial_merge_size"):
         text["mm_token_type_ids"] = (ids == token).int()
-    given = {name: tensor.repeat_interleave(batch, 0) for name, tensor in picture.items()} | text
+    given = {name: torch.cat([tensor] * batch) for name, tensor in picture.items()} | text
     return {name: tensor.to(model.device, _dtype(model, tensor)) for name, tensor in given.items()}
 
 
@@ -81,7 +81,7 @@ def picture_of(config: Any, side: int, generator: torch.Generator) -> Inputs:
         patches = side // merged * vision.spatial_merge_size
         width = 3 * vision.temporal_patch_size * vision.patch_size**2
         return {
-            "pixel_values": torch.randn(1, patches**2, width, generator=generator).flatten(0, 1)[None],
+            "pixel_values": torch.randn(patches**2, width, generator=generator),
             "image_grid_thw": torch.tensor([[1, patches, patches]]),
         }
     size = vision.image_size
