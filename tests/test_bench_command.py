@@ -66,7 +66,7 @@ def test_other_families(family: Any, tmp_path: Path) -> None:
     )
     made = {one.facts.name: one for one in figures(record)}
     grid = made["Grid @ 0.5"]
-    shorter = made[grid.facts.ideal]
+    shorter = made[str(grid.facts.ideal)]
     assert grid.flops < 1
     assert grid.cache == shorter.cache
     assert grid.facts.flops == shorter.facts.flops

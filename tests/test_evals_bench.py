@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from tiny import prompt, tiny_llava
 
 import tokenprune
 from tokenprune.adapters import adapter_for
-from tokenprune.evals.bench import ideal, plot, prompts, tables
+from tokenprune.evals.bench import ideal, plot, prompts, steps, tables
 from tokenprune.evals.bench.cases import IDEAL, Facts, cases, facts
 from tokenprune.evals.bench.clock import PHASES, Seconds, cache_in, phases
 from tokenprune.evals.bench.figures import Figures, figures
@@ -22,6 +24,7 @@ from tokenprune.evals.bench.record import Record, about
 from tokenprune.evals.bench.schedule import Schedule
 from tokenprune.evals.bench.throughput import Memory, throughput
 from tokenprune.evals.configurations import Pruned
+from tokenprune.stages import StageHooks
 from tokenprune.strategies.par import PAR
 from tokenprune.strategies.vflowopt import VFlowOpt
 
@@ -123,15 +126,40 @@ def test_known_cases_are_not_run_again() -> None:
 
 
 def test_selecting_is_timed_wherever_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the language model, inside it, and in the tower: hooks do it all."""
-    model, ticks = deep_llava(), iter(range(10**6))
+    """Before the language model, inside it, and in the tower."""
+    model, ticks, begin = deep_llava(), iter(range(10**6)), StageHooks._begin_stage
+
+    def slowly(self: StageHooks, hidden: torch.Tensor) -> torch.Tensor:
+        deque(islice(ticks, 1000), maxlen=0)
+        return begin(self, hidden)
+
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(StageHooks, "_begin_stage", slowly)
     inputs = prompts.random_prompt(model, 1)
     taken: dict[str, float] = {}
     for case in cases(model, inputs, pruned(**STRATEGIES)):
         with case.patched():
             taken[case.strategy] = phases(model, case.prefill, case.n_columns)["selection"]
     assert all(taken[name] > taken["unpruned"] for name in STRATEGIES)  # that one has transformers' own hooks
+    assert 2000 < taken["VFlowOpt"] < 3000  # two stages
+    assert max(taken["Grid"], taken["FlowCut"]) < 1000
+
+
+def test_steps_go_on_behind_the_same_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the patch and without: as many keys in every layer, at every step."""
+    model, lengths, ticks = deep_llava(), [], iter(range(10**6))
+    monkeypatch.setattr("time.process_time", lambda: float(next(ticks)))
+    (vflowopt,) = pruned(VFlowOpt=STRATEGIES["VFlowOpt"])
+    hook = model.register_forward_hook(
+        lambda module, args, output: lengths.append([layer.keys.shape[2] for layer in cache_in(output)[1].layers])
+    )
+    one = steps.step(model, prompts.random_prompt(model, 1), vflowopt, rounds=3)
+    hook.remove()
+    (_, *plain), patched = lengths[: steps.STEPS + 2], lengths[steps.STEPS + 2 : 2 * steps.STEPS + 3]
+    assert plain == patched
+    assert len({*plain[0]}) > 1
+    assert (one.plain.value, one.added.value, one.plain.n) == (1 / steps.STEPS, 0, 3)
+    assert "| VFlowOpt | 111.1 ms | 0.00 [0.00, 0.00] ms | 0.0% |" in str(steps.table([one]))
 
 
 # Figures.

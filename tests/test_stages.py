@@ -167,12 +167,12 @@ def test_every_mode_guided_by_the_text(mode: str) -> None:
     assert_close(run.logits, logits[:, -STEPS - 1 : -1])
 
 
-def test_remove_takes_the_layers_hooks_off() -> None:
+def test_remove_uncovers_the_layers() -> None:
     model = model_of()
     handle = tokenprune.patch(model, Staged())
-    assert any(layer._forward_pre_hooks for layer in model.model.language_model.layers)
+    assert any("forward" in vars(layer) for layer in model.model.language_model.layers)
     handle.remove()
-    assert not any(layer._forward_pre_hooks for layer in model.model.language_model.layers)
+    assert not any("forward" in vars(layer) for layer in model.model.language_model.layers)
 
 
 @pytest.mark.parametrize("layers", [(0,), (3, 3), (4, 2), (LAYERS,)])

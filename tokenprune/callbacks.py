@@ -10,7 +10,6 @@ from torch import nn
 
 from tokenprune.calls import uncompiled
 from tokenprune.recorder import VisionRecorder
-from tokenprune.stages import StageHooks
 from tokenprune.text_attention import TextRecorder
 from tokenprune.tower_pruning import TowerPruning
 
@@ -37,9 +36,3 @@ def before_attention(recorder: TextRecorder, layer: int, module: nn.Module, args
 def after_text_tap(recorder: TextRecorder, layer: int, name: str, module: nn.Module, args: Any, output: Any) -> None:
     """A forward hook that tells the recorder what a tapped module of a decoder layer returned."""
     recorder.after_tap(layer, name, output)
-
-
-@uncompiled
-def before_layer(stages: StageHooks, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
-    """A forward pre-hook that cuts a decoder layer's arguments to its stage."""
-    return stages.before_layer(number, args, kwargs)

@@ -19,18 +19,19 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.callbacks import after_tap, after_text_tap, before_attention, before_encoder_layer, before_layer
+from tokenprune.callbacks import after_tap, after_text_tap, before_attention, before_encoder_layer
 from tokenprune.calls import guard_hooks, named_arguments, uncompiled
 from tokenprune.columns import Columns
 from tokenprune.errors import PruningError
 from tokenprune.forward_pass import ForwardPass
+from tokenprune.layers import SkippedLayer, StagedLayer
 from tokenprune.ledger import enter, leave, ledger_of, n_slots
 from tokenprune.progress import Progress
 from tokenprune.recorder import VisionRecorder
 from tokenprune.report import Report
 from tokenprune.selecting import choose, shortened, with_merged
 from tokenprune.sequence import Packing, PositionIds, default_ids, id_shift, renumbered
-from tokenprune.skipping import SkippedLayer, check_cache
+from tokenprune.skipping import check_cache
 from tokenprune.stages import StageHooks
 from tokenprune.standins import FeatureFunction, InnerFeatures, LossFunction, StandIn
 from tokenprune.strategy import Strategy
@@ -88,13 +89,12 @@ class Pruner:
                 recorder.taps = set(taps.outputs)
                 for name, module in taps.outputs.items():
                     undo(module.register_forward_hook(partial(after_tap, recorder, name)))
-            for number in self._stages.layers:
-                before = partial(before_layer, self._stages, number)
-                undo(self.adapter.layers[number].register_forward_pre_hook(before, with_kwargs=True))
             if self._stages.stages and (name := self.adapter.inner_features) is not None:
                 undo(InnerFeatures(language_model, name, self._stages.inner).install())
             for number in self._stages.skipped:
                 undo(SkippedLayer(self.adapter.layers[number]).install())
+            for number in self._stages.layers:  # covers those that are skipped too: what they hand on is cut
+                undo(StagedLayer(self.adapter.layers[number], self._stages, number).install())
             for number, taps in in_layers.items():
                 before = partial(before_attention, self._stages.recorder, number)
                 undo(taps.attention.register_forward_pre_hook(before, with_kwargs=True))

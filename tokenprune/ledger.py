@@ -8,8 +8,7 @@ second inside, and carries a ledger that says which token is in which slot.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,60 +123,55 @@ class Ledger:
 
 
 class PrunedCache:
-    """Mixed into the class of a cache instance that has been pruned into; see the module's docstring.
+    """Mixed into the class of a cache instance that has been pruned into, outside the model's forward; inside, the
+    instance has its own class, and costs what it always did. See the module's docstring.
 
     Overrides the methods of transformers' Cache that depend on lengths or on batch rows.
     """
 
     _ledger: Ledger
-    _unpruned_class: type
-    _inside: bool
+    _unpruned_class: Any
     layers: list[Any]
 
     def get_seq_length(self, layer_idx: int = 0, *args: Any) -> Any:
-        length = super().get_seq_length(layer_idx, *args)  # type: ignore[misc]
-        return length if self._inside else length + self._ledger.n_dropped
+        return self._unpruned_class.get_seq_length(self, layer_idx, *args) + self._ledger.n_dropped
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        length, first = super().get_mask_sizes(query_length, layer_idx)  # type: ignore[misc]
-        if self._inside:
-            return length, first
+        length, first = self._unpruned_class.get_mask_sizes(self, query_length, layer_idx)
         # Masks that are made now are over all columns, and over the room that static caches have left.
         return max(length + first, int(self.get_seq_length()) + query_length), 0
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._inside:
-            raise PruningError(
-                "this cache holds a pruned prompt, and the model that goes on with it is not patched. Patch it with "
-                "tokenprune.patch(model, ...), or start again from an empty cache."
-            )
-        return super().update(*args, **kwargs)  # type: ignore[misc]
+        raise PruningError(
+            "this cache holds a pruned prompt, and the model that goes on with it is not patched. Patch it with "
+            "tokenprune.patch(model, ...), or start again from an empty cache."
+        )
 
     def crop(self, tokens_to_remove: int) -> None:
         """Removes the last tokens: a negative number of them, or down to a positive logical length."""
-        with inside(self):
-            n_slots = int(self.get_seq_length())
+        slots = n_slots(self)
         if tokens_to_remove > 0:
-            tokens_to_remove -= n_slots + self._ledger.n_dropped
+            tokens_to_remove -= slots + self._ledger.n_dropped
         if tokens_to_remove >= 0:
             return
-        cut = self._ledger.columns.shape[1] - (n_slots + tokens_to_remove)
+        cut = self._ledger.columns.shape[1] - (slots + tokens_to_remove)
         if cut > 0:
             self._ledger = self._ledger.without_tail(cut)
         layers, self.layers = (
             self.layers,
             [layer for i, layer in enumerate(self.layers) if i not in self._ledger.skipped],
         )
+        enter(self)
         try:
-            with inside(self):
-                super().crop(tokens_to_remove)  # type: ignore[misc]
+            self.crop(tokens_to_remove)  # its own class's
         finally:
+            leave(self)
             self.layers = layers
 
     def reset(self) -> None:
         super().reset()  # type: ignore[misc]
         self.__class__ = self._unpruned_class
-        del self._ledger, self._unpruned_class, self._inside
+        del self._ledger, self._unpruned_class
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)  # type: ignore[misc]
@@ -197,26 +191,22 @@ _pruned_classes: dict[type, type] = {}
 
 def ledger_of(cache: Any) -> Ledger | None:
     """The ledger of a cache; None if nothing was pruned into it."""
-    return cache._ledger if isinstance(cache, PrunedCache) else None
+    return getattr(cache, "_ledger", None)
 
 
 def set_ledger(cache: Any, ledger: Ledger) -> None:
     """Makes `cache` a pruned one, in place: callers hold references to it."""
-    if not isinstance(cache, PrunedCache):
-        base = type(cache)
-        if base not in _pruned_classes:
-            _pruned_classes[base] = type(f"Pruned{base.__name__}", (PrunedCache, base), {})
-        cache._unpruned_class, cache._inside = base, False
-        cache.__class__ = _pruned_classes[base]
+    if ledger_of(cache) is None:
+        cache._unpruned_class = type(cache)
     cache._ledger = ledger
+    leave(cache)
 
 
 def n_slots(cache: Any) -> int:
     """The physical length of a cache; 0 for None."""
     if cache is None:
         return 0
-    with inside(cache):
-        return int(cache.get_seq_length())
+    return int(getattr(cache, "_unpruned_class", type(cache)).get_seq_length(cache))
 
 
 def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int]:
@@ -226,23 +216,15 @@ def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int
 
 def enter(cache: Any) -> None:
     """From here on a pruned cache answers its physical length. Other caches are left alone."""
-    if isinstance(cache, PrunedCache):
-        cache._inside = True
+    if ledger_of(cache) is not None:
+        cache.__class__ = cache._unpruned_class
 
 
 def leave(cache: Any) -> None:
     """From here on a pruned cache answers its logical length."""
-    if isinstance(cache, PrunedCache):
-        cache._inside = False
-
-
-@contextmanager
-def inside(cache: Any) -> Iterator[None]:
-    """The time in which a pruned cache answers its physical length."""
-    before = getattr(cache, "_inside", False)
-    enter(cache)
-    try:
-        yield
-    finally:
-        if not before:
-            leave(cache)
+    if ledger_of(cache) is None:
+        return
+    base = cache._unpruned_class
+    if base not in _pruned_classes:
+        _pruned_classes[base] = type(f"Pruned{base.__name__}", (PrunedCache, base), {})
+    cache.__class__ = _pruned_classes[base]

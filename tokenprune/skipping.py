@@ -1,41 +1,18 @@
 """Decoder layers that are not executed: what enters them leaves them, and they write nothing into a cache.
 
-Their forward is covered, not their module: weights, names, hooks and `state_dict` stay as they are. Their part of a
-cache stays empty, so a cache that was filled this way says so in its ledger, and only goes on with the same layers.
+Their part of a cache stays empty, so a cache that was filled this way says so in its ledger, and only goes on with the
+same layers.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection
 from typing import Any
-
-from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.ledger import Ledger
-from tokenprune.standins import StandIn
 from tokenprune.strategy import Strategy
-
-
-class SkippedLayer(StandIn):
-    """Stands in for a decoder layer's forward."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__(layer, "forward")
-        self._skips = True
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self.original)
-
-    def __call__(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return hidden if self._skips else self.original(hidden, *args, **kwargs)
-
-    def remove(self) -> None:
-        self._skips = False  # what covered it meanwhile, as accelerate's hooks do, goes on calling it
-        super().remove()
 
 
 def checked_skips(strategy: Strategy, adapter: ModelAdapter, read: Collection[int]) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ class StagedForward(PerThread):
 
     runs: of the stages that are decided already.
     resumed: makes those of a forward that goes on behind a pruned cache, for layers that turn out to need them.
-    whole: whether stages hold no holes of that cache, so that layers without a mask need nothing.
+    cuts: whether layers without a mask may need something: stages are decided, or hold holes of that cache.
     done: what each of them did, to every image.
     past: what each stage holds before.
     chosen, text: the images, and if stages read attention the columns of the text behind each.
@@ -34,7 +34,7 @@ class StagedForward(PerThread):
     def clear(self) -> None:
         self.runs: list[StageRun] = []
         self.resumed: Callable[[], list[StageRun]] | None = None
-        self.whole = True
+        self.cuts = False
         self.done: list[list[StageReport]] = []
         self.past: list[StageSlots] = []
         self.chosen: Sequence[Chosen] = ()

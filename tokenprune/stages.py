@@ -50,14 +50,14 @@ def checked_stages(strategy: Strategy, adapter: ModelAdapter) -> tuple[Stage, ..
 
 
 class StageHooks:
-    """The stages of one patched model, and the layers it skips, through one forward; hooks.py puts `before_layer` on
-    its decoder layers."""
+    """The stages of one patched model, and the layers it skips, through one forward; layers.py asks `before_layer`."""
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter) -> None:
         self.strategy, self.adapter = strategy, adapter
         self.stages = checked_stages(strategy, adapter)
         self.skipped = checked_skips(strategy, adapter, self.read)
         self.recorder = TextRecorder()
+        self.cutting: list[None] = []  # one for each forward of any thread that cuts layers that are given no mask
         self._now = StagedForward()
 
     @property
@@ -106,8 +106,8 @@ class StageHooks:
                 f"this transformers runs decoder layers again in the backward pass, when their tokens are forgotten. "
                 f"Switch it off, use a newer transformers, or prune before the language model."
             )
+        self._cut()
         now = self._now
-        now.clear()
         now.past = self._continued(ledger, past_valid)
         now.cache, now.n_slots = cache, past_valid.shape[1]
         now.chosen, now.entering = chosen, entering
@@ -126,7 +126,14 @@ class StageHooks:
             packing = whole(batch, n_new, embeds.device)
             return [StageRun(had, packing, cache, n_slots) for had in self._grown(ledger, n_slots)]
 
-        self._now.resumed, self._now.whole = runs, all(stage.whole for stage in ledger.stages)
+        self._now.resumed = runs
+        if not all(stage.whole for stage in ledger.stages):
+            self._cut()
+
+    def _cut(self) -> None:
+        """From here to the end of the forward, layers that are given no mask are to be asked about too."""
+        self._now.cuts = True
+        self.cutting.append(None)
 
     def _check_stages(self, ledger: Ledger) -> None:
         """Raises PruningError for a cache that was pruned in other layers."""
@@ -237,13 +244,17 @@ class StageHooks:
         return self.adapter.shorten_inner(arguments, self._now.runs[-1].packing)
 
     def end(self) -> None:
+        if self._now.cuts:
+            self.cutting.pop()
         self._now.clear()
         self.recorder.forget()
 
+    @uncompiled
     def before_layer(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The arguments of a decoder layer, cut to its stage; None if they may stay."""
+        """The arguments of a decoder layer, cut to its stage; None if they may stay, as they may without a mask as
+        long as nothing is `cutting`."""
         now = self._now
-        if now.resumed is not None and not (now.whole and kwargs.get("attention_mask") is None):
+        if now.resumed is not None and (now.cuts or kwargs.get("attention_mask") is not None):
             now.runs, now.resumed = now.resumed(), None
         if not now.runs and now.entering is None:
             return None

@@ -1,4 +1,4 @@
-"""The time that the hooks of a model take, all together."""
+"""The time that the hooks of a model take, all together, and what else a patch does when its layers are called."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from tokenprune.evals.bench.stopwatch import Stopwatch
+from tokenprune.layers import StagedLayer
 
 
 class HookTime:
@@ -37,8 +38,13 @@ class HookTime:
 
 @contextmanager
 def timed_hooks(model: nn.Module, watch: Stopwatch) -> Iterator[HookTime]:
-    """Time the hooks that `model` has now, whosoever they are, in a `with` block."""
+    """Time the hooks that `model` has now, whosoever they are, and what cuts its decoder layers' arguments, in a `with`
+    block."""
     time, originals = HookTime(watch), []
+    layers = [vars(module).get("forward") for module in model.modules()]
+    staged = {id(layer.stages): layer.stages for layer in layers if isinstance(layer, StagedLayer)}.values()
+    for stages in staged:
+        stages.before_layer = time.timed(stages.before_layer)
     for module in model.modules():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key, hook in hooks.items():
@@ -49,3 +55,5 @@ def timed_hooks(model: nn.Module, watch: Stopwatch) -> Iterator[HookTime]:
     finally:
         for hooks, key, hook in originals:
             hooks[key] = hook
+        for stages in staged:
+            del stages.before_layer
