@@ -261,7 +261,8 @@ class ModelAdapter(ABC):
 
     def cache(self, *places: Any) -> Any:
         """The cache in a call's arguments or in an output, the first of several; None if there is none."""
-        found = (place.get(name) for place in places if isinstance(place, Mapping) for name in self.cache_names)
+        # dict's own get: an output warns of the old name when it is asked for it.
+        found = (dict.get(place, name) for place in places if isinstance(place, dict) for name in self.cache_names)
         return next((cache for cache in found if cache is not None), None)
 
     def n_new(self, kwargs: Mapping[str, Any]) -> int:

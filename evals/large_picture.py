@@ -147,9 +147,19 @@ def _looked_at(axes: Axes, large: LargePicture) -> None:
     n_tiles = sum(view.level is not None for step in large.look.steps for view in step.views)
     axes.set_title(f"coarse to fine: {n_tiles} tiles and a thumbnail were looked at", fontsize=BIG)
     names = ["coarsest level", *(f"level {number}" for number in range(2, len(COLORS) + 1))][: len(large.look.steps)]
-    handles = [Patch(facecolor="#444444", edgecolor=c, label=n) for c, n in zip(COLORS, names, strict=False)]
-    handles.append(Patch(facecolor="#444444", edgecolor=ANSWERED_FROM, label="answered from"))
-    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False, fontsize=FONT)
+    named = [*zip(COLORS, names, strict=False), (ANSWERED_FROM, "answered from")]
+    axes.legend(
+        handles=[Patch(fill=False, edgecolor=color, linewidth=2.5, label=name) for color, name in named],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.01),
+        ncols=len(named),
+        facecolor="#333333",  # the frames stand on a dark picture, and the coarsest level's is white
+        edgecolor="none",
+        framealpha=1.0,
+        labelcolor="white",
+        fontsize=FONT,
+        columnspacing=1.2,
+    )
 
 
 def _left(axes: Axes, large: LargePicture) -> None:

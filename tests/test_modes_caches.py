@@ -118,3 +118,12 @@ def test_offloaded_caches_on_a_gpu(kind: str) -> None:
     with tokenprune.patch(model, STRATEGY):
         expected, out = (answer(model, inputs, **k) for k in ({}, {"cache_implementation": kind}))
     assert_close(torch.stack(out.logits, 1), torch.stack(expected.logits, 1))
+
+
+def test_no_word_about_old_names(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for a cache where there is none is no use of its old name, which transformers would warn of."""
+    said: list[str] = []
+    monkeypatch.setattr("transformers.utils.generic.logger.warning_once", said.append)
+    with tokenprune.patch(llava, STRATEGY), torch.no_grad():
+        llava(**prompt([1]), use_cache=False)
+    assert said == []
