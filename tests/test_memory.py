@@ -74,11 +74,15 @@ def test_nothing_whole_outlives_the_pruning(name: str) -> None:
         last_layer.append(made.alive((N_COLUMNS, WIDTH), TOWER_HEADS, PIXELS))
 
     hook = model.model.language_model.layers[-1].register_forward_pre_hook(note)
-    with tokenprune.patch(model, strategy_of(name)), Made(inputs) as made, torch.no_grad():
-        out = model.generate(**inputs, max_new_tokens=3, return_dict_in_generate=True)
+    with tokenprune.patch(model, strategy_of(name)), torch.no_grad():
+        with Made(inputs) as made:
+            out = model.generate(**inputs, max_new_tokens=3, return_dict_in_generate=True)
+        assert made.alive((N_COLUMNS, WIDTH), TOWER_HEADS, PIXELS, (37, WIDTH)) == []
+        with Made(inputs) as made:
+            model(**inputs)  # encodes the picture itself
     hook.remove()
-    prefill, *decode = last_layer
-    assert prefill == [(1, N_COLUMNS, WIDTH)]
+    prefill, *decode, forward = last_layer
+    assert prefill == forward == [(1, N_COLUMNS, WIDTH)]
     assert decode == [[], []]
     assert made.alive((N_COLUMNS, WIDTH), TOWER_HEADS, PIXELS, (37, WIDTH)) == []
     assert out.sequences.shape[1] == N_COLUMNS + 3

@@ -241,7 +241,6 @@ class Pruner:
         new = Columns.of(forward.visual, forward.begins, real)
         for modality in forward.visual:
             chosen += choose(self.strategy, embeds, new, modality, forward.images[modality])
-        forward.images = {}  # their statistics are done with
         chosen.sort(key=lambda image: (image.row, image.first))
         forward.pruned = True
         dropped = torch.stack(list(forward.visual.values())).any(0)
