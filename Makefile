@@ -41,7 +41,7 @@ test-peers: .venv-peers/installed
 
 .venv-peers/installed: pyproject.toml
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --editable ".[evals,test]" lmms-eval==0.7.3
+	.venv-peers/bin/python -m pip install --quiet --editable ".[evals,test]" lmms-eval==0.7.3 "filelock<4"  # whose insides it imports
 	.venv-peers/bin/python -m pip install --quiet --no-deps lavis-gml==1.0.2.post5 ms-vlmeval==0.0.20 decord imageio jieba \
 		json_repair latex2sympy2_extended antlr4-python3-runtime==4.11.1 levenshtein num2words pylatexenc rouge sty \
 		termcolor timeout-decorator validators

@@ -13,7 +13,7 @@ from PIL import Image
 
 import tokenprune
 from tokenprune.adapters import adapter_for
-from tokenprune.evals.boxes import Box, iou
+from tokenprune.evals.boxes import HIT, Box, iou
 from tokenprune.evals.canvas import Canvas, canvas, tiles_of
 from tokenprune.evals.configurations import Configuration, Pruned
 from tokenprune.evals.costs import kv_cache_bytes
@@ -128,6 +128,22 @@ class Explanation:
     @cached_property
     def has_merged(self) -> bool:
         return any(outcome.kept.received.any() for outcome in self.outcomes)
+
+    def overlap(self, outcome: Outcome) -> float | None:
+        """The IoU of the answered box and the unpruned model's: 0 without a box, None where that one answers no box."""
+        if self.unpruned.box is None:
+            return None
+        return iou(outcome.box, self.unpruned.box) if outcome.box else 0.0
+
+    def verdict(self, outcome: Outcome) -> str:
+        """Whether the answer is right, in a few words; where that is not known, how near it is to the unpruned
+        model's."""
+        overlap, behind = (outcome.iou, "") if outcome.iou is not None else (self.overlap(outcome), " with unpruned")
+        if outcome.iou is None and outcome.answer == self.unpruned.answer:
+            return "" if outcome is self.unpruned else "as unpruned ✓"
+        if overlap is None:
+            return "not as unpruned ✗"
+        return f"IoU {overlap:.2f}{behind} {'✓' if overlap >= HIT else '✗'}" if outcome.box else "no box ✗"
 
     def only(self, configurations: Sequence[Configuration]) -> Explanation:
         """The same with the unpruned model and some of the others."""

@@ -4,7 +4,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from tokenprune.evals.explain import Explanation
+from tokenprune.evals.explain import Explanation, Outcome
 
 
 def table(explanation: Explanation) -> Table:
@@ -21,7 +21,7 @@ def table(explanation: Explanation) -> Table:
     for heading in ("retention", "visual tokens", "KV cache", "TTFT"):
         result.add_column(heading, justify="right", no_wrap=True)
     result.add_column("answer", overflow="fold")
-    result.add_column("as unpruned", justify="center", no_wrap=True)
+    result.add_column("to unpruned", justify="center", no_wrap=True)
     if explanation.true_box is not None:
         result.add_column("IoU", justify="right", no_wrap=True)
     for one in explanation.outcomes:
@@ -35,7 +35,16 @@ def table(explanation: Explanation) -> Table:
             decimal(one.kv_cache_bytes),
             "\N{EN DASH}" if one.ttft is None else f"{one.ttft:.2f}x",
             escape(one.answer) or "(no answer)",
-            "\N{EN DASH}" if first else "yes" if one.answer == unpruned.answer else "no",
+            "\N{EN DASH}" if first else _beside_unpruned(explanation, one),
             *([] if one.iou is None else [f"{one.iou:.2f}" if one.box else "no box"]),
         )
     return result
+
+
+def _beside_unpruned(explanation: Explanation, one: Outcome) -> str:
+    overlap = explanation.overlap(one)
+    if one.answer == explanation.unpruned.answer:
+        return "the same"
+    if overlap is None:
+        return "another"
+    return f"IoU {overlap:.2f}" if one.box else "no box"

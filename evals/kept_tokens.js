@@ -69,7 +69,7 @@ function draw(one, name) {
   byId("of").textContent = of;
   byId("answer").textContent = one.answer || "(no answer)";
   byId("unpruned").textContent = data.unpruned.answer || "(no answer)";
-  byId("verdict").textContent = verdict(one, unpruned);
+  byId("verdict").textContent = one.verdict;
   byId("costs").replaceChildren(...one.costs.map(cost));
 }
 
@@ -95,11 +95,6 @@ function heat(one, unpruned) {
   scores.querySelector("text").textContent = nothing;
   scores.setAttribute("aria-label", nothing || "Importance of each visual token, from dark for least to bright for most");
   byId("scored").textContent = one.scored;
-}
-
-function verdict(one, unpruned) {
-  if (one.iou !== null) return one.boxes.length ? `IoU ${one.iou.toFixed(2)} ${one.iou >= 0.5 ? "✓" : "✗"}` : "no box ✗";
-  return unpruned ? "" : one.same ? "as unpruned ✓" : "not as unpruned ✗";
 }
 
 function cost([name, share, words]) {

@@ -14,7 +14,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from tokenprune.evals.boxes import HIT
 from tokenprune.evals.explain import Explanation, Outcome
 from tokenprune.evals.panels import key_panel, picture_panel, scores_panel
 
@@ -125,11 +124,8 @@ def column_of(explanation: Explanation, outcome: Outcome, width: float) -> Colum
     if configuration.position_ids == "compact":
         cost.insert(0, "compact position IDs")
     answer = wrapped(outcome.answer or "(no answer)", width)
-    if outcome.iou is not None:
-        overlap = f"IoU {outcome.iou:.2f}" if outcome.box else "no box"
-        answer.append(f"{overlap} {'✓' if outcome.iou >= HIT else '✗'}")
-    elif outcome is not explanation.unpruned:
-        answer.append("as unpruned ✓" if outcome.answer == explanation.unpruned.answer else "not as unpruned ✗")
+    if verdict := explanation.verdict(outcome):
+        answer += wrapped(verdict, width)
     return Column(
         outcome,
         wrapped(configuration.label, width, weight="bold"),

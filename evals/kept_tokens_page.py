@@ -94,9 +94,8 @@ def _outcome(explanation: Explanation, outcome: Outcome, heats: _Distinct) -> di
         "heat": None if scores is None else [heats.number(url) for url in _heat(scores, rasters)],
         "scored": "" if kept.scored_at is None else f"on entry to decoder layer {kept.scored_at}",
         "answer": outcome.answer,
-        "same": outcome.answer == unpruned.answer,
+        "verdict": explanation.verdict(outcome),
         "boxes": _rectangles(explanation, outcome.box),
-        "iou": outcome.iou,
         "costs": costs,
     }
 

@@ -41,7 +41,7 @@ def test_the_command(ask: Callable[..., Any], tmp_path: Path, capsys: pytest.Cap
     lines = [line.split() for line in printed.splitlines() if line.split()[1:2] in (["Grid"], ["FoPru"], ["unpruned"])]
     pruned = [(name, ids) for name in ("Grid", "FoPru") for ids in ("original", "compact")]
     assert [(line[1], line[3]) for line in lines] == [("unpruned", "\N{EN DASH}"), *2 * pruned]
-    for expected in ("9 of 36", "18 of 36", "36 of 36", "25%", "IoU", "no box", "as unpruned"):
+    for expected in ("9 of 36", "18 of 36", "36 of 36", "25%", "IoU", "no box", "to unpruned"):
         assert expected in printed
     with Image.open(tmp_path / "new" / "kept.png") as drawn:
         assert drawn.width > 800
