@@ -46,6 +46,7 @@ class Chat(lmms):
             raise SettingError(f"batch_size={batch_size!r} is not a number of questions; write --batch_size 8")
         self.batch_size = int(batch_size)
         self.accelerator = Accelerator()
+        self.device = self.accelerator.device  # where lmms-eval gathers counts from all processes
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         own = str(self.accelerator.device) if self._world_size > 1 or device is None else device
         self._asked: HarnessModel | None = HarnessModel(pretrained, device=own, device_map=device_map, **arguments)

@@ -65,10 +65,13 @@ def write_task(folder: Path, samples: Sequence[Sample]) -> None:
     (folder / "utils.py").write_text(UTILS)
 
 
-def theirs(python: str, folder: Path, model_args: str, batch_size: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def theirs(
+    python: str, folder: Path, model_args: str, batch_size: int, processes: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The results and the samples that lmms-eval's command writes to a new folder."""
     output = Path(tempfile.mkdtemp(dir=folder))
-    command = [python, "-m", "lmms_eval", "--model", "tokenprune", "--model_args", model_args]
+    launch = ["torch.distributed.run", "--nproc_per_node", str(processes), "-m"] if processes > 1 else []
+    command = [python, "-m", *launch, "lmms_eval", "--model", "tokenprune", "--model_args", model_args]
     command += ["--tasks", "bundled_scenes", "--include_path", str(folder / "task"), "--batch_size", str(batch_size)]
     command += ["--log_samples", "--output_path", str(output), "--device", "cpu"]
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder / "home")}
@@ -98,6 +101,7 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="*", default=["fopru:layer=-2", "fastv"], help="as for tokenprune eval")
     parser.add_argument("--keep-ratio", type=float, default=0.25)
     parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--processes", type=int, default=1, help="of lmms-eval, which shares the questions among them")
     options = parser.parse_args()
     asked = limited(load_tasks(SCENES, ["vqa"], style=STYLES["bundled"]), options.questions)
     compared = {"": Configuration()}  # how lmms-eval is told, and what ours is called
@@ -111,7 +115,8 @@ def main() -> None:
         write_task(folder / "task", asked)
         lines = ours(folder / "run", options.strategies, options.keep_ratio, options.questions)
         for told, configuration in compared.items():
-            results, samples = theirs(options.lmms_python, folder, f"pretrained={MODEL}{told}", options.batch_size)
+            model_args = f"pretrained={MODEL}{told}"
+            results, samples = theirs(options.lmms_python, folder, model_args, options.batch_size, options.processes)
             texts = {asked[sample["doc_id"]].id: sample["filtered_resps"] for sample in samples}
             own = {line["id"]: line for line in lines if line["strategy"] == configuration.label}
             assert texts.keys() == own.keys()
