@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ KERNELS = ("eager", "sdpa")
 
 #: Queries, keys and values, each (tiles, heads, tokens, width).
 Projected = tuple[Tensor, Tensor, Tensor]
+N_TAPS = 3
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ class TowerLayers:
     def projected(self, heard: Mapping[str, Float[Tensor, "tiles tokens width"]]) -> Projected:
         """What the taps of one layer showed, by heads."""
         queries, keys, values = (
-            rearrange(heard[name], "tile token (head width) -> tile head token width", head=self.n_heads)
-            for name in ("queries", "keys", "values")
+            heard[name].unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for name in ("queries", "keys", "values")
         )
         return queries, keys, values
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.tower_layers import Projected, TowerLayers, widened
+from tokenprune.adapters.tower_layers import N_TAPS, Projected, TowerLayers, widened
 from tokenprune.attention import VisionAttention
 from tokenprune.calls import PerThread, named_arguments, uncompiled
 from tokenprune.errors import PruningError, SettingError
@@ -84,14 +84,18 @@ class Tile:
 class Call(PerThread):
     """The call of the tower that is in progress.
 
-    heard: what the taps of the last layer returned.
+    layer: the encoder layer that runs, if the strategy is asked about it and was not yet.
+    heard: what its taps returned so far.
+    kept: of each tile, which of the patches that the layer was given are kept.
     tiles: those of the call; none before the first layer that the strategy is asked about.
     survivors: what stands in the hidden states; None as long as that is everything.
     entered: by encoder layer, the survivors that it was given.
     """
 
     def __init__(self) -> None:
+        self.layer: int | None = None
         self.heard: dict[str, Tensor] = {}
+        self.kept: list[Tensor] = []
         self.tiles: list[Tile] = []
         self.survivors: Survivors | None = None
         self.entered: dict[int, Survivors] = {}
@@ -137,9 +141,16 @@ class TowerPruning:
     @uncompiled
     def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._call.__init__()
+        self._call.layer = self.asked[0] if self.asked else None
 
     def after_tap(self, name: str, output: Tensor) -> None:
-        self._call.heard[name] = output.detach()
+        call, tower = self._call, self.tower
+        if call.layer is None or tower is None:  # as in a backward pass that runs the layer again
+            return
+        call.heard[name] = output.detach()
+        if len(call.heard) == N_TAPS:  # asked now, while a CPU has them in its cache
+            self._ask(call.layer, tower.projected(call.heard))
+            call.layer, call.heard = None, {}
 
     def before_layer(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """The arguments of an encoder layer, shortened; None if they may stay."""
@@ -152,49 +163,53 @@ class TowerPruning:
                 f"transformers."
             )
         hidden, *rest = args
-        if number - 1 in self.asked:
-            hidden = self._narrowed(number, hidden)
+        if call.kept:
+            hidden = self._narrowed(hidden)
+        call.layer = number if number in self.asked else None
         if call.survivors is None:
             return None
         call.entered[number] = call.survivors
         named = named_arguments(module, (hidden, *rest), kwargs)
         return tower.arguments(named, hidden, call.survivors.mask(hidden))
 
-    def _narrowed(self, number: int, hidden: Float[Tensor, "tiles tokens width"]) -> Float[Tensor, "tiles left width"]:
-        """The hidden states of what the strategy leaves from layer `number` on."""
-        assert self.tower is not None
-        call, n_prefix = self._call, self.adapter.n_prefix
+    def _ask(self, layer: int, projected: Projected) -> None:
+        """Asks the strategy which patches of each tile to keep behind `layer`."""
+        call = self._call
+        n_tiles, _, n_tokens, _ = projected[0].shape
         if not call.tiles:
-            call.n_patches = hidden.shape[1] - n_prefix
-            call.tiles = [Tile(call.n_patches, hidden.device) for _ in hidden]
-        projected, call.heard = self.tower.projected(call.heard), {}
+            call.n_patches = n_tokens - self.adapter.n_prefix
+            call.tiles = [Tile(call.n_patches, projected[0].device) for _ in range(n_tiles)]
         before = [len(tile.left) for tile in call.tiles]
-        kept = [self._kept(number, i, tile, projected).to(hidden.device) for i, tile in enumerate(call.tiles)]
-        if [len(tile.left) for tile in call.tiles] == before:
-            return hidden
-        left = [tile.left.to(hidden.device) for tile in call.tiles]
-        places, counts = pad_sequence(kept, batch_first=True), torch.tensor([len(tile) for tile in left])
+        kept = [self._kept(layer, i, tile, projected) for i, tile in enumerate(call.tiles)]
+        call.kept = kept if [len(tile.left) for tile in call.tiles] != before else []
+
+    def _narrowed(self, hidden: Float[Tensor, "tiles tokens width"]) -> Float[Tensor, "tiles left width"]:
+        """The hidden states of what was kept behind the layer before."""
+        call, n_prefix, device = self._call, self.adapter.n_prefix, hidden.device
+        left, kept, call.kept = [tile.left.to(device) for tile in call.tiles], call.kept, []
+        places, counts = pad_sequence(kept, batch_first=True).to(device), torch.tensor([len(tile) for tile in left])
         real = torch.arange(places.shape[1]) < counts[:, None]
         padded = min(map(len, left)) < places.shape[1]
-        call.survivors = Survivors(pad_sequence(left, batch_first=True), real.to(hidden.device) if padded else None)
-        tile = torch.arange(len(hidden), device=hidden.device)[:, None]  # whole rows are copied, as gather does not
-        return torch.cat([hidden[:, :n_prefix], hidden[tile, n_prefix + places]], 1)
+        call.survivors = Survivors(pad_sequence(left, batch_first=True), real.to(device) if padded else None)
+        prefix = torch.arange(n_prefix, device=device).expand(len(hidden), -1)
+        tile = torch.arange(len(hidden), device=device)[:, None]  # whole rows are copied, as gather does not
+        return hidden[tile, torch.cat([prefix, n_prefix + places], 1)]
 
-    def _kept(self, number: int, i: int, tile: Tile, projected: Projected) -> Int[Tensor, " kept"]:
-        """Which of a tile's patches that are left the strategy keeps from layer `number` on."""
+    def _kept(self, layer: int, i: int, tile: Tile, projected: Projected) -> Int[Tensor, " kept"]:
+        """Which of a tile's patches that are left the strategy keeps behind `layer`."""
         assert self.tower is not None
         n_left, n_prefix, scale = len(tile.left), self.adapter.n_prefix, self.adapter.attention_scale
         queries, keys, values = (part[i, :, : n_prefix + n_left] for part in projected)
         attention = VisionAttention(queries[None], keys[None], scale, n_prefix, Layout.raster((1, 1, n_left)))
-        n_more = self.tower.n_before - number
-        tokens = TowerTokens(number - 1, n_more, attention, values, tile.left, self._call.n_patches, tile.scores)
+        n_more = self.tower.n_before - layer - 1
+        tokens = TowerTokens(layer, n_more, attention, values, tile.left, self._call.n_patches, tile.scores)
         selection = self.strategy.select_in_tower(tokens)
         if not isinstance(selection, Selection) or selection.n_visual != n_left:
             raise PruningError(
                 f"{type(self.strategy).__name__}.select_in_tower must return a Selection over the {n_left} patches "
                 f"that are left."
             )
-        tile.narrow(selection, number)
+        tile.narrow(selection, layer + 1)
         return selection.kept
 
     @uncompiled
