@@ -28,21 +28,20 @@ class Selection:
     n_visual: int
     scores: Float[Tensor, " visual"] | None = None
     merged: Merge | None = None
-    unasked: InitVar[bool] = False  # kept is right, so no GPU is asked; for `all` only
+    unasked: InitVar[bool] = False  # kept is right, and no GPU is asked about it; for `all` and `best`
 
     def __post_init__(self, unasked: bool) -> None:
         kept = self.kept
-        if unasked and self.scores is None:
-            return
         if kept.ndim != 1 or kept.dtype != torch.long or len(kept) == 0:
             raise PruningError(
                 f"Selection.kept must be a one-axis LongTensor with at least one index, not {tuple(kept.shape)} of "
                 f"{kept.dtype}. From a mask: mask.nonzero()[:, 0]."
             )
-        facts = [(kept[1:] > kept[:-1]).all(), kept[0], kept[-1]]
-        if self.scores is not None:
-            facts.append(self.scores.isnan().any().to(kept.device))
-        ascending, first, last, *nan = torch.stack(facts).tolist()  # a GPU is asked once
+        facts = [] if self.scores is None else [self.scores.isnan().any().to(kept.device)]
+        facts += [] if unasked else [(kept[1:] > kept[:-1]).all(), kept[0], kept[-1]]
+        answers = torch.stack(facts).tolist() if facts else []  # a GPU is asked once
+        nan = self.scores is not None and bool(answers.pop(0))
+        ascending, first, last = answers or (True, 0, self.n_visual - 1)
         if not ascending:
             raise PruningError("Selection.kept must be ascending and unique: write kept.unique().")
         if first < 0 or last >= self.n_visual:
@@ -55,7 +54,7 @@ class Selection:
                 f"Selection.scores has shape {tuple(self.scores.shape)}; it needs one score for each of the "
                 f"{self.n_visual} visual tokens."
             )
-        if any(nan):
+        if nan:
             raise PruningError("importance scores must be numbers, and some are NaN.")
 
     @classmethod
@@ -68,7 +67,8 @@ class Selection:
     @classmethod
     def best(cls, scores: Float[Tensor, " visual"], n_kept: int) -> Selection:
         """The `n_kept` tokens with the highest scores; of equal ones the first."""
-        return cls.first(scores.argsort(descending=True, stable=True), n_kept, scores)
+        order = scores.argsort(descending=True, stable=True)
+        return cls(order[:n_kept].sort().values, len(order), scores.detach(), unasked=True)
 
     @classmethod
     def all(cls, n_visual: int, device: torch.device, scores: Float[Tensor, " visual"] | None = None) -> Selection:

@@ -75,8 +75,10 @@ class Tile:
             self.last = scores
         elif scores is not None and self.last is not None:
             self.last = self.last.index_copy(0, self.left, scores)
-        self.scores = None if scores is None else scores[selection.kept]
-        if len(selection.kept) < len(self.left):
+        if len(selection.kept) == len(self.left):
+            self.scores = scores
+        else:
+            self.scores = None if scores is None else scores[selection.kept]
             self.left = self.left[selection.kept]
             self.stages.append(StageReport(layer, self.left))
 
@@ -115,6 +117,7 @@ class TowerPruning:
         self._call = Call()
         if self.tower is None:
             return
+        self.n_prefix, self.scale = adapter.n_prefix, adapter.attention_scale
         if "vision_attention" in strategy.needs:
             raise SettingError(
                 f"{type(strategy).__name__}.needs has both left_in_tower and vision_attention, and the tower does not "
@@ -177,7 +180,7 @@ class TowerPruning:
         call = self._call
         n_tiles, _, n_tokens, _ = projected[0].shape
         if not call.tiles:
-            call.n_patches = n_tokens - self.adapter.n_prefix
+            call.n_patches = n_tokens - self.n_prefix
             call.tiles = [Tile(call.n_patches, projected[0].device) for _ in range(n_tiles)]
         before = [len(tile.left) for tile in call.tiles]
         kept = [self._kept(layer, i, tile, projected) for i, tile in enumerate(call.tiles)]
@@ -185,7 +188,7 @@ class TowerPruning:
 
     def _narrowed(self, hidden: Float[Tensor, "tiles tokens width"]) -> Float[Tensor, "tiles left width"]:
         """The hidden states of what was kept behind the layer before."""
-        call, n_prefix, device = self._call, self.adapter.n_prefix, hidden.device
+        call, n_prefix, device = self._call, self.n_prefix, hidden.device
         left, kept, call.kept = [tile.left.to(device) for tile in call.tiles], call.kept, []
         places, counts = pad_sequence(kept, batch_first=True).to(device), torch.tensor([len(tile) for tile in left])
         real = torch.arange(places.shape[1]) < counts[:, None]
@@ -198,9 +201,9 @@ class TowerPruning:
     def _kept(self, layer: int, i: int, tile: Tile, projected: Projected) -> Int[Tensor, " kept"]:
         """Which of a tile's patches that are left the strategy keeps behind `layer`."""
         assert self.tower is not None
-        n_left, n_prefix, scale = len(tile.left), self.adapter.n_prefix, self.adapter.attention_scale
+        n_left, n_prefix = len(tile.left), self.n_prefix
         queries, keys, values = (part[i, :, : n_prefix + n_left] for part in projected)
-        attention = VisionAttention(queries[None], keys[None], scale, n_prefix, Layout.raster((1, 1, n_left)))
+        attention = VisionAttention(queries[None], keys[None], self.scale, n_prefix, Layout.raster((1, 1, n_left)))
         n_more = self.tower.n_before - layer - 1
         tokens = TowerTokens(layer, n_more, attention, values, tile.left, self._call.n_patches, tile.scores)
         selection = self.strategy.select_in_tower(tokens)
