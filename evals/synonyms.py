@@ -23,5 +23,7 @@ def exact_or_synonym(answer: str, answers: Sequence[str]) -> float:
 
     Looked up is the text as it is, as in LRS-VQA's scorer; WordNet joins words by `_`, so those with a space have none.
     """
+    if exact(answer, answers):
+        return 1.0
     meanings = set(wordnet().synsets(plain(answer)))
-    return exact(answer, answers) or float(any(meanings & set(wordnet().synsets(plain(truth))) for truth in answers))
+    return float(any(meanings & set(wordnet().synsets(plain(truth))) for truth in answers))

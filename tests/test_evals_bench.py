@@ -14,7 +14,7 @@ from tiny import prompt, tiny_llava
 
 import tokenprune
 from tokenprune.adapters import adapter_for
-from tokenprune.evals.bench import ideal, plot, prompts, steps, tables
+from tokenprune.evals.bench import ideal, plot, prompts, tables
 from tokenprune.evals.bench.cases import IDEAL, Facts, cases, facts
 from tokenprune.evals.bench.clock import PHASES, Seconds, cache_in, phases
 from tokenprune.evals.bench.figures import Figures, figures
@@ -143,23 +143,6 @@ def test_selecting_is_timed_wherever_it_is_done(monkeypatch: pytest.MonkeyPatch)
     assert all(taken[name] > taken["unpruned"] for name in STRATEGIES)  # that one has transformers' own hooks
     assert 2000 < taken["VFlowOpt"] < 3000  # two stages
     assert max(taken["Grid"], taken["FlowCut"]) < 1000
-
-
-def test_steps_go_on_behind_the_same_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the patch and without: as many keys in every layer, at every step."""
-    model, lengths, ticks = deep_llava(), [], iter(range(10**6))
-    monkeypatch.setattr("time.process_time", lambda: float(next(ticks)))
-    (vflowopt,) = pruned(VFlowOpt=STRATEGIES["VFlowOpt"])
-    hook = model.register_forward_hook(
-        lambda module, args, output: lengths.append([layer.keys.shape[2] for layer in cache_in(output)[1].layers])
-    )
-    one = steps.step(model, prompts.random_prompt(model, 1), vflowopt, rounds=3)
-    hook.remove()
-    (_, *plain), patched = lengths[: steps.STEPS + 2], lengths[steps.STEPS + 2 : 2 * steps.STEPS + 3]
-    assert plain == patched
-    assert len({*plain[0]}) > 1
-    assert (one.plain.value, one.added.value, one.plain.n) == (1 / steps.STEPS, 0, 3)
-    assert "| VFlowOpt | 111.1 ms | 0.00 [0.00, 0.00] ms | 0.0% |" in str(steps.table([one]))
 
 
 # Figures.

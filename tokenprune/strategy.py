@@ -32,6 +32,8 @@ class Selection:
 
     def __post_init__(self, unasked: bool) -> None:
         kept = self.kept
+        if unasked and self.scores is None:
+            return
         if kept.ndim != 1 or kept.dtype != torch.long or len(kept) == 0:
             raise PruningError(
                 f"Selection.kept must be a one-axis LongTensor with at least one index, not {tuple(kept.shape)} of "
