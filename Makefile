@@ -25,8 +25,8 @@ test: check
 
 # The contract on the oldest transformers of the supported range, in an environment of its own; for now and then.
 test-oldest: .venv-oldest/installed
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses 2 tests/test_contract.py tests/test_stages.py tests/test_chat.py tests/test_ragged.py \
-		tests/test_families.py -k "not readme"
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses 2 tests/contract tests/engine/stages/test_stages.py tests/engine/test_chat.py tests/engine/test_ragged.py \
+		-k "not readme"
 
 .venv-oldest/installed: pyproject.toml
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
@@ -36,8 +36,8 @@ test-oldest: .venv-oldest/installed
 # Scorers, prompts and answers against lmms-eval, VLMEvalKit and VQA's script, in an environment of its own. --no-deps:
 # VLMEvalKit wants 90 packages, most of them for other sets; what is listed is what it imports.
 test-peers: .venv-peers/installed
-	OMP_NUM_THREADS=1 .venv-peers/bin/python -m pytest tests/test_published_scorers.py tests/test_published_prompts.py \
-		tests/test_evals_harness.py
+	OMP_NUM_THREADS=1 .venv-peers/bin/python -m pytest tests/evals/tasks/test_published_scorers.py tests/evals/tasks/test_published_prompts.py \
+		tests/evals/harness
 
 .venv-peers/installed: pyproject.toml
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
@@ -49,8 +49,8 @@ test-peers: .venv-peers/installed
 
 # The README's table of families and modes, from a run of the contract matrix.
 matrix: install
-	$(BIN)/python -m pytest tests/test_contract.py -k "not readme" --matrix tests/matrix.json
-	$(BIN)/python tests/matrix.py
+	$(BIN)/python -m pytest tests/contract/test_contract.py -k "not readme" --matrix tests/contract/matrix.json
+	$(BIN)/python tests/contract/matrix.py
 
 # The README's tables, measured again: 30,000 answers, each 0.03 to 0.1 s of a core that multiplies BF16 in hardware.
 # Stopped or killed, it goes on where it was. QUESTIONS=2600 asks all that there are.
@@ -74,4 +74,4 @@ results: install
 # Trains the bundled model again from its sources: less than two hours on one core that multiplies
 # BF16 in hardware (AMX); stop it and it goes on where it was.
 train: install
-	$(BIN)/python -m tokenprune.evals.train --install evals/bundled/model
+	$(BIN)/python -m tokenprune.evals.dev.train --install evals/bundled/model

@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tokenprune.adapters.decoders import Decoder
-from tokenprune.adapters.text_layers import text_heads, text_taps
-from tokenprune.adapters.tower_layers import TowerLayers
-from tokenprune.adapters.towers import Heads, Tower, tower_of
+from tokenprune.adapters.decoder.attention import text_heads, text_taps
+from tokenprune.adapters.decoder.config import Decoder
+from tokenprune.adapters.towers.layers import TowerLayers
+from tokenprune.adapters.towers.registry import Heads, Tower, tower_of
+from tokenprune.encoded import RECORD_ATTRIBUTE, AttentionTaps, EncodedImage, Modality
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.layout import Layout
 from tokenprune.masks import Mask
 from tokenprune.sequence import Packing
-from tokenprune.vision import RECORD_ATTRIBUTE, AttentionTaps, EncodedImage, Modality
 
 
 class ModelAdapter(ABC):

@@ -11,11 +11,11 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.layouts.tiles import overviews_end, token_ids
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.tiles import overviews_end, token_ids
+from tokenprune.encoded import Modality
 from tokenprune.errors import PruningError
 from tokenprune.layout import Layout
-from tokenprune.vision import Modality
 
 
 @register_adapter("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration")

@@ -8,11 +8,11 @@ from typing import Any
 from jaxtyping import Bool
 from torch import Tensor
 
+from tokenprune.adapters.layouts.tiles import runs_begin
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.tiles import runs_begin
+from tokenprune.encoded import Modality
 from tokenprune.layout import Layout
-from tokenprune.vision import Modality
 
 
 @register_adapter("InternVLForConditionalGeneration")

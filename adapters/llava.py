@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.tower_layers import TowerLayers
-from tokenprune.adapters.towers import picture_sizes
+from tokenprune.adapters.towers.layers import TowerLayers
+from tokenprune.adapters.towers.registry import picture_sizes
+from tokenprune.encoded import Modality
 from tokenprune.errors import UnsupportedError
 from tokenprune.layout import Layout
-from tokenprune.vision import Modality
 
 
 @register_adapter("LlavaForConditionalGeneration")

@@ -10,11 +10,11 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.adapters.anyres import anyres_layout
+from tokenprune.adapters.layouts.anyres import anyres_layout
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.encoded import Modality
 from tokenprune.layout import Layout
-from tokenprune.vision import Modality
 
 
 @register_adapter("LlavaNextForConditionalGeneration")

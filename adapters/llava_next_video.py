@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
-from tokenprune.adapters.frames import frames_layout, video_pixels
+from tokenprune.adapters.layouts.frames import frames_layout, video_pixels
 from tokenprune.adapters.llava_next import LlavaNextAdapter
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.encoded import Modality
 from tokenprune.layout import Layout
-from tokenprune.vision import Modality
 
 
 @register_adapter("LlavaNextVideoForConditionalGeneration")

@@ -10,11 +10,11 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.adapters.frames import ended_by_newline, frames_layout, video_pixels
+from tokenprune.adapters.layouts.frames import ended_by_newline, frames_layout, video_pixels
 from tokenprune.adapters.llava_next import LlavaNextAdapter
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.encoded import Modality
 from tokenprune.layout import Layout
-from tokenprune.vision import Modality
 
 
 @register_adapter("LlavaOnevisionForConditionalGeneration")

@@ -7,9 +7,9 @@ from typing import Any
 
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers import picture_sizes
+from tokenprune.adapters.towers.registry import picture_sizes
+from tokenprune.encoded import Modality
 from tokenprune.layout import Layout
-from tokenprune.vision import Modality
 
 
 @register_adapter("Mistral3ForConditionalGeneration")

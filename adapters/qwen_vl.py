@@ -9,13 +9,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.qwen_tower import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, layout, pictures
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, layout, pictures
+from tokenprune.adapters.towers.registry import Tower
+from tokenprune.encoded import AttentionTaps, Modality
 from tokenprune.errors import UnsupportedError
 from tokenprune.layout import Layout
 from tokenprune.sequence import Packing
-from tokenprune.vision import AttentionTaps, Modality
 
 
 @register_adapter("Qwen2VLForConditionalGeneration")

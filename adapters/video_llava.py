@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tokenprune.adapters.frames import video_pixels
+from tokenprune.adapters.layouts.frames import video_pixels
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.encoded import AttentionTaps, Modality
 from tokenprune.errors import UnsupportedError
 from tokenprune.layout import Layout
-from tokenprune.vision import AttentionTaps, Modality
 
 
 @register_adapter("VideoLlavaForConditionalGeneration")

@@ -9,13 +9,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenprune.evals import kept_tokens, kept_tokens_page
-from tokenprune.evals.bundled_paths import MODEL, SCENES
-from tokenprune.evals.configurations import EXPLAINED_STRATEGIES, POSITION_IDS, configurations
-from tokenprune.evals.explain import explain
-from tokenprune.evals.loading import load_model, public_name
-from tokenprune.evals.pictures import open_picture
-from tokenprune.evals.styles import style_of
+from tokenprune.evals.explain import page as kept_tokens_page
+from tokenprune.evals.explain import sheet as kept_tokens
+from tokenprune.evals.explain.explain import explain
+from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.evals.models.loading import load_model, public_name
+from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.run.setups import EXPLAINED_STRATEGIES, POSITION_IDS, configurations
+from tokenprune.evals.tasks._read.images import open_picture
 from tokenprune.evals.tasks.refcoco import RefCoco
 
 

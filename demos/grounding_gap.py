@@ -14,14 +14,15 @@ from pathlib import Path
 
 from transformers import AutoConfig, AutoProcessor
 
-from tokenprune.evals import gap_figure, row_files
-from tokenprune.evals.bundled_paths import MODEL, SCENES
-from tokenprune.evals.configurations import UNPRUNED
-from tokenprune.evals.evaluate import evaluate
-from tokenprune.evals.loading import load_tasks
-from tokenprune.evals.plain_errors import plain_errors
-from tokenprune.evals.run_folder import RunFolder
-from tokenprune.evals.styles import style_of
+from tokenprune.evals.cli.errors import plain_errors
+from tokenprune.evals.dev.figures import gap as gap_figure
+from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.evals.models.loading import load_tasks
+from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.run import results_io as row_files
+from tokenprune.evals.run.evaluate import evaluate
+from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.run.setups import UNPRUNED
 
 TASKS = ["rec"]
 

@@ -11,13 +11,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenprune.evals import large_picture
-from tokenprune.evals.bundled_paths import LARGE, MODEL
-from tokenprune.evals.configurations import configurations
-from tokenprune.evals.loading import load_model, load_samples
-from tokenprune.evals.pictures import open_picture
-from tokenprune.evals.plain_errors import plain_errors
-from tokenprune.evals.styles import style_of
+from tokenprune.evals.cli.errors import plain_errors
+from tokenprune.evals.dev.figures import large_image as large_picture
+from tokenprune.evals.models.bundled import LARGE, MODEL
+from tokenprune.evals.models.loading import load_model, load_samples
+from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.run.setups import configurations
+from tokenprune.evals.tasks._read.images import open_picture
 from tokenprune.evals.tasks.refcoco import RecSample
 
 

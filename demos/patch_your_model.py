@@ -41,10 +41,10 @@ def main(arguments=None):
     from rich.filesize import decimal
     from rich.table import Table
 
-    from tokenprune.evals.bundled_paths import MODEL, SCENES
-    from tokenprune.evals.configurations import Pruned, configurations
-    from tokenprune.evals.loading import load_model
-    from tokenprune.evals.pictures import open_picture
+    from tokenprune.evals.models.bundled import MODEL, SCENES
+    from tokenprune.evals.models.loading import load_model
+    from tokenprune.evals.run.setups import Pruned, configurations
+    from tokenprune.evals.tasks._read.images import open_picture
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", nargs="?", type=Path, default=SCENES / "images" / "val_000001.jpg")

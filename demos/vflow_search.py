@@ -10,12 +10,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenprune.evals.bundled_paths import MODEL, SCENES
-from tokenprune.evals.calibration import calibration
-from tokenprune.evals.loading import load_model, load_samples, public_name
-from tokenprune.evals.optimize import Names, optimize
-from tokenprune.evals.search_plot import draw
-from tokenprune.evals.styles import style_of
+from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.evals.models.loading import load_model, load_samples, public_name
+from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.search.calibration import calibration
+from tokenprune.evals.search.optimize import Names, optimize
+from tokenprune.evals.search.plot import draw
 from tokenprune.strategies.vflowopt import VFlowOpt
 
 SPLIT = "val"

@@ -9,8 +9,8 @@ from typing import Any
 
 import jaxtyping
 import pytest
-from tiny import tiny_llava
-from wordnet_files import write_wordnet
+from helpers.files.wordnet import write_wordnet
+from helpers.tiny import tiny_llava
 
 
 @pytest.fixture(scope="session", autouse=True)

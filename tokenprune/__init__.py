@@ -13,7 +13,7 @@ from tokenprune.errors import PruningError, SettingError, TokenPruneError, Unsup
 from tokenprune.layout import Layout
 from tokenprune.patching import PatchHandle, patch, unpatch
 from tokenprune.report import ImageReport, Report, StageReport
-from tokenprune.retrieval import RetrievalHandle, patch_retrieval
+from tokenprune.retrieval.patching import RetrievalHandle, patch_retrieval
 from tokenprune.strategies import (
     PAR,
     STRATEGIES,
@@ -37,7 +37,7 @@ from tokenprune.strategies import (
 )
 from tokenprune.strategy import ScoreStrategy, Selection, Stage, Strategy
 from tokenprune.tokens import LeftInTower, StageTokens, TowerTokens, VisualTokens
-from tokenprune.zoom import Look, Zoom
+from tokenprune.zoom.search import Look, Zoom
 
 __version__ = "0.1.0"
 

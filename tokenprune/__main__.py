@@ -5,7 +5,7 @@ It is no part of the library, which imports no evals: it starts their commands.
 
 from collections.abc import Sequence
 
-from tokenprune.evals.plain_errors import plain_errors
+from tokenprune.evals.cli.errors import plain_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,11 +10,11 @@ from torch import nn
 
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.wrappers import unwrapped
+from tokenprune.engine.pruner import Pruner, pruner_of
 from tokenprune.errors import PruningError, SettingError, unknown
-from tokenprune.hooks import Pruner, pruner_of
 from tokenprune.report import Report
 from tokenprune.sequence import PositionIds
-from tokenprune.settings_file import SettingsFile
+from tokenprune.settings import SettingsFile
 from tokenprune.strategies import STRATEGIES
 from tokenprune.strategy import Strategy, check_choice
 from tokenprune.tokens import check_needs

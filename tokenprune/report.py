@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.layout import Grid3, Layout
-from tokenprune.merging import Merge
+from tokenprune.selection import Merge
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tokenprune.budget import budget, check_budget
 from tokenprune.errors import PruningError, SettingError, unknown
-from tokenprune.merging import Merge
+from tokenprune.selection import Merge
 from tokenprune.tokens import StageTokens, TowerTokens, VisualTokens
 
 

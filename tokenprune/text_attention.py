@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.attention import Heads, block_length, reduce_heads
-from tokenprune.calls import PerThread
+from tokenprune.engine.call import PerThread
 
 
 @dataclass(frozen=True, eq=False)

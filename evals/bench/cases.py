@@ -14,7 +14,7 @@ from tokenprune.evals.bench.clock import cache_in
 from tokenprune.evals.bench.memory import with_peak
 from tokenprune.evals.bench.prompts import Inputs, n_visual
 from tokenprune.evals.bench.schedule import Schedule
-from tokenprune.evals.configurations import UNPRUNED, Pruned
+from tokenprune.evals.run.setups import UNPRUNED, Pruned
 
 IDEAL = "ideal"
 #: Attention that PyTorch's counter of operations knows, or that is matrix products to it.

@@ -9,7 +9,7 @@ from scipy.stats import bootstrap
 from tokenprune.evals.bench.cases import IDEAL, Facts
 from tokenprune.evals.bench.clock import Seconds
 from tokenprune.evals.bench.record import Record
-from tokenprune.evals.configurations import UNPRUNED
+from tokenprune.evals.run.setups import UNPRUNED
 
 RESAMPLES = 4000
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from tokenprune.engine.stages.layers import StagedLayer
 from tokenprune.evals.bench.stopwatch import Stopwatch
-from tokenprune.layers import StagedLayer
 
 
 class HookTime:

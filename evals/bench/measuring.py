@@ -16,7 +16,7 @@ from tokenprune.evals.bench.clock import Seconds, generated, phases
 from tokenprune.evals.bench.memory import with_peak
 from tokenprune.evals.bench.prompts import Inputs
 from tokenprune.evals.bench.record import Record
-from tokenprune.evals.configurations import Pruned
+from tokenprune.evals.run.setups import Pruned
 
 
 def measure(model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record, *, rounds: int) -> None:

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tokenprune.evals.bench.figures import Figures, Median
-from tokenprune.evals.pareto import COLORS
+from tokenprune.evals.report.pareto import COLORS
 
 
 def draw(figures: Sequence[Figures], path: Path, title: str) -> None:

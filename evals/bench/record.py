@@ -19,10 +19,10 @@ import torch
 
 import tokenprune
 from tokenprune.errors import SettingError
-from tokenprune.evals import durable
 from tokenprune.evals.bench.cases import Facts
 from tokenprune.evals.bench.clock import Seconds
-from tokenprune.evals.identity import device_name, versions
+from tokenprune.evals.run import files as durable
+from tokenprune.evals.run.provenance import device_name, versions
 
 SOURCES = Path(tokenprune.__file__).resolve().parent
 
@@ -126,7 +126,7 @@ def cpu() -> str:
 
 def _digest() -> str:
     digest = hashlib.sha256()
-    for folder in (SOURCES, SOURCES / "strategies", SOURCES / "adapters"):
-        for path in sorted(folder.glob("*.py")):
+    for folder in (SOURCES, SOURCES / "adapters"):  # rglob follows no symlinks
+        for path in sorted(folder.rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

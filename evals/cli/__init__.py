@@ -13,9 +13,9 @@ from tokenprune.evals.cli.demo import demo
 from tokenprune.evals.cli.eval import eval_
 from tokenprune.evals.cli.explain import explain
 from tokenprune.evals.cli.layers import layers
+from tokenprune.evals.cli.nargs import SeveralValues
 from tokenprune.evals.cli.optimize import optimize
 from tokenprune.evals.cli.report import report
-from tokenprune.evals.cli.several import SeveralValues
 
 COMMANDS = {
     "demo": demo,

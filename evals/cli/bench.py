@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tokenprune.evals.cli.complete import strategies as complete_strategies
+from tokenprune.evals.cli.completion import strategies as complete_strategies
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "flash_attention_2", "eager"]
@@ -72,8 +72,8 @@ def bench(
     from tokenprune.evals.bench.measuring import measure, measure_throughput
     from tokenprune.evals.bench.record import Record, about
     from tokenprune.evals.bench.throughput import throughput as throughput_of
-    from tokenprune.evals.configurations import Pruned, configurations
-    from tokenprune.evals.loading import load_model, public_name
+    from tokenprune.evals.models.loading import load_model, public_name
+    from tokenprune.evals.run.setups import Pruned, configurations
 
     pruned = [
         one for one in configurations(strategy, keep_ratio, ["original"], baselines=()) if isinstance(one, Pruned)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tokenprune.evals.bundled_paths import DEMOS, MODEL, SETTINGS
+from tokenprune.evals.models.bundled import DEMOS, MODEL, SETTINGS
 
 STRATEGIES, KEEP_RATIOS = ["fopru:mode=rank,layer=-2", "visionzip:layer=-2"], [0.5, 0.25, 0.1]
 #: The scripts that draw, and what they are called with beside --output.
@@ -30,8 +30,8 @@ def demo(
 
     from rich.console import Console
 
-    from tokenprune.evals.evaluate import evaluate
-    from tokenprune.evals.table import table
+    from tokenprune.evals.report.terminal import table
+    from tokenprune.evals.run.evaluate import evaluate
 
     if not (MODEL / "model.safetensors").is_file() or not DEMOS.is_dir():
         raise FileNotFoundError(

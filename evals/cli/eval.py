@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from tokenprune.evals.bundled_paths import MODEL, SCENES
-from tokenprune.evals.cli.complete import strategies as complete_strategies
-from tokenprune.evals.cli.several import options_file
-from tokenprune.evals.configurations import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
+from tokenprune.evals.cli.completion import strategies as complete_strategies
+from tokenprune.evals.cli.nargs import options_file
+from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.evals.run.setups import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 NONE = "none"
@@ -91,9 +91,9 @@ def eval_(
     """
     from rich.console import Console
 
-    from tokenprune.evals.evaluate import evaluate
-    from tokenprune.evals.processes import processes
-    from tokenprune.evals.table import further, table
+    from tokenprune.evals.report.terminal import further, table
+    from tokenprune.evals.run.evaluate import evaluate
+    from tokenprune.evals.run.processes import processes
 
     console = Console(width=None if Console().is_terminal else 1000)  # a pipe has no width; 80 would break the table
     rows = evaluate(

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from tokenprune.evals.bundled_paths import MODEL
-from tokenprune.evals.cli.complete import strategies as complete_strategies
+from tokenprune.evals.cli.completion import strategies as complete_strategies
 from tokenprune.evals.cli.eval import Dtype
-from tokenprune.evals.configurations import DEFAULT_KEEP_RATIOS, EXPLAINED_STRATEGIES, POSITION_IDS
+from tokenprune.evals.models.bundled import MODEL
+from tokenprune.evals.run.setups import DEFAULT_KEEP_RATIOS, EXPLAINED_STRATEGIES, POSITION_IDS
 
 STRATEGIES, KEEP_RATIOS, KINDS = list[str](EXPLAINED_STRATEGIES), list(DEFAULT_KEEP_RATIOS), ["original"]
 
@@ -65,12 +65,13 @@ def explain(
     """
     from rich.console import Console
 
-    from tokenprune.evals import kept_tokens, kept_tokens_page
-    from tokenprune.evals.configurations import configurations
-    from tokenprune.evals.explain import explain as explained
-    from tokenprune.evals.explain_table import table
-    from tokenprune.evals.loading import load_model, public_name
-    from tokenprune.evals.pictures import open_picture
+    from tokenprune.evals.explain import page as kept_tokens_page
+    from tokenprune.evals.explain import sheet as kept_tokens
+    from tokenprune.evals.explain.explain import explain as explained
+    from tokenprune.evals.explain.table import table
+    from tokenprune.evals.models.loading import load_model, public_name
+    from tokenprune.evals.run.setups import configurations
+    from tokenprune.evals.tasks._read.images import open_picture
 
     console = Console(width=None if Console().is_terminal else 140)
     picture = open_picture(image)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from tokenprune.evals.bundled_paths import MODEL, SCENES
 from tokenprune.evals.cli.optimize import Dtype
+from tokenprune.evals.models.bundled import MODEL, SCENES
 
 
 def layers(
@@ -36,10 +36,10 @@ def layers(
     from rich.console import Console
     from rich.table import Table
 
-    from tokenprune.evals.calibration import calibration
-    from tokenprune.evals.layer_changes import layer_changes, least_changing
-    from tokenprune.evals.loading import load_model, load_samples
-    from tokenprune.evals.styles import style_of
+    from tokenprune.evals.models.loading import load_model, load_samples
+    from tokenprune.evals.models.prompt_styles import style_of
+    from tokenprune.evals.search.calibration import calibration
+    from tokenprune.evals.search.layers import layer_changes, least_changing
 
     loaded, processor = load_model(model, dtype)
     asked = load_samples(data, split=None if split == "all" else split, style=style_of(loaded.config, processor))

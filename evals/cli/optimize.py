@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from tokenprune.evals.bundled_paths import MODEL, SCENES
-from tokenprune.evals.flow import State
+from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.evals.search.objective import State
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -53,12 +53,12 @@ def optimize(
     """
     from rich.console import Console
 
-    from tokenprune.evals import search_plot
-    from tokenprune.evals.calibration import calibration
-    from tokenprune.evals.loading import load_model, load_samples, public_name
-    from tokenprune.evals.optimize import Names
-    from tokenprune.evals.optimize import optimize as search
-    from tokenprune.evals.styles import style_of
+    from tokenprune.evals.models.loading import load_model, load_samples, public_name
+    from tokenprune.evals.models.prompt_styles import style_of
+    from tokenprune.evals.search import plot as search_plot
+    from tokenprune.evals.search.calibration import calibration
+    from tokenprune.evals.search.optimize import Names
+    from tokenprune.evals.search.optimize import optimize as search
     from tokenprune.strategies.vflowopt import VFlowOpt
 
     base = VFlowOpt(

@@ -33,8 +33,8 @@ def report(
     Prints Markdown, and writes it with plots of accuracy against visual tokens and against time, and one HTML page that
     also shows the questions that pruning loses, with the visual tokens that were kept.
     """
-    from tokenprune.evals.report import put_into, read, write
-    from tokenprune.evals.report import report as tables_of
+    from tokenprune.evals.report.report import put_into, read, write
+    from tokenprune.evals.report.report import report as tables_of
 
     rows = read(results)
     if split is not None:

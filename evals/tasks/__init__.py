@@ -1,6 +1,6 @@
 """The tasks, one file each. To add one: a file, and a line in TASKS."""
 
-from tokenprune.evals.task import Task
+from tokenprune.evals.tasks._base.task import Task
 from tokenprune.evals.tasks.ai2d import Ai2d
 from tokenprune.evals.tasks.chartqa import ChartQa
 from tokenprune.evals.tasks.docvqa import DocVqa

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tokenprune.evals.choices import Choice, lettered, listed
-from tokenprune.evals.records import Record, json_records, read_json, read_text
-from tokenprune.evals.styles import Style
-from tokenprune.evals.task import FileTask, Form, hub
+from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.tasks._base.choices import Choice, lettered, listed
+from tokenprune.evals.tasks._base.task import FileTask, Form, hub
+from tokenprune.evals.tasks._read.records import Record, json_records, read_json, read_text
 
 
 def read(answer: str, options: Mapping[str, str]) -> str | None:

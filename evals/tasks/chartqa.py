@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tokenprune.evals.metric import Metric
-from tokenprune.evals.records import Record, json_records
-from tokenprune.evals.short_answers import ShortAnswer, relaxed
-from tokenprune.evals.styles import Style
-from tokenprune.evals.task import Answered, FileTask, Form, hub, of_each_category
+from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.tasks._base.metric import Metric
+from tokenprune.evals.tasks._base.short_answers import ShortAnswer, relaxed
+from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, of_each_category
+from tokenprune.evals.tasks._read.records import Record, json_records
 
 ONE_WORD = "Answer the question with a single word."
 

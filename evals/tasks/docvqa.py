@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from tokenprune.evals.records import Record, json_records
-from tokenprune.evals.short_answers import ShortAnswer, anls
-from tokenprune.evals.styles import Style
-from tokenprune.evals.task import FileTask, Form, hub
+from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.tasks._base.short_answers import ShortAnswer, anls
+from tokenprune.evals.tasks._base.task import FileTask, Form, hub
+from tokenprune.evals.tasks._read.records import Record, json_records
 
 
 def _published(path: Path) -> list[Record]:

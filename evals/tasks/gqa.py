@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tokenprune.evals.hub import table_records
-from tokenprune.evals.metric import Metric, Ratio
-from tokenprune.evals.records import Record, json_records
-from tokenprune.evals.short_answers import ShortAnswer, exact
-from tokenprune.evals.styles import Style
-from tokenprune.evals.task import Answered, FileTask, Form, points
+from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.tasks._base.metric import Metric, Ratio
+from tokenprune.evals.tasks._base.short_answers import ShortAnswer, exact
+from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, points
+from tokenprune.evals.tasks._read.hub import table_records
+from tokenprune.evals.tasks._read.records import Record, json_records
 
 
 def _published(path: Path) -> list[Record]:

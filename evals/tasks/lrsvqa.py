@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tokenprune.evals.metric import Metric
-from tokenprune.evals.records import Record, line_records
-from tokenprune.evals.short_answers import ShortAnswer
-from tokenprune.evals.styles import LLAVA, Style
-from tokenprune.evals.synonyms import exact_or_synonym, wordnet
-from tokenprune.evals.task import Answered, FileTask, Form, mean_of_categories
+from tokenprune.evals.models.prompt_styles import LLAVA, Style
+from tokenprune.evals.tasks._base.metric import Metric
+from tokenprune.evals.tasks._base.short_answers import ShortAnswer
+from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, mean_of_categories
+from tokenprune.evals.tasks._read.records import Record, line_records
+from tokenprune.evals.tasks._score.synonyms import exact_or_synonym, wordnet
 
 
 @dataclass(frozen=True)

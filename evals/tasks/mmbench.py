@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from tokenprune.evals.choices import Choice, infer_letter, listed
-from tokenprune.evals.metric import Metric, Ratio
-from tokenprune.evals.records import Base64, Record, tsv_records
-from tokenprune.evals.styles import Style
-from tokenprune.evals.task import Answered, FileTask, Form, hub, points
+from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.tasks._base.choices import Choice, infer_letter, listed
+from tokenprune.evals.tasks._base.metric import Metric, Ratio
+from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, points
+from tokenprune.evals.tasks._read.records import Base64, Record, tsv_records
 
 COPY = 1_000_000
 LETTERS = "ABCDEFGH"

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tokenprune.evals.metric import Metric, Ratio
-from tokenprune.evals.records import Record, read_text
-from tokenprune.evals.styles import Style
-from tokenprune.evals.task import Answered, FileTask, Form, hub, points
-from tokenprune.evals.yes_no import YesNo
+from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.tasks._base.metric import Metric, Ratio
+from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, points
+from tokenprune.evals.tasks._base.yes_no import YesNo
+from tokenprune.evals.tasks._read.records import Record, read_text
 
 COGNITION = frozenset({"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"})
 YES_OR_NO = " Please answer yes or no."

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tokenprune.evals.choices import Choice, listed
-from tokenprune.evals.metric import Metric
-from tokenprune.evals.records import Base64, Record, tsv_records
-from tokenprune.evals.styles import LETTER, Style
-from tokenprune.evals.task import Answered, FileTask, Form, hub, mean_of_categories
+from tokenprune.evals.models.prompt_styles import LETTER, Style
+from tokenprune.evals.tasks._base.choices import Choice, listed
+from tokenprune.evals.tasks._base.metric import Metric
+from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, mean_of_categories
+from tokenprune.evals.tasks._read.records import Base64, Record, tsv_records
 
 _OPTION = re.compile(r"(?:^|[\s,])([A-D]):\s*(.*?)(?=,?\s[A-D]:|\s*$)", flags=re.DOTALL)
 

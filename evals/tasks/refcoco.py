@@ -14,16 +14,16 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from tokenprune.evals.boxes import HIT, Box, Size, iou
-from tokenprune.evals.coco import Instances, from_corner
-from tokenprune.evals.hub import table_records
-from tokenprune.evals.metric import Metric, Ratio
-from tokenprune.evals.pictures import Stored, size_of
-from tokenprune.evals.pointing import Pointing
-from tokenprune.evals.records import Record, field, only_file, read_json
-from tokenprune.evals.splits import chosen
-from tokenprune.evals.styles import LLAVA, Style
-from tokenprune.evals.task import Answered, FileTask, Form, hub
+from tokenprune.evals.models.boxes import HIT, Box, Size, iou
+from tokenprune.evals.models.prompt_styles import LLAVA, Style
+from tokenprune.evals.tasks._base.box_questions import Pointing
+from tokenprune.evals.tasks._base.metric import Metric, Ratio
+from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub
+from tokenprune.evals.tasks._read.coco import Instances, from_corner
+from tokenprune.evals.tasks._read.hub import table_records
+from tokenprune.evals.tasks._read.images import Stored, size_of
+from tokenprune.evals.tasks._read.records import Record, field, only_file, read_json
+from tokenprune.evals.tasks._read.splits import chosen
 
 
 @dataclass(frozen=True, kw_only=True)

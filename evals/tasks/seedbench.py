@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tokenprune.evals.choices import Choice, lettered, listed
-from tokenprune.evals.metric import Metric
-from tokenprune.evals.pictures import Stored
-from tokenprune.evals.records import Record, json_records
-from tokenprune.evals.styles import Style
-from tokenprune.evals.task import Answered, FileTask, Form, hub, of_each_category
+from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.tasks._base.choices import Choice, lettered, listed
+from tokenprune.evals.tasks._base.metric import Metric
+from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, of_each_category
+from tokenprune.evals.tasks._read.images import Stored
+from tokenprune.evals.tasks._read.records import Record, json_records
 
 FRAMES = "SEED-Bench-video-image"
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tokenprune.evals.boxes import Box, iou
-from tokenprune.evals.pictures import size_of
-from tokenprune.evals.pointing import Pointing
-from tokenprune.evals.records import Record, field, json_records
-from tokenprune.evals.styles import Style
-from tokenprune.evals.task import FileTask, Form
+from tokenprune.evals.models.boxes import Box, iou
+from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.tasks._base.box_questions import Pointing
+from tokenprune.evals.tasks._base.task import FileTask, Form
+from tokenprune.evals.tasks._read.images import size_of
+from tokenprune.evals.tasks._read.records import Record, field, json_records
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tokenprune.evals.coco import Instances
-from tokenprune.evals.pictures import Stored
-from tokenprune.evals.records import Record, field, only_file, read_json
-from tokenprune.evals.short_answers import ShortAnswer
-from tokenprune.evals.splits import chosen
-from tokenprune.evals.styles import LLAVA, Style
-from tokenprune.evals.task import FileTask, Form, hub
-from tokenprune.evals.vqa_accuracy import soft_accuracy
+from tokenprune.evals.models.prompt_styles import LLAVA, Style
+from tokenprune.evals.tasks._base.short_answers import ShortAnswer
+from tokenprune.evals.tasks._base.task import FileTask, Form, hub
+from tokenprune.evals.tasks._read.coco import Instances
+from tokenprune.evals.tasks._read.images import Stored
+from tokenprune.evals.tasks._read.records import Record, field, only_file, read_json
+from tokenprune.evals.tasks._read.splits import chosen
+from tokenprune.evals.tasks._score.vqa_accuracy import soft_accuracy
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tokenprune.evals.hub import table_records
-from tokenprune.evals.metric import Metric
-from tokenprune.evals.records import Record
-from tokenprune.evals.sample import Sample
-from tokenprune.evals.styles import Style
-from tokenprune.evals.task import Answered, FileTask, Form, hub, mean_of_categories
+from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.tasks._base.metric import Metric
+from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, mean_of_categories
+from tokenprune.evals.tasks._read.hub import table_records
+from tokenprune.evals.tasks._read.records import Record
 
 SEVERAL = "Land use classification/Overall Land use classification"
 ONE_LETTER = (

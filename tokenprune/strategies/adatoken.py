@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.errors import SettingError
-from tokenprune.strategies.text_guided import TextGuided, check_count
+from tokenprune.strategies._parts.text_guided import TextGuided, check_count
 from tokenprune.strategy import Selection, Stage
 from tokenprune.tokens import StageTokens
 

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tokenprune.budget import split
-from tokenprune.merging import Merge
+from tokenprune.selection import Merge
 from tokenprune.strategies.grid import columns_per_row
 from tokenprune.strategy import Selection, Strategy
 from tokenprune.tokens import VisualTokens

@@ -12,8 +12,8 @@ from torch import Tensor
 from tokenprune.attention import VisionAttention
 from tokenprune.budget import split
 from tokenprune.errors import SettingError
-from tokenprune.merging import Merge
-from tokenprune.strategies.clusters import best_links, cluster_means, cut, places_within, roots_of
+from tokenprune.selection import Merge
+from tokenprune.strategies._parts.clusters import best_links, cluster_means, cut, places_within, roots_of
 from tokenprune.strategy import Selection, Strategy, check_choice
 from tokenprune.tokens import VisualTokens
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.errors import PruningError
-from tokenprune.strategies.similarity import unit
+from tokenprune.strategies._parts.similarity import unit
 from tokenprune.strategy import Selection, Strategy
 from tokenprune.tokens import VisualTokens
 

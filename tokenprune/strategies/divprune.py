@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.strategies.similarity import most_similar, unit
+from tokenprune.strategies._parts.similarity import most_similar, unit
 from tokenprune.strategy import Selection, Strategy
 from tokenprune.tokens import VisualTokens
 

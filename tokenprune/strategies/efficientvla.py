@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from tokenprune.strategies.text_guided import OneStage, check_count, check_share
+from tokenprune.strategies._parts.text_guided import OneStage, check_count, check_share
 from tokenprune.strategy import Selection, Stage
 from tokenprune.tokens import StageTokens
 

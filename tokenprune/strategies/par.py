@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokenprune.errors import SettingError
-from tokenprune.strategies.text_guided import OneStage
+from tokenprune.strategies._parts.text_guided import OneStage
 from tokenprune.strategy import Selection, Stage
 from tokenprune.tokens import StageTokens
 

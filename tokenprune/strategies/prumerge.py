@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.errors import SettingError
-from tokenprune.merging import Merge
+from tokenprune.selection import Merge
 from tokenprune.sequence import true_places
-from tokenprune.strategies.similarity import most_similar, unit
+from tokenprune.strategies._parts.similarity import most_similar, unit
 from tokenprune.strategy import Selection, Strategy
 from tokenprune.tokens import VisualTokens
 

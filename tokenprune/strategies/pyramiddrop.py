@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokenprune.errors import SettingError
-from tokenprune.strategies.schedule import common_share, geometric_stages, spread
-from tokenprune.strategies.text_guided import TextGuided, check_count
+from tokenprune.strategies._parts.schedule import common_share, geometric_stages, spread
+from tokenprune.strategies._parts.text_guided import TextGuided, check_count
 from tokenprune.strategy import Selection, Stage
 from tokenprune.tokens import StageTokens
 

@@ -8,9 +8,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from tokenprune.errors import SettingError
-from tokenprune.strategies.aggregation import aggregated
-from tokenprune.strategies.schedule import geometric_stages, spread
-from tokenprune.strategies.text_guided import TextGuided, check_share
+from tokenprune.strategies._parts.density import aggregated
+from tokenprune.strategies._parts.schedule import geometric_stages, spread
+from tokenprune.strategies._parts.text_guided import TextGuided, check_share
 from tokenprune.strategy import Selection, Stage
 from tokenprune.tokens import Entered, StageTokens
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tokenprune.errors import SettingError
-from tokenprune.strategies.importance import importance_map
-from tokenprune.strategies.recycling import cells_of, recycled
+from tokenprune.strategies._parts.cells import cells_of, recycled
+from tokenprune.strategies._parts.importance import importance_map
 from tokenprune.strategy import Selection, Stage, Strategy
 from tokenprune.tokens import VisualTokens
 

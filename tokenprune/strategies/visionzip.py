@@ -9,8 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tokenprune.errors import SettingError
-from tokenprune.merging import Merge
-from tokenprune.strategies.similarity import most_similar, unit
+from tokenprune.selection import Merge
+from tokenprune.strategies._parts.similarity import most_similar, unit
 from tokenprune.strategy import Selection, Strategy
 from tokenprune.tokens import VisualTokens
 

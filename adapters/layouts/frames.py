@@ -1,0 +1,44 @@
+"""Pictures and videos that are the same raster again and again, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenprune.encoded import Modality
+from tokenprune.layout import Layout, one_to_one
+
+Carry = Callable[[Float[Tensor, "tiles patches"]], Float[Tensor, " visual"]]
+
+
+def frames_layout(n_frames: int, height: int, width: int, carry: Carry = one_to_one) -> Layout:
+    """Frames of height x width visual tokens; each is a tile."""
+    tiles = torch.arange(n_frames).repeat_interleave(height * width)
+    return Layout(((n_frames, height, width),), n_frames, carry, tiles if n_frames > 1 else None)
+
+
+def ended_by_newline(layout: Layout) -> Layout:
+    """The layout with one newline token behind everything, which belongs to the last tile."""
+    return Layout(
+        (*layout.grids, (1, 1, 1)),
+        layout.n_tiles,
+        partial(carry_with_end, carry=layout.carry),
+        None if layout.tiles is None else torch.cat([layout.tiles, layout.tiles[-1:]]),
+        torch.arange(layout.n_visual + 1) == layout.n_visual,
+    )
+
+
+def carry_with_end(values: Float[Tensor, "tiles patches"], carry: Carry) -> Float[Tensor, " visual"]:
+    """A map with a newline token at its end: it stands for the whole, so it gets the best value."""
+    carried = carry(values)
+    return torch.cat([carried, carried.amax(0, keepdim=True)])
+
+
+def video_pixels(modality: Modality, arguments: Mapping[str, Any]) -> Float[Tensor, "videos frames channels h w"]:
+    """The videos in a call of the function that encodes them, where they were called pixel_values up to 5.1x."""
+    return arguments[modality.pixels if modality.pixels in arguments else "pixel_values"]

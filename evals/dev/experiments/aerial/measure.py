@@ -1,0 +1,223 @@
+"""Measure how many trees of aerial photographs pruning keeps."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import bootstrap
+
+from tokenprune import BackgroundPruning, Grid, Random, Selection, Strategy, VisualTokens, patch
+from tokenprune.encoded import RECORD_ATTRIBUTE, EncodedImage
+from tokenprune.engine.select import checked_selection
+from tokenprune.evals.dev.experiments.aerial import draw as aerial_picture
+from tokenprune.evals.dev.experiments.aerial.photographs import Photograph, photographs
+from tokenprune.evals.models.bundled import MODEL
+from tokenprune.evals.models.loading import load_model, public_name
+from tokenprune.evals.run.provenance import versions
+
+COMPARED: dict[str, Strategy] = {
+    "both steps": BackgroundPruning(),
+    "Background Token Pruning alone": BackgroundPruning(rank="distinct"),
+    "Anchored Token Selection alone": BackgroundPruning(cluster=False),
+    "Random": Random(),
+    "Grid": Grid(budget_per="tile"),
+}
+KEEPS = (4, 8, 24)
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of all tiles together, with its 95 % interval over tiles."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, part: np.ndarray, whole: np.ndarray) -> Share:
+        """From one count per tile of each. Tiles are drawn again, for what lies in one is not independent."""
+        drawn = bootstrap(
+            (part, whole),
+            lambda a, b, axis: a.sum(axis) / np.maximum(b.sum(axis), 1),
+            paired=True,
+            method="percentile",
+            n_resamples=2000,
+            rng=np.random.default_rng(0),
+        )
+        return cls(float(part.sum() / whole.sum()), *map(float, drawn.confidence_interval))
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+@dataclass(frozen=True)
+class Survival:
+    """What one strategy leaves at one budget, in shares of all there was.
+
+    trees: those of which at least one visual token is kept, of those that have any. in_cluster: tokens that are kept or
+    merged into a kept one.
+    """
+
+    strategy: str
+    settings: dict[str, Any]
+    keep: int
+    tree_tokens: Share
+    background_tokens: Share
+    trees: Share
+    tree_tokens_in_cluster: Share
+    background_tokens_in_cluster: Share
+
+
+@dataclass(frozen=True)
+class Everything(Strategy):
+    """Not a strategy: records what those that are compared look at."""
+
+    layer: int | None = None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset().union(*(strategy.needs for strategy in COMPARED.values()))
+
+    @property
+    def attention_layer(self) -> int | None:
+        return self.layer
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        return Selection(torch.arange(tokens.n_visual), tokens.n_visual)
+
+
+@torch.inference_mode()
+def encode(model: Any, processor: Any, tiles: Sequence[Any], layer: int) -> VisualTokens:
+    """A picture's tiles as one image of many tiles, one raster behind the other."""
+    images: list[EncodedImage] = []
+    features: list[torch.Tensor] = []
+    for start in range(0, len(tiles), BATCH):
+        pixels = processor.image_processor(tiles[start : start + BATCH], return_tensors="pt")["pixel_values"]
+        with patch(model, Everything(layer=layer)):
+            output = model.model.get_image_features(pixel_values=pixels.to(model.device, model.dtype))
+        images += getattr(output, RECORD_ATTRIBUTE)
+        features += list(output.pooler_output)
+    whole = EncodedImage.joined(images)
+    return VisualTokens(torch.cat(features), whole.layout, 0, whole.statistics)
+
+
+def counted(photograph: Photograph, inside: np.ndarray, selection: Selection) -> dict[str, np.ndarray]:
+    """Counts per tile of what there is and of what is left."""
+    tiles, patches, _ = inside.shape
+    kept = np.zeros(tiles * patches, dtype=bool)
+    kept[selection.kept.cpu().numpy()] = True
+    in_cluster = kept.copy()
+    if selection.merged is not None:
+        in_cluster[selection.merged.sources.cpu().numpy()] = True
+    kept, in_cluster = kept.reshape(tiles, patches), in_cluster.reshape(tiles, patches)
+    tree = inside.any(2)
+    present = inside.any((0, 1))
+    # A tree on a border counts in the tile that has most of its tokens.
+    home = inside.sum(1).argmax(0)
+    hit = (inside & kept[..., None]).any((0, 1))
+    return {
+        "tree_tokens": (tree & kept).sum(1),
+        "tree_tokens_of": tree.sum(1),
+        "background_tokens": (~tree & kept).sum(1),
+        "background_tokens_of": (~tree).sum(1),
+        "trees": np.bincount(home[present & hit], minlength=tiles),
+        "trees_of": np.bincount(home[present], minlength=tiles),
+        "tree_tokens_in_cluster": (tree & in_cluster).sum(1),
+        "background_tokens_in_cluster": (~tree & in_cluster).sum(1),
+    }
+
+
+def survivals(scenes: Sequence[tuple[Photograph, VisualTokens]], patch_size: int) -> Iterator[Survival]:
+    """Every strategy at every budget, over all photographs."""
+    insides = [photograph.inside(patch_size) for photograph, _ in scenes]
+    for keep in KEEPS:
+        for name, strategy in COMPARED.items():
+            counts = []
+            for (photograph, tokens), inside in zip(scenes, insides, strict=True):
+                asked = replace(strategy, keep_ratio=None, keep=keep * len(inside))
+                counts.append(counted(photograph, inside, checked_selection(asked, tokens)))
+            total = {key: np.concatenate([count[key] for count in counts]) for key in counts[0]}
+            shares = {
+                key: Share.of(total[key], total[key.removesuffix("_in_cluster") + "_of"])
+                for key in total
+                if not key.endswith("_of")
+            }
+            settings = asdict(replace(strategy, keep_ratio=None, keep=keep))
+            yield Survival(name, settings, keep, **shares)
+
+
+def table(rows: Sequence[Survival]) -> Table:
+    result = Table(box=box.MARKDOWN)
+    for heading in ("tokens a tile", "strategy", "tree tokens", "background tokens", "trees with a token"):
+        result.add_column(heading, no_wrap=True)
+    result.add_column("tree tokens, merged ones too", no_wrap=True)
+    result.add_column("background tokens, merged ones too", no_wrap=True)
+    for row in rows:
+        clusters = row.tree_tokens_in_cluster, row.background_tokens_in_cluster
+        shares = row.tree_tokens, row.background_tokens, row.trees, *clusters
+        result.add_row(str(row.keep), row.strategy, *map(str, shares))
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    model, processor = load_model(options.model)
+    vision = model.config.vision_config
+    scenes: list[tuple[Photograph, VisualTokens]] = []
+    for photograph in photographs(options.downloads, vision.image_size):
+        scenes.append((photograph, encode(model, processor, photograph.cut(), options.layer)))
+    insides = [photograph.inside(vision.patch_size) for photograph, _ in scenes]
+    about = {
+        "model": public_name(options.model),
+        "layer": options.layer,
+        "n_tiles": sum(map(len, insides)),
+        "tokens_per_tile": insides[0].shape[1],
+        "n_trees": sum(int(inside.any((0, 1)).sum()) for inside in insides),
+        "n_tree_tokens": sum(int(inside.any(2).sum()) for inside in insides),
+        "versions": versions(),
+    }
+    rows = []
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with options.output.open("w", encoding="utf-8") as output:
+        for row in survivals(scenes, vision.patch_size):
+            rows.append(row)
+            output.write(json.dumps(asdict(row) | about) + "\n")
+    console = Console(width=240)
+    console.print(table(rows))
+    console.print(
+        f"{about['n_trees']} trees on {about['n_tiles']} tiles of {about['tokens_per_tile']} visual tokens, "
+        f"{about['n_tree_tokens']} of them on trees. In per cent, with 95 % interval over tiles."
+    )
+    if options.picture is not None:
+        aerial_picture.draw(*scenes[0], vision.patch_size, options.picture)
+        console.print(f"Drawn in {options.picture}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tokenprune.evals.dev.experiments.aerial.measure",
+        description="Cut aerial photographs with a box around every tree into tiles, prune every tile to a few visual "
+        "tokens, and print which share of those on trees, and of the others, is left. Downloads 21 MB.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--model", default=str(MODEL), help="a LLaVA 1.5: a folder or a Hugging Face name")
+    parser.add_argument("--layer", type=int, default=-2, help="the encoder layer whose attention is used")
+    parser.add_argument("--downloads", type=Path, default=Path("runs/downloads"), help="where the package is kept")
+    parser.add_argument("--output", type=Path, default=Path("runs/aerial.jsonl"), help="one JSON line for each row")
+    parser.add_argument("--picture", type=Path, help="also draw what is left of a part of the first photograph")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

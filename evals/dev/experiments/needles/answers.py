@@ -1,0 +1,43 @@
+"""Answers to questions about needles, as lines of a file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenprune.evals.tasks._read.records import field, line_records
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to one question, asked in one way.
+
+    n_visual: visual tokens encoded for it. n_all: those of the thumbnail and every tile at full resolution. flops,
+    flops_all: of encoding and prefill likewise, each tile asked by itself. reached: whether the needle's middle was in
+    a tile that was looked at, level by level behind the coarsest. found: whether it is in the view that was answered
+    from. level: that view's, None for the thumbnail.
+    """
+
+    id: str
+    task: str
+    split: str
+    picture: str
+    way: str
+    answer: str
+    score: float
+    n_visual: int
+    n_all: int
+    flops: int
+    flops_all: int
+    reached: Sequence[bool] = ()
+    found: bool | None = None
+    level: int | None = None
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[Answer]]:
+    """The header of a results file, and its answers."""
+    header, *records = line_records(path)
+    names = Answer.__dataclass_fields__
+    return header.content, [
+        Answer(**{name: field(record.content, name, record.where) for name in names}) for record in records
+    ]

@@ -1,0 +1,284 @@
+"""Coarse to fine on needles in large pictures: `python -m tokenprune.evals.dev.experiments.needles.ask --needles DIR`.
+
+Every question is asked in several ways, and every answer is a line of the results file, with what it cost; a run that
+was stopped goes on where it was. `python -m tokenprune.evals.dev.experiments.needles.draw` draws the pictures, and
+`python -m tokenprune.evals.dev.experiments.needles.table` makes tables of the answers.
+
+thumbnail    the picture as the processor resizes it
+coarsest     the thumbnail and the tiles of the coarsest level, answered from the one that is attended to most sharply
+zoom         `tokenprune.Zoom`: as `coarsest`, and finer tiles that attention chose
+random       as `zoom`, and as many tiles of each level, but drawn at random
+exhaustive   as `zoom`, but every tile of every level is looked at
+best tile    of the thumbnail and, of each level, the tile that shows most of the needle, whichever answers best: what
+             choosing tiles could reach at most (REC only)
+"""
+
+import argparse
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cached_property, partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from rich.progress import track
+from torch.utils.flop_counter import FlopCounterMode
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from tokenprune.adapters import adapter_for
+from tokenprune.evals.dev.experiments.needles.answers import Answer, read
+from tokenprune.evals.models.boxes import iou
+from tokenprune.evals.models.bundled import MODEL
+from tokenprune.evals.models.loading import load_model, load_samples, public_name
+from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.run.files import append, check_same, held
+from tokenprune.evals.run.provenance import device_name, versions
+from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks.refcoco import RecSample
+from tokenprune.zoom.probe import glance
+from tokenprune.zoom.prompts import ask, input_side
+from tokenprune.zoom.pyramid import Level, View, pyramid, thumbnail
+from tokenprune.zoom.search import Look, Step, Zoom, centred
+
+WAYS = ("thumbnail", "coarsest", "zoom", "random", "best tile", "exhaustive")
+
+
+class Asker:
+    """Asks one model. Views are of one size, so one pass of each kind is counted and the rest is multiplied."""
+
+    def __init__(self, model: Any, processor: Any, zoom: Zoom) -> None:
+        self.model, self.processor, self.zoom = model, processor, zoom
+        self.tile = zoom.tile or input_side(processor)
+        self.boxes = style_of(model.config, processor).boxes
+
+    def answers(self, sample: Sample, ways: Sequence[str]) -> Iterator[Answer]:
+        """The question in all of the ways that it can be asked in; what several of them look at is computed once."""
+        (picture,) = sample.pictures()
+        levels = pyramid(*picture.size, self.tile)
+        answer = partial(self._answer, sample, picture)
+        if "thumbnail" in ways:
+            text = self._generate(self._inputs([[picture]], sample.question), sample)
+            yield self._counted(sample, levels, "thumbnail", text, sample.score(text) or 0.0, 0, 1)
+        if "best tile" in ways and isinstance(sample, RecSample):
+            views = [thumbnail(*picture.size), *(best_tile(level, sample) for level in levels)]
+            texts = [answer(view) for view in views]
+            scores = [self._score(sample, text, view) for text, view in zip(texts, views, strict=True)]
+            best = max(range(len(views)), key=lambda number: scores[number])
+            counts = (0, len(views), views[best])
+            yield self._counted(sample, levels, "best tile", texts[best], scores[best], *counts)
+        if not {"coarsest", "zoom", "random", "exhaustive"} & set(ways):
+            return
+        look = self.zoom.look(self.model, self.processor, picture, sample.question)
+        for way in ways:
+            steps = self._steps(way, look, levels, picture, sample)
+            if steps is None:
+                continue
+            view = centred(max(steps, key=lambda step: step.focus), *picture.size)
+            text, n_glances = answer(view), sum(len(step.views) for step in steps)
+            reached = tuple(reaches(steps, sample)) if isinstance(sample, RecSample) else ()
+            score = self._score(sample, text, view)
+            yield self._counted(sample, levels, way, text, score, n_glances, 1, view, reached)
+
+    def _steps(
+        self, way: str, look: Look, levels: Sequence[Level], picture: Image.Image, sample: Sample
+    ) -> list[Step] | None:
+        """What is looked at in this way, if it is one of looking at tiles. All see the coarsest level as a whole."""
+        draw = random.Random(sample.id)
+        first, *others = look.steps
+        match way:
+            case "coarsest":
+                return [first]
+            case "zoom":
+                return [first, *others]
+            case "random":
+                drawn = [
+                    draw.sample(list(level.views()), len(step.views))
+                    for level, step in zip(levels[1:], others, strict=False)
+                ]
+            case "exhaustive":
+                drawn = [list(level.views()) for level in levels[1:]]
+            case _:
+                return None
+        return [first, *(self._step(views, picture, sample) for views in drawn)]
+
+    def _step(self, views: Sequence[View], picture: Image.Image, sample: Sample) -> Step:
+        size, layer = self.zoom.batch_size, self.zoom.layer_of(self.model)
+        batches = [views[start : start + size] for start in range(0, len(views), size)]
+        rows = ([[view.picture(picture, self.tile)] for view in batch] for batch in batches)
+        seen = [one for row in rows for one in glance(self.model, self._inputs(row, sample.question), layer)]
+        return Step(tuple(views), tuple(seen))
+
+    def _inputs(self, rows: Sequence[Sequence[Image.Image]], question: str) -> Any:
+        return ask(self.processor, rows, question).to(self.model.device, self.model.dtype)
+
+    def _answer(self, sample: Sample, picture: Image.Image, view: View) -> str:
+        return self._generate(self._inputs([[view.picture(picture, self.tile)]], sample.question), sample)
+
+    @torch.inference_mode()
+    def _generate(self, inputs: Any, sample: Sample) -> str:
+        output = self.model.generate(**inputs, do_sample=False, max_new_tokens=sample.max_new_tokens)
+        return self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+    def _score(self, sample: Sample, text: str, view: View) -> float:
+        """A box in a view is one in the whole picture; an answer that is none is worth 0."""
+        if not isinstance(sample, RecSample):
+            return sample.score(text) or 0.0
+        box = self.boxes.fractions(text, (self.tile, self.tile))
+        return 0.0 if box is None else float(iou(view.in_whole(box), sample.box) >= 0.5)
+
+    def _counted(
+        self,
+        sample: Sample,
+        levels: Sequence[Level],
+        way: str,
+        text: str,
+        score: float,
+        n_glances: int,
+        n_answers: int,
+        view: View | None = None,
+        reached: tuple[bool, ...] = (),
+    ) -> Answer:
+        n_tokens, glanced, prefill = self.costs
+        n_all = 1 + levels[-1].rows * levels[-1].columns if levels else 1
+        return Answer(
+            id=sample.id,
+            task=sample.task,
+            split=sample.split,
+            picture=sample.images[0].name,
+            way=way,
+            answer=text,
+            score=score,
+            n_visual=n_tokens * (n_glances + n_answers),
+            n_all=n_tokens * n_all,
+            flops=glanced * n_glances + prefill * n_answers,
+            flops_all=prefill * n_all,
+            reached=reached,
+            found=shows(view, sample) if view is not None and isinstance(sample, RecSample) else None,
+            level=None if view is None else view.level,
+        )
+
+    @cached_property
+    def costs(self) -> tuple[int, int, int]:
+        """Visual tokens of one view, and the FLOPs of a glance at it and of the prefill that begins an answer."""
+        small = Image.new("RGB", (self.tile, self.tile))
+        with FlopCounterMode(display=False) as glanced:
+            (step,) = self.zoom.look(self.model, self.processor, small, "is there a dog?").steps
+        inputs = self._inputs([[small]], "is there a dog?")
+        with torch.no_grad(), FlopCounterMode(display=False) as prefill:
+            self.model(**inputs, use_cache=False)
+        return step.n_visual, glanced.get_total_flops(), prefill.get_total_flops()
+
+
+def best_tile(level: Level, sample: RecSample) -> View:
+    """The tile that shows most of what is asked for."""
+
+    def shown(view: View) -> float:
+        left, top, right, bottom = view.box
+        x1, y1, x2, y2 = sample.box
+        return max(0.0, min(right, x2) - max(left, x1)) * max(0.0, min(bottom, y2) - max(top, y1))
+
+    return max(level.views(), key=shown)
+
+
+def shows(view: View, sample: RecSample) -> bool:
+    """Whether the needle's middle is in the view."""
+    x, y = (sample.box[0] + sample.box[2]) / 2, (sample.box[1] + sample.box[3]) / 2
+    left, top, right, bottom = view.box
+    return left <= x < right and top <= y < bottom
+
+
+def reaches(steps: Sequence[Step], sample: RecSample) -> Iterator[bool]:
+    """Of each step behind the first: whether it looked at the tile with the needle's middle."""
+    for step in steps[1:]:
+        yield any(shows(view, sample) for view in step.views if view.level is not None)
+
+
+@contextmanager
+def remembered(model: Any) -> Iterator[None]:
+    """Encodes each view once as long as the context lasts: questions about one picture look at many of the same. What
+    is counted stays what it was. Only for models that take a picture as one row of pixels; others encode as ever."""
+    core = adapter_for(model).core
+    encode, known = core.get_image_features, {}
+
+    def once(pixel_values: torch.Tensor, **settings: Any) -> Any:
+        if pixel_values.ndim != 4:
+            return encode(pixel_values=pixel_values, **settings)
+        keys = [hashlib.sha256(row.float().cpu().numpy().tobytes()).digest() for row in pixel_values]
+        new = {key: row for key, row in zip(keys, pixel_values, strict=True) if key not in known}
+        if new:
+            output = encode(pixel_values=torch.stack(list(new.values())), **settings)
+            known.update(zip(new, output.pooler_output, strict=True))
+        features: Any = [known[key] for key in keys]
+        return BaseModelOutputWithPooling(pooler_output=features)
+
+    core.get_image_features = once
+    try:
+        yield
+    finally:
+        del core.get_image_features
+
+
+def by_picture(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """The samples about each picture, in the pictures' order, in which sizes take turns."""
+    ordered = sorted(samples, key=lambda sample: sample.images[0].name)
+    return [list(group) for _, group in groupby(ordered, key=lambda sample: sample.images[0].name)]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    model, processor = load_model(options.model, options.dtype)
+    zoom = Zoom(layer=options.layer, keep_ratio=options.keep_ratio, tiles=options.tiles)
+    header = {
+        "model": public_name(options.model),
+        "zoom": asdict(zoom),
+        "versions": versions(),
+        "device": device_name(model.device),
+        "dtype": options.dtype,
+    }
+    pictures = by_picture(load_samples(options.needles, style=style_of(model.config, processor)))[: options.limit]
+    part, parts = options.part
+    asker = Asker(model, processor, zoom)
+    _ = asker.costs  # counted before anything is remembered
+    with held(options.output, "another run is writing it") as output:
+        if not options.output.stat().st_size:
+            append(output, json.dumps(header) + "\n")
+        found, answers = read(options.output)
+        check_same(found, header, f"{options.output} was begun", "Choose another --output.")
+        done = {(answer.id, answer.way) for answer in answers}
+        for samples in track(pictures[part::parts], "pictures"):
+            with remembered(model):
+                for sample in samples:
+                    ways = [way for way in options.ways if (sample.id, way) not in done]
+                    for answer in asker.answers(sample, ways):
+                        append(output, json.dumps(asdict(answer)) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tokenprune.evals.dev.experiments.needles.ask",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--needles", type=Path, required=True, metavar="DIR", help="what train.needles wrote")
+    parser.add_argument("--model", default=str(MODEL), help="a folder or a Hugging Face name")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS[:-1], help="all but exhaustive, unless said")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures; sizes take turns")
+    parser.add_argument(
+        "--part", nargs=2, type=int, default=(0, 1), metavar=("K", "N"), help="every N-th picture from the K-th on"
+    )
+    parser.add_argument("--layer", type=int, default=Zoom.layer)
+    parser.add_argument("--tiles", type=int, default=Zoom.tiles)
+    parser.add_argument("--keep-ratio", type=float, default=Zoom.keep_ratio)
+    parser.add_argument("--output", type=Path, default=Path("runs/zoom.jsonl"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Tabulate what coarse to fine is worth on needles, as Markdown.
+
+The files are what `python -m tokenprune.evals.dev.experiments.needles.ask` wrote, each a part of the questions.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenprune.evals.dev.experiments.needles.answers import Answer, read
+from tokenprune.evals.dev.tables.vflowopt import RESULTS
+from tokenprune.evals.report.markers import put_into
+from tokenprune.evals.report.tables import NOTHING, Table
+from tokenprune.evals.run.files import check_same
+from tokenprune.evals.stats.intervals import interval, paired
+
+NAME = "tokenprune.evals.dev.experiments.needles.table"  # in the marks that its tables are between
+STORED = RESULTS / "zoom.jsonl"
+BASELINES = ("thumbnail", "coarsest", "random")
+ORDER = ("thumbnail", "coarsest", "random", "zoom", "exhaustive", "best tile")
+
+
+def report(header: dict[str, Any], answers: Sequence[Answer]) -> str:
+    """All tables. Questions that were not yet asked in every way but `exhaustive` and `best tile` are left out."""
+    complete = whole(answers)
+    n = {task: len({a.id for a in complete if (a.task == "rec") == (task == "REC")}) for task in ("REC", "VQA")}
+    pictures = len({answer.picture for answer in complete})
+    versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
+    parts = [
+        f"{n['REC'] + n['VQA']} questions (REC {n['REC']}, VQA {n['VQA']}) on {pictures} pictures; {header['model']}, "
+        f"{header['dtype']} on {header['device']}; {versions}. Per cent, with 95 % interval over pictures:",
+        accuracies(complete),
+        "Zoom against the others on the same questions, in points, with 95 % interval:",
+        differences(complete),
+        "REC: how often a tile that holds the needle's middle was among those looked at, of the questions for which "
+        "the level was looked at (level 0 is always seen whole), and how often the view that was answered from holds "
+        "it:",
+        recall(complete),
+    ]
+    return "\n\n".join(map(str, parts)) + "\n"
+
+
+def whole(answers: Sequence[Answer]) -> list[Answer]:
+    """The answers to the questions that were asked in every way that all were."""
+    needed = {answer.way for answer in answers} & {*BASELINES, "zoom"}
+    asked: dict[str, set[str]] = {}
+    for answer in answers:
+        asked.setdefault(answer.id, set()).add(answer.way)
+    return [answer for answer in answers if needed <= asked[answer.id]]
+
+
+def accuracies(answers: Sequence[Answer]) -> Table:
+    """Accuracy by the size of the needle, and what an answer costs as a share of encoding everything."""
+    splits = _splits(answers)
+    lines = []
+    for way in _ways(answers):
+        own = [answer for answer in answers if answer.way == way]
+        rec, vqa = _by_task(own)
+        by_size = [[answer for answer in rec if answer.split == split] for split in splits]
+        shares = [_share(own, "n_visual", "n_all"), _share(own, "flops", "flops_all")]
+        lines.append([way, *shares, *(_mean(group, _scores(group)) for group in (*by_size, rec, vqa))])
+    sizes = [f"REC, {split}" for split in splits]
+    return Table(["way", "tokens", "FLOPs", *sizes, "REC, all", "VQA: is there a ...?"], lines)
+
+
+def differences(answers: Sequence[Answer]) -> Table:
+    splits = _splits(answers)
+    zoom = {answer.id: answer for answer in answers if answer.way == "zoom"}
+    lines = []
+    for way in BASELINES:
+        rec, vqa = _by_task([answer for answer in answers if answer.way == way])
+        groups = [*([answer for answer in rec if answer.split == split] for split in splits), rec, vqa]
+        lines.append([f"zoom - {way}", *(_difference([zoom[a.id] for a in group], group) for group in groups)])
+    return Table(["", *(f"REC, {split}" for split in splits), "REC, all", "VQA"], lines)
+
+
+def recall(answers: Sequence[Answer]) -> Table:
+    splits = _splits(answers)
+    lines = []
+    for way in _ways(answers):
+        own = [answer for answer in answers if answer.way == way and answer.found is not None]
+        for number in range(max((len(answer.reached) for answer in own), default=0)):
+            deep = [answer for answer in own if len(answer.reached) > number]
+            groups = [*([answer for answer in deep if answer.split == split] for split in splits), deep]
+            cells = (_mean(group, [float(a.reached[number]) for a in group]) for group in groups)
+            lines.append([way, f"looked at, level {number + 1}", *cells])
+        if own:
+            groups = [*([answer for answer in own if answer.split == split] for split in splits), own]
+            lines.append(
+                [way, "answered from", *(_mean(group, [float(bool(a.found)) for a in group]) for group in groups)]
+            )
+    return Table(["way", "view", *splits, "all"], lines)
+
+
+def _ways(answers: Sequence[Answer]) -> list[str]:
+    return [way for way in ORDER if any(answer.way == way for answer in answers)]
+
+
+def _splits(answers: Sequence[Answer]) -> list[str]:
+    return sorted({answer.split for answer in answers}, key=lambda split: int(split.split("-")[0]))
+
+
+def _by_task(answers: Sequence[Answer]) -> tuple[list[Answer], list[Answer]]:
+    return [a for a in answers if a.task == "rec"], [a for a in answers if a.task != "rec"]
+
+
+def _scores(answers: Sequence[Answer]) -> list[float]:
+    return [answer.score for answer in answers]
+
+
+def _pictures(answers: Sequence[Answer]) -> list[int]:
+    numbers = {name: number for number, name in enumerate(sorted({answer.picture for answer in answers}))}
+    return [numbers[answer.picture] for answer in answers]
+
+
+def _share(answers: Sequence[Answer], part: str, everything: str) -> str:
+    total = sum(getattr(answer, everything) for answer in answers)
+    return f"{100 * sum(getattr(answer, part) for answer in answers) / total:.1f} %"
+
+
+def _mean(answers: Sequence[Answer], scores: Sequence[float]) -> str:
+    if not scores:
+        return NOTHING
+    low, high = interval(scores, _pictures(answers))
+    return f"{100 * sum(scores) / len(scores):.0f} [{100 * low:.0f}, {100 * high:.0f}], n = {len(scores)}"
+
+
+def _difference(own: Sequence[Answer], other: Sequence[Answer]) -> str:
+    if not own:
+        return NOTHING
+    found = paired(_scores(own), _scores(other), _pictures(own))
+    low, high = found.interval
+    return f"{100 * found.difference:+.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def stored(files: Sequence[Path] = (STORED,)) -> str:
+    """The tables of files that are parts of one run."""
+    headers, parts = zip(*map(read, files), strict=True)
+    for file, header in zip(files, headers, strict=True):
+        check_same(header, headers[0], f"{file} was begun", "Only parts of one run can be put together.")
+    return report(headers[0], [answer for part in parts for answer in part])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tokenprune.evals.dev.experiments.needles.table",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("files", nargs="*", type=Path, default=[STORED])
+    parser.add_argument("--into", type=Path, metavar="FILE", help="a Markdown file with the marks of these tables")
+    options = parser.parse_args(arguments)
+    tables = stored(options.files)
+    if options.into is None:
+        print(tables)
+    else:
+        options.into.write_text(put_into(options.into.read_text(encoding="utf-8"), NAME, tables), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

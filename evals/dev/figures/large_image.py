@@ -1,0 +1,197 @@
+"""A picture far larger than a model's input: what coarse to fine looks at, what pruning leaves of it, and the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
+
+from tokenprune.evals.explain.explain import Explanation, explain
+from tokenprune.evals.explain.panels import picture_panel
+from tokenprune.evals.explain.zoom import ANSWERED_FROM, COLORS, looked_at
+from tokenprune.evals.models.boxes import Box, parts_of
+from tokenprune.evals.run.setups import Configuration
+from tokenprune.report import ImageReport
+from tokenprune.zoom.probe import token_places
+from tokenprune.zoom.prompts import ask, input_side
+from tokenprune.zoom.pyramid import Level, pyramid
+from tokenprune.zoom.search import Look, Zoom
+
+BATCH = 16  # tiles
+DROPPED = 0.78  # how dark
+WIDTH, PANEL, DPI = 14.0, 6.6, 150  # inches, of the sheet and of a large panel
+FONT, BIG = 12, 15
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """n_encoded: pictures that went through the vision tower. n_visual: visual tokens that the language model saw."""
+
+    way: str
+    n_encoded: int
+    n_visual: int
+
+
+@dataclass(frozen=True, eq=False)
+class LargePicture:
+    """What was made of it.
+
+    look: coarse to fine. view: what the answer comes from, unpruned and pruned, in the view's own pixels.
+    left: (rows, columns) of cells of the level at full resolution: whether a kept token, or one that is merged into
+        one, lies there.
+    """
+
+    picture: Image.Image
+    question: str
+    true_box: Box | None
+    look: Look
+    view: Explanation
+    level: Level
+    left: np.ndarray
+    costs: tuple[Cost, ...]
+
+
+def examine(
+    model: Any, processor: Any, picture: Image.Image, question: str, pruned: Configuration, true_box: Box | None = None
+) -> LargePicture:
+    """Look at a picture coarse to fine, answer from what was found, unpruned and pruned, and prune every tile.
+
+    true_box: in pixels of the picture. Raises ValueError for a picture that one tile shows.
+    """
+    tile = input_side(processor)
+    levels = pyramid(*picture.size, tile)
+    if not levels:
+        raise ValueError(f"{picture.width} x {picture.height} pixels are one tile of {tile}; take a larger picture")
+    look = Zoom().look(model, processor, picture, question)
+    (view,) = look.views
+    own_box = None
+    if true_box is not None:
+        x1, y1, x2, y2 = parts_of(view.box, true_box)
+        own_box = (tile * x1, tile * y1, tile * x2, tile * y2)
+    shown = view.picture(picture, tile)
+    seen = explain(model, processor, shown, question, [pruned], true_box=own_box, rounds=0)
+    reports = list(pruned_tiles(model, processor, picture, question, pruned, levels[-1]))
+    n_looked, n_tiles = sum(len(step.views) for step in look.steps) + 1, len(reports) + 1
+    kept = [len(report.kept) for report in reports]
+    costs = (
+        Cost("every tile", n_tiles, look.n_all),
+        Cost(f"every tile, {pruned.label}", n_tiles, round(sum(kept) * n_tiles / len(reports))),
+        Cost("coarse to fine", n_looked, look.n_visual),
+    )
+    return LargePicture(picture, question, true_box, look, seen, levels[-1], cells(reports, levels[-1]), costs)
+
+
+@torch.inference_mode()
+def pruned_tiles(
+    model: Any, processor: Any, picture: Image.Image, question: str, pruned: Configuration, level: Level
+) -> Iterator[ImageReport]:
+    """What is kept of every tile of a level, each asked by itself, row by row."""
+    tile, views = input_side(processor), list(level.views())
+    for start in range(0, len(views), BATCH):
+        tiles = [[view.picture(picture, tile)] for view in views[start : start + BATCH]]
+        with pruned.patched(model) as handle:
+            model(**ask(processor, tiles, question).to(model.device, model.dtype), use_cache=False)
+            yield from handle.report.images
+
+
+def cells(reports: list[ImageReport], level: Level) -> np.ndarray:
+    """The cells of a whole level in which something is left."""
+    sides = [max(grid[axis] for grid in reports[0].grids) for axis in (1, 2)]
+    tiles = np.zeros((level.rows, level.columns, *sides), dtype=bool)
+    for number, report in enumerate(reports):
+        left = report.kept if report.merged is None else torch.cat([report.kept, report.merged.sources])
+        places = token_places(report.layout)[left.cpu()].numpy()
+        x, y = places[~np.isnan(places).any(1)].T
+        tiles[divmod(number, level.columns)][(y * sides[0]).astype(int), (x * sides[1]).astype(int)] = True
+    return tiles.transpose(0, 2, 1, 3).reshape(level.rows * sides[0], level.columns * sides[1])
+
+
+def draw(large: LargePicture, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure(large).savefig(path, dpi=DPI)
+
+
+def figure(large: LargePicture) -> Figure:
+    """Above, the whole picture twice: what was looked at, and what is left of every tile. Below, what is answered from,
+    unpruned and pruned, and the costs."""
+    wide = PANEL * large.picture.height / large.picture.width
+    sheet = Figure(figsize=(WIDTH, wide + 5.6), facecolor="white", layout="constrained")
+    FigureCanvasAgg(sheet)
+    halves: Any = sheet.subfigures(2, 1, height_ratios=[wide + 1.2, 4.1])
+    above, below = halves
+    above.suptitle(large.question, fontsize=BIG + 2, parse_math=False)
+    left, right = above.subplots(1, 2)
+    _looked_at(left, large)
+    _left(right, large)
+    panels = below.subplots(1, 3, width_ratios=[1, 1, 1.75])
+    for axes, outcome in zip(panels, large.view.outcomes, strict=False):
+        picture_panel(axes, large.view, outcome)
+        axes.set_title(f"{outcome.configuration.label}\n{outcome.kept.in_words}", fontsize=FONT)
+        axes.text(0.5, -0.03, outcome.answer, transform=axes.transAxes, ha="center", va="top", fontsize=FONT)
+    _costs(panels[2], large.costs)
+    return sheet
+
+
+def _looked_at(axes: Axes, large: LargePicture) -> None:
+    axes.set_axis_off()
+    axes.imshow(looked_at(large.picture, large.look, width=round(PANEL * DPI)))
+    n_tiles = sum(view.level is not None for step in large.look.steps for view in step.views)
+    axes.set_title(f"coarse to fine: {n_tiles} tiles and a thumbnail were looked at", fontsize=BIG)
+    names = ["coarsest level", *(f"level {number}" for number in range(2, len(COLORS) + 1))][: len(large.look.steps)]
+    named = [*zip(COLORS, names, strict=False), (ANSWERED_FROM, "answered from")]
+    axes.legend(
+        handles=[Patch(fill=False, edgecolor=color, linewidth=2.5, label=name) for color, name in named],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.01),
+        ncols=len(named),
+        facecolor="#333333",  # the frames stand on a dark picture, and the coarsest level's is white
+        edgecolor="none",
+        framealpha=1.0,
+        labelcolor="white",
+        fontsize=FONT,
+        columnspacing=1.2,
+    )
+
+
+def _left(axes: Axes, large: LargePicture) -> None:
+    axes.set_axis_off()
+    width, height = large.picture.size
+    right, bottom = large.level.columns * large.level.span, large.level.rows * large.level.span
+    axes.imshow(large.picture, extent=(0, width, height, 0))
+    shade = np.zeros((*large.left.shape, 4))
+    shade[..., 3] = np.where(large.left, 0.0, DROPPED)
+    axes.imshow(shade, extent=(0, right, bottom, 0), interpolation="nearest")
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    every, pruned, _ = large.costs
+    share = pruned.n_visual / every.n_visual
+    axes.set_title(f"{pruned.way}: {share:.0%} of the visual tokens", fontsize=BIG)
+
+
+def _costs(axes: Axes, costs: tuple[Cost, ...]) -> None:
+    """Bars, as shares of what is encoded at most."""
+    axes.set_axis_off()
+    groups = {
+        "pictures through the vision tower": [cost.n_encoded for cost in costs],
+        "visual tokens through the language model": [cost.n_visual for cost in costs],
+    }
+    y = 0.0
+    for title, numbers in groups.items():
+        axes.text(0, y, title, fontsize=FONT, weight="bold", va="center")
+        for cost, number in zip(costs, numbers, strict=True):
+            y += 1
+            axes.barh(y, number / max(numbers), height=0.8, color="#0072B2")
+            axes.text(number / max(numbers) + 0.02, y, f"{number:,}", fontsize=FONT, va="center")
+            axes.text(-0.02, y, cost.way, fontsize=FONT, va="center", ha="right")
+        y += 1.4
+    axes.set_xlim(-0.9, 1.25)
+    axes.set_ylim(y - 0.5, -0.7)

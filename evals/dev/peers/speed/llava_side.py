@@ -1,0 +1,78 @@
+"""The prefills of `speed.py` that run in the old environment, on LLaVA's own package: one of them for each process, for
+the methods' packages patch classes for good.
+
+llava_side.py FOLDER DTYPE unpruned|VisionZip|FlowCut
+"""
+
+# pyright: reportMissingImports=false
+# The packages are those of the old environment.
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from serve import Answer, Prefill, serve
+from shape import BEFORE, BEHIND, CONTEXTUAL, KEEP, TEXT, VISION, picture, weights
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
+
+#: How names of weights begin in the file, and in LLaVA's package.
+NAMES = {
+    "language_model.lm_head.": "lm_head.",
+    "language_model.model.": "model.",
+    "multi_modal_projector.linear_1.": "model.mm_projector.0.",
+    "multi_modal_projector.linear_2.": "model.mm_projector.2.",
+    "vision_tower.": "model.vision_tower.vision_tower.vision_model.",
+}
+PACKAGES = {"unpruned": [], "VisionZip": [], "FlowCut": ["flowcut"]}  # VisionZip is not installed, only unpacked
+
+
+def model_of(folder: Path) -> Any:
+    from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+
+    tower = folder / "tower"
+    if not tower.exists():
+        CLIPVisionModel(CLIPVisionConfig(**VISION)).save_pretrained(tower, safe_serialization=True)
+        CLIPImageProcessor(size={"shortest_edge": 336}, crop_size=336).save_pretrained(tower)
+    model = LlavaLlamaForCausalLM(
+        LlavaConfig(
+            **TEXT,
+            mm_vision_tower=str(tower),
+            mm_hidden_size=VISION["hidden_size"],
+            mm_vision_select_layer=-2,
+            mm_projector_type="mlp2x_gelu",
+        )
+    )
+    model.get_vision_tower().load_model()
+    model.load_state_dict(weights(folder, NAMES), assign=True)
+    return model.eval()
+
+
+def patch(model: Any, method: str) -> None:
+    if method == "VisionZip":
+        from visionzip import visionzip
+
+        visionzip(model, dominant=KEEP - CONTEXTUAL, contextual=CONTEXTUAL)  # it counts the CLS token as dominant
+    elif method == "FlowCut":
+        from flowcut.main import flowcut
+
+        flowcut(model, target_num=KEEP)
+
+
+def prefills(folder: Path, dtype: str, method: str) -> dict[str, Prefill]:
+    model = model_of(folder)
+    patch(model, method)
+    model = model.to(getattr(torch, dtype))
+    pixels = picture(model.dtype)
+    ids = torch.tensor([[*BEFORE, -200, *BEHIND]])  # LLaVA's number for a picture
+
+    def called() -> Answer:
+        output = model(input_ids=ids, images=pixels, use_cache=True)
+        return output.logits[:, -1], output.past_key_values
+
+    return {method: lambda: nullcontext(called)}
+
+
+if __name__ == "__main__":
+    folder, dtype, method = sys.argv[1:]
+    serve(lambda: prefills(Path(folder), dtype, method), ["llava-torch", *PACKAGES[method]])

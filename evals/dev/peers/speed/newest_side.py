@@ -1,0 +1,128 @@
+"""The prefills of `speed.py` in this environment: unpruned, ideal, tokenprune's, and selecting as papers' code does.
+
+newest_side.py make FOLDER         saves the model
+newest_side.py serve FOLDER DTYPE  times it, see serve.py
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from serve import Answer, serve
+from shape import BEFORE, BEHIND, CONTEXTUAL, IMAGE, KEEP, N_VISUAL, TEXT, VISION, picture, seeded, weights
+from torch import Tensor
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+import tokenprune
+from tokenprune.evals.bench.clock import cache_in
+
+#: How names of weights begin in the file, and in this version of transformers.
+NAMES = {
+    "language_model.lm_head.": "lm_head.",
+    "language_model.model.": "model.language_model.",
+    "multi_modal_projector.": "model.multi_modal_projector.",
+    "vision_tower.": "model.vision_tower.",
+}
+STRATEGIES = {
+    "FoPru": tokenprune.FoPru(keep=KEEP, layer=-2),
+    "VisionZip": tokenprune.VisionZip(keep=KEEP, contextual=CONTEXTUAL / KEEP),
+    "FlowCut": tokenprune.FlowCut(keep=KEEP),
+    "FastV": tokenprune.FastV(keep=KEEP),
+}
+
+
+def make(folder: Path) -> None:
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**VISION), text_config=LlamaConfig(**TEXT), image_token_index=IMAGE
+    )
+    model = LlavaForConditionalGeneration(config)
+    seeded(model)
+    model.save_pretrained(folder)
+
+
+def saved(folder: Path) -> Any:
+    model = LlavaForConditionalGeneration(LlavaConfig.from_pretrained(folder))
+    model.load_state_dict(weights(folder, NAMES), assign=True)
+    return model.eval()
+
+
+def called(model: Any, **inputs: Any) -> Answer:
+    output = model(**inputs, use_cache=True, logits_to_keep=1)
+    return output.logits[:, -1], cache_in(output)[1]
+
+
+class Prefills:
+    """What can be timed, by name."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.pixels = model, picture(model.dtype)
+
+    def named(self) -> dict[str, Any]:
+        ours = {name: partial(self.patched, strategy) for name, strategy in STRATEGIES.items()}
+        return {
+            "unpruned": self.unpruned,
+            "ideal": self.ideal,
+            **ours,
+            "unpruned, output_attentions": partial(self.eager_tower, torch.arange(N_VISUAL)),
+            "FoPru, output_attentions": partial(self.eager_tower, None),
+        }
+
+    @contextmanager
+    def unpruned(self) -> Iterator[Callable[[], Answer]]:
+        ids = torch.tensor([[*BEFORE, *[IMAGE] * N_VISUAL, *BEHIND]])
+        yield partial(called, self.model, input_ids=ids, pixel_values=self.pixels)
+
+    @contextmanager
+    def patched(self, strategy: tokenprune.Strategy) -> Iterator[Callable[[], Answer]]:
+        with tokenprune.patch(self.model, strategy), self.unpruned() as prefill:
+            yield prefill
+
+    @contextmanager
+    def ideal(self) -> Iterator[Callable[[], Answer]]:
+        """The unpatched model, given the first visual tokens."""
+        tower = self.model.model.vision_tower
+
+        def prefill() -> Answer:
+            features = tower(self.pixels, output_hidden_states=True).hidden_states[-2][:, 1 : 1 + KEEP]
+            return self.answered(features, torch.arange(KEEP))
+
+        yield prefill
+
+    @contextmanager
+    def eager_tower(self, kept: Tensor | None) -> Iterator[Callable[[], Answer]]:
+        """As released code of many papers has it: the tower returns the attention of all its layers, and the embeddings
+        are cut outside the model. None: keep what is attended to most."""
+        tower = self.model.model.vision_tower
+        before = tower.config._attn_implementation
+        tower.set_attn_implementation("eager")
+
+        def prefill() -> Answer:
+            output = tower(self.pixels, output_hidden_states=True, output_attentions=True)
+            scores = output.attentions[-2].mean(1).sum(1)[0, 1:]
+            chosen = scores.topk(KEEP).indices.sort().values if kept is None else kept
+            return self.answered(output.hidden_states[-2][:, 1:][:, chosen], chosen)
+
+        try:
+            yield prefill
+        finally:
+            tower.set_attn_implementation(before)
+
+    def answered(self, features: Tensor, kept: Tensor) -> Answer:
+        """The language model on these visual tokens, with their original position IDs."""
+        visual = self.model.model.multi_modal_projector(features)
+        before, behind = (self.model.get_input_embeddings()(torch.tensor([ids])) for ids in (BEFORE, BEHIND))
+        first = len(BEFORE) + N_VISUAL
+        numbers = torch.cat([torch.arange(len(BEFORE)), kept + len(BEFORE), torch.arange(first, first + len(BEHIND))])
+        return called(self.model, inputs_embeds=torch.cat([before, visual, behind], 1), position_ids=numbers[None])
+
+
+if __name__ == "__main__":
+    what, folder, *dtype = sys.argv[1:]
+    if what == "make":
+        make(Path(folder))
+    else:
+        serve(lambda: Prefills(saved(Path(folder)).to(getattr(torch, dtype[0]))).named(), ["tokenprune-vlm"])

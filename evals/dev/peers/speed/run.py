@@ -1,0 +1,120 @@
+"""How fast we are beside the published packages: the same weights and picture, in turn, a process for each.
+
+    python evals/peers/speed.py OLD_PYTHON KVPRESS_PYTHON
+
+OLD_PYTHON and KVPRESS_PYTHON are the interpreters of environments with the packages: see evals/README.md. Every round
+asks each process for one prefill, from pixels to the first logits; the processes sleep while they are not asked. What
+is compared is compared within rounds, which go to evals/results/peers_speed.json; table.py makes their table.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+
+from tokenprune.evals.bench.allocator import ENVIRONMENT
+from tokenprune.evals.bench.record import cpu
+from tokenprune.evals.run import files as durable
+
+HERE = Path(__file__).resolve().parent
+STORED = HERE.parents[2] / "results" / "peers_speed.json"
+METHODS = ("unpruned", "VisionZip", "FlowCut")
+
+
+class Server:
+    """A process of serve.py's kind, and its prefills by the names of `package`."""
+
+    def __init__(self, package: str, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT
+        )
+        self.package, hello = package, self._line()
+        self.prefills, self.versions = hello["prefills"], hello["versions"]
+
+    def ask(self, prefill: str) -> dict[str, Any]:
+        """Raise RuntimeError if the process has ended."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{prefill}\n")
+        self._process.stdin.flush()
+        return self._line()
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _line(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(
+                f"{self._process.args} ended with exit code {self._process.wait()}. Its errors are above."
+            )
+        return json.loads(line)
+
+
+def servers(folder: Path, old_python: str, kvpress_python: str, dtype: str) -> list[tuple[str, list[str]]]:
+    """The packages, and the command of each process."""
+    old = [("LLaVA", [old_python, str(HERE / "llava_side.py"), str(folder), dtype, method]) for method in METHODS]
+    return [
+        ("tokenprune", [sys.executable, str(HERE / "newest_side.py"), "serve", str(folder), dtype]),
+        *old,
+        ("kvpress", [kvpress_python, str(HERE / "kvpress_side.py"), str(folder), dtype]),
+    ]
+
+
+def measure(running: Sequence[Server], rounds: int, path: Path, about: Mapping[str, Any]) -> None:
+    """Write `path` after each round. The first calls are not timed; each round turns the order of the one before round.
+    Cases are named "package: prefill"."""
+    cases = [(f"{server.package}: {prefill}", server, prefill) for server in running for prefill in server.prefills]
+    first = {name: server.ask(prefill) for name, server, prefill in track(cases, "first calls")}
+    reference = torch.tensor(first["tokenprune: unpruned"]["logits"])
+    facts = {
+        "about": about,
+        "versions": {server.package: server.versions for server in running},
+        "kv_cache_bytes": {name: answer["kv_cache_bytes"] for name, answer in first.items()},
+        "logits_difference": {
+            name: float((torch.tensor(answer["logits"]) - reference).norm() / reference.norm())
+            for name, answer in first.items()
+        },
+    }
+    found = []
+    for turn in track(range(rounds), "rounds"):
+        order = cases if turn % 2 else cases[::-1]
+        seconds = {name: server.ask(prefill)["seconds"] for name, server, prefill in order}
+        moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        found.append({"moment": moment, "seconds": {name: seconds[name] for name, _, _ in cases}})
+        durable.replace(path, json.dumps({**facts, "rounds": found}, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("old_python", help="the interpreter that has LLaVA's, VisionZip's and FlowCut's packages")
+    parser.add_argument("kvpress_python", help="the interpreter that has kvpress")
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--output", type=Path, default=STORED)
+    options = parser.parse_args()
+    about = {"dtype": options.dtype, "cpu": cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        subprocess.run([sys.executable, HERE / "newest_side.py", "make", folder], check=True)
+        commands = servers(folder, options.old_python, options.kvpress_python, options.dtype)
+        running = [stack.enter_context(Server(package, command)) for package, command in commands]
+        measure(running, options.rounds, options.output, about)
+
+
+if __name__ == "__main__":
+    main()

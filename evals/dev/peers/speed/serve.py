@@ -1,0 +1,40 @@
+"""A process that times prefills by name, for `speed.py`: a name on its input, a line of JSON on its output.
+
+The first line tells which prefills there are, and the versions of what they run on. Whatever the packages print goes to
+the error output.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from shape import kv_bytes
+
+#: The logits of a prompt's last token, (1, vocabulary), and the cache.
+Answer = tuple[torch.Tensor, Any]
+#: What is set up around a call, not timed, and gives what is called, timed.
+Prefill = Callable[[], AbstractContextManager[Callable[[], Answer]]]
+
+
+def serve(make: Callable[[], Mapping[str, Prefill]], packages: list[str]) -> None:
+    """Answer until the input ends. Each answer has seconds, the cache's bytes and the logits."""
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
+        prefills = make()
+
+        def say(**line: Any) -> None:
+            print(json.dumps(line), file=answers, flush=True)
+
+        say(prefills=list(prefills), versions={name: version(name) for name in ("torch", "transformers", *packages)})
+        for line in sys.stdin:
+            with torch.inference_mode(), prefills[line.strip()]() as prefill:
+                start = time.perf_counter()
+                logits, cache = prefill()
+                seconds = time.perf_counter() - start
+            say(seconds=seconds, kv_cache_bytes=kv_bytes(cache), logits=logits[0].float().tolist())

@@ -1,0 +1,74 @@
+"""The table of what speed.py stored.
+
+python evals/peers/table.py [--into evals/README.md]
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenprune.evals.bench.figures import Median
+from tokenprune.evals.report.markers import put_into
+from tokenprune.evals.report.tables import Table
+
+STORED = Path(__file__).resolve().parents[3] / "results" / "peers_speed.json"
+#: What the marks in the document are named by.
+NAME = "evals/peers/speed.py"
+
+
+def table(stored: dict[str, Any]) -> Table:
+    """A line for each prefill: time against the unpruned model of its own package, and against ours; KV cache."""
+    headings = ["package", "prefill", "seconds", "to its unpruned", "to our unpruned", "KV cache"]
+    lines = []
+    for name, size in stored["kv_cache_bytes"].items():
+        package, prefill = name.split(": ")
+        own = "tokenprune: unpruned" if package == "tokenprune" else f"{package}: unpruned"
+        seconds = Median.of([one["seconds"][name] for one in stored["rounds"]])
+        assert seconds is not None
+        ratios = [_ratio(stored["rounds"], name, other) for other in (own, "tokenprune: unpruned")]
+        lines.append([package, prefill, f"{seconds.value:.2f}", *ratios, f"{size / 1e6:.1f} MB"])
+    return Table(headings, lines)
+
+
+def _ratio(rounds: Sequence[dict[str, Any]], name: str, other: str) -> str:
+    median = Median.of([one["seconds"][name] / one["seconds"][other] for one in rounds])
+    assert median is not None
+    return f"{median.value:.3f} [{median.low:.3f}, {median.high:.3f}]"
+
+
+def provenance(stored: dict[str, Any]) -> str:
+    """What was measured on what."""
+    about = stored["about"]
+    packages = "; ".join(
+        f"{package}: " + ", ".join(f"{name} {version}" for name, version in versions.items())
+        for package, versions in stored["versions"].items()
+    )
+    largest = max(value for name, value in stored["logits_difference"].items() if name.endswith(": unpruned"))
+    return (
+        f"Medians of {len(stored['rounds'])} rounds with 95 % interval, {about['dtype']}, {about['cpu']}, "
+        f"{about['threads']} threads of {about['cores']} cores, {stored['rounds'][0]['moment'][:10]}. {packages}. The "
+        f"packages' unpruned models agree: their logits differ by {largest:.1e} of their length at most."
+    )
+
+
+def markdown(stored: dict[str, Any]) -> str:
+    return f"{table(stored)}\n\n{provenance(stored)}\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--into", type=Path, help="a document with marks")
+    parser.add_argument("--stored", type=Path, default=STORED)
+    options = parser.parse_args()
+    made = markdown(json.loads(options.stored.read_text(encoding="utf-8")))
+    if options.into is None:
+        print(made)
+    else:
+        text = options.into.read_text(encoding="utf-8")
+        options.into.write_text(put_into(text, NAME, made), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""What VFlowOpt does on the bundled model, as Markdown: `python -m tokenprune.evals.dev.tables.vflowopt --help`.
+
+From stored results alone: rows of `python -m tokenprune.evals`, settings files of `tokenprune optimize`, and timings of
+`tokenprune bench`.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tokenprune.evals.bench.figures import Figures, figures
+from tokenprune.evals.bench.record import Record
+from tokenprune.evals.bench.tables import ratios
+from tokenprune.evals.models.bundled import SETTINGS
+from tokenprune.evals.report.markers import put_into
+from tokenprune.evals.report.tables import Table, accuracy_table
+from tokenprune.evals.run.results import Key, Row, by_configuration
+from tokenprune.evals.run.results_io import read
+from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
+from tokenprune.evals.stats.paired import paired
+from tokenprune.settings import SettingsFile
+from tokenprune.strategies.vflowopt import VFlowOpt
+
+NAME = "tokenprune.evals.dev.tables.vflowopt"  # in the marks that its tables are between
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+TIMED = "llava-onevision-0.5b"  # the bench's file
+BASELINES = ("FoPru rank -2", "FoPru", "Random", "Grid", DOWNSAMPLE, "VFlowOpt")
+
+#: What is left out or done otherwise in each ablation, all at 25 %.
+ABLATIONS = {
+    "VFlowOpt searched_25_not_recycled": "no recycling, searched without it",
+    "VFlowOpt searched_25_one_stage": "one stage before the language model, searched without the others",
+    "VFlowOpt": "no calibration: default settings",
+    "VFlowOpt searched_25_mean_pooled": "objective: mean of all tokens behind the picture",
+    "VFlowOpt searched_25_second_last": "map of the last but one encoder layer (`layer=-2`)",
+    "VFlowOpt searched_25_as_released": "map as in the released code (`as_released=True`)",
+}
+
+
+def report(rows: Sequence[Row], files: Sequence[SettingsFile], timings: Sequence[Figures]) -> str:
+    """Return all tables; `timings` are what the bench measured."""
+    groups = by_configuration(rows)
+    shown = [row for row in rows if row.strategy not in ABLATIONS or row.strategy == "VFlowOpt"]
+    parts: list[str | Table] = [
+        "Accuracy in per cent, with 95 % interval; a name behind `VFlowOpt` is that of its settings file:",
+        accuracy_table(shown),
+        "Calibrated VFlowOpt against the others on the same questions, in points, with 95 % interval:",
+        Table(["retention", "calibrated VFlowOpt -", *_titles(rows)], list(_against_others(groups))),
+        "Ablations at 25 %, in per cent, and their paired differences to calibrated VFlowOpt in points:",
+        Table(
+            ["", *(f"{title}{what}" for title in _titles(rows) for what in ("", ", difference"))],
+            list(_ablations(groups)),
+        ),
+        "KV cache of the visual tokens, the text's share taken out by counting, against the unpruned model's:",
+        Table(["retention", "strategy", "bytes", "less"], list(_visual_bytes(groups))),
+        "What the searches found (50 trials on 30 questions each; the cosine is that on these questions):",
+        Table(
+            ["file", "R1", "R2", "R3", "threshold", "alpha", "cell", "cosine by default", "found"],
+            [_found(file) for file in files],
+        ),
+    ]
+    timed = [one for one in timings if one.facts.strategy == "VFlowOpt"]
+    if timed:
+        shape = f"`{TIMED}` with random weights ([where and how](#speed-and-memory))"
+        parts += [f"Default settings on the shape of {shape}, ratios within rounds, with 95 % interval:", ratios(timed)]
+    return "\n\n".join(map(str, parts)) + "\n"
+
+
+def settings_files() -> list[SettingsFile]:
+    return [SettingsFile.read(path) for path in sorted(SETTINGS.glob("*.json"))]
+
+
+def stored(results: Path = RESULTS) -> str:
+    """Return the section's tables from what is stored in `results`."""
+    timings = results / "bench" / f"{TIMED}.json"
+    return report(read([results / "vflowopt.jsonl"]), settings_files(), figures(Record.read(timings)))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tokenprune.evals.dev.tables.vflowopt", description=__doc__)
+    parser.add_argument("--into", type=Path, metavar="FILE", help="put the tables between the two marks in this file")
+    options = parser.parse_args(arguments)
+    if options.into is None:
+        print(stored(), end="")
+    else:
+        text = options.into.read_text(encoding="utf-8")
+        options.into.write_text(put_into(text, NAME, stored()), encoding="utf-8")
+
+
+Groups = Mapping[Key, Mapping[str, Row]]
+
+
+def _calibrated(keep_ratio: float) -> Key:
+    return Key(f"VFlowOpt searched_{100 * keep_ratio:g}", "original", keep_ratio)
+
+
+def _ratios(groups: Groups) -> list[float]:
+    return sorted({key.keep_ratio for key in groups if _calibrated(key.keep_ratio) in groups}, reverse=True)
+
+
+def _titles(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.task.upper() for row in rows))
+
+
+def _against_others(groups: Groups) -> Iterator[list[str]]:
+    for keep_ratio in _ratios(groups):
+        own = groups[_calibrated(keep_ratio)]
+        for name in BASELINES:
+            other = groups.get(Key(name, "original", keep_ratio))
+            if other is not None:
+                yield [f"{keep_ratio:.0%}", name, *(_difference(own[task], other[task]) for task in own)]
+
+
+def _ablations(groups: Groups) -> Iterator[list[str]]:
+    whole = groups[_calibrated(0.25)]
+    yield ["calibrated VFlowOpt", *(cell for row in whole.values() for cell in (f"{100 * row.accuracy:.1f}", ""))]
+    for label, what in ABLATIONS.items():
+        rows = groups.get(Key(label, "original", 0.25))
+        if rows is not None:
+            cells = [(f"{100 * rows[task].accuracy:.1f}", _difference(rows[task], whole[task])) for task in whole]
+            yield [what, *(cell for pair in cells for cell in pair)]
+
+
+def _difference(row: Row, other: Row) -> str:
+    difference = paired(row, other)
+    low, high = difference.interval
+    return f"{100 * difference.difference:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _visual_bytes(groups: Groups) -> Iterator[list[str]]:
+    """Two prompts that differ in visual tokens alone tell how many bytes one takes, and so how many the text takes."""
+    task, whole = next(iter(groups[Key(UNPRUNED, "original", 1.0)].items()))
+    half = groups[Key("Random", "original", 0.5)][task]
+    a_token = (whole.kv_cache_bytes - half.kv_cache_bytes) / (whole.n_visual - half.n_kept)
+    text = whole.kv_cache_bytes - a_token * whole.n_visual
+    for keep_ratio in _ratios(groups):
+        for key in (Key("VFlowOpt", "original", keep_ratio), _calibrated(keep_ratio)):
+            if key in groups:
+                visual = groups[key][task].kv_cache_bytes - text
+                less = 1 - visual / (whole.kv_cache_bytes - text)
+                yield [f"{keep_ratio:.0%}", key.strategy, f"{visual:,.0f}", f"{less:.1%}"]
+
+
+def _found(file: SettingsFile) -> list[str]:
+    found, objective = VFlowOpt(**file.settings), file.search["objective"]
+    third = f"{found.last(file.model['layers']):.3f}" if found.progressive else "1"
+    second = f"{found.second:.3f}" if found.progressive else "1"
+    cell = f"{found.cell:.1f}" if found.recycle and found.cell else "none"
+    numbers = [f"{found.entering:.3f}", second, third, f"{found.threshold:.1f}", f"{found.alpha:.2f}", cell]
+    return [f"`{file.path.name}`", *numbers, f"{objective['default']:.4f}", f"{objective['best']:.4f}"]
+
+
+if __name__ == "__main__":
+    main()

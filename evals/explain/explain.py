@@ -1,0 +1,233 @@
+"""What each configuration makes of one picture and one question: tokens kept, importance scores, answer, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import tokenprune
+from tokenprune.adapters import adapter_for
+from tokenprune.evals.explain.canvas import Canvas, canvas, tiles_of
+from tokenprune.evals.explain.ttft import ttft_ratios
+from tokenprune.evals.models.boxes import HIT, Box, iou
+from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.models.prompts import encode, prompt
+from tokenprune.evals.run.costs import kv_cache_bytes
+from tokenprune.evals.run.setups import Configuration, Pruned
+from tokenprune.layout import Layout
+from tokenprune.report import ImageReport
+
+MAX_NEW_TOKENS = 64
+ROUNDS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What became of each visual token; the masks have one bool for each of them.
+
+    entered: what entered the language model. left: what its last layer still saw. received: kept tokens that others
+        were merged into. n_mean: the tokens that a decoder layer saw, in the mean over the layers.
+    scores: importance, higher = keep; NaN for tokens that were not scored; None if the strategy gives none.
+    scored_at: the decoder layer on whose entry they were given; None for before the language model.
+    """
+
+    entered: np.ndarray
+    left: np.ndarray
+    received: np.ndarray
+    n_mean: float
+    scores: np.ndarray | None = None
+    scored_at: int | None = None
+
+    @property
+    def n_visual(self) -> int:
+        return len(self.entered)
+
+    @property
+    def n_kept(self) -> int:
+        return int(self.entered.sum())
+
+    @property
+    def in_words(self) -> str:
+        if self.n_mean == self.n_kept:
+            return f"{self.n_kept} of {self.n_visual} visual tokens"
+        return f"{self.n_mean:.4g} of {self.n_visual} tokens a layer"
+
+    @classmethod
+    def everything(cls, n_visual: int) -> Kept:
+        every = np.ones(n_visual, dtype=bool)
+        return cls(every, every, ~every, float(n_visual))
+
+    @classmethod
+    def of(cls, image: ImageReport, n_layers: int) -> Kept:
+        """What a report says; scores are those of the first stage that gave any."""
+        entered, left, received = (np.zeros(image.n_visual, dtype=bool) for _ in range(3))
+        entered[image.kept.cpu().numpy()] = True
+        left[image.kept_at(n_layers - 1).cpu().numpy()] = True
+        for part in (image, *image.stages):
+            if part.merged is not None:
+                received[part.kept[part.merged.targets].cpu().numpy()] = True
+        scored = next((part for part in (image, *image.stages) if part.scores is not None), None)
+        return cls(
+            entered,
+            left,
+            received & left,
+            sum(len(image.kept_at(layer)) for layer in range(n_layers)) / n_layers,
+            None if scored is None or scored.scores is None else scored.scores.float().cpu().numpy(),
+            getattr(scored, "layer", None),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One configuration: what it kept, what the model then answered, and what that cost.
+
+    box: what was answered, in pixels of the picture; None where the answer is no box.
+    iou: that of `box` and the true box; 0 without a box, None where the true one is not known.
+    ttft: time to first token, as a ratio to the unpruned model's; None where it was not measured.
+    """
+
+    configuration: Configuration
+    kept: Kept
+    answer: str
+    box: Box | None
+    iou: float | None
+    kv_cache_bytes: int
+    ttft: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One picture and one question under several configurations, of which the unpruned model is the first."""
+
+    model: str
+    picture: Image.Image
+    question: str
+    true_box: Box | None
+    canvas: Canvas
+    outcomes: Sequence[Outcome] = field(default_factory=list)
+
+    @property
+    def unpruned(self) -> Outcome:
+        return self.outcomes[0]
+
+    @cached_property
+    def has_boxes(self) -> bool:
+        return any(outcome.box is not None for outcome in self.outcomes)
+
+    @cached_property
+    def has_later(self) -> bool:
+        """Whether any token is dropped inside the language model."""
+        return any((outcome.kept.entered & ~outcome.kept.left).any() for outcome in self.outcomes)
+
+    @cached_property
+    def has_merged(self) -> bool:
+        return any(outcome.kept.received.any() for outcome in self.outcomes)
+
+    def overlap(self, outcome: Outcome) -> float | None:
+        """The IoU of the answered box and the unpruned model's: 0 without a box, None where that one answers no box."""
+        if self.unpruned.box is None:
+            return None
+        return iou(outcome.box, self.unpruned.box) if outcome.box else 0.0
+
+    def verdict(self, outcome: Outcome) -> str:
+        """Whether the answer is right, in a few words; where that is not known, how near it is to the unpruned
+        model's."""
+        overlap, behind = (outcome.iou, "") if outcome.iou is not None else (self.overlap(outcome), " with unpruned")
+        if outcome.iou is None and outcome.answer == self.unpruned.answer:
+            return "" if outcome is self.unpruned else "as unpruned ✓"
+        if overlap is None:
+            return "not as unpruned ✗"
+        return f"IoU {overlap:.2f}{behind} {'✓' if overlap >= HIT else '✗'}" if outcome.box else "no box ✗"
+
+    def only(self, configurations: Sequence[Configuration]) -> Explanation:
+        """The same with the unpruned model and some of the others."""
+        keys = {configuration.key for configuration in configurations}
+        chosen = [one for one in self.outcomes[1:] if one.configuration.key in keys]
+        return replace(self, outcomes=[self.unpruned, *chosen])
+
+
+def explain(
+    model: Any,
+    processor: Any,
+    picture: Image.Image,
+    question: str,
+    compared: Sequence[Configuration],
+    *,
+    true_box: Box | None = None,
+    name: str = "",
+    rounds: int = ROUNDS,
+) -> Explanation:
+    """Ask `model` one question about one picture, unpruned and under each configuration.
+
+    true_box: in pixels of the picture. name: what the model is called. rounds: of the measurement of time; with 0 there
+        is none.
+
+    Raises ValueError for a question that cannot be asked, SettingError for a configuration that prunes nothing.
+    """
+    for configuration in compared:
+        if not isinstance(configuration, Pruned):
+            raise tokenprune.SettingError(
+                f"{configuration.label} keeps every visual token that there is, so nothing can be shown of it. "
+                f"Measure it: tokenprune eval"
+            )
+    inputs = _encoded(model, processor, picture, question)
+    style = style_of(model.config, processor)
+    outcomes = []
+    for configuration in (Configuration(), *compared):
+        kept, answer, n_bytes = _asked(model, processor, configuration, inputs)
+        box = style.read(answer, picture.size)
+        overlap = None if true_box is None else iou(box, true_box) if box else 0.0
+        outcomes.append(Outcome(configuration, kept, answer, box, overlap, n_bytes))
+    if rounds:
+        ratios = [1.0, *ttft_ratios(model, inputs, compared, rounds)]
+        outcomes = [replace(one, ttft=ratio) for one, ratio in zip(outcomes, ratios, strict=True)]
+    layout = _layout(model, inputs)
+    tiles = tiles_of(processor, picture) if len(layout.grids) > 1 and layout.newlines is None else ()
+    shown = canvas(picture, layout, style.seen(picture.size), tiles)
+    return Explanation(name, picture, question, true_box, shown, outcomes)
+
+
+def _encoded(model: Any, processor: Any, picture: Image.Image, question: str) -> Any:
+    if not getattr(processor, "chat_template", None):
+        raise ValueError(f"{type(processor).__name__} has no chat template, so how to ask this model is not known")
+    if processor.image_token in question:
+        raise ValueError(
+            f"the question has the placeholder {processor.image_token} in it, which the processor puts there itself; "
+            f"leave it out"
+        )
+    if prompt(processor, question).split() == prompt(processor, question, n_pictures=0).split():
+        raise ValueError(
+            "the chat template of this model leaves out the placeholder of the picture, so that it would not see it; "
+            "mend chat_template.jinja"
+        )
+    inputs = encode(processor, [[picture]], [question])
+    return inputs.to(model.device, model.dtype)
+
+
+@torch.inference_mode()
+def _asked(model: Any, processor: Any, configuration: Configuration, inputs: Any) -> tuple[Kept, str, int]:
+    with configuration.patched(model) as handle:
+        output = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
+        if handle is None:
+            kept = Kept.everything(int((inputs["input_ids"] == processor.image_token_id).sum()))
+        else:
+            (image,) = handle.report.images
+            kept = Kept.of(image, len(adapter_for(model).layers))
+        n_bytes = kv_cache_bytes(model, inputs)
+    answer = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    return kept, answer, n_bytes
+
+
+@torch.inference_mode()
+def _layout(model: Any, inputs: Any) -> Layout:
+    """Where the visual tokens lie, which a patch that drops nothing tells."""
+    with tokenprune.patch(model, tokenprune.Grid(keep_ratio=1.0)) as handle:
+        model(**inputs, use_cache=False)
+        (image,) = handle.report.images
+    return image.layout

@@ -1,0 +1,132 @@
+"""One HTML page of an explanation that needs nothing else: a slider over the keep ratio, switches for all else."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.filesize import decimal
+
+from tokenprune import Strategy
+from tokenprune.evals.explain.canvas import Raster
+from tokenprune.evals.explain.explain import Explanation, Outcome
+from tokenprune.evals.explain.panels import HEAT, ranks
+from tokenprune.evals.models.boxes import Box
+from tokenprune.evals.report.rendering import jpeg_url, png_url, render
+from tokenprune.evals.run.setups import Configuration, configurations
+
+#: Where the slider stops, besides the keep ratios that are asked for.
+SLIDER = (0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
+
+
+def slider(strategies: Sequence[str | Strategy], keep_ratios: Sequence[float]) -> list[Configuration]:
+    """Return what the page needs an outcome of: the strategies at every stop, with both position IDs."""
+    return configurations(strategies, sorted({*keep_ratios, *SLIDER}, reverse=True), baselines=[])
+
+
+def write(explanation: Explanation, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(explanation), encoding="utf-8")
+
+
+def page(explanation: Explanation) -> str:
+    """Return the page. The pictures are in it once each, and what was kept is drawn from a bit a token."""
+    shown, urls = explanation.canvas, _Distinct()
+    pictures = [urls.number(jpeg_url(raster.picture)) for raster in shown.rasters]
+    heats = _Distinct()
+    outcomes = [_outcome(explanation, outcome, heats) for outcome in explanation.outcomes]
+    data = {
+        "rasters": [_raster(raster) for raster in shown.rasters],
+        "unpruned": outcomes[0],
+        "outcomes": outcomes[1:],
+        "heats": heats.values,
+    }
+    return render(
+        "kept_tokens.html",
+        explanation=explanation,
+        canvas=shown,
+        urls=urls.values,
+        placed=list(zip(shown.rasters, pictures, strict=True)),
+        true_boxes=_rectangles(explanation, explanation.true_box),
+        strategies=list(dict.fromkeys(one["strategy"] for one in outcomes[1:])),
+        first=next((one["strategy"] for one in outcomes[1:] if one["heat"]), outcomes[-1]["strategy"]),
+        kinds=list(dict.fromkeys(one["ids"] for one in outcomes[1:])),
+        outcomes=outcomes,
+        cividis=[_hex(HEAT(x)) for x in np.linspace(0, 1, 9)],
+        data=data,
+    )
+
+
+class _Distinct:
+    """Texts that are numbered, equal ones alike."""
+
+    def __init__(self) -> None:
+        self.values: list[str] = []
+
+    def number(self, text: str) -> int:
+        if text not in self.values:
+            self.values.append(text)
+        return self.values.index(text)
+
+
+def _outcome(explanation: Explanation, outcome: Outcome, heats: _Distinct) -> dict[str, Any]:
+    """What the page's script knows of an outcome."""
+    configuration, kept, unpruned = outcome.configuration, outcome.kept, explanation.unpruned
+    rasters = explanation.canvas.rasters
+    costs = [("visual tokens a layer", kept.n_mean / kept.n_visual, f"{kept.n_mean:.4g} of {kept.n_visual}")]
+    share = outcome.kv_cache_bytes / unpruned.kv_cache_bytes
+    costs.append(("KV cache", share, f"{decimal(outcome.kv_cache_bytes)}, {share:.2f}x"))
+    if outcome.ttft is not None:
+        costs.append(("time to first token", outcome.ttft, f"{outcome.ttft:.2f}x"))
+    scores = None if kept.scores is None else ranks(kept.scores)
+    return {
+        "strategy": configuration.label,
+        "ids": configuration.position_ids,
+        "ratio": configuration.keep_ratio,
+        "tokens": kept.in_words,
+        "entered": _bits(kept.entered),
+        "left": _bits(kept.left),
+        "received": _bits(kept.received) if kept.received.any() else "",
+        "heat": None if scores is None else [heats.number(url) for url in _heat(scores, rasters)],
+        "scored": "" if kept.scored_at is None else f"on entry to decoder layer {kept.scored_at}",
+        "answer": outcome.answer,
+        "verdict": explanation.verdict(outcome),
+        "boxes": _rectangles(explanation, outcome.box),
+        "costs": costs,
+    }
+
+
+def _raster(raster: Raster) -> dict[str, Any]:
+    left, top, right, bottom = raster.place
+    rows, columns = raster.tokens.shape
+    place = {"x": left, "y": top, "width": right - left, "height": bottom - top, "rows": rows, "columns": columns}
+    return place | {"tokens": raster.tokens.flatten().tolist()}
+
+
+def _rectangles(explanation: Explanation, box: Box | None) -> list[list[float]]:
+    """x, y, width and height of a box on every raster that shows it."""
+    boxes = [] if box is None else explanation.canvas.boxes(box)
+    return [[round(x1, 1), round(y1, 1), round(x2 - x1, 1), round(y2 - y1, 1)] for x1, y1, x2, y2 in boxes]
+
+
+def _bits(mask: np.ndarray) -> str:
+    return base64.b64encode(np.packbits(mask).tobytes()).decode()
+
+
+def _heat(values: np.ndarray, rasters: Sequence[Raster]) -> list[str]:
+    """A pixel for each token of every raster; transparent where it was not scored."""
+    urls = []
+    for raster in rasters:
+        heat = values[raster.tokens] if raster.tokens.size else np.full((1, 1), np.nan)
+        pixels = np.asarray(HEAT(np.nan_to_num(heat), bytes=True)).copy()
+        pixels[..., 3] = np.where(np.isnan(heat), 0, 255)
+        urls.append(png_url(Image.fromarray(pixels)))
+    return urls
+
+
+def _hex(color: Sequence[float]) -> str:
+    return "#" + "".join(f"{round(255 * part):02x}" for part in color[:3])

@@ -1,0 +1,50 @@
+"""An explanation as a table in the terminal: one line a configuration."""
+
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
+
+from tokenprune.evals.explain.explain import Explanation, Outcome
+
+
+def table(explanation: Explanation) -> Table:
+    unpruned = explanation.unpruned
+    result = Table(title=escape(explanation.question), title_justify="left", caption_justify="left")
+    result.caption = (
+        "visual tokens that a decoder layer sees, in the mean; KV cache after the prefill; TTFT: time to first token, "
+        "to unpruned"
+    )
+    both = len({one.configuration.position_ids for one in explanation.outcomes[1:]}) > 1
+    result.add_column("strategy", no_wrap=True)
+    if both:
+        result.add_column("position IDs", no_wrap=True)
+    for heading in ("retention", "visual tokens", "KV cache", "TTFT"):
+        result.add_column(heading, justify="right", no_wrap=True)
+    result.add_column("answer", overflow="fold")
+    result.add_column("to unpruned", justify="center", no_wrap=True)
+    if explanation.true_box is not None:
+        result.add_column("IoU", justify="right", no_wrap=True)
+    for one in explanation.outcomes:
+        configuration, kept = one.configuration, one.kept
+        first = one is unpruned
+        result.add_row(
+            escape(configuration.label),
+            *(["\N{EN DASH}" if first else configuration.position_ids] if both else []),
+            f"{kept.n_mean / kept.n_visual:.0%}",
+            f"{kept.n_mean:.4g} of {kept.n_visual}",
+            decimal(one.kv_cache_bytes),
+            "\N{EN DASH}" if one.ttft is None else f"{one.ttft:.2f}x",
+            escape(one.answer) or "(no answer)",
+            "\N{EN DASH}" if first else _beside_unpruned(explanation, one),
+            *([] if one.iou is None else [f"{one.iou:.2f}" if one.box else "no box"]),
+        )
+    return result
+
+
+def _beside_unpruned(explanation: Explanation, one: Outcome) -> str:
+    overlap = explanation.overlap(one)
+    if one.answer == explanation.unpruned.answer:
+        return "the same"
+    if overlap is None:
+        return "another"
+    return f"IoU {overlap:.2f}" if one.box else "no box"

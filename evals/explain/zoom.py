@@ -1,0 +1,44 @@
+"""What a zoom looked at, drawn on the picture: `looked_at(picture, look).save("looked_at.jpg")`."""
+
+from __future__ import annotations
+
+from PIL import Image, ImageDraw, ImageEnhance
+
+from tokenprune.zoom.pyramid import Box
+from tokenprune.zoom.search import Look
+
+#: Of the levels, the coarsest first; deeper ones go round.
+COLORS = ("white", "yellow", "orange", "red")
+ANSWERED_FROM, ANSWER = "cyan", "magenta"
+
+
+def looked_at(picture: Image.Image, look: Look, answer: Box | None = None, width: int = 1600) -> Image.Image:
+    """The picture, shrunk to `width` pixels, with a frame round each tile that was looked at: white at the coarsest
+    level, then yellow, orange and red. Lines are as thick as the tile's attention is sharp, against its level's
+    sharpest, and what no tile behind the coarsest level shows is darker. Cyan frames what is answered from, magenta the
+    `answer`, a box in pixels of the whole picture.
+    """
+    scale = width / picture.width
+    bright = picture.resize((width, round(picture.height * scale)), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    seen = Image.new("L", bright.size, 0)
+    steps = [[(v, s) for v, s in zip(p.views, p.seen, strict=True) if v.level is not None] for p in look.steps]
+    for pairs in steps[1:]:
+        for view, _ in pairs:
+            ImageDraw.Draw(seen).rectangle(_scaled(view.box, scale), fill=255)
+    result = Image.composite(bright, ImageEnhance.Brightness(bright).enhance(0.45), seen)
+    draw = ImageDraw.Draw(result)
+    for number, pairs in enumerate(steps):
+        sharpest = max((one.focus for _, one in pairs), default=1.0)
+        for view, one in sorted(pairs, key=lambda pair: pair[1].focus):
+            thickness = 1 + round(3 * one.focus / sharpest)
+            draw.rectangle(_scaled(view.box, scale), outline=COLORS[number % len(COLORS)], width=thickness)
+    for view in look.views:
+        draw.rectangle(_scaled(view.box, scale), outline=ANSWERED_FROM, width=3)
+    if answer is not None:
+        draw.rectangle(_scaled(answer, scale), outline=ANSWER, width=3)
+    return result
+
+
+def _scaled(box: Box, scale: float) -> tuple[float, float, float, float]:
+    left, top, right, bottom = box
+    return left * scale, top * scale, right * scale - 1, bottom * scale - 1

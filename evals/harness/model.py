@@ -1,0 +1,172 @@
+"""A pruned model for other people's evaluation harnesses: conversations in, answers and what they cost out."""
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, get_type_hints
+
+import torch
+from PIL import Image
+
+import tokenprune
+from tokenprune.errors import SettingError, UnsupportedError, unknown
+from tokenprune.evals.models.loading import load_model
+from tokenprune.evals.run.costs import VisualCost, visual_costs
+from tokenprune.evals.run.devices import input_device
+from tokenprune.evals.run.setups import Configuration
+from tokenprune.settings import SettingsFile
+
+#: Turns of a chat as transformers writes them: {"role": ..., "content": [{"type": "image", "image": ...}, ...]}.
+Conversation = Sequence[Mapping[str, Any]]
+
+MAX_NEW_TOKENS = 1024
+#: What of a harness's generation arguments `generate` gets; sampling ones only where it is asked to sample.
+SAMPLING = ("temperature", "top_p", "top_k")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer. `n_read` is how many tokens of the prompt entered the language model, `n_written` the answer's."""
+
+    text: str
+    n_read: int
+    n_written: int
+    cost: VisualCost
+
+
+class HarnessModel:
+    """A loaded model, patched for as long as it lives, with its processor.
+
+    pretrained: a folder or a Hugging Face name. strategy: a name in `tokenprune.STRATEGIES` or a settings file, as
+    `patch` takes them; None asks the unpruned model. settings: the strategy's own, as a command line reads them: words
+    of lists, negative numbers and None are understood.
+
+    Raises SettingError for a name that is not known, before anything is loaded, and what `patch` raises.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        strategy: str | None = None,
+        *,
+        position_ids: str = "original",
+        dtype: str = "auto",
+        device: str | None = None,
+        device_map: str | None = None,
+        **settings: Any,
+    ) -> None:
+        settings = _checked(strategy, settings)
+        self.model, self.processor = load_model(str(pretrained), dtype, device, device_map)
+        self.handle: tokenprune.PatchHandle | None = None
+        if strategy:
+            self.handle = tokenprune.patch(self.model, strategy, position_ids=position_ids, **settings)
+
+    @torch.inference_mode()
+    def answers(self, conversations: Sequence[Conversation], generation: Mapping[str, Any]) -> list[Reply]:
+        """Return the answers to a batch, greedy unless `generation` says otherwise.
+
+        Of `generation`, max_new_tokens, num_beams, do_sample, temperature, top_p, top_k and until are read: a
+        temperature above 0 samples unless do_sample is False, and an answer ends before the first text of `until`.
+        Conversations with pictures and without may be mixed; they are asked apart.
+        """
+        replies: dict[int, Reply] = {}
+        for are_shown in (True, False):
+            rows = [row for row, one in enumerate(conversations) if bool(_pictures(one)) is are_shown]
+            if rows:
+                asked = [conversations[row] for row in rows]
+                replies.update(zip(rows, self._answers(asked, generation, are_shown), strict=True))
+        return [replies[row] for row in range(len(conversations))]
+
+    def _answers(
+        self, conversations: Sequence[Conversation], generation: Mapping[str, Any], are_shown: bool
+    ) -> list[Reply]:
+        inputs = self._encoded(conversations, [""] * len(conversations))
+        written = self.model.generate(**inputs, **_generation(generation))[:, inputs["input_ids"].shape[1] :]
+        texts = self.processor.batch_decode(written, skip_special_tokens=True)
+        costs = [VisualCost(0, 0, 0.0)] * len(texts)
+        if are_shown:
+            costs = visual_costs(self.model, self.processor, Configuration(), self.handle, inputs["input_ids"])
+        n_read = inputs["attention_mask"].sum(1).tolist()
+        return [
+            Reply(_until(text, generation.get("until")).strip(), n - cost.n_visual + cost.n_kept, n_written, cost)
+            for text, n, n_written, cost in zip(texts, n_read, self._lengths(written), costs, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def loss(self, conversation: Conversation, continuation: str) -> tuple[float, bool]:
+        """Return the mean negative log-likelihood of the tokens of `continuation` as the answer, and whether they are
+        those that greedy decoding would write."""
+        prompt, whole = (self._encoded([conversation], [end]) for end in ("", continuation))
+        n = whole["input_ids"].shape[1] - prompt["input_ids"].shape[1]
+        if n < 1:
+            raise SettingError(f"{continuation!r} has no tokens, so it has no likelihood")
+        logits = self.model(**whole).logits[0, -n - 1 : -1].float()  # pruning shortens the sequence before them
+        targets = whole["input_ids"][0, -n:].to(logits.device)
+        return float(torch.nn.functional.cross_entropy(logits, targets)), bool((logits.argmax(-1) == targets).all())
+
+    def _encoded(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> Any:
+        """Return the inputs for conversations and how the answers begin, padded on the left."""
+        pictures = [_pictures(conversation) for conversation in conversations]
+        texts = [
+            self.processor.apply_chat_template(conversation, add_generation_prompt=True) + answer
+            for conversation, answer in zip(conversations, answers, strict=True)
+        ]
+        images = {"images": pictures} if any(pictures) else {}
+        inputs = self.processor(text=texts, **images, padding=True, padding_side="left", return_tensors="pt")
+        return inputs.to(input_device(self.model), self.model.dtype)
+
+    def _lengths(self, written: torch.Tensor) -> list[int]:
+        pad = self.processor.tokenizer.pad_token_id
+        return (written != pad).sum(1).tolist()
+
+
+def _checked(strategy: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with values of the types that the strategy has; raise SettingError for an unknown name."""
+    own = [name for name in get_type_hints(HarnessModel.__init__) if name not in ("return", "settings")]
+    chosen = None
+    if strategy is not None:
+        name = SettingsFile.read(strategy).strategy if strategy.endswith(".json") else strategy
+        if name not in tokenprune.STRATEGIES:
+            raise SettingError(unknown("strategy", name, tokenprune.STRATEGIES))
+        chosen = tokenprune.STRATEGIES[name]
+    hints = {} if chosen is None else {field.name: get_type_hints(chosen)[field.name] for field in fields(chosen)}
+    for name in settings:
+        if name not in hints:
+            hint = "" if strategy else " Without a strategy nothing is pruned; write strategy=fopru, for example."
+            raise SettingError(f"{unknown('argument', name, [*own, *hints])}{hint}")
+    return {name: _value(value, hints[name]) for name, value in settings.items()}
+
+
+def _value(value: Any, hint: Any) -> Any:
+    """Return what a command line's word means: `[2, 4]` is a list, and -2.0 is -2 where no float is asked for."""
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):  # a bare word
+            return value
+    is_whole = isinstance(value, float) and value.is_integer()
+    return int(value) if is_whole and "float" not in str(hint) else value
+
+
+def _pictures(conversation: Conversation) -> list[Image.Image]:
+    parts = [part for turn in conversation for part in turn["content"]]
+    for part in parts:
+        if part["type"] not in ("text", "image"):
+            raise UnsupportedError(f"this harness model is given pictures and text only; the task has {part['type']}.")
+    return [part["image"].convert("RGB") for part in parts if part["type"] == "image"]
+
+
+def _generation(asked: Mapping[str, Any]) -> dict[str, Any]:
+    samples = asked.get("temperature") != 0 and asked.get("do_sample", (asked.get("temperature") or 0) > 0)
+    sampling = {name: asked[name] for name in SAMPLING if samples and asked.get(name) is not None}
+    limits = {"max_new_tokens": asked.get("max_new_tokens") or MAX_NEW_TOKENS, "num_beams": asked.get("num_beams") or 1}
+    return {"do_sample": bool(samples), **limits, **sampling}
+
+
+def _until(text: str, ends: str | Sequence[str] | None) -> str:
+    """Return the text up to the first of the ends. A newline before the answer is no end of it."""
+    text = text.lstrip()
+    for end in [ends] if isinstance(ends, str) else ends or ():
+        if end:
+            text = text.split(end, 1)[0]
+    return text

@@ -1,0 +1,69 @@
+"""How a model was taught to be asked, and how it points: what differs between models that are asked the same."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tokenprune.evals.models.boxes import BOX_FORMATS, Box, BoxFormat, Size, parts_of, within
+from tokenprune.evals.models.image_view import Seen, seen_through, whole
+
+#: LLaVA-1.5's instructions (https://arxiv.org/abs/2310.03744, appendix A), which other models are asked with too.
+SHORT_ANSWER = "Answer the question using a single word or phrase."
+LETTER = "Answer with the option's letter from the given choices directly."
+
+
+@dataclass(frozen=True)
+class Style:
+    """What a task must know of a model to ask it and to understand its answer.
+
+    boxes: how it writes boxes.
+    instructions: False where it knows bare questions only, none of "answer with a single word" or of options.
+    seen: what it sees of a picture of a given size (width, height).
+    """
+
+    boxes: BoxFormat
+    instructions: bool = True
+    seen: Callable[[Size], Seen] = whole
+
+    def short_answer(self, question: str) -> str:
+        """Return the question with LLaVA-1.5's instruction for short answers, which the VQA sets share."""
+        return f"{question}\n{SHORT_ANSWER}" if self.instructions else question
+
+    def choice(self, question: str, options: str) -> str:
+        """Return the question and its options with LLaVA-1.5's instruction for multiple choice."""
+        return f"{question}\n{options}\n{LETTER}" if self.instructions else f"{question}\n{options}"
+
+    def read(self, answer: str, size: Size) -> Box | None:
+        """Return the box that an answer means, in pixels of the picture of this size; None where it is no box."""
+        seen = self.seen(size)
+        fractions = self.boxes.fractions(answer, seen.size)
+        return None if fractions is None else within(seen.window, fractions)
+
+    def write(self, box: Box, size: Size) -> str:
+        """Return a box, in pixels of the picture of this size, as the model would write it."""
+        seen = self.seen(size)
+        return self.boxes.write(parts_of(seen.window, box), seen.size)
+
+
+STYLES = {name: Style(boxes) for name, boxes in BOX_FORMATS.items()}
+STYLES["bundled"] = replace(STYLES["bundled"], instructions=False)
+LLAVA = STYLES["llava"]
+
+#: By `model_type`; a model whose config says otherwise in `prompt_style`, as the bundled one's, is believed.
+STYLE_OF_FAMILY = {
+    "qwen2_vl": "qwen2-vl",
+    "qwen2_5_vl": "qwen2.5-vl",
+    "qwen3_vl": "qwen3-vl",
+    "qwen3_vl_moe": "qwen3-vl",
+    "internvl": "internvl",
+    "paligemma": "paligemma",
+}
+
+
+def style_of(config: Any, processor: Any, name: str | None = None) -> Style:
+    """Return the style called `name`; None means that of the model that has this config, LLaVA's if it has no own."""
+    if name is None:
+        name = getattr(config, "prompt_style", None) or STYLE_OF_FAMILY.get(config.model_type, "llava")
+    if name not in STYLES:
+        raise ValueError(f"no prompt style {name!r}; there are {', '.join(STYLES)}")
+    return replace(STYLES[name], seen=seen_through(processor))

@@ -1,0 +1,169 @@
+"""One HTML page that needs nothing else: tables, plots, and the worst losses with what was kept of their pictures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tokenprune.evals.run.answers import KeptTokens
+from tokenprune.evals.models.boxes import Box
+from tokenprune.evals.report.regressions import Loss
+from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.report.rendering import data_url, jpeg_url, render
+
+SIDE = 320  # pixels of an embedded picture's longer side
+CELL = 10  # pixels of a visual token that is drawn without its picture
+MOST = 8  # panels of a card; a video has more
+AT_FIRST = 24  # cards that are shown before one asks for all
+
+
+@dataclass
+class Picture:
+    """An embedded picture, `scale` times as large as its file. `name` is what the cards refer to it by."""
+
+    name: str
+    url: str
+    width: int
+    height: int
+    scale: float
+
+
+@dataclass
+class Panel:
+    """What a card draws of one grid of visual tokens: `dropped` is an SVG path and `boxes` are in the panel's pixels.
+    `picture` is None where it is not known which part of it the grid shows; `name` says which one of several it is."""
+
+    width: int
+    height: int
+    picture: Picture | None = None
+    dropped: str = ""
+    boxes: dict[str, Box] = field(default_factory=dict)
+    name: str = ""
+
+
+@dataclass
+class Card:
+    """A loss as the page shows it."""
+
+    loss: Loss
+    title: str
+    question: str = ""
+    panels: list[Panel] = field(default_factory=list)
+    note: str = ""
+
+
+def page(
+    title: str,
+    sections: Sequence[object],
+    plots: Sequence[Path],
+    losses: Sequence[Loss],
+    samples: Mapping[tuple[str, str], Sample],
+    note: str = "",
+) -> str:
+    """Return the page. `sections` are paragraphs and tables; `note` says why losses have no pictures, if so."""
+    pictures: dict[tuple[str, str, int], Picture] = {}
+    cards = [_card(loss, samples.get((loss.pruned.task, loss.pruned.id)), pictures) for loss in losses]
+    return render(
+        "page.html",
+        title=title,
+        sections=sections,
+        plots=[(path.stem.replace("_", " "), data_url(path.read_bytes(), "image/png")) for path in plots],
+        cards=cards,
+        pictures=list(pictures.values()),
+        strategies=list(dict.fromkeys(loss.pruned.strategy for loss in losses)),
+        note=note,
+        at_first=AT_FIRST,
+    )
+
+
+def _card(loss: Loss, sample: Sample | None, pictures: dict[tuple[str, str, int], Picture]) -> Card:
+    answer = loss.pruned
+    card = Card(loss, f"{answer.strategy}, {100 * answer.keep_ratio:g} %, {answer.position_ids} position IDs")
+    if sample is None:
+        return card
+    card.question = sample.question
+    if (sample.task, sample.id, 0) not in pictures:
+        for number, shown in enumerate(sample.pictures()):
+            pictures[sample.task, sample.id, number] = _embedded(shown, f"picture-{len(pictures)}")
+    panels: list[Panel] = []
+    for number in range(len(sample.images)):
+        picture = pictures[sample.task, sample.id, number]
+        kept = answer.kept[number] if len(answer.kept) == len(sample.images) else None
+        of_picture = _panels(picture, kept, _window(sample, picture))
+        if len(sample.images) > 1:
+            of_picture = [replace(one, name=f"picture {number + 1} {one.name}".strip()) for one in of_picture]
+        panels += of_picture
+    if len(sample.images) == 1 and panels[0].picture is not None:
+        panels[0].boxes = _boxes(loss, sample, panels[0].picture.scale)
+    card.panels = panels[:MOST]
+    if len(panels) > MOST:
+        card.note = f"{len(panels) - MOST} more not drawn"
+    return card
+
+
+def _panels(picture: Picture, kept: KeptTokens | None, window: Box) -> list[Panel]:
+    """Return a panel for each grid of a picture's visual tokens, or the picture alone where none were reported."""
+    whole = Panel(picture.width, picture.height, picture)
+    if kept is None:
+        return [whole]
+    grids = kept.dropped()
+    if len(grids) == 1:
+        return [replace(whole, dropped=_cells(grids[0][0], window))]
+    if len(grids) == 2 and grids[0].shape != grids[1].shape:  # anyres: a canvas whose last column are newline tokens
+        overview, canvas = grids[0][0], grids[1][0][:, :-1]
+        everything = (0.0, 0.0, float(picture.width), float(picture.height))
+        return [
+            replace(whole, dropped=_cells(overview, window), name="overview"),
+            replace(whole, dropped=_cells(canvas, everything), name="canvas"),
+        ]
+    return [
+        Panel(CELL * cells.shape[2], CELL * cells.shape[1], None, _alone(cells[0]), name=f"grid {number}")
+        for number, cells in enumerate(grids, start=1)
+    ]
+
+
+def _alone(dropped: np.ndarray) -> str:
+    return _cells(dropped, (0.0, 0.0, float(CELL * dropped.shape[1]), float(CELL * dropped.shape[0])))
+
+
+def _window(sample: Sample, picture: Picture) -> Box:
+    """What the model saw of the picture, in the embedded picture's pixels."""
+    style: Any = getattr(sample, "style", None)
+    size = picture.width / picture.scale, picture.height / picture.scale
+    return _scaled(style.seen((round(size[0]), round(size[1]))).window if style else (0.0, 0.0, *size), picture.scale)
+
+
+def _boxes(loss: Loss, sample: Sample, scale: float) -> dict[str, Box]:
+    boxes: dict[str, Any] = {"true": getattr(sample, "box", None)}
+    if read := getattr(sample, "answered_box", None):
+        boxes |= {"unpruned": read(loss.unpruned.text), "pruned": read(loss.pruned.text)}
+    return {name: _scaled(box, scale) for name, box in boxes.items() if box is not None}
+
+
+def _embedded(picture: Image.Image, name: str) -> Picture:
+    scale = min(1.0, SIDE / max(picture.size))
+    width, height = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    url = jpeg_url(picture.resize((width, height), Image.Resampling.LANCZOS))
+    return Picture(name, url, width, height, scale)
+
+
+def _scaled(box: Box, scale: float) -> Box:
+    x1, y1, x2, y2 = box
+    return x1 * scale, y1 * scale, x2 * scale, y2 * scale
+
+
+def _cells(dropped: np.ndarray, window: Box) -> str:
+    """Return an SVG path of the dropped cells of one grid, those side by side in one rectangle."""
+    rows, columns = dropped.shape
+    left, top, right, bottom = window
+    width, height = (right - left) / columns, (bottom - top) / rows
+    path = []
+    for row, cells in enumerate(dropped):
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], cells, [0]])))
+        for start, end in edges.reshape(-1, 2):
+            x, y = left + start * width, top + row * height
+            path.append(f"M{x:.1f} {y:.1f}h{(end - start) * width:.1f}v{height:.1f}h{(start - end) * width:.1f}z")
+    return "".join(path)

@@ -1,0 +1,64 @@
+"""Questions that the unpruned model answers better than a pruned one, with what was kept of their pictures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoConfig, AutoProcessor
+
+from tokenprune.evals.run.answers import Answer, Asked, Key
+from tokenprune.evals.run.setups import UNPRUNED
+from tokenprune.evals.models.loading import load_tasks
+from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.models.prompt_styles import style_of
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One question under one configuration, and what the unpruned model said."""
+
+    unpruned: Answer
+    pruned: Answer
+
+    @property
+    def points(self) -> float:
+        return (self.unpruned.score or 0.0) - (self.pruned.score or 0.0)
+
+
+def worst(answers: Mapping[Asked, Answer], n: int) -> list[Loss]:
+    """Return the `n` worst losses of each configuration on each task.
+
+    Among equal ones, those come first that most configurations have, so that configurations can be compared on them.
+    Questions that could not be asked are no losses.
+    """
+    losses: dict[tuple[str, Key], list[Loss]] = {}
+    for asked, answer in answers.items():
+        unpruned = answers.get(asked._replace(key=Key(UNPRUNED, "original", 1.0)))
+        if unpruned is not None and unpruned.error is None and answer.error is None:
+            loss = Loss(unpruned, answer)
+            if loss.points > 0:
+                losses.setdefault((asked.task, asked.key), []).append(loss)
+    lost_by: dict[tuple[str, str], int] = {}
+    for of_configuration in losses.values():
+        for loss in of_configuration:
+            question = loss.pruned.task, loss.pruned.id
+            lost_by[question] = lost_by.get(question, 0) + 1
+
+    def badness(loss: Loss) -> tuple[float, int, str]:
+        return -loss.points, -lost_by[loss.pruned.task, loss.pruned.id], loss.pruned.id
+
+    return [loss for of_configuration in losses.values() for loss in sorted(of_configuration, key=badness)[:n]]
+
+
+def samples_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str], Sample]:
+    """Return the questions of the losses by task and ID, from where the run had its data and its model's processor.
+
+    OSError or ValueError where these are no longer there.
+    """
+    about, data = run.record["about"], run.record["identity"]["data"]
+    style = style_of(*(kind.from_pretrained(about["loaded_from"]) for kind in (AutoConfig, AutoProcessor)))
+    tasks = list(dict.fromkeys(loss.pruned.task for loss in losses))
+    wanted = {(loss.pruned.task, loss.pruned.id) for loss in losses}
+    samples = load_tasks(Path(about["data"]), tasks, split=data["split"], style=style)
+    return {(s.task, s.id): s for s in samples if (s.task, s.id) in wanted}

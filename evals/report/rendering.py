@@ -1,0 +1,36 @@
+"""The pages' templates, and files as URLs that a page holds itself."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+_EVALS = Path(__file__).parents[1]
+_FOLDERS = [_EVALS / part / "templates" for part in ("report", "explain")]
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page that needs nothing but itself. Values are escaped; leaving one out is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDERS), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(template).render(**values)
+
+
+def data_url(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def jpeg_url(picture: Image.Image, quality: int = 80) -> str:
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=quality)
+    return data_url(stream.getvalue(), "image/jpeg")
+
+
+def png_url(picture: Image.Image) -> str:
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", optimize=True)
+    return data_url(stream.getvalue(), "image/png")

@@ -1,0 +1,258 @@
+"""The results as Markdown: accuracy of every configuration, of every split, and paired differences."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from tokenprune.evals.run.answers import Key
+from tokenprune.evals.run.setups import UNPRUNED
+from tokenprune.evals.stats.paired import paired
+from tokenprune.evals.run.results import Row, by_configuration
+from tokenprune.evals.stats.intervals import Paired
+from tokenprune.evals.tasks import TASKS
+
+NOTHING = "\N{EN DASH}"
+BASELINE = "Random"  # as results call it
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text; `str` gives Markdown."""
+
+    headings: Sequence[str]
+    lines: Sequence[Sequence[str]]
+
+    def __str__(self) -> str:
+        rule = ["---"] * len(self.headings)
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in (self.headings, rule, *self.lines))
+
+
+def accuracy_table(rows: Sequence[Row]) -> Table:
+    """Return one line a configuration, those that keep most first; `rows` are of one set."""
+    tasks = _tasks(rows)
+    headings = [f"{task_title(row)} {row.metric} (n = {row.n})" for row in tasks.values()]
+    lines = []
+    groups = by_configuration(rows)
+    for key in sorted(groups, key=lambda key: -key.keep_ratio):
+        head = _head(groups[key])
+        lines.append(
+            [
+                *_configuration(key, groups[key]),
+                f"{head.n_mean:.0f} of {head.n_visual:.0f}",
+                _cache(head),
+                *(_accuracy(groups[key].get(task)) for task in tasks),
+            ]
+        )
+    return Table(["retention", "strategy", "position IDs", "visual tokens a layer", "KV cache", *headings], lines)
+
+
+def summary_table(rows: Sequence[Row]) -> Table:
+    """Return one line a strategy and retention, both position IDs in it, those with the best mean over tasks first;
+    `rows` are of one set."""
+    tasks = _tasks(rows)
+    groups = by_configuration(rows)
+
+    def rank(key: Key) -> tuple[float, float]:
+        return -key.keep_ratio, -sum(row.accuracy for row in groups[key].values())
+
+    lines = []
+    for key in sorted((key for key in groups if key.position_ids != "compact"), key=rank):
+        own, compact = groups[key], groups.get(key._replace(position_ids="compact"), {})
+        retention, strategy, _ = _configuration(key, own)
+        head = _head(own)
+        cells = [_accuracy(group.get(task)) for task in tasks for group in (own, compact)]
+        lines.append([retention, strategy, f"{head.n_mean:.0f}", _cache(head), *cells])
+    first = next(iter(tasks.values()))
+    headings = [
+        f"{task_title(row)} {row.metric}{', compact IDs' if compact else f' (n = {row.n})'}"
+        for row in tasks.values()
+        for compact in (False, True)
+    ]
+    visual = f"visual tokens a layer, of {first.n_visual:.0f}"
+    return Table(["retention", "strategy", visual, "KV cache", *headings], lines)
+
+
+def split_table(rows: Sequence[Row]) -> Table:
+    """Return the unpruned model's accuracy on each set as a whole and on each of its splits."""
+    tasks = _tasks(rows)
+    sets: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        if row.strategy == UNPRUNED:
+            sets.setdefault(row.scenes, {})[row.task] = row
+    lines = []
+    for scenes, whole in sets.items():
+        lines.append([scenes, "all", *(_counted(whole.get(task)) for task in tasks)])
+        if any(len(row.scores) > 1 for row in whole.values()):
+            for split in dict.fromkeys(split for row in whole.values() for split in row.scores):
+                parts = {task: row.of_split(split) for task, row in whole.items() if split in row.scores}
+                lines.append([scenes, split or NOTHING, *(_counted(parts.get(task)) for task in tasks)])
+    headings = [f"{task_title(row)} {row.metric}" for row in tasks.values()]
+    return Table(["set", "split", *headings], lines)
+
+
+def difference_table(rows: Sequence[Row], baseline: str | None = None) -> Table | None:
+    """Return paired differences in points: each strategy's position IDs, and each strategy against `baseline`, which by
+    default is random selection where that was measured; None where nothing was measured to compare with.
+
+    ValueError for a `baseline` that was not measured.
+    """
+    tasks = _tasks(rows)
+    groups = by_configuration(rows)
+    names = list(dict.fromkeys(key.strategy for key in groups))
+    if baseline is not None and baseline not in names:
+        raise ValueError(f"no strategy {baseline!r} to compare with; choose another --baseline of {', '.join(names)}")
+    baseline = baseline or BASELINE
+    lines = []
+    for key in sorted(groups, key=lambda key: -key.keep_ratio):
+        if key.strategy == UNPRUNED or key.position_ids != "original":
+            continue
+        own = groups[key]
+        compact = groups.get(key._replace(position_ids="compact"), {})
+        other = groups.get(key._replace(strategy=baseline), {}) if key.strategy != baseline else {}
+        cells = [_difference(_paired(own, others, task)) for others in (compact, other) for task in tasks]
+        lines.append([f"{100 * key.keep_ratio:g} %", key.strategy, *cells])
+    headings = [
+        f"{task_title(row)}, {what}"
+        for what in ("original - compact IDs", f"own - {baseline}")
+        for row in tasks.values()
+    ]
+    told = [n for n in range(2, len(headings) + 2) if any(line[n] != NOTHING for line in lines)]
+    if not told:
+        return None
+    kept = [0, 1, *told]
+    headings = ["retention", "strategy", *headings]
+    return Table([headings[n] for n in kept], [[line[n] for n in kept] for line in lines])
+
+
+def unpruned_table(rows: Sequence[Row]) -> Table | None:
+    """Return what each configuration with original position IDs loses against the unpruned model, in three numbers a
+    task: the difference in points, the accuracy relative to the unpruned model's, and McNemar's p. None where the
+    unpruned model was not measured."""
+    tasks = _tasks(rows)
+    groups = by_configuration(rows)
+    unpruned = next((group for key, group in groups.items() if key.strategy == UNPRUNED), None)
+    if unpruned is None:
+        return None
+    lines = []
+    for key in sorted(groups, key=lambda key: -key.keep_ratio):
+        if key.strategy != UNPRUNED and key.position_ids == "original":
+            own = groups[key]
+            losses = [_paired(own, unpruned, task) for task in tasks]
+            lines.append(
+                [f"{100 * key.keep_ratio:g} %", key.strategy, *(cell for loss in losses for cell in _loss(loss))]
+            )
+    headings = [f"{task_title(row)}{what}" for row in tasks.values() for what in (", points", ", relative", ", p")]
+    return Table(["retention", "strategy", *headings], lines)
+
+
+def _paired(own: Mapping[str, Row], other: Mapping[str, Row], task: str) -> Paired | None:
+    """Return None where one of them was not measured on the task, or no question of it could be asked."""
+    if task not in own or task not in other or not (own[task].n and other[task].n):
+        return None
+    return paired(own[task], other[task])
+
+
+def _loss(loss: Paired | None) -> tuple[str, str, str]:
+    if loss is None:
+        return NOTHING, NOTHING, NOTHING
+    low, high = (100 * bound for bound in loss.retention_interval)
+    relative = f"{100 * loss.retention:.1f} % [{low:.0f}, {high:.0f}]" if isfinite(loss.retention) else NOTHING
+    p = NOTHING if loss.p is None else "< 0.001" if loss.p < 0.001 else f"{loss.p:.3f}"
+    return _difference(loss), relative, p
+
+
+def further_table(rows: Sequence[Row]) -> Table | None:
+    """Return the metrics beside the main ones of a set, and how many answers could not be read and how many questions
+    could not be asked where there are any; None where there is nothing to tell."""
+    tasks = _tasks(rows)
+    columns = [
+        (task, name)
+        for task in tasks
+        for name in dict.fromkeys(name for row in rows if row.task == task for name in row.metrics)
+        if name != tasks[task].metric
+    ]
+    counts = [
+        (task, count)
+        for task in tasks
+        for count in ("unparsable", "failed")
+        if any(getattr(row, count) for row in rows if row.task == task)
+    ]
+    if not columns and not counts:
+        return None
+    groups = by_configuration(rows)
+    lines = []
+    for key in sorted(groups, key=lambda key: -key.keep_ratio):
+        own = groups[key]
+        lines.append(
+            [
+                *_configuration(key, own),
+                *(_further(own.get(task), name) for task, name in columns),
+                *(str(getattr(own[task], count)) if task in own else NOTHING for task, count in counts),
+            ]
+        )
+    headings = [
+        f"{task_title(tasks[task])} {name}{' (points)' if _is_sum(tasks[task], name) else ''}"
+        for task, name in [*columns, *counts]
+    ]
+    return Table(["retention", "strategy", "position IDs", *headings], lines)
+
+
+def task_title(row: Row) -> str:
+    """Return what tables call the row's task."""
+    return TASKS[row.task].title if row.task in TASKS else row.task
+
+
+def _configuration(key: Key, of_tasks: Mapping[str, Row]) -> tuple[str, str, str]:
+    is_pruned = any(row.settings for row in of_tasks.values())
+    return f"{100 * key.keep_ratio:g} %", key.strategy, key.position_ids if is_pruned else NOTHING
+
+
+def _is_sum(row: Row, metric: str) -> bool:
+    return row.task in TASKS and metric in TASKS[row.task].sums
+
+
+def _further(row: Row | None, metric: str) -> str:
+    """A share in per cent, with its interval; a sum as it is."""
+    if row is None or metric not in row.metrics:
+        return NOTHING
+    scale = 1 if _is_sum(row, metric) else 100
+    if metric not in row.intervals:
+        return f"{scale * row.metrics[metric]:.1f}"
+    low, high = row.intervals[metric]
+    return f"{scale * row.metrics[metric]:.1f} [{scale * low:.0f}, {scale * high:.0f}]"
+
+
+def _tasks(rows: Sequence[Row]) -> dict[str, Row]:
+    """Return the first row of each task, in the order in which tasks come."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        first.setdefault(row.task, row)
+    return first
+
+
+def _accuracy(row: Row | None) -> str:
+    if row is None or not row.n:
+        return NOTHING
+    low, high = row.interval
+    return f"{100 * row.accuracy:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def _counted(row: Row | None) -> str:
+    return f"{_accuracy(row)}, n = {row.n}" if row is not None and row.n else NOTHING
+
+
+def _head(of_tasks: Mapping[str, Row]) -> Row:
+    """Return the row that speaks for a configuration's visual tokens: the first one that has answers."""
+    first, *_ = of_tasks.values()
+    return next((row for row in of_tasks.values() if row.n), first)
+
+
+def _cache(row: Row) -> str:
+    return f"{row.kv_cache_bytes / 1e6:.2f} MB" if row.kv_cache_bytes else NOTHING
+
+
+def _difference(difference: Paired | None) -> str:
+    if difference is None:
+        return NOTHING
+    low, high = difference.interval
+    return f"{100 * difference.difference:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -1,0 +1,65 @@
+"""The results as a table in the terminal: one line a configuration, one column a task."""
+
+from collections.abc import Sequence
+
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
+
+from tokenprune.evals.report.tables import NOTHING, further_table, task_title
+from tokenprune.evals.run.results import Row, by_configuration
+
+
+def table(rows: Sequence[Row], title: str) -> Table:
+    """Return the table of one folder of scenes. Brackets hold 95 % intervals."""
+    first_of_task = {row.task: row for row in reversed(rows)}
+    result = Table(title=title, caption=_caption(rows[0]), title_justify="left", caption_justify="left")
+    for heading in ("strategy", "position IDs"):
+        result.add_column(heading, no_wrap=True)
+    for heading in ("retention", "visual tokens", "KV cache"):
+        result.add_column(heading, justify="right")
+    for row in reversed(first_of_task.values()):
+        result.add_column(f"{task_title(row)} {row.metric}\n(n = {row.n})", justify="right")
+    result.add_column("unparsable", justify="right")
+    failed = any(row.failed for row in rows)
+    if failed:
+        result.add_column("failed", justify="right")
+    for of_task in by_configuration(rows).values():
+        group = list(of_task.values())
+        head = next((row for row in group if row.n), group[0])
+        result.add_row(
+            head.strategy,
+            head.position_ids,
+            f"{head.n_mean / head.n_visual:.0%}" if head.n_visual else NOTHING,
+            f"{head.n_mean:.4g} of {head.n_visual:.4g}",
+            decimal(head.kv_cache_bytes),
+            *map(_accuracy, group),
+            str(sum(row.unparsable for row in group)),
+            *([str(sum(row.failed for row in group))] if failed else []),
+        )
+    return result
+
+
+def further(rows: Sequence[Row]) -> Table | None:
+    """Return the table of what was measured beside the main metrics, in per cent, if there is any."""
+    found = further_table(rows)
+    if found is None:
+        return None
+    result = Table(title="Further metrics in per cent, and counts", title_justify="left")
+    for heading in found.headings:
+        result.add_column(heading)
+    for line in found.lines:
+        result.add_row(*map(escape, line))
+    return result
+
+
+def _accuracy(row: Row) -> str:
+    return f"{row.accuracy:.2f} [{row.interval[0]:.2f}, {row.interval[1]:.2f}]" if row.n else NOTHING
+
+
+def _caption(row: Row) -> str:
+    packages = ", ".join(f"{name} {version}" for name, version in row.versions.items())
+    return (
+        "[ ] 95 % interval; visual tokens that a decoder layer sees; KV cache after the prefill of one question; "
+        f"{row.dtype} on {row.device}; {packages}"
+    )

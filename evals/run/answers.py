@@ -1,0 +1,112 @@
+"""An answer: what the model said to one question under one configuration, and what that cost. One line of JSON each."""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tokenprune.evals.tasks._read.records import field
+
+Score = float | None  # 0 to 1; None where the answer could not be read, which is worth 0
+
+
+class Key(NamedTuple):
+    """What tells one configuration from another one."""
+
+    strategy: str
+    position_ids: str
+    keep_ratio: float
+
+    def __str__(self) -> str:
+        return f"{self.strategy}, keep ratio {self.keep_ratio:g}, position IDs {self.position_ids}"
+
+
+class Asked(NamedTuple):
+    """What a run answers once: one question under one configuration."""
+
+    task: str
+    id: str
+    key: Key
+
+
+@dataclass(frozen=True)
+class KeptTokens:
+    """Which visual tokens of one picture entered the language model: a bit each, over all of its `grids` (t, h, w)."""
+
+    grids: tuple[tuple[int, int, int], ...]
+    bits: str
+
+    @classmethod
+    def of(cls, kept: Sequence[int] | np.ndarray, n_visual: int, grids: Sequence[Sequence[int]]) -> "KeptTokens":
+        mask = np.zeros(n_visual, dtype=bool)
+        mask[kept] = True
+        bits = base64.b64encode(np.packbits(mask).tobytes()).decode()
+        return cls(tuple((t, h, w) for t, h, w in grids), bits)
+
+    def mask(self, n_visual: int) -> np.ndarray:
+        packed = np.frombuffer(base64.b64decode(self.bits), dtype=np.uint8)
+        return np.unpackbits(packed, count=n_visual).astype(bool)
+
+    def dropped(self) -> list[np.ndarray]:
+        """Return the mask (t, h, w) of dropped tokens of each grid; a single token is a newline, and left out."""
+        sizes = [t * h * w for t, h, w in self.grids]
+        parts = np.split(~self.mask(sum(sizes)), np.cumsum(sizes)[:-1])
+        return [part.reshape(grid) for part, grid in zip(parts, self.grids, strict=True) if part.size > 1]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question under one configuration.
+
+    n_visual, n_kept: visual tokens without pruning, and those that enter the language model. n_mean: those that a
+        decoder layer sees, in the mean over the layers; less than n_kept where layers drop more.
+    seconds: wall time of `generate` on its batch, divided by the batch's questions; preprocessing is not in it.
+    kept: one for each picture, where the strategy left a report. kv_cache_bytes: the size of the cache tensors after
+        the prefill of this question alone; measured on the first question of a task only.
+    error: what was raised; score is then None, and the question counts neither as right nor as wrong.
+    """
+
+    task: str
+    id: str
+    split: str
+    strategy: str
+    position_ids: str
+    keep_ratio: float
+    text: str
+    score: Score
+    n_visual: int = 0
+    n_kept: int = 0
+    n_mean: float = 0.0
+    seconds: float = 0.0
+    kept: tuple[KeptTokens, ...] = ()
+    kv_cache_bytes: int | None = None
+    error: str | None = None
+
+    @property
+    def key(self) -> Key:
+        return Key(self.strategy, self.position_ids, self.keep_ratio)
+
+    @property
+    def asked(self) -> Asked:
+        return Asked(self.task, self.id, self.key)
+
+
+def to_line(answer: Answer) -> str:
+    return json.dumps(asdict(answer), ensure_ascii=False)
+
+
+def from_line(line: str, where: str) -> Answer:
+    """Raise ValueError that says `where` the line is broken."""
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: broken JSON: {error.msg}; delete this line and run the command again") from error
+    values: dict[str, Any] = {item.name: field(record, item.name, where) for item in fields(Answer)}
+    values["kept"] = tuple(
+        KeptTokens(tuple((t, h, w) for t, h, w in field(kept, "grids", where)), field(kept, "bits", where))
+        for kept in values["kept"]
+    )
+    return Answer(**values)

@@ -1,0 +1,57 @@
+"""Questions with their pictures decoded, cut into batches by their tokens and encoded once for all configurations."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from tokenprune.evals.models.prompts import encode
+from tokenprune.evals.run.devices import input_device
+from tokenprune.evals.run.setups import Configuration
+from tokenprune.evals.tasks._base.question import Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A sample with its pictures decoded, and how many tokens its prompt has without pruning."""
+
+    sample: Sample
+    pictures: list[Image.Image]
+    n_tokens: int
+
+    @classmethod
+    def of(cls, sample: Sample, processor: Any) -> "Shown":
+        pictures = sample.pictures()
+        return cls(sample, pictures, encode(processor, [pictures], [sample.question])["input_ids"].shape[1])
+
+
+def batches(shown: Sequence[Shown], batch_tokens: int) -> Iterator[list[Shown]]:
+    """Yield batches of at most `batch_tokens` tokens, padding included; a longer prompt is a batch of its own.
+
+    The longest come first: what does not fit into memory fails at once, and neighbours need little padding.
+    """
+    batch: list[Shown] = []
+    for one in sorted(shown, key=lambda one: -one.n_tokens):
+        if batch and batch[0].n_tokens * (len(batch) + 1) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(one)
+    if batch:
+        yield batch
+
+
+def encoded(model: Any, processor: Any, batch: Sequence[Shown], configuration: Configuration) -> Any:
+    """Return the model's inputs, on its device."""
+    pictures, questions = [one.pictures for one in batch], [one.sample.question for one in batch]
+    inputs = encode(processor, pictures, questions, **configuration.processor_options(processor))
+    return inputs.to(input_device(model), model.dtype)
+
+
+def by_encoding(processor: Any, configurations: Sequence[Configuration]) -> list[list[Configuration]]:
+    """Group configurations whose inputs are the same: all those that do not change the picture itself."""
+    groups: dict[str, list[Configuration]] = {}
+    for configuration in configurations:
+        groups.setdefault(json.dumps(configuration.processor_options(processor)), []).append(configuration)
+    return list(groups.values())

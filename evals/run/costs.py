@@ -1,0 +1,50 @@
+"""What an answer costs: visual tokens, and the bytes of the KV cache."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tokenprune.adapters import adapter_for
+from tokenprune.evals.run.answers import KeptTokens
+from tokenprune.evals.run.setups import Configuration
+from tokenprune.report import ImageReport
+
+
+@dataclass(frozen=True)
+class VisualCost:
+    """The visual tokens of one question: the fields of the same names of an `Answer`."""
+
+    n_visual: int
+    n_kept: int
+    n_mean: float
+    kept: tuple[KeptTokens, ...] = ()
+
+
+def visual_costs(
+    model: Any, processor: Any, configuration: Configuration, handle: Any, input_ids: torch.Tensor
+) -> list[VisualCost]:
+    """Return the cost of each row of `input_ids`: as the handle's report says, or as there are placeholder tokens."""
+    if handle is None:
+        placeholders = (input_ids == processor.image_token_id).sum(1).tolist()
+        return [VisualCost(configuration.n_visual(processor, count), count, float(count)) for count in placeholders]
+    n_layers, images = len(adapter_for(model).layers), handle.report.images
+    return [_reported([image for image in images if image.row == row], n_layers) for row in range(len(input_ids))]
+
+
+def _reported(images: Sequence[ImageReport], n_layers: int) -> VisualCost:
+    return VisualCost(
+        n_visual=sum(image.n_visual for image in images),
+        n_kept=sum(image.n_kept for image in images),
+        n_mean=sum(len(image.kept_at(layer)) for image in images for layer in range(n_layers)) / n_layers,
+        kept=tuple(KeptTokens.of(image.kept.cpu().numpy(), image.n_visual, image.grids) for image in images),
+    )
+
+
+def kv_cache_bytes(model: Any, inputs: Any) -> int:
+    """Return the size of the cache tensors after the prefill of one question, encoded alone."""
+    output = model.generate(**inputs, do_sample=False, max_new_tokens=1, return_dict_in_generate=True)
+    cache = output.cache if "cache" in output else output.past_key_values  # the name until transformers 5.23
+    filled = (layer for layer in cache.layers if layer.is_initialized)  # skipped decoder layers hold nothing
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in filled)

@@ -1,0 +1,165 @@
+"""The evals as a Python call: a model on tasks, under every configuration, in a folder that outlives a kill."""
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import tokenprune
+from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.evals.models.loading import limited, load_model, load_tasks, public_name
+from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.run import downsample
+from tokenprune.evals.run.aggregate import rows
+from tokenprune.evals.run.plan import Plan
+from tokenprune.evals.run.processes import Processes, processes
+from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
+from tokenprune.evals.run.results import Row
+from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.run.runner import OnError, Runner
+from tokenprune.evals.run.setups import (
+    BASELINES,
+    DEFAULT_KEEP_RATIOS,
+    DEFAULT_STRATEGIES,
+    DOWNSAMPLE,
+    POSITION_IDS,
+    Configuration,
+    configurations,
+)
+from tokenprune.evals.search.calibration import apart
+from tokenprune.evals.tasks._base.question import Sample
+
+BATCH_TOKENS = 4096
+
+
+def evaluate(
+    model: str | tuple[Any, Any] = str(MODEL),
+    *,
+    output: str | Path,
+    strategies: Sequence[str | tokenprune.Strategy] = DEFAULT_STRATEGIES,
+    keep_ratios: Sequence[float] = DEFAULT_KEEP_RATIOS,
+    position_ids: Sequence[str] = POSITION_IDS,
+    baselines: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    data: str | Path = SCENES,
+    split: str | None = None,
+    limit: int | None = None,
+    dtype: str = "auto",
+    device_map: str | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    on_error: OnError = "stop",
+    console: Console | None = None,
+) -> list[Row]:
+    """Ask `model` all questions under all configurations, and return a row for each configuration and task.
+
+    model: a folder or a Hugging Face name; or a loaded model and its processor, which stay as they are.
+    output: the run's folder. What is answered in it is not asked again, so a call that was killed goes on where it was,
+        and one with more strategies or tasks asks those alone; what failed is asked again. SettingError if it holds
+        another run. Under `accelerate launch` every process asks its share, and the answers
+        are those of a single one.
+    strategies, keep_ratios, position_ids, baselines: what is compared, see `configurations`. baselines None: unpruned,
+        random, and downsample if the model's pictures have one size (and are encoded where the model is).
+    tasks, data, split: what is asked, see `load_tasks`; of it, `limit` questions of each task.
+    dtype, device_map: how a model is loaded, see `load_model`.
+    batch_tokens, on_error: see `Runner`.
+    console: where progress is shown.
+    """
+    here, output, data = processes(), Path(output), Path(data)
+    console = (console or Console()) if here.is_first else Console(quiet=True)
+    if isinstance(model, str):
+        name, (loaded, processor) = public_name(model), load_model(model, dtype, here.device, device_map)
+    else:
+        loaded, processor = model
+        name = loaded.config._name_or_path or type(loaded).__name__
+    if baselines is None:
+        baselines = _possible_baselines(loaded, processor, console)
+    compared = configurations(strategies, keep_ratios, position_ids, baselines)
+    _try(compared, loaded, processor)
+    asked = load_tasks(data, tasks, split=split, style=style_of(loaded.config, processor))
+    samples = limited(_uncalibrated(asked, compared, data, console), limit)
+    folder, plan = RunFolder(output), Plan(samples, compared)
+    identity = {
+        "model": model_identity(loaded),
+        "data": {"split": split, "limit": limit, **tasks_identity(samples)},
+        "configurations": {str(configuration.key): configuration.settings() for configuration in compared},
+        "batch_tokens": batch_tokens,
+        "versions": versions(),
+    }
+    about = {"model": name, "loaded_from": _place(model if isinstance(model, str) else name), "data": _place(data)}
+    about |= {"processes": here.count, "begun": _now()}
+    if here.is_first:
+        folder.begin(identity, about)
+    here.meet()
+    folder.begin(identity, about)  # every machine must have the same model, data and versions
+    _ask(plan, Runner(loaded, processor, compared, batch_tokens, on_error), folder, here, console)
+    results = rows(samples, compared, folder.answers(), scenes=data.name, model=name, identity=identity)
+    if here.is_first:
+        folder.put_rows(results)
+    return results
+
+
+def _possible_baselines(model: Any, processor: Any, console: Console) -> Sequence[str]:
+    try:
+        downsample.full_grid(processor)
+        with downsample.any_resolution(model):
+            pass
+    except (ValueError, tokenprune.UnsupportedError) as error:
+        console.print(f"Without the baseline {DOWNSAMPLE}: {error}")
+        return [name for name in BASELINES if name != DOWNSAMPLE]
+    return BASELINES
+
+
+def _try(compared: Sequence[Configuration], model: Any, processor: Any) -> None:
+    """Raise now what a configuration would raise an hour later."""
+    for configuration in compared:
+        with configuration.patched(model):
+            configuration.processor_options(processor)
+
+
+def _uncalibrated(
+    samples: list[Sample], compared: Sequence[Configuration], data: Path, console: Console
+) -> list[Sample]:
+    """Return the questions that every configuration is asked: none about a picture that one was calibrated on."""
+    calibration = frozenset[str]().union(*(configuration.calibrated_on for configuration in compared))
+    left = apart(samples, calibration, str(data))
+    if calibration:
+        console.print(
+            f"{data.name}: {len(samples) - len(left)} of {len(samples)} questions are left out for all "
+            f"configurations: they are about pictures that settings files were calibrated on "
+            f"({len(calibration)} pictures)."
+        )
+    return left
+
+
+def _ask(plan: Plan, runner: Runner, folder: RunFolder, here: Processes, console: Console) -> None:
+    """Ask this process's share of what is missing, and return when all processes have."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with (
+        folder.writing(here.index) as write,
+        Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress,
+    ):
+        if here.is_first:
+            folder.drop_rows()
+        done = {asked for asked, answer in folder.answers().items() if answer.error is None}
+        here.meet()  # nobody writes before all have read
+        parts = list(plan.parts(done, here.index, here.count))
+        total = plan.n_asked(here.index, here.count)
+        n_done = total - sum(len(part.missing) for part in parts)
+        bar = progress.add_task("answers", total=total, completed=n_done)
+        for part in parts:
+            for answers in runner.ask(part):
+                write(answers)
+                progress.advance(bar, len(answers))
+    here.meet()
+
+
+def _place(name: str | Path) -> str:
+    """Return where a folder is, from everywhere; a Hugging Face name as it is."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else str(name)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,56 @@
+"""What a run was asked of what: all that decides its answers, for `run.json`."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+import transformers
+
+import tokenprune
+from tokenprune.evals.run.devices import input_device
+from tokenprune.evals.run.digest import weights_digest
+from tokenprune.evals.tasks._base.question import Sample
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "tokenprune": tokenprune.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def model_identity(model: Any) -> dict[str, Any]:
+    return {
+        "class": type(model).__name__,
+        "weights": weights_digest(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": device_name(input_device(model)),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Return the kind of device and not its number: a run may be on several of them."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def tasks_identity(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return, for each task, how many questions are asked, and a digest of questions, right answers and pictures."""
+    tasks = dict.fromkeys(sample.task for sample in samples)
+    return {task: _identity([sample for sample in samples if sample.task == task]) for task in tasks}
+
+
+def _identity(samples: Sequence[Sample]) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for sample in samples:
+        # A field that is no data, such as how the model is to be asked, shows in the question.
+        data = {field.name: getattr(sample, field.name) for field in fields(sample) if field.name != "images"}
+        digest.update(json.dumps(data, default=lambda _: None).encode())
+    for picture in dict.fromkeys(picture for sample in samples for picture in sample.images):
+        digest.update(hashlib.sha256(picture.read_bytes()).digest())
+    return {"questions": len(samples), "digest": digest.hexdigest()[:16]}

@@ -1,0 +1,111 @@
+"""A row: one configuration on the questions of one task, with the score of every question."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from tokenprune.evals.run.answers import Key, Score
+from tokenprune.evals.stats import intervals as stats
+
+FAILED: Literal["failed"] = "failed"
+RowScore = Score | Literal["failed"]  # "failed": the question could not be asked
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration on the questions of one task of one set. Means of visual tokens are per question.
+
+    questions: a digest of the questions' IDs. Rows that have the same one answered the same questions, so their
+        `scores` can be compared one by one.
+    scores, pictures: by split ("" where the set has none), in the set's order: what each question is worth by
+        `metric`, and the number of the picture that it is about. Where the metric is worth something of groups of
+        questions only, each group is one score.
+    metrics, intervals: every metric that is published of the task, over all splits, and their 95 % intervals; rows of
+        older runs have none of these.
+    settings: the strategy's, {} where nothing is pruned.
+    n_kept, n_mean: visual tokens that enter the language model, and those that a decoder layer sees in the mean.
+    kv_cache_bytes: the size of the cache tensors after the prefill of the first question alone.
+    seconds: mean wall time of `generate` for a question, None where it was not measured.
+    """
+
+    scenes: str
+    model: str
+    task: str
+    metric: str
+    strategy: str
+    settings: dict[str, Any]
+    position_ids: str
+    keep_ratio: float
+    n_visual: float
+    n_kept: float
+    n_mean: float
+    kv_cache_bytes: int
+    seconds: float | None
+    versions: dict[str, str]
+    device: str
+    dtype: str
+    questions: str
+    scores: dict[str, list[RowScore]]
+    pictures: dict[str, list[int]]
+    metrics: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, stats.Interval] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        return Key(self.strategy, self.position_ids, self.keep_ratio)
+
+    @property
+    def worth(self) -> list[tuple[float | None, int]]:
+        """What every question is worth and its picture, over all splits; None where it could not be asked."""
+        return [
+            (None if score == FAILED else score or 0.0, picture)
+            for split, scores in self.scores.items()
+            for score, picture in zip(scores, self.pictures[split], strict=True)
+        ]
+
+    @property
+    def points(self) -> list[float]:
+        """What every question that could be asked is worth."""
+        return [points for points, _ in self.worth if points is not None]
+
+    @property
+    def n(self) -> int:
+        return len(self.points)
+
+    @property
+    def accuracy(self) -> float:
+        return sum(self.points) / self.n if self.n else float("nan")
+
+    @property
+    def interval(self) -> stats.Interval:
+        return stats.interval(self.points, [picture for points, picture in self.worth if points is not None])
+
+    @property
+    def unparsable(self) -> int:
+        return sum(score is None for scores in self.scores.values() for score in scores)
+
+    @property
+    def failed(self) -> int:
+        return sum(score == FAILED for scores in self.scores.values() for score in scores)
+
+    def of_split(self, split: str) -> "Row":
+        """Return the row as if one split's questions alone had been asked (the visual tokens stay those of all)."""
+        if split not in self.scores:
+            raise ValueError(f"{self.task} of {self.scenes}: no split {split!r}; it has {', '.join(self.scores)}")
+        scores, pictures = {split: self.scores[split]}, {split: self.pictures[split]}
+        return replace(
+            self, scores=scores, pictures=pictures, metrics={}, intervals={}, questions=f"{self.questions} {split}"
+        )
+
+
+def digest(ids: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:12]
+
+
+def by_configuration(rows: Sequence[Row]) -> dict[Key, dict[str, Row]]:
+    """Return the rows of each configuration by task, both in the order in which they come."""
+    groups: dict[Key, dict[str, Row]] = {}
+    for row in rows:
+        groups.setdefault(row.key, {})[row.task] = row
+    return groups

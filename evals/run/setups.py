@@ -1,0 +1,196 @@
+"""What is compared: the unpruned model, strategies at several keep ratios with both position IDs, and downsampling."""
+
+import ast
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, cast, get_args
+
+import tokenprune
+from tokenprune.adapters import adapter_for
+from tokenprune.errors import unknown
+from tokenprune.evals.run import downsample
+from tokenprune.evals.run.answers import Key
+from tokenprune.evals.search.calibration import calibrated_on
+from tokenprune.settings import SettingsFile
+
+PositionIds = Literal["original", "compact"]
+POSITION_IDS: tuple[PositionIds, ...] = get_args(PositionIds)
+
+UNPRUNED = "unpruned"
+DOWNSAMPLE = "downsample"  # the one name that is no strategy: nothing is pruned
+# The last but one encoder layer: the bundled tower's last one was trained to name things, and guides FoPru worse.
+DEFAULT_STRATEGIES = ("grid", "fopru:mode=rank,layer=-2", "fopru:mode=row,layer=-2")
+#: What is compared on a single picture: the baseline, a ranking, and one that merges.
+EXPLAINED_STRATEGIES = ("random", "fopru:mode=rank,layer=-2", "visionzip:layer=-2")
+BASELINES = (UNPRUNED, "random", DOWNSAMPLE)
+DEFAULT_KEEP_RATIOS = (0.5, 0.25, 0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """One line of the table. This class itself is the unpruned model."""
+
+    label: str = UNPRUNED
+    keep_ratio: float = 1.0
+    position_ids: PositionIds = "original"
+
+    @property
+    def key(self) -> Key:
+        return Key(self.label, self.position_ids, self.keep_ratio)
+
+    @property
+    def calibrated_on(self) -> frozenset[str]:
+        """Digests of the pictures that this was found on, which it must not be asked about."""
+        return frozenset()
+
+    def patched(self, model: Any) -> AbstractContextManager[Any]:
+        """Change `model` inside a `with` block, which gets a PatchHandle, or None where nothing is pruned."""
+        return nullcontext()
+
+    def processor_options(self, processor: Any) -> dict[str, Any]:
+        """Return what the processor is called with beyond pictures and text."""
+        return {}
+
+    def n_visual(self, processor: Any, n_placeholders: int) -> int:
+        """Return how many visual tokens the unpruned model sees of a picture for which `n_placeholders` were sent."""
+        return n_placeholders
+
+    def settings(self) -> dict[str, Any]:
+        """Return all settings of the strategy, for the results file."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned(Configuration):
+    strategy: tokenprune.Strategy
+
+    def patched(self, model: Any) -> AbstractContextManager[Any]:
+        return tokenprune.patch(model, self.strategy, position_ids=self.position_ids)
+
+    def settings(self) -> dict[str, Any]:
+        return asdict(self.strategy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromFile(Pruned):
+    """What a settings file holds, at the keep ratio that it was found for."""
+
+    file: SettingsFile
+
+    @property
+    def calibrated_on(self) -> frozenset[str]:
+        return calibrated_on(self.file)
+
+    def patched(self, model: Any) -> AbstractContextManager[Any]:
+        self.file.warn_unless_made_for(len(adapter_for(model).layers))
+        return super().patched(model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downsampled(Configuration):
+    def patched(self, model: Any) -> AbstractContextManager[Any]:
+        return downsample.any_resolution(model)
+
+    def processor_options(self, processor: Any) -> dict[str, Any]:
+        return downsample.processor_options(processor, self.keep_ratio)
+
+    def n_visual(self, processor: Any, n_placeholders: int) -> int:
+        rows, columns = downsample.full_grid(processor)
+        return rows * columns
+
+
+def configurations(
+    strategies: Sequence[str | tokenprune.Strategy] = DEFAULT_STRATEGIES,
+    keep_ratios: Sequence[float] = DEFAULT_KEEP_RATIOS,
+    position_ids: Sequence[str] = POSITION_IDS,
+    baselines: Sequence[str] = (UNPRUNED,),
+) -> list[Configuration]:
+    """Return the unpruned model if it is among the `baselines`, then every strategy and every other baseline at every
+    keep ratio.
+
+    A strategy is written as its name in `tokenprune.STRATEGIES`, with settings behind a colon: `fopru:mode=row`,
+    `random:seed=1`. A settings file is written as its path, `settings.json`, and stands only at the keep ratio that it
+    was found for: SettingError if that is not among `keep_ratios`. `downsample` shrinks the picture instead. A Strategy
+    object stands for itself at each of the keep ratios.
+    """
+    for one in position_ids:
+        if one not in POSITION_IDS:
+            raise tokenprune.SettingError(unknown("kind of position IDs", one, POSITION_IDS))
+    files = {text: _read(text, keep_ratios) for text in strategies if isinstance(text, str) and text.endswith(".json")}
+    asked = [*strategies, *(name for name in baselines if name != UNPRUNED and name not in strategies)]
+    found = [Configuration()] if UNPRUNED in baselines else []
+    for ratio in keep_ratios:
+        for strategy in asked:
+            one = _of(strategy, ratio, files)
+            if isinstance(one, Pruned):
+                found += [replace(one, position_ids=cast(PositionIds, ids)) for ids in position_ids]
+            elif one is not None:
+                found.append(one)
+    return found
+
+
+def _of(given: str | tokenprune.Strategy, keep_ratio: float, files: Mapping[str, SettingsFile]) -> Configuration | None:
+    """Return a strategy at a keep ratio, with original position IDs; None for a settings file of another one."""
+    if isinstance(given, tokenprune.Strategy):
+        changed = {
+            field.name: getattr(given, field.name)
+            for field in fields(given)
+            if field.name not in ("keep_ratio", "keep") and getattr(given, field.name) != field.default
+        }
+        label = _label(type(given), changed)
+        return Pruned(label=label, keep_ratio=keep_ratio, strategy=replace(given, keep_ratio=keep_ratio, keep=None))
+    if given == DOWNSAMPLE:
+        return Downsampled(label=DOWNSAMPLE, keep_ratio=keep_ratio)
+    if given in files:
+        file, strategy = files[given], files[given].made()
+        if strategy.keep_ratio != keep_ratio:
+            return None
+        label = f"{type(strategy).__name__} {file.path.stem}"
+        return FromFile(label=label, keep_ratio=keep_ratio, strategy=strategy, file=file)
+    name, settings = _parse(given)
+    if name not in tokenprune.STRATEGIES:
+        raise tokenprune.SettingError(unknown("strategy", name, [*tokenprune.STRATEGIES, DOWNSAMPLE]))
+    strategy_class = tokenprune.STRATEGIES[name]
+    known = [field.name for field in fields(strategy_class)]
+    for setting in settings:
+        if setting not in known:
+            raise tokenprune.SettingError(f"strategy {given!r}: {unknown('setting', setting, known)}")
+    strategy = strategy_class(keep_ratio=keep_ratio, **settings)
+    return Pruned(label=_label(strategy_class, settings), keep_ratio=keep_ratio, strategy=strategy)
+
+
+def _label(strategy_class: type[tokenprune.Strategy], settings: Mapping[str, Any]) -> str:
+    return " ".join([strategy_class.__name__, *map(str, settings.values())])
+
+
+def _read(path: str, keep_ratios: Sequence[float]) -> SettingsFile:
+    file = SettingsFile.read(path)
+    found_for = file.made().keep_ratio
+    if found_for is None:
+        raise tokenprune.SettingError(f'{path}: "keep" is a count, and results are compared by keep_ratio. Write one.')
+    if found_for not in keep_ratios:
+        raise tokenprune.SettingError(
+            f"{path}: its settings are for keep_ratio={found_for:g}, which is none of those that are measured. Write "
+            f"--keep-ratio {' '.join(f'{ratio:g}' for ratio in (*keep_ratios, found_for))}"
+        )
+    return file
+
+
+def _parse(text: str) -> tuple[str, dict[str, Any]]:
+    """`fopru:mode=row,layer=-2` -> ("fopru", {"mode": "row", "layer": -2})."""
+    name, _, rest = text.partition(":")
+    settings = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise tokenprune.SettingError(f"strategy {text!r}: write settings as name:key=value,key=value")
+        settings[key] = _value(value)
+    return name, settings
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):  # a bare word
+        return text

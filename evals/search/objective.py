@@ -1,0 +1,126 @@
+"""How near a pruned model's state comes to the unpruned one's: VFlowOpt's objective (https://arxiv.org/abs/2508.05211).
+
+The state is what the language-model head gets. No answers are needed, only pictures and questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+import tokenprune
+from tokenprune.adapters import adapter_for
+from tokenprune.errors import PruningError, UnsupportedError
+from tokenprune.evals.models.prompts import encode
+from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.strategy import Selection, Strategy
+from tokenprune.tokens import VisualTokens
+
+#: last_token: the last token of the prompt. mean_pooled: the mean over all tokens behind the picture.
+State = Literal["last_token", "mean_pooled"]
+STATES: tuple[str, ...] = get_args(State)
+
+
+@dataclass(frozen=True)
+class Watched(Strategy):
+    """Keeps everything. Every score is the highest attention that a patch receives, in means of its tile."""
+
+    keep_ratio: float | None = 1.0
+    layer: int | None = None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"vision_attention"})
+
+    @property
+    def attention_layer(self) -> int | None:
+        return self.layer
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        received = tokens.vision_attention.column_sums()
+        highest = (received / received.mean(1, keepdim=True)).max()
+        kept = torch.arange(tokens.n_visual, device=tokens.features.device)
+        return Selection(kept, tokens.n_visual, highest.expand(tokens.n_visual))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One encoded question: `n_read` tokens at its end make up the state, which is `unpruned` without pruning."""
+
+    id: str
+    inputs: Any
+    n_read: int
+    unpruned: Tensor
+
+
+class Flow:
+    """The unpruned model on some questions, computed once, to compare pruned ones with.
+
+    grid_side: the longest of the shorter sides of all grids. n_visual: mean visual tokens of a picture.
+    highest_attention: the most that any patch receives in encoder layer `layer`, in means of its tile.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        samples: Sequence[Sample],
+        *,
+        state: State = "last_token",
+        layer: int | None = None,
+    ) -> None:
+        self.model, self.state = model, state
+        self._visual_ids = [modality.token_id for modality in adapter_for(model).modalities]
+        self.prompts: list[Prompt] = []
+        images: list[tokenprune.ImageReport] = []
+        with tokenprune.patch(model, Watched(layer=layer)) as handle:
+            for sample in samples:
+                inputs = encode(processor, [sample.pictures()], [sample.question]).to(model.device, model.dtype)
+                n_read = 1 if state == "last_token" else self._behind_pictures(inputs["input_ids"], sample.id)
+                self.prompts.append(Prompt(sample.id, inputs, n_read, self._state(inputs, n_read, sample.id)))
+                images += handle.report.images
+        self.n_visual = sum(image.n_visual for image in images) / len(images)
+        self.grid_side = max(min(grid[1:]) for image in images for grid in image.grids)
+        self.highest_attention = max(float(image.scores.max()) for image in images if image.scores is not None)
+
+    def agreement(self, strategy: Strategy) -> float:
+        """The mean cosine, over the questions, between the state under a strategy and without."""
+        with tokenprune.patch(self.model, strategy):
+            states = [self._state(prompt.inputs, prompt.n_read, prompt.id) for prompt in self.prompts]
+        unpruned = torch.stack([prompt.unpruned for prompt in self.prompts])
+        return float(cosine_similarity(torch.stack(states), unpruned).mean())
+
+    def _behind_pictures(self, input_ids: Tensor, name: str) -> int:
+        visual = torch.isin(input_ids[0], torch.tensor(self._visual_ids, device=input_ids.device))
+        n_behind = len(visual) - 1 - int(visual.nonzero()[-1])
+        if n_behind == 0:
+            raise PruningError(f"{name}: no text behind the picture, so there is nothing to pool. Use last_token.")
+        return n_behind
+
+    @torch.inference_mode()
+    def _state(self, inputs: Any, n_read: int, name: str) -> Tensor:
+        with _read_head(self.model) as seen:
+            self.model(**inputs, logits_to_keep=n_read, use_cache=False)
+        state = seen[-1][0, -n_read:].float().mean(0).cpu()
+        if not bool(state.isfinite().all()):
+            raise PruningError(f"{name}: the model's state has NaN or infinite values. Load it in another dtype.")
+        return state
+
+
+@contextmanager
+def _read_head(model: Any) -> Any:
+    """Collects what the language-model head is called with."""
+    head, seen = model.get_output_embeddings(), []
+    if head is None:
+        raise UnsupportedError(f"{type(model).__name__} has no language-model head, so its state cannot be read there.")
+    hook = head.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()

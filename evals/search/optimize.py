@@ -1,0 +1,183 @@
+"""Search VFlowOpt's settings on a few unlabelled questions (https://arxiv.org/abs/2508.05211, section 3).
+
+The search is Optuna's Gaussian-process sampler: of the kept-up Bayesian optimisers it alone brings the paper's
+Gaussian process and expected improvement, a journal that outlives a killed process, and no dependency that this
+package would not have anyway but Optuna itself. The authors' scikit-optimize is no longer maintained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.samplers import GPSampler
+from optuna.trial import FrozenTrial
+from tqdm import tqdm
+
+from tokenprune.adapters import adapter_for
+from tokenprune.errors import SettingError
+from tokenprune.evals.run import files as durable
+from tokenprune.evals.run.digest import weights_digest
+from tokenprune.evals.run.provenance import versions
+from tokenprune.evals.search.calibration import pictures_of
+from tokenprune.evals.search.journal import finished, held_study
+from tokenprune.evals.search.objective import Flow, State
+from tokenprune.evals.search.space import FlowBox
+from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.strategies.vflowopt import VFlowOpt
+
+SEARCHED = ("first", "second", "threshold", "alpha", "cell")
+
+#: Drawn at random before the Gaussian process has enough to go on; the default settings are the first of them.
+N_RANDOM = 10
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the settings file calls the model, the data and their split."""
+
+    model: str = ""
+    data: str = ""
+    split: str | None = None
+
+
+def optimize(
+    model: Any,
+    processor: Any,
+    samples: Sequence[Sample],
+    output: Path,
+    *,
+    base: VFlowOpt | None = None,
+    state: State = "last_token",
+    trials: int = 50,
+    seed: int = 0,
+    names: Names | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Write the settings that leave the model's state nearest to the unpruned one, and return what was written.
+
+    samples: only their pictures and questions are used. The file names the pictures, and the evals leave them out.
+    output: a settings file for `patch`, with where it comes from and every trial. The journal beside it, of the same
+        name with `.journal`, lets the same call go on after a kill, or with more `trials`. SettingError if it holds
+        another search.
+    base: what is searched around; its keep_ratio is the average that every trial spends. Trial 0 is `base` itself, so
+        that on these samples the result is never worse.
+    state: whose agreement is maximised, see `tokenprune.evals.search.objective`.
+    """
+    base, names = base or VFlowOpt(keep_ratio=0.1), names or Names()
+    if output.suffix != ".json":
+        raise SettingError(
+            f"{output}: patch() knows a settings file by its ending; write {output.with_suffix('.json')}."
+        )
+    if trials < 1 or not samples:
+        raise SettingError(
+            f"a search of {trials} trials on {len(samples)} samples finds nothing; it needs one of each."
+        )
+    journal = output.with_suffix(".journal")
+    if output.exists() and not journal.exists():
+        raise SettingError(f"{output}: is there already, without {journal.name} to go on from. Name another output.")
+    adapter = adapter_for(model)
+    about_model = {
+        "class": type(model).__name__,
+        "layers": len(adapter.layers),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "weights": weights_digest(model),
+    }
+    about_data = {"split": names.split, "ids": [sample.id for sample in samples], "digest": _digest(samples)}
+    identity = {**asdict(base), **about_model, **about_data, "state": state, "seed": seed}
+    with held_study(journal, identity) as study:
+        flow = Flow(model, processor, samples, state=state, layer=base.layer)
+        if "box" not in study.user_attrs:  # kept, so that another device goes on in the very same box
+            study.set_user_attr("box", [flow.grid_side, flow.highest_attention])
+        box = FlowBox(base, len(adapter.layers), *study.user_attrs["box"], colors="colors" in adapter.offers)
+        _search(study, flow, box, trials, seed, progress)
+        record = {
+            "strategy": "vflowopt",
+            "settings": _best(study).user_attrs["settings"],
+            "model": {"name": names.model, **about_model},
+            "search": {
+                "objective": _objective(study, state),
+                "data": {
+                    "name": names.data,
+                    "visual_tokens": flow.n_visual,
+                    **about_data,
+                    "pictures": pictures_of(samples),  # the evals leave them out
+                },
+                "box": box.sides,
+                "seed": seed,
+                "versions": {**versions(), "optuna": version("optuna")},
+                "device": str(model.device),
+                "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "base": asdict(base),
+                "trials": [
+                    {"objective": trial.value, **{name: trial.user_attrs["settings"][name] for name in SEARCHED}}
+                    for trial in finished(study)
+                ],
+            },
+        }
+    durable.replace(output, json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def _search(study: optuna.Study, flow: Flow, box: FlowBox, trials: int, seed: int, progress: bool) -> None:
+    sides: dict[str, BaseDistribution] = {name: FloatDistribution(*side) for name, side in box.sides.items()}
+    n_done = len(finished(study))
+    with tqdm(total=max(trials, n_done), initial=n_done, unit="trial", disable=not progress) as bar:
+        if n_done == 0:
+            settings = {"settings": asdict(box.base)}
+            value = flow.agreement(box.base)
+            study.add_trial(
+                optuna.create_trial(
+                    params=dict(box.point(box.base)), distributions=sides, value=value, user_attrs=settings
+                )
+            )
+            bar.update()
+        for number in range(max(1, n_done), trials):
+            study.sampler = _sampler(seed, number)
+            trial = study.ask(sides)
+            strategy = box.strategy(trial.params)
+            trial.set_user_attr("settings", asdict(strategy))
+            study.tell(trial, flow.agreement(strategy))
+            bar.set_postfix(best=f"{study.best_value:.5f}", default=f"{finished(study)[0].value:.5f}")
+            bar.update()
+
+
+def _sampler(seed: int, number: int) -> GPSampler:
+    """The sampler of one trial. One that went on through all trials would start again from its seed after a kill, and
+    draw what it drew before."""
+    own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    return GPSampler(seed=own, n_startup_trials=N_RANDOM, warn_independent_sampling=False)
+
+
+def _best(study: optuna.Study) -> FrozenTrial:
+    """The first of the best trials."""
+    return max(finished(study), key=lambda trial: trial.values[0])
+
+
+def _objective(study: optuna.Study, state: State) -> dict[str, Any]:
+    trials, best = finished(study), _best(study)
+    numbers = [trial.number for trial in trials]
+    return {
+        "state": state,
+        "default": trials[0].value,
+        "best": best.value,
+        "best_trial": numbers.index(best.number),
+    }
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(f"{sample.id}\n{sample.question}\n".encode())
+        for image in sample.images:
+            digest.update(image.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,161 @@
+"""Draw a search of `tokenprune optimize`: what each trial was worth, and what settings and schedule it found."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tokenprune.evals.search.space import FlowBox
+from tokenprune.settings import SettingsFile
+from tokenprune.strategies.vflowopt import VFlowOpt
+
+# Okabe and Ito's colours: told apart by colour-blind people too, as are the marks and the dashes.
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
+#: What the rows of the box are called, from above.
+VARIABLES = {
+    "first": "R1: share that enters",
+    "second_place": "R2, within what the budget leaves",
+    "threshold": "threshold of an anchor",
+    "alpha": "alpha: weight of entropy",
+    "cell": "cell of recycling, in tokens",
+}
+
+
+def draw(path: Path, output: Path) -> None:
+    """Draw the settings file at `path` into the picture `output`. ValueError where no search wrote it."""
+    file = SettingsFile.read(path)
+    if not file.search:
+        raise ValueError(f'{path}: no "search", so there is nothing to draw; only `tokenprune optimize` writes one')
+    mpl.use("Agg")
+    drawn = figure(file)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    drawn.savefig(output, dpi=130)
+    plt.close(drawn)
+
+
+def figure(file: SettingsFile) -> Figure:
+    result, (history, box, schedule) = plt.subplots(1, 3, figsize=(17, 5.6), width_ratios=(1.15, 1, 0.95))
+    result.set_layout_engine("constrained", w_pad=0.15, h_pad=0.1)
+    search, n_layers = file.search, file.model["layers"]
+    best, default = VFlowOpt(**file.settings), VFlowOpt(**search["base"])
+    _history(history, search)
+    _box(box, search, n_layers)
+    _schedule(schedule, default, best, n_layers, round(search["data"]["visual_tokens"]))
+    data = search["data"]
+    split = "" if data["split"] is None else f", split {data['split']}"
+    result.suptitle(
+        f"VFlowOpt at {100 * (best.keep_ratio or 0):g} % average retention: "
+        f"{file.model['name'] or file.model['class']}, {len(data['ids'])} questions of "
+        f"{data['name'] or 'a set'}{split}",
+        fontsize=15,
+    )
+    for axes in result.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=11)
+    return result
+
+
+def _history(axes: Axes, search: Mapping[str, Any]) -> None:
+    values = [trial["objective"] for trial in search["trials"]]
+    best = search["objective"]["best_trial"]
+    axes.axhline(values[0], color=GREY, linestyle="--", label=f"default settings: {values[0]:.4f}")
+    axes.plot(values, "o", color=BLUE, markersize=6, alpha=0.7, label="one trial")
+    so_far = list(accumulate(values, max))
+    axes.step(range(len(values)), so_far, where="post", color=ORANGE, linewidth=2, label="best so far")
+    axes.plot(best, values[best], "*", color=ORANGE, markersize=18, label=f"best, trial {best}: {values[best]:.4f}")
+    axes.set_xlabel("trial", fontsize=12)
+    what = {"last_token": "last prompt token", "mean_pooled": "text behind the picture, pooled"}
+    axes.set_ylabel(f"cosine to the unpruned state\n({what[search['objective']['state']]})", fontsize=12)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.set_title("What each trial was worth", fontsize=13)
+    _legend_below(axes)
+    axes.grid(alpha=0.3)
+
+
+def _box(axes: Axes, search: Mapping[str, Any], n_layers: int) -> None:
+    """Each searched setting as a line from its lowest to its highest value, with every trial on it."""
+    sides, trials = search["box"], places(search, n_layers)
+    best = search["objective"]["best_trial"]
+    names = [name for name in VARIABLES if name in sides]
+    for height, name in zip(range(len(names), 0, -1), names, strict=True):
+        on_line = [trial[name] for trial in trials]
+        axes.hlines(height, 0, 1, color="#bbbbbb", linewidth=1.5, zorder=1)
+        axes.plot(on_line, [height] * len(on_line), "o", color=BLUE, markersize=6, alpha=0.35, zorder=2)
+        axes.plot(on_line[0], height, "o", color=GREY, markersize=12, fillstyle="none", markeredgewidth=2, zorder=3)
+        axes.plot(on_line[best], height, "*", color=ORANGE, markersize=18, zorder=4)
+        axes.annotate(VARIABLES[name], (0, height), (0, 14), textcoords="offset points", fontsize=12)
+        low, high = ("low", "high") if name == "second_place" else (f"{end:.3g}" for end in sides[name])
+        axes.annotate(low, (0, height), (-14, 0), textcoords="offset points", fontsize=11, ha="right", va="center")
+        axes.annotate(high, (1, height), (14, 0), textcoords="offset points", fontsize=11, ha="left", va="center")
+    axes.set(xlim=(-0.16, 1.16), ylim=(0.5, len(names) + 0.6))
+    axes.set_title("Where in the box each setting was found", fontsize=13)
+    axes.set_axis_off()
+    axes.plot([], [], "o", color=BLUE, markersize=6, alpha=0.35, label="one trial")
+    axes.plot([], [], "o", color=GREY, markersize=12, fillstyle="none", markeredgewidth=2, label="default")
+    axes.plot([], [], "*", color=ORANGE, markersize=18, label="best")
+    _legend_below(axes, 3)
+
+
+def places(search: Mapping[str, Any], n_layers: int) -> list[dict[str, float]]:
+    """Return where each trial lies in the box: 0 is the lowest value of a setting, 1 the highest."""
+    sides, known = search["box"], {field.name for field in fields(VFlowOpt)}
+    highest = {name: side[1] for name, side in sides.items()}
+    base = VFlowOpt(**search["base"])
+    box = FlowBox(base, n_layers, int(highest.get("cell", 2)), highest["threshold"], colors="alpha" in sides)
+    found = []
+    for trial in search["trials"]:
+        settings = {name: value for name, value in trial.items() if name in known}
+        point = box.point(VFlowOpt(**{**search["base"], **settings}))
+        found.append({name: (point[name] - low) / (high - low) for name, (low, high) in sides.items()})
+    return found
+
+
+def _schedule(axes: Axes, default: VFlowOpt, found: VFlowOpt, n_layers: int, n_visual: int) -> None:
+    before, counts = (tokens_per_layer(strategy, n_layers, n_visual) for strategy in (default, found))
+    edges = [layer - 0.5 for layer in range(n_layers + 1)]
+    axes.stairs(counts, edges, fill=True, color=ORANGE, alpha=0.15)
+    axes.stairs(before, edges, baseline=None, color=GREY, linestyle="--", linewidth=2.5, label="default settings")
+    axes.stairs(counts, edges, baseline=None, color=ORANGE, linewidth=3, label="best")
+    average = 100 * (found.keep_ratio or 0)
+    axes.axhline(average * n_visual / 100, color=BLUE, linestyle=":", label=f"average of both, {average:g} %")
+    first = 0
+    for last, (count, following) in enumerate(pairwise([*counts, 0])):
+        if count != following:
+            above = count >= before[first]  # away from the other line
+            axes.annotate(
+                f"{count}",
+                ((first + last) / 2, count),
+                (0, 6 if above else -6),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if above else "top",
+                fontsize=13,
+            )
+            first = last + 1
+    axes.set_ylim(0, 1.2 * max(*before, *counts))
+    axes.set_xlim(-0.5, n_layers - 0.5)
+    axes.set_xlabel("decoder layer", fontsize=12)
+    axes.set_ylabel(f"visual tokens that it sees, of {n_visual}", fontsize=12)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title("The schedule", fontsize=13)
+    _legend_below(axes)
+    axes.grid(axis="y", alpha=0.3)
+
+
+def _legend_below(axes: Axes, columns: int = 2) -> None:
+    axes.legend(fontsize=11, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns, frameon=False)
+
+
+def tokens_per_layer(strategy: VFlowOpt, n_layers: int, n_visual: int) -> list[int]:
+    """Return how many of a picture's `n_visual` tokens each decoder layer sees."""
+    counts = [strategy.budget(n_visual)] * n_layers
+    for stage in strategy.stages(n_layers):
+        counts[stage.layer :] = [stage.budget(n_visual)] * (n_layers - stage.layer)
+    return counts

@@ -1,0 +1,20 @@
+"""Questions that are answered with a box."""
+
+from abc import ABC
+from dataclasses import dataclass
+
+from tokenprune.evals.models.boxes import Box, Size
+from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.tasks._base.question import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pointing(Sample, ABC):
+    """A question about one picture of this `size`, asked of a model of this `style`."""
+
+    size: Size
+    style: Style
+
+    def answered_box(self, answer: str) -> Box | None:
+        """Return the box that the answer means, in pixels of the picture; None where it is no box."""
+        return self.style.read(answer, self.size)

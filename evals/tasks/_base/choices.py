@@ -1,0 +1,49 @@
+"""Multiple choice: options by letter, and what published scorers share that read the letter in a free answer."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+
+from tokenprune.evals.tasks._base.question import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Sample):
+    """`options` are the texts by letter, `letter` is the right one.
+
+    `read` is the set's own way to read an answer, given the options; None where it names none of them.
+    """
+
+    options: Mapping[str, str]
+    letter: str
+    read: Callable[[str, Mapping[str, str]], str | None]
+
+    def score(self, answer: str) -> float | None:
+        """Return 1 for the right option, None where the answer cannot be read."""
+        given = self.read(answer.strip(), self.options)
+        return None if given is None else float(given == self.letter)
+
+
+def lettered(options: Sequence[str]) -> dict[str, str]:
+    return dict(zip(ascii_uppercase, options, strict=False))
+
+
+def listed(options: Mapping[str, str]) -> str:
+    """Return the options one a line, `A. text`, as LLaVA-1.5 was taught them."""
+    return "\n".join(f"{letter}. {text}" for letter, text in options.items())
+
+
+def infer_letter(answer: str, options: Mapping[str, str]) -> str | None:
+    """Return the option that an answer means by VLMEvalKit's rules, None where they would ask a chat model.
+
+    That is the one capital letter that is a word, marks taken off, and among the last five; else the one option whose
+    text is in the answer, whatever its case, if the answer is at most twice as long as all options.
+    """
+    words = re.sub(r"[.()\[\],:;!*#{}]", " ", answer).split()
+    named = [letter for letter in options if letter in words]
+    if len(named) == 1 and words.index(named[0]) >= len(words) - 4:
+        return named[0]
+    is_long = len(answer) > 2 * sum(map(len, options.values()))
+    within = [letter for letter, text in options.items() if text.lower() in answer.lower() and not is_long]
+    return within[0] if len(within) == 1 else None

@@ -1,0 +1,80 @@
+"""What a set of answers is worth by one published metric, and how sure that is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tokenprune.evals.stats import intervals as stats
+
+
+class Ratio(NamedTuple):
+    """A ratio of two sums over the questions of a set: `parts` and `wholes` have a number for each question."""
+
+    parts: Sequence[float]
+    wholes: Sequence[float]
+    weight: float = 1.0
+
+    @classmethod
+    def mean(cls, points: Sequence[float]) -> "Ratio":
+        return cls(points, [1.0] * len(points))
+
+    @classmethod
+    def mean_of_groups(
+        cls, points: Sequence[float], groups: Sequence[str], worth: Callable[[list[float]], float]
+    ) -> "Ratio":
+        """Return the mean over groups of what the points of a group's questions, in their order, are `worth`.
+
+        The first question of a group stands for it; the others have a part and a whole of 0.
+        """
+        of_group: dict[str, list[float]] = {}
+        for group, point in zip(groups, points, strict=True):
+            of_group.setdefault(group, []).append(point)
+        first = {group: number for number, group in reversed(list(enumerate(groups)))}
+        is_first = [first[group] == number for number, group in enumerate(groups)]
+        parts = [worth(of_group[group]) if here else 0.0 for group, here in zip(groups, is_first, strict=True)]
+        return cls(parts, [float(here) for here in is_first])
+
+    def of_each(self, categories: Sequence[str]) -> dict[str, "Ratio"]:
+        """Return the same ratio over the questions of each category, in the set's order."""
+
+        def within(name: str, values: Sequence[float]) -> list[float]:
+            return [value * (category == name) for value, category in zip(values, categories, strict=True)]
+
+        return {
+            name: Ratio(within(name, self.parts), within(name, self.wholes), self.weight)
+            for name in dict.fromkeys(categories)
+        }
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A weighted sum of ratios. A mean over questions is one ratio, and its wholes are 1."""
+
+    ratios: tuple[Ratio, ...]
+
+    @classmethod
+    def of(cls, *ratios: Ratio, weight: float = 1.0) -> "Metric":
+        return cls(tuple(ratio._replace(weight=weight) for ratio in ratios))
+
+    @property
+    def value(self) -> float:
+        """A ratio to nothing is 0, as published scorers have it: the precision of a model that never says yes."""
+        return sum(ratio.weight * sum(ratio.parts) / (sum(ratio.wholes) or 1.0) for ratio in self.ratios)
+
+    @property
+    def points(self) -> tuple[float, ...]:
+        """What the value is the mean of, of questions or of groups, in the set's order; () where it is no mean."""
+        ratio, *others = self.ratios
+        if others or ratio.weight != 1 or not set(ratio.wholes) <= {0.0, 1.0}:
+            return ()
+        return tuple(part for part, whole in zip(ratio.parts, ratio.wholes, strict=True) if whole)
+
+    def interval(self, pictures: Sequence[int]) -> stats.Interval:
+        """Return the 95 % interval of the value, given the number of each question's picture.
+
+        Pictures are drawn again with all that is asked about them, so that groups stay whole.
+        """
+        if points := self.points:
+            wholes = self.ratios[0].wholes
+            return stats.interval(points, [picture for picture, whole in zip(pictures, wholes, strict=True) if whole])
+        return stats.interval_of_ratios(self.ratios, pictures)

@@ -1,0 +1,70 @@
+"""Open questions whose answers are compared with given ones as text."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rapidfuzz.distance import Levenshtein
+
+from tokenprune.evals.tasks._base.question import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortAnswer(Sample):
+    """`worth` is the set's metric: what an answer is worth, 0 to 1, beside the right `answers`."""
+
+    answers: tuple[str, ...]
+    worth: Callable[[str, Sequence[str]], float]
+
+    def score(self, answer: str) -> float | None:
+        """Return what the answer is worth; an empty one cannot be read."""
+        return self.worth(answer.strip(), self.answers) if answer.strip() else None
+
+
+def exact(answer: str, answers: Sequence[str]) -> float:
+    """Return 1 for one of the answers, whatever its case and its last period."""
+    return float(plain(answer) in map(plain, answers))
+
+
+def plain(text: str) -> str:
+    """Return an answer in lower case, without its last period and with single spaces."""
+    return " ".join(text.lower().strip().rstrip(".").split())
+
+
+def anls(answer: str, answers: Sequence[str]) -> float:
+    """Return DocVQA's similarity (https://arxiv.org/abs/1907.00490) as its challenge's script has it: 1 - NL, or 0
+    where that is less than 0.5 (in the paper 0.5 is worth 0 too). NL is the edit distance to the nearest answer, case
+    and spacing apart, by the length of the longer text, spacing included.
+    """
+    similarity = 1 - min(_distance(answer, truth) for truth in answers)
+    return similarity if similarity >= 0.5 else 0.0
+
+
+def _distance(given: str, truth: str) -> float:
+    return Levenshtein.distance(_spaced(given), _spaced(truth)) / max(len(given), len(truth))
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def relaxed(answer: str, answers: Sequence[str]) -> float:
+    """Return ChartQA's relaxed accuracy (https://arxiv.org/abs/2203.10244, 5.1): a number within 5 % of the true one,
+    or the same text whatever its case.
+
+    A percent sign divides by 100, as in the scorers in use. A true 0 is compared as text.
+    """
+    return max(_relaxed(answer, truth) for truth in answers)
+
+
+def _relaxed(answer: str, truth: str) -> float:
+    given, true = _number(answer), _number(truth)
+    if given is not None and true:
+        return float(abs(given - true) / abs(true) <= 0.05)
+    return float(answer.lower() == truth.lower())
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,119 @@
+"""A task: a published set of questions, how a model is asked them, and what its answers are worth."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Generic, NamedTuple, TypeVar
+
+from tokenprune.evals.models.prompt_styles import LLAVA, Style
+from tokenprune.evals.tasks._base.metric import Metric, Ratio
+from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._read.hub import table_records
+from tokenprune.evals.tasks._read.records import Record
+from tokenprune.evals.tasks._read.splits import chosen
+
+Answered = Sequence[tuple[Sample, str]]
+S = TypeVar("S", bound=Sample)
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """One of `tokenprune.evals.tasks.TASKS`.
+
+    `name` is what a user types, `title` what tables call it. `metric` is the name of the main metric; `of_groups` says
+    that it is worth something of groups of questions only. `sums` are those metrics that are no shares of 1.
+    """
+
+    metric: ClassVar[str]
+    of_groups: ClassVar[bool] = False
+    sums: ClassVar[frozenset[str]] = frozenset()
+
+    name: str
+    title: str
+
+    @abstractmethod
+    def is_in(self, folder: Path) -> bool:
+        """Say whether `folder` holds this set's files. FileNotFoundError where there is no such folder."""
+
+    @abstractmethod
+    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[Sample]:
+        """Return the questions in `split`, None means all but `train`, asked as models of that `style` want them.
+
+        Whatever is wrong with the files is an error that names the file and the line or record.
+        """
+
+    def metrics(self, answered: Answered) -> dict[str, Metric]:
+        """Return what the answers are worth by each of the set's published metrics, the main one first.
+
+        An answer that cannot be read is worth 0. `answered` may be any part of the set, such as one split, with whole
+        groups.
+        """
+        return {self.metric: Metric.of(Ratio.mean(points(answered)))}
+
+
+def points(answered: Answered) -> list[float]:
+    """Return what each answer is worth."""
+    return [sample.score(answer) or 0.0 for sample, answer in answered]
+
+
+def of_each_category(answered: Answered) -> dict[str, Ratio]:
+    """Return the mean of what the answers of each category are worth, in the set's order."""
+    return Ratio.mean(points(answered)).of_each([sample.category for sample, _ in answered])
+
+
+def mean_of_categories(answered: Answered) -> Metric:
+    of_each = of_each_category(answered)
+    return Metric.of(*of_each.values(), weight=1 / len(of_each))
+
+
+class Form(NamedTuple):
+    """One form in which a set is distributed: its files, below the folder, and how one of them is read."""
+
+    patterns: tuple[str, ...]
+    read: Callable[[Path], list[Record]] = table_records
+
+
+def hub(*parts: str) -> tuple[Form, ...]:
+    """Return the forms of a set on the Hub: its repository, a folder `data` or any of `parts` in it, or saved."""
+    places = ("", "data/", *(f"{part}/" for part in parts))
+    patterns = (*(f"{place}*-of-*.parquet" for place in places), "*.parquet", "data-*.arrow", "*/data-*.arrow")
+    return tuple(Form((pattern,)) for pattern in patterns)
+
+
+@dataclass(frozen=True)
+class FileTask(Task, Generic[S]):
+    """A task whose files are lists of records, each of which is a question.
+
+    `forms` are those in which the set is distributed; the first one of which the folder has files is read.
+    """
+
+    forms: ClassVar[tuple[Form, ...]]
+
+    def is_in(self, folder: Path) -> bool:
+        return bool(self._files(folder)[1])
+
+    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[S]:
+        read, files = self._files(folder)
+        if not files:
+            patterns = (pattern for form in self.forms for pattern in form.patterns)
+            raise FileNotFoundError(f"{folder}: no questions of {self.title}; needs one of {', '.join(patterns)}")
+        records = [record for file in files for record in read(file)]
+        splits = chosen(split, {record.split for record in records}, " and ".join(map(str, files)))
+        return self.samples([record for record in records if record.split in splits], folder, style)
+
+    def samples(self, records: Sequence[Record], folder: Path, style: Style) -> Sequence[S]:
+        """Return the questions; one for each record, unless a task says otherwise."""
+        return [self.sample(record, folder, style) for record in records]
+
+    @abstractmethod
+    def sample(self, record: Record, folder: Path, style: Style) -> S:
+        """Return the question that a record is, in whichever form it comes."""
+
+    def _files(self, folder: Path) -> tuple[Callable[[Path], list[Record]], list[Path]]:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder of pictures and questions")
+        for form in self.forms:
+            if files := [path for pattern in form.patterns for path in sorted(folder.glob(pattern))]:
+                return form.read, files
+        return table_records, []

@@ -1,0 +1,33 @@
+"""Questions that are answered with yes or no."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tokenprune.evals.tasks._base.metric import Metric, Ratio
+from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.task import Answered
+
+
+@dataclass(frozen=True, kw_only=True)
+class YesNo(Sample):
+    """`truth` is True for yes. `read` is the set's own way to read an answer, None where it says neither."""
+
+    truth: bool
+    read: Callable[[str], bool | None]
+
+    def score(self, answer: str) -> float | None:
+        said = self.read(answer)
+        return None if said is None else float(said == self.truth)
+
+
+def f1_and_yes_rate(answered: Answered) -> dict[str, Metric]:
+    """Return F1, precision and recall of yes, and the share of answers that are yes."""
+    asked = [(sample.truth, bool(sample.read(answer))) for sample, answer in answered if isinstance(sample, YesNo)]
+    truths, said = ([float(one[place]) for one in asked] for place in (0, 1))
+    right = [truth * yes for truth, yes in zip(truths, said, strict=True)]
+    return {
+        "F1": Metric.of(Ratio(right, [(truth + yes) / 2 for truth, yes in zip(truths, said, strict=True)])),
+        "precision": Metric.of(Ratio(right, said)),
+        "recall": Metric.of(Ratio(right, truths)),
+        "yes-rate": Metric.of(Ratio.mean(said)),
+    }

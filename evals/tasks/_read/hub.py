@@ -1,0 +1,121 @@
+"""Sets as the Hugging Face Hub has them and as `datasets` saves them: Parquet or Arrow files with pictures inside.
+
+A split's files are called `SPLIT-00000-of-00003.parquet` on the Hub, and `SPLIT/data-00000-of-00003.arrow` by
+`save_to_disk`. Pictures are columns of {bytes, path}, or lists of them; their bytes are read when a picture is opened,
+a row group at a time, so that a set need not fit into memory.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tokenprune.evals.tasks._read.records import Record
+
+_SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-\w+)?\.parquet")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture in a table: in this column and row of this file, the `index`-th where the column holds lists."""
+
+    path: Path
+    column: str
+    row: int
+    index: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}, row {self.row}, {self.column}" + ("" if self.index is None else f"[{self.index}]")
+
+    @property
+    def name(self) -> str:
+        return f"{self.path.name}:{self.row}" + ("" if self.index is None else f":{self.index}")
+
+    def read_bytes(self) -> bytes:
+        value = _open(self.path, _value, self.column, self.row)
+        content = (value if self.index is None else value[self.index])["bytes"]
+        if content is None:
+            raise ValueError(f"{self}: the table holds no picture but only its path; save it with pictures embedded")
+        return content
+
+
+def table_records(path: Path) -> list[Record]:
+    """Return the rows of a file, with a `Cell` in place of each picture and a tuple of them in place of a list."""
+    table, split = _open(path, _without_pictures), split_of(path)
+    pictures = [name for name in table.column_names if _is_picture(table.schema.field(name).type)]
+    plain = table.drop_columns(pictures).to_pylist()
+    rows = [dict(row) for row in plain] if plain else [{} for _ in range(table.num_rows)]
+    for name in pictures:
+        for number, (row, shape) in enumerate(zip(rows, _shapes(table[name]), strict=True)):
+            if isinstance(shape, bool):
+                row[name] = Cell(path, name, number) if shape else None
+            else:
+                row[name] = tuple(Cell(path, name, number, index) for index in range(shape or 0))
+    return [Record(f"{path}, row {number}", row, split) for number, row in enumerate(rows)]
+
+
+def split_of(path: Path) -> str:
+    """Return the split that a file is of, by its name; "" where the name does not say."""
+    if path.suffix == ".arrow":
+        return path.parent.name
+    shard = _SHARD.fullmatch(path.name)
+    return shard["split"] if shard else ""
+
+
+def _open(path: Path, read: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return read(path, *arguments)
+    except pa.ArrowInvalid as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: no whole {path.suffix[1:]} file ({reason}); download it again") from error
+
+
+def _is_picture(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+    return pa.types.is_struct(kind) and {child.name for child in kind} <= {"bytes", "path"}
+
+
+def _shapes(column: pa.ChunkedArray) -> list[Any]:
+    """Return whether there is a picture in each row, or how many."""
+    return (
+        column.is_valid() if pa.types.is_struct(column.type) else pc.call_function("list_value_length", [column])
+    ).to_pylist()
+
+
+def _without_pictures(path: Path) -> pa.Table:
+    if path.suffix == ".arrow":
+        return _arrow(path)
+    file = pq.ParquetFile(path)
+    schema = file.schema
+    leaves = [schema.column(number).path for number in range(len(schema))]
+    return file.read(columns=[leaf for leaf in leaves if not leaf.endswith(".bytes")])
+
+
+def _value(path: Path, column: str, row: int) -> Any:
+    if path.suffix == ".arrow":
+        return _arrow(path)[column][row].as_py()
+    metadata = pq.ParquetFile(path).metadata
+    for group in range(metadata.num_row_groups):
+        n_rows = metadata.row_group(group).num_rows
+        if row < n_rows:
+            return _row_group(path, group, column)[row].as_py()
+        row -= n_rows
+    raise IndexError(f"{path}: no row {row}")
+
+
+@lru_cache(maxsize=2)
+def _row_group(path: Path, group: int, column: str) -> pa.ChunkedArray:
+    return pq.ParquetFile(path).read_row_group(group, columns=[column])[column]
+
+
+@lru_cache(maxsize=64)
+def _arrow(path: Path) -> pa.Table:
+    """A memory map: nothing is read before it is looked at."""
+    return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()

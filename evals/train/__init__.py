@@ -1,1 +1,0 @@
-"""Training of the bundled model and drawing of the bundled scenes: `python -m tokenprune.evals.train --help`."""

@@ -1,0 +1,43 @@
+"""What is Gemma 3's and PaliGemma's own: which patches a visual token has, and position IDs that begin at 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from helpers.families import FAMILIES
+from helpers.oracle import assert_close
+
+import tokenprune
+from tokenprune import FoPru, Random
+
+
+def test_a_visual_token_of_gemma_3_gets_the_mean_of_its_patches() -> None:
+    family = FAMILIES["gemma3"]
+    model, inputs = family.build(), family.prompt([1])
+    seen: dict[str, Any] = {}
+    pool = model.model.multi_modal_projector.avg_pool
+    tower = model.model.vision_tower
+    attention = getattr(tower, "vision_model", tower).encoder.layers[-1].self_attn  # older versions are one deeper
+    attention.register_forward_hook(lambda module, args, output: seen.update(attention=output[1]))
+    with torch.no_grad(), tokenprune.patch(model, FoPru(keep=4)) as handle:
+        model(**inputs)
+    with torch.no_grad():  # eager attention shows its map
+        tower.config._attn_implementation = "eager"
+        model(**inputs)
+    received = seen["attention"].mean(1).sum(1)
+    scores = handle.report.images[0].scores
+    assert scores is not None
+    assert_close(scores, pool(received.view(1, 6, 6)).flatten())
+
+
+def test_position_ids_of_paligemma_begin_at_1() -> None:
+    family = FAMILIES["paligemma"]
+    model, inputs = family.build(), family.prompt([1])
+    n_text = 3
+    with torch.no_grad():
+        for position_ids, ids in (("original", None), ("compact", list(range(n_text + 1, n_text + 5)))):
+            with tokenprune.patch(model, Random(keep=4), position_ids=position_ids) as handle:
+                model(**inputs)
+            image = handle.report.images[0]
+            assert image.position_ids.tolist() == (ids or (image.kept + n_text + 1).tolist())

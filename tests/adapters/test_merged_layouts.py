@@ -1,0 +1,279 @@
+"""Families that make a visual token of a square of patches, and cut pictures into tiles: whose patches a visual token
+has, which attention it gets, and which tiles make a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
+from inspect import signature
+from math import isqrt
+from typing import Any
+
+import pytest
+import torch
+from helpers.families import FAMILIES
+from helpers.families.base import ENCODES_FIRST, IMAGE, PATCH
+from helpers.families.idefics import MARKER, OVERVIEW, PER_TILE, TILE
+from torch import Tensor, nn
+
+import tokenprune
+from tokenprune import FoPru, Grid, Layout, PruningError, Random, Report
+
+SQUARE = ["internvl", "idefics3", "smolvlm"]
+PACKED = ["mistral3", "llava-pixtral"]
+
+
+@cache
+def model_of(name: str, attention: str = "sdpa") -> Any:
+    return FAMILIES[name].build(attention)
+
+
+def report_of(name: str, inputs: dict[str, Any], strategy: tokenprune.Strategy) -> Report:
+    model = model_of(name)
+    with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
+        model(**inputs)
+    return handle.report
+
+
+def shuffled_by_internvl(core: Any, values: Tensor, side: int) -> Tensor:
+    return core.pixel_shuffle(values.view(len(values), side, side, 1), core.config.downsample_ratio).flatten(1, 2)
+
+
+def shuffled_by_idefics(core: Any, values: Tensor, side: int) -> Tensor:
+    return core.connector.pixel_shuffle(values[..., None], core.config.scale_factor)
+
+
+SHUFFLES: dict[str, Callable[[Any, Tensor, int], Tensor]] = {
+    "internvl": shuffled_by_internvl,
+    "idefics3": shuffled_by_idefics,
+    "smolvlm": shuffled_by_idefics,
+}
+
+
+def merged_by_mistral(core: Any, values: Tensor, sizes: Tensor) -> Tensor:
+    """(visual, patches of each) of a map over the patches of all pictures in one row."""
+    merger = deepcopy(core.multi_modal_projector.patch_merger)
+    merger.merging_layer = nn.Identity()
+    return merger(values[:, None], sizes)
+
+
+def carried(name: str, values: Tensor, sizes: Tensor | None = None) -> Tensor:
+    """A map over patches, through the model's own merger."""
+    core = model_of(name).model
+    if name in SQUARE:
+        return SHUFFLES[name](core, values, int(values.shape[1] ** 0.5)).mean(-1).flatten()
+    return values if sizes is None else merged_by_mistral(core, values, sizes).mean(-1)
+
+
+@pytest.mark.parametrize("name", SQUARE)
+def test_tiles_are_carried_as_the_model_shuffles_them(name: str) -> None:
+    image = report_of(name, FAMILIES[name].prompt([1]), Grid()).images[0]
+    side = isqrt(image.n_visual // 3)
+    assert image.grids == ((1, side, side),) * 3
+    assert image.layout.tiles is not None
+    assert image.layout.tiles.tolist() == [tile for tile in range(3) for _ in range(side * side)]
+    values = torch.rand(3, 4 * side * side)
+    torch.testing.assert_close(image.layout.carry(values), carried(name, values))
+
+
+@pytest.mark.parametrize("size", [(24, 32), (40, 16), (28, 36)])  # the last has a row and a column too many
+def test_pictures_are_carried_as_the_patch_merger_takes_them(size: tuple[int, int]) -> None:
+    image = report_of("mistral3", FAMILIES["mistral3"].prompt([1], sizes=[size]), Grid()).images[0]
+    assert image.grids == ((1, size[0] // (2 * PATCH), size[1] // (2 * PATCH)),)
+    values = torch.rand(size[0] // PATCH * (size[1] // PATCH))
+    expected = carried("mistral3", values, torch.tensor([size]))
+    torch.testing.assert_close(image.layout.carry(values[None]), expected)
+
+
+def test_a_scale_of_three() -> None:
+    values = torch.rand(1, 81)
+    expected = model_of("idefics3").model.connector.pixel_shuffle(values[..., None], 3).mean(-1).flatten()
+    torch.testing.assert_close(Layout.squares(9, 9, 3).carry(values), expected)
+
+
+def column_sums(maps: Tensor, real: Tensor, n_prefix: int, heads: str) -> Tensor:
+    """What patches that are `real` give to each patch, of (tiles, heads, tokens, tokens)."""
+    reduced = maps.mean(1) if heads == "mean" else maps.amax(1)
+    return (reduced[:, n_prefix:, n_prefix:] * real[..., None]).sum(1)
+
+
+@pytest.mark.parametrize("heads", ["mean", "max"])
+@pytest.mark.parametrize("layer", [None, 0, 1])
+@pytest.mark.parametrize("name", SQUARE)
+def test_attention_within_tiles_is_that_of_the_eager_map(name: str, layer: int | None, heads: Any) -> None:
+    """A padded tile among them, in Idefics3 and SmolVLM."""
+    family = FAMILIES[name]
+    inputs = family.prompt([1, 2])
+    images = report_of(name, inputs, FoPru(layer=layer, heads=heads)).images
+    found = [image.scores for image in images if image.scores is not None]
+    pixels, patches = inputs["pixel_values"], torch.ones(len(inputs["pixel_values"]), 36).bool()
+    mask: dict[str, Tensor] = {}
+    tower = model_of(name, "eager").model
+    if name == "internvl":
+        tower = tower.vision_tower
+    else:
+        tower = tower.vision_model
+        filled = pixels.flatten(0, 1).flatten(1).any(1)
+        pixels = pixels.flatten(0, 1)[filled]
+        mask["patch_attention_mask"] = inputs["pixel_attention_mask"].flatten(0, 1)[filled][:, ::PATCH, ::PATCH].bool()
+        patches = mask["patch_attention_mask"].flatten(1)
+        assert not patches.all()
+    with torch.no_grad():
+        maps = tower(pixels, **mask, output_attentions=True).attentions[-1 if layer is None else layer]
+    sums = column_sums(maps, patches, 1 if name == "internvl" else 0, heads)
+    expected = carried(name, sums)
+    torch.testing.assert_close(torch.cat(found), expected, atol=1e-5, rtol=1e-5)
+    assert expected.std() > 0.03  # far from uniform, so that a wrong row or layer would show
+
+
+@pytest.mark.parametrize("layer", [None, 0, 1])
+@pytest.mark.parametrize("name", PACKED)
+def test_attention_of_packed_pictures_is_that_of_the_eager_map(name: str, layer: int | None) -> None:
+    """Pictures of different sizes in one row of patches, under two-dimensional rotary embeddings."""
+    inputs = FAMILIES[name].prompt([1, 2])
+    images = report_of(name, inputs, FoPru(layer=layer)).images
+    found = [image.scores for image in images if image.scores is not None]
+    tower = model_of(name, "eager").model.vision_tower
+    with torch.no_grad():
+        out = tower(inputs["pixel_values"], image_sizes=inputs["image_sizes"], output_attentions=True)
+    maps = out.attentions[-1 if layer is None else layer]
+    sums = maps.mean(1)[0].sum(0)  # the mask lets no picture look at another
+    expected = carried(name, sums, inputs["image_sizes"] if name == "mistral3" else None)
+    torch.testing.assert_close(torch.cat(found), expected, atol=1e-5, rtol=1e-5)
+    assert expected.std() > 0.03
+
+
+def test_normalised_queries_and_keys() -> None:
+    """InternVL's larger tower normalises them before they are multiplied."""
+    family = FAMILIES["internvl"]
+    scores = []
+    for attention in ("sdpa", "eager"):
+        config = family.config()
+        config.vision_config.use_qk_norm = True
+        config._attn_implementation = attention
+        kind = type(model_of("internvl"))  # building it draws random numbers too
+        torch.manual_seed(0)
+        model: Any = kind(config).eval()
+        inputs = family.prompt([1])
+        if attention == "sdpa":
+            with torch.no_grad(), tokenprune.patch(model, FoPru(score="cls")) as handle:
+                model(**inputs)
+            scores.append(handle.report.images[0].scores)
+        else:
+            with torch.no_grad():
+                maps = model.model.vision_tower(inputs["pixel_values"], output_attentions=True).attentions[-1]
+            scores.append(carried("internvl", maps.mean(1)[:, 0, 1:]))
+    torch.testing.assert_close(*scores)
+
+
+@pytest.mark.parametrize("name", SQUARE)
+def test_pixels_are_the_pictures_tiles(name: str) -> None:
+    """Random draws by the pixels: a picture keeps the same tokens alone and among others."""
+    inputs = FAMILIES[name].prompt([1, 2])
+    together = report_of(name, inputs, Random(keep=3)).images
+    for row, per_row in enumerate([1, 2]):
+        alone = report_of(name, FAMILIES[name].rows(inputs, [row], [1, 2]), Random(keep=3)).images
+        assert len(alone) == per_row
+        expected = [image.kept.tolist() for image in together if image.row == row]
+        assert [image.kept.tolist() for image in alone] == expected
+    assert len({tuple(image.kept.tolist()) for image in together}) > 1
+
+
+def test_what_fills_up_a_batch_is_no_part_of_a_picture() -> None:
+    small = FAMILIES["mistral3"].prompt([1, 1], sizes=[(24, 32), (24, 32)])
+    large = FAMILIES["mistral3"].prompt([1, 1], sizes=[(24, 32), (56, 48)])
+    large["pixel_values"][:1, :, :24, :32] = small["pixel_values"][:1]
+    kept = [report_of("mistral3", inputs, Random(keep=3)).images[0].kept for inputs in (small, large)]
+    assert torch.equal(*kept)
+
+
+@pytest.mark.parametrize("name", SQUARE)
+def test_budgets_per_tile_add_up_to_the_pictures(name: str) -> None:
+    images = report_of(name, FAMILIES[name].prompt([1, 2]), FoPru(keep=7, budget_per="tile")).images
+    assert [image.n_kept for image in images] == [7, 7, 7]
+    tiles = images[0].layout.tiles
+    assert tiles is not None
+    assert tiles[images[0].kept].bincount().tolist() == [2, 2, 3]
+    assert images[0].scores is not None
+
+
+# Which tiles make a picture.
+
+
+def idefics_prompt(*tokens: int | Tensor) -> dict[str, Any]:
+    """A row of text, where a tensor stands for a tile."""
+    pixels = torch.stack([token for token in tokens if isinstance(token, Tensor)])
+    ids = [i for token in tokens for i in ([IMAGE] * PER_TILE if isinstance(token, Tensor) else [token])]
+    return {"input_ids": torch.tensor([ids]), "pixel_values": pixels[None]}
+
+
+def tiles_of(report: Report) -> list[int]:
+    return [len(image.grids) for image in report.images]
+
+
+def test_runs_of_placeholders_are_internvl_pictures() -> None:
+    family = FAMILIES["internvl"]
+    inputs = family.prompt([2, 1])
+    assert tiles_of(report_of("internvl", inputs, Grid())) == [3, 1, 3]
+    video = torch.tensor([[5, *([IMAGE] * 9 + [6]) * 4]])  # frames have text between them
+    pixels = torch.randn(4, 3, 24, 24)
+    assert tiles_of(report_of("internvl", {"input_ids": video, "pixel_values": pixels}, Grid())) == [1, 1, 1, 1]
+
+
+def test_an_overview_ends_an_idefics_picture() -> None:
+    a, b, c, d, e = torch.randn(5, 3, TILE, TILE)
+    cut = (MARKER, 11, a, MARKER, 12, b, 7, 7, MARKER, OVERVIEW, c, MARKER)
+    whole = (MARKER, OVERVIEW, d, MARKER)
+    frames = (MARKER, OVERVIEW, d, MARKER, 8, 9, MARKER, OVERVIEW, e, MARKER)
+    assert tiles_of(report_of("smolvlm", idefics_prompt(5, *cut, 6), Grid())) == [3]
+    assert tiles_of(report_of("smolvlm", idefics_prompt(5, *cut, *whole), Grid())) == [3, 1]
+    assert tiles_of(report_of("smolvlm", idefics_prompt(5, *whole, 6, *cut, 6), Grid())) == [1, 3]
+    assert tiles_of(report_of("smolvlm", idefics_prompt(5, *frames), Grid())) == [1, 1]
+
+
+def test_headers_may_be_many_tokens() -> None:
+    """Idefics3's tokenizer has no tokens for them: all end with the same one."""
+    a, b, c, d = torch.randn(4, 3, TILE, TILE)
+    cut = (MARKER, 60, 11, 61, a, MARKER, 60, 12, 61, b, 7, MARKER, 60, 70, 61, c)
+    whole = (MARKER, 60, 70, 61, d, MARKER)
+    assert tiles_of(report_of("idefics3", idefics_prompt(5, *cut, *whole), Grid())) == [3, 1]
+
+
+@pytest.mark.parametrize("name", SQUARE)
+def test_embeddings_show_the_same_pictures(name: str) -> None:
+    inputs = FAMILIES[name].prompt([1, 2])
+    expected = report_of(name, inputs, Grid())
+    embeds = model_of(name).get_input_embeddings()(inputs.pop("input_ids")).detach()
+    report = report_of(name, {**inputs, "inputs_embeds": embeds}, Grid())
+    assert tiles_of(report) == tiles_of(expected) == [3, 1, 3]
+
+
+@pytest.mark.parametrize("name", SQUARE)
+def test_beams_look_at_a_picture_once(name: str) -> None:
+    looks = []
+
+    class Counting(Grid):
+        def select(self, tokens: tokenprune.VisualTokens) -> tokenprune.Selection:
+            looks.append(tokens.n_visual)
+            return super().select(tokens)
+
+    model, inputs = model_of(name), FAMILIES[name].prompt([1, 1], texts=[3, 3])
+    with torch.no_grad(), tokenprune.patch(model, Counting()) as handle:
+        model.generate(**inputs, num_beams=3, do_sample=False, max_new_tokens=2)
+    assert [image.row for image in handle.report.images] == [*range(6)]
+    whole, one = handle.report.images[0].n_visual, handle.report.images[-1].n_visual
+    assert whole == 3 * one
+    assert looks == ([whole, one] if ENCODES_FIRST else [whole] * 3 + [one] * 3)
+
+
+@pytest.mark.parametrize("name", ["idefics3", "smolvlm"])
+def test_bare_features_are_refused(name: str) -> None:
+    model, inputs = model_of(name), FAMILIES[name].prompt([1])
+    old = "image_hidden_states"  # what it was called up to 5.1x
+    argument = old if old in signature(type(model).forward).parameters else "mm_encoder_outputs"
+    with (
+        tokenprune.patch(model, Grid()),
+        pytest.raises(PruningError, match=r"bare features say nothing.*Pass pixel_values"),
+    ):
+        model(input_ids=inputs["input_ids"], **{argument: torch.zeros(3, PER_TILE, 32)})

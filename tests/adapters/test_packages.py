@@ -1,0 +1,117 @@
+"""Model adapters that other installed distributions bring, through entry points."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+MODEL = """
+from transformers import LlavaForConditionalGeneration
+
+class FakeForConditionalGeneration(LlavaForConditionalGeneration):
+    pass
+
+class FakeChild(FakeForConditionalGeneration):
+    pass
+"""
+ADAPTER = """
+from tokenprune.adapters.llava import LlavaAdapter
+
+class FakeAdapter(LlavaAdapter):
+    @property
+    def description(self):
+        return "a fake"
+"""
+ENTRY_POINTS = """[tokenprune.adapters]
+FakeForConditionalGeneration = fake_family.adapter:FakeAdapter
+Broken = fake_family.missing:Adapter
+Odd = fake_family.model:FakeChild
+LlavaForConditionalGeneration = fake_family.missing:Hijacked
+"""
+START = """
+import sys
+sys.path[:0] = [{tests!r}, {packages!r}, {root!r}]
+import torch
+from families import FAMILIES
+from fake_family.model import FakeForConditionalGeneration, FakeChild
+import tokenprune
+from tokenprune.adapters import ADAPTERS, adapter_for
+
+family = FAMILIES["llava-clip"]
+"""
+BODIES = {
+    "a built-in looks at no package": """
+from tokenprune.adapters import registry
+look, registry.entry_points = registry.entry_points, None
+assert type(adapter_for(model)).__name__ == "LlavaAdapter"
+registry.entry_points = look
+""",
+    "a fake family is pruned": """
+assert "fake_family.adapter" not in sys.modules
+model.__class__ = FakeForConditionalGeneration
+with torch.no_grad(), tokenprune.patch(model, "grid", keep=4) as handle:
+    model(**family.prompt([1]))
+assert handle.report.n_kept == 4
+assert adapter_for(model).description == "a fake"  # and not that of the class which it inherits from
+assert ADAPTERS["FakeForConditionalGeneration"].__module__ == "fake_family.adapter"
+""",
+    "a class that inherits from it too": """
+model.__class__ = FakeChild
+assert adapter_for(model).description == "a fake"
+""",
+    "the list of adapters names it": """
+try:
+    tokenprune.patch(torch.nn.Linear(1, 1), "grid")
+except tokenprune.UnsupportedError as error:
+    assert "FakeForConditionalGeneration, " in str(error)
+""",
+    "a package that cannot be imported": """
+model.__class__ = type("Broken", (FakeForConditionalGeneration,), {})
+try:
+    tokenprune.patch(model, "grid")
+    raise SystemExit("patched")
+except tokenprune.UnsupportedError as error:
+    assert "fake-family brings the model adapter for Broken" in str(error), error
+    assert "No module named 'fake_family.missing'" in str(error), error
+    assert "Update or uninstall fake-family." in str(error), error
+""",
+    "a package that names something else": """
+model.__class__ = type("Odd", (FakeForConditionalGeneration,), {})
+try:
+    tokenprune.patch(model, "grid")
+    raise SystemExit("patched")
+except tokenprune.UnsupportedError as error:
+    assert "it is no subclass of tokenprune.adapters.ModelAdapter" in str(error), error
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as pip leaves it."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    for name, text in {
+        "fake_family/__init__.py": "",
+        "fake_family/model.py": MODEL,
+        "fake_family/adapter.py": ADAPTER,
+        "fake_family-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: fake-family\nVersion: 1.0\n",
+        "fake_family-1.0.dist-info/entry_points.txt": ENTRY_POINTS,
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_a_package_brings_a_family(packages: Path) -> None:
+    """One process, since each would load transformers; every body starts with a model of its own."""
+    start = START.format(tests=str(ROOT / "tests"), packages=str(packages), root=str(ROOT))
+    bodies = [f"print({name!r})\nmodel = family.build()\n{body}" for name, body in BODIES.items()]
+    run = subprocess.run([sys.executable, "-c", start + "\n".join(bodies)], capture_output=True, text=True, check=False)
+    done = run.stdout.splitlines()
+    assert run.returncode == 0, f"{done[-1:]}\n{run.stderr}"
+    assert done == list(BODIES)

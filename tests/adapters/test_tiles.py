@@ -1,0 +1,102 @@
+"""What strategies make of tiles and frames: attention of each, and budgets per tile and per image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from helpers.families import FAMILIES
+from helpers.tiled import PICTURES, VIDEOS, inputs_of, model_of, reported
+from helpers.tiny import BEFORE_THE_LANGUAGE_MODEL
+
+from tokenprune import STRATEGIES, FoPru, Layout, Selection, Strategy, VisualTokens
+from tokenprune.adapters import adapter_for
+from tokenprune.budget import split
+from tokenprune.engine.select import checked_selection
+from tokenprune.selection import Merge
+
+
+@pytest.mark.parametrize(("name", "video"), PICTURES + VIDEOS)
+def test_attention_is_that_of_the_eager_map_of_each_tile(name: str, video: bool) -> None:
+    family, inputs = FAMILIES[name], inputs_of(name, video)
+    tower_calls: list[torch.Tensor] = []
+    model, eager = model_of(name), family.build("eager")
+    part = {"video-llava": "video_tower" if video else "image_tower"}.get(name, "vision_tower")
+    hook = getattr(model.model, part).register_forward_pre_hook(lambda module, args: tower_calls.append(args[0]))
+    images = reported(name, inputs, FoPru(layer=-1))
+    hook.remove()
+    with torch.no_grad():
+        maps = getattr(eager.model, part)(tower_calls[0], output_attentions=True).attentions[-1].mean(1)
+    prefix = maps.shape[-1] - (tower_calls[0].shape[-1] // 4) ** 2
+    received = maps[:, prefix:, prefix:].sum(1)
+    for image, own in zip(images, received.split([image.layout.n_tiles for image in images]), strict=True):
+        assert image.scores is not None
+        torch.testing.assert_close(image.scores, image.layout.carry(own), atol=1e-5, rtol=1e-5)
+    assert received.std() > 0.05
+
+
+@pytest.mark.parametrize("budget_per", ["image", "tile"])
+@pytest.mark.parametrize("strategy", BEFORE_THE_LANGUAGE_MODEL)
+@pytest.mark.parametrize(("name", "video"), PICTURES + VIDEOS)
+def test_budgets_are_exact(name: str, video: bool, strategy: str, budget_per: Any) -> None:
+    """Per tile, each has its share; per image, tiles compete; the sum is the budget either way."""
+    if not STRATEGIES[strategy]().needs <= adapter_for(model_of(name)).offers:
+        pytest.skip(f"refused, as the contract matrix tests: {name} does not offer what {strategy} needs")
+    inputs = inputs_of(name, video)
+    for keep_ratio in (0.02, 0.1, 0.37):
+        chosen = STRATEGIES[strategy](keep_ratio=keep_ratio, budget_per=budget_per)
+        for image in reported(name, inputs, chosen):
+            assert image.n_kept == chosen.budget(image.n_visual)
+            tiles = image.layout.tiles
+            if budget_per == "tile" and tiles is not None:
+                n_tiles = int(tiles.max()) + 1
+                kept = tiles[image.kept].bincount(minlength=n_tiles).tolist()
+                assert kept == split(image.n_kept, tiles.bincount(minlength=n_tiles).tolist())
+
+
+@pytest.mark.parametrize("keep", [1, 17])
+def test_counts_are_exact(keep: int) -> None:
+    for budget_per in ("image", "tile"):
+        (image,) = reported("llava-next", FAMILIES["llava-next"].prompt([1]), FoPru(keep=keep, budget_per=budget_per))
+        assert image.n_kept == keep
+        assert image.scores is not None  # of tiles without a share, too
+
+
+@dataclass(frozen=True)
+class Folding(Strategy):
+    """Keeps the first tokens, and folds the others into the last of them."""
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        n_kept = self.budget(tokens.n_visual)
+        lost = torch.arange(n_kept, tokens.n_visual)
+        merged = Merge(torch.full_like(lost, n_kept - 1), lost, torch.full(lost.shape, 1 / 8))
+        return Selection(torch.arange(n_kept), tokens.n_visual, merged=merged)
+
+
+def test_merging_stays_within_tiles() -> None:
+    layout = Layout(((1, 2, 4),), 2, tiles=torch.tensor([0, 0, 1, 1] * 2))
+    tokens = VisualTokens(torch.arange(8.0)[:, None], layout)
+    selection = checked_selection(Folding(keep=4, budget_per="tile"), tokens)
+    assert selection.kept.tolist() == [0, 1, 2, 3]
+    assert selection.merged is not None
+    # Tile 0 has the tokens 0, 1, 4, 5, tile 1 the others; the second of each takes the last two in.
+    assert selection.merged.apply(tokens.features, selection.kept)[:, 0].tolist() == [0, 9 / 8, 2, 13 / 8]
+    uneven = checked_selection(Folding(keep=3, budget_per="tile"), tokens)
+    assert uneven.kept.tolist() == [0, 2, 3]
+    assert uneven.merged is not None
+    assert uneven.merged.apply(tokens.features, uneven.kept)[:, 0].tolist() == [10 / 8, 2, 13 / 8]
+
+
+def test_a_budget_per_tile_keeps_the_best_of_every_tile() -> None:
+    (image,) = reported("llava-next", FAMILIES["llava-next"].prompt([1]), FoPru(keep=15, budget_per="tile"))
+    (whole,) = reported("llava-next", FAMILIES["llava-next"].prompt([1]), FoPru(keep=15))
+    tiles, scores = image.layout.tiles, whole.scores
+    assert tiles is not None
+    assert scores is not None
+    for tile in tiles.unique():
+        kept = scores[image.kept[tiles[image.kept] == tile]]
+        own = scores[tiles == tile].sort(descending=True).values
+        assert torch.equal(kept.sort(descending=True).values, own[: len(kept)])
+    assert image.kept.tolist() != whole.kept.tolist()

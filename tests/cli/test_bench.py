@@ -1,0 +1,165 @@
+"""`tokenprune bench`: the models that it makes, the command, and its file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.commands import command
+from helpers.families.llava_next import LlavaOnevision
+from helpers.families.qwen_vl import Qwen2_5_VL
+from helpers.files.evals import saved
+from helpers.tiny import tiny_llava
+
+import tokenprune
+from tokenprune.evals.bench import build, prompts, shapes
+from tokenprune.evals.bench.figures import figures
+from tokenprune.evals.bench.measuring import measure
+from tokenprune.evals.bench.record import Record, about
+from tokenprune.evals.run.setups import Pruned
+from tokenprune.strategies.fastv import FastV
+from tokenprune.strategies.vflowopt import VFlowOpt
+
+
+@pytest.mark.parametrize(
+    ("shape", "billions", "layers", "n_visual"),
+    [
+        ("llava-1.5-0.5b", 0.36, 24, 576),
+        ("llava-1.5-7b", 6.48, 32, 576),
+        ("llava-onevision-0.5b", 0.36, 24, 3699),
+        ("llava-onevision-7b", 6.53, 28, 3699),
+        ("qwen2.5-vl-3b", 2.77, 36, 576),
+    ],
+)
+def test_shapes(shape: str, billions: float, layers: int, n_visual: int) -> None:
+    """Counts are those of the published models' decoder layers."""
+    config = shapes.config_of(shape)
+    with torch.device("meta"):
+        model: Any = build.AutoModelForImageTextToText.from_config(config)
+    decoder = model.model.language_model.layers
+    assert len(decoder) == layers
+    assert sum(p.numel() for p in decoder.parameters()) == pytest.approx(billions * 1e9, rel=0.01)
+    assert prompts.count_of(model, prompts.picture_of(config, 672, torch.Generator())) == n_visual
+
+
+@pytest.mark.parametrize("family", [LlavaOnevision("llava-onevision"), Qwen2_5_VL("qwen2.5-vl")], ids=lambda f: f.name)
+def test_other_families(family: Any, tmp_path: Path) -> None:
+    """Tiles, and position IDs of three components; strategies that read pixels or attention too."""
+    model = family.build("sdpa", n_layers=3)
+    strategies = {
+        "Grid": tokenprune.Grid(0.5),
+        "FoPru": tokenprune.FoPru(0.5),
+        "VFlowOpt": VFlowOpt(0.5, alpha=0.5),  # the pixels too
+        "FastV": FastV(0.5),
+    }
+    record = Record.begun(tmp_path / "bench.json", about(model, "tiny", "sdpa", 32))
+    measure(
+        model,
+        prompts.random_prompt(model, 2, side=32),
+        [Pruned(label=name, keep_ratio=0.5, strategy=strategy) for name, strategy in strategies.items()],
+        record,
+        rounds=1,
+    )
+    made = {one.facts.name: one for one in figures(record)}
+    grid = made["Grid @ 0.5"]
+    shorter = made[str(grid.facts.ideal)]
+    assert grid.flops < 1
+    assert grid.cache == shorter.cache
+    assert grid.facts.flops == shorter.facts.flops
+
+
+def test_built_models_are_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(shapes.SHAPES, "llava-1.5-0.5b", lambda: tiny_llava().config)
+    model = build.build("llava-1.5-0.5b", torch.bfloat16, torch.device("cpu"), "eager")
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    assert model.config._attn_implementation == "eager"
+    assert not model.training
+    with torch.inference_mode():
+        logits = model(**prompts.random_prompt(model, 1)).logits
+    assert logits.isfinite().all()
+    assert logits.std() > 0
+
+
+# The command and its file.
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.setitem(shapes.SHAPES, "llava-1.5-0.5b", lambda: tiny_llava().config)
+    return lambda *arguments: command("bench", "--output", tmp_path / "new" / "bench.json", *arguments)
+
+
+def test_command(run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--strategy", "grid", "fopru:mode=row", "--keep-ratio", 0.5, "--batch", 1, 2]
+    assert run(*options, "--rounds", 2) == 0
+    printed = capsys.readouterr().out
+    for expected in ("FoPru row", "ideal 18", "unpruned", "decode to ideal", "pays from", "tokens"):
+        assert expected in printed
+    path = tmp_path / "new" / "bench.json"
+    assert path.with_suffix(".png").stat().st_size > 10_000
+    content = json.loads(path.read_text())
+    assert len(content["cases"]) == 2 * (1 + 1 + 2)
+    assert [one["batch"] for one in content["rounds"]] == [1, 1, 2, 2]
+    assert {"cpu", "cores", "threads", "memory_bytes", "device", "dtype", "versions", "sources"} <= set(
+        content["about"]
+    )
+    # The same command adds rounds, and may bring other strategies.
+    assert run("--strategy", "random", "--keep-ratio", 0.5, "--rounds", 1) == 0
+    record = Record.read(path)
+    assert len(record.rounds) == 5
+    assert {
+        one.facts.strategy: one.ttft_to_ideal.n for one in figures(record) if one.ttft_to_ideal
+    } == {  # of any batch
+        "Grid": 2,
+        "FoPru row": 2,
+        "Random": 1,
+    }
+    assert run("--dtype", "bfloat16") == (
+        f"Error: {path}: its rounds were measured, with {_differs(path)}. Name another --output."
+    )
+
+
+def _differs(path: Path) -> str:
+    weights = json.loads(path.read_text())["about"]["weight_bytes"]
+    return f"weight_bytes={weights}, dtype='float32' and not weight_bytes={weights // 2}, dtype='bfloat16'"
+
+
+def test_command_throughput(run: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--strategy", "grid", "--throughput", "--new-tokens", 2, "--rounds", 1, "--memory", 1]
+    assert run(*options) == 0
+    printed = capsys.readouterr().out
+    assert "largest batch in 1 GB" in printed
+    assert "a second" in printed
+
+
+def test_command_on_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = saved(tiny_llava(), tmp_path / "model")
+    output = tmp_path / "bench.json"
+    assert command("bench", "--model", model, "--strategy", "grid", "--rounds", 0, "--output", output) == 0
+    printed = capsys.readouterr().out
+    assert "9 " in printed
+    assert "not timed" in printed
+    assert not output.with_suffix(".png").exists()
+    assert json.loads(output.read_text())["about"]["model"] == "model"
+
+
+def test_what_cannot_be_measured(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = run("--shape", "llava-1.5-7")
+    assert said.startswith("Error: unknown shape 'llava-1.5-7'. Did you mean 'llava-1.5-7b'? Known: llava-1.5-0.5b")
+    assert run("--keep-ratio", 0).startswith("Error: Random: keep_ratio=0.0 is not a fraction")
+    assert "unknown strategy 'fopro'. Did you mean 'fopru'?" in run("--strategy", "fopro")
+    monkeypatch.setattr(build, "free_bytes", lambda device: 6_000_000_000)
+    said = run("--shape", "llava-1.5-7b", "--dtype", "bfloat16")
+    assert said.startswith("Error: llava-1.5-7b in torch.bfloat16 needs 15.5 GB for its weights")
+    assert "cpu has 6.0 GB free" in said
+    broken = tmp_path / "new" / "bench.json"
+    broken.parent.mkdir()
+    broken.write_text('{"timings": []}')
+    monkeypatch.undo()
+    assert "no file of tokenprune bench" in command(
+        "bench", "--model", saved(tiny_llava(), tmp_path / "m"), "--output", broken
+    )

@@ -1,0 +1,195 @@
+"""`tokenprune eval`, on a tiny random model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.commands import command
+from helpers.files.evals import saved, write_refcoco, write_vqav2
+from helpers.tiny import tiny_llava
+
+import tokenprune
+from tokenprune.evals.models.loading import load_model, load_tasks, public_name
+from tokenprune.evals.run.evaluate import evaluate
+from tokenprune.evals.run.run_folder import RunFolder
+
+Eval = Callable[..., Any]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "scenes"
+    write_refcoco(folder)
+    write_vqav2(folder)
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return saved(tiny_llava(), tmp_path / "model")
+
+
+@pytest.fixture
+def run(model: str, folder: Path, tmp_path: Path) -> Eval:
+    """Call the command on the tiny model and its scenes, writing to `run`."""
+    defaults = ["--model", model, "--data", folder, "--output", tmp_path / "run"]
+    return lambda *arguments: command("eval", *defaults, *arguments)
+
+
+def test_two_tasks(run: Eval, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--limit", 2, "--strategy", "grid", "fopru", "--keep-ratio", 0.25, "--position-ids", "original") == 0
+    printed = capsys.readouterr().out
+    for expected in (
+        "unpruned",
+        "9 of 36",
+        "25%",
+        "REC Acc@0.5",
+        "VQA accuracy",
+        "(n = 2)",
+        "REC mIoU",
+        "tokenprune report",
+    ):
+        assert expected in printed
+    rows = RunFolder(tmp_path / "run").rows()
+    assert [(row.strategy, row.task) for row in rows] == [
+        (strategy, task)
+        for strategy in ("unpruned", "Grid", "FoPru", "Random", "downsample")
+        for task in ("rec", "vqa")
+    ]
+    assert (rows[0].scenes, rows[0].n, rows[0].scores) == ("scenes", 2, {"val": [None, None]})
+    assert rows[0].model == "model"  # not where it is on this machine
+    answers = [json.loads(line) for line in (tmp_path / "run" / "answers.jsonl").read_text().splitlines()]
+    assert len(answers) == 2 * len(rows)
+    assert {(a["task"], a["id"], a["split"], a["score"]) for a in answers if a["strategy"] == "unpruned"} == {
+        ("rec", "rec-20", "val", None),
+        ("rec", "rec-21", "val", None),
+        ("vqa", "vqa-42000", "", 0),
+        ("vqa", "vqa-42001", "", 0),
+    }
+    record = RunFolder(tmp_path / "run").record
+    assert record["identity"]["data"]["rec"]["questions"] == 2
+    assert record["identity"]["configurations"]["Random, keep ratio 0.25, position IDs original"]["seed"] == 0
+    assert {"weights", "dtype", "device"} <= set(record["identity"]["model"])
+
+
+def test_settings_file(run: Eval, tmp_path: Path) -> None:
+    settings = tmp_path / "eval.toml"
+    settings.write_text(
+        'strategy = ["grid", "fopru:mode=row"]\nkeep-ratio = [0.5, 0.25]\nposition-ids = "compact"\n'
+        'tasks = ["rec"]\nbaselines = "unpruned"\nsplit = "testA"\nlimit = 1\n'
+    )
+    assert run("--settings", settings, "--keep-ratio", 0.1) == 0
+    rows = RunFolder(tmp_path / "run").rows()
+    assert [str(row.key) for row in rows] == [
+        "unpruned, keep ratio 1, position IDs original",
+        "Grid, keep ratio 0.1, position IDs compact",  # the command line goes before
+        "FoPru row, keep ratio 0.1, position IDs compact",
+    ]
+    assert [list(row.scores) for row in rows] == [["testA"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('strateg = ["grid"]', "no option 'strateg'. Did you mean 'strategy'"),
+        ("strategy = grid", "line 1, column 12"),
+        (None, "No such file"),
+    ],
+)
+def test_broken_settings_file(
+    run: Eval, tmp_path: Path, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "e.toml").write_text(content)
+    assert run("--settings", tmp_path / "e.toml") == 2
+    # Long paths are broken over lines, anywhere.
+    said = "".join(capsys.readouterr().err.replace("\N{BOX DRAWINGS LIGHT VERTICAL}", " ").split())
+    assert "e.toml" in said
+    assert message.replace(" ", "") in said
+
+
+def test_unpruned_alone(run: Eval, tmp_path: Path) -> None:
+    assert run("--strategy", "none", "--baselines", "unpruned", "--tasks", "rec", "--split", "testA") == 0
+    (row,) = RunFolder(tmp_path / "run").rows()
+    assert (row.strategy, list(row.scores), row.n) == ("unpruned", ["testA"], 1)
+
+
+@pytest.mark.parametrize(("limit", "n"), [(2, 2), (7, 3)])
+def test_limit(run: Eval, tmp_path: Path, limit: int, n: int) -> None:
+    run("--strategy", "none", "--baselines", "unpruned", "--limit", limit)
+    assert [row.n for row in RunFolder(tmp_path / "run").rows()] == [n, n]
+
+
+def test_errors_are_a_sentence(run: Eval, tmp_path: Path) -> None:
+    assert run("--tasks", "rec", "pop").startswith("Error: unknown task 'pop'")
+    assert "nowhere: no such folder" in run("--data", tmp_path / "nowhere")
+    assert "Did you mean 'fopru'" in run("--strategy", "fopro")
+    assert "no split 'tset'" in run("--split", "tset")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_task_none_of_whose_pictures_can_be_read(
+    run: Eval, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends with a table and a report, in which nothing of it is called wrong."""
+    for picture in (folder / "images").iterdir():
+        picture.write_bytes(picture.read_bytes()[:200])
+    asked = ["--tasks", "vqa", "--strategy", "grid", "--keep-ratio", 0.25, "--baselines", "unpruned"]
+    assert run(*asked, "--on-error", "record") == 0
+    assert "failed" in capsys.readouterr().out
+    assert {(row.n, row.failed) for row in RunFolder(tmp_path / "run").rows()} == {(0, 3)}
+    assert command("report", tmp_path / "run", "--output", tmp_path / "out") == 0
+    assert "VQA failed" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_another_run_is_not_mixed_in(run: Eval, tmp_path: Path, folder: Path) -> None:
+    quick = ["--strategy", "none", "--baselines", "unpruned"]
+    assert run(*quick) == 0
+    assert run(*quick) == 0  # nothing is left to ask
+    said = run(*quick, "--limit", 2)
+    assert "run.json: holds another run, with data.limit=None" in said
+    assert "and not data.limit=2" in said
+    assert f"Name another --output, or delete {tmp_path / 'run'} to start again. (It may grow," in said
+    assert "model.dtype='bfloat16'" in run(*quick, "--dtype", "bfloat16")
+    picture = next((folder / "images").glob("*42.jpg"))
+    picture.write_bytes(picture.read_bytes() + b" ")
+    assert "data.vqa.digest=" in run(*quick)
+
+
+def test_python_call(model: str, folder: Path, tmp_path: Path) -> None:
+    """Of a loaded model, which stays as it is, and of a strategy that nobody registered."""
+    loaded, processor = load_model(model)
+
+    class Last(tokenprune.ScoreStrategy):
+        def score(self, tokens: tokenprune.VisualTokens) -> Any:
+            return tokens.features.new_ones(tokens.n_visual).cumsum(0)
+
+    options: dict[str, Any] = {"data": folder, "tasks": ["rec"], "baselines": ["unpruned"], "keep_ratios": [0.5]}
+    rows = evaluate((loaded, processor), output=tmp_path / "a", strategies=[Last(keep_ratio=0.5)], **options)
+    assert [row.strategy for row in rows] == ["unpruned", "Last", "Last"]
+    assert rows == RunFolder(tmp_path / "a").rows()
+    assert not loaded._forward_pre_hooks
+    same = evaluate(model, output=tmp_path / "b", strategies=[Last(keep_ratio=0.5)], **options)
+    assert [row.scores for row in same] == [row.scores for row in rows]
+
+
+def test_tasks_in_folders_of_their_own(tmp_path: Path) -> None:
+    write_refcoco(tmp_path / "refcoco")
+    write_vqav2(tmp_path / "vqav2")
+    assert {sample.task for sample in load_tasks(tmp_path, None)} == {"refcoco", "vqav2"}
+    assert {sample.task for sample in load_tasks(tmp_path, ["vqav2"])} == {"vqav2"}
+    write_refcoco(tmp_path)
+    assert {sample.task for sample in load_tasks(tmp_path, None)} == {"refcoco", "vqav2", "rec"}
+
+
+def test_public_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results are shared; where somebody's models lie is nobody's business."""
+    model = tmp_path / "home" / "llava"
+    model.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert public_name(str(model)) == "home/llava"
+    monkeypatch.chdir(model)
+    assert public_name(str(tmp_path / "home")) == "home"
+    assert public_name("llava-hf/llava-1.5-7b-hf") == "llava-hf/llava-1.5-7b-hf"

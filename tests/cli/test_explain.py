@@ -1,0 +1,90 @@
+"""`tokenprune explain`: its table, files, errors and completion."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.commands import command
+from helpers.files.evals import picture, saved
+from helpers.tiny import tiny_llava
+from PIL import Image
+from typer.testing import CliRunner
+
+from tokenprune.evals.cli import app
+
+BOX = 30, 10, 45, 30
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random model goes on answering until it is told to stop."""
+    monkeypatch.setattr("tokenprune.evals.explain.explain.MAX_NEW_TOKENS", 4)
+    monkeypatch.setattr("tokenprune.evals.explain.page.SLIDER", (0.5,))
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Callable[..., Any]:
+    model = saved(tiny_llava(), tmp_path / "model")
+    picture().save(tmp_path / "a.jpg")
+    return lambda *arguments, of="a.jpg": command(
+        "explain", tmp_path / of, "Where is it?", "--model", model, "--rounds", 1, *arguments
+    )
+
+
+def test_the_command(ask: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = ["--output", tmp_path / "new" / "kept.png", "--html", tmp_path / "new" / "kept.html"]
+    asked = ["--strategy", "grid", "fopru", "--keep-ratio", 0.5, 0.25, "--box", *BOX]
+    assert ask(*asked, "--position-ids", "original", "compact", *written) == 0
+    printed = capsys.readouterr().out
+    lines = [line.split() for line in printed.splitlines() if line.split()[1:2] in (["Grid"], ["FoPru"], ["unpruned"])]
+    pruned = [(name, ids) for name in ("Grid", "FoPru") for ids in ("original", "compact")]
+    assert [(line[1], line[3]) for line in lines] == [("unpruned", "\N{EN DASH}"), *2 * pruned]
+    for expected in ("9 of 36", "18 of 36", "36 of 36", "25%", "IoU", "no box", "to unpruned"):
+        assert expected in printed
+    with Image.open(tmp_path / "new" / "kept.png") as drawn:
+        assert drawn.width > 800
+    data = (tmp_path / "new" / "kept.html").read_text().split('id="data">')[1].split("</script>")[0]
+    assert len(json.loads(data)["outcomes"]) == 2 * 2 * 2
+
+
+def test_errors_are_a_sentence(ask: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean 'fopru'" in ask("--strategy", "fopro")
+    assert "unknown kind of position IDs 'compct'" in ask("--position-ids", "compct")
+    assert "keep_ratio=7.0 is not a fraction" in ask("--keep-ratio", 7)
+    whole_file = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole_file[: len(whole_file) // 2])
+    assert "half.jpg: truncated or broken picture" in ask(of="half.jpg")
+    (tmp_path / "text.jpg").write_text("no picture")
+    assert "text.jpg: no picture that Pillow can read" in ask(of="text.jpg")
+    assert ask(of="nowhere.jpg") == 2
+    assert "nowhere.jpg" in "".join(capsys.readouterr().err.replace("\N{BOX DRAWINGS LIGHT VERTICAL}", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("exp", ["explain"]),
+        ("explain a.jpg what --strategy vi", ["visionzip", "vispruner"]),
+        ("explain a.jpg what --strategy fopru:la", ["fopru:layer="]),
+        ("explain a.jpg what --position-ids c", ["compact"]),
+        ("eval --strategy fo", ["fopru"]),
+        ("eval --strategy fopru gr", ["grid"]),
+        ("bench --strategy fo", ["fopru"]),
+        ("explain --ht", ["--html"]),
+    ],
+)
+def test_shell_completion(words: str, expected: list[str]) -> None:
+    """As the script asks that `tokenprune --install-completion` puts into bash."""
+    asked = ["tokenprune", *words.split()]
+    environment = {"COMP_WORDS": " ".join(asked), "COMP_CWORD": str(len(asked) - 1)}
+    environment["_TOKENPRUNE_COMPLETE"] = "complete_bash"
+    result = CliRunner().invoke(app, prog_name="tokenprune", env=environment)
+    assert result.output.split() == expected
+
+
+def test_completion_can_be_installed() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).output
+    assert "--install-completion" in shown
+    assert "--show-completion" in shown

@@ -1,0 +1,247 @@
+"""The contract matrix: every strategy x every registered family x every mode.
+
+Parametrised over the registries: a new strategy is in it by itself, and a new adapter's class must have a Family. Every
+strategy meets every family in the commonest mode, and one LLaVA in all else that does not depend on how the model is
+run. One strategy for each mechanism meets all LLaVA towers in every mode, and one meets every family in every mode.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from contract.matrix import README, label_of, read_results, section, table
+from helpers.contract import (
+    ANYWHERE,
+    CELLS,
+    DEPTH,
+    FEW_PAIRS,
+    KEEP_ALL,
+    MORE_PAIRS,
+    REGISTERED,
+    VIDEO_CASES,
+    assert_within_budget,
+    kept_of,
+    model_of,
+    served,
+    strategy_of,
+)
+from helpers.families import FAMILIES
+from helpers.families.base import CACHE, ENCODES_FIRST
+from helpers.modes import BATCHES, STEPS, VIDEO_BATCHES, run_cell
+from helpers.oracle import as_reported, assert_close, dropped_columns, seen_by
+
+import tokenprune
+from tokenprune import UnsupportedError
+from tokenprune.adapters import ADAPTERS
+
+
+@pytest.fixture(autouse=True)
+def cell(request: pytest.FixtureRequest, record_property: Any) -> None:
+    """Tells `make matrix` which cell a test fills."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if "case" in parameters:
+        label = label_of(request.node.name, parameters)
+        cannot = parameters.get("mode", label) in FAMILIES[parameters["case"]].cannot
+        record_property("cell", [parameters["case"], label, "cannot" if cannot else "passed"])
+
+
+def test_the_readme_shows_the_matrix() -> None:
+    """`make matrix` makes its table."""
+    results = read_results()
+    assert set(results) == set(REGISTERED)
+    class_names = {name: family.class_name for name, family in FAMILIES.items()}
+    assert section(README.read_text()) == table(results, class_names)
+    assert "✗" not in table(results, class_names)
+
+
+def test_every_adapter_is_in_the_matrix() -> None:
+    assert {family.class_name for family in FAMILIES.values()} >= set(ADAPTERS)
+
+
+def test_refusals_are_those_that_the_families_tell() -> None:
+    for case, family in REGISTERED.items():
+        if family.refused is not None:
+            with pytest.raises(UnsupportedError, match=family.refused):
+                tokenprune.patch(model_of(case), strategy_of(ANYWHERE))
+
+
+@pytest.mark.parametrize(("name", "case", "mode", "batch"), CELLS)
+def test_dropping_equals_masking(name: str, case: str, mode: str, batch: str) -> None:
+    family, model = served(name, case)
+    with family.expectation(mode):
+        with torch.no_grad(), tokenprune.patch(model, strategy_of(name)) as handle:
+            run = run_cell(family, model, mode, batch)
+        report = handle.report
+        dropped = dropped_columns(run.whole(family)["input_ids"], [report])
+        with as_reported(model, run.whole(family)["input_ids"], [report]):
+            expected = run.expected(family, model, dropped)
+        # Without a cache, what the text attends to is looked at again in every step, and the report is of the last.
+        again = mode == "uncached" and "text_attention" in strategy_of(name).needs
+        steps = slice(-1 if again else None, None)
+        assert_close(run.logits[:, steps], expected[:, steps])
+        for image in report.images:
+            assert_within_budget(strategy_of(name), image)
+
+
+@pytest.mark.parametrize(("name", "case"), FEW_PAIRS)
+def test_beams(name: str, case: str) -> None:
+    family, model = served(name, case)
+    # Where transformers repeats each picture by itself, the beams of a prompt with two pictures see different ones.
+    per_row, n = [1, 2] if ENCODES_FIRST else [1, 1], 2
+    inputs = family.prompt(per_row)
+    with family.expectation("beams"):
+        with torch.no_grad(), tokenprune.patch(model, strategy_of(name)) as handle:
+            search = {"num_beams": n, "num_return_sequences": n, "do_sample": False, "max_new_tokens": STEPS}
+            out = model.generate(**inputs, **search, return_dict_in_generate=True, output_scores=True)
+            report = handle.report
+            if name == "fopru":  # no cache, nothing to reorder: slow, and the same for every strategy
+                assert torch.equal(out.sequences, model.generate(**inputs, **search, use_cache=False))
+        answers = out.sequences[:, -STEPS:]
+        whole = family.continued(family.repeated(inputs, n, per_row), answers)
+        with as_reported(model, out.sequences, [report]):
+            logits = family.oracle(model, whole, dropped_columns(out.sequences, [report]))
+        log_p = logits[:, -STEPS - 1 : -1].log_softmax(-1).gather(2, answers[..., None])[..., 0]
+        assert_close(out.sequences_scores, log_p.mean(1))
+        assert len({tuple(answer) for answer in answers.tolist()}) > 2  # the beams differ, so reordering mattered
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize(("name", "case"), FEW_PAIRS)
+def test_plain_forward(name: str, case: str, padding: str) -> None:
+    """Every surviving position of a forward, whichever side the padding is on; kept tokens have the position IDs,
+    all components, that they have without pruning."""
+    family, model = served(name, case)
+    inputs = family.prompt([2, 1], padding=padding)
+    ids = family.position_ids(model, inputs)
+    with torch.no_grad(), tokenprune.patch(model, strategy_of(name)) as handle:
+        logits = model(**inputs, position_ids=ids).logits
+    dropped = dropped_columns(inputs["input_ids"], [handle.report])
+    at_the_end = dropped_columns(inputs["input_ids"], [seen_by(handle.report, DEPTH)])
+    with as_reported(model, inputs["input_ids"], [handle.report]):
+        expected = family.oracle(model, inputs, dropped)
+    visual = family.visual(inputs["input_ids"])
+    for row in range(2):
+        left = (inputs["attention_mask"][row].bool() & ~at_the_end[row]).nonzero()[:, 0]
+        got = logits[row, -len(left) :] if padding == "left" else logits[row, : len(left)]
+        assert_close(got, expected[row, left])
+        reported = torch.cat([image.position_ids for image in handle.report.images if image.row == row], -1)
+        assert torch.equal(reported, ids[..., row, visual[row] & ~dropped[row]])
+
+
+@pytest.mark.parametrize(("name", "case"), FEW_PAIRS)
+def test_compact_is_masking_under_compact_ids(name: str, case: str) -> None:
+    family, model = served(name, case)
+    inputs = family.prompt([1, 2])
+    with torch.no_grad(), tokenprune.patch(model, strategy_of(name), position_ids="compact") as handle:
+        out = model.generate(
+            **inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True, output_logits=True
+        )
+    whole = family.continued(inputs, out.sequences[:, -STEPS:])
+    dropped = dropped_columns(out.sequences, [handle.report])
+    ids = family.compact_ids(model, whole, dropped)
+    logits = torch.stack(out.logits, 1)
+    with as_reported(model, out.sequences, [handle.report]):
+        expected = family.oracle(model, whole, dropped, ids)
+        original = family.oracle(model, whole, dropped)
+    assert_close(logits, expected[:, -STEPS - 1 : -1])
+    if dropped.any():  # so the oracle does tell the two apart
+        assert (logits - original[:, -STEPS - 1 : -1]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(("name", "case"), FEW_PAIRS)
+def test_keeping_all_is_bitwise_the_unpatched_model(name: str, case: str) -> None:
+    _, model = served(name, case)
+    settings: dict[str, Any] = {"max_new_tokens": STEPS, "do_sample": False}
+    for batch in batches_of(case):
+        with torch.no_grad():
+            logits, answers = model(**batch).logits, model.generate(**batch, **settings)
+            for position_ids in ("original", "compact"):
+                strategy = strategy_of(name, keep_ratio=1.0, **KEEP_ALL.get(name, {}))
+                with tokenprune.patch(model, strategy, position_ids=position_ids) as handle:
+                    assert torch.equal(model(**batch).logits, logits)
+                    assert torch.equal(model.generate(**batch, **settings), answers)
+                    assert handle.report.n_kept == handle.report.n_visual > 0
+
+
+def batches_of(case: str) -> list[dict[str, Any]]:
+    names = ["padded", *(VIDEO_BATCHES if case in VIDEO_CASES else [])]
+    return [FAMILIES[case].prompt(**{**BATCHES, **VIDEO_BATCHES}[name]) for name in names]
+
+
+@pytest.mark.parametrize(("name", "case"), FEW_PAIRS)
+def test_text_only_is_bitwise_the_unpatched_model(name: str, case: str) -> None:
+    family, model = served(name, case)
+    inputs = family.prompt([0, 0])
+    with torch.no_grad():
+        logits, answers = model(**inputs).logits, model.generate(**inputs, max_new_tokens=STEPS, do_sample=False)
+        with tokenprune.patch(model, strategy_of(name)):
+            assert torch.equal(model(**inputs).logits, logits)
+            out = model.generate(**inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True)
+    assert torch.equal(out.sequences, answers)
+    assert type(out[CACHE]).__name__ == "DynamicCache"
+
+
+@pytest.mark.parametrize(("name", "case"), MORE_PAIRS)
+def test_a_batch_gives_what_its_samples_give(name: str, case: str) -> None:
+    family, model = served(name, case)
+    inputs = family.prompt([1, 1], texts=[4, 4])
+    with torch.no_grad(), tokenprune.patch(model, strategy_of(name)) as handle:
+        model(**inputs)
+        together = handle.report.images
+        for row in range(2):
+            model(**family.rows(inputs, [row], [1, 1]))
+            alone = [kept_of(image) for image in handle.report.images]
+            assert alone == [kept_of(image) for image in together if image.row == row]
+
+
+@pytest.mark.parametrize(("name", "case"), FEW_PAIRS)
+def test_every_layer_caches_what_is_left(name: str, case: str) -> None:
+    family, model = served(name, case)
+    inputs = family.prompt([1])
+    with torch.no_grad(), tokenprune.patch(model, strategy_of(name)) as handle:
+        out = model.generate(**inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True)
+    n_text = inputs["input_ids"].shape[1] - handle.report.n_visual
+    for number, layer in enumerate(out[CACHE].layers):  # the last answered token is never fed back
+        # What a layer has been given; one with a sliding window keeps fewer.
+        n_left = sum(len(image.kept_at(number)) for image in handle.report.images)
+        assert layer.get_seq_length() == n_text + n_left + STEPS - 1
+
+
+@pytest.mark.parametrize(("name", "case"), MORE_PAIRS)
+def test_remove_leaves_nothing_behind(name: str, case: str) -> None:
+    family, model = served(name, case)
+    inputs = family.prompt([1])
+    model.generate(**inputs, max_new_tokens=2)  # HF itself caches things on first use
+
+    def state() -> list[Any]:
+        return [
+            (
+                module,
+                {
+                    k: v if not isinstance(v, dict) else dict(v)
+                    for k, v in vars(module).items()
+                    if k not in family.volatile
+                },
+            )
+            for module in model.modules()
+        ]
+
+    before = state()
+    first = tokenprune.patch(model, strategy_of(name))
+    assert state() != before
+    second = tokenprune.patch(model, strategy_of(name), position_ids="compact")
+    model.generate(**inputs, max_new_tokens=2)
+    with pytest.raises(tokenprune.PruningError, match="no report yet"):
+        _ = first.report
+    assert second.report.n_kept > 0
+    first.remove()
+    assert second.report.n_kept > 0
+    second.remove()
+    second.remove()
+    assert state() == before
+    tokenprune.patch(model, strategy_of(name))
+    tokenprune.unpatch(model)
+    tokenprune.unpatch(model)
+    assert state() == before

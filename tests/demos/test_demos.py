@@ -1,0 +1,75 @@
+"""The demos run, and their pictures show something."""
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from helpers.by_path import module_at
+from helpers.files.evals import picture, saved, write_refcoco
+from helpers.tiny import tiny_llava
+from PIL import Image
+
+DEMOS = sorted((Path(__file__).parents[2] / "demos").glob("*.py"))
+
+
+def load(name: str) -> ModuleType:
+    (path,) = (path for path in DEMOS if path.stem == name)
+    return module_at(path)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random model goes on answering until it is told to stop."""
+    monkeypatch.setattr("tokenprune.evals.explain.explain.MAX_NEW_TOKENS", 4)
+    monkeypatch.setattr("tokenprune.evals.explain.page.SLIDER", (0.5,))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return saved(tiny_llava(), tmp_path / "model")
+
+
+def panels(path: Path, n: int) -> list[np.ndarray]:
+    """The panels in the first row of a written figure, texts and scores cut away."""
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    height = pixels.shape[0]
+    return np.array_split(pixels[height // 4 : 2 * height // 5], n, axis=1)
+
+
+def test_demos_are_short() -> None:
+    assert DEMOS
+    for path in DEMOS:
+        assert len(path.read_text().splitlines()) < 80, path
+
+
+def test_compare_kept_tokens(tmp_path: Path, model: str) -> None:
+    picture((64, 48)).save(tmp_path / "a.jpg")
+    output = tmp_path / "new" / "kept.png"
+    arguments = [str(tmp_path / "a.jpg"), "Where is it?", "--box", "30", "10", "45", "30", "--model", model]
+    strategies = ["--strategy", "random", "grid", "fopru", "--rounds", "1", "--html", str(tmp_path / "kept.html")]
+    load("compare_kept_tokens").main([*arguments, *strategies, "--output", str(output)])
+    unpruned, *pruned = shown = panels(output, 4)
+    assert unpruned.std() > 20
+    for panel in pruned:
+        assert panel.mean() < 0.9 * unpruned.mean()  # three quarters of the patches are dark
+    assert len({panel[:, 40:260].tobytes() for panel in shown}) == 4
+    assert (tmp_path / "kept.html").read_text().count("data:image/jpeg") == 1
+
+
+def test_compare_on_a_scene(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_refcoco(tmp_path)
+    demo = load("compare_kept_tokens")
+    monkeypatch.setattr(demo, "SCENES", tmp_path)
+    drawn = []
+    monkeypatch.setattr(demo.kept_tokens, "draw", lambda explanation, path: drawn.append(explanation))
+    demo.main(["--model", model, "--rounds", "0"])
+    (explanation,) = drawn
+    assert explanation.true_box == (30, 10, 45, 30)
+    assert [(one.configuration.label, one.configuration.position_ids) for one in explanation.outcomes] == [
+        ("unpruned", "original"),
+        ("Random", "original"),
+        ("FoPru rank -2", "original"),
+        ("VisionZip -2", "original"),
+        ("FoPru rank -2", "compact"),
+    ]

@@ -1,0 +1,172 @@
+"""The figure of what position IDs are to grounding: its data are the run's, and what it draws can be seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from demos.test_demos import load
+from helpers.evals_rows import row
+from helpers.files.evals import picture, saved
+from helpers.files.search import write_scenes
+from helpers.tiny import tiny_llava
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from tokenprune.evals.dev.figures import gap as gap_figure
+from tokenprune.evals.dev.figures.gap import Scene
+from tokenprune.evals.models.prompt_styles import STYLES
+from tokenprune.evals.run import results_io as row_files
+from tokenprune.evals.run.answers import Answer, Asked, KeptTokens, Key
+from tokenprune.evals.run.setups import UNPRUNED
+from tokenprune.evals.tasks.refcoco import RecSample
+
+ROOT = Path(__file__).parents[2]
+RATIOS = (0.5, 0.25)
+BOX = (30.0, 10.0, 45.0, 30.0)
+RIGHT, WRONG = "50 25 74 74", "00 00 20 20"
+
+
+def sample(folder: Path, name: str = "a") -> RecSample:
+    picture((60, 40)).save(folder / f"{name}.png")
+    return RecSample(
+        task="rec",
+        id=name,
+        images=(folder / f"{name}.png",),
+        question="Where is the box?",
+        expression="the box",
+        box=BOX,
+        size=(60, 40),
+        style=STYLES["bundled"],
+    )
+
+
+def answer(name: str, ratio: float, ids: str, text: str, score: float | None, strategy: str = "Grid") -> Answer:
+    n_kept = round(36 * ratio)
+    kept = KeptTokens.of(range(n_kept), 36, [(1, 6, 6)])
+    return Answer("rec", name, "", strategy, ids, ratio, text, score, 36, n_kept, float(n_kept), kept=(kept,))
+
+
+def unpruned(name: str, score: float | None) -> Answer:
+    return replace(answer(name, 1.0, "original", RIGHT, score, UNPRUNED), kept=())
+
+
+def by_asked(answers: list[Answer]) -> dict[Asked, Answer]:
+    return {one.asked: one for one in answers}
+
+
+ROWS = [
+    row(UNPRUNED, "original", 1.0, {"val": [1.0, 1.0, 1.0, 0.0]}),
+    row("Grid", "original", 0.25, {"val": [1.0, 0.0, 0.0, 0.0]}),
+    row("Grid", "original", 0.5, {"val": [1.0, 1.0, 0.0, 0.0]}),
+    row("Grid", "compact", 0.25, {"val": [0.0, 0.0, 0.0, 0.0]}),
+    row("Grid", "compact", 0.5, {"val": [0.0, 0.0, 0.0, 1.0]}),
+]
+
+
+def scene(folder: Path, compact: str = WRONG) -> Scene:
+    texts = {"original": RIGHT, "compact": compact}
+    answers = [answer("a", ratio, ids, text, 1.0) for ratio in RATIOS for ids, text in texts.items()]
+    return Scene.telling([sample(folder)], by_asked([unpruned("a", 1.0), *answers]))
+
+
+def axes_of(figure: Figure) -> tuple[list[Axes], Axes]:
+    """The panels of the scene, and the curves."""
+    left, right = figure.subfigs
+    return left.axes, right.axes[0]
+
+
+def pixels_of(figure: Figure, axes: Axes) -> np.ndarray:
+    """What is drawn within the axes."""
+    canvas = figure.canvas
+    canvas.draw()
+    drawn = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)  # pyright: ignore[reportAttributeAccessIssue]
+    box, height = axes.get_window_extent(), drawn.shape[0]
+    return drawn[height - int(box.y1) : height - int(box.y0), int(box.x0) : int(box.x1)]
+
+
+def has_color(pixels: np.ndarray, name: str) -> bool:
+    color = gap_figure.STYLES[name][0]
+    wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((abs(pixels - wanted) < 12).all(-1).sum()) > 40
+
+
+def test_curves_are_the_rows() -> None:
+    found = gap_figure.curves(ROWS)
+    assert [(p.retention, p.accuracy) for p in found["original"]] == [(100, 75), (50, 50), (25, 25)]
+    assert [(p.retention, p.accuracy) for p in found["compact"]] == [(100, 75), (50, 25), (25, 0)]
+    low, high = ROWS[2].interval
+    assert (found["original"][1].low, found["original"][1].high) == (100 * low, 100 * high)
+    assert low < 0.5 < high
+
+
+def test_what_is_drawn_are_the_curves(tmp_path: Path) -> None:
+    _, axes = axes_of(gap_figure.figure(ROWS, scene(tmp_path)))
+    lines = {line.get_label(): line for line in axes.lines}
+    for ids, points in gap_figure.curves(ROWS).items():
+        assert list(np.asarray(lines[ids].get_xdata())) == [p.retention for p in points]
+        assert list(np.asarray(lines[ids].get_ydata())) == [p.accuracy for p in points]
+    assert len(axes.collections) == 2  # a band for each kind
+    assert "4 questions" in axes.get_title()
+
+
+def test_the_scene_shows_each_box(tmp_path: Path) -> None:
+    figure = gap_figure.figure(ROWS, scene(tmp_path))
+    panels, _ = axes_of(figure)
+    half, quarter, *unused = panels
+    assert not any(axes.has_data() for axes in unused)
+    assert "50 %: 18 of 36" in half.get_title()
+    assert "original 0.94, compact 0.00" in half.get_title()
+    pixels = [pixels_of(figure, axes) for axes in (half, quarter)]
+    for drawn in pixels:
+        assert min(drawn.shape[:2]) > 80
+        assert has_color(drawn, "original")
+        assert has_color(drawn, "compact")
+    assert pixels[1].mean() < pixels[0].mean()  # more is dark
+
+
+def test_no_box_is_said_and_not_drawn(tmp_path: Path) -> None:
+    figure = gap_figure.figure(ROWS, scene(tmp_path, compact="nowhere"))
+    (first, *_), _ = axes_of(figure)
+    assert "compact no box" in first.get_title()
+    assert not has_color(pixels_of(figure, first), "compact")
+    assert has_color(pixels_of(figure, first), "original")
+
+
+def test_the_scene_is_the_first_that_is_answered_right(tmp_path: Path) -> None:
+    samples = [sample(tmp_path, name) for name in ("never asked", "wrong", "right", "right too")]
+    scores = {"wrong": 0.0, "right": 1.0, "right too": 1.0}
+    asked = by_asked([unpruned(name, score) for name, score in scores.items()])
+    assert Scene.telling(samples, asked).sample.id == "right"
+    asked = by_asked([unpruned(name, None) for name in scores])
+    assert Scene.telling(samples, asked).sample.id == "wrong"
+
+
+def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_scenes(tmp_path / "scenes")
+    model = saved(tiny_llava(), tmp_path / "model")
+    output = tmp_path / "new" / "gap.png"
+    options = ["--model", model, "--data", str(tmp_path / "scenes"), "--strategy", "grid", "--limit", "3"]
+    options += ["--keep-ratio", "0.5", "0.25", "--output", str(output)]
+    load("grounding_gap").main(options)
+    rows = row_files.read([output.with_suffix(".jsonl")])
+    pruned = [("Grid", ids, ratio) for ratio in RATIOS for ids in ("original", "compact")]
+    assert [row.key for row in rows] == [Key(UNPRUNED, "original", 1.0), *(Key(*key) for key in pruned)]
+    assert {row.n for row in rows} == {3}
+    drawn = np.asarray(Image.open(output).convert("RGB"))
+    assert min(drawn.shape[:2]) > 700
+    assert all(half.std() > 20 for half in np.array_split(drawn, 2, axis=1))
+    capsys.readouterr()
+    load("grounding_gap").main(options)
+    assert "15/15 0:00:00" in capsys.readouterr().out  # nothing is asked again
+
+
+def test_the_readme_says_what_was_measured() -> None:
+    found = gap_figure.curves(row_files.read([ROOT / "evals" / "results" / "grounding_gap.jsonl"]))
+    of_ids = {ids: {point.retention: point.accuracy for point in points} for ids, points in found.items()}
+    original, compact = of_ids["original"], of_ids["compact"]
+    said = f"{original[75]:.1f} % of REC is left of {original[100]:.1f} % with original IDs, {compact[75]:.1f} % with"
+    assert said in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())

@@ -1,0 +1,42 @@
+"""The lines that a reader copies from `patch_your_model.py` work by themselves, and the demo says what they change."""
+
+from typing import Any
+
+import pytest
+from demos.test_demos import DEMOS, load
+from helpers.files.evals import picture, tiny_processor
+from helpers.tiny import tiny_llava
+
+import tokenprune
+
+
+def copied() -> str:
+    (path,) = (path for path in DEMOS if path.stem == "patch_your_model")
+    _, after = path.read_text(encoding="utf-8").split("# ==== copy from here ")
+    lines, _ = after.split("# ==== to here ")
+    return lines.partition("\n")[2]
+
+
+def test_the_copied_lines_need_nothing_else() -> None:
+    assert len([line for line in copied().splitlines() if line.strip()]) <= 20
+    names: dict[str, Any] = {}
+    exec(copied(), names)
+    model: Any = tiny_llava()
+    asked = model, tiny_processor(), picture(), "Where is it?"
+    (_, slow, whole), (_, fast, part) = names["before_and_after"](*asked, tokenprune.Grid(keep_ratio=0.25))
+    assert min(slow, fast) > 0
+    text = model.config.text_config
+    per_token = 2 * 4 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim
+    assert whole - part == (36 - 9) * per_token
+    assert names["ask"](*asked)[2] == whole  # nothing is left of the patch
+
+
+def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    load("patch_your_model").main(["--rounds", "1"])
+    printed = capsys.readouterr().out
+    unpruned, pruned, ratio = (
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")
+    )
+    assert (unpruned[:2], pruned[:2]) == (["unpruned", "teddy"], ["FoPru -2, 25%", "teddy"])
+    assert ratio[3] == "0.28x"
+    assert 0 < float(ratio[2].removesuffix("x")) < 10

@@ -1,0 +1,145 @@
+"""The comparison with published packages: the same weights everywhere, and a table of what was stored.
+
+The packages themselves are not here: evals/README.md says how they are installed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tokenprune.evals.report import markers as marked
+
+# pyright: reportMissingImports=false
+# The scripts of evals/dev/peers/speed are no package.
+
+ROOT = Path(__file__).resolve().parents[2]
+PEERS = ROOT / "evals" / "dev" / "peers" / "speed"
+ECHO = """
+import sys
+sys.path.insert(0, {peers!r})
+from contextlib import nullcontext
+import torch
+from serve import serve
+cache = [(torch.zeros(2, 3), torch.zeros(2, 3))]
+def make():
+    print("what a package prints", flush=True)
+    return {{"one": lambda: nullcontext(lambda: (torch.ones(1, 4), cache))}}
+serve(make, [])
+"""
+
+
+@pytest.fixture(autouse=True)
+def peers_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PEERS))
+
+
+@pytest.fixture
+def stored() -> dict[str, Any]:
+    return json.loads((ROOT / "evals" / "results" / "peers_speed.json").read_text(encoding="utf-8"))
+
+
+def small(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The model of the comparison, but narrow."""
+    import newest_side
+
+    narrow = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
+    monkeypatch.setattr(newest_side, "VISION", newest_side.VISION | narrow)
+    monkeypatch.setattr(newest_side, "TEXT", newest_side.TEXT | narrow | {"num_key_value_heads": 2})
+    return newest_side
+
+
+def test_every_prefill_of_ours_leaves_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = small(monkeypatch)
+    newest.make(tmp_path)
+    model = newest.saved(tmp_path)
+    from shape import BEFORE, BEHIND, KEEP, N_VISUAL, kv_bytes
+
+    n_text, per_token = len(BEFORE) + len(BEHIND), 24 * 2 * 32 * 4
+    logits, lengths = {}, {}
+    for name, prefill in newest.Prefills(model).named().items():
+        with torch.inference_mode(), prefill() as call:
+            logits[name], cache = call()
+        lengths[name] = kv_bytes(cache) / per_token - n_text
+    assert lengths.pop("unpruned") == lengths.pop("unpruned, output_attentions") == N_VISUAL
+    assert lengths.pop("FastV") == pytest.approx((2 * N_VISUAL + 22 * KEEP) / 24)
+    assert set(lengths.values()) == {KEEP}
+    torch.testing.assert_close(logits["unpruned"], logits["unpruned, output_attentions"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits["FoPru"], logits["FoPru, output_attentions"], atol=1e-4, rtol=0)
+    assert not torch.allclose(logits["FoPru"], logits["unpruned"], atol=1e-2)
+
+
+def test_weights_are_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shape
+
+    small(monkeypatch).make(tmp_path)
+    names = {"language_model.": "a.", "multi_modal_projector.": "b.", "vision_tower.": "c."}
+    found = shape.weights(tmp_path, names)
+    assert {name.split(".")[0] for name in found} == {"a", "b", "c"}
+    with pytest.raises(StopIteration):
+        shape.weights(tmp_path, {"language_model.": "a."})
+
+
+def test_a_process_answers_lines_and_keeps_what_is_printed_apart() -> None:
+    from speed import Server
+
+    with Server("some", [sys.executable, "-c", ECHO.format(peers=str(PEERS))]) as server:
+        assert server.prefills == ["one"]
+        assert server.versions["torch"] == torch.__version__
+        answer = server.ask("one")
+        assert answer["kv_cache_bytes"] == 48
+        assert answer["logits"] == [1.0] * 4
+        with pytest.raises(RuntimeError, match="ended with exit code 1"):
+            server.ask("another")
+
+
+def test_rounds_go_over_all_processes(tmp_path: Path) -> None:
+    import speed
+
+    asked = []
+
+    class Fake:
+        def __init__(self, package: str) -> None:
+            self.package, self.prefills, self.versions = package, ["unpruned", "x"], {"torch": "2"}
+
+        def ask(self, prefill: str) -> dict[str, Any]:
+            asked.append((self.package, prefill))
+            return {"seconds": 1.0, "kv_cache_bytes": 8, "logits": [3.0, 4.0 + (self.package == "kvpress")]}
+
+    path = tmp_path / "speed.json"
+    speed.measure([Fake("tokenprune"), Fake("kvpress")], 2, path, {})  # pyright: ignore[reportArgumentType]
+    measured = json.loads(path.read_text())
+    assert asked[4:8] == asked[:4][::-1]
+    assert asked[8:] == asked[:4]
+    assert measured["logits_difference"]["tokenprune: x"] == 0
+    assert measured["logits_difference"]["kvpress: unpruned"] == pytest.approx(0.2)
+    assert [len(one["seconds"]) for one in measured["rounds"]] == [4, 4]
+
+
+def test_the_table_is_what_was_stored(stored: dict[str, Any]) -> None:
+    from table import NAME, markdown
+
+    text = (ROOT / "evals" / "README.md").read_text(encoding="utf-8")
+    assert marked.put_into(text, NAME, markdown(stored)) == text
+
+
+def test_ratios_are_within_rounds() -> None:
+    from table import table
+
+    rounds = [
+        {"moment": "", "seconds": {"tokenprune: unpruned": slow, "LLaVA: unpruned": 2.0 * slow, "LLaVA: x": slow}}
+        for slow in (1.0, 5.0, 3.0)
+    ]
+    lines = table({"kv_cache_bytes": dict.fromkeys(rounds[0]["seconds"], 2_000_000), "rounds": rounds}).lines
+    assert lines[2] == ["LLaVA", "x", "3.00", "0.500 [0.500, 0.500]", "1.000 [1.000, 1.000]", "2.0 MB"]
+
+
+def test_the_command_says_what_it_needs() -> None:
+    result = subprocess.run([sys.executable, PEERS / "speed.py", "--help"], capture_output=True, text=True, check=True)
+    assert "old_python" in result.stdout

@@ -1,0 +1,82 @@
+"""Assisted decoding: a second model, or the prompt, proposes tokens, and rejected ones are cropped off the cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.answers import STRATEGY, answer, assert_answers
+from helpers.families.base import RECENT
+from helpers.tiny import ENCODES_FIRST, EOS, PAD, VOCAB, prompt, tiny_llava
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import tokenprune
+from tokenprune import Grid, PruningError
+
+
+def text_model() -> Any:
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        vocab_size=VOCAB,
+        pad_token_id=PAD,
+        eos_token_id=EOS,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def unpatched_llava() -> Any:
+    return tiny_llava(seed=4)
+
+
+def patched_llava() -> Any:
+    model = tiny_llava(seed=4)
+    tokenprune.patch(model, Grid(keep=4))
+    return model
+
+
+def agreeing_llava() -> Any:
+    """The same model under the same patch proposes what is accepted."""
+    model = tiny_llava()
+    tokenprune.patch(model, STRATEGY)
+    return model
+
+
+ASSISTANTS = [unpatched_llava, patched_llava, agreeing_llava]
+if ENCODES_FIRST:  # before, transformers handed the pictures to every assistant
+    ASSISTANTS.append(text_model)
+
+
+@pytest.mark.parametrize("assistant", ASSISTANTS)
+def test_an_assistant_model(llava: Any, assistant: Any) -> None:
+    assert_answers(llava, llava, [1], assistant_model=assistant(), max_new_tokens=8)
+
+
+def test_a_patched_assistant_of_an_unpatched_model(llava: Any) -> None:
+    inputs = prompt([1])
+    plain = answer(llava, inputs, max_new_tokens=8)
+    out = answer(llava, inputs, max_new_tokens=8, assistant_model=patched_llava())
+    assert torch.equal(out.sequences, plain.sequences)
+
+
+def test_prompt_lookup(llava: Any) -> None:
+    assert_answers(llava, llava, [1], prompt_lookup_num_tokens=3, max_new_tokens=8, eos_token_id=EOS)
+
+
+def test_two_passes_for_guidance(llava: Any) -> None:
+    """Classifier-free guidance calls the model a second time, with text only, between two steps of the first."""
+    inputs = prompt([1])
+    with tokenprune.patch(llava, STRATEGY):
+        plain, guided = answer(llava, inputs), answer(llava, inputs, guidance_scale=1.5)
+    assert torch.equal(plain.logits[0], guided.logits[0])
+    assert_answers(llava, llava, [1], guidance_scale=1.5)
+
+
+@pytest.mark.skipif(not RECENT, reason="this transformers leaves pictures out when it prefills in chunks")
+def test_prefill_in_chunks_is_refused(llava: Any) -> None:
+    with tokenprune.patch(llava, STRATEGY), pytest.raises(PruningError, match="leave prefill_chunk_size out"):
+        answer(llava, prompt([1]), prefill_chunk_size=8)

@@ -1,0 +1,129 @@
+"""Caches that store keys and values in other ways: quantised, offloaded, and the ones that cannot be cropped."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+import torch
+from helpers.answers import STEPS, STRATEGY, answer, assert_answers
+from helpers.oracle import assert_close
+from helpers.tiny import CACHE, prompt, tiny_llava
+from torch import Tensor
+from transformers import QuantizedCache, cache_utils
+
+import tokenprune
+from tokenprune.engine.cache import ledger_of
+
+QUANTISED: dict[str, dict[str, Any]] = {
+    # 16: the tiny model's heads are so narrow that the default group is wider than all of them
+    "quanto": {"nbits": 4, "q_group_size": 16, "residual_length": 2},
+    "fp8": {},
+}
+#: quanto compiles a C++ kernel once, which takes a minute; fp8 came with transformers 5.2x.
+BACKENDS = [
+    pytest.param("quanto", marks=pytest.mark.slow),
+    *(["fp8"] if hasattr(cache_utils, "Fp8QuantizedLayer") else []),
+]
+
+
+def shortened_by_hand(model: Any, inputs: dict[str, Any], kept: Tensor, answers: Tensor, cache: Any) -> Tensor:
+    """Logits of the unpatched model's decoder, given only the kept embeddings under their original position IDs.
+
+    Masking cannot be the oracle of a lossy cache: what is masked would be quantised together with what is not.
+    """
+    core, ids = model.model, inputs["input_ids"]
+    seen: list[Tensor] = []
+    handle = core.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    with torch.no_grad(), contextlib.closing(contextlib.ExitStack()) as hooks:
+        hooks.callback(handle.remove)
+        model(**inputs)
+    embeds, positions, logits = seen[0][:, kept], kept[None], []
+    with torch.no_grad():
+        for step in range(STEPS):
+            out = core.language_model(
+                inputs_embeds=embeds, position_ids=positions, use_cache=True, **{CACHE: cache}
+            ).last_hidden_state
+            logits.append(model.lm_head(out[:, -1]))
+            embeds = model.get_input_embeddings()(answers[:, step : step + 1])
+            positions = torch.tensor([[ids.shape[1] + step]])
+    return torch.stack(logits, 1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_quantised_cache_holds_the_kept_tokens(llava: Any, backend: str) -> None:
+    settings = QUANTISED[backend]
+    inputs = prompt([1])
+    with tokenprune.patch(llava, STRATEGY) as handle:
+        out = answer(llava, inputs, cache_implementation="quantized", cache_config={"backend": backend, **settings})
+        assert ledger_of(out[CACHE]) is not None
+        for layer in out[CACHE].layers:
+            assert layer.get_seq_length() == 6 + 9 + STEPS - 1
+    kept = torch.cat([torch.arange(3), 3 + handle.report.images[0].kept, torch.arange(39, 42)])
+    cache = QuantizedCache(backend, llava.config.get_text_config(), **settings)
+    expected = shortened_by_hand(llava, inputs, kept, out.sequences[:, -STEPS:], cache)
+    assert_close(torch.stack(out.logits, 1), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_beams_over_a_quantised_cache(llava: Any, backend: str) -> None:
+    """Beam search reorders its rows. The first logits come from keys that are not quantised yet."""
+    config = {"backend": backend, **QUANTISED[backend]}
+    beams: dict[str, Any] = {"num_beams": 3, "num_return_sequences": 3}
+    with tokenprune.patch(llava, STRATEGY) as handle:
+        whole = answer(llava, prompt([1]), **beams)
+        out = answer(llava, prompt([1]), **beams, cache_implementation="quantized", cache_config=config)
+        assert [image.n_kept for image in handle.report.images] == [9, 9, 9]
+    assert_close(out.logits[0], whole.logits[0])
+    assert not torch.equal(out.logits[-1], whole.logits[-1])  # it did quantise
+    assert_equal_rows(out[CACHE])
+
+
+def assert_equal_rows(cache: Any) -> None:
+    """The beams share their prompt, so their rows of the ledger do."""
+    ledger = ledger_of(cache)
+    assert ledger is not None
+    assert ledger.columns.shape == (3, 15)
+    assert bool((ledger.columns == ledger.columns[0]).all())
+
+
+class NoStream:
+    """Stands in for a CUDA stream: on a CPU everything happens in order."""
+
+    def wait_stream(self, other: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", ["offloaded", "offloaded_static"])
+@pytest.mark.parametrize("per_row", [[1], [1, 2]], ids=str)
+def test_offloaded_caches(llava: Any, kind: str, per_row: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers offloads on CUDA streams only; with those faked, the rest of its code runs."""
+    monkeypatch.setattr(torch, "Stream", lambda *args, **kwargs: NoStream())
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *args, **kwargs: NoStream())
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda *args: NoStream())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(NoStream, "__enter__", lambda self: self, raising=False)
+    monkeypatch.setattr(NoStream, "__exit__", lambda self, *error: None, raising=False)
+    out = assert_answers(llava, llava, per_row, cache_implementation=kind)
+    assert out[CACHE].offloading
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="offloaded caches need a CUDA device")
+@pytest.mark.parametrize("kind", ["offloaded", "offloaded_static"])
+def test_offloaded_caches_on_a_gpu(kind: str) -> None:
+    model, inputs = tiny_llava().cuda(), {name: tensor.cuda() for name, tensor in prompt([1, 2]).items()}
+    with tokenprune.patch(model, STRATEGY):
+        expected, out = (answer(model, inputs, **k) for k in ({}, {"cache_implementation": kind}))
+    assert_close(torch.stack(out.logits, 1), torch.stack(expected.logits, 1))
+
+
+def test_no_word_about_old_names(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for a cache where there is none is no use of its old name, which transformers would warn of."""
+    said: list[str] = []
+    monkeypatch.setattr("transformers.utils.generic.logger.warning_once", said.append)
+    with tokenprune.patch(llava, STRATEGY), torch.no_grad():
+        llava(**prompt([1]), use_cache=False)
+    assert said == []

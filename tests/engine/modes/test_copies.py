@@ -1,0 +1,122 @@
+"""Copies, pickles and checkpoints of a patched model; several models, threads and patches in one process."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.answers import STRATEGY, answer, n_logits
+from helpers.oracle import dropped_columns
+from helpers.tiny import prompt, tiny_llava
+
+import tokenprune
+from tokenprune import Grid
+from tokenprune.engine.pruner import pruner_of
+
+PRUNED, WHOLE = 15, 42  # columns of prompt([1]): 6 of text, and 9 or 36 visual tokens
+
+
+def torch_save(model: Any) -> Any:
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), torch_save],
+    ids=["deepcopy", "pickle", "torch_save"],
+)
+def test_a_copy_is_patched_by_itself(duplicate: Callable[[Any], Any]) -> None:
+    model, inputs = tiny_llava(), prompt([1])
+    handle = tokenprune.patch(model, STRATEGY)
+    twin = duplicate(model)
+    assert n_logits(twin, inputs) == PRUNED
+    with pytest.raises(tokenprune.PruningError, match="no report yet"):
+        _ = handle.report  # the twin's forward is none of the original's
+
+    tokenprune.unpatch(twin)
+    assert (n_logits(model, inputs), n_logits(twin, inputs)) == (PRUNED, WHOLE)
+    tokenprune.patch(twin, Grid(keep=4))
+    handle.remove()
+    assert (n_logits(model, inputs), n_logits(twin, inputs)) == (WHOLE, 10)
+    tokenprune.unpatch(twin)
+    for module in (*model.modules(), *twin.modules()):
+        hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values(), *vars(module).values())
+        assert not any(type(hook).__module__.startswith("tokenprune") for hook in hooks)
+        assert not any(type(getattr(hook, "__self__", None)).__module__.startswith("tokenprune") for hook in hooks)
+
+
+def test_a_copied_handle_belongs_to_the_copied_model() -> None:
+    model, inputs = tiny_llava(), prompt([1])
+    handle = tokenprune.patch(model, STRATEGY)
+    twin, its_handle = copy.deepcopy((model, handle))
+    n_logits(twin, inputs)
+    assert its_handle.report.n_kept == 9
+    its_handle.remove()
+    assert (n_logits(model, inputs), n_logits(twin, inputs)) == (PRUNED, WHOLE)
+
+
+def test_a_checkpoint_has_no_trace_of_the_patch(tmp_path: Path) -> None:
+    model = tiny_llava()
+    model.save_pretrained(tmp_path / "before")
+    names = list(model.state_dict())
+    with tokenprune.patch(model, STRATEGY):
+        n_logits(model, prompt([1]))
+        assert list(model.state_dict()) == names
+        model.save_pretrained(tmp_path / "patched")
+    files = sorted(path.name for path in (tmp_path / "before").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "patched").iterdir())
+    for name in files:
+        assert (tmp_path / "before" / name).read_bytes() == (tmp_path / "patched" / name).read_bytes(), name
+
+
+def test_two_models_of_which_one_is_patched(llava: Any) -> None:
+    other, inputs = tiny_llava(seed=0), prompt([1])
+    plain = answer(other, inputs).sequences
+    with tokenprune.patch(llava, STRATEGY):
+        assert n_logits(llava, inputs) == PRUNED
+        assert n_logits(other, inputs) == WHOLE
+        assert torch.equal(answer(other, inputs).sequences, plain)
+
+
+def test_one_patch_after_another(llava: Any) -> None:
+    inputs = prompt([1])
+    plain = answer(llava, inputs)
+    for strategy, n_kept in ((STRATEGY, 9), (Grid(keep=4), 4), (STRATEGY, 9)):
+        handle = tokenprune.patch(llava, strategy)
+        assert n_logits(llava, inputs) == 6 + n_kept
+        handle.remove()
+        again = answer(llava, inputs)
+        assert all(torch.equal(a, b) for a, b in zip(again.logits, plain.logits, strict=True))
+
+
+def test_threads_do_not_see_each_other(llava: Any) -> None:
+    """Each thread prunes its own forward; `handle.report` is that of whichever was last."""
+    prompts = [prompt([1], seed=seed, texts=[3 + seed]) for seed in range(4)]
+    with tokenprune.patch(llava, STRATEGY) as handle:
+        alone = [answer(llava, inputs).sequences for inputs in prompts]
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(5):
+                together = pool.map(lambda inputs: answer(llava, inputs).sequences, prompts)
+                assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+        assert handle.report.n_kept == 9
+
+
+def test_inference_mode(llava: Any) -> None:
+    inputs = prompt([1, 2])
+    with tokenprune.patch(llava, STRATEGY) as handle:
+        expected = answer(llava, inputs)
+        with torch.inference_mode():
+            out = llava.generate(**inputs, max_new_tokens=4, do_sample=False)
+            assert torch.equal(out, expected.sequences)
+            assert dropped_columns(out, [handle.report]).any()
+    assert pruner_of(llava) is None

@@ -1,0 +1,73 @@
+"""accelerate's hooks, with which `device_map` spreads a model over devices: here the CPU and a disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import cpu_offload, disk_offload, dispatch_model
+from helpers.answers import STRATEGY, assert_answers, n_logits
+from helpers.tiny import prompt, tiny_llava
+from transformers import LlavaForConditionalGeneration
+
+import tokenprune
+
+#: transformers before 5.2x takes the offloaded weights for the device of the model.
+pytestmark = pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")
+
+#: The second half of the decoder is on the second device.
+HALVES: dict[str, Any] = {
+    "model.vision_tower": "cpu",
+    "model.multi_modal_projector": "cpu",
+    "model.language_model.embed_tokens": "cpu",
+    "model.language_model.rotary_emb": "cpu",
+    "model.language_model.layers.0": "cpu",
+    "model.language_model.layers.1": "disk",
+    "model.language_model.norm": "disk",
+    "lm_head": "cpu",
+}
+
+
+def one_device(model: Any, folder: Path) -> Any:
+    return dispatch_model(model, {"": "cpu"}, force_hooks=True)
+
+
+def two_devices(model: Any, folder: Path) -> Any:
+    return dispatch_model(model, HALVES, main_device=torch.device("cpu"), offload_dir=folder, force_hooks=True)
+
+
+def from_cpu(model: Any, folder: Path) -> Any:
+    return cpu_offload(model, execution_device=torch.device("cpu"))
+
+
+def from_disk(model: Any, folder: Path) -> Any:
+    return disk_offload(model, folder, execution_device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("patched_first", [False, True], ids=["", "patched_first"])
+@pytest.mark.parametrize("dispatch", [one_device, two_devices, from_cpu, from_disk])
+def test_dispatched_models(
+    llava: Any, dispatch: Callable[[Any, Path], Any], patched_first: bool, tmp_path: Path
+) -> None:
+    """accelerate replaces `forward` on the modules, and rebuilds what is passed between them."""
+    model = tiny_llava()
+    if patched_first:
+        tokenprune.patch(model, STRATEGY)
+    model = dispatch(model, tmp_path)
+    for per_row in ([1], [1, 2]):
+        assert_answers(model, llava, per_row)
+    inputs = prompt([1])
+    assert n_logits(model, inputs) == 42
+    with tokenprune.patch(model, STRATEGY), torch.no_grad():
+        positional = model(inputs["input_ids"], inputs["pixel_values"], inputs["attention_mask"]).logits
+    assert positional.shape[1] == 15
+
+
+def test_device_map_of_from_pretrained(llava: Any, tmp_path: Path) -> None:
+    llava.save_pretrained(tmp_path)
+    model: Any = LlavaForConditionalGeneration.from_pretrained(tmp_path, device_map={"": "cpu"}).eval()
+    model.generation_config = llava.generation_config
+    assert_answers(model, llava, [1, 2])

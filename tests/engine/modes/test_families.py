@@ -1,0 +1,60 @@
+"""What no family may break: labels as long as its logits, and copies that are patched by themselves."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from inspect import unwrap
+from typing import Any
+
+import pytest
+import torch
+from helpers.families import FAMILIES
+from helpers.families.base import IMAGE
+from helpers.oracle import dropped_columns
+
+import tokenprune
+from tokenprune import Grid, PruningError
+
+IGNORED = -100
+
+
+@cache
+def model_of(name: str) -> Any:
+    return FAMILIES[name].build()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_loss_is_that_of_the_kept_columns(name: str) -> None:
+    """Each label against the logits of the kept column before it; that the logits are right is the matrix's matter."""
+    model, inputs = model_of(name), FAMILIES[name].prompt([1, 2])
+    ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
+    labels = ids.masked_fill((ids >= IMAGE) | ~real, IGNORED)
+    with torch.no_grad(), tokenprune.patch(model, Grid(keep_ratio=0.3)) as handle:
+        if name.startswith("gemma3") and "loss_function" not in unwrap(type(model).forward).__code__.co_names:
+            with pytest.raises(PruningError, match="labels count the tokens of the unpruned sequence"):
+                model(**inputs, labels=labels)
+            return
+        out = model(**inputs, labels=labels)
+    left = real & ~dropped_columns(ids, [handle.report])
+    predicted = [row[-int(kept.sum()) : -1] for row, kept in zip(out.logits, left, strict=True)]
+    wanted = [row[kept][1:] for row, kept in zip(labels, left, strict=True)]
+    expected = torch.nn.functional.cross_entropy(torch.cat(predicted), torch.cat(wanted), ignore_index=IGNORED)
+    assert float((out.loss - expected).abs()) < 1e-5
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_copy_is_patched_by_itself(name: str) -> None:
+    model, inputs = model_of(name), FAMILIES[name].prompt([1])
+
+    def n_logits(of: Any) -> int:
+        with torch.no_grad():
+            return of(**inputs).logits.shape[1]
+
+    whole = n_logits(model)
+    with tokenprune.patch(model, Grid(keep_ratio=0.3)):
+        twin = copy.deepcopy(model)
+        pruned = n_logits(model)
+        assert n_logits(twin) == pruned < whole
+        tokenprune.unpatch(twin)
+        assert (n_logits(model), n_logits(twin)) == (pruned, whole)

@@ -1,0 +1,100 @@
+"""PEFT: a wrapped model, a model wrapped behind the patch, merged adapters, training of adapters only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.answers import STRATEGY, assert_answers, n_logits
+from helpers.tiny import prompt, tiny_llava
+from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+
+import tokenprune
+from tokenprune import Grid, PruningError, UnsupportedError
+from tokenprune.engine.pruner import pruner_of
+
+#: PEFT asks models by a name that transformers 5.2x has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+DECODER = r".*language_model.*\.(q_proj|v_proj)"
+EVERYWHERE = ["q_proj", "k_proj", "v_proj", "fc1", "linear_1", "lm_head"]  # tower, projector, decoder and head
+
+
+def with_lora(model: Any, targets: Any = EVERYWHERE) -> Any:
+    torch.manual_seed(5)
+    return get_peft_model(model, LoraConfig(r=2, target_modules=targets, init_lora_weights=False)).eval()
+
+
+@pytest.mark.parametrize("inner", [False, True], ids=["wrapper", "inner"])
+@pytest.mark.parametrize("per_row", [[1], [1, 2]], ids=str)
+def test_a_wrapped_model(per_row: list[int], inner: bool) -> None:
+    """The wrapper and the model inside are both welcome, and stand for the same patch."""
+    wrapped = with_lora(tiny_llava())
+    base = wrapped.get_base_model()
+    assert_answers(base if inner else wrapped, base, per_row)
+    handle = tokenprune.patch(base if inner else wrapped, STRATEGY)
+    assert n_logits(wrapped, prompt([1])) == 15
+    assert handle.report.n_kept == 9
+    tokenprune.unpatch(wrapped)
+    assert n_logits(wrapped, prompt([1])) == 42
+
+
+def test_answers_of_the_wrapper() -> None:
+    wrapped, inputs = with_lora(tiny_llava()), prompt([1])
+    settings: dict[str, Any] = {**inputs, "max_new_tokens": 4, "do_sample": False}
+    with torch.no_grad(), tokenprune.patch(wrapped, STRATEGY):
+        assert torch.equal(wrapped.generate(**settings), wrapped.get_base_model().generate(**settings))
+
+
+def test_wrapped_behind_the_patch() -> None:
+    """Adapters of the decoder leave the tower alone. Those of the tower change the attention that FoPru reads: said."""
+    model = tiny_llava()
+    tokenprune.patch(model, STRATEGY)
+    assert n_logits(with_lora(model, DECODER), prompt([1])) == 15
+
+    model = tiny_llava()
+    tokenprune.patch(model, Grid())
+    assert n_logits(with_lora(model), prompt([1])) == 15  # needs no attention
+
+    model = tiny_llava()
+    tokenprune.patch(model, STRATEGY)
+    wrapped = with_lora(model)
+    with pytest.raises(PruningError, match=r"replaced after patch\(\). Call patch\(\) again, behind get_peft_model"):
+        n_logits(wrapped, prompt([1]))
+    assert_answers(wrapped, model, [1])
+
+
+def test_merged_adapters() -> None:
+    wrapped = with_lora(tiny_llava())
+    base = wrapped.get_base_model()
+    wrapped.merge_adapter()
+    assert_answers(wrapped, base, [1, 2])
+    wrapped.unmerge_adapter()
+    tokenprune.patch(wrapped, STRATEGY)
+    model = wrapped.merge_and_unload()
+    with pytest.raises(PruningError, match="merge_and_unload and the like"):
+        n_logits(model, prompt([1]))
+    assert_answers(model, model, [1, 2])
+    assert pruner_of(model) is None
+
+
+def test_training_adapters_with_labels() -> None:
+    """PEFT calls `forward` of the model inside, past its hooks: labels are shortened all the same."""
+    wrapped = with_lora(tiny_llava(), DECODER).train()
+    inputs = prompt([1, 2])
+    with tokenprune.patch(wrapped, STRATEGY):
+        out = wrapped(**inputs, labels=inputs["input_ids"])
+        out.loss.backward()
+    gradients = {name: p.grad for name, p in wrapped.named_parameters() if p.grad is not None}
+    assert len(gradients) == 8  # two layers, two targets, two factors
+    assert all("lora" in name and bool(grad.abs().max() > 0) for name, grad in gradients.items())
+
+
+def test_prompt_learning_is_refused() -> None:
+    config = PrefixTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=2, num_layers=2, token_dim=32, num_attention_heads=2
+    )
+    wrapped = get_peft_model(tiny_llava(), config)
+    with pytest.raises(UnsupportedError, match=r"PREFIX_TUNING puts virtual tokens before the prompt.*Use LoRA"):
+        tokenprune.patch(wrapped, STRATEGY)

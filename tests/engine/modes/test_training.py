@@ -1,0 +1,182 @@
+"""Pruned fine-tuning: gradients and the loss are those of the model in which the dropped tokens are masked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from helpers.answers import STRATEGY, n_logits
+from helpers.oracle import dropped_columns
+from helpers.tiny import IMAGE, prompt, tiny_llava
+from torch import Tensor
+
+import tokenprune
+from tokenprune import FoPru, PruningError
+from tokenprune.strategy import Stage
+
+IGNORED = -100
+
+
+def labels_of(inputs: dict[str, Any]) -> Tensor:
+    """As collators write them: every text token is a label, placeholders and padding are none."""
+    ids = inputs["input_ids"]
+    return ids.masked_fill((ids == IMAGE) | (inputs["attention_mask"] == 0), IGNORED)
+
+
+def masked_loss(model: Any, inputs: dict[str, Any], dropped: Tensor, labels: Tensor) -> Tensor:
+    """The mean over the kept columns of every row but its first: each is compared with the kept column before it, in
+    the unpatched model with `dropped` masked out. With gradients, which the oracle of the other tests has not."""
+    ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
+    length = ids.shape[1]
+    seen = torch.ones(length, length).bool().tril() & (real & ~dropped)[:, None, None] | torch.eye(length).bool()
+    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+    positions = (real.long().cumsum(1) - 1).clamp(min=0)
+    logits = model(
+        input_ids=ids, pixel_values=inputs["pixel_values"], attention_mask=mask, position_ids=positions
+    ).logits
+    predicted, wanted = [], []
+    for row in range(len(ids)):
+        left = (real[row] & ~dropped[row]).nonzero()[:, 0]
+        predicted.append(logits[row, left[:-1]])
+        wanted.append(labels[row, left[1:]])
+    return torch.nn.functional.cross_entropy(torch.cat(predicted), torch.cat(wanted), ignore_index=IGNORED)
+
+
+def given(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {**inputs, "position_ids": (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)}
+
+
+@dataclass(frozen=True)
+class Staged(FoPru):
+    """Drops more behind the first decoder layer."""
+
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        return (Stage(1, keep_ratio=0.1),)
+
+
+def checkpointing(model: Any) -> Any:
+    """The model with activations that are computed again in the backward pass."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
+    return model
+
+
+def trained(model: Any, strategy: tokenprune.Strategy, inputs: dict[str, Any]) -> tuple[Tensor, tokenprune.Report]:
+    """The loss of one step, whose gradients the model has then."""
+    with tokenprune.patch(model, strategy) as handle:
+        loss = model(**given(inputs), labels=labels_of(inputs)).loss
+        loss.backward()
+    return loss.detach(), handle.report
+
+
+def assert_same_gradients(model: Any, twin: Any) -> None:
+    n_gradients = 0
+    for (name, parameter), other in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert (parameter.grad is None) == (other.grad is None), name
+        if parameter.grad is not None and other.grad is not None:
+            assert float((parameter.grad - other.grad).abs().max()) < 1e-4, name
+            n_gradients += bool(parameter.grad.abs().max() > 0)
+    assert n_gradients > 60  # tower, projector, decoder and head
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize("per_row", [[1], [1, 2]], ids=str)
+@pytest.mark.parametrize("made", [lambda model: model, checkpointing], ids=["", "checkpointing"])
+def test_loss_and_gradients(per_row: list[int], padding: str, made: Any) -> None:
+    model, masked = made(tiny_llava().train()), tiny_llava().train()
+    inputs = prompt(per_row, padding=padding)
+    loss, report = trained(model, STRATEGY, inputs)
+    expected = masked_loss(masked, inputs, dropped_columns(inputs["input_ids"], [report]), labels_of(inputs))
+    expected.backward()
+    assert float((loss - expected.detach()).abs()) < 1e-5
+    assert_same_gradients(model, masked)
+
+
+def test_stages_inside_the_language_model() -> None:
+    """Labels follow what the last layer sees; checkpointing changes nothing, or is refused."""
+    inputs, strategy = prompt([1, 2]), Staged(keep_ratio=0.25)
+    model, twin = tiny_llava().train(), checkpointing(tiny_llava().train())
+    loss, report = trained(model, strategy, inputs)
+    assert report.images[0].stages
+    if type(twin.model.language_model.layers[0]).__call__ is not torch.nn.Module.__call__:
+        with pytest.raises(PruningError, match="runs decoder layers again in the backward pass"):
+            trained(twin, strategy, inputs)
+        return
+    assert torch.equal(trained(twin, strategy, inputs)[0], loss)
+    assert_same_gradients(twin, model)
+
+
+def test_checkpointing_that_runs_hooks_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in older transformers, where a layer's call itself is wrapped."""
+    model = checkpointing(tiny_llava().train())
+    layer: Any = type(model.model.language_model.layers[0])
+    monkeypatch.setattr(layer, "__call__", lambda self, *args, **kwargs: super(layer, self).__call__(*args, **kwargs))
+    with pytest.raises(PruningError, match="Switch it off, use a newer transformers, or prune before"):
+        trained(model, Staged(keep_ratio=0.25), prompt([1]))
+    trained(model, STRATEGY, prompt([1]))
+
+
+def test_labels_of_everything_and_a_given_number_of_items(llava: Any) -> None:
+    """Labels of placeholders count where they are kept; the Trainer divides by its own number of labels."""
+    inputs = prompt([1])
+    labels = inputs["input_ids"]
+    with torch.no_grad(), tokenprune.patch(llava, STRATEGY) as handle:
+        mean = llava(**given(inputs), labels=labels).loss
+        total = llava(**given(inputs), labels=labels, num_items_in_batch=7).loss
+    with torch.no_grad():
+        expected = masked_loss(llava, inputs, dropped_columns(labels, [handle.report]), labels)
+    assert float((mean - expected).abs()) < 1e-5
+    assert float((total * 7 - mean * 14).abs()) < 1e-4
+
+
+def test_the_loss_of_text_and_of_keeping_all_is_bitwise_the_unpatched_one(llava: Any) -> None:
+    for inputs, strategy in ((prompt([0, 0]), STRATEGY), (prompt([1, 2]), tokenprune.FoPru(keep_ratio=1.0))):
+        labels = labels_of(inputs)
+        with torch.no_grad():
+            plain = llava(**inputs, labels=labels).loss
+            with tokenprune.patch(llava, strategy):
+                llava(**prompt([1]))  # the labels behind are not those of this forward
+                assert torch.equal(llava(**inputs, labels=labels).loss, plain)
+            assert torch.equal(llava(**inputs, labels=labels).loss, plain)
+
+
+def test_a_loss_function_of_the_users_own(llava: Any) -> None:
+    """Set before the patch, it is called with labels as long as the logits; set behind, it replaces ours."""
+    shapes: list[tuple[int, int]] = []
+
+    def own(logits: Tensor, labels: Tensor, vocab_size: int, **kwargs: Any) -> Tensor:
+        shapes.append((logits.shape[1], labels.shape[1]))
+        return logits.sum()
+
+    inputs = prompt([1])
+    llava.loss_function = own
+    with torch.no_grad(), tokenprune.patch(llava, STRATEGY):
+        llava(**inputs, labels=labels_of(inputs))
+    assert llava.loss_function is own
+    with torch.no_grad(), tokenprune.patch(llava, STRATEGY):
+        llava.loss_function = another = partial(own)
+        llava(**inputs, labels=labels_of(inputs))
+    assert llava.loss_function is another
+    del llava._loss_function
+    assert shapes == [(15, 15), (15, 42)]
+
+
+def test_a_step_of_training_changes_what_is_kept() -> None:
+    """The strategy looks at the weights as they are now."""
+    model = tiny_llava().train()
+    inputs = prompt([1])
+    with tokenprune.patch(model, STRATEGY) as handle:
+        optimiser = torch.optim.SGD(model.parameters(), lr=1.0)
+        losses = []
+        for _ in range(3):
+            loss = model(**inputs, labels=labels_of(inputs)).loss
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append((float(loss.detach()), handle.report.images[0].kept.tolist()))
+        assert n_logits(model, inputs) == 15
+    assert losses[-1][0] < losses[0][0]
+    assert losses[-1][1] != losses[0][1]

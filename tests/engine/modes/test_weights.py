@@ -1,0 +1,25 @@
+"""Quantised weights: pruning equals masking in the same quantised model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.answers import assert_answers
+from helpers.tiny import tiny_llava
+from transformers import LlavaForConditionalGeneration, QuantoConfig
+
+
+@pytest.mark.parametrize("per_row", [[1], [1, 2]], ids=str)
+@pytest.mark.parametrize("weights", ["int8", pytest.param("int4", marks=pytest.mark.slow)])
+def test_quanto(weights: str, per_row: list[int], tmp_path: Path) -> None:
+    """int4 is slow at first: quanto compiles a C++ kernel."""
+    plain = tiny_llava()
+    plain.save_pretrained(tmp_path)
+    model: Any = LlavaForConditionalGeneration.from_pretrained(
+        tmp_path, quantization_config=QuantoConfig(weights=weights), device_map={"": "cpu"}
+    ).eval()
+    model.generation_config = plain.generation_config
+    assert any(type(module).__name__ == "QLinear" for module in model.model.language_model.modules())
+    assert_answers(model, model, per_row)

@@ -1,0 +1,252 @@
+"""Patches are dropped between the layers of the vision tower: exactly, or not at all."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from helpers.families.llava import Llava
+from helpers.oracle import as_reported, assert_close, dropped_columns
+from helpers.tiny import prompt, tiny_llava
+from torch import Tensor
+
+import tokenprune
+from tokenprune import PruningError, Selection, SettingError, TowerTokens, UnsupportedError, VisualTokens
+from tokenprune.adapters import adapter_for
+
+
+class Deep(Llava):
+    """A tower of six layers, of which four come before the one whose output the projector gets."""
+
+    def config(self) -> Any:
+        config = super().config()
+        config.vision_config.num_hidden_layers = 6
+        return config
+
+
+@dataclass(frozen=True)
+class Wandering(tokenprune.Strategy):
+    """Drops patches by the picture's own values, unequally many of each picture, behind the layers `at`."""
+
+    at: tuple[int, ...] = (0, 2, 3)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"left_in_tower"})
+
+    def tower_layers(self, n_layers: int) -> tuple[int, ...]:
+        return self.at
+
+    def select_in_tower(self, tokens: TowerTokens) -> Selection:
+        scores = tokens.values.abs().sum((0, 2))[-tokens.n_left :]
+        assert tokens.attention.keys.shape[2] == tokens.values.shape[1]
+        if tokens.scores is not None:
+            scores = scores + tokens.scores
+        more = int(1000 * scores[0]) % 5 if tokens.layer != self.at[-1] else 0
+        target = self.budget(tokens.n_patches)
+        fraction = 0.8 if tokens.layer != self.at[-1] else 0.0
+        return Selection.best(scores, min(tokens.n_left, max(target, int(fraction * tokens.n_left) - more)))
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        left = tokens.left_in_tower
+        return Selection(left.kept, tokens.n_visual, left.scores)
+
+
+def states_of(model: Any, pixels: Tensor) -> tuple[Tensor, ...]:
+    with torch.no_grad():
+        return model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("tower", ["clip", "siglip", "dinov2"])
+def test_dropping_in_the_tower_equals_masking_there(tower: str, attention: str) -> None:
+    """Every state of the tower at every survivor's place, and the logits of the model."""
+    family = Deep(f"llava-{tower}", tower)
+    model, inputs = family.build(attention), prompt([2, 1])
+    n_prefix = adapter_for(model).n_prefix
+    with torch.no_grad(), tokenprune.patch(model, Wandering(keep=7)) as handle:
+        logits, narrowed = model(**inputs).logits, states_of(model, inputs["pixel_values"])
+    images = handle.report.images
+    assert len({tuple(len(stage.kept) for stage in image.in_tower) for image in images}) > 1
+    dropped = dropped_columns(inputs["input_ids"], [handle.report])
+    with as_reported(model, inputs["input_ids"], [handle.report]):
+        expected = family.oracle(model, inputs, dropped)
+        masked = states_of(model, inputs["pixel_values"])
+    for row, left in enumerate((inputs["attention_mask"].bool() & ~dropped).sum(1).tolist()):
+        real = inputs["attention_mask"][row].bool() & ~dropped[row]
+        assert_close(logits[row, -left:], expected[row, real])
+    whole = states_of(model, inputs["pixel_values"])
+    for number, (ours, theirs, unpruned) in enumerate(zip(narrowed, masked, whole, strict=True)):
+        assert ours.shape == unpruned.shape
+        for tile, image in enumerate(images):
+            stages = [stage.kept for stage in image.in_tower if stage.layer < number]  # on entry to layer number - 1
+            kept = stages[-1] if stages else torch.arange(36)
+            assert_close(ours[tile, n_prefix + kept], theirs[tile, n_prefix + kept])
+            gone = torch.ones(36).bool().index_fill(0, kept, False)
+            assert not ours[tile, n_prefix:][gone].any()
+            if number >= 3:  # so that masking matters
+                assert (theirs - unpruned)[tile, n_prefix + kept].abs().max() > 1e-2
+
+
+def test_keeping_all_and_removing_are_bitwise_the_unpatched_model() -> None:
+    model, inputs = Deep("llava-clip").build(), prompt([2, 1])
+    before = states_of(model, inputs["pixel_values"])
+    with tokenprune.patch(model, Wandering(keep_ratio=1.0, at=(0, 1))):
+        kept = states_of(model, inputs["pixel_values"])
+    with tokenprune.patch(model, Wandering(keep=7)):
+        assert not torch.equal(states_of(model, inputs["pixel_values"])[-2], before[-2])
+    after = states_of(model, inputs["pixel_values"])
+    assert all(torch.equal(state, same) for state, same in zip(before, after, strict=True))
+    assert len(kept) == len(before)
+
+
+def test_where_nothing_is_dropped_the_tower_is_untouched() -> None:
+    @dataclass(frozen=True)
+    class Everything(Wandering):
+        def select_in_tower(self, tokens: TowerTokens) -> Selection:
+            return Selection.all(tokens.n_left, tokens.left.device)
+
+    model, inputs = Deep("llava-clip").build(), prompt([2, 1])
+    with torch.no_grad():
+        before = model(**inputs).logits
+        with tokenprune.patch(model, Everything(keep_ratio=1.0)) as handle:
+            assert torch.equal(model(**inputs).logits, before)
+    assert all(image.scores is None and image.in_tower == () for image in handle.report.images)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_is_pruned_by_itself(duplicate: Any) -> None:
+    model, inputs = Deep("llava-clip").build(), prompt([1])
+    with torch.no_grad():
+        handle = tokenprune.patch(model, Wandering(keep=7))
+        twin = duplicate(model)  # transformers' own hooks, from its first call on, cannot be pickled
+        expected = model(**inputs).logits
+        handle.remove()
+        assert torch.equal(twin(**inputs).logits, expected)
+        assert model(**inputs).logits.shape != expected.shape
+
+
+def checkpointing(model: Any) -> Any:
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
+    return model
+
+
+@pytest.mark.parametrize("made", [lambda model: model, checkpointing], ids=["", "checkpointing"])
+def test_gradients_are_those_of_the_masked_tower(made: Any) -> None:
+    family = Deep("llava-clip")
+    model, inputs = family.build(), prompt([1])
+    layer: Any = adapter_for(model).tower.layers(model.model.vision_tower)[0]
+    if made is checkpointing and type(layer).__call__ is not torch.nn.Module.__call__:
+        pytest.skip("refused: older transformers")
+    model = made(model.train())
+    pixels = inputs["pixel_values"].clone().requires_grad_()
+    with tokenprune.patch(model, Wandering(keep=7)) as handle:
+        model(**{**inputs, "pixel_values": pixels}).logits[:, -1].logsumexp(-1).sum().backward()
+    dropped = dropped_columns(inputs["input_ids"], [handle.report])
+    model.eval()
+    twin = inputs["pixel_values"].clone().requires_grad_()
+    with as_reported(model, inputs["input_ids"], [handle.report]):
+        given = {**inputs, "attention_mask": family.mask(inputs, dropped), "pixel_values": twin}
+        ids = family.position_ids(model, inputs)
+        model(**given, position_ids=ids, use_cache=False).logits[:, -1].logsumexp(-1).sum().backward()
+    assert pixels.grad is not None
+    assert twin.grad is not None
+    assert pixels.grad.abs().max() > 1e-3
+    assert_close(pixels.grad, twin.grad)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    "case", ["llava-pixtral", "vip-llava", "llava-next", "llava-onevision", "video-llava", "internvl"]
+)
+def test_other_towers_and_layouts_are_refused(case: str) -> None:
+    from helpers.families import FAMILIES
+
+    model = FAMILIES[case].build()
+    with pytest.raises(UnsupportedError, match=r"may drop patches between its layers.*does not have it"):
+        tokenprune.patch(model, Wandering(at=(0,)))
+    assert not model._forward_pre_hooks
+
+
+@pytest.mark.parametrize("layer", [0, 1, -4, [-2, -3]])  # of three layers: nothing comes before; several are taken
+def test_feature_layers_that_are_refused(layer: Any) -> None:
+    model = tiny_llava(vision_feature_layer=layer)
+    with pytest.raises(UnsupportedError, match="one feature layer, not among the first"):
+        tokenprune.patch(model, Wandering(at=(0,)))
+
+
+def test_attention_kernels_without_masks_are_refused() -> None:
+    model = tiny_llava()
+    model.model.vision_tower.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(UnsupportedError, match="eager or sdpa attention"):
+        tokenprune.patch(model, Wandering(at=(0,)))
+
+
+@pytest.mark.parametrize("at", [(1,), (-1,), (0, 2)])
+def test_layers_that_do_not_come_before_the_features(at: tuple[int, ...]) -> None:
+    with pytest.raises(SettingError, match=r"tower_layers gave .*; the layers before .* are 0..0"):
+        tokenprune.patch(tiny_llava(), Wandering(at=at))
+
+
+def test_attention_over_all_patches_is_not_to_be_had_as_well() -> None:
+    @dataclass(frozen=True)
+    class Both(Wandering):
+        @property
+        def needs(self) -> frozenset[str]:
+            return frozenset({"left_in_tower", "vision_attention"})
+
+    with pytest.raises(SettingError, match="both left_in_tower and vision_attention"):
+        tokenprune.patch(tiny_llava(), Both(at=(0,)))
+
+
+def test_what_the_tower_dropped_cannot_be_kept() -> None:
+    @dataclass(frozen=True)
+    class Another(Wandering):
+        def select(self, tokens: VisualTokens) -> Selection:
+            gone = torch.ones(36).bool().index_fill(0, tokens.left_in_tower.kept, False).nonzero()[:, 0]
+            return Selection(gone[:2], tokens.n_visual)
+
+    model = tiny_llava()
+    tokenprune.patch(model, Another(keep=7, at=(0,)))
+    with pytest.raises(PruningError, match=r"Another.select kept visual tokens that the tower dropped"):
+        model(**prompt([1]))
+
+
+def test_a_selection_over_something_else() -> None:
+    @dataclass(frozen=True)
+    class Wrong(Wandering):
+        def select_in_tower(self, tokens: TowerTokens) -> Selection:
+            return Selection.all(tokens.n_left + 1, tokens.left.device)
+
+    model = tiny_llava()
+    tokenprune.patch(model, Wrong(at=(0,)))
+    with pytest.raises(PruningError, match="Selection over the 36 patches that are left"):
+        model(**prompt([1]))
+
+
+def test_checkpointing_that_runs_hooks_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in older transformers, where a layer's call itself is wrapped."""
+    model = checkpointing(tiny_llava().train())
+    layer: Any = type(adapter_for(model).tower.layers(model.model.vision_tower)[0])
+    monkeypatch.setattr(layer, "__call__", lambda self, *args, **kwargs: super(layer, self).__call__(*args, **kwargs))
+    with tokenprune.patch(model, Wandering(keep=7, at=(0,))):
+        with pytest.raises(PruningError, match="activation checkpointing runs encoder layers again"):
+            model(**prompt([1]))
+        model.model.vision_tower.eval()
+        model(**prompt([1]))
+
+
+def test_layers_that_were_replaced_after_patch() -> None:
+    model = tiny_llava()
+    with tokenprune.patch(model, Wandering(keep=7, at=(0,))):
+        layer: Any = adapter_for(model).tower.layers(model.model.vision_tower)[0]
+        layer.self_attn.v_proj = copy.deepcopy(layer.self_attn.v_proj)
+        with pytest.raises(PruningError, match="replaced after patch"):
+            model(**prompt([1]))

@@ -1,0 +1,286 @@
+"""Whatever goes wrong says what to type next, and leaves the model as it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from helpers.families.base import RECENT
+from helpers.families.llava import BACKBONES
+from helpers.tiny import ENCODES_FIRST, TOWERS, prompt, tiny_llava
+from transformers import Dinov2WithRegistersConfig, LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration
+
+import tokenprune
+from tokenprune import FoPru, Grid, PruningError, Selection, SettingError, Strategy, UnsupportedError, VisualTokens
+from tokenprune.adapters import ADAPTERS, adapter_for, register_adapter
+from tokenprune.adapters.llava import LlavaAdapter
+from tokenprune.encoded import AttentionTaps
+from tokenprune.engine.pruner import pruner_of
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("strategy", "settings", "error", "message"),
+    [
+        ("foppru", {}, SettingError, r"unknown strategy 'foppru'. Did you mean 'fopru'\? Known: .*fopru, .*random"),
+        (None, {}, SettingError, "unknown strategy None"),
+        (FoPru, {}, SettingError, r"strategy is a class; write patch\(model, FoPru\(keep_ratio=0.25\)\)"),
+        ("fopru", {"keep_rate": 0.5}, SettingError, r"unknown setting 'keep_rate'. Did you mean 'keep_ratio'\?"),
+        ("fopru", {"position_id": "compact"}, SettingError, "Did you mean 'position_ids'"),
+        ("fopru", {"keep_ratio": 1.5}, SettingError, "keep_ratio=1.5 is not a fraction"),
+        (FoPru(), {"keep_ratio": 0.5}, SettingError, r"write patch\(model, FoPru\(keep_ratio=0.5\)\)"),
+        (
+            "fopru",
+            {"position_ids": "orignal"},
+            SettingError,
+            r"unknown position_ids 'orignal'. Did you mean 'original'",
+        ),
+        (FoPru(layer=7), {}, UnsupportedError, r"layer=7 is not in the vision tower, whose layers are 0..2"),
+    ],
+)
+def test_wrong_calls(llava: Any, strategy: Any, settings: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        tokenprune.patch(llava, strategy, **settings)
+    with tokenprune.patch(llava, Grid()) as handle:  # a patch that is there survives a failing second one
+        with pytest.raises(error, match=message):
+            tokenprune.patch(llava, strategy, **settings)
+        llava(**prompt([1]))
+        assert handle.report.n_kept == 9
+
+
+def test_what_is_no_supported_model() -> None:
+    llama = LlamaForCausalLM(LlamaConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=9))
+    for model in (llama, torch.nn.Linear(2, 2), "llava-hf/llava-1.5-7b-hf", None):
+        with pytest.raises(UnsupportedError, match=r"no model adapter for .*LlavaForCond.*adapters/README.md"):
+            tokenprune.patch(model, FoPru())
+    with pytest.raises(UnsupportedError, match="which is no nn"):
+        tokenprune.patch(LlavaForConditionalGeneration, FoPru())
+
+
+def test_a_model_without_a_vision_tower() -> None:
+    model = tiny_llava("clip")
+    del model.model.vision_tower
+    with pytest.raises(UnsupportedError, match="without a vision tower has no visual tokens to prune"):
+        tokenprune.patch(model, FoPru())
+
+
+def test_registers_are_not_taken_for_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TOWERS, "registers", Dinov2WithRegistersConfig)
+    monkeypatch.setitem(BACKBONES, "registers", LlamaConfig)
+    with pytest.raises(UnsupportedError, match="'dinov2_with_registers' vision tower, whose visual tokens"):
+        tokenprune.patch(tiny_llava("registers"), FoPru())
+
+
+@pytest.mark.parametrize(("tower", "select", "fitting"), [("clip", "full", "default"), ("siglip", "default", "full")])
+def test_tokens_that_are_no_patches(tower: str, select: str, fitting: str) -> None:
+    model = tiny_llava(tower)
+    model.config.vision_feature_select_strategy = select
+    with pytest.raises(UnsupportedError, match=f"Set model.config.vision_feature_select_strategy = '{fitting}'"):
+        tokenprune.patch(model, FoPru())
+
+
+@pytest.mark.parametrize("version", ["4.57.3", "5.3.0", "6.0.0", "6.1.0.dev0"])
+def test_other_transformers_versions(llava: Any, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.__version__", version)
+    with pytest.raises(UnsupportedError, match=rf'transformers {version} is outside.*pip install "transformers>='):
+        tokenprune.patch(llava, FoPru())
+
+
+def test_no_report_before_a_picture(llava: Any) -> None:
+    with tokenprune.patch(llava, FoPru()) as handle:
+        llava(**prompt([0]))
+        with pytest.raises(PruningError, match="has seen no picture"):
+            _ = handle.report
+        llava(**prompt([1]))
+        report = handle.report
+        llava(**prompt([0]))
+        assert handle.report is report
+    assert "kept 9 of 36 visual tokens, 25.0% retention" in repr(handle.report)
+    assert "removed" in repr(handle)
+
+
+def test_two_pictures_for_one_placeholder(llava: Any) -> None:
+    """transformers says it; the patch must be whole afterwards."""
+    inputs = prompt([1])
+    wrong = {**inputs, "pixel_values": inputs["pixel_values"].repeat(2, 1, 1, 1)}
+    with torch.no_grad(), tokenprune.patch(llava, FoPru()) as handle:
+        before = llava(**inputs).logits
+        for call in (llava, partial(llava.generate, max_new_tokens=2)):
+            with pytest.raises(ValueError, match="Image features and image tokens do not match"):
+                call(**wrong)
+            assert torch.equal(llava(**inputs).logits, before)
+            assert handle.report.n_kept == 9
+
+
+def test_arguments_of_the_unpruned_length(llava: Any) -> None:
+    inputs = prompt([1])
+    with torch.no_grad(), tokenprune.patch(llava, FoPru()):
+        with pytest.raises(PruningError, match="logits_to_keep count the tokens of the unpruned sequence"):
+            llava(**inputs, logits_to_keep=torch.tensor([3, 40]))
+        llava.model(**inputs)
+        llava(**prompt([0]), logits_to_keep=torch.tensor([0, 2]))
+
+
+def test_masks_of_another_length(llava: Any) -> None:
+    inputs = prompt([1])
+    length = inputs["input_ids"].shape[1]
+    causal = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+    with torch.no_grad(), tokenprune.patch(llava, FoPru()):
+        for mask in (torch.ones(1, length - 3).long(), causal[..., 3:], causal[:, :, 3:], causal[0]):
+            inputs["attention_mask"] = mask
+            with pytest.raises(PruningError, match=f"mask of shape .* hold {length} tokens.*Pass a mask of shape"):
+                llava(**inputs)
+
+
+def test_pictures_encoded_before_the_patch(llava: Any) -> None:
+    inputs = prompt([1])
+    if not ENCODES_FIRST:
+        pytest.skip("this transformers does not take encoded pictures")
+    with torch.no_grad():
+        encoded = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)
+        given = {"input_ids": inputs["input_ids"], "mm_encoder_outputs": {"image": encoded}}
+        with tokenprune.patch(llava, FoPru()):
+            with pytest.raises(PruningError, match=r"encoded outside this patch.*encode after patch\(\)"):
+                llava(**given)
+            if RECENT:
+                with pytest.raises(PruningError, match="leave prefill_chunk_size out"):
+                    llava.generate(**inputs, max_new_tokens=2, prefill_chunk_size=8)
+            given["mm_encoder_outputs"] = {
+                "image": llava.model.get_image_features(**{"pixel_values": inputs["pixel_values"]}, return_dict=True)
+            }
+            assert torch.equal(llava(**given).logits, llava(**inputs).logits)
+
+
+def test_pictures_that_another_strategy_has_looked_at(llava: Any) -> None:
+    """The tower's attention is let go of once a strategy has selected by it."""
+    inputs = prompt([1])
+    if not ENCODES_FIRST:
+        pytest.skip("this transformers does not take encoded pictures")
+    with torch.no_grad():
+        with tokenprune.patch(llava, FoPru(keep_ratio=0.5)):
+            encoded = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)
+            given = {"input_ids": inputs["input_ids"], "mm_encoder_outputs": {"image": encoded}}
+            first = llava(**given).logits
+        with tokenprune.patch(llava, FoPru(keep_ratio=0.5)):  # an equal one goes on with what was selected
+            assert torch.equal(llava(**given).logits, first)
+        with (
+            tokenprune.patch(llava, FoPru(keep_ratio=0.25)),
+            pytest.raises(PruningError, match=r"encoded for FoPru\(keep_ratio=0.5.*Encode them again"),
+        ):
+            llava(**given)
+
+
+@dataclass(frozen=True)
+class Broken(Strategy):
+    """Does what `how` says."""
+
+    how: str = "raise"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"vision_atention"} if self.how == "need" else ())
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        if self.how == "raise":
+            raise ZeroDivisionError("in the strategy")
+        if self.how == "other":
+            return Selection(torch.tensor([0]), tokens.n_visual + 1)
+        return Selection(torch.arange(tokens.n_visual), tokens.n_visual)
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("raise", ZeroDivisionError, "in the strategy"),
+        ("other", PruningError, "must return a Selection over 36 visual tokens"),
+        ("greedy", PruningError, r"Broken.select kept 36 visual tokens; its budget is 9 of 36"),
+    ],
+)
+def test_a_broken_strategy_breaks_one_call_only(llava: Any, how: str, error: Any, message: str) -> None:
+    inputs = prompt([1])
+    with torch.no_grad():
+        plain = llava(**inputs).logits
+        with tokenprune.patch(llava, Broken(how=how)):
+            for _ in range(2):
+                with pytest.raises(error, match=message):
+                    llava(**inputs)
+            text = prompt([0])
+            llava.generate(**text, max_new_tokens=2)
+        assert torch.equal(llava(**inputs).logits, plain)
+
+
+def test_a_need_that_does_not_exist(llava: Any) -> None:
+    with pytest.raises(SettingError, match=r"unknown statistic 'vision_atention'. Did you mean 'vision_attention'"):
+        tokenprune.patch(llava, Broken(how="need"))
+
+
+class OddLlava(LlavaForConditionalGeneration):
+    """A class of another package."""
+
+
+@pytest.fixture
+def odd() -> Any:
+    model = tiny_llava("clip")
+    model.__class__ = OddLlava
+    yield model
+    ADAPTERS.pop("OddLlava", None)
+
+
+def test_subclasses_and_adapters_of_other_packages(odd: Any) -> None:
+    assert type(adapter_for(odd)) is LlavaAdapter  # inherited
+
+    @register_adapter("OddLlava")
+    class OddAdapter(LlavaAdapter):
+        pass
+
+    assert type(adapter_for(odd)) is OddAdapter
+    with torch.no_grad(), tokenprune.patch(odd, FoPru()) as handle:
+        odd(**prompt([1]))
+    assert handle.report.n_kept == 9
+
+
+def test_an_adapter_that_names_the_wrong_modules_prunes_loudly(odd: Any) -> None:
+    """A newer transformers that calls other modules must not silently answer unpruned."""
+
+    @register_adapter("OddLlava")
+    class WrongLanguageModel(LlavaAdapter):
+        @property
+        def language_model(self) -> torch.nn.Module:
+            return self.model.lm_head  # type: ignore[return-value]
+
+        @property
+        def layers(self) -> torch.nn.ModuleList:
+            return self.core.language_model.layers
+
+    with torch.no_grad(), tokenprune.patch(odd, Grid()), pytest.raises(PruningError, match="nothing was pruned"):
+        odd.model(**prompt([1]))
+
+    others = {"queries": torch.nn.Linear(1, 1), "keys": torch.nn.Linear(1, 1)}
+
+    @register_adapter("OddLlava")
+    class WrongProjections(LlavaAdapter):
+        def attention_taps(self, layer: int | None) -> AttentionTaps:
+            return AttentionTaps(self.layers[0], others)
+
+    calling_it = pytest.raises(PruningError, match="names modules that the vision tower does not call")
+    with torch.no_grad(), tokenprune.patch(odd, FoPru()), calling_it:
+        odd(**prompt([1]))
+
+
+def test_an_adapter_that_raises_while_hooks_go_on(odd: Any) -> None:
+    @register_adapter("OddLlava")
+    class Raises(LlavaAdapter):
+        def attention_taps(self, layer: int | None) -> AttentionTaps:
+            assert pruner_of(self.model) is not None  # so the first hooks are on by now
+            raise ZeroDivisionError("in the adapter")
+
+    def hooks() -> list[int]:
+        return [len(m._forward_pre_hooks) + len(m._forward_hooks) for m in odd.modules()]
+
+    before = hooks()
+    with pytest.raises(ZeroDivisionError):
+        tokenprune.patch(odd, FoPru())
+    assert hooks() == before

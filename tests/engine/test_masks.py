@@ -1,0 +1,278 @@
+"""Attention that is not plainly causal: sliding windows, picture blocks, prefixes. Windows count columns, not slots."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from helpers.families import FAMILIES, Family
+from helpers.families.base import CACHE, ENCODES_FIRST, EOS, IMAGE, RECENT, additive, decoder
+from helpers.families.llava import Llava
+from helpers.modes import MODES
+from helpers.oracle import assert_close, dropped_columns
+from torch import Tensor
+from transformers import DynamicCache, Gemma2Config, MistralConfig, Qwen2Config, StaticCache
+
+import tokenprune
+from tokenprune import PruningError, Random, UnsupportedError
+from tokenprune.masks import FULL, SLIDING, Call, LayerKinds, Slots
+from tokenprune.sequence import Packing
+
+STEPS = 4
+PER_ROW = {"single": [1], "padded": [1, 2]}
+
+
+class Windowed(Llava):
+    """A LLaVA whose language model has a sliding window: in all layers, or in one of two."""
+
+    def __init__(self, backbone: str, window: int) -> None:
+        super().__init__(f"{backbone}-{window}")
+        self.backbone, self.window = backbone, window
+
+    def config(self) -> Any:
+        config, window = super().config(), decoder(sliding_window=self.window)
+        if self.backbone == "mistral":
+            config.text_config = MistralConfig(**window)
+        elif self.backbone == "qwen2":
+            config.text_config = Qwen2Config(**window, use_sliding_window=True, max_window_layers=1)
+        else:
+            config.text_config = Gemma2Config(**window, head_dim=8, query_pre_attn_scalar=8)
+        return config
+
+    def mask(self, inputs: dict[str, Any], dropped: Tensor) -> Any:
+        keys = inputs["attention_mask"].bool() & ~dropped
+        seen, columns = self.seen(inputs), torch.arange(dropped.shape[1])
+        sliding = additive(seen & (columns[:, None] - columns < self.window), keys)
+        if self.backbone == "mistral":
+            return sliding
+        return {"full_attention": additive(seen, keys), "sliding_attention": sliding}
+
+
+#: A prompt has 42 columns or more, of which 20 or more are left: the windows end before and behind the pruned prompt.
+WINDOWED = {
+    f.name: f for f in (Windowed("mistral", 8), Windowed("mistral", 30), Windowed("qwen2", 8), Windowed("gemma2", 8))
+}
+CASES: dict[str, Family] = {**WINDOWED, **{name: FAMILIES[name] for name in ("gemma3", "gemma3-window", "paligemma")}}
+
+
+@cache
+def model_of(name: str, attention: str = "sdpa") -> Any:
+    if name.startswith("gemma2"):
+        attention = "eager"  # transformers has no sdpa for it
+    return CASES[name].build(attention)
+
+
+def strategy(seed: int = 0) -> Random:
+    return Random(keep_ratio=0.4, seed=seed)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("batch", PER_ROW)
+@pytest.mark.parametrize("name", WINDOWED)
+def test_dropping_equals_masking(name: str, batch: str, mode: str) -> None:
+    family, model, per_row = CASES[name], model_of(name), PER_ROW[batch]
+    with torch.no_grad(), tokenprune.patch(model, strategy()) as handle:
+        run = MODES[mode](family, model, family.prompt(per_row), per_row)
+    dropped = dropped_columns(run.whole(family)["input_ids"], [handle.report])
+    assert dropped.any()
+    assert_close(run.logits, run.expected(family, model, dropped))
+
+
+@pytest.mark.parametrize("mode", ["greedy", "static"])
+@pytest.mark.parametrize("name", CASES)
+def test_masks_that_are_added(name: str, mode: str) -> None:
+    """Eager attention adds its masks, sdpa takes bool ones."""
+    family, model, per_row = CASES[name], model_of(name, "eager"), [1, 2]
+    if mode in family.cannot:
+        pytest.skip("transformers does not do it right")
+    with torch.no_grad(), tokenprune.patch(model, strategy()) as handle:
+        run = MODES[mode](family, model, family.prompt(per_row), per_row)
+    dropped = dropped_columns(run.whole(family)["input_ids"], [handle.report])
+    assert_close(run.logits, run.expected(family, model, dropped))
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_beams(name: str) -> None:
+    """Each returned score must be the oracle's log-probability."""
+    # Where transformers repeats each picture by itself, the beams of a prompt with two pictures see different ones.
+    family, model, per_row, n = CASES[name], model_of(name), [1, 2] if ENCODES_FIRST else [1, 1], 3
+    inputs = family.prompt(per_row)
+    search = {"num_beams": n, "num_return_sequences": n, "do_sample": False, "max_new_tokens": STEPS}
+    with torch.no_grad(), tokenprune.patch(model, strategy()) as handle:
+        out = model.generate(**inputs, **search, return_dict_in_generate=True, output_scores=True)
+    answers = out.sequences[:, -STEPS:]
+    whole = family.continued(family.repeated(inputs, n, per_row), answers)
+    logits = family.oracle(model, whole, dropped_columns(whole["input_ids"], [handle.report]))[:, -STEPS - 1 : -1]
+    scores = logits.log_softmax(-1).gather(2, answers[..., None])[..., 0].mean(1)
+    assert_close(out.sequences_scores, scores)
+
+
+class Talk:
+    """Turns of a conversation through `generate`, each given all of it and the cache, and checked."""
+
+    def __init__(self, name: str) -> None:
+        self.family, self.model, self.cache = CASES[name], model_of(name), None
+        self.reports: list[tokenprune.Report] = []
+        self.whole: dict[str, Any] = {}
+        self.pictures: list[list[Any]] = [[], []]  # of each row
+
+    def turn(self, n_images: int, seed: int, texts: list[int], **settings: Any) -> None:
+        inputs = self.family.prompt([n_images] * 2, texts=texts, seed=seed)
+        along = ["input_ids", "attention_mask", *self.family.token_types(inputs["input_ids"])]
+        given = {**inputs, **{key: torch.cat([self.whole[key], inputs[key]], 1) for key in along if self.whole}}
+        with torch.no_grad(), tokenprune.patch(self.model, strategy(seed)) as handle:
+            out = self.model.generate(
+                **given,
+                **({} if self.cache is None else {CACHE: self.cache}),
+                max_new_tokens=STEPS,
+                do_sample=False,
+                return_dict_in_generate=True,
+                output_logits=True,
+                **settings,
+            )
+            if n_images:
+                self.reports.append(handle.report)
+        self.cache = out[CACHE]
+        for i, picture in enumerate(self.family.split(inputs) if n_images else []):
+            self.pictures[i // n_images].append(picture)
+        whole = self.family.continued(given, out.sequences[:, -STEPS:])
+        self.whole = {key: whole[key] for key in along}
+        pictures = self.family.join([*self.pictures[0], *self.pictures[1]], [len(row) for row in self.pictures])
+        dropped = dropped_columns(whole["input_ids"], self.reports)
+        logits = self.family.oracle(self.model, {**self.whole, **pictures}, dropped)
+        assert_close(torch.stack(out.logits, 1), logits[:, -STEPS - 1 : -1])
+
+
+def sees_later_pictures(name: str) -> bool:
+    """Older versions make the masks of Gemma 3's later pictures wrong, without pruning too."""
+    return RECENT or not name.startswith("gemma3")
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "paligemma"])  # which sees its first prompt as one
+def test_conversations(name: str) -> None:
+    talk = Talk(name)
+    talk.turn(1, 1, texts=[4, 4])
+    talk.turn(0, 2, texts=[9, 9])
+    talk.turn(int(sees_later_pictures(name)), 3, texts=[3, 3])
+    talk.turn(0, 4, texts=[2, 4])  # the shorter row is padded in mid-conversation
+
+
+@pytest.mark.parametrize("name", [n for n in ("mistral-8", "qwen2-8", "gemma3-window") if sees_later_pictures(n)])
+def test_a_conversation_that_starts_with_text(name: str) -> None:
+    """The first picture comes behind a cache that is not pruned, and whose windows are full already."""
+    talk = Talk(name)
+    talk.turn(0, 1, texts=[15, 15])
+    talk.turn(1, 2, texts=[4, 4])
+    talk.turn(0, 3, texts=[4, 4])
+
+
+@pytest.mark.parametrize("name", ["mistral-8", "qwen2-8"])  # Gemma 3's masks are wrong there without pruning, too
+@pytest.mark.parametrize("n_images", [0, 1])
+def test_a_static_conversation(name: str, n_images: int) -> None:
+    talk = Talk(name)
+    talk.cache = StaticCache(config=talk.model.config.get_text_config(), max_cache_len=256)
+    talk.turn(n_images, 1, texts=[15, 15])
+    talk.turn(1, 2, texts=[4, 4])
+    talk.turn(0, 3, texts=[4, 4])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_right_padding(name: str) -> None:
+    family, model = CASES[name], model_of(name)
+    inputs = family.prompt([2, 1], padding="right")
+    ids = family.position_ids(model, inputs)
+    with torch.no_grad(), tokenprune.patch(model, strategy()) as handle:
+        logits = model(**inputs, position_ids=ids, use_cache=False).logits
+    dropped = dropped_columns(inputs["input_ids"], [handle.report])
+    expected = family.oracle(model, inputs, dropped)
+    for row, left in enumerate(inputs["attention_mask"].bool() & ~dropped):
+        assert_close(logits[row, : int(left.sum())], expected[row, left])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_masks_that_the_caller_makes(attention: str) -> None:
+    """Any pattern, in prefill and in decode."""
+    family = FAMILIES["llava-clip"]
+    model, inputs = family.build(attention), family.prompt([1])
+    length = inputs["input_ids"].shape[1]
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.rand(1, length + 1, length + 1, generator=generator) < 0.5
+    whole = family.continued(inputs, torch.tensor([[7]]))
+    given = additive(seen, torch.ones(1, length + 1).bool())
+    if attention == "sdpa":
+        given = given == 0
+    ids = family.position_ids(model, whole)
+    with torch.no_grad():
+        with tokenprune.patch(model, strategy()) as handle:
+            first = {**inputs, "attention_mask": given[..., :length, :length], "position_ids": ids[:, :length]}
+            out = model(**first, use_cache=True)
+            last = {"input_ids": torch.tensor([[7]]), "attention_mask": given[..., length:, :]}
+            logits = model(**last, position_ids=ids[:, length:], **{CACHE: out[CACHE]}).logits
+        dropped = dropped_columns(whole["input_ids"], [handle.report])
+        mask = additive(given[:, 0] == 0 if attention == "eager" else given[:, 0], ~dropped)
+        # What was written in prefill did not see the last column.
+        mask[..., :length, length:] = torch.finfo(torch.float32).min
+        expected = model(**{**whole, "attention_mask": mask}, position_ids=ids, use_cache=False).logits
+    assert_close(out.logits, expected[:, :length][~dropped[:, :length]][None])
+    assert_close(logits[0], expected[0, length:])
+
+
+@pytest.mark.parametrize("name", ["mistral-8", "gemma3", "paligemma"])
+@pytest.mark.parametrize("implementation", ["flex_attention", "flash_attention_2"])
+def test_attention_that_takes_no_such_masks(name: str, implementation: str) -> None:
+    model = CASES[name].build()
+    model.config.get_text_config()._attn_implementation = implementation
+    what = "attention that is not causal" if name == "paligemma" else "sliding-window attention"
+    with pytest.raises(UnsupportedError, match=f"{what} needs .*'{implementation}' does not take them"):
+        tokenprune.patch(model, strategy())
+
+
+def test_attention_that_is_exchanged_for_such_a_one() -> None:
+    model = CASES["mistral-8"].build()
+    with tokenprune.patch(model, strategy()):
+        model.config.get_text_config()._attn_implementation = "flex_attention"
+        with pytest.raises(UnsupportedError, match="'flex_attention' does not take them"):
+            model(**CASES["mistral-8"].prompt([1]))
+
+
+def test_layers_of_other_kinds() -> None:
+    model = CASES["qwen2-8"].build()
+    model.config.text_config.layer_types = ["full_attention", "linear_attention"]
+    with pytest.raises(UnsupportedError, match="qwen2 language model with 'linear_attention' layers is not supported"):
+        tokenprune.patch(model, strategy())
+
+
+@pytest.mark.skipif(not hasattr(DynamicCache, "activate_past_recording"), reason="transformers cannot crop windows yet")
+def test_prompt_lookup() -> None:
+    """Assisted decoding crops rejected tokens off caches of which only a window is left."""
+    family, model = CASES["mistral-8"], model_of("mistral-8")
+    inputs = family.prompt([1])
+    inputs["input_ids"][inputs["input_ids"] != IMAGE] = 7  # repetitive text, so that lookups are found
+    settings: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": EOS}
+    with torch.no_grad(), tokenprune.patch(model, strategy()):
+        plain = model.generate(**inputs, **settings)
+        assert torch.equal(model.generate(**inputs, **settings, prompt_lookup_num_tokens=3), plain)
+
+
+def test_by_hand() -> None:
+    """Columns 0 to 3 are in a cache as slots 0 to 2, without column 1 and with a hole; of 4 and 5, 4 was dropped."""
+    slots = Slots(torch.tensor([[0, 2, 0, 3]]), torch.tensor([[True, True, False, True]]))
+    packing = Packing(torch.tensor([[1]]), torch.tensor([[True]]), n_columns=2, counts=(1,))
+    pattern = torch.tensor([[0, 1, 2, 3, 4, 5], [10, 11, 12, 13, 14, 15]]).float()[None, None]
+    closed = torch.finfo(torch.float32).min
+
+    def call(length: int, first: int) -> Any:
+        return Call(slots.appended(packing, 4), packing, 4, lambda layer, n: (length, first), torch.bool)
+
+    full, sliding = LayerKinds((FULL,), None, by_kind=False), LayerKinds((SLIDING,), 3, by_kind=True)
+    assert call(5, 0).masks(pattern, full)[0, 0].tolist() == [[10, 12, closed, 13, 15]]
+    assert call(6, 0).masks(pattern, full)[0, 0].tolist() == [[10, 12, closed, 13, 15, closed]]  # a static cache's room
+    assert call(3, 2).masks(pattern[..., 3:], sliding)[SLIDING][0, 0].tolist() == [[closed, 13, 15]]
+    # A slot whose column is before those of the pattern: out of the window.
+    assert call(5, 0).masks(pattern[..., 3:], sliding)[SLIDING][0, 0].tolist() == [[closed, closed, closed, 13, 15]]
+    assert call(4, 1).masks(None, sliding)[SLIDING][0, 0].tolist() == [[False, False, True, True]]
+    assert call(5, 0).masks(None, full)[0, 0].tolist() == [[True, True, False, True, True]]
+    with pytest.raises(PruningError, match=r"mask of shape \(1, 1, 2, 3\): the cache and this call hold 6 tokens"):
+        call(5, 0).masks(pattern[..., 3:], full)

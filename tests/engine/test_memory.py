@@ -1,0 +1,167 @@
+"""What a patched model holds in memory: nothing whole behind the pruning, and no more after 100 calls than before."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from helpers.families import FAMILIES
+from helpers.tiny import prompt
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+import tokenprune
+from tokenprune import STRATEGIES, TowerTokens, VisionAttention, VisualTokens
+from tokenprune.layout import Layout
+from tokenprune.text_attention import TextAttention
+from tokenprune.tokens import Entered, StageTokens
+
+RATIOS = {"pyramiddrop": 0.5, "sparsevlm": 0.5}
+N_COLUMNS, WIDTH = 70, 32  # of prompt([1], texts=[17]), a length that nothing else has
+TOWER_HEADS = (4, 37, 8)  # heads, CLS token and patches, width
+PIXELS = (3, 24, 24)
+
+
+@cache
+def model_of() -> Any:
+    return FAMILIES["llava-clip"].build(n_layers=4)
+
+
+def strategy_of(name: str) -> tokenprune.Strategy:
+    return STRATEGIES[name](keep_ratio=RATIOS.get(name, 0.3))
+
+
+class Made(TorchDispatchMode):
+    """Remembers, without holding them, the tensors that operations make; views of `inputs` are none.
+
+    largest: how many numbers the largest had.
+    """
+
+    def __init__(self, inputs: dict[str, Tensor] | None = None) -> None:
+        super().__init__()
+        self.made: list[weakref.ref[Tensor]] = []
+        self.inputs = {one.untyped_storage().data_ptr() for one in (inputs or {}).values()}
+        self.largest = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        made = [one for one in tree_flatten(out)[0] if isinstance(one, Tensor)]
+        made = [one for one in made if one.untyped_storage().data_ptr() not in self.inputs]
+        self.made += map(weakref.ref, made)
+        self.largest = max([self.largest, *(one.untyped_storage().nbytes() // one.itemsize for one in made)])
+        return out
+
+    def alive(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """The tensors whose last axes are one of these shapes, by shape; several that share memory are one."""
+        found = [one for ref in self.made if (one := ref()) is not None]
+        found = [one for one in found if any(one.shape[-len(shape) :] == shape for shape in shapes)]
+        return [tuple(one.shape) for one in {one.data_ptr(): one for one in found}.values()]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_nothing_whole_outlives_the_pruning(name: str) -> None:
+    """Neither embeddings nor hidden states of all columns, nor what the vision tower showed, beside the embeddings that
+    transformers' own base model holds while it runs."""
+    model, inputs, last_layer = model_of(), prompt([1], texts=[17]), []
+    assert inputs["input_ids"].shape[1] == N_COLUMNS
+
+    def note(*_: object) -> None:
+        last_layer.append(made.alive((N_COLUMNS, WIDTH), TOWER_HEADS, PIXELS))
+
+    hook = model.model.language_model.layers[-1].register_forward_pre_hook(note)
+    with tokenprune.patch(model, strategy_of(name)), torch.no_grad():
+        with Made(inputs) as made:
+            out = model.generate(**inputs, max_new_tokens=3, return_dict_in_generate=True)
+        assert made.alive((N_COLUMNS, WIDTH), TOWER_HEADS, PIXELS, (37, WIDTH)) == []
+        with Made(inputs) as made:
+            model(**inputs)  # encodes the picture itself
+    hook.remove()
+    prefill, *decode, forward = last_layer
+    assert prefill == forward == [(1, N_COLUMNS, WIDTH)]
+    assert decode == [[], []]
+    assert made.alive((N_COLUMNS, WIDTH), TOWER_HEADS, PIXELS, (37, WIDTH)) == []
+    assert out.sequences.shape[1] == N_COLUMNS + 3
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_calls_leave_nothing_behind(name: str) -> None:
+    model, inputs = model_of(), prompt([1])
+
+    def held() -> tuple[int, int]:
+        gc.collect()
+        tensors = [one for one in gc.get_objects() if issubclass(type(one), Tensor)]
+        return len(tensors), sum(one.nbytes for one in tensors)
+
+    def calls(n: int) -> tuple[int, int]:
+        for _ in range(n):
+            with torch.no_grad():
+                model.generate(**inputs, max_new_tokens=2)
+        return held()
+
+    with tokenprune.patch(model, strategy_of(name)):
+        before = calls(2)
+        assert calls(100 if name in ("fopru", "fastv") else 5) == before
+
+
+MANY = (64, 72)  # visual tokens, more than 4,096
+N_MANY = 64 * 72
+
+
+def many_tokens() -> VisualTokens:
+    generator = torch.Generator().manual_seed(0)
+    layout = Layout.raster((1, *MANY))
+    queries, keys = torch.randn(2, 1, 2, N_MANY + 1, 4, generator=generator)
+    statistics = {
+        "vision_attention": VisionAttention(queries, keys, 0.5, 1, layout),
+        "pixels": torch.randn(1, 3, 8, 9, generator=generator),
+    }
+    return VisualTokens(torch.randn(N_MANY, 8, generator=generator), layout, 0, statistics)
+
+
+def many_left() -> StageTokens:
+    """The same on entry to a stage, behind 16 tokens of text and before 32 others."""
+    generator = torch.Generator().manual_seed(0)
+    n_tokens = 16 + N_MANY + 32
+    queries, keys = torch.randn(2, 2, n_tokens, 4, generator=generator)
+    visual, text = torch.arange(16, 16 + N_MANY), torch.arange(16 + N_MANY, n_tokens)
+    attention = TextAttention(queries, keys, 0.5, torch.ones(n_tokens).bool(), visual, text)
+    features, behind = torch.randn(N_MANY, 8, generator=generator), torch.randn(32, 8, generator=generator)
+    layout, scores = Layout.raster((1, *MANY)), torch.rand(N_MANY, generator=generator)
+    return StageTokens(features, torch.arange(N_MANY), layout, scores, attention, Entered(features, behind))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_no_map_over_all_pairs_of_many_tokens(name: str) -> None:
+    """Nor anything else that grows with the square of their number."""
+    strategy, tokens, left = strategy_of(name), many_tokens(), many_left()
+    with Made() as made:
+        if "left_in_tower" not in strategy.needs:
+            strategy.select(tokens)
+        else:
+            attention, values = tokens.vision_attention, torch.randn(2, N_MANY + 1, 4)
+            strategy.select_in_tower(TowerTokens(0, 0, attention, values, torch.arange(N_MANY), N_MANY))
+        for stage in strategy.stages(16):
+            strategy.select_at(stage, left)
+    assert 0 < made.largest < N_MANY**2
+
+
+@pytest.mark.parametrize("score", [VisionAttention.received, VisionAttention.from_cls, VisionAttention.cls_logits])
+@pytest.mark.parametrize("heads", ["mean", "max"])
+def test_attention_of_many_tokens_is_computed_in_blocks(score: Any, heads: Any) -> None:
+    attention = many_tokens().vision_attention
+    with Made() as made:
+        score(attention, *([] if score is VisionAttention.cls_logits else [heads]))
+    assert 0 < made.largest < N_MANY**2 / 64
+
+
+@pytest.mark.parametrize("heads", ["mean", "max"])
+@pytest.mark.parametrize("score", [TextAttention.from_last, TextAttention.from_text, TextAttention.from_all])
+def test_attention_to_many_tokens_is_computed_in_blocks(score: Any, heads: Any) -> None:
+    with Made() as made:
+        score(many_left().attention, heads)
+    assert 0 < made.largest < N_MANY**2 / 32

@@ -1,0 +1,140 @@
+"""GAP: original position IDs for kept tokens, the text behind them and every decoded token; compact without gaps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.oracle import as_reported, assert_close, compact_ids, dropped_columns, oracle_logits
+from helpers.tiny import BEFORE_THE_LANGUAGE_MODEL, CACHE, IMAGE, prompt
+
+import tokenprune
+from tokenprune import FoPru
+from tokenprune.sequence import id_shift, renumbered
+
+STEPS = 8
+
+
+class Seen:
+    """The position IDs that the language model is called with."""
+
+    def __init__(self, model: Any) -> None:
+        self.ids: list[torch.Tensor] = []
+        self.hook = model.model.language_model.register_forward_pre_hook(self.see, with_kwargs=True)
+
+    def see(self, module: Any, args: Any, kwargs: Any) -> None:
+        self.ids.append(kwargs["position_ids"])
+
+
+def run(
+    model: Any, inputs: dict[str, Any], position_ids: str, name: str = "fopru"
+) -> tuple[Any, Any, list[torch.Tensor]]:
+    with torch.no_grad(), tokenprune.patch(model, name, keep_ratio=0.25, position_ids=position_ids) as handle:
+        seen = Seen(model)  # behind the patch's own hook, so it sees what that one made
+        out = model.generate(
+            **inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True, output_logits=True
+        )
+        seen.hook.remove()
+    return out, handle.report, seen.ids
+
+
+def test_original_ids_are_those_of_the_unpruned_prompt(llava: Any) -> None:
+    inputs = prompt([1], texts=[4])
+    _, report, seen = run(llava, inputs, "original")
+    visual = (inputs["input_ids"][0] == IMAGE).nonzero()[:, 0]
+    kept = visual[report.images[0].kept]
+    length = inputs["input_ids"].shape[1]
+    assert report.images[0].position_ids.tolist() == kept.tolist()
+    assert seen[0][0].tolist() == [0, 1, 2, 3, *kept.tolist(), *range(length - 4, length)]
+    assert [ids.tolist() for ids in seen[1:]] == [[[length + step]] for step in range(STEPS - 1)]
+
+
+def test_compact_ids_have_no_gaps(llava: Any) -> None:
+    inputs = prompt([1], texts=[4])
+    _, report, seen = run(llava, inputs, "compact")
+    left = inputs["input_ids"].shape[1] - report.n_visual + report.n_kept
+    assert seen[0][0].tolist() == list(range(left))
+    assert report.images[0].position_ids.tolist() == list(range(4, 4 + report.n_kept))
+    assert [ids.tolist() for ids in seen[1:]] == [[[left + step]] for step in range(STEPS - 1)]
+
+
+@pytest.mark.parametrize("name", BEFORE_THE_LANGUAGE_MODEL)
+@pytest.mark.parametrize("per_row", [[1], [2, 1]])
+def test_compact_is_masking_under_compact_ids(llava: Any, name: str, per_row: list[int]) -> None:
+    inputs = prompt(per_row)
+    out, report, _ = run(llava, inputs, "compact", name)
+    real = torch.cat([inputs["attention_mask"], torch.ones(len(per_row), STEPS).long()], 1)
+    dropped = dropped_columns(out.sequences, [report])
+    logits = torch.stack(out.logits, 1)
+
+    def oracle(position_ids: torch.Tensor | None) -> torch.Tensor:
+        with as_reported(llava, out.sequences, [report]):
+            full = oracle_logits(llava, out.sequences, real, inputs["pixel_values"], dropped, position_ids)
+        return full[:, -STEPS - 1 : -1]
+
+    assert_close(logits, oracle(compact_ids(real, dropped)))
+    assert (logits - oracle(None)).abs().max() > 1e-2  # so the oracle does tell the two apart
+
+
+@pytest.mark.parametrize("position_ids", ["original", "compact"])
+def test_a_loop_without_ids_goes_on_where_it_should(llava: Any, position_ids: str) -> None:
+    """No mask, no position IDs: the cache's length is all there is, and it must be the logical one."""
+    inputs = prompt([1])
+    out, report, _ = run(llava, inputs, position_ids)
+    with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25), position_ids=position_ids):
+        cache, new = None, {k: v for k, v in inputs.items() if k != "attention_mask"}
+        for step in range(STEPS):
+            result = llava(**new, **{CACHE: cache}, use_cache=True)
+            cache = result[CACHE]
+            assert cache.get_seq_length() == inputs["input_ids"].shape[1] + step
+            assert_close(result.logits[:, -1], out.logits[step])
+            new = {"input_ids": out.sequences[:, step - STEPS, None]}
+    assert report.n_kept == 9
+
+
+def test_padding_counts_where_the_caller_gives_no_ids(llava: Any) -> None:
+    """HF numbers the columns of a bare forward, padding included; so does the patched model."""
+    inputs = prompt([1, 2])
+    with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)) as handle:
+        logits = llava(**inputs).logits
+    ids = inputs["input_ids"]
+    columns = torch.arange(ids.shape[1])[None]
+    dropped = dropped_columns(ids, [handle.report])
+    expected = oracle_logits(llava, ids, inputs["attention_mask"], inputs["pixel_values"], dropped, columns)
+    assert_close(logits[:, -1], expected[:, -1])
+
+
+def test_ids_that_count_columns() -> None:
+    ids = torch.arange(6).expand(2, 6)
+    dropped = torch.tensor([[False, True, True, False, True, False], [False] * 6])
+    real = torch.ones_like(dropped)
+    assert torch.equal(renumbered(ids, dropped, real, "original"), ids)
+    compact = renumbered(ids, dropped, real, "compact")
+    assert compact[0][~dropped[0]].tolist() == [0, 1, 2]
+    assert compact[1].tolist() == list(range(6))
+    assert id_shift(ids, compact, real).tolist() == [3, 0]
+    assert id_shift(ids, ids, real).tolist() == [0, 0]
+
+
+def test_ids_with_several_components() -> None:
+    """Two tokens of text, a picture of 2 x 3, text, and padding at either end: M-RoPE, under the IDs of plain text."""
+    plain = [5, 6, 7, 8, 9, 10, 11, 12, 13]
+    rows = [[0, 0, *plain, 0], [*plain, 0, 0, 0]]
+    t, h, w = [5, 6, 7, 7, 7, 7, 7, 7, 10], [5, 6, 7, 7, 7, 8, 8, 8, 10], [5, 6, 7, 8, 9, 7, 8, 9, 10]
+    ids = torch.tensor([rows, *([[0, 0, *part, 0], [*part, 0, 0, 0]] for part in (t, h, w))])
+    real = ids[0] > 0
+    dropped = torch.zeros(2, 12).bool()
+    dropped[0, [4, 6, 7]] = True
+    left = real & ~dropped
+    assert torch.equal(renumbered(ids, dropped, real, "original"), ids)
+    compact = renumbered(ids, dropped, real, "compact")
+    for component in range(4):
+        assert compact[component, 0, left[0]].tolist() == [5, 6, 7, 8, 9, 10]
+        assert torch.equal(compact[component, 1], ids[component, 1])  # it lost nothing
+    assert id_shift(ids, compact, real).tolist() == [0, 0]  # 11 - 11: three rows and columns took as many IDs
+    dropped[0, 8] = True
+    compact = renumbered(ids, dropped, real, "compact")
+    assert compact[3, 0, real[0] & ~dropped[0]].tolist() == [5, 6, 7, 8, 9]
+    assert id_shift(ids, compact, real).tolist() == [1, 0]
+    assert id_shift(ids[1:], compact[1:], real).tolist() == [1, 0]

@@ -1,0 +1,101 @@
+"""Rows of a batch that keep different numbers of visual tokens: holes in the packed sequence and in the cache."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from engine.test_chat import Chat
+from helpers.families import FAMILIES
+from helpers.modes import MODES
+from helpers.oracle import assert_close, dropped_columns
+from helpers.tiny import CACHE, prompt
+from transformers import StaticCache
+
+import tokenprune
+from tokenprune import Selection, Strategy, VisualTokens
+from tokenprune.sequence import pack
+
+
+@dataclass(frozen=True)
+class Varied(Strategy):
+    """Keeps the longest features; how many depends on the picture."""
+
+    keep_ratio: float | None = 1.0
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        order = tokens.features.norm(dim=-1).argsort(descending=True)
+        return Selection.first(order, min(6 + 11 * tokens.image, tokens.n_visual - 1))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode(mode: str, attention: str) -> None:
+    family, per_row = FAMILIES["llava-clip"], [1, 1]
+    model = family.build(attention)
+    inputs = prompt(per_row, texts=[4, 4], seed=5)  # no padding: all holes come from pruning
+    with torch.no_grad(), tokenprune.patch(model, Varied()) as handle:
+        run = MODES[mode](family, model, inputs, per_row)
+    assert len({image.n_kept for image in handle.report.images}) > 1
+    dropped = dropped_columns(run.whole(family)["input_ids"], [handle.report])
+    assert_close(run.logits, run.expected(family, model, dropped))
+
+
+@pytest.mark.parametrize("position_ids", ["original", "compact"])
+def test_a_conversation(llava: Any, position_ids: str) -> None:
+    chat = Chat(llava, position_ids)
+    with torch.no_grad(), tokenprune.patch(llava, Varied(), position_ids=position_ids) as handle:
+        for seed, n_images in enumerate([1, 0, 1, 0], start=5):
+            chat.turn(prompt([n_images] * 2, texts=[4, 4], seed=seed), handle)
+    assert all(len({image.n_kept for image in report.images}) > 1 for report in chat.reports)
+
+
+def test_a_static_conversation(llava: Any) -> None:
+    """A static cache is handed on while there is room."""
+    arguments: dict[str, Any] = {CACHE: StaticCache(config=llava.config.get_text_config(), max_cache_len=256)}
+    chat = Chat(llava, **arguments)
+    with torch.no_grad(), tokenprune.patch(llava, Varied()) as handle:
+        chat.turn(prompt([1, 1], seed=5), handle)
+        chat.settings = {}
+        chat.turn(prompt([0, 0], seed=6), handle)
+        chat.turn(prompt([1, 1], seed=7), handle)
+    assert chat.cache is arguments[CACHE]
+
+
+@pytest.mark.parametrize("position_ids", ["original", "compact"])
+@pytest.mark.parametrize(
+    ("method", "argument", "rows"),
+    [
+        ("reorder_cache", torch.tensor([1, 0]), [1, 0]),
+        ("batch_select_indices", torch.tensor([1]), [1]),
+        ("batch_repeat_interleave", 2, [0, 0, 1, 1]),
+    ],
+)
+def test_rows_move_with_the_cache(llava: Any, method: str, argument: Any, rows: list[int], position_ids: str) -> None:
+    """Beam search and contrastive search move cache rows; holes and position IDs must move along."""
+    inputs = prompt([1, 1], texts=[4, 4], seed=5)
+    length = inputs["input_ids"].shape[1]
+    new = torch.tensor([[5], [9]])
+    mask = torch.ones(2, length + 1).long()
+    with torch.no_grad(), tokenprune.patch(llava, Varied(), position_ids=position_ids):
+        cache = llava(**inputs, use_cache=True)[CACHE]
+        moved = copy.deepcopy(cache)
+        expected = llava(input_ids=new, attention_mask=mask, **{CACHE: cache}).logits[rows]
+        getattr(moved, method)(argument)
+        logits = llava(input_ids=new[rows], attention_mask=mask[rows], **{CACHE: moved}).logits
+    assert_close(logits, expected)
+
+
+def test_packing() -> None:
+    keep = torch.tensor([[0, 1, 0, 1, 1], [1, 0, 0, 0, 1]]).bool()
+    left, right = pack(keep, [3, 2], right_padded=False), pack(keep, [3, 2], right_padded=True)
+    assert left.columns.tolist() == [[1, 3, 4], [0, 0, 4]]
+    assert left.valid.tolist() == [[True, True, True], [False, True, True]]
+    assert right.columns.tolist() == [[1, 3, 4], [0, 4, 0]]
+    assert right.valid.tolist() == [[True, True, True], [True, True, False]]
+    values = torch.arange(10.0).view(2, 5, 1)
+    assert left.take(values)[..., 0].tolist() == [[1, 3, 4], [5, 5, 9]]
+    assert left.take(values[:1])[..., 0].tolist() == [[1, 3, 4], [0, 0, 4]]  # one row for all

@@ -1,0 +1,172 @@
+"""Attention statistics against the eager attention maps that transformers itself returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny import TOWERS, prompt, tiny_llava
+
+import tokenprune
+from tokenprune import (
+    FoPru,
+    Layout,
+    PruningError,
+    ScoreStrategy,
+    UnsupportedError,
+    VisionAttention,
+    VisualTokens,
+    attention,
+)
+
+PREFIX = {"clip": 1, "siglip": 0, "dinov2": 1}
+
+
+def eager_maps(tower: str, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Per layer (pictures, heads, tokens, tokens), of the same weights with eager attention."""
+    model = tiny_llava(tower, attention="eager")
+    with torch.no_grad():
+        return model.model.vision_tower(pixels, output_attentions=True).attentions
+
+
+def scores_of(model: Any, inputs: dict[str, Any], strategy: FoPru) -> list[torch.Tensor]:
+    with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
+        model(**inputs)
+    scores = [image.scores for image in handle.report.images]
+    return [score for score in scores if score is not None]
+
+
+@pytest.mark.parametrize("heads", ["mean", "max"])
+@pytest.mark.parametrize("layer", [None, 0, 2, -1])
+@pytest.mark.parametrize("tower", TOWERS)
+def test_column_sums_are_those_of_the_eager_map(tower: str, layer: int | None, heads: Any) -> None:
+    inputs = prompt([1, 1], texts=[3, 3])
+    scores = scores_of(tiny_llava(tower), inputs, FoPru(layer=layer, heads=heads))
+    maps = eager_maps(tower, inputs["pixel_values"])[-2 if layer is None else layer]
+    reduced = maps.mean(1) if heads == "mean" else maps.amax(1)
+    expected = reduced[:, PREFIX[tower] :, PREFIX[tower] :].sum(1)
+    torch.testing.assert_close(torch.stack(scores), expected, atol=1e-5, rtol=1e-5)
+    assert expected.std() > 0.05  # far from uniform, so that a wrong row or layer would show
+
+
+@pytest.mark.parametrize("heads", ["mean", "max"])
+@pytest.mark.parametrize("tower", ["clip", "dinov2"])
+def test_the_cls_row_is_that_of_the_eager_map(tower: str, heads: Any) -> None:
+    inputs = prompt([1])
+    scores = scores_of(tiny_llava(tower), inputs, FoPru(score="cls", heads=heads))
+    maps = eager_maps(tower, inputs["pixel_values"])[-2]
+    reduced = maps.mean(1) if heads == "mean" else maps.amax(1)
+    torch.testing.assert_close(torch.stack(scores), reduced[:, 0, 1:], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("feature_layer", "layer"), [(-2, -2), (-1, -1), (1, 0), (3, 2), ([-3, -2], -2), ([1, -1], -1)]
+)
+def test_the_default_layer_is_the_one_whose_output_is_used(feature_layer: Any, layer: int) -> None:
+    """vision_feature_layer counts hidden states, and the first of them is the embedding."""
+    inputs = prompt([1])
+    model = tiny_llava("clip", vision_feature_layer=feature_layer)
+    default = scores_of(model, inputs, FoPru())
+    explicit = scores_of(model, inputs, FoPru(layer=layer))
+    assert torch.equal(default[0], explicit[0])
+
+
+def test_no_layer_made_the_embeddings() -> None:
+    model = tiny_llava("clip", vision_feature_layer=0)
+    with pytest.raises(UnsupportedError, match=r"vision_feature_layer=0 takes the embeddings.*layer=-2"):
+        tokenprune.patch(model, FoPru())
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    vision = VisionAttention(torch.randn(1, 4, 37, 8), torch.randn(1, 4, 37, 8), 8**-0.5, 1, Layout.raster((1, 6, 6)))
+    whole = vision.received()
+    monkeypatch.setattr(attention, "BLOCK_ELEMENTS", 4 * 37 * 5)  # five rows at once
+    sizes = []
+    weights = VisionAttention._weights
+    monkeypatch.setattr(
+        VisionAttention,
+        "_weights",
+        lambda self, tile, rows, keys: sizes.append(rows) or weights(self, tile, rows, keys),
+    )
+    torch.testing.assert_close(vision.received(), whole)
+    assert len(sizes) == 8
+    assert all(rows.shape[1] <= 5 for rows in sizes)
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_the_tower_is_not_disturbed(tower: str) -> None:
+    """Its features are the same bits, and its attention stays SDPA."""
+    model, inputs = tiny_llava(tower), prompt([1])
+    calls = []
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+
+    def counted(*args: Any, **kwargs: Any) -> torch.Tensor:
+        calls.append(args)
+        return sdpa(*args, **kwargs)
+
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patching:
+        patching.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+        before = model.model.vision_tower(inputs["pixel_values"]).last_hidden_state
+        n_calls = len(calls)
+        with tokenprune.patch(model, FoPru()):
+            after = model.model.vision_tower(inputs["pixel_values"]).last_hidden_state
+    assert torch.equal(before, after)
+    assert len(calls) == 2 * n_calls == 2 * 3
+
+
+def test_half_precision_scores_are_float32() -> None:
+    model, inputs = tiny_llava("clip").bfloat16(), prompt([1])
+    inputs["pixel_values"] = inputs["pixel_values"].bfloat16()
+    (scores,) = scores_of(model, inputs, FoPru())
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, scores_of(tiny_llava("clip"), prompt([1]), FoPru())[0], atol=0.05, rtol=0.05)
+
+
+def test_what_was_not_declared_names_the_line_to_add() -> None:
+    tokens = VisualTokens(torch.zeros(4, 2), Layout.raster((1, 2, 2)))
+    with pytest.raises(PruningError, match=r"tokens\.pixels was not asked for") as error:
+        _ = tokens.pixels
+    assert 'needs = frozenset({"pixels"})' in str(error.value)
+    with pytest.raises(PruningError, match="needs = frozenset"):
+        _ = tokens.vision_attention
+
+
+def test_the_cls_row_of_a_tower_without_cls() -> None:
+    vision = VisionAttention(torch.randn(1, 2, 9, 4), torch.randn(1, 2, 9, 4), 0.5, 0, Layout.raster((1, 3, 3)))
+    with pytest.raises(PruningError, match='Add "cls" to the strategy'):
+        vision.from_cls()
+    with pytest.raises(UnsupportedError, match=r"siglip_vision_model tower does not have it.*") as error:
+        tokenprune.patch(tiny_llava("siglip"), FoPru(score="cls"))
+    assert 'FoPru(score="column")' in str(error.value)
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_colors_undo_the_normalisation(tower: str) -> None:
+    """The picture's own colours come back from pixels as the tower's own processor makes them."""
+    mean, std = {
+        "clip": ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]),
+        "siglip": ([0.5] * 3, [0.5] * 3),
+        "dinov2": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    }[tower]
+    seen = []
+
+    @dataclass(frozen=True)
+    class Looks(ScoreStrategy):
+        @property
+        def needs(self) -> frozenset[str]:
+            return frozenset({"colors"})
+
+        def score(self, tokens: VisualTokens) -> torch.Tensor:
+            seen.append(tokens.colors)
+            return tokens.features.norm(dim=-1)
+
+    inputs = prompt([1])
+    picture = torch.rand(1, 3, *inputs["pixel_values"].shape[-2:])
+    inputs["pixel_values"] = (picture - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    model = tiny_llava(tower)
+    with torch.no_grad(), tokenprune.patch(model, Looks()):
+        model(**inputs)
+    torch.testing.assert_close(seen[0], picture)

@@ -1,0 +1,114 @@
+"""How often a patched model makes the CPU wait for its device, counted on a pretended one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from helpers.families import FAMILIES
+from helpers.oracle import assert_close
+from helpers.pretended import DEVICE, Elsewhere, Pretended, moved
+from helpers.tiny import CACHE, prompt
+from torch import Tensor
+
+import tokenprune
+from tokenprune import STRATEGIES
+
+#: In a prefill of one picture, and for each further picture of the batch, beside those of transformers itself.
+WAITS = {
+    "adatoken": (3, 2),
+    "averagepooling": (3, 2),
+    "backgroundpruning": (14, 13),
+    "divprune": (2, 1),
+    "efficientvla": (2, 1),
+    "fastv": (2, 1),
+    "flowcut": (3, 2),
+    "fopru": (2, 1),
+    "grid": (3, 2),
+    "par": (2, 1),
+    "prumerge": (2, 1),
+    "pyramiddrop": (4, 3),
+    "random": (4, 3),
+    "sparsevlm": (5, 4),
+    "vflowopt": (7, 6),
+    "visionzip": (2, 1),
+    "vispruner": (2, 1),
+}
+RATIOS = {"pyramiddrop": 0.5, "sparsevlm": 0.5}
+
+
+@cache
+def model_of() -> Any:
+    return FAMILIES["llava-clip"].build(n_layers=4)
+
+
+def forwards(model: Any, inputs: dict[str, Any]) -> tuple[list[Tensor], list[Pretended]]:
+    """The logits of a prompt and of one decoded token on the pretended device, and what each took."""
+    inputs, logits, took = {name: Elsewhere(tensor) for name, tensor in inputs.items()}, [], []
+    mask, cache = inputs["attention_mask"], None
+    with moved(model), torch.no_grad():
+        for _ in range(2):
+            with Pretended() as done:
+                out = model(**inputs, **({} if cache is None else {CACHE: cache}), use_cache=True)
+                cache, token = out[CACHE], out.logits[:, -1:].argmax(-1)
+                mask = torch.cat([mask, torch.ones_like(token)], 1)
+                inputs = {"input_ids": token, "attention_mask": mask}
+            logits.append(out.logits.held)
+            took.append(done)
+    return logits, took
+
+
+def on_the_cpu(model: Any, inputs: dict[str, Any]) -> Tensor:
+    with torch.no_grad():
+        return model(**inputs).logits
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_prefill_waits_as_often_as_it_says(name: str) -> None:
+    """And a decode step never."""
+    counts, prefill = [], Pretended()
+    with tokenprune.patch(model_of(), STRATEGIES[name](keep_ratio=RATIOS.get(name, 0.3))):
+        for pictures in ([1], [3], [5]):
+            inputs = prompt(pictures)
+            logits, (prefill, decode) = forwards(model_of(), inputs)
+            assert_close(logits[0], on_the_cpu(model_of(), inputs))  # whose fused attention rounds otherwise
+            assert not decode.ours, [str(wait) for wait in decode.ours]
+            counts.append(len(prefill.ours))
+    first, third, fifth = counts
+    assert fifth - third == third - first
+    assert (first, (third - first) // 2) == WAITS[name], [str(wait) for wait in prefill.ours]
+
+
+def test_what_makes_it_wait() -> None:
+    there, mask = Elsewhere(torch.arange(3.0)), Elsewhere(torch.tensor([True, False, True]))
+    asked: list[Callable[[], object]] = [
+        lambda: there[1].item(),
+        lambda: bool(mask.any()),
+        there.tolist,
+        there.cpu,
+        lambda: there[mask],
+        mask.nonzero,
+        there.unique,
+        lambda: torch.equal(there, there),
+        lambda: torch.tensor([1, 2], device=DEVICE),
+        lambda: torch.ones(3).to(DEVICE),
+    ]
+    with Pretended() as done:
+        for ask in asked:
+            before = len(done.waits)
+            ask()
+            assert len(done.waits) == before + 1
+        once = len(done.waits)
+        assert torch.where(mask, there, -there).device == DEVICE
+        doubled = (there * 2 + torch.tensor(1.0)).argsort(descending=True)
+        assert len(done.waits) == once
+        assert doubled.tolist() == [2, 1, 0]
+    assert not done.ours  # a test is none of our own files
+
+
+def test_a_tensor_elsewhere_does_not_meet_the_cpus() -> None:
+    with Pretended(), pytest.raises(RuntimeError, match="tensors on meta and on the CPU"):
+        _ = Elsewhere(torch.ones(3)) + torch.ones(3)

@@ -1,0 +1,256 @@
+"""What each configuration makes of one picture: its parts, and the picture of it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.families import FAMILIES
+from helpers.families.llava import Llava
+from helpers.files.evals import CHAT_TEMPLATE, picture, tiny_processor
+from helpers.tiny import tiny_llava
+from PIL import Image
+from transformers import LlavaNextImageProcessor, LlavaNextProcessor
+
+import tokenprune
+from tokenprune import SettingError
+from tokenprune.evals.explain import page as kept_tokens_page
+from tokenprune.evals.explain import sheet as kept_tokens
+from tokenprune.evals.explain.canvas import canvas
+from tokenprune.evals.explain.explain import Explanation, explain
+from tokenprune.evals.explain.panels import edges, ranks
+from tokenprune.evals.explain.ttft import ttft_ratios
+from tokenprune.evals.models.boxes import Box
+from tokenprune.evals.models.image_view import Seen, padded, whole
+from tokenprune.evals.run.setups import configurations
+from tokenprune.layout import Layout
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random model goes on answering until it is told to stop."""
+    monkeypatch.setattr("tokenprune.evals.explain.explain.MAX_NEW_TOKENS", 4)
+    monkeypatch.setattr("tokenprune.evals.explain.page.SLIDER", (0.5,))
+
+
+BOX = (30.0, 10.0, 45.0, 30.0)
+
+
+def explained(
+    *strategies: str,
+    ratios: tuple[float, ...] = (0.25,),
+    model: Any = None,
+    of: Image.Image | None = None,
+    true_box: Box | None = None,
+) -> Explanation:
+    compared = configurations(strategies, ratios, ["original"], baselines=[])
+    asked = model or tiny_llava(), tiny_processor(), of or picture(), "Where is it?"
+    return explain(*asked, compared, true_box=true_box, rounds=0)
+
+
+def test_what_a_strategy_kept_and_ranked() -> None:
+    told = explained("grid", "fopru", true_box=BOX)
+    unpruned, grid, fopru = (outcome.kept for outcome in told.outcomes)
+    assert [kept.in_words for kept in (unpruned, grid, fopru)] == [
+        "36 of 36 visual tokens",
+        "9 of 36 visual tokens",
+        "9 of 36 visual tokens",
+    ]
+    assert unpruned.left.all()
+    assert grid.scores is None
+    assert fopru.scores is not None
+    assert set(np.argsort(-fopru.scores)[:9]) == set(np.flatnonzero(fopru.left))
+    assert told.outcomes[1].kv_cache_bytes < told.unpruned.kv_cache_bytes
+    assert told.outcomes[1].iou == 0.0  # a random model answers no box
+
+
+def test_the_answer_is_that_of_a_plain_call() -> None:
+    model: Any = tiny_llava()
+    processor: Any = tiny_processor()
+    told = explained("fopru", model=model)
+    inputs = processor(
+        images=[picture()],
+        text=processor.apply_chat_template(
+            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where is it?"}]}],
+            add_generation_prompt=True,
+        ),
+        return_tensors="pt",
+    )
+    with tokenprune.patch(model, tokenprune.FoPru(keep_ratio=0.25)), torch.inference_mode():
+        output = model.generate(**inputs, do_sample=False, max_new_tokens=4)
+    answer = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert told.outcomes[1].answer == answer.strip()
+
+
+def test_stages_in_the_language_model() -> None:
+    kept = explained("fastv:layer=1", model=Llava("llava-clip").build(n_layers=4)).outcomes[1].kept
+    assert kept.entered.all()
+    assert kept.left.sum() == 9
+    assert kept.n_mean == (36 + 3 * 9) / 4
+    assert kept.scored_at == 1
+    assert kept.in_words == "15.75 of 36 tokens a layer"
+
+
+def test_merged_tokens_are_told() -> None:
+    kept = explained("averagepooling").outcomes[1].kept
+    assert (kept.received == kept.left).all()
+    assert not explained("grid").outcomes[1].kept.received.any()
+
+
+def test_times_are_ratios_to_the_unpruned_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a clock in which a prefill takes as long as it has visual tokens, and every round is slower than the last."""
+    model: Any = tiny_llava()
+    now, calls = [0.0], [0]
+
+    def generate(**inputs: Any) -> None:
+        calls[0] += 1
+        with torch.inference_mode():
+            n_visual = model(input_ids=inputs["input_ids"], pixel_values=inputs["pixel_values"]).logits.shape[1]
+        now[0] += n_visual * (1 + (calls[0] - 1) // 2)
+
+    from tokenprune.evals.models.prompts import encode
+
+    inputs = encode(tiny_processor(), [[picture()]], ["1"])
+    monkeypatch.setattr(model, "generate", generate)
+    monkeypatch.setattr("tokenprune.evals.explain.ttft.time.perf_counter", lambda: now[0])
+    compared = configurations(["grid"], [0.25], ["original"], baselines=[])
+    (ratio,) = ttft_ratios(model, inputs, compared, rounds=3)
+    length = inputs["input_ids"].shape[1]
+    assert ratio == pytest.approx((length - 27) / length)
+
+
+@pytest.mark.parametrize(
+    ("question", "change", "message"),
+    [
+        ("Is <image> it?", {}, "the question has the placeholder <image> in it"),
+        (
+            "Is it?",
+            {"chat_template": CHAT_TEMPLATE.replace("<image>", "")},
+            "leaves out the placeholder",
+        ),
+        ("Is it?", {"chat_template": None}, "LlavaProcessor has no chat template"),
+    ],
+)
+def test_questions_that_cannot_be_asked(question: str, change: dict[str, Any], message: str) -> None:
+    processor = tiny_processor()
+    for name, value in change.items():
+        setattr(processor, name, value)
+    with pytest.raises(ValueError, match=message):
+        explain(tiny_llava(), processor, picture(), question, [], rounds=0)
+
+
+def test_downsampling_is_not_drawn() -> None:
+    with pytest.raises(SettingError, match="downsample keeps every visual token"):
+        explained("downsample")
+
+
+# The canvas.
+
+
+def test_the_canvas_of_one_raster() -> None:
+    shown = canvas(picture((60, 40)), Layout.raster((1, 6, 6)), whole((60, 40)))
+    (raster,) = shown.rasters
+    assert raster.place == pytest.approx((0, 0, 1000, 2000 / 3))
+    assert shown.boxes(BOX) == [pytest.approx((500, 1000 / 6, 750, 500))]
+    assert raster.tokens.tolist() == np.arange(36).reshape(6, 6).tolist()
+
+
+def test_a_view_beyond_the_picture_and_one_within() -> None:
+    tall = picture((20, 60), (0, 0, 19, 59))
+    (raster,) = canvas(tall, Layout.raster((1, 6, 6)), padded((20, 60))).rasters
+    assert raster.picture.size == (60, 60)
+    assert raster.picture.getpixel((5, 30)) == (127, 127, 127)
+    assert raster.picture.getpixel((30, 30)) == (255, 165, 0)
+    assert raster.on_canvas((0.0, 0.0, 20.0, 60.0)) == pytest.approx((1000 / 3, 0, 2000 / 3, 1000))
+    (raster,) = canvas(tall, Layout.raster((1, 6, 6)), Seen((0.0, 20.0, 20.0, 40.0), (20, 20))).rasters
+    assert raster.picture.size == (20, 20)
+
+
+def test_the_canvas_of_tiles() -> None:
+    """Which part of the picture a tile shows is not known, so boxes are drawn on the picture alone."""
+    layout = Layout.joined([Layout.raster((1, 3, 3))] * 3)
+    tiles = [Image.new("RGB", (12, 12), color) for color in ("red", "green", "blue")]
+    shown = canvas(picture(), layout, whole((60, 40)), tiles)
+    assert [raster.tokens.size for raster in shown.rasters] == [0, 9, 9, 9]
+    assert len(shown.boxes(BOX)) == 1
+    places = [raster.place for raster in shown.rasters]
+    assert len({place[:2] for place in places}) == 4
+    with pytest.raises(ValueError, match="cut the picture into 2 tiles, and the model saw 3"):
+        canvas(picture(), layout, whole((60, 40)), tiles[:2])
+
+
+def anyres() -> tuple[Any, Any]:
+    family: Any = FAMILIES["llava-next"]
+    side = family.tile
+    processor = LlavaNextProcessor(
+        image_processor=LlavaNextImageProcessor(
+            size={"shortest_edge": side},
+            crop_size={"height": side, "width": side},
+            image_grid_pinpoints=family.resolutions(),
+        ),
+        tokenizer=tiny_processor().tokenizer,
+        patch_size=4,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+    return family.build(), processor
+
+
+def test_overview_and_tiles(tmp_path: Path) -> None:
+    """Both show the whole picture, so that a box is drawn on both; newline tokens have no place."""
+    model, processor = anyres()
+    compared = configurations(["fopru", "grid"], [0.5], ["original"], baselines=[])
+    told = explain(model, processor, picture((60, 40)), "Where is it?", compared, true_box=BOX, rounds=0)
+    assert [raster.tokens.shape for raster in told.canvas.rasters] == [(3, 3), (4, 6)]
+    assert told.unpruned.kept.n_visual == 9 + 4 * 7
+    assert len(told.canvas.boxes(BOX)) == 2
+    kept_tokens.draw(told, tmp_path / "kept.png")
+    assert np.asarray(Image.open(tmp_path / "kept.png").convert("L")).std() > 20
+    assert '"rows": 4' in kept_tokens_page.page(told)
+
+
+# The picture.
+
+
+def test_ranks() -> None:
+    assert ranks(np.array([5.0, np.nan, 1.0, 1.0, 9.0])) == pytest.approx([2 / 3, np.nan, 1 / 6, 1 / 6, 1], nan_ok=True)
+    assert ranks(np.array([3.0])).tolist() == [0.0]
+
+
+def test_edges_lie_between_kept_and_dropped() -> None:
+    assert list(edges(np.array([[True, False], [True, True]]))) == [((1, 1), (2, 1)), ((1, 0), (1, 1))]
+
+
+@pytest.mark.parametrize("size", [(300, 40), (40, 300), (60, 40)])
+def test_nothing_is_cut_off(size: tuple[int, int]) -> None:
+    """Every text is within the figure and in its own column, whatever the picture's shape and however long they are."""
+    told = explained("fopru:mode=row,layer=-2,heads=max", "random", ratios=(0.5, 0.25), of=picture(size), true_box=BOX)
+    object.__setattr__(told, "question", "What costs $5 and not $6, " * 12 + "w" * 200)
+    object.__setattr__(told.outcomes[1], "answer", "a long answer_with_$_and_" * 9)
+    sheet = kept_tokens.sheet(told)
+    sheet.figure.canvas.draw()
+    whole_sheet = sheet.figure.bbox
+    texts = [text for text in sheet.figure.texts if text.get_text()]
+    for text in texts:
+        box = text.get_window_extent()
+        assert box.x0 >= whole_sheet.x0, text
+        assert box.x1 <= whole_sheet.x1, text
+        assert box.y0 >= whole_sheet.y0, text
+        assert box.y1 <= whole_sheet.y1, text
+    boxes = [text.get_window_extent().shrunk(0.98, 0.6) for text in texts]
+    overlaps = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+    assert not overlaps
+
+
+def test_kept_patches_are_clear_and_dropped_ones_dark(tmp_path: Path) -> None:
+    told = explained("grid", of=Image.new("RGB", (60, 60), "white"))
+    sheet = kept_tokens.sheet(told)
+    sheet.figure.canvas.draw()
+    pixels = np.asarray(sheet.figure.canvas.buffer_rgba())[..., :3]  # pyright: ignore[reportAttributeAccessIssue]
+    panel = sheet.figure.axes[2].get_window_extent()
+    top, side = pixels.shape[0] - panel.y1, panel.width / 6
+    for row, column in np.ndindex(6, 6):
+        centre = pixels[round(top + (row + 0.5) * side), round(panel.x0 + (column + 0.5) * side)]
+        assert (centre.mean() < 128) == (not told.outcomes[1].kept.left.reshape(6, 6)[row, column]), (row, column)

@@ -1,0 +1,47 @@
+"""Boxes in generated text."""
+
+import pytest
+
+from tokenprune.evals.models.boxes import BOX_FORMATS, iou, within
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "box"),
+    [
+        ("bundled", "12 34 56 78", (0.125, 0.345, 0.565, 0.785)),
+        ("bundled", "0 0 99 99", (0.005, 0.005, 0.995, 0.995)),
+        ("bundled", "05 07 05 07", (0.055, 0.075, 0.055, 0.075)),
+        ("bundled", "At 12 34 56 78.", (0.125, 0.345, 0.565, 0.785)),
+        ("bundled", "12 34 56 78 90", None),  # five numbers: which four?
+        ("bundled", "112 34 56 78", None),
+        ("bundled", "12 34 56 780", None),
+        ("bundled", "12 34 56", None),
+        ("bundled", "56 34 12 78", None),  # swapped corners
+        ("bundled", "", None),
+        ("bundled", "on the left", None),
+        ("llava", "[0.12, 0.34, 0.56, 0.78]", (0.12, 0.34, 0.56, 0.78)),
+        ("llava", "[0,0.5,1.0,1]", (0.0, 0.5, 1.0, 1.0)),
+        ("llava", "[0.56, 0.34, 0.12, 0.78]", None),
+        ("llava", "[0.1, 0.2, 0.3]", None),
+        ("llava", "[12, 34, 56, 78]", None),
+        ("llava", "[1.5, 0.2, 1.7, 0.3]", None),
+        ("qwen-vl", "(0,0),(999,333)</box>", (0, 0, 1, 1 / 3)),  # as its own script divides
+        ("qwen2-vl", "(0,0),(1000,500)", (0, 0, 1, 0.5)),
+        ("minigpt-v2", "<unk> {<12> <34> <56><78>}", (0.12, 0.34, 0.56, 0.78)),
+        ("minigpt-v2", "{<12><34><56>}", None),
+        ("shikra", "Answer: [0.120,0.340,0.560,0.780] .", (0.12, 0.34, 0.56, 0.78)),
+    ],
+)
+def test_fractions(name: str, answer: str, box: tuple[float, ...] | None) -> None:
+    assert BOX_FORMATS[name].fractions(answer, (60, 40)) == (None if box is None else pytest.approx(box))
+
+
+def test_iou() -> None:
+    assert iou((0.0, 0.0, 2.0, 2.0), (0.0, 0.0, 2.0, 2.0)) == 1
+    assert iou((0.0, 0.0, 2.0, 2.0), (1.0, 0.0, 3.0, 2.0)) == pytest.approx(1 / 3)
+    assert iou((0.0, 0.0, 1.0, 1.0), (2.0, 2.0, 3.0, 3.0)) == 0
+
+
+def test_fractions_of_a_window() -> None:
+    assert within((0.0, 0.0, 200.0, 100.0), (0.1, 0.2, 0.5, 1.0)) == pytest.approx((20, 20, 100, 100))
+    assert within((0.0, -50.0, 200.0, 150.0), (0.0, 0.25, 1.0, 0.75)) == pytest.approx((0.0, 0.0, 200.0, 100.0))

@@ -1,0 +1,109 @@
+"""How models are asked, how they write boxes, and which part of a picture a box is a part of."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.files.evals import picture
+from transformers import CLIPImageProcessor, LlavaImageProcessor
+from transformers.models.qwen2_vl import Qwen2VLImageProcessor
+
+from tokenprune.evals.models.boxes import BOX_FORMATS
+from tokenprune.evals.models.image_view import seen_through
+from tokenprune.evals.models.prompt_styles import STYLES, Style, style_of
+
+GOLDEN = Path(__file__).parent / "golden_boxes.txt"
+BOX = (150.0, 50.0, 225.0, 150.0)
+SIZE = (300, 200)
+SQUARE = {"height": 96, "width": 96}
+
+
+def processor(kind: type, **settings: Any) -> Any:
+    return SimpleNamespace(image_processor=kind(**settings))
+
+
+SEEN = {
+    "squeezed": processor(CLIPImageProcessor, size=SQUARE, crop_size=SQUARE, do_center_crop=False),
+    "squeezed, cropped": processor(CLIPImageProcessor, size={"height": 120, "width": 120}, crop_size=SQUARE),
+    "cropped": processor(CLIPImageProcessor, size={"shortest_edge": 96}, crop_size=SQUARE),
+    "cropped more": processor(CLIPImageProcessor, size={"shortest_edge": 120}, crop_size=SQUARE),
+    "padded": processor(LlavaImageProcessor, do_pad=True, size={"shortest_edge": 96}, crop_size=SQUARE),
+    "Llava, not padded": processor(LlavaImageProcessor, size={"shortest_edge": 96}, crop_size=SQUARE),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_boxes_are_mapped_as_the_processor_maps_pictures(name: str) -> None:
+    """What is orange in the processed picture is the box, by the window that the style names."""
+    image = picture(SIZE, (150, 50, 224, 149))
+    options = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
+    pixels = SEEN[name].image_processor(image, **options)["pixel_values"][0]
+    rows, columns = np.nonzero((pixels[0] > 150) & (pixels[2] < 60))
+    side = pixels.shape[-1]
+    fractions = columns.min() / side, rows.min() / side, (columns.max() + 1) / side, (rows.max() + 1) / side
+    written = "[{:.3f}, {:.3f}, {:.3f}, {:.3f}]".format(*fractions)
+    style = Style(BOX_FORMATS["llava"], seen=seen_through(SEEN[name]))
+    assert style.read(written, SIZE) == pytest.approx(BOX, abs=4)  # a pixel of the processed picture is 2 or 3
+
+
+@pytest.mark.parametrize("size", [SIZE, (37, 900), (64, 64)])
+def test_qwen_counts_pixels_of_the_resized_picture(size: tuple[int, int]) -> None:
+    qwen = processor(Qwen2VLImageProcessor, min_pixels=56 * 56, max_pixels=28 * 28 * 40)
+    _, rows, columns = qwen.image_processor(images=[picture(size)], return_tensors="pt")["image_grid_thw"][0].tolist()
+    style = style_of(SimpleNamespace(model_type="qwen2_5_vl"), qwen)
+    assert style.seen(size).size == (14 * columns, 14 * rows)
+    answer = f'[{{"bbox_2d": [0, {7 * rows}, {14 * columns}, {14 * rows}], "label": "box"}}]'
+    assert style.read(answer, size) == pytest.approx((0, size[1] / 2, size[0], size[1]))
+
+
+@pytest.mark.parametrize("name", STYLES)
+@pytest.mark.parametrize("seen", ["squeezed", "cropped more", "padded"])
+def test_what_is_written_is_read_back(name: str, seen: str) -> None:
+    style = Style(BOX_FORMATS[name], seen=seen_through(SEEN[seen]))
+    for answer in (style.write(BOX, SIZE), f"It is at {style.write(BOX, SIZE)}."):
+        assert style.read(answer, SIZE) == pytest.approx(BOX, abs=3)  # hundredths of 300 px
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("shikra", "The box [0.250,0.500,0.750,1.000] is there."),
+        ("minigpt-v2", "<p> the box </p> {<25><50><75><100>}"),
+        ("qwen-vl", "<ref>the box</ref><box>(250,500),(750,1000)</box>"),
+        ("qwen2-vl", "the box(250, 500), (750, 1000)"),
+        ("qwen2.5-vl", '```json\n[\n\t{"bbox_2d": [75, 100, 225, 200], "label": "the box"}\n]\n```'),
+        ("qwen3-vl", '[{"bbox_2d": [250, 500, 750, 1000], "label": "the box"}]'),
+        ("internvl", "<ref>the box</ref><box>[[250, 500, 750, 1000]]</box>"),
+        ("paligemma", "<loc0512><loc0256><loc1024><loc0768> the box"),
+        ("llava", "[0.25, 0.50, 0.75, 1.00]"),
+    ],
+)
+def test_answers_as_the_models_give_them(name: str, answer: str) -> None:
+    assert STYLES[name].read(answer, SIZE) == pytest.approx((75, 100, 225, 200), abs=0.25)
+    assert STYLES[name].read("in the middle", SIZE) is None
+    assert STYLES[name].read("", SIZE) is None
+
+
+def test_prompts_and_boxes_are_golden() -> None:
+    """How every style asks for a box, and writes one, to the letter."""
+    lines = [
+        "\t".join([name, style.boxes.question.format("the orange box"), style.write(BOX, SIZE)])
+        for name, style in STYLES.items()
+    ]
+    assert lines == GOLDEN.read_text().splitlines()
+
+
+def test_style_of_a_model() -> None:
+    def of(**config: Any) -> Style:
+        return style_of(SimpleNamespace(**config), SEEN["padded"])
+
+    assert of(model_type="llava").boxes == BOX_FORMATS["llava"]
+    assert of(model_type="qwen2_vl").boxes == BOX_FORMATS["qwen2-vl"]
+    bundled = of(model_type="llava", prompt_style="bundled")
+    assert bundled.boxes == BOX_FORMATS["bundled"]
+    assert not bundled.instructions
+    assert style_of(SimpleNamespace(model_type="llava"), SEEN["padded"], "shikra").boxes == BOX_FORMATS["shikra"]
+    with pytest.raises(ValueError, match="no prompt style 'shikr'; there are llava, bundled, shikra"):
+        style_of(SimpleNamespace(model_type="llava"), SEEN["padded"], "shikr")

@@ -1,0 +1,234 @@
+"""The report's page and plots: what is on them, and that they need nothing else."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.commands import command
+from helpers.files.evals import saved, write_refcoco
+from helpers.evals_rows import row
+from PIL import Image
+from helpers.files.tasks import SETS
+from helpers.tiny import tiny_llava
+
+from tokenprune.evals.report import page as pages
+from tokenprune.evals.report import pareto
+from tokenprune.evals.run.answers import Answer, Asked, KeptTokens, to_line
+from tokenprune.evals.report.regressions import Loss, worst
+from tokenprune.evals.run.results_io import to_line as row_line
+from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.models.prompt_styles import STYLES
+from tokenprune.evals.tasks import TASKS
+
+RIGHT, WRONG = [1.0] * 12, [1.0, 0.0] * 6
+
+
+def answer(id: str, strategy: str, text: str, score: float | None, **changes: object) -> Answer:
+    ratio = 1.0 if strategy == "unpruned" else 0.25
+    known = {"task": "rec", "id": id, "split": "val", "position_ids": "original", "n_visual": 36, "n_kept": 9}
+    return Answer(**known | {"strategy": strategy, "keep_ratio": ratio, "text": text, "score": score} | changes)  # pyright: ignore[reportArgumentType]
+
+
+def by_question(*answers: Answer) -> dict[Asked, Answer]:
+    return {answer.asked: answer for answer in answers}
+
+
+def lost(answers: dict[Asked, Answer], n: int = 9) -> list[tuple[str, str]]:
+    return [(loss.pruned.strategy, loss.pruned.id) for loss in worst(answers, n)]
+
+
+def test_losses_are_what_the_unpruned_model_knew() -> None:
+    answers = by_question(
+        *(answer(id, "unpruned", "", 1.0) for id in "abc"),
+        answer("d", "unpruned", "", 0.0),
+        answer("a", "Grid", "", 1.0),
+        answer("b", "Grid", "", None),  # unparsable
+        answer("c", "Grid", "", None, error="broken"),
+        answer("d", "Grid", "", 0.0),
+    )
+    assert lost(answers) == [("Grid", "b")]
+
+
+def test_the_worst_come_first_and_then_those_of_most_configurations() -> None:
+    answers = by_question(
+        *(answer(id, "unpruned", "", 1.0) for id in "abcd"),
+        *(answer(id, "Grid", "", score) for id, score in (("a", 0.6), ("b", 0.0), ("c", 0.0), ("d", 0.3))),
+        answer("c", "Random", "", 0.0),
+    )
+    assert lost(answers, 3) == [("Grid", "c"), ("Grid", "b"), ("Grid", "d"), ("Random", "c")]
+
+
+def test_dropped_cells_are_where_the_model_saw_them() -> None:
+    dropped = np.array([[True, True, False], [False, True, True]])
+    path = pages._cells(dropped, (10.0, 20.0, 40.0, 40.0))
+    assert path == "M10.0 20.0h20.0v10.0h-20.0zM20.0 30.0h20.0v10.0h-20.0z"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """A finished run of the tiny model, two of whose answers are replaced by a right and a wrong one.
+
+    It was begun where model and data are; tests go on elsewhere.
+    """
+    write_refcoco(tmp_path / "scenes")
+    saved(tiny_llava(), tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    where = ["--model", "model", "--data", "scenes"]
+    compared = ["--strategy", "grid", "--keep-ratio", 0.25, "--position-ids", "original", "--baselines", "unpruned"]
+    assert command("eval", *where, *compared, "--output", tmp_path / "run") == 0
+    run = RunFolder(tmp_path / "run")
+    changed = {"unpruned": ("[0.50, 0.25, 0.75, 0.75]", 1.0), "Grid": ("<b>[0.1, 0.1, 0.2, 0.2]</b>", 0.0)}
+    lines = []
+    for line in (run.path / "answers.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if record["id"] == "rec-20":
+            record["text"], record["score"] = changed[record["strategy"]]
+        lines.append(json.dumps(record) + "\n")
+    (run.path / "answers.jsonl").write_text("".join(lines))
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+    return run
+
+
+def test_report_of_a_run(run: RunFolder, tmp_path: Path) -> None:
+    assert command("report", run.path, "--baseline", "Grid", "--output", tmp_path / "out") == 0
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    plots = {f"scenes_accuracy_against_{cost}.{ending}" for cost in ("tokens", "time") for ending in ("png", "svg")}
+    assert written == {"report.html", "report.md"} | plots
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert html.count('<article class="card"') == 1
+    assert "the orange box" in html
+    assert "&lt;b&gt;[0.1, 0.1, 0.2, 0.2]&lt;/b&gt;" in html
+    assert html.count('<rect class="') == 3  # true, unpruned, pruned
+    # The picture is 60 x 40, and the true box 30, 10 to 45, 30 in it.
+    assert '<rect class="true" x="30.0" y="10.0" width="15.0" height="20.0"/>' in html
+    assert html.count("<image id=") == 1
+    assert html.count("data:image/png") == 2
+    assert not re.search(r'(?:src|href)="(?!data:|#)', html)  # one file, nothing fetched
+    assert "9 of 36 visual tokens" in html
+    path = re.search(r'<path d="([^"]+)"', html)
+    assert path is not None
+    assert path[1].count("M") >= 6
+
+
+def test_report_where_the_data_is_gone(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "scenes").rename(tmp_path / "elsewhere")
+    assert command("report", run.path, "--baseline", "Grid", "--output", tmp_path / "out") == 0
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "questions and pictures are not shown: " in html
+    assert "scenes: no such folder" in html
+    assert html.count('<article class="card"') == 1
+
+
+def test_report_of_an_unfinished_run(run: RunFolder) -> None:
+    (run.path / "rows.jsonl").unlink()
+    assert command("report", run.path) == (
+        f"Error: {run.path}: not finished, it has 6 of 6 answers. The command that began it goes on with it; for a "
+        "report without it, leave it out."
+    )
+    (run.path / "run.json").unlink()
+    assert command("report", run.path).endswith("no run here, there is no run.json; tokenprune eval makes one")
+
+
+def test_report_of_rows_alone(tmp_path: Path) -> None:
+    rows = [row("unpruned", "original", 1.0, {"": RIGHT}), row("Random", "original", 0.25, {"": WRONG})]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{row_line(row)}\n" for row in rows))
+    assert command("report", tmp_path / "rows.jsonl", "--output", tmp_path / "out") == 0
+    assert not list((tmp_path / "out").glob("*time*"))  # none was measured
+    assert "<p>None.</p>" in (tmp_path / "out" / "report.html").read_text()
+
+
+def card_of(sample: Sample, *kept: KeptTokens) -> pages.Card:
+    loss = Loss(answer(sample.id, "unpruned", "", 1.0), answer(sample.id, "Grid", "", 0.0, kept=kept))
+    return pages._card(loss, sample, {})
+
+
+@pytest.fixture
+def pointing(tmp_path: Path) -> Sample:
+    """About a picture of 60 x 40."""
+    write_refcoco(tmp_path)
+    return TASKS["rec"].load(tmp_path, "testA", STYLES["llava"])[0]
+
+
+def test_an_overview_and_its_canvas(pointing: Sample) -> None:
+    """Four tokens of the overview, and a canvas of 2 x 4 with a column of newline tokens, of which none is drawn. A
+    newline token behind all counts for nothing."""
+    kept = KeptTokens.of([1, 2, 3, *range(4, 8), 13], 15, [(1, 2, 2), (1, 2, 5), (1, 1, 1)])
+    overview, canvas = card_of(pointing, kept).panels
+    assert (overview.name, overview.dropped) == ("overview", "M0.0 0.0h30.0v20.0h-30.0z")
+    assert (canvas.name, canvas.dropped) == ("canvas", "M0.0 20.0h60.0v20.0h-60.0z")
+    assert overview.picture == canvas.picture
+    assert (set(overview.boxes), canvas.boxes) == ({"true"}, {})
+
+
+def test_tiles_are_drawn_by_themselves(pointing: Sample) -> None:
+    """Which part of the picture a tile shows is not in the answers."""
+    card = card_of(pointing, KeptTokens.of([0, 5, 6, 7], 12, [(1, 2, 2)] * 3))
+    assert [panel.name for panel in card.panels] == ["grid 1", "grid 2", "grid 3"]
+    assert [panel.picture for panel in card.panels] == [None] * 3
+    assert card.panels[1].dropped == "M0.0 0.0h10.0v10.0h-10.0z"
+    assert card.panels[2].dropped == "M0.0 0.0h20.0v10.0h-20.0zM0.0 10.0h20.0v10.0h-20.0z"
+    card = card_of(pointing, KeptTokens.of([], 4 * 20, [(1, 2, 2)] * 20))
+    assert (len(card.panels), card.note) == (8, "12 more not drawn")
+
+
+def test_several_pictures(tmp_path: Path) -> None:
+    (tmp_path / "seedbench").mkdir()
+    SETS["seedbench", "hub"](tmp_path / "seedbench")
+    video = TASKS["seedbench"].load(tmp_path / "seedbench")[1]
+    each = [KeptTokens.of([n], 4, [(1, 2, 2)]) for n in range(3)]
+    card = card_of(video, *each)
+    assert [panel.name for panel in card.panels] == ["picture 1", "picture 2", "picture 3"]
+    assert len({panel.dropped for panel in card.panels}) == 3
+    assert [panel.dropped for panel in card_of(video).panels] == [""] * 3  # nothing was reported
+    found = [Loss(answer(video.id, "unpruned", "", 1.0, task="seedbench"),
+                  answer(video.id, "Grid", "", 0.0, task="seedbench", kept=tuple(each)))]  # fmt: skip
+    html = pages.page("title", [], [], found, {("seedbench", video.id): video})
+    assert html.count("<image id=") == html.count("<use href=") == html.count("<figcaption") == 3
+    tiled = replace(found[0], pruned=replace(found[0].pruned, kept=(KeptTokens.of([0], 12, [(1, 2, 2)] * 3),)))
+    html = pages.page("title", [], [], [tiled], {("seedbench", video.id): replace(video, images=video.images[:1])})
+    assert html.count('<rect class="ground"') == 3
+
+
+def test_pareto_front() -> None:
+    rows = [
+        row("unpruned", "original", 1.0, {"": RIGHT}),
+        row("Good", "original", 0.25, {"": RIGHT}),
+        row("Bad", "original", 0.25, {"": WRONG}),
+        row("Cheap", "original", 0.1, {"": WRONG}),
+    ]
+    assert [row.strategy for row in pareto.pareto_front(rows, lambda row: row.n_mean)] == ["Cheap", "Good"]
+
+
+def test_plots_show_every_strategy(tmp_path: Path) -> None:
+    rows = [row("unpruned", "original", 1.0, {"": RIGHT}, seconds=2.0)]
+    for index in range(9):
+        rows += [
+            row(f"S{index}", "original", ratio, {"": RIGHT[: 11 - index] + [0.0] * (index + 1)}, seconds=ratio)
+            for ratio in (0.5, 0.25)
+        ]
+    paths = pareto.draw(rows, tmp_path, "a")
+    assert [path.name for path in paths if path.suffix == ".png"] == [
+        "a_accuracy_against_tokens.png",
+        "a_accuracy_against_time.png",
+    ]
+    svg = (tmp_path / "a_accuracy_against_tokens.svg").read_text()
+    pixels = np.asarray(Image.open(paths[0]).convert("RGB")).astype(int)
+    assert len({pareto._style(index, "original")["color"] for index in range(7)}) == 7
+    for color in pareto.COLORS:
+        assert color.lower() in svg
+        wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (abs(pixels - wanted) < 12).all(-1).sum() > 50
+    styles = [(pareto._style(i, "original")["color"], pareto._style(i, "original")["marker"]) for i in range(40)]
+    assert len(set(styles)) == 40
+
+
+def test_lines_of_answers_are_short(tmp_path: Path) -> None:
+    """What was kept of LLaVA-NeXT's 2880 visual tokens is no more than 500 characters."""
+    kept = KeptTokens.of(list(range(0, 2880, 2)), 2880, [(1, 24, 24), (1, 48, 48)])
+    assert len(to_line(answer("a", "Grid", "", 0.0, kept=(kept,)))) < 900
+    assert kept.mask(2880).sum() == 1440

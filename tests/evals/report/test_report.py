@@ -1,0 +1,236 @@
+"""The Markdown report, and that the README's tables are the report on the committed results."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers.commands import command
+from helpers.evals_rows import row
+
+from tokenprune.evals.report import markers as marked
+from tokenprune.evals.report.tables import NOTHING, accuracy_table, difference_table, further_table, split_table
+from tokenprune.evals.stats.paired import paired
+from tokenprune.evals.report.report import SUMMARY, TABLES, put_into, report, summary
+from tokenprune.evals.run.results_io import read, to_line
+from tokenprune.evals.run.results import FAILED, Row, RowScore
+from tokenprune.evals.report.terminal import table
+
+ROOT = Path(__file__).resolve().parents[3]
+ALL, HALF, NONE = [1.0] * 20, [1.0, 0.0] * 10, [None] * 20
+
+
+def results() -> list[Row]:
+    return [
+        row("unpruned", "original", 1.0, {"val": ALL, "test": HALF}),
+        row("Random", "original", 0.25, {"val": HALF, "test": NONE}),
+        row("Random", "compact", 0.25, {"val": NONE, "test": NONE}),
+        row("FoPru rank", "original", 0.25, {"val": ALL, "test": NONE}),
+        row("downsample", "original", 0.25, {"val": HALF, "test": HALF}),
+        row("FoPru rank", "original", 0.5, {"val": ALL, "test": NONE}),
+    ]
+
+
+def test_accuracy() -> None:
+    assert str(accuracy_table(results())).splitlines() == [
+        "| retention | strategy | position IDs | visual tokens a layer | KV cache | REC Acc@0.5 (n = 40) |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| 100 % | unpruned | \N{EN DASH} | 100 of 100 | 2.00 MB | 75.0 [60, 86] |",
+        "| 50 % | FoPru rank | original | 50 of 100 | 2.00 MB | 50.0 [35, 65] |",
+        "| 25 % | Random | original | 25 of 100 | 2.00 MB | 25.0 [14, 40] |",
+        "| 25 % | Random | compact | 25 of 100 | 2.00 MB | 0.0 [0, 9] |",
+        "| 25 % | FoPru rank | original | 25 of 100 | 2.00 MB | 50.0 [35, 65] |",
+        "| 25 % | downsample | \N{EN DASH} | 25 of 100 | 2.00 MB | 50.0 [35, 65] |",
+    ]
+
+
+def test_splits() -> None:
+    vqa = row("unpruned", "original", 1.0, {"val": HALF}, task="vqa", metric="accuracy")
+    photographs = row("unpruned", "original", 1.0, {"photo": HALF}, scenes="photographs")
+    assert str(split_table([*results(), vqa, photographs])).splitlines() == [
+        "| set | split | REC Acc@0.5 | VQA accuracy |",
+        "| --- | --- | --- | --- |",
+        "| scenes | all | 75.0 [60, 86], n = 40 | 50.0 [30, 70], n = 20 |",
+        "| scenes | val | 100.0 [84, 100], n = 20 | 50.0 [30, 70], n = 20 |",
+        "| scenes | test | 50.0 [30, 70], n = 20 | \N{EN DASH} |",
+        "| photographs | all | 50.0 [30, 70], n = 20 | \N{EN DASH} |",
+    ]
+
+
+def test_differences() -> None:
+    heading, _, *lines = str(difference_table(results(), "Random")).splitlines()
+    assert heading == "| retention | strategy | REC, original - compact IDs | REC, own - Random |"
+    cells = [line.strip("| ").split(" | ") for line in lines]
+    assert [cell[:2] for cell in cells] == [
+        ["50 %", "FoPru rank"],
+        ["25 %", "Random"],
+        ["25 %", "FoPru rank"],
+        ["25 %", "downsample"],
+    ]
+    nothing = "\N{EN DASH}"
+    assert cells[0][2:] == [nothing, nothing]  # neither compact IDs nor Random at 50 %
+    assert cells[1][2].startswith("+25.0 [")
+    assert cells[1][3] == nothing
+    assert cells[2][3].startswith("+25.0 [")
+    assert cells[3][3].startswith("+25.0 [")
+
+
+def test_pairing_is_what_makes_a_difference_sure() -> None:
+    """Each question answered the other way round has a wide interval; one more in five answered has a narrow one."""
+    base = row("Random", "original", 0.25, {"": [1.0, 0.0] * 50})
+    better = paired(row("FoPru", "original", 0.25, {"": [1.0, 0.0, 1.0, 1.0] * 25}), base)
+    other = paired(row("FoPru", "original", 0.25, {"": [0.0, 1.0, 1.0, 1.0] * 25}), base)
+    assert better.difference == other.difference == pytest.approx(0.25)
+    assert better.interval[1] - better.interval[0] < 0.7 * (other.interval[1] - other.interval[0])
+
+
+def test_other_questions_are_not_paired() -> None:
+    with pytest.raises(ValueError, match=r"FoPru and Random at 0\.25: rec questions differ \(2 and 2\); measure both"):
+        paired(
+            row("FoPru", "original", 0.25, {"": [1.0, 0.0]}, questions="other"),
+            row("Random", "original", 0.25, {"": [1.0, 0.0]}),
+        )
+
+
+def test_unknown_baseline() -> None:
+    with pytest.raises(ValueError, match="no strategy 'Randm' to compare with; choose another --baseline of unp"):
+        difference_table(results(), "Randm")
+
+
+def test_what_was_not_measured_has_no_column() -> None:
+    """Neither random selection, which is what others are compared with by default, nor compact position IDs."""
+    rows = [row for row in results() if row.strategy != "Random"]
+    assert difference_table(rows) is None
+    assert "Paired differences" not in report(rows)
+    left = difference_table([row for row in results() if row.position_ids == "original"])
+    assert left is not None
+    assert list(left.headings) == ["retention", "strategy", "REC, own - Random"]
+
+
+def test_a_task_of_which_no_question_could_be_asked() -> None:
+    failed: dict[str, list[RowScore]] = {"": [FAILED] * 3}
+    named = {"task": "vqa", "metric": "accuracy", "kv_cache_bytes": 0, "n_visual": 0.0, "n_mean": 0.0}
+    keys = [("unpruned", "original", 1.0), ("Random", "original", 0.25)]
+    rows = [row(*key, failed, **named) for key in keys] + [row(*key, {"": ALL}) for key in keys]
+    lines = report(rows).splitlines()
+    assert f"| 100 % | unpruned | {NOTHING} | 100 of 100 | 2.00 MB | {NOTHING} | 100.0 [84, 100] |" in lines
+    assert (
+        f"| 25 % | Random | {NOTHING} | {NOTHING} | {NOTHING} | +0.0 [0.0, 0.0] | 100.0 % [100, 100] | 1.000 |" in lines
+    )
+    assert "| 25 % | Random | original | 3 |" in lines
+    assert table(rows, "title").row_count == 2
+
+
+def test_many_tasks_are_in_several_tables() -> None:
+    rows = [row("unpruned", "original", 1.0, {"": ALL}, task=f"t{number}") for number in range(9)]
+    lines = report([*rows, *(replace(one, strategy="Grid", keep_ratio=0.25) for one in rows)]).splitlines()
+    headings = [line for line in lines if "visual tokens a layer" in line]
+    assert [heading.count("Acc@0.5") for heading in headings] == [4, 4, 1]
+
+
+def test_one_model_at_a_time() -> None:
+    with pytest.raises(ValueError, match=r"several models \(llava, other\)"):
+        report([*results(), row("unpruned", "original", 1.0, {"": ALL}, model="other")])
+
+
+def test_a_set_without_strategies_is_only_in_the_last_table() -> None:
+    text = report([*results(), row("unpruned", "original", 1.0, {"photo": HALF}, scenes="photographs")])
+    assert "Accuracy on `scenes`" in text
+    assert "Accuracy on `photographs`" not in text
+    assert "| photographs | all |" in text
+    assert "(`llava`, bfloat16 on cpu, torch 2.9)" in text
+
+
+def test_put_into_replaces_what_is_between_the_marks() -> None:
+    begin, end = marked.marks("a")
+    once = marked.put_into(f"before\n{begin}old{end}after\n", "a", "new\n")
+    assert once == f"before\n{begin}\nnew\n\n{end}after\n"
+    assert marked.put_into(once, "a", "new\n") == once
+    for wrong in (f"{begin}{begin}{end}", f"{begin}{end}{end}", f"{end}{begin}", ""):
+        with pytest.raises(ValueError, match=r"needs the lines <!-- a: begin --> and .* each once"):
+            marked.put_into(wrong, "a", "new")
+
+
+def test_a_document_gets_the_tables_that_it_has_marks_for() -> None:
+    tables, both = ("".join(marked.marks(name)) for name in (TABLES, SUMMARY))
+    assert put_into(tables, results()).count("McNemar") == 1
+    assert "best first" not in put_into(tables, results())
+    assert put_into(both, results()).count("best first") == 1
+    assert "McNemar" not in put_into(both, results())
+    assert put_into(tables + both, results()).count("best first") == 1
+    with pytest.raises(ValueError, match=r"nothing to put tables into: write <!-- tokenprune\.evals\.report: begin"):
+        put_into("text", results())
+
+
+def test_summary_has_both_position_ids_in_a_line_and_the_best_first() -> None:
+    headings, _, *lines = (line for line in summary(results()).splitlines() if line.startswith("| "))
+    visual = "visual tokens a layer, of 100"
+    assert headings == (
+        f"| retention | strategy | {visual} | KV cache | REC Acc@0.5 (n = 40) | REC Acc@0.5, compact IDs |"
+    )
+    assert lines[:5] == [
+        "| 100 % | unpruned | 100 | 2.00 MB | 75.0 [60, 86] | \N{EN DASH} |",
+        "| 50 % | FoPru rank | 50 | 2.00 MB | 50.0 [35, 65] | \N{EN DASH} |",
+        "| 25 % | FoPru rank | 25 | 2.00 MB | 50.0 [35, 65] | \N{EN DASH} |",
+        "| 25 % | downsample | 25 | 2.00 MB | 50.0 [35, 65] | \N{EN DASH} |",
+        "| 25 % | Random | 25 | 2.00 MB | 25.0 [14, 40] | 0.0 [0, 9] |",
+    ]
+
+
+def test_further_metrics() -> None:
+    """A share in per cent, a sum as it is; rows of older runs have no intervals, and lines without a task a dash."""
+    mme = {"accuracy": 0.5, "accuracy+": 0.25, "perception": 812.5}
+    rows = [
+        row("unpruned", "original", 1.0, {"": HALF}, metrics={"Acc@0.5": 0.5, "mIoU": 0.61}),
+        row("Grid", "compact", 0.5, {"": [*HALF, "failed"]}, metrics={"mIoU": 0.4}, intervals={"mIoU": (0.31, 0.5)}),
+        row(
+            "unpruned",
+            "original",
+            1.0,
+            {"": HALF},
+            task="mme",
+            metric="accuracy",
+            metrics=mme,
+            intervals={"perception": (700.4, 900.0)},
+        ),
+    ]
+    assert str(further_table(rows)).splitlines() == [
+        "| retention | strategy | position IDs | REC mIoU | MME accuracy+ | MME perception (points) | REC failed |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| 100 % | unpruned | \N{EN DASH} | 61.0 | 25.0 | 812.5 [700, 900] | 0 |",
+        "| 50 % | Grid | compact | 40.0 [31, 50] | \N{EN DASH} | \N{EN DASH} | 1 |",
+    ]
+    text = report([*rows, row("Random", "original", 0.5, {"": HALF})])
+    assert text.count("Further metrics on `scenes` in per cent") == 1
+    assert further_table([row("unpruned", "original", 1.0, {"": HALF}, metrics={"Acc@0.5": 0.5})]) is None
+
+
+def test_answers_that_cannot_be_read_are_in_the_report() -> None:
+    lines = str(further_table(results())).splitlines()
+    assert lines[0] == "| retention | strategy | position IDs | REC unparsable |"
+    assert [line.rpartition(" | ")[2] for line in lines[2:]] == ["0 |", "20 |", "20 |", "40 |", "20 |", "0 |"]
+
+
+def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, page = tmp_path / "rows.jsonl", tmp_path / "page.md"
+    path.write_text("".join(f"{to_line(row)}\n" for row in results()))
+    assert command("report", path) == 0
+    assert capsys.readouterr().out.startswith(report(results()))
+    assert command("report", path, "--split", "val", "--baseline", "FoPru rank") == 0
+    printed = capsys.readouterr().out
+    assert "REC Acc@0.5 (n = 20)" in printed
+    assert "own - FoPru rank" in printed
+    page.write_text("".join(marked.marks(TABLES)))
+    assert command("report", path, "--into", page) == 0
+    assert report(results(), further=False) in page.read_text()
+    assert "Further metrics" not in page.read_text()
+    assert capsys.readouterr().out == ""
+
+
+def test_the_documents_have_the_committed_results() -> None:
+    """After a new run, the last command of `make results` puts it right."""
+    results = ROOT / "evals" / "results"
+    rows = read([*sorted(results.glob("bundled_model_*.jsonl")), results / "photographs.jsonl"])
+    for document in (ROOT / "README.md", results / "README.md"):
+        text = document.read_text(encoding="utf-8")
+        assert put_into(text, rows) == text, document

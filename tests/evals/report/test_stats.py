@@ -1,0 +1,122 @@
+"""Intervals against published values and against their own promise: to cover the truth 95 times in 100."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tokenprune.evals.tasks._base.metric import Metric, Ratio
+from tokenprune.evals.stats.intervals import interval, paired
+
+
+def alone(n: int) -> range:
+    """Every question about a picture of its own."""
+    return range(n)
+
+
+def test_wilson() -> None:
+    assert interval([1.0] * 8 + [0.0] * 2, alone(10)) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+
+
+def test_wilson_does_not_collapse_at_the_ends() -> None:
+    assert interval([1.0] * 20, alone(20))[0] == pytest.approx(0.8389, abs=1e-4)
+
+
+def test_questions_that_agree_count_once() -> None:
+    """Five questions about a picture that are all right or all wrong tell as much as one."""
+    once = interval([1.0, 0.0] * 10, alone(20))
+    five_times = interval(np.repeat([1.0, 0.0] * 10, 5).tolist(), np.repeat(alone(20), 5).tolist())
+    assert five_times == pytest.approx(once, abs=0.01)
+    assert interval([1.0, 0.0] * 50, alone(100))[0] > once[0] + 0.05
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "soft"])
+def test_intervals_cover_the_truth_though_pictures_differ(binary: bool) -> None:
+    """Pictures are easy or hard, and have 1 to 9 questions; intervals that took questions as independent would not."""
+    rng = np.random.default_rng(0)
+    covered = {"pictures": 0, "questions": 0}
+    for _ in range(100):
+        difficulty, counts = rng.beta(0.7, 0.7, size=60), rng.integers(1, 10, size=60)
+        pictures = np.repeat(np.arange(60), counts)
+        scores = (rng.random(len(pictures)) < difficulty[pictures]).astype(float)
+        if not binary:
+            scores = scores * 0.9 + 0.05
+        for name, drawn in ("pictures", pictures), ("questions", np.arange(len(pictures))):
+            low, high = interval(scores.tolist(), drawn.tolist())
+            covered[name] += low <= 0.5 <= high
+    assert covered["pictures"] >= 90
+    assert covered["questions"] <= 80
+
+
+def test_one_soft_score_has_no_spread() -> None:
+    assert interval([0.6], [0]) == (0.6, 0.6)
+
+
+def test_no_scores() -> None:
+    with pytest.raises(ValueError, match="no scores"):
+        interval([], [])
+
+
+def test_difference_is_paired() -> None:
+    baseline = [1.0, 0.0] * 50
+    worse = [0.0, 0.0] * 10 + [1.0, 0.0] * 40
+    result = paired(worse, baseline, alone(100))
+    assert result.difference == pytest.approx(-0.1)
+    assert result.interval[0] < -0.1 < result.interval[1] < 0
+    assert result.retention == pytest.approx(0.8)
+    assert result.retention_interval[0] < 0.8 < result.retention_interval[1] < 1
+    assert (result.lost, result.won) == (10, 0)
+    assert result.p == pytest.approx(2 * 0.5**10)  # ten of ten coins the same side
+    assert paired(baseline, worse, alone(100)).difference == pytest.approx(0.1)
+
+
+def test_soft_scores_have_no_mcnemar() -> None:
+    assert paired([0.3, 1.0], [1.0, 1.0], alone(2)).p is None
+
+
+def test_a_baseline_that_is_always_wrong() -> None:
+    result = paired([1.0, 0.0], [0.0, 0.0], alone(2))
+    assert result.difference == 0.5
+    assert not math.isfinite(result.retention)
+
+
+def test_difference_needs_the_same_questions() -> None:
+    with pytest.raises(ValueError, match="same questions"):
+        paired([1.0], [1.0, 0.0], alone(2))
+
+
+def test_intervals_of_ratios_cover_the_truth() -> None:
+    """F1 = 2 sum(right) / sum(said + true) of a model that is right about 3 pictures in 4, on 60 of 4 questions."""
+    rng, covered = np.random.default_rng(1), 0
+    pictures = np.repeat(np.arange(60), 4)
+    truth = np.tile([1.0, 0.0], 120)
+    expected = 2 * 0.75 / (0.75 + 0.25 + 1)
+    for _ in range(100):
+        said = np.where(np.repeat(rng.random(60) < 0.75, 4), truth, 1 - truth)
+        metric = Metric.of(Ratio((truth * said).tolist(), ((truth + said) / 2).tolist()))
+        low, high = metric.interval(pictures.tolist())
+        assert low < metric.value < high
+        covered += low <= expected <= high
+    assert covered >= 90
+
+
+def test_a_sum_of_means_is_as_sure_as_its_parts() -> None:
+    """100 times the sum of a mean and the same mean over groups of one: twice as wide as one of them."""
+    points = [0.3, 0.9] * 30
+    once, groups = Ratio.mean(points), [str(n) for n in range(60)]
+    low, high = Metric.of(once).interval(alone(60))
+    summed = Metric.of(once, Ratio.mean_of_groups(points, groups, min), weight=100.0)
+    assert summed.value == pytest.approx(200 * 0.6)
+    assert summed.points == ()
+    assert summed.interval(alone(60)) == pytest.approx((200 * low, 200 * high))
+
+
+def test_a_ratio_to_nothing() -> None:
+    """A model that never says yes has a precision of 0 and no interval; draws without a category are left out."""
+    never = Metric.of(Ratio([0.0] * 5, [0.0] * 5))
+    assert never.value == 0
+    assert all(map(math.isnan, never.interval(alone(5))))
+    rare = Metric.of(*Ratio.mean([0.0, 0.5, 0.5, 1.0]).of_each("baaa").values(), weight=0.5)
+    assert rare.value == pytest.approx((2 / 3 + 0) / 2)
+    assert all(map(math.isfinite, rare.interval(alone(4))))
+    assert all(map(math.isnan, Metric.of(*rare.ratios).interval([0] * 4)))  # one picture tells nothing of others

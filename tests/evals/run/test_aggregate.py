@@ -1,0 +1,136 @@
+"""Rows from answers: what a configuration is worth, and what could not be read or asked."""
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.asking import ask, echoes, identity
+from helpers.files.choices import MMBENCH
+from helpers.files.evals import write_vqav2
+from helpers.files.sets import png, save, write_lines, write_tsv
+from helpers.files.tasks import POPE, SETS
+from helpers.tiny import tiny_llava
+
+from tokenprune.evals.run import aggregate
+from tokenprune.evals.run.answers import Answer
+from tokenprune.evals.run.results import Row
+from tokenprune.evals.run.setups import Configuration, configurations
+from tokenprune.evals.stats.paired import paired
+from tokenprune.evals.tasks import TASKS
+from tokenprune.evals.tasks._base.question import Sample
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_vqav2(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def samples(folder: Path) -> list[Sample]:
+    return echoes(folder)
+
+
+def test_rows(samples: list[Sample]) -> None:
+    compared = configurations(["random:seed=3", "fopru:mode=row", "downsample"], [0.5])
+    answers = {answer.asked: answer for answer in ask(tiny_llava(), samples, compared)}
+    rows = aggregate.rows(samples, compared, answers, scenes="a", model="b", identity=identity())
+    assert [(row.strategy, row.position_ids) for row in rows] == [
+        ("unpruned", "original"),
+        ("Random 3", "original"),
+        ("Random 3", "compact"),
+        ("FoPru row", "original"),
+        ("FoPru row", "compact"),
+        ("downsample", "original"),
+    ]
+    assert [(row.n_kept, row.n_mean, row.n_visual) for row in rows] == [
+        (36, 36, 36),
+        *[(18, 18, 36)] * 4,
+        (16, 16, 36),
+    ]
+    for row in rows:
+        assert (row.n, row.unparsable, row.failed, row.accuracy) == (3, 1, 0, pytest.approx(2 / 3))
+        assert row.metrics == {"accuracy": pytest.approx(2 / 3)}
+        assert row.scores == {"val": [1, None], "test": [1]}
+        assert row.pictures == {"val": [0, 0], "test": [0]}
+        assert row.questions == rows[0].questions
+        # Keys and values of 2 layers, 2 heads, 8 wide, 4 bytes; the first prompt has 7 words beside the picture.
+        assert row.kv_cache_bytes == 2 * 2 * 2 * 8 * 4 * (row.n_kept + 7)
+        assert row.seconds is not None
+        assert row.seconds > 0
+        assert {"torch", "transformers", "tokenprune"} <= set(row.versions)
+        json.dumps(row.settings)
+    assert rows[1].settings == {"keep_ratio": 0.5, "keep": None, "budget_per": "image", "seed": 3}
+    assert len({answer.text for answer in answers.values()}) > 3  # the configurations do differ
+
+
+def rows_of(
+    folder: Path, task: str, texts: Sequence[str | None], truths: Sequence[str]
+) -> tuple[Row, Row, Sequence[Sample]]:
+    """What a model is worth that answers a task's questions with `texts`, None where it cannot be asked, and one that
+    gives the right answers."""
+    samples, compared = TASKS[task].load(folder), [Configuration(), *configurations(["grid"], [0.5], ["original"], [])]
+    answers = [
+        Answer(
+            sample.task, sample.id, sample.split, *configuration.key, text=text or "", score=sample.score(text or "")
+        )
+        if text is not None
+        else Answer(sample.task, sample.id, sample.split, *configuration.key, text="", score=None, error="broken")
+        for configuration, said in zip(compared, (truths, texts), strict=True)
+        for sample, text in zip(samples, said, strict=True)
+    ]
+    found = {answer.asked: answer for answer in answers}
+    unpruned, pruned = aggregate.rows(samples, compared, found, scenes="a", model="b", identity=identity())
+    return pruned, unpruned, samples
+
+
+def three_mmbench_questions(folder: Path) -> None:
+    """Each in two turns, about a picture of its own."""
+    records = [MMBENCH | {"index": n, "image": base64.b64encode(png() + bytes(n)).decode()} for n in (5, 6, 7)]
+    write_tsv(folder / "mmbench_dev.tsv", records)
+
+
+def test_turns_count_together(tmp_path: Path) -> None:
+    """One of the second question's turns cannot be asked, one of the third's cannot be read."""
+    three_mmbench_questions(tmp_path)
+    pruned, unpruned, samples = rows_of(tmp_path, "mmbench", ["A", "B", "A", None, "A", "what?"], "ABABAB")
+    assert [sample.group for sample in samples] == ["5", "5", "6", "6", "7", "7"]
+    assert unpruned.scores == {"dev": [1, 1, 1]}
+    assert pruned.scores == {"dev": [1, "failed", None]}
+    assert (pruned.n, pruned.accuracy, pruned.unparsable, pruned.failed) == (2, 0.5, 1, 1)
+    assert pruned.metrics == {"circular accuracy": 0.5, "accuracy": 1}
+    assert pruned.pictures == unpruned.pictures == {"dev": [0, 1, 2]}
+    against = paired(pruned, unpruned)
+    assert (against.n, against.difference, against.lost) == (2, -0.5, 1)
+
+
+def test_a_pair_that_cannot_be_asked_as_a_whole_counts_nowhere(tmp_path: Path) -> None:
+    SETS["mme", "published"](tmp_path)
+    pruned, unpruned, _ = rows_of(tmp_path, "mme", ["Yes", None, "Yes", "Yes"], ["Yes", "No", "Yes", "No"])
+    assert pruned.scores == {"": ["failed", "failed", 1, 0]}
+    assert (pruned.metrics["accuracy"], pruned.metrics["accuracy+"]) == (pruned.accuracy, 0) == (0.5, 0)
+    assert unpruned.metrics["accuracy+"] == 1
+    assert paired(pruned, unpruned).n == 2
+
+
+def test_every_metric_has_an_interval(tmp_path: Path) -> None:
+    write_lines(tmp_path / "coco_pope_random.json", [record for n in range(20) for record in pope_about(n)])
+    for n in range(20):
+        save(tmp_path / "images" / f"{n}.jpg")
+    pruned, _, samples = rows_of(tmp_path, "pope", ["yes", "no", "no", "no"] * 10, ["yes", "no"] * 20)
+    assert len(samples) == 40
+    assert pruned.metrics == pytest.approx(
+        {"accuracy": 0.75, "F1": 2 / 3, "precision": 1, "recall": 0.5, "yes-rate": 0.25}
+    )
+    assert set(pruned.intervals) == set(pruned.metrics)
+    for name, (low, high) in pruned.intervals.items():
+        assert 0 < low <= pruned.metrics[name] <= high <= 1
+        assert low < high
+    assert pruned.intervals["accuracy"] == pruned.interval
+
+
+def pope_about(number: int) -> list[dict[str, Any]]:
+    return [record | {"image": f"{number}.jpg", "question_id": 2 * number + k} for k, record in enumerate(POPE)]

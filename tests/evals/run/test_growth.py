@@ -1,0 +1,98 @@
+"""A run's folder takes more strategies and tasks, and asks again what failed."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.commands import command
+from helpers.files.evals import saved, write_refcoco, write_vqav2
+from helpers.tiny import tiny_llava
+
+from tokenprune.evals.run.answers import Answer, Asked
+from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.tasks._base.short_answers import ShortAnswer
+
+QUICK = ["--position-ids", "original", "--baselines", "unpruned"]
+SMALL = [*QUICK, "--tasks", "vqa", "--strategy", "grid", "--keep-ratio", 0.25]
+MORE = [*QUICK, "--tasks", "vqa", "rec", "--strategy", "fopru", "grid", "--keep-ratio", 0.25, 0.5]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    folder = tmp_path_factory.mktemp("growth")
+    write_refcoco(folder / "scenes")
+    write_vqav2(folder / "scenes", 5)
+    return ["--model", saved(tiny_llava(), folder / "model"), "--data", folder / "scenes"]
+
+
+def unlike_time(folder: RunFolder) -> dict[Asked, Answer]:
+    return {asked: replace(answer, seconds=0.0) for asked, answer in folder.answers().items()}
+
+
+def test_a_run_that_grew_is_as_one_that_was_asked_all_at_once(tiny: list[Any], tmp_path: Path) -> None:
+    grown, whole = RunFolder(tmp_path / "grown"), RunFolder(tmp_path / "whole")
+    assert command("eval", *tiny, *SMALL, "--output", grown.path) == 0
+    known, lines = grown.answers(), (grown.path / "answers.jsonl").read_text()
+    assert len(known) == 2 * 5
+    assert command("eval", *tiny, *MORE, "--output", grown.path) == 0
+    assert (grown.path / "answers.jsonl").read_text().startswith(lines)
+    assert {asked: grown.answers()[asked] for asked in known} == known  # none was asked again
+    assert command("eval", *tiny, *MORE, "--output", whole.path) == 0
+    assert unlike_time(grown) == unlike_time(whole)
+    assert grown.record["identity"] == whole.record["identity"]
+    assert [replace(row, seconds=None) for row in grown.rows()] == [replace(row, seconds=None) for row in whole.rows()]
+
+
+def test_a_run_does_not_shrink(tiny: list[Any], tmp_path: Path) -> None:
+    assert command("eval", *tiny, *SMALL, "--output", tmp_path / "run") == 0
+    before = RunFolder(tmp_path / "run").record
+    at_25 = ["--keep-ratio", 0.25, "--output", tmp_path / "run"]
+    said = command("eval", *tiny, *QUICK, "--tasks", "vqa", "--strategy", "fopru", *at_25)  # instead of grid
+    assert "holds another run, with configurations.Grid, keep ratio 0.25, position IDs original.keep_ratio=0.25" in said
+    assert "(It may grow, by strategies, keep ratios, position IDs and tasks, if those that it has are named" in said
+    said = command("eval", *tiny, *QUICK, "--tasks", "rec", "--strategy", "grid", *at_25)  # instead of vqa
+    assert "data.vqa.questions=5" in said
+    said = command("eval", *tiny, *MORE, "--limit", 3, "--output", tmp_path / "run")  # other questions of vqa
+    assert "data.limit=None" in said
+    assert RunFolder(tmp_path / "run").record == before
+    assert len(RunFolder(tmp_path / "run").rows()) == 2
+
+
+def test_a_run_that_grows_is_not_finished(tiny: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command("eval", *tiny, *SMALL, "--output", tmp_path / "run") == 0
+    monkeypatch.setattr("tokenprune.evals.run.evaluate._ask", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        command("eval", *tiny, *MORE, "--output", tmp_path / "run")
+    said = command("report", tmp_path / "run", "--output", tmp_path / "out")
+    assert "run: not finished, it has 10 of 40 answers. The command that began it goes on with it;" in said
+    monkeypatch.undo()
+    assert command("eval", *tiny, *MORE, "--output", tmp_path / "run") == 0
+    assert len(RunFolder(tmp_path / "run").rows()) == 2 * 5
+
+
+def test_what_failed_is_asked_again(tiny: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, score = RunFolder(tmp_path / "run"), ShortAnswer.score
+    command_line = ["eval", *tiny, *SMALL, "--output", run.path]
+
+    def broken(self: ShortAnswer, answer: str) -> float | None:
+        if self.id in ("vqa-42001", "vqa-42003"):
+            raise OSError("the disk is away")
+        return score(self, answer)
+
+    monkeypatch.setattr(ShortAnswer, "score", broken)
+    assert command(*command_line, "--on-error", "record") == 0
+    assert [row.failed for row in run.rows()] == [2, 2]
+    right = {asked: answer for asked, answer in run.answers().items() if answer.error is None}
+    assert len(right) == 6
+    assert command(*command_line, "--on-error", "record") == 0  # they fail again
+    assert [row.failed for row in run.rows()] == [2, 2]
+    assert "stopped at vqa-4200" in command(*command_line)
+    assert "not finished" in command("report", run.path, "--output", tmp_path / "out")
+    monkeypatch.undo()
+    assert command(*command_line) == 0
+    assert [row.failed for row in run.rows()] == [0, 0]
+    assert {asked: run.answers()[asked] for asked in right} == right  # the others were not asked again
+    whole = RunFolder(tmp_path / "whole")
+    assert command("eval", *tiny, *SMALL, "--output", whole.path) == 0
+    assert unlike_time(run) == unlike_time(whole)

@@ -1,0 +1,205 @@
+"""A run that is killed at any moment, or shared among processes, gives the answers of one that is not."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.commands import command
+from helpers.files.evals import saved, write_vqav2
+from helpers.tiny import tiny_llava
+
+from tokenprune import SettingError
+from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.evals.run.answers import Answer, Asked, from_line, to_line
+from tokenprune.evals.run.files import append, held
+from tokenprune.evals.run.run_folder import RunFolder
+
+ROOT = Path(__file__).resolve().parents[3]
+N = 40
+OPTIONS = ["--strategy", "fopru", "--keep-ratio", "0.25", "--position-ids", "original", "--baselines", "unpruned"]
+BATCHES = ["--batch-tokens", "200"]  # of four questions
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The tiny model, questions about one picture, and few of them in a batch."""
+    folder = tmp_path_factory.mktemp("resume")
+    write_vqav2(folder / "scenes", N)
+    return ["--model", saved(tiny_llava(), folder / "model"), "--data", str(folder / "scenes"), *OPTIONS, *BATCHES]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that nothing happened to."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    assert command("eval", *tiny, "--output", output) == 0
+    return RunFolder(output)
+
+
+def unlike_time(folder: RunFolder) -> dict[Asked, Answer]:
+    return {asked: replace(answer, seconds=0.0) for asked, answer in folder.answers().items()}
+
+
+def check_same(run: RunFolder, whole: RunFolder) -> None:
+    assert unlike_time(run) == unlike_time(whole)
+    assert [replace(row, seconds=None) for row in run.rows()] == [replace(row, seconds=None) for row in whole.rows()]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def kill_when(options: list[str], output: Path, n_lines: int) -> None:
+    """Start the command in a process of its own, and kill it when it has written a number of lines."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tokenprune.evals", *options, "--output", str(output)],
+        env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    answers = output / "answers.jsonl"
+    deadline = time.monotonic() + 240
+    while not answers.is_file() or answers.read_bytes().count(b"\n") < n_lines:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_killed_twice(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    for n_lines in (3, 50):
+        kill_when(tiny, output, n_lines)
+        assert n_lines <= len(RunFolder(output).answers()) < len(whole.answers())
+        with pytest.raises(ValueError, match=r"run: not finished, it has \d+ of 80 answers"):
+            RunFolder(output).rows()
+    survived = RunFolder(output).answers()
+    assert command("eval", *tiny, "--output", output) == 0
+    check_same(RunFolder(output), whole)
+    assert {asked: RunFolder(output).answers()[asked] for asked in survived} == survived  # none was done twice
+
+
+@pytest.mark.slow
+def test_killed_on_the_bundled_model(tmp_path: Path) -> None:
+    options = ["--data", str(SCENES), "--model", str(MODEL), "--limit", "6", *OPTIONS]
+    kill_when(options, tmp_path / "run", 1)
+    survived = RunFolder(tmp_path / "run").answers()
+    assert command("eval", *options, "--output", tmp_path / "run") == 0
+    answers = RunFolder(tmp_path / "run").answers()
+    assert len(answers) == 2 * 6 * 2
+    assert {asked: answers[asked] for asked in survived} == survived
+    assert all(row.n == 6 for row in RunFolder(tmp_path / "run").rows())
+
+
+def test_torn_at_any_byte(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
+    """What a killed process leaves is a beginning of the file. A batch of which a part is there is completed."""
+    content = (whole.path / "answers.jsonl").read_bytes()
+    lines = content.split(b"\n")
+    for n_lines, n_bytes in ((0, 5), (37, 40), (len(lines) - 2, len(lines[-2]))):
+        output = tmp_path / f"{n_lines}-{n_bytes}"
+        output.mkdir()
+        shutil.copy(whole.path / "run.json", output)
+        kept = b"".join(line + b"\n" for line in lines[:n_lines])
+        (output / "answers.jsonl").write_bytes(kept + lines[n_lines][:n_bytes])
+        assert len(RunFolder(output).answers()) == n_lines
+        assert command("eval", *tiny, "--output", output) == 0
+        check_same(RunFolder(output), whole)
+        assert (output / "answers.jsonl").read_bytes().startswith(kept)
+
+
+@pytest.mark.slow
+def test_two_processes(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
+    """Two processes give the answers of one, bit for bit; stopped, one process finishes what two began."""
+    output = tmp_path / "run"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", "0", "-m", "tokenprune.evals", *tiny, "--output", str(output)]
+    done = subprocess.run(launch, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("tokenprune report") == 1  # the first process alone speaks
+    check_same(RunFolder(output), whole)
+    shares = [(output / name).read_bytes() for name in ("answers.jsonl", "answers.1.jsonl")]
+    assert [share.count(b"\n") for share in shares] == [2 * 32, 2 * 8]
+    (output / "answers.1.jsonl").write_bytes(shares[1][: len(shares[1]) // 2])
+    (output / "rows.jsonl").unlink()
+    assert command("eval", *tiny, "--output", output) == 0
+    check_same(RunFolder(output), whole)
+
+
+def test_a_line_is_what_was_answered(whole: RunFolder) -> None:
+    for answer in whole.answers().values():
+        assert from_line(to_line(answer), "here") == answer
+
+
+def test_broken_lines_are_named(whole: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(whole.path, tmp_path / "run")
+    path = tmp_path / "run" / "answers.jsonl"
+    first, second, *_ = path.read_bytes().split(b"\n")
+
+    def read(*lines: bytes) -> dict[Asked, Answer]:
+        path.write_bytes(b"".join(line + b"\n" for line in lines))
+        return RunFolder(tmp_path / "run").answers()
+
+    assert len(read(first, second)) == 2
+    with pytest.raises(ValueError, match=r"answers\.jsonl, line 2: broken JSON: .*; delete this line"):
+        read(first, second[:-9])
+    with pytest.raises(ValueError, match=r"answers\.jsonl, line 1: not UTF-8"):
+        read(b"\xff", second)
+    with pytest.raises(ValueError, match=r"answers\.jsonl, line 2: no 'task'"):
+        read(first, b'{"id": "1"}')
+    with pytest.raises(ValueError, match=r"answers\.jsonl, line 3: vqa-\d+ is there twice under unpruned"):
+        read(first, second, first)
+
+
+def test_one_run_at_a_time(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(whole.path, tmp_path / "run")
+    with RunFolder(tmp_path / "run").writing():
+        said = command("eval", *tiny, "--output", tmp_path / "run")
+    assert (
+        said == f"Error: {tmp_path / 'run' / 'answers.jsonl'}: another run is writing it. Wait, or name another output."
+    )
+    assert command("eval", *tiny, "--output", tmp_path / "run") == 0
+
+
+def test_answers_of_nobody_knows_what(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(whole.path, tmp_path / "run")
+    (tmp_path / "run" / "run.json").unlink()
+    assert "run: answers without a run.json" in command("eval", *tiny, "--output", tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match=r"no run here, there is no run\.json"):
+        RunFolder(tmp_path / "nothing").record  # noqa: B018
+
+
+def test_other_versions_are_not_mixed_in(whole: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(whole.path, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    record: dict[str, Any] = json.loads(json.dumps(run.record))
+    record["identity"]["versions"]["transformers"] = "5.4.0"
+    with pytest.raises(SettingError, match=r"with versions\.transformers='5\.\d+\.\d+' and not .*='5\.4\.0'\. Name"):
+        run.begin(record["identity"], {})
+    run.begin(run.record["identity"], {"model": "moved to another folder"})
+
+
+DOING = "somebody else is writing it"
+
+
+def test_held_files(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.jsonl"
+    with held(path, DOING) as file:
+        append(file, "1\n2\n")
+        file.write(b"half")
+    with held(path, DOING) as file:
+        append(file, "3\n")
+        with (
+            pytest.raises(SettingError, match=r"a\.jsonl: somebody else is writing it"),
+            held(path, DOING),
+        ):
+            pass
+    assert path.read_text() == "1\n2\n3\n"

@@ -1,0 +1,112 @@
+"""Settings files in the evals, and the pictures that they were calibrated on kept out of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.commands import command
+from helpers.files.evals import saved
+from helpers.files.search import BASE, deep_llava, scenes, searched
+
+from tokenprune import SettingError
+from tokenprune.evals.run.answers import Answer, Key
+from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.run.setups import configurations
+from tokenprune.evals.search.calibration import apart, calibrated_on, pictures_of
+from tokenprune.settings import SettingsFile
+from tokenprune.strategies.vflowopt import VFlowOpt
+
+SETTINGS = {"strategy": "vflowopt", "settings": vars(BASE)}
+
+
+def written(folder: Path, content: dict[str, Any]) -> str:
+    path = folder / "found.json"
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def evaluated(folder: Path, *strategies: str, **options: str) -> list[Answer]:
+    """The answers that `tokenprune eval` writes."""
+    given = [text for name, value in options.items() for text in (f"--{name}", value)]
+    where = ["--model", saved(deep_llava(), folder / "model"), "--data", folder / "scenes", "--output", folder / "run"]
+    compared = ["--baselines", "unpruned", "--keep-ratio", 0.5, 0.3, "--strategy", *strategies]
+    assert command("eval", *where, *given, *compared) == 0
+    return list(RunFolder(folder / "run").answers().values())
+
+
+def test_found_settings_are_evaluated_on_other_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All configurations answer the same questions, and none about a picture of the search."""
+    samples = scenes(tmp_path / "scenes", 6)
+    record = searched(samples[:2], tmp_path / "found.json")
+    assert list(record["search"]["data"]["pictures"]) == ["0.png", "1.png"]
+    answers = evaluated(tmp_path, str(tmp_path / "found.json"), "random")
+    assert "scenes: 2 of 7 questions are left out for all configurations" in capsys.readouterr().out
+    asked: dict[Key, list[str]] = {}
+    for answer in sorted(answers, key=lambda answer: answer.id):
+        asked.setdefault(answer.key, []).append(answer.id)
+    assert {(key.strategy, key.keep_ratio) for key in asked} == {
+        ("unpruned", 1.0),
+        ("VFlowOpt found", 0.3),
+        ("Random", 0.5),
+        ("Random", 0.3),
+    }
+    (ids,) = {tuple(ids) for ids in asked.values()}  # paired
+    assert set(ids) == {sample.id for sample in samples[2:]} | {"rec-60"}
+    rows = RunFolder(tmp_path / "run").rows()
+    assert [row.settings for row in rows if row.strategy == "VFlowOpt found"] == [record["settings"]] * 2
+
+
+def test_the_limit_counts_what_is_left(tmp_path: Path) -> None:
+    samples = scenes(tmp_path / "scenes", 6)
+    searched(samples[1:3], tmp_path / "found.json", trials=1)
+    ids = {answer.id for answer in evaluated(tmp_path, str(tmp_path / "found.json"), limit="4")}
+    assert len(ids) == 4
+    assert not ids & {sample.id for sample in samples[1:3]}
+
+
+def test_a_copy_of_a_picture_is_the_same_picture(tmp_path: Path) -> None:
+    """Sets name their pictures as they like."""
+    samples = scenes(tmp_path, 4)
+    pictures = set(pictures_of(samples[:1]).values())
+    (image,), (other,) = samples[0].images, samples[2].images
+    assert isinstance(other, Path)
+    other.write_bytes(image.read_bytes())
+    assert apart(samples, pictures, "scenes") == [samples[1], samples[3]]
+    assert apart(samples, frozenset(), "scenes") == samples
+    with pytest.raises(ValueError, match="scenes: every question is about a picture of the calibration data"):
+        apart([samples[0], samples[2]], pictures, "scenes")
+
+
+def test_who_says_nothing_of_its_pictures(tmp_path: Path) -> None:
+    """Settings that a person wrote have no calibration data; those of a search do, and must name it."""
+    assert calibrated_on(SettingsFile.read(written(tmp_path, SETTINGS))) == frozenset()
+    for data in ({}, {"data": {"ids": ["rec-1"]}}, {"data": {"pictures": {}}}):
+        file = SettingsFile.read(written(tmp_path, {**SETTINGS, "search": {"seed": 0, **data}}))
+        with pytest.raises(SettingError, match=r'found\.json, "search", "data": no "pictures"'):
+            calibrated_on(file)
+
+
+def test_a_file_stands_at_its_own_keep_ratio(tmp_path: Path) -> None:
+    path = written(tmp_path, SETTINGS)
+    compared = configurations([path, "grid"], [0.5, 0.3])
+    assert [(c.label, c.keep_ratio) for c in compared if c.position_ids == "compact"] == [
+        ("Grid", 0.5), ("VFlowOpt found", 0.3), ("Grid", 0.3)
+    ]  # fmt: skip
+    with pytest.raises(SettingError, match=r"for keep_ratio=0\.3, which is none .*--keep-ratio 0\.5 0\.1 0\.3"):
+        configurations([path], [0.5, 0.1])
+    counted = written(tmp_path, {"strategy": "grid", "settings": {"keep": 9}})
+    with pytest.raises(SettingError, match='"keep" is a count'):
+        configurations([counted], [0.5])
+
+
+def test_another_depth_warns(tmp_path: Path) -> None:
+    path = written(tmp_path, {**SETTINGS, "model": {"layers": 28}})
+    found = configurations([path], [0.3])[1]
+    with (
+        pytest.warns(UserWarning, match="found on a model of 28 decoder layers"),
+        found.patched(deep_llava()) as handle,
+    ):
+        assert handle.strategy == VFlowOpt(**vars(BASE))

@@ -1,0 +1,269 @@
+"""The search of VFlowOpt's settings, on a tiny model."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.families.base import IMAGE
+from helpers.files.evals import tiny_processor
+from helpers.files.search import BASE, LAYERS, deep_llava, scenes, searched
+from torch.nn.functional import cosine_similarity
+
+import tokenprune
+from tokenprune import SettingError
+from tokenprune.evals.models.prompts import encode
+from tokenprune.evals.run.digest import weights_digest
+from tokenprune.evals.search.calibration import calibration
+from tokenprune.evals.search.objective import Flow
+from tokenprune.evals.search.optimize import Names
+from tokenprune.strategies.vflowopt import VFlowOpt
+
+TESTS = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("state", ["last_token", "mean_pooled"])
+def test_agreement_is_the_cosine_of_what_the_head_gets(tmp_path: Path, state: Any) -> None:
+    """Against the final hidden states that transformers returns, one question at a time."""
+    model, samples = deep_llava(), scenes(tmp_path)
+    flow = Flow(model, tiny_processor(), samples, state=state)
+    cosines = []
+    for sample in samples:
+        inputs = encode(tiny_processor(), [sample.pictures()], [sample.question])
+        ids = inputs["input_ids"][0].tolist()
+        n_read = 1 if state == "last_token" else len(ids) - 1 - max(i for i, token in enumerate(ids) if token == IMAGE)
+        with torch.no_grad():
+            whole = model.model(**inputs).last_hidden_state[0, -n_read:].mean(0)
+            with tokenprune.patch(model, BASE):
+                pruned = model.model(**inputs).last_hidden_state[0, -n_read:].mean(0)
+        cosines.append(float(cosine_similarity(whole, pruned, dim=0)))
+    assert flow.agreement(BASE) == pytest.approx(sum(cosines) / len(cosines), abs=1e-6)
+    assert flow.agreement(BASE) < 0.9999
+    assert flow.agreement(VFlowOpt(keep_ratio=1.0)) == pytest.approx(1, abs=1e-6)
+
+
+def test_what_the_flow_tells_of_the_pictures(tmp_path: Path) -> None:
+    flow = Flow(deep_llava(), tiny_processor(), scenes(tmp_path))
+    assert (flow.n_visual, flow.grid_side) == (36, 6)
+    above, below = (replace(BASE, threshold=flow.highest_attention * factor) for factor in (1.01, 0.2))
+    assert flow.agreement(above) == flow.agreement(replace(BASE, threshold=1e9))  # no anchor in any picture
+    assert flow.agreement(below) != flow.agreement(above)
+
+
+def test_the_file(tmp_path: Path) -> None:
+    samples, output = scenes(tmp_path / "scenes"), tmp_path / "new" / "settings.json"
+    record = searched(samples, output, trials=13, names=Names("some/model", "scenes", "val"))
+    assert json.loads(output.read_text()) == json.loads(json.dumps(record))
+    search, trials = record["search"], record["search"]["trials"]
+    assert len(trials) == 13
+    assert search["base"] == vars(BASE)
+    assert trials[0]["threshold"] == 30.0  # the default itself, not its image in the box
+    values = [trial["objective"] for trial in trials]
+    assert search["objective"] == {
+        "state": "last_token", "default": values[0], "best": max(values), "best_trial": values.index(max(values))
+    }  # fmt: skip
+    best = dict(trials[values.index(max(values))])
+    assert best.pop("objective") == max(values)
+    assert record["settings"] == {**vars(BASE), **best}
+    assert Flow(deep_llava(), tiny_processor(), samples).agreement(VFlowOpt(**record["settings"])) == max(values)
+    assert record["model"]["name"] == "some/model"
+    assert record["model"]["layers"] == LAYERS
+    assert record["model"]["weights"] == weights_digest(deep_llava())
+    assert search["data"]["split"] == "val"
+    assert search["data"]["ids"] == [sample.id for sample in samples]
+    assert len({json.dumps(trial) for trial in trials}) == 13
+    assert {"optuna", "torch", "tokenprune"} <= set(search["versions"])
+
+
+def test_patch_loads_it(tmp_path: Path) -> None:
+    output = tmp_path / "settings.json"
+    record = searched(scenes(tmp_path / "scenes"), output)
+    with tokenprune.patch(deep_llava(), str(output)) as handle:
+        assert handle.strategy == VFlowOpt(**record["settings"])
+    with tokenprune.patch(deep_llava(), str(output), recycle=False) as handle:
+        assert handle.strategy == VFlowOpt(**{**record["settings"], "recycle": False})
+
+
+def test_the_same_seed_finds_the_same(tmp_path: Path) -> None:
+    samples = scenes(tmp_path / "scenes")
+    one, two, other = (searched(samples, tmp_path / f"{n}.json", seed=n // 2) for n in range(3))
+    assert one["search"]["trials"] == two["search"]["trials"] != other["search"]["trials"]
+
+
+def test_more_trials_go_on(tmp_path: Path) -> None:
+    samples = scenes(tmp_path / "scenes")
+    first = searched(samples, tmp_path / "a.json", trials=2)["search"]["trials"]
+    more = searched(samples, tmp_path / "a.json", trials=12)["search"]["trials"]
+    assert more[:2] == first
+    assert more == searched(samples, tmp_path / "b.json", trials=12)["search"]["trials"]
+    assert searched(samples, tmp_path / "a.json", trials=1)["search"]["trials"] == more
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from helpers.files.evals import tiny_processor
+from helpers.files.search import BASE, deep_llava
+from tokenprune.evals.search import optimize
+from tokenprune.evals.tasks import TASKS
+from tokenprune.evals.search.objective import Flow
+
+measure, count = Flow.agreement, 0
+def agreement(self, strategy):
+    global count
+    count += 1
+    print("trial", flush=True)
+    if count == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return measure(self, strategy)
+Flow.agreement = agreement
+folder = Path(sys.argv[2])
+optimize.optimize(
+    deep_llava(),
+    tiny_processor(),
+    TASKS["rec"].load(folder / "scenes", "val"),
+    folder / "killed.json",
+    base=BASE,
+    trials=12,
+)
+"""
+
+
+@pytest.mark.slow
+def test_killed_and_started_again(tmp_path: Path) -> None:
+    """Killed within a random trial and a Gaussian one, none of the finished ones is made again."""
+    whole = searched(scenes(tmp_path / "scenes"), tmp_path / "whole.json", trials=12)["search"]["trials"]
+    measured = 0
+    for nth in (3, 9, 99):
+        command = [sys.executable, "-c", KILLED, str(TESTS), str(tmp_path), str(nth)]
+        run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=TESTS.parent)
+        assert run.returncode == (0 if nth == 99 else -signal.SIGKILL), run.stderr
+        measured += run.stdout.count("trial") - (nth != 99)
+    assert measured == 12
+    assert json.loads((tmp_path / "killed.json").read_text())["search"]["trials"] == whole
+
+
+def test_half_a_line_is_cut(tmp_path: Path) -> None:
+    """What a process leaves that dies while it writes."""
+    samples = scenes(tmp_path / "scenes")
+    first = searched(samples, tmp_path / "a.json")["search"]["trials"]
+    with (tmp_path / "a.journal").open("a") as journal:
+        journal.write('{"op_code":5,"worker')
+    assert searched(samples, tmp_path / "a.json", trials=4)["search"]["trials"][:3] == first
+    assert len(searched(samples, tmp_path / "a.json", trials=5)["search"]["trials"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"base": replace(BASE, keep_ratio=0.2)}, "keep_ratio=0.3 and not keep_ratio=0.2"),
+        ({"seed": 5}, "seed=0 and not seed=5"),
+        ({"state": "mean_pooled"}, "state='last_token' and not state='mean_pooled'"),
+        ({"names": Names(split="test")}, "split=None and not split='test'"),
+    ],
+)
+def test_other_settings_are_refused(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    samples, output = scenes(tmp_path / "scenes"), tmp_path / "settings.json"
+    searched(samples, output, trials=1)
+    before = output.read_text()
+    with pytest.raises(SettingError, match=rf"settings\.journal: holds another search, with {said}. Name another"):
+        searched(samples, output, **options)
+    assert output.read_text() == before
+
+
+def test_other_samples_and_weights_are_refused(tmp_path: Path) -> None:
+    samples, output = scenes(tmp_path / "scenes"), tmp_path / "settings.json"
+    searched(samples, output, trials=1)
+    with pytest.raises(SettingError, match=r"ids=\['rec-0', 'rec-10', .*digest="):
+        searched(samples[1:], output)
+    (image,), (other,) = samples[0].images, samples[1].images
+    assert isinstance(image, Path)
+    picture = image.read_bytes()
+    image.write_bytes(other.read_bytes())
+    with pytest.raises(SettingError, match="with digest='"):
+        searched(samples, output)
+    image.write_bytes(picture)
+    weight = deep_llava().model.language_model.norm.weight
+    with torch.no_grad():
+        weight[0] += 1
+        try:
+            with pytest.raises(SettingError, match=r"with weights='.*' and not weights='"):
+                searched(samples, output)
+        finally:
+            weight[0] -= 1
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    samples = scenes(tmp_path / "scenes")
+    with (tmp_path / "settings.journal").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(SettingError, match="another search is writing it"):
+            searched(samples, tmp_path / "settings.json")
+    assert searched(samples, tmp_path / "settings.json", trials=1)
+
+
+def test_files_that_are_something_else(tmp_path: Path) -> None:
+    samples = scenes(tmp_path / "scenes")
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(SettingError, match="is there already, without"):
+        searched(samples, tmp_path / "a.json")
+    (tmp_path / "b.journal").write_text("Dear diary,\ntoday\n")
+    with pytest.raises(SettingError, match="no journal of a search"):
+        searched(samples, tmp_path / "b.json")
+    with pytest.raises(SettingError, match=r"write .*c\.json"):
+        searched(samples, tmp_path / "c.yaml")
+    with pytest.raises(SettingError, match="0 samples finds nothing"):
+        searched([], tmp_path / "c.json")
+
+
+def test_states_that_are_no_numbers(tmp_path: Path) -> None:
+    samples = scenes(tmp_path / "scenes")
+    weight = deep_llava().model.language_model.norm.weight
+    with torch.no_grad():
+        kept = weight[0].clone()
+        weight[0] = torch.nan
+        try:
+            with pytest.raises(tokenprune.PruningError, match="rec-0: the model's state has NaN"):
+                searched(samples, tmp_path / "settings.json")
+        finally:
+            weight[0] = kept
+
+
+def test_calibration_samples(tmp_path: Path) -> None:
+    samples = scenes(tmp_path)
+    drawn = [[sample.id for sample in calibration(samples, 2, seed)] for seed in range(5)]
+    assert drawn[0] == [sample.id for sample in calibration(samples, 2, 0)]
+    assert len({tuple(ids) for ids in drawn}) > 1
+    assert all(ids == sorted(ids) for ids in drawn)
+    with pytest.raises(ValueError, match="9 samples asked for, and there are 4"):
+        calibration(samples, 9, 0)
+
+
+def test_the_hooks_are_gone(tmp_path: Path) -> None:
+    searched(scenes(tmp_path / "scenes"), tmp_path / "settings.json")
+    for module in deep_llava().modules():
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+            assert not hook.__module__.startswith("tokenprune")
+
+
+def test_the_box_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another device measures other last digits, and a box of its own would make the old trials useless."""
+    samples = scenes(tmp_path / "scenes")
+    first = searched(samples, tmp_path / "settings.json", trials=1)["search"]["box"]
+    begin = Flow.__init__
+
+    def elsewhere(self: Flow, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs)
+        self.highest_attention *= 1.000001
+
+    monkeypatch.setattr(Flow, "__init__", elsewhere)
+    assert searched(samples, tmp_path / "settings.json", trials=2)["search"]["box"] == first

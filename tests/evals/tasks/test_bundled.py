@@ -1,0 +1,110 @@
+"""The bundled model and pictures: there, read by the loaders of the real sets, and answering."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.commands import command
+
+from tokenprune.evals.models.bundled import MODEL, PHOTOGRAPHS, SCENES
+from tokenprune.evals.models.loading import load_model
+from tokenprune.evals.models.prompt_styles import STYLES
+from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks.refcoco import RecSample, RefCoco
+from tokenprune.evals.tasks.vqav2 import Vqav2
+
+MEBIBYTE = 2**20
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def loaded(folder: Path) -> tuple[Sequence[Any], Sequence[RecSample]]:
+    style = STYLES["bundled"]
+    return Vqav2("vqa", "VQA").load(folder, style=style), RefCoco("rec", "REC", None).load(folder, style=style)
+
+
+def check_boxes(samples: Sequence[RecSample]) -> None:
+    for sample in samples:
+        x1, y1, x2, y2 = sample.box
+        assert 0 <= x1 < x2 <= sample.size[0], sample.id
+        assert 0 <= y1 < y2 <= sample.size[1], sample.id
+
+
+def check_pictures(samples: Sequence[Sample]) -> None:
+    for sample in {sample.images: sample for sample in samples}.values():
+        assert min(sample.pictures()[0].size) > 100, sample.images
+
+
+def test_photographs() -> None:
+    questions, expressions = loaded(PHOTOGRAPHS)
+    assert len(questions) >= 50
+    assert all(len(question.answers) == 10 for question in questions)
+    check_boxes(expressions)
+    check_pictures(questions)
+    check_pictures(expressions)
+    assert any("licen" in path.name.lower() for path in PHOTOGRAPHS.iterdir())
+
+
+def test_scenes() -> None:
+    questions, expressions = loaded(SCENES)
+    assert len({sample.images for sample in [*questions, *expressions]}) >= 300
+    assert len(questions) >= 1000
+    assert len(expressions) >= 1000
+    assert {sample.split for sample in expressions} == {sample.split for sample in questions} == {"val", "test"}
+    check_boxes(expressions)
+    check_pictures(questions)
+    check_pictures(expressions)
+
+
+def test_sizes() -> None:
+    assert size(MODEL) <= 128 * MEBIBYTE
+    assert size(SCENES) + size(PHOTOGRAPHS) <= 40 * MEBIBYTE
+
+
+@pytest.mark.slow
+def test_evals_on_the_bundled_model(tmp_path: Path) -> None:
+    compared = ["--strategy", "fopru", "--keep-ratio", 0.25, "--baselines", "unpruned", "downsample"]
+    assert command("eval", "--limit", 8, *compared, "--output", tmp_path / "run") == 0
+    rows = RunFolder(tmp_path / "run").rows()
+    assert [row.strategy for row in rows[::2]] == ["unpruned", "FoPru", "FoPru", "downsample"]
+    unpruned = {row.task: row for row in rows if row.strategy == "unpruned"}
+    assert unpruned["rec"].unparsable == 0
+    assert unpruned["rec"].accuracy >= 0.5
+    assert unpruned["vqa"].accuracy > 0.5
+    for row in rows:
+        assert row.n_visual >= 256
+
+
+ALONE = """
+import sys
+from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+model = LlavaForConditionalGeneration.from_pretrained(sys.argv[1])
+processor = AutoProcessor.from_pretrained(sys.argv[1])
+inputs = processor(images=Image.open(sys.argv[2]), text=sys.argv[3], return_tensors="pt")
+answer = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
+assert not any(name.startswith("tokenprune") for name in sys.modules)
+print(processor.decode(answer, skip_special_tokens=True))
+"""
+
+
+@pytest.mark.slow
+def test_loads_and_answers_without_tokenprune(tmp_path: Path) -> None:
+    question = loaded(SCENES)[0][0]
+    prompt = f"USER: <image>\n{question.question} ASSISTANT:"
+    command = [sys.executable, "-c", ALONE, str(MODEL), str(question.images[0]), prompt]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert run.stdout.strip() == question.answers[0]
+
+
+def test_float16_weights_are_asked_in_float32_on_a_cpu() -> None:
+    assert load_model(str(MODEL), "auto", "cpu")[0].dtype == torch.float32
+    assert load_model(str(MODEL), "float16", "cpu")[0].dtype == torch.float16

@@ -1,0 +1,145 @@
+"""RefCOCO files, whole and broken."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.files.evals import picture, write_refcoco
+
+from tokenprune.evals.models.prompt_styles import STYLES
+from tokenprune.evals.tasks.refcoco import RefCoco
+
+REC = RefCoco("rec", "REC", None)
+
+
+@pytest.mark.parametrize("as_pickle", [True, False], ids=["pickle", "json"])
+def test_one_sample_a_sentence(tmp_path: Path, as_pickle: bool) -> None:
+    write_refcoco(tmp_path, as_pickle=as_pickle)
+    samples = REC.load(tmp_path)
+    assert [sample.id for sample in samples] == ["rec-20", "rec-21", "rec-30"]  # train is left out
+    first = samples[0]
+    assert first.question == (
+        "Please provide the bounding box coordinate of the region this sentence describes: the orange box"
+    )
+    assert REC.load(tmp_path, style=STYLES["bundled"])[0].question == "Where is the orange box?"
+    assert first.box == (30, 10, 45, 30)
+    assert first.size == (60, 40)
+    assert first.images == (tmp_path / "images" / "COCO_train2014_000000000011.jpg",)
+    assert first.pictures()[0].size == (60, 40)
+    assert samples[2].box == (0, 0, 6.5, 4)
+
+
+def test_split(tmp_path: Path) -> None:
+    write_refcoco(tmp_path)
+    assert [sample.split for sample in REC.load(tmp_path, "testA")] == ["testA"]
+    assert [sample.expression for sample in REC.load(tmp_path, "train")] == ["never asked"]
+    with pytest.raises(ValueError, match="no split 'testB'; it has testA, train, val"):
+        REC.load(tmp_path, "testB")
+
+
+def test_score(tmp_path: Path) -> None:
+    write_refcoco(tmp_path)
+    sample = REC.load(tmp_path, style=STYLES["bundled"])[0]  # 30 10 45 30 of 60 x 40 px
+    assert sample.score("50 25 74 74") == 1
+    assert sample.score("00 25 25 74") == 0
+    sample = REC.load(tmp_path)[0]
+    assert sample.score("[0.5, 0.25, 0.75, 0.75]") == 1
+    assert sample.score("[0.5, 0.25, 0.63, 0.75]") == 1  # IoU 0.52
+    assert sample.score("[0.5, 0.25, 0.62, 0.75]") == 0  # IoU 0.48
+    assert sample.score("over there") is None
+
+
+def _break_instances(folder: Path, change: Any) -> None:
+    content = json.loads((folder / "instances.json").read_text())
+    change(content)
+    (folder / "instances.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("images"), r"instances\.json: no 'images'; it has 'annotations', 'categories'"),
+        (lambda c: c["images"][0].pop("id"), r"instances\.json, images\[0\]: no 'id'"),
+        (lambda c: c["images"].pop(), r"record 2, ref_id 3: image_id 12 is not among the images"),
+        (lambda c: c["annotations"].pop(), r"record 2, ref_id 3: ann_id 101 is not among the annotations"),
+        (lambda c: c["annotations"][0].pop("bbox"), r"instances\.json, annotation 100: no 'bbox'"),
+    ],
+)
+def test_broken_instances(tmp_path: Path, change: Any, message: str) -> None:
+    write_refcoco(tmp_path)
+    _break_instances(tmp_path, change)
+    with pytest.raises(ValueError, match=message):
+        REC.load(tmp_path)
+
+
+def test_broken_json_names_the_line(tmp_path: Path) -> None:
+    write_refcoco(tmp_path)
+    (tmp_path / "instances.json").write_text('{\n "images": [],\n oops\n}')
+    with pytest.raises(ValueError, match=r"instances\.json, line 3, column 2: broken JSON"):
+        REC.load(tmp_path)
+
+
+def test_missing_picture(tmp_path: Path) -> None:
+    write_refcoco(tmp_path)
+    (tmp_path / "images" / "COCO_train2014_000000000012.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"image 12: missing picture .*000000000012\.jpg"):
+        REC.load(tmp_path)
+
+
+def test_picture_of_another_size(tmp_path: Path) -> None:
+    write_refcoco(tmp_path)
+    picture((40, 60)).save(tmp_path / "images" / "COCO_train2014_000000000011.jpg")
+    with pytest.raises(
+        ValueError, match=r"000000000011\.jpg: \(40, 60\) px upright, but instances\.json says \(60, 40\)"
+    ):
+        REC.load(tmp_path)[0].pictures()
+
+
+class _Harmful:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("harm",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps([_Harmful()]), "asks for .*mkdir; a refs file holds plain data only"),
+        (pickle.dumps([{"ref_id": 1}])[:-3], "not a refs pickle"),
+        (b"", "not a refs pickle"),
+        (pickle.dumps({"ref_id": 1}), "expected a list of refs, found dict"),
+        (pickle.dumps([{"ref_id": 7}]), r"refs\(unc\)\.p, record 0, ref_id 7: no 'split'"),
+        (pickle.dumps([3]), r"record 0: expected an object with 'split', found int"),
+    ],
+)
+def test_broken_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_refcoco(tmp_path)
+    (tmp_path / "refs(unc).p").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        REC.load(tmp_path)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_python_2_strings(tmp_path: Path) -> None:
+    """The published pickles were written by Python 2: byte strings, protocol 0."""
+    write_refcoco(tmp_path)
+    path = tmp_path / "refs(unc).p"
+    path.write_bytes(b"(lp0\n(dp1\nS'split'\np2\nS'train'\np3\nsS'ref_id'\np4\nI1\nsa.")
+    assert REC.load(tmp_path) == []
+
+
+def test_two_refs_files(tmp_path: Path) -> None:
+    write_refcoco(tmp_path)
+    (tmp_path / "refs(google).p").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"refs\(google\)\.p and refs\(unc\)\.p both match"):
+        REC.load(tmp_path)
+
+
+def test_no_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no refs\(NAME\)\.p"):
+        REC.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        REC.load(tmp_path / "nowhere")

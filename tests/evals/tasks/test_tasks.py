@@ -1,0 +1,287 @@
+"""Every task on tiny sets in each form that it is distributed in: prompts, scores, metrics and errors."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from helpers.files.tasks import SETS
+
+from tokenprune.evals.models.loading import limited
+from tokenprune.evals.models.prompt_styles import STYLES
+from tokenprune.evals.tasks import TASKS
+from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._score.synonyms import exact_or_synonym, wordnet
+
+GOLDEN = Path(__file__).parent / "golden"
+#: The same files and code under another name.
+TWINS = {"rec", "refcoco-google", "refcoco+", "refcocog", "refcocog-google", "vqa"}
+
+
+def loaded(folder: Path, name: str, form: str) -> Sequence[Sample]:
+    SETS[name, form](folder)
+    return TASKS[name].load(folder)
+
+
+forms = pytest.mark.parametrize(("name", "form"), SETS)
+
+
+def test_every_task_is_tested() -> None:
+    assert set(TASKS) == {name for name, _ in SETS} | TWINS
+    assert {path.stem for path in GOLDEN.iterdir()} == {name for name, _ in SETS}
+
+
+@forms
+def test_prompts_are_golden(tmp_path: Path, name: str, form: str) -> None:
+    """To the letter what is published, and the same in every form of the set."""
+    prompts = list(dict.fromkeys(sample.question for sample in loaded(tmp_path, name, form)))
+    golden = (GOLDEN / f"{name}.txt").read_text().removesuffix("\n").split("\n=====\n")
+    assert prompts == golden[: len(prompts)]
+    assert len(prompts) == len(golden) or form == "hub"
+
+
+@forms
+def test_samples(tmp_path: Path, name: str, form: str) -> None:
+    samples = loaded(tmp_path, name, form)
+    assert TASKS[name].is_in(tmp_path)
+    assert len({sample.id for sample in samples}) == len(samples) > 0
+    for sample in samples:
+        assert sample.task == name
+        assert sample.images
+        assert {picture.size for picture in sample.pictures()} == {(60, 40)}
+        assert sample.score("") is None
+    with pytest.raises(ValueError, match=r"no split 'nowhere'; it has \w+"):
+        TASKS[name].load(tmp_path, "nowhere")
+
+
+@forms
+def test_a_folder_without_the_set(tmp_path: Path, name: str, form: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"needs|no refs"):
+        TASKS[name].load(tmp_path)
+    assert not TASKS[name].is_in(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        TASKS[name].load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", [name for name, form in SETS if form == "published" and name != "mmbench"])
+def test_missing_and_truncated_pictures(tmp_path: Path, name: str) -> None:
+    samples = loaded(tmp_path, name, "published")
+    for image in {image for sample in samples for image in sample.images}:
+        assert isinstance(image, Path)
+        image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    with pytest.raises(ValueError, match=rf"{samples[0].images[0].name}: truncated or broken"):
+        samples[0].pictures()
+    for image in {image for sample in samples for image in sample.images}:
+        assert isinstance(image, Path)
+        image.unlink()
+    with pytest.raises(FileNotFoundError, match=r"(\[.*\]|line \d+|image \d+).*: missing picture"):
+        TASKS[name].load(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "form"), [key for key in SETS if key[1] == "hub"])
+def test_broken_tables(tmp_path: Path, name: str, form: str) -> None:
+    SETS[name, form](tmp_path)
+    path = sorted(tmp_path.rglob("*.parquet"))[-1]
+    pq.write_table(pq.read_table(path).drop_columns(["answer" if name == "refcoco" else "question"]), path)
+    with pytest.raises(ValueError, match=rf"{path.name}, row 0.*: no '(question|answer|text|query)'"):
+        TASKS[name].load(tmp_path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=rf"{path.name}: no whole parquet file .*; download it again"):
+        TASKS[name].load(tmp_path)
+
+
+SCORES = {
+    "refcoco": [("It is at [0.5, 0.25, 0.75, 0.75].", 1), ("[0.0, 0.0, 0.2, 0.2]", 0), ("on the right", None)],
+    "vqav2": [("Yes.", 1), ("no", 0.6), ("box", 0)],
+    "pope": [("Yes, there is.", 1), ("No", 0), ("There is not a box", 0), ("a box", 1)],
+    "textvqa": [("STOP", 1), ("shop.", 0.9), ("go", 0)],
+    "gqa": [("Table.", 1), ("tables", 0)],
+    "vizwiz": [("Unanswerable", 1), ("a box", 0.6)],
+    "chartqa": [("40", 1), ("41.9", 1), ("42.1", 0), ("forty", 0)],
+    "docvqa": [("1/8/93", 1), ("1/8/9", 5 / 6), ("jan 8,  1993", 1), ("1993", 0.5), ("93", 0)],
+    "scienceqa": [("A", 1), ("A. a box", 1), ("The answer is A.", 1), ("B.", 0), ("a dog", None), ("A or B", None)],
+    "mmbench": [("A", 1), ("A. a box", 1), ("a box", 1), ("it is a dog", 0), ("neither", None)],
+    "mme": [("Yes", 1), ("no.", 0), ("Y", 1), ("maybe yes", None)],
+    "seedbench": [("A", 1), ("A box.", 1), ("c: A cat", 0), ("E", None)],
+    "ai2d": [("a", 1), ("A. box", 1), ("(B)", 0), ("option A", None), ("dog", None)],
+    "mmstar": [("B", 1), ("(B)", 1), ("The answer is B", 1), ("C", 0), ("none of these", None)],
+    "xlrs": [("(B) 2", 1), ("B", 1), ("A B", 0), ("two", None)],
+    "lrsvqa": [("3", 1), ("3.", 1), ("Three.", 1), ("threes", 1), ("four", 0)],
+    "visual7w": [
+        ("[0.5, 0.25, 0.75, 0.75]", 1),
+        ("[0.45, 0.3, 0.7, 0.8]", 1),
+        ("[0, 0, 0.2, 0.4]", 0),
+        ("[0.7, 0.1, 1.0, 0.5]", 0),
+    ],
+}
+
+
+@forms
+def test_messy_answers(tmp_path: Path, name: str, form: str) -> None:
+    sample = loaded(tmp_path, name, form)[0]
+    for answer, score in SCORES[name]:
+        assert sample.score(answer) == (None if score is None else pytest.approx(score)), answer
+
+
+#: What is answered to the first questions, and what the whole is then worth; all others are left unanswered.
+METRICS = {
+    "refcoco": (
+        ["[0.5, 0.25, 0.75, 0.75]", "[0.6, 0.25, 1.0, 0.75]"],
+        {"Acc@0.5": 0.5, "mIoU": 0.65, "centre accuracy": 0.5},
+    ),
+    "vqav2": (["yes", "no"], {"accuracy": 1.6 / 3}),
+    # one right yes, one right no, one missed yes, one false yes: precision 1/2, recall 1/2
+    "pope": (
+        ["yes", "no", "no", "yes"],
+        {"accuracy": 0.5, "F1": 0.5, "precision": 0.5, "recall": 0.5, "yes-rate": 0.5},
+    ),
+    "textvqa": (["shop"], {"accuracy": 0.9}),
+    "gqa": (["table"], {"accuracy": 1, "open accuracy": 1}),
+    "vizwiz": (["box"], {"accuracy": 0.6}),
+    "docvqa": (["1/8/9"], {"ANLS": 5 / 6}),
+    "scienceqa": (["B"], {"accuracy": 0}),
+    # right in the first turn, wrong in the second
+    "mmbench": (["A", "A"], {"circular accuracy": 0, "accuracy": 1}),
+    "seedbench": (["A"], {"accuracy": 1, "image accuracy": 1}),
+    "ai2d": (["A", "B"], {"accuracy": 0.5}),
+    "mmstar": (["B", "A"], {"accuracy": 0.5, "mean of categories": 0.5}),
+    "xlrs": (["B", "C A"], {"accuracy": 1, "mean of categories": 1}),
+    "lrsvqa": (["3", "red", "3"], {"accuracy": 2 / 3, "mean of categories": 0.75}),
+    "visual7w": (["[0.5, 0.25, 0.75, 0.75]"], {"accuracy": 1}),
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics(tmp_path: Path, name: str) -> None:
+    samples = loaded(tmp_path, name, "published" if (name, "published") in SETS else "hub")
+    answers, expected = METRICS[name]
+    answered = list(zip(samples, answers + [""] * (len(samples) - len(answers)), strict=True))
+    if name == "refcoco":
+        answered = answered[:2]
+    metrics = TASKS[name].metrics(answered)
+    assert next(iter(metrics)) == TASKS[name].metric
+    assert {key: metric.value for key, metric in metrics.items()} == pytest.approx(expected)
+    for metric in metrics.values():
+        assert not metric.points or metric.value == pytest.approx(sum(metric.points) / len(metric.points))
+
+
+def test_synonyms() -> None:
+    asked = [
+        ("crimson", "Red"),
+        ("car park", "parking lot"),
+        ("car_park", "parking_lot"),
+        ("Harbours", "harbor"),
+        ("red", "harbor"),
+        ("x", "x."),
+    ]
+    assert [exact_or_synonym(answer, ["pier", truth]) for answer, truth in asked] == [1, 0, 1, 1, 0, 1]
+
+
+def test_without_wordnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    SETS["lrsvqa", "published"](tmp_path)
+    wordnet()._unload()
+    with monkeypatch.context() as patched:
+        patched.setattr("nltk.data.path", [])
+        with pytest.raises(FileNotFoundError, match=r"type `python -m nltk\.downloader wordnet`"):
+            TASKS["lrsvqa"].load(tmp_path)
+    assert len(TASKS["lrsvqa"].load(tmp_path)) == 3
+
+
+def test_mme(tmp_path: Path) -> None:
+    """Of existence both answers are right, of code reasoning one: 100 (1 + 1) and 100 (1/2 + 0)."""
+    samples = sorted(loaded(tmp_path, "mme", "published"), key=lambda sample: sample.category != "existence")
+    metrics = TASKS["mme"].metrics(list(zip(samples, ["Yes", "No", "Yes", "Yes"], strict=True)))
+    values = {key: metric.value for key, metric in metrics.items()}
+    assert values == {"accuracy": 0.75, "accuracy+": 0.5, "perception": 200, "cognition": 50}
+    assert len(metrics["accuracy+"].points) == 2
+
+
+def test_chartqa_has_both_kinds(tmp_path: Path) -> None:
+    samples = sorted(loaded(tmp_path, "chartqa", "published"), key=lambda sample: sample.category)
+    metrics = TASKS["chartqa"].metrics(list(zip(samples, ["spain", "50"], strict=True)))
+    assert {key: metric.value for key, metric in metrics.items()} == {
+        "relaxed accuracy": 0.5,
+        "augmented": 1,
+        "human": 0,
+    }
+
+
+def test_mmbench_turns_are_those_of_the_published_copies(tmp_path: Path) -> None:
+    made, published = (loaded(tmp_path / form, "mmbench", form) for form in _made(tmp_path, "published", "copies"))
+    assert [(sample.id, sample.question, sample.group) for sample in made] == [
+        (sample.id, sample.question, sample.group) for sample in published
+    ]
+    for samples in (made, published):
+        assert [sample.score("B") for sample in samples] == [0, 1]
+
+
+def _made(folder: Path, *names: str) -> Sequence[str]:
+    for name in names:
+        (folder / name).mkdir()
+    return names
+
+
+def test_a_limit_takes_whole_groups(tmp_path: Path) -> None:
+    samples = loaded(tmp_path, "mme", "published")
+    assert [sample.id for sample in limited(samples, 1)] == [sample.id for sample in samples[:2]]
+
+
+def test_several_pictures(tmp_path: Path) -> None:
+    image, video = loaded(tmp_path, "seedbench", "hub")
+    assert (len(image.pictures()), len(video.pictures())) == (1, 3)
+    assert str(video.images[2]).endswith("test-00000-of-00001.parquet, row 1, image[2]")
+
+
+def test_a_model_that_knows_no_instructions(tmp_path: Path) -> None:
+    """The bundled one: bare questions."""
+    SETS["gqa", "published"](tmp_path)
+    assert TASKS["gqa"].load(tmp_path, style=STYLES["bundled"])[0].question == "What is the box on?"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "message"),
+    [
+        ("pope", "coco_pope_random.json", '{"a": 1}\n{"a":', r"random\.json, line 2, column 6: broken JSON"),
+        ("pope", "coco_pope_random.json", '{"a": 1}\n', r"random\.json, line 1: no 'image'; it has 'a'"),
+        ("lrsvqa", "LRS_VQA_merged.jsonl", "3\n", r"merged\.jsonl, line 1: expected an object with '.*', found int"),
+        ("mmbench", "mmbench_dev.tsv", "index\timage\n1\ta\n2\n", r"dev\.tsv, line 3: 1 fields where line 1 names 2"),
+        ("mmbench", "mmbench_dev.tsv", "", r"dev\.tsv, line 1: empty"),
+        ("mme", "existence/0001.txt", "Is it? Yes\n", r"0001\.txt, line 1: expected QUESTION<tab>ANSWER"),
+        ("mme", "existence/0001.txt", "Is it?\tMaybe\n", r"0001\.txt, line 1: answer 'Maybe' is neither"),
+        ("textvqa", "TextVQA_0.5.1_val.json", "{}", r"val\.json: no 'data'; it has nothing"),
+        ("textvqa", "TextVQA_0.5.1_val.json", '{"data": 3}', r"val\.json, data: expected a list of .*, found int"),
+        ("docvqa", "val_v1.0_withQT.json", '{"data": [\n{]}', r"QT\.json, line 2, column 2: broken JSON"),
+    ],
+)
+def test_broken_files(tmp_path: Path, name: str, file: str, content: str, message: str) -> None:
+    SETS[name, "published"](tmp_path)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        TASKS[name].load(tmp_path)
+
+
+def test_answers_that_are_not_published(tmp_path: Path) -> None:
+    SETS["docvqa", "published"](tmp_path)
+    path = tmp_path / "val_v1.0_withQT.json"
+    content = json.loads(path.read_text())
+    content["data"][0].pop("answers")
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"data\[0\]: no answers; those of the test split are not published"):
+        TASKS["docvqa"].load(tmp_path)
+
+
+def test_broken_base64(tmp_path: Path) -> None:
+    SETS["mmbench", "published"](tmp_path)
+    path = tmp_path / "mmbench_dev.tsv"
+    path.write_text(path.read_text().replace("iVBO", "****"))
+    with pytest.raises(ValueError, match=r"dev\.tsv, line 2, image: broken base64 picture"):
+        TASKS["mmbench"].load(tmp_path)[0].pictures()
+
+
+def test_visual7w_box_that_is_not_there(tmp_path: Path) -> None:
+    SETS["visual7w", "published"](tmp_path)
+    path = tmp_path / "dataset_v7w_pointing.json"
+    path.write_text(path.read_text().replace('"answer": 1', '"answer": 8'))
+    with pytest.raises(ValueError, match=r"images\[0\], qa_pairs\[0\]: box 8 is not among the boxes"):
+        TASKS["visual7w"].load(tmp_path)

@@ -1,0 +1,114 @@
+"""VQAv2 files, whole and broken."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.files.evals import picture, write_vqav2
+
+from tokenprune.evals.models.prompt_styles import STYLES
+from tokenprune.evals.tasks.vqav2 import Vqav2
+
+VQA = Vqav2("vqa", "VQA")
+QUESTIONS, ANNOTATIONS = "v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"
+
+
+def test_load_and_score(tmp_path: Path) -> None:
+    write_vqav2(tmp_path)
+    samples = VQA.load(tmp_path)
+    assert [sample.id for sample in samples] == ["vqa-42000", "vqa-42001", "vqa-42002"]
+    assert samples[0].question == "Is it box 0?\nAnswer the question using a single word or phrase."
+    assert VQA.load(tmp_path, style=STYLES["bundled"])[0].question == "Is it box 0?"
+    assert samples[0].answers == ("yes",) * 8 + ("no",) * 2
+    assert samples[0].score(" Yes.\n") == 1
+    assert samples[0].score("no") == pytest.approx(0.6)
+    assert samples[0].score("maybe") == 0
+    assert samples[0].score("  ") is None
+
+
+def test_coco_2017_names(tmp_path: Path) -> None:
+    write_vqav2(tmp_path)
+    old = tmp_path / "images" / "COCO_val2014_000000000042.jpg"
+    old.rename(old.with_name("000000000042.jpg"))
+    assert VQA.load(tmp_path)[0].pictures()[0].size == picture().size
+
+
+def test_names_of_instances_json(tmp_path: Path) -> None:
+    write_vqav2(tmp_path)
+    old = tmp_path / "images" / "COCO_val2014_000000000042.jpg"
+    old.rename(old.with_name("forty-two.png"))
+    images = [{"id": 42, "file_name": "forty-two.png", "width": 60, "height": 40}]
+    (tmp_path / "instances.json").write_text(json.dumps({"images": images, "annotations": []}))
+    assert VQA.load(tmp_path)[0].images == (old.with_name("forty-two.png"),)
+
+
+def _two_splits(folder: Path) -> None:
+    """The last question is about a second picture; `instances.json` puts one picture into val, the other into train."""
+    write_vqav2(folder)
+    picture().save(folder / "images" / "COCO_val2014_000000000043.jpg")
+    _change(folder / QUESTIONS, lambda content: content["questions"][2].update(image_id=43))
+    images = [
+        {"id": image_id, "file_name": f"COCO_val2014_{image_id:012d}.jpg", "width": 60, "height": 40, "split": split}
+        for image_id, split in ((42, "val"), (43, "train"))
+    ]
+    (folder / "instances.json").write_text(json.dumps({"images": images, "annotations": []}))
+
+
+def test_split_is_the_pictures(tmp_path: Path) -> None:
+    _two_splits(tmp_path)
+    assert [(sample.id, sample.split) for sample in VQA.load(tmp_path, "val")] == [
+        ("vqa-42000", "val"),
+        ("vqa-42001", "val"),
+    ]
+    assert [sample.id for sample in VQA.load(tmp_path, "train")] == ["vqa-42002"]
+    assert VQA.load(tmp_path) == VQA.load(tmp_path, "val")  # train is left out
+    with pytest.raises(ValueError, match=r"questions\.json, by the 'split' .*: no split 'test'; it has train, val"):
+        VQA.load(tmp_path, "test")
+
+
+def test_published_files_have_no_split(tmp_path: Path) -> None:
+    write_vqav2(tmp_path)
+    assert {sample.split for sample in VQA.load(tmp_path)} == {""}
+    with pytest.raises(ValueError, match="no split 'val'; it has none"):
+        VQA.load(tmp_path, "val")
+
+
+def _change(path: Path, change: Any) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        (QUESTIONS, lambda c: c.pop("data_subtype"), "questions.json: no 'data_subtype'"),
+        (QUESTIONS, lambda c: c["questions"][1].pop("question"), r"questions.json, questions\[1\]: no 'question'"),
+        (ANNOTATIONS, lambda c: c["annotations"].pop(), r"questions\[2\]: question_id 42002 has no answers in"),
+        (ANNOTATIONS, lambda c: c["annotations"][0].pop("answers"), "question_id 42000: no 'answers'"),
+        (ANNOTATIONS, lambda c: c["annotations"][0].update(answers=[{"answer": "a"}]), "42000: 1 answers; the metric"),
+    ],
+)
+def test_broken(tmp_path: Path, file: str, change: Any, message: str) -> None:
+    write_vqav2(tmp_path)
+    _change(tmp_path / file, change)
+    with pytest.raises(ValueError, match=message):
+        VQA.load(tmp_path)
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    write_vqav2(tmp_path)
+    (tmp_path / QUESTIONS).write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(ValueError, match=r"questions\.json, byte 7: not UTF-8"):
+        VQA.load(tmp_path)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    write_vqav2(tmp_path)
+    (tmp_path / "images" / "COCO_val2014_000000000042.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"questions\[0\]: missing picture .*COCO_val2014_000000000042\.jpg"):
+        VQA.load(tmp_path)
+    (tmp_path / ANNOTATIONS).unlink()
+    with pytest.raises(FileNotFoundError, match=r"needs a \*questions\.json and a \*annotations\.json"):
+        VQA.load(tmp_path)

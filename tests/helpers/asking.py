@@ -1,0 +1,62 @@
+"""Ask a tiny model questions that have no sense, and look at the answers."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from helpers.files.evals import tiny_processor
+from tokenprune.evals.run.answers import Answer
+from tokenprune.evals.run.plan import Plan
+from tokenprune.evals.run.provenance import versions
+from tokenprune.evals.run.runner import Runner
+from tokenprune.evals.run.setups import Configuration
+from tokenprune.evals.tasks._base.question import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Echo(Sample):
+    """Right whatever the model says; unparsable where not `readable`."""
+
+    readable: bool = True
+
+    def score(self, answer: str) -> float | None:
+        return 1.0 if self.readable else None
+
+
+def ask(
+    model: Any,
+    samples: list[Sample],
+    compared: list[Configuration],
+    *,
+    batch_tokens: int = 4096,
+    on_error: Any = "stop",
+    done: Any = frozenset(),
+) -> list[Answer]:
+    runner = Runner(model, tiny_processor(), compared, batch_tokens, on_error)
+    return [
+        answer for part in Plan(samples, compared).parts(done) for answers in runner.ask(part) for answer in answers
+    ]
+
+
+def identity() -> dict[str, Any]:
+    return {"model": {"device": "cpu", "dtype": "float32"}, "versions": versions()}
+
+
+def unlike_time(answers: list[Answer]) -> list[Answer]:
+    return sorted((replace(answer, seconds=0.0) for answer in answers), key=lambda answer: answer.asked)
+
+
+def echoes(folder: Path) -> list[Sample]:
+    """Three questions about one picture, of which the second cannot be read and the third is in another split."""
+    image = folder / "images" / "COCO_val2014_000000000042.jpg"
+    return [
+        Echo(
+            task="vqa",
+            id=str(i),
+            images=(image,),
+            question="00 01 02 " * i,
+            split="test" if i == 3 else "val",
+            readable=i != 2,
+        )
+        for i in (1, 2, 3)
+    ]

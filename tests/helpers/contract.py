@@ -1,0 +1,86 @@
+"""Which strategies meet which families in the contract matrix, and how."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+import tokenprune
+from helpers.families import FAMILIES, Family
+from helpers.modes import cells_of
+from tokenprune import STRATEGIES, UnsupportedError
+from tokenprune.adapters import ADAPTERS, adapter_for
+
+RATIOS = {"fopru": 0.3, "grid": 0.4, "random": 0.25, "pyramiddrop": 0.5, "sparsevlm": 0.5}
+KEEP_ALL: dict[str, dict[str, Any]] = {"adatoken": {"mass": 1.0}}  # what this takes beside keep_ratio=1.0
+ANYWHERE = "random"  # a strategy that every model can serve
+#: One for each mechanism: drops before the language model; drops inside the vision tower; merges before the language
+#: model and drops inside by the tower's scores; drops by the text's attention; merges by it.
+MECHANISMS = (ANYWHERE, "fopru", "flowcut", "vflowopt", "fastv", "sparsevlm")
+DEPTH = 4  # decoder layers of the models that in-LLM strategies meet
+REGISTERED = {name: family for name, family in FAMILIES.items() if family.class_name in ADAPTERS}
+CASES = [name for name, family in REGISTERED.items() if family.refused is None]
+VIDEO_CASES = [name for name in CASES if FAMILIES[name].video_sizes]
+FIRST_CASE = "llava-clip"
+
+
+def thorough(name: str, case: str) -> bool:
+    llava = FAMILIES[case].class_name == "LlavaForConditionalGeneration"
+    return name == ANYWHERE or (llava and name in MECHANISMS)
+
+
+PAIRS = [(name, case) for name in STRATEGIES for case in CASES]
+CELLS = [
+    (name, case, *cell)
+    for name, case in PAIRS
+    for cell in cells_of(FAMILIES[case])
+    if thorough(name, case) or cell == ("greedy", "padded")
+]
+FEW_PAIRS = [(name, case) for name, case in PAIRS if thorough(name, case) or case == FIRST_CASE]
+MORE_PAIRS = [(name, case) for name, case in PAIRS if name in MECHANISMS or case == FIRST_CASE]
+
+
+@cache
+def model_of(case: str, n_layers: int | None = None) -> Any:
+    return FAMILIES[case].build(n_layers=n_layers)
+
+
+def strategy_of(name: str, **settings: Any) -> tokenprune.Strategy:
+    return STRATEGIES[name](**(settings or {"keep_ratio": RATIOS.get(name, 0.3)}))
+
+
+def served(name: str, case: str) -> tuple[Family, Any]:
+    """The family and its model, deep enough for the strategy's stages, for a strategy whose statistics it offers and
+    whose stages it can have; else the test ends here, having seen that patch() refuses."""
+    strategy = strategy_of(name)
+    model = model_of(case, DEPTH if strategy.stages(DEPTH) else None)
+    adapter, refusal = adapter_for(model), None
+    if not strategy.needs <= adapter.offers:
+        refusal = "does not have it"
+    elif strategy.stages(DEPTH) and adapter.decoder.layers.sliding:
+        refusal = "has sliding-window layers, where only pruning before it is supported"
+    if refusal is not None:
+        with pytest.raises(UnsupportedError, match=refusal):
+            tokenprune.patch(model, strategy)
+        pytest.skip(f"refused: {case} cannot serve {name}")
+    return FAMILIES[case], model
+
+
+def assert_within_budget(strategy: tokenprune.Strategy, image: tokenprune.ImageReport) -> None:
+    """Exactly what the strategy and its stages said, in order, and something is dropped."""
+    stages = strategy.stages(DEPTH)
+    assert [done.layer for done in image.stages] == [stage.layer for stage in stages]
+    assert image.n_kept == strategy.budget(image.n_visual)
+    for stage, done in zip(stages, image.stages, strict=True):
+        budget = stage.budget(image.n_visual)
+        assert len(done.kept) <= budget if stage.at_most else len(done.kept) == budget
+    for kept in kept_of(image):
+        assert kept == sorted(set(kept))
+    assert len(kept_of(image)[-1]) < image.n_visual
+
+
+def kept_of(image: tokenprune.ImageReport) -> list[list[int]]:
+    """What enters the language model, and what is left from each stage on."""
+    return [image.kept.tolist(), *(stage.kept.tolist() for stage in image.stages)]

@@ -1,0 +1,32 @@
+"""Result rows as a run would give them."""
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Any
+
+from tokenprune.evals.run.results import Row, RowScore
+
+
+def row(
+    strategy: str, position_ids: str, keep_ratio: float, scores: Mapping[str, Sequence[RowScore]], **changes: Any
+) -> Row:
+    numbers = count()  # every question is about a picture of its own
+    values: dict[str, Any] = {
+        "scenes": "scenes",
+        "model": "llava",
+        "task": "rec",
+        "metric": "Acc@0.5",
+        "settings": {} if strategy in ("unpruned", "downsample") else {"keep_ratio": keep_ratio},
+        "n_visual": 100.0,
+        "n_kept": 100 * keep_ratio,
+        "n_mean": 100 * keep_ratio,
+        "kv_cache_bytes": 2_000_000,
+        "seconds": None,
+        "versions": {"torch": "2.9"},
+        "device": "cpu",
+        "dtype": "bfloat16",
+        "questions": "abc",
+        "pictures": {split: [next(numbers) for _ in of_split] for split, of_split in scores.items()},
+    }
+    values |= {"strategy": strategy, "position_ids": position_ids, "keep_ratio": keep_ratio}
+    return Row(**values | changes, scores={split: list(of_split) for split, of_split in scores.items()})

@@ -1,0 +1,60 @@
+"""A tiny model with layers enough for stages, and questions to search on."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from helpers.families.llava import Llava
+from helpers.files.evals import picture, ref, tiny_processor
+from tokenprune.evals.search.optimize import optimize
+from tokenprune.evals.tasks import TASKS
+from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.strategies.vflowopt import VFlowOpt
+
+LAYERS = 5
+BASE = VFlowOpt(keep_ratio=0.3)
+
+
+class Deep(Llava):
+    def config(self) -> Any:
+        config = super().config()
+        config.text_config.num_hidden_layers = LAYERS
+        return config
+
+
+@functools.cache
+def deep_llava() -> Any:
+    return Deep("llava-clip", "clip").build("sdpa")
+
+
+def write_scenes(folder: Path, n: int = 4) -> None:
+    """`n` pictures with an expression each in split val, and one in split test."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    images, annotations, refs = [], [], []
+    for i in range(n + 1):
+        x, y = 5 + 9 * i % 40, 3 + 7 * i % 25
+        picture(box=(x, y, x + 12, y + 9)).save(folder / "images" / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "width": 60, "height": 40})
+        annotations.append({"id": i, "image_id": i, "category_id": 1, "bbox": [x, y, 12, 9]})
+        refs.append(ref(i, "test" if i == n else "val", i, i, [f"{7 * i:02d} {3 * i + 5:02d}"]))
+    (folder / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    (folder / "refs(tiny).json").write_text(json.dumps(refs))
+
+
+def scenes(folder: Path, n: int = 4) -> Sequence[Sample]:
+    write_scenes(folder, n)
+    return TASKS["rec"].load(folder, "val")
+
+
+def searched(samples: Sequence[Sample], output: Path, trials: int = 3, **options: Any) -> dict[str, Any]:
+    return optimize(
+        deep_llava(),
+        tiny_processor(),
+        samples,
+        output,
+        **{"base": BASE, "trials": trials, "progress": False, **options},
+    )

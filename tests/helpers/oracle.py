@@ -1,0 +1,144 @@
+"""The exact oracle: dropping tokens under original position IDs equals masking them, with nothing dropped.
+
+`Family.oracle` recomputes a whole conversation in one uncached forward of the unpatched model, in which no query
+attends to a dropped column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import tokenprune
+from helpers.families import FAMILIES
+from helpers.families.base import IMAGE, VIDEO
+from tokenprune.adapters import adapter_for
+from tokenprune.engine.pruner import pruner_of
+
+TOLERANCE = 2e-5  # float32; the tiny models give about 1e-6, and 1e-2 to 1 when something is wrong
+PLACEHOLDERS = {"image": IMAGE, "video": VIDEO}
+
+
+def placed(ids: Tensor, reports: Iterable[tokenprune.Report]) -> Iterator[tuple[int, Tensor, tokenprune.ImageReport]]:
+    """(row, columns, image) of every reported image; the reports' forwards saw the conversation's images in order."""
+    images = [image for report in reports for image in report.images]
+    for modality, placeholder in PLACEHOLDERS.items():
+        for row in range(len(ids)):
+            columns = (ids[row] == placeholder).nonzero()[:, 0]
+            for image in images:
+                if (image.row, image.modality) == (row, modality):
+                    yield row, columns[: image.n_visual], image
+                    columns = columns[image.n_visual :]
+            assert len(columns) == 0, f"the reports do not cover the {modality}s of row {row}"
+
+
+def dropped_columns(ids: Tensor, reports: Iterable[tokenprune.Report]) -> Tensor:
+    """(batch, length) bool: which columns of the whole conversation the reports' forwards dropped."""
+    dropped = torch.zeros_like(ids).bool()
+    for row, columns, image in placed(ids, reports):
+        dropped[row, columns] = True
+        dropped[row, columns[image.kept]] = False
+    return dropped
+
+
+def oracle_logits(
+    model: Any, ids: Tensor, real: Tensor, pixels: Tensor | None, dropped: Tensor, position_ids: Tensor | None = None
+) -> Tensor:
+    """`Family.oracle` of a LLaVA, from the tensors of the whole conversation."""
+    assert pruner_of(model) is None, "the oracle must not be pruned"
+    inputs = {"input_ids": ids, "attention_mask": real, "pixel_values": pixels}
+    return FAMILIES["llava-clip"].oracle(model, inputs, dropped, position_ids)
+
+
+class Identity(torch.nn.Module):
+    """Stands for a decoder layer, with whatever the language model reads of it."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        if hasattr(layer, "attention_type"):
+            self.attention_type = layer.attention_type
+
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return hidden
+
+
+def seen_by(report: tokenprune.Report, layer: int) -> tokenprune.Report:
+    """The report as if what a decoder layer sees had been kept from the start."""
+    left = [image.kept_at(layer) for image in report.images]
+    images = zip(report.images, left, strict=True)
+    return tokenprune.Report([replace(image, kept=kept, position_ids=kept, merged=None) for image, kept in images])
+
+
+@contextmanager
+def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> Iterator[None]:
+    """The time in which an oracle's forward merges what the reports say was merged, before the language model and on
+    entry to its stages, closes to every decoder layer what the stages before it dropped, and to every encoder layer
+    what was dropped in the tower before it, and has an identity in place of every skipped layer."""
+    adapter = adapter_for(model)
+
+    def merge(module: Any, args: Any, kwargs: Any) -> Any:
+        embeds = kwargs["inputs_embeds"].clone()
+        for row, columns, image in placed(ids, reports):
+            if image.merged is not None:
+                embeds[row, columns[image.kept]] = image.merged.apply(embeds[row, columns], image.kept)
+        return args, {**kwargs, "inputs_embeds": embeds}
+
+    def close(number: int, module: Any, args: Any, kwargs: Any) -> Any:
+        hidden, *rest = args
+        hidden = hidden.clone()
+        for row, columns, image in placed(ids, reports):
+            for stage in image.stages:
+                if stage.layer == number and stage.merged is not None:
+                    hidden[row, columns[stage.kept]] = stage.merged.apply(hidden[row, columns], stage.kept)
+        dropped = dropped_columns(ids, [seen_by(report, number) for report in reports])[:, None, None]
+        itself = torch.eye(ids.shape[1]).bool() & dropped  # softmax needs one entry
+        mask = kwargs["attention_mask"].masked_fill(dropped & ~itself, torch.finfo(torch.float32).min)
+        return (hidden, *rest), {**kwargs, "attention_mask": mask.masked_fill(itself, 0.0)}
+
+    def close_in_tower(number: int, module: Any, args: Any, kwargs: Any) -> Any:
+        """The whole tower, none of whose patches attends to a dropped one."""
+        hidden, *_ = args
+        closed = torch.zeros(hidden.shape[:2], dtype=torch.bool)
+        for tile, (_, _, image) in enumerate(placed(ids, reports)):
+            for stage in image.in_tower:
+                if stage.layer <= number:
+                    closed[tile, adapter.n_prefix :] = True
+                    closed[tile, adapter.n_prefix + stage.kept] = False
+        mask = torch.zeros(closed.shape).masked_fill(closed, torch.finfo(torch.float32).min)[:, None, None]
+        return (hidden, mask.expand(-1, -1, hidden.shape[1], -1)), kwargs
+
+    skipped = {layer for report in reports for layer in report.skipped}
+    layers = list(adapter.layers)
+    for number in skipped:
+        adapter.layers[number] = Identity(layers[number])
+    hooks = [adapter.language_model.register_forward_pre_hook(merge, with_kwargs=True)]
+    if any(image.stages for report in reports for image in report.images):
+        for number, layer in enumerate(adapter.layers):
+            hooks.append(layer.register_forward_pre_hook(partial(close, number), with_kwargs=True))
+    if any(image.in_tower for report in reports for image in report.images):
+        for number, layer in enumerate(adapter.tower.layers(adapter.vision_tower)):
+            hooks.append(layer.register_forward_pre_hook(partial(close_in_tower, number), with_kwargs=True))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for number in skipped:
+            adapter.layers[number] = layers[number]
+
+
+def compact_ids(real: Tensor, dropped: Tensor) -> Tensor:
+    """Position IDs that count what is left."""
+    return ((real.bool() & ~dropped).long().cumsum(1) - 1).clamp(min=0)
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    assert actual.shape == expected.shape
+    error = float((actual - expected).abs().max())
+    assert error < TOLERANCE, f"logits differ by {error:.1e}"

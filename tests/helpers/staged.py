@@ -1,0 +1,74 @@
+"""A strategy that prunes inside the language model, the model for it, and what the oracle says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+import tokenprune
+from helpers.families.llava import Llava
+from helpers.oracle import as_reported, dropped_columns, oracle_logits
+from tokenprune import ScoreStrategy, Selection, Stage, StageTokens, VisualTokens
+
+LAYERS = 5
+STAGES = (Stage(1, 0.4), Stage(3, 0.2))
+
+
+@dataclass(frozen=True)
+class Staged(ScoreStrategy):
+    """Scores features; the second picture keeps more, if `ragged`."""
+
+    keep_ratio: float | None = 0.6
+    ragged: bool = False
+    plan: tuple[Stage, ...] = STAGES
+
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        return self.plan
+
+    def score(self, tokens: VisualTokens) -> Tensor:
+        return tokens.features.norm(dim=-1)
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        whole = super().select(tokens)
+        if not self.ragged:
+            return whole
+        assert whole.scores is not None
+        count = min(4 + 9 * tokens.image, self.budget(tokens.n_visual))
+        return Selection.first(whole.scores.argsort(descending=True), count, whole.scores)
+
+
+class Deep(Llava):
+    """With layers enough for stages."""
+
+    def config(self) -> Any:
+        config = super().config()
+        config.text_config.num_hidden_layers = LAYERS
+        return config
+
+
+FAMILY = Deep("llava-clip", "clip")
+
+
+def model_of(attention: str = "sdpa") -> Any:
+    return FAMILY.build(attention)
+
+
+def expected(model: Any, ids: Tensor, real: Tensor, pixels: Tensor, reports: list[tokenprune.Report]) -> Tensor:
+    with as_reported(model, ids, reports):
+        return oracle_logits(model, ids, real, pixels, dropped_columns(ids, reports))
+
+
+@dataclass(frozen=True)
+class Guided(Staged):
+    """Ranks by what the last token attends to in the layer before each stage, as FastV does."""
+
+    keep_ratio: float | None = 1.0
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"text_attention"})
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        return Selection.best(tokens.attention.from_last(), stage.budget(tokens.n_visual))

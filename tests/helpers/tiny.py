@@ -1,0 +1,45 @@
+"""Shortcuts to the tiny LLaVA models, for tests that need one family only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helpers.families.base import CACHE, ENCODES_FIRST, EOS, IMAGE, PAD, PATCH, VOCAB
+from helpers.families.llava import SIDE, TOWERS, Llava
+from tokenprune import STRATEGIES
+
+__all__ = [
+    "BEFORE_THE_LANGUAGE_MODEL",
+    "CACHE",
+    "ENCODES_FIRST",
+    "EOS",
+    "IMAGE",
+    "PAD",
+    "PATCH",
+    "SIDE",
+    "TOWERS",
+    "VOCAB",
+    "prompt",
+    "tiny_llava",
+]
+
+
+#: Strategies that look at no decoder layer, so that a model of two layers is deep enough for them.
+BEFORE_THE_LANGUAGE_MODEL = [name for name, cls in STRATEGIES.items() if "text_attention" not in cls().needs]
+
+
+def tiny_llava(tower: str = "clip", seed: int = 0, attention: str = "sdpa", **settings: Any) -> Any:
+    """A LlavaForConditionalGeneration in float32 whose attention is far from uniform."""
+    return Llava(f"llava-{tower}", tower, **settings).build(attention, seed)
+
+
+def prompt(
+    images_per_row: list[int],
+    texts: list[int] | None = None,
+    seed: int = 1,
+    padding: str = "left",
+    height: int = SIDE,
+    width: int = SIDE,
+) -> dict[str, Any]:
+    """Input IDs, attention mask and pictures of a batch; `texts` are the numbers of text tokens around each image."""
+    return Llava("llava-clip").prompt(images_per_row, texts, seed, padding, sizes=[(height, width)])

@@ -1,0 +1,189 @@
+"""BackgroundPruning: its budgets, Anchored Token Selection by hand, and what it merges."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from helpers.families import FAMILIES
+from helpers.families.base import IMAGE
+from torch import Tensor
+
+import tokenprune
+from tokenprune import BackgroundPruning, Layout, PruningError, SettingError, UnsupportedError, VisionAttention
+from tokenprune.adapters import adapter_for
+from tokenprune.engine.select import checked_selection
+from tokenprune.strategies._parts.clusters import best_links, roots_of
+from tokenprune.tokens import VisualTokens
+
+RANKS = ["cls", "column", "distinct"]
+RASTER = Layout.raster((1, 6, 6))
+TILES = Layout.joined([RASTER] * 3)
+# An overview of 2 x 2, and a canvas of two tiles, 2 x 2 and 2 x 1, with a newline token behind each row.
+CANVAS = Layout(
+    ((1, 2, 2), (1, 2, 4)),
+    n_tiles=3,
+    carry=lambda values: torch.cat([values[0], *(carried_row(values, row) for row in (0, 1))]),
+    tiles=torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 1, 1, 2, 2]),
+    newlines=torch.tensor([False] * 7 + [True] + [False] * 3 + [True]),
+)
+
+
+def carried_row(values: Tensor, row: int) -> Tensor:
+    cells = torch.cat([values[1, 2 * row : 2 * row + 2], values[2, 2 * row : 2 * row + 1]])
+    return torch.cat([cells, cells.amax(0, keepdim=True)])
+
+
+def tokens_of(layout: Layout, seed: int = 0, n_patches: int | None = None) -> VisualTokens:
+    """Smooth enough for clusters of several tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    n_patches = n_patches or layout.n_visual // layout.n_tiles
+    queries, keys = torch.randn(2, layout.n_tiles, 2, n_patches + 1, 4, generator=generator)
+    features = torch.randn(layout.n_visual, 8, generator=generator) + 2
+    attention = VisionAttention(queries, keys, 0.5, 1, layout)
+    return VisualTokens(features, layout, 0, {"vision_attention": attention})
+
+
+LAYOUTS = {"raster": tokens_of(RASTER), "tiles": tokens_of(TILES), "canvas": tokens_of(CANVAS, n_patches=4)}
+
+
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize("budget_per", ["image", "tile"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_budgets_are_exact(layout: str, budget_per: Any, rank: Any) -> None:
+    tokens = LAYOUTS[layout]
+    for keep in sorted({1, 2, 3, 5, 9, tokens.n_visual // 2, tokens.n_visual - 1, tokens.n_visual}):
+        strategy = BackgroundPruning(keep=keep, budget_per=budget_per, rank=rank, threshold=-1.0)
+        selection = checked_selection(strategy, tokens)
+        assert len(selection.kept) == keep
+        assert selection.scores is not None
+        assert selection.scores.isfinite().all()
+        tiles = tokens.layout.tiles
+        if budget_per == "tile" and tiles is not None:
+            exact = tiles.bincount() * keep / tokens.n_visual
+            assert ((tiles[selection.kept].bincount(minlength=3) - exact).abs() < 1).all()
+        merge = selection.merged
+        if merge is None:
+            continue
+        assert keep < tokens.n_visual
+        assert len(merge.sources.unique()) == len(merge.sources)
+        roots = selection.kept[merge.targets]
+        assert set(roots.tolist()) <= set(merge.sources.tolist())
+        if tiles is not None:
+            assert torch.equal(tiles[roots], tiles[merge.sources])
+        if tokens.layout.newlines is not None:
+            assert not tokens.layout.newlines[merge.sources].any()
+        new, counts = merge.apply(tokens.features, selection.kept), merge.targets.bincount(minlength=keep)
+        for place, count in enumerate(counts.tolist()):
+            old = tokens.features[merge.sources[merge.targets == place]] if count else tokens.features[selection.kept]
+            torch.testing.assert_close(new[place], old.mean(0) if count else old[place])
+
+
+def test_more_tokens_than_clusters() -> None:
+    """All 36 tokens are one cluster; ten are asked for, so its weakest links are cut."""
+    tokens = tokens_of(RASTER)
+    flat = replace(tokens, features=torch.ones(36, 8) + 1e-3 * tokens.features)
+    one = BackgroundPruning(keep=1, threshold=-1.0).select(flat)
+    n_clusters = len(roots_of(best_links(flat.features, RASTER)[0]).unique())
+    for keep in range(n_clusters, 36):
+        selection = BackgroundPruning(keep=keep, threshold=-1.0).select(flat)
+        assert selection.merged is not None
+        assert len(selection.merged.sources) + keep - len(selection.merged.targets.unique()) == 36  # nothing is lost
+    assert len(one.kept) == 1
+
+
+def test_all_are_kept_as_they_are() -> None:
+    for tokens in LAYOUTS.values():
+        selection = BackgroundPruning(keep_ratio=1.0, threshold=-1.0).select(tokens)
+        assert selection.merged is None
+        assert selection.kept.tolist() == list(range(tokens.n_visual))
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_many_tiles_at_once_are_each_of_them(rank: Any) -> None:
+    tokens = LAYOUTS["tiles"]
+    strategy = BackgroundPruning(keep=15, rank=rank, threshold=0.8)
+    together = strategy.select(tokens)
+    for tile in range(3):
+        index, part = tokens.of_tile(tile)
+        attention = tokens.vision_attention
+        queries, keys = attention.queries[tile : tile + 1], attention.keys[tile : tile + 1]
+        statistics = {"vision_attention": VisionAttention(queries, keys, 0.5, 1, RASTER)}
+        alone = replace(strategy, keep=5).select(VisualTokens(part.features, RASTER, 0, statistics))
+        assert index[alone.kept].tolist() == [kept for kept in together.kept.tolist() if kept // 36 == tile]
+        assert alone.scores is not None
+        assert together.scores is not None
+        torch.testing.assert_close(together.scores[index], alone.scores)
+
+
+def test_anchored_token_selection_by_hand() -> None:
+    """Two clusters of two tokens each, in one row. The CLS token's attention to the mean keys, of two heads."""
+    layout = Layout.raster((1, 1, 4))
+    angles = torch.tensor([0.0, 0.1, 1.5, 1.6])
+    keys = torch.tensor([[[9.0], [1.0], [3.0], [0.0], [2.0]], [[9.0], [0.0], [2.0], [5.0], [5.0]]])[None]
+    attention = VisionAttention(torch.ones_like(keys), keys, 0.5, 1, layout)
+    tokens = VisualTokens(torch.stack([angles.cos(), angles.sin()], 1), layout, 0, {"vision_attention": attention})
+    selection = BackgroundPruning(keep=1).select(tokens)
+    logits = torch.tensor([[2.0, 1.0], [1.0, 5.0]]) * 0.5
+    first, second = logits.softmax(1).mean(0).tolist()
+    assert selection.scores is not None
+    assert selection.scores.tolist() == pytest.approx([first, first, second, second])
+    assert selection.kept.tolist() == [2]
+    assert selection.merged is not None
+    torch.testing.assert_close(selection.merged.apply(tokens.features, selection.kept)[0], tokens.features[2:].mean(0))
+    alone = BackgroundPruning(keep=1, cluster=False).select(tokens)
+    each = (keys[0, :, 1:, 0] * 0.5).softmax(1).mean(0)
+    assert alone.merged is None
+    assert alone.scores is not None
+    torch.testing.assert_close(alone.scores, each)
+    column = BackgroundPruning(keep=1, rank="column").select(tokens).scores
+    assert column is not None
+    torch.testing.assert_close(column, attention.received().view(2, 2).mean(1).repeat_interleave(2))
+    distinct = BackgroundPruning(keep=1, rank="distinct").select(tokens).scores
+    assert distinct is not None
+    torch.testing.assert_close(distinct, torch.full((4,), 1 - 0.1).fill_(float(1 - torch.tensor(0.1).cos())))
+
+
+def test_newline_tokens_stand_for_their_rows() -> None:
+    tokens = LAYOUTS["canvas"]
+    for rank in ("cls", "distinct"):
+        scores = BackgroundPruning(keep=4, rank=rank).select(tokens).scores
+        assert scores is not None
+        # Of its own tile, the third: one token in each row.
+        assert scores[7] == scores[6]
+        assert scores[11] == scores[10]
+    layout = replace(RASTER, grids=((1, 6, 6), (1, 1, 1)), newlines=torch.arange(37) == 36)
+    layout = replace(layout, carry=lambda values: torch.cat([values.flatten(), values.amax(1)]))
+    scores = BackgroundPruning(keep=4).select(tokens_of(layout, n_patches=36)).scores
+    assert scores is not None
+    assert scores[36] == scores[:36].max()
+
+
+def test_towers_without_cls() -> None:
+    model = FAMILIES["llava-siglip"].build()
+    with pytest.raises(UnsupportedError, match=r"BackgroundPruning\(rank=\"column\"\)"):
+        tokenprune.patch(model, BackgroundPruning())
+    assert "cls" not in adapter_for(model).offers
+    inputs = FAMILIES["llava-siglip"].prompt([1])
+    for rank in ("column", "distinct"):
+        with torch.no_grad(), tokenprune.patch(model, BackgroundPruning(keep_ratio=0.3, rank=rank)) as handle:
+            model(**inputs)
+        assert handle.report.n_visual == int((inputs["input_ids"] == IMAGE).sum())
+    with pytest.raises(PruningError, match="no CLS token"):
+        VisionAttention(torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 4, 2), 1.0, 0, Layout.raster((1, 2, 2))).cls_logits()
+
+
+def test_cls_logits_are_carried_and_linear() -> None:
+    """The mean over a square of patches is the logit of their mean key."""
+    attention = tokens_of(Layout.raster((1, 4, 4))).vision_attention
+    merged = attention.carried_by(Layout.squares(4, 4, 2)).cls_logits()
+    keys = attention.keys[0, :, 1:].view(2, 2, 2, 2, 2, 4).mean((2, 4)).flatten(1, 2)
+    torch.testing.assert_close(merged, 0.5 * (keys @ attention.queries[0, :, 0, :, None])[..., 0])
+
+
+def test_settings_that_cannot_be() -> None:
+    for settings in ({"threshold": 1.5}, {"threshold": float("nan")}):
+        with pytest.raises(SettingError, match="BackgroundPruning: "):
+            BackgroundPruning(**settings)  # type: ignore[arg-type]

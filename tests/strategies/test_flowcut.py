@@ -1,0 +1,131 @@
+"""FlowCut against numbers worked by hand."""
+
+from __future__ import annotations
+
+from math import exp, log, sqrt
+from typing import Any
+
+import pytest
+import torch
+from helpers.by_hand import tokens_of
+from helpers.families.llava import Llava
+from helpers.oracle import assert_close
+from helpers.tiny import prompt
+from torch import Tensor
+
+import tokenprune
+from tokenprune import FlowCut, LeftInTower, TowerTokens, VisualTokens
+from tokenprune.strategies.flowcut import flow, n_dropped
+
+# Two heads of width 1: CLS, and three patches. Products with the CLS token's: 1, 0, 1 and log 2 in the first head, all
+# 0 in the second.
+VALUES = [[[1.0], [0.0], [1.0], [log(2)]], [[0.0], [2.0], [-3.0], [4.0]]]
+ATTENTION = [0.4, 0.2, 0.2]  # the CLS token keeps a fifth to itself
+
+
+def seen(scores: list[float] | None = None, n_more: int = 0, n_patches: int = 3) -> TowerTokens:
+    attention = tokens_of([0.4, 0.2, 0.4], [[1.0, 0.0]] * 3, [[0.0]] * 3).vision_attention
+    before = None if scores is None else torch.tensor(scores)
+    return TowerTokens(4, n_more, attention, torch.tensor(VALUES), torch.arange(3), n_patches, before)
+
+
+def test_flow() -> None:
+    e = exp(1)
+    alike = [(1 / (2 * e + 3) + 1 / 4) / 2, (e / (2 * e + 3) + 1 / 4) / 2, (2 / (2 * e + 3) + 1 / 4) / 2]
+    sizes = [(0 + 2) / 2, abs(1 - 3) / 2, (log(2) + 4) / 2]
+    relation = [0.5, 0.25, 0.25]
+    expected = [(r + a / sum(alike)) * s for r, a, s in zip(relation, alike, sizes, strict=True)]
+    torch.testing.assert_close(flow(torch.tensor(ATTENTION), torch.tensor(VALUES)), torch.tensor(expected))
+
+
+def test_how_many_are_dropped() -> None:
+    """Attention that halves from patch to patch has an entropy of 1.75 log 2 over four."""
+    halves = torch.tensor([0.5, 0.25, 0.125, 0.125]).repeat_interleave(4) / 4
+    share = 1 - ((1.75 * log(2) + log(4)) / log(16)) ** 2
+    assert n_dropped(halves, 4, 1) == round(12 * share) == 1
+    assert n_dropped(halves, 4, 0) == 12
+    even, one = torch.full((16,), 1 / 16), torch.eye(16)[0]
+    assert n_dropped(even, 4, 2) == 0
+    assert n_dropped(one, 4, 9) == round(12 / sqrt(9))
+
+
+def test_importance_is_averaged_with_what_it_was() -> None:
+    now = flow(torch.tensor([0.4, 0.2, 0.4]), torch.tensor(VALUES))
+    strategy = FlowCut(keep=1)
+    first, later = strategy.select_in_tower(seen()), strategy.select_in_tower(seen([9.0, 0.0, 0.0]))
+    assert first.scores is not None
+    assert later.scores is not None
+    torch.testing.assert_close(first.scores, now)
+    torch.testing.assert_close(later.scores, (now + torch.tensor([9.0, 0.0, 0.0])) / 2)
+    assert (first.kept.tolist(), later.kept.tolist()) == ([2], [0])
+
+
+def test_behind_every_other_layer_nothing_is_dropped() -> None:
+    selection = FlowCut(keep=1).select_in_tower(seen(n_more=3))
+    assert selection.kept.tolist() == [0, 1, 2]
+    assert selection.scores is not None
+    assert selection.scores.unique().numel() == 3
+
+
+def test_what_is_few_enough_stays() -> None:
+    """A third of nine patches, of which three are left."""
+    selection = FlowCut(keep_ratio=1 / 3).select_in_tower(seen([3.0, 1.0, 2.0], n_patches=9))
+    assert selection.kept.tolist() == [0, 1, 2]
+    assert selection.scores is not None
+    assert selection.scores.tolist() == [3.0, 1.0, 2.0]
+
+
+def test_the_survivors_are_kept() -> None:
+    left = LeftInTower(torch.tensor([1, 3]), torch.tensor([0.0, 2.0, 1.0, 3.0]), ())
+    tokens = VisualTokens(torch.zeros(4, 2), tokenprune.Layout.raster((1, 2, 2)), 0, {"left_in_tower": left})
+    selection = FlowCut(keep=2).select(tokens)
+    assert selection.kept.tolist() == [1, 3]
+    assert selection.scores is left.scores
+
+
+class Deep(Llava):
+    """A tower of nine layers, of which seven come before the one whose output the projector gets."""
+
+    def config(self) -> Any:
+        config = super().config()
+        config.vision_config.num_hidden_layers = 9
+        return config
+
+
+def test_it_narrows_step_by_step_and_each_picture_in_its_own_way() -> None:
+    model, inputs = Deep("llava-clip").build(), prompt([2, 1])
+    with torch.no_grad(), tokenprune.patch(model, FlowCut(keep=9)) as handle:
+        model(**inputs)
+    images = handle.report.images
+    series = [[(stage.layer, len(stage.kept)) for stage in image.in_tower] for image in images]
+    for image, one in zip(images, series, strict=True):
+        assert set(one) <= {(layer, count) for layer in (1, 3, 5, 7) for count in range(9, 36)}
+        assert len(one) > 1
+        assert one[-1] == (7, 9)
+        assert torch.equal(image.kept, image.in_tower[-1].kept)
+        assert image.scores is not None
+        assert len(image.scores) == 36
+        for before, after in zip(image.in_tower, image.in_tower[1:], strict=False):
+            assert set(after.kept.tolist()) < set(before.kept.tolist())
+    assert len({tuple(one) for one in series}) > 1  # so the batch was padded in the tower
+
+
+def test_pictures_are_narrowed_as_if_each_was_alone() -> None:
+    model, inputs = Deep("llava-clip").build(), prompt([2, 1])
+    features: list[Tensor] = []
+    hook = model.model.multi_modal_projector.register_forward_pre_hook(lambda module, args: features.append(args[0]))
+    with torch.no_grad(), tokenprune.patch(model, FlowCut(keep=9)) as handle:
+        model(**inputs)
+        images = handle.report.images
+        for picture in inputs["pixel_values"].split(1):
+            model.get_image_features(picture)
+    hook.remove()
+    together, *alone = features
+    assert_close(together, torch.cat(alone))
+    assert all(bool((one.abs().sum(-1) > 0).sum() == 9) for one in together)
+    assert len(images) == 3
+
+
+def test_it_needs_a_cls_token() -> None:
+    with pytest.raises(tokenprune.UnsupportedError, match=r"FlowCut.* needs a CLS token.*does not have it"):
+        tokenprune.patch(Llava("llava-siglip", "siglip").build(), FlowCut())

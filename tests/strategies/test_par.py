@@ -1,0 +1,129 @@
+"""PAR: the router's formula by hand, the layers that it skips, and how those are found."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.files.evals import saved, tiny_processor
+from helpers.files.search import scenes, write_scenes
+from helpers.modes import MODES, STEPS
+from helpers.oracle import as_reported, assert_close, dropped_columns, oracle_logits
+from helpers.staged import FAMILY, LAYERS, model_of
+from helpers.tiny import prompt
+from strategies.test_text_guided import stage_tokens
+from torch.nn.functional import cosine_similarity
+from typer.testing import CliRunner
+
+import tokenprune
+from tokenprune import PAR, SettingError, Stage
+from tokenprune.evals.cli import app
+from tokenprune.evals.models.prompts import encode
+from tokenprune.evals.run.costs import kv_cache_bytes
+from tokenprune.evals.search.layers import layer_changes, least_changing
+
+
+def test_the_router_by_hand() -> None:
+    """Two text tokens behind three visual ones: the first sees 1, 4, 3 and itself, the second those and itself."""
+    selection = PAR(keep=2).select_at(Stage(2, keep=2), stage_tokens([1, 4, 3, 2, 10], 3))
+    assert selection.scores is not None
+    expected = [(1 / 10 + 1 / 20) / 2, (4 / 10 + 4 / 20) / 2, (3 / 10 + 3 / 20) / 2]
+    torch.testing.assert_close(selection.scores, torch.tensor(expected))
+    assert selection.kept.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("skip", "n_layers", "skipped"),
+    [((), 32, ()), (0, 32, ()), (1, 6, (3,)), (2, 6, (2, 3)), (4, 32, (26, 27, 28, 29)), ((7, 9), 32, (7, 9))],
+)
+def test_which_layers_are_skipped(skip: Any, n_layers: int, skipped: tuple[int, ...]) -> None:
+    assert PAR(skip=skip).skipped(n_layers) == skipped
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_dropping_and_skipping_equal_masking_and_identities(mode: str) -> None:
+    model, per_row = model_of(), [1, 2]
+    with torch.no_grad(), tokenprune.patch(model, PAR(keep_ratio=0.3, skip=1)) as handle:
+        run = MODES[mode](FAMILY, model, prompt(per_row, seed=5), per_row)
+    report = handle.report
+    assert report.skipped == (2,)
+    assert [len(image.kept_at(layer)) for image in report.images[:1] for layer in range(LAYERS)] == [36, 36, 11, 11, 11]
+    ids = torch.cat([run.inputs["input_ids"], run.answers], 1)
+    real = torch.cat([run.inputs["attention_mask"], torch.ones_like(run.answers)], 1)
+    with as_reported(model, ids, [report]):
+        logits = oracle_logits(model, ids, real, run.inputs["pixel_values"], dropped_columns(ids, [report]))
+    steps = slice(-1 if mode == "uncached" else None, None)  # the report is of the last step, which looked anew
+    assert_close(run.logits[:, steps], logits[:, -STEPS - 1 : -1][:, steps])
+
+
+def test_layers_come_from_settings_files(tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"strategy": "par", "settings": {"keep_ratio": 0.3, "skip": [2]}}))
+    with tokenprune.patch(model_of(), str(file)) as handle:
+        assert handle.strategy == PAR(keep_ratio=0.3, skip=(2,))
+
+
+@pytest.mark.parametrize(
+    ("skip", "message"),
+    [
+        (-1, "are no decoder layers"),
+        (True, "are no decoder layers"),
+        ("2", "are no decoder layers"),
+        ((2.5,), "are no decoder layers"),
+        (2, r"into the first or last 2 of 5 decoder layers, which are never skipped; those between are 2\.\.2"),
+        ((3,), "into the first or last 2 of 5"),
+        ((1,), "into the first or last 2 of 5"),
+    ],
+)
+def test_layers_that_cannot_be_skipped(unchecked: None, skip: Any, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        tokenprune.patch(model_of(), PAR(skip=skip))
+
+
+# Which layers a model can do without.
+
+
+def test_changes_are_those_of_the_hidden_states(tmp_path: Path) -> None:
+    """Against what transformers returns, one question at a time; the last layer's output is not among that as it is."""
+    model, samples = model_of(), scenes(tmp_path)
+    changes = layer_changes(model, tiny_processor(), samples)
+    assert not any(layer._forward_hooks for layer in model.model.language_model.layers)
+    expected = torch.zeros(LAYERS - 1)
+    for sample in samples:
+        inputs = encode(tiny_processor(), [sample.pictures()], [sample.question])
+        with torch.no_grad():
+            states = model(**inputs, output_hidden_states=True).hidden_states
+        expected += torch.stack([1 - cosine_similarity(a, b, dim=-1).mean() for a, b in pairwise(states[:-1])])
+    torch.testing.assert_close(torch.tensor(changes[:-1]), expected / len(samples))
+
+
+def test_the_least_changing_layers_between_the_ends() -> None:
+    changes = [0.0, 0.0, 0.5, 0.2, 0.4, 0.3, 0.0, 0.0]
+    assert [least_changing(changes, n) for n in range(4)] == [(), (3,), (3, 5), (3, 4, 5)]
+    with pytest.raises(SettingError, match="ask for 0 to 4"):
+        least_changing(changes, 5)
+    with pytest.raises(SettingError, match="no samples"):
+        layer_changes(model_of(), tiny_processor(), [])
+
+
+def test_the_command_prints_the_layers(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "scenes")
+    model = saved(model_of(), tmp_path / "model")
+    given = ["layers", "--model", model, "--data", str(tmp_path / "scenes"), "--split", "all", "--samples", "2"]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 0, result.output
+    assert "skip=(2,)" in result.output
+
+
+def test_skipped_layers_cost_no_cache_in_the_evals() -> None:
+    """Of five layers two hold the whole picture, and two of the others what is left of it."""
+    model, sizes = model_of(), []
+    for skip in (0, 1):
+        with torch.no_grad(), tokenprune.patch(model, PAR(keep_ratio=0.25, skip=skip)):
+            sizes.append(kv_cache_bytes(model, prompt([1])))
+    per_token = 2 * 2 * 8 * 4  # keys and values of two heads, eight floats wide
+    assert sizes == [per_token * (2 * (6 + 36) + n * (6 + 9)) for n in (3, 2)]

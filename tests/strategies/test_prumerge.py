@@ -1,0 +1,75 @@
+"""PruMerge and PruMerge+ against numbers worked by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from helpers.by_hand import tokens_of
+
+from tokenprune import PruMerge, SettingError
+from tokenprune.strategies.prumerge import neighbours_of, outliers, spread_behind
+
+# Attention in tenths. Keys are directions: 0 and 2 alike, 1 and 3 alike, 4 between.
+ATTENTION = [0.1, 0.4, 0.1, 0.1, 0.3]
+KEYS = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.1], [0.1, 1.0], [1.0, 1.0]]
+FEATURES = [[10.0], [20.0], [30.0], [40.0], [50.0]]
+
+
+def values(strategy: PruMerge, newlines: Sequence[int] = ()) -> tuple[list[int], list[float]]:
+    tokens = tokens_of(ATTENTION, KEYS, FEATURES, newlines)
+    selection = strategy.select(tokens)
+    assert selection.merged is not None
+    return selection.kept.tolist(), selection.merged.apply(tokens.features, selection.kept)[:, 0].tolist()
+
+
+def test_neighbours_are_added_by_the_attention_they_get() -> None:
+    """Kept are 1 and 4. Most like the key of 1 are those of 3 (cosine 0.995) and 4 (0.707); like that of 4, those of
+    2 and 3 (0.774 each)."""
+    kept, merged = values(PruMerge(keep=2, neighbours=2))
+    assert kept == [1, 4]
+    assert merged == pytest.approx([20 + 0.1 * 40 + 0.3 * 50, 50 + 0.1 * 30 + 0.1 * 40])
+
+
+def test_newline_tokens_are_not_merged() -> None:
+    kept, merged = values(PruMerge(keep=2, neighbours=2), newlines=[4])
+    assert kept == [1, 4]
+    assert merged == pytest.approx([20 + 0.1 * 40 + 0.1 * 30, 50])
+
+
+def test_outliers_are_beyond_the_whiskers() -> None:
+    """Of 1 2 3 4 5 6 7 8 and 20, the quartiles are 3 and 7: outliers are above 7 + 1.5 * 4 = 13."""
+    assert outliers(torch.tensor([1.0, 2, 3, 4, 20, 5, 6, 7, 8])).nonzero()[:, 0].tolist() == [4]
+    assert not outliers(torch.tensor([1.0, 2, 3, 4, 13, 5, 6, 7, 8])).any()
+
+
+def test_plus_spreads_the_rest_evenly() -> None:
+    """The best is 5; of 0 1 2 3 4 6 7 8, four at even distances are 1 3 6 8. 3 is no patch in the second case, so that
+    of seven patches those in the middle of each quarter are taken."""
+    order = torch.tensor([5, 8, 7, 6, 4, 3, 2, 1, 0])
+    plain = torch.zeros(9, dtype=torch.bool)
+    assert spread_behind(order, 1, 5, plain)[:5].tolist() == [5, 1, 3, 6, 8]
+    assert spread_behind(order, 1, 5, plain.index_fill(0, torch.tensor([3]), True))[:5].tolist() == [5, 0, 2, 6, 8]
+    assert spread_behind(order, 7, 5, plain).tolist()[:5] == [5, 8, 7, 6, 4]  # more outliers than budget
+    assert sorted(spread_behind(order, 1, 5, plain).tolist()) == list(range(9))
+
+
+def test_neighbours_leave_oneself_out() -> None:
+    keys = torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]])
+    near = neighbours_of(torch.arange(4), keys, 2)
+    assert [set(row) for row in near[:3].tolist()] == [{1, 2}, {0, 2}, {0, 1}]
+    assert 3 not in near[3].tolist()
+    assert neighbours_of(torch.arange(4), keys, 32).shape == (4, 3)
+
+
+def test_a_whole_picture_is_not_touched() -> None:
+    assert PruMerge(keep_ratio=1.0).select(tokens_of(ATTENTION, KEYS, FEATURES)).merged is None
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("neighbours", [0, 1.5])
+def test_neighbours_that_cannot_be(neighbours: Any) -> None:
+    with pytest.raises(SettingError, match=r"neighbours=.* is no count of tokens"):
+        PruMerge(neighbours=neighbours)

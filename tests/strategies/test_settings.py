@@ -1,0 +1,92 @@
+"""Settings files: what `patch` makes of one, and what it says of one that is wrong."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tokenprune
+from tokenprune import FoPru, SettingError
+from tokenprune.settings import SettingsFile
+from tokenprune.strategies import STRATEGIES
+
+GOOD = {"strategy": "fopru", "settings": {"keep_ratio": 0.5, "mode": "row"}}
+
+
+def written(folder: Path, content: Any = GOOD) -> str:
+    path = folder / "settings.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def test_a_file_patches(llava: Any, tmp_path: Path) -> None:
+    with tokenprune.patch(llava, written(tmp_path)) as handle:
+        assert handle.strategy == FoPru(keep_ratio=0.5, mode="row")
+
+
+def test_keywords_override_it(llava: Any, tmp_path: Path) -> None:
+    with tokenprune.patch(llava, written(tmp_path), keep_ratio=0.25, position_ids="compact") as handle:
+        assert handle.strategy == FoPru(keep_ratio=0.25, mode="row")
+        assert handle.position_ids == "compact"
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_every_strategy_goes_through_a_file(strategy: str, tmp_path: Path) -> None:
+    made = STRATEGIES[strategy](keep_ratio=0.3)
+    path = written(tmp_path, {"strategy": strategy, "settings": vars(made)})
+    assert SettingsFile.read(path).made() == made
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"strategy": "fopru",\n "settings": }', r"line 2, column 14: broken JSON"),
+        ("[]", r"expected an object, found \[\]"),
+        ({"strategy": "fopru"}, 'no "settings"'),
+        ({"settings": {}}, 'no "strategy"'),
+        ({**GOOD, "setings": {}}, r"unknown key 'setings'. Did you mean 'settings'\?"),
+        ({**GOOD, "strategy": "fopro"}, r'"strategy": unknown strategy \'fopro\'. Did you mean \'fopru\'\?'),
+        ({**GOOD, "strategy": 3}, r'"strategy": unknown strategy 3'),
+        ({**GOOD, "settings": [1]}, r'"settings": expected an object, found \[1\]'),
+        ({**GOOD, "settings": {"keep_rato": 0.5}}, r"\"settings\" of fopru: unknown setting 'keep_rato'"),
+        ({**GOOD, "settings": {"keep_ratio": "0.5"}}, r"\"settings\", \"keep_ratio\": '0.5' is not of type float"),
+        ({**GOOD, "settings": {"keep_ratio": True}}, r"\"keep_ratio\": True is not of type float"),
+        ({**GOOD, "settings": {"mode": "column"}}, r"\"mode\": 'column' is not of type Literal"),
+        ({**GOOD, "settings": {"keep_ratio": 7.0}}, r"FoPru: keep_ratio=7.0 is not a fraction"),
+        ({**GOOD, "search": 1}, r'"search": expected an object, found 1'),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_file(llava: Any, tmp_path: Path, content: Any, said: str) -> None:
+    with pytest.raises(SettingError, match=said) as caught:
+        tokenprune.patch(llava, written(tmp_path, content))
+    assert str(tmp_path / "settings.json") in str(caught.value)
+
+
+def test_no_file(llava: Any, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"none\.json: no such settings file\. Make one: tokenprune optimize"):
+        tokenprune.patch(llava, str(tmp_path / "none.json"))
+
+
+def test_not_utf_8(llava: Any, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_bytes(b'{"strategy": "\xff"}')
+    with pytest.raises(SettingError, match="byte 14: not UTF-8"):
+        tokenprune.patch(llava, str(tmp_path / "settings.json"))
+
+
+def test_an_unknown_keyword(llava: Any, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="fopru: unknown setting 'keep_rato'"):
+        tokenprune.patch(llava, written(tmp_path), keep_rato=0.5)
+
+
+def test_another_depth_warns(llava: Any, tmp_path: Path) -> None:
+    n_layers = len(llava.model.language_model.layers)
+    path = written(tmp_path, {**GOOD, "model": {"layers": 28}})
+    with pytest.warns(UserWarning, match=f"found on a model of 28 decoder layers; this one has {n_layers}"):
+        tokenprune.patch(llava, path).remove()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokenprune.patch(llava, written(tmp_path, {**GOOD, "model": {"layers": n_layers}})).remove()

@@ -1,0 +1,255 @@
+"""Strategies that prune inside the language model, on small tensors worked out by hand."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from helpers.staged import Deep
+from helpers.tiny import prompt, tiny_llava
+
+import tokenprune
+from tokenprune import (
+    AdaToken,
+    EfficientVLA,
+    FastV,
+    Layout,
+    PyramidDrop,
+    SettingError,
+    SparseVLM,
+    Stage,
+    StageTokens,
+    Strategy,
+)
+from tokenprune.strategies._parts.density import aggregated, density_peaks, n_aggregated
+from tokenprune.strategies.adatoken import n_carrying
+from tokenprune.strategies.efficientvla import relevant_and_diverse
+from tokenprune.strategies.sparsevlm import raters
+from tokenprune.text_attention import TextAttention
+from tokenprune.tokens import Entered
+
+
+def stage_tokens(
+    weights: list[float], n_visual: int, features: Any = None, entered: Entered | None = None
+) -> StageTokens:
+    """Visual tokens, and then text: to every query, a token weighs what `weights` say against all that it sees."""
+    keys = torch.tensor(weights).log()[None, :, None]
+    visual, text = torch.arange(n_visual), torch.arange(n_visual, len(weights))
+    real = torch.ones(len(weights)).bool()
+    attention = TextAttention(torch.ones_like(keys), keys, 1.0, real, visual, text)
+    features = torch.zeros(n_visual, 2) if features is None else torch.tensor(features)
+    return StageTokens(features, visual, Layout.raster((1, 1, n_visual)), text_attention=attention, prompt=entered)
+
+
+def left(strategy: Strategy, tokens: StageTokens, stage: Stage = Stage(2, keep=2)) -> list[int]:  # noqa: B008
+    return strategy.select_at(stage, tokens).kept.tolist()
+
+
+def test_fastv_by_the_last_token() -> None:
+    tokens = stage_tokens([1, 4, 2, 3, 5, 5], 4)
+    selection = FastV(keep=2).select_at(Stage(2, keep=2), tokens)
+    assert selection.scores is not None
+    # The last token sees all: 1, 4, 2 and 3 of 20.
+    torch.testing.assert_close(selection.scores, torch.tensor([0.05, 0.2, 0.1, 0.15]))
+    assert selection.kept.tolist() == [1, 3]
+
+
+def test_fastv_by_all_tokens() -> None:
+    """The average over the rows of the causal map; the first visual token is seen by the most."""
+    tokens = stage_tokens([1, 4, 2, 3, 5, 5], 4)
+    selection = FastV(keep=2, queries="all").select_at(Stage(2, keep=2), tokens)
+    assert selection.scores is not None
+    # By column: (1 + 1/5 + 1/7 + 1/10 + 1/15 + 1/20) / 6, (4/5 + 4/7 + 4/10 + 4/15 + 4/20) / 6, and so on.
+    torch.testing.assert_close(selection.scores, torch.tensor([0.259921, 0.373016, 0.119841, 0.108333]))
+    assert selection.kept.tolist() == [0, 1]
+
+
+def test_pyramiddrop_by_the_last_token() -> None:
+    assert left(PyramidDrop(), stage_tokens([1, 4, 2, 3, 5, 5], 4)) == [1, 3]
+
+
+def test_efficientvla_takes_key_relevant_and_diverse_tokens() -> None:
+    relevance = torch.tensor([0.5, 0.1, 0.4, 0.2, 0.3, 0.0])
+    features = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1], [1, 1], [-1, 0]])
+    # Key: 0. Of three others one by relevance: 2. Of 1, 3, 4, 5, at 0, 1, 0.29 and 2 from the key: 3 and 5.
+    selection = relevant_and_diverse(relevance, features, 4, n_key=1, alpha=0.34)
+    assert selection.kept.tolist() == [0, 2, 3, 5]
+    assert selection.scores is not None
+    torch.testing.assert_close(selection.scores, torch.tensor([1, 0.2, 0.8, 0.4, 0.6, 0]))
+    assert relevant_and_diverse(relevance, features, 4, n_key=1, alpha=1.0).kept.tolist() == [0, 2, 3, 4]
+    assert relevant_and_diverse(relevance, features, 4, n_key=1, alpha=0.0).kept.tolist() == [0, 2, 3, 5]
+    assert relevant_and_diverse(relevance, features, 2, n_key=4, alpha=0.5).kept.tolist() == [0, 2]
+
+
+def test_efficientvla_reads_the_text() -> None:
+    """Both text tokens count: 3/9 and 3/18 for the third visual token, in the mean."""
+    tokens = stage_tokens([2, 1, 3, 3, 9], 3, [[1.0, 0], [0, 1], [1, 0]])
+    selection = EfficientVLA(keep=2, key=1, alpha=0.0).select_at(Stage(2, keep=2), tokens)
+    assert selection.kept.tolist() == [1, 2]  # the best, and the one that is unlike it
+    torch.testing.assert_close(tokens.attention.from_text(), torch.tensor([3 / 18, 1 / 12, 1 / 4]))
+
+
+def test_adatoken_keeps_what_carries_the_mass() -> None:
+    scores = torch.tensor([0.1, 0.4, 0.2, 0.3]) / 5  # sums up to a fifth: the rest is paid to text
+    assert [n_carrying(scores, mass) for mass in (0.05, 0.39, 0.41, 0.69, 0.71, 0.91, 1.0)] == [1, 1, 2, 2, 3, 4, 4]
+    tokens = stage_tokens([1, 4, 2, 3, 10, 10], 4)
+    assert left(AdaToken(mass=0.6), tokens, Stage(2, keep=4, at_most=True)) == [1, 3]
+    assert left(AdaToken(mass=0.6), tokens, Stage(2, keep=1, at_most=True)) == [1]
+    assert left(AdaToken(mass=1.0), tokens, Stage(2, keep=3)) == [1, 2, 3]
+
+
+def test_sparsevlm_chooses_raters() -> None:
+    visual = torch.tensor([[1.0, 0], [0, 1]])
+    text = torch.tensor([[1.0, 5], [1, 1], [4, 1]]).log()
+    # Softmax over text: (1, 1, 4) / 6 and (5, 1, 1) / 7, in the mean 0.44, 0.15 and 0.40; the mean is a third.
+    assert raters(Entered(visual, text)).tolist() == [True, False, True]
+    alike = torch.ones(3, 2)
+    assert raters(Entered(visual, alike)).tolist() == [True] * 3
+
+
+def test_sparsevlm_scores_by_raters_alone() -> None:
+    """The last of two text tokens is a rater, and the first is not."""
+    tokens = stage_tokens([1, 3, 2, 1, 1], 3, entered=Entered(torch.ones(3, 1), torch.tensor([[0.0], [5.0]])))
+    selection = SparseVLM(recycle=0.0).select_at(Stage(2, keep=2), tokens)
+    assert selection.scores is not None
+    torch.testing.assert_close(selection.scores, torch.tensor([1 / 8, 3 / 8, 2 / 8]))
+    assert (selection.kept.tolist(), selection.merged) == ([1, 2], None)
+
+
+def test_density_peaks() -> None:
+    features = torch.tensor([[0.0], [1], [10], [12]])
+    # Mean squared distances to the others: 81.7, 67.7, 61.7, 89.7; distances to the nearest denser one: 1, 9, 12 (the
+    # densest: the longest there is), 2.
+    centres, members = density_peaks(features, 2)
+    assert centres.tolist() == [2, 1]
+    assert members.tolist() == [1, 1, 0, 0]
+    wide = features.repeat(1, 4) * 1000  # exp() of these densities is 0
+    assert density_peaks(wide, 2)[0].tolist() == [2, 1]
+    assert density_peaks(torch.ones(3, 2), 2)[1].tolist()[:2] == [0, 1]  # duplicates: every centre is its own
+
+
+def test_sparsevlm_merges_what_it_drops() -> None:
+    scores = torch.tensor([9, 8, 0.4, 0.3, 0.2, 0.1])
+    features = torch.tensor([[7.0], [7], [0], [1], [10], [12]])
+    selection = aggregated(scores, features, 3, recycle=1.0, clusters=0.1)
+    assert selection.kept.tolist() == [0, 1, 4]  # two whole, and the densest of the others for all four
+    assert selection.merged is not None
+    assert sorted(selection.merged.sources.tolist()) == [2, 3, 4, 5]
+    assert selection.merged.apply(features, selection.kept)[:, 0].tolist() == [7, 7, 5.75]
+
+
+def test_only_the_best_of_what_is_dropped_is_merged() -> None:
+    assert [n_aggregated(n, 0.3, 0.1) for n in (0, 1, 2, 10, 100)] == [(0, 0), (1, 1), (1, 1), (4, 1), (31, 4)]
+    scores = torch.arange(20.0)
+    selection = aggregated(scores, torch.randn(20, 3), 9, recycle=0.3, clusters=0.1)
+    assert selection.merged is not None
+    # Eight whole; of twelve dropped, int(3.6) + 1 = 4 are merged into one.
+    assert selection.kept.tolist()[1:] == list(range(12, 20))
+    assert sorted(selection.merged.sources.tolist()) == [8, 9, 10, 11]
+
+
+def test_merged_tokens_count() -> None:
+    torch.manual_seed(0)
+    for n_left in (1, 2, 5, 36):
+        scores, features = torch.rand(n_left), torch.randn(n_left, 4)
+        for n_kept in range(1, n_left + 1):
+            for recycle, clusters in ((0.3, 0.1), (1.0, 1.0), (1.0, 0.5), (0.01, 0.0)):
+                assert len(aggregated(scores, features, n_kept, recycle, clusters).kept) == n_kept
+
+
+@pytest.mark.parametrize(
+    ("strategy", "n_layers", "expected"),
+    [
+        (FastV(keep_ratio=0.25), 32, [(2, 0.25)]),
+        (FastV(keep_ratio=0.25, average=True), 28, [(2, 5 / 26)]),  # 7 = 2 + 26 share
+        (EfficientVLA(keep_ratio=0.5, layer=3), 6, [(3, 0.5)]),
+        # 32 average = 8 (1 + 0.5 + 0.25 + 0.125) = 15
+        (PyramidDrop(keep_ratio=15 / 32), 32, [(8, 0.5), (16, 0.25), (24, 0.125)]),
+        (PyramidDrop(keep_ratio=11 / 28, first=4), 28, [(4, 0.5), (12, 0.25), (20, 0.125)]),  # 4 + 8 (1/2 + 1/4 + 1/8)
+        # 32 average = 3 + 4 / 2 + 9 / 4 + 16 / 8 = 9.25
+        (SparseVLM(keep_ratio=9.25 / 32), 32, [(3, 0.5), (7, 0.25), (16, 0.125)]),
+        (SparseVLM(keep_ratio=0.75), 2, [(1, 0.5)]),
+        (AdaToken(keep_ratio=0.5), 12, [(2, 0.5), (6, 0.5), (10, 0.5)]),
+    ],
+    ids=str,
+)
+def test_schedules(strategy: Strategy, n_layers: int, expected: list[tuple[int, float]]) -> None:
+    found = [(stage.layer, stage.keep_ratio) for stage in strategy.stages(n_layers)]
+    assert [layer for layer, _ in found] == [layer for layer, _ in expected]
+    for (_, share), (_, right) in zip(found, expected, strict=True):
+        assert share == pytest.approx(right, abs=1e-9)
+
+
+@pytest.mark.parametrize("n_layers", [3, 6, 24, 28, 32, 36, 80])
+@pytest.mark.parametrize("keep_ratio", [0.4, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("strategy", [PyramidDrop, SparseVLM])
+def test_the_average_over_the_layers_is_the_keep_ratio(strategy: Any, keep_ratio: float, n_layers: int) -> None:
+    stages = strategy(keep_ratio=keep_ratio).stages(n_layers)
+    starts = [0, *(stage.layer for stage in stages), n_layers]
+    shares = [1.0, *(stage.keep_ratio for stage in stages)]
+    assert starts == sorted(set(starts))
+    assert shares == sorted(shares, reverse=True)
+    lengths = [end - start for start, end in pairwise(starts)]
+    average = sum(length * share for length, share in zip(lengths, shares, strict=True)) / n_layers
+    assert average == pytest.approx(keep_ratio, abs=1e-12)
+
+
+def test_pyramiddrop_begins_earlier_where_the_average_is_low() -> None:
+    for n_layers in (24, 28, 32):
+        for keep_ratio in (0.42, 0.38, 0.3, 0.25, 0.1):
+            stages = PyramidDrop(keep_ratio=keep_ratio).stages(n_layers)
+            assert stages[0].keep_ratio is not None
+            assert stages[0].keep_ratio >= 0.4 or stages[0].layer == 1
+    assert [stage.layer for stage in PyramidDrop(keep_ratio=0.42).stages(32)] == [8, 16, 24]
+    assert [stage.layer for stage in PyramidDrop(keep_ratio=0.25).stages(32)] == [1, 11, 22]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (PyramidDrop(keep_ratio=0.25), r"keep_ratio=0.25 is an average over 3 layers, and the 1 .* makes 0.333 alone"),
+        (SparseVLM(keep_ratio=0.2), "Use a higher keep_ratio, or a strategy that prunes before the language model"),
+        (PyramidDrop(keep_ratio=0.5, first=2), "the 2 before the first stage see all"),
+        (FastV(keep_ratio=0.25, average=True), "FastV: keep_ratio=0.25 is an average over 3 layers, and the 2 before"),
+        (PyramidDrop(keep_ratio=0.5, first=4), r"PyramidDrop: stages at layers \[4\] do not ascend within 1..2"),
+        (FastV(layer=7, average=True), r"FastV: stages at layers \[7\] do not ascend within 1..2"),
+        (FastV(layer=3), r"FastV: stages at layers \[3\] do not ascend within 1..2"),
+        (AdaToken(layer=5), r"AdaToken: stages at layers \[5\] do not ascend within 1..2"),
+    ],
+)
+def test_schedules_that_a_shallow_model_cannot_have(strategy: Strategy, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        tokenprune.patch(Deep("llava-clip", "clip").build(n_layers=3), strategy)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("cls", "settings", "message"),
+    [
+        (FastV, {"budget_per": "tile"}, "the tiles of an image compete inside the language model"),
+        (FastV, {"queries": "first"}, "unknown queries 'first'.*Known: all, last"),
+        (FastV, {"layer": 0}, "layer=0 cannot be; write an integer of at least 1"),
+        (FastV, {"keep": 64, "average": True}, "keep is a count, and has no average"),
+        (EfficientVLA, {"key": 0}, "key=0 cannot be"),
+        (EfficientVLA, {"alpha": 1.5}, "alpha=1.5 is not a share"),
+        (PyramidDrop, {"first": 0}, "first=0 cannot be"),
+        (SparseVLM, {"recycle": -0.1}, "recycle=-0.1 is not a share"),
+        (SparseVLM, {"clusters": "many"}, "clusters='many' is not a share"),
+        (AdaToken, {"mass": 0}, r"mass=0 is a share of the attention; write one in \(0, 1\]"),
+        (AdaToken, {"every": 0}, "every=0 cannot be"),
+    ],
+)
+def test_settings_that_cannot_be(cls: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        cls(**settings)
+
+
+def test_adatoken_prunes_by_mass_alone() -> None:
+    """keep_ratio=1.0 leaves it to the mass, and the picture decides."""
+    model = tiny_llava()
+    with torch.no_grad(), tokenprune.patch(model, AdaToken(keep_ratio=1.0, mass=0.8, layer=1)) as handle:
+        model(**prompt([2]))
+    counts = [len(image.kept_at(1)) for image in handle.report.images]
+    assert all(0 < count < 36 for count in counts)

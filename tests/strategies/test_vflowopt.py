@@ -1,0 +1,200 @@
+"""VFlowOpt's parts against the formulas, on tensors small enough to check by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy.stats import entropy
+from torch import Tensor
+
+from tokenprune import Layout, Selection, SettingError, VisionAttention, VisualTokens
+from tokenprune.strategies._parts.cells import cells_of, recycled
+from tokenprune.strategies._parts.importance import anchors, context_relevance, importance_map, patch_entropy
+from tokenprune.strategies.vflowopt import VFlowOpt
+
+
+def attention_of(n_tiles: int = 1, side: int = 4, n_prefix: int = 1, seed: int = 0) -> VisionAttention:
+    generator = torch.Generator().manual_seed(seed)
+    queries, keys = torch.randn(2, n_tiles, 2, side * side + n_prefix, 4, generator=generator) * 2
+    return VisionAttention(queries, keys, 0.5, n_prefix, Layout(((n_tiles, side, side),), n_tiles))
+
+
+def whole_maps(attention: VisionAttention) -> Tensor:
+    """(tiles, patches, patches): what the patches pay to each other, mean over heads."""
+    maps = (attention.queries @ attention.keys.transpose(-1, -2) * attention.scale).softmax(-1).mean(1)
+    return maps[:, attention.n_prefix :, attention.n_prefix :]
+
+
+def test_anchors_are_above_the_threshold() -> None:
+    received = torch.tensor([[1.0, 2.0, 3.0, 6.0], [4.0, 4.0, 4.0, 4.0]])
+    assert anchors(received, 0.9).tolist() == [[False, False, True, True], [True] * 4]
+    assert anchors(received, 1.5).tolist() == [[False, False, False, True], [True, False, False, False]]
+
+
+@pytest.mark.parametrize("threshold", [0.5, 1.0, 1.2, 30.0])
+@pytest.mark.parametrize("n_prefix", [0, 1])
+def test_context_relevance_is_what_the_anchors_pay(threshold: float, n_prefix: int) -> None:
+    attention = attention_of(2, n_prefix=n_prefix)
+    maps = whole_maps(attention)
+    for tile, relevance in enumerate(context_relevance(attention, threshold)):
+        received = maps[tile].sum(0)
+        chosen = (received > threshold * received.mean()).nonzero()[:, 0]
+        chosen = chosen if len(chosen) else received.argmax()[None]
+        torch.testing.assert_close(relevance, maps[tile][chosen].sum(0))
+
+
+def test_patch_entropy() -> None:
+    generator = torch.Generator().manual_seed(0)
+    grey = torch.randint(0, 256, (2, 1, 12, 8), generator=generator)
+    colors = (grey.float() / 256).expand(-1, 3, -1, -1)
+    found = patch_entropy(colors, 6)
+    for tile in range(2):
+        for row in range(3):
+            for column in range(2):
+                levels = grey[tile, 0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].flatten()
+                expected = entropy(torch.bincount(levels, minlength=256).numpy())
+                assert found[tile, 2 * row + column].item() == pytest.approx(expected, abs=1e-5)
+    assert torch.equal(patch_entropy(torch.full((1, 3, 8, 8), 1.0), 4), torch.zeros(1, 4))
+
+
+def test_the_map_adds_alpha_times_the_entropies() -> None:
+    attention = attention_of(2)
+    colors = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    plain, mixed = (importance_map(attention, 1.1, alpha, colors) for alpha in (0.0, 0.5))
+    expected = plain.view(2, 16) + 0.5 * patch_entropy(colors, 16).softmax(1)
+    torch.testing.assert_close(mixed.view(2, 16), expected)
+    torch.testing.assert_close(plain, context_relevance(attention, 1.1).flatten())
+
+
+def test_the_map_as_released() -> None:
+    """The mean over the anchors, and entropies in bits: another order of patches, if entropies count."""
+    attention, colors = attention_of(2), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    maps = whole_maps(attention)
+    means = []
+    for tile in range(2):
+        received = maps[tile].sum(0)
+        means.append(maps[tile][received > 1.1 * received.mean()].mean(0))
+    bits = patch_entropy(colors, 16) / torch.tensor(2.0).log()
+    found = importance_map(attention, 1.1, 0.5, colors, as_released=True)
+    torch.testing.assert_close(found.view(2, 16), torch.stack(means) + 0.5 * bits.softmax(1))
+    colors[:, :, :4] = 0  # the upper half is flat
+    statistics = {"vision_attention": attention_of(1), "colors": colors[:1]}
+    tokens = VisualTokens(torch.randn(16, 8), Layout.raster((1, 4, 4)), 0, statistics)
+    paper, released = (VFlowOpt(keep_ratio=0.5, threshold=0.0, alpha=1.0, as_released=flag) for flag in (False, True))
+    assert not torch.equal(*(strategy.select(tokens).kept for strategy in (paper, released)))
+
+
+def test_the_map_is_carried_like_the_features() -> None:
+    attention = attention_of(1)
+    merged = attention.carried_by(Layout.squares(4, 4, 2))
+    patches = context_relevance(attention, 1.0).view(2, 2, 2, 2)
+    torch.testing.assert_close(importance_map(merged, 1.0), patches.mean((1, 3)).flatten())
+
+
+def test_cells() -> None:
+    assert cells_of(Layout.raster((1, 3, 5)), 2.0)[0].tolist() == [0, 0, 1, 1, 2, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5]
+    assert cells_of(Layout.raster((1, 1, 5)), 2.5)[0].tolist() == [0, 0, 0, 1, 1]
+    assert cells_of(Layout(((1, 1, 2), (1, 1, 2))), 9.0)[0].tolist() == [0, 0, 1, 1]
+    assert cells_of(Layout.raster((2, 1, 2)), 9.0)[0].tolist() == [0, 0, 1, 1]
+
+
+def test_recycling_by_hand() -> None:
+    scores = torch.tensor([0.9, 0.1, 0.3, 0.2, 0.8, 0.7])
+    cells = torch.tensor([0, 0, 0, 1, 1, 1])
+    # Three kept: two cells lose tokens whatever stays, so one token stays whole.
+    selection = recycled(scores, cells, 2, 3)
+    assert selection.kept.tolist() == [0, 2, 4]
+    features = torch.eye(6)
+    assert selection.merged is not None
+    new = selection.merged.apply(features, selection.kept)
+    torch.testing.assert_close(new[0], features[0])
+    torch.testing.assert_close(new[1], (0.3 * features[2] + 0.1 * features[1]) / 0.4)
+    torch.testing.assert_close(new[2], (0.2 * features[3] + 0.8 * features[4] + 0.7 * features[5]) / 1.7)
+    # Fewer than cells: the cell with the best token lives on.
+    one = recycled(scores, cells, 2, 1)
+    assert one.kept.tolist() == [0]
+    assert one.merged is not None
+    assert sorted(one.merged.sources.tolist()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("side", [1.0, 2.0, 2.5, 9.0])
+@pytest.mark.parametrize("grid", [(1, 6, 6), (1, 5, 7), (2, 3, 4)])
+def test_recycling_is_exact_and_loses_no_cell(grid: tuple[int, int, int], side: float) -> None:
+    layout = Layout((grid,))
+    n = layout.n_visual
+    scores = torch.rand(n, generator=torch.Generator().manual_seed(3))
+    cells, n_cells = cells_of(layout, side)
+    assert n_cells == int(cells.max()) + 1
+    for n_kept in range(1, n):
+        selection = recycled(scores, cells, n_cells, n_kept)
+        assert len(selection.kept) == n_kept
+        merge = selection.merged
+        assert merge is not None
+        lost = torch.ones(n).bool()
+        lost[selection.kept] = False
+        if n_kept >= n_cells:
+            assert set(lost.nonzero()[:, 0].tolist()) <= set(merge.sources.tolist())
+        for target in merge.targets.unique():
+            sources = merge.sources[merge.targets == target]
+            head = selection.kept[target]
+            assert (cells[sources] == cells[head]).all()
+            assert scores[sources].max() == scores[head]
+        torch.testing.assert_close(
+            torch.zeros(n).index_add(0, merge.targets, merge.weights)[merge.targets.unique()],
+            torch.ones(len(merge.targets.unique())),
+        )
+
+
+@pytest.mark.parametrize("n_layers", [3, 6, 28, 32])
+@pytest.mark.parametrize("ratio", [1.0, 0.5, 0.25, 0.1])
+def test_the_average_over_the_layers_is_the_budget(ratio: float, n_layers: int) -> None:
+    strategy, n = VFlowOpt(keep_ratio=ratio), 10**6
+    counts = [strategy.budget(n)] * n_layers
+    for stage in strategy.stages(n_layers):
+        counts[stage.layer :] = [stage.budget(n)] * (n_layers - stage.layer)
+    assert sum(counts) / n_layers / n == pytest.approx(ratio, abs=1e-5)
+    assert counts == sorted(counts, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "first", "second", "last"),
+    [(0.5, 0.7233, 0.7487, 0.4870), (0.25, 0.2651, 0.9833, 0.8773), (0.1, 0.1166, 1.0, 0.6011)],
+)
+def test_the_released_schedules(ratio: float, first: float, second: float, last: float) -> None:
+    strategy = VFlowOpt(keep_ratio=ratio, first=first, second=second)
+    assert strategy.last(28) == pytest.approx(last, abs=0.015)  # they average 0.501, 0.251, 0.100
+    assert [stage.layer for stage in strategy.stages(28)] == [9, 18]
+    assert [stage.layer for stage in strategy.stages(32)] == [10, 20]
+
+
+def test_never_nan() -> None:
+    """A picture without any structure, and a threshold that no patch reaches."""
+    flat = VisionAttention(torch.zeros(1, 2, 17, 4), torch.zeros(1, 2, 17, 4), 0.5, 1, Layout.raster((1, 4, 4)))
+    tokens = VisualTokens(
+        torch.ones(16, 8), flat.layout, 0, {"vision_attention": flat, "colors": torch.zeros(1, 3, 8, 8)}
+    )
+    for alpha in (-1.0, 0.0, 1.0):
+        selection = VFlowOpt(keep_ratio=0.25, threshold=50.0, alpha=alpha).select(tokens)
+        assert isinstance(selection, Selection)
+        assert selection.scores is not None
+        assert selection.merged is not None
+        assert selection.merged.apply(tokens.features, selection.kept).isfinite().all()
+
+
+def test_without_parts() -> None:
+    tokens = VisualTokens(torch.randn(16, 8), Layout.raster((1, 4, 4)), 0, {"vision_attention": attention_of()})
+    plain = VFlowOpt(keep_ratio=0.25, recycle=False, progressive=False)
+    assert plain.stages(28) == ()
+    assert plain.select(tokens).merged is None
+    assert len(plain.select(tokens).kept) == 4
+    assert len(VFlowOpt(keep_ratio=0.25).select(tokens).kept) == 5  # 1.15 times as many enter
+
+
+def test_settings_that_cannot_be() -> None:
+    for settings in ({"first": 0.0}, {"second": 1.5}, {"cell": 0.5}, {"keep": 64}):
+        with pytest.raises(SettingError, match=rf"VFlowOpt: {next(iter(settings))}"):
+            VFlowOpt(**settings)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="use up an average"):
+        VFlowOpt(keep_ratio=0.25, first=0.5).stages(28)
+    with pytest.raises(SettingError, match=r"keep fewer tokens than an average of 0\.25 needs"):
+        VFlowOpt(keep_ratio=0.25, first=0.11).stages(28)

@@ -1,0 +1,53 @@
+"""VisPruner against rounds worked by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.by_hand import tokens_of
+
+from tokenprune import SettingError, VisPruner
+from tokenprune.strategies._parts.similarity import unit
+from tokenprune.strategies.vispruner import distinct
+
+# Unit vectors by their angle in degrees; the order is that of attention.
+ANGLES = [0.0, 90.0, 88.0, 1.0, 45.0, 180.0]
+
+
+def directions(angles: list[float]) -> torch.Tensor:
+    radians = torch.tensor(angles) * torch.pi / 180
+    return unit(torch.stack([radians.cos(), radians.sin()], 1))
+
+
+def test_duplicates_go_round_by_round() -> None:
+    """Compared are 0 (0), 2 (88) and 4 (45 degrees), with 1 (90), 3 (1) and 5 (180): the nearest are 1, 2 and 44
+    degrees away. One goes in a round: first 0, which leaves 2 4 1 3 5. Then 2, 1 and 5 are compared with 4 and 3: 43,
+    45 and 135 degrees, so 2 goes. If two go in a round, 0 and 2 leave 4 1 3 5, of which 4 is 45 degrees from 1,
+    and 3 is 89.
+    """
+    vectors, order = directions(ANGLES), torch.arange(6)
+    assert distinct(order, vectors, 5, step=1).tolist() == [2, 4, 1, 3, 5]
+    assert distinct(order, vectors, 4, step=1).tolist() == [1, 5, 4, 3]
+    assert distinct(order, vectors, 3, step=2).tolist() == [3, 1, 5]
+    assert distinct(order, vectors, 0).tolist() == []
+    assert distinct(order, vectors, 6).tolist() == list(range(6))
+    assert len(distinct(order, vectors, 1, step=100)) == 1
+
+
+def test_important_and_diverse() -> None:
+    """Of 4, two are the most attended, 3 and 1. The others by attention are 0 2 4 5: 0 (0) and 4 (45 degrees) are
+    compared with 2 (88) and 5 (180), and both go in one round."""
+    features = directions(ANGLES).tolist()
+    tokens = tokens_of([4.0, 5.0, 3.0, 6.0, 2.0, 1.0], [[0.0]] * 6, features)
+    assert VisPruner(keep=4).select(tokens).kept.tolist() == [1, 2, 3, 5]
+    assert VisPruner(keep=5).select(tokens).kept.tolist() == [0, 1, 2, 3, 5]
+    assert VisPruner(keep=3, important=1.0).select(tokens).kept.tolist() == [0, 1, 3]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("important", [-0.1, 1.5])
+def test_shares_that_cannot_be(important: Any) -> None:
+    with pytest.raises(SettingError, match=r"important=.* is a share of the budget"):
+        VisPruner(important=important)

@@ -1,0 +1,69 @@
+"""The levels of a large picture: their tiles, views and boxes."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from tokenprune.zoom.pyramid import View, pyramid, thumbnail
+
+
+def grids(width: int, height: int, tile: int) -> list[tuple[int, int]]:
+    return [(level.rows, level.columns) for level in pyramid(width, height, tile)]
+
+
+def test_levels_of_the_papers_example() -> None:
+    assert grids(4000, 4000, 336) == [(3, 3), (6, 6), (12, 12)]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (336, 200, []),  # one tile shows it
+        (337, 100, [(1, 2)]),
+        (1008, 1008, [(3, 3)]),
+        (1009, 1009, [(4, 4)]),  # not (3, 3) before it
+        (1513, 1513, [(3, 3), (5, 5)]),
+        (2016, 1008, [(2, 3), (3, 6)]),
+        (5400, 2700, [(2, 3), (5, 9), (9, 17)]),
+        (30, 4000, [(3, 1), (6, 1), (12, 1)]),
+    ],
+)
+def test_levels_of_other_sizes(width: int, height: int, expected: list[tuple[int, int]]) -> None:
+    assert grids(width, height, 336) == expected
+
+
+@pytest.mark.parametrize(("width", "height"), [(5400, 2700), (337, 100), (1009, 2000)])
+def test_tiles_cover_the_picture_and_never_overlap(width: int, height: int) -> None:
+    for level in pyramid(width, height, 336):
+        boxes = [view.box for view in level.views()]
+        assert len(boxes) == level.rows * level.columns
+        assert max(box[2] for box in boxes) >= width - 1e-6
+        assert max(box[3] for box in boxes) >= height - 1e-6
+        for view in level.views():
+            assert level.tile_at(view.box[0] + 0.25, view.box[1] + 0.25) == (view.row, view.column)
+        # Every tile shows something of the picture.
+        assert all(box[0] < width and box[1] < height for box in boxes)
+
+
+def test_a_tile_is_what_lies_in_its_box_and_black_beyond_the_edge() -> None:
+    picture = Image.new("RGB", (60, 40), "red")
+    picture.paste((0, 0, 255), (30, 0, 60, 40))
+    (level,) = pyramid(60, 40, 30)
+    assert (level.rows, level.columns) == (2, 2)
+    blue, below = level.view(0, 1).picture(picture, 30), level.view(1, 0).picture(picture, 30)
+    assert blue.size == (30, 30)
+    assert blue.getcolors() == [(900, (0, 0, 255))]
+    assert sorted(below.getcolors()) == [(300, (255, 0, 0)), (600, (0, 0, 0))]
+
+
+def test_the_thumbnail_is_the_whole_picture_in_a_square() -> None:
+    view = thumbnail(60, 40)
+    small = view.picture(Image.new("RGB", (60, 40), "red"), 30)
+    assert small.size == (30, 30)
+    assert sorted(small.getcolors()) == [(300, (0, 0, 0)), (600, (255, 0, 0))]
+    assert view.in_whole((0.0, 0.0, 1.0, 2 / 3)) == pytest.approx((0, 0, 60, 40))
+
+
+def test_a_box_in_a_view_is_mapped_to_the_whole_picture() -> None:
+    assert View((100.0, 200.0, 300.0, 400.0)).in_whole((0.5, 0.0, 1.0, 0.25)) == (200, 200, 300, 250)

@@ -1,0 +1,230 @@
+"""Keeps a KV cache honest about its two lengths.
+
+After pruning, a cache holds fewer slots (its physical length) than the tokens it stands for (its logical length).
+`generate`, chat code and decode loops ask a cache for its length to know where the conversation goes on: they need the
+logical one. Attention needs the physical one. A pruned cache answers the first outside the model's forward and the
+second inside, and carries a ledger that says which token is in which slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
+from torch.nn.functional import pad
+
+from tokenprune.engine.stages.slots import StageSlots
+from tokenprune.errors import PruningError
+from tokenprune.masks import Slots, wrong_width
+from tokenprune.sequence import Packing
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """Describes a cache up to the last forward that pruned; what is appended later is one column per slot.
+
+    columns: the column that each slot holds.
+    valid: False for holes and padding.
+    n_columns: how many columns the described part stands for.
+    shift: how much lower than the original ones the position IDs of each row go on; None if they are the original ones.
+    holes: whether any slot is not valid; kept here because asking a GPU at every step is slow.
+    stages: what the decoder layers of each in-LLM stage hold of the slots; empty if all layers hold all.
+    skipped: the decoder layers that were not executed, and hold nothing.
+    """
+
+    columns: Int[Tensor, "batch slots"]
+    valid: Bool[Tensor, "batch slots"]
+    n_columns: int
+    shift: Int[Tensor, " batch"] | None
+    holes: bool
+    stages: tuple[StageSlots, ...] = ()
+    skipped: tuple[int, ...] = ()
+
+    @classmethod
+    def unpruned(cls, batch: int, n_slots: int, device: torch.device, skipped: tuple[int, ...]) -> Ledger:
+        """The ledger of a cache that holds every column, but not of the `skipped` layers."""
+        slots = Slots.empty(batch, device).grown(n_slots, 0)
+        return cls(slots.columns, slots.valid, n_slots, None, holes=False, skipped=skipped)
+
+    @property
+    def n_dropped(self) -> int:
+        return self.n_columns - self.columns.shape[1]
+
+    def slots(self, n_slots: int) -> Slots:
+        """The slots of a cache that has grown to `n_slots`."""
+        return Slots(self.columns, self.valid).grown(n_slots - self.columns.shape[1], self.n_columns)
+
+    def over_slots(self, mask: Shaped[Tensor, "rows columns"] | None, n_columns: int) -> Tensor | None:
+        """A padding mask over so many columns as one over the cache's slots; None stays None where no slot is a hole.
+
+        Raises PruningError for a mask over any other number of columns.
+        """
+        if mask is None:
+            return pad(self.valid, (0, n_columns - self.n_columns), value=True) if self.holes else None
+        if mask.shape[1] != n_columns:
+            raise wrong_width(mask, n_columns)
+        mask = mask.to(self.columns.device).expand(len(self.columns), -1)
+        described = mask[:, : self.n_columns].gather(1, self.columns)
+        return torch.cat([described * self.valid if self.holes else described, mask[:, self.n_columns :]], 1)
+
+    def with_rows(self, pick: Callable[[Tensor], Tensor]) -> Ledger:
+        """The ledger of a cache whose batch rows were picked."""
+        return replace(
+            self,
+            columns=pick(self.columns),
+            valid=pick(self.valid),
+            shift=None if self.shift is None else pick(self.shift),
+            stages=tuple(stage.with_rows(pick) for stage in self.stages),
+        )
+
+    def without_tail(self, n: int) -> Ledger:
+        """The ledger without its last `n` slots, which must hold the last `n` columns: text that was not pruned."""
+        tail = torch.arange(self.n_columns - n, self.n_columns, device=self.columns.device)
+        if n > self.columns.shape[1] or not bool((self.columns[:, -n:] == tail).all()):
+            raise PruningError(
+                "crop would cut a cache in the middle of its pruned visual tokens, and what was dropped there cannot "
+                "come back. Start again from an empty cache."
+            )
+        columns, valid = self.columns[:, :-n], self.valid[:, :-n]
+        return replace(
+            self,
+            columns=columns,
+            valid=valid,
+            n_columns=self.n_columns - n,
+            holes=not bool(valid.all()),
+            stages=tuple(stage.without_tail(n) for stage in self.stages),
+        )
+
+    @classmethod
+    def written(
+        cls,
+        before: Ledger | None,
+        n_slots: int,
+        packing: Packing,
+        shift: Int[Tensor, " batch"] | None,
+        stages: tuple[StageSlots, ...] = (),
+        skipped: tuple[int, ...] = (),
+    ) -> Ledger:
+        """The ledger after what `packing` left was appended to a cache of `n_slots`, with position IDs that go on
+        lower by a further `shift`. `stages` is what each in-LLM stage holds then, `skipped` what held nothing ever."""
+        if before is None:  # everything in the cache so far is one column per slot
+            batch, device = len(packing.columns), packing.columns.device
+            past, n_columns = Slots.empty(batch, device).grown(n_slots, 0), n_slots
+        else:
+            past, n_columns = before.slots(n_slots), n_slots + before.n_dropped
+            shift = before.shift if shift is None else shift if before.shift is None else shift + before.shift
+        slots = past.appended(packing, n_columns)
+        holes = packing.holes or (before is not None and before.holes)
+        return cls(slots.columns, slots.valid, n_columns + packing.n_columns, shift, holes, stages, skipped)
+
+
+class PrunedCache:
+    """Mixed into the class of a cache instance that has been pruned into, outside the model's forward; inside, the
+    instance has its own class, and costs what it always did. See the module's docstring.
+
+    Overrides the methods of transformers' Cache that depend on lengths or on batch rows.
+    """
+
+    _ledger: Ledger
+    _unpruned_class: Any
+    layers: list[Any]
+
+    def get_seq_length(self, layer_idx: int = 0, *args: Any) -> Any:
+        return self._unpruned_class.get_seq_length(self, layer_idx, *args) + self._ledger.n_dropped
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        length, first = self._unpruned_class.get_mask_sizes(self, query_length, layer_idx)
+        # Masks that are made now are over all columns, and over the room that static caches have left.
+        return max(length + first, int(self.get_seq_length()) + query_length), 0
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        raise PruningError(
+            "this cache holds a pruned prompt, and the model that goes on with it is not patched. Patch it with "
+            "tokenprune.patch(model, ...), or start again from an empty cache."
+        )
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Removes the last tokens: a negative number of them, or down to a positive logical length."""
+        slots = n_slots(self)
+        if tokens_to_remove > 0:
+            tokens_to_remove -= slots + self._ledger.n_dropped
+        if tokens_to_remove >= 0:
+            return
+        cut = self._ledger.columns.shape[1] - (slots + tokens_to_remove)
+        if cut > 0:
+            self._ledger = self._ledger.without_tail(cut)
+        layers, self.layers = (
+            self.layers,
+            [layer for i, layer in enumerate(self.layers) if i not in self._ledger.skipped],
+        )
+        enter(self)
+        try:
+            self.crop(tokens_to_remove)  # its own class's
+        finally:
+            leave(self)
+            self.layers = layers
+
+    def reset(self) -> None:
+        super().reset()  # type: ignore[misc]
+        self.__class__ = self._unpruned_class
+        del self._ledger, self._unpruned_class
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)  # type: ignore[misc]
+        self._ledger = self._ledger.with_rows(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)  # type: ignore[misc]
+        self._ledger = self._ledger.with_rows(lambda rows: rows.repeat_interleave(repeats, 0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)  # type: ignore[misc]
+        self._ledger = self._ledger.with_rows(lambda rows: rows[indices])
+
+
+_pruned_classes: dict[type, type] = {}
+
+
+def ledger_of(cache: Any) -> Ledger | None:
+    """The ledger of a cache; None if nothing was pruned into it."""
+    return getattr(cache, "_ledger", None)
+
+
+def set_ledger(cache: Any, ledger: Ledger) -> None:
+    """Makes `cache` a pruned one, in place: callers hold references to it."""
+    if ledger_of(cache) is None:
+        cache._unpruned_class = type(cache)
+    cache._ledger = ledger
+    leave(cache)
+
+
+def n_slots(cache: Any) -> int:
+    """The physical length of a cache; 0 for None."""
+    if cache is None:
+        return 0
+    return int(getattr(cache, "_unpruned_class", type(cache)).get_seq_length(cache))
+
+
+def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int]:
+    """How many slots a layer attends to when `n_queries` are appended behind `n_slots`, and from which one on."""
+    return (n_slots + n_queries, 0) if cache is None else cache.get_mask_sizes(n_queries, layer)
+
+
+def enter(cache: Any) -> None:
+    """From here on a pruned cache answers its physical length. Other caches are left alone."""
+    if ledger_of(cache) is not None:
+        cache.__class__ = cache._unpruned_class
+
+
+def leave(cache: Any) -> None:
+    """From here on a pruned cache answers its logical length."""
+    if ledger_of(cache) is None:
+        return
+    base = cache._unpruned_class
+    if base not in _pruned_classes:
+        _pruned_classes[base] = type(f"Pruned{base.__name__}", (PrunedCache, base), {})
+    cache.__class__ = _pruned_classes[base]

@@ -1,0 +1,202 @@
+"""Asks the strategy which visual tokens of each image to keep, and holds it to its budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tokenprune.budget import split
+from tokenprune.columns import Columns
+from tokenprune.encoded import EncodedImage
+from tokenprune.errors import PruningError
+from tokenprune.layout import Layout
+from tokenprune.report import ImageReport, StageReport
+from tokenprune.selection import Merge
+from tokenprune.sequence import Packing, pack
+from tokenprune.strategy import Selection, Stage, Strategy
+from tokenprune.tokens import StageTokens, VisualTokens
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """One image in one row of the batch: the columns of its visual tokens, the first and the last of them, and which
+    are kept."""
+
+    row: int
+    first: int
+    last: int
+    columns: Int[Tensor, " visual"]
+    modality: str
+    layout: Layout
+    selection: Selection
+    in_tower: tuple[StageReport, ...] = ()
+
+    def report(self, ids: Int[Tensor, "*components batch length"]) -> ImageReport:
+        kept = self.selection.kept
+        return ImageReport(
+            self.row,
+            self.modality,
+            self.layout,
+            kept,
+            self.selection.scores,
+            ids[..., self.row, self.columns[kept]],
+            self.selection.merged,
+            in_tower=self.in_tower,
+        )
+
+
+def with_merged(
+    features: Float[Tensor, "batch length width"], merges: Iterable[tuple[int, Tensor, Selection]]
+) -> Float[Tensor, "batch length width"]:
+    """The features with what each selection merges into kept tokens; the same tensor if none does.
+
+    merges: the row and columns of the tokens that a selection counts, and the selection.
+    """
+    result = features
+    for row, columns, selection in merges:
+        if selection.merged is not None:
+            result = features.clone() if result is features else result
+            result[row, columns[selection.kept]] = selection.merged.apply(features[row, columns], selection.kept)
+    return result
+
+
+def choose(
+    strategy: Strategy,
+    embeds: Float[Tensor, "batch length width"],
+    new: Columns,
+    modality: str,
+    images: Sequence[EncodedImage],
+) -> list[Chosen]:
+    """The selection of every image of a modality, in reading order. `images` are those of its columns, one per use, or,
+    where `new.begins` says at which columns images begin, their tiles, which were encoded as if each was one.
+
+    Raises PruningError if images and columns do not fit each other, or if the strategy breaks its contract.
+    """
+    rows, places, columns = new.places(modality)
+    counts = [image.n_visual for image in images]
+    if sum(counts) != len(rows):
+        raise PruningError(
+            f"the prompt has {len(rows)} {modality} placeholder tokens, and the pictures' grids have {sum(counts)} "
+            f"visual tokens. Prepare text and pictures together, with the model's own processor."
+        )
+    if (begins := new.begins[modality]) is not None:
+        firsts = list(accumulate(counts[:-1], initial=0))
+        images = joined(images, begins[rows, places][firsts].tolist())
+        counts = [image.n_visual for image in images]
+    chosen: list[Chosen] = []
+    selections: dict[int, Selection] = {}  # beams repeat a picture: it is looked at once
+    parts = zip(rows.split(counts), places.split(counts), columns.split(counts), strict=True)
+    for image, (in_rows, at, column) in zip(images, parts, strict=True):
+        row, first, last = int(in_rows[0]), int(at[0]), int(at[-1])
+        if in_rows[-1] != row:
+            raise PruningError(
+                "the placeholder tokens of one picture are spread over two samples of the batch. Prepare text and "
+                "pictures together, with the model's own processor."
+            )
+        if id(image) not in selections:
+            tokens = VisualTokens(embeds[row, column], image.layout, len(selections), image.statistics)
+            selection = image.settled(strategy) or checked_selection(strategy, tokens)
+            image.settle(strategy, selection)
+            selections[id(image)] = selection
+        left = image.statistics.get("left_in_tower")
+        in_tower = () if left is None else left.stages
+        chosen.append(Chosen(row, first, last, column, modality, image.layout, selections[id(image)], in_tower))
+    return chosen
+
+
+def shortened(new: Columns, dropped: Bool[Tensor, "batch new"], chosen: Sequence[Chosen]) -> Packing:
+    """Which of the new columns are left. Padding goes too, as far as packing allows."""
+    keep, counts = new.real & ~dropped, new.n_real
+    for image in chosen:
+        counts[image.row] -= image.selection.n_visual - len(image.selection.kept)
+    if new.pads_visual:  # a mask over visual tokens: some were no longer there to be dropped
+        counts = keep.sum(1).tolist()
+    return pack(keep, counts, new.right_padded)
+
+
+def joined(tiles: Sequence[EncodedImage], begins: Sequence[bool]) -> list[EncodedImage]:
+    """The images that tiles belong to, each of which begins at the tiles marked so. Images of the same tiles, as beams
+    have them, are the same object."""
+    groups: list[tuple[EncodedImage, ...]] = []
+    for tile, begin in zip(tiles, begins, strict=True):
+        if begin or not groups:
+            groups.append((tile,))
+        else:
+            groups[-1] += (tile,)
+    images = {group: EncodedImage.joined(group) for group in dict.fromkeys(groups)}
+    return [images[group] for group in groups]
+
+
+def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
+    """What the strategy selects, if it keeps to its budget and counts the right tokens."""
+    tiled = strategy.tiles_apart and tokens.layout.tiles is not None
+    selection = select_per_tile(strategy, tokens) if tiled else strategy.select(tokens)
+    name = type(strategy).__name__
+    if not isinstance(selection, Selection) or selection.n_visual != tokens.n_visual:
+        raise PruningError(f"{name}.select must return a Selection over {tokens.n_visual} visual tokens.")
+    allowed = strategy.budget(tokens.n_visual)
+    if len(selection.kept) > allowed:
+        raise PruningError(
+            f"{name}.select kept {len(selection.kept)} visual tokens; its budget is {allowed} of {tokens.n_visual}. "
+            f"Ask self.budget(tokens.n_visual) how many to keep."
+        )
+    left = tokens.statistics.get("left_in_tower")
+    if left is None or selection.kept is left.kept:
+        return selection
+    if not bool(torch.isin(selection.kept, left.kept.to(selection.kept.device)).all()):
+        raise PruningError(
+            f"{name}.select kept visual tokens that the tower dropped. Keep of tokens.left_in_tower.kept."
+        )
+    return selection
+
+
+def checked_stage_selection(strategy: Strategy, stage: Stage, tokens: StageTokens) -> Selection:
+    """What the strategy leaves from a stage on, if it keeps to the stage's budget and counts the right tokens."""
+    allowed = stage.budget(tokens.n_visual)
+    if allowed >= tokens.n_left and not stage.at_most:  # nothing to choose
+        return Selection.all(tokens.n_left, tokens.left.device, tokens.scores)
+    selection = strategy.select_at(stage, tokens)
+    name = type(strategy).__name__
+    if not isinstance(selection, Selection) or selection.n_visual != tokens.n_left:
+        raise PruningError(
+            f"{name}.select_at must return a Selection over the {tokens.n_left} visual tokens that are left."
+        )
+    if len(selection.kept) > allowed:
+        raise PruningError(
+            f"{name}.select_at kept {len(selection.kept)} visual tokens from layer {stage.layer} on; its budget is "
+            f"{allowed} of {tokens.n_visual}. Ask stage.budget(tokens.n_visual) how many to keep."
+        )
+    if not stage.at_most and len(selection.kept) < allowed:
+        raise PruningError(
+            f"{name}.select_at kept {len(selection.kept)} visual tokens from layer {stage.layer} on, and its budget is "
+            f"{allowed}. Keep as many, or give the stage at_most=True."
+        )
+    return selection
+
+
+def select_per_tile(strategy: Strategy, tokens: VisualTokens) -> Selection:
+    """Every tile's own selection, with shares of the image's budget that add up to it exactly."""
+    assert tokens.layout.tiles is not None
+    parts = [tokens.of_tile(tile) for tile in tokens.layout.tiles.unique().tolist()]
+    budgets = split(strategy.budget(tokens.n_visual), [part.n_visual for _, part in parts])
+    scores = tokens.features.new_full((tokens.n_visual,), torch.nan, dtype=torch.float32)
+    chosen: list[tuple[Tensor, Selection]] = []
+    for (index, part), count in zip(parts, budgets, strict=True):
+        selection = checked_selection(strategy.for_part(max(count, 1), part.n_visual), part)
+        if selection.scores is not None:
+            scores[index] = selection.scores.float()
+        if count:  # a tile without a share is only scored
+            chosen.append((index, selection))
+    kept = torch.cat([index[selection.kept] for index, selection in chosen]).sort().values
+    merges = [
+        selection.merged.of_whole(index, torch.searchsorted(kept, index[selection.kept]))
+        for index, selection in chosen
+        if selection.merged is not None
+    ]
+    scored = not bool(scores.isnan().any())
+    return Selection(kept, tokens.n_visual, scores if scored else None, Merge.joined(merges) if merges else None)

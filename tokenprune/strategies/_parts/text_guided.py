@@ -1,0 +1,72 @@
+"""What strategies share that prune inside the language model, by what the text attends to there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenprune.errors import SettingError
+from tokenprune.strategies._parts.schedule import geometric_stages
+from tokenprune.strategy import Selection, Stage, Strategy
+from tokenprune.tokens import VisualTokens
+
+
+@dataclass(frozen=True)
+class TextGuided(Strategy):
+    """Lets every visual token enter the language model, and prunes in stages. All tiles compete there, so a budget per
+    tile is a SettingError."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.budget_per == "tile":
+            raise SettingError(
+                f"{type(self).__name__}: the tiles of an image compete inside the language model. Leave "
+                f'budget_per="image", or use a strategy that prunes before it.'
+            )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"text_attention"})
+
+    def budget(self, n_visual: int) -> int:
+        """All enter; `Stage.budget` says how many are left further on."""
+        return n_visual
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        return Selection.all(tokens.n_visual, tokens.features.device)
+
+
+@dataclass(frozen=True)
+class OneStage(TextGuided):
+    """Prunes once, on entry to decoder layer `layer`, counted from 0, by the attention of the layer before.
+
+    keep_ratio, keep: what is left from `layer` on; the layers before it see every visual token.
+    average: True makes keep_ratio the average over all layers, to compare with strategies that prune elsewhere. What is
+        left from `layer` on is then fewer: (keep_ratio * layers - layer) / (layers - layer).
+    """
+
+    layer: int = 2
+    average: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count(type(self).__name__, "layer", self.layer)
+        if self.average and self.keep is not None:
+            raise SettingError(f"{type(self).__name__}: keep is a count, and has no average. Use keep_ratio.")
+
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        if not self.average:
+            return (Stage(self.layer, self.keep_ratio, self.keep),)
+        assert self.keep_ratio is not None
+        return geometric_stages(type(self).__name__, [self.layer], n_layers, self.keep_ratio)
+
+
+def check_count(owner: str, field: str, value: object) -> None:
+    """Raises SettingError unless `value` is an integer of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise SettingError(f"{owner}: {field}={value!r} cannot be; write an integer of at least 1.")
+
+
+def check_share(owner: str, field: str, value: object) -> None:
+    """Raises SettingError unless `value` is a number in 0..1."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise SettingError(f"{owner}: {field}={value!r} is not a share; write a number from 0 to 1.")
