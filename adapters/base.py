@@ -15,11 +15,11 @@ from tokenprune.adapters.decoder.attention import text_heads, text_taps
 from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.towers.layers import TowerLayers
 from tokenprune.adapters.towers.registry import Heads, Tower, tower_of
-from tokenprune.encoded import RECORD_ATTRIBUTE, AttentionTaps, EncodedImage, Modality
 from tokenprune.errors import PruningError, UnsupportedError
-from tokenprune.layout import Layout
-from tokenprune.masks import Mask
-from tokenprune.sequence import Packing
+from tokenprune.sequence.masks import Mask
+from tokenprune.sequence.packing import Packing
+from tokenprune.tokens.encoded import RECORD_ATTRIBUTE, AttentionTaps, EncodedImage, Modality
+from tokenprune.tokens.layout import Layout
 
 
 class ModelAdapter(ABC):
@@ -117,7 +117,7 @@ class ModelAdapter(ABC):
 
     @property
     def offers(self) -> frozenset[str]:
-        """Names from `tokenprune.tokens.STATISTICS`."""
+        """Names from `tokenprune.tokens.visual.STATISTICS`."""
         everywhere = {"vision_attention", "text_attention", "pixels", "colors"}
         cls, left = {"cls"} if self.n_prefix else set(), {"left_in_tower"} if self.tower_layers else set()
         return frozenset(everywhere | cls | left)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.layouts.tiles import overviews_end, token_ids
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.encoded import Modality
 from tokenprune.errors import PruningError
-from tokenprune.layout import Layout
+from tokenprune.tokens.encoded import Modality
+from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration")

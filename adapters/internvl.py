@@ -11,8 +11,8 @@ from torch import Tensor
 from tokenprune.adapters.layouts.tiles import runs_begin
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.encoded import Modality
-from tokenprune.layout import Layout
+from tokenprune.tokens.encoded import Modality
+from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("InternVLForConditionalGeneration")

@@ -12,9 +12,9 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers.layers import TowerLayers
 from tokenprune.adapters.towers.registry import picture_sizes
-from tokenprune.encoded import Modality
 from tokenprune.errors import UnsupportedError
-from tokenprune.layout import Layout
+from tokenprune.tokens.encoded import Modality
+from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("LlavaForConditionalGeneration")

@@ -13,8 +13,8 @@ from torch import Tensor
 from tokenprune.adapters.layouts.anyres import anyres_layout
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.encoded import Modality
-from tokenprune.layout import Layout
+from tokenprune.tokens.encoded import Modality
+from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("LlavaNextForConditionalGeneration")

@@ -13,8 +13,8 @@ from torch import Tensor
 from tokenprune.adapters.layouts.frames import ended_by_newline, frames_layout, video_pixels
 from tokenprune.adapters.llava_next import LlavaNextAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.encoded import Modality
-from tokenprune.layout import Layout
+from tokenprune.tokens.encoded import Modality
+from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("LlavaOnevisionForConditionalGeneration")

@@ -8,8 +8,8 @@ from typing import Any
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers.registry import picture_sizes
-from tokenprune.encoded import Modality
-from tokenprune.layout import Layout
+from tokenprune.tokens.encoded import Modality
+from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("Mistral3ForConditionalGeneration")

@@ -12,10 +12,10 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, layout, pictures
 from tokenprune.adapters.towers.registry import Tower
-from tokenprune.encoded import AttentionTaps, Modality
 from tokenprune.errors import UnsupportedError
-from tokenprune.layout import Layout
-from tokenprune.sequence import Packing
+from tokenprune.sequence.packing import Packing
+from tokenprune.tokens.encoded import AttentionTaps, Modality
+from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("Qwen2VLForConditionalGeneration")

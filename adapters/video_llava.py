@@ -12,9 +12,9 @@ from torch import Tensor
 from tokenprune.adapters.layouts.frames import video_pixels
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.encoded import AttentionTaps, Modality
 from tokenprune.errors import UnsupportedError
-from tokenprune.layout import Layout
+from tokenprune.tokens.encoded import AttentionTaps, Modality
+from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("VideoLlavaForConditionalGeneration")

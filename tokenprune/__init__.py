@@ -8,9 +8,7 @@
 Importing this package changes nothing and loads no transformers; `patch` does, on one model instance.
 """
 
-from tokenprune.attention import VisionAttention
 from tokenprune.errors import PruningError, SettingError, TokenPruneError, UnsupportedError
-from tokenprune.layout import Layout
 from tokenprune.patching import PatchHandle, patch, unpatch
 from tokenprune.report import ImageReport, Report, StageReport
 from tokenprune.retrieval.patching import RetrievalHandle, patch_retrieval
@@ -36,7 +34,9 @@ from tokenprune.strategies import (
     VisPruner,
 )
 from tokenprune.strategy import ScoreStrategy, Selection, Stage, Strategy
-from tokenprune.tokens import LeftInTower, StageTokens, TowerTokens, VisualTokens
+from tokenprune.tokens.attention import VisionAttention
+from tokenprune.tokens.layout import Layout
+from tokenprune.tokens.visual import LeftInTower, StageTokens, TowerTokens, VisualTokens
 from tokenprune.zoom.search import Look, Zoom
 
 __version__ = "0.1.0"

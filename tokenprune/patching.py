@@ -13,11 +13,11 @@ from tokenprune.adapters.wrappers import unwrapped
 from tokenprune.engine.pruner import Pruner, pruner_of
 from tokenprune.errors import PruningError, SettingError, unknown
 from tokenprune.report import Report
-from tokenprune.sequence import PositionIds
-from tokenprune.settings import SettingsFile
+from tokenprune.sequence.packing import PositionIds
 from tokenprune.strategies import STRATEGIES
+from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategy import Strategy, check_choice
-from tokenprune.tokens import check_needs
+from tokenprune.tokens.visual import check_needs
 
 
 class PatchHandle:

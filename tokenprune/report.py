@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.layout import Grid3, Layout
 from tokenprune.selection import Merge
+from tokenprune.tokens.layout import Grid3, Layout
 
 
 @dataclass(frozen=True, eq=False)

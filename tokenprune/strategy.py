@@ -13,7 +13,7 @@ from torch import Tensor
 from tokenprune.budget import budget, check_budget
 from tokenprune.errors import PruningError, SettingError, unknown
 from tokenprune.selection import Merge
-from tokenprune.tokens import StageTokens, TowerTokens, VisualTokens
+from tokenprune.tokens.visual import StageTokens, TowerTokens, VisualTokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,7 @@ class Strategy(ABC):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Names from `tokenprune.tokens.STATISTICS` that `select` reads from its tokens."""
+        """Names from `tokenprune.tokens.visual.STATISTICS` that `select` reads from its tokens."""
         return frozenset()
 
     @property

@@ -1,0 +1,1 @@
+"""Language models: their layers, masks and attention."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tokenprune.adapters.towers.rotary import rotated
-from tokenprune.encoded import AttentionTaps
 from tokenprune.errors import UnsupportedError
+from tokenprune.tokens.encoded import AttentionTaps
 
 
 def text_taps(layer: Any) -> AttentionTaps:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.masks import FULL, SLIDING, LayerKinds
+from tokenprune.sequence.masks import FULL, SLIDING, LayerKinds
 
 #: Attention that takes any mask as a tensor.
 TENSOR_MASKS = ("sdpa", "eager")

@@ -1,0 +1,1 @@
+"""Layouts of visual tokens that several families share."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenprune.layout import Layout
+from tokenprune.tokens.layout import Layout
 
 #: Puts a map over the patches of all tiles together as the model does with their features: overview, then the canvas
 #: row by row. The number is what newline tokens get.

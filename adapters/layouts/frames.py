@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.encoded import Modality
-from tokenprune.layout import Layout, one_to_one
+from tokenprune.tokens.encoded import Modality
+from tokenprune.tokens.layout import Layout, one_to_one
 
 Carry = Callable[[Float[Tensor, "tiles patches"]], Float[Tensor, " visual"]]
 

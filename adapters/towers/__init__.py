@@ -1,0 +1,1 @@
+"""Vision towers: where their layers and attention are."""

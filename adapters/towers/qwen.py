@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tokenprune.adapters.towers.registry import CLIP_COLORS, Heads, Tower
 from tokenprune.adapters.towers.rotary import rotated
-from tokenprune.encoded import AttentionTaps
-from tokenprune.layout import Layout
+from tokenprune.tokens.encoded import AttentionTaps
+from tokenprune.tokens.layout import Layout
 
 
 def layout(n_frames: int, height: int, width: int, merge: int) -> Layout:

@@ -10,8 +10,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from tokenprune.adapters.towers.rotary import rotated
-from tokenprune.encoded import AttentionTaps
 from tokenprune.errors import UnsupportedError
+from tokenprune.tokens.encoded import AttentionTaps
 
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CLIP_COLORS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tokenprune.evals.models.boxes import Box, parts_of, within
 from tokenprune.evals.models.image_view import Seen
-from tokenprune.layout import Layout
+from tokenprune.tokens.layout import Layout
 
 SIDE = 1000.0  # the longer side of what one raster shows, in the canvas's units
 GAP = 30.0

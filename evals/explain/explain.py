@@ -20,8 +20,8 @@ from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.models.prompts import encode, prompt
 from tokenprune.evals.run.costs import kv_cache_bytes
 from tokenprune.evals.run.setups import Configuration, Pruned
-from tokenprune.layout import Layout
 from tokenprune.report import ImageReport
+from tokenprune.tokens.layout import Layout
 
 MAX_NEW_TOKENS = 64
 ROUNDS = 3

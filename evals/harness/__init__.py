@@ -1,0 +1,1 @@
+"""The lmms-eval plug-in."""

@@ -14,7 +14,7 @@ from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.costs import VisualCost, visual_costs
 from tokenprune.evals.run.devices import input_device
 from tokenprune.evals.run.setups import Configuration
-from tokenprune.settings import SettingsFile
+from tokenprune.strategies.settings import SettingsFile
 
 #: Turns of a chat as transformers writes them: {"role": ..., "content": [{"type": "image", "image": ...}, ...]}.
 Conversation = Sequence[Mapping[str, Any]]

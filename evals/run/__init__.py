@@ -1,0 +1,1 @@
+"""Asks every question of every configuration and stores the answers; resumable."""

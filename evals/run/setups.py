@@ -12,7 +12,7 @@ from tokenprune.errors import unknown
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.answers import Key
 from tokenprune.evals.search.calibration import calibrated_on
-from tokenprune.settings import SettingsFile
+from tokenprune.strategies.settings import SettingsFile
 
 PositionIds = Literal["original", "compact"]
 POSITION_IDS: tuple[PositionIds, ...] = get_args(PositionIds)

@@ -1,0 +1,1 @@
+"""Searches for settings: VFlowOpt's calibration and skippable layers."""

@@ -8,7 +8,7 @@ import numpy as np
 from tokenprune.errors import SettingError
 from tokenprune.evals.tasks._base.question import Sample
 from tokenprune.evals.tasks._read.images import Stored
-from tokenprune.settings import SettingsFile
+from tokenprune.strategies.settings import SettingsFile
 
 
 def calibration(samples: Sequence[Sample], n_samples: int, seed: int) -> list[Sample]:

@@ -20,7 +20,7 @@ from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.tasks._base.question import Sample
 from tokenprune.strategy import Selection, Strategy
-from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.visual import VisualTokens
 
 #: last_token: the last token of the prompt. mean_pooled: the mean over all tokens behind the picture.
 State = Literal["last_token", "mean_pooled"]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tokenprune.evals.search.space import FlowBox
-from tokenprune.settings import SettingsFile
+from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
 
 # Okabe and Ito's colours: told apart by colour-blind people too, as are the marks and the dashes.

@@ -15,7 +15,7 @@ from helpers.oracle import assert_close, dropped_columns
 import tokenprune
 from tokenprune import FoPru, Grid
 from tokenprune.adapters import adapter_for
-from tokenprune.sequence import pack
+from tokenprune.sequence.packing import pack
 
 NAMES = ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"]
 STEPS = 4

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 
 from tokenprune.evals.models.bundled import SETTINGS
 from tokenprune.evals.search import plot as search_plot
-from tokenprune.settings import SettingsFile
+from tokenprune.strategies.settings import SettingsFile
 
 FILES = sorted(SETTINGS.glob("*.json"))
 

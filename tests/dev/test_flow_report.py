@@ -12,7 +12,7 @@ from tokenprune.evals.models.bundled import SCENES, SETTINGS
 from tokenprune.evals.models.loading import load_samples
 from tokenprune.evals.report.markers import put_into
 from tokenprune.evals.search.calibration import calibrated_on, pictures_of
-from tokenprune.settings import SettingsFile
+from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
 
 README = Path(flow_report.__file__).resolve().parents[2] / "README.md"

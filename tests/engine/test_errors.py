@@ -17,8 +17,8 @@ import tokenprune
 from tokenprune import FoPru, Grid, PruningError, Selection, SettingError, Strategy, UnsupportedError, VisualTokens
 from tokenprune.adapters import ADAPTERS, adapter_for, register_adapter
 from tokenprune.adapters.llava import LlavaAdapter
-from tokenprune.encoded import AttentionTaps
 from tokenprune.engine.pruner import pruner_of
+from tokenprune.tokens.encoded import AttentionTaps
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -17,8 +17,8 @@ from transformers import DynamicCache, Gemma2Config, MistralConfig, Qwen2Config,
 
 import tokenprune
 from tokenprune import PruningError, Random, UnsupportedError
-from tokenprune.masks import FULL, SLIDING, Call, LayerKinds, Slots
-from tokenprune.sequence import Packing
+from tokenprune.sequence.masks import FULL, SLIDING, Call, LayerKinds, Slots
+from tokenprune.sequence.packing import Packing
 
 STEPS = 4
 PER_ROW = {"single": [1], "padded": [1, 2]}

@@ -17,9 +17,9 @@ from torch.utils._pytree import tree_flatten
 
 import tokenprune
 from tokenprune import STRATEGIES, TowerTokens, VisionAttention, VisualTokens
-from tokenprune.layout import Layout
-from tokenprune.text_attention import TextAttention
-from tokenprune.tokens import Entered, StageTokens
+from tokenprune.tokens.layout import Layout
+from tokenprune.tokens.text_attention import TextAttention
+from tokenprune.tokens.visual import Entered, StageTokens
 
 RATIOS = {"pyramiddrop": 0.5, "sparsevlm": 0.5}
 N_COLUMNS, WIDTH = 70, 32  # of prompt([1], texts=[17]), a length that nothing else has

@@ -11,7 +11,7 @@ from helpers.tiny import BEFORE_THE_LANGUAGE_MODEL, CACHE, IMAGE, prompt
 
 import tokenprune
 from tokenprune import FoPru
-from tokenprune.sequence import id_shift, renumbered
+from tokenprune.sequence.packing import id_shift, renumbered
 
 STEPS = 8
 

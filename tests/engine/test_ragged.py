@@ -17,7 +17,7 @@ from transformers import StaticCache
 
 import tokenprune
 from tokenprune import Selection, Strategy, VisualTokens
-from tokenprune.sequence import pack
+from tokenprune.sequence.packing import pack
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from tokenprune import (
     UnsupportedError,
     VisionAttention,
     VisualTokens,
-    attention,
 )
+from tokenprune.tokens import attention
 
 PREFIX = {"clip": 1, "siglip": 0, "dinov2": 1}
 

@@ -122,7 +122,7 @@ def test_wheel_and_sdist(clone: Path, python: Path, tmp_path: Path) -> None:
     for suffix in ("tokenprune/py.typed", "LICENSE", "NOTICE"):
         assert any(name.endswith(suffix) for name in wheel_names), suffix
         assert any(name.endswith(suffix) for name in sdist_names), suffix
-    pages = {path.name for kind in ("html", "css", "js") for path in (ROOT / "evals").glob(f"*.{kind}")}
+    pages = {path.name for path in (ROOT / "evals").glob("*/templates/*")}
     assert pages
     assert {f"tokenprune/evals/{name}" for name in pages} <= set(wheel_names)
     packaged = {name.split("/")[0] for name in wheel_names}

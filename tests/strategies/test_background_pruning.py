@@ -16,7 +16,7 @@ from tokenprune import BackgroundPruning, Layout, PruningError, SettingError, Un
 from tokenprune.adapters import adapter_for
 from tokenprune.engine.select import checked_selection
 from tokenprune.strategies._parts.clusters import best_links, roots_of
-from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.visual import VisualTokens
 
 RANKS = ["cls", "column", "distinct"]
 RASTER = Layout.raster((1, 6, 6))

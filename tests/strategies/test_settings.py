@@ -11,8 +11,8 @@ import pytest
 
 import tokenprune
 from tokenprune import FoPru, SettingError
-from tokenprune.settings import SettingsFile
 from tokenprune.strategies import STRATEGIES
+from tokenprune.strategies.settings import SettingsFile
 
 GOOD = {"strategy": "fopru", "settings": {"keep_ratio": 0.5, "mode": "row"}}
 

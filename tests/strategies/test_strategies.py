@@ -25,8 +25,8 @@ from tokenprune import (
     VisualTokens,
 )
 from tokenprune.budget import budget
-from tokenprune.layout import Layout
-from tokenprune.tokens import STATISTICS
+from tokenprune.tokens.layout import Layout
+from tokenprune.tokens.visual import STATISTICS
 
 AVERAGES = {"vflowopt", "pyramiddrop", "sparsevlm"}  # whose budget is one over layers: a ratio only
 GRIDS = [(1, 6, 6), (1, 5, 7), (1, 1, 1), (1, 1, 9), (1, 8, 1), (3, 4, 5)]

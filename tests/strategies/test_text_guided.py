@@ -27,8 +27,8 @@ from tokenprune.strategies._parts.density import aggregated, density_peaks, n_ag
 from tokenprune.strategies.adatoken import n_carrying
 from tokenprune.strategies.efficientvla import relevant_and_diverse
 from tokenprune.strategies.sparsevlm import raters
-from tokenprune.text_attention import TextAttention
-from tokenprune.tokens import Entered
+from tokenprune.tokens.text_attention import TextAttention
+from tokenprune.tokens.visual import Entered
 
 
 def stage_tokens(

@@ -13,7 +13,7 @@ from helpers.tiny import IMAGE, SIDE, tiny_llava
 from PIL import Image
 
 import tokenprune
-from tokenprune.layout import Layout
+from tokenprune.tokens.layout import Layout
 from tokenprune.zoom.probe import Seen, glance, seen, token_places
 from tokenprune.zoom.prompts import ask, input_side
 from tokenprune.zoom.pyramid import Level, pyramid, thumbnail

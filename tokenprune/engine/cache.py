@@ -19,8 +19,8 @@ from torch.nn.functional import pad
 
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError
-from tokenprune.masks import Slots, wrong_width
-from tokenprune.sequence import Packing
+from tokenprune.sequence.masks import Slots, wrong_width
+from tokenprune.sequence.packing import Packing
 
 
 @dataclass(frozen=True, eq=False)

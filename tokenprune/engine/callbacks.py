@@ -11,7 +11,7 @@ from torch import nn
 from tokenprune.engine.call import uncompiled
 from tokenprune.engine.recording import VisionRecorder
 from tokenprune.engine.tower import TowerPruning
-from tokenprune.text_attention import TextRecorder
+from tokenprune.tokens.text_attention import TextRecorder
 
 
 @uncompiled

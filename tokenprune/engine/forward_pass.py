@@ -12,11 +12,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.encoded import EncodedImage
 from tokenprune.engine.cache import Ledger, n_slots, set_ledger, span
 from tokenprune.engine.stages.slots import StageSlots
-from tokenprune.masks import Call, Mask, Slots, is_pattern, padding_of
-from tokenprune.sequence import Packing, whole
+from tokenprune.sequence.masks import Call, Mask, Slots, is_pattern, padding_of
+from tokenprune.sequence.packing import Packing, whole
+from tokenprune.tokens.encoded import EncodedImage
 
 
 @dataclass

@@ -12,9 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from tokenprune.encoded import Modality
 from tokenprune.engine.call import bound
-from tokenprune.sequence import Packing
+from tokenprune.sequence.packing import Packing
+from tokenprune.tokens.encoded import Modality
 
 IGNORED = -100  # the label that every Hugging Face loss leaves out
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tokenprune.encoded import EncodedImage
 from tokenprune.engine.call import PerThread
 from tokenprune.engine.forward_pass import ForwardPass
-from tokenprune.sequence import Packing
+from tokenprune.sequence.packing import Packing
+from tokenprune.tokens.encoded import EncodedImage
 
 
 class Progress(PerThread):

@@ -19,8 +19,6 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.columns import Columns
-from tokenprune.encoded import RECORD_ATTRIBUTE, AttentionTaps, Modality
 from tokenprune.engine.cache import enter, leave, ledger_of, n_slots
 from tokenprune.engine.call import guard_hooks, named_arguments, uncompiled
 from tokenprune.engine.callbacks import after_tap, after_text_tap, before_attention, before_encoder_layer
@@ -35,8 +33,10 @@ from tokenprune.engine.stages.plan import StageHooks
 from tokenprune.engine.tower import TowerPruning
 from tokenprune.errors import PruningError
 from tokenprune.report import Report
-from tokenprune.sequence import Packing, PositionIds, default_ids, id_shift, renumbered
+from tokenprune.sequence.packing import Packing, PositionIds, default_ids, id_shift, renumbered
+from tokenprune.sequence.prompt import Columns
 from tokenprune.strategy import Strategy
+from tokenprune.tokens.encoded import RECORD_ATTRIBUTE, AttentionTaps, Modality
 
 #: The vision tower's attention, that of decoder layers by their number, and what is heard where the tower is pruned.
 Taps = tuple[list[AttentionTaps], dict[int, AttentionTaps], list[tuple[str, nn.Module]]]

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.attention import VisionAttention
-from tokenprune.encoded import EncodedImage, Modality
 from tokenprune.engine.call import PerThread, named_arguments, uncompiled
 from tokenprune.engine.tower import TowerPruning
 from tokenprune.errors import PruningError
-from tokenprune.layout import Layout
+from tokenprune.tokens.attention import VisionAttention
+from tokenprune.tokens.encoded import EncodedImage, Modality
+from tokenprune.tokens.layout import Layout
 
 
 class Seen(PerThread):

@@ -11,15 +11,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.budget import split
-from tokenprune.columns import Columns
-from tokenprune.encoded import EncodedImage
 from tokenprune.errors import PruningError
-from tokenprune.layout import Layout
 from tokenprune.report import ImageReport, StageReport
 from tokenprune.selection import Merge
-from tokenprune.sequence import Packing, pack
+from tokenprune.sequence.packing import Packing, pack
+from tokenprune.sequence.prompt import Columns
 from tokenprune.strategy import Selection, Stage, Strategy
-from tokenprune.tokens import StageTokens, VisualTokens
+from tokenprune.tokens.encoded import EncodedImage
+from tokenprune.tokens.layout import Layout
+from tokenprune.tokens.visual import StageTokens, VisualTokens
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,13 +19,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.towers.layers import N_TAPS, Projected, TowerLayers, widened
-from tokenprune.attention import VisionAttention
 from tokenprune.engine.call import PerThread, named_arguments, uncompiled
 from tokenprune.errors import PruningError, SettingError
-from tokenprune.layout import Layout
 from tokenprune.report import StageReport
 from tokenprune.strategy import Selection, Strategy
-from tokenprune.tokens import LeftInTower, TowerTokens
+from tokenprune.tokens.attention import VisionAttention
+from tokenprune.tokens.layout import Layout
+from tokenprune.tokens.visual import LeftInTower, TowerTokens
 
 
 @dataclass(frozen=True, eq=False)

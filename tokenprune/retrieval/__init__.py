@@ -1,0 +1,1 @@
+"""Token merging for document-retrieval models."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from tokenprune.errors import SettingError
 from tokenprune.strategies._parts.text_guided import TextGuided, check_count
 from tokenprune.strategy import Selection, Stage
-from tokenprune.tokens import StageTokens
+from tokenprune.tokens.visual import StageTokens
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tokenprune.budget import split
 from tokenprune.selection import Merge
 from tokenprune.strategies.grid import columns_per_row
 from tokenprune.strategy import Selection, Strategy
-from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)

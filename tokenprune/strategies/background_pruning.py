@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.attention import VisionAttention
 from tokenprune.budget import split
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge
 from tokenprune.strategies._parts.clusters import best_links, cluster_means, cut, places_within, roots_of
 from tokenprune.strategy import Selection, Strategy, check_choice
-from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.attention import VisionAttention
+from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)

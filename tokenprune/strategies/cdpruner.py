@@ -12,7 +12,7 @@ from torch import Tensor
 from tokenprune.errors import PruningError
 from tokenprune.strategies._parts.similarity import unit
 from tokenprune.strategy import Selection, Strategy
-from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.visual import VisualTokens
 
 SPENT = 1e-6  # what is left of a token that the kept ones explain, beside the 1 of the most relevant token
 

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from tokenprune.strategies._parts.text_guided import OneStage, check_count, check_share
 from tokenprune.strategy import Selection, Stage
-from tokenprune.tokens import StageTokens
+from tokenprune.tokens.visual import StageTokens
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tokenprune.strategies._parts.text_guided import OneStage
 from tokenprune.strategy import Selection, Stage, check_choice
-from tokenprune.tokens import StageTokens
+from tokenprune.tokens.visual import StageTokens
 
 
 @dataclass(frozen=True)

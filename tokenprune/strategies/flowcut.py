@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.strategy import Selection, Strategy
-from tokenprune.tokens import TowerTokens, VisualTokens
+from tokenprune.tokens.visual import TowerTokens, VisualTokens
 
 
 @dataclass(frozen=True)

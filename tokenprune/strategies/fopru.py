@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.attention import Heads
 from tokenprune.errors import SettingError
 from tokenprune.strategy import Selection, Strategy, check_choice
-from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.attention import Heads
+from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)

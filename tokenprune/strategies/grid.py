@@ -9,7 +9,7 @@ import torch
 
 from tokenprune.budget import split
 from tokenprune.strategy import Selection, Strategy
-from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tokenprune.errors import SettingError
 from tokenprune.strategies._parts.text_guided import OneStage
 from tokenprune.strategy import Selection, Stage
-from tokenprune.tokens import StageTokens
+from tokenprune.tokens.visual import StageTokens
 
 #: Decoder layers at either end that are never skipped.
 ENDS = 2

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge
-from tokenprune.sequence import true_places
+from tokenprune.sequence.packing import true_places
 from tokenprune.strategies._parts.similarity import most_similar, unit
 from tokenprune.strategy import Selection, Strategy
-from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from tokenprune.errors import SettingError
 from tokenprune.strategies._parts.schedule import common_share, geometric_stages, spread
 from tokenprune.strategies._parts.text_guided import TextGuided, check_count
 from tokenprune.strategy import Selection, Stage
-from tokenprune.tokens import StageTokens
+from tokenprune.tokens.visual import StageTokens
 
 #: The smallest share that a stage at the paper's layers leaves; the paper's own is 0.5.
 LEAST_SHARE = 0.4

@@ -8,7 +8,7 @@ from tokenprune.errors import SettingError
 from tokenprune.strategies._parts.cells import cells_of, recycled
 from tokenprune.strategies._parts.importance import importance_map
 from tokenprune.strategy import Selection, Stage, Strategy
-from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)

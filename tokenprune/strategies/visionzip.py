@@ -12,7 +12,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Merge
 from tokenprune.strategies._parts.similarity import most_similar, unit
 from tokenprune.strategy import Selection, Strategy
-from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from tokenprune.errors import SettingError
 from tokenprune.strategies._parts.similarity import most_similar, unit
 from tokenprune.strategy import Selection, Strategy
-from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)

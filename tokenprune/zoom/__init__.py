@@ -1,0 +1,1 @@
+"""Coarse-to-fine search in images that are much larger than a model's input."""

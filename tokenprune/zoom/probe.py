@@ -12,10 +12,10 @@ from torch import Tensor
 from tokenprune.adapters.wrappers import unwrapped
 from tokenprune.engine.pruner import pruner_of
 from tokenprune.errors import UnsupportedError
-from tokenprune.layout import Layout
 from tokenprune.patching import patch
 from tokenprune.strategy import Selection, Stage, Strategy
-from tokenprune.tokens import StageTokens, VisualTokens
+from tokenprune.tokens.layout import Layout
+from tokenprune.tokens.visual import StageTokens, VisualTokens
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Experiments whose results are stored under evals/results."""

@@ -18,7 +18,7 @@ from tokenprune.evals.run.results import Key, Row, by_configuration
 from tokenprune.evals.run.results_io import read
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
 from tokenprune.evals.stats.paired import paired
-from tokenprune.settings import SettingsFile
+from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
 
 NAME = "tokenprune.evals.dev.tables.vflowopt"  # in the marks that its tables are between

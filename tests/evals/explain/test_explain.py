@@ -24,7 +24,7 @@ from tokenprune.evals.explain.ttft import ttft_ratios
 from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.models.image_view import Seen, padded, whole
 from tokenprune.evals.run.setups import configurations
-from tokenprune.layout import Layout
+from tokenprune.tokens.layout import Layout
 
 
 @pytest.fixture(autouse=True)

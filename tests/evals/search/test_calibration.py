@@ -16,7 +16,7 @@ from tokenprune.evals.run.answers import Answer, Key
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.setups import configurations
 from tokenprune.evals.search.calibration import apart, calibrated_on, pictures_of
-from tokenprune.settings import SettingsFile
+from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
 
 SETTINGS = {"strategy": "vflowopt", "settings": vars(BASE)}

@@ -1,0 +1,1 @@
+"""Datasets and result files in published formats, written for tests."""

@@ -1,0 +1,1 @@
+"""Pruning between decoder layers."""

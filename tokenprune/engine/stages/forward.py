@@ -12,7 +12,7 @@ from tokenprune.engine.select import Chosen
 from tokenprune.engine.stages.run import StageRun
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.report import StageReport
-from tokenprune.sequence import Packing
+from tokenprune.sequence.packing import Packing
 
 
 class StagedForward(PerThread):

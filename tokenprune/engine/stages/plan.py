@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.columns import Columns
 from tokenprune.engine.cache import Ledger
 from tokenprune.engine.call import uncompiled
 from tokenprune.engine.select import Chosen, checked_stage_selection, with_merged
@@ -24,10 +23,11 @@ from tokenprune.engine.stages.run import StageRun, places_of
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.report import ImageReport, StageReport
-from tokenprune.sequence import Packing, pack, whole
+from tokenprune.sequence.packing import Packing, pack, whole
+from tokenprune.sequence.prompt import Columns
 from tokenprune.strategy import Selection, Stage, Strategy
-from tokenprune.text_attention import TextAttention, TextRecorder
-from tokenprune.tokens import Entered, StageTokens
+from tokenprune.tokens.text_attention import TextAttention, TextRecorder
+from tokenprune.tokens.visual import Entered, StageTokens
 
 
 def checked_stages(strategy: Strategy, adapter: ModelAdapter) -> tuple[Stage, ...]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from tokenprune.engine.cache import span
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError
-from tokenprune.sequence import Packing
+from tokenprune.sequence.packing import Packing
 
 
 @dataclass(eq=False)

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.layout import Layout
 from tokenprune.selection import Merge
 from tokenprune.strategy import Selection
+from tokenprune.tokens.layout import Layout
 
 
 def cells_of(layout: Layout, side: float) -> tuple[Int[Tensor, " visual"], int]:

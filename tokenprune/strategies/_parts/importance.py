@@ -9,8 +9,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tokenprune.attention import VisionAttention
-from tokenprune.sequence import true_places
+from tokenprune.sequence.packing import true_places
+from tokenprune.tokens.attention import VisionAttention
 
 BINS = 256
 

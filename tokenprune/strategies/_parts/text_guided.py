@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tokenprune.errors import SettingError
 from tokenprune.strategies._parts.schedule import geometric_stages
 from tokenprune.strategy import Selection, Stage, Strategy
-from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)

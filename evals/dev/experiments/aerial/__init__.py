@@ -1,0 +1,1 @@
+"""BackgroundPruning on aerial photographs."""

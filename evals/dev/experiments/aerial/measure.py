@@ -17,13 +17,13 @@ from rich.table import Table
 from scipy.stats import bootstrap
 
 from tokenprune import BackgroundPruning, Grid, Random, Selection, Strategy, VisualTokens, patch
-from tokenprune.encoded import RECORD_ATTRIBUTE, EncodedImage
 from tokenprune.engine.select import checked_selection
 from tokenprune.evals.dev.experiments.aerial import draw as aerial_picture
 from tokenprune.evals.dev.experiments.aerial.photographs import Photograph, photographs
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.provenance import versions
+from tokenprune.tokens.encoded import RECORD_ATTRIBUTE, EncodedImage
 
 COMPARED: dict[str, Strategy] = {
     "both steps": BackgroundPruning(),

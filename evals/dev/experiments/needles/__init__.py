@@ -1,0 +1,1 @@
+"""Coarse-to-fine search for small things in large images."""

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenprune.attention import VisionAttention
 from tokenprune.errors import PruningError, SettingError, UnsupportedError, unknown
-from tokenprune.layout import Grid3, Layout
 from tokenprune.report import StageReport
-from tokenprune.text_attention import TextAttention
+from tokenprune.tokens.attention import VisionAttention
+from tokenprune.tokens.layout import Grid3, Layout
+from tokenprune.tokens.text_attention import TextAttention
 
 #: All that a strategy can declare in `needs`, and what to do with a model that cannot give it.
 STATISTICS = {

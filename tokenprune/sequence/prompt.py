@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from tokenprune.sequence import true_places
+from tokenprune.sequence.packing import true_places
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from tokenprune.errors import PruningError
-from tokenprune.sequence import Packing
+from tokenprune.sequence.packing import Packing
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from tokenprune.attention import VisionAttention
 from tokenprune.errors import PruningError
-from tokenprune.layout import Layout
 from tokenprune.strategy import Selection, Strategy
+from tokenprune.tokens.attention import VisionAttention
+from tokenprune.tokens.layout import Layout
 
 #: The record travels on the encoder's own output object, because `generate` encodes the pictures before it calls the
 #: model, and may repeat the features for beams in between.

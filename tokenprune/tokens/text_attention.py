@@ -13,8 +13,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenprune.attention import Heads, block_length, reduce_heads
 from tokenprune.engine.call import PerThread
+from tokenprune.tokens.attention import Heads, block_length, reduce_heads
 
 
 @dataclass(frozen=True, eq=False)

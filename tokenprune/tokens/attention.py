@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.errors import PruningError
-from tokenprune.layout import Layout
+from tokenprune.tokens.layout import Layout
 
 Heads = Literal["mean", "max"]
 

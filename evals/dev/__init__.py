@@ -1,0 +1,1 @@
+"""Maintainers' code: training, experiments, tables and figures of this repository. In no wheel."""
