@@ -122,9 +122,9 @@ def test_wheel_and_sdist(clone: Path, python: Path, tmp_path: Path) -> None:
     for suffix in ("tokenprune/py.typed", "LICENSE", "NOTICE"):
         assert any(name.endswith(suffix) for name in wheel_names), suffix
         assert any(name.endswith(suffix) for name in sdist_names), suffix
-    pages = {path.name for path in (ROOT / "evals").glob("*/templates/*")}
+    pages = {str(path.relative_to(ROOT)) for path in (ROOT / "evals").glob("*/templates/*")}
     assert pages
-    assert {f"tokenprune/evals/{name}" for name in pages} <= set(wheel_names)
+    assert {f"tokenprune/{name}" for name in pages} <= set(wheel_names)
     packaged = {name.split("/")[0] for name in wheel_names}
     assert {name for name in packaged if not name.endswith(".dist-info")} == {"tokenprune"}
     assert not [name for name in wheel_names + sdist_names if "bundled/" in name]
