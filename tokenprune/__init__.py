@@ -5,84 +5,120 @@
     handle.report        # which visual tokens were kept
     handle.remove()
 
-Importing this package changes nothing and loads no transformers; `patch` does, on one model instance.
+Importing this package changes nothing and never loads transformers; `patch` does, on one model instance. Each public
+name is loaded when it is first used, so that the command's help and shell completion do not wait for torch.
 """
 
-from tokenprune.errors import PruningError, SettingError, TokenPruneError, UnsupportedError
-from tokenprune.patching import PatchHandle, patch, unpatch
-from tokenprune.report import ImageReport, Report, StageReport
-from tokenprune.retrieval.patching import RetrievalHandle, patch_retrieval
-from tokenprune.strategies import (
-    PAR,
-    STRATEGIES,
-    AdaToken,
-    AveragePooling,
-    BackgroundPruning,
-    CDPruner,
-    DivPrune,
-    EfficientVLA,
-    FastV,
-    FlowCut,
-    FoPru,
-    Grid,
-    PruMerge,
-    PyramidDrop,
-    Random,
-    SparseVLM,
-    VFlowOpt,
-    VisionZip,
-    VisPruner,
-)
-from tokenprune.strategy import ScoreStrategy, Selection, Stage, Strategy
-from tokenprune.tokens.attention import VisionAttention
-from tokenprune.tokens.layout import Layout
-from tokenprune.tokens.visual import LeftInTower, StageTokens, TowerTokens, VisualTokens
-from tokenprune.zoom.search import Look, Zoom
+# ruff: noqa: I001 (one statement per module)
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "PAR",
-    "STRATEGIES",
-    "AdaToken",
-    "AveragePooling",
-    "BackgroundPruning",
-    "CDPruner",
-    "DivPrune",
-    "EfficientVLA",
-    "FastV",
-    "FlowCut",
-    "FoPru",
-    "Grid",
-    "ImageReport",
-    "Layout",
-    "LeftInTower",
-    "Look",
-    "PatchHandle",
-    "PruMerge",
-    "PruningError",
-    "PyramidDrop",
-    "Random",
-    "Report",
-    "RetrievalHandle",
-    "ScoreStrategy",
-    "Selection",
-    "SettingError",
-    "SparseVLM",
-    "Stage",
-    "StageReport",
-    "StageTokens",
-    "Strategy",
-    "TokenPruneError",
-    "TowerTokens",
-    "UnsupportedError",
-    "VFlowOpt",
-    "VisPruner",
-    "VisionAttention",
-    "VisionZip",
-    "VisualTokens",
-    "Zoom",
-    "patch",
-    "patch_retrieval",
-    "unpatch",
-]
+__version__ = "0.2.0"
+
+if TYPE_CHECKING:
+    from tokenprune.errors import (
+        PruningError as PruningError,
+        SettingError as SettingError,
+        TokenPruneError as TokenPruneError,
+        UnsupportedError as UnsupportedError,
+    )
+    from tokenprune.patching import PatchHandle as PatchHandle, patch as patch, unpatch as unpatch
+    from tokenprune.report import ImageReport as ImageReport, Report as Report, StageReport as StageReport
+    from tokenprune.retrieval.patching import RetrievalHandle as RetrievalHandle, patch_retrieval as patch_retrieval
+    from tokenprune.strategies import (
+        PAR as PAR,
+        STRATEGIES as STRATEGIES,
+        AdaToken as AdaToken,
+        AveragePooling as AveragePooling,
+        BackgroundPruning as BackgroundPruning,
+        CDPruner as CDPruner,
+        DivPrune as DivPrune,
+        EfficientVLA as EfficientVLA,
+        FastV as FastV,
+        FlowCut as FlowCut,
+        FoPru as FoPru,
+        Grid as Grid,
+        PruMerge as PruMerge,
+        PyramidDrop as PyramidDrop,
+        Random as Random,
+        SparseVLM as SparseVLM,
+        VFlowOpt as VFlowOpt,
+        VisionZip as VisionZip,
+        VisPruner as VisPruner,
+    )
+    from tokenprune.strategy import (
+        ScoreStrategy as ScoreStrategy,
+        Selection as Selection,
+        Stage as Stage,
+        Strategy as Strategy,
+    )
+    from tokenprune.tokens.attention import VisionAttention as VisionAttention
+    from tokenprune.tokens.layout import Layout as Layout
+    from tokenprune.tokens.visual import (
+        LeftInTower as LeftInTower,
+        StageTokens as StageTokens,
+        TowerTokens as TowerTokens,
+        VisualTokens as VisualTokens,
+    )
+    from tokenprune.zoom.search import Look as Look, Zoom as Zoom
+
+#: Public name -> the module that defines it.
+_HOMES = {
+    "AdaToken": "tokenprune.strategies",
+    "AveragePooling": "tokenprune.strategies",
+    "BackgroundPruning": "tokenprune.strategies",
+    "CDPruner": "tokenprune.strategies",
+    "DivPrune": "tokenprune.strategies",
+    "EfficientVLA": "tokenprune.strategies",
+    "FastV": "tokenprune.strategies",
+    "FlowCut": "tokenprune.strategies",
+    "FoPru": "tokenprune.strategies",
+    "Grid": "tokenprune.strategies",
+    "ImageReport": "tokenprune.report",
+    "Layout": "tokenprune.tokens.layout",
+    "LeftInTower": "tokenprune.tokens.visual",
+    "Look": "tokenprune.zoom.search",
+    "PAR": "tokenprune.strategies",
+    "PatchHandle": "tokenprune.patching",
+    "PruMerge": "tokenprune.strategies",
+    "PruningError": "tokenprune.errors",
+    "PyramidDrop": "tokenprune.strategies",
+    "Random": "tokenprune.strategies",
+    "Report": "tokenprune.report",
+    "RetrievalHandle": "tokenprune.retrieval.patching",
+    "STRATEGIES": "tokenprune.strategies",
+    "ScoreStrategy": "tokenprune.strategy",
+    "Selection": "tokenprune.strategy",
+    "SettingError": "tokenprune.errors",
+    "SparseVLM": "tokenprune.strategies",
+    "Stage": "tokenprune.strategy",
+    "StageReport": "tokenprune.report",
+    "StageTokens": "tokenprune.tokens.visual",
+    "Strategy": "tokenprune.strategy",
+    "TokenPruneError": "tokenprune.errors",
+    "TowerTokens": "tokenprune.tokens.visual",
+    "UnsupportedError": "tokenprune.errors",
+    "VFlowOpt": "tokenprune.strategies",
+    "VisPruner": "tokenprune.strategies",
+    "VisionAttention": "tokenprune.tokens.attention",
+    "VisionZip": "tokenprune.strategies",
+    "VisualTokens": "tokenprune.tokens.visual",
+    "Zoom": "tokenprune.zoom.search",
+    "patch": "tokenprune.patching",
+    "patch_retrieval": "tokenprune.retrieval.patching",
+    "unpatch": "tokenprune.patching",
+}
+
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tokenprune.evals.run.answers import KeptTokens
 from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.report.regressions import Loss
-from tokenprune.evals.tasks._base.question import Sample
 from tokenprune.evals.report.rendering import data_url, jpeg_url, render
+from tokenprune.evals.run.answers import KeptTokens
+from tokenprune.evals.tasks._base.question import Sample
 
 SIDE = 320  # pixels of an embedded picture's longer side
 CELL = 10  # pixels of a visual token that is drawn without its picture

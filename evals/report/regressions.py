@@ -6,12 +6,12 @@ from pathlib import Path
 
 from transformers import AutoConfig, AutoProcessor
 
-from tokenprune.evals.run.answers import Answer, Asked, Key
-from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.models.loading import load_tasks
-from tokenprune.evals.run.run_folder import RunFolder
-from tokenprune.evals.tasks._base.question import Sample
 from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.run.answers import Answer, Asked, Key
+from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.run.setups import UNPRUNED
+from tokenprune.evals.tasks._base.question import Sample
 
 
 @dataclass(frozen=True)

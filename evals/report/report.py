@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenprune.evals.report import markers as marked
 from tokenprune.evals.report import pareto
-from tokenprune.evals.run import results_io as row_files
+from tokenprune.evals.report.page import page
 from tokenprune.evals.report.regressions import Loss, samples_of, worst
 from tokenprune.evals.report.tables import (
     Table,
@@ -16,7 +16,7 @@ from tokenprune.evals.report.tables import (
     summary_table,
     unpruned_table,
 )
-from tokenprune.evals.report.page import page
+from tokenprune.evals.run import results_io as row_files
 from tokenprune.evals.run.results import Row
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.tasks._base.question import Sample

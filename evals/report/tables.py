@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from math import isfinite
 
 from tokenprune.evals.run.answers import Key
-from tokenprune.evals.run.setups import UNPRUNED
-from tokenprune.evals.stats.paired import paired
 from tokenprune.evals.run.results import Row, by_configuration
+from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.stats.intervals import Paired
+from tokenprune.evals.stats.paired import paired
 from tokenprune.evals.tasks import TASKS
 
 NOTHING = "\N{EN DASH}"

@@ -8,21 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.commands import command
-from helpers.files.evals import saved, write_refcoco
 from helpers.evals_rows import row
-from PIL import Image
+from helpers.files.evals import saved, write_refcoco
 from helpers.files.tasks import SETS
 from helpers.tiny import tiny_llava
+from PIL import Image
 
+from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.report import page as pages
 from tokenprune.evals.report import pareto
-from tokenprune.evals.run.answers import Answer, Asked, KeptTokens, to_line
 from tokenprune.evals.report.regressions import Loss, worst
+from tokenprune.evals.run.answers import Answer, Asked, KeptTokens, to_line
 from tokenprune.evals.run.results_io import to_line as row_line
 from tokenprune.evals.run.run_folder import RunFolder
-from tokenprune.evals.tasks._base.question import Sample
-from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks import TASKS
+from tokenprune.evals.tasks._base.question import Sample
 
 RIGHT, WRONG = [1.0] * 12, [1.0, 0.0] * 6
 

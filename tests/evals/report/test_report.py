@@ -8,12 +8,12 @@ from helpers.commands import command
 from helpers.evals_rows import row
 
 from tokenprune.evals.report import markers as marked
-from tokenprune.evals.report.tables import NOTHING, accuracy_table, difference_table, further_table, split_table
-from tokenprune.evals.stats.paired import paired
 from tokenprune.evals.report.report import SUMMARY, TABLES, put_into, report, summary
-from tokenprune.evals.run.results_io import read, to_line
-from tokenprune.evals.run.results import FAILED, Row, RowScore
+from tokenprune.evals.report.tables import NOTHING, accuracy_table, difference_table, further_table, split_table
 from tokenprune.evals.report.terminal import table
+from tokenprune.evals.run.results import FAILED, Row, RowScore
+from tokenprune.evals.run.results_io import read, to_line
+from tokenprune.evals.stats.paired import paired
 
 ROOT = Path(__file__).resolve().parents[3]
 ALL, HALF, NONE = [1.0] * 20, [1.0, 0.0] * 10, [None] * 20

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from tokenprune.evals.tasks._base.metric import Metric, Ratio
 from tokenprune.evals.stats.intervals import interval, paired
+from tokenprune.evals.tasks._base.metric import Metric, Ratio
 
 
 def alone(n: int) -> range:
