@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tokenprune.adapters.decoder.attention import text_heads, text_taps
+from tokenprune.adapters.decoder.attention import text_capture_points, text_heads
 from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.towers.layers import TowerLayers
-from tokenprune.adapters.towers.registry import Heads, Tower, tower_of
+from tokenprune.adapters.towers.registry import QueryKey, Tower, tower_of
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.sequence.masks import Mask
 from tokenprune.sequence.packing import Packing
-from tokenprune.tokens.encoded import RECORD_ATTRIBUTE, AttentionTaps, EncodedImage, Modality
+from tokenprune.tokens.encoded import RECORD_ATTRIBUTE, CapturePoints, EncodedImage, Modality
 from tokenprune.tokens.layout import Layout
 
 
@@ -100,7 +100,7 @@ class ModelAdapter(ABC):
         embedding = self.core.get_input_embeddings()
         return (embeds == embedding(torch.tensor(modality.token_id, device=embeds.device))).all(-1)
 
-    def picture_begins(
+    def image_starts(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
     ) -> Bool[Tensor, "batch length"] | None:
         """At which of the `visual` columns of a call of `core` a picture begins, for models whose function is given
@@ -147,18 +147,18 @@ class ModelAdapter(ABC):
         mean, std = (torch.tensor(part, device=pixels.device)[:, None, None] for part in self.tower.normalisation)
         return (pixels.float() * std + mean).clamp(0, 1)
 
-    def attention_taps(self, layer: int | None) -> AttentionTaps:
+    def capture_points(self, layer: int | None) -> CapturePoints:
         """The modules that show one encoder layer's attention; None is the layer whose output the projector gets.
 
         Raises UnsupportedError for a layer that does not exist.
         """
-        return self.taps_of(self.vision_tower, layer)
+        return self.tower_capture_points(self.vision_tower, layer)
 
-    def every_attention_taps(self, layer: int | None) -> list[AttentionTaps]:
+    def all_capture_points(self, layer: int | None) -> list[CapturePoints]:
         """Those of all `vision_towers`."""
-        return [self.attention_taps(layer)]
+        return [self.capture_points(layer)]
 
-    def taps_of(self, tower: Any, layer: int | None) -> AttentionTaps:
+    def tower_capture_points(self, tower: Any, layer: int | None) -> CapturePoints:
         """Those of one of `vision_towers`."""
         layers = self.tower.layers(tower)
         if layer is None:
@@ -173,7 +173,7 @@ class ModelAdapter(ABC):
         """The encoder layer whose output the projector gets."""
         return n_layers - 1
 
-    def tile_heads(self, call: Mapping[str, Any]) -> Heads:
+    def tile_heads(self, call: Mapping[str, Any]) -> QueryKey:
         """Queries and keys of every tile in a call of `vision_tower`, as its attention multiplies them.
 
         `call` has what the taps returned by their names, the arguments of the attention under "attention" and those of
@@ -181,12 +181,12 @@ class ModelAdapter(ABC):
         """
         return self.tower.heads(call, self.vision_tower.config)
 
-    def text_taps(self, layer: int) -> AttentionTaps:
+    def text_capture_points(self, layer: int) -> CapturePoints:
         """The modules that show one decoder layer's attention."""
-        return text_taps(self.layers[layer])
+        return text_capture_points(self.layers[layer])
 
     def text_heads(self, call: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """Queries and keys, (batch, heads, tokens, width), of a call that `text_taps` showed, rotary embeddings on."""
+        """Queries and keys, (batch, heads, tokens, width), with rotary embeddings, of a captured call."""
         return text_heads(call)
 
     def text_attention_scale(self, layer: int) -> float:
@@ -228,13 +228,13 @@ class ModelAdapter(ABC):
         model: Any = self.model
         return "_loss_function", model.loss_function
 
-    def shorten(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
+    def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
         """Shortens the language model's remaining arguments in place. `n_slots` of the cache are taken already."""
         for name in self.sequence_arguments:
             if kwargs.get(name) is not None:
-                kwargs[name] = packing.take(kwargs[name])
+                kwargs[name] = packing.gather_tokens(kwargs[name])
 
-    def shorten_inner(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
+    def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
         """The arguments of `inner_features`, hidden states excepted, for the columns that an in-LLM stage has left."""
         raise NotImplementedError
 

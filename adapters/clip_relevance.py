@@ -39,7 +39,7 @@ class ClipRelevance:
     def __call__(self, tokens: VisualTokens) -> Float[Tensor, " visual"]:
         patches = self.patches(tokens.pixels)
         cosines = patches @ self.text(self.question_of(tokens.image)).T.to(patches)
-        return tokens.layout.carry(-cosines.mean(-1)).to(tokens.features.device)
+        return tokens.layout.to_tokens(-cosines.mean(-1)).to(tokens.features.device)
 
     def question_of(self, image: int) -> str:
         if isinstance(self.question, str):

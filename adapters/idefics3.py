@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.layouts.tiles import overviews_end, token_ids
+from tokenprune.adapters.layouts.tiles import starts_after_overviews, token_ids
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.errors import PruningError
 from tokenprune.tokens.encoded import Modality
@@ -43,10 +43,10 @@ class Idefics3Adapter(ModelAdapter):
             )
         return super().encoded(modality, kwargs)
 
-    def picture_begins(
+    def image_starts(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
     ) -> Bool[Tensor, "batch length"]:
-        return overviews_end(token_ids(kwargs), visual)
+        return starts_after_overviews(token_ids(kwargs), visual)
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         # Tiles that only fill up a row are not encoded, so they are counted in what was.

@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Bool
 from torch import Tensor
 
-from tokenprune.adapters.layouts.tiles import runs_begin
+from tokenprune.adapters.layouts.tiles import run_starts
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.tokens.encoded import Modality
@@ -25,7 +25,7 @@ class InternVLAdapter(LlavaAdapter):
         merge = int(1 / self.config.downsample_ratio)
         return [Layout.squares(tiles.shape[-2] // height, tiles.shape[-1] // width, merge)] * len(tiles)
 
-    def picture_begins(
+    def image_starts(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
     ) -> Bool[Tensor, "batch length"]:
-        return runs_begin(visual)
+        return run_starts(visual)

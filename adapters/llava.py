@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers.layers import TowerLayers
-from tokenprune.adapters.towers.registry import picture_sizes
+from tokenprune.adapters.towers.registry import pixel_sizes
 from tokenprune.errors import UnsupportedError
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
@@ -40,11 +40,11 @@ class LlavaAdapter(ModelAdapter):
         patch = self.vision_tower.config.patch_size
         return [
             Layout.raster((1, height // patch, width // patch))
-            for height, width in picture_sizes(arguments, modality.pixels)
+            for height, width in pixel_sizes(arguments, modality.pixels)
         ]
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
-        both = zip(super().tile_pixels(arguments), picture_sizes(arguments), strict=True)
+        both = zip(super().tile_pixels(arguments), pixel_sizes(arguments), strict=True)
         return [pixels[:, :height, :width] for pixels, (height, width) in both]
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers.registry import picture_sizes
+from tokenprune.adapters.towers.registry import pixel_sizes
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
@@ -22,4 +22,4 @@ class Mistral3Adapter(LlavaAdapter):
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         patch, merge = self.vision_tower.config.patch_size, self.config.spatial_merge_size
-        return [Layout.squares(h // patch, w // patch, merge) for h, w in picture_sizes(arguments)]
+        return [Layout.squares(h // patch, w // patch, merge) for h, w in pixel_sizes(arguments)]

@@ -14,7 +14,7 @@ from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TO
 from tokenprune.adapters.towers.registry import Tower
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.packing import Packing
-from tokenprune.tokens.encoded import AttentionTaps, Modality
+from tokenprune.tokens.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
 
@@ -57,7 +57,7 @@ class Qwen2_5_VLAdapter(Qwen2VLAdapter):
     def find_tower(self) -> Tower:
         return QWEN2_5_TOWER
 
-    def attention_taps(self, layer: int | None) -> AttentionTaps:
+    def capture_points(self, layer: int | None) -> CapturePoints:
         n_layers = len(self.vision_tower.blocks)
         full = sorted(self.vision_tower.config.fullatt_block_indexes)
         if layer is not None and -n_layers <= layer < n_layers and layer % n_layers not in full:
@@ -66,7 +66,7 @@ class Qwen2_5_VLAdapter(Qwen2VLAdapter):
                 f"the patches of a picture. Write layer=None for the last layer that attends to all of it; those "
                 f"that do are {', '.join(map(str, full))}."
             )
-        return super().attention_taps(layer)
+        return super().capture_points(layer)
 
     def consumed_layer(self, n_layers: int) -> int:
         """The last one that attends to the whole picture."""
@@ -82,8 +82,8 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
 
     inner_features = "_deepstack_process"
 
-    def shorten(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
-        super().shorten(kwargs, packing, n_slots)
+    def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
+        super().prune_arguments(kwargs, packing, n_slots)
         visual = kwargs.get("visual_pos_masks")
         if visual is not None:
             kwargs["visual_pos_masks"], left = left_of(visual, packing)
@@ -91,7 +91,7 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
                 features[left.to(features.device)] for features in kwargs["deepstack_visual_embeds"]
             ]
 
-    def shorten_inner(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
+    def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
         hidden, visual, features = arguments
         visual, left = left_of(visual, packing)
         return hidden, visual, features[left.to(features.device)]
@@ -103,5 +103,5 @@ def left_of(
     """Which of the columns that are left are visual tokens, and which those are of all visual tokens of the batch,
     whose features are one row."""
     numbers = (visual.flatten().cumsum(0) - 1).view_as(visual)
-    still = packing.take(visual) & packing.valid
-    return still, packing.take(numbers)[still]
+    still = packing.gather_tokens(visual) & packing.valid
+    return still, packing.gather_tokens(numbers)[still]

@@ -13,7 +13,7 @@ from tokenprune.adapters.layouts.frames import video_pixels
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.errors import UnsupportedError
-from tokenprune.tokens.encoded import AttentionTaps, Modality
+from tokenprune.tokens.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
 
@@ -29,8 +29,8 @@ class VideoLlavaAdapter(LlavaAdapter):
     def vision_towers(self) -> tuple[Any, ...]:
         return (self.core.image_tower, self.core.video_tower)
 
-    def every_attention_taps(self, layer: int | None) -> list[AttentionTaps]:
-        return [self.taps_of(tower, layer) for tower in self.vision_towers]
+    def all_capture_points(self, layer: int | None) -> list[CapturePoints]:
+        return [self.tower_capture_points(tower, layer) for tower in self.vision_towers]
 
     def check_patches(self) -> None:
         super().check_patches()
@@ -56,7 +56,7 @@ class VideoLlavaAdapter(LlavaAdapter):
         frame = ((1, 1, 1), (1, pixels.shape[-2] // patch, pixels.shape[-1] // patch))
         n_tokens = 1 + frame[1][1] * frame[1][2]
         tiles = torch.arange(n_frames).repeat_interleave(n_tokens) if n_frames > 1 else None
-        return [Layout(frame * n_frames, n_frames, carry_with_cls, tiles)] * n_videos
+        return [Layout(frame * n_frames, n_frames, to_tokens_with_cls, tiles)] * n_videos
 
 
 def renamed(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -65,6 +65,6 @@ def renamed(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     return arguments if before is None else {**arguments, "pixel_values": before}
 
 
-def carry_with_cls(values: Float[Tensor, "frames patches"]) -> Float[Tensor, " visual"]:
+def to_tokens_with_cls(values: Float[Tensor, "frames patches"]) -> Float[Tensor, " visual"]:
     """A map with the CLS token at the head of every frame: it stands for the frame, so it gets its best value."""
     return torch.cat([values.amax(1, keepdim=True), values], 1).flatten()

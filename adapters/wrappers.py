@@ -7,7 +7,7 @@ from typing import Any
 from tokenprune.errors import UnsupportedError
 
 
-def unwrapped(model: Any) -> Any:
+def unwrap_model(model: Any) -> Any:
     """The Hugging Face model inside torch.compile's and PEFT's wrappers; anything else as it is.
 
     Raises UnsupportedError for PEFT's prompt learning, whose virtual tokens stand before the prompt.

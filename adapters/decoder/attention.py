@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tokenprune.adapters.towers.rotary import rotated
 from tokenprune.errors import UnsupportedError
-from tokenprune.tokens.encoded import AttentionTaps
+from tokenprune.tokens.encoded import CapturePoints
 
 
-def text_taps(layer: Any) -> AttentionTaps:
+def text_capture_points(layer: Any) -> CapturePoints:
     """The modules that show one decoder layer's attention."""
     attention = layer.self_attn
     queries, keys = (getattr(attention, f"{part}_norm", getattr(attention, f"{part}_proj", None)) for part in "qk")
@@ -22,11 +22,11 @@ def text_taps(layer: Any) -> AttentionTaps:
             f"the attention of {type(attention).__name__} has no query and key projections of its own, which a "
             f"strategy that is guided by the text needs. Use one that prunes before the language model."
         )
-    return AttentionTaps(attention, {"queries": queries, "keys": keys})
+    return CapturePoints(attention, {"queries": queries, "keys": keys})
 
 
 def text_heads(call: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Queries and keys, (batch, heads, tokens, width), of a call that `text_taps` showed, with rotary embeddings.
+    """Queries and keys, (batch, heads, tokens, width), with rotary embeddings, of a captured call.
 
     Norms give heads apart, in either order; projections give them together.
     """

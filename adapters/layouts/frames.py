@@ -13,13 +13,13 @@ from torch import Tensor
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout, one_to_one
 
-Carry = Callable[[Float[Tensor, "tiles patches"]], Float[Tensor, " visual"]]
+ToTokens = Callable[[Float[Tensor, "tiles patches"]], Float[Tensor, " visual"]]
 
 
-def frames_layout(n_frames: int, height: int, width: int, carry: Carry = one_to_one) -> Layout:
+def frames_layout(n_frames: int, height: int, width: int, to_tokens: ToTokens = one_to_one) -> Layout:
     """Frames of height x width visual tokens; each is a tile."""
     tiles = torch.arange(n_frames).repeat_interleave(height * width)
-    return Layout(((n_frames, height, width),), n_frames, carry, tiles if n_frames > 1 else None)
+    return Layout(((n_frames, height, width),), n_frames, to_tokens, tiles if n_frames > 1 else None)
 
 
 def ended_by_newline(layout: Layout) -> Layout:
@@ -27,15 +27,15 @@ def ended_by_newline(layout: Layout) -> Layout:
     return Layout(
         (*layout.grids, (1, 1, 1)),
         layout.n_tiles,
-        partial(carry_with_end, carry=layout.carry),
+        partial(to_tokens_with_end, to_tokens=layout.to_tokens),
         None if layout.tiles is None else torch.cat([layout.tiles, layout.tiles[-1:]]),
         torch.arange(layout.n_visual + 1) == layout.n_visual,
     )
 
 
-def carry_with_end(values: Float[Tensor, "tiles patches"], carry: Carry) -> Float[Tensor, " visual"]:
+def to_tokens_with_end(values: Float[Tensor, "tiles patches"], to_tokens: ToTokens) -> Float[Tensor, " visual"]:
     """A map with a newline token at its end: it stands for the whole, so it gets the best value."""
-    carried = carry(values)
+    carried = to_tokens(values)
     return torch.cat([carried, carried.amax(0, keepdim=True)])
 
 

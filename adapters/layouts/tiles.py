@@ -10,13 +10,13 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 
-def runs_begin(visual: Bool[Tensor, "batch length"]) -> Bool[Tensor, "batch length"]:
+def run_starts(visual: Bool[Tensor, "batch length"]) -> Bool[Tensor, "batch length"]:
     """The first column of every run of visual tokens."""
     before = torch.cat([torch.zeros_like(visual[:, :1]), visual[:, :-1]], 1)
     return visual & ~before
 
 
-def overviews_end(
+def starts_after_overviews(
     ids: Int[Tensor, "batch length"], visual: Bool[Tensor, "batch length"]
 ) -> Bool[Tensor, "batch length"]:
     """The first column of every picture, where each tile is a run of visual tokens behind a header, and the overview,
@@ -25,7 +25,7 @@ def overviews_end(
     A header follows the marker that also stands behind a picture. The last tile of a row is an overview, so it shows
     both the marker and the overview's header, whatever a tokenizer makes of them.
     """
-    begins = runs_begin(visual)
+    begins = run_starts(visual)
     for row in range(len(ids)):
         starts = begins[row].nonzero()[:, 0].tolist()
         if not starts:

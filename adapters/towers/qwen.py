@@ -15,9 +15,9 @@ from einops import rearrange, reduce
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from tokenprune.adapters.towers.registry import CLIP_COLORS, Heads, Tower
+from tokenprune.adapters.towers.registry import CLIP_COLORS, QueryKey, Tower
 from tokenprune.adapters.towers.rotary import rotated
-from tokenprune.tokens.encoded import AttentionTaps
+from tokenprune.tokens.encoded import CapturePoints
 from tokenprune.tokens.layout import Layout
 
 
@@ -27,7 +27,7 @@ def layout(n_frames: int, height: int, width: int, merge: int) -> Layout:
     if n_frames == 1:
         return frame
     _, rows, columns = frame.grid
-    return replace(Layout.joined([frame] * n_frames), grids=((n_frames, rows, columns),))
+    return replace(Layout.concat([frame] * n_frames), grids=((n_frames, rows, columns),))
 
 
 def frames(
@@ -61,7 +61,7 @@ def pictures(arguments: Mapping[str, Any], config: Any) -> list[Float[Tensor, "c
     ]
 
 
-def heads(call: Mapping[str, Any], config: Any) -> Heads:
+def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     """Queries and keys of every frame, from the one projection that makes them and the values."""
     cos, sin = call["attention"]["position_embeddings"]
     pattern = "patch (part head width) -> part patch head width"
@@ -74,7 +74,7 @@ def heads(call: Mapping[str, Any], config: Any) -> Heads:
     return by_frame(queries), by_frame(keys)
 
 
-def windowed_heads(call: Mapping[str, Any], config: Any) -> Heads:
+def windowed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     """`heads` of a tower that brings the visual tokens of a window together before its first layer."""
     merge = config.spatial_merge_size
     order = window_order(call["tower"]["grid_thw"], merge, config.window_size // merge // config.patch_size)
@@ -102,8 +102,8 @@ def _blocks(tower: Any) -> Any:
     return tower.blocks
 
 
-def _taps(block: Any) -> AttentionTaps:
-    return AttentionTaps(block.attn, {"qkv": block.attn.qkv})
+def _taps(block: Any) -> CapturePoints:
+    return CapturePoints(block.attn, {"qkv": block.attn.qkv})
 
 
 QWEN2_TOWER = Tower(_blocks, _taps, n_prefix=0, heads=heads, normalisation=CLIP_COLORS)

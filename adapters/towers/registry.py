@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.towers.rotary import rotated
 from tokenprune.errors import UnsupportedError
-from tokenprune.tokens.encoded import AttentionTaps
+from tokenprune.tokens.encoded import CapturePoints
 
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CLIP_COLORS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 #: Queries and keys, (heads, tokens, width) of each per tile; a tower that is given padding adds which tokens are none.
-Heads = tuple[Sequence[Tensor], ...]
+QueryKey = tuple[Sequence[Tensor], ...]
 
 
-def separate_heads(call: Mapping[str, Any], config: Any) -> Heads:
+def separate_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     """From a query and a key projection, each (tiles, tokens, heads * width), without rotary embeddings."""
     queries, keys = (
         rearrange(call[part], "tile token (head width) -> tile head token width", head=config.num_attention_heads)
@@ -30,16 +30,16 @@ def separate_heads(call: Mapping[str, Any], config: Any) -> Heads:
     return list(queries), list(keys)
 
 
-def padded_heads(call: Mapping[str, Any], config: Any) -> Heads:
+def padded_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     """`separate_heads`, and which patches are no padding."""
     return *separate_heads(call, config), list(call["tower"]["patch_attention_mask"].flatten(1))
 
 
-def packed_heads(call: Mapping[str, Any], config: Any) -> Heads:
+def packed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     """From projections of the patches of all pictures in one row, (1, patches, heads * width), with rotary
     embeddings."""
     cos, sin = call["attention"]["position_embeddings"]
-    sizes = [h // config.patch_size * (w // config.patch_size) for h, w in picture_sizes(call["tower"])]
+    sizes = [h // config.patch_size * (w // config.patch_size) for h, w in pixel_sizes(call["tower"])]
     queries, keys = (
         rotated(rearrange(call[part][0], "patch (head width) -> patch head width", width=cos.shape[-1]), cos, sin)
         for part in ("queries", "keys")
@@ -49,7 +49,7 @@ def packed_heads(call: Mapping[str, Any], config: Any) -> Heads:
     )
 
 
-def picture_sizes(arguments: Mapping[str, Any], name: str = "pixel_values") -> list[tuple[int, int]]:
+def pixel_sizes(arguments: Mapping[str, Any], name: str = "pixel_values") -> list[tuple[int, int]]:
     """(height, width) in pixels of the pictures in a call; what is beyond it only fills up the batch."""
     pixels, sizes = arguments[name], arguments.get("image_sizes")
     return [tuple(pixels.shape[-2:])] * len(pixels) if sizes is None else [(int(h), int(w)) for h, w in sizes]
@@ -69,9 +69,9 @@ class Tower:
     """
 
     layers: Callable[[Any], nn.ModuleList]
-    taps: Callable[[Any], AttentionTaps]
+    taps: Callable[[Any], CapturePoints]
     n_prefix: int
-    heads: Callable[[Mapping[str, Any], Any], Heads] = separate_heads
+    heads: Callable[[Mapping[str, Any], Any], QueryKey] = separate_heads
     normalisation: tuple[tuple[float, float, float], tuple[float, float, float]] = HALVES
     values: Callable[[Any], nn.Module] | None = None
 
@@ -83,11 +83,11 @@ def _clip_layers(tower: Any) -> nn.ModuleList:
     return getattr(tower, "vision_model", tower).encoder.layers  # up to 5.1x the tower is one module deeper
 
 
-def _projections(attention: Any) -> AttentionTaps:
-    return AttentionTaps(attention, {"queries": attention.q_proj, "keys": attention.k_proj})
+def _projections(attention: Any) -> CapturePoints:
+    return CapturePoints(attention, {"queries": attention.q_proj, "keys": attention.k_proj})
 
 
-def _clip_taps(layer: Any) -> AttentionTaps:
+def _clip_taps(layer: Any) -> CapturePoints:
     return _projections(layer.self_attn)
 
 
@@ -99,10 +99,10 @@ def _dino_layers(tower: Any) -> nn.ModuleList:
     return tower.encoder.layer
 
 
-def _dino_taps(layer: Any) -> AttentionTaps:
+def _dino_taps(layer: Any) -> CapturePoints:
     attention = layer.attention
     if hasattr(attention, "attention"):  # up to 5.1x
-        return AttentionTaps(attention, {"queries": attention.attention.query, "keys": attention.attention.key})
+        return CapturePoints(attention, {"queries": attention.attention.query, "keys": attention.attention.key})
     return _projections(attention)
 
 
@@ -111,16 +111,16 @@ def _dino_values(layer: Any) -> nn.Module:
     return attention.attention.value if hasattr(attention, "attention") else attention.v_proj  # up to 5.1x
 
 
-def _internvl_taps(layer: Any) -> AttentionTaps:
+def _internvl_taps(layer: Any) -> CapturePoints:
     attention = layer.attention
-    return AttentionTaps(attention, {"queries": attention.q_norm, "keys": attention.k_norm})
+    return CapturePoints(attention, {"queries": attention.q_norm, "keys": attention.k_norm})
 
 
 def _pixtral_layers(tower: Any) -> nn.ModuleList:
     return tower.transformer.layers
 
 
-def _pixtral_taps(layer: Any) -> AttentionTaps:
+def _pixtral_taps(layer: Any) -> CapturePoints:
     return _projections(layer.attention)
 
 

@@ -51,18 +51,18 @@ def test_anyres_by_hand() -> None:
     assert layout.tiles.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 2]
     assert layout.newlines.nonzero().tolist() == [[8]]
     values = torch.tensor([[1.0, 2, 3, 4], [50, 60, 7, 6], [70, 80, 9, 8]])
-    assert layout.carry(values).tolist() == [1, 2, 3, 4, 7, 6, 9, 8, 9]
+    assert layout.to_tokens(values).tolist() == [1, 2, 3, 4, 7, 6, 9, 8, 9]
     index, part = layout.of_tile(2)
     assert index.tolist() == [6, 7, 8]
     assert part.grids == ((1, 1, 3),)
     assert part.newlines is not None
     assert part.newlines.tolist() == [False, False, True]
-    assert part.carry(values).tolist() == [9, 8, 9]
+    assert part.to_tokens(values).tolist() == [9, 8, 9]
 
 
 def test_what_is_not_a_number_stays_so_in_its_newline() -> None:
     layout = anyres_layout(one_row, rows=1, columns=2, side=2)
-    carried = layout.carry(torch.tensor([[1.0, 2, 3, 4], [5, 6, torch.nan, 8], [1, 2, 3, 4]]))
+    carried = layout.to_tokens(torch.tensor([[1.0, 2, 3, 4], [5, 6, torch.nan, 8], [1, 2, 3, 4]]))
     assert carried.isnan().nonzero()[:, 0].tolist() == [4, 8]
 
 
@@ -86,7 +86,7 @@ def test_frames_by_hand() -> None:
     assert layout.newlines is not None
     assert layout.tiles.tolist() == [0, 0, 1, 1, 1]
     assert layout.newlines.tolist() == [False] * 4 + [True]
-    assert layout.carry(torch.tensor([[5.0, 1], [2, 3]])).tolist() == [5, 1, 2, 3, 5]
+    assert layout.to_tokens(torch.tensor([[5.0, 1], [2, 3]])).tolist() == [5, 1, 2, 3, 5]
     index, part = layout.of_tile(1)  # in two rasters
     assert index.tolist() == [2, 3, 4]
     assert part.grids == ((1, 1, 2), (1, 1, 1))
@@ -109,10 +109,10 @@ def test_padding_is_cut_off_rows() -> None:
     assert layout.tiles is not None
     assert layout.tiles[9:].view(4, 7).tolist() == [[1] * 3 + [2] * 4] * 2 + [[3] * 3 + [4] * 4] * 2
     place = torch.arange(5)[:, None] * 100 + torch.arange(9.0)
-    canvas = layout.carry(place)[9:].view(4, 7)
+    canvas = layout.to_tokens(place)[9:].view(4, 7)
     assert canvas[0].tolist() == [103, 104, 105, 203, 204, 205, 205]
     assert canvas[3].tolist() == [303, 304, 305, 403, 404, 405, 405]
-    assert layout.carry(place)[:9].tolist() == list(range(9))
+    assert layout.to_tokens(place)[:9].tolist() == list(range(9))
 
 
 def test_padding_is_cut_off_columns() -> None:
@@ -127,7 +127,7 @@ def test_many_tiles_are_resized() -> None:
     layout = anyres("llava-onevision", 24, 24)
     assert layout.grids == ((1, 3, 3), (1, 4, 5))
     columns = torch.arange(3.0).repeat(3)
-    carried = layout.carry(torch.stack([columns, columns, columns + 3, columns, columns + 3]))[9:].view(4, 5)
+    carried = layout.to_tokens(torch.stack([columns, columns, columns + 3, columns, columns + 3]))[9:].view(4, 5)
     assert carried.tolist() == [[0.25, 1.75, 3.25, 4.75, 4.75]] * 4
     assert layout.tiles is not None
     assert layout.tiles[9:].view(4, 5).tolist() == [[1, 1, 2, 2, 2]] * 2 + [[3, 3, 4, 4, 4]] * 2
@@ -146,7 +146,7 @@ def test_frames_of_video_llava_keep_their_cls_token() -> None:
     assert image.grids == ((1, 1, 1), (1, 4, 4)) * 2
     values = torch.arange(32.0).view(2, 16)
     assert "2 x (1x1 + 4x4) grid" in repr(image)
-    carried = image.layout.carry(values).view(2, 17)
+    carried = image.layout.to_tokens(values).view(2, 17)
     assert carried[:, 0].tolist() == [15, 31]  # a CLS token stands for its frame
     assert torch.equal(carried[:, 1:], values)
 
@@ -183,7 +183,7 @@ def test_maps_are_carried_as_features_are(name: str, video: bool) -> None:
     start = 0
     for image in handle.report.images:
         stop = start + image.layout.n_tiles
-        channels = [image.layout.carry(channel) for channel in patches[start:stop].unbind(-1)]
+        channels = [image.layout.to_tokens(channel) for channel in patches[start:stop].unbind(-1)]
         carried = torch.stack(channels, -1)
         if pooled_first:
             carried = model.model.multi_modal_projector(carried)
@@ -228,9 +228,9 @@ def test_tiles_of_pictures_of_any_size(name: str) -> None:
             indices = torch.cat([index for index, _ in parts])
             assert indices.sort().values.tolist() == list(range(layout.n_visual))
             ramp = torch.arange(layout.n_tiles).float()[:, None].expand(-1, adapter.side**2)
-            whole = layout.carry(ramp)
+            whole = layout.to_tokens(ramp)
             for index, part in parts:
-                assert torch.equal(part.carry(ramp), whole[index])
+                assert torch.equal(part.to_tokens(ramp), whole[index])
 
 
 @pytest.mark.parametrize(("name", "match"), [("vip-llava", "leaves out the first token"), ("video-llava", "no CLS")])
@@ -260,7 +260,7 @@ def test_a_report_can_go_elsewhere(name: str, video: bool) -> None:
     assert len(stored) < 20_000
     for image, copied in zip(images, pickle.loads(stored), strict=True):
         values = torch.randn(image.layout.n_tiles, 16 if name in ("llava-next-video", "video-llava") else 9)
-        assert torch.equal(copied.layout.carry(values), image.layout.carry(values))
+        assert torch.equal(copied.layout.to_tokens(values), image.layout.to_tokens(values))
 
 
 @pytest.mark.parametrize("pixels", ["pixel_values", "pixel_values_images"])

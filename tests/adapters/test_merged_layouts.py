@@ -74,7 +74,7 @@ def test_tiles_are_carried_as_the_model_shuffles_them(name: str) -> None:
     assert image.layout.tiles is not None
     assert image.layout.tiles.tolist() == [tile for tile in range(3) for _ in range(side * side)]
     values = torch.rand(3, 4 * side * side)
-    torch.testing.assert_close(image.layout.carry(values), carried(name, values))
+    torch.testing.assert_close(image.layout.to_tokens(values), carried(name, values))
 
 
 @pytest.mark.parametrize("size", [(24, 32), (40, 16), (28, 36)])  # the last has a row and a column too many
@@ -83,13 +83,13 @@ def test_pictures_are_carried_as_the_patch_merger_takes_them(size: tuple[int, in
     assert image.grids == ((1, size[0] // (2 * PATCH), size[1] // (2 * PATCH)),)
     values = torch.rand(size[0] // PATCH * (size[1] // PATCH))
     expected = carried("mistral3", values, torch.tensor([size]))
-    torch.testing.assert_close(image.layout.carry(values[None]), expected)
+    torch.testing.assert_close(image.layout.to_tokens(values[None]), expected)
 
 
 def test_a_scale_of_three() -> None:
     values = torch.rand(1, 81)
     expected = model_of("idefics3").model.connector.pixel_shuffle(values[..., None], 3).mean(-1).flatten()
-    torch.testing.assert_close(Layout.squares(9, 9, 3).carry(values), expected)
+    torch.testing.assert_close(Layout.squares(9, 9, 3).to_tokens(values), expected)
 
 
 def column_sums(maps: Tensor, real: Tensor, n_prefix: int, heads: str) -> Tensor:

@@ -137,7 +137,7 @@ def test_a_map_is_carried_as_the_merger_carries_patches(name: str) -> None:
         t, h, w = layout.grid
         places = torch.cartesian_prod(torch.arange(t), torch.arange(2 * h), torch.arange(2 * w)).float()
         for axis, scale, offset in ((0, 1, 0), (1, 2, 0.5), (2, 2, 0.5)):
-            carried = layout.carry(places[:, axis].view(t, -1))
+            carried = layout.to_tokens(places[:, axis].view(t, -1))
             assert torch.equal(carried, torch.cartesian_prod(*map(torch.arange, (t, h, w)))[:, axis] * scale + offset)
 
 

@@ -33,7 +33,7 @@ def test_attention_is_that_of_the_eager_map_of_each_tile(name: str, video: bool)
     received = maps[:, prefix:, prefix:].sum(1)
     for image, own in zip(images, received.split([image.layout.n_tiles for image in images]), strict=True):
         assert image.scores is not None
-        torch.testing.assert_close(image.scores, image.layout.carry(own), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(image.scores, image.layout.to_tokens(own), atol=1e-5, rtol=1e-5)
     assert received.std() > 0.05
 
 

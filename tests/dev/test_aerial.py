@@ -87,7 +87,7 @@ def test_photographs_of_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_every_row_of_the_table(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
-    layout = Layout.joined([Layout.raster((1, 2, 2))] * 2)
+    layout = Layout.concat([Layout.raster((1, 2, 2))] * 2)
     queries, keys = torch.randn(2, 2, 2, 5, 4, generator=generator)
     attention = VisionAttention(queries, keys, 0.5, 1, layout)
     statistics = {"vision_attention": attention, "pixels": torch.rand(2, 3, 8, 8, generator=generator)}

@@ -18,7 +18,7 @@ from tokenprune import FoPru, Grid, PruningError, Selection, SettingError, Strat
 from tokenprune.adapters import ADAPTERS, adapter_for, register_adapter
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.engine.pruner import pruner_of
-from tokenprune.tokens.encoded import AttentionTaps
+from tokenprune.tokens.encoded import CapturePoints
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -262,8 +262,8 @@ def test_an_adapter_that_names_the_wrong_modules_prunes_loudly(odd: Any) -> None
 
     @register_adapter("OddLlava")
     class WrongProjections(LlavaAdapter):
-        def attention_taps(self, layer: int | None) -> AttentionTaps:
-            return AttentionTaps(self.layers[0], others)
+        def capture_points(self, layer: int | None) -> CapturePoints:
+            return CapturePoints(self.layers[0], others)
 
     calling_it = pytest.raises(PruningError, match="names modules that the vision tower does not call")
     with torch.no_grad(), tokenprune.patch(odd, FoPru()), calling_it:
@@ -273,7 +273,7 @@ def test_an_adapter_that_names_the_wrong_modules_prunes_loudly(odd: Any) -> None
 def test_an_adapter_that_raises_while_hooks_go_on(odd: Any) -> None:
     @register_adapter("OddLlava")
     class Raises(LlavaAdapter):
-        def attention_taps(self, layer: int | None) -> AttentionTaps:
+        def capture_points(self, layer: int | None) -> CapturePoints:
             assert pruner_of(self.model) is not None  # so the first hooks are on by now
             raise ZeroDivisionError("in the adapter")
 

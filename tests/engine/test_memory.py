@@ -150,7 +150,7 @@ def test_no_map_over_all_pairs_of_many_tokens(name: str) -> None:
     assert 0 < made.largest < N_MANY**2
 
 
-@pytest.mark.parametrize("score", [VisionAttention.received, VisionAttention.from_cls, VisionAttention.cls_logits])
+@pytest.mark.parametrize("score", [VisionAttention.received, VisionAttention.cls_row, VisionAttention.cls_logits])
 @pytest.mark.parametrize("heads", ["mean", "max"])
 def test_attention_of_many_tokens_is_computed_in_blocks(score: Any, heads: Any) -> None:
     attention = many_tokens().vision_attention

@@ -97,5 +97,5 @@ def test_packing() -> None:
     assert right.columns.tolist() == [[1, 3, 4], [0, 4, 0]]
     assert right.valid.tolist() == [[True, True, True], [True, True, False]]
     values = torch.arange(10.0).view(2, 5, 1)
-    assert left.take(values)[..., 0].tolist() == [[1, 3, 4], [5, 5, 9]]
-    assert left.take(values[:1])[..., 0].tolist() == [[1, 3, 4], [0, 0, 4]]  # one row for all
+    assert left.gather_tokens(values)[..., 0].tolist() == [[1, 3, 4], [5, 5, 9]]
+    assert left.gather_tokens(values[:1])[..., 0].tolist() == [[1, 3, 4], [0, 0, 4]]  # one row for all

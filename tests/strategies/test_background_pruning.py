@@ -20,12 +20,12 @@ from tokenprune.tokens.visual import VisualTokens
 
 RANKS = ["cls", "column", "distinct"]
 RASTER = Layout.raster((1, 6, 6))
-TILES = Layout.joined([RASTER] * 3)
+TILES = Layout.concat([RASTER] * 3)
 # An overview of 2 x 2, and a canvas of two tiles, 2 x 2 and 2 x 1, with a newline token behind each row.
 CANVAS = Layout(
     ((1, 2, 2), (1, 2, 4)),
     n_tiles=3,
-    carry=lambda values: torch.cat([values[0], *(carried_row(values, row) for row in (0, 1))]),
+    to_tokens=lambda values: torch.cat([values[0], *(carried_row(values, row) for row in (0, 1))]),
     tiles=torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 1, 1, 2, 2]),
     newlines=torch.tensor([False] * 7 + [True] + [False] * 3 + [True]),
 )
@@ -155,7 +155,7 @@ def test_newline_tokens_stand_for_their_rows() -> None:
         assert scores[7] == scores[6]
         assert scores[11] == scores[10]
     layout = replace(RASTER, grids=((1, 6, 6), (1, 1, 1)), newlines=torch.arange(37) == 36)
-    layout = replace(layout, carry=lambda values: torch.cat([values.flatten(), values.amax(1)]))
+    layout = replace(layout, to_tokens=lambda values: torch.cat([values.flatten(), values.amax(1)]))
     scores = BackgroundPruning(keep=4).select(tokens_of(layout, n_patches=36)).scores
     assert scores is not None
     assert scores[36] == scores[:36].max()
@@ -178,7 +178,7 @@ def test_towers_without_cls() -> None:
 def test_cls_logits_are_carried_and_linear() -> None:
     """The mean over a square of patches is the logit of their mean key."""
     attention = tokens_of(Layout.raster((1, 4, 4))).vision_attention
-    merged = attention.carried_by(Layout.squares(4, 4, 2)).cls_logits()
+    merged = attention.with_layout(Layout.squares(4, 4, 2)).cls_logits()
     keys = attention.keys[0, :, 1:].view(2, 2, 2, 2, 2, 4).mean((2, 4)).flatten(1, 2)
     torch.testing.assert_close(merged, 0.5 * (keys @ attention.queries[0, :, 0, :, None])[..., 0])
 

@@ -156,7 +156,7 @@ def test_clusters_of_any_layout(drawn: tuple[list[tuple[int, int, int]], int, in
 
 @pytest.mark.parametrize("elements", [1, 16 * 24 * 5])
 def test_bands_of_rows_change_nothing(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = Layout.joined([Layout.raster((1, 24, 24))] * 3)
+    layout = Layout.concat([Layout.raster((1, 24, 24))] * 3)
     features = torch.cat([smooth(), smooth().flip(0), torch.ones(576, 16)])
     whole = best_links(features, layout)
     monkeypatch.setattr(clusters, "BLOCK_ELEMENTS", elements)

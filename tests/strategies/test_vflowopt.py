@@ -86,7 +86,7 @@ def test_the_map_as_released() -> None:
 
 def test_the_map_is_carried_like_the_features() -> None:
     attention = attention_of(1)
-    merged = attention.carried_by(Layout.squares(4, 4, 2))
+    merged = attention.with_layout(Layout.squares(4, 4, 2))
     patches = context_relevance(attention, 1.0).view(2, 2, 2, 2)
     torch.testing.assert_close(importance_map(merged, 1.0), patches.mean((1, 3)).flatten())
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.cache import Ledger, n_slots, set_ledger, span
 from tokenprune.engine.stages.slots import StageSlots
-from tokenprune.sequence.masks import Call, Mask, Slots, is_pattern, padding_of
-from tokenprune.sequence.packing import Packing, whole
+from tokenprune.sequence.masks import Mask, MaskRequest, Slots, is_pattern, padding_of
+from tokenprune.sequence.packing import Packing, identity_packing
 from tokenprune.tokens.encoded import EncodedImage
 
 
@@ -76,7 +76,7 @@ class ForwardPass:
             return self.ledger.over_slots(cast("Tensor | None", self.columns_mask), self.n_columns + self.n_new)
         if not patterned and self._only_grows:
             return None
-        packing = self.packing or whole(len(embeds), self.n_new, embeds.device)
+        packing = self.packing or identity_packing(len(embeds), self.n_new, embeds.device)
         slots = self.past(len(embeds), embeds.device).appended(packing, self.n_columns)
         if not is_pattern(mask) and self.padding is not None:
             slots = slots.without(self.padding.to(embeds.device))
@@ -84,7 +84,7 @@ class ForwardPass:
             return slots.valid
         adapter.decoder.check_masks()  # the attention may have been exchanged since
         spans = partial(span, self.cache, self.n_slots)
-        call = Call(slots, packing, self.n_columns, spans, adapter.decoder.mask_dtype(embeds.dtype))
+        call = MaskRequest(slots, packing, self.n_columns, spans, adapter.decoder.mask_dtype(embeds.dtype))
         return call.masks(mask, adapter.decoder.layers)
 
     def account(self, cache: Any, embeds: Tensor, held: tuple[StageSlots, ...], skipped: tuple[int, ...]) -> None:

@@ -33,13 +33,13 @@ from tokenprune.engine.stages.plan import StageHooks
 from tokenprune.engine.tower import TowerPruning
 from tokenprune.errors import PruningError
 from tokenprune.report import Report
-from tokenprune.sequence.packing import Packing, PositionIds, default_ids, id_shift, renumbered
-from tokenprune.sequence.prompt import Columns
+from tokenprune.sequence.packing import Packing, PositionIds, default_ids, id_shift, renumber
+from tokenprune.sequence.prompt import PromptTokens
 from tokenprune.strategy import Strategy
-from tokenprune.tokens.encoded import RECORD_ATTRIBUTE, AttentionTaps, Modality
+from tokenprune.tokens.encoded import RECORD_ATTRIBUTE, CapturePoints, Modality
 
 #: The vision tower's attention, that of decoder layers by their number, and what is heard where the tower is pruned.
-Taps = tuple[list[AttentionTaps], dict[int, AttentionTaps], list[tuple[str, nn.Module]]]
+Taps = tuple[list[CapturePoints], dict[int, CapturePoints], list[tuple[str, nn.Module]]]
 
 
 class Pruner:
@@ -144,8 +144,12 @@ class Pruner:
 
     def _current_taps(self) -> Taps:
         in_tower = "vision_attention" in self.strategy.needs
-        tower_taps = list(self.adapter.every_attention_taps(self.strategy.attention_layer)) if in_tower else []
-        return tower_taps, {layer: self.adapter.text_taps(layer) for layer in self._stages.read}, self._tower.taps
+        tower_taps = list(self.adapter.all_capture_points(self.strategy.attention_layer)) if in_tower else []
+        return (
+            tower_taps,
+            {layer: self.adapter.text_capture_points(layer) for layer in self._stages.read},
+            self._tower.taps,
+        )
 
     # The model and its base model: what came in, and which length the cache answers.
 
@@ -179,7 +183,7 @@ class Pruner:
         slots = n_slots(cache)
         columns = slots if ledger is None else slots + ledger.n_dropped
         images = {m.name: self.adapter.recall(m, kwargs, visual[m.name]) for m in masks if m.name in visual}
-        begins = {name: self.adapter.picture_begins(kwargs, mask) for name, mask in visual.items()}
+        begins = {name: self.adapter.image_starts(kwargs, mask) for name, mask in visual.items()}
         n_new, mask = self.adapter.n_new(kwargs), self.adapter.attention_mask(kwargs)
         self._now.forward = ForwardPass(cache, ledger, visual, begins, images, slots, columns, n_new, mask)
 
@@ -238,7 +242,7 @@ class Pruner:
         embeds, chosen = kwargs["inputs_embeds"], []
         batch, n_new, _ = embeds.shape
         real = forward.real(batch, next(iter(forward.visual.values())).device)
-        new = Columns.of(forward.visual, forward.begins, real)
+        new = PromptTokens.of(forward.visual, forward.begins, real)
         for modality in forward.visual:
             chosen += choose(self.strategy, embeds, new, modality, forward.images[modality])
         chosen.sort(key=lambda image: (image.row, image.first))
@@ -248,7 +252,7 @@ class Pruner:
             dropped[image.row, image.columns[image.selection.kept]] = False
         drops = any(len(image.selection.kept) < image.selection.n_visual for image in chosen)
         before = ids.expand(*ids.shape[:-2], batch, n_new)
-        ids = renumbered(before, dropped, real, self.position_ids)
+        ids = renumber(before, dropped, real, self.position_ids)
         self.report = Report([image.report(ids) for image in chosen], self._stages.skipped)
         if not drops and not self._stages.prune(chosen):
             return
@@ -260,9 +264,9 @@ class Pruner:
         packing, past_valid = shortened(new, dropped, chosen), forward.past_valid(batch, embeds.device)
         self._stages.begin(forward.cache, forward.ledger, past_valid, packing, chosen, new)
         merges = [(image.row, image.columns, image.selection) for image in chosen]
-        kwargs["inputs_embeds"] = packing.take(with_merged(embeds, merges))
-        kwargs["position_ids"] = packing.take_ids(ids)
-        self.adapter.shorten(kwargs, packing, forward.n_slots)
+        kwargs["inputs_embeds"] = packing.gather_tokens(with_merged(embeds, merges))
+        kwargs["position_ids"] = packing.gather_ids(ids)
+        self.adapter.prune_arguments(kwargs, packing, forward.n_slots)
         forward.packing = packing
         forward.shift = None if self.position_ids == "original" else id_shift(before, ids, real)
 

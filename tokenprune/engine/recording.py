@@ -60,7 +60,7 @@ class VisionRecorder:
         if "vision_attention" in self._seen.tiles:
             if not self.taps <= call.keys():
                 raise PruningError(
-                    f"{type(self.adapter).__name__}.attention_taps names modules that the vision tower does not call, "
+                    f"{type(self.adapter).__name__}.capture_points names modules that the vision tower does not call, "
                     f"so the attention that the strategy needs is unknown. See adapters/README.md."
                 )
             self._seen.tiles["vision_attention"] += zip(*self.adapter.tile_heads(call), strict=True)

@@ -15,7 +15,7 @@ from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport, StageReport
 from tokenprune.selection import Merge
 from tokenprune.sequence.packing import Packing, pack
-from tokenprune.sequence.prompt import Columns
+from tokenprune.sequence.prompt import PromptTokens
 from tokenprune.strategy import Selection, Stage, Strategy
 from tokenprune.tokens.encoded import EncodedImage
 from tokenprune.tokens.layout import Layout
@@ -68,7 +68,7 @@ def with_merged(
 def choose(
     strategy: Strategy,
     embeds: Float[Tensor, "batch length width"],
-    new: Columns,
+    new: PromptTokens,
     modality: str,
     images: Sequence[EncodedImage],
 ) -> list[Chosen]:
@@ -100,8 +100,8 @@ def choose(
             )
         if id(image) not in selections:
             tokens = VisualTokens(embeds[row, column], image.layout, len(selections), image.statistics)
-            selection = image.settled(strategy) or checked_selection(strategy, tokens)
-            image.settle(strategy, selection)
+            selection = image.known_selection(strategy) or checked_selection(strategy, tokens)
+            image.remember_selection(strategy, selection)
             selections[id(image)] = selection
         left = image.statistics.get("left_in_tower")
         in_tower = () if left is None else left.stages
@@ -109,7 +109,7 @@ def choose(
     return chosen
 
 
-def shortened(new: Columns, dropped: Bool[Tensor, "batch new"], chosen: Sequence[Chosen]) -> Packing:
+def shortened(new: PromptTokens, dropped: Bool[Tensor, "batch new"], chosen: Sequence[Chosen]) -> Packing:
     """Which of the new columns are left. Padding goes too, as far as packing allows."""
     keep, counts = new.real & ~dropped, new.n_real
     for image in chosen:
@@ -128,7 +128,7 @@ def joined(tiles: Sequence[EncodedImage], begins: Sequence[bool]) -> list[Encode
             groups.append((tile,))
         else:
             groups[-1] += (tile,)
-    images = {group: EncodedImage.joined(group) for group in dict.fromkeys(groups)}
+    images = {group: EncodedImage.concat(group) for group in dict.fromkeys(groups)}
     return [images[group] for group in groups]
 
 

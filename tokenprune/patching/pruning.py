@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import nn
 
 from tokenprune.adapters import adapter_for
-from tokenprune.adapters.wrappers import unwrapped
+from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.engine.pruner import Pruner, pruner_of
 from tokenprune.errors import PruningError, SettingError, unknown
 from tokenprune.report import Report
@@ -84,7 +84,7 @@ def patch(model: object, strategy: object, *, position_ids: str = "original", **
     file = SettingsFile.read(strategy) if isinstance(strategy, str) and strategy.endswith(".json") else None
     chosen = _strategy(strategy, settings) if file is None else file.made(**settings)
     check_choice("patch", "position_ids", position_ids, ("original", "compact"))
-    model = unwrapped(model)
+    model = unwrap_model(model)
     adapter = adapter_for(model)
     check_needs(repr(chosen), chosen.needs, adapter.offers, adapter.description)
     if file is not None:
@@ -104,7 +104,7 @@ def patch(model: object, strategy: object, *, position_ids: str = "original", **
 
 def unpatch(model: nn.Module) -> None:
     """Removes the patch of `model`; a model without one stays as it is."""
-    pruner = pruner_of(unwrapped(model))
+    pruner = pruner_of(unwrap_model(model))
     if pruner is not None:
         pruner.remove()
 

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.retrieval import Retriever
-from tokenprune.adapters.wrappers import unwrapped
+from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.engine.call import guard_hooks, named_arguments, uncompiled
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.retrieval.ward import merged
@@ -92,7 +92,7 @@ def patch_retrieval(model: object, factor: int = 9) -> RetrievalHandle:
         )
     if find_spec("scipy") is None:
         raise UnsupportedError('hierarchical merging needs scipy. Type: pip install "tokenprune-vlm[retrieval]"')
-    retriever = Retriever(unwrapped(model))
+    retriever = Retriever(unwrap_model(model))
     handle, replaced = RetrievalHandle(retriever, factor), handle_of(retriever.model)
     if replaced is not None:
         replaced.remove()

@@ -76,7 +76,7 @@ class Slots:
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class MaskRequest:
     """One call of the language model.
 
     slots: those of the cache, and then those of the new tokens that are left.
@@ -104,9 +104,9 @@ class Call:
             total = self.n_columns + self.packing.n_columns
             if kind == FULL and pattern.shape[-1] < total:
                 raise wrong_width(pattern, total)
-            return gathered(pattern, self.packing, keys, self.n_columns)
+            return gather_pattern(pattern, self.packing, keys, self.n_columns)
         window = layers.window if kind == SLIDING else None
-        return written(self.n_columns + self.packing.columns, keys, window, self.dtype)
+        return causal_mask(self.n_columns + self.packing.columns, keys, window, self.dtype)
 
 
 def is_pattern(mask: Mask) -> bool:
@@ -141,7 +141,7 @@ def wrong_width(mask: Tensor, total: int) -> PruningError:
     )
 
 
-def written(
+def causal_mask(
     queries: Int[Tensor, "batch queries"], keys: Slots, window: int | None, dtype: torch.dtype
 ) -> Shaped[Tensor, "batch one queries keys"]:
     """The causal mask in which the query at a column attends to nothing that is `window` or more columns before it."""
@@ -154,7 +154,7 @@ def written(
     return allowed[:, None]
 
 
-def gathered(
+def gather_pattern(
     pattern: Shaped[Tensor, "rows heads new columns"], packing: Packing, keys: Slots, n_columns: int
 ) -> Shaped[Tensor, "batch heads queries keys"]:
     """What is left of a pattern over the last columns up to the new ones, or beyond them into a static cache's room."""

@@ -41,7 +41,7 @@ class Packing:
         """Whether anything is left out. If not, the columns are all there are, in order."""
         return self.columns.shape[1] < self.n_columns or self.holes
 
-    def take(self, tensor: Shaped[Tensor, "rows length *rest"]) -> Shaped[Tensor, "batch kept *rest"]:
+    def gather_tokens(self, tensor: Shaped[Tensor, "rows length *rest"]) -> Shaped[Tensor, "batch kept *rest"]:
         """The surviving columns of a (batch or 1, length, ...) tensor; no copy of it if that is all of them."""
         if not self.drops:
             return tensor.expand(len(self.columns), *tensor.shape[1:])
@@ -49,16 +49,18 @@ class Packing:
         index = index.expand(-1, -1, *tensor.shape[2:])
         return tensor.expand(len(self.columns), *tensor.shape[1:]).gather(1, index)
 
-    def take_ids(self, ids: Int[Tensor, "*components rows length"]) -> Int[Tensor, "*components batch kept"]:
+    def gather_ids(self, ids: Int[Tensor, "*components rows length"]) -> Int[Tensor, "*components batch kept"]:
         """The surviving position IDs; with several components (M-RoPE), the same columns of each."""
-        return self.take(ids) if ids.ndim == 2 else torch.stack([self.take_ids(component) for component in ids])
+        return (
+            self.gather_tokens(ids) if ids.ndim == 2 else torch.stack([self.gather_ids(component) for component in ids])
+        )
 
 
 def pack(keep: Bool[Tensor, "batch length"], counts: Sequence[int], right_padded: bool) -> Packing:
     """Packs the kept columns of each row, of which there are `counts`. Shorter rows get their holes on the left, or on
     the right if `right_padded`, so that the last (or first) token of every row stays in line, as the caller had it."""
     length = max(counts)
-    columns = true_places(keep, length)
+    columns = true_indices(keep, length)
     place = torch.arange(length, device=keep.device).expand(len(keep), -1)
     n_kept = keep.sum(1, keepdim=True)
     if not right_padded:
@@ -68,14 +70,14 @@ def pack(keep: Bool[Tensor, "batch length"], counts: Sequence[int], right_padded
     return Packing(columns.masked_fill(~valid, 0), valid, keep.shape[1], tuple(counts), right_padded)
 
 
-def true_places(mask: Bool[Tensor, "*rows length"], count: int) -> Int[Tensor, "*rows count"]:
+def true_indices(mask: Bool[Tensor, "*rows length"], count: int) -> Int[Tensor, "*rows count"]:
     """Where a mask is true, in order, given how often, or of several rows how often at most; others follow. `nonzero`
     would ask a GPU how often."""
     # A stable sort of the flag brings the true ones to the front in order.
     return (~mask).int().argsort(dim=-1, stable=True)[..., :count]
 
 
-def whole(batch: int, n_new: int, device: torch.device) -> Packing:
+def identity_packing(batch: int, n_new: int, device: torch.device) -> Packing:
     """All columns of a call from which nothing is dropped."""
     columns = torch.arange(n_new, device=device).expand(batch, -1)
     return Packing(columns, torch.ones_like(columns).bool(), n_new, (n_new,) * batch)
@@ -86,7 +88,7 @@ def default_ids(n_columns: int, n_new: int, device: torch.device) -> Int[Tensor,
     return torch.arange(n_columns, n_columns + n_new, device=device)[None]
 
 
-def renumbered(
+def renumber(
     ids: Int[Tensor, "*components batch length"],
     dropped: Bool[Tensor, "batch length"],
     real: Bool[Tensor, "batch length"],
@@ -114,7 +116,7 @@ def id_shift(
     after: Int[Tensor, "*components batch length"],
     real: Bool[Tensor, "batch length"],
 ) -> Int[Tensor, " batch"]:
-    """How much lower than without pruning the position IDs of each row go on after these columns: what `renumbered` has
+    """How much lower than without pruning the position IDs of each row go on after these columns: what `renumber` has
     moved the last one by that is no padding."""
     last = (real * torch.arange(real.shape[1], device=real.device)).amax(1)
     moved = (before - after)[..., torch.arange(len(last), device=last.device), last]

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from tokenprune.sequence.packing import true_places
+from tokenprune.sequence.packing import true_indices
 
 
 @dataclass(frozen=True, eq=False)
-class Columns:
+class PromptTokens:
     """Which of the new columns are visual tokens, by modality, and which are `real`, no padding.
 
     host: the same on the CPU, where counting costs nothing: whatever is counted is counted there, so that a GPU is
@@ -33,7 +33,7 @@ class Columns:
         visual: Mapping[str, Bool[Tensor, "batch new"]],
         begins: Mapping[str, Bool[Tensor, "batch new"] | None],
         real: Bool[Tensor, "batch new"],
-    ) -> Columns:
+    ) -> PromptTokens:
         told = [begin for begin in begins.values() if begin is not None]
         masks = iter(torch.stack([real, *visual.values(), *told]).cpu())
         host_real, host = next(masks), {name: next(masks) for name in visual}
@@ -61,12 +61,12 @@ class Columns:
         the model is."""
         rows, columns = self.host[modality].nonzero(as_tuple=True)
         visual = self.visual[modality]
-        return rows, columns, true_places(visual.flatten(), len(rows)) % visual.shape[1]
+        return rows, columns, true_indices(visual.flatten(), len(rows)) % visual.shape[1]
 
-    def text_behind(self, row: int, column: int) -> Int[Tensor, " text"]:
+    def text_after(self, row: int, column: int) -> Int[Tensor, " text"]:
         """The columns of a row behind a column that are no visual tokens; its last column if there are none."""
         n = int((self.host_real[row] & ~torch.stack([*self.host.values()])[:, row].any(0))[column + 1 :].sum())
         if n == 0:
-            return true_places(self.real[row], self.n_real[row])[-1:]
+            return true_indices(self.real[row], self.n_real[row])[-1:]
         text = self.real[row] & ~torch.stack([*self.visual.values()])[:, row].any(0)
-        return column + 1 + true_places(text[column + 1 :], n)
+        return column + 1 + true_indices(text[column + 1 :], n)

@@ -36,7 +36,7 @@ class FlowCut(Strategy):
         target = self.budget(tokens.n_patches)
         if tokens.n_left <= target:
             return Selection.all(tokens.n_left, tokens.left.device, tokens.scores)
-        attention = tokens.attention.from_cls()
+        attention = tokens.attention.cls_row()
         scores = flow(attention, tokens.values.float())
         if tokens.scores is not None:
             scores = (tokens.scores + scores) / 2

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenprune.errors import SettingError
 from tokenprune.strategy import Selection, Strategy, check_choice
-from tokenprune.tokens.attention import Heads
+from tokenprune.tokens.attention import HeadReduction
 from tokenprune.tokens.visual import VisualTokens
 
 
@@ -32,7 +32,7 @@ class FoPru(Strategy):
     mode: Literal["rank", "row"] = "rank"
     score: Literal["column", "cls"] = "column"
     layer: int | None = None
-    heads: Heads = "mean"
+    heads: HeadReduction = "mean"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,7 +52,7 @@ class FoPru(Strategy):
 
     def select(self, tokens: VisualTokens) -> Selection:
         attention = tokens.vision_attention
-        scores = attention.from_cls(self.heads) if self.score == "cls" else attention.received(self.heads)
+        scores = attention.cls_row(self.heads) if self.score == "cls" else attention.received(self.heads)
         order = scores.argsort(descending=True, stable=True)
         if self.mode == "row":
             order = by_row(scores, order, tokens.rows, tokens.layout.n_rows)

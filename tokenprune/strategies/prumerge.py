@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge
-from tokenprune.sequence.packing import true_places
+from tokenprune.sequence.packing import true_indices
 from tokenprune.strategies._parts.similarity import most_similar, unit
 from tokenprune.strategy import Selection, Strategy
 from tokenprune.tokens.visual import VisualTokens
@@ -50,10 +50,10 @@ class PruMerge(Strategy):
         return self.layer
 
     def select(self, tokens: VisualTokens) -> Selection:
-        scores = tokens.vision_attention.attended()
+        scores = tokens.vision_attention.cls_or_mean()
         order = scores.argsort(descending=True, stable=True)
         n_kept, n_patches = self.budget(tokens.n_visual), tokens.n_visual - tokens.n_newlines
-        patches = true_places(~tokens.is_newline, n_patches)
+        patches = true_indices(~tokens.is_newline, n_patches)
         if self.plus:
             order = spread_behind(order, int(outliers(scores)[patches].sum()), n_kept, tokens.is_newline)
         if n_kept == tokens.n_visual or n_patches == 1:

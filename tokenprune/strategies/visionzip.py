@@ -51,7 +51,7 @@ class VisionZip(Strategy):
         return self.layer
 
     def select(self, tokens: VisualTokens) -> Selection:
-        scores = tokens.vision_attention.attended()
+        scores = tokens.vision_attention.cls_or_mean()
         order = scores.argsort(descending=True, stable=True)
         n_kept = self.budget(tokens.n_visual)
         n_contextual = round(self.contextual * n_kept)

@@ -18,7 +18,7 @@ from torch import Tensor
 from tokenprune.errors import PruningError
 from tokenprune.tokens.layout import Layout
 
-Heads = Literal["mean", "max"]
+HeadReduction = Literal["mean", "max"]
 
 # Attention weights held at once, over all heads: 64 MiB in float32; on a CPU 1 MiB, which its cache holds, or as many
 # rows as make it worth reading the keys.
@@ -43,7 +43,7 @@ class VisionAttention:
     layout: Layout
     real: Bool[Tensor, "tiles tokens"] | None = None
 
-    def column_sums(self, heads: Heads = "mean") -> Float[Tensor, "tiles patches"]:
+    def column_sums(self, heads: HeadReduction = "mean") -> Float[Tensor, "tiles patches"]:
         """The attention that each patch receives from all patches of its tile; heads reduced first. Not carried onto
         visual tokens yet."""
         n_tiles, n_heads, n_tokens, _ = self.keys.shape
@@ -58,7 +58,7 @@ class VisionAttention:
                 total[tile] += weights.sum(0)
         return total[:, self.n_prefix :]
 
-    def paid_by(
+    def received_from(
         self, asking: Int[Tensor, "tiles asking"], counts: Bool[Tensor, "tiles asking"]
     ) -> Float[Tensor, "tiles patches"]:
         """The attention that each patch receives from those patches of its tile that are `asking` and that count, in
@@ -73,11 +73,11 @@ class VisionAttention:
                 total[tile] += (weights * weight[:, None]).sum(0)
         return total[:, self.n_prefix :]
 
-    def received(self, heads: Heads = "mean") -> Float[Tensor, " visual"]:
+    def received(self, heads: HeadReduction = "mean") -> Float[Tensor, " visual"]:
         """Column sums: the attention that each patch receives from all patches, heads reduced first."""
-        return self.layout.carry(self.column_sums(heads))
+        return self.layout.to_tokens(self.column_sums(heads))
 
-    def from_cls(self, heads: Heads = "mean") -> Float[Tensor, " visual"]:
+    def cls_row(self, heads: HeadReduction = "mean") -> Float[Tensor, " visual"]:
         """The CLS row: the attention that the CLS token pays to each patch.
 
         Raises PruningError for a tower without one. A strategy that calls this declares "cls" in its needs, so that
@@ -88,7 +88,7 @@ class VisionAttention:
             reduce_heads(self._weights(tile, cls, self._keys(tile)), heads)[0]
             for tile, cls in enumerate(self.queries[:, :, :1])
         ]
-        return self.layout.carry(torch.stack(rows)[:, self.n_prefix :])
+        return self.layout.to_tokens(torch.stack(rows)[:, self.n_prefix :])
 
     def cls_logits(self) -> Float[Tensor, "heads visual"]:
         """scale * q . k of the CLS token with each patch, of every head, before the softmax. Linear in the keys: the
@@ -100,26 +100,26 @@ class VisionAttention:
         patches = self.keys[:, :, self.n_prefix :]
         cls = self.queries[:, :, :1].float() * self.scale
         logits = [(query @ key.float().transpose(1, 2))[:, 0] for query, key in zip(cls, patches, strict=True)]
-        return torch.stack([self.layout.carry(head) for head in torch.stack(logits, 1)])
+        return torch.stack([self.layout.to_tokens(head) for head in torch.stack(logits, 1)])
 
-    def attended(self) -> Float[Tensor, " visual"]:
-        """What the CLS token pays to each patch, or, in a tower without one, what all patches pay it on average. Heads
+    def cls_or_mean(self) -> Float[Tensor, " visual"]:
+        """What the CLS token pays to each patch, or, in a tower without one, what all patches pay it on average. HeadReduction
         are averaged."""
-        return self.from_cls() if self.n_prefix else self.received() / self.keys.shape[2]
+        return self.cls_row() if self.n_prefix else self.received() / self.keys.shape[2]
 
     def patch_keys(self) -> Float[Tensor, "visual heads width"]:
         """The keys of each patch, carried onto visual tokens. Those of a newline token say nothing."""
         patches = self.keys[:, :, self.n_prefix :].float()
         vectors = rearrange(patches, "tile head patch width -> tile patch (head width)")
-        carried = torch.vmap(self.layout.carry, in_dims=2, out_dims=1)(vectors)
+        carried = torch.vmap(self.layout.to_tokens, in_dims=2, out_dims=1)(vectors)
         return rearrange(carried, "visual (head width) -> visual head width", head=patches.shape[1])
 
-    def carried_by(self, layout: Layout) -> VisionAttention:
+    def with_layout(self, layout: Layout) -> VisionAttention:
         """The same attention, for the visual tokens of another layout over the same tiles."""
         return replace(self, layout=layout)
 
     @classmethod
-    def joined(cls, parts: Sequence[VisionAttention], layout: Layout) -> VisionAttention:
+    def concat(cls, parts: Sequence[VisionAttention], layout: Layout) -> VisionAttention:
         """The attention over an image whose tiles were looked at apart."""
         queries, keys = torch.cat([part.queries for part in parts]), torch.cat([part.keys for part in parts])
         real = [part.real for part in parts if part.real is not None]
@@ -150,6 +150,6 @@ def block_length(row: int, device: torch.device) -> int:
     return most if device.type != "cpu" else min(most, max(CACHED_ROWS, CACHED_ELEMENTS // row))
 
 
-def reduce_heads(weights: Float[Tensor, "heads rows tokens"], heads: Heads) -> Float[Tensor, "rows tokens"]:
+def reduce_heads(weights: Float[Tensor, "heads rows tokens"], heads: HeadReduction) -> Float[Tensor, "rows tokens"]:
     """One map from those of all heads."""
     return weights.mean(0) if heads == "mean" else weights.amax(0)

@@ -35,7 +35,7 @@ class Modality:
 
 
 @dataclass(frozen=True)
-class AttentionTaps:
+class CapturePoints:
     """Which modules show one attention layer: the call of `attention` its arguments (rotary embeddings), and each of
     `outputs` what it returns, by a name that the tower knows ("queries", "keys")."""
 
@@ -58,7 +58,7 @@ class EncodedImage:
     def n_visual(self) -> int:
         return self.layout.n_visual
 
-    def settle(self, strategy: Strategy, selection: Selection) -> None:
+    def remember_selection(self, strategy: Strategy, selection: Selection) -> None:
         """Lets go of the tower's attention, and remembers what was selected by it for further calls with the picture.
         `generate` holds the picture as long as it answers, and queries and keys of a layer are larger than what a
         small language model then caches of it."""
@@ -66,7 +66,7 @@ class EncodedImage:
             self.selected = strategy, selection
             self.statistics = {name: one for name, one in self.statistics.items() if name != "vision_attention"}
 
-    def settled(self, strategy: Strategy) -> Selection | None:
+    def known_selection(self, strategy: Strategy) -> Selection | None:
         """What the strategy selected in an earlier call; None if it is to look at the picture.
 
         Raises PruningError if another strategy has looked at it.
@@ -82,14 +82,14 @@ class EncodedImage:
         return selection
 
     @classmethod
-    def joined(cls, tiles: Sequence[EncodedImage]) -> EncodedImage:
+    def concat(cls, tiles: Sequence[EncodedImage]) -> EncodedImage:
         """The tiles of one picture, which were encoded as if each was one."""
         if len(tiles) == 1:
             return tiles[0]
-        layout = Layout.joined([tile.layout for tile in tiles])
+        layout = Layout.concat([tile.layout for tile in tiles])
         statistics = {}
         for name in tiles[0].statistics:
             parts = [tile.statistics[name] for tile in tiles]
             attention = isinstance(parts[0], VisionAttention)
-            statistics[name] = VisionAttention.joined(parts, layout) if attention else sum(parts, ())
+            statistics[name] = VisionAttention.concat(parts, layout) if attention else sum(parts, ())
         return cls(layout, statistics)

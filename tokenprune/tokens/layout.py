@@ -31,7 +31,7 @@ class Layout:
     grids: the rasters they form, one behind the other. Most models have one; an anyres model has the thumbnail's and
         then the canvas's, whose last column are the newline tokens.
     n_tiles: how many pictures the vision tower sees of it: tiles, or frames.
-    carry: takes one number per patch of every tile to one per visual token, as the model takes the features there.
+    to_tokens: takes one number per patch of every tile to one per visual token, as the model takes the features there.
     tiles: the tile that each visual token shows; None if there is only one. A tile's tokens form a rectangle in every
         raster that they are in.
     newlines: which visual tokens are newline tokens; None if there are none.
@@ -39,7 +39,7 @@ class Layout:
 
     grids: tuple[Grid3, ...]
     n_tiles: int = 1
-    carry: Callable[[Float[Tensor, "tiles patches"]], Float[Tensor, " visual"]] = one_to_one
+    to_tokens: Callable[[Float[Tensor, "tiles patches"]], Float[Tensor, " visual"]] = one_to_one
     tiles: Int[Tensor, " visual"] | None = None
     newlines: Bool[Tensor, " visual"] | None = None
 
@@ -52,17 +52,17 @@ class Layout:
     def squares(cls, rows: int, columns: int, side: int) -> Layout:
         """One visual token for every side x side square of the rows x columns patches of one picture. Patches that do
         not fill a square are left out."""
-        carry = partial(square_means, rows=rows, columns=columns, side=side)
-        return cls(((1, rows // side, columns // side),), carry=carry)
+        to_tokens = partial(square_means, rows=rows, columns=columns, side=side)
+        return cls(((1, rows // side, columns // side),), to_tokens=to_tokens)
 
     @classmethod
-    def joined(cls, layouts: Sequence[Layout]) -> Layout:
+    def concat(cls, layouts: Sequence[Layout]) -> Layout:
         """Several tiles' layouts, one behind the other, as that of one picture."""
         sizes = torch.tensor([layout.n_visual for layout in layouts])
         return cls(
             tuple(grid for layout in layouts for grid in layout.grids),
             sum(layout.n_tiles for layout in layouts),
-            partial(carry_each, layouts=tuple(layouts)),
+            partial(to_tokens_each, layouts=tuple(layouts)),
             torch.arange(len(layouts)).repeat_interleave(sizes),
         )
 
@@ -111,7 +111,7 @@ class Layout:
         part = Layout(
             tuple((len(t.unique()), len(h.unique()), len(w.unique())) for _, t, h, w in (r.T for r in rasters)),
             self.n_tiles,
-            lambda values: self.carry(values)[index],
+            lambda values: self.to_tokens(values)[index],
             newlines=None if self.newlines is None else self.newlines[index],
         )
         assert part.n_visual == len(index), "a tile's tokens must form rectangles"
@@ -123,7 +123,7 @@ def square_means(values: Float[Tensor, "one patches"], rows: int, columns: int, 
     return avg_pool2d(values.view(1, rows, columns), side).flatten()
 
 
-def carry_each(values: Float[Tensor, "tiles patches"], layouts: Sequence[Layout]) -> Float[Tensor, " visual"]:
+def to_tokens_each(values: Float[Tensor, "tiles patches"], layouts: Sequence[Layout]) -> Float[Tensor, " visual"]:
     """Every tile's map as its own layout carries it."""
     parts = values.split([layout.n_tiles for layout in layouts])
-    return torch.cat([layout.carry(part) for layout, part in zip(layouts, parts, strict=True)])
+    return torch.cat([layout.to_tokens(part) for layout, part in zip(layouts, parts, strict=True)])

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.engine.call import PerThread
-from tokenprune.tokens.attention import Heads, block_length, reduce_heads
+from tokenprune.tokens.attention import HeadReduction, block_length, reduce_heads
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,20 +38,20 @@ class TextAttention:
     text: Int[Tensor, " text"]
     seen: Bool[Tensor, "tokens tokens"] | None = None
 
-    def from_last(self, heads: Heads = "mean") -> Float[Tensor, " left"]:
+    def from_last(self, heads: HeadReduction = "mean") -> Float[Tensor, " left"]:
         """What the last token of the prompt pays to each visual token."""
         places = torch.arange(len(self.real), device=self.real.device)
         return self.from_rows((places * self.real).amax(0, keepdim=True), heads)
 
-    def from_text(self, heads: Heads = "mean") -> Float[Tensor, " left"]:
+    def from_text(self, heads: HeadReduction = "mean") -> Float[Tensor, " left"]:
         """What the text behind the image pays to each visual token, in the mean over its tokens."""
         return self.from_rows(self.text, heads)
 
-    def from_all(self, heads: Heads = "mean") -> Float[Tensor, " left"]:
+    def from_all(self, heads: HeadReduction = "mean") -> Float[Tensor, " left"]:
         """What all tokens, visual ones included, pay to each visual token, in their mean."""
         return self.from_rows(self.real.nonzero()[:, 0], heads)
 
-    def from_rows(self, rows: Int[Tensor, " rows"], heads: Heads = "mean") -> Float[Tensor, " left"]:
+    def from_rows(self, rows: Int[Tensor, " rows"], heads: HeadReduction = "mean") -> Float[Tensor, " left"]:
         """What the tokens at `rows` pay to each visual token, heads reduced first, in the mean over rows; computed in
         blocks of them."""
         n_heads, n_tokens, _ = self.queries.shape

@@ -97,7 +97,7 @@ class VisualTokens:
         index = index.to(self.features.device)
         statistics = dict(self.statistics)
         if "vision_attention" in statistics:
-            statistics["vision_attention"] = statistics["vision_attention"].carried_by(layout)
+            statistics["vision_attention"] = statistics["vision_attention"].with_layout(layout)
         return index, VisualTokens(self.features[index], layout, self.image, statistics)
 
     def _declared(self, name: str) -> Any:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.adapters.wrappers import unwrapped
+from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.engine.pruner import pruner_of
 from tokenprune.errors import UnsupportedError
 from tokenprune.patching import patch
@@ -63,7 +63,7 @@ class Seen:
 
 def glance(model: Any, inputs: Any, layer: int) -> list[Seen]:
     """Every picture in a batch of prompts, in reading order. A patch that the model has is put back afterwards."""
-    model = unwrapped(model)
+    model = unwrap_model(model)
     replaced = pruner_of(model)
     try:
         with torch.no_grad(), patch(model, Glance(keep_ratio=1.0, layer=layer)) as handle:

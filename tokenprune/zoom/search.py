@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters import adapter_for
-from tokenprune.adapters.wrappers import unwrapped
+from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.budget import budget, check_budget
 from tokenprune.errors import SettingError
 from tokenprune.strategy import check_choice
@@ -165,7 +165,7 @@ class Zoom:
 
     def layer_of(self, model: Any) -> int:
         """Which decoder layer of this model is read. Raises SettingError where it has no such layer."""
-        n_layers = len(adapter_for(unwrapped(model)).layers)
+        n_layers = len(adapter_for(unwrap_model(model)).layers)
         layer = min(n_layers // 2, n_layers - 2) if self.layer is None else self.layer
         if not 0 <= layer < n_layers - 1:
             raise SettingError(

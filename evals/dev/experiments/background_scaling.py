@@ -33,7 +33,7 @@ GIB = 2**30
 def picture(n_tiles: int) -> VisualTokens:
     """Drawn features that change slowly within each tile, and drawn queries and keys."""
     torch.manual_seed(0)
-    layout = Layout.joined([Layout.raster((1, SIDE, SIDE))] * n_tiles)
+    layout = Layout.concat([Layout.raster((1, SIDE, SIDE))] * n_tiles)
     features = torch.empty(n_tiles, SIDE, SIDE, WIDTH)
     for tile in features:
         tile.copy_(interpolate(torch.randn(1, WIDTH, 6, 6), (SIDE, SIDE), mode="bicubic")[0].permute(1, 2, 0))

@@ -169,7 +169,7 @@ def test_a_view_beyond_the_picture_and_one_within() -> None:
 
 def test_the_canvas_of_tiles() -> None:
     """Which part of the picture a tile shows is not known, so boxes are drawn on the picture alone."""
-    layout = Layout.joined([Layout.raster((1, 3, 3))] * 3)
+    layout = Layout.concat([Layout.raster((1, 3, 3))] * 3)
     tiles = [Image.new("RGB", (12, 12), color) for color in ("red", "green", "blue")]
     shown = canvas(picture(), layout, whole((60, 40)), tiles)
     assert [raster.tokens.size for raster in shown.rasters] == [0, 9, 9, 9]

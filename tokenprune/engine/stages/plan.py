@@ -23,8 +23,8 @@ from tokenprune.engine.stages.run import StageRun, places_of
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.report import ImageReport, StageReport
-from tokenprune.sequence.packing import Packing, pack, whole
-from tokenprune.sequence.prompt import Columns
+from tokenprune.sequence.packing import Packing, identity_packing, pack
+from tokenprune.sequence.prompt import PromptTokens
 from tokenprune.strategy import Selection, Stage, Strategy
 from tokenprune.tokens.text_attention import TextAttention, TextRecorder
 from tokenprune.tokens.visual import Entered, StageTokens
@@ -94,7 +94,7 @@ class StageHooks:
         past_valid: Bool[Tensor, "batch slots"],
         entering: Packing,
         chosen: Sequence[Chosen],
-        new: Columns,
+        new: PromptTokens,
     ) -> None:
         """A forward enters the language model with the columns `entering` of the `new` ones, behind a cache of whose
         slots `past_valid` may be attended to and which `ledger` describes."""
@@ -113,7 +113,7 @@ class StageHooks:
         now.chosen, now.entering = chosen, entering
         if self.reads_attention:
             self.recorder.listen()
-            now.text = [new.text_behind(image.row, image.last) for image in chosen]
+            now.text = [new.text_after(image.row, image.last) for image in chosen]
 
     def resume(self, cache: Any, ledger: Ledger | None, n_slots: int, embeds: Tensor) -> None:
         """A forward without pictures goes on behind a pruned cache: staged layers get all of its tokens."""
@@ -123,7 +123,7 @@ class StageHooks:
         batch, n_new, _ = embeds.shape
 
         def runs() -> list[StageRun]:
-            packing = whole(batch, n_new, embeds.device)
+            packing = identity_packing(batch, n_new, embeds.device)
             return [StageRun(had, packing, cache, n_slots) for had in self._grown(ledger, n_slots)]
 
         self._now.resumed = runs
@@ -241,7 +241,7 @@ class StageHooks:
         """The arguments of the model's `inner_features`, for what the last stage so far has left."""
         if not self._now.runs:
             return arguments
-        return self.adapter.shorten_inner(arguments, self._now.runs[-1].packing)
+        return self.adapter.prune_inner_features(arguments, self._now.runs[-1].packing)
 
     def end(self) -> None:
         if self._now.cuts:
@@ -286,6 +286,6 @@ def report_of(stage: Stage, tokens: StageTokens, selection: Selection) -> StageR
 def _narrowed(hidden: Tensor, before: StageRun | None, run: StageRun) -> Tensor:
     """The hidden states of a stage's tokens, from those of the stage before it (None: of all that entered)."""
     if before is None or not before.drops:
-        return run.packing.take(hidden)
+        return run.packing.gather_tokens(hidden)
     index = places_of(before.packing).gather(1, run.packing.columns)
-    return replace(run.packing, columns=index, n_columns=hidden.shape[1]).take(hidden)
+    return replace(run.packing, columns=index, n_columns=hidden.shape[1]).gather_tokens(hidden)

@@ -55,13 +55,17 @@ class StageRun:
             if self.drops and rotary is not None:
                 new["position_embeddings"] = tuple(self._take(part) for part in rotary)
             if self.drops and isinstance(kwargs.get("position_ids"), Tensor):
-                new["position_ids"] = self.packing.take_ids(kwargs["position_ids"])
+                new["position_ids"] = self.packing.gather_ids(kwargs["position_ids"])
             self._cut = (mask, rotary, new)
         return {**kwargs, **self._cut[2]}
 
     def _take(self, tensor: Tensor) -> Tensor:
         """The stage's tokens of a (..., batch or 1, length, width) tensor."""
-        return self.packing.take(tensor) if tensor.ndim == 3 else torch.stack([self._take(part) for part in tensor])
+        return (
+            self.packing.gather_tokens(tensor)
+            if tensor.ndim == 3
+            else torch.stack([self._take(part) for part in tensor])
+        )
 
     def _mask(self, mask: Any, like: Tensor, layer: int) -> Tensor | None:
         """The stage's attention mask, from the one for the sequence that entered: over queries and keys for a 4-D

@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tokenprune.sequence.packing import true_places
+from tokenprune.sequence.packing import true_indices
 from tokenprune.tokens.attention import VisionAttention
 
 BINS = 256
@@ -28,8 +28,8 @@ def context_relevance(
 ) -> Float[Tensor, "tiles patches"]:
     """How much a tile's anchors attend to each of its patches, summed over the anchors, or their mean."""
     chosen = anchors(attention.column_sums(), threshold)
-    first = true_places(chosen, int(chosen.sum(1).max()))  # one wait for a GPU, for far fewer rows than all
-    paid = attention.paid_by(first, chosen.gather(1, first))
+    first = true_indices(chosen, int(chosen.sum(1).max()))  # one wait for a GPU, for far fewer rows than all
+    paid = attention.received_from(first, chosen.gather(1, first))
     return paid / chosen.sum(1, keepdim=True) if mean else paid
 
 
@@ -66,4 +66,4 @@ def importance_map(
     if alpha:
         assert colors is not None
         values = values + alpha * patch_entropy(colors, values.shape[1], bits=as_released).softmax(1)
-    return attention.layout.carry(values)
+    return attention.layout.to_tokens(values)

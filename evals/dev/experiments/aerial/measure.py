@@ -108,7 +108,7 @@ def encode(model: Any, processor: Any, tiles: Sequence[Any], layer: int) -> Visu
             output = model.model.get_image_features(pixel_values=pixels.to(model.device, model.dtype))
         images += getattr(output, RECORD_ATTRIBUTE)
         features += list(output.pooler_output)
-    whole = EncodedImage.joined(images)
+    whole = EncodedImage.concat(images)
     return VisualTokens(torch.cat(features), whole.layout, 0, whole.statistics)
 
 
