@@ -12,30 +12,30 @@ from torch import Tensor, nn
 from tokenprune.adapters.registry import check_transformers
 from tokenprune.errors import PruningError, UnsupportedError
 
-#: transformers classes that give "embeddings", one for each input token, zeros for padding.
+#: transformers classes whose output has "embeddings", one per input token, with zeros for padding.
 CLASSES = ("ColPaliForRetrieval", "ColQwen2ForRetrieval")
 
 
 class Retriever:
-    """Answers for one loaded retrieval model. Raises UnsupportedError for a model of another class, and outside the
-    supported transformers versions."""
+    """Reads and writes the page embeddings of one loaded retrieval model. Raises UnsupportedError for a model of
+    another class, and outside the supported transformers versions."""
 
     def __init__(self, model: object) -> None:
         names = [cls.__name__ for cls in type(model).__mro__]
         if not isinstance(model, nn.Module) or not any(name in CLASSES for name in names):
             raise UnsupportedError(
-                f"{names[0]} is no retrieval model whose page embeddings can be merged. Known: {', '.join(CLASSES)}. A "
-                f"model that answers questions is patched with tokenprune.patch(model, strategy)."
+                f"{names[0]} is not a retrieval model whose page embeddings can be merged. Supported: "
+                f"{', '.join(CLASSES)}. Patch a model that answers questions with tokenprune.patch(model, strategy)."
             )
         check_transformers()
         self.model = model
         self._config: Any = model.config
 
     def patches(self, kwargs: Mapping[str, Any]) -> Bool[Tensor, "batch length"] | None:
-        """Which tokens of a call are patches of a page; None if it brings no picture."""
+        """The tokens of a call that are patches of a page; None if the call contains no image."""
         ids = kwargs.get("input_ids")
         if ids is None:
-            raise PruningError("pages and queries are told apart by input_ids. Pass them instead of inputs_embeds.")
+            raise PruningError("only input_ids distinguish pages from queries. Pass them instead of inputs_embeds.")
         if kwargs.get("pixel_values") is None:
             return None
         return ids == self._config.vlm_config.image_token_id
@@ -43,7 +43,7 @@ class Retriever:
     def real(
         self, kwargs: Mapping[str, Any], embeddings: Float[Tensor, "batch length width"]
     ) -> Bool[Tensor, "batch length"]:
-        """Which tokens of a call are no padding."""
+        """The tokens of a call that are not padding."""
         mask = kwargs.get("attention_mask")
         if mask is None:
             return torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
@@ -53,7 +53,7 @@ class Retriever:
         return output[0] if isinstance(output, tuple) else output.embeddings
 
     def with_embeddings(self, output: Any, embeddings: Float[Tensor, "batch shorter width"]) -> Any:
-        """The output of a call, with others instead."""
+        """The output of a call with its embeddings replaced."""
         if isinstance(output, tuple):
             return (embeddings, *output[1:])
         output.embeddings = embeddings

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from tokenprune.patching import PatchHandle as PatchHandle, patch as patch, unpatch as unpatch
     from tokenprune.report import ImageReport as ImageReport, Report as Report, StageReport as StageReport
-    from tokenprune.retrieval.patching import RetrievalHandle as RetrievalHandle, patch_retrieval as patch_retrieval
+    from tokenprune.retrieval import RetrievalHandle as RetrievalHandle, patch_retrieval as patch_retrieval
     from tokenprune.strategies import (
         PAR as PAR,
         STRATEGIES as STRATEGIES,
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         TowerTokens as TowerTokens,
         VisualTokens as VisualTokens,
     )
-    from tokenprune.zoom.search import Look as Look, Zoom as Zoom
+    from tokenprune.zoom import Look as Look, Zoom as Zoom
 
 #: Public name -> the module that defines it.
 _HOMES = {
@@ -78,7 +78,7 @@ _HOMES = {
     "ImageReport": "tokenprune.report",
     "Layout": "tokenprune.tokens.layout",
     "LeftInTower": "tokenprune.tokens.visual",
-    "Look": "tokenprune.zoom.search",
+    "Look": "tokenprune.zoom",
     "PAR": "tokenprune.strategies",
     "PatchHandle": "tokenprune.patching",
     "PruMerge": "tokenprune.strategies",
@@ -86,7 +86,7 @@ _HOMES = {
     "PyramidDrop": "tokenprune.strategies",
     "Random": "tokenprune.strategies",
     "Report": "tokenprune.report",
-    "RetrievalHandle": "tokenprune.retrieval.patching",
+    "RetrievalHandle": "tokenprune.retrieval",
     "STRATEGIES": "tokenprune.strategies",
     "ScoreStrategy": "tokenprune.strategy",
     "Selection": "tokenprune.strategy",
@@ -104,9 +104,9 @@ _HOMES = {
     "VisionAttention": "tokenprune.tokens.attention",
     "VisionZip": "tokenprune.strategies",
     "VisualTokens": "tokenprune.tokens.visual",
-    "Zoom": "tokenprune.zoom.search",
+    "Zoom": "tokenprune.zoom",
     "patch": "tokenprune.patching",
-    "patch_retrieval": "tokenprune.retrieval.patching",
+    "patch_retrieval": "tokenprune.retrieval",
     "unpatch": "tokenprune.patching",
 }
 

@@ -1,4 +1,4 @@
-"""What the last pruned forward did."""
+"""Reports on the last pruned forward."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tokenprune.tokens.layout import Grid3, Layout
 
 @dataclass(frozen=True, eq=False)
 class StageReport:
-    """What an in-LLM stage did to one image, from decoder layer `layer` on; in a report's `in_tower`, what the vision
-    tower did, from encoder layer `layer` on.
+    """The effect of one in-LLM stage on one image, from decoder layer `layer` on; in an image report's `in_tower`, the
+    effect of pruning in the vision tower, from encoder layer `layer` on.
 
     kept: sorted indices within the image's visual tokens.
-    scores: one for each of them all, NaN for those that were dropped before; None if the strategy gives none.
-    merged: what was merged into kept tokens; None if nothing was.
+    scores: importance score of every visual token, NaN for tokens dropped earlier; None if the strategy gives none.
+    merged: the tokens merged into kept ones; None if there are none.
     """
 
     layer: int
@@ -31,16 +31,16 @@ class StageReport:
 class ImageReport:
     """One image of the batch.
 
-    row: which sample of the batch it belongs to. Beam search and num_return_sequences repeat samples, so the images
-        of a repeated sample are there once per repetition.
+    row: the sample of the batch that it belongs to. Beam search and num_return_sequences repeat samples, so the images
+        of a repeated sample appear once per repetition.
     modality: "image" or "video".
-    layout: where its visual tokens lie; `grid`, `grids` and `n_visual` come from it.
+    layout: the layout of its visual tokens, from which `grid`, `grids` and `n_visual` follow.
     kept: sorted indices within the image's visual tokens.
     scores: importance score of every visual token; None if the strategy gives none.
-    position_ids: the position IDs that the kept tokens got.
-    merged: what was merged into kept tokens; None if nothing was.
-    stages: for strategies that prune in the language model: what each stage did, by layer.
-    in_tower: for strategies that prune in the vision tower: what was left from which of its layers on.
+    position_ids: the position IDs of the kept tokens.
+    merged: the tokens merged into kept ones; None if there are none.
+    stages: for strategies that prune in the language model, the effect of each stage, by layer.
+    in_tower: for strategies that prune in the vision tower, the effect of each pruned layer, by layer.
     """
 
     row: int
@@ -55,12 +55,12 @@ class ImageReport:
 
     @property
     def grid(self) -> Grid3:
-        """(t, h, w) of its visual tokens. Raises PruningError if they form several rasters: read `grids` then."""
+        """(t, h, w) of its visual tokens. Raises PruningError if they form several rasters; then read `grids`."""
         return self.layout.grid
 
     @property
     def grids(self) -> tuple[Grid3, ...]:
-        """(t, h, w) of every raster of its visual tokens, one behind the other."""
+        """(t, h, w) of every raster of its visual tokens, in order."""
         return self.layout.grids
 
     @property
@@ -69,7 +69,7 @@ class ImageReport:
 
     @property
     def n_kept(self) -> int:
-        """How many visual tokens enter the language model."""
+        """The number of visual tokens that enter the language model."""
         return len(self.kept)
 
     def kept_at(self, layer: int) -> Int[Tensor, " left"]:
@@ -79,11 +79,11 @@ class ImageReport:
     def __repr__(self) -> str:
         kept = f"kept {self.n_kept} of {self.n_visual} visual tokens"
         kept += "".join(f", {len(stage.kept)} from layer {stage.layer}" for stage in self.stages)
-        return f"ImageReport(row={self.row}, {self.modality}, {written(self.grids)} grid, {kept})"
+        return f"ImageReport(row={self.row}, {self.modality}, {format_grids(self.grids)} grid, {kept})"
 
 
-def written(grids: tuple[Grid3, ...]) -> str:
-    """Grids in a few words; what repeats, as the frames of a video may, is written once."""
+def format_grids(grids: tuple[Grid3, ...]) -> str:
+    """Format grids as text, writing a repeated sequence such as the frames of a video only once."""
     period = next(n for n in range(1, len(grids) + 1) if grids == grids[:n] * (len(grids) // n))
     once = " + ".join("x".join(map(str, grid if grid[0] > 1 else grid[1:])) for grid in grids[:period])
     return once if period == len(grids) else f"{len(grids) // period} x ({once})"
@@ -91,7 +91,7 @@ def written(grids: tuple[Grid3, ...]) -> str:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """The last forward that contained visual tokens.
+    """A report on the last forward that contained visual tokens.
 
     skipped: the decoder layers that were not executed.
     """
@@ -110,5 +110,5 @@ class Report:
     def __repr__(self) -> str:
         share = self.n_kept / self.n_visual
         skipped = f", decoder layers {list(self.skipped)} skipped" if self.skipped else ""
-        head = f"Report(kept {self.n_kept} of {self.n_visual} visual tokens, {share:.1%} retention{skipped})"
+        head = f"Report(kept {self.n_kept} of {self.n_visual} visual tokens, keep ratio {share:.1%}{skipped})"
         return "\n".join([head, *(f"  {image!r}" for image in self.images)])

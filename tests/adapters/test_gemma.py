@@ -35,8 +35,9 @@ def test_position_ids_of_paligemma_begin_at_1() -> None:
     family = FAMILIES["paligemma"]
     model, inputs = family.build(), family.prompt([1])
     n_text = 3
+    cases: Any = ("original", None), ("compact", list(range(n_text + 1, n_text + 5)))
     with torch.no_grad():
-        for position_ids, ids in (("original", None), ("compact", list(range(n_text + 1, n_text + 5)))):
+        for position_ids, ids in cases:
             with tokenprune.patch(model, Random(keep=4), position_ids=position_ids) as handle:
                 model(**inputs)
             image = handle.report.images[0]

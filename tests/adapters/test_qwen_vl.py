@@ -116,7 +116,7 @@ def test_compact_leaves_a_row_that_loses_nothing(name: str) -> None:
 @pytest.mark.parametrize("with_mask", [True, False])
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_loop_without_ids_goes_on_at_the_logical_length(name: str, position_ids: str, with_mask: bool) -> None:
+def test_a_loop_without_ids_goes_on_at_the_logical_length(name: str, position_ids: Any, with_mask: bool) -> None:
     """The base model continues with its `rope_deltas`, from the cache's length or from the mask over all of it."""
     family, model = FAMILIES[name], model_of(name)
     inputs = family.prompt([1, 2]) if with_mask else family.prompt([1])
@@ -154,7 +154,7 @@ def joined(first: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_second_picture_in_a_later_turn(name: str, position_ids: str) -> None:
+def test_a_second_picture_in_a_later_turn(name: str, position_ids: Any) -> None:
     """HF numbers the text of a later turn itself; a later picture's IDs it must be given."""
     family, model = FAMILIES[name], model_of(name)
     turns = [

@@ -28,7 +28,7 @@ def unpatched() -> Any:
 class Chat:
     """Turns of a conversation through `generate`, each given the whole conversation and the cache of the last."""
 
-    def __init__(self, model: Any, position_ids: str = "original", **settings: Any) -> None:
+    def __init__(self, model: Any, position_ids: Any = "original", **settings: Any) -> None:
         self.model, self.position_ids, self.settings = model, position_ids, settings
         self.ids = torch.zeros(0)
         self.real = torch.zeros(0)
@@ -76,7 +76,7 @@ class Chat:
 
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
 @pytest.mark.parametrize("rows", [1, 2])
-def test_text_picture_text(llava: Any, rows: int, position_ids: str) -> None:
+def test_text_picture_text(llava: Any, rows: int, position_ids: Any) -> None:
     chat = Chat(llava, position_ids)
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25), position_ids=position_ids) as handle:
         chat.turn(prompt([1] * rows, seed=1), handle)

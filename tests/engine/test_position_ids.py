@@ -28,7 +28,7 @@ class Seen:
 
 
 def run(
-    model: Any, inputs: dict[str, Any], position_ids: str, name: str = "fopru"
+    model: Any, inputs: dict[str, Any], position_ids: Any, name: str = "fopru"
 ) -> tuple[Any, Any, list[torch.Tensor]]:
     with torch.no_grad(), tokenprune.patch(model, name, keep_ratio=0.25, position_ids=position_ids) as handle:
         seen = Seen(model)  # behind the patch's own hook, so it sees what that one made
@@ -78,7 +78,7 @@ def test_compact_is_masking_under_compact_ids(llava: Any, name: str, per_row: li
 
 
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
-def test_a_loop_without_ids_goes_on_where_it_should(llava: Any, position_ids: str) -> None:
+def test_a_loop_without_ids_goes_on_where_it_should(llava: Any, position_ids: Any) -> None:
     """No mask, no position IDs: the cache's length is all there is, and it must be the logical one."""
     inputs = prompt([1])
     out, report, _ = run(llava, inputs, position_ids)

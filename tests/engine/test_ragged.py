@@ -45,7 +45,7 @@ def test_every_mode(mode: str, attention: str) -> None:
 
 
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
-def test_a_conversation(llava: Any, position_ids: str) -> None:
+def test_a_conversation(llava: Any, position_ids: Any) -> None:
     chat = Chat(llava, position_ids)
     with torch.no_grad(), tokenprune.patch(llava, Varied(), position_ids=position_ids) as handle:
         for seed, n_images in enumerate([1, 0, 1, 0], start=5):
@@ -74,7 +74,7 @@ def test_a_static_conversation(llava: Any) -> None:
         ("batch_repeat_interleave", 2, [0, 0, 1, 1]),
     ],
 )
-def test_rows_move_with_the_cache(llava: Any, method: str, argument: Any, rows: list[int], position_ids: str) -> None:
+def test_rows_move_with_the_cache(llava: Any, method: str, argument: Any, rows: list[int], position_ids: Any) -> None:
     """Beam search and contrastive search move cache rows; holes and position IDs must move along."""
     inputs = prompt([1, 1], texts=[4, 4], seed=5)
     length = inputs["input_ids"].shape[1]

@@ -17,7 +17,7 @@ from transformers import ColPaliConfig, ColPaliForRetrieval, ColPaliProcessor, C
 
 import tokenprune
 from tokenprune import PruningError, SettingError, UnsupportedError
-from tokenprune.retrieval.ward import merged
+from tokenprune.retrieval.ward import merge_clusters
 
 FACTORS = (4, 9, 25, 49)
 SIDE = 8  # patches of ColPali's pages: 64 of them
@@ -72,7 +72,7 @@ def colpali_pages(pixels: Tensor) -> dict[str, Tensor]:
 
 
 def colqwen_pages(grids: list[tuple[int, int]], seed: int = 0) -> dict[str, Tensor]:
-    """Pages of (height, width) patches, padded as the processor pads: pixels behind, tokens in front."""
+    """Pages of (height, width) patches, padded as the processor pads: pixels on the right, tokens on the left."""
     generator = torch.Generator().manual_seed(seed)
     pixels = [torch.randn(h * w, 3 * 2 * PATCH**2, generator=generator) for h, w in grids]
     rows = [[5, START, *[IMAGE] * (h * w // 4), END, 8, 9] for h, w in grids]
@@ -108,11 +108,11 @@ def test_pages_of_colpali(colpali: Any, factor: int) -> None:
     assert light.shape == (2, 3 + 64 // factor, 16)
     assert torch.equal(light[:, :3], whole[:, 64:])
     for row in range(2):
-        torch.testing.assert_close(light[row, 3:], merged(whole[row, :64], factor))
+        torch.testing.assert_close(light[row, 3:], merge_clusters(whole[row, :64], factor))
 
 
 def test_ragged_pages_of_colqwen(colqwen: Any) -> None:
-    """A page gives in a padded batch what it gives alone, and zeros behind; scores do not see those."""
+    """A page gives in a padded batch what it gives alone, followed by zeros, which scores ignore."""
     grids = [(8, 8), (4, 8), (12, 12)]
     inputs = colqwen_pages(grids)
     with tokenprune.patch_retrieval(colqwen, 4):
@@ -180,7 +180,7 @@ def test_gradients_flow_through_the_merging(colpali: Any) -> None:
 
 
 def pages(seed: int) -> Tensor:
-    """Pages of blocks of colour on a common background, as letters and pictures on paper, with noise on top."""
+    """Pages of blocks of colour on a common background, like letters and images on paper, with noise on top."""
     layout = torch.Generator().manual_seed(7)
     blocks = torch.randn(N_PAGES, 3, 4, 4, generator=layout) * (torch.rand(N_PAGES, 1, 4, 4, generator=layout) < 0.6)
     pixels = 2 * blocks.repeat_interleave(SIDE * PATCH // 4, 2).repeat_interleave(SIDE * PATCH // 4, 3)
@@ -218,7 +218,7 @@ def test_retrieval(colpali: Any) -> None:
 
 
 @pytest.mark.parametrize("factor", [0, -4, 2.5, True, "9"])
-def test_factors_that_cannot_be(colpali: Any, unchecked: None, factor: Any) -> None:
+def test_invalid_factors(colpali: Any, unchecked: None, factor: Any) -> None:
     with pytest.raises(SettingError, match="Write an integer of at least 1, such as factor=9"):
         tokenprune.patch_retrieval(colpali, factor)
     assert not colpali._forward_hooks
@@ -226,17 +226,17 @@ def test_factors_that_cannot_be(colpali: Any, unchecked: None, factor: Any) -> N
 
 def test_a_factor_above_the_patches(colpali: Any) -> None:
     inputs = colpali_pages(torch.zeros(1, 3, SIDE * PATCH, SIDE * PATCH))
-    with tokenprune.patch_retrieval(colpali, 65), pytest.raises(PruningError, match="of a page of 64 patch embeddings"):
+    with tokenprune.patch_retrieval(colpali, 65), pytest.raises(PruningError, match="for a page of 64 patch embeddings"):
         embedded(colpali, inputs)
 
 
 def test_other_models_are_refused() -> None:
     for model in (tiny_llava(), "colpali"):
-        with pytest.raises(UnsupportedError, match="Known: ColPaliForRetrieval, ColQwen2ForRetrieval"):
-            tokenprune.patch_retrieval(model)
+        with pytest.raises(UnsupportedError, match="Supported: ColPaliForRetrieval, ColQwen2ForRetrieval"):
+            tokenprune.patch_retrieval(model)  # type: ignore[arg-type]
 
 
-def test_scipy_is_asked_for(colpali: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scipy_is_required(colpali: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(UnsupportedError, match=r'pip install "tokenprune-vlm\[retrieval\]"'):
         tokenprune.patch_retrieval(colpali)
@@ -248,6 +248,6 @@ def test_embeddings_instead_of_tokens_are_refused(colqwen: Any) -> None:
         colqwen(inputs_embeds=embeds)
 
 
-def test_embeddings_that_are_no_numbers() -> None:
+def test_embeddings_that_are_not_finite() -> None:
     with pytest.raises(PruningError, match="NaN or infinite"):
-        merged(torch.full((8, 4), torch.nan), 2)
+        merge_clusters(torch.full((8, 4), torch.nan), 2)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from tokenprune.retrieval.ward import clusters_of, merged
+from tokenprune.retrieval.ward import clusters_of, merge_clusters
 
 # Clustering.
 
@@ -17,11 +17,11 @@ def test_clusters_by_hand() -> None:
     points = torch.stack([angles.cos(), angles.sin()], 1)
     assert clusters_of(points, 2).tolist() == [0, 1, 0, 1, 1]
     expected = torch.tensor([[1.55], [0.0]])
-    torch.testing.assert_close(merged(points, 2), torch.cat([expected.cos(), expected.sin()], 1))
+    torch.testing.assert_close(merge_clusters(points, 2), torch.cat([expected.cos(), expected.sin()], 1))
 
 
 def ward_by_hand(rows: Tensor, n_clusters: int) -> set[frozenset[int]]:
-    """Ward's method from its definition: join the two clusters that add least to the squares around the means."""
+    """Ward's method from its definition: join the two clusters whose merge increases the sum of squares least."""
     clusters = [[i] for i in range(len(rows))]
     while len(clusters) > n_clusters:
         means, sizes = [rows[c].mean(0) for c in clusters], [len(c) for c in clusters]
@@ -45,15 +45,15 @@ def test_rows_of_the_distance_matrix_are_clustered() -> None:
 def test_as_many_clusters_as_embeddings_are_themselves() -> None:
     points = normalize(torch.randn(20, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
     assert clusters_of(points, 20).tolist() == list(range(20))
-    assert merged(points, 9).shape == (2, 8)
-    torch.testing.assert_close(merged(points, 9).norm(dim=-1), torch.ones(2))
+    assert merge_clusters(points, 9).shape == (2, 8)
+    torch.testing.assert_close(merge_clusters(points, 9).norm(dim=-1), torch.ones(2))
 
 
 def test_a_blank_page_is_one_embedding() -> None:
-    assert len(merged(normalize(torch.ones(12, 4), dim=-1), 4)) == 1
+    assert len(merge_clusters(normalize(torch.ones(12, 4), dim=-1), 4)) == 1
 
 
 def test_half_precision_is_clustered_in_float32() -> None:
     points = normalize(torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), dim=-1).half()
     assert torch.equal(clusters_of(points, 8), clusters_of(points.float(), 8))
-    assert merged(points, 5).dtype == torch.float16
+    assert merge_clusters(points, 5).dtype == torch.float16

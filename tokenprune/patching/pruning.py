@@ -1,10 +1,9 @@
-"""The one call on and the one call off."""
+"""Patch a model, and unpatch it."""
 
 from __future__ import annotations
 
 from dataclasses import fields
-from types import TracebackType
-from typing import Any, cast
+from typing import Any, cast, overload
 
 from torch import nn
 
@@ -12,6 +11,7 @@ from tokenprune.adapters import adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.engine.pruner import Pruner, pruner_of
 from tokenprune.errors import PruningError, SettingError, unknown
+from tokenprune.patching.handle import Handle
 from tokenprune.report import Report
 from tokenprune.sequence.packing import PositionIds
 from tokenprune.strategies import STRATEGIES
@@ -20,11 +20,19 @@ from tokenprune.strategy import Strategy, check_choice
 from tokenprune.tokens.visual import check_needs
 
 
-class PatchHandle:
-    """A patched model's way back, and its report. Leaving a `with` block removes the patch."""
+class PatchHandle(Handle):
+    """A patched model, its report, and the way back. Leaving a `with` block removes the patch."""
 
     def __init__(self, pruner: Pruner) -> None:
         self._pruner = pruner
+
+    @property
+    def model(self) -> nn.Module:
+        return self._pruner.model
+
+    @property
+    def installed(self) -> bool:
+        return pruner_of(self.model) is self._pruner
 
     @property
     def strategy(self) -> Strategy:
@@ -36,50 +44,52 @@ class PatchHandle:
 
     @property
     def report(self) -> Report:
-        """The last forward that contained visual tokens, in whichever thread. Raises PruningError if there was none
-        yet."""
+        """The report on the last forward that contained visual tokens, in any thread. Raises PruningError before the
+        first one."""
         if self._pruner.report is None:
-            raise PruningError("no report yet: this patch has seen no picture. Call the model with one first.")
+            raise PruningError("no report yet: this patch has not seen an image. Call the model with one first.")
         return self._pruner.report
 
     def remove(self) -> None:
-        """Makes the model what it was before `patch`. Doing so twice, or after another patch replaced this one,
-        changes nothing."""
+        """Restore the model as it was before `patch`. Has no effect the second time, or after another patch replaced
+        this one."""
         self._pruner.remove()
 
-    def __enter__(self) -> PatchHandle:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.remove()
-
-    def __repr__(self) -> str:
-        state = "patched" if pruner_of(self._pruner.model) is self._pruner else "removed"
-        model = type(self._pruner.model).__name__
-        return f"PatchHandle({model}, {self.strategy}, position_ids={self.position_ids!r}, {state})"
+    def _settings(self) -> str:
+        return f"{self.strategy}, position_ids={self.position_ids!r}"
 
 
+@overload
+def patch(model: nn.Module, strategy: Strategy, *, position_ids: PositionIds = "original") -> PatchHandle: ...
+@overload
+def patch(
+    model: nn.Module,
+    strategy: str,
+    *,
+    position_ids: PositionIds = "original",
+    keep_ratio: float | None = ...,
+    keep: int | None = ...,
+    **settings: Any,
+) -> PatchHandle: ...
 def patch(model: object, strategy: object, *, position_ids: str = "original", **settings: Any) -> PatchHandle:
-    """Makes a loaded model prune its visual tokens, until the handle's `remove` or `unpatch`.
+    """Prune the visual tokens of a loaded model until the handle's `remove`, or `unpatch`, is called.
 
         handle = tokenprune.patch(model, FoPru(keep_ratio=0.25))
         handle = tokenprune.patch(model, "fopru", keep_ratio=0.25)
         handle = tokenprune.patch(model, "settings.json")
 
-    model: an instance of a supported class, or one inside PEFT's or torch.compile's wrapper; only this instance
-        changes. A second patch replaces the first. A copy of a patched model is patched too, and by itself: unpatch
-        one, and the other stays as it is.
-    strategy: a Strategy, or the name of one, with its settings as keywords; or a settings file, such as
-        `tokenprune optimize` writes, with keywords for what is to be different. A file whose settings were found on a
+    model: an instance of a supported class, possibly inside PEFT's or torch.compile's wrapper. Only this instance
+        changes. A second patch replaces the first. A copy of a patched model is patched independently: unpatching one
+        leaves the other patched.
+    strategy: a Strategy; or the name of one, with its settings as keywords; or the path of a settings file such as
+        `tokenprune optimize` writes, with keywords for the settings to override. A settings file that was found on a
         model of another depth gives a warning.
-    position_ids: "original" leaves every token, the text behind the pictures and the answer included, at the position
-        ID it has without pruning (GAP, https://arxiv.org/abs/2506.21873); "compact" renumbers without gaps. Where IDs
-        have several components (Qwen-VL), compact ones number the kept tokens one by one as text, in all of them.
+    position_ids: "original" leaves every token, including the text after the images and the answer, at the position
+        ID that it has without pruning (GAP, https://arxiv.org/abs/2506.21873). "compact" renumbers without gaps; where
+        IDs have several components (Qwen-VL), it numbers kept tokens one by one in all of them, like text.
 
-    Raises SettingError for a setting that cannot be right and UnsupportedError for a model that cannot be patched. The
-    model is then as it was.
+    Raises SettingError for an invalid setting and UnsupportedError for a model that cannot be patched; the model is
+    then unchanged.
     """
     file = SettingsFile.read(strategy) if isinstance(strategy, str) and strategy.endswith(".json") else None
     chosen = _strategy(strategy, settings) if file is None else file.made(**settings)
@@ -103,7 +113,7 @@ def patch(model: object, strategy: object, *, position_ids: str = "original", **
 
 
 def unpatch(model: nn.Module) -> None:
-    """Removes the patch of `model`; a model without one stays as it is."""
+    """Remove the patch of `model`, if it has one."""
     pruner = pruner_of(unwrap_model(model))
     if pruner is not None:
         pruner.remove()

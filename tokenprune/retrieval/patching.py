@@ -1,12 +1,12 @@
-"""Fewer embeddings per page for late-interaction retrieval: the second call on, beside `patch`.
+"""Patch a late-interaction retrieval model so that each page gets fewer embeddings.
 
-It is a call of its own, for nothing is pruned inside the model: pages are read whole, and what comes out is merged.
+This is a call of its own beside `patch` because nothing is pruned inside the model: it reads whole pages, and its
+output embeddings are merged.
 """
 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -19,26 +19,43 @@ from tokenprune.adapters.retrieval import Retriever
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.engine.call import guard_hooks, named_arguments, uncompiled
 from tokenprune.errors import SettingError, UnsupportedError
-from tokenprune.retrieval.ward import merged
+from tokenprune.patching.handle import Handle
+from tokenprune.retrieval.ward import merge_clusters
+
+#: The attribute of a patched model that holds its handle.
+HANDLE_ATTRIBUTE = "_tokenprune_retrieval"
 
 
-class RetrievalHandle:
-    """A patched retrieval model's way back. Leaving a `with` block removes the patch."""
+class RetrievalHandle(Handle):
+    """A patched retrieval model, and the way back. Leaving a `with` block removes the patch."""
 
     def __init__(self, retriever: Retriever, factor: int) -> None:
         self.factor = factor
         self._retriever = retriever
         self._hook: RemovableHandle | None = None
 
+    @property
+    def model(self) -> nn.Module:
+        return self._retriever.model
+
+    @property
+    def installed(self) -> bool:
+        return handle_of(self.model) is self
+
     def install(self) -> None:
-        self._hook = self._retriever.model.register_forward_hook(self._after_model, with_kwargs=True)
+        self._hook = self.model.register_forward_hook(self._after_model, with_kwargs=True)
+        setattr(self.model, HANDLE_ATTRIBUTE, self)
         guard_hooks()
 
     def remove(self) -> None:
-        """Makes the model what it was before. Doing so twice changes nothing."""
+        """Restore the model as it was before the patch. Calling it again has no effect."""
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
+            delattr(self.model, HANDLE_ATTRIBUTE)
+
+    def _settings(self) -> str:
+        return f"factor={self.factor}"
 
     @uncompiled
     def _after_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
@@ -48,47 +65,35 @@ class RetrievalHandle:
             return None
         embeddings = self._retriever.embeddings(output)
         real = self._retriever.real(kwargs, embeddings)
-        return self._retriever.with_embeddings(output, lighter(embeddings, patches, real, self.factor))
-
-    def __enter__(self) -> RetrievalHandle:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.remove()
-
-    def __repr__(self) -> str:
-        state = "removed" if self._hook is None else "patched"
-        return f"RetrievalHandle({type(self._retriever.model).__name__}, factor={self.factor}, {state})"
+        return self._retriever.with_embeddings(output, merge_pages(embeddings, patches, real, self.factor))
 
 
-def patch_retrieval(model: object, factor: int = 9) -> RetrievalHandle:
-    """Makes a loaded ColPali or ColQwen2 give `factor` times fewer patch embeddings for a page, until the handle's
-    `remove` (Light-ColPali, https://arxiv.org/abs/2506.04997).
+def patch_retrieval(model: nn.Module, factor: int = 9) -> RetrievalHandle:
+    """Make a loaded ColPali or ColQwen2 return `factor` times fewer patch embeddings per page until the handle's
+    `remove` is called (Light-ColPali, https://arxiv.org/abs/2506.04997).
 
         with tokenprune.patch_retrieval(model, factor=9):
             pages = model(**processor(images=pages)).embeddings
         queries = model(**processor(text=queries)).embeddings
         processor.score_retrieval(queries, pages)
 
-    factor: how many patch embeddings are merged into one on average; the paper has 4, 9, 25 and 49. A page of N patches
-        keeps N // factor; 1 changes nothing.
+    factor: how many patch embeddings are merged into one on average; the paper uses 4, 9, 25 and 49. A page of N
+        patches keeps N // factor; 1 changes nothing.
 
-    All patch embeddings of a page are merged, after the projector, by hierarchical clustering; those of the few
-    instruction tokens around them are kept as they are, in their order, in front. (That the paper keeps them is read
-    from the memory that it reports.) Queries, which bring no picture, stay bitwise as they are, whether patched or not.
-    Pages that end up shorter than others of their batch are filled up with rows of zeros behind, which add nothing to a
-    score beyond what transformers' own padding does; `page[page.any(-1)]` is what needs to be stored. Everything else
-    in the output keeps its length. Gradients flow, so a model can be trained with the merging in place.
+    All patch embeddings of a page are merged after the projector by hierarchical clustering. The embeddings of the few
+    instruction tokens around them are kept unchanged and in order, before the merged ones. (The paper does not say
+    so; the memory that it reports implies it.) Queries contain no image, so their embeddings stay bitwise the same
+    with the patch on or off. Pages that end up shorter than others of their batch are padded with rows of zeros at the
+    end, which add nothing to a score beyond transformers' own padding; only `page[page.any(-1)]` needs to be stored.
+    Everything else in the output keeps its length. Gradients flow, so a model can be trained with the merging in place.
 
-    A second call replaces the first. Raises SettingError for a factor that cannot be right, UnsupportedError for a
-    model of another class or without scipy, and PruningError in a forward whose pages have fewer patches than `factor`.
+    A second call replaces the first. Raises SettingError for an invalid factor, UnsupportedError for a model of another
+    class or without scipy, and PruningError in a forward whose pages have fewer patches than `factor`.
     """
     if not isinstance(factor, int) or isinstance(factor, bool) or factor < 1:
         raise SettingError(
-            f"factor={factor!r} is not a number of embeddings that are merged into one. Write an integer of at least "
-            f"1, such as factor=9."
+            f"factor={factor!r} is not a number of embeddings to merge into one. Write an integer of at least 1, such "
+            f"as factor=9."
         )
     if find_spec("scipy") is None:
         raise UnsupportedError('hierarchical merging needs scipy. Type: pip install "tokenprune-vlm[retrieval]"')
@@ -101,20 +106,21 @@ def patch_retrieval(model: object, factor: int = 9) -> RetrievalHandle:
 
 
 def handle_of(model: nn.Module) -> RetrievalHandle | None:
-    """The handle whose hook is on `model`."""
-    owners = (getattr(hook, "__self__", None) for hook in model._forward_hooks.values())
-    return next((owner for owner in owners if isinstance(owner, RetrievalHandle)), None)
+    """The handle of the retrieval patch on `model`; None if it has none."""
+    return vars(model).get(HANDLE_ATTRIBUTE)
 
 
-def lighter(
+def merge_pages(
     embeddings: Float[Tensor, "batch length width"],
     patches: Bool[Tensor, "batch length"],
     real: Bool[Tensor, "batch length"],
     factor: int,
 ) -> Float[Tensor, "batch shorter width"]:
-    """Every row without its padding: what is no patch embedding, then the patch embeddings, merged."""
+    """Each row without its padding: the embeddings of other tokens, followed by the merged patch embeddings."""
     rows = [
-        torch.cat([row[is_real & ~is_patch], merged(row[is_patch], factor)]) if bool(is_patch.any()) else row[is_real]
+        torch.cat([row[is_real & ~is_patch], merge_clusters(row[is_patch], factor)])
+        if bool(is_patch.any())
+        else row[is_real]
         for row, is_patch, is_real in zip(embeddings, patches, real, strict=True)
     ]
     return pad_sequence(rows, batch_first=True)

@@ -10,17 +10,17 @@ from torch.nn.functional import normalize
 from tokenprune.errors import PruningError
 
 
-def merged(embeddings: Float[Tensor, "n width"], factor: int) -> Float[Tensor, "clusters width"]:
-    """The `n // factor` directions that stand for `n` embeddings of length 1: the mean of each cluster, at length 1
-    again, in the order of the clusters' first members. Gradients flow through the means.
+def merge_clusters(embeddings: Float[Tensor, "n width"], factor: int) -> Float[Tensor, "clusters width"]:
+    """Merge `n` embeddings of length 1 into `n // factor`: the mean of each cluster, normalised to length 1, in the
+    order of the clusters' first members. Gradients flow through the means.
 
-    Fewer come out where the tree has ties, as between patches of a blank page. Raises PruningError for fewer embeddings
-    than `factor`, and for ones that are not finite.
+    Ties in the tree, such as between the patches of a blank page, give fewer clusters. Raises PruningError for fewer
+    embeddings than `factor`, and for embeddings that are not finite.
     """
     n = len(embeddings)
     if factor > n:
         raise PruningError(
-            f"factor={factor} leaves nothing of a page of {n} patch embeddings. Write a factor of at most {n}."
+            f"factor={factor} would leave no embedding for a page of {n} patch embeddings. Use a factor of at most {n}."
         )
     if not bool(embeddings.isfinite().all()):
         raise PruningError("the page's embeddings have NaN or infinite values. Load the model in another dtype.")
@@ -31,10 +31,10 @@ def merged(embeddings: Float[Tensor, "n width"], factor: int) -> Float[Tensor, "
 
 
 def clusters_of(embeddings: Float[Tensor, "n width"], n_clusters: int) -> Int[Tensor, " n"]:
-    """The cluster of each embedding, at most `n_clusters`, numbered as they come up.
+    """The cluster of each embedding: at most `n_clusters`, numbered in order of first appearance.
 
-    Ward's method over the rows of D = 1 - E E^T as observations, as the paper's code has it: embeddings are near if
-    they are as similar to all others. In float32, on the CPU.
+    Ward's method with the rows of D = 1 - E E^T as observations, as in the paper's code: two embeddings are close if
+    their similarities to all others are alike. Runs in float32 on the CPU.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import pdist

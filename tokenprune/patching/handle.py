@@ -1,0 +1,45 @@
+"""The common base of everything that changes a model until it is told to change it back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import TypeVar
+
+from torch import nn
+
+Self = TypeVar("Self", bound="Handle")
+
+
+class Handle(ABC):
+    """A changed model, and the way back. Leaving a `with` block calls `remove`."""
+
+    @property
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """The Hugging Face model itself, without wrappers."""
+
+    @property
+    @abstractmethod
+    def installed(self) -> bool:
+        """Whether the change is in effect: neither removed nor replaced."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Restore the model. Calling it again has no effect."""
+
+    @abstractmethod
+    def _settings(self) -> str:
+        """The settings, as `repr` shows them."""
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        state = "patched" if self.installed else "removed"
+        return f"{type(self).__name__}({type(self.model).__name__}, {self._settings()}, {state})"
