@@ -37,7 +37,7 @@ START = """
 import sys
 sys.path[:0] = [{tests!r}, {packages!r}, {root!r}]
 import torch
-from families import FAMILIES
+from helpers.families import FAMILIES
 from fake_family.model import FakeForConditionalGeneration, FakeChild
 import tokenprune
 from tokenprune.adapters import ADAPTERS, adapter_for

@@ -59,18 +59,18 @@ class VisionAttention:
         return total[:, self.n_prefix :]
 
     def received_from(
-        self, asking: Int[Tensor, "tiles asking"], counts: Bool[Tensor, "tiles asking"]
+        self, rows: Int[Tensor, "tiles rows"], counted: Bool[Tensor, "tiles rows"]
     ) -> Float[Tensor, "tiles patches"]:
-        """The attention that each patch receives from those patches of its tile that are `asking` and that count, in
-        the mean over heads. Not carried onto visual tokens yet."""
+        """The attention that each patch receives from the patches `rows` of its tile, as far as they are `counted`,
+        averaged over heads. Not mapped to visual tokens yet."""
         n_tiles, n_heads, n_tokens, _ = self.keys.shape
         total = self.keys.new_zeros(n_tiles, n_tokens, dtype=torch.float32)
         length = block_length(n_heads * n_tokens, self.keys.device)
-        for tile, (rows, counted) in enumerate(zip(asking + self.n_prefix, counts, strict=True)):
+        for tile, (queries, weight) in enumerate(zip(rows + self.n_prefix, counted, strict=True)):
             keys = self._keys(tile)
-            for block, weight in zip(rows.split(length), counted.split(length), strict=True):
+            for block, share in zip(queries.split(length), weight.split(length), strict=True):
                 weights = self._weights(tile, self.queries[tile, :, block], keys).mean(0)
-                total[tile] += (weights * weight[:, None]).sum(0)
+                total[tile] += (weights * share[:, None]).sum(0)
         return total[:, self.n_prefix :]
 
     def received(self, heads: HeadReduction = "mean") -> Float[Tensor, " visual"]:
@@ -103,8 +103,8 @@ class VisionAttention:
         return torch.stack([self.layout.to_tokens(head) for head in torch.stack(logits, 1)])
 
     def cls_or_mean(self) -> Float[Tensor, " visual"]:
-        """What the CLS token pays to each patch, or, in a tower without one, what all patches pay it on average. HeadReduction
-        are averaged."""
+        """The CLS row or, in a tower without a CLS token, the mean attention that each patch receives from all patches.
+        Heads are averaged."""
         return self.cls_row() if self.n_prefix else self.received() / self.keys.shape[2]
 
     def patch_keys(self) -> Float[Tensor, "visual heads width"]:
