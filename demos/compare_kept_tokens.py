@@ -15,7 +15,7 @@ from tokenprune.evals.explain.explain import explain
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.run.setups import EXPLAINED_STRATEGIES, POSITION_IDS, configurations
+from tokenprune.evals.run.setups import EXPLAINED_STRATEGIES, POSITION_IDS, make_setups
 from tokenprune.evals.tasks._read.images import open_picture
 from tokenprune.evals.tasks.refcoco import RefCoco
 
@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         picture, question, box = open_picture(options.image), options.question, options.box
     strategies = options.strategy or EXPLAINED_STRATEGIES
-    drawn = configurations(strategies, options.keep_ratio, options.position_ids or ["original"], baselines=[])
+    drawn = make_setups(strategies, options.keep_ratio, options.position_ids or ["original"], baselines=[])
     if not options.strategy and not options.position_ids:  # and, once, what renumbering does
-        drawn += configurations(["fopru:mode=rank,layer=-2"], options.keep_ratio, ["compact"], baselines=[])
+        drawn += make_setups(["fopru:mode=rank,layer=-2"], options.keep_ratio, ["compact"], baselines=[])
     asked = drawn
     if options.html is not None:
         asked = kept_tokens_page.slider(strategies, options.keep_ratio)

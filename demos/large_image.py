@@ -16,7 +16,7 @@ from tokenprune.evals.dev.figures import large_image as large_picture
 from tokenprune.evals.models.bundled import LARGE, MODEL
 from tokenprune.evals.models.loading import load_model, load_samples
 from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.run.setups import configurations
+from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.tasks._read.images import open_picture
 from tokenprune.evals.tasks.refcoco import RecSample
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (picture,), question, box = sample.pictures(), sample.question, sample.box
     else:
         picture, question, box = open_picture(options.image), options.question, options.box
-    (pruned,) = configurations([options.strategy], [options.keep_ratio], ["original"], baselines=[])
+    (pruned,) = make_setups([options.strategy], [options.keep_ratio], ["original"], baselines=[])
     examined = large_picture.examine(model, processor, picture, question, pruned, box)
     print(examined.look)
     large_picture.draw(examined, options.output)

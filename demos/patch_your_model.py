@@ -43,7 +43,7 @@ def main(arguments=None):
 
     from tokenprune.evals.models.bundled import MODEL, SCENES
     from tokenprune.evals.models.loading import load_model
-    from tokenprune.evals.run.setups import Pruned, configurations
+    from tokenprune.evals.run.setups import Pruned, make_setups
     from tokenprune.evals.tasks._read.images import open_picture
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -55,7 +55,7 @@ def main(arguments=None):
     parser.add_argument("--rounds", type=int, default=5, help="of the measurement of time")
     options = parser.parse_args(arguments)
     model, processor = load_model(options.model, "auto")
-    (pruned,) = configurations([options.strategy], [options.keep_ratio], ["original"], baselines=[])
+    (pruned,) = make_setups([options.strategy], [options.keep_ratio], ["original"], baselines=[])
     assert isinstance(pruned, Pruned), "nothing is pruned by downsampling"
     asked = model, processor, open_picture(options.image), options.question, pruned.strategy
     _, *rounds = (before_and_after(*asked) for _ in range(options.rounds + 1))  # a first call allocates

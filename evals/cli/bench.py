@@ -73,11 +73,9 @@ def bench(
     from tokenprune.evals.bench.record import Record, about
     from tokenprune.evals.bench.throughput import throughput as throughput_of
     from tokenprune.evals.models.loading import load_model, public_name
-    from tokenprune.evals.run.setups import Pruned, configurations
+    from tokenprune.evals.run.setups import Pruned, make_setups
 
-    pruned = [
-        one for one in configurations(strategy, keep_ratio, ["original"], baselines=()) if isinstance(one, Pruned)
-    ]
+    pruned = [one for one in make_setups(strategy, keep_ratio, ["original"], baselines=()) if isinstance(one, Pruned)]
     processor, keeps_memory = None, keep_memory()
     if model is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -44,7 +44,7 @@ def explain(
         Dtype, typer.Option(help="Of the model. auto: that of its weights; float16 becomes float32 on a CPU.")
     ] = "auto",
     rounds: Annotated[
-        int, typer.Option(min=0, help="Of the measurement of time, each of all configurations in turn. 0: none.")
+        int, typer.Option(min=0, help="Of the measurement of time, each of all setups in turn. 0: none.")
     ] = 3,
     output: Annotated[
         Path | None, typer.Option(help="Draw what was kept and why into this PNG file.", metavar="FILE")
@@ -70,12 +70,12 @@ def explain(
     from tokenprune.evals.explain.explain import explain as explained
     from tokenprune.evals.explain.table import table
     from tokenprune.evals.models.loading import load_model, public_name
-    from tokenprune.evals.run.setups import configurations
+    from tokenprune.evals.run.setups import make_setups
     from tokenprune.evals.tasks._read.images import open_picture
 
     console = Console(width=None if Console().is_terminal else 140)
     picture = open_picture(image)
-    shown = configurations(strategy, keep_ratio, position_ids, baselines=[])
+    shown = make_setups(strategy, keep_ratio, position_ids, baselines=[])
     asked = shown if html is None else kept_tokens_page.slider(strategy, keep_ratio)
     loaded, processor = load_model(model, dtype)
     explanation = explained(

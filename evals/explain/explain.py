@@ -1,4 +1,4 @@
-"""What each configuration makes of one picture and one question: tokens kept, importance scores, answer, cost."""
+"""What each setup makes of one picture and one question: tokens kept, importance scores, answer, cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tokenprune.evals.models.boxes import HIT, Box, iou
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.models.prompts import encode, prompt
 from tokenprune.evals.run.costs import kv_cache_bytes
-from tokenprune.evals.run.setups import Configuration, Pruned
+from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.report import ImageReport
 from tokenprune.tokens.layout import Layout
 
@@ -85,14 +85,14 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """One configuration: what it kept, what the model then answered, and what that cost.
+    """One setup: what it kept, what the model then answered, and what that cost.
 
     box: what was answered, in pixels of the picture; None where the answer is no box.
     iou: that of `box` and the true box; 0 without a box, None where the true one is not known.
     ttft: time to first token, as a ratio to the unpruned model's; None where it was not measured.
     """
 
-    configuration: Configuration
+    setup: Setup
     kept: Kept
     answer: str
     box: Box | None
@@ -103,7 +103,7 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """One picture and one question under several configurations, of which the unpruned model is the first."""
+    """One picture and one question under several setups, of which the unpruned model is the first."""
 
     model: str
     picture: Image.Image
@@ -145,10 +145,10 @@ class Explanation:
             return "not as unpruned ✗"
         return f"IoU {overlap:.2f}{behind} {'✓' if overlap >= HIT else '✗'}" if outcome.box else "no box ✗"
 
-    def only(self, configurations: Sequence[Configuration]) -> Explanation:
+    def only(self, setups: Sequence[Setup]) -> Explanation:
         """The same with the unpruned model and some of the others."""
-        keys = {configuration.key for configuration in configurations}
-        chosen = [one for one in self.outcomes[1:] if one.configuration.key in keys]
+        keys = {setup.key for setup in setups}
+        chosen = [one for one in self.outcomes[1:] if one.setup.key in keys]
         return replace(self, outcomes=[self.unpruned, *chosen])
 
 
@@ -157,33 +157,33 @@ def explain(
     processor: Any,
     picture: Image.Image,
     question: str,
-    compared: Sequence[Configuration],
+    compared: Sequence[Setup],
     *,
     true_box: Box | None = None,
     name: str = "",
     rounds: int = ROUNDS,
 ) -> Explanation:
-    """Ask `model` one question about one picture, unpruned and under each configuration.
+    """Ask `model` one question about one picture, unpruned and under each setup.
 
     true_box: in pixels of the picture. name: what the model is called. rounds: of the measurement of time; with 0 there
         is none.
 
-    Raises ValueError for a question that cannot be asked, SettingError for a configuration that prunes nothing.
+    Raises ValueError for a question that cannot be asked, SettingError for a setup that prunes nothing.
     """
-    for configuration in compared:
-        if not isinstance(configuration, Pruned):
+    for setup in compared:
+        if not isinstance(setup, Pruned):
             raise tokenprune.SettingError(
-                f"{configuration.label} keeps every visual token that there is, so nothing can be shown of it. "
+                f"{setup.label} keeps every visual token that there is, so nothing can be shown of it. "
                 f"Measure it: tokenprune eval"
             )
     inputs = _encoded(model, processor, picture, question)
     style = style_of(model.config, processor)
     outcomes = []
-    for configuration in (Configuration(), *compared):
-        kept, answer, n_bytes = _asked(model, processor, configuration, inputs)
+    for setup in (Unpruned(), *compared):
+        kept, answer, n_bytes = _asked(model, processor, setup, inputs)
         box = style.read(answer, picture.size)
         overlap = None if true_box is None else iou(box, true_box) if box else 0.0
-        outcomes.append(Outcome(configuration, kept, answer, box, overlap, n_bytes))
+        outcomes.append(Outcome(setup, kept, answer, box, overlap, n_bytes))
     if rounds:
         ratios = [1.0, *ttft_ratios(model, inputs, compared, rounds)]
         outcomes = [replace(one, ttft=ratio) for one, ratio in zip(outcomes, ratios, strict=True)]
@@ -211,8 +211,8 @@ def _encoded(model: Any, processor: Any, picture: Image.Image, question: str) ->
 
 
 @torch.inference_mode()
-def _asked(model: Any, processor: Any, configuration: Configuration, inputs: Any) -> tuple[Kept, str, int]:
-    with configuration.patched(model) as handle:
+def _asked(model: Any, processor: Any, setup: Setup, inputs: Any) -> tuple[Kept, str, int]:
+    with setup.patched(model) as handle:
         output = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
         if handle is None:
             kept = Kept.everything(int((inputs["input_ids"] == processor.image_token_id).sum()))

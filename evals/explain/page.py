@@ -17,15 +17,15 @@ from tokenprune.evals.explain.explain import Explanation, Outcome
 from tokenprune.evals.explain.panels import HEAT, ranks
 from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.report.rendering import jpeg_url, png_url, render
-from tokenprune.evals.run.setups import Configuration, configurations
+from tokenprune.evals.run.setups import Setup, make_setups
 
 #: Where the slider stops, besides the keep ratios that are asked for.
 SLIDER = (0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
 
 
-def slider(strategies: Sequence[str | Strategy], keep_ratios: Sequence[float]) -> list[Configuration]:
+def slider(strategies: Sequence[str | Strategy], keep_ratios: Sequence[float]) -> list[Setup]:
     """Return what the page needs an outcome of: the strategies at every stop, with both position IDs."""
-    return configurations(strategies, sorted({*keep_ratios, *SLIDER}, reverse=True), baselines=[])
+    return make_setups(strategies, sorted({*keep_ratios, *SLIDER}, reverse=True), baselines=[])
 
 
 def write(explanation: Explanation, path: Path) -> None:
@@ -75,7 +75,7 @@ class _Distinct:
 
 def _outcome(explanation: Explanation, outcome: Outcome, heats: _Distinct) -> dict[str, Any]:
     """What the page's script knows of an outcome."""
-    configuration, kept, unpruned = outcome.configuration, outcome.kept, explanation.unpruned
+    setup, kept, unpruned = outcome.setup, outcome.kept, explanation.unpruned
     rasters = explanation.canvas.rasters
     costs = [("visual tokens a layer", kept.n_mean / kept.n_visual, f"{kept.n_mean:.4g} of {kept.n_visual}")]
     share = outcome.kv_cache_bytes / unpruned.kv_cache_bytes
@@ -84,9 +84,9 @@ def _outcome(explanation: Explanation, outcome: Outcome, heats: _Distinct) -> di
         costs.append(("time to first token", outcome.ttft, f"{outcome.ttft:.2f}x"))
     scores = None if kept.scores is None else ranks(kept.scores)
     return {
-        "strategy": configuration.label,
-        "ids": configuration.position_ids,
-        "ratio": configuration.keep_ratio,
+        "strategy": setup.label,
+        "ids": setup.position_ids,
+        "ratio": setup.keep_ratio,
         "tokens": kept.in_words,
         "entered": _bits(kept.entered),
         "left": _bits(kept.left),

@@ -52,7 +52,7 @@ def scores_panel(axes: Axes, explanation: Explanation, outcome: Outcome) -> None
     _fit(axes, shown)
     if kept.scores is None:
         axes.add_patch(Rectangle((0, 0), shown.width, shown.height, color=EMPTY))
-        text = f"{outcome.configuration.label.split()[0]}\nranks no tokens"
+        text = f"{outcome.setup.label.split()[0]}\nranks no tokens"
         turned = 90 if shown.height > 2 * shown.width else 0
         place = shown.width / 2, shown.height / 2
         axes.text(*place, text, ha="center", va="center", rotation=turned, color=FAINT, fontsize=TEXT)

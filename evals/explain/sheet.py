@@ -1,4 +1,4 @@
-"""One picture of an explanation: for each configuration which visual tokens were kept and why, the answer, the cost."""
+"""One picture of an explanation: for each setup which visual tokens were kept and why, the answer, the cost."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def rows_of(explanation: Explanation, width: float) -> list[list[Column | None]]
     """The unpruned model first; a row for each keep ratio where that fits, else all one after the other."""
     unpruned, *others = (column_of(explanation, outcome, width) for outcome in explanation.outcomes)
     most = max(2, int((WIDEST - 2 * MARGIN + GUTTER) // (width + GUTTER)))
-    ratios = [list(row) for _, row in groupby(others, lambda column: column.outcome.configuration.keep_ratio)]
+    ratios = [list(row) for _, row in groupby(others, lambda column: column.outcome.setup.keep_ratio)]
     if max(map(len, ratios), default=0) < most:
         return [[first, *row] for first, row in zip([unpruned, *[None] * len(ratios)], ratios or [[]], strict=False)]
     columns = [unpruned, *others]
@@ -117,18 +117,18 @@ def rows_of(explanation: Explanation, width: float) -> list[list[Column | None]]
 
 
 def column_of(explanation: Explanation, outcome: Outcome, width: float) -> Column:
-    configuration = outcome.configuration
+    setup = outcome.setup
     cost = [outcome.kept.in_words]
     if outcome.ttft is not None and outcome is not explanation.unpruned:
         cost.append(f"time to first token {outcome.ttft:.2f}x")
-    if configuration.position_ids == "compact":
+    if setup.position_ids == "compact":
         cost.insert(0, "compact position IDs")
     answer = wrapped(outcome.answer or "(no answer)", width)
     if verdict := explanation.verdict(outcome):
         answer += wrapped(verdict, width)
     return Column(
         outcome,
-        wrapped(configuration.label, width, weight="bold"),
+        wrapped(setup.label, width, weight="bold"),
         [line for text in cost for line in wrapped(text, width)],
         answer,
     )

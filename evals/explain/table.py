@@ -1,4 +1,4 @@
-"""An explanation as a table in the terminal: one line a configuration."""
+"""An explanation as a table in the terminal: one line a setup."""
 
 from rich.filesize import decimal
 from rich.markup import escape
@@ -14,7 +14,7 @@ def table(explanation: Explanation) -> Table:
         "visual tokens that a decoder layer sees, in the mean; KV cache after the prefill; TTFT: time to first token, "
         "to unpruned"
     )
-    both = len({one.configuration.position_ids for one in explanation.outcomes[1:]}) > 1
+    both = len({one.setup.position_ids for one in explanation.outcomes[1:]}) > 1
     result.add_column("strategy", no_wrap=True)
     if both:
         result.add_column("position IDs", no_wrap=True)
@@ -25,11 +25,11 @@ def table(explanation: Explanation) -> Table:
     if explanation.true_box is not None:
         result.add_column("IoU", justify="right", no_wrap=True)
     for one in explanation.outcomes:
-        configuration, kept = one.configuration, one.kept
+        setup, kept = one.setup, one.kept
         first = one is unpruned
         result.add_row(
-            escape(configuration.label),
-            *(["\N{EN DASH}" if first else configuration.position_ids] if both else []),
+            escape(setup.label),
+            *(["\N{EN DASH}" if first else setup.position_ids] if both else []),
             f"{kept.n_mean / kept.n_visual:.0%}",
             f"{kept.n_mean:.4g} of {kept.n_visual}",
             decimal(one.kv_cache_bytes),

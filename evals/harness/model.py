@@ -13,7 +13,7 @@ from tokenprune.errors import SettingError, UnsupportedError, unknown
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.costs import VisualCost, visual_costs
 from tokenprune.evals.run.devices import input_device
-from tokenprune.evals.run.setups import Configuration
+from tokenprune.evals.run.setups import Unpruned
 from tokenprune.strategies.settings import SettingsFile
 
 #: Turns of a chat as transformers writes them: {"role": ..., "content": [{"type": "image", "image": ...}, ...]}.
@@ -85,7 +85,7 @@ class HarnessModel:
         texts = self.processor.batch_decode(written, skip_special_tokens=True)
         costs = [VisualCost(0, 0, 0.0)] * len(texts)
         if are_shown:
-            costs = visual_costs(self.model, self.processor, Configuration(), self.handle, inputs["input_ids"])
+            costs = visual_costs(self.model, self.processor, Unpruned(), self.handle, inputs["input_ids"])
         n_read = inputs["attention_mask"].sum(1).tolist()
         return [
             Reply(_until(text, generation.get("until")).strip(), n - cost.n_visual + cost.n_kept, n_written, cost)

@@ -16,7 +16,7 @@ from tokenprune.evals.tasks._base.question import Sample
 
 @dataclass(frozen=True)
 class Loss:
-    """One question under one configuration, and what the unpruned model said."""
+    """One question under one setup, and what the unpruned model said."""
 
     unpruned: Answer
     pruned: Answer
@@ -27,9 +27,9 @@ class Loss:
 
 
 def worst(answers: Mapping[Asked, Answer], n: int) -> list[Loss]:
-    """Return the `n` worst losses of each configuration on each task.
+    """Return the `n` worst losses of each setup on each task.
 
-    Among equal ones, those come first that most configurations have, so that configurations can be compared on them.
+    Among equal ones, those come first that most setups have, so that setups can be compared on them.
     Questions that could not be asked are no losses.
     """
     losses: dict[tuple[str, Key], list[Loss]] = {}

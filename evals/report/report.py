@@ -95,7 +95,7 @@ def write(
 ) -> list[Path]:
     """Write the report's Markdown, its plots and its page into `folder`, and return their paths.
 
-    The page shows `n_losses` questions of each configuration and task of the runs among the `results`.
+    The page shows `n_losses` questions of each setup and task of the runs among the `results`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = sections(rows, baseline=baseline)

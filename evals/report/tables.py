@@ -1,11 +1,11 @@
-"""The results as Markdown: accuracy of every configuration, of every split, and paired differences."""
+"""The results as Markdown: accuracy of every setup, of every split, and paired differences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
 from tokenprune.evals.run.answers import Key
-from tokenprune.evals.run.results import Row, by_configuration
+from tokenprune.evals.run.results import Row, by_setup
 from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.stats.intervals import Paired
 from tokenprune.evals.stats.paired import paired
@@ -28,16 +28,16 @@ class Table:
 
 
 def accuracy_table(rows: Sequence[Row]) -> Table:
-    """Return one line a configuration, those that keep most first; `rows` are of one set."""
+    """Return one line a setup, those that keep most first; `rows` are of one set."""
     tasks = _tasks(rows)
     headings = [f"{task_title(row)} {row.metric} (n = {row.n})" for row in tasks.values()]
     lines = []
-    groups = by_configuration(rows)
+    groups = by_setup(rows)
     for key in sorted(groups, key=lambda key: -key.keep_ratio):
         head = _head(groups[key])
         lines.append(
             [
-                *_configuration(key, groups[key]),
+                *_setup(key, groups[key]),
                 f"{head.n_mean:.0f} of {head.n_visual:.0f}",
                 _cache(head),
                 *(_accuracy(groups[key].get(task)) for task in tasks),
@@ -50,7 +50,7 @@ def summary_table(rows: Sequence[Row]) -> Table:
     """Return one line a strategy and retention, both position IDs in it, those with the best mean over tasks first;
     `rows` are of one set."""
     tasks = _tasks(rows)
-    groups = by_configuration(rows)
+    groups = by_setup(rows)
 
     def rank(key: Key) -> tuple[float, float]:
         return -key.keep_ratio, -sum(row.accuracy for row in groups[key].values())
@@ -58,7 +58,7 @@ def summary_table(rows: Sequence[Row]) -> Table:
     lines = []
     for key in sorted((key for key in groups if key.position_ids != "compact"), key=rank):
         own, compact = groups[key], groups.get(key._replace(position_ids="compact"), {})
-        retention, strategy, _ = _configuration(key, own)
+        retention, strategy, _ = _setup(key, own)
         head = _head(own)
         cells = [_accuracy(group.get(task)) for task in tasks for group in (own, compact)]
         lines.append([retention, strategy, f"{head.n_mean:.0f}", _cache(head), *cells])
@@ -97,7 +97,7 @@ def difference_table(rows: Sequence[Row], baseline: str | None = None) -> Table 
     ValueError for a `baseline` that was not measured.
     """
     tasks = _tasks(rows)
-    groups = by_configuration(rows)
+    groups = by_setup(rows)
     names = list(dict.fromkeys(key.strategy for key in groups))
     if baseline is not None and baseline not in names:
         raise ValueError(f"no strategy {baseline!r} to compare with; choose another --baseline of {', '.join(names)}")
@@ -125,11 +125,11 @@ def difference_table(rows: Sequence[Row], baseline: str | None = None) -> Table 
 
 
 def unpruned_table(rows: Sequence[Row]) -> Table | None:
-    """Return what each configuration with original position IDs loses against the unpruned model, in three numbers a
+    """Return what each setup with original position IDs loses against the unpruned model, in three numbers a
     task: the difference in points, the accuracy relative to the unpruned model's, and McNemar's p. None where the
     unpruned model was not measured."""
     tasks = _tasks(rows)
-    groups = by_configuration(rows)
+    groups = by_setup(rows)
     unpruned = next((group for key, group in groups.items() if key.strategy == UNPRUNED), None)
     if unpruned is None:
         return None
@@ -179,13 +179,13 @@ def further_table(rows: Sequence[Row]) -> Table | None:
     ]
     if not columns and not counts:
         return None
-    groups = by_configuration(rows)
+    groups = by_setup(rows)
     lines = []
     for key in sorted(groups, key=lambda key: -key.keep_ratio):
         own = groups[key]
         lines.append(
             [
-                *_configuration(key, own),
+                *_setup(key, own),
                 *(_further(own.get(task), name) for task, name in columns),
                 *(str(getattr(own[task], count)) if task in own else NOTHING for task, count in counts),
             ]
@@ -202,7 +202,7 @@ def task_title(row: Row) -> str:
     return TASKS[row.task].title if row.task in TASKS else row.task
 
 
-def _configuration(key: Key, of_tasks: Mapping[str, Row]) -> tuple[str, str, str]:
+def _setup(key: Key, of_tasks: Mapping[str, Row]) -> tuple[str, str, str]:
     is_pruned = any(row.settings for row in of_tasks.values())
     return f"{100 * key.keep_ratio:g} %", key.strategy, key.position_ids if is_pruned else NOTHING
 
@@ -242,7 +242,7 @@ def _counted(row: Row | None) -> str:
 
 
 def _head(of_tasks: Mapping[str, Row]) -> Row:
-    """Return the row that speaks for a configuration's visual tokens: the first one that has answers."""
+    """Return the row that speaks for a setup's visual tokens: the first one that has answers."""
     first, *_ = of_tasks.values()
     return next((row for row in of_tasks.values() if row.n), first)
 

@@ -1,4 +1,4 @@
-"""The results as a table in the terminal: one line a configuration, one column a task."""
+"""The results as a table in the terminal: one line a setup, one column a task."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tokenprune.evals.report.tables import NOTHING, further_table, task_title
-from tokenprune.evals.run.results import Row, by_configuration
+from tokenprune.evals.run.results import Row, by_setup
 
 
 def table(rows: Sequence[Row], title: str) -> Table:
@@ -24,7 +24,7 @@ def table(rows: Sequence[Row], title: str) -> Table:
     failed = any(row.failed for row in rows)
     if failed:
         result.add_column("failed", justify="right")
-    for of_task in by_configuration(rows).values():
+    for of_task in by_setup(rows).values():
         group = list(of_task.values())
         head = next((row for row in group if row.n), group[0])
         result.add_row(

@@ -1,1 +1,1 @@
-"""Asks every question of every configuration and stores the answers; resumable."""
+"""Asks every question of every setup and stores the answers; resumable."""

@@ -1,4 +1,4 @@
-"""Rows from a run's answers: what each configuration is worth on each task."""
+"""Rows from a run's answers: what each setup is worth on each task."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenprune.evals.run.answers import Answer, Asked, Score
 from tokenprune.evals.run.results import FAILED, Row, RowScore, digest
-from tokenprune.evals.run.setups import Configuration
+from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks._base.question import Sample
 from tokenprune.evals.tasks._base.task import Task
@@ -15,14 +15,14 @@ from tokenprune.evals.tasks._base.task import Task
 
 def rows(
     samples: Sequence[Sample],
-    configurations: Sequence[Configuration],
+    setups: Sequence[Setup],
     answers: Mapping[Asked, Answer],
     *,
     scenes: str,
     model: str,
     identity: Mapping[str, Any],
 ) -> list[Row]:
-    """Return a row for each configuration and task. Every question must have its answer.
+    """Return a row for each setup and task. Every question must have its answer.
 
     `scenes` and `model` are what the rows call the set and the model, `identity` is the run's.
     """
@@ -32,13 +32,13 @@ def rows(
     for sample in samples:
         tasks.setdefault(sample.task, []).append(sample)
     return [
-        _row(of_task, configuration, [answers[Asked(task, sample.id, configuration.key)] for sample in of_task], about)
-        for configuration in configurations
+        _row(of_task, setup, [answers[Asked(task, sample.id, setup.key)] for sample in of_task], about)
+        for setup in setups
         for task, of_task in tasks.items()
     ]
 
 
-def _row(samples: list[Sample], configuration: Configuration, answers: list[Answer], about: dict[str, Any]) -> Row:
+def _row(samples: list[Sample], setup: Setup, answers: list[Answer], about: dict[str, Any]) -> Row:
     task = TASKS[samples[0].task]
     answered = list(zip(samples, answers, strict=True))
     # A question that could not be asked takes its group along: what is left of it is not what others were asked.
@@ -59,10 +59,10 @@ def _row(samples: list[Sample], configuration: Configuration, answers: list[Answ
         **about,
         task=task.name,
         metric=task.metric,
-        strategy=configuration.label,
-        settings=configuration.settings(),
-        position_ids=configuration.position_ids,
-        keep_ratio=configuration.keep_ratio,
+        strategy=setup.label,
+        settings=setup.settings(),
+        position_ids=setup.position_ids,
+        keep_ratio=setup.keep_ratio,
         n_visual=fmean(answer.n_visual for answer in asked),
         n_kept=fmean(answer.n_kept for answer in asked),
         n_mean=fmean(answer.n_mean for answer in asked),

@@ -1,4 +1,4 @@
-"""An answer: what the model said to one question under one configuration, and what that cost. One line of JSON each."""
+"""An answer: what the model said to one question under one setup, and what that cost. One line of JSON each."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ Score = float | None  # 0 to 1; None where the answer could not be read, which i
 
 
 class Key(NamedTuple):
-    """What tells one configuration from another one."""
+    """What tells one setup from another one."""
 
     strategy: str
     position_ids: str
@@ -25,7 +25,7 @@ class Key(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a run answers once: one question under one configuration."""
+    """What a run answers once: one question under one setup."""
 
     task: str
     id: str
@@ -59,7 +59,7 @@ class KeptTokens:
 
 @dataclass(frozen=True)
 class Answer:
-    """One question under one configuration.
+    """One question under one setup.
 
     n_visual, n_kept: visual tokens without pruning, and those that enter the language model. n_mean: those that a
         decoder layer sees, in the mean over the layers; less than n_kept where layers drop more.

@@ -1,4 +1,4 @@
-"""Questions with their pictures decoded, cut into batches by their tokens and encoded once for all configurations."""
+"""Questions with their pictures decoded, cut into batches by their tokens and encoded once for all setups."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from PIL import Image
 
 from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.run.devices import input_device
-from tokenprune.evals.run.setups import Configuration
+from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks._base.question import Sample
 
 
@@ -42,16 +42,16 @@ def batches(shown: Sequence[Shown], batch_tokens: int) -> Iterator[list[Shown]]:
         yield batch
 
 
-def encoded(model: Any, processor: Any, batch: Sequence[Shown], configuration: Configuration) -> Any:
+def encoded(model: Any, processor: Any, batch: Sequence[Shown], setup: Setup) -> Any:
     """Return the model's inputs, on its device."""
     pictures, questions = [one.pictures for one in batch], [one.sample.question for one in batch]
-    inputs = encode(processor, pictures, questions, **configuration.processor_options(processor))
+    inputs = encode(processor, pictures, questions, **setup.processor_options(processor))
     return inputs.to(input_device(model), model.dtype)
 
 
-def by_encoding(processor: Any, configurations: Sequence[Configuration]) -> list[list[Configuration]]:
-    """Group configurations whose inputs are the same: all those that do not change the picture itself."""
-    groups: dict[str, list[Configuration]] = {}
-    for configuration in configurations:
-        groups.setdefault(json.dumps(configuration.processor_options(processor)), []).append(configuration)
+def by_encoding(processor: Any, setups: Sequence[Setup]) -> list[list[Setup]]:
+    """Group setups whose inputs are the same: all those that do not change the picture itself."""
+    groups: dict[str, list[Setup]] = {}
+    for setup in setups:
+        groups.setdefault(json.dumps(setup.processor_options(processor)), []).append(setup)
     return list(groups.values())

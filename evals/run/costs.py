@@ -8,7 +8,7 @@ import torch
 
 from tokenprune.adapters import adapter_for
 from tokenprune.evals.run.answers import KeptTokens
-from tokenprune.evals.run.setups import Configuration
+from tokenprune.evals.run.setups import Setup
 from tokenprune.report import ImageReport
 
 
@@ -22,13 +22,11 @@ class VisualCost:
     kept: tuple[KeptTokens, ...] = ()
 
 
-def visual_costs(
-    model: Any, processor: Any, configuration: Configuration, handle: Any, input_ids: torch.Tensor
-) -> list[VisualCost]:
+def visual_costs(model: Any, processor: Any, setup: Setup, handle: Any, input_ids: torch.Tensor) -> list[VisualCost]:
     """Return the cost of each row of `input_ids`: as the handle's report says, or as there are placeholder tokens."""
     if handle is None:
         placeholders = (input_ids == processor.image_token_id).sum(1).tolist()
-        return [VisualCost(configuration.n_visual(processor, count), count, float(count)) for count in placeholders]
+        return [VisualCost(setup.n_visual(processor, count), count, float(count)) for count in placeholders]
     n_layers, images = len(adapter_for(model).layers), handle.report.images
     return [_reported([image for image in images if image.row == row], n_layers) for row in range(len(input_ids))]
 

@@ -1,4 +1,4 @@
-"""The evals as a Python call: a model on tasks, under every configuration, in a folder that outlives a kill."""
+"""The evals as a Python call: a model on tasks, under every setup, in a folder that outlives a kill."""
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -26,8 +26,8 @@ from tokenprune.evals.run.setups import (
     DEFAULT_STRATEGIES,
     DOWNSAMPLE,
     POSITION_IDS,
-    Configuration,
-    configurations,
+    Setup,
+    make_setups,
 )
 from tokenprune.evals.search.calibration import apart
 from tokenprune.evals.tasks._base.question import Sample
@@ -53,14 +53,14 @@ def evaluate(
     on_error: OnError = "stop",
     console: Console | None = None,
 ) -> list[Row]:
-    """Ask `model` all questions under all configurations, and return a row for each configuration and task.
+    """Ask `model` all questions under all setups, and return a row for each setup and task.
 
     model: a folder or a Hugging Face name; or a loaded model and its processor, which stay as they are.
     output: the run's folder. What is answered in it is not asked again, so a call that was killed goes on where it was,
         and one with more strategies or tasks asks those alone; what failed is asked again. SettingError if it holds
         another run. Under `accelerate launch` every process asks its share, and the answers
         are those of a single one.
-    strategies, keep_ratios, position_ids, baselines: what is compared, see `configurations`. baselines None: unpruned,
+    strategies, keep_ratios, position_ids, baselines: what is compared, see `setups`. baselines None: unpruned,
         random, and downsample if the model's pictures have one size (and are encoded where the model is).
     tasks, data, split: what is asked, see `load_tasks`; of it, `limit` questions of each task.
     dtype, device_map: how a model is loaded, see `load_model`.
@@ -76,7 +76,7 @@ def evaluate(
         name = loaded.config._name_or_path or type(loaded).__name__
     if baselines is None:
         baselines = _possible_baselines(loaded, processor, console)
-    compared = configurations(strategies, keep_ratios, position_ids, baselines)
+    compared = make_setups(strategies, keep_ratios, position_ids, baselines)
     _try(compared, loaded, processor)
     asked = load_tasks(data, tasks, split=split, style=style_of(loaded.config, processor))
     samples = limited(_uncalibrated(asked, compared, data, console), limit)
@@ -84,7 +84,7 @@ def evaluate(
     identity = {
         "model": model_identity(loaded),
         "data": {"split": split, "limit": limit, **tasks_identity(samples)},
-        "configurations": {str(configuration.key): configuration.settings() for configuration in compared},
+        "configurations": {str(setup.key): setup.settings() for setup in compared},
         "batch_tokens": batch_tokens,
         "versions": versions(),
     }
@@ -112,18 +112,16 @@ def _possible_baselines(model: Any, processor: Any, console: Console) -> Sequenc
     return BASELINES
 
 
-def _try(compared: Sequence[Configuration], model: Any, processor: Any) -> None:
-    """Raise now what a configuration would raise an hour later."""
-    for configuration in compared:
-        with configuration.patched(model):
-            configuration.processor_options(processor)
+def _try(compared: Sequence[Setup], model: Any, processor: Any) -> None:
+    """Raise now what a setup would raise an hour later."""
+    for setup in compared:
+        with setup.patched(model):
+            setup.processor_options(processor)
 
 
-def _uncalibrated(
-    samples: list[Sample], compared: Sequence[Configuration], data: Path, console: Console
-) -> list[Sample]:
-    """Return the questions that every configuration is asked: none about a picture that one was calibrated on."""
-    calibration = frozenset[str]().union(*(configuration.calibrated_on for configuration in compared))
+def _uncalibrated(samples: list[Sample], compared: Sequence[Setup], data: Path, console: Console) -> list[Sample]:
+    """Return the questions that every setup is asked: none about a picture that one was calibrated on."""
+    calibration = frozenset[str]().union(*(setup.calibrated_on for setup in compared))
     left = apart(samples, calibration, str(data))
     if calibration:
         console.print(

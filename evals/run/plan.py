@@ -1,11 +1,11 @@
-"""What a run has to ask: every question under every configuration, in parts that any process can take."""
+"""What a run has to ask: every question under every setup, in parts that any process can take."""
 
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby
 
 from tokenprune.evals.run.answers import Asked
-from tokenprune.evals.run.setups import Configuration
+from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks._base.question import Sample
 
 #: Questions of one task that are encoded together and cut into batches. Neither the number of processes nor what is
@@ -25,17 +25,17 @@ class Part:
 
 
 class Plan:
-    """All questions under all configurations."""
+    """All questions under all setups."""
 
-    def __init__(self, samples: Sequence[Sample], configurations: Sequence[Configuration]) -> None:
-        self.samples, self.configurations = samples, configurations
+    def __init__(self, samples: Sequence[Sample], setups: Sequence[Setup]) -> None:
+        self.samples, self.setups = samples, setups
         self._parts = [
             (chunk, of_task[0].id)
             for of_task in (list(group) for _, group in groupby(samples, lambda sample: sample.task))
             for chunk in (of_task[start : start + PART] for start in range(0, len(of_task), PART))
         ]
         _check_distinct([(sample.task, sample.id) for sample in samples], "question")
-        _check_distinct([str(configuration.key) for configuration in configurations], "configuration")
+        _check_distinct([str(setup.key) for setup in setups], "setup")
 
     def parts(self, done: Set[Asked], process: int = 0, n_processes: int = 1) -> Iterator[Part]:
         """Yield what process number `process` has still to ask."""
@@ -46,10 +46,10 @@ class Plan:
 
     def n_asked(self, process: int = 0, n_processes: int = 1) -> int:
         """How many answers the process has to give, those that are done included."""
-        return len(self.configurations) * sum(len(samples) for samples, _ in self._parts[process::n_processes])
+        return len(self.setups) * sum(len(samples) for samples, _ in self._parts[process::n_processes])
 
     def _asked(self, samples: Sequence[Sample]) -> set[Asked]:
-        return {Asked(sample.task, sample.id, c.key) for c in self.configurations for sample in samples}
+        return {Asked(sample.task, sample.id, c.key) for c in self.setups for sample in samples}
 
 
 def _check_distinct(names: Sequence[object], what: str) -> None:

@@ -1,4 +1,4 @@
-"""A row: one configuration on the questions of one task, with the score of every question."""
+"""A row: one setup on the questions of one task, with the score of every question."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ RowScore = Score | Literal["failed"]  # "failed": the question could not be aske
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration on the questions of one task of one set. Means of visual tokens are per question.
+    """One setup on the questions of one task of one set. Means of visual tokens are per question.
 
     questions: a digest of the questions' IDs. Rows that have the same one answered the same questions, so their
         `scores` can be compared one by one.
@@ -103,8 +103,8 @@ def digest(ids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:12]
 
 
-def by_configuration(rows: Sequence[Row]) -> dict[Key, dict[str, Row]]:
-    """Return the rows of each configuration by task, both in the order in which they come."""
+def by_setup(rows: Sequence[Row]) -> dict[Key, dict[str, Row]]:
+    """Return the rows of each setup by task, both in the order in which they come."""
     groups: dict[Key, dict[str, Row]] = {}
     for row in rows:
         groups.setdefault(row.key, {})[row.task] = row

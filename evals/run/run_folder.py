@@ -30,7 +30,7 @@ class RunFolder:
     def begin(self, identity: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Write a new run's `run.json`, or check that the run that is there was begun with the same `identity`.
 
-        `identity` is what decides the answers, `about` what else is to be known. The run may grow, by configurations
+        `identity` is what decides the answers, `about` what else is to be known. The run may grow, by setups
         and tasks beside all of those that it has. SettingError names anything else that differs: answers under
         different settings must not meet in one folder.
         """

@@ -1,4 +1,4 @@
-"""Ask a model questions: in batches, each under every configuration, with what each answer cost."""
+"""Ask a model questions: in batches, each under every setup, with what each answer cost."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from tokenprune.evals.run.answers import Answer, Asked
 from tokenprune.evals.run.batches import Shown, batches, by_encoding, encoded
 from tokenprune.evals.run.costs import kv_cache_bytes, visual_costs
 from tokenprune.evals.run.plan import Part
-from tokenprune.evals.run.setups import Configuration
+from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks._base.question import Sample
 
 OnError = Literal["stop", "record"]
@@ -23,7 +23,7 @@ class SampleError(RuntimeError):
 
 @dataclass(frozen=True)
 class Runner:
-    """Asks `model` under `configurations`.
+    """Asks `model` under `setups`.
 
     batch_tokens: the most tokens, without pruning and with padding, that a batch may have; a longer prompt is a batch
         of its own.
@@ -33,7 +33,7 @@ class Runner:
 
     model: Any
     processor: Any
-    configurations: Sequence[Configuration]
+    setups: Sequence[Setup]
     batch_tokens: int
     on_error: OnError = "stop"
 
@@ -44,62 +44,56 @@ class Runner:
             try:
                 shown.append(Shown.of(sample, self.processor))
             except Exception as error:  # noqa: BLE001  # is raised again, or recorded as no answer at all
-                asked = [c for c in self.configurations if _asked(sample, c) in part.missing]
-                yield [self._failed(sample, configuration, error) for configuration in asked]
-        groups = by_encoding(self.processor, self.configurations)
+                asked = [c for c in self.setups if _asked(sample, c) in part.missing]
+                yield [self._failed(sample, setup, error) for setup in asked]
+        groups = by_encoding(self.processor, self.setups)
         for batch in batches(shown, self.batch_tokens):
             for group in groups:
                 yield from self._ask_batch(batch, group, part)
 
-    def _ask_batch(
-        self, batch: Sequence[Shown], configurations: Sequence[Configuration], part: Part
-    ) -> Iterator[list[Answer]]:
+    def _ask_batch(self, batch: Sequence[Shown], setups: Sequence[Setup], part: Part) -> Iterator[list[Answer]]:
         """A batch of which one answer is missing is asked again as a whole, so that it is the same batch as ever."""
         inputs = None
-        for configuration in configurations:
-            missing = {asked for one in batch if (asked := _asked(one.sample, configuration)) in part.missing}
+        for setup in setups:
+            missing = {asked for one in batch if (asked := _asked(one.sample, setup)) in part.missing}
             if missing:
                 if inputs is None:
-                    inputs = encoded(self.model, self.processor, batch, configuration)
-                answers = self._answers(batch, inputs, configuration, part.first_id)
+                    inputs = encoded(self.model, self.processor, batch, setup)
+                answers = self._answers(batch, inputs, setup, part.first_id)
                 yield [answer for answer in answers if answer.asked in missing]
 
-    def _answers(
-        self, batch: Sequence[Shown], inputs: Any, configuration: Configuration, first_id: str
-    ) -> list[Answer]:
+    def _answers(self, batch: Sequence[Shown], inputs: Any, setup: Setup, first_id: str) -> list[Answer]:
         try:
-            return self._generated(batch, inputs, configuration, first_id)
+            return self._generated(batch, inputs, setup, first_id)
         except Exception as error:
             if len(batch) == 1:
-                return [self._failed(batch[0].sample, configuration, error)]
+                return [self._failed(batch[0].sample, setup, error)]
             answers = [
                 answer
                 for one in batch
-                for inputs in [encoded(self.model, self.processor, [one], configuration)]
-                for answer in self._answers([one], inputs, configuration, first_id)
+                for inputs in [encoded(self.model, self.processor, [one], setup)]
+                for answer in self._answers([one], inputs, setup, first_id)
             ]
             if all(answer.error is None for answer in answers):
                 names = ", ".join(one.sample.id for one in batch)
                 raise SampleError(
-                    f"{configuration.key}: stopped at {names}: {error}. Each of them can be asked alone; "
+                    f"{setup.key}: stopped at {names}: {error}. Each of them can be asked alone; "
                     f"lower --batch-tokens, which is {self.batch_tokens}."
                 ) from error
             return answers
 
     @torch.inference_mode()
-    def _generated(
-        self, batch: Sequence[Shown], inputs: Any, configuration: Configuration, first_id: str
-    ) -> list[Answer]:
+    def _generated(self, batch: Sequence[Shown], inputs: Any, setup: Setup, first_id: str) -> list[Answer]:
         samples = [one.sample for one in batch]
         longest = max(sample.max_new_tokens for sample in samples)
-        with configuration.patched(self.model) as handle:
+        with setup.patched(self.model) as handle:
             start = time.perf_counter()
             output = self.model.generate(**inputs, do_sample=False, max_new_tokens=longest)
             texts = self.processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             seconds = time.perf_counter() - start  # reading the output waited for the device
-            costs = visual_costs(self.model, self.processor, configuration, handle, inputs["input_ids"])
+            costs = visual_costs(self.model, self.processor, setup, handle, inputs["input_ids"])
             cache = {
-                one.sample.id: kv_cache_bytes(self.model, encoded(self.model, self.processor, [one], configuration))
+                one.sample.id: kv_cache_bytes(self.model, encoded(self.model, self.processor, [one], setup))
                 for one in batch
                 if one.sample.id == first_id
             }
@@ -108,7 +102,7 @@ class Runner:
                 task=sample.task,
                 id=sample.id,
                 split=sample.split,
-                **configuration.key._asdict(),
+                **setup.key._asdict(),
                 text=text.strip(),
                 score=sample.score(text),
                 **vars(cost),
@@ -118,21 +112,21 @@ class Runner:
             for sample, text, cost in zip(samples, texts, costs, strict=True)
         ]
 
-    def _failed(self, sample: Sample, configuration: Configuration, error: Exception) -> Answer:
+    def _failed(self, sample: Sample, setup: Setup, error: Exception) -> Answer:
         """Return what is recorded of a question that could not be asked; raise it where the run is to stop."""
         if self.on_error == "stop":
             pictures = ", ".join(map(str, sample.images))
-            raise SampleError(f"{configuration.key}: stopped at {sample.id} ({pictures}): {error}") from error
+            raise SampleError(f"{setup.key}: stopped at {sample.id} ({pictures}): {error}") from error
         return Answer(
             task=sample.task,
             id=sample.id,
             split=sample.split,
-            **configuration.key._asdict(),
+            **setup.key._asdict(),
             text="",
             score=None,
             error=f"{type(error).__name__}: {error}",
         )
 
 
-def _asked(sample: Sample, configuration: Configuration) -> Asked:
-    return Asked(sample.task, sample.id, configuration.key)
+def _asked(sample: Sample, setup: Setup) -> Asked:
+    return Asked(sample.task, sample.id, setup.key)

@@ -1,10 +1,11 @@
 """What is compared: the unpruned model, strategies at several keep ratios with both position IDs, and downsampling."""
 
 import ast
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import tokenprune
 from tokenprune.adapters import adapter_for
@@ -12,9 +13,9 @@ from tokenprune.errors import unknown
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.answers import Key
 from tokenprune.evals.search.calibration import calibrated_on
+from tokenprune.sequence.packing import PositionIds
 from tokenprune.strategies.settings import SettingsFile
 
-PositionIds = Literal["original", "compact"]
 POSITION_IDS: tuple[PositionIds, ...] = get_args(PositionIds)
 
 UNPRUNED = "unpruned"
@@ -28,11 +29,14 @@ DEFAULT_KEEP_RATIOS = (0.5, 0.25, 0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Configuration:
-    """One line of the table. This class itself is the unpruned model."""
+class Setup(ABC):
+    """One way to run the model, and one line of the tables.
 
-    label: str = UNPRUNED
-    keep_ratio: float = 1.0
+    label: the name that results give it. keep_ratio: the share of visual tokens kept, in (0, 1].
+    """
+
+    label: str
+    keep_ratio: float
     position_ids: PositionIds = "original"
 
     @property
@@ -41,28 +45,41 @@ class Configuration:
 
     @property
     def calibrated_on(self) -> frozenset[str]:
-        """Digests of the pictures that this was found on, which it must not be asked about."""
+        """Digests of the images that its settings were found on. It must not be evaluated on them."""
         return frozenset()
 
+    @abstractmethod
     def patched(self, model: Any) -> AbstractContextManager[Any]:
-        """Change `model` inside a `with` block, which gets a PatchHandle, or None where nothing is pruned."""
-        return nullcontext()
+        """Change `model` inside a `with` block, which yields a PatchHandle, or None if nothing is pruned."""
 
     def processor_options(self, processor: Any) -> dict[str, Any]:
-        """Return what the processor is called with beyond pictures and text."""
+        """Return the arguments that the processor gets besides images and text."""
         return {}
 
     def n_visual(self, processor: Any, n_placeholders: int) -> int:
-        """Return how many visual tokens the unpruned model sees of a picture for which `n_placeholders` were sent."""
+        """Return how many visual tokens the unpruned model has for an image that got `n_placeholders` here."""
         return n_placeholders
 
     def settings(self) -> dict[str, Any]:
-        """Return all settings of the strategy, for the results file."""
+        """Return all settings of the strategy, for the results file; {} if nothing is pruned."""
         return {}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pruned(Configuration):
+class Unpruned(Setup):
+    """The model as it is."""
+
+    label: str = UNPRUNED
+    keep_ratio: float = 1.0
+
+    def patched(self, model: Any) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned(Setup):
+    """The model with a strategy."""
+
     strategy: tokenprune.Strategy
 
     def patched(self, model: Any) -> AbstractContextManager[Any]:
@@ -74,7 +91,7 @@ class Pruned(Configuration):
 
 @dataclass(frozen=True, kw_only=True)
 class FromFile(Pruned):
-    """What a settings file holds, at the keep ratio that it was found for."""
+    """The model with the strategy of a settings file, at the keep ratio that the settings were found for."""
 
     file: SettingsFile
 
@@ -88,7 +105,11 @@ class FromFile(Pruned):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Downsampled(Configuration):
+class Downsampled(Setup):
+    """The model on a smaller image."""
+
+    label: str = DOWNSAMPLE
+
     def patched(self, model: Any) -> AbstractContextManager[Any]:
         return downsample.any_resolution(model)
 
@@ -100,12 +121,12 @@ class Downsampled(Configuration):
         return rows * columns
 
 
-def configurations(
+def make_setups(
     strategies: Sequence[str | tokenprune.Strategy] = DEFAULT_STRATEGIES,
     keep_ratios: Sequence[float] = DEFAULT_KEEP_RATIOS,
     position_ids: Sequence[str] = POSITION_IDS,
     baselines: Sequence[str] = (UNPRUNED,),
-) -> list[Configuration]:
+) -> list[Setup]:
     """Return the unpruned model if it is among the `baselines`, then every strategy and every other baseline at every
     keep ratio.
 
@@ -119,7 +140,7 @@ def configurations(
             raise tokenprune.SettingError(unknown("kind of position IDs", one, POSITION_IDS))
     files = {text: _read(text, keep_ratios) for text in strategies if isinstance(text, str) and text.endswith(".json")}
     asked = [*strategies, *(name for name in baselines if name != UNPRUNED and name not in strategies)]
-    found = [Configuration()] if UNPRUNED in baselines else []
+    found: list[Setup] = [Unpruned()] if UNPRUNED in baselines else []
     for ratio in keep_ratios:
         for strategy in asked:
             one = _of(strategy, ratio, files)
@@ -130,7 +151,7 @@ def configurations(
     return found
 
 
-def _of(given: str | tokenprune.Strategy, keep_ratio: float, files: Mapping[str, SettingsFile]) -> Configuration | None:
+def _of(given: str | tokenprune.Strategy, keep_ratio: float, files: Mapping[str, SettingsFile]) -> Setup | None:
     """Return a strategy at a keep ratio, with original position IDs; None for a settings file of another one."""
     if isinstance(given, tokenprune.Strategy):
         changed = {
@@ -141,7 +162,7 @@ def _of(given: str | tokenprune.Strategy, keep_ratio: float, files: Mapping[str,
         label = _label(type(given), changed)
         return Pruned(label=label, keep_ratio=keep_ratio, strategy=replace(given, keep_ratio=keep_ratio, keep=None))
     if given == DOWNSAMPLE:
-        return Downsampled(label=DOWNSAMPLE, keep_ratio=keep_ratio)
+        return Downsampled(keep_ratio=keep_ratio)
     if given in files:
         file, strategy = files[given], files[given].made()
         if strategy.keep_ratio != keep_ratio:

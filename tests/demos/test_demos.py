@@ -66,7 +66,7 @@ def test_compare_on_a_scene(tmp_path: Path, model: str, monkeypatch: pytest.Monk
     demo.main(["--model", model, "--rounds", "0"])
     (explanation,) = drawn
     assert explanation.true_box == (30, 10, 45, 30)
-    assert [(one.configuration.label, one.configuration.position_ids) for one in explanation.outcomes] == [
+    assert [(one.setup.label, one.setup.position_ids) for one in explanation.outcomes] == [
         ("unpruned", "original"),
         ("Random", "original"),
         ("FoPru rank -2", "original"),

@@ -11,7 +11,7 @@ from PIL import Image
 from tokenprune.evals.dev.figures import large_image as large_picture
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.loading import load_model
-from tokenprune.evals.run.setups import configurations
+from tokenprune.evals.run.setups import make_setups
 
 
 def test_the_bundled_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,6 +28,6 @@ def test_the_bundled_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_a_picture_of_one_tile_is_refused() -> None:
     model, processor = load_model(str(MODEL), "auto")
-    (pruned,) = configurations(["grid"], [0.25], ["original"], baselines=[])
+    (pruned,) = make_setups(["grid"], [0.25], ["original"], baselines=[])
     with pytest.raises(ValueError, match="one tile of 224; take a larger picture"):
         large_picture.examine(model, processor, picture((64, 48)), "Where is it?", pruned)

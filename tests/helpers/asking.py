@@ -9,7 +9,7 @@ from tokenprune.evals.run.answers import Answer
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.provenance import versions
 from tokenprune.evals.run.runner import Runner
-from tokenprune.evals.run.setups import Configuration
+from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks._base.question import Sample
 
 
@@ -26,7 +26,7 @@ class Echo(Sample):
 def ask(
     model: Any,
     samples: list[Sample],
-    compared: list[Configuration],
+    compared: list[Setup],
     *,
     batch_tokens: int = 4096,
     on_error: Any = "stop",

@@ -24,7 +24,7 @@ from tokenprune.evals.bench.shapes import config_of
 from tokenprune.evals.report.markers import put_into
 from tokenprune.evals.report.tables import Table
 from tokenprune.evals.run.provenance import device_name, versions
-from tokenprune.evals.run.setups import Pruned, configurations
+from tokenprune.evals.run.setups import Pruned, make_setups
 
 NAME = "tokenprune.evals.dev.experiments.decode_steps"
 SHAPE, WIDTH, KEEP_RATIO = "llava-1.5-0.5b", 64, 0.125
@@ -111,7 +111,7 @@ def main() -> None:
     gc.disable()
     model = narrow_model()
     inputs = prompts.random_prompt(model, 1)
-    asked = configurations(STRATEGIES, [KEEP_RATIO], ["original"], baselines=[])
+    asked = make_setups(STRATEGIES, [KEEP_RATIO], ["original"], baselines=[])
     steps = [step(model, inputs, one, options.rounds) for one in asked if isinstance(one, Pruned)]
     about = ", ".join(f"{name} {version}" for name, version in versions().items())
     text = (

@@ -19,7 +19,7 @@ from tokenprune.evals.explain.explain import Explanation, explain
 from tokenprune.evals.explain.panels import picture_panel
 from tokenprune.evals.explain.zoom import ANSWERED_FROM, COLORS, looked_at
 from tokenprune.evals.models.boxes import Box, parts_of
-from tokenprune.evals.run.setups import Configuration
+from tokenprune.evals.run.setups import Setup
 from tokenprune.report import ImageReport
 from tokenprune.zoom.probe import token_places
 from tokenprune.zoom.prompts import ask, input_side
@@ -61,7 +61,7 @@ class LargePicture:
 
 
 def examine(
-    model: Any, processor: Any, picture: Image.Image, question: str, pruned: Configuration, true_box: Box | None = None
+    model: Any, processor: Any, picture: Image.Image, question: str, pruned: Setup, true_box: Box | None = None
 ) -> LargePicture:
     """Look at a picture coarse to fine, answer from what was found, unpruned and pruned, and prune every tile.
 
@@ -92,7 +92,7 @@ def examine(
 
 @torch.inference_mode()
 def pruned_tiles(
-    model: Any, processor: Any, picture: Image.Image, question: str, pruned: Configuration, level: Level
+    model: Any, processor: Any, picture: Image.Image, question: str, pruned: Setup, level: Level
 ) -> Iterator[ImageReport]:
     """What is kept of every tile of a level, each asked by itself, row by row."""
     tile, views = input_side(processor), list(level.views())
@@ -135,7 +135,7 @@ def figure(large: LargePicture) -> Figure:
     panels = below.subplots(1, 3, width_ratios=[1, 1, 1.75])
     for axes, outcome in zip(panels, large.view.outcomes, strict=False):
         picture_panel(axes, large.view, outcome)
-        axes.set_title(f"{outcome.configuration.label}\n{outcome.kept.in_words}", fontsize=FONT)
+        axes.set_title(f"{outcome.setup.label}\n{outcome.kept.in_words}", fontsize=FONT)
         axes.text(0.5, -0.03, outcome.answer, transform=axes.transAxes, ha="center", va="top", fontsize=FONT)
     _costs(panels[2], large.costs)
     return sheet

@@ -24,7 +24,7 @@ from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import limited, load_tasks
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.run.evaluate import evaluate
-from tokenprune.evals.run.setups import Configuration, configurations
+from tokenprune.evals.run.setups import Setup, Unpruned, make_setups
 from tokenprune.evals.tasks._base.question import Sample
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer
 
@@ -104,27 +104,27 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="of lmms-eval, which shares the questions among them")
     options = parser.parse_args()
     asked = limited(load_tasks(SCENES, ["vqa"], style=STYLES["bundled"]), options.questions)
-    compared = {"": Configuration()}  # how lmms-eval is told, and what ours is called
+    compared: dict[str, Setup] = {"": Unpruned()}  # how lmms-eval is told, and what ours is called
     for strategy in options.strategies:
         told = f",strategy={strategy.replace(':', ',', 1)},keep_ratio={options.keep_ratio}"
-        (compared[told],) = configurations([strategy], [options.keep_ratio], ["original"], [])
+        (compared[told],) = make_setups([strategy], [options.keep_ratio], ["original"], [])
     table = Table("strategy", "n", "same answers", "visual tokens", "of them kept", "of them kept, ours")
     n_different = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_task(folder / "task", asked)
         lines = ours(folder / "run", options.strategies, options.keep_ratio, options.questions)
-        for told, configuration in compared.items():
+        for told, setup in compared.items():
             model_args = f"pretrained={MODEL}{told}"
             results, samples = theirs(options.lmms_python, folder, model_args, options.batch_size, options.processes)
             texts = {asked[sample["doc_id"]].id: sample["filtered_resps"] for sample in samples}
-            own = {line["id"]: line for line in lines if line["strategy"] == configuration.label}
+            own = {line["id"]: line for line in lines if line["strategy"] == setup.label}
             assert texts.keys() == own.keys()
             n_same = sum(text == own[question]["text"] for question, text in texts.items())
             n_different += len(own) - n_same
             counts = [results["throughput"][f"avg_{what}"] for what in ("visual_tokens", "kept_visual_tokens")]
             kept = sum(line["n_kept"] for line in own.values()) / len(own)
-            table.add_row(configuration.label, str(len(own)), str(n_same), *(f"{n:.1f}" for n in (*counts, kept)))
+            table.add_row(setup.label, str(len(own)), str(n_same), *(f"{n:.1f}" for n in (*counts, kept)))
     Console().print(table)
     version = "import importlib.metadata; print(importlib.metadata.version('lmms-eval'))"
     theirs_is = subprocess.run([options.lmms_python, "-c", version], check=True, capture_output=True, text=True).stdout

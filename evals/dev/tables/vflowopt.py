@@ -14,7 +14,7 @@ from tokenprune.evals.bench.tables import ratios
 from tokenprune.evals.models.bundled import SETTINGS
 from tokenprune.evals.report.markers import put_into
 from tokenprune.evals.report.tables import Table, accuracy_table
-from tokenprune.evals.run.results import Key, Row, by_configuration
+from tokenprune.evals.run.results import Key, Row, by_setup
 from tokenprune.evals.run.results_io import read
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
 from tokenprune.evals.stats.paired import paired
@@ -39,7 +39,7 @@ ABLATIONS = {
 
 def report(rows: Sequence[Row], files: Sequence[SettingsFile], timings: Sequence[Figures]) -> str:
     """Return all tables; `timings` are what the bench measured."""
-    groups = by_configuration(rows)
+    groups = by_setup(rows)
     shown = [row for row in rows if row.strategy not in ABLATIONS or row.strategy == "VFlowOpt"]
     parts: list[str | Table] = [
         "Accuracy in per cent, with 95 % interval; a name behind `VFlowOpt` is that of its settings file:",

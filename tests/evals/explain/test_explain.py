@@ -1,4 +1,4 @@
-"""What each configuration makes of one picture: its parts, and the picture of it."""
+"""What each setup makes of one picture: its parts, and the picture of it."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tokenprune.evals.explain.panels import edges, ranks
 from tokenprune.evals.explain.ttft import ttft_ratios
 from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.models.image_view import Seen, padded, whole
-from tokenprune.evals.run.setups import configurations
+from tokenprune.evals.run.setups import make_setups
 from tokenprune.tokens.layout import Layout
 
 
@@ -44,7 +44,7 @@ def explained(
     of: Image.Image | None = None,
     true_box: Box | None = None,
 ) -> Explanation:
-    compared = configurations(strategies, ratios, ["original"], baselines=[])
+    compared = make_setups(strategies, ratios, ["original"], baselines=[])
     asked = model or tiny_llava(), tiny_processor(), of or picture(), "Where is it?"
     return explain(*asked, compared, true_box=true_box, rounds=0)
 
@@ -114,7 +114,7 @@ def test_times_are_ratios_to_the_unpruned_model(monkeypatch: pytest.MonkeyPatch)
     inputs = encode(tiny_processor(), [[picture()]], ["1"])
     monkeypatch.setattr(model, "generate", generate)
     monkeypatch.setattr("tokenprune.evals.explain.ttft.time.perf_counter", lambda: now[0])
-    compared = configurations(["grid"], [0.25], ["original"], baselines=[])
+    compared = make_setups(["grid"], [0.25], ["original"], baselines=[])
     (ratio,) = ttft_ratios(model, inputs, compared, rounds=3)
     length = inputs["input_ids"].shape[1]
     assert ratio == pytest.approx((length - 27) / length)
@@ -201,7 +201,7 @@ def anyres() -> tuple[Any, Any]:
 def test_overview_and_tiles(tmp_path: Path) -> None:
     """Both show the whole picture, so that a box is drawn on both; newline tokens have no place."""
     model, processor = anyres()
-    compared = configurations(["fopru", "grid"], [0.5], ["original"], baselines=[])
+    compared = make_setups(["fopru", "grid"], [0.5], ["original"], baselines=[])
     told = explain(model, processor, picture((60, 40)), "Where is it?", compared, true_box=BOX, rounds=0)
     assert [raster.tokens.shape for raster in told.canvas.rasters] == [(3, 3), (4, 6)]
     assert told.unpruned.kept.n_visual == 9 + 4 * 7

@@ -61,7 +61,7 @@ def written(path: Path) -> Path:
     explained = explain(
         tiny_llava(), tiny_processor(), picture(), "Where is <b>it</b>?", compared, true_box=BOX, rounds=1
     )
-    (answered,) = (one for one in explained.outcomes if one.configuration.key == ("FoPru", "original", 0.5))
+    (answered,) = (one for one in explained.outcomes if one.setup.key == ("FoPru", "original", 0.5))
     object.__setattr__(answered, "box", (10.0, 10.0, 30.0, 30.0))
     kept_tokens_page.write(explained, path)
     return path

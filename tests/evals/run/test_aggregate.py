@@ -1,4 +1,4 @@
-"""Rows from answers: what a configuration is worth, and what could not be read or asked."""
+"""Rows from answers: what a setup is worth, and what could not be read or asked."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from helpers.tiny import tiny_llava
 from tokenprune.evals.run import aggregate
 from tokenprune.evals.run.answers import Answer
 from tokenprune.evals.run.results import Row
-from tokenprune.evals.run.setups import Configuration, configurations
+from tokenprune.evals.run.setups import Unpruned, make_setups
 from tokenprune.evals.stats.paired import paired
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks._base.question import Sample
@@ -35,7 +35,7 @@ def samples(folder: Path) -> list[Sample]:
 
 
 def test_rows(samples: list[Sample]) -> None:
-    compared = configurations(["random:seed=3", "fopru:mode=row", "downsample"], [0.5])
+    compared = make_setups(["random:seed=3", "fopru:mode=row", "downsample"], [0.5])
     answers = {answer.asked: answer for answer in ask(tiny_llava(), samples, compared)}
     rows = aggregate.rows(samples, compared, answers, scenes="a", model="b", identity=identity())
     assert [(row.strategy, row.position_ids) for row in rows] == [
@@ -64,7 +64,7 @@ def test_rows(samples: list[Sample]) -> None:
         assert {"torch", "transformers", "tokenprune"} <= set(row.versions)
         json.dumps(row.settings)
     assert rows[1].settings == {"keep_ratio": 0.5, "keep": None, "budget_per": "image", "seed": 3}
-    assert len({answer.text for answer in answers.values()}) > 3  # the configurations do differ
+    assert len({answer.text for answer in answers.values()}) > 3  # the setups do differ
 
 
 def rows_of(
@@ -72,14 +72,12 @@ def rows_of(
 ) -> tuple[Row, Row, Sequence[Sample]]:
     """What a model is worth that answers a task's questions with `texts`, None where it cannot be asked, and one that
     gives the right answers."""
-    samples, compared = TASKS[task].load(folder), [Configuration(), *configurations(["grid"], [0.5], ["original"], [])]
+    samples, compared = TASKS[task].load(folder), [Unpruned(), *make_setups(["grid"], [0.5], ["original"], [])]
     answers = [
-        Answer(
-            sample.task, sample.id, sample.split, *configuration.key, text=text or "", score=sample.score(text or "")
-        )
+        Answer(sample.task, sample.id, sample.split, *setup.key, text=text or "", score=sample.score(text or ""))
         if text is not None
-        else Answer(sample.task, sample.id, sample.split, *configuration.key, text="", score=None, error="broken")
-        for configuration, said in zip(compared, (truths, texts), strict=True)
+        else Answer(sample.task, sample.id, sample.split, *setup.key, text="", score=None, error="broken")
+        for setup, said in zip(compared, (truths, texts), strict=True)
         for sample, text in zip(samples, said, strict=True)
     ]
     found = {answer.asked: answer for answer in answers}

@@ -17,7 +17,7 @@ from tokenprune.evals.run import aggregate
 from tokenprune.evals.run import batches as batching
 from tokenprune.evals.run.batches import Shown, batches
 from tokenprune.evals.run.runner import SampleError
-from tokenprune.evals.run.setups import Configuration, Pruned, configurations
+from tokenprune.evals.run.setups import Pruned, Unpruned, make_setups
 from tokenprune.evals.search.plot import tokens_per_layer
 from tokenprune.evals.stats.paired import paired
 from tokenprune.evals.tasks._base.question import Sample
@@ -36,10 +36,10 @@ def samples(folder: Path) -> list[Sample]:
 
 
 def test_what_was_kept_is_in_the_answer(samples: list[Sample]) -> None:
-    (configuration,) = configurations(["grid"], [0.25], ["original"], [])
+    (setup,) = make_setups(["grid"], [0.25], ["original"], [])
     model = tiny_llava()
-    (answer,) = ask(model, samples[:1], [configuration])
-    with configuration.patched(model) as handle:
+    (answer,) = ask(model, samples[:1], [setup])
+    with setup.patched(model) as handle:
         model(**encode(tiny_processor(), [samples[0].pictures()], [samples[0].question]))
     (kept,) = answer.kept
     assert kept.grids == ((1, 6, 6),)
@@ -47,17 +47,17 @@ def test_what_was_kept_is_in_the_answer(samples: list[Sample]) -> None:
 
 
 def test_tokens_of_a_strategy_that_drops_on_the_way(samples: list[Sample]) -> None:
-    (configuration,) = configurations(["vflowopt"], [0.25], ["original"], [])
-    assert isinstance(configuration, Pruned)
-    assert isinstance(configuration.strategy, VFlowOpt)
-    (answer,) = ask(deep_llava(), samples[:1], [configuration])
-    per_layer = tokens_per_layer(configuration.strategy, LAYERS, 36)
+    (setup,) = make_setups(["vflowopt"], [0.25], ["original"], [])
+    assert isinstance(setup, Pruned)
+    assert isinstance(setup.strategy, VFlowOpt)
+    (answer,) = ask(deep_llava(), samples[:1], [setup])
+    per_layer = tokens_per_layer(setup.strategy, LAYERS, 36)
     assert (answer.n_kept, answer.n_mean) == (per_layer[0], pytest.approx(sum(per_layer) / LAYERS))
     assert answer.n_kept > 9 >= answer.n_mean
 
 
 def test_batches_do_not_change_answers(samples: list[Sample]) -> None:
-    model, compared = tiny_llava(), configurations(["fopru", "downsample"], [0.25])
+    model, compared = tiny_llava(), make_setups(["fopru", "downsample"], [0.25])
     assert unlike_time(ask(model, samples, compared)) == unlike_time(ask(model, samples, compared, batch_tokens=1))
 
 
@@ -79,7 +79,7 @@ def test_an_encoding_serves_all_configurations(samples: list[Sample], monkeypatc
     monkeypatch.setattr(
         "tokenprune.evals.run.runner.encoded", lambda *args: encodings.append(args[3].label) or batching.encoded(*args)
     )
-    ask(tiny_llava(), samples[1:], configurations(["grid", "downsample", "fopru"], [0.25, 0.5]), done=frozenset())
+    ask(tiny_llava(), samples[1:], make_setups(["grid", "downsample", "fopru"], [0.25, 0.5]), done=frozenset())
     whole, *others = encodings
     assert whole == "unpruned"
     # Two sizes of downsampling, and the first question alone for the cache: unpruned, 2 x 2 x 2 pruned, 2 downsampled.
@@ -87,7 +87,7 @@ def test_an_encoding_serves_all_configurations(samples: list[Sample], monkeypatc
 
 
 def test_what_is_answered_is_not_asked_again(samples: list[Sample]) -> None:
-    model, compared = tiny_llava(), configurations(["grid"], [0.25])
+    model, compared = tiny_llava(), make_setups(["grid"], [0.25])
     everything = ask(model, samples, compared)
     done = {answer.asked for answer in everything[::2]}
     rest = ask(model, samples, compared, done=done)
@@ -105,9 +105,9 @@ def test_the_model_is_left_as_it_was(samples: list[Sample]) -> None:
             for name, module in model.named_modules()
         }
 
-    ask(model, samples, [Configuration()])  # transformers adds hooks of its own at the first call
+    ask(model, samples, [Unpruned()])  # transformers adds hooks of its own at the first call
     before = state()
-    ask(model, samples, configurations(["fopru", "downsample"], [0.25]))
+    ask(model, samples, make_setups(["fopru", "downsample"], [0.25]))
     assert state() == before
 
 
@@ -121,7 +121,7 @@ def broken(folder: Path) -> Sample:
 
 def test_a_broken_picture_stops_the_run(samples: list[Sample], folder: Path) -> None:
     with pytest.raises(SampleError, match=r"unpruned, .*: stopped at 7 \(.*broken\.jpg\): .*broken\.jpg: truncated"):
-        ask(tiny_llava(), [samples[0], broken(folder)], [Configuration()])
+        ask(tiny_llava(), [samples[0], broken(folder)], [Unpruned()])
 
 
 class Crash(tokenprune.ScoreStrategy):
@@ -136,12 +136,12 @@ def crash() -> Pruned:
 def test_a_crash_stops_the_run(samples: list[Sample]) -> None:
     model = tiny_llava()
     with pytest.raises(SampleError, match=r"Crash, keep ratio 0\.5, .*stopped at 3 .*: out of luck"):
-        ask(model, samples, [Configuration(), crash()])
+        ask(model, samples, [Unpruned(), crash()])
     assert not model._forward_pre_hooks
 
 
 def test_recorded_errors_are_no_wrong_answers(samples: list[Sample], folder: Path) -> None:
-    compared, asked = [Configuration(), crash()], [*samples, broken(folder)]
+    compared, asked = [Unpruned(), crash()], [*samples, broken(folder)]
     answers = {answer.asked: answer for answer in ask(tiny_llava(), asked, compared, on_error="record")}
     unpruned, crashed = aggregate.rows(asked, compared, answers, scenes="a", model="b", identity=identity())
     assert (unpruned.n, unpruned.failed, unpruned.accuracy) == (3, 1, pytest.approx(2 / 3))
@@ -156,11 +156,11 @@ def test_recorded_errors_are_no_wrong_answers(samples: list[Sample], folder: Pat
 
 def test_one_bad_question_does_not_take_its_batch_along(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Echo, "score", lambda self, answer: 1 / (2 - int(self.id)))
-    answers = {answer.id: answer for answer in ask(tiny_llava(), samples, [Configuration()], on_error="record")}
+    answers = {answer.id: answer for answer in ask(tiny_llava(), samples, [Unpruned()], on_error="record")}
     assert [answers[id].score for id in "13"] == [1, -1]
     assert answers["2"].error == "ZeroDivisionError: division by zero"
     with pytest.raises(SampleError, match=r"stopped at 2 \(.*division by zero"):
-        ask(tiny_llava(), samples, [Configuration()])
+        ask(tiny_llava(), samples, [Unpruned()])
 
 
 def test_a_batch_that_is_too_large(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,5 +175,5 @@ def test_a_batch_that_is_too_large(samples: list[Sample], monkeypatch: pytest.Mo
     monkeypatch.setattr(model, "generate", short_of_memory)
     for on_error in ("stop", "record"):
         with pytest.raises(SampleError, match=r"at 3, 2, 1: no memory left\. .*lower --batch-tokens, which is 4096"):
-            ask(model, samples, [Configuration()], on_error=on_error)
-    assert len(ask(model, samples, [Configuration()], batch_tokens=60)) == 3
+            ask(model, samples, [Unpruned()], on_error=on_error)
+    assert len(ask(model, samples, [Unpruned()], batch_tokens=60)) == 3

@@ -1,4 +1,4 @@
-"""What is compared and asked: configurations, downsampling, plans."""
+"""What is compared and asked: setups, downsampling, plans."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import tokenprune
 from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.plan import PART, Plan
-from tokenprune.evals.run.setups import BASELINES, Configuration, configurations
+from tokenprune.evals.run.setups import BASELINES, Unpruned, make_setups
 from tokenprune.evals.tasks._base.question import Sample
 
 
@@ -30,7 +30,7 @@ def samples(folder: Path) -> list[Sample]:
 
 def test_strategies_as_objects() -> None:
     fopru = tokenprune.FoPru(keep_ratio=0.9, mode="row")
-    one, other = configurations([fopru], [0.5, 0.25], ["compact"], [])
+    one, other = make_setups([fopru], [0.5, 0.25], ["compact"], [])
     assert (str(one.key), str(other.key)) == (
         "FoPru row, keep ratio 0.5, position IDs compact",
         "FoPru row, keep ratio 0.25, position IDs compact",
@@ -40,13 +40,13 @@ def test_strategies_as_objects() -> None:
 
 def test_baselines() -> None:
     def labels(strategies: list[str], baselines: Any) -> list[str]:
-        return [c.label for c in configurations(strategies, [0.5], ["original"], baselines)]
+        return [c.label for c in make_setups(strategies, [0.5], ["original"], baselines)]
 
     assert labels(["grid"], BASELINES) == ["unpruned", "Grid", "Random", "downsample"]
     assert labels(["random", "grid"], BASELINES) == ["unpruned", "Random", "Grid", "downsample"]
     assert labels(["grid"], []) == ["Grid"]
     with pytest.raises(tokenprune.SettingError, match=r"position IDs 'orginal'\. Did you mean 'original'"):
-        configurations(["grid"], [0.5], ["orginal"])
+        make_setups(["grid"], [0.5], ["orginal"])
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,11 @@ def test_baselines() -> None:
 )
 def test_unknown_strategies(strategy: str, message: str) -> None:
     with pytest.raises(tokenprune.SettingError, match=message):
-        configurations([strategy])
+        make_setups([strategy])
 
 
 def test_every_registered_strategy_can_be_named() -> None:
-    labels = [configuration.label for configuration in configurations(list(tokenprune.STRATEGIES), [0.5])]
+    labels = [setup.label for setup in make_setups(list(tokenprune.STRATEGIES), [0.5])]
     assert len(labels) == 1 + 2 * len(tokenprune.STRATEGIES)
 
 
@@ -104,15 +104,15 @@ def test_downsampling_needs_a_fixed_size() -> None:
 
 def test_plans_have_no_twins(samples: list[Sample]) -> None:
     with pytest.raises(ValueError, match=r"question .*'1'.* is there twice"):
-        Plan([samples[0], samples[0]], [Configuration()])
-    with pytest.raises(ValueError, match=r"configuration FoPru -2, keep ratio 0\.5, .* is there twice"):
-        Plan(samples, configurations(["fopru:layer=-2", "fopru:layer=-2"], [0.5]))
+        Plan([samples[0], samples[0]], [Unpruned()])
+    with pytest.raises(ValueError, match=r"setup FoPru -2, keep ratio 0\.5, .* is there twice"):
+        Plan(samples, make_setups(["fopru:layer=-2", "fopru:layer=-2"], [0.5]))
 
 
 @pytest.mark.parametrize("n_processes", [1, 2, 3])
 def test_processes_share_all_questions(samples: list[Sample], n_processes: int) -> None:
     many = [replace(samples[0], id=str(i)) for i in range(5 * PART + 1)]
-    plan = Plan(many, [Configuration()])
+    plan = Plan(many, [Unpruned()])
     shares = [
         [asked for part in plan.parts(frozenset(), index, n_processes) for asked in part.missing]
         for index in range(n_processes)

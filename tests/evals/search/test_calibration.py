@@ -14,7 +14,7 @@ from helpers.files.search import BASE, deep_llava, scenes, searched
 from tokenprune import SettingError
 from tokenprune.evals.run.answers import Answer, Key
 from tokenprune.evals.run.run_folder import RunFolder
-from tokenprune.evals.run.setups import configurations
+from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.search.calibration import apart, calibrated_on, pictures_of
 from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
@@ -38,7 +38,7 @@ def evaluated(folder: Path, *strategies: str, **options: str) -> list[Answer]:
 
 
 def test_found_settings_are_evaluated_on_other_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All configurations answer the same questions, and none about a picture of the search."""
+    """All setups answer the same questions, and none about a picture of the search."""
     samples = scenes(tmp_path / "scenes", 6)
     record = searched(samples[:2], tmp_path / "found.json")
     assert list(record["search"]["data"]["pictures"]) == ["0.png", "1.png"]
@@ -91,20 +91,20 @@ def test_who_says_nothing_of_its_pictures(tmp_path: Path) -> None:
 
 def test_a_file_stands_at_its_own_keep_ratio(tmp_path: Path) -> None:
     path = written(tmp_path, SETTINGS)
-    compared = configurations([path, "grid"], [0.5, 0.3])
+    compared = make_setups([path, "grid"], [0.5, 0.3])
     assert [(c.label, c.keep_ratio) for c in compared if c.position_ids == "compact"] == [
         ("Grid", 0.5), ("VFlowOpt found", 0.3), ("Grid", 0.3)
     ]  # fmt: skip
     with pytest.raises(SettingError, match=r"for keep_ratio=0\.3, which is none .*--keep-ratio 0\.5 0\.1 0\.3"):
-        configurations([path], [0.5, 0.1])
+        make_setups([path], [0.5, 0.1])
     counted = written(tmp_path, {"strategy": "grid", "settings": {"keep": 9}})
     with pytest.raises(SettingError, match='"keep" is a count'):
-        configurations([counted], [0.5])
+        make_setups([counted], [0.5])
 
 
 def test_another_depth_warns(tmp_path: Path) -> None:
     path = written(tmp_path, {**SETTINGS, "model": {"layers": 28}})
-    found = configurations([path], [0.3])[1]
+    found = make_setups([path], [0.3])[1]
     with (
         pytest.warns(UserWarning, match="found on a model of 28 decoder layers"),
         found.patched(deep_llava()) as handle,
