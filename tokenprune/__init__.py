@@ -23,7 +23,13 @@ if TYPE_CHECKING:
         TokenPruneError as TokenPruneError,
         UnsupportedError as UnsupportedError,
     )
-    from tokenprune.patching import PatchHandle as PatchHandle, patch as patch, unpatch as unpatch
+    from tokenprune.patching import (
+        PatchHandle as PatchHandle,
+        Probe as Probe,
+        patch as patch,
+        probe as probe,
+        unpatch as unpatch,
+    )
     from tokenprune.report import ImageReport as ImageReport, Report as Report, StageReport as StageReport
     from tokenprune.retrieval import RetrievalHandle as RetrievalHandle, patch_retrieval as patch_retrieval
     from tokenprune.strategies import (
@@ -81,6 +87,7 @@ _HOMES = {
     "Look": "tokenprune.zoom",
     "PAR": "tokenprune.strategies",
     "PatchHandle": "tokenprune.patching",
+    "Probe": "tokenprune.patching",
     "PruMerge": "tokenprune.strategies",
     "PruningError": "tokenprune.errors",
     "PyramidDrop": "tokenprune.strategies",
@@ -107,6 +114,7 @@ _HOMES = {
     "Zoom": "tokenprune.zoom",
     "patch": "tokenprune.patching",
     "patch_retrieval": "tokenprune.retrieval",
+    "probe": "tokenprune.patching",
     "unpatch": "tokenprune.patching",
 }
 

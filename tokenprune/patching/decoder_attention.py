@@ -1,0 +1,127 @@
+"""Reads the attention of decoder layers during the model's own forward, and leaves that forward unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.engine.cache import n_slots
+from tokenprune.engine.call import uncompiled
+from tokenprune.report import ImageReport
+from tokenprune.sequence.masks import padding_of
+from tokenprune.sequence.prompt import PromptTokens
+from tokenprune.tokens.text_attention import TextAttention
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCall:
+    """Queries and keys of one decoder layer for the new tokens of a forward, rotary embeddings applied, and the
+    attention mask that the layer got."""
+
+    queries: Float[Tensor, "batch heads tokens width"]
+    keys: Float[Tensor, "batch key_heads tokens width"]
+    mask: Any
+
+    def seen(self, row: int, n_past: int) -> Bool[Tensor, "tokens tokens"] | None:
+        """Which new tokens each new token of a row attends to, of a cache with `n_past` slots; None if all up to
+        itself."""
+        if not isinstance(self.mask, Tensor) or self.mask.ndim != 4:
+            return None
+        own = self.mask[min(row, len(self.mask) - 1), 0, :, n_past : n_past + self.queries.shape[2]]
+        return own if own.dtype == torch.bool else own == 0
+
+
+class DecoderReader:
+    """Reads the attention of some decoder layers from the last forward that contained an image.
+
+    Raises UnsupportedError for layers without query and key projections of their own.
+    """
+
+    def __init__(self, adapter: ModelAdapter, layers: Sequence[int]) -> None:
+        self._adapter = adapter
+        self._points = {layer: adapter.text_capture_points(layer) for layer in layers}
+        self._hooks: list[RemovableHandle] = []
+        self._captured: dict[int, dict[str, Any]] | None = None  # None outside of a forward with an image
+        self._n_past = 0
+        self._prompt: PromptTokens | None = None
+        self._layers: dict[int, LayerCall] = {}
+
+    def install(self) -> None:
+        for layer, points in self._points.items():
+            before, after = partial(self._before_attention, layer), partial(self._after_attention, layer)
+            self._hooks.append(points.attention.register_forward_pre_hook(before, with_kwargs=True))
+            self._hooks += [
+                module.register_forward_hook(partial(self._after_output, layer, name))
+                for name, module in points.outputs.items()
+            ]
+            self._hooks.append(points.attention.register_forward_hook(after))
+
+    def remove(self) -> None:
+        while self._hooks:
+            self._hooks.pop().remove()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the last forward."""
+        self._captured, self._prompt, self._layers = None, None, {}
+
+    def begin(self, kwargs: Mapping[str, Any], visual: Mapping[str, Bool[Tensor, "batch new"]]) -> None:
+        """Start a forward of the base model with these arguments, whose `visual` tokens are given by modality."""
+        cache = self._adapter.cache(kwargs)
+        n_columns = 0 if cache is None else int(cache.get_seq_length())  # dropped tokens included
+        padding = padding_of(self._adapter.attention_mask(kwargs), n_columns, self._adapter.n_new(kwargs))
+        like = next(iter(visual.values()))
+        real = torch.ones_like(like) if padding is None else ~padding[:, n_columns:].to(like.device).expand_as(like)
+        self._captured, self._layers, self._n_past = {}, {}, n_slots(cache)
+        self._prompt = PromptTokens.of(visual, {}, real)
+
+    def end(self) -> None:
+        self._captured = None
+
+    @uncompiled
+    def _before_attention(self, layer: int, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if self._captured is not None:
+            self._captured[layer] = {"attention": kwargs}
+
+    @uncompiled
+    def _after_output(self, layer: int, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+        if self._captured is not None:
+            self._captured[layer][name] = output.detach()
+
+    @uncompiled
+    def _after_attention(self, layer: int, module: nn.Module, args: Any, output: Any) -> None:
+        if self._captured is not None:
+            call = self._captured.pop(layer)
+            with torch.no_grad():
+                queries, keys = self._adapter.text_heads(call)
+            self._layers[layer] = LayerCall(queries, keys, call["attention"].get("attention_mask"))
+
+    def attention(self, images: Sequence[ImageReport]) -> list[dict[int, TextAttention]]:
+        """The attention of each layer in the rows of the last forward's images, given in reading order."""
+        if self._prompt is None:
+            return [{} for _ in images]
+        any_visual = torch.stack([*self._prompt.host.values()]).any(0)
+        columns = [row.nonzero()[:, 0] for row in any_visual]
+        taken = [0] * len(columns)
+        result = []
+        for image in images:
+            row, start = image.row, taken[image.row]
+            taken[row] += image.n_visual
+            visual = columns[row][start : taken[row]]
+            text = self._prompt.text_after(row, int(visual[-1]))
+            result.append({layer: self._of_row(layer, row, visual, text) for layer in self._layers})
+        return result
+
+    def _of_row(self, layer: int, row: int, visual: Tensor, text: Tensor) -> TextAttention:
+        assert self._prompt is not None
+        call, scale = self._layers[layer], self._adapter.text_attention_scale(layer)
+        real, visual, text = (part.to(call.keys.device) for part in (self._prompt.real[row], visual, text))
+        return TextAttention(call.queries[row], call.keys[row], scale, real, visual, text, call.seen(row, self._n_past))
