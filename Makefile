@@ -52,7 +52,7 @@ matrix: install
 	$(BIN)/python -m pytest tests/contract/test_contract.py -k "not readme" --matrix tests/contract/matrix.json
 	$(BIN)/python tests/contract/matrix.py
 
-# The README's tables, measured again: 30,000 answers, each 0.03 to 0.1 s of a core that multiplies BF16 in hardware.
+# The accuracy tables, measured again: 30,000 answers, each 0.03 to 0.1 s of a core that multiplies BF16 in hardware.
 # Stopped or killed, it goes on where it was. QUESTIONS=2600 asks all that there are.
 QUESTIONS := 200
 EVAL = $(BIN)/tokenprune eval --dtype bfloat16 --limit $(QUESTIONS)
@@ -65,11 +65,10 @@ results: install
 	$(EVAL) --keep-ratio 0.1 --strategy $(STRATEGIES) evals/bundled/settings/searched_10.json --output runs/at_10
 	$(BIN)/tokenprune eval --dtype bfloat16 --data evals/bundled/photographs --strategy none --baselines unpruned \
 		--output runs/photographs
-	cp runs/at_25/rows.jsonl evals/results/bundled_model_25.jsonl
-	cp runs/at_10/rows.jsonl evals/results/bundled_model_10.jsonl
-	cp runs/photographs/rows.jsonl evals/results/photographs.jsonl
-	$(BIN)/tokenprune report evals/results/bundled_model_*.jsonl evals/results/photographs.jsonl --into README.md
-	$(BIN)/tokenprune report evals/results/bundled_model_*.jsonl evals/results/photographs.jsonl --into evals/results/README.md
+	cp runs/at_25/rows.jsonl evals/results/data/bundled_model_25.jsonl
+	cp runs/at_10/rows.jsonl evals/results/data/bundled_model_10.jsonl
+	cp runs/photographs/rows.jsonl evals/results/data/photographs.jsonl
+	$(BIN)/python -m tokenprune.evals.dev.tables README.md evals/results/*.md
 
 # Trains the bundled model again from its sources: less than two hours on one core that multiplies
 # BF16 in hardware (AMX); stop it and it goes on where it was.

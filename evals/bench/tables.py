@@ -8,7 +8,7 @@ from rich.table import Table as RichTable
 from tokenprune.evals.bench.cases import IDEAL
 from tokenprune.evals.bench.figures import Figures, Median
 from tokenprune.evals.bench.record import Record
-from tokenprune.evals.report.tables import NOTHING, Table
+from tokenprune.evals.report.table import NOTHING, Table
 
 
 def costs(figures: Sequence[Figures]) -> Table:

@@ -8,7 +8,7 @@ import numpy as np
 from tokenprune.evals.bench.figures import Figures, Median
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.bench.tables import _case, _ratio
-from tokenprune.evals.report.tables import NOTHING, Table
+from tokenprune.evals.report.table import NOTHING, Table
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,13 @@
 """The results of one or more runs as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tokenprune.evals.report import markers as marked
-from tokenprune.evals.report import pareto
+from tokenprune.evals.report import markers, pareto
 from tokenprune.evals.report.page import page
 from tokenprune.evals.report.regressions import Loss, samples_of, worst
+from tokenprune.evals.report.table import Table
 from tokenprune.evals.report.tables import (
-    Table,
     accuracy_table,
     difference_table,
     further_table,
@@ -22,8 +21,6 @@ from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.tasks._base.question import Sample
 
 TASKS_OF_A_TABLE = 4
-#: What marks in a document name.
-TABLES, SUMMARY = "tokenprune.evals.report.report", "tokenprune.evals.report.report, summary"
 
 
 def read(results: Sequence[Path]) -> list[Row]:
@@ -36,11 +33,11 @@ def read(results: Sequence[Path]) -> list[Row]:
 
 def report(rows: Sequence[Row], *, baseline: str | None = None, further: bool = True) -> str:
     """Return all tables as Markdown; without `further`, those of the main metrics alone."""
-    return "\n\n".join(map(str, sections(rows, baseline=baseline, further=further))) + "\n"
+    return _joined(sections(rows, baseline=baseline, further=further))
 
 
 def sections(rows: Sequence[Row], *, baseline: str | None = None, further: bool = True) -> list[str | Table]:
-    """Return all tables and the words above them; without `further`, those of the main metrics alone.
+    """Return all tables and the captions above them; without `further`, those of the main metrics alone.
 
     A set on which no strategy was measured is only in the table of the unpruned model.
     """
@@ -50,26 +47,30 @@ def sections(rows: Sequence[Row], *, baseline: str | None = None, further: bool 
     parts: list[str | Table] = []
     for scenes in dict.fromkeys(row.scenes for row in rows):
         of_set = _side_by_side([row for row in rows if row.scenes == scenes])
-        tables: dict[str, list[Table | None]] = {}
-        if len({row.key for part in of_set for row in part}) > 1:
-            tables[f"Accuracy on `{scenes}` in per cent, with 95 % interval:"] = [*map(accuracy_table, of_set)]
-            differences = f"Paired differences on `{scenes}` (the same questions under both) in points"
-            tables[f"{differences}, with 95 % interval:"] = [difference_table(part, baseline) for part in of_set]
-            against = (
-                f"Against the unpruned model on `{scenes}`, original position IDs (the same questions): points and"
-            )
-            tables[f"{against} relative accuracy with 95 % interval, p of McNemar's exact test:"] = [
-                *map(unpruned_table, of_set)
-            ]
-        if further:
-            tables[f"Further metrics on `{scenes}` in per cent, with 95 % interval, and counts:"] = [
-                further_table(part) for part in of_set
-            ]
-        for words, found in tables.items():
-            if any(found):
-                parts += [words, *filter(None, found)]
+        if _has_strategies([row for part in of_set for row in part]):
+            parts += [f"Accuracy on `{scenes}` in per cent, with 95 % interval:", *map(accuracy_table, of_set)]
+            parts += _differences(scenes, of_set, baseline)
+        if further and any(found := [further_table(part) for part in of_set]):
+            caption = f"Further metrics on `{scenes}` in per cent, with 95 % interval, and counts:"
+            parts += [caption, *filter(None, found)]
     parts += ["Unpruned, by split, in per cent with 95 % interval:", *map(split_table, _side_by_side(rows))]
     return [*parts, _provenance(rows)]
+
+
+def _differences(scenes: str, of_set: Sequence[Sequence[Row]], baseline: str | None) -> list[str | Table]:
+    """Return what is compared question by question: position IDs, strategies with `baseline` and with no pruning."""
+    captions = {
+        f"Paired differences on `{scenes}` (the same questions under both) in points, with 95 % interval:": [
+            difference_table(part, baseline) for part in of_set
+        ],
+        f"Against the unpruned model on `{scenes}`, original position IDs (the same questions): points and relative "
+        "accuracy with 95 % interval, p of McNemar's exact test:": [*map(unpruned_table, of_set)],
+    }
+    return [part for caption, found in captions.items() if any(found) for part in (caption, *filter(None, found))]
+
+
+def _has_strategies(rows: Sequence[Row]) -> bool:
+    return len({row.key for row in rows}) > 1
 
 
 def _side_by_side(rows: Sequence[Row]) -> list[list[Row]]:
@@ -84,9 +85,23 @@ def summary(rows: Sequence[Row]) -> str:
     parts: list[str | Table] = []
     for scenes in dict.fromkeys(row.scenes for row in rows):
         of_set = [row for row in rows if row.scenes == scenes]
-        if len({row.key for row in of_set}) > 1:
+        if _has_strategies(of_set):
             parts += [f"Accuracy on `{scenes}` in per cent, with 95 % interval, best first:", summary_table(of_set)]
     parts += ["Unpruned, by split, in per cent with 95 % interval:", split_table(rows), _provenance(rows)]
+    return _joined(parts)
+
+
+def differences(rows: Sequence[Row], *, baseline: str | None = None) -> str:
+    """Return the paired comparisons of each set on which strategies were measured."""
+    parts: list[str | Table] = []
+    for scenes in dict.fromkeys(row.scenes for row in rows):
+        of_set = [row for row in rows if row.scenes == scenes]
+        if _has_strategies(of_set):
+            parts += _differences(scenes, _side_by_side(of_set), baseline)
+    return _joined([*parts, _provenance(rows)])
+
+
+def _joined(parts: Sequence[str | Table]) -> str:
     return "\n\n".join(map(str, parts)) + "\n"
 
 
@@ -100,7 +115,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     parts = sections(rows, baseline=baseline)
     markdown, html = folder / "report.md", folder / "report.html"
-    markdown.write_text("\n\n".join(map(str, parts)) + "\n", encoding="utf-8")
+    markdown.write_text(_joined(parts), encoding="utf-8")
     plots: list[Path] = []
     for scenes in dict.fromkeys(row.scenes for row in rows):
         of_set = [row for row in rows if row.scenes == scenes]
@@ -123,20 +138,28 @@ def write(
 
 
 def put_into(text: str, rows: Sequence[Row], *, baseline: str | None = None) -> str:
-    """Return a document with the tables that it has marks for: all of the main metrics, or the summary."""
-    makes = {
-        TABLES: lambda: report(rows, baseline=baseline, further=False),
-        SUMMARY: lambda: summary(rows),
-    }
-    wanted = [name for name in makes if marked.marks(name)[0] in text]
-    if not wanted:
-        lines = " or ".join(marked.marks(name)[0].strip() for name in makes)
+    """Return a document with the tables it has markers for: see `makers`."""
+    tables = makers(rows, baseline=baseline)
+    if not set(markers.names_in(text)) & set(tables):
+        lines = " or ".join(markers.marks(name)[0].strip() for name in tables)
         raise ValueError(
-            f"nothing to put tables into: write {lines} where they shall be, and the same with `end` below"
+            f"the document has no markers for a table: write {lines} where it belongs, and on the next line the same "
+            "with `end of table`"
         )
-    for name in wanted:
-        text = marked.put_into(text, name, makes[name]())
-    return text
+    return markers.fill(text, tables)
+
+
+def makers(rows: Sequence[Row], *, baseline: str | None = None) -> dict[str, Callable[[], str]]:
+    """Return what makes each table of a document, by the name in its markers.
+
+    accuracy: one line a strategy, both position IDs in it. paired differences: question by question. report: all
+    tables of the main metrics.
+    """
+    return {
+        "accuracy": lambda: summary(rows),
+        "paired differences": lambda: differences(rows, baseline=baseline),
+        "report": lambda: report(rows, baseline=baseline, further=False),
+    }
 
 
 def _provenance(rows: Sequence[Row]) -> str:

@@ -1,9 +1,9 @@
 """The results as Markdown: accuracy of every setup, of every split, and paired differences."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import isfinite
 
+from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.run.answers import Key
 from tokenprune.evals.run.results import Row, by_setup
 from tokenprune.evals.run.setups import UNPRUNED
@@ -11,20 +11,7 @@ from tokenprune.evals.stats.intervals import Paired
 from tokenprune.evals.stats.paired import paired
 from tokenprune.evals.tasks import TASKS
 
-NOTHING = "\N{EN DASH}"
 BASELINE = "Random"  # as results call it
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells of text; `str` gives Markdown."""
-
-    headings: Sequence[str]
-    lines: Sequence[Sequence[str]]
-
-    def __str__(self) -> str:
-        rule = ["---"] * len(self.headings)
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in (self.headings, rule, *self.lines))
 
 
 def accuracy_table(rows: Sequence[Row]) -> Table:

@@ -6,7 +6,8 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from tokenprune.evals.report.tables import NOTHING, further_table, task_title
+from tokenprune.evals.report.table import NOTHING
+from tokenprune.evals.report.tables import further_table, task_title
 from tokenprune.evals.run.results import Row, by_setup
 
 

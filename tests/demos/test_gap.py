@@ -165,7 +165,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_readme_says_what_was_measured() -> None:
-    found = gap_figure.curves(row_files.read([ROOT / "evals" / "results" / "grounding_gap.jsonl"]))
+    found = gap_figure.curves(row_files.read([ROOT / "evals" / "results" / "data" / "grounding_gap.jsonl"]))
     of_ids = {ids: {point.retention: point.accuracy for point in points} for ids, points in found.items()}
     original, compact = of_ids["original"], of_ids["compact"]
     said = f"{original[75]:.1f} % of REC is left of {original[100]:.1f} % with original IDs, {compact[75]:.1f} % with"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_every_row_of_the_table(tmp_path: Path) -> None:
     for row in rows:
         if row.keep >= 4:
             assert row.trees.value == row.tree_tokens.value == row.background_tokens.value == 1.0
-    assert len(aerial.table(rows).rows) == len(rows)
+    assert len(aerial.table([asdict(row) for row in rows]).lines) == len(rows)
     assert isinstance(aerial.COMPARED["Random"], Random)
     aerial_picture.draw(small(), tokens, 4, tmp_path / "drawn.png")
     with Image.open(tmp_path / "drawn.png") as drawn:

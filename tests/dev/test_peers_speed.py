@@ -1,6 +1,6 @@
 """The comparison with published packages: the same weights everywhere, and a table of what was stored.
 
-The packages themselves are not here: evals/README.md says how they are installed.
+The packages themselves are not here: evals/results/peers.md says how they are installed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-
-from tokenprune.evals.report import markers as marked
 
 # pyright: reportMissingImports=false
 # The scripts of evals/dev/peers/speed are no package.
@@ -38,11 +36,6 @@ serve(make, [])
 @pytest.fixture(autouse=True)
 def peers_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PEERS))
-
-
-@pytest.fixture
-def stored() -> dict[str, Any]:
-    return json.loads((ROOT / "evals" / "results" / "peers_speed.json").read_text(encoding="utf-8"))
 
 
 def small(monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -87,7 +80,7 @@ def test_weights_are_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_process_answers_lines_and_keeps_what_is_printed_apart() -> None:
-    from speed import Server
+    from run import Server
 
     with Server("some", [sys.executable, "-c", ECHO.format(peers=str(PEERS))]) as server:
         assert server.prefills == ["one"]
@@ -100,7 +93,7 @@ def test_a_process_answers_lines_and_keeps_what_is_printed_apart() -> None:
 
 
 def test_rounds_go_over_all_processes(tmp_path: Path) -> None:
-    import speed
+    import run
 
     asked = []
 
@@ -113,7 +106,7 @@ def test_rounds_go_over_all_processes(tmp_path: Path) -> None:
             return {"seconds": 1.0, "kv_cache_bytes": 8, "logits": [3.0, 4.0 + (self.package == "kvpress")]}
 
     path = tmp_path / "speed.json"
-    speed.measure([Fake("tokenprune"), Fake("kvpress")], 2, path, {})  # pyright: ignore[reportArgumentType]
+    run.measure([Fake("tokenprune"), Fake("kvpress")], 2, path, {})  # pyright: ignore[reportArgumentType]
     measured = json.loads(path.read_text())
     assert asked[4:8] == asked[:4][::-1]
     assert asked[8:] == asked[:4]
@@ -122,15 +115,8 @@ def test_rounds_go_over_all_processes(tmp_path: Path) -> None:
     assert [len(one["seconds"]) for one in measured["rounds"]] == [4, 4]
 
 
-def test_the_table_is_what_was_stored(stored: dict[str, Any]) -> None:
-    from table import NAME, markdown
-
-    text = (ROOT / "evals" / "README.md").read_text(encoding="utf-8")
-    assert marked.put_into(text, NAME, markdown(stored)) == text
-
-
 def test_ratios_are_within_rounds() -> None:
-    from table import table
+    from tokenprune.evals.dev.tables.peers import table
 
     rounds = [
         {"moment": "", "seconds": {"tokenprune: unpruned": slow, "LLaVA: unpruned": 2.0 * slow, "LLaVA: x": slow}}
@@ -141,5 +127,5 @@ def test_ratios_are_within_rounds() -> None:
 
 
 def test_the_command_says_what_it_needs() -> None:
-    result = subprocess.run([sys.executable, PEERS / "speed.py", "--help"], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, PEERS / "run.py", "--help"], capture_output=True, text=True, check=True)
     assert "old_python" in result.stdout

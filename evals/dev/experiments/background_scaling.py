@@ -14,20 +14,17 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from torch.nn.functional import interpolate
 
 from tokenprune import BackgroundPruning, Layout, VisionAttention, VisualTokens
 from tokenprune.engine.select import checked_selection
+from tokenprune.evals.dev.tables.background import table
 from tokenprune.evals.run.provenance import versions
 
 # CLIP-L/336: what GeoLLaVA-8K's tower gives of one tile.
 SIDE, WIDTH, HEADS = 24, 1024, 16
 KEEP = 24
 TILES = (1, 16, 144, 576)  # 576 tiles of 336 px are a picture of 8064 x 8064 pixels
-GIB = 2**30
 
 
 def picture(n_tiles: int) -> VisualTokens:
@@ -87,18 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/background_scaling.jsonl"))
     options = parser.parse_args(arguments)
-    table = Table(box=box.MARKDOWN)
-    for heading in (
-        "tiles",
-        "visual tokens",
-        "kept",
-        "CPU s",
-        "CPU ms a tile (lowest, highest)",
-        "given",
-        "peak",
-        "more",
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
+    sizes = []
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with options.output.open("w", encoding="utf-8") as output:
         for n_tiles in options.tiles:
@@ -108,18 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             about = {"rounds": options.rounds, "threads": options.threads, "device": "cpu", "versions": versions()}
             output.write(json.dumps(row | about) + "\n")
             output.flush()
-            each = [1000 * row[name] / n_tiles for name in ("seconds", "lowest", "highest")]
-            table.add_row(
-                f"{n_tiles:,}",
-                f"{row['visual_tokens']:,}",
-                f"{row['kept']:,}",
-                f"{row['seconds']:.3f}",
-                f"{each[0]:.1f} ({each[1]:.1f}, {each[2]:.1f})",
-                f"{row['given_bytes'] / GIB:.2f} GiB",
-                f"{row['peak_bytes'] / GIB:.2f} GiB",
-                f"{(row['peak_bytes'] - row['peak_before_bytes']) / GIB:.2f} GiB",
-            )
-    Console(width=140).print(table)
+            sizes.append(row)
+    print(table(sizes))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What a patch adds to a decode step, beside the unpatched model with a cache that holds as much in every layer.
+"""Measure what a patch adds to a decode step, beside the unpatched model with a cache as long in every layer.
 
-    python -m tokenprune.evals.dev.experiments.decode_steps --into evals/README.md
+    python -m tokenprune.evals.dev.experiments.decode_steps --output evals/results/data/decode_steps.json
 
 LLaVA-1.5's 24-layer test shape, narrowed until a step is Python and next to nothing else: CPU time of one thread. A GPU
 shows it in full where it waits for Python at every step, and not at all where its own work takes longer.
@@ -8,9 +8,10 @@ shows it in full where it waits for Python at every step, and not at all where i
 
 import argparse
 import gc
+import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,9 @@ from tokenprune.evals.bench import prompts
 from tokenprune.evals.bench.clock import cache_in
 from tokenprune.evals.bench.figures import Median
 from tokenprune.evals.bench.shapes import config_of
-from tokenprune.evals.report.markers import put_into
-from tokenprune.evals.report.tables import Table
 from tokenprune.evals.run.provenance import device_name, versions
 from tokenprune.evals.run.setups import Pruned, make_setups
 
-NAME = "tokenprune.evals.dev.experiments.decode_steps"
 SHAPE, WIDTH, KEEP_RATIO = "llava-1.5-0.5b", 64, 0.125
 STRATEGIES = ("random", "fopru:mode=rank", "visionzip", "vflowopt", "fastv", "pyramiddrop", "sparsevlm")
 #: Rounds of each strategy, and those that go on with the same caches before they are made again.
@@ -93,18 +91,9 @@ def _timed(model: Any, cache: dict[str, Any]) -> float:
     return (time.process_time() - start) / STEPS
 
 
-def table(steps: Sequence[Step]) -> Table:
-    lines = []
-    for one in steps:
-        added = [f"{value * 1e3:.2f}" for value in (one.added.value, one.added.low, one.added.high)]
-        share = f"{one.added.value / one.plain.value:.1%}"
-        lines.append([one.label, f"{one.plain.value * 1e3:.1f} ms", f"{added[0]} [{added[1]}, {added[2]}] ms", share])
-    return Table(["strategy", "step", "the patch adds", "of it"], lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--into", type=Path, help="a document with marks")
+    parser.add_argument("--output", type=Path, default=Path("runs/decode_steps.json"))
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -113,15 +102,17 @@ def main() -> None:
     inputs = prompts.random_prompt(model, 1)
     asked = make_setups(STRATEGIES, [KEEP_RATIO], ["original"], baselines=[])
     steps = [step(model, inputs, one, options.rounds) for one in asked if isinstance(one, Pruned)]
-    about = ", ".join(f"{name} {version}" for name, version in versions().items())
-    text = (
-        f"{table(steps)}\n\n{KEEP_RATIO:.1%} of 576 visual tokens, medians of {options.rounds} rounds with 95 % "
-        f"interval; {device_name(model.device)}, one thread; {about}; {time.strftime('%Y-%m-%d')}\n"
-    )
-    if options.into is None:
-        print(text)
-    else:
-        options.into.write_text(put_into(options.into.read_text(encoding="utf-8"), NAME, text), encoding="utf-8")
+    about = {
+        "keep_ratio": KEEP_RATIO,
+        "n_visual": prompts.n_visual(model, inputs),
+        "rounds": options.rounds,
+        "device": device_name(model.device),
+        "versions": versions(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    content = {"about": about, "steps": [asdict(one) for one in steps]}
+    options.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """How far our VisionZip and FlowCut agree with the published packages: the same weights, pictures and budgets.
 
-    python evals/peers/agreement.py OLD_PYTHON
+    python evals/dev/peers/agreement.py OLD_PYTHON
 
-OLD_PYTHON is the interpreter of an environment with the old packages: see evals/README.md. Of VisionZip the dominant
-tokens are compared, and the features of the contextual ones where the package merges them, before the projector. Of
-FlowCut what the vision tower has left, and its features before the projector.
+OLD_PYTHON is the interpreter of an environment with the old packages: see evals/results/peers.md. Of VisionZip the
+dominant tokens are compared, and the features of the contextual ones where the package merges them, before the
+projector; of FlowCut what the vision tower has left, and its features before the projector.
 """
 
 import argparse

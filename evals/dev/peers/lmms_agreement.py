@@ -1,9 +1,9 @@
 """Whether lmms-eval with our model and `tokenprune eval` give the same answers to the same bundled questions.
 
-    python evals/peers/lmms_agreement.py LMMS_PYTHON
+    python evals/dev/peers/lmms_agreement.py LMMS_PYTHON
 
-LMMS_PYTHON is the interpreter of an environment with lmms-eval and this package: see evals/README.md. A local task is
-written for it, of bundled questions; its command is run offline. Exits with 1 where an answer differs.
+LMMS_PYTHON is the interpreter of an environment with lmms-eval and this package, see evals/harness/README.md. A local
+task of bundled questions is written for it, and its command is run offline. Exits with 1 where an answer differs.
 """
 
 import argparse

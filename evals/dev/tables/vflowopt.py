@@ -1,19 +1,15 @@
-"""What VFlowOpt does on the bundled model, as Markdown: `python -m tokenprune.evals.dev.tables.vflowopt --help`.
+"""VFlowOpt on the bundled model: rows of `tokenprune eval`, settings of `tokenprune optimize`, timings of `bench`."""
 
-From stored results alone: rows of `python -m tokenprune.evals`, settings files of `tokenprune optimize`, and timings of
-`tokenprune bench`.
-"""
-
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tokenprune.evals.bench.figures import Figures, figures
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.bench.tables import ratios
+from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.models.bundled import SETTINGS
-from tokenprune.evals.report.markers import put_into
-from tokenprune.evals.report.tables import Table, accuracy_table
+from tokenprune.evals.report.table import Table
+from tokenprune.evals.report.tables import accuracy_table
 from tokenprune.evals.run.results import Key, Row, by_setup
 from tokenprune.evals.run.results_io import read
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
@@ -21,8 +17,6 @@ from tokenprune.evals.stats.paired import paired
 from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
 
-NAME = "tokenprune.evals.dev.tables.vflowopt"  # in the marks that its tables are between
-RESULTS = Path(__file__).resolve().parents[2] / "results"
 TIMED = "llava-onevision-0.5b"  # the bench's file
 BASELINES = ("FoPru rank -2", "FoPru", "Random", "Grid", DOWNSAMPLE, "VFlowOpt")
 
@@ -61,7 +55,7 @@ def report(rows: Sequence[Row], files: Sequence[SettingsFile], timings: Sequence
     ]
     timed = [one for one in timings if one.facts.strategy == "VFlowOpt"]
     if timed:
-        shape = f"`{TIMED}` with random weights ([where and how](#speed-and-memory))"
+        shape = f"`{TIMED}` with random weights ([where and how](bench.md))"
         parts += [f"Default settings on the shape of {shape}, ratios within rounds, with 95 % interval:", ratios(timed)]
     return "\n\n".join(map(str, parts)) + "\n"
 
@@ -74,17 +68,6 @@ def stored(results: Path = RESULTS) -> str:
     """Return the section's tables from what is stored in `results`."""
     timings = results / "bench" / f"{TIMED}.json"
     return report(read([results / "vflowopt.jsonl"]), settings_files(), figures(Record.read(timings)))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tokenprune.evals.dev.tables.vflowopt", description=__doc__)
-    parser.add_argument("--into", type=Path, metavar="FILE", help="put the tables between the two marks in this file")
-    options = parser.parse_args(arguments)
-    if options.into is None:
-        print(stored(), end="")
-    else:
-        text = options.into.read_text(encoding="utf-8")
-        options.into.write_text(put_into(text, NAME, stored()), encoding="utf-8")
 
 
 Groups = Mapping[Key, Mapping[str, Row]]
@@ -148,7 +131,3 @@ def _found(file: SettingsFile) -> list[str]:
     cell = f"{found.cell:.1f}" if found.recycle and found.cell else "none"
     numbers = [f"{found.entering:.3f}", second, third, f"{found.threshold:.1f}", f"{found.alpha:.2f}", cell]
     return [f"`{file.path.name}`", *numbers, f"{objective['default']:.4f}", f"{objective['best']:.4f}"]
-
-
-if __name__ == "__main__":
-    main()

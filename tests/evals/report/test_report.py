@@ -1,4 +1,4 @@
-"""The Markdown report, and that the README's tables are the report on the committed results."""
+"""The Markdown report."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,15 +7,15 @@ import pytest
 from helpers.commands import command
 from helpers.evals_rows import row
 
-from tokenprune.evals.report import markers as marked
-from tokenprune.evals.report.report import SUMMARY, TABLES, put_into, report, summary
-from tokenprune.evals.report.tables import NOTHING, accuracy_table, difference_table, further_table, split_table
+from tokenprune.evals.report import markers
+from tokenprune.evals.report.report import differences, put_into, report, summary
+from tokenprune.evals.report.table import NOTHING
+from tokenprune.evals.report.tables import accuracy_table, difference_table, further_table, split_table
 from tokenprune.evals.report.terminal import table
 from tokenprune.evals.run.results import FAILED, Row, RowScore
-from tokenprune.evals.run.results_io import read, to_line
+from tokenprune.evals.run.results_io import to_line
 from tokenprune.evals.stats.paired import paired
 
-ROOT = Path(__file__).resolve().parents[3]
 ALL, HALF, NONE = [1.0] * 20, [1.0, 0.0] * 10, [None] * 20
 
 
@@ -140,25 +140,28 @@ def test_a_set_without_strategies_is_only_in_the_last_table() -> None:
     assert "(`llava`, bfloat16 on cpu, torch 2.9)" in text
 
 
-def test_put_into_replaces_what_is_between_the_marks() -> None:
-    begin, end = marked.marks("a")
-    once = marked.put_into(f"before\n{begin}old{end}after\n", "a", "new\n")
+def test_a_block_is_replaced_between_its_markers() -> None:
+    begin, end = markers.marks("a")
+    once = markers.replace_block(f"before\n{begin}old{end}after\n", "a", "new\n")
     assert once == f"before\n{begin}\nnew\n\n{end}after\n"
-    assert marked.put_into(once, "a", "new\n") == once
+    assert markers.replace_block(once, "a", "new\n") == once
     for wrong in (f"{begin}{begin}{end}", f"{begin}{end}{end}", f"{end}{begin}", ""):
-        with pytest.raises(ValueError, match=r"needs the lines <!-- a: begin --> and .* each once"):
-            marked.put_into(wrong, "a", "new")
+        with pytest.raises(ValueError, match=r"needs the lines <!-- table: a --> and .* each once"):
+            markers.replace_block(wrong, "a", "new")
 
 
-def test_a_document_gets_the_tables_that_it_has_marks_for() -> None:
-    tables, both = ("".join(marked.marks(name)) for name in (TABLES, SUMMARY))
-    assert put_into(tables, results()).count("McNemar") == 1
-    assert "best first" not in put_into(tables, results())
-    assert put_into(both, results()).count("best first") == 1
-    assert "McNemar" not in put_into(both, results())
-    assert put_into(tables + both, results()).count("best first") == 1
-    with pytest.raises(ValueError, match=r"nothing to put tables into: write <!-- tokenprune\.evals\.report: begin"):
-        put_into("text", results())
+def test_a_document_gets_the_tables_that_it_has_markers_for() -> None:
+    accuracy, paired, both = ("".join(markers.marks(name)) for name in ("accuracy", "paired differences", "report"))
+    assert put_into(accuracy, results()).count("best first") == 1
+    assert "McNemar" not in put_into(accuracy, results())
+    assert put_into(paired, results()).count("McNemar") == 1
+    assert differences(results()) in put_into(paired, results())
+    assert "Accuracy on" not in put_into(paired, results())
+    assert report(results(), further=False) in put_into(both, results())
+    other = "".join(markers.marks("other"))
+    assert put_into(accuracy + other, results()).endswith(other)
+    with pytest.raises(ValueError, match=r"no markers for a table: write <!-- table: accuracy --> or"):
+        put_into(other, results())
 
 
 def test_summary_has_both_position_ids_in_a_line_and_the_best_first() -> None:
@@ -220,17 +223,8 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     printed = capsys.readouterr().out
     assert "REC Acc@0.5 (n = 20)" in printed
     assert "own - FoPru rank" in printed
-    page.write_text("".join(marked.marks(TABLES)))
+    page.write_text("".join(markers.marks("report")))
     assert command("report", path, "--into", page) == 0
     assert report(results(), further=False) in page.read_text()
     assert "Further metrics" not in page.read_text()
     assert capsys.readouterr().out == ""
-
-
-def test_the_documents_have_the_committed_results() -> None:
-    """After a new run, the last command of `make results` puts it right."""
-    results = ROOT / "evals" / "results"
-    rows = read([*sorted(results.glob("bundled_model_*.jsonl")), results / "photographs.jsonl"])
-    for document in (ROOT / "README.md", results / "README.md"):
-        text = document.read_text(encoding="utf-8")
-        assert put_into(text, rows) == text, document

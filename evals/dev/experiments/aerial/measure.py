@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from scipy.stats import bootstrap
 
 from tokenprune import BackgroundPruning, Grid, Random, Selection, Strategy, VisualTokens, patch
 from tokenprune.engine.select import checked_selection
 from tokenprune.evals.dev.experiments.aerial import draw as aerial_picture
 from tokenprune.evals.dev.experiments.aerial.photographs import Photograph, photographs
+from tokenprune.evals.dev.tables.aerial import table
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.provenance import versions
@@ -157,19 +155,6 @@ def survivals(scenes: Sequence[tuple[Photograph, VisualTokens]], patch_size: int
             yield Survival(name, settings, keep, **shares)
 
 
-def table(rows: Sequence[Survival]) -> Table:
-    result = Table(box=box.MARKDOWN)
-    for heading in ("tokens a tile", "strategy", "tree tokens", "background tokens", "trees with a token"):
-        result.add_column(heading, no_wrap=True)
-    result.add_column("tree tokens, merged ones too", no_wrap=True)
-    result.add_column("background tokens, merged ones too", no_wrap=True)
-    for row in rows:
-        clusters = row.tree_tokens_in_cluster, row.background_tokens_in_cluster
-        shares = row.tree_tokens, row.background_tokens, row.trees, *clusters
-        result.add_row(str(row.keep), row.strategy, *map(str, shares))
-    return result
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     model, processor = load_model(options.model)
@@ -193,15 +178,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for row in survivals(scenes, vision.patch_size):
             rows.append(row)
             output.write(json.dumps(asdict(row) | about) + "\n")
-    console = Console(width=240)
-    console.print(table(rows))
-    console.print(
+    print(table([asdict(row) for row in rows]))
+    print(
         f"{about['n_trees']} trees on {about['n_tiles']} tiles of {about['tokens_per_tile']} visual tokens, "
         f"{about['n_tree_tokens']} of them on trees. In per cent, with 95 % interval over tiles."
     )
     if options.picture is not None:
         aerial_picture.draw(*scenes[0], vision.patch_size, options.picture)
-        console.print(f"Drawn in {options.picture}")
+        print(f"Drawn in {options.picture}")
 
 
 def _parser() -> argparse.ArgumentParser:

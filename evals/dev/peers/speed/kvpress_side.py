@@ -1,4 +1,4 @@
-"""The prefills of `speed.py` with kvpress, which cuts the cache behind each layer: memory is saved, and no time before
+"""The prefills of `run.py` with kvpress, which cuts the cache behind each layer: memory is saved, and no time before
 the first token. Its share is that of the sequence which is left where 64 of 576 visual tokens are kept.
 
 kvpress_side.py FOLDER DTYPE

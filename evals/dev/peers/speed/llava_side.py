@@ -1,4 +1,4 @@
-"""The prefills of `speed.py` that run in the old environment, on LLaVA's own package: one of them for each process, for
+"""The prefills of `run.py` that run in the old environment, on LLaVA's own package: one of them for each process, for
 the methods' packages patch classes for good.
 
 llava_side.py FOLDER DTYPE unpruned|VisionZip|FlowCut

@@ -1,4 +1,4 @@
-"""The prefills of `speed.py` in this environment: unpruned, ideal, tokenprune's, and selecting as papers' code does.
+"""The prefills of `run.py` in this environment: unpruned, ideal, tokenprune's, and selecting as papers' code does.
 
 newest_side.py make FOLDER         saves the model
 newest_side.py serve FOLDER DTYPE  times it, see serve.py

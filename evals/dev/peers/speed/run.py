@@ -1,10 +1,10 @@
 """How fast we are beside the published packages: the same weights and picture, in turn, a process for each.
 
-    python evals/peers/speed.py OLD_PYTHON KVPRESS_PYTHON
+    python evals/dev/peers/speed/run.py OLD_PYTHON KVPRESS_PYTHON
 
-OLD_PYTHON and KVPRESS_PYTHON are the interpreters of environments with the packages: see evals/README.md. Every round
-asks each process for one prefill, from pixels to the first logits; the processes sleep while they are not asked. What
-is compared is compared within rounds, which go to evals/results/peers_speed.json; table.py makes their table.
+OLD_PYTHON and KVPRESS_PYTHON are the interpreters of environments with the packages: see evals/results/peers.md. Every
+round asks each process for one prefill, from pixels to the first logits; the processes sleep in between. Ratios are
+taken within rounds, which go to evals/results/data/peers_speed.json.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from tokenprune.evals.bench.record import cpu
 from tokenprune.evals.run import files as durable
 
 HERE = Path(__file__).resolve().parent
-STORED = HERE.parents[2] / "results" / "peers_speed.json"
+STORED = HERE.parents[2] / "results" / "data" / "peers_speed.json"
 METHODS = ("unpruned", "VisionZip", "FlowCut")
 
 

@@ -1,4 +1,4 @@
-"""The one model and the one prompt of `speed.py`, the same in all environments: CLIP-L/336 on a narrow Llama.
+"""The one model and the one prompt of `run.py`, the same in all environments: CLIP-L/336 on a narrow Llama.
 
 Random weights, for time does not depend on them, whose attention is far from even, for what is kept does.
 """

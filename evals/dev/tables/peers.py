@@ -1,21 +1,16 @@
-"""The table of what speed.py stored.
+"""Prefills beside those of published packages, as `dev/peers/speed/run.py` stored them."""
 
-python evals/peers/table.py [--into evals/README.md]
-"""
-
-import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tokenprune.evals.bench.figures import Median
-from tokenprune.evals.report.markers import put_into
-from tokenprune.evals.report.tables import Table
+from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.report.table import Table
 
-STORED = Path(__file__).resolve().parents[3] / "results" / "peers_speed.json"
-#: What the marks in the document are named by.
-NAME = "evals/peers/speed.py"
+
+def stored() -> str:
+    return markdown(json.loads((RESULTS / "peers_speed.json").read_text(encoding="utf-8")))
 
 
 def table(stored: dict[str, Any]) -> Table:
@@ -55,20 +50,3 @@ def provenance(stored: dict[str, Any]) -> str:
 
 def markdown(stored: dict[str, Any]) -> str:
     return f"{table(stored)}\n\n{provenance(stored)}\n"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--into", type=Path, help="a document with marks")
-    parser.add_argument("--stored", type=Path, default=STORED)
-    options = parser.parse_args()
-    made = markdown(json.loads(options.stored.read_text(encoding="utf-8")))
-    if options.into is None:
-        print(made)
-    else:
-        text = options.into.read_text(encoding="utf-8")
-        options.into.write_text(put_into(text, NAME, made), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

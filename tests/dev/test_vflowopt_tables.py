@@ -1,4 +1,4 @@
-"""The tables on VFlowOpt in evals/README.md, and the settings files that they are about."""
+"""The tables on VFlowOpt, and the settings files that they are about."""
 
 from __future__ import annotations
 
@@ -7,21 +7,12 @@ from pathlib import Path
 import pytest
 from helpers.evals_rows import row
 
-from tokenprune.evals.dev.tables import vflowopt as flow_report
+from tokenprune.evals.dev.tables import vflowopt
 from tokenprune.evals.models.bundled import SCENES, SETTINGS
 from tokenprune.evals.models.loading import load_samples
-from tokenprune.evals.report.markers import put_into
 from tokenprune.evals.search.calibration import calibrated_on, pictures_of
 from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
-
-README = Path(flow_report.__file__).resolve().parents[2] / "README.md"
-
-
-def test_the_readme_has_the_stored_results() -> None:
-    """python -m tokenprune.evals.dev.tables.vflowopt --into evals/README.md"""
-    text = README.read_text(encoding="utf-8")
-    assert put_into(text, flow_report.NAME, flow_report.stored()) == text
 
 
 def test_tables() -> None:
@@ -32,7 +23,7 @@ def test_tables() -> None:
         row("VFlowOpt", "original", 0.25, {"val": [0.0, 1.0, 1.0, 1.0]}, kv_cache_bytes=400),
         row("VFlowOpt searched_25", "original", 0.25, {"val": [1.0, 1.0, 1.0, 1.0]}, kv_cache_bytes=300),
     ]
-    tables = flow_report.report(rows, [], [])
+    tables = vflowopt.report(rows, [], [])
     assert "| 25% | Random | +75.0 [25.0, 100.0] |" in tables
     assert "| no calibration: default settings | 75.0 | -25.0 [-75.0, 0.0] |" in tables
     assert "| 25% | VFlowOpt searched_25 | 200 | 80.0% |" in tables  # 10 bytes a visual token, 100 of text

@@ -1,22 +1,16 @@
-"""Tabulate what coarse to fine is worth on needles, as Markdown.
+"""What coarse to fine is worth on needles, as `dev.experiments.needles.ask` stored it, part by part."""
 
-The files are what `python -m tokenprune.evals.dev.experiments.needles.ask` wrote, each a part of the questions.
-"""
-
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tokenprune.evals.dev.experiments.needles.answers import Answer, read
-from tokenprune.evals.dev.tables.vflowopt import RESULTS
-from tokenprune.evals.report.markers import put_into
-from tokenprune.evals.report.tables import NOTHING, Table
+from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.run.files import check_same
 from tokenprune.evals.stats.intervals import interval, paired
 
-NAME = "tokenprune.evals.dev.experiments.needles.table"  # in the marks that its tables are between
-STORED = RESULTS / "zoom.jsonl"
+STORED = RESULTS / "zoom_0.jsonl", RESULTS / "zoom_1.jsonl"
 BASELINES = ("thumbnail", "coarsest", "random")
 ORDER = ("thumbnail", "coarsest", "random", "zoom", "exhaustive", "best tile")
 
@@ -134,29 +128,9 @@ def _difference(own: Sequence[Answer], other: Sequence[Answer]) -> str:
     return f"{100 * found.difference:+.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def stored(files: Sequence[Path] = (STORED,)) -> str:
+def stored(files: Sequence[Path] = STORED) -> str:
     """The tables of files that are parts of one run."""
     headers, parts = zip(*map(read, files), strict=True)
     for file, header in zip(files, headers, strict=True):
         check_same(header, headers[0], f"{file} was begun", "Only parts of one run can be put together.")
     return report(headers[0], [answer for part in parts for answer in part])
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tokenprune.evals.dev.experiments.needles.table",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("files", nargs="*", type=Path, default=[STORED])
-    parser.add_argument("--into", type=Path, metavar="FILE", help="a Markdown file with the marks of these tables")
-    options = parser.parse_args(arguments)
-    tables = stored(options.files)
-    if options.into is None:
-        print(tables)
-    else:
-        options.into.write_text(put_into(options.into.read_text(encoding="utf-8"), NAME, tables), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

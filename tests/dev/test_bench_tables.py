@@ -1,18 +1,14 @@
-"""The bench's tables in the documents are those of its stored results."""
+"""The tables of stored timings."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from tokenprune.evals.bench.cases import Facts
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.dev.tables import bench as report
-from tokenprune.evals.report import markers as marked
 
-ROOT = Path(__file__).resolve().parents[2]
 ABOUT = {
     "model": "tiny",
     "parameters": 1_000_000,
@@ -60,16 +56,6 @@ def stored(folder: Path, name: str, *, n_new: int | None = None) -> Record:
     return record
 
 
-def test_documents_have_the_stored_results() -> None:
-    """python -m tokenprune.evals.dev.tables.bench README.md evals/README.md"""
-    marks = 0
-    for document in (ROOT / "README.md", ROOT / "evals" / "README.md"):
-        text = document.read_text(encoding="utf-8")
-        marks += sum(marked.marks(name)[0] in text for name in (report.TABLES, report.SUMMARY))
-        assert report.put_into(text) == text, document
-    assert marks == 2
-
-
 def test_the_short_table(tmp_path: Path) -> None:
     lines = report.short(stored(tmp_path, "a")).splitlines()
     assert lines[0].startswith("| strategy | visual tokens, of 100 | TTFT to unpruned | TTFT to ideal |")
@@ -88,13 +74,7 @@ def _sure(value: float) -> str:
 
 
 def test_all_tables(tmp_path: Path) -> None:
-    stored(tmp_path, "a")
-    stored(tmp_path, "b", n_new=32)
-    stored(tmp_path, report.SUMMED)
-    begin, end = marked.marks(report.TABLES)
-    text = report.put_into(f"before {begin}{end} after", tmp_path)
-    assert text.startswith("before ")
-    assert text.endswith(" after")
+    text = report.report([stored(tmp_path, "a"), stored(tmp_path, "b", n_new=32), stored(tmp_path, report.SUMMED)])
     assert text.count("### tiny, picture of 24 px") == 3
     assert text.count("| vision tower | selection | prefill | TTFT | decode a token | peak memory |") == 2
     assert text.count("largest batch in 24 GB") == 1
@@ -102,12 +82,3 @@ def test_all_tables(tmp_path: Path) -> None:
         "| 1 | FoPru | 25% | 25 | 500.0 ms | 100.0 ms | 500.0 ms | 500.0 ms | 500.0 ms | 4 MB | 1.0 MB | 0.008 |"
         in text
     )
-
-
-def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored(tmp_path, report.SUMMED)
-    monkeypatch.setattr(report, "put_into", lambda text: f"{text} with tables")
-    document = tmp_path / "x.md"
-    document.write_text("text")
-    report.main([str(document)])
-    assert document.read_text() == "text with tables"

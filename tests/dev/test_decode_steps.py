@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 from helpers.files.search import deep_llava
 
 from tokenprune.evals.bench import prompts
 from tokenprune.evals.bench.clock import cache_in
 from tokenprune.evals.dev.experiments import decode_steps as steps
+from tokenprune.evals.dev.tables.decode_steps import table
 from tokenprune.evals.run.setups import Pruned
 from tokenprune.strategies.vflowopt import VFlowOpt
 
@@ -26,4 +29,4 @@ def test_steps_go_on_behind_the_same_lengths(monkeypatch: pytest.MonkeyPatch) ->
     assert plain == patched
     assert len({*plain[0]}) > 1
     assert (one.plain.value, one.added.value, one.plain.n) == (1 / steps.STEPS, 0, 3)
-    assert "| VFlowOpt | 111.1 ms | 0.00 [0.00, 0.00] ms | 0.0% |" in str(steps.table([one]))
+    assert "| VFlowOpt | 111.1 ms | 0.00 [0.00, 0.00] ms | 0.0% |" in str(table([asdict(one)]))

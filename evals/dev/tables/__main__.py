@@ -1,0 +1,44 @@
+"""Fill the tables of Markdown documents from stored results: `python -m tokenprune.evals.dev.tables FILE...`."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tokenprune.evals.dev.tables import accuracy, aerial, background, bench, decode_steps, needles, peers, vflowopt
+from tokenprune.evals.report import markers
+
+#: What makes each table, by the name in its markers.
+TABLES: dict[str, Callable[[], str]] = {
+    **accuracy.makers(),
+    "speed": bench.summary_of_stored,
+    "bench": bench.stored,
+    "decode steps": decode_steps.stored,
+    "peers": peers.stored,
+    "vflowopt": vflowopt.stored,
+    "aerial": aerial.stored,
+    "background": background.stored,
+    "needles": needles.stored,
+}
+
+
+def filled(text: str) -> str:
+    """Return a document with all of its tables made anew. Raises ValueError for a name that no table has."""
+    unknown = [name for name in markers.names_in(text) if name not in TABLES]
+    if unknown:
+        raise ValueError(f"no table is called {unknown[0]!r}; there are {', '.join(TABLES)}")
+    return markers.fill(text, TABLES)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tokenprune.evals.dev.tables",
+        description="Replace every generated table of the documents by what the stored results say.",
+        epilog=f"A table stands between <!-- table: NAME --> and <!-- end of table: NAME -->: {', '.join(TABLES)}.",
+    )
+    parser.add_argument("documents", nargs="+", type=Path, metavar="FILE")
+    for path in parser.parse_args(arguments).documents:
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

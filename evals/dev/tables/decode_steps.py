@@ -1,0 +1,28 @@
+"""What a patch adds to a decode step, as `dev.experiments.decode_steps` stored it."""
+
+import json
+from typing import Any
+
+from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.report.table import Table
+
+
+def stored() -> str:
+    content = json.loads((RESULTS / "decode_steps.json").read_text(encoding="utf-8"))
+    about = content["about"]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return (
+        f"{table(content['steps'])}\n\n{about['keep_ratio']:.1%} of {about['n_visual']} visual tokens, medians of "
+        f"{about['rounds']} rounds with 95 % interval; {about['device']}, one thread; {versions}; {about['date']}\n"
+    )
+
+
+def table(steps: list[dict[str, Any]]) -> Table:
+    """Return one line a strategy; seconds are CPU time of a step without the patch, and what the patch adds."""
+    lines = []
+    for one in steps:
+        value, low, high = (1e3 * one["added"][key] for key in ("value", "low", "high"))
+        plain = one["plain"]["value"]
+        added = f"{value:.2f} [{low:.2f}, {high:.2f}] ms"
+        lines.append([one["label"], f"{1e3 * plain:.1f} ms", added, f"{one['added']['value'] / plain:.1%}"])
+    return Table(["strategy", "step", "the patch adds", "of it"], lines)

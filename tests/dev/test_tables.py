@@ -1,0 +1,47 @@
+"""The tables of the documents are those of the stored results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tokenprune.evals.dev.tables import __main__ as tables
+from tokenprune.evals.report import markers
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "evals" / "results").glob("*.md"))
+DOCUMENTS = [ROOT / "README.md", ROOT / "evals" / "README.md", *PAGES]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_have_the_stored_results(path: Path) -> None:
+    """python -m tokenprune.evals.dev.tables README.md evals/results/*.md"""
+    text = path.read_text(encoding="utf-8")
+    assert tables.filled(text) == text
+
+
+def test_every_table_but_the_headline_is_on_a_page() -> None:
+    names = [name for path in PAGES for name in markers.names_in(path.read_text(encoding="utf-8"))]
+    assert sorted(names) == sorted(set(tables.TABLES) - {"headline"})
+
+
+def test_the_headline_is_one_strategy_at_each_keep_ratio() -> None:
+    _, _, *lines = tables.TABLES["headline"]().splitlines()
+    assert [line.split(" | ")[:2] for line in lines] == [
+        ["| 100 %", "unpruned"],
+        ["| 25 %", "FoPru rank -2"],
+        ["| 10 %", "FoPru rank -2"],
+    ]
+
+
+def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "TABLES", {"one": lambda: "| 1 |\n"})
+    begin, end = markers.marks("one")
+    document = tmp_path / "x.md"
+    document.write_text(f"before\n{begin}{end}after\n")
+    tables.main([str(document)])
+    assert document.read_text() == f"before\n{begin}\n| 1 |\n\n{end}after\n"
+    document.write_text("".join(markers.marks("two")))
+    with pytest.raises(ValueError, match="no table is called 'two'; there are one"):
+        tables.main([str(document)])
