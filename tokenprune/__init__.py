@@ -53,9 +53,9 @@ if TYPE_CHECKING:
         VisionZip as VisionZip,
         VisPruner as VisPruner,
     )
+    from tokenprune.selection import Selection as Selection
     from tokenprune.strategy import (
         ScoreStrategy as ScoreStrategy,
-        Selection as Selection,
         Stage as Stage,
         Strategy as Strategy,
     )
@@ -96,7 +96,7 @@ _HOMES = {
     "RetrievalHandle": "tokenprune.retrieval",
     "STRATEGIES": "tokenprune.strategies",
     "ScoreStrategy": "tokenprune.strategy",
-    "Selection": "tokenprune.strategy",
+    "Selection": "tokenprune.selection",
     "SettingError": "tokenprune.errors",
     "SparseVLM": "tokenprune.strategies",
     "Stage": "tokenprune.strategy",

@@ -1,13 +1,80 @@
-"""Folding dropped visual tokens into kept ones."""
+"""The outcome for one image: which visual tokens are kept, what is merged into them, and how many there may be."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
+from itertools import accumulate, pairwise
+from numbers import Integral, Real
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from tokenprune.errors import PruningError, SettingError
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The outcome for one image: `kept` indices, ascending and unique, the importance scores if there are any, and
+    what is merged into kept tokens, if anything is.
+
+    Raises PruningError for anything else, so code that holds a Selection need not check it again.
+    """
+
+    kept: Int[Tensor, " kept"]
+    n_visual: int
+    scores: Float[Tensor, " visual"] | None = None
+    merged: Merge | None = None
+    trusted: InitVar[bool] = False  # kept is right by construction, so no GPU has to be waited for to check it
+
+    def __post_init__(self, trusted: bool) -> None:
+        kept = self.kept
+        if trusted and self.scores is None:
+            return
+        if kept.ndim != 1 or kept.dtype != torch.long or len(kept) == 0:
+            raise PruningError(
+                f"Selection.kept must be a one-axis LongTensor with at least one index, not {tuple(kept.shape)} of "
+                f"{kept.dtype}. From a mask: mask.nonzero()[:, 0]."
+            )
+        facts = [] if self.scores is None else [self.scores.isnan().any().to(kept.device)]
+        facts += [] if trusted else [(kept[1:] > kept[:-1]).all(), kept[0], kept[-1]]
+        answers = torch.stack(facts).tolist() if facts else []  # one wait for a GPU, not four
+        nan = self.scores is not None and bool(answers.pop(0))
+        ascending, first, last = answers or (True, 0, self.n_visual - 1)
+        if not ascending:
+            raise PruningError("Selection.kept must be ascending and unique: write kept.unique().")
+        if first < 0 or last >= self.n_visual:
+            raise PruningError(
+                f"Selection.kept has indices in {first}..{last}, but the image has visual tokens "
+                f"0..{self.n_visual - 1}. Indices count within one image, not within the prompt."
+            )
+        if self.scores is not None and self.scores.shape != (self.n_visual,):
+            raise PruningError(
+                f"Selection.scores has shape {tuple(self.scores.shape)}; it needs one score for each of the "
+                f"{self.n_visual} visual tokens."
+            )
+        if nan:
+            raise PruningError("importance scores must be numbers, and some are NaN.")
+
+    @classmethod
+    def first(
+        cls, order: Int[Tensor, " visual"], n_kept: int, scores: Float[Tensor, " visual"] | None = None
+    ) -> Selection:
+        """The first `n_kept` of an order over all visual tokens, put back into their original order."""
+        return cls(order[:n_kept].sort().values, len(order), None if scores is None else scores.detach())
+
+    @classmethod
+    def best(cls, scores: Float[Tensor, " visual"], n_kept: int) -> Selection:
+        """The `n_kept` tokens with the highest scores; of equal ones the first."""
+        order = scores.argsort(descending=True, stable=True)
+        return cls(order[:n_kept].sort().values, len(order), scores.detach(), trusted=True)
+
+    @classmethod
+    def all(cls, n_visual: int, device: torch.device, scores: Float[Tensor, " visual"] | None = None) -> Selection:
+        """Every token."""
+        return cls(torch.arange(n_visual, device=device), n_visual, scores, trusted=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +83,7 @@ class Merge:
 
     targets: places within `kept`, of tokens whose features are replaced; others keep theirs, bit for bit.
     sources: indices of visual tokens, kept or dropped. A target's own old features count only if it is a source too.
-    weights: as they are multiplied; a strategy that wants a mean gives weights that add up to 1.
+    weights: multiplied as they are; a strategy that wants a mean gives weights that add up to 1.
     """
 
     targets: Int[Tensor, " pairs"]
@@ -37,8 +104,8 @@ class Merge:
         return cls(targets, sources, importance / totals[targets])
 
     @classmethod
-    def joined(cls, parts: Sequence[Merge]) -> Merge:
-        """Merges within several parts of one image, each seen as one of the whole."""
+    def concat(cls, parts: Sequence[Merge]) -> Merge:
+        """The merges within several parts of an image as one, each already counted in the whole image."""
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("targets", "sources", "weights")))
 
     def of_whole(self, index: Int[Tensor, " part"], places: Int[Tensor, " kept"]) -> Merge:
@@ -53,3 +120,42 @@ class Merge:
         sums = parts.new_zeros(result.shape).index_add(0, self.targets, parts)
         result[self.targets] = sums[self.targets].to(result.dtype)
         return result
+
+
+def check_budget(owner: str, keep_ratio: object, keep: object) -> None:
+    """Raise SettingError unless exactly one of the two is set, to a budget that is possible."""
+    if keep is None:
+        if not isinstance(keep_ratio, Real) or isinstance(keep_ratio, bool) or not 0 < float(keep_ratio) <= 1:
+            raise SettingError(
+                f"{owner}: keep_ratio={keep_ratio!r} is not a fraction in (0, 1]. It is the fraction of visual "
+                f"tokens KEPT: write keep_ratio=0.25 to keep a quarter of them, or keep=64 to keep 64."
+            )
+    elif keep_ratio is not None:
+        raise SettingError(
+            f"{owner}: keep_ratio={keep_ratio!r} and keep={keep!r} are both set; write only one of them."
+        )
+    elif not isinstance(keep, Integral) or isinstance(keep, bool) or int(keep) < 1:
+        raise SettingError(
+            f"{owner}: keep={keep!r} is not a count of visual tokens. Write an integer of at least 1, such as "
+            f"keep=64, or a fraction: keep_ratio=0.25."
+        )
+
+
+def budget(n_visual: int, keep_ratio: float | None, keep: int | None) -> int:
+    """The number of visual tokens to keep of an image's `n_visual`. The only place that rounds.
+
+    A ratio is rounded half up and never to 0; a count is capped at what the image has.
+    """
+    if keep is not None:
+        return min(int(keep), n_visual)
+    assert keep_ratio is not None
+    return max(1, math.floor(keep_ratio * n_visual + 0.5))
+
+
+def split(count: int, sizes: Sequence[int]) -> list[int]:
+    """`count` split exactly into one integer per part, in proportion to the parts' sizes and spread evenly.
+
+    No part gets more than its size if `count` is at most their sum.
+    """
+    ends = [end * count // sum(sizes) for end in accumulate(sizes, initial=0)] if sizes else [0]
+    return [end - start for start, end in pairwise(ends)]

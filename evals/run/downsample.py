@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tokenprune.budget import budget
 from tokenprune.errors import UnsupportedError
+from tokenprune.selection import budget
 
 
 def processor_options(processor: Any, keep_ratio: float) -> dict[str, Any]:

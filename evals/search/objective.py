@@ -19,7 +19,8 @@ from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.tasks._base.question import Sample
-from tokenprune.strategy import Selection, Strategy
+from tokenprune.selection import Selection
+from tokenprune.strategy import AttentionStrategy, Strategy
 from tokenprune.tokens.visual import VisualTokens
 
 #: last_token: the last token of the prompt. mean_pooled: the mean over all tokens behind the picture.
@@ -28,25 +29,15 @@ STATES: tuple[str, ...] = get_args(State)
 
 
 @dataclass(frozen=True)
-class Watched(Strategy):
+class Watched(AttentionStrategy):
     """Keeps everything. Every score is the highest attention that a patch receives, in means of its tile."""
 
     keep_ratio: float | None = 1.0
-    layer: int | None = None
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"vision_attention"})
-
-    @property
-    def attention_layer(self) -> int | None:
-        return self.layer
 
     def select(self, tokens: VisualTokens) -> Selection:
         received = tokens.vision_attention.column_sums()
         highest = (received / received.mean(1, keepdim=True)).max()
-        kept = torch.arange(tokens.n_visual, device=tokens.features.device)
-        return Selection(kept, tokens.n_visual, highest.expand(tokens.n_visual))
+        return Selection.all(tokens.n_visual, tokens.features.device, highest.expand(tokens.n_visual))
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from helpers.tiny import BEFORE_THE_LANGUAGE_MODEL
 
 from tokenprune import STRATEGIES, FoPru, Layout, Selection, Strategy, VisualTokens
 from tokenprune.adapters import adapter_for
-from tokenprune.budget import split
 from tokenprune.engine.select import checked_selection
-from tokenprune.selection import Merge
+from tokenprune.selection import Merge, split
 
 
 @pytest.mark.parametrize(("name", "video"), PICTURES + VIDEOS)

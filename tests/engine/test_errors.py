@@ -181,7 +181,7 @@ class Broken(Strategy):
     how: str = "raise"
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
         return frozenset({"vision_atention"} if self.how == "need" else ())
 
     def select(self, tokens: VisualTokens) -> Selection:
@@ -189,7 +189,7 @@ class Broken(Strategy):
             raise ZeroDivisionError("in the strategy")
         if self.how == "other":
             return Selection(torch.tensor([0]), tokens.n_visual + 1)
-        return Selection(torch.arange(tokens.n_visual), tokens.n_visual)
+        return Selection.all(tokens.n_visual, tokens.features.device)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_flatten
 
 import tokenprune
 from tokenprune import STRATEGIES, TowerTokens, VisionAttention, VisualTokens
+from tokenprune.strategy import StagedStrategy, TowerStrategy
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.text_attention import TextAttention
 from tokenprune.tokens.visual import Entered, StageTokens
@@ -140,12 +141,13 @@ def test_no_map_over_all_pairs_of_many_tokens(name: str) -> None:
     """Nor anything else that grows with the square of their number."""
     strategy, tokens, left = strategy_of(name), many_tokens(), many_left()
     with Made() as made:
-        if "left_in_tower" not in strategy.needs:
+        if not isinstance(strategy, TowerStrategy):
             strategy.select(tokens)
         else:
             attention, values = tokens.vision_attention, torch.randn(2, N_MANY + 1, 4)
             strategy.select_in_tower(TowerTokens(0, 0, attention, values, torch.arange(N_MANY), N_MANY))
-        for stage in strategy.stages(16):
+        for stage in strategy.stages(16) if isinstance(strategy, StagedStrategy) else ():
+            assert isinstance(strategy, StagedStrategy)
             strategy.select_at(stage, left)
     assert 0 < made.largest < N_MANY**2
 

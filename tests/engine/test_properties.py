@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import tokenprune
 from tokenprune import STRATEGIES
-from tokenprune.budget import budget
+from tokenprune.selection import budget
 
 STEPS = 2
 

@@ -155,9 +155,7 @@ def test_colors_undo_the_normalisation(tower: str) -> None:
 
     @dataclass(frozen=True)
     class Looks(ScoreStrategy):
-        @property
-        def needs(self) -> frozenset[str]:
-            return frozenset({"colors"})
+        needs = frozenset({"colors"})
 
         def score(self, tokens: VisualTokens) -> torch.Tensor:
             seen.append(tokens.colors)

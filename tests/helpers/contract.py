@@ -12,6 +12,7 @@ from helpers.families import FAMILIES, Family
 from helpers.modes import cells_of
 from tokenprune import STRATEGIES, UnsupportedError
 from tokenprune.adapters import ADAPTERS, adapter_for
+from tokenprune.strategy import StagedStrategy
 
 RATIOS = {"fopru": 0.3, "grid": 0.4, "random": 0.25, "pyramiddrop": 0.5, "sparsevlm": 0.5}
 KEEP_ALL: dict[str, dict[str, Any]] = {"adatoken": {"mass": 1.0}}  # what this takes beside keep_ratio=1.0
@@ -51,15 +52,19 @@ def strategy_of(name: str, **settings: Any) -> tokenprune.Strategy:
     return STRATEGIES[name](**(settings or {"keep_ratio": RATIOS.get(name, 0.3)}))
 
 
+def stages_of(strategy: tokenprune.Strategy) -> tuple[tokenprune.Stage, ...]:
+    return strategy.stages(DEPTH) if isinstance(strategy, StagedStrategy) else ()
+
+
 def served(name: str, case: str) -> tuple[Family, Any]:
     """The family and its model, deep enough for the strategy's stages, for a strategy whose statistics it offers and
     whose stages it can have; else the test ends here, having seen that patch() refuses."""
     strategy = strategy_of(name)
-    model = model_of(case, DEPTH if strategy.stages(DEPTH) else None)
+    model = model_of(case, DEPTH if stages_of(strategy) else None)
     adapter, refusal = adapter_for(model), None
     if not strategy.needs <= adapter.offers:
         refusal = "does not have it"
-    elif strategy.stages(DEPTH) and adapter.decoder.layers.sliding:
+    elif stages_of(strategy) and adapter.decoder.layers.sliding:
         refusal = "has sliding-window layers, where only pruning before it is supported"
     if refusal is not None:
         with pytest.raises(UnsupportedError, match=refusal):
@@ -70,7 +75,7 @@ def served(name: str, case: str) -> tuple[Family, Any]:
 
 def assert_within_budget(strategy: tokenprune.Strategy, image: tokenprune.ImageReport) -> None:
     """Exactly what the strategy and its stages said, in order, and something is dropped."""
-    stages = strategy.stages(DEPTH)
+    stages = stages_of(strategy)
     assert [done.layer for done in image.stages] == [stage.layer for stage in stages]
     assert image.n_kept == strategy.budget(image.n_visual)
     for stage, done in zip(stages, image.stages, strict=True):

@@ -11,13 +11,14 @@ import tokenprune
 from helpers.families.llava import Llava
 from helpers.oracle import as_reported, dropped_columns, oracle_logits
 from tokenprune import ScoreStrategy, Selection, Stage, StageTokens, VisualTokens
+from tokenprune.strategy import StagedStrategy
 
 LAYERS = 5
 STAGES = (Stage(1, 0.4), Stage(3, 0.2))
 
 
 @dataclass(frozen=True)
-class Staged(ScoreStrategy):
+class Staged(ScoreStrategy, StagedStrategy):
     """Scores features; the second picture keeps more, if `ragged`."""
 
     keep_ratio: float | None = 0.6
@@ -64,11 +65,9 @@ def expected(model: Any, ids: Tensor, real: Tensor, pixels: Tensor, reports: lis
 class Guided(Staged):
     """Ranks by what the last token attends to in the layer before each stage, as FastV does."""
 
-    keep_ratio: float | None = 1.0
+    needs = frozenset({"text_attention"})
 
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"text_attention"})
+    keep_ratio: float | None = 1.0
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         return Selection.best(tokens.attention.from_last(), stage.budget(tokens.n_visual))

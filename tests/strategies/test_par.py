@@ -41,7 +41,7 @@ def test_the_router_by_hand() -> None:
     [((), 32, ()), (0, 32, ()), (1, 6, (3,)), (2, 6, (2, 3)), (4, 32, (26, 27, 28, 29)), ((7, 9), 32, (7, 9))],
 )
 def test_which_layers_are_skipped(skip: Any, n_layers: int, skipped: tuple[int, ...]) -> None:
-    assert PAR(skip=skip).skipped(n_layers) == skipped
+    assert PAR(skip=skip).skipped_layers(n_layers) == skipped
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -24,7 +24,8 @@ from tokenprune import (
     VisionAttention,
     VisualTokens,
 )
-from tokenprune.budget import budget
+from tokenprune.selection import budget
+from tokenprune.strategy import TowerStrategy
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.visual import STATISTICS
 
@@ -48,7 +49,7 @@ def tokens_of(grid: tuple[int, int, int], seed: int = 0, n_prefix: int = 1) -> V
 def through_tower(strategy: Strategy, tokens: VisualTokens) -> VisualTokens:
     """The tokens behind a tower with one layer behind which a strategy that prunes there may drop some; of no other
     use to any other."""
-    if "left_in_tower" not in strategy.needs:
+    if not isinstance(strategy, TowerStrategy):
         return tokens
     n, generator = tokens.n_visual, torch.Generator().manual_seed(1)
     queries, keys, values = torch.randn(3, 1, 2, n + 1, 4, generator=generator) * 3

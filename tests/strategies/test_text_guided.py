@@ -27,6 +27,7 @@ from tokenprune.strategies._parts.density import aggregated, density_peaks, n_ag
 from tokenprune.strategies.adatoken import n_carrying
 from tokenprune.strategies.efficientvla import relevant_and_diverse
 from tokenprune.strategies.sparsevlm import raters
+from tokenprune.strategy import StagedStrategy
 from tokenprune.tokens.text_attention import TextAttention
 from tokenprune.tokens.visual import Entered
 
@@ -43,7 +44,7 @@ def stage_tokens(
     return StageTokens(features, visual, Layout.raster((1, 1, n_visual)), text_attention=attention, prompt=entered)
 
 
-def left(strategy: Strategy, tokens: StageTokens, stage: Stage = Stage(2, keep=2)) -> list[int]:  # noqa: B008
+def left(strategy: StagedStrategy, tokens: StageTokens, stage: Stage = Stage(2, keep=2)) -> list[int]:  # noqa: B008
     return strategy.select_at(stage, tokens).kept.tolist()
 
 
@@ -175,7 +176,7 @@ def test_merged_tokens_count() -> None:
     ],
     ids=str,
 )
-def test_schedules(strategy: Strategy, n_layers: int, expected: list[tuple[int, float]]) -> None:
+def test_schedules(strategy: StagedStrategy, n_layers: int, expected: list[tuple[int, float]]) -> None:
     found = [(stage.layer, stage.keep_ratio) for stage in strategy.stages(n_layers)]
     assert [layer for layer, _ in found] == [layer for layer, _ in expected]
     for (_, share), (_, right) in zip(found, expected, strict=True):

@@ -10,13 +10,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenprune.budget import split
 from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport, StageReport
-from tokenprune.selection import Merge
+from tokenprune.selection import Merge, Selection, split
 from tokenprune.sequence.packing import Packing, pack
 from tokenprune.sequence.prompt import PromptTokens
-from tokenprune.strategy import Selection, Stage, Strategy
+from tokenprune.strategy import Stage, StagedStrategy, Strategy
 from tokenprune.tokens.encoded import EncodedImage
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.visual import StageTokens, VisualTokens
@@ -155,7 +154,7 @@ def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
     return selection
 
 
-def checked_stage_selection(strategy: Strategy, stage: Stage, tokens: StageTokens) -> Selection:
+def checked_stage_selection(strategy: StagedStrategy, stage: Stage, tokens: StageTokens) -> Selection:
     """What the strategy leaves from a stage on, if it keeps to the stage's budget and counts the right tokens."""
     allowed = stage.budget(tokens.n_visual)
     if allowed >= tokens.n_left and not stage.at_most:  # nothing to choose
@@ -199,4 +198,4 @@ def select_per_tile(strategy: Strategy, tokens: VisualTokens) -> Selection:
         if selection.merged is not None
     ]
     scored = not bool(scores.isnan().any())
-    return Selection(kept, tokens.n_visual, scores if scored else None, Merge.joined(merges) if merges else None)
+    return Selection(kept, tokens.n_visual, scores if scored else None, Merge.concat(merges) if merges else None)

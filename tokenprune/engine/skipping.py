@@ -12,7 +12,7 @@ from typing import Any
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.cache import Ledger
 from tokenprune.errors import PruningError, SettingError
-from tokenprune.strategy import Strategy
+from tokenprune.strategy import StagedStrategy, Strategy
 
 
 def checked_skips(strategy: Strategy, adapter: ModelAdapter, read: Collection[int]) -> tuple[int, ...]:
@@ -21,7 +21,8 @@ def checked_skips(strategy: Strategy, adapter: ModelAdapter, read: Collection[in
     Raises SettingError unless they ascend through the decoder layers, and for layers that must be executed: the first
     of each kind of attention tells how long a cache is.
     """
-    skipped, kinds = strategy.skipped(len(adapter.layers)), adapter.decoder.layers.kinds
+    skipped = strategy.skipped_layers(len(adapter.layers)) if isinstance(strategy, StagedStrategy) else ()
+    kinds = adapter.decoder.layers.kinds
     if list(skipped) != sorted(set(skipped)) or not all(0 <= layer < len(adapter.layers) for layer in skipped):
         raise SettingError(
             f"{type(strategy).__name__}: skipped layers {list(skipped)} do not ascend within "

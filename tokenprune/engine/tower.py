@@ -22,7 +22,8 @@ from tokenprune.adapters.towers.layers import N_TAPS, Projected, TowerLayers, wi
 from tokenprune.engine.call import PerThread, named_arguments, uncompiled
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.report import StageReport
-from tokenprune.strategy import Selection, Strategy
+from tokenprune.selection import Selection
+from tokenprune.strategy import Strategy, TowerStrategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.visual import LeftInTower, TowerTokens
@@ -112,8 +113,14 @@ class TowerPruning:
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter) -> None:
         self.strategy, self.adapter = strategy, adapter
-        self.tower: TowerLayers | None = adapter.tower_layers if "left_in_tower" in strategy.needs else None
-        self.asked = () if self.tower is None else strategy.tower_layers(self.tower.n_before)
+        prunes = isinstance(strategy, TowerStrategy)
+        if not prunes and "left_in_tower" in strategy.needs:
+            raise SettingError(
+                f"{type(strategy).__name__}.needs has left_in_tower, and the strategy does not prune in the tower. "
+                f"Derive it from tokenprune.strategy.TowerStrategy."
+            )
+        self.tower: TowerLayers | None = adapter.tower_layers if prunes else None
+        self.asked = strategy.tower_layers(self.tower.n_before) if prunes and self.tower is not None else ()
         self._call = Call()
         if self.tower is None:
             return
@@ -206,6 +213,7 @@ class TowerPruning:
         attention = VisionAttention(queries[None], keys[None], self.scale, n_prefix, Layout.raster((1, 1, n_left)))
         n_more = self.tower.n_before - layer - 1
         tokens = TowerTokens(layer, n_more, attention, values, tile.left, self._call.n_patches, tile.scores)
+        assert isinstance(self.strategy, TowerStrategy)
         selection = self.strategy.select_in_tower(tokens)
         if not isinstance(selection, Selection) or selection.n_visual != n_left:
             raise PruningError(

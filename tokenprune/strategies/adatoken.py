@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.errors import SettingError
+from tokenprune.selection import Selection
 from tokenprune.strategies._parts.text_guided import TextGuided, check_count
-from tokenprune.strategy import Selection, Stage
+from tokenprune.strategy import Stage
 from tokenprune.tokens.visual import StageTokens
 
 

@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tokenprune.budget import split
-from tokenprune.selection import Merge
+from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies.grid import columns_per_row
-from tokenprune.strategy import Selection, Strategy
+from tokenprune.strategy import Strategy
 from tokenprune.tokens.visual import VisualTokens
 
 
@@ -28,7 +27,7 @@ class AveragePooling(Strategy):
     def select(self, tokens: VisualTokens) -> Selection:
         n_visual, n_kept, device = tokens.n_visual, self.budget(tokens.n_visual), tokens.features.device
         if n_kept == n_visual:
-            return Selection(torch.arange(n_visual, device=device), n_visual)
+            return Selection.all(n_visual, device)
         places, newlines = tokens.layout.coordinates(), tokens.layout.newlines
         newlines = torch.zeros(n_visual, dtype=torch.bool) if newlines is None else newlines.cpu()
         frame = places[:, :2].unique(dim=0, return_inverse=True)[1].masked_fill(newlines, -1)

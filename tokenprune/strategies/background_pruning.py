@@ -9,17 +9,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.budget import split
 from tokenprune.errors import SettingError
-from tokenprune.selection import Merge
+from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies._parts.clusters import best_links, cluster_means, cut, places_within, roots_of
-from tokenprune.strategy import Selection, Strategy, check_choice
+from tokenprune.strategy import AttentionStrategy, check_choice
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)
-class BackgroundPruning(Strategy):
+class BackgroundPruning(AttentionStrategy):
     """Clusters neighbouring visual tokens that are alike, and keeps the clusters that the CLS token attends to most.
 
     A cluster is kept as its root, with the root's position ID and the mean of the cluster's features. Tokens are linked
@@ -44,7 +43,6 @@ class BackgroundPruning(Strategy):
     threshold: float = 0.95
     cluster: bool = True
     rank: Literal["cls", "column", "distinct"] = "cls"
-    layer: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,16 +53,13 @@ class BackgroundPruning(Strategy):
             )
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What `rank` reads."""
         return {
             "cls": frozenset({"vision_attention", "cls"}),
             "column": frozenset({"vision_attention"}),
             "distinct": frozenset(),
         }[self.rank]
-
-    @property
-    def attention_layer(self) -> int | None:
-        return self.layer
 
     @property
     def tiles_apart(self) -> bool:

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.errors import PruningError
+from tokenprune.selection import Selection
 from tokenprune.strategies._parts.similarity import unit
-from tokenprune.strategy import Selection, Strategy
+from tokenprune.strategy import Strategy
 from tokenprune.tokens.visual import VisualTokens
 
 SPENT = 1e-6  # what is left of a token that the kept ones explain, beside the 1 of the most relevant token
@@ -33,7 +34,8 @@ class CDPruner(Strategy):
     relevance: Callable[[VisualTokens], Float[Tensor, " visual"]] | None = None
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """A `relevance` reads the pixels; without one, a text tower that no model offers."""
         return frozenset({"text_tower"} if self.relevance is None else {"pixels"})
 
     def select(self, tokens: VisualTokens) -> Selection:

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenprune.selection import Selection
 from tokenprune.strategies._parts.similarity import most_similar, unit
-from tokenprune.strategy import Selection, Strategy
+from tokenprune.strategy import Strategy
 from tokenprune.tokens.visual import VisualTokens
 
 

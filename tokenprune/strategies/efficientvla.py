@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from tokenprune.selection import Selection
 from tokenprune.strategies._parts.text_guided import OneStage, check_count, check_share
-from tokenprune.strategy import Selection, Stage
+from tokenprune.strategy import Stage
 from tokenprune.tokens.visual import StageTokens
 
 

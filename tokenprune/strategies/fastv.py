@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tokenprune.selection import Selection
 from tokenprune.strategies._parts.text_guided import OneStage
-from tokenprune.strategy import Selection, Stage, check_choice
+from tokenprune.strategy import Stage, check_choice
 from tokenprune.tokens.visual import StageTokens
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.strategy import Selection, Strategy
+from tokenprune.selection import Selection
+from tokenprune.strategy import TowerStrategy
 from tokenprune.tokens.visual import TowerTokens, VisualTokens
 
 
 @dataclass(frozen=True)
-class FlowCut(Strategy):
+class FlowCut(TowerStrategy):
     """Drops patches inside the vision tower, behind every other of its layers: those that information has flowed
     through least so far. Later layers attend to what is left, and that is what the language model gets.
 
@@ -25,9 +27,7 @@ class FlowCut(Strategy):
     that has most to lose. Not here: the further step inside the language model that it takes for LLaVA-NeXT.
     """
 
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"cls", "left_in_tower"})
+    needs: ClassVar[frozenset[str]] = frozenset({"cls", "left_in_tower"})
 
     def tower_layers(self, n_layers: int) -> tuple[int, ...]:
         return tuple(range(n_layers))

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.errors import SettingError
-from tokenprune.strategy import Selection, Strategy, check_choice
+from tokenprune.selection import Selection
+from tokenprune.strategy import AttentionStrategy, check_choice
 from tokenprune.tokens.attention import HeadReduction
 from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)
-class FoPru(Strategy):
+class FoPru(AttentionStrategy):
     """Keeps the visual tokens that the vision encoder attends to most, in their original order.
 
     mode: "rank" keeps the best tokens; "row" keeps whole rows of the grid, best mean first. The budget is exact in
@@ -31,7 +31,6 @@ class FoPru(Strategy):
 
     mode: Literal["rank", "row"] = "rank"
     score: Literal["column", "cls"] = "column"
-    layer: int | None = None
     heads: HeadReduction = "mean"
 
     def __post_init__(self) -> None:
@@ -39,16 +38,11 @@ class FoPru(Strategy):
         check_choice("FoPru", "mode", self.mode, ("rank", "row"))
         check_choice("FoPru", "score", self.score, ("column", "cls"))
         check_choice("FoPru", "heads", self.heads, ("mean", "max"))
-        if self.layer is not None and (not isinstance(self.layer, int) or isinstance(self.layer, bool)):
-            raise SettingError(f"FoPru: layer={self.layer!r} is not an encoder layer; write layer=-2, or None.")
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Only score="cls" needs a tower with a CLS token."""
         return frozenset({"vision_attention", "cls"} if self.score == "cls" else {"vision_attention"})
-
-    @property
-    def attention_layer(self) -> int | None:
-        return self.layer
 
     def select(self, tokens: VisualTokens) -> Selection:
         attention = tokens.vision_attention

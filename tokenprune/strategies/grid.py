@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from tokenprune.budget import split
-from tokenprune.strategy import Selection, Strategy
+from tokenprune.selection import Selection, split
+from tokenprune.strategy import Strategy
 from tokenprune.tokens.visual import VisualTokens
 
 

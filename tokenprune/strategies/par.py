@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokenprune.errors import SettingError
+from tokenprune.selection import Selection
 from tokenprune.strategies._parts.text_guided import OneStage
-from tokenprune.strategy import Selection, Stage
+from tokenprune.strategy import Stage
 from tokenprune.tokens.visual import StageTokens
 
 #: Decoder layers at either end that are never skipped.
@@ -42,7 +43,7 @@ class PAR(OneStage):
                 f"skip=2."
             )
 
-    def skipped(self, n_layers: int) -> tuple[int, ...]:
+    def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
         last = n_layers - ENDS
         layers = tuple(range(last - self.skip, last)) if isinstance(self.skip, int) else tuple(self.skip)
         if any(not ENDS <= layer < last for layer in layers):

@@ -9,15 +9,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.errors import SettingError
-from tokenprune.selection import Merge
+from tokenprune.selection import Merge, Selection
 from tokenprune.sequence.packing import true_indices
 from tokenprune.strategies._parts.similarity import most_similar, unit
-from tokenprune.strategy import Selection, Strategy
+from tokenprune.strategy import AttentionStrategy
 from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)
-class PruMerge(Strategy):
+class PruMerge(AttentionStrategy):
     """Keeps the visual tokens that the CLS token attends to most, and adds to each the tokens with the most similar
     keys, weighted by the attention that those get.
 
@@ -34,20 +34,11 @@ class PruMerge(Strategy):
 
     plus: bool = False
     neighbours: int = 32
-    layer: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.neighbours, int) or self.neighbours < 1:
             raise SettingError(f"PruMerge: neighbours={self.neighbours!r} is no count of tokens; write at least 1.")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"vision_attention"})
-
-    @property
-    def attention_layer(self) -> int | None:
-        return self.layer
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores = tokens.vision_attention.cls_or_mean()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokenprune.errors import SettingError
+from tokenprune.selection import Selection
 from tokenprune.strategies._parts.schedule import common_share, geometric_stages, spread
 from tokenprune.strategies._parts.text_guided import TextGuided, check_count
-from tokenprune.strategy import Selection, Stage
+from tokenprune.strategy import Stage
 from tokenprune.tokens.visual import StageTokens
 
 #: The smallest share that a stage at the paper's layers leaves; the paper's own is 0.5.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from tokenprune.errors import SettingError
-from tokenprune.strategy import Selection, Strategy
+from tokenprune.selection import Selection
+from tokenprune.strategy import Strategy
 from tokenprune.tokens.visual import VisualTokens
 
 
@@ -20,16 +22,14 @@ class Random(Strategy):
     beam and device, and different pictures keep different ones.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({"pixels"})
+
     seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise SettingError(f"Random: seed={self.seed!r} is not a seed; write an integer of 0 or more.")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"pixels"})
 
     def select(self, tokens: VisualTokens) -> Selection:
         picture = zlib.crc32(tokens.pixels.float().cpu().numpy().tobytes(), self.seed % 2**32)

@@ -8,10 +8,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from tokenprune.errors import SettingError
+from tokenprune.selection import Selection
 from tokenprune.strategies._parts.density import aggregated
 from tokenprune.strategies._parts.schedule import geometric_stages, spread
 from tokenprune.strategies._parts.text_guided import TextGuided, check_share
-from tokenprune.strategy import Selection, Stage
+from tokenprune.strategy import Stage
 from tokenprune.tokens.visual import Entered, StageTokens
 
 #: Where the released code prunes: behind layers 2, 6 and 15 of 32.

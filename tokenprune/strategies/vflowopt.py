@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tokenprune.errors import SettingError
+from tokenprune.selection import Selection
 from tokenprune.strategies._parts.cells import cells_of, recycled
 from tokenprune.strategies._parts.importance import importance_map
-from tokenprune.strategy import Selection, Stage, Strategy
+from tokenprune.strategy import AttentionStrategy, Stage, StagedStrategy
 from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)
-class VFlowOpt(Strategy):
+class VFlowOpt(AttentionStrategy, StagedStrategy):
     """Ranks visual tokens once, by an importance map of the vision tower, and prunes by it in three stages: before the
     language model, and where its layers enter their second and last third. What the first stage drops is recycled.
 
@@ -41,7 +42,6 @@ class VFlowOpt(Strategy):
     cell: float | None = None
     recycle: bool = True
     progressive: bool = True
-    layer: int | None = None
     as_released: bool = False
 
     def __post_init__(self) -> None:
@@ -56,12 +56,9 @@ class VFlowOpt(Strategy):
             raise SettingError(f"VFlowOpt: cell={self.cell!r} is a side in visual tokens; write one of at least 1.")
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Entropies need the image's colours; they have no weight unless alpha is set."""
         return frozenset({"vision_attention", "colors"} if self.alpha else {"vision_attention"})
-
-    @property
-    def attention_layer(self) -> int | None:
-        return self.layer
 
     @property
     def entering(self) -> float:

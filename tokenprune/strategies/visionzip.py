@@ -9,14 +9,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tokenprune.errors import SettingError
-from tokenprune.selection import Merge
+from tokenprune.selection import Merge, Selection
 from tokenprune.strategies._parts.similarity import most_similar, unit
-from tokenprune.strategy import Selection, Strategy
+from tokenprune.strategy import AttentionStrategy
 from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)
-class VisionZip(Strategy):
+class VisionZip(AttentionStrategy):
     """Keeps the dominant visual tokens, which the CLS token attends to most, and merges the others into a few
     contextual ones, by the similarity of their keys.
 
@@ -33,7 +33,6 @@ class VisionZip(Strategy):
     """
 
     contextual: float = 10 / 64
-    layer: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,14 +40,6 @@ class VisionZip(Strategy):
             raise SettingError(
                 f"VisionZip: contextual={self.contextual!r} is a share of the budget; write one in [0, 1]."
             )
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"vision_attention"})
-
-    @property
-    def attention_layer(self) -> int | None:
-        return self.layer
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores = tokens.vision_attention.cls_or_mean()

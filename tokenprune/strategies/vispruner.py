@@ -9,13 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.errors import SettingError
+from tokenprune.selection import Selection
 from tokenprune.strategies._parts.similarity import most_similar, unit
-from tokenprune.strategy import Selection, Strategy
+from tokenprune.strategy import AttentionStrategy
 from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)
-class VisPruner(Strategy):
+class VisPruner(AttentionStrategy):
     """Keeps the visual tokens that the CLS token attends to most, and, of the others, diverse ones: duplicates are
     dropped round by round until the budget is met.
 
@@ -27,7 +28,6 @@ class VisPruner(Strategy):
     """
 
     important: float = 0.5
-    layer: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,14 +35,6 @@ class VisPruner(Strategy):
             raise SettingError(
                 f"VisPruner: important={self.important!r} is a share of the budget; write one in [0, 1]."
             )
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"vision_attention"})
-
-    @property
-    def attention_layer(self) -> int | None:
-        return self.layer
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores = tokens.vision_attention.cls_or_mean()

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from tokenprune.errors import PruningError
-from tokenprune.strategy import Selection, Strategy
+from tokenprune.selection import Selection
+from tokenprune.strategy import Strategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,24 +13,23 @@ from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.engine.pruner import pruner_of
 from tokenprune.errors import UnsupportedError
 from tokenprune.patching import patch
-from tokenprune.strategy import Selection, Stage, Strategy
+from tokenprune.selection import Selection
+from tokenprune.strategy import Stage, StagedStrategy
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.visual import StageTokens, VisualTokens
 
 
 @dataclass(frozen=True)
-class Glance(Strategy):
+class Glance(StagedStrategy):
     """Scores each visual token by what the last token of the prompt pays to it in decoder layer `layer`. The layers
     behind it get one visual token of each picture, so that they cost next to nothing: their answer is not wanted."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"text_attention"})
+
     layer: int = 0
 
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"text_attention"})
-
     def select(self, tokens: VisualTokens) -> Selection:
-        return Selection(torch.arange(tokens.n_visual, device=tokens.features.device), tokens.n_visual)
+        return Selection.all(tokens.n_visual, tokens.features.device)
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         return (Stage(self.layer + 1, keep=1),)

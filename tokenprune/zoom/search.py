@@ -19,8 +19,8 @@ from torch import Tensor
 
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
-from tokenprune.budget import budget, check_budget
 from tokenprune.errors import SettingError
+from tokenprune.selection import budget, check_budget
 from tokenprune.strategy import check_choice
 from tokenprune.zoom.probe import Seen, glance
 from tokenprune.zoom.prompts import ask, input_side

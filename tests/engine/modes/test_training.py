@@ -15,7 +15,7 @@ from torch import Tensor
 
 import tokenprune
 from tokenprune import FoPru, PruningError
-from tokenprune.strategy import Stage
+from tokenprune.strategy import Stage, StagedStrategy
 
 IGNORED = -100
 
@@ -50,7 +50,7 @@ def given(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Staged(FoPru):
+class Staged(FoPru, StagedStrategy):  # pyright: ignore[reportIncompatibleVariableOverride]
     """Drops more behind the first decoder layer."""
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:

@@ -22,14 +22,18 @@ import tokenprune
 from tokenprune import PruningError, Random, SettingError, Stage
 from tokenprune.adapters import adapter_for
 from tokenprune.engine.cache import ledger_of
+from tokenprune.strategy import StagedStrategy
 
 
 @dataclass(frozen=True)
-class Skipping(Random):
+class Skipping(Random, StagedStrategy):
     keep_ratio: float | None = 0.25
     layers: tuple[int, ...] = (2, 3)
 
-    def skipped(self, n_layers: int) -> tuple[int, ...]:
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        return ()
+
+    def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
         return self.layers
 
 
@@ -40,13 +44,13 @@ class StagedAndSkipping(Staged):
     plan: tuple[Stage, ...] = (*STAGES, Stage(4, 0.1))
     layers: tuple[int, ...] = (1, 3, 4)
 
-    def skipped(self, n_layers: int) -> tuple[int, ...]:
+    def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
         return self.layers
 
 
 @dataclass(frozen=True)
 class GuidedAndSkipping(Guided):
-    def skipped(self, n_layers: int) -> tuple[int, ...]:
+    def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
         return (1, 4)
 
 
@@ -233,7 +237,7 @@ def test_layers_that_cannot_be_skipped(strategy: tokenprune.Strategy, message: s
 def test_a_layer_whose_attention_is_read_cannot_be_skipped() -> None:
     @dataclass(frozen=True)
     class Blind(Guided):
-        def skipped(self, n_layers: int) -> tuple[int, ...]:
+        def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
             return (2,)
 
     with pytest.raises(SettingError, match="layer 2 shows the attention that the strategy reads"):

@@ -15,22 +15,21 @@ from helpers.staged import FAMILY, LAYERS
 from helpers.tiny import CACHE, IMAGE, prompt
 
 import tokenprune
-from tokenprune import PruningError, Selection, Stage, StageTokens, Strategy, VisualTokens
+from tokenprune import PruningError, Selection, Stage, StageTokens, VisualTokens
 from tokenprune.selection import Merge
+from tokenprune.strategy import StagedStrategy, Strategy
 
 STAGES = (Stage(1, 0.5), Stage(3, 0.25))
 
 
 @dataclass(frozen=True)
-class Guided(Strategy):
+class Guided(StagedStrategy):
     """Lets all in, and keeps what the text attends to."""
+
+    needs = frozenset({"text_attention"})
 
     keep_ratio: float | None = 1.0
     plan: tuple[Stage, ...] = STAGES
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"text_attention"})
 
     def select(self, tokens: VisualTokens) -> Selection:
         return Selection.all(tokens.n_visual, tokens.features.device)

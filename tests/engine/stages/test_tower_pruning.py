@@ -15,8 +15,9 @@ from helpers.tiny import prompt, tiny_llava
 from torch import Tensor
 
 import tokenprune
-from tokenprune import PruningError, Selection, SettingError, TowerTokens, UnsupportedError, VisualTokens
+from tokenprune import Grid, PruningError, Selection, SettingError, TowerTokens, UnsupportedError, VisualTokens
 from tokenprune.adapters import adapter_for
+from tokenprune.strategy import TowerStrategy
 
 
 class Deep(Llava):
@@ -29,14 +30,10 @@ class Deep(Llava):
 
 
 @dataclass(frozen=True)
-class Wandering(tokenprune.Strategy):
+class Wandering(TowerStrategy):
     """Drops patches by the picture's own values, unequally many of each picture, behind the layers `at`."""
 
     at: tuple[int, ...] = (0, 2, 3)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"left_in_tower"})
 
     def tower_layers(self, n_layers: int) -> tuple[int, ...]:
         return self.at
@@ -198,12 +195,19 @@ def test_layers_that_do_not_come_before_the_features(at: tuple[int, ...]) -> Non
 def test_attention_over_all_patches_is_not_to_be_had_as_well() -> None:
     @dataclass(frozen=True)
     class Both(Wandering):
-        @property
-        def needs(self) -> frozenset[str]:
-            return frozenset({"left_in_tower", "vision_attention"})
+        needs = frozenset({"left_in_tower", "vision_attention"})
 
     with pytest.raises(SettingError, match="both left_in_tower and vision_attention"):
         tokenprune.patch(tiny_llava(), Both(at=(0,)))
+
+
+def test_only_tower_strategies_may_need_what_the_tower_left() -> None:
+    @dataclass(frozen=True)
+    class Reading(Grid):
+        needs = frozenset({"left_in_tower"})
+
+    with pytest.raises(SettingError, match=r"Reading.needs has left_in_tower.*Derive it from .*TowerStrategy"):
+        tokenprune.patch(tiny_llava(), Reading())
 
 
 def test_what_the_tower_dropped_cannot_be_kept() -> None:

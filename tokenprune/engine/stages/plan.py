@@ -23,9 +23,10 @@ from tokenprune.engine.stages.run import StageRun, places_of
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.report import ImageReport, StageReport
+from tokenprune.selection import Selection
 from tokenprune.sequence.packing import Packing, identity_packing, pack
 from tokenprune.sequence.prompt import PromptTokens
-from tokenprune.strategy import Selection, Stage, Strategy
+from tokenprune.strategy import Stage, StagedStrategy, Strategy
 from tokenprune.tokens.text_attention import TextAttention, TextRecorder
 from tokenprune.tokens.visual import Entered, StageTokens
 
@@ -34,7 +35,7 @@ def checked_stages(strategy: Strategy, adapter: ModelAdapter) -> tuple[Stage, ..
     """The strategy's stages. Raises SettingError unless they ascend through the layers of the language model, and
     UnsupportedError if it has layers whose caches hold a window only."""
     n_layers = len(adapter.layers)
-    stages = strategy.stages(n_layers)
+    stages = strategy.stages(n_layers) if isinstance(strategy, StagedStrategy) else ()
     if stages and adapter.decoder.layers.sliding:
         raise UnsupportedError(
             f"{type(strategy).__name__} prunes inside the language model, and that of {adapter.description} has "
@@ -169,6 +170,7 @@ class StageHooks:
         reports, merges = [], []
         keep, counts = now.entering.valid.clone(), list(now.entering.counts)
         for i, (image, tokens) in enumerate(self._tokens(stage, hidden, before, places)):
+            assert isinstance(self.strategy, StagedStrategy)
             selection = checked_stage_selection(self.strategy, stage, tokens)
             reports.append(report_of(stage, tokens, selection))
             merges.append((image.row, places[image.row, image.columns[tokens.left]], selection))

@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.selection import Merge
-from tokenprune.strategy import Selection
+from tokenprune.selection import Merge, Selection
 from tokenprune.tokens.layout import Layout
 
 
@@ -35,7 +34,7 @@ def recycled(scores: Float[Tensor, " visual"], cells: Int[Tensor, " visual"], n_
     """
     n_visual = len(scores)
     if n_kept == n_visual:
-        return Selection(torch.arange(n_visual, device=scores.device), n_visual, scores.detach())
+        return Selection.all(n_visual, scores.device, scores.detach())
     order = scores.argsort(descending=True, stable=True)
     rank = order.argsort()
     # A cell loses tokens to a cut behind the best m as long as its worst token ranks m or lower.

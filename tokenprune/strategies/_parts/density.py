@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.selection import Merge
-from tokenprune.strategy import Selection
+from tokenprune.selection import Merge, Selection
 
 NEIGHBOURS = 5  # of which the density around a token is measured
 

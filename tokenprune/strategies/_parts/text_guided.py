@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tokenprune.errors import SettingError
+from tokenprune.selection import Selection
 from tokenprune.strategies._parts.schedule import geometric_stages
-from tokenprune.strategy import Selection, Stage, Strategy
+from tokenprune.strategy import Stage, StagedStrategy
 from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)
-class TextGuided(Strategy):
+class TextGuided(StagedStrategy):
     """Lets every visual token enter the language model, and prunes in stages. All tiles compete there, so a budget per
     tile is a SettingError."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"text_attention"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -22,10 +26,6 @@ class TextGuided(Strategy):
                 f"{type(self).__name__}: the tiles of an image compete inside the language model. Leave "
                 f'budget_per="image", or use a strategy that prunes before it.'
             )
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"text_attention"})
 
     def budget(self, n_visual: int) -> int:
         """All enter; `Stage.budget` says how many are left further on."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.stats import bootstrap
 
-from tokenprune import BackgroundPruning, Grid, Random, Selection, Strategy, VisualTokens, patch
+from tokenprune import BackgroundPruning, Grid, Random, Selection, VisualTokens, patch
 from tokenprune.engine.select import checked_selection
 from tokenprune.evals.dev.experiments.aerial import draw as aerial_picture
 from tokenprune.evals.dev.experiments.aerial.photographs import Photograph, photographs
@@ -21,6 +21,7 @@ from tokenprune.evals.dev.tables.aerial import table
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.provenance import versions
+from tokenprune.strategy import AttentionStrategy, Strategy
 from tokenprune.tokens.encoded import RECORD_ATTRIBUTE, EncodedImage
 
 COMPARED: dict[str, Strategy] = {
@@ -78,21 +79,15 @@ class Survival:
 
 
 @dataclass(frozen=True)
-class Everything(Strategy):
+class Everything(AttentionStrategy):
     """Not a strategy: records what those that are compared look at."""
 
-    layer: int | None = None
-
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
         return frozenset().union(*(strategy.needs for strategy in COMPARED.values()))
 
-    @property
-    def attention_layer(self) -> int | None:
-        return self.layer
-
     def select(self, tokens: VisualTokens) -> Selection:
-        return Selection(torch.arange(tokens.n_visual), tokens.n_visual)
+        return Selection.all(tokens.n_visual, tokens.features.device)
 
 
 @torch.inference_mode()
