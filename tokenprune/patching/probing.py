@@ -17,7 +17,8 @@ from tokenprune.errors import PruningError, SettingError
 from tokenprune.patching.decoder_attention import DecoderReader
 from tokenprune.patching.handle import Handle
 from tokenprune.patching.pruning import patch
-from tokenprune.strategy import Selection, Strategy
+from tokenprune.selection import Selection
+from tokenprune.strategy import Strategy
 from tokenprune.tokens.text_attention import TextAttention
 from tokenprune.tokens.visual import VisualTokens, check_needs
 
@@ -36,7 +37,7 @@ class Record(Strategy):
     found: dict[int, tuple[Tensor, VisualTokens]] = field(default_factory=dict, compare=False)
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.wanted
 
     @property
