@@ -1,4 +1,4 @@
-"""Draw what position IDs are to grounding: the boxes of one scene, and accuracy over retention, in one figure.
+"""Draw what position IDs are to grounding: the boxes of one scene, and accuracy against the keep ratio, in one figure.
 
 Kept visual tokens keep their own position IDs ("original", which GAP restores), or are numbered anew ("compact", as
 most published code does). The scene is the first that the unpruned model answers right. A run that was stopped goes

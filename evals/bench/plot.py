@@ -13,7 +13,7 @@ from tokenprune.evals.report.pareto import COLORS
 
 
 def draw(figures: Sequence[Figures], path: Path, title: str) -> None:
-    """Write one panel a batch size and retention, one line a strategy, the quickest first. Intervals are 95 %."""
+    """Write one panel a batch size and keep ratio, one line a strategy, the quickest first. Intervals are 95 %."""
     timed = [one for one in figures if one.ttft_to_unpruned is not None]
     strategies = [one for one in timed if one.is_strategy]
     batches = list(dict.fromkeys(one.facts.batch for one in strategies))

@@ -16,7 +16,7 @@ def costs(figures: Sequence[Figures]) -> Table:
     headings = [
         "batch",
         "strategy",
-        "retention",
+        "keep ratio",
         "visual tokens",
         "vision tower",
         "selection",
@@ -49,7 +49,7 @@ def ratios(figures: Sequence[Figures]) -> Table:
     headings = [
         "batch",
         "strategy",
-        "retention",
+        "keep ratio",
         "visual tokens",
         "TTFT to unpruned",
         "TTFT to ideal",

@@ -57,7 +57,7 @@ def throughput(record: Record, figures: Sequence[Figures], budget: float) -> Tab
         [
             "batch",
             "strategy",
-            "retention",
+            "keep ratio",
             "visual tokens",
             "new tokens",
             "samples",

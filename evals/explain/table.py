@@ -18,7 +18,7 @@ def table(explanation: Explanation) -> Table:
     result.add_column("strategy", no_wrap=True)
     if both:
         result.add_column("position IDs", no_wrap=True)
-    for heading in ("retention", "visual tokens", "KV cache", "TTFT"):
+    for heading in ("keep ratio", "visual tokens", "KV cache", "TTFT"):
         result.add_column(heading, justify="right", no_wrap=True)
     result.add_column("answer", overflow="fold")
     result.add_column("to unpruned", justify="center", no_wrap=True)

@@ -30,11 +30,11 @@ def accuracy_table(rows: Sequence[Row]) -> Table:
                 *(_accuracy(groups[key].get(task)) for task in tasks),
             ]
         )
-    return Table(["retention", "strategy", "position IDs", "visual tokens a layer", "KV cache", *headings], lines)
+    return Table(["keep ratio", "strategy", "position IDs", "visual tokens a layer", "KV cache", *headings], lines)
 
 
 def summary_table(rows: Sequence[Row]) -> Table:
-    """Return one line a strategy and retention, both position IDs in it, those with the best mean over tasks first;
+    """Return one line a strategy and keep ratio, both position IDs in it, those with the best mean over tasks first;
     `rows` are of one set."""
     tasks = _tasks(rows)
     groups = by_setup(rows)
@@ -45,10 +45,10 @@ def summary_table(rows: Sequence[Row]) -> Table:
     lines = []
     for key in sorted((key for key in groups if key.position_ids != "compact"), key=rank):
         own, compact = groups[key], groups.get(key._replace(position_ids="compact"), {})
-        retention, strategy, _ = _setup(key, own)
+        share, strategy, _ = _setup(key, own)
         head = _head(own)
         cells = [_accuracy(group.get(task)) for task in tasks for group in (own, compact)]
-        lines.append([retention, strategy, f"{head.n_mean:.0f}", _cache(head), *cells])
+        lines.append([share, strategy, f"{head.n_mean:.0f}", _cache(head), *cells])
     first = next(iter(tasks.values()))
     headings = [
         f"{task_title(row)} {row.metric}{', compact IDs' if compact else f' (n = {row.n})'}"
@@ -56,7 +56,7 @@ def summary_table(rows: Sequence[Row]) -> Table:
         for compact in (False, True)
     ]
     visual = f"visual tokens a layer, of {first.n_visual:.0f}"
-    return Table(["retention", "strategy", visual, "KV cache", *headings], lines)
+    return Table(["keep ratio", "strategy", visual, "KV cache", *headings], lines)
 
 
 def split_table(rows: Sequence[Row]) -> Table:
@@ -107,7 +107,7 @@ def difference_table(rows: Sequence[Row], baseline: str | None = None) -> Table 
     if not told:
         return None
     kept = [0, 1, *told]
-    headings = ["retention", "strategy", *headings]
+    headings = ["keep ratio", "strategy", *headings]
     return Table([headings[n] for n in kept], [[line[n] for n in kept] for line in lines])
 
 
@@ -129,7 +129,7 @@ def unpruned_table(rows: Sequence[Row]) -> Table | None:
                 [f"{100 * key.keep_ratio:g} %", key.strategy, *(cell for loss in losses for cell in _loss(loss))]
             )
     headings = [f"{task_title(row)}{what}" for row in tasks.values() for what in (", points", ", relative", ", p")]
-    return Table(["retention", "strategy", *headings], lines)
+    return Table(["keep ratio", "strategy", *headings], lines)
 
 
 def _paired(own: Mapping[str, Row], other: Mapping[str, Row], task: str) -> Paired | None:
@@ -181,7 +181,7 @@ def further_table(rows: Sequence[Row]) -> Table | None:
         f"{task_title(tasks[task])} {name}{' (points)' if _is_sum(tasks[task], name) else ''}"
         for task, name in [*columns, *counts]
     ]
-    return Table(["retention", "strategy", "position IDs", *headings], lines)
+    return Table(["keep ratio", "strategy", "position IDs", *headings], lines)
 
 
 def task_title(row: Row) -> str:

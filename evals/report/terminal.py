@@ -17,7 +17,7 @@ def table(rows: Sequence[Row], title: str) -> Table:
     result = Table(title=title, caption=_caption(rows[0]), title_justify="left", caption_justify="left")
     for heading in ("strategy", "position IDs"):
         result.add_column(heading, no_wrap=True)
-    for heading in ("retention", "visual tokens", "KV cache"):
+    for heading in ("keep ratio", "visual tokens", "KV cache"):
         result.add_column(heading, justify="right")
     for row in reversed(first_of_task.values()):
         result.add_column(f"{task_title(row)} {row.metric}\n(n = {row.n})", justify="right")

@@ -51,7 +51,7 @@ def figure(file: SettingsFile) -> Figure:
     data = search["data"]
     split = "" if data["split"] is None else f", split {data['split']}"
     result.suptitle(
-        f"VFlowOpt at {100 * (best.keep_ratio or 0):g} % average retention: "
+        f"VFlowOpt at {100 * (best.keep_ratio or 0):g} % average keep ratio: "
         f"{file.model['name'] or file.model['class']}, {len(data['ids'])} questions of "
         f"{data['name'] or 'a set'}{split}",
         fontsize=15,

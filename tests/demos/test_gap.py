@@ -96,8 +96,8 @@ def has_color(pixels: np.ndarray, name: str) -> bool:
 
 def test_curves_are_the_rows() -> None:
     found = gap_figure.curves(ROWS)
-    assert [(p.retention, p.accuracy) for p in found["original"]] == [(100, 75), (50, 50), (25, 25)]
-    assert [(p.retention, p.accuracy) for p in found["compact"]] == [(100, 75), (50, 25), (25, 0)]
+    assert [(p.kept, p.accuracy) for p in found["original"]] == [(100, 75), (50, 50), (25, 25)]
+    assert [(p.kept, p.accuracy) for p in found["compact"]] == [(100, 75), (50, 25), (25, 0)]
     low, high = ROWS[2].interval
     assert (found["original"][1].low, found["original"][1].high) == (100 * low, 100 * high)
     assert low < 0.5 < high
@@ -107,7 +107,7 @@ def test_what_is_drawn_are_the_curves(tmp_path: Path) -> None:
     _, axes = axes_of(gap_figure.figure(ROWS, scene(tmp_path)))
     lines = {line.get_label(): line for line in axes.lines}
     for ids, points in gap_figure.curves(ROWS).items():
-        assert list(np.asarray(lines[ids].get_xdata())) == [p.retention for p in points]
+        assert list(np.asarray(lines[ids].get_xdata())) == [p.kept for p in points]
         assert list(np.asarray(lines[ids].get_ydata())) == [p.accuracy for p in points]
     assert len(axes.collections) == 2  # a band for each kind
     assert "4 questions" in axes.get_title()
@@ -166,7 +166,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_readme_says_what_was_measured() -> None:
     found = gap_figure.curves(row_files.read([ROOT / "evals" / "results" / "data" / "grounding_gap.jsonl"]))
-    of_ids = {ids: {point.retention: point.accuracy for point in points} for ids, points in found.items()}
+    of_ids = {ids: {point.kept: point.accuracy for point in points} for ids, points in found.items()}
     original, compact = of_ids["original"], of_ids["compact"]
     said = f"{original[75]:.1f} % of REC is left of {original[100]:.1f} % with original IDs, {compact[75]:.1f} % with"
     assert said in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())

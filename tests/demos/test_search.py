@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
+from tokenprune.evals.dev.tables.vflowopt import settings_files
 from tokenprune.evals.models.bundled import SETTINGS
 from tokenprune.evals.search import plot as search_plot
 from tokenprune.strategies.settings import SettingsFile
 
-FILES = sorted(SETTINGS.glob("*.json"))
+FILES = [file.path for file in settings_files()]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

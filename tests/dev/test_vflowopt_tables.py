@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from helpers.evals_rows import row
 
 from tokenprune.evals.dev.tables import vflowopt
-from tokenprune.evals.models.bundled import SCENES, SETTINGS
+from tokenprune.evals.models.bundled import SCENES
 from tokenprune.evals.models.loading import load_samples
 from tokenprune.evals.search.calibration import calibrated_on, pictures_of
 from tokenprune.strategies.settings import SettingsFile
@@ -30,13 +28,11 @@ def test_tables() -> None:
     assert "TTFT" not in tables  # nothing was timed
 
 
-@pytest.mark.parametrize("path", sorted(SETTINGS.glob("*.json")), ids=lambda path: path.stem)
-def test_found_settings(path: Path) -> None:
-    """Fifty trials on the bundled pictures, which the evals can tell."""
-    file = SettingsFile.read(path)
+@pytest.mark.parametrize("file", vflowopt.settings_files(), ids=lambda file: file.path.stem)
+def test_found_settings(file: SettingsFile) -> None:
+    """Fifty trials on the bundled images, which the evals recognise."""
     assert isinstance(file.made(), VFlowOpt)
     assert len(file.search["trials"]) == 50
     digests = calibrated_on(file)
     assert len(digests) == 29
     assert digests <= set(pictures_of(load_samples(SCENES, split="val")).values())
-    assert path.with_suffix(".png").is_file()

@@ -1,4 +1,4 @@
-"""What position IDs are to grounding, in one figure: the boxes of one scene, and accuracy over retention."""
+"""What position IDs are to grounding, in one figure: the boxes of one scene, and accuracy against the keep ratio."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Scene:
 class Point:
     """An accuracy and its 95 % interval, all in per cent."""
 
-    retention: float
+    kept: float
     accuracy: float
     low: float
     high: float
@@ -149,18 +149,18 @@ def _curves(axes: Axes, rows: Sequence[Row]) -> None:
                   xycoords=axes.get_yaxis_transform(), textcoords="offset points", ha="right")  # fmt: skip
     for ids, points in found.items():
         color, dashes, mark = STYLES[ids]
-        x, y = [point.retention for point in points], [point.accuracy for point in points]
+        x, y = [point.kept for point in points], [point.accuracy for point in points]
         axes.fill_between(x, [p.low for p in points], [p.high for p in points], color=color, alpha=0.22, linewidth=0)
         axes.plot(x, y, color=color, linestyle=dashes, marker=mark, markersize=8, linewidth=2.8, label=ids)
         middle, above = points[len(points) // 2], 14 if ids == "compact" else -38
-        axes.annotate(f"{ids} position IDs", (middle.retention, middle.accuracy), (0, above), fontsize=13,
+        axes.annotate(f"{ids} position IDs", (middle.kept, middle.accuracy), (0, above), fontsize=13,
                       textcoords="offset points", ha="center", weight="bold")  # fmt: skip
         for point in points[1:]:
-            axes.annotate(f"{point.accuracy:.3g}", (point.retention, point.accuracy), (0, -18), fontsize=12,
+            axes.annotate(f"{point.accuracy:.3g}", (point.kept, point.accuracy), (0, -18), fontsize=12,
                           textcoords="offset points", ha="center")  # fmt: skip
     axes.margins(x=0.07)
     axes.invert_xaxis()
-    axes.set_xticks([point.retention for point in found["original"]])
+    axes.set_xticks([point.kept for point in found["original"]])
     axes.xaxis.set_major_formatter("{x:g} %")
     axes.set_ylim(-8, 100)
     axes.set_yticks(range(0, 101, 20))

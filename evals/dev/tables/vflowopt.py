@@ -17,6 +17,8 @@ from tokenprune.evals.stats.paired import paired
 from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
 
+#: Settings files of the ablations.
+ABLATED = RESULTS.parent / "vflowopt_ablations"
 TIMED = "llava-onevision-0.5b"  # the bench's file
 BASELINES = ("FoPru rank -2", "FoPru", "Random", "Grid", DOWNSAMPLE, "VFlowOpt")
 
@@ -39,14 +41,14 @@ def report(rows: Sequence[Row], files: Sequence[SettingsFile], timings: Sequence
         "Accuracy in per cent, with 95 % interval; a name behind `VFlowOpt` is that of its settings file:",
         accuracy_table(shown),
         "Calibrated VFlowOpt against the others on the same questions, in points, with 95 % interval:",
-        Table(["retention", "calibrated VFlowOpt -", *_titles(rows)], list(_against_others(groups))),
+        Table(["keep ratio", "calibrated VFlowOpt -", *_titles(rows)], list(_against_others(groups))),
         "Ablations at 25 %, in per cent, and their paired differences to calibrated VFlowOpt in points:",
         Table(
             ["", *(f"{title}{what}" for title in _titles(rows) for what in ("", ", difference"))],
             list(_ablations(groups)),
         ),
         "KV cache of the visual tokens, the text's share taken out by counting, against the unpruned model's:",
-        Table(["retention", "strategy", "bytes", "less"], list(_visual_bytes(groups))),
+        Table(["keep ratio", "strategy", "bytes", "less"], list(_visual_bytes(groups))),
         "What the searches found (50 trials on 30 questions each; the cosine is that on these questions):",
         Table(
             ["file", "R1", "R2", "R3", "threshold", "alpha", "cell", "cosine by default", "found"],
@@ -61,7 +63,9 @@ def report(rows: Sequence[Row], files: Sequence[SettingsFile], timings: Sequence
 
 
 def settings_files() -> list[SettingsFile]:
-    return [SettingsFile.read(path) for path in sorted(SETTINGS.glob("*.json"))]
+    """Read what every search found, the ablations' too, by name."""
+    paths = [path for folder in (SETTINGS, ABLATED) for path in folder.glob("*.json")]
+    return [SettingsFile.read(path) for path in sorted(paths, key=lambda path: path.name)]
 
 
 def stored(results: Path = RESULTS) -> str:

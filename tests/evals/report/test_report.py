@@ -32,7 +32,7 @@ def results() -> list[Row]:
 
 def test_accuracy() -> None:
     assert str(accuracy_table(results())).splitlines() == [
-        "| retention | strategy | position IDs | visual tokens a layer | KV cache | REC Acc@0.5 (n = 40) |",
+        "| keep ratio | strategy | position IDs | visual tokens a layer | KV cache | REC Acc@0.5 (n = 40) |",
         "| --- | --- | --- | --- | --- | --- |",
         "| 100 % | unpruned | \N{EN DASH} | 100 of 100 | 2.00 MB | 75.0 [60, 86] |",
         "| 50 % | FoPru rank | original | 50 of 100 | 2.00 MB | 50.0 [35, 65] |",
@@ -58,7 +58,7 @@ def test_splits() -> None:
 
 def test_differences() -> None:
     heading, _, *lines = str(difference_table(results(), "Random")).splitlines()
-    assert heading == "| retention | strategy | REC, original - compact IDs | REC, own - Random |"
+    assert heading == "| keep ratio | strategy | REC, original - compact IDs | REC, own - Random |"
     cells = [line.strip("| ").split(" | ") for line in lines]
     assert [cell[:2] for cell in cells] == [
         ["50 %", "FoPru rank"],
@@ -103,7 +103,7 @@ def test_what_was_not_measured_has_no_column() -> None:
     assert "Paired differences" not in report(rows)
     left = difference_table([row for row in results() if row.position_ids == "original"])
     assert left is not None
-    assert list(left.headings) == ["retention", "strategy", "REC, own - Random"]
+    assert list(left.headings) == ["keep ratio", "strategy", "REC, own - Random"]
 
 
 def test_a_task_of_which_no_question_could_be_asked() -> None:
@@ -168,7 +168,7 @@ def test_summary_has_both_position_ids_in_a_line_and_the_best_first() -> None:
     headings, _, *lines = (line for line in summary(results()).splitlines() if line.startswith("| "))
     visual = "visual tokens a layer, of 100"
     assert headings == (
-        f"| retention | strategy | {visual} | KV cache | REC Acc@0.5 (n = 40) | REC Acc@0.5, compact IDs |"
+        f"| keep ratio | strategy | {visual} | KV cache | REC Acc@0.5 (n = 40) | REC Acc@0.5, compact IDs |"
     )
     assert lines[:5] == [
         "| 100 % | unpruned | 100 | 2.00 MB | 75.0 [60, 86] | \N{EN DASH} |",
@@ -197,7 +197,7 @@ def test_further_metrics() -> None:
         ),
     ]
     assert str(further_table(rows)).splitlines() == [
-        "| retention | strategy | position IDs | REC mIoU | MME accuracy+ | MME perception (points) | REC failed |",
+        "| keep ratio | strategy | position IDs | REC mIoU | MME accuracy+ | MME perception (points) | REC failed |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         "| 100 % | unpruned | \N{EN DASH} | 61.0 | 25.0 | 812.5 [700, 900] | 0 |",
         "| 50 % | Grid | compact | 40.0 [31, 50] | \N{EN DASH} | \N{EN DASH} | 1 |",
@@ -209,7 +209,7 @@ def test_further_metrics() -> None:
 
 def test_answers_that_cannot_be_read_are_in_the_report() -> None:
     lines = str(further_table(results())).splitlines()
-    assert lines[0] == "| retention | strategy | position IDs | REC unparsable |"
+    assert lines[0] == "| keep ratio | strategy | position IDs | REC unparsable |"
     assert [line.rpartition(" | ")[2] for line in lines[2:]] == ["0 |", "20 |", "20 |", "40 |", "20 |", "0 |"]
 
 
