@@ -26,7 +26,7 @@ class Facts:
     """What a case costs whenever it is run; for its file.
 
     name: unique in a batch size. strategy: as the tables call it. ideal: the name of its ideal, None if it has none.
-    schedule: as written by Schedule; n_mean: visual tokens that a decoder layer sees, in the mean.
+    n_mean: visual tokens that a decoder layer sees, in the mean.
     flops: floating-point operations of the prefill, vision tower included; attention's over the full square, causal or
         not.
     peak_bytes: see memory.py; of the prefill, vision tower and KV cache included.
@@ -40,7 +40,7 @@ class Facts:
     n_visual: int
     n_kept: int
     n_mean: float
-    schedule: str
+    schedule: Schedule
     ideal: str | None
     flops: int
     kv_cache_bytes: int
@@ -93,7 +93,7 @@ def cases(
                 prefill()
             schedule = Schedule.of(handle.report, n_layers, n_tower)
         else:
-            schedule = Schedule.read(fact.schedule, n_layers, n_tower)
+            schedule = fact.schedule
         name = f"{IDEAL} {schedule}" if schedule.executed else None
         if name is not None:
             ideals[name] = _ideal(model, inputs, name, schedule, n_columns - count)
@@ -131,7 +131,7 @@ def facts(model: Any, inputs: Inputs, case: Case) -> Facts:
         n_visual=n_visual(model, inputs),
         n_kept=case.schedule.entering,
         n_mean=case.schedule.mean,
-        schedule=str(case.schedule),
+        schedule=case.schedule,
         ideal=case.ideal,
         flops=flops,
         kv_cache_bytes=cache_bytes,

@@ -18,9 +18,8 @@ import torch
 from torch import nn
 
 from tokenprune.adapters import adapter_for
-from tokenprune.evals.bench.hooks import timed_hooks
 from tokenprune.evals.bench.prompts import positions
-from tokenprune.evals.bench.stopwatch import Stopwatch
+from tokenprune.evals.bench.stopwatch import Stopwatch, timed_hooks
 
 Seconds = dict[str, float]
 PHASES = ("tower", "between", "prefill", "ttft", "selection", "decode")

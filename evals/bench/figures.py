@@ -116,3 +116,24 @@ def _break_even(fact: Facts, saved: Median | None, selection: Median | None) -> 
     if fact.strategy in (UNPRUNED, IDEAL) or saved is None or selection is None or saved.value <= 0:
         return None
     return fact.n_visual * selection.value / saved.value
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The peak of `generate` as a line over the batch size: weights, what a call takes anyway, and what each row
+    adds."""
+
+    fixed: float
+    row: float
+
+    @classmethod
+    def of(cls, weights: int, peaks: dict[int, int]) -> "Memory":
+        """From peaks above the weights by batch size; of a single size, all is taken as the rows'."""
+        if len(peaks) == 1:
+            ((batch, peak),) = peaks.items()
+            return cls(float(weights), peak / batch)
+        row, anyway = np.polyfit(list(peaks), list(peaks.values()), 1)
+        return cls(weights + float(anyway), float(row))
+
+    def largest_batch(self, budget: float) -> int:
+        return max(0, int((budget - self.fixed) / self.row))

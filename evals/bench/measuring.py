@@ -5,6 +5,7 @@ ratios are taken within rounds. A patch is put on before the clock starts.
 """
 
 import gc
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from tokenprune.evals.bench.clock import Seconds, generated, phases
 from tokenprune.evals.bench.memory import with_peak
 from tokenprune.evals.bench.prompts import Inputs
 from tokenprune.evals.bench.record import Record
-from tokenprune.evals.run.setups import Pruned
+from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 
 
 def measure(model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record, *, rounds: int) -> None:
@@ -52,6 +53,24 @@ def measure_throughput(
             record.add(replace(fact, generate_bytes=peak, n_new=n_new))
             record.write()
     _rounds(record, batch, found, rounds, generate)
+
+
+def ttft_ratios(model: Any, inputs: Inputs, compared: Sequence[Setup], rounds: int) -> list[float]:
+    """Return the time that `generate` takes to one token under each setup, as a ratio to the unpruned model's.
+
+    Medians of ratios within rounds, each of which reverses the order of the one before. Call each setup once before: a
+    first call allocates.
+    """
+    calls = [Unpruned(), *compared]
+    ratios: list[list[float]] = [[] for _ in compared]
+    for turn in range(rounds):
+        seconds = {}
+        for number in range(len(calls)) if turn % 2 == 0 else reversed(range(len(calls))):
+            with calls[number].patched(model):
+                seconds[number] = generated(model, inputs, 1)["generate"]
+        for number, found in enumerate(ratios, start=1):
+            found.append(seconds[number] / seconds[0])
+    return [statistics.median(found) for found in ratios]
 
 
 def _rounds(record: Record, batch: int, found: Sequence[Case], rounds: int, timed: Callable[[Case], Seconds]) -> None:

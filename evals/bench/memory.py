@@ -1,9 +1,15 @@
-"""The most bytes that tensors take at once during a call, above what there was before it.
+"""Memory: the peak of a call, and an allocator that does not disturb the timings.
 
-On a GPU that is what PyTorch's allocator counts. On a CPU nothing counts, so every operation is watched, and the bytes
-of the tensors that it gives are added until they are freed. What a kernel takes for itself while it runs is in neither.
+The peak is the most bytes that tensors take at once during a call, above those before it. On a GPU PyTorch's allocator
+counts it. On a CPU nothing does, so every operation is watched, and the bytes of the tensors that it returns are added
+until they are freed. What a kernel allocates for itself while it runs is in neither.
+
+glibc returns large blocks to the kernel as soon as they are freed, and every page of the next block is fetched anew.
+That is several per cent of a prefill on a CPU, and depends on where a few blocks happen to lie, so it differs between
+cases that do the same work. `keep_memory` keeps freed memory in the process.
 """
 
+import ctypes
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -14,6 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 Result = TypeVar("Result")
+
+#: glibc's tunables for a new process: no separate blocks, nothing returned.
+ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 @torch.inference_mode()
@@ -65,3 +75,9 @@ class LiveBytes(TorchDispatchMode):
 
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
+
+
+def keep_memory() -> bool:
+    """Set the same in this process. False where its C library is not glibc, and nothing was set."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(M_TRIM_THRESHOLD, -1) and mallopt(M_MMAP_MAX, 0))

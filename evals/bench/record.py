@@ -21,6 +21,7 @@ import tokenprune
 from tokenprune.errors import SettingError
 from tokenprune.evals.bench.cases import Facts
 from tokenprune.evals.bench.clock import Seconds
+from tokenprune.evals.bench.schedule import Schedule
 from tokenprune.evals.run import files as durable
 from tokenprune.evals.run.provenance import device_name, versions
 
@@ -49,7 +50,7 @@ class Record:
         """Raise SettingError for a file that is none."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            facts = [Facts(**one) for one in content["cases"]]
+            facts = [Facts(**one | {"schedule": Schedule.from_json(one["schedule"])}) for one in content["cases"]]
             rounds = [(one["batch"], one["moment"], one["seconds"]) for one in content["rounds"]]
             return cls(path, content["about"], facts, rounds)
         except (json.JSONDecodeError, KeyError, TypeError) as error:
@@ -74,7 +75,7 @@ class Record:
     def write(self) -> None:
         content = {
             "about": self.about,
-            "cases": [asdict(fact) for fact in self.facts.values()],
+            "cases": [asdict(fact) | {"schedule": fact.schedule.to_json()} for fact in self.facts.values()],
             "rounds": [
                 {"batch": batch, "moment": moment, "seconds": seconds} for batch, moment, seconds in self.rounds
             ],

@@ -1,6 +1,6 @@
 """How many visual tokens are left where: all that the time of a pruned forward depends on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -37,11 +37,15 @@ class Schedule:
         tower = f" (tower {_written(self.tower)})" if self.tower else ""
         return _written(self.layers) + tower
 
+    def to_json(self) -> dict[str, list[list[int]]]:
+        """Return runs of [tokens, layers], for the decoder and for the tower."""
+        return {"layers": _runs(self.layers), "tower": _runs(self.tower)}
+
     @classmethod
-    def read(cls, text: str, n_layers: int, n_tower_layers: int) -> "Schedule":
-        """Of what `str` wrote of a model with so many layers."""
-        layers, _, tower = text.removesuffix(")").partition(" (tower ")
-        return cls(_read(layers, n_layers), _read(tower, n_tower_layers) if tower else ())
+    def from_json(cls, content: Mapping[str, Sequence[Sequence[int]]]) -> "Schedule":
+        """Read what `to_json` returned."""
+        layers, tower = (tuple(count for count, n in content[part] for _ in range(n)) for part in ("layers", "tower"))
+        return cls(layers, tower)
 
     @classmethod
     def of(cls, report: Report, n_layers: int, n_tower_layers: int) -> "Schedule":
@@ -61,13 +65,10 @@ def _left(image: ImageReport, layer: int) -> int:
     return next((len(stage.kept) for stage in stages if stage.layer <= layer), image.n_visual)
 
 
-def _read(text: str, n_layers: int) -> tuple[int, ...]:
-    if text.isdecimal():
-        return (int(text),) * n_layers
-    runs = [run.split("x") for run in text.split("+")]
-    return tuple(int(count) for count, n in runs for _ in range(int(n)))
+def _runs(counts: Sequence[int]) -> list[list[int]]:
+    return [[count, len(list(run))] for count, run in groupby(counts)]
 
 
 def _written(counts: Sequence[int]) -> str:
-    runs = [(count, len(list(run))) for count, run in groupby(counts)]
+    runs = _runs(counts)
     return str(runs[0][0]) if len(runs) == 1 else "+".join(f"{count}x{n}" for count, n in runs)

@@ -1,12 +1,13 @@
 """Figures as tables, for the terminal and as Markdown."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil, inf
 
 from rich.table import Table as RichTable
 
 from tokenprune.evals.bench.cases import IDEAL
-from tokenprune.evals.bench.figures import Figures, Median
+from tokenprune.evals.bench.figures import Figures, Median, Memory
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.report.table import NOTHING, Table
 
@@ -110,6 +111,50 @@ def summary(figures: Sequence[Figures], keep_ratio: float) -> Table:
     )
 
 
+def throughput(record: Record, figures: Sequence[Figures], budget: float) -> Table:
+    """One line for each batch size and case that `generate` was run of; `budget` is in bytes."""
+    run = [one for one in figures if "generate" in one.seconds]
+    peaks: dict[str, dict[int, int]] = {}
+    for one in run:
+        if one.facts.generate_bytes is not None:
+            peaks.setdefault(one.facts.name, {})[one.facts.batch] = one.facts.generate_bytes
+    lines = []
+    for one in run:
+        seconds, batch = one.seconds["generate"], one.facts.batch
+        memory = Memory.of(record.about["weight_bytes"], peaks[one.facts.name])
+        lines.append(
+            [
+                *_case(one),
+                str(one.facts.n_new),
+                f"{batch / seconds.value:.3g} a second",
+                _speedup(one.generate_to_unpruned if one.is_strategy else None),
+                f"{(one.facts.generate_bytes or 0) / 1e9:.2f} GB",
+                f"{memory.largest_batch(budget):,}",
+            ]
+        )
+    return Table(
+        [
+            "batch",
+            "strategy",
+            "keep ratio",
+            "visual tokens",
+            "new tokens",
+            "samples",
+            "to unpruned",
+            "peak memory",
+            f"largest batch in {budget / 1e9:g} GB",
+        ],
+        lines,
+    )
+
+
+def _speedup(ratio: Median | None) -> str:
+    """Of samples a second, from the ratio of times."""
+    if ratio is None:
+        return NOTHING
+    return _ratio(Median(1 / ratio.value, 1 / ratio.high, 1 / ratio.low, ratio.n))
+
+
 def rich(table: Table, title: str) -> RichTable:
     """For the terminal; columns that are alike in all lines of one batch size are kept."""
     result = RichTable(title=title, title_justify="left")
@@ -134,11 +179,9 @@ def provenance(record: Record) -> str:
 def _case(one: Figures) -> list[str]:
     fact = one.facts
     share = NOTHING if fact.strategy == IDEAL else f"{fact.keep_ratio:.0%}"
-    name = (
-        fact.name.partition(" (")[0] + ", tower pruned" * ("(" in fact.name)
-        if fact.strategy == IDEAL
-        else fact.strategy
-    )
+    name = fact.strategy
+    if name == IDEAL:
+        name = f"{IDEAL} {replace(fact.schedule, tower=())}" + ", tower pruned" * bool(fact.schedule.tower)
     return [str(fact.batch), name, share, _tokens(one)]
 
 

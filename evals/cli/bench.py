@@ -66,12 +66,11 @@ def bench(
     from rich.console import Console
 
     from tokenprune.evals.bench import plot, prompts, tables
-    from tokenprune.evals.bench.allocator import keep_memory
     from tokenprune.evals.bench.build import build
     from tokenprune.evals.bench.figures import figures
     from tokenprune.evals.bench.measuring import measure, measure_throughput
+    from tokenprune.evals.bench.memory import keep_memory
     from tokenprune.evals.bench.record import Record, about
-    from tokenprune.evals.bench.throughput import throughput as throughput_of
     from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.run.setups import Pruned, make_setups
 
@@ -98,7 +97,7 @@ def bench(
     found = figures(record)
     console = Console(width=None if Console().is_terminal else 200)  # a pipe has no width; 80 would break the tables
     if throughput:
-        console.print(tables.rich(throughput_of(record, found, memory * 1e9), "generate"))
+        console.print(tables.rich(tables.throughput(record, found, memory * 1e9), "generate"))
     else:
         console.print(tables.rich(tables.costs(found), "Medians; memory beside the weights"))
     if any(one.ttft_to_unpruned is not None for one in found):

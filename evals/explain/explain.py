@@ -13,8 +13,8 @@ from PIL import Image
 
 import tokenprune
 from tokenprune.adapters import adapter_for
+from tokenprune.evals.bench.measuring import ttft_ratios
 from tokenprune.evals.explain.canvas import Canvas, canvas, tiles_of
-from tokenprune.evals.explain.ttft import ttft_ratios
 from tokenprune.evals.models.boxes import HIT, Box, iou
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.models.prompts import encode, prompt

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tokenprune.evals.bench.cases import Facts
 from tokenprune.evals.bench.record import Record
+from tokenprune.evals.bench.schedule import Schedule
 from tokenprune.evals.dev.tables import bench as report
 
 ABOUT = {
@@ -31,14 +32,21 @@ UNPRUNED = Facts(
     n_visual=100,
     n_kept=100,
     n_mean=100.0,
-    schedule="100",
+    schedule=Schedule((100,) * 4),
     ideal=None,
     flops=8_000_000_000,
     kv_cache_bytes=4_000_000,
     peak_bytes=8_000_000,
 )
 IDEAL = replace(
-    UNPRUNED, name="ideal 25", strategy="ideal", keep_ratio=0.25, n_kept=25, n_mean=25.0, kv_cache_bytes=1_000_000
+    UNPRUNED,
+    schedule=Schedule((25,) * 4),
+    name="ideal 25",
+    strategy="ideal",
+    keep_ratio=0.25,
+    n_kept=25,
+    n_mean=25.0,
+    kv_cache_bytes=1_000_000,
 )
 FOPRU = replace(IDEAL, name="FoPru @ 0.25", strategy="FoPru", ideal="ideal 25", peak_bytes=4_000_000)
 GRID = replace(FOPRU, name="Grid @ 0.25", strategy="Grid")

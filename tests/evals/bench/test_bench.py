@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from itertools import islice
 from pathlib import Path
@@ -18,12 +19,11 @@ from tokenprune.engine.stages.plan import StageHooks
 from tokenprune.evals.bench import ideal, plot, prompts, tables
 from tokenprune.evals.bench.cases import IDEAL, Facts, cases, facts
 from tokenprune.evals.bench.clock import PHASES, Seconds, cache_in, phases
-from tokenprune.evals.bench.figures import Figures, figures
+from tokenprune.evals.bench.figures import Figures, Memory, figures
 from tokenprune.evals.bench.measuring import measure, measure_throughput
 from tokenprune.evals.bench.memory import LiveBytes, with_peak
 from tokenprune.evals.bench.record import Record, about
 from tokenprune.evals.bench.schedule import Schedule
-from tokenprune.evals.bench.throughput import Memory, throughput
 from tokenprune.evals.run.setups import Pruned
 from tokenprune.strategies.par import PAR
 from tokenprune.strategies.vflowopt import VFlowOpt
@@ -109,7 +109,7 @@ def test_a_schedule_is_read_as_it_is_written() -> None:
         Schedule((576, 144, 0), (576, 575, 144)),
         Schedule((3, 3), (9, 9)),
     ):
-        assert Schedule.read(str(schedule), len(schedule.layers), len(schedule.tower)) == schedule
+        assert Schedule.from_json(json.loads(json.dumps(schedule.to_json()))) == schedule
 
 
 def test_known_cases_are_not_run_again() -> None:
@@ -181,7 +181,7 @@ def test_ratios_are_taken_within_rounds(tmp_path: Path) -> None:
             n_visual=10,
             n_kept=5,
             n_mean=5.0,
-            schedule="5",
+            schedule=Schedule((5, 5)),
             ideal=of,
             flops=1,
             kv_cache_bytes=1,
@@ -272,7 +272,7 @@ def test_throughput(tmp_path: Path) -> None:
         (batch, name, 3) for batch in (1, 2) for name in ("unpruned", "Grid @ 0.25")
     ]
     assert all(one.facts.generate_bytes for one in found)
-    lines = throughput(record, found, 1e9).lines
+    lines = tables.throughput(record, found, 1e9).lines
     assert len(lines) == 4
     assert int(lines[3][-1].replace(",", "")) > int(lines[2][-1].replace(",", "")) > 100
     assert lines[3][6].startswith(f"{1 / found[3].generate_to_unpruned.value:.3f}")  # pyright: ignore[reportOptionalMemberAccess]

@@ -12,9 +12,8 @@ from helpers.commands import command
 from helpers.tiny import tiny_llava
 
 from tokenprune.evals.bench import build, shapes
-from tokenprune.evals.bench.hooks import timed_hooks
 from tokenprune.evals.bench.memory import with_peak
-from tokenprune.evals.bench.stopwatch import Stopwatch
+from tokenprune.evals.bench.stopwatch import Stopwatch, timed_hooks
 
 CUDA = torch.device("cuda")
 

@@ -15,12 +15,12 @@ from transformers import LlavaNextImageProcessor, LlavaNextProcessor
 
 import tokenprune
 from tokenprune import SettingError
+from tokenprune.evals.bench.measuring import ttft_ratios
 from tokenprune.evals.explain import page as kept_tokens_page
 from tokenprune.evals.explain import sheet as kept_tokens
 from tokenprune.evals.explain.canvas import canvas
 from tokenprune.evals.explain.explain import Explanation, explain
 from tokenprune.evals.explain.panels import edges, ranks
-from tokenprune.evals.explain.ttft import ttft_ratios
 from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.models.image_view import Seen, padded, whole
 from tokenprune.evals.run.setups import make_setups
@@ -113,7 +113,7 @@ def test_times_are_ratios_to_the_unpruned_model(monkeypatch: pytest.MonkeyPatch)
 
     inputs = encode(tiny_processor(), [[picture()]], ["1"])
     monkeypatch.setattr(model, "generate", generate)
-    monkeypatch.setattr("tokenprune.evals.explain.ttft.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("tokenprune.evals.bench.stopwatch.time.perf_counter", lambda: now[0])
     compared = make_setups(["grid"], [0.25], ["original"], baselines=[])
     (ratio,) = ttft_ratios(model, inputs, compared, rounds=3)
     length = inputs["input_ids"].shape[1]

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from tokenprune.evals.bench.allocator import ENVIRONMENT
+from tokenprune.evals.bench.memory import ENVIRONMENT
 from tokenprune.evals.bench.record import cpu
 from tokenprune.evals.run import files as durable
 
