@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from tokenprune.evals.bench.cases import IDEAL, Facts
 from tokenprune.evals.bench.clock import Seconds
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.run.setups import UNPRUNED
+from tokenprune.evals.stats.intervals import bootstrap_interval
 
 RESAMPLES = 4000
 
@@ -31,11 +31,8 @@ class Median:
         median = float(np.median(values))
         if len(set(values)) == 1:
             return cls(median, median, median, len(values))
-        drawn = bootstrap(
-            (values,), np.median, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
-        )
-        low, high = drawn.confidence_interval
-        return cls(median, float(low), float(high), len(values))
+        low, high = bootstrap_interval((np.asarray(values),), np.median, RESAMPLES)
+        return cls(median, low, high, len(values))
 
 
 @dataclass(frozen=True)

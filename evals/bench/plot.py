@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tokenprune.evals.bench.figures import Figures, Median
-from tokenprune.evals.report.pareto import COLORS
+from tokenprune.evals.report.palette import BLUE
 
 
 def draw(figures: Sequence[Figures], path: Path, title: str) -> None:
@@ -43,7 +43,7 @@ def _panel(axes: Axes, figures: Sequence[Figures], named: Mapping[str, Figures])
     timed.sort(key=lambda line: line[0].value, reverse=True)  # from the bottom
     ideals = [named[one.facts.ideal].ttft_to_unpruned if one.facts.ideal is not None else None for _, one in timed]
     _points(axes, ideals, "its ideal", marker="|", markersize=13, markeredgewidth=2, color="black", elinewidth=0)
-    _points(axes, [ratio for ratio, _ in timed], "strategy", marker="o", markersize=5, color=COLORS[0], elinewidth=1.2)
+    _points(axes, [ratio for ratio, _ in timed], "strategy", marker="o", markersize=5, color=BLUE, elinewidth=1.2)
     axes.axvline(1.0, color="gray", linestyle=":", label="unpruned")
     axes.set_yticks(range(len(timed)), [one.facts.strategy for _, one in timed], fontsize=8)
     axes.set_xlim(left=0)

@@ -15,9 +15,9 @@ from matplotlib.patheffects import withStroke
 
 from tokenprune.evals.explain.canvas import Canvas, Raster
 from tokenprune.evals.explain.explain import Explanation, Kept, Outcome
+from tokenprune.evals.report.palette import ORANGE, SKY
 
-# Okabe and Ito's colours, which colour-blind people tell apart; the dashes do so without any colour.
-BOXES: dict[str, tuple[str, Literal["-", "--"]]] = {"answered box": ("#E69F00", "-"), "true box": ("#56B4E9", "--")}
+BOXES: dict[str, tuple[str, Literal["-", "--"]]] = {"answered box": (ORANGE, "-"), "true box": (SKY, "--")}
 HEAT = colormaps["cividis"]
 #: How dark a token is that the language model never sees, and one that only its first layers see.
 DROPPED, DROPPED_LATER = 0.78, 0.5

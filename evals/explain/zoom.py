@@ -1,4 +1,4 @@
-"""What a zoom looked at, drawn on the picture: `looked_at(picture, look).save("looked_at.jpg")`."""
+"""What a zoom looked at, drawn on the picture: `draw_look(picture, look).save("looked_at.jpg")`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COLORS = ("white", "yellow", "orange", "red")
 ANSWERED_FROM, ANSWER = "cyan", "magenta"
 
 
-def looked_at(picture: Image.Image, look: Look, answer: Box | None = None, width: int = 1600) -> Image.Image:
+def draw_look(picture: Image.Image, look: Look, answer: Box | None = None, width: int = 1600) -> Image.Image:
     """The picture, shrunk to `width` pixels, with a frame round each tile that was looked at: white at the coarsest
     level, then yellow, orange and red. Lines are as thick as the tile's attention is sharp, against its level's
     sharpest, and what no tile behind the coarsest level shows is darker. Cyan frames what is answered from, magenta the

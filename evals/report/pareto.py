@@ -10,12 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from tokenprune.evals.report.palette import COLORS
 from tokenprune.evals.report.tables import task_title
 from tokenprune.evals.run.results import Row
 from tokenprune.evals.run.setups import UNPRUNED
 
-# Okabe and Ito's colours, which colour-blind people tell apart; the marks do so without any colour.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*Xhp<>"
 COLUMNS = 2
 #: In octaves, how far two strategies and all of them are drawn apart at most that see as many tokens, so that their

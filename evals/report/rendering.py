@@ -8,6 +8,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from tokenprune.evals.report import palette
+
 _EVALS = Path(__file__).parents[1]
 _FOLDERS = [_EVALS / part / "templates" for part in ("report", "explain")]
 
@@ -17,6 +19,7 @@ def render(template: str, **values: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(_FOLDERS), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.globals["palette"] = palette
     return environment.get_template(template).render(**values)
 
 

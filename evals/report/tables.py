@@ -142,8 +142,8 @@ def _paired(own: Mapping[str, Row], other: Mapping[str, Row], task: str) -> Pair
 def _loss(loss: Paired | None) -> tuple[str, str, str]:
     if loss is None:
         return NOTHING, NOTHING, NOTHING
-    low, high = (100 * bound for bound in loss.retention_interval)
-    relative = f"{100 * loss.retention:.1f} % [{low:.0f}, {high:.0f}]" if isfinite(loss.retention) else NOTHING
+    low, high = (100 * bound for bound in loss.relative_interval)
+    relative = f"{100 * loss.relative:.1f} % [{low:.0f}, {high:.0f}]" if isfinite(loss.relative) else NOTHING
     p = NOTHING if loss.p is None else "< 0.001" if loss.p < 0.001 else f"{loss.p:.3f}"
     return _difference(loss), relative, p
 

@@ -50,7 +50,7 @@ class Prompt:
     unpruned: Tensor
 
 
-class Flow:
+class Objective:
     """The unpruned model on some questions, computed once, to compare pruned ones with.
 
     grid_side: the longest of the shorter sides of all grids. n_visual: mean visual tokens of a picture.

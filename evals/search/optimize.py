@@ -30,8 +30,8 @@ from tokenprune.evals.run.digest import weights_digest
 from tokenprune.evals.run.provenance import versions
 from tokenprune.evals.search.calibration import pictures_of
 from tokenprune.evals.search.journal import finished, held_study
-from tokenprune.evals.search.objective import Flow, State
-from tokenprune.evals.search.space import FlowBox
+from tokenprune.evals.search.objective import Objective, State
+from tokenprune.evals.search.space import SearchSpace
 from tokenprune.evals.tasks._base.question import Sample
 from tokenprune.strategies.vflowopt import VFlowOpt
 
@@ -95,11 +95,11 @@ def optimize(
     about_data = {"split": names.split, "ids": [sample.id for sample in samples], "digest": _digest(samples)}
     identity = {**asdict(base), **about_model, **about_data, "state": state, "seed": seed}
     with held_study(journal, identity) as study:
-        flow = Flow(model, processor, samples, state=state, layer=base.layer)
+        objective = Objective(model, processor, samples, state=state, layer=base.layer)
         if "box" not in study.user_attrs:  # kept, so that another device goes on in the very same box
-            study.set_user_attr("box", [flow.grid_side, flow.highest_attention])
-        box = FlowBox(base, len(adapter.layers), *study.user_attrs["box"], colors="colors" in adapter.offers)
-        _search(study, flow, box, trials, seed, progress)
+            study.set_user_attr("box", [objective.grid_side, objective.highest_attention])
+        space = SearchSpace(base, len(adapter.layers), *study.user_attrs["box"], colors="colors" in adapter.offers)
+        _search(study, objective, space, trials, seed, progress)
         record = {
             "strategy": "vflowopt",
             "settings": _best(study).user_attrs["settings"],
@@ -108,11 +108,11 @@ def optimize(
                 "objective": _objective(study, state),
                 "data": {
                     "name": names.data,
-                    "visual_tokens": flow.n_visual,
+                    "visual_tokens": objective.n_visual,
                     **about_data,
                     "pictures": pictures_of(samples),  # the evals leave them out
                 },
-                "box": box.sides,
+                "box": space.sides,
                 "seed": seed,
                 "versions": {**versions(), "optuna": version("optuna")},
                 "device": str(model.device),
@@ -128,25 +128,27 @@ def optimize(
     return record
 
 
-def _search(study: optuna.Study, flow: Flow, box: FlowBox, trials: int, seed: int, progress: bool) -> None:
-    sides: dict[str, BaseDistribution] = {name: FloatDistribution(*side) for name, side in box.sides.items()}
+def _search(
+    study: optuna.Study, objective: Objective, space: SearchSpace, trials: int, seed: int, progress: bool
+) -> None:
+    sides: dict[str, BaseDistribution] = {name: FloatDistribution(*side) for name, side in space.sides.items()}
     n_done = len(finished(study))
     with tqdm(total=max(trials, n_done), initial=n_done, unit="trial", disable=not progress) as bar:
         if n_done == 0:
-            settings = {"settings": asdict(box.base)}
-            value = flow.agreement(box.base)
+            settings = {"settings": asdict(space.base)}
+            value = objective.agreement(space.base)
             study.add_trial(
                 optuna.create_trial(
-                    params=dict(box.point(box.base)), distributions=sides, value=value, user_attrs=settings
+                    params=dict(space.point(space.base)), distributions=sides, value=value, user_attrs=settings
                 )
             )
             bar.update()
         for number in range(max(1, n_done), trials):
             study.sampler = _sampler(seed, number)
             trial = study.ask(sides)
-            strategy = box.strategy(trial.params)
+            strategy = space.strategy(trial.params)
             trial.set_user_attr("settings", asdict(strategy))
-            study.tell(trial, flow.agreement(strategy))
+            study.tell(trial, objective.agreement(strategy))
             bar.set_postfix(best=f"{study.best_value:.5f}", default=f"{finished(study)[0].value:.5f}")
             bar.update()
 

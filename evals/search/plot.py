@@ -12,12 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tokenprune.evals.search.space import FlowBox
+from tokenprune.evals.report.palette import BLUE, GREY, VERMILION
+from tokenprune.evals.search.space import SearchSpace
 from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
 
-# Okabe and Ito's colours: told apart by colour-blind people too, as are the marks and the dashes.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 #: What the rows of the box are called, from above.
 VARIABLES = {
     "first": "R1: share that enters",
@@ -68,8 +67,8 @@ def _history(axes: Axes, search: Mapping[str, Any]) -> None:
     axes.axhline(values[0], color=GREY, linestyle="--", label=f"default settings: {values[0]:.4f}")
     axes.plot(values, "o", color=BLUE, markersize=6, alpha=0.7, label="one trial")
     so_far = list(accumulate(values, max))
-    axes.step(range(len(values)), so_far, where="post", color=ORANGE, linewidth=2, label="best so far")
-    axes.plot(best, values[best], "*", color=ORANGE, markersize=18, label=f"best, trial {best}: {values[best]:.4f}")
+    axes.step(range(len(values)), so_far, where="post", color=VERMILION, linewidth=2, label="best so far")
+    axes.plot(best, values[best], "*", color=VERMILION, markersize=18, label=f"best, trial {best}: {values[best]:.4f}")
     axes.set_xlabel("trial", fontsize=12)
     what = {"last_token": "last prompt token", "mean_pooled": "text behind the picture, pooled"}
     axes.set_ylabel(f"cosine to the unpruned state\n({what[search['objective']['state']]})", fontsize=12)
@@ -89,7 +88,7 @@ def _box(axes: Axes, search: Mapping[str, Any], n_layers: int) -> None:
         axes.hlines(height, 0, 1, color="#bbbbbb", linewidth=1.5, zorder=1)
         axes.plot(on_line, [height] * len(on_line), "o", color=BLUE, markersize=6, alpha=0.35, zorder=2)
         axes.plot(on_line[0], height, "o", color=GREY, markersize=12, fillstyle="none", markeredgewidth=2, zorder=3)
-        axes.plot(on_line[best], height, "*", color=ORANGE, markersize=18, zorder=4)
+        axes.plot(on_line[best], height, "*", color=VERMILION, markersize=18, zorder=4)
         axes.annotate(VARIABLES[name], (0, height), (0, 14), textcoords="offset points", fontsize=12)
         low, high = ("low", "high") if name == "second_place" else (f"{end:.3g}" for end in sides[name])
         axes.annotate(low, (0, height), (-14, 0), textcoords="offset points", fontsize=11, ha="right", va="center")
@@ -99,7 +98,7 @@ def _box(axes: Axes, search: Mapping[str, Any], n_layers: int) -> None:
     axes.set_axis_off()
     axes.plot([], [], "o", color=BLUE, markersize=6, alpha=0.35, label="one trial")
     axes.plot([], [], "o", color=GREY, markersize=12, fillstyle="none", markeredgewidth=2, label="default")
-    axes.plot([], [], "*", color=ORANGE, markersize=18, label="best")
+    axes.plot([], [], "*", color=VERMILION, markersize=18, label="best")
     _legend_below(axes, 3)
 
 
@@ -108,7 +107,7 @@ def places(search: Mapping[str, Any], n_layers: int) -> list[dict[str, float]]:
     sides, known = search["box"], {field.name for field in fields(VFlowOpt)}
     highest = {name: side[1] for name, side in sides.items()}
     base = VFlowOpt(**search["base"])
-    box = FlowBox(base, n_layers, int(highest.get("cell", 2)), highest["threshold"], colors="alpha" in sides)
+    box = SearchSpace(base, n_layers, int(highest.get("cell", 2)), highest["threshold"], colors="alpha" in sides)
     found = []
     for trial in search["trials"]:
         settings = {name: value for name, value in trial.items() if name in known}
@@ -120,9 +119,9 @@ def places(search: Mapping[str, Any], n_layers: int) -> list[dict[str, float]]:
 def _schedule(axes: Axes, default: VFlowOpt, found: VFlowOpt, n_layers: int, n_visual: int) -> None:
     before, counts = (tokens_per_layer(strategy, n_layers, n_visual) for strategy in (default, found))
     edges = [layer - 0.5 for layer in range(n_layers + 1)]
-    axes.stairs(counts, edges, fill=True, color=ORANGE, alpha=0.15)
+    axes.stairs(counts, edges, fill=True, color=VERMILION, alpha=0.15)
     axes.stairs(before, edges, baseline=None, color=GREY, linestyle="--", linewidth=2.5, label="default settings")
-    axes.stairs(counts, edges, baseline=None, color=ORANGE, linewidth=3, label="best")
+    axes.stairs(counts, edges, baseline=None, color=VERMILION, linewidth=3, label="best")
     average = 100 * (found.keep_ratio or 0)
     axes.axhline(average * n_visual / 100, color=BLUE, linestyle=":", label=f"average of both, {average:g} %")
     first = 0

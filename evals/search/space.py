@@ -12,7 +12,7 @@ Point = dict[str, float]
 
 
 @dataclass(frozen=True)
-class FlowBox:
+class SearchSpace:
     """The settings around `base`, for a model of `n_layers`, pictures whose shorter side has up to `grid_side` visual
     tokens and whose patches receive up to `highest_attention` times their tile's mean.
 

@@ -20,7 +20,7 @@ from tokenprune.evals.dev.experiments.needles.ask import WAYS, Asker, best_tile,
 from tokenprune.evals.dev.experiments.needles.draw import draw_needles, write_needles
 from tokenprune.evals.dev.tables.needles import report, stored
 from tokenprune.evals.dev.train.scenes import CutOut
-from tokenprune.evals.explain.zoom import looked_at
+from tokenprune.evals.explain.zoom import draw_look
 from tokenprune.evals.models.boxes import BOX_FORMATS
 from tokenprune.evals.models.loading import load_samples
 from tokenprune.evals.models.prompt_styles import Style
@@ -199,7 +199,7 @@ def test_the_picture_shows_each_tile_where_it_is(asker: Asker, needles: Path) ->
     sample: Any = load_samples(needles, style=STYLE)[0]
     (picture,) = sample.pictures()
     look = asker.zoom.look(asker.model, asker.processor, picture, sample.question)
-    drawn = looked_at(picture, look, width=800)
+    drawn = draw_look(picture, look, width=800)
     assert drawn.size == (800, 450)
     view = next(view for view in look.steps[1].views if view.box[2] < 3200 and view.box[3] < 1800)
     left, top, *_ = (round(side / 4) for side in view.box)

@@ -16,19 +16,19 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from tokenprune.evals.models.boxes import Box, iou
+from tokenprune.evals.report.palette import GREY, ORANGE, PURPLE, SKY
 from tokenprune.evals.run.answers import Answer, Asked, Key
 from tokenprune.evals.run.results import Row
 from tokenprune.evals.run.setups import POSITION_IDS, UNPRUNED
 from tokenprune.evals.tasks._base.question import Sample
 from tokenprune.evals.tasks.refcoco import RecSample
 
-#: Okabe and Ito's colours, and for whoever sees none: color, dashes, mark.
+#: Color, dashes, mark.
 STYLES = {
-    "original": ("#E69F00", "-", "o"),
-    "compact": ("#CC79A7", (0, (1, 1)), "s"),
-    "true box": ("#56B4E9", (0, (5, 2)), ""),
+    "original": (ORANGE, "-", "o"),
+    "compact": (PURPLE, (0, (1, 1)), "s"),
+    "true box": (SKY, (0, (5, 2)), ""),
 }
-GREY = "#555555"
 PANELS = 4  # of the scene
 
 

@@ -17,8 +17,9 @@ from PIL import Image
 
 from tokenprune.evals.explain.explain import Explanation, explain
 from tokenprune.evals.explain.panels import picture_panel
-from tokenprune.evals.explain.zoom import ANSWERED_FROM, COLORS, looked_at
+from tokenprune.evals.explain.zoom import ANSWERED_FROM, COLORS, draw_look
 from tokenprune.evals.models.boxes import Box, parts_of
+from tokenprune.evals.report.palette import BLUE
 from tokenprune.evals.run.setups import Setup
 from tokenprune.report import ImageReport
 from tokenprune.zoom.probe import token_places
@@ -143,7 +144,7 @@ def figure(large: LargePicture) -> Figure:
 
 def _looked_at(axes: Axes, large: LargePicture) -> None:
     axes.set_axis_off()
-    axes.imshow(looked_at(large.picture, large.look, width=round(PANEL * DPI)))
+    axes.imshow(draw_look(large.picture, large.look, width=round(PANEL * DPI)))
     n_tiles = sum(view.level is not None for step in large.look.steps for view in step.views)
     axes.set_title(f"coarse to fine: {n_tiles} tiles and a thumbnail were looked at", fontsize=BIG)
     names = ["coarsest level", *(f"level {number}" for number in range(2, len(COLORS) + 1))][: len(large.look.steps)]
@@ -189,7 +190,7 @@ def _costs(axes: Axes, costs: tuple[Cost, ...]) -> None:
         axes.text(0, y, title, fontsize=FONT, weight="bold", va="center")
         for cost, number in zip(costs, numbers, strict=True):
             y += 1
-            axes.barh(y, number / max(numbers), height=0.8, color="#0072B2")
+            axes.barh(y, number / max(numbers), height=0.8, color=BLUE)
             axes.text(number / max(numbers) + 0.02, y, f"{number:,}", fontsize=FONT, va="center")
             axes.text(-0.02, y, cost.way, fontsize=FONT, va="center", ha="right")
         y += 1.4

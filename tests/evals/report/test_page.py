@@ -16,7 +16,7 @@ from PIL import Image
 
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.report import page as pages
-from tokenprune.evals.report import pareto
+from tokenprune.evals.report import palette, pareto
 from tokenprune.evals.report.regressions import Loss, worst
 from tokenprune.evals.run.answers import Answer, Asked, KeptTokens, to_line
 from tokenprune.evals.run.results_io import to_line as row_line
@@ -219,7 +219,7 @@ def test_plots_show_every_strategy(tmp_path: Path) -> None:
     svg = (tmp_path / "a_accuracy_against_tokens.svg").read_text()
     pixels = np.asarray(Image.open(paths[0]).convert("RGB")).astype(int)
     assert len({pareto._style(index, "original")["color"] for index in range(7)}) == 7
-    for color in pareto.COLORS:
+    for color in palette.COLORS:
         assert color.lower() in svg
         wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
         assert (abs(pixels - wanted) < 12).all(-1).sum() > 50

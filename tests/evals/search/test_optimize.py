@@ -23,7 +23,7 @@ from tokenprune import SettingError
 from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.run.digest import weights_digest
 from tokenprune.evals.search.calibration import calibration
-from tokenprune.evals.search.objective import Flow
+from tokenprune.evals.search.objective import Objective
 from tokenprune.evals.search.optimize import Names
 from tokenprune.strategies.vflowopt import VFlowOpt
 
@@ -34,7 +34,7 @@ TESTS = Path(__file__).parents[2]
 def test_agreement_is_the_cosine_of_what_the_head_gets(tmp_path: Path, state: Any) -> None:
     """Against the final hidden states that transformers returns, one question at a time."""
     model, samples = deep_llava(), scenes(tmp_path)
-    flow = Flow(model, tiny_processor(), samples, state=state)
+    objective = Objective(model, tiny_processor(), samples, state=state)
     cosines = []
     for sample in samples:
         inputs = encode(tiny_processor(), [sample.pictures()], [sample.question])
@@ -45,17 +45,17 @@ def test_agreement_is_the_cosine_of_what_the_head_gets(tmp_path: Path, state: An
             with tokenprune.patch(model, BASE):
                 pruned = model.model(**inputs).last_hidden_state[0, -n_read:].mean(0)
         cosines.append(float(cosine_similarity(whole, pruned, dim=0)))
-    assert flow.agreement(BASE) == pytest.approx(sum(cosines) / len(cosines), abs=1e-6)
-    assert flow.agreement(BASE) < 0.9999
-    assert flow.agreement(VFlowOpt(keep_ratio=1.0)) == pytest.approx(1, abs=1e-6)
+    assert objective.agreement(BASE) == pytest.approx(sum(cosines) / len(cosines), abs=1e-6)
+    assert objective.agreement(BASE) < 0.9999
+    assert objective.agreement(VFlowOpt(keep_ratio=1.0)) == pytest.approx(1, abs=1e-6)
 
 
 def test_what_the_flow_tells_of_the_pictures(tmp_path: Path) -> None:
-    flow = Flow(deep_llava(), tiny_processor(), scenes(tmp_path))
-    assert (flow.n_visual, flow.grid_side) == (36, 6)
-    above, below = (replace(BASE, threshold=flow.highest_attention * factor) for factor in (1.01, 0.2))
-    assert flow.agreement(above) == flow.agreement(replace(BASE, threshold=1e9))  # no anchor in any picture
-    assert flow.agreement(below) != flow.agreement(above)
+    objective = Objective(deep_llava(), tiny_processor(), scenes(tmp_path))
+    assert (objective.n_visual, objective.grid_side) == (36, 6)
+    above, below = (replace(BASE, threshold=objective.highest_attention * factor) for factor in (1.01, 0.2))
+    assert objective.agreement(above) == objective.agreement(replace(BASE, threshold=1e9))  # no anchor in any picture
+    assert objective.agreement(below) != objective.agreement(above)
 
 
 def test_the_file(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_file(tmp_path: Path) -> None:
     best = dict(trials[values.index(max(values))])
     assert best.pop("objective") == max(values)
     assert record["settings"] == {**vars(BASE), **best}
-    assert Flow(deep_llava(), tiny_processor(), samples).agreement(VFlowOpt(**record["settings"])) == max(values)
+    assert Objective(deep_llava(), tiny_processor(), samples).agreement(VFlowOpt(**record["settings"])) == max(values)
     assert record["model"]["name"] == "some/model"
     assert record["model"]["layers"] == LAYERS
     assert record["model"]["weights"] == weights_digest(deep_llava())
@@ -115,9 +115,9 @@ from helpers.files.evals import tiny_processor
 from helpers.files.search import BASE, deep_llava
 from tokenprune.evals.search import optimize
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.search.objective import Flow
+from tokenprune.evals.search.objective import Objective
 
-measure, count = Flow.agreement, 0
+measure, count = Objective.agreement, 0
 def agreement(self, strategy):
     global count
     count += 1
@@ -125,7 +125,7 @@ def agreement(self, strategy):
     if count == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
     return measure(self, strategy)
-Flow.agreement = agreement
+Objective.agreement = agreement
 folder = Path(sys.argv[2])
 optimize.optimize(
     deep_llava(),
@@ -259,11 +259,11 @@ def test_the_box_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another device measures other last digits, and a box of its own would make the old trials useless."""
     samples = scenes(tmp_path / "scenes")
     first = searched(samples, tmp_path / "settings.json", trials=1)["search"]["box"]
-    begin = Flow.__init__
+    begin = Objective.__init__
 
-    def elsewhere(self: Flow, *args: Any, **kwargs: Any) -> None:
+    def elsewhere(self: Objective, *args: Any, **kwargs: Any) -> None:
         begin(self, *args, **kwargs)
         self.highest_attention *= 1.000001
 
-    monkeypatch.setattr(Flow, "__init__", elsewhere)
+    monkeypatch.setattr(Objective, "__init__", elsewhere)
     assert searched(samples, tmp_path / "settings.json", trials=2)["search"]["box"] == first

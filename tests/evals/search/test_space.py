@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from tokenprune import SettingError
-from tokenprune.evals.search.space import FlowBox
+from tokenprune.evals.search.space import SearchSpace
 from tokenprune.strategies.vflowopt import VFlowOpt
 
 
-def box_of(keep_ratio: float, n_layers: int = 28, **settings: Any) -> FlowBox:
-    return FlowBox(VFlowOpt(keep_ratio=keep_ratio, **settings), n_layers, 27, 45.0)
+def box_of(keep_ratio: float, n_layers: int = 28, **settings: Any) -> SearchSpace:
+    return SearchSpace(VFlowOpt(keep_ratio=keep_ratio, **settings), n_layers, 27, 45.0)
 
 
 def shares(strategy: VFlowOpt, n_layers: int) -> tuple[float, float, float]:
@@ -68,7 +68,7 @@ def test_the_default_is_a_point(keep_ratio: float) -> None:
 
 
 def test_what_lies_outside_is_drawn_in() -> None:
-    box = FlowBox(VFlowOpt(keep_ratio=0.1), 28, 6, 2.5)
+    box = SearchSpace(VFlowOpt(keep_ratio=0.1), 28, 6, 2.5)
     assert box.point(box.base)["threshold"] == 2.5  # either has no anchor
 
 

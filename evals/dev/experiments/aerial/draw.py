@@ -15,6 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 from tokenprune import BackgroundPruning, Random, VisualTokens
 from tokenprune.engine.select import checked_selection
 from tokenprune.evals.dev.experiments.aerial.photographs import Photograph
+from tokenprune.evals.report.palette import ORANGE, SKY
 
 KEEP = 24
 PANELS = {
@@ -25,7 +26,7 @@ PANELS = {
 }
 #: The first tile that is shown, down and across, and how many: a part with meadow and trees of the first photograph.
 CORNER, SIDE = (4, 3), 3
-KEPT, TREE = "#E69F00", "#56B4E9"  # Okabe and Ito's
+KEPT, TREE = ORANGE, SKY
 
 
 def draw(photograph: Photograph, tokens: VisualTokens, patch: int, path: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 
 from tokenprune import BackgroundPruning, Grid, Random, Selection, VisualTokens, patch
 from tokenprune.engine.select import checked_selection
@@ -21,6 +20,7 @@ from tokenprune.evals.dev.tables.aerial import table
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.provenance import versions
+from tokenprune.evals.stats.intervals import bootstrap_interval
 from tokenprune.strategy import AttentionStrategy, Strategy
 from tokenprune.tokens.encoded import RECORD_ATTRIBUTE, EncodedImage
 
@@ -46,15 +46,8 @@ class Share:
     @classmethod
     def of(cls, part: np.ndarray, whole: np.ndarray) -> Share:
         """From one count per tile of each. Tiles are drawn again, for what lies in one is not independent."""
-        drawn = bootstrap(
-            (part, whole),
-            lambda a, b, axis: a.sum(axis) / np.maximum(b.sum(axis), 1),
-            paired=True,
-            method="percentile",
-            n_resamples=2000,
-            rng=np.random.default_rng(0),
-        )
-        return cls(float(part.sum() / whole.sum()), *map(float, drawn.confidence_interval))
+        interval = bootstrap_interval((part, whole), lambda a, b, axis: a.sum(axis) / np.maximum(b.sum(axis), 1))
+        return cls(float(part.sum() / whole.sum()), *interval)
 
     def __str__(self) -> str:
         return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
