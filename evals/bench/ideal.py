@@ -1,6 +1,6 @@
 """The ideal: the unpatched model on a prompt that was that short from the start.
 
-A pruner can do no better. The pictures are encoded as ever, and then the language model gets the first visual tokens of
+A pruner can do no better. The images are encoded as ever, and then the language model gets the first visual tokens of
 each, as many as the strategy leaves: which ones makes no difference to the time. For a strategy that goes on pruning
 inside the language model, or prunes in the vision tower, the first tokens are cut off where it has fewer left, with
 nothing chosen and nothing gathered. No attention mask is needed for any of it, and none is passed on.
@@ -23,7 +23,7 @@ AXES = {"position_embeddings": -2, "position_ids": -1, "cache_position": -1}
 
 
 def prefill(model: Any, inputs: Inputs, schedule: Schedule) -> Any:
-    """Run the prompt with `schedule.entering` visual tokens a row, as if its picture had given no more."""
+    """Run the prompt with `schedule.entering` visual tokens a row, as if its image had given no more."""
     token, n_kept = model.config.image_token_id, schedule.entering
     visual = inputs["input_ids"] == token
     ids = inputs["input_ids"][~visual | (visual.cumsum(1) <= n_kept)].view(len(visual), -1)

@@ -38,7 +38,7 @@ def measure_throughput(
 ) -> None:
     """Add `rounds` rounds of `generate` with `n_new` tokens to `record`, and the most memory that it takes.
 
-    `generate` has no ideal: it takes pictures or embeddings, and those of the ideal are no model's.
+    `generate` has no ideal: it takes images or embeddings, and those of the ideal are no model's.
     """
     batch = len(inputs["input_ids"])
     found = [case for case in cases(model, inputs, pruned, record.facts) if case.strategy != IDEAL]

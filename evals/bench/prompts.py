@@ -1,4 +1,4 @@
-"""The prompt that is timed: one picture a row, with text around its placeholder tokens."""
+"""The prompt that is timed: one image a row, with text around its placeholder tokens."""
 
 from typing import Any
 
@@ -10,38 +10,38 @@ from transformers.models.llava_next.modeling_llava_next import image_size_to_num
 from tokenprune.adapters import adapter_for
 from tokenprune.evals.models import prompts
 
-#: Pixels of the picture's sides, for models that take any size: 576 visual tokens of Qwen2.5-VL, two tiles by two of
+#: Pixels of the image's sides, for models that take any size: 576 visual tokens of Qwen2.5-VL, two tiles by two of
 #: LLaVA-OneVision.
 SIDE = 672
 QUESTION = "What is in this picture, where is it, and what does it look like? Answer in one word."
-#: Inputs that run along the sequence; all others are the picture's.
+#: Inputs that run along the sequence; all others are the image's.
 ALONG = ("input_ids", "attention_mask", "mm_token_type_ids")
 
 Inputs = dict[str, Tensor]
 
 
 def random_prompt(model: Any, batch: int, *, side: int = SIDE, n_text: int = 40) -> Inputs:
-    """Return `batch` rows of a picture of noise and `n_text` random text tokens around it.
+    """Return `batch` rows of an image of noise and `n_text` random text tokens around it.
 
-    side: of the picture in pixels; a model of one size gets its own.
+    side: of the image in pixels; a model of one size gets its own.
     """
     generator = torch.Generator().manual_seed(0)
-    picture, token = picture_of(model.config, side, generator), model.config.image_token_id
-    count = count_of(model, picture)
+    image, token = image_of(model.config, side, generator), model.config.image_token_id
+    count = count_of(model, image)
     before = n_text // 2
     ids = torch.randint(1, min(1000, token), (batch, count + n_text), generator=generator)
     ids[:, before : before + count] = token
     text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if hasattr(model.config.vision_config, "spatial_merge_size"):
         text["mm_token_type_ids"] = (ids == token).int()
-    given = {name: torch.cat([tensor] * batch) for name, tensor in picture.items()} | text
+    given = {name: torch.cat([tensor] * batch) for name, tensor in image.items()} | text
     return {name: tensor.to(model.device, _dtype(model, tensor)) for name, tensor in given.items()}
 
 
 def asked_prompt(model: Any, processor: Any, batch: int, *, side: int = SIDE) -> Inputs:
-    """Return `batch` rows of a grey picture and a question, as the model's own processor makes them."""
-    picture = Image.new("RGB", (side, side), "grey")
-    return dict(prompts.encode(processor, [[picture]] * batch, [QUESTION] * batch).to(model.device, model.dtype))
+    """Return `batch` rows of a grey image and a question, as the model's own processor makes them."""
+    image = Image.new("RGB", (side, side), "grey")
+    return dict(prompts.encode(processor, [[image]] * batch, [QUESTION] * batch).to(model.device, model.dtype))
 
 
 def n_visual(model: Any, inputs: Inputs) -> int:
@@ -50,9 +50,9 @@ def n_visual(model: Any, inputs: Inputs) -> int:
 
 
 def features(model: Any, inputs: Inputs) -> list[Tensor]:
-    """Return the projected features of every picture, one row a visual token."""
-    picture = {name: tensor for name, tensor in inputs.items() if name not in ALONG}
-    return list(model.get_image_features(**picture, return_dict=True).pooler_output)
+    """Return the projected features of every image, one row a visual token."""
+    image = {name: tensor for name, tensor in inputs.items() if name not in ALONG}
+    return list(model.get_image_features(**image, return_dict=True).pooler_output)
 
 
 def positions(model: Any, batch: int, first: int, n: int) -> Inputs:
@@ -67,14 +67,14 @@ def _dtype(model: Any, tensor: Tensor) -> torch.dtype:
     return model.dtype if tensor.is_floating_point() else tensor.dtype
 
 
-def count_of(model: Any, picture: Inputs) -> int:
-    """How many visual tokens a model makes of one picture."""
+def count_of(model: Any, image: Inputs) -> int:
+    """How many visual tokens a model makes of one image."""
     adapter = adapter_for(model)
-    return adapter.layouts(adapter.modalities[0], picture, None)[0].n_visual
+    return adapter.layouts(adapter.modalities[0], image, None)[0].n_visual
 
 
-def picture_of(config: Any, side: int, generator: torch.Generator) -> Inputs:
-    """What a processor would make of one square picture of noise."""
+def image_of(config: Any, side: int, generator: torch.Generator) -> Inputs:
+    """What a processor would make of one square image of noise."""
     vision = config.vision_config
     if hasattr(vision, "spatial_merge_size"):
         merged = vision.patch_size * vision.spatial_merge_size

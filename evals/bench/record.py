@@ -85,8 +85,8 @@ class Record:
 
     @property
     def title(self) -> str:
-        """The model, and the picture's size where that is not the model's own."""
-        return f"{self.about['model']}, picture of {self.about['side']} px"
+        """The model, and the image's size where that is not the model's own."""
+        return f"{self.about['model']}, image of {self.about['side']} px"
 
     @property
     def dates(self) -> str:
@@ -98,7 +98,7 @@ class Record:
 def about(model: Any, name: str, attention: str, side: int) -> dict[str, Any]:
     """Return all that decides how long a round takes. Of the library, that is a digest of its sources.
 
-    side: pixels of the picture, as prompts.py takes them.
+    side: pixels of the image, as prompts.py takes them.
     """
     return {
         "model": name,

@@ -49,7 +49,7 @@ class Schedule:
 
     @classmethod
     def of(cls, report: Report, n_layers: int, n_tower_layers: int) -> "Schedule":
-        """What a forward left of one picture a row; of unequal rows the most, for rows are padded to the longest."""
+        """What a forward left of one image a row; of unequal rows the most, for rows are padded to the longest."""
         layers = [
             0 if layer in report.skipped else max(len(image.kept_at(layer)) for image in report.images)
             for layer in range(n_layers)

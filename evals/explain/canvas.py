@@ -1,4 +1,4 @@
-"""Where the visual tokens of a picture lie on what the model saw of it, laid out as one drawing."""
+"""Where the visual tokens of an image lie on what the model saw of it, laid out as one drawing."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tokenprune.tokens.layout import Layout
 
 SIDE = 1000.0  # the longer side of what one raster shows, in the canvas's units
 GAP = 30.0
-MOST_PIXELS = 900  # of the longer side of a raster's picture
-OUTSIDE = (127, 127, 127)  # what the model was shown beyond the picture's edges
+MOST_PIXELS = 900  # of the longer side of a raster's image
+OUTSIDE = (127, 127, 127)  # what the model was shown beyond the image's edges
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,49 +25,49 @@ class Raster:
     """One raster of visual tokens over what they show.
 
     place: where it is on the canvas.
-    picture: what it shows.
-    tokens: rows x columns indices within the picture's visual tokens, newline tokens left out; none where a picture is
+    image: what it shows.
+    tokens: rows x columns indices within the image's visual tokens, newline tokens left out; none where an image is
         shown for its boxes alone.
-    window: which part of the given picture it shows, in that one's pixels; None where the model cut a tile and does
+    window: which part of the given image it shows, in that one's pixels; None where the model cut a tile and does
         not say where.
     """
 
     place: Box
-    picture: Image.Image
+    image: Image.Image
     tokens: np.ndarray
     window: Box | None
 
     def on_canvas(self, box: Box) -> Box | None:
-        """A box in pixels of the given picture, cut to what this raster shows; None where that is not known."""
+        """A box in pixels of the given image, cut to what this raster shows; None where that is not known."""
         return None if self.window is None else within(self.place, parts_of(self.window, box))
 
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """All rasters of one picture beside or above each other, in `width` x `height` units."""
+    """All rasters of one image beside or above each other, in `width` x `height` units."""
 
     width: float
     height: float
     rasters: tuple[Raster, ...]
 
     def boxes(self, box: Box) -> list[Box]:
-        """A box in pixels of the given picture, once for each raster that shows the whole view."""
+        """A box in pixels of the given image, once for each raster that shows the whole view."""
         return [placed for raster in self.rasters if (placed := raster.on_canvas(box)) is not None]
 
 
-def canvas(picture: Image.Image, layout: Layout, seen: Seen, tiles: Sequence[Image.Image] = ()) -> Canvas:
+def canvas(image: Image.Image, layout: Layout, seen: Seen, tiles: Sequence[Image.Image] = ()) -> Canvas:
     """Lay out the rasters of `layout`.
 
-    seen: what the model sees of the picture. tiles: what the processor cut it into, for models whose rasters show a
-        tile each; such a canvas begins with the picture itself, as only that has a place for boxes.
+    seen: what the model sees of the image. tiles: what the processor cut it into, for models whose rasters show a
+        tile each; such a canvas begins with the image itself, as only that has a place for boxes.
     """
     tokens = _rasters(layout)
-    view = _view(picture, seen.window)
+    view = _view(image, seen.window)
     in_tiles = len(tokens) > 1 and layout.newlines is None
     shown: list[tuple[Image.Image, np.ndarray, Box | None]]
     if in_tiles:
         if len(tiles) != len(tokens):
-            raise ValueError(f"the processor cut the picture into {len(tiles)} tiles, and the model saw {len(tokens)}")
+            raise ValueError(f"the processor cut the image into {len(tiles)} tiles, and the model saw {len(tokens)}")
         shown = [(view, np.zeros((0, 0), dtype=int), seen.window)]
         shown += [(tile, index, None) for tile, index in zip(tiles, tokens, strict=True)]
     else:
@@ -75,9 +75,9 @@ def canvas(picture: Image.Image, layout: Layout, seen: Seen, tiles: Sequence[Ima
     return _mosaic(shown)
 
 
-def tiles_of(processor: Any, picture: Image.Image) -> list[Image.Image]:
-    """Return the tiles that a processor makes of a picture, where it gives a stack of them; else nothing."""
-    made = processor.image_processor([[picture]], do_rescale=False, do_normalize=False, return_tensors="np")
+def tiles_of(processor: Any, image: Image.Image) -> list[Image.Image]:
+    """Return the tiles that a processor makes of an image, where it gives a stack of them; else nothing."""
+    made = processor.image_processor([[image]], do_rescale=False, do_normalize=False, return_tensors="np")
     pixels = np.asarray(made["pixel_values"])
     if pixels.ndim < 4:
         return []
@@ -97,14 +97,14 @@ def _rasters(layout: Layout) -> list[np.ndarray]:
     return found
 
 
-def _view(picture: Image.Image, window: Box) -> Image.Image:
-    """What the model saw of a picture, in the picture's own proportions."""
+def _view(image: Image.Image, window: Box) -> Image.Image:
+    """What the model saw of an image, in the image's own proportions."""
     left, top, right, bottom = window
     scale = min(1.0, MOST_PIXELS / max(right - left, bottom - top))
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
     box = (round(left), round(top), round(right), round(bottom))
     whole = Image.new("RGB", (max(1, box[2] - box[0]), max(1, box[3] - box[1])), OUTSIDE)
-    whole.paste(picture, (-box[0], -box[1]))
+    whole.paste(image, (-box[0], -box[1]))
     return whole.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -119,11 +119,11 @@ def _mosaic(shown: Sequence[tuple[Image.Image, np.ndarray, Box | None]]) -> Canv
 
     columns = min(range(1, len(shown) + 1), key=lambda n: abs(math.log(size(n)[0] / size(n)[1])))
     rasters = []
-    for number, (picture, tokens, window) in enumerate(shown):
+    for number, (image, tokens, window) in enumerate(shown):
         row, column = divmod(number, columns)
-        scale = min(width / picture.width, height / picture.height)
-        own = picture.width * scale, picture.height * scale
+        scale = min(width / image.width, height / image.height)
+        own = image.width * scale, image.height * scale
         left = column * (width + GAP) + (width - own[0]) / 2
         top = row * (height + GAP) + (height - own[1]) / 2
-        rasters.append(Raster((left, top, left + own[0], top + own[1]), picture, tokens, window))
+        rasters.append(Raster((left, top, left + own[0], top + own[1]), image, tokens, window))
     return Canvas(*size(columns), tuple(rasters))

@@ -1,4 +1,4 @@
-"""What each setup makes of one picture and one question: tokens kept, importance scores, answer, cost."""
+"""What each setup makes of one image and one question: tokens kept, importance scores, answer, cost."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Kept:
 class Outcome:
     """One setup: what it kept, what the model then answered, and what that cost.
 
-    box: what was answered, in pixels of the picture; None where the answer is no box.
+    box: what was answered, in pixels of the image; None where the answer is no box.
     iou: that of `box` and the true box; 0 without a box, None where the true one is not known.
     ttft: time to first token, as a ratio to the unpruned model's; None where it was not measured.
     """
@@ -103,10 +103,10 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """One picture and one question under several setups, of which the unpruned model is the first."""
+    """One image and one question under several setups, of which the unpruned model is the first."""
 
     model: str
-    picture: Image.Image
+    image: Image.Image
     question: str
     true_box: Box | None
     canvas: Canvas
@@ -155,7 +155,7 @@ class Explanation:
 def explain(
     model: Any,
     processor: Any,
-    picture: Image.Image,
+    image: Image.Image,
     question: str,
     compared: Sequence[Setup],
     *,
@@ -163,9 +163,9 @@ def explain(
     name: str = "",
     rounds: int = ROUNDS,
 ) -> Explanation:
-    """Ask `model` one question about one picture, unpruned and under each setup.
+    """Ask `model` one question about one image, unpruned and under each setup.
 
-    true_box: in pixels of the picture. name: what the model is called. rounds: of the measurement of time; with 0 there
+    true_box: in pixels of the image. name: what the model is called. rounds: of the measurement of time; with 0 there
         is none.
 
     Raises ValueError for a question that cannot be asked, SettingError for a setup that prunes nothing.
@@ -176,24 +176,24 @@ def explain(
                 f"{setup.label} keeps every visual token that there is, so nothing can be shown of it. "
                 f"Measure it: tokenprune eval"
             )
-    inputs = _encoded(model, processor, picture, question)
+    inputs = _encoded(model, processor, image, question)
     style = style_of(model.config, processor)
     outcomes = []
     for setup in (Unpruned(), *compared):
         kept, answer, n_bytes = _asked(model, processor, setup, inputs)
-        box = style.read(answer, picture.size)
+        box = style.read(answer, image.size)
         overlap = None if true_box is None else iou(box, true_box) if box else 0.0
         outcomes.append(Outcome(setup, kept, answer, box, overlap, n_bytes))
     if rounds:
         ratios = [1.0, *ttft_ratios(model, inputs, compared, rounds)]
         outcomes = [replace(one, ttft=ratio) for one, ratio in zip(outcomes, ratios, strict=True)]
     layout = _layout(model, inputs)
-    tiles = tiles_of(processor, picture) if len(layout.grids) > 1 and layout.newlines is None else ()
-    shown = canvas(picture, layout, style.seen(picture.size), tiles)
-    return Explanation(name, picture, question, true_box, shown, outcomes)
+    tiles = tiles_of(processor, image) if len(layout.grids) > 1 and layout.newlines is None else ()
+    shown = canvas(image, layout, style.seen(image.size), tiles)
+    return Explanation(name, image, question, true_box, shown, outcomes)
 
 
-def _encoded(model: Any, processor: Any, picture: Image.Image, question: str) -> Any:
+def _encoded(model: Any, processor: Any, image: Image.Image, question: str) -> Any:
     if not getattr(processor, "chat_template", None):
         raise ValueError(f"{type(processor).__name__} has no chat template, so how to ask this model is not known")
     if processor.image_token in question:
@@ -203,10 +203,10 @@ def _encoded(model: Any, processor: Any, picture: Image.Image, question: str) ->
         )
     if prompt(processor, question).split() == prompt(processor, question, n_pictures=0).split():
         raise ValueError(
-            "the chat template of this model leaves out the placeholder of the picture, so that it would not see it; "
+            "the chat template of this model leaves out the placeholder of the image, so that it would not see it; "
             "mend chat_template.jinja"
         )
-    inputs = encode(processor, [[picture]], [question])
+    inputs = encode(processor, [[image]], [question])
     return inputs.to(model.device, model.dtype)
 
 

@@ -34,9 +34,9 @@ def write(explanation: Explanation, path: Path) -> None:
 
 
 def page(explanation: Explanation) -> str:
-    """Return the page. The pictures are in it once each, and what was kept is drawn from a bit a token."""
+    """Return the page. The images are in it once each, and what was kept is drawn from a bit a token."""
     shown, urls = explanation.canvas, _Distinct()
-    pictures = [urls.number(jpeg_url(raster.picture)) for raster in shown.rasters]
+    images = [urls.number(jpeg_url(raster.image)) for raster in shown.rasters]
     heats = _Distinct()
     outcomes = [_outcome(explanation, outcome, heats) for outcome in explanation.outcomes]
     data = {
@@ -50,7 +50,7 @@ def page(explanation: Explanation) -> str:
         explanation=explanation,
         canvas=shown,
         urls=urls.values,
-        placed=list(zip(shown.rasters, pictures, strict=True)),
+        placed=list(zip(shown.rasters, images, strict=True)),
         true_boxes=_rectangles(explanation, explanation.true_box),
         strategies=list(dict.fromkeys(one["strategy"] for one in outcomes[1:])),
         first=next((one["strategy"] for one in outcomes[1:] if one["heat"]), outcomes[-1]["strategy"]),

@@ -1,4 +1,4 @@
-"""The panels of a picture of kept tokens: the picture with its dropped patches dark, the importance scores, the key."""
+"""The panels of an image of kept tokens: the image with its dropped patches dark, the importance scores, the key."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ EMPTY, FAINT = "#efefec", "#5c5c5c"
 TEXT = 10.5
 
 
-def picture_panel(axes: Axes, explanation: Explanation, outcome: Outcome) -> None:
+def image_panel(axes: Axes, explanation: Explanation, outcome: Outcome) -> None:
     """Kept patches clear, dropped ones dark, and the boxes."""
     shown, kept = explanation.canvas, outcome.kept
     _fit(axes, shown)
     dark = np.where(kept.entered, np.where(kept.left, 0.0, DROPPED_LATER), DROPPED)
     for raster in shown.rasters:
         left, top, right, bottom = raster.place
-        axes.imshow(raster.picture, extent=(left, right, bottom, top))
+        axes.imshow(raster.image, extent=(left, right, bottom, top))
         if raster.tokens.size:
             shade = np.zeros((*raster.tokens.shape, 4))
             shade[..., 3] = dark[raster.tokens]
@@ -61,7 +61,7 @@ def scores_panel(axes: Axes, explanation: Explanation, outcome: Outcome) -> None
     for raster in shown.rasters:
         left, top, right, bottom = raster.place
         if not raster.tokens.size:
-            axes.imshow(raster.picture, extent=(left, right, bottom, top), alpha=0.3)
+            axes.imshow(raster.image, extent=(left, right, bottom, top), alpha=0.3)
             continue
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, color=EMPTY, zorder=-1))
         heat = np.ma.masked_invalid(values[raster.tokens])
@@ -70,7 +70,7 @@ def scores_panel(axes: Axes, explanation: Explanation, outcome: Outcome) -> None
 
 
 def key_panel(axes: Axes, explanation: Explanation) -> None:
-    """What colours and lines mean; only of what the picture has."""
+    """What colours and lines mean; only of what the image has."""
     axes.set_axis_off()
     handles: list[Patch | Line2D] = []
     for name, (color, dashes) in BOXES.items():

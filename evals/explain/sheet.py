@@ -1,4 +1,4 @@
-"""One picture of an explanation: for each setup which visual tokens were kept and why, the answer, the cost."""
+"""One image of an explanation: for each setup which visual tokens were kept and why, the answer, the cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
 from tokenprune.evals.explain.explain import Explanation, Outcome
-from tokenprune.evals.explain.panels import key_panel, picture_panel, scores_panel
+from tokenprune.evals.explain.panels import image_panel, key_panel, scores_panel
 
 # In inches; fonts in points.
 NARROWEST, TALLEST = 2.15, 3.6  # of a panel
@@ -57,7 +57,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Column:
-    """An outcome's texts, broken into lines: above its picture and below it."""
+    """An outcome's texts, broken into lines: above its image and below it."""
 
     outcome: Outcome
     title: list[str]
@@ -66,7 +66,7 @@ class Column:
 
 
 def draw(explanation: Explanation, path: Path) -> None:
-    """Write the picture: a column for each outcome, in as many rows as are needed, with the question above."""
+    """Write the image: a column for each outcome, in as many rows as are needed, with the question above."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet(explanation).figure.savefig(path, dpi=DPI)
 
@@ -85,11 +85,11 @@ def sheet(explanation: Explanation) -> Sheet:
         for number, column in enumerate(row):
             if column is None:
                 continue
-            x, picture_y, scores_y = MARGIN + number * (width + GUTTER), y + above, y + above + height + below
+            x, image_y, scores_y = MARGIN + number * (width + GUTTER), y + above, y + above + height + below
             middle = x + width / 2
             result.write(middle, result.write(middle, y, column.title, weight="bold"), column.cost)
-            picture_panel(result.axes(x, picture_y, width, height), explanation, column.outcome)
-            result.write(middle, picture_y + height + 0.05, column.answer)
+            image_panel(result.axes(x, image_y, width, height), explanation, column.outcome)
+            result.write(middle, image_y + height + 0.05, column.answer)
             if column.outcome is explanation.unpruned:
                 key_panel(result.axes(x, scores_y, width, KEY), explanation)
             else:
@@ -99,7 +99,7 @@ def sheet(explanation: Explanation) -> Sheet:
 
 
 def panel_size(explanation: Explanation) -> tuple[float, float]:
-    """Of equal area whatever the picture's proportions, but wide enough for text and not too tall."""
+    """Of equal area whatever the image's proportions, but wide enough for text and not too tall."""
     aspect = explanation.canvas.width / explanation.canvas.height
     width = max(NARROWEST, NARROWEST * min(aspect, 3.0) ** 0.5)
     return width, min(TALLEST, width / aspect)
@@ -135,7 +135,7 @@ def column_of(explanation: Explanation, outcome: Outcome, width: float) -> Colum
 
 
 def row_sizes(row: Sequence[Column | None], height: float, with_key: bool) -> tuple[float, float, float]:
-    """The heights of what is above the pictures, which are `height` high, of the answers, and of the scores."""
+    """The heights of what is above the images, which are `height` high, of the answers, and of the scores."""
     columns = [column for column in row if column is not None]
     above = max(len(column.title) + len(column.cost) for column in columns) * line_height(FONT) + 0.06
     below = max(len(column.answer) for column in columns) * line_height(FONT) + 0.12

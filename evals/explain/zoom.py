@@ -1,4 +1,4 @@
-"""What a zoom looked at, drawn on the picture: `draw_look(picture, look).save("looked_at.jpg")`."""
+"""What a zoom looked at, drawn on the image: `draw_look(image, look).save("looked_at.jpg")`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ COLORS = ("white", "yellow", "orange", "red")
 ANSWERED_FROM, ANSWER = "cyan", "magenta"
 
 
-def draw_look(picture: Image.Image, look: Look, answer: Box | None = None, width: int = 1600) -> Image.Image:
-    """The picture, shrunk to `width` pixels, with a frame round each tile that was looked at: white at the coarsest
+def draw_look(image: Image.Image, look: Look, answer: Box | None = None, width: int = 1600) -> Image.Image:
+    """The image, shrunk to `width` pixels, with a frame round each tile that was looked at: white at the coarsest
     level, then yellow, orange and red. Lines are as thick as the tile's attention is sharp, against its level's
     sharpest, and what no tile behind the coarsest level shows is darker. Cyan frames what is answered from, magenta the
-    `answer`, a box in pixels of the whole picture.
+    `answer`, a box in pixels of the whole image.
     """
-    scale = width / picture.width
-    bright = picture.resize((width, round(picture.height * scale)), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    scale = width / image.width
+    bright = image.resize((width, round(image.height * scale)), Image.Resampling.LANCZOS, reducing_gap=3.0)
     seen = Image.new("L", bright.size, 0)
     steps = [[(v, s) for v, s in zip(p.views, p.seen, strict=True) if v.level is not None] for p in look.steps]
     for pairs in steps[1:]:

@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing else: tables, plots, and the worst losses with what was kept of their pictures."""
+"""One HTML page that needs nothing else: tables, plots, and the worst losses with what was kept of their images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,15 +14,15 @@ from tokenprune.evals.report.rendering import data_url, jpeg_url, render
 from tokenprune.evals.run.answers import KeptTokens
 from tokenprune.evals.tasks._base.question import Sample
 
-SIDE = 320  # pixels of an embedded picture's longer side
-CELL = 10  # pixels of a visual token that is drawn without its picture
+SIDE = 320  # pixels of an embedded image's longer side
+CELL = 10  # pixels of a visual token that is drawn without its image
 MOST = 8  # panels of a card; a video has more
 AT_FIRST = 24  # cards that are shown before one asks for all
 
 
 @dataclass
-class Picture:
-    """An embedded picture, `scale` times as large as its file. `name` is what the cards refer to it by."""
+class EmbeddedImage:
+    """An embedded image, `scale` times as large as its file. `name` is what the cards refer to it by."""
 
     name: str
     url: str
@@ -34,11 +34,11 @@ class Picture:
 @dataclass
 class Panel:
     """What a card draws of one grid of visual tokens: `dropped` is an SVG path and `boxes` are in the panel's pixels.
-    `picture` is None where it is not known which part of it the grid shows; `name` says which one of several it is."""
+    `image` is None where it is not known which part of it the grid shows; `name` says which one of several it is."""
 
     width: int
     height: int
-    picture: Picture | None = None
+    image: EmbeddedImage | None = None
     dropped: str = ""
     boxes: dict[str, Box] = field(default_factory=dict)
     name: str = ""
@@ -63,50 +63,50 @@ def page(
     samples: Mapping[tuple[str, str], Sample],
     note: str = "",
 ) -> str:
-    """Return the page. `sections` are paragraphs and tables; `note` says why losses have no pictures, if so."""
-    pictures: dict[tuple[str, str, int], Picture] = {}
-    cards = [_card(loss, samples.get((loss.pruned.task, loss.pruned.id)), pictures) for loss in losses]
+    """Return the page. `sections` are paragraphs and tables; `note` says why losses have no images, if so."""
+    images: dict[tuple[str, str, int], EmbeddedImage] = {}
+    cards = [_card(loss, samples.get((loss.pruned.task, loss.pruned.id)), images) for loss in losses]
     return render(
         "page.html",
         title=title,
         sections=sections,
         plots=[(path.stem.replace("_", " "), data_url(path.read_bytes(), "image/png")) for path in plots],
         cards=cards,
-        pictures=list(pictures.values()),
+        images=list(images.values()),
         strategies=list(dict.fromkeys(loss.pruned.strategy for loss in losses)),
         note=note,
         at_first=AT_FIRST,
     )
 
 
-def _card(loss: Loss, sample: Sample | None, pictures: dict[tuple[str, str, int], Picture]) -> Card:
+def _card(loss: Loss, sample: Sample | None, images: dict[tuple[str, str, int], EmbeddedImage]) -> Card:
     answer = loss.pruned
     card = Card(loss, f"{answer.strategy}, {100 * answer.keep_ratio:g} %, {answer.position_ids} position IDs")
     if sample is None:
         return card
     card.question = sample.question
-    if (sample.task, sample.id, 0) not in pictures:
+    if (sample.task, sample.id, 0) not in images:
         for number, shown in enumerate(sample.pictures()):
-            pictures[sample.task, sample.id, number] = _embedded(shown, f"picture-{len(pictures)}")
+            images[sample.task, sample.id, number] = _embedded(shown, f"image-{len(images)}")
     panels: list[Panel] = []
     for number in range(len(sample.images)):
-        picture = pictures[sample.task, sample.id, number]
+        image = images[sample.task, sample.id, number]
         kept = answer.kept[number] if len(answer.kept) == len(sample.images) else None
-        of_picture = _panels(picture, kept, _window(sample, picture))
+        of_image = _panels(image, kept, _window(sample, image))
         if len(sample.images) > 1:
-            of_picture = [replace(one, name=f"picture {number + 1} {one.name}".strip()) for one in of_picture]
-        panels += of_picture
-    if len(sample.images) == 1 and panels[0].picture is not None:
-        panels[0].boxes = _boxes(loss, sample, panels[0].picture.scale)
+            of_image = [replace(one, name=f"image {number + 1} {one.name}".strip()) for one in of_image]
+        panels += of_image
+    if len(sample.images) == 1 and panels[0].image is not None:
+        panels[0].boxes = _boxes(loss, sample, panels[0].image.scale)
     card.panels = panels[:MOST]
     if len(panels) > MOST:
         card.note = f"{len(panels) - MOST} more not drawn"
     return card
 
 
-def _panels(picture: Picture, kept: KeptTokens | None, window: Box) -> list[Panel]:
-    """Return a panel for each grid of a picture's visual tokens, or the picture alone where none were reported."""
-    whole = Panel(picture.width, picture.height, picture)
+def _panels(image: EmbeddedImage, kept: KeptTokens | None, window: Box) -> list[Panel]:
+    """Return a panel for each grid of an image's visual tokens, or the image alone where none were reported."""
+    whole = Panel(image.width, image.height, image)
     if kept is None:
         return [whole]
     grids = kept.dropped()
@@ -114,7 +114,7 @@ def _panels(picture: Picture, kept: KeptTokens | None, window: Box) -> list[Pane
         return [replace(whole, dropped=_cells(grids[0][0], window))]
     if len(grids) == 2 and grids[0].shape != grids[1].shape:  # anyres: a canvas whose last column are newline tokens
         overview, canvas = grids[0][0], grids[1][0][:, :-1]
-        everything = (0.0, 0.0, float(picture.width), float(picture.height))
+        everything = (0.0, 0.0, float(image.width), float(image.height))
         return [
             replace(whole, dropped=_cells(overview, window), name="overview"),
             replace(whole, dropped=_cells(canvas, everything), name="canvas"),
@@ -129,11 +129,11 @@ def _alone(dropped: np.ndarray) -> str:
     return _cells(dropped, (0.0, 0.0, float(CELL * dropped.shape[1]), float(CELL * dropped.shape[0])))
 
 
-def _window(sample: Sample, picture: Picture) -> Box:
-    """What the model saw of the picture, in the embedded picture's pixels."""
+def _window(sample: Sample, image: EmbeddedImage) -> Box:
+    """What the model saw of the image, in the embedded image's pixels."""
     style: Any = getattr(sample, "style", None)
-    size = picture.width / picture.scale, picture.height / picture.scale
-    return _scaled(style.seen((round(size[0]), round(size[1]))).window if style else (0.0, 0.0, *size), picture.scale)
+    size = image.width / image.scale, image.height / image.scale
+    return _scaled(style.seen((round(size[0]), round(size[1]))).window if style else (0.0, 0.0, *size), image.scale)
 
 
 def _boxes(loss: Loss, sample: Sample, scale: float) -> dict[str, Box]:
@@ -143,11 +143,11 @@ def _boxes(loss: Loss, sample: Sample, scale: float) -> dict[str, Box]:
     return {name: _scaled(box, scale) for name, box in boxes.items() if box is not None}
 
 
-def _embedded(picture: Image.Image, name: str) -> Picture:
-    scale = min(1.0, SIDE / max(picture.size))
-    width, height = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    url = jpeg_url(picture.resize((width, height), Image.Resampling.LANCZOS))
-    return Picture(name, url, width, height, scale)
+def _embedded(image: Image.Image, name: str) -> EmbeddedImage:
+    scale = min(1.0, SIDE / max(image.size))
+    width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    url = jpeg_url(image.resize((width, height), Image.Resampling.LANCZOS))
+    return EmbeddedImage(name, url, width, height, scale)
 
 
 def _scaled(box: Box, scale: float) -> Box:

@@ -1,4 +1,4 @@
-"""Questions that the unpruned model answers better than a pruned one, with what was kept of their pictures."""
+"""Questions that the unpruned model answers better than a pruned one, with what was kept of their images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

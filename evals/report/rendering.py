@@ -27,13 +27,13 @@ def data_url(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def jpeg_url(picture: Image.Image, quality: int = 80) -> str:
+def jpeg_url(image: Image.Image, quality: int = 80) -> str:
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=quality)
+    image.save(stream, "JPEG", quality=quality)
     return data_url(stream.getvalue(), "image/jpeg")
 
 
-def png_url(picture: Image.Image) -> str:
+def png_url(image: Image.Image) -> str:
     stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
+    image.save(stream, "PNG", optimize=True)
     return data_url(stream.getvalue(), "image/png")

@@ -130,7 +130,7 @@ def write(
         try:
             samples |= samples_of(run, of_run)
         except (OSError, ValueError) as error:
-            notes.append(f"{run.path}: questions and pictures are not shown: {error}")
+            notes.append(f"{run.path}: questions and images are not shown: {error}")
     title = f"{rows[0].model}: what pruning costs"
     shown = [path for path in plots if path.suffix == ".png"]
     html.write_text(page(title, parts, shown, found, samples, " ".join(notes)), encoding="utf-8")

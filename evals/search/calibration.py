@@ -19,40 +19,40 @@ def calibration(samples: Sequence[Sample], n_samples: int, seed: int) -> list[Sa
     return [samples[index] for index in sorted(drawn)]
 
 
-def pictures_of(samples: Sequence[Sample]) -> dict[str, str]:
-    """Return a digest of the bytes of each picture that is asked about, by its file name for whoever reads it."""
+def image_digests(samples: Sequence[Sample]) -> dict[str, str]:
+    """Return a digest of the bytes of each image that is asked about, by its file name for whoever reads it."""
     return {image.name: _digest(image) for sample in samples for image in sample.images}
 
 
 def calibrated_on(file: SettingsFile) -> frozenset[str]:
-    """Return the digests of the pictures that a settings file was found on; none where no search wrote it.
+    """Return the digests of the images that a settings file was found on; none where no search wrote it.
 
     SettingError where a search wrote it and did not say.
     """
     if not file.search:
         return frozenset()
-    pictures = file.search.get("data", {}).get("pictures")
-    if not isinstance(pictures, dict) or not pictures:
+    images = file.search.get("data", {}).get("pictures")
+    if not isinstance(images, dict) or not images:
         raise SettingError(
             f'{file.path}, "search", "data": no "pictures", so nobody knows which questions it must not be evaluated '
             f"on. Search again: tokenprune optimize --output {file.path}"
         )
-    return frozenset(pictures.values())
+    return frozenset(images.values())
 
 
-def apart(samples: Sequence[Sample], pictures: Collection[str], where: str) -> list[Sample]:
-    """Return the samples about none of the `pictures`, given by their digests, whatever their files are called.
+def apart(samples: Sequence[Sample], images: Collection[str], where: str) -> list[Sample]:
+    """Return the samples about none of the `images`, given by their digests, whatever their files are called.
 
     ValueError, naming `where`, if none is left.
     """
-    if not pictures:
+    if not images:
         return list(samples)
-    known = {image: _digest(image) in pictures for image in {image for sample in samples for image in sample.images}}
+    known = {image: _digest(image) in images for image in {image for sample in samples for image in sample.images}}
     left = [sample for sample in samples if not any(known[image] for image in sample.images)]
     if samples and not left:
-        raise ValueError(f"{where}: every question is about a picture of the calibration data; evaluate on other ones")
+        raise ValueError(f"{where}: every question is about an image of the calibration data; evaluate on other ones")
     return left
 
 
-def _digest(picture: Stored) -> str:
-    return hashlib.sha256(picture.read_bytes()).hexdigest()[:16]
+def _digest(image: Stored) -> str:
+    return hashlib.sha256(image.read_bytes()).hexdigest()[:16]

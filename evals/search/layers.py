@@ -1,5 +1,5 @@
 """How much each decoder layer changes what enters it: 1 - cosine, as EfficientVLA ranks layers
-(https://arxiv.org/abs/2506.10100), and PAR's skipping goes by. No answers are needed, only pictures and questions."""
+(https://arxiv.org/abs/2506.10100), and PAR's skipping goes by. No answers are needed, only images and questions."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How near a pruned model's state comes to the unpruned one's: VFlowOpt's objective (https://arxiv.org/abs/2508.05211).
 
-The state is what the language-model head gets. No answers are needed, only pictures and questions.
+The state is what the language-model head gets. No answers are needed, only images and questions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tokenprune.selection import Selection
 from tokenprune.strategy import AttentionStrategy, Strategy
 from tokenprune.tokens.visual import VisualTokens
 
-#: last_token: the last token of the prompt. mean_pooled: the mean over all tokens behind the picture.
+#: last_token: the last token of the prompt. mean_pooled: the mean over all tokens after the image.
 State = Literal["last_token", "mean_pooled"]
 STATES: tuple[str, ...] = get_args(State)
 
@@ -53,7 +53,7 @@ class Prompt:
 class Objective:
     """The unpruned model on some questions, computed once, to compare pruned ones with.
 
-    grid_side: the longest of the shorter sides of all grids. n_visual: mean visual tokens of a picture.
+    grid_side: the longest of the shorter sides of all grids. n_visual: mean visual tokens of an image.
     highest_attention: the most that any patch receives in encoder layer `layer`, in means of its tile.
     """
 
@@ -73,7 +73,7 @@ class Objective:
         with tokenprune.patch(model, Watched(layer=layer)) as handle:
             for sample in samples:
                 inputs = encode(processor, [sample.pictures()], [sample.question]).to(model.device, model.dtype)
-                n_read = 1 if state == "last_token" else self._behind_pictures(inputs["input_ids"], sample.id)
+                n_read = 1 if state == "last_token" else self._after_images(inputs["input_ids"], sample.id)
                 self.prompts.append(Prompt(sample.id, inputs, n_read, self._state(inputs, n_read, sample.id)))
                 images += handle.report.images
         self.n_visual = sum(image.n_visual for image in images) / len(images)
@@ -87,12 +87,12 @@ class Objective:
         unpruned = torch.stack([prompt.unpruned for prompt in self.prompts])
         return float(cosine_similarity(torch.stack(states), unpruned).mean())
 
-    def _behind_pictures(self, input_ids: Tensor, name: str) -> int:
+    def _after_images(self, input_ids: Tensor, name: str) -> int:
         visual = torch.isin(input_ids[0], torch.tensor(self._visual_ids, device=input_ids.device))
-        n_behind = len(visual) - 1 - int(visual.nonzero()[-1])
-        if n_behind == 0:
-            raise PruningError(f"{name}: no text behind the picture, so there is nothing to pool. Use last_token.")
-        return n_behind
+        n_after = len(visual) - 1 - int(visual.nonzero()[-1])
+        if n_after == 0:
+            raise PruningError(f"{name}: no text after the image, so there is nothing to pool. Use last_token.")
+        return n_after
 
     @torch.inference_mode()
     def _state(self, inputs: Any, n_read: int, name: str) -> Tensor:

@@ -28,7 +28,7 @@ from tokenprune.errors import SettingError
 from tokenprune.evals.run import files as durable
 from tokenprune.evals.run.digest import weights_digest
 from tokenprune.evals.run.provenance import versions
-from tokenprune.evals.search.calibration import pictures_of
+from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import finished, held_study
 from tokenprune.evals.search.objective import Objective, State
 from tokenprune.evals.search.space import SearchSpace
@@ -65,7 +65,7 @@ def optimize(
 ) -> dict[str, Any]:
     """Write the settings that leave the model's state nearest to the unpruned one, and return what was written.
 
-    samples: only their pictures and questions are used. The file names the pictures, and the evals leave them out.
+    samples: only their images and questions are used. The file names the images, and the evals leave them out.
     output: a settings file for `patch`, with where it comes from and every trial. The journal beside it, of the same
         name with `.journal`, lets the same call go on after a kill, or with more `trials`. SettingError if it holds
         another search.
@@ -110,7 +110,7 @@ def optimize(
                     "name": names.data,
                     "visual_tokens": objective.n_visual,
                     **about_data,
-                    "pictures": pictures_of(samples),  # the evals leave them out
+                    "pictures": image_digests(samples),  # the evals leave them out
                 },
                 "box": space.sides,
                 "seed": seed,

@@ -28,7 +28,7 @@ VARIABLES = {
 
 
 def draw(path: Path, output: Path) -> None:
-    """Draw the settings file at `path` into the picture `output`. ValueError where no search wrote it."""
+    """Draw the settings file at `path` into the image `output`. ValueError where no search wrote it."""
     file = SettingsFile.read(path)
     if not file.search:
         raise ValueError(f'{path}: no "search", so there is nothing to draw; only `tokenprune optimize` writes one')
@@ -70,7 +70,7 @@ def _history(axes: Axes, search: Mapping[str, Any]) -> None:
     axes.step(range(len(values)), so_far, where="post", color=VERMILION, linewidth=2, label="best so far")
     axes.plot(best, values[best], "*", color=VERMILION, markersize=18, label=f"best, trial {best}: {values[best]:.4f}")
     axes.set_xlabel("trial", fontsize=12)
-    what = {"last_token": "last prompt token", "mean_pooled": "text behind the picture, pooled"}
+    what = {"last_token": "last prompt token", "mean_pooled": "text behind the image, pooled"}
     axes.set_ylabel(f"cosine to the unpruned state\n({what[search['objective']['state']]})", fontsize=12)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_title("What each trial was worth", fontsize=13)
@@ -153,7 +153,7 @@ def _legend_below(axes: Axes, columns: int = 2) -> None:
 
 
 def tokens_per_layer(strategy: VFlowOpt, n_layers: int, n_visual: int) -> list[int]:
-    """Return how many of a picture's `n_visual` tokens each decoder layer sees."""
+    """Return how many of an image's `n_visual` tokens each decoder layer sees."""
     counts = [strategy.budget(n_visual)] * n_layers
     for stage in strategy.stages(n_layers):
         counts[stage.layer :] = [stage.budget(n_visual)] * (n_layers - stage.layer)

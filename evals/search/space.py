@@ -13,7 +13,7 @@ Point = dict[str, float]
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The settings around `base`, for a model of `n_layers`, pictures whose shorter side has up to `grid_side` visual
+    """The settings around `base`, for a model of `n_layers`, images whose shorter side has up to `grid_side` visual
     tokens and whose patches receive up to `highest_attention` times their tile's mean.
 
     first: R1, from keep_ratio to 1.5 times it.
@@ -22,7 +22,7 @@ class SearchSpace:
         25 %, but also has points that cannot be, or spend less than the budget.
     threshold: from 0, where every patch is an anchor, to `highest_attention`, above which none is and every tile falls
         back to its best one. The paper's 50 is 7 % of SigLIP's 729 patches; with few patches none gets as far.
-    alpha: -1 to 1, where the model shows the picture's colours.
+    alpha: -1 to 1, where the model shows the image's colours.
     cell: 2 to `grid_side`.
 
     What `base` leaves out is not searched: R1 and R2 without stages, the cell without recycling.

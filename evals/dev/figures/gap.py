@@ -107,8 +107,8 @@ def figure(rows: Sequence[Row], scene: Scene) -> Figure:
 
 
 def _scene(axes: Axes, scene: Scene, ratio: float) -> None:
-    (picture,), sample = scene.sample.pictures(), scene.sample
-    axes.imshow(picture, extent=(0, picture.width, picture.height, 0))
+    (image,), sample = scene.sample.pictures(), scene.sample
+    axes.imshow(image, extent=(0, image.width, image.height, 0))
     of_ids = {ids: answer for (keep_ratio, ids), answer in scene.answers.items() if keep_ratio == ratio}
     answer = next(iter(of_ids.values()))
     if len(answer.kept) == 1 and len(answer.kept[0].grids) == 1:  # tiles lie over each other
@@ -120,7 +120,7 @@ def _scene(axes: Axes, scene: Scene, ratio: float) -> None:
     for name, box in boxes.items():
         if box is not None:
             _outline(axes, box, name)
-    axes.set(xlim=(0, picture.width), ylim=(picture.height, 0))
+    axes.set(xlim=(0, image.width), ylim=(image.height, 0))
     axes.set_title(
         f"{100 * ratio:g} %: {answer.n_kept} of {answer.n_visual} visual tokens\nIoU {', '.join(overlaps)}", fontsize=12
     )

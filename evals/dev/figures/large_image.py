@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from tokenprune.evals.explain.explain import Explanation, explain
-from tokenprune.evals.explain.panels import picture_panel
+from tokenprune.evals.explain.panels import image_panel
 from tokenprune.evals.explain.zoom import ANSWERED_FROM, COLORS, draw_look
 from tokenprune.evals.models.boxes import Box, parts_of
 from tokenprune.evals.report.palette import BLUE
@@ -135,7 +135,7 @@ def figure(large: LargePicture) -> Figure:
     _left(right, large)
     panels = below.subplots(1, 3, width_ratios=[1, 1, 1.75])
     for axes, outcome in zip(panels, large.view.outcomes, strict=False):
-        picture_panel(axes, large.view, outcome)
+        image_panel(axes, large.view, outcome)
         axes.set_title(f"{outcome.setup.label}\n{outcome.kept.in_words}", fontsize=FONT)
         axes.text(0.5, -0.03, outcome.answer, transform=axes.transAxes, ha="center", va="top", fontsize=FONT)
     _costs(panels[2], large.costs)

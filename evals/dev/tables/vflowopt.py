@@ -27,7 +27,7 @@ ABLATIONS = {
     "VFlowOpt searched_25_not_recycled": "no recycling, searched without it",
     "VFlowOpt searched_25_one_stage": "one stage before the language model, searched without the others",
     "VFlowOpt": "no calibration: default settings",
-    "VFlowOpt searched_25_mean_pooled": "objective: mean of all tokens behind the picture",
+    "VFlowOpt searched_25_mean_pooled": "objective: mean of all tokens behind the image",
     "VFlowOpt searched_25_second_last": "map of the last but one encoder layer (`layer=-2`)",
     "VFlowOpt searched_25_as_released": "map as in the released code (`as_released=True`)",
 }

@@ -1,6 +1,6 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
-const picture = byId("picture"), scores = byId("scores"), ratio = byId("ratio");
+const image = byId("image"), scores = byId("scores"), ratio = byId("ratio");
 const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
 const bits = (text) => [...atob(text)].flatMap((byte) => [...byte.charCodeAt(0).toString(2).padStart(8, "0")].map(Number));
 const percent = (share) => `${+(100 * share).toFixed(1)}\u00a0%`;
@@ -57,14 +57,14 @@ function draw(one, name) {
   byId("percent").textContent = percent(one.ratio);
   ratio.setAttribute("aria-valuetext", `${percent(one.ratio)}, ${one.tokens}`);
   byId("tokens").textContent = one.tokens;
-  picture.querySelector(".dropped").setAttribute("d", squares((c) => !entered[c.token]));
-  picture.querySelector(".later").setAttribute("d", squares((c) => entered[c.token] && !left[c.token]));
-  picture.querySelector(".received").setAttribute("d", dots(received));
-  picture.querySelector(".outline").setAttribute("d", outline(left));
+  image.querySelector(".dropped").setAttribute("d", squares((c) => !entered[c.token]));
+  image.querySelector(".later").setAttribute("d", squares((c) => entered[c.token] && !left[c.token]));
+  image.querySelector(".received").setAttribute("d", dots(received));
+  image.querySelector(".outline").setAttribute("d", outline(left));
   scores.querySelector(".outline").setAttribute("d", one.heat ? outline(left) : "");
   boxes("unpruned", data.unpruned.boxes);
   boxes("pruned", unpruned ? [] : one.boxes);
-  picture.setAttribute("aria-label", `The picture with ${one.tokens} clear and the others dark: ${of}`);
+  image.setAttribute("aria-label", `The image with ${one.tokens} clear and the others dark: ${of}`);
   heat(one, unpruned);
   byId("of").textContent = of;
   byId("answer").textContent = one.answer || "(no answer)";
@@ -74,12 +74,12 @@ function draw(one, name) {
 }
 
 function boxes(name, wanted) {
-  const drawn = [...picture.querySelectorAll(`.${name}`)];
+  const drawn = [...image.querySelectorAll(`.${name}`)];
   if (drawn.length !== 2 * wanted.length) {
     for (const element of drawn) element.remove();
-    for (const box of wanted.flatMap((one) => [`halo ${name}`, name])) picture.append(svg("rect", { class: box }));
+    for (const box of wanted.flatMap((one) => [`halo ${name}`, name])) image.append(svg("rect", { class: box }));
   }
-  [...picture.querySelectorAll(`.${name}`)].forEach((element, index) => {
+  [...image.querySelectorAll(`.${name}`)].forEach((element, index) => {
     const [x, y, width, height] = wanted[index >> 1];
     for (const [key, value] of Object.entries({ x, y, width, height })) element.setAttribute(key, value);
   });

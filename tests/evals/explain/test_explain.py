@@ -159,12 +159,12 @@ def test_the_canvas_of_one_raster() -> None:
 def test_a_view_beyond_the_picture_and_one_within() -> None:
     tall = picture((20, 60), (0, 0, 19, 59))
     (raster,) = canvas(tall, Layout.raster((1, 6, 6)), padded((20, 60))).rasters
-    assert raster.picture.size == (60, 60)
-    assert raster.picture.getpixel((5, 30)) == (127, 127, 127)
-    assert raster.picture.getpixel((30, 30)) == (255, 165, 0)
+    assert raster.image.size == (60, 60)
+    assert raster.image.getpixel((5, 30)) == (127, 127, 127)
+    assert raster.image.getpixel((30, 30)) == (255, 165, 0)
     assert raster.on_canvas((0.0, 0.0, 20.0, 60.0)) == pytest.approx((1000 / 3, 0, 2000 / 3, 1000))
     (raster,) = canvas(tall, Layout.raster((1, 6, 6)), Seen((0.0, 20.0, 20.0, 40.0), (20, 20))).rasters
-    assert raster.picture.size == (20, 20)
+    assert raster.image.size == (20, 20)
 
 
 def test_the_canvas_of_tiles() -> None:
@@ -176,7 +176,7 @@ def test_the_canvas_of_tiles() -> None:
     assert len(shown.boxes(BOX)) == 1
     places = [raster.place for raster in shown.rasters]
     assert len({place[:2] for place in places}) == 4
-    with pytest.raises(ValueError, match="cut the picture into 2 tiles, and the model saw 3"):
+    with pytest.raises(ValueError, match="cut the image into 2 tiles, and the model saw 3"):
         canvas(picture(), layout, whole((60, 40)), tiles[:2])
 
 

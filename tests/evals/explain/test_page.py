@@ -89,9 +89,9 @@ def state(page: Any) -> dict[str, Any]:
     """What is drawn and said."""
     found = page.evaluate(
         """() => ({
-          dropped: document.querySelector("#picture .dropped").getAttribute("d"),
+          dropped: document.querySelector("#image .dropped").getAttribute("d"),
           heat: [...document.querySelectorAll(".heat")].map((image) => image.getAttribute("href")),
-          boxes: [...document.querySelectorAll("#picture rect:not(.halo)")].map((rect) => rect.getAttribute("class")),
+          boxes: [...document.querySelectorAll("#image rect:not(.halo)")].map((rect) => rect.getAttribute("class")),
           nothing: document.querySelector(".nothing").textContent,
           ...Object.fromEntries(["percent", "tokens", "of", "answer", "verdict", "costs"].map(
             (id) => [id, document.getElementById(id).textContent])),
@@ -155,7 +155,7 @@ def test_boxes(page: Any) -> None:
     page.keyboard.press("ArrowLeft")
     assert state(page)["percent"] == "50 %"
     assert state(page)["boxes"] == ["true", "pruned"]
-    box, true = (page.locator(f"#picture rect.{name}:not(.halo)") for name in ("pruned", "true"))
+    box, true = (page.locator(f"#image rect.{name}:not(.halo)") for name in ("pruned", "true"))
     assert float(box.get_attribute("x")) == pytest.approx(1000 * 10 / 60, abs=0.1)
     assert float(true.get_attribute("width")) == pytest.approx(1000 * 15 / 60, abs=0.1)
 
@@ -184,7 +184,7 @@ def test_the_picture_is_what_the_screen_shows(page: Any, tmp_path: Path) -> None
     brightness = []
     for key in ("Home", "End"):
         page.keyboard.press(key)
-        page.locator("#picture").screenshot(path=tmp_path / "picture.png")
+        page.locator("#image").screenshot(path=tmp_path / "picture.png")
         brightness.append(np.asarray(Image.open(tmp_path / "picture.png").convert("L")).mean())
     assert brightness[0] < 0.5 * brightness[1]
 

@@ -119,7 +119,7 @@ def test_report_where_the_data_is_gone(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "scenes").rename(tmp_path / "elsewhere")
     assert command("report", run.path, "--baseline", "Grid", "--output", tmp_path / "out") == 0
     html = (tmp_path / "out" / "report.html").read_text()
-    assert "questions and pictures are not shown: " in html
+    assert "questions and images are not shown: " in html
     assert "scenes: no such folder" in html
     assert html.count('<article class="card"') == 1
 
@@ -161,7 +161,7 @@ def test_an_overview_and_its_canvas(pointing: Sample) -> None:
     overview, canvas = card_of(pointing, kept).panels
     assert (overview.name, overview.dropped) == ("overview", "M0.0 0.0h30.0v20.0h-30.0z")
     assert (canvas.name, canvas.dropped) == ("canvas", "M0.0 20.0h60.0v20.0h-60.0z")
-    assert overview.picture == canvas.picture
+    assert overview.image == canvas.image
     assert (set(overview.boxes), canvas.boxes) == ({"true"}, {})
 
 
@@ -169,7 +169,7 @@ def test_tiles_are_drawn_by_themselves(pointing: Sample) -> None:
     """Which part of the picture a tile shows is not in the answers."""
     card = card_of(pointing, KeptTokens.of([0, 5, 6, 7], 12, [(1, 2, 2)] * 3))
     assert [panel.name for panel in card.panels] == ["grid 1", "grid 2", "grid 3"]
-    assert [panel.picture for panel in card.panels] == [None] * 3
+    assert [panel.image for panel in card.panels] == [None] * 3
     assert card.panels[1].dropped == "M0.0 0.0h10.0v10.0h-10.0z"
     assert card.panels[2].dropped == "M0.0 0.0h20.0v10.0h-20.0zM0.0 10.0h20.0v10.0h-20.0z"
     card = card_of(pointing, KeptTokens.of([], 4 * 20, [(1, 2, 2)] * 20))
@@ -182,7 +182,7 @@ def test_several_pictures(tmp_path: Path) -> None:
     video = TASKS["seedbench"].load(tmp_path / "seedbench")[1]
     each = [KeptTokens.of([n], 4, [(1, 2, 2)]) for n in range(3)]
     card = card_of(video, *each)
-    assert [panel.name for panel in card.panels] == ["picture 1", "picture 2", "picture 3"]
+    assert [panel.name for panel in card.panels] == ["image 1", "image 2", "image 3"]
     assert len({panel.dropped for panel in card.panels}) == 3
     assert [panel.dropped for panel in card_of(video).panels] == [""] * 3  # nothing was reported
     found = [Loss(answer(video.id, "unpruned", "", 1.0, task="seedbench"),

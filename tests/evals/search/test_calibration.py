@@ -15,7 +15,7 @@ from tokenprune import SettingError
 from tokenprune.evals.run.answers import Answer, Key
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.setups import make_setups
-from tokenprune.evals.search.calibration import apart, calibrated_on, pictures_of
+from tokenprune.evals.search.calibration import apart, calibrated_on, image_digests
 from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
 
@@ -70,13 +70,13 @@ def test_the_limit_counts_what_is_left(tmp_path: Path) -> None:
 def test_a_copy_of_a_picture_is_the_same_picture(tmp_path: Path) -> None:
     """Sets name their pictures as they like."""
     samples = scenes(tmp_path, 4)
-    pictures = set(pictures_of(samples[:1]).values())
+    pictures = set(image_digests(samples[:1]).values())
     (image,), (other,) = samples[0].images, samples[2].images
     assert isinstance(other, Path)
     other.write_bytes(image.read_bytes())
     assert apart(samples, pictures, "scenes") == [samples[1], samples[3]]
     assert apart(samples, frozenset(), "scenes") == samples
-    with pytest.raises(ValueError, match="scenes: every question is about a picture of the calibration data"):
+    with pytest.raises(ValueError, match="scenes: every question is about an image of the calibration data"):
         apart([samples[0], samples[2]], pictures, "scenes")
 
 
