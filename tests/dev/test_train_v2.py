@@ -145,7 +145,7 @@ def test_answers_are_true(assets: Assets) -> None:
             elif question.kind == "count":
                 assert question.answer == str(names[plurals[words[2]]])
             elif question.kind == "relation" and question.answer in ("yes", "no"):
-                one, other = (scene.things[index] for index in question.about)
+                one, other = scene.things[question.about[0]], scene.things[question.other[0]]
                 axis, sign = {"left": (0, 1), "right": (0, -1), "above": (1, 1), "below": (1, -1)}[words[3]]
                 assert (sign * (other.center[axis] - one.center[axis]) > 0) == (question.answer == "yes")
             elif question.kind == "text":

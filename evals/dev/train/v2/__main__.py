@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 
 from tokenprune.evals.dev.train.v2 import state
+from tokenprune.evals.dev.train.v2.run import Run
 from tokenprune.evals.dev.train.v2.sources import fetch_all
-from tokenprune.evals.dev.train.v2.train import Run, learn_answers, learn_patches
+from tokenprune.evals.dev.train.v2.stage_one import learn_patches
+from tokenprune.evals.dev.train.v2.stage_two import learn_answers
 
 
 def arguments() -> argparse.Namespace:
@@ -18,7 +20,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sources", type=Path, default=Path("training/sources"), help="downloaded packages")
     parser.add_argument("--output", type=Path, default=Path("training/run2"), help="checkpoints, log and model")
     parser.add_argument("--install", type=Path, help="copy the finished model here, for example evals/bundled/model")
-    parser.add_argument("--patch-steps", type=int, default=1500, help="of stage one")
+    parser.add_argument("--warm-scenes", type=int, default=1600, help="whose features are kept for the warm-up")
+    parser.add_argument("--warm-steps", type=int, default=1500, help="before stage one, the whole tower frozen")
+    parser.add_argument("--patch-steps", type=int, default=1000, help="of stage one")
     parser.add_argument("--patch-tokens", type=int, default=4096, help="visual tokens a step of stage one")
     parser.add_argument("--steps", type=int, default=12000, help="of stage two; may be changed when going on")
     parser.add_argument("--cooldown", type=int, default=3000, help="steps at the end over which the rate falls")

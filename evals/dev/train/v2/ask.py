@@ -18,12 +18,13 @@ _RELATIONS = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": 
 
 @dataclass(frozen=True)
 class Question:
-    """`about` are the one or two things that the answer is read from; none when it is spread over the scene."""
+    """`about` are the things that the answer is read from, all of one kind; `other` is what they are compared with."""
 
     kind: str
     text: str
     answer: str
     about: tuple[int, ...] = ()
+    other: tuple[int, ...] = ()
 
 
 def box_words(box: tuple[float, float, float, float]) -> str:
@@ -109,13 +110,14 @@ def _counts(
     """How many in all, and how many of one noun: mostly of the one that comes most often, and seldom of a lone one."""
     asked = []
     if len(scene.things) == len(things) <= _MOST_COUNTED:
-        asked.append(Question("count", "how many objects are there?", str(len(things))))
+        asked.append(Question("count", "how many objects are there?", str(len(things)), tuple(i for i, _ in things)))
     plurals = {noun.name: noun.plural for noun in nouns}
     counted = [(n, name) for name, n in Counter(t.noun for _, t in things).items() if plurals.get(name)]
     if counted:
         number, name = max(counted) if rng.random() < 0.9 else rng.choice(counted)
         if number <= _MOST_COUNTED and (number > 1 or rng.random() < 0.3):
-            asked.append(Question("count", f"how many {plurals[name]} are there?", str(number)))
+            same = tuple(i for i, thing in things if thing.noun == name)
+            asked.append(Question("count", f"how many {plurals[name]} are there?", str(number), same))
     return asked
 
 
@@ -128,14 +130,14 @@ def _relations(rng: random.Random, unique: list[tuple[int, Thing]]) -> list[Ques
         gap = sign * (b.center[axis] - a.center[axis])
         if abs(gap) > APART:
             text = f"is the {a.noun} {words} the {b.noun}?"
-            asked.append(Question("relation", text, "yes" if gap > 0 else "no", (i, j)))
+            asked.append(Question("relation", text, "yes" if gap > 0 else "no", (i,), (j,)))
     words, (axis, sign) = rng.choice(list(_RELATIONS.items()))
     j, b = rng.choice(unique)
     gaps = [(sign * (b.center[axis] - a.center[axis]), i, a) for i, a in unique if i != j]
     there = [(i, a) for gap, i, a in gaps if gap > APART]
     if len(there) == 1 and all(abs(gap) > APART for gap, _, _ in gaps):
         i, a = there[0]
-        asked.append(Question("relation", f"what is {words} the {b.noun}?", a.noun, (i, j)))
+        asked.append(Question("relation", f"what is {words} the {b.noun}?", a.noun, (i,), (j,)))
     return list(dict.fromkeys(asked))
 
 
@@ -145,7 +147,7 @@ def _sizes(rng: random.Random, unique: list[tuple[int, Thing]]) -> list[Question
         return []
     (first, larger), (second, _) = sorted([(i, a), (j, b)], key=lambda pair: -pair[1].area)
     text = f"which is larger, the {a.noun} or the {b.noun}?"
-    return [Question("size", text, larger.noun, (first, second))]
+    return [Question("size", text, larger.noun, (first,), (second,))]
 
 
 def _extremes(things: list[tuple[int, Thing]]) -> list[Question]:

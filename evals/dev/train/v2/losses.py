@@ -115,9 +115,9 @@ def run_layer(
 def look_loss(
     layer: LlamaDecoderLayer, hidden: Tensor, rotary: tuple[Tensor, Tensor], batch: Batch, first: int
 ) -> Tensor:
-    """-log of the attention mass on the patches of the first thing in a quarter of the heads, of the second in another.
+    """-log of the attention mass on the patches of what the question is about, in a quarter of the heads.
 
-    A question about one thing looks at it with both quarters.
+    Another quarter looks at what that is compared with or, if it is not, at the same.
     """
     attention = layer.self_attn
     size, start = attention.head_dim, batch.mask.shape[-1] - batch.mask.shape[-2]
@@ -132,8 +132,9 @@ def look_loss(
     shares = logits.masked_fill(~batch.mask, float("-inf")).softmax(-1)[..., first:start].nan_to_num()
     which = torch.arange(half) * 2 // half  # the first half of these heads is for the first thing
     about = batch.about[:, :, which].transpose(1, 2)
-    things = batch.owner[:, None, None] == about[..., None]  # (b, heads, text, visual)
-    mass = (shares * things).sum(-1).transpose(1, 2)[batch.about[..., 0] >= 0]  # (rows, heads)
+    owner = batch.owner[:, None, None]  # -1 for background
+    things = (about[..., None] >> owner.clamp(min=0) & 1) * (owner >= 0)  # (b, heads, text, visual)
+    mass = (shares * things).sum(-1).transpose(1, 2)[batch.about[..., 0] > 0]  # (rows, heads)
     return -(mass + 1e-4).log().mean()
 
 

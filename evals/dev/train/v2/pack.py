@@ -28,7 +28,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Batch:
-    """`target` is -100 where nothing is predicted; `about` are the things that a row's answer is read from, or -1.
+    """`target` is -100 where nothing is predicted; `about` has a bit for each thing that a row's answer is read from.
 
     `mask` says what each question token sees: all that is before the questions, and its own question so far.
     """
@@ -79,7 +79,7 @@ class Packer:
         start, b = len(self.head) + visual, len(seen)
         text = torch.full((b, TEXT_LENGTH), self.tokenizer.pad_token_id)
         target = torch.full((b, TEXT_LENGTH), UNASKED)
-        about = torch.full((b, TEXT_LENGTH, 2), -1)
+        about = torch.zeros(b, TEXT_LENGTH, 2, dtype=torch.long)
         position = torch.arange(start + TEXT_LENGTH).repeat(b, 1)
         mask = torch.zeros(b, 1, TEXT_LENGTH, start + TEXT_LENGTH, dtype=torch.bool)
         mask[..., :start] = True
@@ -95,8 +95,9 @@ class Packer:
                 text[row, at : at + length] = torch.tensor([*prompt, *answer[:-1]])
                 first = at + len(prompt) - 1
                 target[row, first : at + length] = torch.tensor(answer)
-                if question.about:
-                    about[row, first : at + length] = torch.tensor([question.about[0], question.about[-1]])
+                about[row, first : at + length] = torch.tensor(
+                    [sum(1 << i for i in things) for things in (question.about, question.other or question.about)]
+                )
                 position[row, start + at : start + at + length] = torch.arange(start, start + length)
                 mask[row, 0, at : at + length, start + at : start + at + length] = torch.ones(length, length).tril() > 0
                 asked.append(question)
