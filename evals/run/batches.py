@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from tokenprune.evals.models.prompts import encode
-from tokenprune.evals.run.devices import input_device
+from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks._base.question import Sample
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from tokenprune.evals.run.devices import kept_elsewhere
+from tokenprune.evals.models.devices import kept_elsewhere
 
 SAMPLED = 64
 

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import tokenprune
-from tokenprune.evals.run.devices import input_device
+from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.run.digest import weights_digest
 from tokenprune.evals.tasks._base.question import Sample
 

@@ -15,7 +15,7 @@ from helpers.tiny import tiny_llava
 from tokenprune import UnsupportedError
 from tokenprune.evals.harness.model import HarnessModel
 from tokenprune.evals.run.answers import Answer, Asked
-from tokenprune.evals.run.devices import input_device
+from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.run.digest import weights_digest
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.run_folder import RunFolder
