@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tokenprune.evals.models.boxes import Box, parts_of, within
-from tokenprune.evals.models.image_view import Seen
+from tokenprune.evals.models.image_view import ImageView
 from tokenprune.tokens.layout import Layout
 
 SIDE = 1000.0  # the longer side of what one raster shows, in the canvas's units
@@ -55,7 +55,7 @@ class Canvas:
         return [placed for raster in self.rasters if (placed := raster.on_canvas(box)) is not None]
 
 
-def canvas(picture: Image.Image, layout: Layout, seen: Seen, tiles: Sequence[Image.Image] = ()) -> Canvas:
+def canvas(picture: Image.Image, layout: Layout, seen: ImageView, tiles: Sequence[Image.Image] = ()) -> Canvas:
     """Lay out the rasters of `layout`.
 
     seen: what the model sees of the picture. tiles: what the processor cut it into, for models whose rasters show a

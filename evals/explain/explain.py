@@ -189,7 +189,7 @@ def explain(
         outcomes = [replace(one, ttft=ratio) for one, ratio in zip(outcomes, ratios, strict=True)]
     layout = _layout(model, inputs)
     tiles = tiles_of(processor, picture) if len(layout.grids) > 1 and layout.newlines is None else ()
-    shown = canvas(picture, layout, style.seen(picture.size), tiles)
+    shown = canvas(picture, layout, style.view(picture.size), tiles)
     return Explanation(name, picture, question, true_box, shown, outcomes)
 
 

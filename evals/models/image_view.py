@@ -8,26 +8,26 @@ from tokenprune.evals.models.boxes import Box, Size
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageView:
     """The picture that a model sees: `window` of the given one (in its pixels, which may lie outside), and its size."""
 
     window: Box
     size: Size
 
 
-def whole(size: Size) -> Seen:
+def full_view(size: Size) -> ImageView:
     """The model sees the whole picture, whatever that does to its proportions."""
     width, height = size
-    return Seen((0.0, 0.0, float(width), float(height)), size)
+    return ImageView((0.0, 0.0, float(width), float(height)), size)
 
 
-def padded(size: Size) -> Seen:
+def padded_view(size: Size) -> ImageView:
     """The model sees the picture in the middle of a square."""
     side = float(max(size))
     return _middle(size, side, side)
 
 
-def seen_through(processor: Any) -> Callable[[Size], Seen]:
+def view_through(processor: Any) -> Callable[[Size], ImageView]:
     """Return what a picture of a given size becomes in this processor.
 
     Known are padding to a square and cropping the middle (LLaVA-1.5 and others with CLIP's picture processor), and the
@@ -39,19 +39,19 @@ def seen_through(processor: Any) -> Callable[[Size], Seen]:
     if name.startswith("Qwen2VL"):
         return lambda size: _resized(size, images)
     if name.startswith("Llava") and not name.startswith(("LlavaNext", "LlavaOnevision")) and images.do_pad:
-        return padded
+        return padded_view
     if name.startswith(("CLIP", "LlavaImage")) and images.do_center_crop:
         return lambda size: _cropped(size, images)
-    return whole
+    return full_view
 
 
-def _middle(size: Size, width: float, height: float) -> Seen:
+def _middle(size: Size, width: float, height: float) -> ImageView:
     """Return the window of this size around the middle of the picture."""
     x, y = (size[0] - width) / 2, (size[1] - height) / 2
-    return Seen((x, y, x + width, y + height), (round(width), round(height)))
+    return ImageView((x, y, x + width, y + height), (round(width), round(height)))
 
 
-def _cropped(size: Size, images: Any) -> Seen:
+def _cropped(size: Size, images: Any) -> ImageView:
     target, crop = images.size, images.crop_size
     if images.do_resize and target.shortest_edge:
         scale = min(size) / target.shortest_edge
@@ -61,11 +61,11 @@ def _cropped(size: Size, images: Any) -> Seen:
     return _middle(size, float(crop.width), float(crop.height))
 
 
-def _resized(size: Size, images: Any) -> Seen:
+def _resized(size: Size, images: Any) -> ImageView:
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
     width, height = size
     factor = images.patch_size * images.merge_size
     pixels = images.size.shortest_edge, images.size.longest_edge
     shown = smart_resize(height, width, factor=factor, min_pixels=pixels[0], max_pixels=pixels[1])
-    return Seen(whole(size).window, (shown[1], shown[0]))
+    return ImageView(full_view(size).window, (shown[1], shown[0]))

@@ -11,7 +11,7 @@ from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def public_name(model: str) -> str:
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
 
 
-def load_samples(folder: Path, *, split: str | None = None, style: Style = LLAVA) -> list[Sample]:
+def load_questions(folder: Path, *, split: str | None = None, style: Style = LLAVA) -> list[Question]:
     """Return the questions of every set whose files are in `folder`: in RefCOCO's format, VQAv2's or both.
 
     `split` is that of the refs and, for VQAv2, that of the pictures in `instances.json`; None means all but `train`.
@@ -59,7 +59,7 @@ def load_samples(folder: Path, *, split: str | None = None, style: Style = LLAVA
 
 def load_tasks(
     folder: Path, names: Sequence[str] | None, *, split: str | None = None, style: Style = LLAVA
-) -> list[Sample]:
+) -> list[Question]:
     """Return the questions of the tasks called `names`, one after the other; None means those whose files are there.
 
     The files of a task are in `folder` itself, or in a folder in it that is called as the task. `split` is the sets'
@@ -71,27 +71,29 @@ def load_tasks(
         if name not in TASKS:
             raise SettingError(unknown("task", name, TASKS))
     found = [name for name in TASKS if (folder / name).is_dir()]
-    samples: list[Sample] = []
+    questions: list[Question] = []
     for name in found + [name for name in ANY_SET if TASKS[name].is_in(folder)] if names is None else names:
-        samples += TASKS[name].load(folder / name if name in found else folder, split, style)
-    if not samples:
+        questions += TASKS[name].load(folder / name if name in found else folder, split, style)
+    if not questions:
         raise FileNotFoundError(
             f"{folder}: no questions; needs refs(NAME).p or .json, or *questions.json, or a folder called as a task: "
             f"{', '.join(TASKS)}"
         )
-    return samples
+    return questions
 
 
-def limited(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
-    """Return `limit` samples of each task, spread evenly; of questions that count together, `limit` whole groups."""
-    tasks: dict[str, dict[str, list[Sample]]] = {}
-    for sample in samples:
-        tasks.setdefault(sample.task, {}).setdefault(sample.group or sample.id, []).append(sample)
-    return [sample for groups in tasks.values() for group in evenly(list(groups.values()), limit) for sample in group]
+def limited(questions: Sequence[Question], limit: int | None) -> list[Question]:
+    """Return `limit` questions of each task, spread evenly; of questions that count together, `limit` whole groups."""
+    tasks: dict[str, dict[str, list[Question]]] = {}
+    for question in questions:
+        tasks.setdefault(question.task, {}).setdefault(question.group or question.id, []).append(question)
+    return [
+        question for groups in tasks.values() for group in evenly(list(groups.values()), limit) for question in group
+    ]
 
 
-def evenly(samples: Sequence[T], limit: int | None) -> list[T]:
-    """Return `limit` samples at equal distances, so that a few stand for the whole file."""
-    if limit is None or limit >= len(samples):
-        return list(samples)
-    return [samples[index * len(samples) // limit] for index in range(limit)]
+def evenly(questions: Sequence[T], limit: int | None) -> list[T]:
+    """Return `limit` questions at equal distances, so that a few stand for the whole file."""
+    if limit is None or limit >= len(questions):
+        return list(questions)
+    return [questions[index * len(questions) // limit] for index in range(limit)]

@@ -5,57 +5,57 @@ from math import isfinite
 from statistics import fmean
 from typing import Any
 
-from tokenprune.evals.run.answers import Answer, Asked, Score
-from tokenprune.evals.run.results import FAILED, Row, RowScore, digest
+from tokenprune.evals.run.answers import Answer, AnswerKey, Score
+from tokenprune.evals.run.results import FAILED, QuestionScore, TaskResult, digest
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._base.task import Task
 
 
-def rows(
-    samples: Sequence[Sample],
+def task_results(
+    questions: Sequence[Question],
     setups: Sequence[Setup],
-    answers: Mapping[Asked, Answer],
+    answers: Mapping[AnswerKey, Answer],
     *,
     scenes: str,
     model: str,
     identity: Mapping[str, Any],
-) -> list[Row]:
+) -> list[TaskResult]:
     """Return a row for each setup and task. Every question must have its answer.
 
     `scenes` and `model` are what the rows call the set and the model, `identity` is the run's.
     """
     about = {"scenes": scenes, "model": model, "versions": identity["versions"]}
     about |= {name: identity["model"][name] for name in ("device", "dtype")}
-    tasks: dict[str, list[Sample]] = {}
-    for sample in samples:
-        tasks.setdefault(sample.task, []).append(sample)
+    tasks: dict[str, list[Question]] = {}
+    for question in questions:
+        tasks.setdefault(question.task, []).append(question)
     return [
-        _row(of_task, setup, [answers[Asked(task, sample.id, setup.key)] for sample in of_task], about)
+        _result(of_task, setup, [answers[AnswerKey(task, question.id, setup.key)] for question in of_task], about)
         for setup in setups
         for task, of_task in tasks.items()
     ]
 
 
-def _row(samples: list[Sample], setup: Setup, answers: list[Answer], about: dict[str, Any]) -> Row:
-    task = TASKS[samples[0].task]
-    answered = list(zip(samples, answers, strict=True))
+def _result(questions: list[Question], setup: Setup, answers: list[Answer], about: dict[str, Any]) -> TaskResult:
+    task = TASKS[questions[0].task]
+    answered = list(zip(questions, answers, strict=True))
     # A question that could not be asked takes its group along: what is left of it is not what others were asked.
-    failed = {_group(sample) for sample, answer in answered if answer.error is not None}
-    said = [(sample, answer) for sample, answer in answered if _group(sample) not in failed]
-    published = task.metrics([(sample, answer.text) for sample, answer in said]) if said else {}
-    numbers = {pictures: number for number, pictures in enumerate(dict.fromkeys(s.images for s in samples))}
-    about_pictures = [numbers[sample.images] for sample, _ in said]
+    failed = {_group(question) for question, answer in answered if answer.error is not None}
+    said = [(question, answer) for question, answer in answered if _group(question) not in failed]
+    published = task.metrics([(question, answer.text) for question, answer in said]) if said else {}
+    numbers = {pictures: number for number, pictures in enumerate(dict.fromkeys(s.images for s in questions))}
+    about_pictures = [numbers[question.images] for question, _ in said]
     intervals = {name: metric.interval(about_pictures) for name, metric in published.items()}
-    scores: dict[str, list[RowScore]] = {sample.split: [] for sample in samples}
-    pictures: dict[str, list[int]] = {sample.split: [] for sample in samples}
+    scores: dict[str, list[QuestionScore]] = {question.split: [] for question in questions}
+    pictures: dict[str, list[int]] = {question.split: [] for question in questions}
     for unit in _groups(answered) if task.of_groups else [[one] for one in answered]:
-        sample, _ = unit[0]
-        scores[sample.split].append(FAILED if _group(sample) in failed else _score(task, unit))
-        pictures[sample.split].append(numbers[sample.images])
+        question, _ = unit[0]
+        scores[question.split].append(FAILED if _group(question) in failed else _score(task, unit))
+        pictures[question.split].append(numbers[question.images])
     asked = [answer for _, answer in said] or answers
-    return Row(
+    return TaskResult(
         **about,
         task=task.name,
         metric=task.metric,
@@ -68,7 +68,7 @@ def _row(samples: list[Sample], setup: Setup, answers: list[Answer], about: dict
         n_mean=fmean(answer.n_mean for answer in asked),
         kv_cache_bytes=answers[0].kv_cache_bytes or 0,
         seconds=fmean(answer.seconds for answer in asked),
-        questions=digest([sample.id for sample in samples]),
+        questions=digest([question.id for question in questions]),
         scores=scores,
         pictures=pictures,
         metrics={name: metric.value for name, metric in published.items()},
@@ -76,22 +76,22 @@ def _row(samples: list[Sample], setup: Setup, answers: list[Answer], about: dict
     )
 
 
-def _score(task: Task, unit: Sequence[tuple[Sample, Answer]]) -> Score:
+def _score(task: Task, unit: Sequence[tuple[Question, Answer]]) -> Score:
     """Return what a question is worth by the main metric, or all that count together; None where one of their answers
     cannot be read."""
     if any(answer.score is None for _, answer in unit):
         return None
     if not task.of_groups:
         return unit[0][1].score
-    return task.metrics([(sample, answer.text) for sample, answer in unit])[task.metric].value
+    return task.metrics([(question, answer.text) for question, answer in unit])[task.metric].value
 
 
-def _groups(answered: Sequence[tuple[Sample, Answer]]) -> list[list[tuple[Sample, Answer]]]:
-    groups: dict[str, list[tuple[Sample, Answer]]] = {}
-    for sample, answer in answered:
-        groups.setdefault(_group(sample), []).append((sample, answer))
+def _groups(answered: Sequence[tuple[Question, Answer]]) -> list[list[tuple[Question, Answer]]]:
+    groups: dict[str, list[tuple[Question, Answer]]] = {}
+    for question, answer in answered:
+        groups.setdefault(_group(question), []).append((question, answer))
     return list(groups.values())
 
 
-def _group(sample: Sample) -> str:
-    return sample.group or sample.id
+def _group(question: Question) -> str:
+    return question.group or question.id

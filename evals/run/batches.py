@@ -7,24 +7,24 @@ from typing import Any
 
 from PIL import Image
 
-from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.models.devices import input_device
+from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.run.setups import Setup
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A sample with its pictures decoded, and how many tokens its prompt has without pruning."""
+    """A question with its pictures decoded, and how many tokens its prompt has without pruning."""
 
-    sample: Sample
+    question: Question
     pictures: list[Image.Image]
     n_tokens: int
 
     @classmethod
-    def of(cls, sample: Sample, processor: Any) -> "Shown":
-        pictures = sample.pictures()
-        return cls(sample, pictures, encode(processor, [pictures], [sample.question])["input_ids"].shape[1])
+    def of(cls, question: Question, processor: Any) -> "Shown":
+        pictures = question.open_images()
+        return cls(question, pictures, encode(processor, [pictures], [question.text])["input_ids"].shape[1])
 
 
 def batches(shown: Sequence[Shown], batch_tokens: int) -> Iterator[list[Shown]]:
@@ -44,7 +44,7 @@ def batches(shown: Sequence[Shown], batch_tokens: int) -> Iterator[list[Shown]]:
 
 def encoded(model: Any, processor: Any, batch: Sequence[Shown], setup: Setup) -> Any:
     """Return the model's inputs, on its device."""
-    pictures, questions = [one.pictures for one in batch], [one.sample.question for one in batch]
+    pictures, questions = [one.pictures for one in batch], [one.question.text for one in batch]
     inputs = encode(processor, pictures, questions, **setup.processor_options(processor))
     return inputs.to(input_device(model), model.dtype)
 

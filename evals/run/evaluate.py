@@ -13,11 +13,11 @@ from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import limited, load_model, load_tasks, public_name
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run import downsample
-from tokenprune.evals.run.aggregate import rows
+from tokenprune.evals.run.aggregate import task_results
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
-from tokenprune.evals.run.results import Row
+from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.runner import OnError, Runner
 from tokenprune.evals.run.setups import (
@@ -30,7 +30,7 @@ from tokenprune.evals.run.setups import (
     make_setups,
 )
 from tokenprune.evals.search.calibration import apart
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 BATCH_TOKENS = 4096
 
@@ -52,7 +52,7 @@ def evaluate(
     batch_tokens: int = BATCH_TOKENS,
     on_error: OnError = "stop",
     console: Console | None = None,
-) -> list[Row]:
+) -> list[TaskResult]:
     """Ask `model` all questions under all setups, and return a row for each setup and task.
 
     model: a folder or a Hugging Face name; or a loaded model and its processor, which stay as they are.
@@ -79,11 +79,11 @@ def evaluate(
     compared = make_setups(strategies, keep_ratios, position_ids, baselines)
     _try(compared, loaded, processor)
     asked = load_tasks(data, tasks, split=split, style=style_of(loaded.config, processor))
-    samples = limited(_uncalibrated(asked, compared, data, console), limit)
-    folder, plan = RunFolder(output), Plan(samples, compared)
+    questions = limited(_uncalibrated(asked, compared, data, console), limit)
+    folder, plan = RunFolder(output), Plan(questions, compared)
     identity = {
         "model": model_identity(loaded),
-        "data": {"split": split, "limit": limit, **tasks_identity(samples)},
+        "data": {"split": split, "limit": limit, **tasks_identity(questions)},
         "configurations": {str(setup.key): setup.settings() for setup in compared},
         "batch_tokens": batch_tokens,
         "versions": versions(),
@@ -95,9 +95,9 @@ def evaluate(
     here.meet()
     folder.begin(identity, about)  # every machine must have the same model, data and versions
     _ask(plan, Runner(loaded, processor, compared, batch_tokens, on_error), folder, here, console)
-    results = rows(samples, compared, folder.answers(), scenes=data.name, model=name, identity=identity)
+    results = task_results(questions, compared, folder.answers(), scenes=data.name, model=name, identity=identity)
     if here.is_first:
-        folder.put_rows(results)
+        folder.write_results(results)
     return results
 
 
@@ -119,13 +119,13 @@ def _try(compared: Sequence[Setup], model: Any, processor: Any) -> None:
             setup.processor_options(processor)
 
 
-def _uncalibrated(samples: list[Sample], compared: Sequence[Setup], data: Path, console: Console) -> list[Sample]:
+def _uncalibrated(questions: list[Question], compared: Sequence[Setup], data: Path, console: Console) -> list[Question]:
     """Return the questions that every setup is asked: none about a picture that one was calibrated on."""
     calibration = frozenset[str]().union(*(setup.calibrated_on for setup in compared))
-    left = apart(samples, calibration, str(data))
+    left = apart(questions, calibration, str(data))
     if calibration:
         console.print(
-            f"{data.name}: {len(samples) - len(left)} of {len(samples)} questions are left out for all "
+            f"{data.name}: {len(questions) - len(left)} of {len(questions)} questions are left out for all "
             f"configurations: they are about pictures that settings files were calibrated on "
             f"({len(calibration)} pictures)."
         )
@@ -140,7 +140,7 @@ def _ask(plan: Plan, runner: Runner, folder: RunFolder, here: Processes, console
         Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress,
     ):
         if here.is_first:
-            folder.drop_rows()
+            folder.drop_results()
         done = {asked for asked, answer in folder.answers().items() if answer.error is None}
         here.meet()  # nobody writes before all have read
         parts = list(plan.parts(done, here.index, here.count))

@@ -13,7 +13,7 @@ import transformers
 import tokenprune
 from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.run.digest import weights_digest
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 
 def versions() -> dict[str, str]:
@@ -39,18 +39,18 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def tasks_identity(samples: Sequence[Sample]) -> dict[str, Any]:
+def tasks_identity(questions: Sequence[Question]) -> dict[str, Any]:
     """Return, for each task, how many questions are asked, and a digest of questions, right answers and pictures."""
-    tasks = dict.fromkeys(sample.task for sample in samples)
-    return {task: _identity([sample for sample in samples if sample.task == task]) for task in tasks}
+    tasks = dict.fromkeys(question.task for question in questions)
+    return {task: _identity([question for question in questions if question.task == task]) for task in tasks}
 
 
-def _identity(samples: Sequence[Sample]) -> dict[str, Any]:
+def _identity(questions: Sequence[Question]) -> dict[str, Any]:
     digest = hashlib.sha256()
-    for sample in samples:
+    for question in questions:
         # A field that is no data, such as how the model is to be asked, shows in the question.
-        data = {field.name: getattr(sample, field.name) for field in fields(sample) if field.name != "images"}
+        data = {field.name: getattr(question, field.name) for field in fields(question) if field.name != "images"}
         digest.update(json.dumps(data, default=lambda _: None).encode())
-    for picture in dict.fromkeys(picture for sample in samples for picture in sample.images):
+    for picture in dict.fromkeys(picture for question in questions for picture in question.images):
         digest.update(hashlib.sha256(picture.read_bytes()).digest())
-    return {"questions": len(samples), "digest": digest.hexdigest()[:16]}
+    return {"questions": len(questions), "digest": digest.hexdigest()[:16]}

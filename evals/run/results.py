@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from tokenprune.evals.run.answers import Key, Score
+from tokenprune.evals.run.answers import Score, SetupKey
 from tokenprune.evals.stats import intervals as stats
 
 FAILED: Literal["failed"] = "failed"
-RowScore = Score | Literal["failed"]  # "failed": the question could not be asked
+QuestionScore = Score | Literal["failed"]  # "failed": the question could not be asked
 
 
 @dataclass(frozen=True)
-class Row:
+class TaskResult:
     """One setup on the questions of one task of one set. Means of visual tokens are per question.
 
     questions: a digest of the questions' IDs. Rows that have the same one answered the same questions, so their
@@ -46,14 +46,14 @@ class Row:
     device: str
     dtype: str
     questions: str
-    scores: dict[str, list[RowScore]]
+    scores: dict[str, list[QuestionScore]]
     pictures: dict[str, list[int]]
     metrics: dict[str, float] = field(default_factory=dict)
     intervals: dict[str, stats.Interval] = field(default_factory=dict)
 
     @property
-    def key(self) -> Key:
-        return Key(self.strategy, self.position_ids, self.keep_ratio)
+    def key(self) -> SetupKey:
+        return SetupKey(self.strategy, self.position_ids, self.keep_ratio)
 
     @property
     def worth(self) -> list[tuple[float | None, int]]:
@@ -89,7 +89,7 @@ class Row:
     def failed(self) -> int:
         return sum(score == FAILED for scores in self.scores.values() for score in scores)
 
-    def of_split(self, split: str) -> "Row":
+    def of_split(self, split: str) -> "TaskResult":
         """Return the row as if one split's questions alone had been asked (the visual tokens stay those of all)."""
         if split not in self.scores:
             raise ValueError(f"{self.task} of {self.scenes}: no split {split!r}; it has {', '.join(self.scores)}")
@@ -103,9 +103,9 @@ def digest(ids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:12]
 
 
-def by_setup(rows: Sequence[Row]) -> dict[Key, dict[str, Row]]:
+def by_setup(rows: Sequence[TaskResult]) -> dict[SetupKey, dict[str, TaskResult]]:
     """Return the rows of each setup by task, both in the order in which they come."""
-    groups: dict[Key, dict[str, Row]] = {}
+    groups: dict[SetupKey, dict[str, TaskResult]] = {}
     for row in rows:
         groups.setdefault(row.key, {})[row.task] = row
     return groups

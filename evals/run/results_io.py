@@ -11,14 +11,14 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
-from tokenprune.evals.run.results import FAILED, Row, RowScore
+from tokenprune.evals.run.results import FAILED, QuestionScore, TaskResult
 from tokenprune.evals.tasks._read.records import field
 
-_CHARACTERS: dict[RowScore, str] = {0.0: "0", 1.0: "1", None: "-", FAILED: "!"}
-_SCORES: dict[str, RowScore] = {character: score for score, character in _CHARACTERS.items()}
+_CHARACTERS: dict[QuestionScore, str] = {0.0: "0", 1.0: "1", None: "-", FAILED: "!"}
+_SCORES: dict[str, QuestionScore] = {character: score for score, character in _CHARACTERS.items()}
 
 
-def to_line(row: Row) -> str:
+def to_line(row: TaskResult) -> str:
     derived = {name: getattr(row, name) for name in ("n", "unparsable", "failed")}
     # Of a task of which no question could be asked there is neither, and JSON has no NaN.
     derived |= {name: getattr(row, name) if row.n else None for name in ("accuracy", "interval")}
@@ -26,9 +26,9 @@ def to_line(row: Row) -> str:
     return json.dumps(asdict(row) | derived | scores)
 
 
-def read(paths: Sequence[Path]) -> list[Row]:
+def read(paths: Sequence[Path]) -> list[TaskResult]:
     """Return the rows of all files. One that is there twice with the same scores is taken once, else it is an error."""
-    rows: dict[Any, Row] = {}
+    rows: dict[Any, TaskResult] = {}
     for path in paths:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             where = f"{path}, line {number}"
@@ -41,21 +41,21 @@ def read(paths: Sequence[Path]) -> list[Row]:
     return list(rows.values())
 
 
-def _from_line(line: str, where: str) -> Row:
+def _from_line(line: str, where: str) -> TaskResult:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: broken JSON: {error.msg}; was the run stopped while it wrote?") from error
-    known = [item.name for item in fields(Row) if item.default_factory is MISSING or item.name in record]
+    known = [item.name for item in fields(TaskResult) if item.default_factory is MISSING or item.name in record]
     values = {name: field(record, name, where) for name in known}
     values["intervals"] = {name: tuple(bounds) for name, bounds in values.get("intervals", {}).items()}
     values["scores"] = {split: _unpacked(packed) for split, packed in values["scores"].items()}
-    return Row(**values)
+    return TaskResult(**values)
 
 
-def _packed(scores: list[RowScore]) -> str | list[RowScore]:
+def _packed(scores: list[QuestionScore]) -> str | list[QuestionScore]:
     return "".join(_CHARACTERS[score] for score in scores) if set(scores) <= set(_CHARACTERS) else scores
 
 
-def _unpacked(packed: str | list[RowScore]) -> list[RowScore]:
+def _unpacked(packed: str | list[QuestionScore]) -> list[QuestionScore]:
     return [_SCORES[character] for character in packed] if isinstance(packed, str) else packed

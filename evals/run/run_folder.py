@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tokenprune.evals.run import files as durable
-from tokenprune.evals.run import results_io as row_files
-from tokenprune.evals.run.answers import Answer, Asked, from_line, to_line
-from tokenprune.evals.run.results import Row
+from tokenprune.evals.run import files, results_io
+from tokenprune.evals.run.answers import Answer, AnswerKey, from_line, to_line
+from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.tasks._read.records import read_json
 
 #: Those parts of the identity that name what is asked; more may be asked in the same folder.
@@ -45,7 +44,7 @@ class RunFolder:
                 f"Name another --output, or delete {self.path} to start again. (It may grow, by strategies, keep "
                 "ratios, position IDs and tasks, if those that it has are named too.)"
             )
-            durable.check_same(_flat(found), _flat(same), f"{self._record}: holds another run", instead)
+            files.check_same(_flat(found), _flat(same), f"{self._record}: holds another run", instead)
             if now != found:
                 self._write(now, record["about"])
         else:
@@ -55,8 +54,8 @@ class RunFolder:
             self._write(now, about)
 
     def _write(self, identity: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-        self.drop_rows()
-        durable.replace(self._record, json.dumps({"identity": identity, "about": about}, indent=1) + "\n")
+        self.drop_results()
+        files.replace(self._record, json.dumps({"identity": identity, "about": about}, indent=1) + "\n")
 
     @property
     def record(self) -> dict[str, Any]:
@@ -65,19 +64,19 @@ class RunFolder:
             raise FileNotFoundError(f"{self.path}: no run here, there is no run.json; tokenprune eval makes one")
         return read_json(self._record)
 
-    def drop_rows(self) -> None:
+    def drop_results(self) -> None:
         """Say that the run is not finished."""
         self._rows.unlink(missing_ok=True)
 
-    def put_rows(self, rows: Sequence[Row]) -> None:
-        durable.replace(self._rows, "".join(f"{row_files.to_line(row)}\n" for row in rows))
+    def write_results(self, rows: Sequence[TaskResult]) -> None:
+        files.replace(self._rows, "".join(f"{results_io.to_line(row)}\n" for row in rows))
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TaskResult]:
         """Return the rows of a finished run."""
-        return row_files.read([self.rows_file])
+        return results_io.read([self.results_file])
 
     @property
-    def rows_file(self) -> Path:
+    def results_file(self) -> Path:
         """The file of the rows of a finished run; ValueError where it is not finished."""
         if not self._rows.is_file():
             raise ValueError(
@@ -91,12 +90,12 @@ class RunFolder:
         tasks = [task for task in identity["data"].values() if isinstance(task, dict)]
         return len(identity["configurations"]) * sum(task["questions"] for task in tasks)
 
-    def answers(self) -> dict[Asked, Answer]:
+    def answers(self) -> dict[AnswerKey, Answer]:
         """Return every answer. A last line that a killed process left unfinished is none.
 
         A question that could not be asked may be there again, with what came of asking it later.
         """
-        answers: dict[Asked, Answer] = {}
+        answers: dict[AnswerKey, Answer] = {}
         for path in self._answer_files():
             *lines, _unfinished = path.read_bytes().split(b"\n")
             for number, line in enumerate(lines, start=1):
@@ -105,19 +104,19 @@ class RunFolder:
                     answer = from_line(line.decode(), where)
                 except UnicodeDecodeError as error:
                     raise ValueError(f"{where}: not UTF-8; delete this line and run the command again") from error
-                known = answers.get(answer.asked)
+                known = answers.get(answer.answer_key)
                 if known is not None and known.error is None and answer.error is None:
                     raise ValueError(f"{where}: {answer.id} is there twice under {answer.key}; delete one of the lines")
                 if known is None or known.error is not None:
-                    answers[answer.asked] = answer
+                    answers[answer.answer_key] = answer
         return answers
 
     @contextmanager
     def writing(self, process: int = 0) -> Iterator[Callable[[Sequence[Answer]], None]]:
         """Give what adds answers to the file of one of the run's processes, which no other one may hold."""
         name = f"answers.{process}.jsonl" if process else "answers.jsonl"
-        with durable.held(self.path / name, "another run is writing it") as file:
-            yield lambda answers: durable.append(file, "".join(f"{to_line(answer)}\n" for answer in answers))
+        with files.held(self.path / name, "another run is writing it") as file:
+            yield lambda answers: files.append(file, "".join(f"{to_line(answer)}\n" for answer in answers))
 
     def _answer_files(self) -> list[Path]:
         return sorted(self.path.glob("answers*.jsonl"))

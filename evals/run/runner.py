@@ -7,17 +7,17 @@ from typing import Any, Literal
 
 import torch
 
-from tokenprune.evals.run.answers import Answer, Asked
+from tokenprune.evals.run.answers import Answer, AnswerKey
 from tokenprune.evals.run.batches import Shown, batches, by_encoding, encoded
 from tokenprune.evals.run.costs import kv_cache_bytes, visual_costs
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.setups import Setup
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 OnError = Literal["stop", "record"]
 
 
-class SampleError(RuntimeError):
+class QuestionError(RuntimeError):
     """A question could not be asked. The run stops: a crash is never scored as a wrong answer."""
 
 
@@ -27,7 +27,7 @@ class Runner:
 
     batch_tokens: the most tokens, without pruning and with padding, that a batch may have; a longer prompt is a batch
         of its own.
-    on_error: "stop" raises SampleError at the first question that cannot be asked; "record" makes what was raised the
+    on_error: "stop" raises QuestionError at the first question that cannot be asked; "record" makes what was raised the
         answer's `error` and goes on. Neither scores it.
     """
 
@@ -40,12 +40,12 @@ class Runner:
     def ask(self, part: Part) -> Iterator[list[Answer]]:
         """Yield what is missing of a part, some answers at a time."""
         shown: list[Shown] = []
-        for sample in part.samples:
+        for question in part.questions:
             try:
-                shown.append(Shown.of(sample, self.processor))
+                shown.append(Shown.of(question, self.processor))
             except Exception as error:  # noqa: BLE001  # is raised again, or recorded as no answer at all
-                asked = [c for c in self.setups if _asked(sample, c) in part.missing]
-                yield [self._failed(sample, setup, error) for setup in asked]
+                asked = [c for c in self.setups if _asked(question, c) in part.missing]
+                yield [self._failed(question, setup, error) for setup in asked]
         groups = by_encoding(self.processor, self.setups)
         for batch in batches(shown, self.batch_tokens):
             for group in groups:
@@ -55,19 +55,19 @@ class Runner:
         """A batch of which one answer is missing is asked again as a whole, so that it is the same batch as ever."""
         inputs = None
         for setup in setups:
-            missing = {asked for one in batch if (asked := _asked(one.sample, setup)) in part.missing}
+            missing = {asked for one in batch if (asked := _asked(one.question, setup)) in part.missing}
             if missing:
                 if inputs is None:
                     inputs = encoded(self.model, self.processor, batch, setup)
                 answers = self._answers(batch, inputs, setup, part.first_id)
-                yield [answer for answer in answers if answer.asked in missing]
+                yield [answer for answer in answers if answer.answer_key in missing]
 
     def _answers(self, batch: Sequence[Shown], inputs: Any, setup: Setup, first_id: str) -> list[Answer]:
         try:
             return self._generated(batch, inputs, setup, first_id)
         except Exception as error:
             if len(batch) == 1:
-                return [self._failed(batch[0].sample, setup, error)]
+                return [self._failed(batch[0].question, setup, error)]
             answers = [
                 answer
                 for one in batch
@@ -75,8 +75,8 @@ class Runner:
                 for answer in self._answers([one], inputs, setup, first_id)
             ]
             if all(answer.error is None for answer in answers):
-                names = ", ".join(one.sample.id for one in batch)
-                raise SampleError(
+                names = ", ".join(one.question.id for one in batch)
+                raise QuestionError(
                     f"{setup.key}: stopped at {names}: {error}. Each of them can be asked alone; "
                     f"lower --batch-tokens, which is {self.batch_tokens}."
                 ) from error
@@ -84,8 +84,8 @@ class Runner:
 
     @torch.inference_mode()
     def _generated(self, batch: Sequence[Shown], inputs: Any, setup: Setup, first_id: str) -> list[Answer]:
-        samples = [one.sample for one in batch]
-        longest = max(sample.max_new_tokens for sample in samples)
+        questions = [one.question for one in batch]
+        longest = max(question.max_new_tokens for question in questions)
         with setup.patched(self.model) as handle:
             start = time.perf_counter()
             output = self.model.generate(**inputs, do_sample=False, max_new_tokens=longest)
@@ -93,34 +93,34 @@ class Runner:
             seconds = time.perf_counter() - start  # reading the output waited for the device
             costs = visual_costs(self.model, self.processor, setup, handle, inputs["input_ids"])
             cache = {
-                one.sample.id: kv_cache_bytes(self.model, encoded(self.model, self.processor, [one], setup))
+                one.question.id: kv_cache_bytes(self.model, encoded(self.model, self.processor, [one], setup))
                 for one in batch
-                if one.sample.id == first_id
+                if one.question.id == first_id
             }
         return [
             Answer(
-                task=sample.task,
-                id=sample.id,
-                split=sample.split,
+                task=question.task,
+                id=question.id,
+                split=question.split,
                 **setup.key._asdict(),
                 text=text.strip(),
-                score=sample.score(text),
+                score=question.score(text),
                 **vars(cost),
                 seconds=seconds / len(batch),
-                kv_cache_bytes=cache.get(sample.id),
+                kv_cache_bytes=cache.get(question.id),
             )
-            for sample, text, cost in zip(samples, texts, costs, strict=True)
+            for question, text, cost in zip(questions, texts, costs, strict=True)
         ]
 
-    def _failed(self, sample: Sample, setup: Setup, error: Exception) -> Answer:
+    def _failed(self, question: Question, setup: Setup, error: Exception) -> Answer:
         """Return what is recorded of a question that could not be asked; raise it where the run is to stop."""
         if self.on_error == "stop":
-            pictures = ", ".join(map(str, sample.images))
-            raise SampleError(f"{setup.key}: stopped at {sample.id} ({pictures}): {error}") from error
+            pictures = ", ".join(map(str, question.images))
+            raise QuestionError(f"{setup.key}: stopped at {question.id} ({pictures}): {error}") from error
         return Answer(
-            task=sample.task,
-            id=sample.id,
-            split=sample.split,
+            task=question.task,
+            id=question.id,
+            split=question.split,
             **setup.key._asdict(),
             text="",
             score=None,
@@ -128,5 +128,5 @@ class Runner:
         )
 
 
-def _asked(sample: Sample, setup: Setup) -> Asked:
-    return Asked(sample.task, sample.id, setup.key)
+def _asked(question: Question, setup: Setup) -> AnswerKey:
+    return AnswerKey(question.task, question.id, setup.key)

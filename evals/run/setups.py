@@ -11,7 +11,7 @@ import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import unknown
 from tokenprune.evals.run import downsample
-from tokenprune.evals.run.answers import Key
+from tokenprune.evals.run.answers import SetupKey
 from tokenprune.evals.search.calibration import calibrated_on
 from tokenprune.sequence.packing import PositionIds
 from tokenprune.strategies.settings import SettingsFile
@@ -40,8 +40,8 @@ class Setup(ABC):
     position_ids: PositionIds = "original"
 
     @property
-    def key(self) -> Key:
-        return Key(self.label, self.position_ids, self.keep_ratio)
+    def key(self) -> SetupKey:
+        return SetupKey(self.label, self.position_ids, self.keep_ratio)
 
     @property
     def calibrated_on(self) -> frozenset[str]:

@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from tokenprune.errors import SettingError
-from tokenprune.evals.tasks._base.question import Sample
-from tokenprune.evals.tasks._read.images import Stored
+from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks._read.images import StoredImage
 from tokenprune.strategies.settings import SettingsFile
 
 
-def calibration(samples: Sequence[Sample], n_samples: int, seed: int) -> list[Sample]:
+def calibration(samples: Sequence[Question], n_samples: int, seed: int) -> list[Question]:
     """Return `n_samples` drawn at random, in their own order. ValueError where there are fewer."""
     if n_samples > len(samples):
         raise ValueError(f"{n_samples} samples asked for, and there are {len(samples)}; ask for fewer")
@@ -19,7 +19,7 @@ def calibration(samples: Sequence[Sample], n_samples: int, seed: int) -> list[Sa
     return [samples[index] for index in sorted(drawn)]
 
 
-def pictures_of(samples: Sequence[Sample]) -> dict[str, str]:
+def pictures_of(samples: Sequence[Question]) -> dict[str, str]:
     """Return a digest of the bytes of each picture that is asked about, by its file name for whoever reads it."""
     return {image.name: _digest(image) for sample in samples for image in sample.images}
 
@@ -40,7 +40,7 @@ def calibrated_on(file: SettingsFile) -> frozenset[str]:
     return frozenset(pictures.values())
 
 
-def apart(samples: Sequence[Sample], pictures: Collection[str], where: str) -> list[Sample]:
+def apart(samples: Sequence[Question], pictures: Collection[str], where: str) -> list[Question]:
     """Return the samples about none of the `pictures`, given by their digests, whatever their files are called.
 
     ValueError, naming `where`, if none is left.
@@ -54,5 +54,5 @@ def apart(samples: Sequence[Sample], pictures: Collection[str], where: str) -> l
     return left
 
 
-def _digest(picture: Stored) -> str:
+def _digest(picture: StoredImage) -> str:
     return hashlib.sha256(picture.read_bytes()).hexdigest()[:16]

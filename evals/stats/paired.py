@@ -1,10 +1,10 @@
 """What a configuration gains or loses against another one on the same questions."""
 
-from tokenprune.evals.run.results import Row
+from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.stats import intervals as stats
 
 
-def paired(row: Row, baseline: Row) -> stats.Paired:
+def paired(row: TaskResult, baseline: TaskResult) -> stats.Paired:
     """Compare two rows question by question. A question that could not be asked under either is in neither.
 
     Pairing takes the luck of the draw of questions out of the difference, so the interval is narrower than the two

@@ -45,7 +45,7 @@ class Ai2d(FileTask[Choice]):
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("questions/*.json",), _published), *hub())
 
-    def sample(self, record: Record, folder: Path, style: Style) -> Choice:
+    def question(self, record: Record, folder: Path, style: Style) -> Choice:
         options = lettered(record.first("answerTexts", "options"))
         image, number = record.content.get("image"), record.where.rpartition("/")[2]
         if image is None:
@@ -55,7 +55,7 @@ class Ai2d(FileTask[Choice]):
             task=self.name,
             id=f"{self.name}-{number}",
             images=(image,),
-            question=style.choice(record["question"], listed(options)),
+            text=style.choice(record["question"], listed(options)),
             split=record.split,
             options=options,
             letter=list(options)[int(record.first("correctAnswer", "answer"))],

@@ -37,7 +37,7 @@ class ChartQa(FileTask[ShortAnswer]):
         *hub(),
     )
 
-    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+    def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         image = record.content.get("image") or record.picture(record["folder"], f"png/{record['imgname']}")
         given = record.first("label", "answer")
         kind = record.text("type").removesuffix("_test")
@@ -48,7 +48,7 @@ class ChartQa(FileTask[ShortAnswer]):
             task=self.name,
             id=f"{self.name}-{record.where.rpartition('/')[2]}",
             images=(image,),
-            question=f"{question}\n{ONE_WORD}" if style.instructions else question,
+            text=f"{question}\n{ONE_WORD}" if style.instructions else question,
             split=record.split,
             category=kind,
             answers=(given,) if isinstance(given, str) else tuple(given),

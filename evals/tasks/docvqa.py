@@ -27,7 +27,7 @@ class DocVqa(FileTask[ShortAnswer]):
     metric: ClassVar[str] = "ANLS"
     forms: ClassVar[tuple[Form, ...]] = (Form(("*_v1.0*.json",), _published), *hub("DocVQA"))
 
-    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+    def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         image = record["image"]
         if isinstance(image, str):
             image = record.picture(folder, image, f"spdocvqa_images/{PurePosixPath(image).name}")
@@ -37,7 +37,7 @@ class DocVqa(FileTask[ShortAnswer]):
             task=self.name,
             id=f"{self.name}-{record['questionId']}",
             images=(image,),
-            question=style.short_answer(record["question"]),
+            text=style.short_answer(record["question"]),
             split=record.split,
             max_new_tokens=64,
             answers=tuple(record["answers"]),

@@ -51,13 +51,13 @@ class Gqa(FileTask[ShortAnswer]):
         Form(("*_instructions/*.parquet",), _hub),
     )
 
-    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+    def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         image = record.content.get("image")
         return ShortAnswer(
             task=self.name,
             id=f"{self.name}-{record['id']}",
             images=(image or record.picture(folder / "images", f"{record['imageId']}.jpg"),),
-            question=style.short_answer(record["question"]),
+            text=style.short_answer(record["question"]),
             split=record.split,
             category=(record.content.get("types") or {}).get("structural") or "",
             answers=(record["answer"],),
@@ -65,6 +65,6 @@ class Gqa(FileTask[ShortAnswer]):
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
-        kinds = ["open" if sample.category == "query" else "binary" for sample, _ in answered if sample.category]
+        kinds = ["open" if question.category == "query" else "binary" for question, _ in answered if question.category]
         of_each = Ratio.mean(points(answered)).of_each(kinds) if len(kinds) == len(answered) else {}
         return super().metrics(answered) | {f"{kind} accuracy": Metric.of(of_each[kind]) for kind in sorted(of_each)}

@@ -29,17 +29,17 @@ class LrsVqa(FileTask[ShortAnswer]):
     forms: ClassVar[tuple[Form, ...]] = (Form(("*.jsonl",), line_records),)
 
     def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[ShortAnswer]:
-        samples = super().load(folder, split, style)
+        questions = super().load(folder, split, style)
         wordnet()  # is missed now, and not behind the first answer
-        return samples
+        return questions
 
-    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+    def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         image = record["image"]
         return ShortAnswer(
             task=self.name,
             id=f"{self.name}-{record.first('question_id', 'id')}",
             images=(record.picture(folder, image, f"image/{image}", f"images/{image}"),),
-            question=record["text"],
+            text=record["text"],
             category=record["category"],
             answers=(record["ground_truth"],),
             worth=exact_or_synonym,

@@ -60,7 +60,7 @@ class Mme(FileTask[YesNo]):
         *hub(),
     )
 
-    def sample(self, record: Record, folder: Path, style: Style) -> YesNo:
+    def question(self, record: Record, folder: Path, style: Style) -> YesNo:
         question = record["question"].strip()
         truth = record["answer"].strip().lower().rstrip(".")
         if truth not in ("yes", "no"):
@@ -69,7 +69,7 @@ class Mme(FileTask[YesNo]):
             task=self.name,
             id=f"{self.name}-{record['question_id']}-{truth}",
             images=(record["image"],),
-            question=style.short_answer(question.replace(YES_OR_NO, "")),
+            text=style.short_answer(question.replace(YES_OR_NO, "")),
             category=record["category"],
             group=f"{record['category']}/{record['question_id']}",
             max_new_tokens=16,
@@ -78,8 +78,8 @@ class Mme(FileTask[YesNo]):
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
-        scores, subtasks = points(answered), [sample.category for sample, _ in answered]
-        both = Ratio.mean_of_groups(scores, [sample.group for sample, _ in answered], min)
+        scores, subtasks = points(answered), [question.category for question, _ in answered]
+        both = Ratio.mean_of_groups(scores, [question.group for question, _ in answered], min)
         sums: dict[str, list[Ratio]] = {"perception": [], "cognition": []}
         for ratio in (Ratio.mean(scores), both):
             for subtask, of_subtask in ratio.of_each(subtasks).items():

@@ -42,7 +42,7 @@ class MmStar(FileTask[Choice]):
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("*.tsv",), _published), *hub())
 
-    def sample(self, record: Record, folder: Path, style: Style) -> Choice:
+    def question(self, record: Record, folder: Path, style: Style) -> Choice:
         question = record["question"].strip()
         if "A" in record.content:
             options = {letter: record.text(letter) for letter in "ABCD" if record.text(letter)}
@@ -58,7 +58,7 @@ class MmStar(FileTask[Choice]):
             task=self.name,
             id=f"{self.name}-{record['index']}",
             images=(record["image"],),
-            question=asked,
+            text=asked,
             split=record.split,
             category=record["category"],
             options=options,

@@ -36,14 +36,14 @@ class Pope(FileTask[YesNo]):
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("*pope_*.json",), _published), *hub("Full"))
 
-    def sample(self, record: Record, folder: Path, style: Style) -> YesNo:
+    def question(self, record: Record, folder: Path, style: Style) -> YesNo:
         kind = record.text("category") or record.split
         name = record["image"]
         return YesNo(
             task=self.name,
             id=f"{self.name}-{kind}-{record['question_id']}",
             images=(record.picture(folder / "images", name) if isinstance(name, str) else name,),
-            question=style.short_answer(record.first("text", "question")),
+            text=style.short_answer(record.first("text", "question")),
             split=record.split,
             category=kind,
             max_new_tokens=16,

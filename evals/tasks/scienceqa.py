@@ -44,10 +44,10 @@ class ScienceQa(FileTask[Choice]):
         *hub("ScienceQA-IMG", "ScienceQA-FULL"),
     )
 
-    def samples(self, records: Sequence[Record], folder: Path, style: Style) -> list[Choice]:
-        return [self.sample(record, folder, style) for record in records if record["image"]]
+    def questions(self, records: Sequence[Record], folder: Path, style: Style) -> list[Choice]:
+        return [self.question(record, folder, style) for record in records if record["image"]]
 
-    def sample(self, record: Record, folder: Path, style: Style) -> Choice:
+    def question(self, record: Record, folder: Path, style: Style) -> Choice:
         image = record["image"]
         if isinstance(image, str):
             place = f"{record.split}/{record['id']}/{image}"
@@ -60,7 +60,7 @@ class ScienceQa(FileTask[Choice]):
             task=self.name,
             id=f"{self.name}-{number}",
             images=(image,),
-            question=style.choice(question, listed(options)),
+            text=style.choice(question, listed(options)),
             split=record.split,
             category=record.text("subject"),
             options=options,

@@ -17,7 +17,7 @@ from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.choices import Choice, lettered, listed
 from tokenprune.evals.tasks._base.metric import Metric
 from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, of_each_category
-from tokenprune.evals.tasks._read.images import Stored
+from tokenprune.evals.tasks._read.images import StoredImage
 from tokenprune.evals.tasks._read.records import Record, json_records
 
 FRAMES = "SEED-Bench-video-image"
@@ -40,20 +40,20 @@ class SeedBench(FileTask[Choice]):
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("SEED-Bench.json",), _published), *hub())
 
-    def samples(self, records: Sequence[Record], folder: Path, style: Style) -> list[Choice]:
+    def questions(self, records: Sequence[Record], folder: Path, style: Style) -> list[Choice]:
         return [
-            self.sample(record, folder, style)
+            self.question(record, folder, style)
             for record in records
             if "image" in record.content or record["data_type"] == "image" or (folder / FRAMES).is_dir()
         ]
 
-    def sample(self, record: Record, folder: Path, style: Style) -> Choice:
+    def question(self, record: Record, folder: Path, style: Style) -> Choice:
         options = lettered([record[f"choice_{letter}"] for letter in "abcd"])
         return Choice(
             task=self.name,
             id=f"{self.name}-{record['question_id']}",
             images=self._pictures(record, folder),
-            question=style.choice(record["question"], listed(options)),
+            text=style.choice(record["question"], listed(options)),
             split=record.split,
             category=record["data_type"],
             options=options,
@@ -65,7 +65,7 @@ class SeedBench(FileTask[Choice]):
         of_each = of_each_category(answered)
         return super().metrics(answered) | {f"{kind} accuracy": Metric.of(of_each[kind]) for kind in sorted(of_each)}
 
-    def _pictures(self, record: Record, folder: Path) -> tuple[Stored, ...]:
+    def _pictures(self, record: Record, folder: Path) -> tuple[StoredImage, ...]:
         if "image" in record.content:
             image = record["image"]
             return image if isinstance(image, tuple) else (image,)

@@ -28,7 +28,7 @@ class TextVqa(FileTask[ShortAnswer]):
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("TextVQA_*.json",), _published), *hub())
 
-    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+    def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         image = record.content.get("image")
         if image is None:
             name = f"{record['image_id']}.jpg"
@@ -37,7 +37,7 @@ class TextVqa(FileTask[ShortAnswer]):
             task=self.name,
             id=f"{self.name}-{record['question_id']}",
             images=(image,),
-            question=style.short_answer(record["question"]),
+            text=style.short_answer(record["question"]),
             split=record.split,
             answers=tuple(record["answers"]),
             worth=normal_accuracy,

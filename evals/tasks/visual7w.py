@@ -13,14 +13,14 @@ from typing import ClassVar
 
 from tokenprune.evals.models.boxes import Box, iou
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.box_questions import Pointing
+from tokenprune.evals.tasks._base.box_questions import BoxQuestion
 from tokenprune.evals.tasks._base.task import FileTask, Form
 from tokenprune.evals.tasks._read.images import size_of
 from tokenprune.evals.tasks._read.records import Record, field, json_records
 
 
 @dataclass(frozen=True, kw_only=True)
-class WhichBox(Pointing):
+class WhichBox(BoxQuestion):
     """`candidates` are the boxes by ID, in pixels, `right` is the ID of the true one."""
 
     candidates: Mapping[int, Box]
@@ -61,7 +61,7 @@ class Visual7w(FileTask[WhichBox]):
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("dataset_v7w_pointing.json",), _published),)
 
-    def sample(self, record: Record, folder: Path, style: Style) -> WhichBox:
+    def question(self, record: Record, folder: Path, style: Style) -> WhichBox:
         image = record.picture(folder / "images", record["filename"])
         size = size_of(image)
         candidates = {name: _corners(box) for name, box in record["boxes"].items()}
@@ -70,7 +70,7 @@ class Visual7w(FileTask[WhichBox]):
             task=self.name,
             id=f"{self.name}-{record['qa_id']}",
             images=(image,),
-            question=f"{record['question']} Candidates: {written} answer in box format.",
+            text=f"{record['question']} Candidates: {written} answer in box format.",
             split=record.split,
             max_new_tokens=style.boxes.max_new_tokens,
             size=size,

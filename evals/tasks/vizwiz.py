@@ -36,7 +36,7 @@ class VizWiz(FileTask[ShortAnswer]):
         *hub(),
     )
 
-    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+    def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         image = record["image"]
         name = record.first("question_id", "image")
         if isinstance(image, str):
@@ -47,7 +47,7 @@ class VizWiz(FileTask[ShortAnswer]):
             task=self.name,
             id=f"{self.name}-{name}",
             images=(image,),
-            question=style.short_answer(question),
+            text=style.short_answer(question),
             split=record.split,
             category=record.first("answer_type", "category"),
             answers=tuple(answers),

@@ -14,7 +14,7 @@ from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer
 from tokenprune.evals.tasks._base.task import FileTask, Form, hub
 from tokenprune.evals.tasks._read.coco import Instances
-from tokenprune.evals.tasks._read.images import Stored
+from tokenprune.evals.tasks._read.images import StoredImage
 from tokenprune.evals.tasks._read.records import Record, field, only_file, read_json
 from tokenprune.evals.tasks._read.splits import chosen
 from tokenprune.evals.tasks._score.vqa_accuracy import soft_accuracy
@@ -31,7 +31,7 @@ class Vqav2(FileTask[ShortAnswer]):
         return only_file(folder, "*questions.json") is not None or super().is_in(folder)
 
     def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[ShortAnswer]:
-        """Return one sample for each question in `split`; None means all but `train`.
+        """Return one question for each question in `split`; None means all but `train`.
 
         `folder` holds both files, and the pictures in `images/`. Pictures are named as COCO names them, or as an
         `instances.json` in the folder says. A question is in the split that its picture has there; the published
@@ -52,7 +52,7 @@ class Vqav2(FileTask[ShortAnswer]):
         found = {where: pictures.split(field(record, "image_id", where)) for where, record in records.items()}
         splits = chosen(split, set(found.values()), f"{questions_path}, by the 'split' of images in instances.json")
         return [
-            self._sample(
+            self._question(
                 Record(where, record, found[where]),
                 pictures.find(record["image_id"], where),
                 answers.to(field(record, "question_id", where), where),
@@ -62,16 +62,16 @@ class Vqav2(FileTask[ShortAnswer]):
             if found[where] in splits
         ]
 
-    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+    def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         answers = tuple(answer["answer"] for answer in record["answers"])
-        return self._sample(record, record["image"], answers, style)
+        return self._question(record, record["image"], answers, style)
 
-    def _sample(self, record: Record, image: Stored, answers: tuple[str, ...], style: Style) -> ShortAnswer:
+    def _question(self, record: Record, image: StoredImage, answers: tuple[str, ...], style: Style) -> ShortAnswer:
         return ShortAnswer(
             task=self.name,
             id=f"{self.name}-{record['question_id']}",
             images=(image,),
-            question=style.short_answer(record["question"]),
+            text=style.short_answer(record["question"]),
             split=record.split,
             answers=answers,
             worth=soft_accuracy,

@@ -25,7 +25,7 @@ from tokenprune.evals.models.loading import limited, load_tasks
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.setups import Setup, Unpruned, make_setups
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer
 
 #: A task of lmms-eval's in a folder of its own. `!function` names what is in utils.py.
@@ -51,10 +51,10 @@ def pictures(doc):
 """
 
 
-def write_task(folder: Path, samples: Sequence[Sample]) -> None:
+def write_task(folder: Path, samples: Sequence[Question]) -> None:
     """The samples as a local task of lmms-eval's, `bundled_scenes`."""
     docs = [
-        {"picture": str(sample.images[0]), "question": sample.question, "answer": sample.answers[0]}
+        {"picture": str(sample.images[0]), "question": sample.text, "answer": sample.answers[0]}
         for sample in samples
         if isinstance(sample, ShortAnswer)
     ]

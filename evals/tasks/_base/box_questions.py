@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from tokenprune.evals.models.boxes import Box, Size
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pointing(Sample, ABC):
+class BoxQuestion(Question, ABC):
     """A question about one picture of this `size`, asked of a model of this `style`."""
 
     size: Size

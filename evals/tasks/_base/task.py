@@ -8,13 +8,13 @@ from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._read.hub import table_records
 from tokenprune.evals.tasks._read.records import Record
 from tokenprune.evals.tasks._read.splits import chosen
 
-Answered = Sequence[tuple[Sample, str]]
-S = TypeVar("S", bound=Sample)
+Answered = Sequence[tuple[Question, str]]
+S = TypeVar("S", bound=Question)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Task(ABC):
         """Say whether `folder` holds this set's files. FileNotFoundError where there is no such folder."""
 
     @abstractmethod
-    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[Sample]:
+    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[Question]:
         """Return the questions in `split`, None means all but `train`, asked as models of that `style` want them.
 
         Whatever is wrong with the files is an error that names the file and the line or record.
@@ -54,12 +54,12 @@ class Task(ABC):
 
 def points(answered: Answered) -> list[float]:
     """Return what each answer is worth."""
-    return [sample.score(answer) or 0.0 for sample, answer in answered]
+    return [question.score(answer) or 0.0 for question, answer in answered]
 
 
 def of_each_category(answered: Answered) -> dict[str, Ratio]:
     """Return the mean of what the answers of each category are worth, in the set's order."""
-    return Ratio.mean(points(answered)).of_each([sample.category for sample, _ in answered])
+    return Ratio.mean(points(answered)).of_each([question.category for question, _ in answered])
 
 
 def mean_of_categories(answered: Answered) -> Metric:
@@ -100,14 +100,14 @@ class FileTask(Task, Generic[S]):
             raise FileNotFoundError(f"{folder}: no questions of {self.title}; needs one of {', '.join(patterns)}")
         records = [record for file in files for record in read(file)]
         splits = chosen(split, {record.split for record in records}, " and ".join(map(str, files)))
-        return self.samples([record for record in records if record.split in splits], folder, style)
+        return self.questions([record for record in records if record.split in splits], folder, style)
 
-    def samples(self, records: Sequence[Record], folder: Path, style: Style) -> Sequence[S]:
+    def questions(self, records: Sequence[Record], folder: Path, style: Style) -> Sequence[S]:
         """Return the questions; one for each record, unless a task says otherwise."""
-        return [self.sample(record, folder, style) for record in records]
+        return [self.question(record, folder, style) for record in records]
 
     @abstractmethod
-    def sample(self, record: Record, folder: Path, style: Style) -> S:
+    def question(self, record: Record, folder: Path, style: Style) -> S:
         """Return the question that a record is, in whichever form it comes."""
 
     def _files(self, folder: Path) -> tuple[Callable[[Path], list[Record]], list[Path]]:

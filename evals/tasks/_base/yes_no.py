@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._base.task import Answered
 
 
 @dataclass(frozen=True, kw_only=True)
-class YesNo(Sample):
+class YesNo(Question):
     """`truth` is True for yes. `read` is the set's own way to read an answer, None where it says neither."""
 
     truth: bool
@@ -22,7 +22,9 @@ class YesNo(Sample):
 
 def f1_and_yes_rate(answered: Answered) -> dict[str, Metric]:
     """Return F1, precision and recall of yes, and the share of answers that are yes."""
-    asked = [(sample.truth, bool(sample.read(answer))) for sample, answer in answered if isinstance(sample, YesNo)]
+    asked = [
+        (question.truth, bool(question.read(answer))) for question, answer in answered if isinstance(question, YesNo)
+    ]
     truths, said = ([float(one[place]) for one in asked] for place in (0, 1))
     right = [truth * yes for truth, yes in zip(truths, said, strict=True)]
     return {

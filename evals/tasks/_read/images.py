@@ -9,7 +9,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 
 @runtime_checkable
-class Stored(Protocol):
+class StoredImage(Protocol):
     """Where a picture's file is: a `Path`, or a cell of a table. `str` names it in errors."""
 
     @property
@@ -18,7 +18,7 @@ class Stored(Protocol):
     def read_bytes(self) -> bytes: ...
 
 
-def size_of(stored: Stored) -> tuple[int, int]:
+def size_of(stored: StoredImage) -> tuple[int, int]:
     """Return the width and height of the upright picture, without decoding it."""
     content = stored.read_bytes()
     with _named(stored), _large(), Image.open(io.BytesIO(content)) as file:
@@ -26,7 +26,7 @@ def size_of(stored: Stored) -> tuple[int, int]:
         return (file.height, file.width) if sideways else file.size
 
 
-def open_picture(stored: Stored) -> Image.Image:
+def open_image(stored: StoredImage) -> Image.Image:
     """Return the picture upright (EXIF rotation applied) and RGB (grey repeated, transparency on white).
 
     Raises ValueError naming the file where it is truncated or no picture.
@@ -51,7 +51,7 @@ def _large() -> Iterator[None]:
 
 
 @contextmanager
-def _named(stored: Stored) -> Iterator[None]:
+def _named(stored: StoredImage) -> Iterator[None]:
     try:
         yield
     except (UnidentifiedImageError, SyntaxError) as error:  # PIL's word for a broken PNG chunk is SyntaxError

@@ -22,7 +22,7 @@ from tokenprune.evals.explain.explain import Explanation, explain
 from tokenprune.evals.explain.panels import edges, ranks
 from tokenprune.evals.explain.ttft import ttft_ratios
 from tokenprune.evals.models.boxes import Box
-from tokenprune.evals.models.image_view import Seen, padded, whole
+from tokenprune.evals.models.image_view import ImageView, full_view, padded_view
 from tokenprune.evals.run.setups import make_setups
 from tokenprune.tokens.layout import Layout
 
@@ -149,7 +149,7 @@ def test_downsampling_is_not_drawn() -> None:
 
 
 def test_the_canvas_of_one_raster() -> None:
-    shown = canvas(picture((60, 40)), Layout.raster((1, 6, 6)), whole((60, 40)))
+    shown = canvas(picture((60, 40)), Layout.raster((1, 6, 6)), full_view((60, 40)))
     (raster,) = shown.rasters
     assert raster.place == pytest.approx((0, 0, 1000, 2000 / 3))
     assert shown.boxes(BOX) == [pytest.approx((500, 1000 / 6, 750, 500))]
@@ -158,12 +158,12 @@ def test_the_canvas_of_one_raster() -> None:
 
 def test_a_view_beyond_the_picture_and_one_within() -> None:
     tall = picture((20, 60), (0, 0, 19, 59))
-    (raster,) = canvas(tall, Layout.raster((1, 6, 6)), padded((20, 60))).rasters
+    (raster,) = canvas(tall, Layout.raster((1, 6, 6)), padded_view((20, 60))).rasters
     assert raster.picture.size == (60, 60)
     assert raster.picture.getpixel((5, 30)) == (127, 127, 127)
     assert raster.picture.getpixel((30, 30)) == (255, 165, 0)
     assert raster.on_canvas((0.0, 0.0, 20.0, 60.0)) == pytest.approx((1000 / 3, 0, 2000 / 3, 1000))
-    (raster,) = canvas(tall, Layout.raster((1, 6, 6)), Seen((0.0, 20.0, 20.0, 40.0), (20, 20))).rasters
+    (raster,) = canvas(tall, Layout.raster((1, 6, 6)), ImageView((0.0, 20.0, 20.0, 40.0), (20, 20))).rasters
     assert raster.picture.size == (20, 20)
 
 
@@ -171,13 +171,13 @@ def test_the_canvas_of_tiles() -> None:
     """Which part of the picture a tile shows is not known, so boxes are drawn on the picture alone."""
     layout = Layout.concat([Layout.raster((1, 3, 3))] * 3)
     tiles = [Image.new("RGB", (12, 12), color) for color in ("red", "green", "blue")]
-    shown = canvas(picture(), layout, whole((60, 40)), tiles)
+    shown = canvas(picture(), layout, full_view((60, 40)), tiles)
     assert [raster.tokens.size for raster in shown.rasters] == [0, 9, 9, 9]
     assert len(shown.boxes(BOX)) == 1
     places = [raster.place for raster in shown.rasters]
     assert len({place[:2] for place in places}) == 4
     with pytest.raises(ValueError, match="cut the picture into 2 tiles, and the model saw 3"):
-        canvas(picture(), layout, whole((60, 40)), tiles[:2])
+        canvas(picture(), layout, full_view((60, 40)), tiles[:2])
 
 
 def anyres() -> tuple[Any, Any]:

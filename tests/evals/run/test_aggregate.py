@@ -16,11 +16,11 @@ from helpers.tiny import tiny_llava
 
 from tokenprune.evals.run import aggregate
 from tokenprune.evals.run.answers import Answer
-from tokenprune.evals.run.results import Row
+from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.setups import Unpruned, make_setups
 from tokenprune.evals.stats.paired import paired
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def samples(folder: Path) -> list[Sample]:
+def questions(folder: Path) -> list[Question]:
     return echoes(folder)
 
 
-def test_rows(samples: list[Sample]) -> None:
+def test_rows(questions: list[Question]) -> None:
     compared = make_setups(["random:seed=3", "fopru:mode=row", "downsample"], [0.5])
-    answers = {answer.asked: answer for answer in ask(tiny_llava(), samples, compared)}
-    rows = aggregate.rows(samples, compared, answers, scenes="a", model="b", identity=identity())
+    answers = {answer.answer_key: answer for answer in ask(tiny_llava(), questions, compared)}
+    rows = aggregate.task_results(questions, compared, answers, scenes="a", model="b", identity=identity())
     assert [(row.strategy, row.position_ids) for row in rows] == [
         ("unpruned", "original"),
         ("Random 3", "original"),
@@ -69,20 +69,22 @@ def test_rows(samples: list[Sample]) -> None:
 
 def rows_of(
     folder: Path, task: str, texts: Sequence[str | None], truths: Sequence[str]
-) -> tuple[Row, Row, Sequence[Sample]]:
+) -> tuple[TaskResult, TaskResult, Sequence[Question]]:
     """What a model is worth that answers a task's questions with `texts`, None where it cannot be asked, and one that
     gives the right answers."""
-    samples, compared = TASKS[task].load(folder), [Unpruned(), *make_setups(["grid"], [0.5], ["original"], [])]
+    questions, compared = TASKS[task].load(folder), [Unpruned(), *make_setups(["grid"], [0.5], ["original"], [])]
     answers = [
-        Answer(sample.task, sample.id, sample.split, *setup.key, text=text or "", score=sample.score(text or ""))
+        Answer(
+            question.task, question.id, question.split, *setup.key, text=text or "", score=question.score(text or "")
+        )
         if text is not None
-        else Answer(sample.task, sample.id, sample.split, *setup.key, text="", score=None, error="broken")
+        else Answer(question.task, question.id, question.split, *setup.key, text="", score=None, error="broken")
         for setup, said in zip(compared, (truths, texts), strict=True)
-        for sample, text in zip(samples, said, strict=True)
+        for question, text in zip(questions, said, strict=True)
     ]
-    found = {answer.asked: answer for answer in answers}
-    unpruned, pruned = aggregate.rows(samples, compared, found, scenes="a", model="b", identity=identity())
-    return pruned, unpruned, samples
+    found = {answer.answer_key: answer for answer in answers}
+    unpruned, pruned = aggregate.task_results(questions, compared, found, scenes="a", model="b", identity=identity())
+    return pruned, unpruned, questions
 
 
 def three_mmbench_questions(folder: Path) -> None:
@@ -94,8 +96,8 @@ def three_mmbench_questions(folder: Path) -> None:
 def test_turns_count_together(tmp_path: Path) -> None:
     """One of the second question's turns cannot be asked, one of the third's cannot be read."""
     three_mmbench_questions(tmp_path)
-    pruned, unpruned, samples = rows_of(tmp_path, "mmbench", ["A", "B", "A", None, "A", "what?"], "ABABAB")
-    assert [sample.group for sample in samples] == ["5", "5", "6", "6", "7", "7"]
+    pruned, unpruned, questions = rows_of(tmp_path, "mmbench", ["A", "B", "A", None, "A", "what?"], "ABABAB")
+    assert [question.group for question in questions] == ["5", "5", "6", "6", "7", "7"]
     assert unpruned.scores == {"dev": [1, 1, 1]}
     assert pruned.scores == {"dev": [1, "failed", None]}
     assert (pruned.n, pruned.accuracy, pruned.unparsable, pruned.failed) == (2, 0.5, 1, 1)
@@ -118,8 +120,8 @@ def test_every_metric_has_an_interval(tmp_path: Path) -> None:
     write_lines(tmp_path / "coco_pope_random.json", [record for n in range(20) for record in pope_about(n)])
     for n in range(20):
         save(tmp_path / "images" / f"{n}.jpg")
-    pruned, _, samples = rows_of(tmp_path, "pope", ["yes", "no", "no", "no"] * 10, ["yes", "no"] * 20)
-    assert len(samples) == 40
+    pruned, _, questions = rows_of(tmp_path, "pope", ["yes", "no", "no", "no"] * 10, ["yes", "no"] * 20)
+    assert len(questions) == 40
     assert pruned.metrics == pytest.approx(
         {"accuracy": 0.75, "F1": 2 / 3, "precision": 1, "recall": 0.5, "yes-rate": 0.25}
     )

@@ -18,7 +18,7 @@ from helpers.tiny import tiny_llava
 
 from tokenprune import SettingError
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.run.answers import Answer, Asked, from_line, to_line
+from tokenprune.evals.run.answers import Answer, AnswerKey, from_line, to_line
 from tokenprune.evals.run.files import append, held
 from tokenprune.evals.run.run_folder import RunFolder
 
@@ -44,13 +44,15 @@ def whole(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> RunFolde
     return RunFolder(output)
 
 
-def unlike_time(folder: RunFolder) -> dict[Asked, Answer]:
+def unlike_time(folder: RunFolder) -> dict[AnswerKey, Answer]:
     return {asked: replace(answer, seconds=0.0) for asked, answer in folder.answers().items()}
 
 
 def check_same(run: RunFolder, whole: RunFolder) -> None:
     assert unlike_time(run) == unlike_time(whole)
-    assert [replace(row, seconds=None) for row in run.rows()] == [replace(row, seconds=None) for row in whole.rows()]
+    assert [replace(row, seconds=None) for row in run.results()] == [
+        replace(row, seconds=None) for row in whole.results()
+    ]
 
 
 def environment() -> dict[str, str]:
@@ -80,7 +82,7 @@ def test_killed_twice(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None
         kill_when(tiny, output, n_lines)
         assert n_lines <= len(RunFolder(output).answers()) < len(whole.answers())
         with pytest.raises(ValueError, match=r"run: not finished, it has \d+ of 80 answers"):
-            RunFolder(output).rows()
+            RunFolder(output).results()
     survived = RunFolder(output).answers()
     assert command("eval", *tiny, "--output", output) == 0
     check_same(RunFolder(output), whole)
@@ -96,7 +98,7 @@ def test_killed_on_the_bundled_model(tmp_path: Path) -> None:
     answers = RunFolder(tmp_path / "run").answers()
     assert len(answers) == 2 * 6 * 2
     assert {asked: answers[asked] for asked in survived} == survived
-    assert all(row.n == 6 for row in RunFolder(tmp_path / "run").rows())
+    assert all(row.n == 6 for row in RunFolder(tmp_path / "run").results())
 
 
 def test_torn_at_any_byte(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_broken_lines_are_named(whole: RunFolder, tmp_path: Path) -> None:
     path = tmp_path / "run" / "answers.jsonl"
     first, second, *_ = path.read_bytes().split(b"\n")
 
-    def read(*lines: bytes) -> dict[Asked, Answer]:
+    def read(*lines: bytes) -> dict[AnswerKey, Answer]:
         path.write_bytes(b"".join(line + b"\n" for line in lines))
         return RunFolder(tmp_path / "run").answers()
 

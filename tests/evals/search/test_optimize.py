@@ -37,7 +37,7 @@ def test_agreement_is_the_cosine_of_what_the_head_gets(tmp_path: Path, state: An
     flow = Flow(model, tiny_processor(), samples, state=state)
     cosines = []
     for sample in samples:
-        inputs = encode(tiny_processor(), [sample.pictures()], [sample.question])
+        inputs = encode(tiny_processor(), [sample.open_images()], [sample.text])
         ids = inputs["input_ids"][0].tolist()
         n_read = 1 if state == "last_token" else len(ids) - 1 - max(i for i, token in enumerate(ids) if token == IMAGE)
         with torch.no_grad():

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks._read.hub import Cell, split_of, table_records
-from tokenprune.evals.tasks._read.images import open_picture, size_of
+from tokenprune.evals.tasks._read.images import open_image, size_of
 
 
 def test_save_to_disk(tmp_path: Path) -> None:
@@ -24,11 +24,11 @@ def test_save_to_disk(tmp_path: Path) -> None:
     with pa.OSFile(str(saved), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
         stream.write_table(table)
     ours, theirs = (TASKS["textvqa"].load(tmp_path / form) for form in ("saved", "hub"))
-    assert [(sample.id, sample.split, sample.question) for sample in ours] == [
-        (sample.id, sample.split, sample.question) for sample in theirs
+    assert [(question.id, question.split, question.text) for question in ours] == [
+        (question.id, question.split, question.text) for question in theirs
     ]
     assert ours[1].images[0].read_bytes() == theirs[1].images[0].read_bytes() == png()
-    assert [sample.id for sample in TASKS["textvqa"].load(saved.parent)] == ["textvqa-7", "textvqa-8"]
+    assert [question.id for question in TASKS["textvqa"].load(saved.parent)] == ["textvqa-7", "textvqa-8"]
     pointer = saved.with_name("data-00001-of-00002.arrow")
     pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(ValueError, match=r"00002\.arrow: no whole arrow file .*; download it again"):
@@ -49,7 +49,7 @@ def test_pictures_are_read_when_they_are_opened(tmp_path: Path, monkeypatch: pyt
     records = table_records(tmp_path / "a.parquet")
     assert [record["n"] for record in records] == [0, 1, 2]
     assert asked == []
-    assert open_picture(records[1]["image"]).size == size_of(records[1]["image"]) == (60, 40)
+    assert open_image(records[1]["image"]).size == size_of(records[1]["image"]) == (60, 40)
     assert asked == [1]
     assert str(records[1]["image"]) == f"{tmp_path / 'a.parquet'}, row 1, image"
 
@@ -70,7 +70,7 @@ def test_lists_and_missing_pictures(tmp_path: Path) -> None:
     assert isinstance(first["several"][1], Cell)
     assert first["several"][1].name == "a.parquet:0:1"
     with pytest.raises(ValueError, match=r"a\.parquet, row 1, named: the table holds no picture but only its path"):
-        open_picture(second["named"])
+        open_image(second["named"])
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_a_truncated_picture_in_a_table(tmp_path: Path) -> None:
     broken = {"bytes": whole[: len(whole) // 2], "path": None}
     write_parquet(tmp_path / "a.parquet", [{"n": 0}, {"n": 1, "image": broken}])
     with pytest.raises(ValueError, match=r"a\.parquet, row 1, image: truncated or broken picture"):
-        open_picture(table_records(tmp_path / "a.parquet")[1]["image"])
+        open_image(table_records(tmp_path / "a.parquet")[1]["image"])
 
 
 def test_pictures_that_pillow_takes_for_an_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Remote-sensing pictures have up to 27,328 pixels a side."""
     Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert open_picture(tmp_path / "a.png").size == size_of(tmp_path / "a.png") == (60, 40)
+    assert open_image(tmp_path / "a.png").size == size_of(tmp_path / "a.png") == (60, 40)
     assert Image.MAX_IMAGE_PIXELS == 100

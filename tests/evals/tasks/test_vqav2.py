@@ -16,22 +16,22 @@ QUESTIONS, ANNOTATIONS = "v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoc
 
 def test_load_and_score(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
-    samples = VQA.load(tmp_path)
-    assert [sample.id for sample in samples] == ["vqa-42000", "vqa-42001", "vqa-42002"]
-    assert samples[0].question == "Is it box 0?\nAnswer the question using a single word or phrase."
-    assert VQA.load(tmp_path, style=STYLES["bundled"])[0].question == "Is it box 0?"
-    assert samples[0].answers == ("yes",) * 8 + ("no",) * 2
-    assert samples[0].score(" Yes.\n") == 1
-    assert samples[0].score("no") == pytest.approx(0.6)
-    assert samples[0].score("maybe") == 0
-    assert samples[0].score("  ") is None
+    questions = VQA.load(tmp_path)
+    assert [question.id for question in questions] == ["vqa-42000", "vqa-42001", "vqa-42002"]
+    assert questions[0].text == "Is it box 0?\nAnswer the question using a single word or phrase."
+    assert VQA.load(tmp_path, style=STYLES["bundled"])[0].text == "Is it box 0?"
+    assert questions[0].answers == ("yes",) * 8 + ("no",) * 2
+    assert questions[0].score(" Yes.\n") == 1
+    assert questions[0].score("no") == pytest.approx(0.6)
+    assert questions[0].score("maybe") == 0
+    assert questions[0].score("  ") is None
 
 
 def test_coco_2017_names(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
     old = tmp_path / "images" / "COCO_val2014_000000000042.jpg"
     old.rename(old.with_name("000000000042.jpg"))
-    assert VQA.load(tmp_path)[0].pictures()[0].size == picture().size
+    assert VQA.load(tmp_path)[0].open_images()[0].size == picture().size
 
 
 def test_names_of_instances_json(tmp_path: Path) -> None:
@@ -57,11 +57,11 @@ def _two_splits(folder: Path) -> None:
 
 def test_split_is_the_pictures(tmp_path: Path) -> None:
     _two_splits(tmp_path)
-    assert [(sample.id, sample.split) for sample in VQA.load(tmp_path, "val")] == [
+    assert [(question.id, question.split) for question in VQA.load(tmp_path, "val")] == [
         ("vqa-42000", "val"),
         ("vqa-42001", "val"),
     ]
-    assert [sample.id for sample in VQA.load(tmp_path, "train")] == ["vqa-42002"]
+    assert [question.id for question in VQA.load(tmp_path, "train")] == ["vqa-42002"]
     assert VQA.load(tmp_path) == VQA.load(tmp_path, "val")  # train is left out
     with pytest.raises(ValueError, match=r"questions\.json, by the 'split' .*: no split 'test'; it has train, val"):
         VQA.load(tmp_path, "test")
@@ -69,7 +69,7 @@ def test_split_is_the_pictures(tmp_path: Path) -> None:
 
 def test_published_files_have_no_split(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
-    assert {sample.split for sample in VQA.load(tmp_path)} == {""}
+    assert {question.split for question in VQA.load(tmp_path)} == {""}
     with pytest.raises(ValueError, match="no split 'val'; it has none"):
         VQA.load(tmp_path, "val")
 

@@ -12,7 +12,7 @@ from helpers.families.llava import Llava
 from helpers.files.evals import picture, ref, tiny_processor
 from tokenprune.evals.search.optimize import optimize
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.strategies.vflowopt import VFlowOpt
 
 LAYERS = 5
@@ -45,12 +45,12 @@ def write_scenes(folder: Path, n: int = 4) -> None:
     (folder / "refs(tiny).json").write_text(json.dumps(refs))
 
 
-def scenes(folder: Path, n: int = 4) -> Sequence[Sample]:
+def scenes(folder: Path, n: int = 4) -> Sequence[Question]:
     write_scenes(folder, n)
     return TASKS["rec"].load(folder, "val")
 
 
-def searched(samples: Sequence[Sample], output: Path, trials: int = 3, **options: Any) -> dict[str, Any]:
+def searched(samples: Sequence[Question], output: Path, trials: int = 3, **options: Any) -> dict[str, Any]:
     return optimize(
         deep_llava(),
         tiny_processor(),
