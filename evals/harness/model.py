@@ -67,11 +67,11 @@ class HarnessModel:
 
         Of `generation`, max_new_tokens, num_beams, do_sample, temperature, top_p, top_k and until are read: a
         temperature above 0 samples unless do_sample is False, and an answer ends before the first text of `until`.
-        Conversations with pictures and without may be mixed; they are asked apart.
+        Conversations with images and without may be mixed; they are asked apart.
         """
         replies: dict[int, Reply] = {}
         for are_shown in (True, False):
-            rows = [row for row, one in enumerate(conversations) if bool(_pictures(one)) is are_shown]
+            rows = [row for row, one in enumerate(conversations) if bool(_images(one)) is are_shown]
             if rows:
                 asked = [conversations[row] for row in rows]
                 replies.update(zip(rows, self._answers(asked, generation, are_shown), strict=True))
@@ -106,12 +106,12 @@ class HarnessModel:
 
     def _encoded(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> Any:
         """Return the inputs for conversations and how the answers begin, padded on the left."""
-        pictures = [_pictures(conversation) for conversation in conversations]
+        images = [_images(conversation) for conversation in conversations]
         texts = [
             self.processor.apply_chat_template(conversation, add_generation_prompt=True) + answer
             for conversation, answer in zip(conversations, answers, strict=True)
         ]
-        images = {"images": pictures} if any(pictures) else {}
+        images = {"images": images} if any(images) else {}
         inputs = self.processor(text=texts, **images, padding=True, padding_side="left", return_tensors="pt")
         return inputs.to(input_device(self.model), self.model.dtype)
 
@@ -148,11 +148,11 @@ def _value(value: Any, hint: Any) -> Any:
     return int(value) if is_whole and "float" not in str(hint) else value
 
 
-def _pictures(conversation: Conversation) -> list[Image.Image]:
+def _images(conversation: Conversation) -> list[Image.Image]:
     parts = [part for turn in conversation for part in turn["content"]]
     for part in parts:
         if part["type"] not in ("text", "image"):
-            raise UnsupportedError(f"this harness model is given pictures and text only; the task has {part['type']}.")
+            raise UnsupportedError(f"this harness model is given images and text only; the task has {part['type']}.")
     return [part["image"].convert("RGB") for part in parts if part["type"] == "image"]
 
 

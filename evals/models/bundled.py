@@ -1,4 +1,4 @@
-"""Where the bundled model, pictures and demos are: in a clone only, no wheel holds them."""
+"""Where the bundled model, images and demos are: in a clone only, no wheel holds them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a model sees of a picture: a model's boxes are parts of what it was shown, not of the file."""
+"""What a model sees of an image: a model's boxes are parts of what it was shown, not of the file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,30 +9,30 @@ from tokenprune.evals.models.boxes import Box, Size
 
 @dataclass(frozen=True)
 class ImageView:
-    """The picture that a model sees: `window` of the given one (in its pixels, which may lie outside), and its size."""
+    """The image that a model sees: `window` of the given one (in its pixels, which may lie outside), and its size."""
 
     window: Box
     size: Size
 
 
 def full_view(size: Size) -> ImageView:
-    """The model sees the whole picture, whatever that does to its proportions."""
+    """The model sees the whole image, whatever that does to its proportions."""
     width, height = size
     return ImageView((0.0, 0.0, float(width), float(height)), size)
 
 
 def padded_view(size: Size) -> ImageView:
-    """The model sees the picture in the middle of a square."""
+    """The model sees the image in the middle of a square."""
     side = float(max(size))
     return _middle(size, side, side)
 
 
 def view_through(processor: Any) -> Callable[[Size], ImageView]:
-    """Return what a picture of a given size becomes in this processor.
+    """Return what an image of a given size becomes in this processor.
 
-    Known are padding to a square and cropping the middle (LLaVA-1.5 and others with CLIP's picture processor), and the
-    resizing of Qwen-VL, whose boxes count pixels of the resized picture. All others are taken to show the whole
-    picture, as is the overview of those that cut a picture into tiles.
+    Known are padding to a square and cropping the middle (LLaVA-1.5 and others with CLIP's image processor), and the
+    resizing of Qwen-VL, whose boxes count pixels of the resized image. All others are taken to show the whole
+    image, as is the overview of those that cut an image into tiles.
     """
     images = processor.image_processor
     name = type(images).__name__
@@ -46,7 +46,7 @@ def view_through(processor: Any) -> Callable[[Size], ImageView]:
 
 
 def _middle(size: Size, width: float, height: float) -> ImageView:
-    """Return the window of this size around the middle of the picture."""
+    """Return the window of this size around the middle of the image."""
     x, y = (size[0] - width) / 2, (size[1] - height) / 2
     return ImageView((x, y, x + width, y + height), (round(width), round(height)))
 

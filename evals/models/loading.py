@@ -51,7 +51,7 @@ def public_name(model: str) -> str:
 def load_questions(folder: Path, *, split: str | None = None, style: Style = LLAVA) -> list[Question]:
     """Return the questions of every set whose files are in `folder`: in RefCOCO's format, VQAv2's or both.
 
-    `split` is that of the refs and, for VQAv2, that of the pictures in `instances.json`; None means all but `train`.
+    `split` is that of the refs and, for VQAv2, that of the images in `instances.json`; None means all but `train`.
     They are asked as models of `style` want them.
     """
     return load_tasks(folder, None, split=split, style=style)
@@ -66,7 +66,7 @@ def load_tasks(
     own word, None means all but `train`.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of pictures and questions")
+        raise FileNotFoundError(f"{folder}: no such folder of images and questions")
     for name in names or ():
         if name not in TASKS:
             raise SettingError(unknown("task", name, TASKS))

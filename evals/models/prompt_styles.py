@@ -34,13 +34,13 @@ class Style:
         return f"{question}\n{options}\n{LETTER}" if self.instructions else f"{question}\n{options}"
 
     def read(self, answer: str, size: Size) -> Box | None:
-        """Return the box that an answer means, in pixels of the picture of this size; None where it is no box."""
+        """Return the box that an answer means, in pixels of the image of this size; None where it is no box."""
         view = self.view(size)
         fractions = self.boxes.fractions(answer, view.size)
         return None if fractions is None else within(view.window, fractions)
 
     def write(self, box: Box, size: Size) -> str:
-        """Return a box, in pixels of the picture of this size, as the model would write it."""
+        """Return a box, in pixels of the image of this size, as the model would write it."""
         view = self.view(size)
         return self.boxes.write(parts_of(view.window, box), view.size)
 

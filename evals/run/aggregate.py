@@ -45,15 +45,15 @@ def _result(questions: list[Question], setup: Setup, answers: list[Answer], abou
     failed = {_group(question) for question, answer in answered if answer.error is not None}
     said = [(question, answer) for question, answer in answered if _group(question) not in failed]
     published = task.metrics([(question, answer.text) for question, answer in said]) if said else {}
-    numbers = {pictures: number for number, pictures in enumerate(dict.fromkeys(s.images for s in questions))}
-    about_pictures = [numbers[question.images] for question, _ in said]
-    intervals = {name: metric.interval(about_pictures) for name, metric in published.items()}
+    numbers = {images: number for number, images in enumerate(dict.fromkeys(s.images for s in questions))}
+    about_images = [numbers[question.images] for question, _ in said]
+    intervals = {name: metric.interval(about_images) for name, metric in published.items()}
     scores: dict[str, list[QuestionScore]] = {question.split: [] for question in questions}
-    pictures: dict[str, list[int]] = {question.split: [] for question in questions}
+    images: dict[str, list[int]] = {question.split: [] for question in questions}
     for unit in _groups(answered) if task.of_groups else [[one] for one in answered]:
         question, _ = unit[0]
         scores[question.split].append(FAILED if _group(question) in failed else _score(task, unit))
-        pictures[question.split].append(numbers[question.images])
+        images[question.split].append(numbers[question.images])
     asked = [answer for _, answer in said] or answers
     return TaskResult(
         **about,
@@ -70,7 +70,7 @@ def _result(questions: list[Question], setup: Setup, answers: list[Answer], abou
         seconds=fmean(answer.seconds for answer in asked),
         questions=digest([question.id for question in questions]),
         scores=scores,
-        pictures=pictures,
+        images=images,
         metrics={name: metric.value for name, metric in published.items()},
         intervals={name: bounds for name, bounds in intervals.items() if isfinite(bounds[0])},
     )

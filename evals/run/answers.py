@@ -34,7 +34,7 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class KeptTokens:
-    """Which visual tokens of one picture entered the language model: a bit each, over all of its `grids` (t, h, w)."""
+    """Which visual tokens of one image entered the language model: a bit each, over all of its `grids` (t, h, w)."""
 
     grids: tuple[tuple[int, int, int], ...]
     bits: str
@@ -64,7 +64,7 @@ class Answer:
     n_visual, n_kept: visual tokens without pruning, and those that enter the language model. n_mean: those that a
         decoder layer sees, in the mean over the layers; less than n_kept where layers drop more.
     seconds: wall time of `generate` on its batch, divided by the batch's questions; preprocessing is not in it.
-    kept: one for each picture, where the strategy left a report. kv_cache_bytes: the size of the cache tensors after
+    kept: one for each image, where the strategy left a report. kv_cache_bytes: the size of the cache tensors after
         the prefill of this question alone; measured on the first question of a task only.
     error: what was raised; score is then None, and the question counts neither as right nor as wrong.
     """

@@ -1,4 +1,4 @@
-"""Questions with their pictures decoded, cut into batches by their tokens and encoded once for all setups."""
+"""Questions with their images decoded, cut into batches by their tokens and encoded once for all setups."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,16 +15,16 @@ from tokenprune.evals.tasks._base.question import Question
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A question with its pictures decoded, and how many tokens its prompt has without pruning."""
+    """A question with its images decoded, and how many tokens its prompt has without pruning."""
 
     question: Question
-    pictures: list[Image.Image]
+    images: list[Image.Image]
     n_tokens: int
 
     @classmethod
     def of(cls, question: Question, processor: Any) -> "Shown":
-        pictures = question.open_images()
-        return cls(question, pictures, encode(processor, [pictures], [question.text])["input_ids"].shape[1])
+        images = question.open_images()
+        return cls(question, images, encode(processor, [images], [question.text])["input_ids"].shape[1])
 
 
 def batches(shown: Sequence[Shown], batch_tokens: int) -> Iterator[list[Shown]]:
@@ -44,13 +44,13 @@ def batches(shown: Sequence[Shown], batch_tokens: int) -> Iterator[list[Shown]]:
 
 def encoded(model: Any, processor: Any, batch: Sequence[Shown], setup: Setup) -> Any:
     """Return the model's inputs, on its device."""
-    pictures, questions = [one.pictures for one in batch], [one.question.text for one in batch]
-    inputs = encode(processor, pictures, questions, **setup.processor_options(processor))
+    images, questions = [one.images for one in batch], [one.question.text for one in batch]
+    inputs = encode(processor, images, questions, **setup.processor_options(processor))
     return inputs.to(input_device(model), model.dtype)
 
 
 def by_encoding(processor: Any, setups: Sequence[Setup]) -> list[list[Setup]]:
-    """Group setups whose inputs are the same: all those that do not change the picture itself."""
+    """Group setups whose inputs are the same: all those that do not change the image itself."""
     groups: dict[str, list[Setup]] = {}
     for setup in setups:
         groups.setdefault(json.dumps(setup.processor_options(processor)), []).append(setup)

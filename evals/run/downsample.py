@@ -1,8 +1,8 @@
-"""The baseline that prunes nothing: the picture is shrunk until it gives about as many visual tokens.
+"""The baseline that prunes nothing: the image is shrunk until it gives about as many visual tokens.
 
-A LLaVA-1.5 style model resizes every picture to one size, so shrinking the file alone would change nothing. Instead
+A LLaVA-1.5 style model resizes every image to one size, so shrinking the file alone would change nothing. Instead
 its own processor is called with a smaller target size (the prompt then has as many placeholder tokens as the smaller
-picture has patches) and the vision tower interpolates its position embeddings to that size, which CLIP, SigLIP and
+image has patches) and the vision tower interpolates its position embeddings to that size, which CLIP, SigLIP and
 DINOv2 do when asked. The position IDs are those of the shorter prompt. The grid is one that the model was not trained
 on, and it may answer worse for that alone; that is part of what this baseline costs.
 """
@@ -27,20 +27,20 @@ def processor_options(processor: Any, keep_ratio: float) -> dict[str, Any]:
     size = {"height": rows * processor.patch_size, "width": columns * processor.patch_size}
     if not _crops(processor):
         return {"size": size}
-    # Resize and crop alike, or the crop would cut away most of the picture.
+    # Resize and crop alike, or the crop would cut away most of the image.
     if processor.image_processor.size.get("shortest_edge") is None:
         return {"size": size, "crop_size": size}
     return {"size": {"shortest_edge": min(size.values())}, "crop_size": size}
 
 
 def full_grid(processor: Any) -> tuple[int, int]:
-    """Return rows and columns of the visual tokens that `processor` makes of any picture."""
+    """Return rows and columns of the visual tokens that `processor` makes of any image."""
     image_processor = processor.image_processor
     target = image_processor.crop_size if _crops(processor) else image_processor.size
     height, width = target.get("height"), target.get("width")
     if height is None or width is None:
         raise ValueError(
-            f"{type(image_processor).__name__} has no fixed picture size, so downsampling to a budget is not defined "
+            f"{type(image_processor).__name__} has no fixed image size, so downsampling to a budget is not defined "
             "for it"
         )
     return height // processor.patch_size, width // processor.patch_size
@@ -58,7 +58,7 @@ def nearest_grid(rows: int, columns: int, n_kept: int) -> tuple[int, int]:
 
 @contextmanager
 def any_resolution(model: Any) -> Iterator[None]:
-    """Let the vision tower of `model` take pictures of any size inside the block.
+    """Let the vision tower of `model` take images of any size inside the block.
 
     UnsupportedError where its position embeddings are kept elsewhere: transformers interpolates them unfetched.
     """

@@ -61,7 +61,7 @@ def evaluate(
         another run. Under `accelerate launch` every process asks its share, and the answers
         are those of a single one.
     strategies, keep_ratios, position_ids, baselines: what is compared, see `setups`. baselines None: unpruned,
-        random, and downsample if the model's pictures have one size (and are encoded where the model is).
+        random, and downsample if the model's images have one size (and are encoded where the model is).
     tasks, data, split: what is asked, see `load_tasks`; of it, `limit` questions of each task.
     dtype, device_map: how a model is loaded, see `load_model`.
     batch_tokens, on_error: see `Runner`.
@@ -120,14 +120,14 @@ def _try(compared: Sequence[Setup], model: Any, processor: Any) -> None:
 
 
 def _uncalibrated(questions: list[Question], compared: Sequence[Setup], data: Path, console: Console) -> list[Question]:
-    """Return the questions that every setup is asked: none about a picture that one was calibrated on."""
+    """Return the questions that every setup is asked: none about an image that one was calibrated on."""
     calibration = frozenset[str]().union(*(setup.calibrated_on for setup in compared))
     left = apart(questions, calibration, str(data))
     if calibration:
         console.print(
             f"{data.name}: {len(questions) - len(left)} of {len(questions)} questions are left out for all "
-            f"configurations: they are about pictures that settings files were calibrated on "
-            f"({len(calibration)} pictures)."
+            f"configurations: they are about images that settings files were calibrated on "
+            f"({len(calibration)} images)."
         )
     return left
 

@@ -40,7 +40,7 @@ def device_name(device: torch.device) -> str:
 
 
 def tasks_identity(questions: Sequence[Question]) -> dict[str, Any]:
-    """Return, for each task, how many questions are asked, and a digest of questions, right answers and pictures."""
+    """Return, for each task, how many questions are asked, and a digest of questions, right answers and images."""
     tasks = dict.fromkeys(question.task for question in questions)
     return {task: _identity([question for question in questions if question.task == task]) for task in tasks}
 
@@ -51,6 +51,6 @@ def _identity(questions: Sequence[Question]) -> dict[str, Any]:
         # A field that is no data, such as how the model is to be asked, shows in the question.
         data = {field.name: getattr(question, field.name) for field in fields(question) if field.name != "images"}
         digest.update(json.dumps(data, default=lambda _: None).encode())
-    for picture in dict.fromkeys(picture for question in questions for picture in question.images):
-        digest.update(hashlib.sha256(picture.read_bytes()).digest())
+    for image in dict.fromkeys(image for question in questions for image in question.images):
+        digest.update(hashlib.sha256(image.read_bytes()).digest())
     return {"questions": len(questions), "digest": digest.hexdigest()[:16]}

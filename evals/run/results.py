@@ -18,8 +18,8 @@ class TaskResult:
 
     questions: a digest of the questions' IDs. Rows that have the same one answered the same questions, so their
         `scores` can be compared one by one.
-    scores, pictures: by split ("" where the set has none), in the set's order: what each question is worth by
-        `metric`, and the number of the picture that it is about. Where the metric is worth something of groups of
+    scores, images: by split ("" where the set has none), in the set's order: what each question is worth by
+        `metric`, and the number of the image that it is about. Where the metric is worth something of groups of
         questions only, each group is one score.
     metrics, intervals: every metric that is published of the task, over all splits, and their 95 % intervals; rows of
         older runs have none of these.
@@ -47,7 +47,7 @@ class TaskResult:
     dtype: str
     questions: str
     scores: dict[str, list[QuestionScore]]
-    pictures: dict[str, list[int]]
+    images: dict[str, list[int]]
     metrics: dict[str, float] = field(default_factory=dict)
     intervals: dict[str, stats.Interval] = field(default_factory=dict)
 
@@ -57,11 +57,11 @@ class TaskResult:
 
     @property
     def worth(self) -> list[tuple[float | None, int]]:
-        """What every question is worth and its picture, over all splits; None where it could not be asked."""
+        """What every question is worth and its image, over all splits; None where it could not be asked."""
         return [
-            (None if score == FAILED else score or 0.0, picture)
+            (None if score == FAILED else score or 0.0, image)
             for split, scores in self.scores.items()
-            for score, picture in zip(scores, self.pictures[split], strict=True)
+            for score, image in zip(scores, self.images[split], strict=True)
         ]
 
     @property
@@ -79,7 +79,7 @@ class TaskResult:
 
     @property
     def interval(self) -> stats.Interval:
-        return stats.interval(self.points, [picture for points, picture in self.worth if points is not None])
+        return stats.interval(self.points, [image for points, image in self.worth if points is not None])
 
     @property
     def unparsable(self) -> int:
@@ -93,9 +93,9 @@ class TaskResult:
         """Return the row as if one split's questions alone had been asked (the visual tokens stay those of all)."""
         if split not in self.scores:
             raise ValueError(f"{self.task} of {self.scenes}: no split {split!r}; it has {', '.join(self.scores)}")
-        scores, pictures = {split: self.scores[split]}, {split: self.pictures[split]}
+        scores, images = {split: self.scores[split]}, {split: self.images[split]}
         return replace(
-            self, scores=scores, pictures=pictures, metrics={}, intervals={}, questions=f"{self.questions} {split}"
+            self, scores=scores, images=images, metrics={}, intervals={}, questions=f"{self.questions} {split}"
         )
 
 

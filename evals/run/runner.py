@@ -115,8 +115,8 @@ class Runner:
     def _failed(self, question: Question, setup: Setup, error: Exception) -> Answer:
         """Return what is recorded of a question that could not be asked; raise it where the run is to stop."""
         if self.on_error == "stop":
-            pictures = ", ".join(map(str, question.images))
-            raise QuestionError(f"{setup.key}: stopped at {question.id} ({pictures}): {error}") from error
+            images = ", ".join(map(str, question.images))
+            raise QuestionError(f"{setup.key}: stopped at {question.id} ({images}): {error}") from error
         return Answer(
             task=question.task,
             id=question.id,

@@ -22,7 +22,7 @@ UNPRUNED = "unpruned"
 DOWNSAMPLE = "downsample"  # the one name that is no strategy: nothing is pruned
 # The last but one encoder layer: the bundled tower's last one was trained to name things, and guides FoPru worse.
 DEFAULT_STRATEGIES = ("grid", "fopru:mode=rank,layer=-2", "fopru:mode=row,layer=-2")
-#: What is compared on a single picture: the baseline, a ranking, and one that merges.
+#: What is compared on a single image: the baseline, a ranking, and one that merges.
 EXPLAINED_STRATEGIES = ("random", "fopru:mode=rank,layer=-2", "visionzip:layer=-2")
 BASELINES = (UNPRUNED, "random", DOWNSAMPLE)
 DEFAULT_KEEP_RATIOS = (0.5, 0.25, 0.1)
@@ -132,7 +132,7 @@ def make_setups(
 
     A strategy is written as its name in `tokenprune.STRATEGIES`, with settings behind a colon: `fopru:mode=row`,
     `random:seed=1`. A settings file is written as its path, `settings.json`, and stands only at the keep ratio that it
-    was found for: SettingError if that is not among `keep_ratios`. `downsample` shrinks the picture instead. A Strategy
+    was found for: SettingError if that is not among `keep_ratios`. `downsample` shrinks the image instead. A Strategy
     object stands for itself at each of the keep ratios.
     """
     for one in position_ids:

@@ -16,11 +16,11 @@ def paired(row: TaskResult, baseline: TaskResult) -> stats.Paired:
             f"differ ({row.n} and {baseline.n}); measure both with the same --data, --split and --limit"
         )
     both = [
-        (own, base, picture)
-        for (own, picture), (base, _) in zip(row.worth, baseline.worth, strict=True)
+        (own, base, image)
+        for (own, image), (base, _) in zip(row.worth, baseline.worth, strict=True)
         if own is not None and base is not None
     ]
     if not both:
         raise ValueError(f"{row.strategy} and {baseline.strategy}: no {row.task} question could be asked under both")
-    own, base, pictures = zip(*both, strict=True)
-    return stats.paired(own, base, pictures)
+    own, base, images = zip(*both, strict=True)
+    return stats.paired(own, base, images)

@@ -1,6 +1,6 @@
 """DocVQA (https://arxiv.org/abs/2007.00398), task 1: questions about scanned documents.
 
-Read are the published `SPLIT_v1.0_withQT.json` (`val_v1.0.json` too; pictures as the file names them, in `documents/`
+Read are the published `SPLIT_v1.0_withQT.json` (`val_v1.0.json` too; images as the file names them, in `documents/`
 or `spdocvqa_images/`) and the Hub's lmms-lab/DocVQA. The layouts are those of the challenge's page and of the Hub;
 they were not checked against the real files. The answers of `test` are not published. The metric is that of the
 challenge's script, checked by running lmms-eval's copy.
@@ -30,7 +30,7 @@ class DocVqa(FileTask[ShortAnswer]):
     def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         image = record["image"]
         if isinstance(image, str):
-            image = record.picture(folder, image, f"spdocvqa_images/{PurePosixPath(image).name}")
+            image = record.find_image(folder, image, f"spdocvqa_images/{PurePosixPath(image).name}")
         if not record.content.get("answers"):
             raise ValueError(f"{record.where}: no answers; those of the test split are not published, take val")
         return ShortAnswer(

@@ -1,7 +1,7 @@
 """GQA (https://arxiv.org/abs/1902.09506): compositional questions with one answer each.
 
 Read are the published `SPLIT_questions.json`, such as `testdev_balanced_questions.json` (an object of questions by ID;
-pictures in `images/`), and the Hub's lmms-lab/GQA, which has questions and pictures in two folders. The layouts are
+images in `images/`), and the Hub's lmms-lab/GQA, which has questions and images in two folders. The layouts are
 those of the download page and of the Hub; they were not checked against the real files.
 """
 
@@ -22,7 +22,7 @@ def _published(path: Path) -> list[Record]:
 
 
 def _hub(path: Path) -> list[Record]:
-    """Questions, with the pictures that lie in the folder beside theirs."""
+    """Questions, with the images that lie in the folder beside theirs."""
     name = path.parent.name.removesuffix("_instructions")
     beside = sorted(path.parent.with_name(f"{name}_images").glob("*.parquet"))
     images = {record["id"]: record["image"] for file in beside for record in table_records(file)}
@@ -30,7 +30,7 @@ def _hub(path: Path) -> list[Record]:
     for record in table_records(path):
         if record["imageId"] not in images:
             raise FileNotFoundError(
-                f"{record.where}: no picture {record['imageId']} in {path.parent.parent}/{name}_images"
+                f"{record.where}: no image {record['imageId']} in {path.parent.parent}/{name}_images"
             )
         records.append(Record(record.where, {**record.content, "image": images[record["imageId"]]}, name))
     return records
@@ -56,7 +56,7 @@ class Gqa(FileTask[ShortAnswer]):
         return ShortAnswer(
             task=self.name,
             id=f"{self.name}-{record['id']}",
-            images=(image or record.picture(folder / "images", f"{record['imageId']}.jpg"),),
+            images=(image or record.find_image(folder / "images", f"{record['imageId']}.jpg"),),
             text=style.short_answer(record["question"]),
             split=record.split,
             category=(record.content.get("types") or {}).get("structural") or "",

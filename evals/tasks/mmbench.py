@@ -1,8 +1,8 @@
 """MMBench (https://arxiv.org/abs/2307.06281): multiple choice, right only if it is right however the options turn.
 
-Read are the published tables, `mmbench_SPLIT_DATE.tsv` or `MMBench_SPLIT_LANGUAGE.tsv` (pictures in base64), and the
+Read are the published tables, `mmbench_SPLIT_DATE.tsv` or `MMBench_SPLIT_LANGUAGE.tsv` (images in base64), and the
 Hub's lmms-lab/MMBench (its folder `en`; give another one of its folders by itself). Turned copies of a question have
-its index plus a multiple of a million, and in some tables its index in place of the picture; where a file has no
+its index plus a multiple of a million, and in some tables its index in place of the image; where a file has no
 copies of a question, they are made here. The layouts are those of the repository and of the Hub; they were not checked
 against the real files. The answers of `test` are not published. Letters are read by the rules by which VLMEvalKit reads
 them before it asks a chat model, and circular accuracy is its own (both checked by running it): an answer that it would
@@ -27,7 +27,7 @@ LETTERS = "ABCDEFGH"
 
 
 def _published(path: Path) -> list[Record]:
-    """A picture may be the index of the row that has it."""
+    """An image may be the index of the row that has it."""
     records, rows = tsv_records(path), []
     texts = {record["index"]: record["image"] for record in records}
     for record in records:

@@ -1,4 +1,4 @@
-"""MME (https://arxiv.org/abs/2306.13394): two questions about each picture, one to be answered yes, the other no.
+"""MME (https://arxiv.org/abs/2306.13394): two questions about each image, one to be answered yes, the other no.
 
 Read are the published folders, one a subtask, with `NAME.txt` (`QUESTION<tab>ANSWER`, two lines) beside `NAME.jpg` or
 `.png`, or in `questions_answers_YN/` and `images/`; and the Hub's lmms-lab/MME. As in LLaVA-1.5's scripts the words
@@ -40,7 +40,9 @@ def _published(path: Path) -> list[Record]:
         if not tab:
             raise ValueError(f"{where}: expected QUESTION<tab>ANSWER, found no tab")
         found = Record(where, {})
-        image = found.picture(subtask / "images" if apart else subtask, *(path.stem + end for end in (".jpg", ".png")))
+        image = found.find_image(
+            subtask / "images" if apart else subtask, *(path.stem + end for end in (".jpg", ".png"))
+        )
         content = {"question": question, "answer": answer, "category": subtask.name, "image": image}
         records.append(Record(where, {**content, "question_id": f"{subtask.name}/{image.name}"}))
     return records
@@ -48,7 +50,7 @@ def _published(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class Mme(FileTask[YesNo]):
-    """Accuracy over questions; accuracy+ over pictures, both questions right; and their sums over subtasks.
+    """Accuracy over questions; accuracy+ over images, both questions right; and their sums over subtasks.
 
     Perception and cognition are the published scores: the sum over subtasks of 100 (accuracy + accuracy+).
     """

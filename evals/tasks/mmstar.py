@@ -1,7 +1,7 @@
-"""MMStar (https://arxiv.org/abs/2403.20330): multiple choice that cannot be answered without the picture.
+"""MMStar (https://arxiv.org/abs/2403.20330): multiple choice that cannot be answered without the image.
 
 Read are the Hub's Lin-Chen/MMStar (`mmstar.parquet`; the options are part of the question) and the table `MMStar.tsv`
-(options in columns, pictures in base64). The layouts are those of the Hub's description; they were not checked against
+(options in columns, images in base64). The layouts are those of the Hub's description; they were not checked against
 the real files. Answers are read as the set's script does (MMStar-Benchmark/MMStar, checked by reading it).
 """
 

@@ -1,6 +1,6 @@
-"""POPE (https://arxiv.org/abs/2305.10355): is an object in the picture? Asked of random, popular and adversarial ones.
+"""POPE (https://arxiv.org/abs/2305.10355): is an object in the image? Asked of random, popular and adversarial ones.
 
-Read are the published `coco_pope_KIND.json` (a JSON object a line; the pictures are COCO's val2014, in `images/`) and
+Read are the published `coco_pope_KIND.json` (a JSON object a line; the images are COCO's val2014, in `images/`) and
 the Hub's lmms-lab/POPE. The kinds are the splits. The published form was checked against records of the real file, and
 reading of answers, F1 and yes-rate against the repository's evaluate.py (AoiDragon/POPE); prompt, F1, precision and
 recall by running lmms-eval's; the Hub's layout is that of its description.
@@ -42,7 +42,7 @@ class Pope(FileTask[YesNo]):
         return YesNo(
             task=self.name,
             id=f"{self.name}-{kind}-{record['question_id']}",
-            images=(record.picture(folder / "images", name) if isinstance(name, str) else name,),
+            images=(record.find_image(folder / "images", name) if isinstance(name, str) else name,),
             text=style.short_answer(record.first("text", "question")),
             split=record.split,
             category=kind,

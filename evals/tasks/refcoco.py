@@ -51,13 +51,13 @@ class RefCocoQuestion(BoxQuestion):
         return float(left <= x <= right and top <= y <= bottom)
 
     def open_images(self) -> list[Image.Image]:
-        (picture,) = super().open_images()
-        if picture.size != self.size:
+        (image,) = super().open_images()
+        if image.size != self.size:
             raise ValueError(
-                f"{self.images[0]}: {picture.size} px upright, but instances.json says {self.size}, so the boxes do "
-                "not fit; save the picture upright without EXIF rotation, or correct width and height"
+                f"{self.images[0]}: {image.size} px upright, but instances.json says {self.size}, so the boxes do "
+                "not fit; save the image upright without EXIF rotation, or correct width and height"
             )
-        return [picture]
+        return [image]
 
 
 def _sentences(path: Path) -> list[Record]:
@@ -85,7 +85,7 @@ class RefCoco(FileTask[RefCocoQuestion]):
     def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[RefCocoQuestion]:
         """Return one question for each sentence of the refs in `split`; None means all but `train`.
 
-        `folder` holds `instances.json`, `refs(NAME).p` or `refs(NAME).json`, and the pictures in `images/`; or the
+        `folder` holds `instances.json`, `refs(NAME).p` or `refs(NAME).json`, and the images in `images/`; or the
         Hub's Parquet files.
         """
         path, name = self._refs(folder), self.split_by or "NAME"

@@ -1,6 +1,6 @@
-"""SEED-Bench (https://arxiv.org/abs/2307.16125): multiple choice about pictures and video frames.
+"""SEED-Bench (https://arxiv.org/abs/2307.16125): multiple choice about images and video frames.
 
-Read are the published `SEED-Bench.json` (pictures in `SEED-Bench-image/` or `images/`, named by `data_id`; one frame of
+Read are the published `SEED-Bench.json` (images in `SEED-Bench-image/` or `images/`, named by `data_id`; one frame of
 each video, `TYPE_ID_QUESTION_ID.png`, in `SEED-Bench-video-image/` where LLaVA-1.5's script wrote them) and the Hub's
 lmms-lab/SEED-Bench, whose video questions have several frames. The published form's video questions are left out where
 there is no folder of frames. The layouts are those of the repository and of the Hub; they were not checked against the
@@ -35,7 +35,7 @@ def _published(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class SeedBench(FileTask[Choice]):
-    """Accuracy over all, over pictures (the published SEED-I) and over videos."""
+    """Accuracy over all, over images (the published SEED-I) and over videos."""
 
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("SEED-Bench.json",), _published), *hub())
@@ -52,7 +52,7 @@ class SeedBench(FileTask[Choice]):
         return Choice(
             task=self.name,
             id=f"{self.name}-{record['question_id']}",
-            images=self._pictures(record, folder),
+            images=self._images(record, folder),
             text=style.choice(record["question"], listed(options)),
             split=record.split,
             category=record["data_type"],
@@ -65,12 +65,12 @@ class SeedBench(FileTask[Choice]):
         of_each = of_each_category(answered)
         return super().metrics(answered) | {f"{kind} accuracy": Metric.of(of_each[kind]) for kind in sorted(of_each)}
 
-    def _pictures(self, record: Record, folder: Path) -> tuple[StoredImage, ...]:
+    def _images(self, record: Record, folder: Path) -> tuple[StoredImage, ...]:
         if "image" in record.content:
             image = record["image"]
             return image if isinstance(image, tuple) else (image,)
         name = str(record["data_id"])
         if record["data_type"] == "image":
-            return (record.picture(folder, f"SEED-Bench-image/{name}", f"images/{name}", f"images/{name}.jpg"),)
+            return (record.find_image(folder, f"SEED-Bench-image/{name}", f"images/{name}", f"images/{name}.jpg"),)
         frame = f"{record['question_type_id']}_{record['question_id']}.png"
-        return (record.picture(folder / FRAMES, frame),)
+        return (record.find_image(folder / FRAMES, frame),)

@@ -1,6 +1,6 @@
 """Visual7W's pointing questions (https://arxiv.org/abs/1511.03416): which of four boxes?
 
-Read is the published `dataset_v7w_pointing.json`, pictures in `images/`. The question is put as Shikra's code puts it
+Read is the published `dataset_v7w_pointing.json`, images in `images/`. The question is put as Shikra's code puts it
 (https://arxiv.org/abs/2306.15195), with the four boxes in the model's own format, here in the order of their IDs; the
 answered box stands for the one of the four that it overlaps most. The layout is that of the download page; it was not
 checked against the real files.
@@ -62,7 +62,7 @@ class Visual7w(FileTask[WhichBox]):
     forms: ClassVar[tuple[Form, ...]] = (Form(("dataset_v7w_pointing.json",), _published),)
 
     def question(self, record: Record, folder: Path, style: Style) -> WhichBox:
-        image = record.picture(folder / "images", record["filename"])
+        image = record.find_image(folder / "images", record["filename"])
         size = size_of(image)
         candidates = {name: _corners(box) for name, box in record["boxes"].items()}
         written = " ".join(style.write(box, size) for box in candidates.values())

@@ -1,6 +1,6 @@
 """VQAv2 as it is distributed: `*questions.json` and `*annotations.json`, ten answers to each question.
 
-The Hub's lmms-lab/VQAv2 is read too. The layouts and the picture names are those of the official download page and of
+The Hub's lmms-lab/VQAv2 is read too. The layouts and the image names are those of the official download page and of
 the Hub; they were not checked against the real files, which cannot be had where this was written. The metric was
 checked by running the official script, the prompt by running lmms-eval's.
 """
@@ -33,8 +33,8 @@ class Vqav2(FileTask[ShortAnswer]):
     def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[ShortAnswer]:
         """Return one question for each question in `split`; None means all but `train`.
 
-        `folder` holds both files, and the pictures in `images/`. Pictures are named as COCO names them, or as an
-        `instances.json` in the folder says. A question is in the split that its picture has there; the published
+        `folder` holds both files, and the images in `images/`. Images are named as COCO names them, or as an
+        `instances.json` in the folder says. A question is in the split that its image has there; the published
         files have one split each and do not say it again, so a question may be in none.
         """
         questions_path = only_file(folder, "*questions.json")
@@ -44,17 +44,17 @@ class Vqav2(FileTask[ShortAnswer]):
         if questions_path is None or annotations_path is None:
             raise FileNotFoundError(f"{folder}: needs a *questions.json and a *annotations.json")
         questions, answers = read_json(questions_path), _Answers(annotations_path)
-        pictures = _Pictures(folder, field(questions, "data_subtype", str(questions_path)))
+        images = _ImageFiles(folder, field(questions, "data_subtype", str(questions_path)))
         records = {
             f"{questions_path}, questions[{number}]": record
             for number, record in enumerate(field(questions, "questions", str(questions_path)))
         }
-        found = {where: pictures.split(field(record, "image_id", where)) for where, record in records.items()}
+        found = {where: images.split(field(record, "image_id", where)) for where, record in records.items()}
         splits = chosen(split, set(found.values()), f"{questions_path}, by the 'split' of images in instances.json")
         return [
             self._question(
                 Record(where, record, found[where]),
-                pictures.find(record["image_id"], where),
+                images.find(record["image_id"], where),
                 answers.to(field(record, "question_id", where), where),
                 style,
             )
@@ -98,7 +98,7 @@ class _Answers:
         return tuple(field(answer, "answer", here) for answer in given)
 
 
-class _Pictures:
+class _ImageFiles:
     def __init__(self, folder: Path, subtype: str) -> None:
         self.folder, self.subtype = folder / "images", subtype
         instances = folder / "instances.json"
@@ -115,4 +115,4 @@ class _Pictures:
         for name in names:
             if (self.folder / name).is_file():
                 return self.folder / name
-        raise FileNotFoundError(f"{where}: missing picture {self.folder / names[0]} (or {' or '.join(names[1:])})")
+        raise FileNotFoundError(f"{where}: missing image {self.folder / names[0]} (or {' or '.join(names[1:])})")

@@ -1,4 +1,4 @@
-"""XLRS-Bench (https://arxiv.org/abs/2503.23771), its VQA questions: multiple choice about pictures of up to 10,000 px.
+"""XLRS-Bench (https://arxiv.org/abs/2503.23771), its VQA questions: multiple choice about images of up to 10,000 px.
 
 Read is the Hub's initiacms/XLRS-Bench-lite, whose one split the Hub calls `train`. The prompt and the reading of
 answers are those of its scripts, checked by running lmms-eval's copy: without brackets every letter from a to e

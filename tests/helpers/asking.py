@@ -47,7 +47,7 @@ def unlike_time(answers: list[Answer]) -> list[Answer]:
 
 
 def echoes(folder: Path) -> list[Question]:
-    """Three questions about one picture, of which the second cannot be read and the third is in another split."""
+    """Three questions about one image, of which the second cannot be read and the third is in another split."""
     image = folder / "images" / "COCO_val2014_000000000042.jpg"
     return [
         Echo(

@@ -10,11 +10,11 @@ from tokenprune.evals.tasks._base.question import Question
 
 @dataclass(frozen=True, kw_only=True)
 class BoxQuestion(Question, ABC):
-    """A question about one picture of this `size`, asked of a model of this `style`."""
+    """A question about one image of this `size`, asked of a model of this `style`."""
 
     size: Size
     style: Style
 
     def answered_box(self, answer: str) -> Box | None:
-        """Return the box that the answer means, in pixels of the picture; None where it is no box."""
+        """Return the box that the answer means, in pixels of the image; None where it is no box."""
         return self.style.read(answer, self.size)

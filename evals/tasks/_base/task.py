@@ -112,7 +112,7 @@ class FileTask(Task, Generic[S]):
 
     def _files(self, folder: Path) -> tuple[Callable[[Path], list[Record]], list[Path]]:
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder of pictures and questions")
+            raise FileNotFoundError(f"{folder}: no such folder of images and questions")
         for form in self.forms:
             if files := [path for pattern in form.patterns for path in sorted(folder.glob(pattern))]:
                 return form.read, files

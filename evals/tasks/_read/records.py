@@ -37,7 +37,7 @@ def field(record: Any, key: str, where: str) -> Any:
 def only_file(folder: Path, *patterns: str) -> Path | None:
     """Return the one file in `folder` that matches a pattern, None where there is none; two are an error."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of pictures and questions")
+        raise FileNotFoundError(f"{folder}: no such folder of images and questions")
     found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     if len(found) > 1:
         raise ValueError(f"{folder}: {' and '.join(path.name for path in found)} both match; keep one in the folder")
@@ -68,13 +68,13 @@ class Record:
     def in_split(self, split: str) -> "Record":
         return replace(self, split=split)
 
-    def picture(self, folder: Path, *names: str) -> Path:
+    def find_image(self, folder: Path, *names: str) -> Path:
         """Return the first of the files that is in `folder`. FileNotFoundError, naming all of them, if none is."""
         for name in names:
             if (folder / name).is_file():
                 return folder / name
         others = f" (or {' or '.join(names[1:])})" if names[1:] else ""
-        raise FileNotFoundError(f"{self.where}: missing picture {folder / names[0]}{others}")
+        raise FileNotFoundError(f"{self.where}: missing image {folder / names[0]}{others}")
 
 
 def json_records(path: Path, *keys: str) -> list[Record]:
@@ -112,7 +112,7 @@ def line_records(path: Path) -> list[Record]:
 
 def tsv_records(path: Path) -> list[Record]:
     """Return the records of a table of tab-separated values with a line of names, quoted as spreadsheets do."""
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # pictures are base64 in one field; the default is 128 KiB
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # images are base64 in one field; the default is 128 KiB
     rows: Iterator[list[str]] = csv.reader(read_text(path).splitlines(keepends=True), delimiter="\t")
     names = next(rows, None)
     if names is None:
@@ -128,7 +128,7 @@ def tsv_records(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class Base64:
-    """A picture inside a table of text. `where` names its row."""
+    """An image inside a table of text. `where` names its row."""
 
     where: str
     name: str
@@ -141,4 +141,4 @@ class Base64:
         try:
             return base64.b64decode(self.text, validate=True)
         except binascii.Error as error:
-            raise ValueError(f"{self.where}: broken base64 picture ({error})") from error
+            raise ValueError(f"{self.where}: broken base64 image ({error})") from error

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.families import FAMILIES
 from helpers.families.llava import Llava
-from helpers.files.evals import CHAT_TEMPLATE, picture, tiny_processor
+from helpers.files.evals import CHAT_TEMPLATE, sample_image, tiny_processor
 from helpers.tiny import tiny_llava
 from PIL import Image
 from transformers import LlavaNextImageProcessor, LlavaNextProcessor
@@ -45,7 +45,7 @@ def explained(
     true_box: Box | None = None,
 ) -> Explanation:
     compared = make_setups(strategies, ratios, ["original"], baselines=[])
-    asked = model or tiny_llava(), tiny_processor(), of or picture(), "Where is it?"
+    asked = model or tiny_llava(), tiny_processor(), of or sample_image(), "Where is it?"
     return explain(*asked, compared, true_box=true_box, rounds=0)
 
 
@@ -70,7 +70,7 @@ def test_the_answer_is_that_of_a_plain_call() -> None:
     processor: Any = tiny_processor()
     told = explained("fopru", model=model)
     inputs = processor(
-        images=[picture()],
+        images=[sample_image()],
         text=processor.apply_chat_template(
             [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where is it?"}]}],
             add_generation_prompt=True,
@@ -111,7 +111,7 @@ def test_times_are_ratios_to_the_unpruned_model(monkeypatch: pytest.MonkeyPatch)
 
     from tokenprune.evals.models.prompts import encode
 
-    inputs = encode(tiny_processor(), [[picture()]], ["1"])
+    inputs = encode(tiny_processor(), [[sample_image()]], ["1"])
     monkeypatch.setattr(model, "generate", generate)
     monkeypatch.setattr("tokenprune.evals.explain.ttft.time.perf_counter", lambda: now[0])
     compared = make_setups(["grid"], [0.25], ["original"], baselines=[])
@@ -137,7 +137,7 @@ def test_questions_that_cannot_be_asked(question: str, change: dict[str, Any], m
     for name, value in change.items():
         setattr(processor, name, value)
     with pytest.raises(ValueError, match=message):
-        explain(tiny_llava(), processor, picture(), question, [], rounds=0)
+        explain(tiny_llava(), processor, sample_image(), question, [], rounds=0)
 
 
 def test_downsampling_is_not_drawn() -> None:
@@ -149,7 +149,7 @@ def test_downsampling_is_not_drawn() -> None:
 
 
 def test_the_canvas_of_one_raster() -> None:
-    shown = canvas(picture((60, 40)), Layout.raster((1, 6, 6)), full_view((60, 40)))
+    shown = canvas(sample_image((60, 40)), Layout.raster((1, 6, 6)), full_view((60, 40)))
     (raster,) = shown.rasters
     assert raster.place == pytest.approx((0, 0, 1000, 2000 / 3))
     assert shown.boxes(BOX) == [pytest.approx((500, 1000 / 6, 750, 500))]
@@ -157,7 +157,7 @@ def test_the_canvas_of_one_raster() -> None:
 
 
 def test_a_view_beyond_the_picture_and_one_within() -> None:
-    tall = picture((20, 60), (0, 0, 19, 59))
+    tall = sample_image((20, 60), (0, 0, 19, 59))
     (raster,) = canvas(tall, Layout.raster((1, 6, 6)), padded_view((20, 60))).rasters
     assert raster.picture.size == (60, 60)
     assert raster.picture.getpixel((5, 30)) == (127, 127, 127)
@@ -171,13 +171,13 @@ def test_the_canvas_of_tiles() -> None:
     """Which part of the picture a tile shows is not known, so boxes are drawn on the picture alone."""
     layout = Layout.concat([Layout.raster((1, 3, 3))] * 3)
     tiles = [Image.new("RGB", (12, 12), color) for color in ("red", "green", "blue")]
-    shown = canvas(picture(), layout, full_view((60, 40)), tiles)
+    shown = canvas(sample_image(), layout, full_view((60, 40)), tiles)
     assert [raster.tokens.size for raster in shown.rasters] == [0, 9, 9, 9]
     assert len(shown.boxes(BOX)) == 1
     places = [raster.place for raster in shown.rasters]
     assert len({place[:2] for place in places}) == 4
     with pytest.raises(ValueError, match="cut the picture into 2 tiles, and the model saw 3"):
-        canvas(picture(), layout, full_view((60, 40)), tiles[:2])
+        canvas(sample_image(), layout, full_view((60, 40)), tiles[:2])
 
 
 def anyres() -> tuple[Any, Any]:
@@ -202,7 +202,7 @@ def test_overview_and_tiles(tmp_path: Path) -> None:
     """Both show the whole picture, so that a box is drawn on both; newline tokens have no place."""
     model, processor = anyres()
     compared = make_setups(["fopru", "grid"], [0.5], ["original"], baselines=[])
-    told = explain(model, processor, picture((60, 40)), "Where is it?", compared, true_box=BOX, rounds=0)
+    told = explain(model, processor, sample_image((60, 40)), "Where is it?", compared, true_box=BOX, rounds=0)
     assert [raster.tokens.shape for raster in told.canvas.rasters] == [(3, 3), (4, 6)]
     assert told.unpruned.kept.n_visual == 9 + 4 * 7
     assert len(told.canvas.boxes(BOX)) == 2
@@ -226,7 +226,9 @@ def test_edges_lie_between_kept_and_dropped() -> None:
 @pytest.mark.parametrize("size", [(300, 40), (40, 300), (60, 40)])
 def test_nothing_is_cut_off(size: tuple[int, int]) -> None:
     """Every text is within the figure and in its own column, whatever the picture's shape and however long they are."""
-    told = explained("fopru:mode=row,layer=-2,heads=max", "random", ratios=(0.5, 0.25), of=picture(size), true_box=BOX)
+    told = explained(
+        "fopru:mode=row,layer=-2,heads=max", "random", ratios=(0.5, 0.25), of=sample_image(size), true_box=BOX
+    )
     object.__setattr__(told, "question", "What costs $5 and not $6, " * 12 + "w" * 200)
     object.__setattr__(told.outcomes[1], "answer", "a long answer_with_$_and_" * 9)
     sheet = kept_tokens.sheet(told)

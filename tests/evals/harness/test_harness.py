@@ -34,8 +34,8 @@ def pruned() -> HarnessModel:
     return HarnessModel(str(MODEL), "fopru", keep_ratio=0.25, layer=-2.0, dtype="float32", device="cpu")
 
 
-def turn(text: str, *pictures: Any) -> list[dict[str, Any]]:
-    content = [{"type": "image", "image": picture} for picture in pictures]
+def turn(text: str, *images: Any) -> list[dict[str, Any]]:
+    content = [{"type": "image", "image": image} for image in images]
     return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
 
 
@@ -60,7 +60,7 @@ def prompt(harness: HarnessModel, sample: Question) -> str:
     return harness.processor.apply_chat_template(conversation(sample), add_generation_prompt=True)
 
 
-def test_several_pictures_and_none(pruned: HarnessModel, asked: list[Question]) -> None:
+def test_several_images_and_none(pruned: HarnessModel, asked: list[Question]) -> None:
     """In one batch, each row keeps its own answer and its own counts."""
     one, two = asked[0].open_images()[0], asked[1].open_images()[0]
     turns = [turn("what is on the left?"), turn("what is on the left?", one, two), conversation(asked[0])]
@@ -72,7 +72,7 @@ def test_several_pictures_and_none(pruned: HarnessModel, asked: list[Question]) 
 
 
 def words(harness: HarnessModel, sample: Question) -> int:
-    """The tokens of a question's prompt when no picture is shown."""
+    """The tokens of a question's prompt when no image is shown."""
     return harness.answers([turn(sample.text)], {"max_new_tokens": 1})[0].n_read
 
 

@@ -33,8 +33,8 @@ def test_split_is_of_both_tasks(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
     instances = tmp_path / "instances.json"
     content = json.loads(instances.read_text())
-    picture = {"id": 42, "file_name": "COCO_val2014_000000000042.jpg", "width": 60, "height": 40, "split": "val"}
-    instances.write_text(json.dumps(content | {"images": [*content["images"], picture]}))
+    image = {"id": 42, "file_name": "COCO_val2014_000000000042.jpg", "width": 60, "height": 40, "split": "val"}
+    instances.write_text(json.dumps(content | {"images": [*content["images"], image]}))
     assert {(question.task, question.split) for question in load_questions(tmp_path)} == {
         ("rec", "val"),
         ("rec", "testA"),

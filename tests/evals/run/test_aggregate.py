@@ -55,9 +55,9 @@ def test_rows(questions: list[Question]) -> None:
         assert (row.n, row.unparsable, row.failed, row.accuracy) == (3, 1, 0, pytest.approx(2 / 3))
         assert row.metrics == {"accuracy": pytest.approx(2 / 3)}
         assert row.scores == {"val": [1, None], "test": [1]}
-        assert row.pictures == {"val": [0, 0], "test": [0]}
+        assert row.images == {"val": [0, 0], "test": [0]}
         assert row.questions == rows[0].questions
-        # Keys and values of 2 layers, 2 heads, 8 wide, 4 bytes; the first prompt has 7 words beside the picture.
+        # Keys and values of 2 layers, 2 heads, 8 wide, 4 bytes; the first prompt has 7 words beside the image.
         assert row.kv_cache_bytes == 2 * 2 * 2 * 8 * 4 * (row.n_kept + 7)
         assert row.seconds is not None
         assert row.seconds > 0
@@ -88,7 +88,7 @@ def rows_of(
 
 
 def three_mmbench_questions(folder: Path) -> None:
-    """Each in two turns, about a picture of its own."""
+    """Each in two turns, about an image of its own."""
     records = [MMBENCH | {"index": n, "image": base64.b64encode(png() + bytes(n)).decode()} for n in (5, 6, 7)]
     write_tsv(folder / "mmbench_dev.tsv", records)
 
@@ -102,7 +102,7 @@ def test_turns_count_together(tmp_path: Path) -> None:
     assert pruned.scores == {"dev": [1, "failed", None]}
     assert (pruned.n, pruned.accuracy, pruned.unparsable, pruned.failed) == (2, 0.5, 1, 1)
     assert pruned.metrics == {"circular accuracy": 0.5, "accuracy": 1}
-    assert pruned.pictures == unpruned.pictures == {"dev": [0, 1, 2]}
+    assert pruned.images == unpruned.images == {"dev": [0, 1, 2]}
     against = paired(pruned, unpruned)
     assert (against.n, against.difference, against.lost) == (2, -0.5, 1)
 

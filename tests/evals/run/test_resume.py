@@ -30,7 +30,7 @@ BATCHES = ["--batch-tokens", "200"]  # of four questions
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The tiny model, questions about one picture, and few of them in a batch."""
+    """The tiny model, questions about one image, and few of them in a batch."""
     folder = tmp_path_factory.mktemp("resume")
     write_vqav2(folder / "scenes", N)
     return ["--model", saved(tiny_llava(), folder / "model"), "--data", str(folder / "scenes"), *OPTIONS, *BATCHES]

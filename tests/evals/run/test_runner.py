@@ -119,7 +119,7 @@ def broken(folder: Path) -> Question:
     return Echo(task="vqa", id="7", images=(path,), question="00")
 
 
-def test_a_broken_picture_stops_the_run(questions: list[Question], folder: Path) -> None:
+def test_a_broken_image_stops_the_run(questions: list[Question], folder: Path) -> None:
     with pytest.raises(QuestionError, match=r"unpruned, .*: stopped at 7 \(.*broken\.jpg\): .*broken\.jpg: truncated"):
         ask(tiny_llava(), [questions[0], broken(folder)], [Unpruned()])
 

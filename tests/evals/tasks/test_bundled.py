@@ -1,4 +1,4 @@
-"""The bundled model and pictures: there, read by the loaders of the real sets, and answering."""
+"""The bundled model and images: there, read by the loaders of the real sets, and answering."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def check_boxes(questions: Sequence[RefCocoQuestion]) -> None:
         assert 0 <= y1 < y2 <= question.size[1], question.id
 
 
-def check_pictures(questions: Sequence[Question]) -> None:
+def check_images(questions: Sequence[Question]) -> None:
     for question in {question.images: question for question in questions}.values():
         assert min(question.open_images()[0].size) > 100, question.images
 
@@ -47,8 +47,8 @@ def test_photographs() -> None:
     assert len(questions) >= 50
     assert all(len(question.answers) == 10 for question in questions)
     check_boxes(expressions)
-    check_pictures(questions)
-    check_pictures(expressions)
+    check_images(questions)
+    check_images(expressions)
     assert any("licen" in path.name.lower() for path in PHOTOGRAPHS.iterdir())
 
 
@@ -59,8 +59,8 @@ def test_scenes() -> None:
     assert len(expressions) >= 1000
     assert {question.split for question in expressions} == {question.split for question in questions} == {"val", "test"}
     check_boxes(expressions)
-    check_pictures(questions)
-    check_pictures(expressions)
+    check_images(questions)
+    check_images(expressions)
 
 
 def test_sizes() -> None:

@@ -1,4 +1,4 @@
-"""Pictures that are not what a model expects: each gives a right picture or a clear error."""
+"""Images that are not what a model expects: each gives a right image or a clear error."""
 
 from pathlib import Path
 
@@ -53,13 +53,13 @@ def test_truncated(tmp_path: Path) -> None:
     _half().resize((400, 300)).save(tmp_path / "a.jpg")
     content = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"a\.jpg: truncated or broken picture"):
+    with pytest.raises(ValueError, match=r"a\.jpg: truncated or broken image"):
         open_image(tmp_path / "a.jpg")
 
 
-def test_no_picture(tmp_path: Path) -> None:
+def test_no_image(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("404 not found")
-    with pytest.raises(ValueError, match=r"a\.jpg: no picture that Pillow can read"):
+    with pytest.raises(ValueError, match=r"a\.jpg: no image that Pillow can read"):
         open_image(tmp_path / "a.jpg")
     with pytest.raises(FileNotFoundError):
         open_image(tmp_path / "b.jpg")

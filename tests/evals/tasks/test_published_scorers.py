@@ -36,8 +36,8 @@ FORMS = [
     "Answer: {L}", "The correct answer is ({L}).", "The best answer is {L}", "{L} or {M}", "I think {L} because {t}",
     "**{L}**", "{L},", "{L} {M}", "{L}, {M}", "A photo of {t}", "Building {L}", "E", "nothing", "A", "a", "7",
     "{L} is what I see there",
-    "{L} because there is {t}, as far as I can see, and nothing else in this whole picture",
-    "As far as I can see there is {t}, and nothing else that I know in this whole picture of yours",
+    "{L} because there is {t}, as far as I can see, and nothing else in this whole image",
+    "As far as I can see there is {t}, and nothing else that I know in this whole image of yours",
 ]  # fmt: skip
 CHOSEN = [
     form.format(L=letter, l=letter.lower(), t=text, M="BCDA"[place])

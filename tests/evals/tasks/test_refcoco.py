@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.files.evals import picture, write_refcoco
+from helpers.files.evals import sample_image, write_refcoco
 
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks.refcoco import RefCoco
@@ -82,16 +82,16 @@ def test_broken_json_names_the_line(tmp_path: Path) -> None:
         REC.load(tmp_path)
 
 
-def test_missing_picture(tmp_path: Path) -> None:
+def test_missing_image(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
     (tmp_path / "images" / "COCO_train2014_000000000012.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"image 12: missing picture .*000000000012\.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"image 12: missing image .*000000000012\.jpg"):
         REC.load(tmp_path)
 
 
-def test_picture_of_another_size(tmp_path: Path) -> None:
+def test_image_of_another_size(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
-    picture((40, 60)).save(tmp_path / "images" / "COCO_train2014_000000000011.jpg")
+    sample_image((40, 60)).save(tmp_path / "images" / "COCO_train2014_000000000011.jpg")
     with pytest.raises(
         ValueError, match=r"000000000011\.jpg: \(40, 60\) px upright, but instances\.json says \(60, 40\)"
     ):

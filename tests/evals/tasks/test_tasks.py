@@ -49,7 +49,7 @@ def test_samples(tmp_path: Path, name: str, form: str) -> None:
     for question in questions:
         assert question.task == name
         assert question.images
-        assert {picture.size for picture in question.open_images()} == {(60, 40)}
+        assert {image.size for image in question.open_images()} == {(60, 40)}
         assert question.score("") is None
     with pytest.raises(ValueError, match=r"no split 'nowhere'; it has \w+"):
         TASKS[name].load(tmp_path, "nowhere")
@@ -65,7 +65,7 @@ def test_a_folder_without_the_set(tmp_path: Path, name: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, form in SETS if form == "published" and name != "mmbench"])
-def test_missing_and_truncated_pictures(tmp_path: Path, name: str) -> None:
+def test_missing_and_truncated_images(tmp_path: Path, name: str) -> None:
     questions = loaded(tmp_path, name, "published")
     for image in {image for question in questions for image in question.images}:
         assert isinstance(image, Path)
@@ -75,7 +75,7 @@ def test_missing_and_truncated_pictures(tmp_path: Path, name: str) -> None:
     for image in {image for question in questions for image in question.images}:
         assert isinstance(image, Path)
         image.unlink()
-    with pytest.raises(FileNotFoundError, match=r"(\[.*\]|line \d+|image \d+).*: missing picture"):
+    with pytest.raises(FileNotFoundError, match=r"(\[.*\]|line \d+|image \d+).*: missing image"):
         TASKS[name].load(tmp_path)
 
 
@@ -227,7 +227,7 @@ def test_a_limit_takes_whole_groups(tmp_path: Path) -> None:
     assert [question.id for question in limited(questions, 1)] == [question.id for question in questions[:2]]
 
 
-def test_several_pictures(tmp_path: Path) -> None:
+def test_several_images(tmp_path: Path) -> None:
     image, video = loaded(tmp_path, "seedbench", "hub")
     assert (len(image.open_images()), len(video.open_images())) == (1, 3)
     assert str(video.images[2]).endswith("test-00000-of-00001.parquet, row 1, image[2]")
@@ -275,7 +275,7 @@ def test_broken_base64(tmp_path: Path) -> None:
     SETS["mmbench", "published"](tmp_path)
     path = tmp_path / "mmbench_dev.tsv"
     path.write_text(path.read_text().replace("iVBO", "****"))
-    with pytest.raises(ValueError, match=r"dev\.tsv, line 2, image: broken base64 picture"):
+    with pytest.raises(ValueError, match=r"dev\.tsv, line 2, image: broken base64 image"):
         TASKS["mmbench"].load(tmp_path)[0].open_images()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.files.evals import picture, write_vqav2
+from helpers.files.evals import sample_image, write_vqav2
 
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks.vqav2 import Vqav2
@@ -31,7 +31,7 @@ def test_coco_2017_names(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
     old = tmp_path / "images" / "COCO_val2014_000000000042.jpg"
     old.rename(old.with_name("000000000042.jpg"))
-    assert VQA.load(tmp_path)[0].open_images()[0].size == picture().size
+    assert VQA.load(tmp_path)[0].open_images()[0].size == sample_image().size
 
 
 def test_names_of_instances_json(tmp_path: Path) -> None:
@@ -44,9 +44,9 @@ def test_names_of_instances_json(tmp_path: Path) -> None:
 
 
 def _two_splits(folder: Path) -> None:
-    """The last question is about a second picture; `instances.json` puts one picture into val, the other into train."""
+    """The last question is about a second image; `instances.json` puts one image into val, the other into train."""
     write_vqav2(folder)
-    picture().save(folder / "images" / "COCO_val2014_000000000043.jpg")
+    sample_image().save(folder / "images" / "COCO_val2014_000000000043.jpg")
     _change(folder / QUESTIONS, lambda content: content["questions"][2].update(image_id=43))
     images = [
         {"id": image_id, "file_name": f"COCO_val2014_{image_id:012d}.jpg", "width": 60, "height": 40, "split": split}
@@ -55,7 +55,7 @@ def _two_splits(folder: Path) -> None:
     (folder / "instances.json").write_text(json.dumps({"images": images, "annotations": []}))
 
 
-def test_split_is_the_pictures(tmp_path: Path) -> None:
+def test_split_is_the_images(tmp_path: Path) -> None:
     _two_splits(tmp_path)
     assert [(question.id, question.split) for question in VQA.load(tmp_path, "val")] == [
         ("vqa-42000", "val"),
@@ -107,7 +107,7 @@ def test_not_utf8(tmp_path: Path) -> None:
 def test_missing_files(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
     (tmp_path / "images" / "COCO_val2014_000000000042.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"questions\[0\]: missing picture .*COCO_val2014_000000000042\.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"questions\[0\]: missing image .*COCO_val2014_000000000042\.jpg"):
         VQA.load(tmp_path)
     (tmp_path / ANNOTATIONS).unlink()
     with pytest.raises(FileNotFoundError, match=r"needs a \*questions\.json and a \*annotations\.json"):
