@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tokenprune.errors import UnsupportedError
 from tokenprune.evals.models.boxes import Box, parts_of, within
 from tokenprune.evals.models.image_view import ImageView
 from tokenprune.tokens.layout import Layout
@@ -67,7 +68,9 @@ def canvas(picture: Image.Image, layout: Layout, seen: ImageView, tiles: Sequenc
     shown: list[tuple[Image.Image, np.ndarray, Box | None]]
     if in_tiles:
         if len(tiles) != len(tokens):
-            raise ValueError(f"the processor cut the picture into {len(tiles)} tiles, and the model saw {len(tokens)}")
+            raise UnsupportedError(
+                f"the processor cut the picture into {len(tiles)} tiles, and the model saw {len(tokens)}"
+            )
         shown = [(view, np.zeros((0, 0), dtype=int), seen.window)]
         shown += [(tile, index, None) for tile, index in zip(tiles, tokens, strict=True)]
     else:

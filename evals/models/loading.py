@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tokenprune.errors import SettingError, unknown
+from tokenprune.errors import DataError, SettingError, unknown
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.tasks import TASKS
@@ -29,7 +29,7 @@ def load_model(
     from_pretrained's and takes the place of `device`: "auto" spreads a model over all devices.
     """
     if Path(name) == MODEL and not (MODEL / "model.safetensors").is_file():
-        raise FileNotFoundError(f"{MODEL}: no bundled model here (wheels have none); say which one with --model")
+        raise DataError(f"{MODEL}: no bundled model here (wheels have none); say which one with --model")
     torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype)
     model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=torch_dtype, device_map=device_map)
     if device_map is None:
@@ -66,7 +66,7 @@ def load_tasks(
     own word, None means all but `train`.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of images and questions")
+        raise DataError(f"{folder}: no such folder of images and questions")
     for name in names or ():
         if name not in TASKS:
             raise SettingError(unknown("task", name, TASKS))
@@ -75,7 +75,7 @@ def load_tasks(
     for name in found + [name for name in ANY_SET if TASKS[name].is_in(folder)] if names is None else names:
         questions += TASKS[name].load(folder / name if name in found else folder, split, style)
     if not questions:
-        raise FileNotFoundError(
+        raise DataError(
             f"{folder}: no questions; needs refs(NAME).p or .json, or *questions.json, or a folder called as a task: "
             f"{', '.join(TASKS)}"
         )

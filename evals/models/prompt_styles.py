@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tokenprune.errors import SettingError
 from tokenprune.evals.models.boxes import BOX_FORMATS, Box, BoxFormat, Size, parts_of, within
 from tokenprune.evals.models.image_view import ImageView, full_view, view_through
 
@@ -65,5 +66,5 @@ def style_of(config: Any, processor: Any, name: str | None = None) -> Style:
     if name is None:
         name = getattr(config, "prompt_style", None) or STYLE_OF_FAMILY.get(config.model_type, "llava")
     if name not in STYLES:
-        raise ValueError(f"no prompt style {name!r}; there are {', '.join(STYLES)}")
+        raise SettingError(f"no prompt style {name!r}; there are {', '.join(STYLES)}")
     return replace(STYLES[name], view=view_through(processor))

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 
 _BEGIN = re.compile(r"^<!-- table: (.+) -->$", re.MULTILINE)
 
+from tokenprune.errors import DataError
+
 
 def marks(name: str) -> tuple[str, str]:
     """Return the lines before and after the table `name`."""
@@ -31,7 +33,7 @@ def replace_block(text: str, name: str, tables: str) -> str:
     """
     begin, end = marks(name)
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise ValueError(f"needs the lines {begin.strip()} and {end.strip()}, each once and in this order")
+        raise DataError(f"needs the lines {begin.strip()} and {end.strip()}, each once and in this order")
     before, rest = text.split(begin)
     _, after = rest.split(end)
     return f"{before}{begin}\n{tables}\n{end}{after}"

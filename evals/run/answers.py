@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tokenprune.errors import DataError
 from tokenprune.evals.tasks._read.records import field
 
 Score = float | None  # 0 to 1; None where the answer could not be read, which is worth 0
 
 
-class Key(NamedTuple):
+class SetupKey(NamedTuple):
     """What tells one setup from another one."""
 
     strategy: str
@@ -24,12 +25,12 @@ class Key(NamedTuple):
         return f"{self.strategy}, keep ratio {self.keep_ratio:g}, position IDs {self.position_ids}"
 
 
-class Asked(NamedTuple):
+class AnswerKey(NamedTuple):
     """What a run answers once: one question under one setup."""
 
     task: str
     id: str
-    key: Key
+    key: SetupKey
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,12 @@ class Answer:
     error: str | None = None
 
     @property
-    def key(self) -> Key:
-        return Key(self.strategy, self.position_ids, self.keep_ratio)
+    def key(self) -> SetupKey:
+        return SetupKey(self.strategy, self.position_ids, self.keep_ratio)
 
     @property
-    def asked(self) -> Asked:
-        return Asked(self.task, self.id, self.key)
+    def answer_key(self) -> AnswerKey:
+        return AnswerKey(self.task, self.id, self.key)
 
 
 def to_line(answer: Answer) -> str:
@@ -103,7 +104,7 @@ def from_line(line: str, where: str) -> Answer:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: broken JSON: {error.msg}; delete this line and run the command again") from error
+        raise DataError(f"{where}: broken JSON: {error.msg}; delete this line and run the command again") from error
     values: dict[str, Any] = {item.name: field(record, item.name, where) for item in fields(Answer)}
     values["kept"] = tuple(
         KeptTokens(tuple((t, h, w) for t, h, w in field(kept, "grids", where)), field(kept, "bits", where))

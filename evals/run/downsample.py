@@ -39,7 +39,7 @@ def full_grid(processor: Any) -> tuple[int, int]:
     target = image_processor.crop_size if _crops(processor) else image_processor.size
     height, width = target.get("height"), target.get("width")
     if height is None or width is None:
-        raise ValueError(
+        raise UnsupportedError(
             f"{type(image_processor).__name__} has no fixed image size, so downsampling to a budget is not defined "
             "for it"
         )

@@ -106,7 +106,7 @@ def _possible_baselines(model: Any, processor: Any, console: Console) -> Sequenc
         downsample.full_grid(processor)
         with downsample.any_resolution(model):
             pass
-    except (ValueError, tokenprune.UnsupportedError) as error:
+    except tokenprune.UnsupportedError as error:
         console.print(f"Without the baseline {DOWNSAMPLE}: {error}")
         return [name for name in BASELINES if name != DOWNSAMPLE]
     return BASELINES

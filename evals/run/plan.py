@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby
 
+from tokenprune.errors import SettingError
 from tokenprune.evals.run.answers import AnswerKey
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks._base.question import Question
@@ -56,5 +57,5 @@ def _check_distinct(names: Sequence[object], what: str) -> None:
     seen = set()
     for name in names:
         if name in seen:
-            raise ValueError(f"the {what} {name} is there twice; answers to it could not be told apart")
+            raise SettingError(f"the {what} {name} is there twice; answers to it could not be told apart")
         seen.add(name)

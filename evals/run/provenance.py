@@ -11,9 +11,11 @@ import torch
 import transformers
 
 import tokenprune
-from tokenprune.evals.models.devices import input_device
-from tokenprune.evals.run.digest import weights_digest
+from tokenprune.evals.models.devices import input_device, kept_elsewhere
 from tokenprune.evals.tasks._base.question import Question
+
+#: Values of each weight that `weights_digest` reads.
+SAMPLED = 64
 
 
 def versions() -> dict[str, str]:
@@ -32,6 +34,22 @@ def model_identity(model: Any) -> dict[str, Any]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": device_name(input_device(model)),
     }
+
+
+def weights_digest(model: Any) -> str:
+    """Return a digest of the model's class and of the name, shape and up to 64 values of each weight.
+
+    It is the same on every device, and where accelerate keeps weights on the CPU or a disk.
+    """
+    digest, elsewhere = hashlib.sha256(type(model).__name__.encode()), kept_elsewhere(model)
+    for name, weight in model.state_dict().items():
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        if isinstance(weight, torch.Tensor):
+            module, _, own_name = name.rpartition(".")
+            weight = elsewhere[module][own_name] if weight.is_meta else weight
+            values = weight.detach().flatten()[:: max(1, weight.numel() // SAMPLED)][:SAMPLED]
+            digest.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def device_name(device: torch.device) -> str:

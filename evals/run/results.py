@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from tokenprune.errors import DataError
 from tokenprune.evals.run.answers import Score, SetupKey
 from tokenprune.evals.stats import intervals as stats
 
@@ -92,7 +93,7 @@ class TaskResult:
     def of_split(self, split: str) -> "TaskResult":
         """Return the row as if one split's questions alone had been asked (the visual tokens stay those of all)."""
         if split not in self.scores:
-            raise ValueError(f"{self.task} of {self.scenes}: no split {split!r}; it has {', '.join(self.scores)}")
+            raise DataError(f"{self.task} of {self.scenes}: no split {split!r}; it has {', '.join(self.scores)}")
         scores, images = {split: self.scores[split]}, {split: self.images[split]}
         return replace(
             self, scores=scores, images=images, metrics={}, intervals={}, questions=f"{self.questions} {split}"
@@ -101,6 +102,30 @@ class TaskResult:
 
 def digest(ids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:12]
+
+
+def compare(result: TaskResult, baseline: TaskResult) -> stats.Paired:
+    """Compare two results question by question. A question that could not be asked under either is in neither.
+
+    Pairing takes the luck of the draw of questions out of the difference, so the interval is narresulter than the two
+    accuracies' own intervals let one think.
+    """
+    if result.questions != baseline.questions:
+        raise DataError(
+            f"{result.strategy} and {baseline.strategy} at {result.keep_ratio:g}: {result.task} questions "
+            f"differ ({result.n} and {baseline.n}); measure both with the same --data, --split and --limit"
+        )
+    both = [
+        (own, base, image)
+        for (own, image), (base, _) in zip(result.worth, baseline.worth, strict=True)
+        if own is not None and base is not None
+    ]
+    if not both:
+        raise DataError(
+            f"{result.strategy} and {baseline.strategy}: no {result.task} question could be asked under both"
+        )
+    own, base, images = zip(*both, strict=True)
+    return stats.paired(own, base, images)
 
 
 def by_setup(rows: Sequence[TaskResult]) -> dict[SetupKey, dict[str, TaskResult]]:

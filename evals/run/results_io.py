@@ -11,6 +11,7 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
+from tokenprune.errors import DataError
 from tokenprune.evals.run.results import FAILED, QuestionScore, TaskResult
 from tokenprune.evals.tasks._read.records import field
 
@@ -35,9 +36,9 @@ def read(paths: Sequence[Path]) -> list[TaskResult]:
             row = _from_line(line, where)
             twin = rows.setdefault((row.scenes, row.model, row.task, row.key), row)
             if (twin.questions, twin.scores) != (row.questions, row.scores):
-                raise ValueError(f"{where}: {row.task}, {row.strategy} is there twice, with different scores")
+                raise DataError(f"{where}: {row.task}, {row.strategy} is there twice, with different scores")
     if not rows:
-        raise ValueError(f"{', '.join(map(str, paths))}: no rows")
+        raise DataError(f"{', '.join(map(str, paths))}: no rows")
     return list(rows.values())
 
 
@@ -45,7 +46,7 @@ def _from_line(line: str, where: str) -> TaskResult:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: broken JSON: {error.msg}; was the run stopped while it wrote?") from error
+        raise DataError(f"{where}: broken JSON: {error.msg}; was the run stopped while it wrote?") from error
     known = [item.name for item in fields(TaskResult) if item.default_factory is MISSING or item.name in record]
     values = {name: field(record, name, where) for name in known}
     values["intervals"] = {name: tuple(bounds) for name, bounds in values.get("intervals", {}).items()}

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tokenprune.errors import DataError
 from tokenprune.evals.run import files, results_io
 from tokenprune.evals.run.answers import Answer, AnswerKey, from_line, to_line
 from tokenprune.evals.run.results import TaskResult
@@ -49,7 +50,7 @@ class RunFolder:
                 self._write(now, record["about"])
         else:
             if self._answer_files():
-                raise ValueError(f"{self.path}: answers without a run.json; name another --output")
+                raise DataError(f"{self.path}: answers without a run.json; name another --output")
             self.path.mkdir(parents=True, exist_ok=True)
             self._write(now, about)
 
@@ -59,9 +60,9 @@ class RunFolder:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What `run.json` holds: `identity` and `about`. FileNotFoundError where there is no run."""
+        """What `run.json` holds: `identity` and `about`. DataError where there is no run."""
         if not self._record.is_file():
-            raise FileNotFoundError(f"{self.path}: no run here, there is no run.json; tokenprune eval makes one")
+            raise DataError(f"{self.path}: no run here, there is no run.json; tokenprune eval makes one")
         return read_json(self._record)
 
     def drop_results(self) -> None:
@@ -79,7 +80,7 @@ class RunFolder:
     def results_file(self) -> Path:
         """The file of the rows of a finished run; ValueError where it is not finished."""
         if not self._rows.is_file():
-            raise ValueError(
+            raise DataError(
                 f"{self.path}: not finished, it has {len(self.answers())} of {self._n_asked()} answers. The command "
                 "that began it goes on with it; for a report without it, leave it out."
             )
@@ -103,10 +104,10 @@ class RunFolder:
                 try:
                     answer = from_line(line.decode(), where)
                 except UnicodeDecodeError as error:
-                    raise ValueError(f"{where}: not UTF-8; delete this line and run the command again") from error
+                    raise DataError(f"{where}: not UTF-8; delete this line and run the command again") from error
                 known = answers.get(answer.answer_key)
                 if known is not None and known.error is None and answer.error is None:
-                    raise ValueError(f"{where}: {answer.id} is there twice under {answer.key}; delete one of the lines")
+                    raise DataError(f"{where}: {answer.id} is there twice under {answer.key}; delete one of the lines")
                 if known is None or known.error is not None:
                     answers[answer.answer_key] = answer
         return answers

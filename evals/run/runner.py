@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from tokenprune.errors import TokenPruneError
 from tokenprune.evals.run.answers import Answer, AnswerKey
 from tokenprune.evals.run.batches import Shown, batches, by_encoding, encoded
 from tokenprune.evals.run.costs import kv_cache_bytes, visual_costs
@@ -17,7 +18,7 @@ from tokenprune.evals.tasks._base.question import Question
 OnError = Literal["stop", "record"]
 
 
-class QuestionError(RuntimeError):
+class QuestionError(TokenPruneError, RuntimeError):
     """A question could not be asked. The run stops: a crash is never scored as a wrong answer."""
 
 

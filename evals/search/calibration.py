@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from tokenprune.errors import SettingError
+from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._read.images import StoredImage
 from tokenprune.strategies.settings import SettingsFile
@@ -14,7 +14,7 @@ from tokenprune.strategies.settings import SettingsFile
 def calibration(samples: Sequence[Question], n_samples: int, seed: int) -> list[Question]:
     """Return `n_samples` drawn at random, in their own order. ValueError where there are fewer."""
     if n_samples > len(samples):
-        raise ValueError(f"{n_samples} samples asked for, and there are {len(samples)}; ask for fewer")
+        raise SettingError(f"{n_samples} samples asked for, and there are {len(samples)}; ask for fewer")
     drawn = np.random.default_rng(seed).choice(len(samples), n_samples, replace=False)
     return [samples[index] for index in sorted(drawn)]
 
@@ -50,7 +50,7 @@ def apart(samples: Sequence[Question], pictures: Collection[str], where: str) ->
     known = {image: _digest(image) in pictures for image in {image for sample in samples for image in sample.images}}
     left = [sample for sample in samples if not any(known[image] for image in sample.images)]
     if samples and not left:
-        raise ValueError(f"{where}: every question is about a picture of the calibration data; evaluate on other ones")
+        raise DataError(f"{where}: every question is about a picture of the calibration data; evaluate on other ones")
     return left
 
 

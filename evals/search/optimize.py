@@ -26,8 +26,7 @@ from tqdm import tqdm
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError
 from tokenprune.evals.run import files
-from tokenprune.evals.run.digest import weights_digest
-from tokenprune.evals.run.provenance import versions
+from tokenprune.evals.run.provenance import versions, weights_digest
 from tokenprune.evals.search.calibration import pictures_of
 from tokenprune.evals.search.journal import finished, held_study
 from tokenprune.evals.search.objective import Flow, State

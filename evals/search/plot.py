@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tokenprune.errors import DataError
 from tokenprune.evals.search.space import FlowBox
 from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
@@ -32,7 +33,7 @@ def draw(path: Path, output: Path) -> None:
     """Draw the settings file at `path` into the picture `output`. ValueError where no search wrote it."""
     file = SettingsFile.read(path)
     if not file.search:
-        raise ValueError(f'{path}: no "search", so there is nothing to draw; only `tokenprune optimize` writes one')
+        raise DataError(f'{path}: no "search", so there is nothing to draw; only `tokenprune optimize` writes one')
     mpl.use("Agg")
     drawn = figure(file)
     output.parent.mkdir(parents=True, exist_ok=True)

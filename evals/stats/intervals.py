@@ -27,7 +27,7 @@ BATCH = 2**23  # numbers in memory at a time
 class Paired:
     """Scores against those of a baseline on the same questions.
 
-    difference: the mean of (scores - baseline). retention: the mean score relative to the baseline's, NaN where that
+    difference: the mean of (scores - baseline). relative: the mean score relative to the baseline's, NaN where that
         is 0. Both with their 95 % interval. p: McNemar's exact test of binary scores, None for others; it takes
         questions as independent.
     lost, won: how many questions score less, and more, than under the baseline.
@@ -35,8 +35,8 @@ class Paired:
 
     difference: float
     interval: Interval
-    retention: float
-    retention_interval: Interval
+    relative: float
+    relative_interval: Interval
     p: float | None
     lost: int
     won: int
@@ -109,8 +109,8 @@ def paired(scores: Sequence[float], baseline: Sequence[float], images: Sequence[
     return Paired(
         difference=float(differences.mean()),
         interval=_bootstrap(difference_sums, counts),
-        retention=float(_ratio(own, base)),
-        retention_interval=_bootstrap(own_sums, base_sums) if base.any() else (float("nan"), float("nan")),
+        relative=float(_ratio(own, base)),
+        relative_interval=_bootstrap(own_sums, base_sums) if base.any() else (float("nan"), float("nan")),
         p=float(test.pvalue) if binary else None,
         lost=lost,
         won=won,

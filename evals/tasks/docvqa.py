@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer, anls
 from tokenprune.evals.tasks._base.task import FileTask, Form, hub
@@ -32,7 +33,7 @@ class DocVqa(FileTask[ShortAnswer]):
         if isinstance(image, str):
             image = record.find_image(folder, image, f"spdocvqa_images/{PurePosixPath(image).name}")
         if not record.content.get("answers"):
-            raise ValueError(f"{record.where}: no answers; those of the test split are not published, take val")
+            raise DataError(f"{record.where}: no answers; those of the test split are not published, take val")
         return ShortAnswer(
             task=self.name,
             id=f"{self.name}-{record['questionId']}",

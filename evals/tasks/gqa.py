@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer, exact
@@ -29,9 +30,7 @@ def _hub(path: Path) -> list[Record]:
     records = []
     for record in table_records(path):
         if record["imageId"] not in images:
-            raise FileNotFoundError(
-                f"{record.where}: no image {record['imageId']} in {path.parent.parent}/{name}_images"
-            )
+            raise DataError(f"{record.where}: no image {record['imageId']} in {path.parent.parent}/{name}_images")
         records.append(Record(record.where, {**record.content, "image": images[record["imageId"]]}, name))
     return records
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.choices import Choice, infer_letter, listed
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
@@ -60,7 +61,7 @@ class MmBench(FileTask[Choice]):
         question = f"{hint}\n{record['question']}" if hint else record["question"]
         letter = record.text("answer")
         if letter not in options:
-            raise ValueError(
+            raise DataError(
                 f"{record.where}: answer {letter!r} is none of {', '.join(options)}; test has none, take dev"
             )
         return Choice(

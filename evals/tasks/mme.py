@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.tasks._base.kinds import YesNo
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
 from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, points
-from tokenprune.evals.tasks._base.yes_no import YesNo
 from tokenprune.evals.tasks._read.records import Record, read_text
 
 COGNITION = frozenset({"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"})
@@ -38,7 +39,7 @@ def _published(path: Path) -> list[Record]:
         where = f"{path}, line {number}"
         question, tab, answer = line.rpartition("\t")
         if not tab:
-            raise ValueError(f"{where}: expected QUESTION<tab>ANSWER, found no tab")
+            raise DataError(f"{where}: expected QUESTION<tab>ANSWER, found no tab")
         found = Record(where, {})
         image = found.find_image(
             subtask / "images" if apart else subtask, *(path.stem + end for end in (".jpg", ".png"))
@@ -66,7 +67,7 @@ class Mme(FileTask[YesNo]):
         question = record["question"].strip()
         truth = record["answer"].strip().lower().rstrip(".")
         if truth not in ("yes", "no"):
-            raise ValueError(f"{record.where}: answer {record['answer']!r} is neither Yes nor No")
+            raise DataError(f"{record.where}: answer {record['answer']!r} is neither Yes nor No")
         return YesNo(
             task=self.name,
             id=f"{self.name}-{record['question_id']}-{truth}",

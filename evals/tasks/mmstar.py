@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import LETTER, Style
 from tokenprune.evals.tasks._base.choices import Choice, listed
 from tokenprune.evals.tasks._base.metric import Metric
@@ -51,7 +52,7 @@ class MmStar(FileTask[Choice]):
             options = dict(_OPTION.findall(question.partition("Options:")[2]))
             asked = f"{question}\n{LETTER}" if style.instructions else question
         if record["answer"] not in options:
-            raise ValueError(
+            raise DataError(
                 f"{record.where}: answer {record['answer']!r} is none of {', '.join(options) or 'no options'}"
             )
         return Choice(

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.tasks._base.kinds import YesNo, f1_and_yes_rate
 from tokenprune.evals.tasks._base.metric import Metric
 from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub
-from tokenprune.evals.tasks._base.yes_no import YesNo, f1_and_yes_rate
 from tokenprune.evals.tasks._read.records import Record, line_records
 
 

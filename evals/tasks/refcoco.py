@@ -14,16 +14,16 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.boxes import HIT, Box, Size, iou
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
-from tokenprune.evals.tasks._base.box_questions import BoxQuestion
+from tokenprune.evals.tasks._base.kinds import BoxQuestion
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub
+from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, choose_splits, hub
 from tokenprune.evals.tasks._read.coco import Instances, from_corner
 from tokenprune.evals.tasks._read.hub import table_records
 from tokenprune.evals.tasks._read.images import StoredImage, size_of
 from tokenprune.evals.tasks._read.records import Record, field, only_file, read_json
-from tokenprune.evals.tasks._read.splits import chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class RefCocoQuestion(BoxQuestion):
     def open_images(self) -> list[Image.Image]:
         (image,) = super().open_images()
         if image.size != self.size:
-            raise ValueError(
+            raise DataError(
                 f"{self.images[0]}: {image.size} px upright, but instances.json says {self.size}, so the boxes do "
                 "not fit; save the image upright without EXIF rotation, or correct width and height"
             )
@@ -90,14 +90,14 @@ class RefCoco(FileTask[RefCocoQuestion]):
         """
         path, name = self._refs(folder), self.split_by or "NAME"
         if path is None and not super().is_in(folder):
-            raise FileNotFoundError(f"{folder}: no refs({name}).p or refs({name}).json, nor the Hub's Parquet files")
+            raise DataError(f"{folder}: no refs({name}).p or refs({name}).json, nor the Hub's Parquet files")
         if path is None:
             return super().load(folder, split, style)
         refs = read_json(path) if path.suffix == ".json" else _read_pickle(path)
         if not isinstance(refs, list):
-            raise ValueError(f"{path}: expected a list of refs, found {type(refs).__name__}")
+            raise DataError(f"{path}: expected a list of refs, found {type(refs).__name__}")
         found = {field(ref, "split", _where(path, number, ref)) for number, ref in enumerate(refs)}
-        splits = chosen(split, found, str(path))
+        splits = choose_splits(split, found, str(path))
         instances = Instances(folder)
         return [
             question
@@ -163,4 +163,4 @@ def _read_pickle(path: Path) -> Any:
         with path.open("rb") as file:
             return _PlainUnpickler(file, encoding="utf-8").load()
     except (pickle.UnpicklingError, EOFError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a refs pickle: {error or 'the file ends too early'}") from error
+        raise DataError(f"{path}: not a refs pickle: {error or 'the file ends too early'}") from error

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.boxes import Box, iou
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.box_questions import BoxQuestion
+from tokenprune.evals.tasks._base.kinds import BoxQuestion
 from tokenprune.evals.tasks._base.task import FileTask, Form
 from tokenprune.evals.tasks._read.images import size_of
 from tokenprune.evals.tasks._read.records import Record, field, json_records
@@ -43,7 +44,7 @@ def _published(path: Path) -> list[Record]:
             names = sorted((field(question, "answer", where), *field(question, "multiple_choices", where)))
             missing = [name for name in names if name not in boxes]
             if missing:
-                raise ValueError(f"{where}: box {missing[0]} is not among the boxes of {path}")
+                raise DataError(f"{where}: box {missing[0]} is not among the boxes of {path}")
             content = {**question, "filename": image["filename"], "boxes": {name: boxes[name] for name in names}}
             records.append(Record(where, content, image["split"]))
     return records

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer
-from tokenprune.evals.tasks._base.task import FileTask, Form, hub
+from tokenprune.evals.tasks._base.task import FileTask, Form, choose_splits, hub
 from tokenprune.evals.tasks._read.coco import Instances
 from tokenprune.evals.tasks._read.images import StoredImage
 from tokenprune.evals.tasks._read.records import Record, field, only_file, read_json
-from tokenprune.evals.tasks._read.splits import chosen
 from tokenprune.evals.tasks._score.vqa_accuracy import soft_accuracy
 
 
@@ -42,7 +42,7 @@ class Vqav2(FileTask[ShortAnswer]):
         if questions_path is None and super().is_in(folder):
             return super().load(folder, split, style)
         if questions_path is None or annotations_path is None:
-            raise FileNotFoundError(f"{folder}: needs a *questions.json and a *annotations.json")
+            raise DataError(f"{folder}: needs a *questions.json and a *annotations.json")
         questions, answers = read_json(questions_path), _Answers(annotations_path)
         images = _ImageFiles(folder, field(questions, "data_subtype", str(questions_path)))
         records = {
@@ -50,7 +50,9 @@ class Vqav2(FileTask[ShortAnswer]):
             for number, record in enumerate(field(questions, "questions", str(questions_path)))
         }
         found = {where: images.split(field(record, "image_id", where)) for where, record in records.items()}
-        splits = chosen(split, set(found.values()), f"{questions_path}, by the 'split' of images in instances.json")
+        splits = choose_splits(
+            split, set(found.values()), f"{questions_path}, by the 'split' of images in instances.json"
+        )
         return [
             self._question(
                 Record(where, record, found[where]),
@@ -88,13 +90,11 @@ class _Answers:
 
     def to(self, question_id: int, where: str) -> tuple[str, ...]:
         if question_id not in self.by_question:
-            raise ValueError(f"{where}: question_id {question_id} has no answers in {self.path}")
+            raise DataError(f"{where}: question_id {question_id} has no answers in {self.path}")
         here = f"{self.path}, question_id {question_id}"
         given = field(self.by_question[question_id], "answers", here)
         if len(given) < 2:
-            raise ValueError(
-                f"{here}: {len(given)} answers; the metric leaves one out, so it needs two (VQAv2 has ten)"
-            )
+            raise DataError(f"{here}: {len(given)} answers; the metric leaves one out, so it needs two (VQAv2 has ten)")
         return tuple(field(answer, "answer", here) for answer in given)
 
 
@@ -115,4 +115,4 @@ class _ImageFiles:
         for name in names:
             if (self.folder / name).is_file():
                 return self.folder / name
-        raise FileNotFoundError(f"{where}: missing image {self.folder / names[0]} (or {' or '.join(names[1:])})")
+        raise DataError(f"{where}: missing image {self.folder / names[0]} (or {' or '.join(names[1:])})")

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._read.hub import table_records
 from tokenprune.evals.tasks._read.records import Record
-from tokenprune.evals.tasks._read.splits import chosen
 
 Answered = Sequence[tuple[Question, str]]
 S = TypeVar("S", bound=Question)
@@ -34,7 +34,7 @@ class Task(ABC):
 
     @abstractmethod
     def is_in(self, folder: Path) -> bool:
-        """Say whether `folder` holds this set's files. FileNotFoundError where there is no such folder."""
+        """Say whether `folder` holds this set's files. DataError if there is no such folder."""
 
     @abstractmethod
     def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[Question]:
@@ -50,6 +50,18 @@ class Task(ABC):
         groups.
         """
         return {self.metric: Metric.of(Ratio.mean(points(answered)))}
+
+
+def choose_splits(wanted: str | None, found: set[str], where: str) -> set[str]:
+    """Return the splits to ask of those that were `found` in a set; "" is that of a question without one.
+
+    `where` says which file an error is about: it is one to want a split that is not there.
+    """
+    if wanted is None:
+        return found - {"train"}
+    if wanted not in found:
+        raise DataError(f"{where}: no split {wanted!r}; it has {', '.join(sorted(found - {''})) or 'none'}")
+    return {wanted}
 
 
 def points(answered: Answered) -> list[float]:
@@ -97,9 +109,9 @@ class FileTask(Task, Generic[S]):
         read, files = self._files(folder)
         if not files:
             patterns = (pattern for form in self.forms for pattern in form.patterns)
-            raise FileNotFoundError(f"{folder}: no questions of {self.title}; needs one of {', '.join(patterns)}")
+            raise DataError(f"{folder}: no questions of {self.title}; needs one of {', '.join(patterns)}")
         records = [record for file in files for record in read(file)]
-        splits = chosen(split, {record.split for record in records}, " and ".join(map(str, files)))
+        splits = choose_splits(split, {record.split for record in records}, " and ".join(map(str, files)))
         return self.questions([record for record in records if record.split in splits], folder, style)
 
     def questions(self, records: Sequence[Record], folder: Path, style: Style) -> Sequence[S]:
@@ -112,7 +124,7 @@ class FileTask(Task, Generic[S]):
 
     def _files(self, folder: Path) -> tuple[Callable[[Path], list[Record]], list[Path]]:
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder of images and questions")
+            raise DataError(f"{folder}: no such folder of images and questions")
         for form in self.forms:
             if files := [path for pattern in form.patterns for path in sorted(folder.glob(pattern))]:
                 return form.read, files

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tokenprune.errors import DataError
 from tokenprune.evals.tasks._read.records import Record
 
 _SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-\w+)?\.parquet")
@@ -41,7 +42,7 @@ class Cell:
         value = _open(self.path, _value, self.column, self.row)
         content = (value if self.index is None else value[self.index])["bytes"]
         if content is None:
-            raise ValueError(f"{self}: the table holds no image but only its path; save it with images embedded")
+            raise DataError(f"{self}: the table holds no image but only its path; save it with images embedded")
         return content
 
 
@@ -73,7 +74,7 @@ def _open(path: Path, read: Callable[..., Any], *arguments: Any) -> Any:
         return read(path, *arguments)
     except pa.ArrowInvalid as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: no whole {path.suffix[1:]} file ({reason}); download it again") from error
+        raise DataError(f"{path}: no whole {path.suffix[1:]} file ({reason}); download it again") from error
 
 
 def _is_image(kind: pa.DataType) -> bool:

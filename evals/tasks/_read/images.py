@@ -7,6 +7,8 @@ from typing import Protocol, runtime_checkable
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from tokenprune.errors import DataError
+
 
 @runtime_checkable
 class StoredImage(Protocol):
@@ -55,6 +57,6 @@ def _named(stored: StoredImage) -> Iterator[None]:
     try:
         yield
     except (UnidentifiedImageError, SyntaxError) as error:  # PIL's word for a broken PNG chunk is SyntaxError
-        raise ValueError(f"{stored}: no image that Pillow can read; replace the file") from error
+        raise DataError(f"{stored}: no image that Pillow can read; replace the file") from error
     except OSError as error:
-        raise ValueError(f"{stored}: truncated or broken image ({error}); replace the file") from error
+        raise DataError(f"{stored}: truncated or broken image ({error}); replace the file") from error

@@ -15,6 +15,7 @@ from transformers import LlavaNextImageProcessor, LlavaNextProcessor
 
 import tokenprune
 from tokenprune import SettingError
+from tokenprune.errors import UnsupportedError
 from tokenprune.evals.explain import page as kept_tokens_page
 from tokenprune.evals.explain import sheet as kept_tokens
 from tokenprune.evals.explain.canvas import canvas
@@ -176,7 +177,7 @@ def test_the_canvas_of_tiles() -> None:
     assert len(shown.boxes(BOX)) == 1
     places = [raster.place for raster in shown.rasters]
     assert len({place[:2] for place in places}) == 4
-    with pytest.raises(ValueError, match="cut the picture into 2 tiles, and the model saw 3"):
+    with pytest.raises(UnsupportedError, match="cut the picture into 2 tiles, and the model saw 3"):
         canvas(sample_image(), layout, full_view((60, 40)), tiles[:2])
 
 

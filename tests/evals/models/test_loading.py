@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from helpers.files.evals import tiny_processor, write_refcoco, write_vqav2
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.loading import evenly, load_model, load_questions
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.models.prompts import prompt
@@ -56,11 +57,11 @@ def test_limit_is_spread_evenly() -> None:
 
 
 def test_folder_without_questions(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no questions; needs"):
+    with pytest.raises(DataError, match="no questions; needs"):
         load_questions(tmp_path)
 
 
 def test_no_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokenprune.evals.models.loading.MODEL", tmp_path)
-    with pytest.raises(FileNotFoundError, match="say which one with --model"):
+    with pytest.raises(DataError, match="say which one with --model"):
         load_model(str(tmp_path))

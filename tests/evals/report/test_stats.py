@@ -63,8 +63,8 @@ def test_difference_is_paired() -> None:
     result = paired(worse, baseline, alone(100))
     assert result.difference == pytest.approx(-0.1)
     assert result.interval[0] < -0.1 < result.interval[1] < 0
-    assert result.retention == pytest.approx(0.8)
-    assert result.retention_interval[0] < 0.8 < result.retention_interval[1] < 1
+    assert result.relative == pytest.approx(0.8)
+    assert result.relative_interval[0] < 0.8 < result.relative_interval[1] < 1
     assert (result.lost, result.won) == (10, 0)
     assert result.p == pytest.approx(2 * 0.5**10)  # ten of ten coins the same side
     assert paired(baseline, worse, alone(100)).difference == pytest.approx(0.1)
@@ -77,7 +77,7 @@ def test_soft_scores_have_no_mcnemar() -> None:
 def test_a_baseline_that_is_always_wrong() -> None:
     result = paired([1.0, 0.0], [0.0, 0.0], alone(2))
     assert result.difference == 0.5
-    assert not math.isfinite(result.retention)
+    assert not math.isfinite(result.relative)
 
 
 def test_difference_needs_the_same_questions() -> None:

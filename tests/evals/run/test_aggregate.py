@@ -16,9 +16,8 @@ from helpers.tiny import tiny_llava
 
 from tokenprune.evals.run import aggregate
 from tokenprune.evals.run.answers import Answer
-from tokenprune.evals.run.results import TaskResult
+from tokenprune.evals.run.results import TaskResult, compare
 from tokenprune.evals.run.setups import Unpruned, make_setups
-from tokenprune.evals.stats.paired import paired
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks._base.question import Question
 
@@ -103,7 +102,7 @@ def test_turns_count_together(tmp_path: Path) -> None:
     assert (pruned.n, pruned.accuracy, pruned.unparsable, pruned.failed) == (2, 0.5, 1, 1)
     assert pruned.metrics == {"circular accuracy": 0.5, "accuracy": 1}
     assert pruned.images == unpruned.images == {"dev": [0, 1, 2]}
-    against = paired(pruned, unpruned)
+    against = compare(pruned, unpruned)
     assert (against.n, against.difference, against.lost) == (2, -0.5, 1)
 
 
@@ -113,7 +112,7 @@ def test_a_pair_that_cannot_be_asked_as_a_whole_counts_nowhere(tmp_path: Path) -
     assert pruned.scores == {"": ["failed", "failed", 1, 0]}
     assert (pruned.metrics["accuracy"], pruned.metrics["accuracy+"]) == (pruned.accuracy, 0) == (0.5, 0)
     assert unpruned.metrics["accuracy+"] == 1
-    assert paired(pruned, unpruned).n == 2
+    assert compare(pruned, unpruned).n == 2
 
 
 def test_every_metric_has_an_interval(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from helpers.files.evals import saved, write_vqav2
 from helpers.tiny import tiny_llava
 
 from tokenprune import SettingError
+from tokenprune.errors import DataError
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.run.answers import Answer, AnswerKey, from_line, to_line
 from tokenprune.evals.run.files import append, held
@@ -175,7 +176,7 @@ def test_answers_of_nobody_knows_what(tiny: list[str], whole: RunFolder, tmp_pat
     shutil.copytree(whole.path, tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
     assert "run: answers without a run.json" in command("eval", *tiny, "--output", tmp_path / "run")
-    with pytest.raises(FileNotFoundError, match=r"no run here, there is no run\.json"):
+    with pytest.raises(DataError, match=r"no run here, there is no run\.json"):
         RunFolder(tmp_path / "nothing").record  # noqa: B018
 
 

@@ -16,10 +16,10 @@ from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.run import aggregate
 from tokenprune.evals.run import batches as batching
 from tokenprune.evals.run.batches import Shown, batches
+from tokenprune.evals.run.results import compare
 from tokenprune.evals.run.runner import QuestionError
 from tokenprune.evals.run.setups import Pruned, Unpruned, make_setups
 from tokenprune.evals.search.plot import tokens_per_layer
-from tokenprune.evals.stats.paired import paired
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.strategies.vflowopt import VFlowOpt
 
@@ -151,7 +151,7 @@ def test_recorded_errors_are_no_wrong_answers(questions: list[Question], folder:
     assert sum(error.startswith("ValueError: ") and "broken.jpg: truncated" in error for error in errors) == 2
     assert errors.count("RuntimeError: out of luck") == 3
     with pytest.raises(ValueError, match="no vqa question could be asked under both"):
-        paired(crashed, unpruned)
+        compare(crashed, unpruned)
 
 
 def test_one_bad_question_does_not_take_its_batch_along(

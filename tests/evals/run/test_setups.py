@@ -98,7 +98,7 @@ def test_downsampled_prompt_and_features_agree(questions: list[Question], settin
 
 def test_downsampling_needs_a_fixed_size() -> None:
     processor = tiny_processor(size={"shortest_edge": 24})
-    with pytest.raises(ValueError, match="no fixed image size"):
+    with pytest.raises(tokenprune.UnsupportedError, match="no fixed image size"):
         downsample.full_grid(processor)
 
 

@@ -21,7 +21,7 @@ from torch.nn.functional import cosine_similarity
 import tokenprune
 from tokenprune import SettingError
 from tokenprune.evals.models.prompts import encode
-from tokenprune.evals.run.digest import weights_digest
+from tokenprune.evals.run.provenance import weights_digest
 from tokenprune.evals.search.calibration import calibration
 from tokenprune.evals.search.objective import Flow
 from tokenprune.evals.search.optimize import Names

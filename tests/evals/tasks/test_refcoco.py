@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from helpers.files.evals import sample_image, write_refcoco
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks.refcoco import RefCoco
 
@@ -85,7 +86,7 @@ def test_broken_json_names_the_line(tmp_path: Path) -> None:
 def test_missing_image(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
     (tmp_path / "images" / "COCO_train2014_000000000012.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"image 12: missing image .*000000000012\.jpg"):
+    with pytest.raises(DataError, match=r"image 12: missing image .*000000000012\.jpg"):
         REC.load(tmp_path)
 
 
@@ -139,7 +140,7 @@ def test_two_refs_files(tmp_path: Path) -> None:
 
 
 def test_no_files(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no refs\(NAME\)\.p"):
+    with pytest.raises(DataError, match=r"no refs\(NAME\)\.p"):
         REC.load(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(DataError, match="no such folder"):
         REC.load(tmp_path / "nowhere")

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.files.tasks import SETS
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.loading import limited
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks import TASKS
@@ -57,10 +58,10 @@ def test_samples(tmp_path: Path, name: str, form: str) -> None:
 
 @forms
 def test_a_folder_without_the_set(tmp_path: Path, name: str, form: str) -> None:
-    with pytest.raises(FileNotFoundError, match=r"needs|no refs"):
+    with pytest.raises(DataError, match=r"needs|no refs"):
         TASKS[name].load(tmp_path)
     assert not TASKS[name].is_in(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(DataError, match="no such folder"):
         TASKS[name].load(tmp_path / "nowhere")
 
 
@@ -75,7 +76,7 @@ def test_missing_and_truncated_images(tmp_path: Path, name: str) -> None:
     for image in {image for question in questions for image in question.images}:
         assert isinstance(image, Path)
         image.unlink()
-    with pytest.raises(FileNotFoundError, match=r"(\[.*\]|line \d+|image \d+).*: missing image"):
+    with pytest.raises(DataError, match=r"(\[.*\]|line \d+|image \d+).*: missing image"):
         TASKS[name].load(tmp_path)
 
 
@@ -183,7 +184,7 @@ def test_without_wordnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     wordnet()._unload()
     with monkeypatch.context() as patched:
         patched.setattr("nltk.data.path", [])
-        with pytest.raises(FileNotFoundError, match=r"type `python -m nltk\.downloader wordnet`"):
+        with pytest.raises(DataError, match=r"type `python -m nltk\.downloader wordnet`"):
             TASKS["lrsvqa"].load(tmp_path)
     assert len(TASKS["lrsvqa"].load(tmp_path)) == 3
 

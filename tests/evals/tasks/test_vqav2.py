@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from helpers.files.evals import sample_image, write_vqav2
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks.vqav2 import Vqav2
 
@@ -107,8 +108,8 @@ def test_not_utf8(tmp_path: Path) -> None:
 def test_missing_files(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
     (tmp_path / "images" / "COCO_val2014_000000000042.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"questions\[0\]: missing image .*COCO_val2014_000000000042\.jpg"):
+    with pytest.raises(DataError, match=r"questions\[0\]: missing image .*COCO_val2014_000000000042\.jpg"):
         VQA.load(tmp_path)
     (tmp_path / ANNOTATIONS).unlink()
-    with pytest.raises(FileNotFoundError, match=r"needs a \*questions\.json and a \*annotations\.json"):
+    with pytest.raises(DataError, match=r"needs a \*questions\.json and a \*annotations\.json"):
         VQA.load(tmp_path)
