@@ -1,4 +1,4 @@
-"""What a model sees of an image: a model's boxes are parts of what it was shown, not of the file."""
+"""The part of an image that a model sees: its boxes are relative to that part, not to the file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,30 +9,30 @@ from tokenprune.evals.models.boxes import Box, Size
 
 @dataclass(frozen=True)
 class ImageView:
-    """The image that a model sees: `window` of the given one (in its pixels, which may lie outside), and its size."""
+    """A model's view of an image: a `window` in pixels of the image, which may reach beyond it, shown at `size`."""
 
     window: Box
     size: Size
 
 
 def full_view(size: Size) -> ImageView:
-    """The model sees the whole image, whatever that does to its proportions."""
+    """Return the view of the whole image, stretched if need be."""
     width, height = size
     return ImageView((0.0, 0.0, float(width), float(height)), size)
 
 
 def padded_view(size: Size) -> ImageView:
-    """The model sees the image in the middle of a square."""
+    """Return the view of the image in the middle of a square."""
     side = float(max(size))
     return _middle(size, side, side)
 
 
 def view_through(processor: Any) -> Callable[[Size], ImageView]:
-    """Return what an image of a given size becomes in this processor.
+    """Return the function from an image's size to the view that this processor gives of it.
 
-    Known are padding to a square and cropping the middle (LLaVA-1.5 and others with CLIP's image processor), and the
-    resizing of Qwen-VL, whose boxes count pixels of the resized image. All others are taken to show the whole
-    image, as is the overview of those that cut an image into tiles.
+    It knows padding to a square and cropping the middle (LLaVA-1.5 and others with CLIP's image processor), and the
+    resizing of Qwen-VL, whose boxes count pixels of the resized image. Any other processor is taken to show the whole
+    image, as is the overview of one that cuts images into tiles.
     """
     images = processor.image_processor
     name = type(images).__name__
@@ -46,7 +46,7 @@ def view_through(processor: Any) -> Callable[[Size], ImageView]:
 
 
 def _middle(size: Size, width: float, height: float) -> ImageView:
-    """Return the window of this size around the middle of the image."""
+    """Return the view of a window of this size around the middle of the image."""
     x, y = (size[0] - width) / 2, (size[1] - height) / 2
     return ImageView((x, y, x + width, y + height), (round(width), round(height)))
 
@@ -67,5 +67,5 @@ def _resized(size: Size, images: Any) -> ImageView:
     width, height = size
     factor = images.patch_size * images.merge_size
     pixels = images.size.shortest_edge, images.size.longest_edge
-    shown = smart_resize(height, width, factor=factor, min_pixels=pixels[0], max_pixels=pixels[1])
-    return ImageView(full_view(size).window, (shown[1], shown[0]))
+    rows, columns = smart_resize(height, width, factor=factor, min_pixels=pixels[0], max_pixels=pixels[1])
+    return ImageView(full_view(size).window, (columns, rows))

@@ -1,4 +1,4 @@
-"""Rows from a run's answers: what each setup is worth on each task."""
+"""Turn a run's answers into results: the score of each setup on each task."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -22,9 +22,9 @@ def task_results(
     model: str,
     identity: Mapping[str, Any],
 ) -> list[TaskResult]:
-    """Return a row for each setup and task. Every question must have its answer.
+    """Return one result per setup and task. Every question must have its answer.
 
-    `scenes` and `model` are what the rows call the set and the model, `identity` is the run's.
+    scenes, model: the names of the data set and the model in the results. identity: the run's.
     """
     about = {"scenes": scenes, "model": model, "versions": identity["versions"]}
     about |= {name: identity["model"][name] for name in ("device", "dtype")}
@@ -41,20 +41,20 @@ def task_results(
 def _result(questions: list[Question], setup: Setup, answers: list[Answer], about: dict[str, Any]) -> TaskResult:
     task = TASKS[questions[0].task]
     answered = list(zip(questions, answers, strict=True))
-    # A question that could not be asked takes its group along: what is left of it is not what others were asked.
+    # A question that failed excludes its whole group: the rest of the group is not what other setups were asked.
     failed = {_group(question) for question, answer in answered if answer.error is not None}
-    said = [(question, answer) for question, answer in answered if _group(question) not in failed]
-    published = task.metrics([(question, answer.text) for question, answer in said]) if said else {}
+    counted = [(question, answer) for question, answer in answered if _group(question) not in failed]
+    published = task.metrics([(question, answer.text) for question, answer in counted]) if counted else {}
     numbers = {images: number for number, images in enumerate(dict.fromkeys(s.images for s in questions))}
-    about_images = [numbers[question.images] for question, _ in said]
+    about_images = [numbers[question.images] for question, _ in counted]
     intervals = {name: metric.interval(about_images) for name, metric in published.items()}
     scores: dict[str, list[QuestionScore]] = {question.split: [] for question in questions}
     images: dict[str, list[int]] = {question.split: [] for question in questions}
-    for unit in _groups(answered) if task.of_groups else [[one] for one in answered]:
-        question, _ = unit[0]
-        scores[question.split].append(FAILED if _group(question) in failed else _score(task, unit))
+    for group in _by_group(answered) if task.of_groups else [[one] for one in answered]:
+        question, _ = group[0]
+        scores[question.split].append(FAILED if _group(question) in failed else _score(task, group))
         images[question.split].append(numbers[question.images])
-    asked = [answer for _, answer in said] or answers
+    given = [answer for _, answer in counted] or answers
     return TaskResult(
         **about,
         task=task.name,
@@ -63,11 +63,11 @@ def _result(questions: list[Question], setup: Setup, answers: list[Answer], abou
         settings=setup.settings(),
         position_ids=setup.position_ids,
         keep_ratio=setup.keep_ratio,
-        n_visual=fmean(answer.n_visual for answer in asked),
-        n_kept=fmean(answer.n_kept for answer in asked),
-        n_mean=fmean(answer.n_mean for answer in asked),
+        n_visual=fmean(answer.n_visual for answer in given),
+        n_kept=fmean(answer.n_kept for answer in given),
+        n_mean=fmean(answer.n_mean for answer in given),
         kv_cache_bytes=answers[0].kv_cache_bytes or 0,
-        seconds=fmean(answer.seconds for answer in asked),
+        seconds=fmean(answer.seconds for answer in given),
         questions=digest([question.id for question in questions]),
         scores=scores,
         images=images,
@@ -76,17 +76,16 @@ def _result(questions: list[Question], setup: Setup, answers: list[Answer], abou
     )
 
 
-def _score(task: Task, unit: Sequence[tuple[Question, Answer]]) -> Score:
-    """Return what a question is worth by the main metric, or all that count together; None where one of their answers
-    cannot be read."""
-    if any(answer.score is None for _, answer in unit):
+def _score(task: Task, group: Sequence[tuple[Question, Answer]]) -> Score:
+    """Return the main metric of one question, or of a group that counts as one; None if an answer cannot be read."""
+    if any(answer.score is None for _, answer in group):
         return None
     if not task.of_groups:
-        return unit[0][1].score
-    return task.metrics([(question, answer.text) for question, answer in unit])[task.metric].value
+        return group[0][1].score
+    return task.metrics([(question, answer.text) for question, answer in group])[task.metric].value
 
 
-def _groups(answered: Sequence[tuple[Question, Answer]]) -> list[list[tuple[Question, Answer]]]:
+def _by_group(answered: Sequence[tuple[Question, Answer]]) -> list[list[tuple[Question, Answer]]]:
     groups: dict[str, list[tuple[Question, Answer]]] = {}
     for question, answer in answered:
         groups.setdefault(_group(question), []).append((question, answer))

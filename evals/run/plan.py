@@ -1,4 +1,4 @@
-"""What a run has to ask: every question under every setup, in parts that any process can take."""
+"""Plan a run: every question under every setup, in parts that any process can take."""
 
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -9,24 +9,24 @@ from tokenprune.evals.run.answers import AnswerKey
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks._base.question import Question
 
-#: Questions of one task that are encoded together and cut into batches. Neither the number of processes nor what is
-#: already answered moves a question into another part, so that its batch, and with it every bit of its answer, is the
-#: same in a run that was killed and in one on several devices.
+#: Questions of one task that are batched together. Neither the number of processes nor the answers that exist already
+#: move a question into another part. Its batch, and so every bit of its answer, is therefore the same in a run that was
+#: killed and resumed and in one on several devices.
 PART = 32
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some questions of one task, and what of them is still to be asked."""
+    """Some questions of one task, and the answers that are still missing."""
 
     questions: Sequence[Question]
     missing: Set[AnswerKey]
-    #: Of the task's first question, on which the KV cache is measured; it need not be in this part.
+    #: ID of the task's first question, on which the KV cache is measured. It may be in another part.
     first_id: str
 
 
 class Plan:
-    """All questions under all setups."""
+    """All questions under all setups. SettingError if two questions or two setups have the same name."""
 
     def __init__(self, questions: Sequence[Question], setups: Sequence[Setup]) -> None:
         self.questions, self.setups = questions, setups
@@ -39,14 +39,14 @@ class Plan:
         _check_distinct([str(setup.key) for setup in setups], "setup")
 
     def parts(self, done: Set[AnswerKey], process: int = 0, n_processes: int = 1) -> Iterator[Part]:
-        """Yield what process number `process` has still to ask."""
+        """Yield the parts in which process number `process` has answers missing."""
         for questions, first_id in self._parts[process::n_processes]:
             missing = self._asked(questions) - done
             if missing:
                 yield Part(questions, missing, first_id)
 
     def n_asked(self, process: int = 0, n_processes: int = 1) -> int:
-        """How many answers the process has to give, those that are done included."""
+        """Return how many answers the process gives in all, finished ones included."""
         return len(self.setups) * sum(len(questions) for questions, _ in self._parts[process::n_processes])
 
     def _asked(self, questions: Sequence[Question]) -> set[AnswerKey]:
@@ -57,5 +57,7 @@ def _check_distinct(names: Sequence[object], what: str) -> None:
     seen = set()
     for name in names:
         if name in seen:
-            raise SettingError(f"the {what} {name} is there twice; answers to it could not be told apart")
+            raise SettingError(
+                f"the {what} {name} is there twice, so its answers could not be told apart. Name it once."
+            )
         seen.add(name)

@@ -1,4 +1,4 @@
-"""What a run was asked of what: all that decides its answers, for `run.json`."""
+"""Identify a run: everything that decides its answers, for `run.json`."""
 
 import hashlib
 import json
@@ -11,10 +11,10 @@ import torch
 import transformers
 
 import tokenprune
-from tokenprune.evals.models.devices import input_device, kept_elsewhere
+from tokenprune.evals.models.devices import input_device, offloaded_weights
 from tokenprune.evals.tasks._base.question import Question
 
-#: Values of each weight that `weights_digest` reads.
+#: Values of each weight that enter the digest.
 SAMPLED = 64
 
 
@@ -37,28 +37,28 @@ def model_identity(model: Any) -> dict[str, Any]:
 
 
 def weights_digest(model: Any) -> str:
-    """Return a digest of the model's class and of the name, shape and up to 64 values of each weight.
+    """Return a digest of the model's class and of the name, shape and up to SAMPLED values of each weight.
 
-    It is the same on every device, and where accelerate keeps weights on the CPU or a disk.
+    It does not depend on the device, nor on whether accelerate offloads weights.
     """
-    digest, elsewhere = hashlib.sha256(type(model).__name__.encode()), kept_elsewhere(model)
+    digest, offloaded = hashlib.sha256(type(model).__name__.encode()), offloaded_weights(model)
     for name, weight in model.state_dict().items():
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
         if isinstance(weight, torch.Tensor):
             module, _, own_name = name.rpartition(".")
-            weight = elsewhere[module][own_name] if weight.is_meta else weight
+            weight = offloaded[module][own_name] if weight.is_meta else weight
             values = weight.detach().flatten()[:: max(1, weight.numel() // SAMPLED)][:SAMPLED]
             digest.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def device_name(device: torch.device) -> str:
-    """Return the kind of device and not its number: a run may be on several of them."""
+    """Return the kind of device without its number, because a run may use several."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def tasks_identity(questions: Sequence[Question]) -> dict[str, Any]:
-    """Return, for each task, how many questions are asked, and a digest of questions, right answers and images."""
+    """Return, for each task, its number of questions and a digest of questions, right answers and images."""
     tasks = dict.fromkeys(question.task for question in questions)
     return {task: _identity([question for question in questions if question.task == task]) for task in tasks}
 
@@ -66,7 +66,7 @@ def tasks_identity(questions: Sequence[Question]) -> dict[str, Any]:
 def _identity(questions: Sequence[Question]) -> dict[str, Any]:
     digest = hashlib.sha256()
     for question in questions:
-        # A field that is no data, such as how the model is to be asked, shows in the question.
+        # Fields that are not data, such as the prompt style, show in the text of the question.
         data = {field.name: getattr(question, field.name) for field in fields(question) if field.name != "images"}
         digest.update(json.dumps(data, default=lambda _: None).encode())
     for image in dict.fromkeys(image for question in questions for image in question.images):

@@ -127,11 +127,11 @@ def test_report_where_the_data_is_gone(run: RunFolder, tmp_path: Path) -> None:
 def test_report_of_an_unfinished_run(run: RunFolder) -> None:
     (run.path / "rows.jsonl").unlink()
     assert command("report", run.path) == (
-        f"Error: {run.path}: not finished, it has 6 of 6 answers. The command that began it goes on with it; for a "
-        "report without it, leave it out."
+        f"Error: {run.path}: not finished, it has 6 of 6 answers. To resume it, repeat the command that "
+        "started it; or leave this folder out of the report."
     )
     (run.path / "run.json").unlink()
-    assert command("report", run.path).endswith("no run here, there is no run.json; tokenprune eval makes one")
+    assert command("report", run.path).endswith("has no run.json, so it is not a run; `tokenprune eval` starts one")
 
 
 def test_report_of_rows_alone(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_run_that_grows_is_not_finished(tiny: list[Any], tmp_path: Path, monke
     with pytest.raises(ZeroDivisionError):
         command("eval", *tiny, *MORE, "--output", tmp_path / "run")
     said = command("report", tmp_path / "run", "--output", tmp_path / "out")
-    assert "run: not finished, it has 10 of 40 answers. The command that began it goes on with it;" in said
+    assert "run: not finished, it has 10 of 40 answers. To resume it, repeat the command that started it;" in said
     monkeypatch.undo()
     assert command("eval", *tiny, *MORE, "--output", tmp_path / "run") == 0
     assert len(RunFolder(tmp_path / "run").results()) == 2 * 5

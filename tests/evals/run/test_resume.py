@@ -20,7 +20,7 @@ from tokenprune import SettingError
 from tokenprune.errors import DataError
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.run.answers import Answer, AnswerKey, from_line, to_line
-from tokenprune.evals.run.files import append, held
+from tokenprune.evals.run.files import append, lock_for_appending
 from tokenprune.evals.run.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -175,8 +175,8 @@ def test_one_run_at_a_time(tiny: list[str], whole: RunFolder, tmp_path: Path) ->
 def test_answers_of_nobody_knows_what(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
     shutil.copytree(whole.path, tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
-    assert "run: answers without a run.json" in command("eval", *tiny, "--output", tmp_path / "run")
-    with pytest.raises(DataError, match=r"no run here, there is no run\.json"):
+    assert "run: has answers but no run.json" in command("eval", *tiny, "--output", tmp_path / "run")
+    with pytest.raises(DataError, match=r"has no run\.json, so it is not a run"):
         RunFolder(tmp_path / "nothing").record  # noqa: B018
 
 
@@ -195,14 +195,14 @@ DOING = "somebody else is writing it"
 
 def test_held_files(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.jsonl"
-    with held(path, DOING) as file:
+    with lock_for_appending(path, DOING) as file:
         append(file, "1\n2\n")
         file.write(b"half")
-    with held(path, DOING) as file:
+    with lock_for_appending(path, DOING) as file:
         append(file, "3\n")
         with (
             pytest.raises(SettingError, match=r"a\.jsonl: somebody else is writing it"),
-            held(path, DOING),
+            lock_for_appending(path, DOING),
         ):
             pass
     assert path.read_text() == "1\n2\n3\n"

@@ -15,7 +15,7 @@ import tokenprune
 from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.run import aggregate
 from tokenprune.evals.run import batches as batching
-from tokenprune.evals.run.batches import Shown, batches
+from tokenprune.evals.run.batches import DecodedQuestion, batches
 from tokenprune.evals.run.results import compare
 from tokenprune.evals.run.runner import QuestionError
 from tokenprune.evals.run.setups import Pruned, Unpruned, make_setups
@@ -63,7 +63,7 @@ def test_batches_do_not_change_answers(questions: list[Question]) -> None:
 
 def test_batches_are_counted_in_tokens(questions: list[Question]) -> None:
     """Prompts have 43, 46 and 49 tokens; the longest come first, and padding counts."""
-    shown = [Shown.of(question, tiny_processor()) for question in questions]
+    shown = [DecodedQuestion.of(question, tiny_processor()) for question in questions]
     assert [one.n_tokens for one in shown] == [43, 46, 49]
 
     def ids(batch_tokens: int) -> list[str]:
@@ -150,7 +150,7 @@ def test_recorded_errors_are_no_wrong_answers(questions: list[Question], folder:
     errors = [answer.error for answer in answers.values() if answer.error is not None]
     assert sum(error.startswith("ValueError: ") and "broken.jpg: truncated" in error for error in errors) == 2
     assert errors.count("RuntimeError: out of luck") == 3
-    with pytest.raises(ValueError, match="no vqa question could be asked under both"):
+    with pytest.raises(ValueError, match="every vqa question failed under one of them"):
         compare(crashed, unpruned)
 
 

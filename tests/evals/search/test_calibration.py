@@ -43,7 +43,7 @@ def test_found_settings_are_evaluated_on_other_pictures(tmp_path: Path, capsys: 
     record = searched(samples[:2], tmp_path / "found.json")
     assert list(record["search"]["data"]["pictures"]) == ["0.png", "1.png"]
     answers = evaluated(tmp_path, str(tmp_path / "found.json"), "random")
-    assert "scenes: 2 of 7 questions are left out for all configurations" in capsys.readouterr().out
+    assert "scenes: 2 of 7 questions are left out for all setups" in capsys.readouterr().out
     asked: dict[SetupKey, list[str]] = {}
     for answer in sorted(answers, key=lambda answer: answer.id):
         asked.setdefault(answer.key, []).append(answer.id)

@@ -9,7 +9,7 @@ import pytest
 from helpers.files.tasks import SETS
 
 from tokenprune.errors import DataError
-from tokenprune.evals.models.loading import limited
+from tokenprune.evals.models.loading import limit_questions
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks._base.question import Question
@@ -225,7 +225,7 @@ def _made(folder: Path, *names: str) -> Sequence[str]:
 
 def test_a_limit_takes_whole_groups(tmp_path: Path) -> None:
     questions = loaded(tmp_path, "mme", "published")
-    assert [question.id for question in limited(questions, 1)] == [question.id for question in questions[:2]]
+    assert [question.id for question in limit_questions(questions, 1)] == [question.id for question in questions[:2]]
 
 
 def test_several_images(tmp_path: Path) -> None:

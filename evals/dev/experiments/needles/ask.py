@@ -37,7 +37,7 @@ from tokenprune.evals.models.boxes import iou
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.loading import load_model, load_questions, public_name
 from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.run.files import append, check_same, held
+from tokenprune.evals.run.files import append, check_same, lock_for_appending
 from tokenprune.evals.run.provenance import device_name, versions
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
@@ -245,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     part, parts = options.part
     asker = Asker(model, processor, zoom)
     _ = asker.costs  # counted before anything is remembered
-    with held(options.output, "another run is writing it") as output:
+    with lock_for_appending(options.output, "another run is writing it") as output:
         if not options.output.stat().st_size:
             append(output, json.dumps(header) + "\n")
         found, answers = read(options.output)
