@@ -204,7 +204,7 @@ def _encoded(model: Any, processor: Any, picture: Image.Image, question: str) ->
             f"the question has the placeholder {processor.image_token} in it, which the processor puts there itself; "
             f"leave it out"
         )
-    if prompt(processor, question).split() == prompt(processor, question, n_pictures=0).split():
+    if prompt(processor, question).split() == prompt(processor, question, n_images=0).split():
         raise UnsupportedError(
             "the chat template of this model leaves out the placeholder of the picture, so that it would not see it; "
             "mend chat_template.jinja"

@@ -14,6 +14,7 @@ from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.costs import VisualCost, visual_costs
 from tokenprune.evals.run.setups import Unpruned
+from tokenprune.sequence.packing import PositionIds
 from tokenprune.strategies.settings import SettingsFile
 
 #: Turns of a chat as transformers writes them: {"role": ..., "content": [{"type": "image", "image": ...}, ...]}.
@@ -49,7 +50,7 @@ class HarnessModel:
         pretrained: str,
         strategy: str | None = None,
         *,
-        position_ids: str = "original",
+        position_ids: PositionIds = "original",
         dtype: str = "auto",
         device: str | None = None,
         device_map: str | None = None,

@@ -73,7 +73,7 @@ class RunFolder:
     def write_results(self, results: Sequence[TaskResult]) -> None:
         files.replace(self._results, "".join(f"{results_io.to_line(result)}\n" for result in results))
 
-    def rows(self) -> list[TaskResult]:
+    def results(self) -> list[TaskResult]:
         """Return the results of a finished run."""
         return results_io.read([self.results_file])
 

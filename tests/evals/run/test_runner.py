@@ -77,7 +77,7 @@ def test_batches_are_counted_in_tokens(questions: list[Question]) -> None:
 def test_an_encoding_serves_all_configurations(questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
     encodings = []
     monkeypatch.setattr(
-        "tokenprune.evals.run.runner.encoded", lambda *args: encodings.append(args[3].label) or batching.encoded(*args)
+        "tokenprune.evals.run.runner.encode_batch", lambda *args: encodings.append(args[3].label) or batching.encoded(*args)
     )
     ask(tiny_llava(), questions[1:], make_setups(["grid", "downsample", "fopru"], [0.25, 0.5]), done=frozenset())
     whole, *others = encodings
@@ -116,7 +116,7 @@ def broken(folder: Path) -> Question:
     whole = (folder / "images" / "COCO_val2014_000000000042.jpg").read_bytes()
     path = folder / "broken.jpg"
     path.write_bytes(whole[: len(whole) // 2])
-    return Echo(task="vqa", id="7", images=(path,), question="00")
+    return Echo(task="vqa", id="7", images=(path,), text="00")
 
 
 def test_a_broken_image_stops_the_run(questions: list[Question], folder: Path) -> None:
