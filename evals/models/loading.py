@@ -29,9 +29,7 @@ def load_model(
     of `device`; "auto" spreads a model over all devices. DataError if there is no such model.
     """
     if Path(name) == MODEL and not (MODEL / "model.safetensors").is_file():
-        raise DataError(
-            f"{MODEL}: the bundled model is missing, wheels leave it out; name a model with --model"
-        )
+        raise DataError(f"{MODEL}: the bundled model is missing, wheels leave it out; name a model with --model")
     torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype)
     try:
         model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=torch_dtype, device_map=device_map)

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Mapping
 
-_BEGIN = re.compile(r"^<!-- table: (.+) -->$", re.MULTILINE)
-
 from tokenprune.errors import DataError
+
+_BEGIN = re.compile(r"^<!-- table: (.+) -->$", re.MULTILINE)
 
 
 def marks(name: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from helpers.evals_rows import row
 
 from tokenprune.evals.dev.tables import vflowopt
 from tokenprune.evals.models.bundled import SCENES, SETTINGS
-from tokenprune.evals.models.loading import load_samples
+from tokenprune.evals.models.loading import load_questions
 from tokenprune.evals.search.calibration import calibrated_on, pictures_of
 from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
@@ -38,5 +38,5 @@ def test_found_settings(path: Path) -> None:
     assert len(file.search["trials"]) == 50
     digests = calibrated_on(file)
     assert len(digests) == 29
-    assert digests <= set(pictures_of(load_samples(SCENES, split="val")).values())
+    assert digests <= set(pictures_of(load_questions(SCENES, split="val")).values())
     assert path.with_suffix(".png").is_file()

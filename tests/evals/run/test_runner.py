@@ -77,7 +77,8 @@ def test_batches_are_counted_in_tokens(questions: list[Question]) -> None:
 def test_an_encoding_serves_all_configurations(questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
     encodings = []
     monkeypatch.setattr(
-        "tokenprune.evals.run.runner.encode_batch", lambda *args: encodings.append(args[3].label) or batching.encoded(*args)
+        "tokenprune.evals.run.runner.encode_batch",
+        lambda *args: encodings.append(args[3].label) or batching.encode_batch(*args),
     )
     ask(tiny_llava(), questions[1:], make_setups(["grid", "downsample", "fopru"], [0.25, 0.5]), done=frozenset())
     whole, *others = encodings
@@ -148,7 +149,7 @@ def test_recorded_errors_are_no_wrong_answers(questions: list[Question], folder:
     assert unpruned.scores == {"val": [1, None], "test": [1], "": ["failed"]}
     assert (crashed.n, crashed.failed) == (0, 4)
     errors = [answer.error for answer in answers.values() if answer.error is not None]
-    assert sum(error.startswith("ValueError: ") and "broken.jpg: truncated" in error for error in errors) == 2
+    assert sum(error.startswith("DataError: ") and "broken.jpg: truncated" in error for error in errors) == 2
     assert errors.count("RuntimeError: out of luck") == 3
     with pytest.raises(ValueError, match="every vqa question failed under one of them"):
         compare(crashed, unpruned)
