@@ -119,8 +119,11 @@ class CacheIndex:
         stages: tuple[StageSlots, ...] = (),
         skipped: tuple[int, ...] = (),
     ) -> CacheIndex:
-        """The index after the columns of `packing` were appended to a cache of `n_slots`, with later position IDs lower by
-        a further `shift`. `stages`: the slots that each in-LLM stage then holds; `skipped`: the layers without any."""
+        """The index after the columns of `packing` were appended to a cache of `n_slots`.
+
+        shift: by how much later position IDs are lower than before. stages: the slots that each in-LLM stage then
+            holds. skipped: the layers without any.
+        """
         if before is None:  # everything in the cache so far is one column per slot
             batch, device = len(packing.columns), packing.columns.device
             past, n_columns = Slots.empty(batch, device).grown(n_slots, 0), n_slots

@@ -1,12 +1,12 @@
 """What happens to one prompt, in the order in which it happens.
 
-    before_model           images that `generate` encoded beforehand bring their records along
-    before_base_model      which new columns are visual tokens, and what the cache holds already
-      (images that come as pixels are encoded here: recording.py)
-    before_language_model  `_prune`: the strategy selects, position IDs follow, the report is written, arguments shrink
-      (the decoder layers run, on fewer tokens)
-    after_language_model   the cache is told which token is in which slot
-    after_base_model       the call is over
+before_model           images that `generate` encoded beforehand bring their records along
+before_base_model      which new columns are visual tokens, and what the cache holds already
+  (images that come as pixels are encoded here: recording.py)
+before_language_model  `_prune`: the strategy selects, position IDs follow, the report is written, arguments shrink
+  (the decoder layers run, on fewer tokens)
+after_language_model   the cache is told which token is in which slot
+after_base_model       the call is over
 """
 
 from __future__ import annotations
@@ -39,12 +39,17 @@ if TYPE_CHECKING:
 class Prefill:
     """The hooks on the model, its base model and its language model.
 
-    stages, skipping: the mechanisms that the strategy asks for; None for one that prunes before the language model only.
+    stages, skipping: mechanisms inside the language model; None unless the strategy asks for them.
     report: the last forward that had visual tokens, of any thread.
     """
 
     def __init__(
-        self, model: nn.Module, adapter: ModelAdapter, strategy: Strategy, position_ids: PositionIds, context: CallContext
+        self,
+        model: nn.Module,
+        adapter: ModelAdapter,
+        strategy: Strategy,
+        position_ids: PositionIds,
+        context: CallContext,
     ) -> None:
         self.model, self.adapter, self.strategy = model, adapter, strategy
         self.position_ids: PositionIds = position_ids

@@ -1,11 +1,11 @@
 """Registers every hook of a patch, and takes them all off again.
 
-    Prefill           the model, its base model and its language model: what happens to one prompt
-    VisionRecorder    the vision tower and the feature functions: what images show while they are encoded
-    LossFunction      labels as short as the logits
-    TowerPruning      between encoder layers }
-    StagePruning      between decoder layers } only for a strategy that asks for it
-    LayerSkipping     around decoder layers  }
+Prefill           the model, its base model and its language model: what happens to one prompt
+VisionRecorder    the vision tower and the feature functions: what images show while they are encoded
+LossFunction      labels as short as the logits
+TowerPruning      between encoder layers }
+StagePruning      between decoder layers } only for a strategy that asks for it
+LayerSkipping     around decoder layers  }
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Pruner:
             captured += self.tower.register(register)
         if self.prefill.skipping is not None:
             self.prefill.skipping.register(register)
-        if self.prefill.stages is not None:  # its overrides go around those of skipped layers: what they hand on is pruned
+        if self.prefill.stages is not None:  # around skipped layers, too: what they hand on is pruned
             captured += self.prefill.stages.register(register)
         register(LossFunction(self.model, *self.adapter.loss_function, self._context).install())
         return captured

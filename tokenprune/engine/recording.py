@@ -1,11 +1,11 @@
 """Records what the vision tower shows of each image while the model encodes it.
 
-    FeatureFunction        one call of `get_image_features`: begins and ends an Encoding
-      before_tower           the arguments of a call of the tower
-      before_attention       ... of the attention that the strategy reads, in that call
-      after_capture          ... and what its query and key projections returned
-      after_tower            one entry per tile
-    -> one EncodedImage for each image, with its layout and the statistics that the strategy declared
+FeatureFunction        one call of `get_image_features`: begins and ends an Encoding
+  before_tower           the arguments of a call of the tower
+  before_attention       ... of the attention that the strategy reads, in that call
+  after_capture          ... and what its query and key projections returned
+  after_tower            one entry per tile
+-> one EncodedImage for each image, with its layout and the statistics that the strategy declared
 """
 
 from __future__ import annotations

@@ -77,7 +77,9 @@ def choose(
 
     Raises PruningError if images and columns do not fit each other, or if the strategy breaks its contract.
     """
-    chosen = [image for modality in prompt.visual for image in _choose(strategy, embeds, prompt, modality, images[modality])]
+    chosen = [
+        image for modality in prompt.visual for image in _choose(strategy, embeds, prompt, modality, images[modality])
+    ]
     return sorted(chosen, key=lambda image: (image.row, image.first))
 
 

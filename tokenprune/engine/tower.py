@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.towers.layers import N_TAPS, Projected, TowerLayers, widened
+from tokenprune.adapters.towers.layers import N_TAPS, Projected, widened
 from tokenprune.engine.call import CallContext, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
@@ -122,8 +122,8 @@ class TowerPruning:
         assert adapter.tower_layers is not None  # `patch` has checked that the model offers "left_in_tower"
         if not isinstance(strategy, TowerStrategy):
             raise SettingError(
-                f"{type(strategy).__name__}.needs has left_in_tower, which only a TowerStrategy can have. Derive it from "
-                f"tokenprune.strategy.TowerStrategy."
+                f"{type(strategy).__name__}.needs has left_in_tower, which only a TowerStrategy can have. Derive it "
+                f"from tokenprune.strategy.TowerStrategy."
             )
         self.strategy, self.adapter, self.tower = strategy, adapter, adapter.tower_layers
         self._context = context
@@ -141,8 +141,8 @@ class TowerPruning:
             )
 
     def register(self, register: Register) -> list[nn.Module]:
-        """Register the hooks; return the modules that show attention. The recorder's hooks on the tower come first: they
-        read what was dropped before the call is over."""
+        """Register the hooks; return the modules that show attention. The recorder's hooks on the tower come before:
+        they read what was dropped."""
         captured = []
         for tower in self.adapter.vision_towers:
             register(tower.register_forward_pre_hook(self.before_tower, with_kwargs=True))

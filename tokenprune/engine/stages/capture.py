@@ -42,7 +42,8 @@ class TextCapture:
     @property
     def _captured(self) -> dict[int, dict[str, Any]] | None:
         forward = self._context.forward
-        return None if forward is None or forward.stages is None or forward.stages.entry is None else forward.stages.captured
+        stages = None if forward is None else forward.stages
+        return None if stages is None or stages.entry is None else stages.captured
 
     @dynamo_disabled
     def before_attention(self, layer: int, module: nn.Module, args: Any, kwargs: Any) -> None:

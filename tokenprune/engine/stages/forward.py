@@ -25,7 +25,7 @@ class Entry:
     chosen: the images, with what was selected before.
     text: the columns of the text after each image, if stages read attention.
     past: the slots that each stage holds before the forward.
-    hidden: the hidden states that enter the first layer, until the last stage is decided; only if stages read attention.
+    hidden: what enters the first layer, until the last stage is decided; only if stages read attention.
     """
 
     packing: Packing

@@ -79,8 +79,10 @@ class StagePruning:
         chosen: Sequence[ImageSelection],
         prompt: PromptTokens,
     ) -> None:
-        """Begin a forward in which the columns of `packing`, out of those of the prompt, enter the language model, after
-        a cache of whose slots `past_valid` may be attended to."""
+        """Begin a forward in which the columns of `packing`, out of those of the prompt, enter the language model.
+
+        past_valid: which slots of the cache may be attended to.
+        """
         if torch.is_grad_enabled() and self.adapter.recomputes_hooks:
             raise PruningError(
                 f"{type(self.strategy).__name__} prunes inside the language model, and the activation checkpointing of "
@@ -161,7 +163,8 @@ class StagePruning:
         self.active_forwards.append(None)
 
     def _make_runs(self, now: StagedForward) -> None:
-        assert now.continues is not None and now.embeds is not None
+        assert now.continues is not None
+        assert now.embeds is not None
         batch, n_new, _ = now.embeds.shape
         packing = identity_packing(batch, n_new, now.embeds.device)
         slots = _grow(now.continues, now.n_slots)

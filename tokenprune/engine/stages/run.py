@@ -1,7 +1,8 @@
 """One in-LLM stage in one forward: the arguments of its layers, gathered for its tokens.
 
-Every layer is called with masks and rotary embeddings made for the sequence that entered the language model. In prefill,
-those of a staged layer are gathered here for its own tokens; in every later call its mask, for its own cache slots.
+Every layer is called with masks and rotary embeddings made for the sequence that entered the language model. In
+prefill, those of a staged layer are gathered here for its own tokens; in every later call its mask, for its own cache
+slots.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from tokenprune.sequence.packing import Packing
 
 @dataclass(eq=False)
 class StageRun:
-    """The layers of one stage during one forward: the slots that they hold of a cache with `n_slots` in its first layer,
-    and which tokens of this forward they get."""
+    """The layers of one stage during one forward: the slots that they hold, out of the `n_slots` of the cache's first
+    layer, and which tokens of this forward they get."""
 
     past: StageSlots
     packing: Packing
@@ -46,7 +47,7 @@ class StageRun:
         return self.past.followed_by(self.n_slots + self.packing.columns, self.packing.valid, self.packing.holes)
 
     def gather_arguments(self, kwargs: dict[str, Any], hidden: Tensor, layer: int) -> dict[str, Any]:
-        """A layer's arguments for the stage's tokens. All its layers are called with the same objects: gathered once."""
+        """A layer's arguments for the stage's tokens. All its layers get the same objects: they are gathered once."""
         mask, rotary = kwargs.get("attention_mask"), kwargs.get("position_embeddings")
         if mask is None and self.has_no_holes and not self.drops:
             return kwargs
@@ -61,7 +62,9 @@ class StageRun:
 
     def _take(self, tensor: Tensor) -> Tensor:
         """The stage's tokens of a (..., batch or 1, length, width) tensor."""
-        return self.packing.gather_tokens(tensor) if tensor.ndim == 3 else torch.stack([self._take(part) for part in tensor])
+        if tensor.ndim == 3:
+            return self.packing.gather_tokens(tensor)
+        return torch.stack([self._take(part) for part in tensor])
 
     def _mask(self, mask: Any, hidden: Tensor, layer: int) -> Tensor | None:
         """The stage's attention mask, from the one for the sequence that entered: over queries and keys for a 4-D
@@ -85,13 +88,16 @@ class StageRun:
         index = held.slots[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
         gathered = _masked(rows.gather(3, index), ~held.valid[:, None, None])
         n_keys, _ = span(self.cache, self.past.slots.shape[1], layer, self.packing.columns.shape[1])
-        free = gathered.new_zeros(*gathered.shape[:-1], n_keys - gathered.shape[-1])  # a static cache answers with all its room
+        # A static cache answers with all its room.
+        free = gathered.new_zeros(*gathered.shape[:-1], n_keys - gathered.shape[-1])
         return torch.cat([gathered, _masked(free, torch.ones_like(free).bool())], -1) if free.shape[-1] else gathered
 
     def _causal(self, hidden: Tensor) -> Tensor:
         """Nothing was masked, but the stage has holes: an additive mask over its own tokens."""
         held, new = self.slots, (self.n_slots + self.packing.columns)[:, :, None]
-        itself = held.slots[:, None] == new  # holes attend to themselves: nothing reads them, and softmax needs one entry
+        itself = (
+            held.slots[:, None] == new
+        )  # holes attend to themselves: nothing reads them, and softmax needs one entry
         seen = (held.slots[:, None] <= new) & held.valid[:, None] | itself & ~self.packing.valid[:, :, None]
         return _masked(hidden.new_zeros(seen.shape), ~seen)[:, None]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class StageSlots:
-    """The slots that the layers of one stage hold, each given as a slot of the cache's first layer. Those not `valid` are
-    holes; `has_no_holes` tells without reading from a GPU whether there are any."""
+    """The slots that the layers of one stage hold, each given as a slot of the cache's first layer. Those not `valid`
+    are holes; `has_no_holes` tells without reading from a GPU whether there are any."""
 
     layer: int
     slots: Int[Tensor, "batch held"]
