@@ -12,6 +12,7 @@ from torch import nn
 if TYPE_CHECKING:
     from tokenprune.engine.forward import Forward
     from tokenprune.engine.recording import Encoding
+    from tokenprune.engine.tower import TowerCall
     from tokenprune.sequence.packing import Packing
     from tokenprune.tokens.encoded import EncodedImage
 
@@ -20,6 +21,7 @@ class CallContext(threading.local):
     """The call in progress, one per thread. `drop` is the only way out: nothing of a call is reset piece by piece.
 
     encoding: the call of a feature function; None outside of one.
+    tower: the call of the vision tower, if the strategy prunes there.
     records: the images that the model got already encoded, by modality.
     unprunable: arguments of the model that only fit the unpruned sequence.
     forward: the call of the base model, if it has images or a pruned cache.
@@ -31,6 +33,7 @@ class CallContext(threading.local):
 
     def __init__(self) -> None:
         self.encoding: Encoding | None = None
+        self.tower: TowerCall | None = None
         self.packing: Packing | None = None
         self.drop()
 

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from threading import Lock
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 import torch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-#: Classes and the names of their marked methods that the compiler has not been told about yet.
-_marked: list[tuple[type, str]] = []
+#: Modules and qualified names of marked methods that the compiler has not been told about yet.
+_marked: list[tuple[str, str]] = []
 #: Patches that need compiled code to look for hooks.
 _watching: WeakSet[Any] = WeakSet()
 _lock = Lock()
 _switched = False  # whether the first of them changed the compiler's configuration
 
 
-class _Marked:
-    """A method until its class exists."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        setattr(owner, name, self._function)
-        _marked.append((owner, name))
-
-
 def dynamo_disabled(method: Function) -> Function:
     """Keep a method that runs inside a patched model out of compiled graphs. The compiler cannot follow attributes per
     thread: it would take them for constants, and the compiled model would prune nothing, silently."""
-    return cast(Function, _Marked(method))
+    _marked.append((method.__module__, method.__qualname__))
+    return method
 
 
 def watch_hooks(owner: object) -> None:
@@ -42,8 +33,10 @@ def watch_hooks(owner: object) -> None:
     global _switched
     with _lock:
         while _marked:
-            cls, name = _marked.pop()
-            setattr(cls, name, torch.compiler.disable(vars(cls)[name]))
+            module, qualified = _marked.pop()
+            cls, _, name = qualified.partition(".")
+            owner = getattr(sys.modules[module], cls)
+            setattr(owner, name, torch.compiler.disable(vars(owner)[name]))
         config = torch._dynamo.config  # `disable` has imported it
         if config.skip_nnmodule_hook_guards:
             config.skip_nnmodule_hook_guards = False

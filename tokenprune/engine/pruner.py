@@ -65,7 +65,7 @@ class Pruner:
             vars(self.model)[ATTRIBUTE] = self
             captured = self._register(self._handles.append)
             names = {module: name for name, module in self.model.named_modules()}
-            self.recorder.modules = {names[module]: module for module in captured}
+            self.recorder.modules = {names[module]: module for module in captured if module in names}
             undo.pop_all()
 
     def remove(self) -> None:

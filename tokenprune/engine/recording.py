@@ -36,13 +36,11 @@ class Encoding:
 
     tiles: by statistic, one entry for each tile that the tower has encoded so far.
     tower_call: what the tower's current call has shown.
-    tower_pruning: what it has dropped, if the strategy prunes there.
     """
 
     def __init__(self, statistics: frozenset[str]) -> None:
         self.tiles: dict[str, list[Any]] = {name: [] for name in statistics}
         self.tower_call: dict[str, Any] = {}
-        self.tower_pruning: Any = None
 
 
 class FeatureFunction(MethodOverride):
@@ -147,8 +145,8 @@ class VisionRecorder:
         call, encoding.tower_call = encoding.tower_call, {}
         for name in {"pixels", "colors"} & encoding.tiles.keys():
             encoding.tiles[name] += self.adapter.tile_pixels(call["tower"])
-        if "left_in_tower" in encoding.tiles:
-            encoding.tiles["left_in_tower"] += encoding.tower_pruning.outcomes()
+        if self._context.tower is not None:
+            encoding.tiles["left_in_tower"] += self._context.tower.outcomes()
         if "vision_attention" in encoding.tiles:
             if not self._captures <= call.keys():
                 raise PruningError(

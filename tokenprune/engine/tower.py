@@ -156,21 +156,14 @@ class TowerPruning:
                 register(layer.register_forward_pre_hook(partial(self.before_layer, number), with_kwargs=True))
         return captured
 
-    @property
-    def _call(self) -> TowerCall | None:
-        """The call in progress; None outside of a feature function, as in a backward pass that runs layers again."""
-        encoding = self._context.encoding
-        return None if encoding is None else encoding.tower_pruning
-
     @dynamo_disabled
     def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if (encoding := self._context.encoding) is not None:
-            encoding.tower_pruning = TowerCall(self.selects_after[0])
+        self._context.tower = TowerCall(self.selects_after[0])
 
     @dynamo_disabled
     def after_capture(self, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
-        call = self._call
-        if call is None or call.layer is None:
+        call = self._context.tower
+        if call is None or call.layer is None:  # as in a backward pass that runs the layer again
             return
         call.captured[name] = output.detach()
         if len(call.captured) == N_TAPS:  # select now, while a CPU has them in its cache
@@ -180,7 +173,7 @@ class TowerPruning:
     @dynamo_disabled
     def before_layer(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """The arguments of an encoder layer, shortened; None if they may stay."""
-        call, tower = self._call, self.tower
+        call, tower = self._context.tower, self.tower
         if call is None:
             return None
         if torch.is_grad_enabled() and tower.recomputed(module):
@@ -201,7 +194,7 @@ class TowerPruning:
 
     @dynamo_disabled
     def after_tower(self, module: nn.Module, args: Any, output: Any) -> Any:
-        call = self._call
+        call, self._context.tower = self._context.tower, None
         if call is None or not call.entered:
             return None
 

@@ -171,7 +171,7 @@ def test_a_cache_goes_on_with_the_same_layers_only(n_images: int) -> None:
             cache.crop(-1)
         with tokenprune.patch(model, Skipping(layers=(2,))), pytest.raises(PruningError, match="layers 2, 3 skipped"):
             model(**more, **{CACHE: cache})
-        with pytest.raises(PruningError, match="the model that goes on with it is not patched"):
+        with pytest.raises(PruningError, match="the model that continues it is not patched"):
             model(**more, **{CACHE: cache})
         cache.reset()
         assert index_of(cache) is None
