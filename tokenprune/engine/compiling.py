@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import reduce
 from threading import Lock
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -12,7 +13,7 @@ import torch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-#: Modules and qualified names of marked methods that the compiler has not been told about yet.
+#: Modules and qualified names of marked functions that the compiler has not been told about yet.
 _marked: list[tuple[str, str]] = []
 #: Patches that need compiled code to look for hooks.
 _watching: WeakSet[Any] = WeakSet()
@@ -20,11 +21,11 @@ _lock = Lock()
 _switched = False  # whether the first of them changed the compiler's configuration
 
 
-def dynamo_disabled(method: Function) -> Function:
-    """Keep a method that runs inside a patched model out of compiled graphs. The compiler cannot follow attributes per
-    thread: it would take them for constants, and the compiled model would prune nothing, silently."""
-    _marked.append((method.__module__, method.__qualname__))
-    return method
+def dynamo_disabled(function: Function) -> Function:
+    """Keep a function or method that runs inside a patched model out of compiled graphs. The compiler cannot follow
+    attributes per thread: it would take them for constants, and the compiled model would prune nothing, silently."""
+    _marked.append((function.__module__, function.__qualname__))
+    return function
 
 
 def watch_hooks(owner: object) -> None:
@@ -34,8 +35,8 @@ def watch_hooks(owner: object) -> None:
     with _lock:
         while _marked:
             module, qualified = _marked.pop()
-            cls, _, name = qualified.partition(".")
-            owner = getattr(sys.modules[module], cls)
+            *path, name = qualified.split(".")
+            owner = reduce(getattr, path, sys.modules[module])
             setattr(owner, name, torch.compiler.disable(vars(owner)[name]))
         config = torch._dynamo.config  # `disable` has imported it
         if config.skip_nnmodule_hook_guards:
