@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-oldest test-peers check matrix results train
+.PHONY: install demo test test-oldest test-peers check matrix results train train-v2
 
 install: .venv/installed
 
@@ -74,3 +74,8 @@ results: install
 # BF16 in hardware (AMX); stop it and it goes on where it was.
 train: install
 	$(BIN)/python -m tokenprune.evals.dev.train --install evals/bundled/model
+
+# Trains its successor, which knows several grids; `train` follows once that is the better one. Stop it and it goes on
+# where it was.
+train-v2: install
+	$(BIN)/python -m tokenprune.evals.dev.train.v2

@@ -16,7 +16,7 @@ from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run.setups import EXPLAINED_STRATEGIES, POSITION_IDS, make_setups
-from tokenprune.evals.tasks._read.images import open_picture
+from tokenprune.evals.tasks._read.images import open_image
 from tokenprune.evals.tasks.refcoco import RefCoco
 
 
@@ -25,9 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model, processor = load_model(options.model, "auto")
     if options.image is None:
         sample = RefCoco("rec", "REC", None).load(SCENES, style=style_of(model.config, processor))[0]
-        (picture,), question, box = sample.pictures(), sample.question, sample.box
+        (picture,), question, box = sample.open_images(), sample.text, sample.box
     else:
-        picture, question, box = open_picture(options.image), options.question, options.box
+        picture, question, box = open_image(options.image), options.question, options.box
     strategies = options.strategy or EXPLAINED_STRATEGIES
     drawn = make_setups(strategies, options.keep_ratio, options.position_ids or ["original"], baselines=[])
     if not options.strategy and not options.position_ids:  # and, once, what renumbering does

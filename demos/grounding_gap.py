@@ -19,7 +19,7 @@ from tokenprune.evals.dev.figures import gap as gap_figure
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_tasks
 from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.run import results_io as row_files
+from tokenprune.evals.run import results_io
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.setups import UNPRUNED
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scene = gap_figure.Scene.telling(load_tasks(options.data, TASKS, style=style), run.answers())
     gap_figure.draw(rows, scene, options.output)
     stored = options.output.with_suffix(".jsonl")
-    stored.write_text("".join(f"{row_files.to_line(row)}\n" for row in rows), encoding="utf-8")
+    stored.write_text("".join(f"{results_io.to_line(row)}\n" for row in rows), encoding="utf-8")
     print(f"Written to {options.output}, its rows to {stored}, every answer to {run.path}")
 
 

@@ -14,22 +14,22 @@ from pathlib import Path
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.dev.figures import large_image as large_picture
 from tokenprune.evals.models.bundled import LARGE, MODEL
-from tokenprune.evals.models.loading import load_model, load_samples
+from tokenprune.evals.models.loading import load_model, load_questions
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run.setups import make_setups
-from tokenprune.evals.tasks._read.images import open_picture
-from tokenprune.evals.tasks.refcoco import RecSample
+from tokenprune.evals.tasks._read.images import open_image
+from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     model, processor = load_model(options.model, "auto")
     if options.image is None:
-        sample = load_samples(LARGE, style=style_of(model.config, processor))[options.number]
-        assert isinstance(sample, RecSample)
-        (picture,), question, box = sample.pictures(), sample.question, sample.box
+        sample = load_questions(LARGE, style=style_of(model.config, processor))[options.number]
+        assert isinstance(sample, RefCocoQuestion)
+        (picture,), question, box = sample.open_images(), sample.text, sample.box
     else:
-        picture, question, box = open_picture(options.image), options.question, options.box
+        picture, question, box = open_image(options.image), options.question, options.box
     (pruned,) = make_setups([options.strategy], [options.keep_ratio], ["original"], baselines=[])
     examined = large_picture.examine(model, processor, picture, question, pruned, box)
     print(examined.look)

@@ -44,7 +44,7 @@ def main(arguments=None):
     from tokenprune.evals.models.bundled import MODEL, SCENES
     from tokenprune.evals.models.loading import load_model
     from tokenprune.evals.run.setups import Pruned, make_setups
-    from tokenprune.evals.tasks._read.images import open_picture
+    from tokenprune.evals.tasks._read.images import open_image
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", nargs="?", type=Path, default=SCENES / "images" / "val_000001.jpg")
@@ -57,7 +57,7 @@ def main(arguments=None):
     model, processor = load_model(options.model, "auto")
     (pruned,) = make_setups([options.strategy], [options.keep_ratio], ["original"], baselines=[])
     assert isinstance(pruned, Pruned), "nothing is pruned by downsampling"
-    asked = model, processor, open_picture(options.image), options.question, pruned.strategy
+    asked = model, processor, open_image(options.image), options.question, pruned.strategy
     _, *rounds = (before_and_after(*asked) for _ in range(options.rounds + 1))  # a first call allocates
     before, after = zip(*rounds, strict=True)
     table = Table("", "answer", "time", "KV cache", title=options.question, title_justify="left")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.models.loading import load_model, load_samples, public_name
+from tokenprune.evals.models.loading import load_model, load_questions, public_name
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.search.calibration import calibration
 from tokenprune.evals.search.optimize import Names, optimize
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         optimize(
             model,
             processor,
-            calibration(load_samples(options.data, split=SPLIT, style=style), options.samples, seed=0),
+            calibration(load_questions(options.data, split=SPLIT, style=style), options.samples, seed=0),
             settings,
             base=VFlowOpt(keep_ratio=options.keep_ratio),
             trials=options.trials,

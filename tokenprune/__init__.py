@@ -18,6 +18,7 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from tokenprune.errors import (
+        DataError as DataError,
         PruningError as PruningError,
         SettingError as SettingError,
         TokenPruneError as TokenPruneError,
@@ -75,6 +76,7 @@ _HOMES = {
     "AveragePooling": "tokenprune.strategies",
     "BackgroundPruning": "tokenprune.strategies",
     "CDPruner": "tokenprune.strategies",
+    "DataError": "tokenprune.errors",
     "DivPrune": "tokenprune.strategies",
     "EfficientVLA": "tokenprune.strategies",
     "FastV": "tokenprune.strategies",

@@ -14,6 +14,10 @@ class SettingError(TokenPruneError, ValueError):
     """A setting that cannot be right, whatever the model is."""
 
 
+class DataError(TokenPruneError, ValueError):
+    """A file, folder or data set of the user's that cannot be used; the message names it, with its line or record."""
+
+
 class UnsupportedError(TokenPruneError, RuntimeError):
     """A model, version or combination that tokenprune does not handle. Raised by `patch`."""
 

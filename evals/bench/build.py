@@ -8,6 +8,7 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
+from tokenprune.errors import UnsupportedError
 from tokenprune.evals.bench.shapes import SHAPES, config_of
 
 #: Of the weights, for what a forward needs beside them.
@@ -29,7 +30,7 @@ def build(shape: str, dtype: torch.dtype, device: torch.device, attention: str) 
     weights = sum(weight.nbytes for weight in model.parameters())
     free = free_bytes(device)
     if MARGIN * weights > free:
-        raise RuntimeError(
+        raise UnsupportedError(
             f"{shape} in {dtype} needs {MARGIN * weights / 1e9:.1f} GB for its weights and what a forward holds beside "
             f"them, and {device.type} has {free / 1e9:.1f} GB free. Free some, choose --dtype bfloat16, or a smaller "
             f"--shape of {', '.join(SHAPES)}."

@@ -22,7 +22,7 @@ from tokenprune.errors import SettingError
 from tokenprune.evals.bench.cases import Facts
 from tokenprune.evals.bench.clock import Seconds
 from tokenprune.evals.bench.schedule import Schedule
-from tokenprune.evals.run import files as durable
+from tokenprune.evals.run import files
 from tokenprune.evals.run.provenance import device_name, versions
 
 SOURCES = Path(tokenprune.__file__).resolve().parent
@@ -62,7 +62,7 @@ class Record:
         if not path.is_file():
             return cls(path, about, [], [])
         found = cls.read(path)
-        durable.check_same(found.about, about, f"{path}: its rounds were measured", "Name another --output.")
+        files.check_same(found.about, about, f"{path}: its rounds were measured", "Name another --output.")
         return found
 
     def add(self, fact: Facts) -> None:
@@ -81,7 +81,7 @@ class Record:
             ],
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        durable.replace(self.path, json.dumps(content, indent=1) + "\n")
+        files.replace(self.path, json.dumps(content, indent=1) + "\n")
 
     @property
     def title(self) -> str:

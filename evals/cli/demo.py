@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.bundled import DEMOS, MODEL, SETTINGS
 
 STRATEGIES, KEEP_RATIOS = ["fopru:mode=rank,layer=-2", "visionzip:layer=-2"], [0.5, 0.25, 0.1]
@@ -34,7 +35,7 @@ def demo(
     from tokenprune.evals.run.evaluate import evaluate
 
     if not (MODEL / "model.safetensors").is_file() or not DEMOS.is_dir():
-        raise FileNotFoundError(
+        raise DataError(
             "the bundled model, its pictures and the demos are in a clone of the repository alone, nothing that pip "
             "installs has them. Type: make demo in a clone. With a model of your own, anywhere: "
             'tokenprune explain IMAGE "QUESTION" --model PATH'

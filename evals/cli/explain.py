@@ -71,10 +71,10 @@ def explain(
     from tokenprune.evals.explain.table import table
     from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.run.setups import make_setups
-    from tokenprune.evals.tasks._read.images import open_picture
+    from tokenprune.evals.tasks._read.images import open_image
 
     console = Console(width=None if Console().is_terminal else 140)
-    picture = open_picture(image)
+    picture = open_image(image)
     shown = make_setups(strategy, keep_ratio, position_ids, baselines=[])
     asked = shown if html is None else kept_tokens_page.slider(strategy, keep_ratio)
     loaded, processor = load_model(model, dtype)

@@ -36,13 +36,13 @@ def layers(
     from rich.console import Console
     from rich.table import Table
 
-    from tokenprune.evals.models.loading import load_model, load_samples
+    from tokenprune.evals.models.loading import load_model, load_questions
     from tokenprune.evals.models.prompt_styles import style_of
     from tokenprune.evals.search.calibration import calibration
     from tokenprune.evals.search.layers import layer_changes, least_changing
 
     loaded, processor = load_model(model, dtype)
-    asked = load_samples(data, split=None if split == "all" else split, style=style_of(loaded.config, processor))
+    asked = load_questions(data, split=None if split == "all" else split, style=style_of(loaded.config, processor))
     changes = layer_changes(loaded, processor, calibration(asked, samples, seed))
     skipped = least_changing(changes, skip)
     table = Table("layer", "1 - cosine", "", title=f"Mean change over {samples} questions")

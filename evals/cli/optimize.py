@@ -53,7 +53,7 @@ def optimize(
     """
     from rich.console import Console
 
-    from tokenprune.evals.models.loading import load_model, load_samples, public_name
+    from tokenprune.evals.models.loading import load_model, load_questions, public_name
     from tokenprune.evals.models.prompt_styles import style_of
     from tokenprune.evals.search import plot as search_plot
     from tokenprune.evals.search.calibration import calibration
@@ -67,7 +67,7 @@ def optimize(
     asked = None if split == "all" else split
     loaded, processor = load_model(model, dtype)
     style = style_of(loaded.config, processor)
-    drawn = calibration(load_samples(data, split=asked, style=style), samples, seed)
+    drawn = calibration(load_questions(data, split=asked, style=style), samples, seed)
     record = search(
         loaded,
         processor,

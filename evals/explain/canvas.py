@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tokenprune.errors import UnsupportedError
 from tokenprune.evals.models.boxes import Box, parts_of, within
-from tokenprune.evals.models.image_view import Seen
+from tokenprune.evals.models.image_view import ImageView
 from tokenprune.tokens.layout import Layout
 
 SIDE = 1000.0  # the longer side of what one raster shows, in the canvas's units
@@ -55,7 +56,7 @@ class Canvas:
         return [placed for raster in self.rasters if (placed := raster.on_canvas(box)) is not None]
 
 
-def canvas(image: Image.Image, layout: Layout, seen: Seen, tiles: Sequence[Image.Image] = ()) -> Canvas:
+def canvas(image: Image.Image, layout: Layout, seen: ImageView, tiles: Sequence[Image.Image] = ()) -> Canvas:
     """Lay out the rasters of `layout`.
 
     seen: what the model sees of the image. tiles: what the processor cut it into, for models whose rasters show a
@@ -67,7 +68,9 @@ def canvas(image: Image.Image, layout: Layout, seen: Seen, tiles: Sequence[Image
     shown: list[tuple[Image.Image, np.ndarray, Box | None]]
     if in_tiles:
         if len(tiles) != len(tokens):
-            raise ValueError(f"the processor cut the image into {len(tiles)} tiles, and the model saw {len(tokens)}")
+            raise UnsupportedError(
+                f"the processor cut the image into {len(tiles)} tiles, and the model saw {len(tokens)}"
+            )
         shown = [(view, np.zeros((0, 0), dtype=int), seen.window)]
         shown += [(tile, index, None) for tile, index in zip(tiles, tokens, strict=True)]
     else:

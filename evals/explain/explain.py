@@ -13,6 +13,7 @@ from PIL import Image
 
 import tokenprune
 from tokenprune.adapters import adapter_for
+from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.bench.measuring import ttft_ratios
 from tokenprune.evals.explain.canvas import Canvas, canvas, tiles_of
 from tokenprune.evals.models.boxes import HIT, Box, iou
@@ -189,20 +190,22 @@ def explain(
         outcomes = [replace(one, ttft=ratio) for one, ratio in zip(outcomes, ratios, strict=True)]
     layout = _layout(model, inputs)
     tiles = tiles_of(processor, image) if len(layout.grids) > 1 and layout.newlines is None else ()
-    shown = canvas(image, layout, style.seen(image.size), tiles)
+    shown = canvas(image, layout, style.view(image.size), tiles)
     return Explanation(name, image, question, true_box, shown, outcomes)
 
 
 def _encoded(model: Any, processor: Any, image: Image.Image, question: str) -> Any:
     if not getattr(processor, "chat_template", None):
-        raise ValueError(f"{type(processor).__name__} has no chat template, so how to ask this model is not known")
+        raise UnsupportedError(
+            f"{type(processor).__name__} has no chat template, so how to ask this model is not known"
+        )
     if processor.image_token in question:
-        raise ValueError(
+        raise DataError(
             f"the question has the placeholder {processor.image_token} in it, which the processor puts there itself; "
             f"leave it out"
         )
-    if prompt(processor, question).split() == prompt(processor, question, n_pictures=0).split():
-        raise ValueError(
+    if prompt(processor, question).split() == prompt(processor, question, n_images=0).split():
+        raise UnsupportedError(
             "the chat template of this model leaves out the placeholder of the image, so that it would not see it; "
             "mend chat_template.jinja"
         )

@@ -101,7 +101,7 @@ class Chat(lmms):
 
 
 class Simple(Chat):
-    """What it is with `--force_simple`, which multiple-choice tasks by likelihood need: pictures and then a text."""
+    """What it is with `--force_simple`, which multiple-choice tasks by likelihood need: images and then a text."""
 
     is_simple = True
 
@@ -115,8 +115,8 @@ class Simple(Chat):
 
 def _turn(visuals: Sequence[Any] | None, text: str) -> Conversation:
     kinds = {str: "video", dict: "audio"}  # lmms-eval's way to tell them
-    pictures = [{"type": kinds.get(type(visual), "image"), "image": visual} for visual in visuals or ()]
-    return [{"role": "user", "content": [*pictures, {"type": "text", "text": text}]}]
+    images = [{"type": kinds.get(type(visual), "image"), "image": visual} for visual in visuals or ()]
+    return [{"role": "user", "content": [*images, {"type": "text", "text": text}]}]
 
 
 def _longest_first(args: tuple[Any, ...]) -> int:

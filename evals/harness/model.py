@@ -10,10 +10,11 @@ from PIL import Image
 
 import tokenprune
 from tokenprune.errors import SettingError, UnsupportedError, unknown
+from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.costs import VisualCost, visual_costs
-from tokenprune.evals.run.devices import input_device
 from tokenprune.evals.run.setups import Unpruned
+from tokenprune.sequence.packing import PositionIds
 from tokenprune.strategies.settings import SettingsFile
 
 #: Turns of a chat as transformers writes them: {"role": ..., "content": [{"type": "image", "image": ...}, ...]}.
@@ -49,7 +50,7 @@ class HarnessModel:
         pretrained: str,
         strategy: str | None = None,
         *,
-        position_ids: str = "original",
+        position_ids: PositionIds = "original",
         dtype: str = "auto",
         device: str | None = None,
         device_map: str | None = None,
@@ -67,11 +68,11 @@ class HarnessModel:
 
         Of `generation`, max_new_tokens, num_beams, do_sample, temperature, top_p, top_k and until are read: a
         temperature above 0 samples unless do_sample is False, and an answer ends before the first text of `until`.
-        Conversations with pictures and without may be mixed; they are asked apart.
+        Conversations with images and without may be mixed; they are asked apart.
         """
         replies: dict[int, Reply] = {}
         for are_shown in (True, False):
-            rows = [row for row, one in enumerate(conversations) if bool(_pictures(one)) is are_shown]
+            rows = [row for row, one in enumerate(conversations) if bool(_images(one)) is are_shown]
             if rows:
                 asked = [conversations[row] for row in rows]
                 replies.update(zip(rows, self._answers(asked, generation, are_shown), strict=True))
@@ -106,12 +107,12 @@ class HarnessModel:
 
     def _encoded(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> Any:
         """Return the inputs for conversations and how the answers begin, padded on the left."""
-        pictures = [_pictures(conversation) for conversation in conversations]
+        images = [_images(conversation) for conversation in conversations]
         texts = [
             self.processor.apply_chat_template(conversation, add_generation_prompt=True) + answer
             for conversation, answer in zip(conversations, answers, strict=True)
         ]
-        images = {"images": pictures} if any(pictures) else {}
+        images = {"images": images} if any(images) else {}
         inputs = self.processor(text=texts, **images, padding=True, padding_side="left", return_tensors="pt")
         return inputs.to(input_device(self.model), self.model.dtype)
 
@@ -148,11 +149,11 @@ def _value(value: Any, hint: Any) -> Any:
     return int(value) if is_whole and "float" not in str(hint) else value
 
 
-def _pictures(conversation: Conversation) -> list[Image.Image]:
+def _images(conversation: Conversation) -> list[Image.Image]:
     parts = [part for turn in conversation for part in turn["content"]]
     for part in parts:
         if part["type"] not in ("text", "image"):
-            raise UnsupportedError(f"this harness model is given pictures and text only; the task has {part['type']}.")
+            raise UnsupportedError(f"this harness model is given images and text only; the task has {part['type']}.")
     return [part["image"].convert("RGB") for part in parts if part["type"] == "image"]
 
 

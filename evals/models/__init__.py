@@ -1,1 +1,1 @@
-"""Loading models and preparing their prompts."""
+"""Load models and prepare their prompts."""

@@ -21,7 +21,7 @@ class BoxFormat:
 
     question: what to ask, with `{}` where the expression goes.
     pattern: its four groups are the numbers of a box.
-    unit: what the models call the far side of the picture; None where they count its pixels.
+    unit: what the models call the far side of the image; None where they count its pixels.
     written: how the four numbers are written.
     middle: what is added to each number before it is divided: 0.5 where a number names a bin and means its middle.
     rows_first: the numbers are y1, x1, y2, x2.
@@ -36,9 +36,9 @@ class BoxFormat:
     max_new_tokens: int = 32
 
     def fractions(self, answer: str, seen: Size) -> Box | None:
-        """Return the first box in `answer` as fractions of the picture that the model saw, None where there is none.
+        """Return the first box in `answer` as fractions of the image that the model saw, None where there is none.
 
-        `seen` is that picture's size in pixels. A box whose corners are swapped is none.
+        `seen` is that image's size in pixels. A box whose corners are swapped is none.
         """
         match = self.pattern.search(answer)
         if match is None:
@@ -73,7 +73,7 @@ _PAIRS = re.compile(r"\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)\s*,\s*\(\s*(\d{1,4})\s
 _JSON = re.compile(rf"\[\s*{_four(r'[0-9]{1,5}(?:[.][0-9]+)?')}\s*\]")
 
 #: The bundled model writes hundredths of the side. What was checked, all by reading and none with the models' weights:
-#: - shikra: the paper's prompt for REC (table 9, where the picture stands in the place of the words "the given image")
+#: - shikra: the paper's prompt for REC (table 9, where the image stands in the place of the words "the given image")
 #:   and three decimals without spaces, against shikras/shikra's box_process_function.py;
 #: - minigpt-v2: prompt, pattern, hundredths and spaces that do not count, against Vision-CAIR/MiniGPT-4's eval_ref.py;
 #: - qwen-vl: prompt, pattern and the far side as 999, against QwenLM/Qwen-VL's evaluate_grounding.py;

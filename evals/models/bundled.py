@@ -1,4 +1,4 @@
-"""Where the bundled model, pictures and demos are: in a clone only, no wheel holds them."""
+"""Paths of the bundled model, images and demos, which only a clone has; wheels leave them out."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a model sees of a picture: a model's boxes are parts of what it was shown, not of the file."""
+"""The part of an image that a model sees: its boxes are relative to that part, not to the file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,50 +8,50 @@ from tokenprune.evals.models.boxes import Box, Size
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The picture that a model sees: `window` of the given one (in its pixels, which may lie outside), and its size."""
+class ImageView:
+    """A model's view of an image: a `window` in pixels of the image, which may reach beyond it, shown at `size`."""
 
     window: Box
     size: Size
 
 
-def whole(size: Size) -> Seen:
-    """The model sees the whole picture, whatever that does to its proportions."""
+def full_view(size: Size) -> ImageView:
+    """Return the view of the whole image, stretched if need be."""
     width, height = size
-    return Seen((0.0, 0.0, float(width), float(height)), size)
+    return ImageView((0.0, 0.0, float(width), float(height)), size)
 
 
-def padded(size: Size) -> Seen:
-    """The model sees the picture in the middle of a square."""
+def padded_view(size: Size) -> ImageView:
+    """Return the view of the image in the middle of a square."""
     side = float(max(size))
     return _middle(size, side, side)
 
 
-def seen_through(processor: Any) -> Callable[[Size], Seen]:
-    """Return what a picture of a given size becomes in this processor.
+def view_through(processor: Any) -> Callable[[Size], ImageView]:
+    """Return the function from an image's size to the view that this processor gives of it.
 
-    Known are padding to a square and cropping the middle (LLaVA-1.5 and others with CLIP's picture processor), and the
-    resizing of Qwen-VL, whose boxes count pixels of the resized picture. All others are taken to show the whole
-    picture, as is the overview of those that cut a picture into tiles.
+    It knows padding to a square and cropping the middle (LLaVA-1.5 and others with CLIP's image processor), and the
+    resizing of Qwen-VL, whose boxes count pixels of the resized image. Any other processor is taken to show the whole
+    image, as is the overview of one that cuts images into tiles.
     """
     images = processor.image_processor
     name = type(images).__name__
     if name.startswith("Qwen2VL"):
         return lambda size: _resized(size, images)
     if name.startswith("Llava") and not name.startswith(("LlavaNext", "LlavaOnevision")) and images.do_pad:
-        return padded
+        return padded_view
     if name.startswith(("CLIP", "LlavaImage")) and images.do_center_crop:
         return lambda size: _cropped(size, images)
-    return whole
+    return full_view
 
 
-def _middle(size: Size, width: float, height: float) -> Seen:
-    """Return the window of this size around the middle of the picture."""
+def _middle(size: Size, width: float, height: float) -> ImageView:
+    """Return the view of a window of this size around the middle of the image."""
     x, y = (size[0] - width) / 2, (size[1] - height) / 2
-    return Seen((x, y, x + width, y + height), (round(width), round(height)))
+    return ImageView((x, y, x + width, y + height), (round(width), round(height)))
 
 
-def _cropped(size: Size, images: Any) -> Seen:
+def _cropped(size: Size, images: Any) -> ImageView:
     target, crop = images.size, images.crop_size
     if images.do_resize and target.shortest_edge:
         scale = min(size) / target.shortest_edge
@@ -61,11 +61,11 @@ def _cropped(size: Size, images: Any) -> Seen:
     return _middle(size, float(crop.width), float(crop.height))
 
 
-def _resized(size: Size, images: Any) -> Seen:
+def _resized(size: Size, images: Any) -> ImageView:
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
     width, height = size
     factor = images.patch_size * images.merge_size
     pixels = images.size.shortest_edge, images.size.longest_edge
-    shown = smart_resize(height, width, factor=factor, min_pixels=pixels[0], max_pixels=pixels[1])
-    return Seen(whole(size).window, (shown[1], shown[0]))
+    rows, columns = smart_resize(height, width, factor=factor, min_pixels=pixels[0], max_pixels=pixels[1])
+    return ImageView(full_view(size).window, (columns, rows))

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tokenprune.errors import SettingError
 from tokenprune.evals.models.boxes import BOX_FORMATS, Box, BoxFormat, Size, parts_of, within
-from tokenprune.evals.models.image_view import Seen, seen_through, whole
+from tokenprune.evals.models.image_view import ImageView, full_view, view_through
 
 #: LLaVA-1.5's instructions (https://arxiv.org/abs/2310.03744, appendix A), which other models are asked with too.
 SHORT_ANSWER = "Answer the question using a single word or phrase."
@@ -18,12 +19,12 @@ class Style:
 
     boxes: how it writes boxes.
     instructions: False where it knows bare questions only, none of "answer with a single word" or of options.
-    seen: what it sees of a picture of a given size (width, height).
+    view: the part of an image of a given size (width, height) that it is shown.
     """
 
     boxes: BoxFormat
     instructions: bool = True
-    seen: Callable[[Size], Seen] = whole
+    view: Callable[[Size], ImageView] = full_view
 
     def short_answer(self, question: str) -> str:
         """Return the question with LLaVA-1.5's instruction for short answers, which the VQA sets share."""
@@ -34,15 +35,15 @@ class Style:
         return f"{question}\n{options}\n{LETTER}" if self.instructions else f"{question}\n{options}"
 
     def read(self, answer: str, size: Size) -> Box | None:
-        """Return the box that an answer means, in pixels of the picture of this size; None where it is no box."""
-        seen = self.seen(size)
-        fractions = self.boxes.fractions(answer, seen.size)
-        return None if fractions is None else within(seen.window, fractions)
+        """Return the box that an answer means, in pixels of the image of this size; None where it is no box."""
+        view = self.view(size)
+        fractions = self.boxes.fractions(answer, view.size)
+        return None if fractions is None else within(view.window, fractions)
 
     def write(self, box: Box, size: Size) -> str:
-        """Return a box, in pixels of the picture of this size, as the model would write it."""
-        seen = self.seen(size)
-        return self.boxes.write(parts_of(seen.window, box), seen.size)
+        """Return a box, in pixels of the image of this size, as the model would write it."""
+        view = self.view(size)
+        return self.boxes.write(parts_of(view.window, box), view.size)
 
 
 STYLES = {name: Style(boxes) for name, boxes in BOX_FORMATS.items()}
@@ -65,5 +66,5 @@ def style_of(config: Any, processor: Any, name: str | None = None) -> Style:
     if name is None:
         name = getattr(config, "prompt_style", None) or STYLE_OF_FAMILY.get(config.model_type, "llava")
     if name not in STYLES:
-        raise ValueError(f"no prompt style {name!r}; there are {', '.join(STYLES)}")
-    return replace(STYLES[name], seen=seen_through(processor))
+        raise SettingError(f"no prompt style {name!r}; there are {', '.join(STYLES)}")
+    return replace(STYLES[name], view=view_through(processor))

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Mapping
 
+from tokenprune.errors import DataError
+
 _BEGIN = re.compile(r"^<!-- table: (.+) -->$", re.MULTILINE)
 
 
@@ -31,7 +33,7 @@ def replace_block(text: str, name: str, tables: str) -> str:
     """
     begin, end = marks(name)
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise ValueError(f"needs the lines {begin.strip()} and {end.strip()}, each once and in this order")
+        raise DataError(f"needs the lines {begin.strip()} and {end.strip()}, each once and in this order")
     before, rest = text.split(begin)
     _, after = rest.split(end)
     return f"{before}{begin}\n{tables}\n{end}{after}"

@@ -12,7 +12,7 @@ from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.report.regressions import Loss
 from tokenprune.evals.report.rendering import data_url, jpeg_url, render
 from tokenprune.evals.run.answers import KeptTokens
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 SIDE = 320  # pixels of an embedded image's longer side
 CELL = 10  # pixels of a visual token that is drawn without its image
@@ -60,7 +60,7 @@ def page(
     sections: Sequence[object],
     plots: Sequence[Path],
     losses: Sequence[Loss],
-    samples: Mapping[tuple[str, str], Sample],
+    samples: Mapping[tuple[str, str], Question],
     note: str = "",
 ) -> str:
     """Return the page. `sections` are paragraphs and tables; `note` says why losses have no images, if so."""
@@ -79,14 +79,14 @@ def page(
     )
 
 
-def _card(loss: Loss, sample: Sample | None, images: dict[tuple[str, str, int], EmbeddedImage]) -> Card:
+def _card(loss: Loss, sample: Question | None, images: dict[tuple[str, str, int], EmbeddedImage]) -> Card:
     answer = loss.pruned
     card = Card(loss, f"{answer.strategy}, {100 * answer.keep_ratio:g} %, {answer.position_ids} position IDs")
     if sample is None:
         return card
-    card.question = sample.question
+    card.question = sample.text
     if (sample.task, sample.id, 0) not in images:
-        for number, shown in enumerate(sample.pictures()):
+        for number, shown in enumerate(sample.open_images()):
             images[sample.task, sample.id, number] = _embedded(shown, f"image-{len(images)}")
     panels: list[Panel] = []
     for number in range(len(sample.images)):
@@ -129,14 +129,14 @@ def _alone(dropped: np.ndarray) -> str:
     return _cells(dropped, (0.0, 0.0, float(CELL * dropped.shape[1]), float(CELL * dropped.shape[0])))
 
 
-def _window(sample: Sample, image: EmbeddedImage) -> Box:
+def _window(sample: Question, image: EmbeddedImage) -> Box:
     """What the model saw of the image, in the embedded image's pixels."""
     style: Any = getattr(sample, "style", None)
     size = image.width / image.scale, image.height / image.scale
-    return _scaled(style.seen((round(size[0]), round(size[1]))).window if style else (0.0, 0.0, *size), image.scale)
+    return _scaled(style.view((round(size[0]), round(size[1]))).window if style else (0.0, 0.0, *size), image.scale)
 
 
-def _boxes(loss: Loss, sample: Sample, scale: float) -> dict[str, Box]:
+def _boxes(loss: Loss, sample: Question, scale: float) -> dict[str, Box]:
     boxes: dict[str, Any] = {"true": getattr(sample, "box", None)}
     if read := getattr(sample, "answered_box", None):
         boxes |= {"unpruned": read(loss.unpruned.text), "pruned": read(loss.pruned.text)}

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from tokenprune.evals.report.palette import COLORS
 from tokenprune.evals.report.tables import task_title
-from tokenprune.evals.run.results import Row
+from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.setups import UNPRUNED
 
 MARKERS = "osD^vP*Xhp<>"
@@ -21,7 +21,7 @@ COLUMNS = 2
 #: intervals can be told apart.
 ASIDE, ALL_ASIDE = 0.06, 0.4
 
-Cost = Callable[[Row], float]
+Cost = Callable[[TaskResult], float]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Axis:
     is_tokens: bool = False
 
 
-def draw(rows: Sequence[Row], folder: Path, scenes: str) -> list[Path]:
+def draw(rows: Sequence[TaskResult], folder: Path, scenes: str) -> list[Path]:
     """Write the plots of the set called `scenes` as PNG and SVG, and return their paths.
 
     Where no time was measured, there is none against time; where no question could be asked, there is none at all.
@@ -57,7 +57,7 @@ def draw(rows: Sequence[Row], folder: Path, scenes: str) -> list[Path]:
     return paths
 
 
-def figure(rows: Sequence[Row], axis: Axis) -> Figure:
+def figure(rows: Sequence[TaskResult], axis: Axis) -> Figure:
     tasks = list(dict.fromkeys(row.task for row in rows))
     strategies = [name for name in dict.fromkeys(row.strategy for row in rows) if name != UNPRUNED]
     n_columns = min(COLUMNS, len(tasks))
@@ -73,7 +73,7 @@ def figure(rows: Sequence[Row], axis: Axis) -> Figure:
     return result
 
 
-def _panel(axes: Axes, rows: Sequence[Row], strategies: Sequence[str], axis: Axis) -> None:
+def _panel(axes: Axes, rows: Sequence[TaskResult], strategies: Sequence[str], axis: Axis) -> None:
     place = _places(strategies, axis)
     for row in rows:
         if row.strategy == UNPRUNED:
@@ -110,7 +110,7 @@ def _places(strategies: Sequence[str], axis: Axis) -> Cost:
     return lambda row: axis.cost(row) * aside.get(row.strategy, 1.0)
 
 
-def _line(axes: Axes, rows: Sequence[Row], place: Cost, style: dict[str, object]) -> None:
+def _line(axes: Axes, rows: Sequence[TaskResult], place: Cost, style: dict[str, object]) -> None:
     bars = [(row.accuracy - row.interval[0], row.interval[1] - row.accuracy) for row in rows]
     below, above = zip(*(([100 * max(0.0, length) for length in bar]) for bar in bars), strict=True)
     axes.errorbar(
@@ -133,16 +133,16 @@ def _style(index: int, position_ids: str) -> dict[str, object]:
     }
 
 
-def pareto_front(rows: Sequence[Row], cost: Cost) -> list[Row]:
+def pareto_front(rows: Sequence[TaskResult], cost: Cost) -> list[TaskResult]:
     """Return the rows than which no other one is both cheaper and better."""
-    front: list[Row] = []
+    front: list[TaskResult] = []
     for row in sorted(rows, key=lambda row: (cost(row), -row.accuracy)):
         if not front or row.accuracy > front[-1].accuracy:
             front.append(row)
     return front
 
 
-def _legend(strategies: Sequence[str], rows: Sequence[Row]) -> list[Line2D]:
+def _legend(strategies: Sequence[str], rows: Sequence[TaskResult]) -> list[Line2D]:
     handles = [Line2D([], [], **_style(index, "original"), label=name) for index, name in enumerate(strategies)]  # pyright: ignore[reportArgumentType]
     if any(row.position_ids == "compact" for row in rows):
         handles.append(Line2D([], [], color="gray", linestyle="--", label="compact position IDs"))

@@ -8,10 +8,10 @@ from transformers import AutoConfig, AutoProcessor
 
 from tokenprune.evals.models.loading import load_tasks
 from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.run.answers import Answer, Asked, Key
+from tokenprune.evals.run.answers import Answer, AnswerKey, SetupKey
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.setups import UNPRUNED
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class Loss:
         return (self.unpruned.score or 0.0) - (self.pruned.score or 0.0)
 
 
-def worst(answers: Mapping[Asked, Answer], n: int) -> list[Loss]:
+def worst(answers: Mapping[AnswerKey, Answer], n: int) -> list[Loss]:
     """Return the `n` worst losses of each setup on each task.
 
     Among equal ones, those come first that most setups have, so that setups can be compared on them.
     Questions that could not be asked are no losses.
     """
-    losses: dict[tuple[str, Key], list[Loss]] = {}
+    losses: dict[tuple[str, SetupKey], list[Loss]] = {}
     for asked, answer in answers.items():
-        unpruned = answers.get(asked._replace(key=Key(UNPRUNED, "original", 1.0)))
+        unpruned = answers.get(asked._replace(key=SetupKey(UNPRUNED, "original", 1.0)))
         if unpruned is not None and unpruned.error is None and answer.error is None:
             loss = Loss(unpruned, answer)
             if loss.points > 0:
@@ -51,7 +51,7 @@ def worst(answers: Mapping[Asked, Answer], n: int) -> list[Loss]:
     return [loss for of_configuration in losses.values() for loss in sorted(of_configuration, key=badness)[:n]]
 
 
-def samples_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str], Sample]:
+def samples_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str], Question]:
     """Return the questions of the losses by task and ID, from where the run had its data and its model's processor.
 
     OSError or ValueError where these are no longer there.

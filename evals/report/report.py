@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tokenprune.errors import DataError
 from tokenprune.evals.report import markers, pareto
 from tokenprune.evals.report.page import page
 from tokenprune.evals.report.regressions import Loss, samples_of, worst
@@ -15,35 +16,35 @@ from tokenprune.evals.report.tables import (
     summary_table,
     unpruned_table,
 )
-from tokenprune.evals.run import results_io as row_files
-from tokenprune.evals.run.results import Row
+from tokenprune.evals.run import results_io
+from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.run_folder import RunFolder
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 TASKS_OF_A_TABLE = 4
 
 
-def read(results: Sequence[Path]) -> list[Row]:
+def read(results: Sequence[Path]) -> list[TaskResult]:
     """Return the rows of folders of runs, and of files of rows.
 
     One that is there twice with the same scores is taken once, else it is an error.
     """
-    return row_files.read([path if path.is_file() else RunFolder(path).rows_file for path in results])
+    return results_io.read([path if path.is_file() else RunFolder(path).results_file for path in results])
 
 
-def report(rows: Sequence[Row], *, baseline: str | None = None, further: bool = True) -> str:
+def report(rows: Sequence[TaskResult], *, baseline: str | None = None, further: bool = True) -> str:
     """Return all tables as Markdown; without `further`, those of the main metrics alone."""
     return _joined(sections(rows, baseline=baseline, further=further))
 
 
-def sections(rows: Sequence[Row], *, baseline: str | None = None, further: bool = True) -> list[str | Table]:
+def sections(rows: Sequence[TaskResult], *, baseline: str | None = None, further: bool = True) -> list[str | Table]:
     """Return all tables and the captions above them; without `further`, those of the main metrics alone.
 
     A set on which no strategy was measured is only in the table of the unpruned model.
     """
     models = dict.fromkeys(row.model for row in rows)
     if len(models) > 1:
-        raise ValueError(f"rows of several models ({', '.join(models)}); report on one at a time")
+        raise DataError(f"rows of several models ({', '.join(models)}); report on one at a time")
     parts: list[str | Table] = []
     for scenes in dict.fromkeys(row.scenes for row in rows):
         of_set = _side_by_side([row for row in rows if row.scenes == scenes])
@@ -57,7 +58,7 @@ def sections(rows: Sequence[Row], *, baseline: str | None = None, further: bool 
     return [*parts, _provenance(rows)]
 
 
-def _differences(scenes: str, of_set: Sequence[Sequence[Row]], baseline: str | None) -> list[str | Table]:
+def _differences(scenes: str, of_set: Sequence[Sequence[TaskResult]], baseline: str | None) -> list[str | Table]:
     """Return what is compared question by question: position IDs, strategies with `baseline` and with no pruning."""
     captions = {
         f"Paired differences on `{scenes}` (the same questions under both) in points, with 95 % interval:": [
@@ -69,18 +70,18 @@ def _differences(scenes: str, of_set: Sequence[Sequence[Row]], baseline: str | N
     return [part for caption, found in captions.items() if any(found) for part in (caption, *filter(None, found))]
 
 
-def _has_strategies(rows: Sequence[Row]) -> bool:
+def _has_strategies(rows: Sequence[TaskResult]) -> bool:
     return len({row.key for row in rows}) > 1
 
 
-def _side_by_side(rows: Sequence[Row]) -> list[list[Row]]:
+def _side_by_side(rows: Sequence[TaskResult]) -> list[list[TaskResult]]:
     """Return the rows of as many tasks as a table can have side by side, then those of the next ones, and so on."""
     tasks = list(dict.fromkeys(row.task for row in rows))
     parts = [tasks[start : start + TASKS_OF_A_TABLE] for start in range(0, len(tasks), TASKS_OF_A_TABLE)]
     return [[row for row in rows if row.task in part] for part in parts]
 
 
-def summary(rows: Sequence[Row]) -> str:
+def summary(rows: Sequence[TaskResult]) -> str:
     """Return one table for each set on which strategies were measured, and the unpruned model's accuracy by split."""
     parts: list[str | Table] = []
     for scenes in dict.fromkeys(row.scenes for row in rows):
@@ -91,7 +92,7 @@ def summary(rows: Sequence[Row]) -> str:
     return _joined(parts)
 
 
-def differences(rows: Sequence[Row], *, baseline: str | None = None) -> str:
+def differences(rows: Sequence[TaskResult], *, baseline: str | None = None) -> str:
     """Return the paired comparisons of each set on which strategies were measured."""
     parts: list[str | Table] = []
     for scenes in dict.fromkeys(row.scenes for row in rows):
@@ -106,7 +107,7 @@ def _joined(parts: Sequence[str | Table]) -> str:
 
 
 def write(
-    results: Sequence[Path], rows: Sequence[Row], folder: Path, *, baseline: str | None, n_losses: int
+    results: Sequence[Path], rows: Sequence[TaskResult], folder: Path, *, baseline: str | None, n_losses: int
 ) -> list[Path]:
     """Write the report's Markdown, its plots and its page into `folder`, and return their paths.
 
@@ -122,7 +123,7 @@ def write(
         if len({row.key for row in of_set}) > 1:
             plots += pareto.draw(of_set, folder, scenes)
     found: list[Loss] = []
-    samples: dict[tuple[str, str], Sample] = {}
+    samples: dict[tuple[str, str], Question] = {}
     notes: list[str] = []
     for run in (RunFolder(path) for path in results if path.is_dir()):
         of_run = worst(run.answers(), n_losses)
@@ -137,19 +138,19 @@ def write(
     return [html, markdown, *plots]
 
 
-def put_into(text: str, rows: Sequence[Row], *, baseline: str | None = None) -> str:
+def put_into(text: str, rows: Sequence[TaskResult], *, baseline: str | None = None) -> str:
     """Return a document with the tables it has markers for: see `makers`."""
     tables = makers(rows, baseline=baseline)
     if not set(markers.names_in(text)) & set(tables):
         lines = " or ".join(markers.marks(name)[0].strip() for name in tables)
-        raise ValueError(
+        raise DataError(
             f"the document has no markers for a table: write {lines} where it belongs, and on the next line the same "
             "with `end of table`"
         )
     return markers.fill(text, tables)
 
 
-def makers(rows: Sequence[Row], *, baseline: str | None = None) -> dict[str, Callable[[], str]]:
+def makers(rows: Sequence[TaskResult], *, baseline: str | None = None) -> dict[str, Callable[[], str]]:
     """Return what makes each table of a document, by the name in its markers.
 
     accuracy: one line a strategy, both position IDs in it. paired differences: question by question. report: all
@@ -162,7 +163,7 @@ def makers(rows: Sequence[Row], *, baseline: str | None = None) -> dict[str, Cal
     }
 
 
-def _provenance(rows: Sequence[Row]) -> str:
+def _provenance(rows: Sequence[TaskResult]) -> str:
     models = dict.fromkeys(
         f"`{row.model}`, {row.dtype} on {row.device}, "
         + ", ".join(f"{name} {version}" for name, version in row.versions.items())

@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
+from tokenprune.errors import SettingError
 from tokenprune.evals.report.table import NOTHING, Table
-from tokenprune.evals.run.answers import Key
-from tokenprune.evals.run.results import Row, by_setup
+from tokenprune.evals.run.answers import SetupKey
+from tokenprune.evals.run.results import TaskResult, by_setup, compare
 from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.stats.intervals import Paired
-from tokenprune.evals.stats.paired import paired
 from tokenprune.evals.tasks import TASKS
 
 BASELINE = "Random"  # as results call it
 
 
-def accuracy_table(rows: Sequence[Row]) -> Table:
+def accuracy_table(rows: Sequence[TaskResult]) -> Table:
     """Return one line a setup, those that keep most first; `rows` are of one set."""
     tasks = _tasks(rows)
     headings = [f"{task_title(row)} {row.metric} (n = {row.n})" for row in tasks.values()]
@@ -33,13 +33,13 @@ def accuracy_table(rows: Sequence[Row]) -> Table:
     return Table(["keep ratio", "strategy", "position IDs", "visual tokens a layer", "KV cache", *headings], lines)
 
 
-def summary_table(rows: Sequence[Row]) -> Table:
+def summary_table(rows: Sequence[TaskResult]) -> Table:
     """Return one line a strategy and keep ratio, both position IDs in it, those with the best mean over tasks first;
     `rows` are of one set."""
     tasks = _tasks(rows)
     groups = by_setup(rows)
 
-    def rank(key: Key) -> tuple[float, float]:
+    def rank(key: SetupKey) -> tuple[float, float]:
         return -key.keep_ratio, -sum(row.accuracy for row in groups[key].values())
 
     lines = []
@@ -59,10 +59,10 @@ def summary_table(rows: Sequence[Row]) -> Table:
     return Table(["keep ratio", "strategy", visual, "KV cache", *headings], lines)
 
 
-def split_table(rows: Sequence[Row]) -> Table:
+def split_table(rows: Sequence[TaskResult]) -> Table:
     """Return the unpruned model's accuracy on each set as a whole and on each of its splits."""
     tasks = _tasks(rows)
-    sets: dict[str, dict[str, Row]] = {}
+    sets: dict[str, dict[str, TaskResult]] = {}
     for row in rows:
         if row.strategy == UNPRUNED:
             sets.setdefault(row.scenes, {})[row.task] = row
@@ -77,7 +77,7 @@ def split_table(rows: Sequence[Row]) -> Table:
     return Table(["set", "split", *headings], lines)
 
 
-def difference_table(rows: Sequence[Row], baseline: str | None = None) -> Table | None:
+def difference_table(rows: Sequence[TaskResult], baseline: str | None = None) -> Table | None:
     """Return paired differences in points: each strategy's position IDs, and each strategy against `baseline`, which by
     default is random selection where that was measured; None where nothing was measured to compare with.
 
@@ -87,7 +87,7 @@ def difference_table(rows: Sequence[Row], baseline: str | None = None) -> Table 
     groups = by_setup(rows)
     names = list(dict.fromkeys(key.strategy for key in groups))
     if baseline is not None and baseline not in names:
-        raise ValueError(f"no strategy {baseline!r} to compare with; choose another --baseline of {', '.join(names)}")
+        raise SettingError(f"no strategy {baseline!r} to compare with; choose another --baseline of {', '.join(names)}")
     baseline = baseline or BASELINE
     lines = []
     for key in sorted(groups, key=lambda key: -key.keep_ratio):
@@ -111,7 +111,7 @@ def difference_table(rows: Sequence[Row], baseline: str | None = None) -> Table 
     return Table([headings[n] for n in kept], [[line[n] for n in kept] for line in lines])
 
 
-def unpruned_table(rows: Sequence[Row]) -> Table | None:
+def unpruned_table(rows: Sequence[TaskResult]) -> Table | None:
     """Return what each setup with original position IDs loses against the unpruned model, in three numbers a
     task: the difference in points, the accuracy relative to the unpruned model's, and McNemar's p. None where the
     unpruned model was not measured."""
@@ -132,11 +132,11 @@ def unpruned_table(rows: Sequence[Row]) -> Table | None:
     return Table(["keep ratio", "strategy", *headings], lines)
 
 
-def _paired(own: Mapping[str, Row], other: Mapping[str, Row], task: str) -> Paired | None:
+def _paired(own: Mapping[str, TaskResult], other: Mapping[str, TaskResult], task: str) -> Paired | None:
     """Return None where one of them was not measured on the task, or no question of it could be asked."""
     if task not in own or task not in other or not (own[task].n and other[task].n):
         return None
-    return paired(own[task], other[task])
+    return compare(own[task], other[task])
 
 
 def _loss(loss: Paired | None) -> tuple[str, str, str]:
@@ -148,7 +148,7 @@ def _loss(loss: Paired | None) -> tuple[str, str, str]:
     return _difference(loss), relative, p
 
 
-def further_table(rows: Sequence[Row]) -> Table | None:
+def further_table(rows: Sequence[TaskResult]) -> Table | None:
     """Return the metrics beside the main ones of a set, and how many answers could not be read and how many questions
     could not be asked where there are any; None where there is nothing to tell."""
     tasks = _tasks(rows)
@@ -184,21 +184,21 @@ def further_table(rows: Sequence[Row]) -> Table | None:
     return Table(["keep ratio", "strategy", "position IDs", *headings], lines)
 
 
-def task_title(row: Row) -> str:
+def task_title(row: TaskResult) -> str:
     """Return what tables call the row's task."""
     return TASKS[row.task].title if row.task in TASKS else row.task
 
 
-def _setup(key: Key, of_tasks: Mapping[str, Row]) -> tuple[str, str, str]:
+def _setup(key: SetupKey, of_tasks: Mapping[str, TaskResult]) -> tuple[str, str, str]:
     is_pruned = any(row.settings for row in of_tasks.values())
     return f"{100 * key.keep_ratio:g} %", key.strategy, key.position_ids if is_pruned else NOTHING
 
 
-def _is_sum(row: Row, metric: str) -> bool:
+def _is_sum(row: TaskResult, metric: str) -> bool:
     return row.task in TASKS and metric in TASKS[row.task].sums
 
 
-def _further(row: Row | None, metric: str) -> str:
+def _further(row: TaskResult | None, metric: str) -> str:
     """A share in per cent, with its interval; a sum as it is."""
     if row is None or metric not in row.metrics:
         return NOTHING
@@ -209,32 +209,32 @@ def _further(row: Row | None, metric: str) -> str:
     return f"{scale * row.metrics[metric]:.1f} [{scale * low:.0f}, {scale * high:.0f}]"
 
 
-def _tasks(rows: Sequence[Row]) -> dict[str, Row]:
+def _tasks(rows: Sequence[TaskResult]) -> dict[str, TaskResult]:
     """Return the first row of each task, in the order in which tasks come."""
-    first: dict[str, Row] = {}
+    first: dict[str, TaskResult] = {}
     for row in rows:
         first.setdefault(row.task, row)
     return first
 
 
-def _accuracy(row: Row | None) -> str:
+def _accuracy(row: TaskResult | None) -> str:
     if row is None or not row.n:
         return NOTHING
     low, high = row.interval
     return f"{100 * row.accuracy:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def _counted(row: Row | None) -> str:
+def _counted(row: TaskResult | None) -> str:
     return f"{_accuracy(row)}, n = {row.n}" if row is not None and row.n else NOTHING
 
 
-def _head(of_tasks: Mapping[str, Row]) -> Row:
+def _head(of_tasks: Mapping[str, TaskResult]) -> TaskResult:
     """Return the row that speaks for a setup's visual tokens: the first one that has answers."""
     first, *_ = of_tasks.values()
     return next((row for row in of_tasks.values() if row.n), first)
 
 
-def _cache(row: Row) -> str:
+def _cache(row: TaskResult) -> str:
     return f"{row.kv_cache_bytes / 1e6:.2f} MB" if row.kv_cache_bytes else NOTHING
 
 

@@ -8,10 +8,10 @@ from rich.table import Table
 
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.report.tables import further_table, task_title
-from tokenprune.evals.run.results import Row, by_setup
+from tokenprune.evals.run.results import TaskResult, by_setup
 
 
-def table(rows: Sequence[Row], title: str) -> Table:
+def table(rows: Sequence[TaskResult], title: str) -> Table:
     """Return the table of one folder of scenes. Brackets hold 95 % intervals."""
     first_of_task = {row.task: row for row in reversed(rows)}
     result = Table(title=title, caption=_caption(rows[0]), title_justify="left", caption_justify="left")
@@ -41,7 +41,7 @@ def table(rows: Sequence[Row], title: str) -> Table:
     return result
 
 
-def further(rows: Sequence[Row]) -> Table | None:
+def further(rows: Sequence[TaskResult]) -> Table | None:
     """Return the table of what was measured beside the main metrics, in per cent, if there is any."""
     found = further_table(rows)
     if found is None:
@@ -54,11 +54,11 @@ def further(rows: Sequence[Row]) -> Table | None:
     return result
 
 
-def _accuracy(row: Row) -> str:
+def _accuracy(row: TaskResult) -> str:
     return f"{row.accuracy:.2f} [{row.interval[0]:.2f}, {row.interval[1]:.2f}]" if row.n else NOTHING
 
 
-def _caption(row: Row) -> str:
+def _caption(row: TaskResult) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in row.versions.items())
     return (
         "[ ] 95 % interval; visual tokens that a decoder layer sees; KV cache after the prefill of one question; "

@@ -1,1 +1,1 @@
-"""Asks every question of every setup and stores the answers; resumable."""
+"""Ask every question under every setup and store the answers, resumably."""

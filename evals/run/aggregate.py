@@ -1,61 +1,61 @@
-"""Rows from a run's answers: what each setup is worth on each task."""
+"""Turn a run's answers into results: the score of each setup on each task."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from statistics import fmean
 from typing import Any
 
-from tokenprune.evals.run.answers import Answer, Asked, Score
-from tokenprune.evals.run.results import FAILED, Row, RowScore, digest
+from tokenprune.evals.run.answers import Answer, AnswerKey, Score
+from tokenprune.evals.run.results import FAILED, QuestionScore, TaskResult, digest
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._base.task import Task
 
 
-def rows(
-    samples: Sequence[Sample],
+def task_results(
+    questions: Sequence[Question],
     setups: Sequence[Setup],
-    answers: Mapping[Asked, Answer],
+    answers: Mapping[AnswerKey, Answer],
     *,
     scenes: str,
     model: str,
     identity: Mapping[str, Any],
-) -> list[Row]:
-    """Return a row for each setup and task. Every question must have its answer.
+) -> list[TaskResult]:
+    """Return one result per setup and task. Every question must have its answer.
 
-    `scenes` and `model` are what the rows call the set and the model, `identity` is the run's.
+    scenes, model: the names of the data set and the model in the results. identity: the run's.
     """
     about = {"scenes": scenes, "model": model, "versions": identity["versions"]}
     about |= {name: identity["model"][name] for name in ("device", "dtype")}
-    tasks: dict[str, list[Sample]] = {}
-    for sample in samples:
-        tasks.setdefault(sample.task, []).append(sample)
+    tasks: dict[str, list[Question]] = {}
+    for question in questions:
+        tasks.setdefault(question.task, []).append(question)
     return [
-        _row(of_task, setup, [answers[Asked(task, sample.id, setup.key)] for sample in of_task], about)
+        _result(of_task, setup, [answers[AnswerKey(task, question.id, setup.key)] for question in of_task], about)
         for setup in setups
         for task, of_task in tasks.items()
     ]
 
 
-def _row(samples: list[Sample], setup: Setup, answers: list[Answer], about: dict[str, Any]) -> Row:
-    task = TASKS[samples[0].task]
-    answered = list(zip(samples, answers, strict=True))
-    # A question that could not be asked takes its group along: what is left of it is not what others were asked.
-    failed = {_group(sample) for sample, answer in answered if answer.error is not None}
-    said = [(sample, answer) for sample, answer in answered if _group(sample) not in failed]
-    published = task.metrics([(sample, answer.text) for sample, answer in said]) if said else {}
-    numbers = {pictures: number for number, pictures in enumerate(dict.fromkeys(s.images for s in samples))}
-    about_pictures = [numbers[sample.images] for sample, _ in said]
-    intervals = {name: metric.interval(about_pictures) for name, metric in published.items()}
-    scores: dict[str, list[RowScore]] = {sample.split: [] for sample in samples}
-    pictures: dict[str, list[int]] = {sample.split: [] for sample in samples}
-    for unit in _groups(answered) if task.of_groups else [[one] for one in answered]:
-        sample, _ = unit[0]
-        scores[sample.split].append(FAILED if _group(sample) in failed else _score(task, unit))
-        pictures[sample.split].append(numbers[sample.images])
-    asked = [answer for _, answer in said] or answers
-    return Row(
+def _result(questions: list[Question], setup: Setup, answers: list[Answer], about: dict[str, Any]) -> TaskResult:
+    task = TASKS[questions[0].task]
+    answered = list(zip(questions, answers, strict=True))
+    # A question that failed excludes its whole group: the rest of the group is not what other setups were asked.
+    failed = {_group(question) for question, answer in answered if answer.error is not None}
+    counted = [(question, answer) for question, answer in answered if _group(question) not in failed]
+    published = task.metrics([(question, answer.text) for question, answer in counted]) if counted else {}
+    numbers = {images: number for number, images in enumerate(dict.fromkeys(s.images for s in questions))}
+    about_images = [numbers[question.images] for question, _ in counted]
+    intervals = {name: metric.interval(about_images) for name, metric in published.items()}
+    scores: dict[str, list[QuestionScore]] = {question.split: [] for question in questions}
+    images: dict[str, list[int]] = {question.split: [] for question in questions}
+    for group in _by_group(answered) if task.of_groups else [[one] for one in answered]:
+        question, _ = group[0]
+        scores[question.split].append(FAILED if _group(question) in failed else _score(task, group))
+        images[question.split].append(numbers[question.images])
+    given = [answer for _, answer in counted] or answers
+    return TaskResult(
         **about,
         task=task.name,
         metric=task.metric,
@@ -63,35 +63,34 @@ def _row(samples: list[Sample], setup: Setup, answers: list[Answer], about: dict
         settings=setup.settings(),
         position_ids=setup.position_ids,
         keep_ratio=setup.keep_ratio,
-        n_visual=fmean(answer.n_visual for answer in asked),
-        n_kept=fmean(answer.n_kept for answer in asked),
-        n_mean=fmean(answer.n_mean for answer in asked),
+        n_visual=fmean(answer.n_visual for answer in given),
+        n_kept=fmean(answer.n_kept for answer in given),
+        n_mean=fmean(answer.n_mean for answer in given),
         kv_cache_bytes=answers[0].kv_cache_bytes or 0,
-        seconds=fmean(answer.seconds for answer in asked),
-        questions=digest([sample.id for sample in samples]),
+        seconds=fmean(answer.seconds for answer in given),
+        questions=digest([question.id for question in questions]),
         scores=scores,
-        pictures=pictures,
+        images=images,
         metrics={name: metric.value for name, metric in published.items()},
         intervals={name: bounds for name, bounds in intervals.items() if isfinite(bounds[0])},
     )
 
 
-def _score(task: Task, unit: Sequence[tuple[Sample, Answer]]) -> Score:
-    """Return what a question is worth by the main metric, or all that count together; None where one of their answers
-    cannot be read."""
-    if any(answer.score is None for _, answer in unit):
+def _score(task: Task, group: Sequence[tuple[Question, Answer]]) -> Score:
+    """Return the main metric of one question, or of a group that counts as one; None if an answer cannot be read."""
+    if any(answer.score is None for _, answer in group):
         return None
     if not task.of_groups:
-        return unit[0][1].score
-    return task.metrics([(sample, answer.text) for sample, answer in unit])[task.metric].value
+        return group[0][1].score
+    return task.metrics([(question, answer.text) for question, answer in group])[task.metric].value
 
 
-def _groups(answered: Sequence[tuple[Sample, Answer]]) -> list[list[tuple[Sample, Answer]]]:
-    groups: dict[str, list[tuple[Sample, Answer]]] = {}
-    for sample, answer in answered:
-        groups.setdefault(_group(sample), []).append((sample, answer))
+def _by_group(answered: Sequence[tuple[Question, Answer]]) -> list[list[tuple[Question, Answer]]]:
+    groups: dict[str, list[tuple[Question, Answer]]] = {}
+    for question, answer in answered:
+        groups.setdefault(_group(question), []).append((question, answer))
     return list(groups.values())
 
 
-def _group(sample: Sample) -> str:
-    return sample.group or sample.id
+def _group(question: Question) -> str:
+    return question.group or question.id

@@ -1,4 +1,4 @@
-"""An answer: what the model said to one question under one setup, and what that cost. One line of JSON each."""
+"""One answer of the model to one question under one setup, with its cost. Stored as one line of JSON."""
 
 import base64
 import json
@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tokenprune.errors import DataError
 from tokenprune.evals.tasks._read.records import field
 
-Score = float | None  # 0 to 1; None where the answer could not be read, which is worth 0
+Score = float | None  # 0 to 1; None if the answer could not be read, which counts as 0
 
 
-class Key(NamedTuple):
-    """What tells one setup from another one."""
+class SetupKey(NamedTuple):
+    """What identifies a setup."""
 
     strategy: str
     position_ids: str
@@ -24,17 +25,17 @@ class Key(NamedTuple):
         return f"{self.strategy}, keep ratio {self.keep_ratio:g}, position IDs {self.position_ids}"
 
 
-class Asked(NamedTuple):
-    """What a run answers once: one question under one setup."""
+class AnswerKey(NamedTuple):
+    """What identifies an answer: one question under one setup."""
 
     task: str
     id: str
-    key: Key
+    key: SetupKey
 
 
 @dataclass(frozen=True)
 class KeptTokens:
-    """Which visual tokens of one picture entered the language model: a bit each, over all of its `grids` (t, h, w)."""
+    """The visual tokens of one image that entered the language model: one bit per token of its `grids` (t, h, w)."""
 
     grids: tuple[tuple[int, int, int], ...]
     bits: str
@@ -51,7 +52,7 @@ class KeptTokens:
         return np.unpackbits(packed, count=n_visual).astype(bool)
 
     def dropped(self) -> list[np.ndarray]:
-        """Return the mask (t, h, w) of dropped tokens of each grid; a single token is a newline, and left out."""
+        """Return a mask (t, h, w) of the dropped tokens of each grid. Grids of one token are newlines and left out."""
         sizes = [t * h * w for t, h, w in self.grids]
         parts = np.split(~self.mask(sum(sizes)), np.cumsum(sizes)[:-1])
         return [part.reshape(grid) for part, grid in zip(parts, self.grids, strict=True) if part.size > 1]
@@ -59,14 +60,15 @@ class KeptTokens:
 
 @dataclass(frozen=True)
 class Answer:
-    """One question under one setup.
+    """The answer to one question under one setup.
 
-    n_visual, n_kept: visual tokens without pruning, and those that enter the language model. n_mean: those that a
-        decoder layer sees, in the mean over the layers; less than n_kept where layers drop more.
-    seconds: wall time of `generate` on its batch, divided by the batch's questions; preprocessing is not in it.
-    kept: one for each picture, where the strategy left a report. kv_cache_bytes: the size of the cache tensors after
-        the prefill of this question alone; measured on the first question of a task only.
-    error: what was raised; score is then None, and the question counts neither as right nor as wrong.
+    n_visual, n_kept, n_mean: the visual tokens without pruning, those that enter the language model, and those that a
+        decoder layer sees on average; n_mean is below n_kept if layers drop more.
+    seconds: wall time of `generate` on the batch, without preprocessing, divided by the number of its questions.
+    kept: one entry per image, () if nothing was pruned.
+    kv_cache_bytes: the size of the cache tensors after the prefill of this question alone; measured only on the first
+        question of a task.
+    error: what was raised, if anything. The score is then None, and the question counts neither as right nor wrong.
     """
 
     task: str
@@ -86,12 +88,12 @@ class Answer:
     error: str | None = None
 
     @property
-    def key(self) -> Key:
-        return Key(self.strategy, self.position_ids, self.keep_ratio)
+    def key(self) -> SetupKey:
+        return SetupKey(self.strategy, self.position_ids, self.keep_ratio)
 
     @property
-    def asked(self) -> Asked:
-        return Asked(self.task, self.id, self.key)
+    def answer_key(self) -> AnswerKey:
+        return AnswerKey(self.task, self.id, self.key)
 
 
 def to_line(answer: Answer) -> str:
@@ -99,11 +101,11 @@ def to_line(answer: Answer) -> str:
 
 
 def from_line(line: str, where: str) -> Answer:
-    """Raise ValueError that says `where` the line is broken."""
+    """Return the answer in a line. DataError, naming `where`, if it is broken."""
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: broken JSON: {error.msg}; delete this line and run the command again") from error
+        raise DataError(f"{where}: broken JSON: {error.msg}; delete the line and run the command again") from error
     values: dict[str, Any] = {item.name: field(record, item.name, where) for item in fields(Answer)}
     values["kept"] = tuple(
         KeptTokens(tuple((t, h, w) for t, h, w in field(kept, "grids", where)), field(kept, "bits", where))

@@ -1,4 +1,4 @@
-"""Questions with their pictures decoded, cut into batches by their tokens and encoded once for all setups."""
+"""Decode the images of questions, batch them by their number of tokens, and encode each batch once for all setups."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -7,33 +7,33 @@ from typing import Any
 
 from PIL import Image
 
+from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.models.prompts import encode
-from tokenprune.evals.run.devices import input_device
 from tokenprune.evals.run.setups import Setup
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """A sample with its pictures decoded, and how many tokens its prompt has without pruning."""
+class DecodedQuestion:
+    """A question with its decoded images; `n_tokens` is the length of its prompt without pruning."""
 
-    sample: Sample
-    pictures: list[Image.Image]
+    question: Question
+    images: list[Image.Image]
     n_tokens: int
 
     @classmethod
-    def of(cls, sample: Sample, processor: Any) -> "Shown":
-        pictures = sample.pictures()
-        return cls(sample, pictures, encode(processor, [pictures], [sample.question])["input_ids"].shape[1])
+    def of(cls, question: Question, processor: Any) -> "DecodedQuestion":
+        images = question.open_images()
+        return cls(question, images, encode(processor, [images], [question.text])["input_ids"].shape[1])
 
 
-def batches(shown: Sequence[Shown], batch_tokens: int) -> Iterator[list[Shown]]:
+def batches(decoded: Sequence[DecodedQuestion], batch_tokens: int) -> Iterator[list[DecodedQuestion]]:
     """Yield batches of at most `batch_tokens` tokens, padding included; a longer prompt is a batch of its own.
 
-    The longest come first: what does not fit into memory fails at once, and neighbours need little padding.
+    The longest come first, so that running out of memory shows at once and neighbours need little padding.
     """
-    batch: list[Shown] = []
-    for one in sorted(shown, key=lambda one: -one.n_tokens):
+    batch: list[DecodedQuestion] = []
+    for one in sorted(decoded, key=lambda one: -one.n_tokens):
         if batch and batch[0].n_tokens * (len(batch) + 1) > batch_tokens:
             yield batch
             batch = []
@@ -42,15 +42,15 @@ def batches(shown: Sequence[Shown], batch_tokens: int) -> Iterator[list[Shown]]:
         yield batch
 
 
-def encoded(model: Any, processor: Any, batch: Sequence[Shown], setup: Setup) -> Any:
-    """Return the model's inputs, on its device."""
-    pictures, questions = [one.pictures for one in batch], [one.sample.question for one in batch]
-    inputs = encode(processor, pictures, questions, **setup.processor_options(processor))
+def encode_batch(model: Any, processor: Any, batch: Sequence[DecodedQuestion], setup: Setup) -> Any:
+    """Return the inputs of a batch on the model's device."""
+    images, questions = [one.images for one in batch], [one.question.text for one in batch]
+    inputs = encode(processor, images, questions, **setup.processor_options(processor))
     return inputs.to(input_device(model), model.dtype)
 
 
-def by_encoding(processor: Any, setups: Sequence[Setup]) -> list[list[Setup]]:
-    """Group setups whose inputs are the same: all those that do not change the picture itself."""
+def group_by_encoding(processor: Any, setups: Sequence[Setup]) -> list[list[Setup]]:
+    """Group setups with equal inputs, which are all that do not resize the image."""
     groups: dict[str, list[Setup]] = {}
     for setup in setups:
         groups.setdefault(json.dumps(setup.processor_options(processor)), []).append(setup)

@@ -1,4 +1,4 @@
-"""What an answer costs: visual tokens, and the bytes of the KV cache."""
+"""Measure what an answer costs: visual tokens, and bytes of KV cache."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from tokenprune.report import ImageReport
 
 @dataclass(frozen=True)
 class VisualCost:
-    """The visual tokens of one question: the fields of the same names of an `Answer`."""
+    """The visual tokens of one question, in the fields that `Answer` has too."""
 
     n_visual: int
     n_kept: int
@@ -23,7 +23,7 @@ class VisualCost:
 
 
 def visual_costs(model: Any, processor: Any, setup: Setup, handle: Any, input_ids: torch.Tensor) -> list[VisualCost]:
-    """Return the cost of each row of `input_ids`: as the handle's report says, or as there are placeholder tokens."""
+    """Return the cost of each row of `input_ids`: from the handle's report, else by placeholder tokens."""
     if handle is None:
         placeholders = (input_ids == processor.image_token_id).sum(1).tolist()
         return [VisualCost(setup.n_visual(processor, count), count, float(count)) for count in placeholders]

@@ -1,10 +1,10 @@
-"""The baseline that prunes nothing: the picture is shrunk until it gives about as many visual tokens.
+"""Shrink the image until it gives about as many visual tokens: a baseline that prunes nothing.
 
-A LLaVA-1.5 style model resizes every picture to one size, so shrinking the file alone would change nothing. Instead
-its own processor is called with a smaller target size (the prompt then has as many placeholder tokens as the smaller
-picture has patches) and the vision tower interpolates its position embeddings to that size, which CLIP, SigLIP and
-DINOv2 do when asked. The position IDs are those of the shorter prompt. The grid is one that the model was not trained
-on, and it may answer worse for that alone; that is part of what this baseline costs.
+A LLaVA-1.5 style model resizes every image to one size, so shrinking the file alone would change nothing. Instead its
+processor is called with a smaller target size (the prompt then has one placeholder token per patch of the smaller
+image), and the vision tower interpolates its position embeddings to that size, which CLIP, SigLIP and DINOv2 support.
+The position IDs are those of the shorter prompt. The model was not trained on that grid and may answer worse for that
+reason alone, which is part of the cost of this baseline.
 """
 
 import inspect
@@ -18,36 +18,36 @@ from tokenprune.selection import budget
 
 
 def processor_options(processor: Any, keep_ratio: float) -> dict[str, Any]:
-    """Return the options that make `processor` give the grid nearest to `keep_ratio` of its visual tokens.
+    """Return the options with which `processor` gives the grid nearest to `keep_ratio` of its visual tokens.
 
-    The aspect ratio of the grid is kept, so the count is near the budget and seldom equal to it.
+    The grid keeps its aspect ratio, so the count is near the budget but seldom equal to it.
     """
     rows, columns = full_grid(processor)
     rows, columns = nearest_grid(rows, columns, budget(rows * columns, keep_ratio, None))
     size = {"height": rows * processor.patch_size, "width": columns * processor.patch_size}
     if not _crops(processor):
         return {"size": size}
-    # Resize and crop alike, or the crop would cut away most of the picture.
+    # The size and the crop change together, because a smaller crop alone would cut away most of the image.
     if processor.image_processor.size.get("shortest_edge") is None:
         return {"size": size, "crop_size": size}
     return {"size": {"shortest_edge": min(size.values())}, "crop_size": size}
 
 
 def full_grid(processor: Any) -> tuple[int, int]:
-    """Return rows and columns of the visual tokens that `processor` makes of any picture."""
+    """Return rows and columns of the visual tokens that `processor` makes of any image."""
     image_processor = processor.image_processor
     target = image_processor.crop_size if _crops(processor) else image_processor.size
     height, width = target.get("height"), target.get("width")
     if height is None or width is None:
-        raise ValueError(
-            f"{type(image_processor).__name__} has no fixed picture size, so downsampling to a budget is not defined "
-            "for it"
+        raise UnsupportedError(
+            f"{type(image_processor).__name__} has no fixed image size, so it cannot downsample to a budget; leave "
+            "out the baseline downsample"
         )
     return height // processor.patch_size, width // processor.patch_size
 
 
 def nearest_grid(rows: int, columns: int, n_kept: int) -> tuple[int, int]:
-    """Return the grid of the same aspect ratio whose number of cells is nearest to `n_kept`."""
+    """Return the grid of the same aspect ratio with the number of cells nearest to `n_kept`."""
     exact = rows * math.sqrt(n_kept / (rows * columns))
     candidates = [
         (new_rows, max(1, round(columns * new_rows / rows)))
@@ -58,15 +58,15 @@ def nearest_grid(rows: int, columns: int, n_kept: int) -> tuple[int, int]:
 
 @contextmanager
 def any_resolution(model: Any) -> Iterator[None]:
-    """Let the vision tower of `model` take pictures of any size inside the block.
+    """Let the vision tower of `model` take images of any size inside the block.
 
-    UnsupportedError where its position embeddings are kept elsewhere: transformers interpolates them unfetched.
+    UnsupportedError if accelerate offloads its position embeddings: transformers interpolates them without fetching.
     """
     tower = model.get_encoder(modality="image")
     if any(weight.is_meta for name, weight in tower.named_parameters() if "position_embedding" in name):
         raise UnsupportedError(
-            "accelerate keeps the vision tower's position embeddings elsewhere, and downsampling interpolates them; "
-            "leave it out (--baselines unpruned random), or keep the tower on the device"
+            "downsampling interpolates the vision tower's position embeddings, which accelerate has offloaded; leave "
+            "it out (--baselines unpruned random), or keep the tower on the device"
         )
     if "interpolate_pos_encoding" not in inspect.signature(tower.forward).parameters:
         yield  # DINOv2 always interpolates

@@ -1,4 +1,4 @@
-"""The evals as a Python call: a model on tasks, under every setup, in a folder that outlives a kill."""
+"""Evaluate a model on tasks under every setup, in a folder from which a killed run resumes."""
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -10,14 +10,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import tokenprune
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.models.loading import limited, load_model, load_tasks, public_name
+from tokenprune.evals.models.loading import limit_questions, load_model, load_tasks, public_name
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run import downsample
-from tokenprune.evals.run.aggregate import rows
+from tokenprune.evals.run.aggregate import task_results
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
-from tokenprune.evals.run.results import Row
+from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.runner import OnError, Runner
 from tokenprune.evals.run.setups import (
@@ -30,7 +30,7 @@ from tokenprune.evals.run.setups import (
     make_setups,
 )
 from tokenprune.evals.search.calibration import apart
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 BATCH_TOKENS = 4096
 
@@ -52,18 +52,23 @@ def evaluate(
     batch_tokens: int = BATCH_TOKENS,
     on_error: OnError = "stop",
     console: Console | None = None,
-) -> list[Row]:
-    """Ask `model` all questions under all setups, and return a row for each setup and task.
+) -> list[TaskResult]:
+    """Ask `model` all questions under all setups, and return one result per setup and task.
 
-    model: a folder or a Hugging Face name; or a loaded model and its processor, which stay as they are.
-    output: the run's folder. What is answered in it is not asked again, so a call that was killed goes on where it was,
-        and one with more strategies or tasks asks those alone; what failed is asked again. SettingError if it holds
-        another run. Under `accelerate launch` every process asks its share, and the answers
-        are those of a single one.
-    strategies, keep_ratios, position_ids, baselines: what is compared, see `setups`. baselines None: unpruned,
-        random, and downsample if the model's pictures have one size (and are encoded where the model is).
-    tasks, data, split: what is asked, see `load_tasks`; of it, `limit` questions of each task.
-    dtype, device_map: how a model is loaded, see `load_model`.
+        from tokenprune.evals import evaluate
+
+        results = evaluate("llava-hf/llava-1.5-7b-hf", output="runs/llava", tasks=["pope"], data="sets", limit=100)
+        print(results[0].strategy, results[0].accuracy, results[0].interval)
+
+    model: a folder or a Hugging Face name; or a pair of a loaded model and its processor, which are left as they are.
+    output: the run's folder. Questions that are answered in it are not asked again, so the same call resumes a killed
+        run, and a call with more strategies or tasks asks only for those. Failed questions are asked again.
+        SettingError if the folder holds another run. Under `accelerate launch` the processes share the questions and
+        give the answers of a single process.
+    strategies, keep_ratios, position_ids, baselines: the setups, see `make_setups`. baselines None: unpruned, random,
+        and downsample if the model supports it.
+    tasks, data, split: the questions, see `load_tasks`. limit: at most so many of each task, spread evenly.
+    dtype, device_map: how the model is loaded, see `load_model`.
     batch_tokens, on_error: see `Runner`.
     console: where progress is shown.
     """
@@ -79,11 +84,11 @@ def evaluate(
     compared = make_setups(strategies, keep_ratios, position_ids, baselines)
     _try(compared, loaded, processor)
     asked = load_tasks(data, tasks, split=split, style=style_of(loaded.config, processor))
-    samples = limited(_uncalibrated(asked, compared, data, console), limit)
-    folder, plan = RunFolder(output), Plan(samples, compared)
+    questions = limit_questions(_uncalibrated(asked, compared, data, console), limit)
+    folder, plan = RunFolder(output), Plan(questions, compared)
     identity = {
         "model": model_identity(loaded),
-        "data": {"split": split, "limit": limit, **tasks_identity(samples)},
+        "data": {"split": split, "limit": limit, **tasks_identity(questions)},
         "configurations": {str(setup.key): setup.settings() for setup in compared},
         "batch_tokens": batch_tokens,
         "versions": versions(),
@@ -93,11 +98,11 @@ def evaluate(
     if here.is_first:
         folder.begin(identity, about)
     here.meet()
-    folder.begin(identity, about)  # every machine must have the same model, data and versions
+    folder.begin(identity, about)  # checks that every machine has the same model, data and versions
     _ask(plan, Runner(loaded, processor, compared, batch_tokens, on_error), folder, here, console)
-    results = rows(samples, compared, folder.answers(), scenes=data.name, model=name, identity=identity)
+    results = task_results(questions, compared, folder.answers(), scenes=data.name, model=name, identity=identity)
     if here.is_first:
-        folder.put_rows(results)
+        folder.write_results(results)
     return results
 
 
@@ -106,43 +111,42 @@ def _possible_baselines(model: Any, processor: Any, console: Console) -> Sequenc
         downsample.full_grid(processor)
         with downsample.any_resolution(model):
             pass
-    except (ValueError, tokenprune.UnsupportedError) as error:
-        console.print(f"Without the baseline {DOWNSAMPLE}: {error}")
+    except tokenprune.UnsupportedError as error:
+        console.print(f"Leaving out the baseline {DOWNSAMPLE}: {error}")
         return [name for name in BASELINES if name != DOWNSAMPLE]
     return BASELINES
 
 
 def _try(compared: Sequence[Setup], model: Any, processor: Any) -> None:
-    """Raise now what a setup would raise an hour later."""
+    """Raise now any error that a setup would otherwise raise an hour into the run."""
     for setup in compared:
         with setup.patched(model):
             setup.processor_options(processor)
 
 
-def _uncalibrated(samples: list[Sample], compared: Sequence[Setup], data: Path, console: Console) -> list[Sample]:
-    """Return the questions that every setup is asked: none about a picture that one was calibrated on."""
+def _uncalibrated(questions: list[Question], compared: Sequence[Setup], data: Path, console: Console) -> list[Question]:
+    """Return the questions for all setups: none about an image that any of them was calibrated on."""
     calibration = frozenset[str]().union(*(setup.calibrated_on for setup in compared))
-    left = apart(samples, calibration, str(data))
+    left = apart(questions, calibration, str(data))
     if calibration:
         console.print(
-            f"{data.name}: {len(samples) - len(left)} of {len(samples)} questions are left out for all "
-            f"configurations: they are about pictures that settings files were calibrated on "
-            f"({len(calibration)} pictures)."
+            f"{data.name}: {len(questions) - len(left)} of {len(questions)} questions are left out for all setups, "
+            f"because settings files were calibrated on their images ({len(calibration)} images)."
         )
     return left
 
 
 def _ask(plan: Plan, runner: Runner, folder: RunFolder, here: Processes, console: Console) -> None:
-    """Ask this process's share of what is missing, and return when all processes have."""
+    """Ask this process's share of the missing answers, and return once all processes are done."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with (
         folder.writing(here.index) as write,
         Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress,
     ):
         if here.is_first:
-            folder.drop_rows()
+            folder.drop_results()
         done = {asked for asked, answer in folder.answers().items() if answer.error is None}
-        here.meet()  # nobody writes before all have read
+        here.meet()  # no process writes before all have read
         parts = list(plan.parts(done, here.index, here.count))
         total = plan.n_asked(here.index, here.count)
         n_done = total - sum(len(part.missing) for part in parts)
@@ -155,7 +159,7 @@ def _ask(plan: Plan, runner: Runner, folder: RunFolder, here: Processes, console
 
 
 def _place(name: str | Path) -> str:
-    """Return where a folder is, from everywhere; a Hugging Face name as it is."""
+    """Return the absolute path of a folder; a Hugging Face name as it is."""
     return str(Path(name).resolve()) if Path(name).is_dir() else str(name)
 
 

@@ -1,6 +1,5 @@
-"""Files that outlive a process which is killed at any moment."""
+"""Write files so that a process killed at any moment leaves them readable."""
 
-import fcntl
 import os
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -8,41 +7,51 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tokenprune.errors import SettingError
+from tokenprune.errors import SettingError, UnsupportedError
 
 
 @contextmanager
-def held(path: Path, doing: str) -> Iterator[BinaryIO]:
-    """Give a file of lines to append to, its unfinished last line cut off, and keep every other process off it.
+def lock_for_appending(path: Path, doing: str) -> Iterator[BinaryIO]:
+    """Open a file of lines to append to, lock out other processes, and cut off an unfinished last line.
 
-    `doing` says in the error who else may hold it: "another search is writing it". A killed process holds nothing.
+    doing: what the holder of the lock does, for the error: "another search is writing it". A killed process holds no
+        lock. UnsupportedError on Windows, which has no such locks.
     """
+    try:
+        import fcntl
+    except ModuleNotFoundError as error:
+        raise UnsupportedError(
+            f"{path}: file locks need a POSIX system (Linux or macOS). On Windows, run this under WSL."
+        ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise SettingError(f"{path}: {doing}. Wait, or name another output.") from error
+            raise SettingError(f"{path}: {doing}. Wait until it is done, or name another --output.") from error
         _cut_unfinished_line(file)
         yield file
 
 
 def append(file: BinaryIO, text: str) -> None:
-    """Add whole lines that are on the disk when this returns."""
+    """Append whole lines, which are on disk when this returns."""
     file.write(text.encode())
     file.flush()
     os.fsync(file.fileno())
 
 
 def replace(path: Path, text: str) -> None:
-    """Write all of a file or nothing."""
+    """Replace a file's content in one step: a killed process leaves the old content or the new."""
     unfinished = path.with_name(f"{path.name}.unfinished")
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)
 
 
 def check_same(found: Mapping[str, Any], now: Mapping[str, Any], holds: str, instead: str) -> None:
-    """Raise SettingError that names what differs between the values that a file was begun with and those of `now`."""
+    """Raise SettingError if the values that a file was started with differ from those of `now`.
+
+    holds, instead: the beginning and the end of the message, which lists the differences in between.
+    """
     changed = [name for name in {**found, **now} if found.get(name) != now.get(name)]
     if changed:
         was, is_now = (", ".join(f"{name}={_short.repr(of.get(name))}" for name in changed) for of in (found, now))
@@ -54,9 +63,9 @@ _short.maxstring = _short.maxother = 80
 
 
 def _cut_unfinished_line(file: BinaryIO) -> None:
-    """A process that dies while it writes leaves half a line, which the next one would be glued to."""
+    """Remove the half line that a process killed while writing leaves, so that the next line stands alone."""
     file.seek(0)
     content = file.read()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        file.truncate(whole)
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        file.truncate(end)

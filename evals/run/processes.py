@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import torch
 
-# The others wait while one still answers its last questions. The default of half an hour is shorter than that can be.
+# Processes that are done wait for the last one, which can take longer than the default of half an hour.
 PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of a run. `meet` returns when every one of them has called it."""
+    """This process among those of a run. `meet` returns once all of them have called it."""
 
     index: int
     count: int
@@ -26,7 +26,7 @@ class Processes:
 
 
 def processes() -> Processes:
-    """Join the processes that `accelerate launch` (or torchrun) started; without either, be the only one."""
+    """Join the processes that `accelerate launch` or torchrun started; without either, this is the only one."""
     if "WORLD_SIZE" not in os.environ:
         return Processes(0, 1, "cuda" if torch.cuda.is_available() else "cpu", lambda: None)
     from accelerate import PartialState

@@ -1,4 +1,4 @@
-"""What a run was asked of what: all that decides its answers, for `run.json`."""
+"""Identify a run: everything that decides its answers, for `run.json`."""
 
 import hashlib
 import json
@@ -11,9 +11,11 @@ import torch
 import transformers
 
 import tokenprune
-from tokenprune.evals.run.devices import input_device
-from tokenprune.evals.run.digest import weights_digest
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.models.devices import input_device, offloaded_weights
+from tokenprune.evals.tasks._base.question import Question
+
+#: Values of each weight that enter the digest.
+SAMPLED = 64
 
 
 def versions() -> dict[str, str]:
@@ -34,23 +36,39 @@ def model_identity(model: Any) -> dict[str, Any]:
     }
 
 
+def weights_digest(model: Any) -> str:
+    """Return a digest of the model's class and of the name, shape and up to SAMPLED values of each weight.
+
+    It does not depend on the device, nor on whether accelerate offloads weights.
+    """
+    digest, offloaded = hashlib.sha256(type(model).__name__.encode()), offloaded_weights(model)
+    for name, weight in model.state_dict().items():
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        if isinstance(weight, torch.Tensor):
+            module, _, own_name = name.rpartition(".")
+            weight = offloaded[module][own_name] if weight.is_meta else weight
+            values = weight.detach().flatten()[:: max(1, weight.numel() // SAMPLED)][:SAMPLED]
+            digest.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def device_name(device: torch.device) -> str:
-    """Return the kind of device and not its number: a run may be on several of them."""
+    """Return the kind of device without its number, because a run may use several."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def tasks_identity(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return, for each task, how many questions are asked, and a digest of questions, right answers and pictures."""
-    tasks = dict.fromkeys(sample.task for sample in samples)
-    return {task: _identity([sample for sample in samples if sample.task == task]) for task in tasks}
+def tasks_identity(questions: Sequence[Question]) -> dict[str, Any]:
+    """Return, for each task, its number of questions and a digest of questions, right answers and images."""
+    tasks = dict.fromkeys(question.task for question in questions)
+    return {task: _identity([question for question in questions if question.task == task]) for task in tasks}
 
 
-def _identity(samples: Sequence[Sample]) -> dict[str, Any]:
+def _identity(questions: Sequence[Question]) -> dict[str, Any]:
     digest = hashlib.sha256()
-    for sample in samples:
-        # A field that is no data, such as how the model is to be asked, shows in the question.
-        data = {field.name: getattr(sample, field.name) for field in fields(sample) if field.name != "images"}
+    for question in questions:
+        # Fields that are not data, such as the prompt style, show in the text of the question.
+        data = {field.name: getattr(question, field.name) for field in fields(question) if field.name != "images"}
         digest.update(json.dumps(data, default=lambda _: None).encode())
-    for picture in dict.fromkeys(picture for sample in samples for picture in sample.images):
-        digest.update(hashlib.sha256(picture.read_bytes()).digest())
-    return {"questions": len(samples), "digest": digest.hexdigest()[:16]}
+    for image in dict.fromkeys(image for question in questions for image in question.images):
+        digest.update(hashlib.sha256(image.read_bytes()).digest())
+    return {"questions": len(questions), "digest": digest.hexdigest()[:16]}

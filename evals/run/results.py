@@ -1,32 +1,32 @@
-"""A row: one setup on the questions of one task, with the score of every question."""
+"""The result of one setup on one task, with the score of every question."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from tokenprune.evals.run.answers import Key, Score
+from tokenprune.errors import DataError
+from tokenprune.evals.run.answers import Score, SetupKey
 from tokenprune.evals.stats import intervals as stats
 
 FAILED: Literal["failed"] = "failed"
-RowScore = Score | Literal["failed"]  # "failed": the question could not be asked
+QuestionScore = Score | Literal["failed"]  # "failed": the question raised an error
 
 
 @dataclass(frozen=True)
-class Row:
-    """One setup on the questions of one task of one set. Means of visual tokens are per question.
+class TaskResult:
+    """One setup on the questions of one task.
 
-    questions: a digest of the questions' IDs. Rows that have the same one answered the same questions, so their
+    questions: a digest of the questions' IDs. Results with the same digest answered the same questions, so their
         `scores` can be compared one by one.
-    scores, pictures: by split ("" where the set has none), in the set's order: what each question is worth by
-        `metric`, and the number of the picture that it is about. Where the metric is worth something of groups of
-        questions only, each group is one score.
-    metrics, intervals: every metric that is published of the task, over all splits, and their 95 % intervals; rows of
-        older runs have none of these.
-    settings: the strategy's, {} where nothing is pruned.
-    n_kept, n_mean: visual tokens that enter the language model, and those that a decoder layer sees in the mean.
+    scores, images: by split ("" if the set has none), in the set's order: each question's score by `metric`, and the
+        number of its image. If the metric is defined on groups of questions, each group has one score.
+    metrics, intervals: the task's published metrics over all splits, and their 95 % intervals; {} in older files.
+    settings: the strategy's settings, {} if nothing is pruned.
+    n_visual, n_kept, n_mean: means per question of the visual tokens without pruning, of those that enter the language
+        model, and of those that a decoder layer sees on average.
     kv_cache_bytes: the size of the cache tensors after the prefill of the first question alone.
-    seconds: mean wall time of `generate` for a question, None where it was not measured.
+    seconds: mean wall time of `generate` per question, None if it was not measured.
     """
 
     scenes: str
@@ -46,28 +46,28 @@ class Row:
     device: str
     dtype: str
     questions: str
-    scores: dict[str, list[RowScore]]
-    pictures: dict[str, list[int]]
+    scores: dict[str, list[QuestionScore]]
+    images: dict[str, list[int]]
     metrics: dict[str, float] = field(default_factory=dict)
     intervals: dict[str, stats.Interval] = field(default_factory=dict)
 
     @property
-    def key(self) -> Key:
-        return Key(self.strategy, self.position_ids, self.keep_ratio)
+    def key(self) -> SetupKey:
+        return SetupKey(self.strategy, self.position_ids, self.keep_ratio)
 
     @property
-    def worth(self) -> list[tuple[float | None, int]]:
-        """What every question is worth and its picture, over all splits; None where it could not be asked."""
+    def scored_images(self) -> list[tuple[float | None, int]]:
+        """Every question's score and image, over all splits; the score is None if the question failed."""
         return [
-            (None if score == FAILED else score or 0.0, picture)
+            (None if score == FAILED else score or 0.0, image)
             for split, scores in self.scores.items()
-            for score, picture in zip(scores, self.pictures[split], strict=True)
+            for score, image in zip(scores, self.images[split], strict=True)
         ]
 
     @property
     def points(self) -> list[float]:
-        """What every question that could be asked is worth."""
-        return [points for points, _ in self.worth if points is not None]
+        """The scores of all questions that did not fail."""
+        return [points for points, _ in self.scored_images if points is not None]
 
     @property
     def n(self) -> int:
@@ -79,7 +79,7 @@ class Row:
 
     @property
     def interval(self) -> stats.Interval:
-        return stats.interval(self.points, [picture for points, picture in self.worth if points is not None])
+        return stats.interval(self.points, [image for points, image in self.scored_images if points is not None])
 
     @property
     def unparsable(self) -> int:
@@ -89,13 +89,13 @@ class Row:
     def failed(self) -> int:
         return sum(score == FAILED for scores in self.scores.values() for score in scores)
 
-    def of_split(self, split: str) -> "Row":
-        """Return the row as if one split's questions alone had been asked (the visual tokens stay those of all)."""
+    def of_split(self, split: str) -> "TaskResult":
+        """Return the result of one split's questions alone (the visual tokens stay those of all)."""
         if split not in self.scores:
-            raise ValueError(f"{self.task} of {self.scenes}: no split {split!r}; it has {', '.join(self.scores)}")
-        scores, pictures = {split: self.scores[split]}, {split: self.pictures[split]}
+            raise DataError(f"{self.task} of {self.scenes}: no split {split!r}; it has {', '.join(self.scores)}")
+        scores, images = {split: self.scores[split]}, {split: self.images[split]}
         return replace(
-            self, scores=scores, pictures=pictures, metrics={}, intervals={}, questions=f"{self.questions} {split}"
+            self, scores=scores, images=images, metrics={}, intervals={}, questions=f"{self.questions} {split}"
         )
 
 
@@ -103,9 +103,33 @@ def digest(ids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:12]
 
 
-def by_setup(rows: Sequence[Row]) -> dict[Key, dict[str, Row]]:
+def compare(result: TaskResult, baseline: TaskResult) -> stats.Paired:
+    """Compare two results question by question, without the questions that failed under either.
+
+    Pairing takes the luck of the draw of questions out of the difference, so the interval is narresulter than the two
+    accuracies' own intervals let one think.
+    """
+    if result.questions != baseline.questions:
+        raise DataError(
+            f"{result.strategy} and {baseline.strategy} at {result.keep_ratio:g}: {result.task} questions "
+            f"differ ({result.n} and {baseline.n}); measure both with the same --data, --split and --limit"
+        )
+    both = [
+        (own, base, image)
+        for (own, image), (base, _) in zip(result.scored_images, baseline.scored_images, strict=True)
+        if own is not None and base is not None
+    ]
+    if not both:
+        raise DataError(
+            f"{result.strategy} and {baseline.strategy}: no {result.task} question could be asked under both"
+        )
+    own, base, images = zip(*both, strict=True)
+    return stats.paired(own, base, images)
+
+
+def by_setup(rows: Sequence[TaskResult]) -> dict[SetupKey, dict[str, TaskResult]]:
     """Return the rows of each setup by task, both in the order in which they come."""
-    groups: dict[Key, dict[str, Row]] = {}
+    groups: dict[SetupKey, dict[str, TaskResult]] = {}
     for row in rows:
         groups.setdefault(row.key, {})[row.task] = row
     return groups

@@ -1,7 +1,7 @@
-"""A run on the disk: `run.json` says what was asked of what, `answers*.jsonl` hold every answer, a line each.
+"""A run on disk: `run.json` identifies it, `answers*.jsonl` hold every answer, one per line.
 
-Lines are only ever added, and each is on the disk before the next batch is asked, so a run that was killed at any
-moment goes on where it was. `rows.jsonl` follows from them, and is there once every answer is.
+Lines are only ever appended, and each is on disk before the next batch is asked, so a run that was killed at any
+moment can resume. The results in `rows.jsonl` follow from the answers; the file exists once all answers do.
 """
 
 import json
@@ -10,29 +10,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tokenprune.evals.run import files as durable
-from tokenprune.evals.run import results_io as row_files
-from tokenprune.evals.run.answers import Answer, Asked, from_line, to_line
-from tokenprune.evals.run.results import Row
+from tokenprune.errors import DataError
+from tokenprune.evals.run import files, results_io
+from tokenprune.evals.run.answers import Answer, AnswerKey, from_line, to_line
+from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.tasks._read.records import read_json
 
-#: Those parts of the identity that name what is asked; more may be asked in the same folder.
+#: The parts of the identity that may grow: more can be asked in the same folder.
 GROWING = ("configurations", "data")
 
 
 class RunFolder:
-    """The folder of one run, there already or not yet."""
+    """The folder of one run, which may not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._record, self._rows = path / "run.json", path / "rows.jsonl"
+        self._record, self._results = path / "run.json", path / "rows.jsonl"
 
     def begin(self, identity: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-        """Write a new run's `run.json`, or check that the run that is there was begun with the same `identity`.
+        """Write a new run's `run.json`, or check that the existing run has the same `identity`.
 
-        `identity` is what decides the answers, `about` what else is to be known. The run may grow, by setups
-        and tasks beside all of those that it has. SettingError names anything else that differs: answers under
-        different settings must not meet in one folder.
+        identity: everything that decides the answers. The run may grow by setups and tasks, if all that it has are
+            named again. Any other difference raises SettingError, which lists it, because answers under different
+            settings must not be mixed in one folder.
+        about: everything else worth recording.
         """
         now = json.loads(json.dumps(identity))
         if self._record.is_file():
@@ -42,61 +43,61 @@ class RunFolder:
                 part: {name: now[part][name] for name in now[part] if name in found[part]} for part in GROWING
             }
             instead = (
-                f"Name another --output, or delete {self.path} to start again. (It may grow, by strategies, keep "
+                f"Name another --output, or delete {self.path} to start again. (A run can grow by strategies, keep "
                 "ratios, position IDs and tasks, if those that it has are named too.)"
             )
-            durable.check_same(_flat(found), _flat(same), f"{self._record}: holds another run", instead)
+            files.check_same(_flat(found), _flat(same), f"{self._record}: holds another run", instead)
             if now != found:
                 self._write(now, record["about"])
         else:
             if self._answer_files():
-                raise ValueError(f"{self.path}: answers without a run.json; name another --output")
+                raise DataError(f"{self.path}: has answers but no run.json. Name another --output.")
             self.path.mkdir(parents=True, exist_ok=True)
             self._write(now, about)
 
     def _write(self, identity: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-        self.drop_rows()
-        durable.replace(self._record, json.dumps({"identity": identity, "about": about}, indent=1) + "\n")
+        self.drop_results()
+        files.replace(self._record, json.dumps({"identity": identity, "about": about}, indent=1) + "\n")
 
     @property
     def record(self) -> dict[str, Any]:
-        """What `run.json` holds: `identity` and `about`. FileNotFoundError where there is no run."""
+        """The content of `run.json`: `identity` and `about`. DataError if there is no run."""
         if not self._record.is_file():
-            raise FileNotFoundError(f"{self.path}: no run here, there is no run.json; tokenprune eval makes one")
+            raise DataError(f"{self.path}: has no run.json, so it is not a run; `tokenprune eval` starts one")
         return read_json(self._record)
 
-    def drop_rows(self) -> None:
-        """Say that the run is not finished."""
-        self._rows.unlink(missing_ok=True)
+    def drop_results(self) -> None:
+        """Mark the run as unfinished."""
+        self._results.unlink(missing_ok=True)
 
-    def put_rows(self, rows: Sequence[Row]) -> None:
-        durable.replace(self._rows, "".join(f"{row_files.to_line(row)}\n" for row in rows))
+    def write_results(self, results: Sequence[TaskResult]) -> None:
+        files.replace(self._results, "".join(f"{results_io.to_line(result)}\n" for result in results))
 
-    def rows(self) -> list[Row]:
-        """Return the rows of a finished run."""
-        return row_files.read([self.rows_file])
+    def results(self) -> list[TaskResult]:
+        """Return the results of a finished run."""
+        return results_io.read([self.results_file])
 
     @property
-    def rows_file(self) -> Path:
-        """The file of the rows of a finished run; ValueError where it is not finished."""
-        if not self._rows.is_file():
-            raise ValueError(
-                f"{self.path}: not finished, it has {len(self.answers())} of {self._n_asked()} answers. The command "
-                "that began it goes on with it; for a report without it, leave it out."
+    def results_file(self) -> Path:
+        """The file with the results of a finished run. DataError if the run is not finished."""
+        if not self._results.is_file():
+            raise DataError(
+                f"{self.path}: not finished, it has {len(self.answers())} of {self._n_asked()} answers. To resume it, "
+                "repeat the command that started it; or leave this folder out of the report."
             )
-        return self._rows
+        return self._results
 
     def _n_asked(self) -> int:
         identity = self.record["identity"]
         tasks = [task for task in identity["data"].values() if isinstance(task, dict)]
         return len(identity["configurations"]) * sum(task["questions"] for task in tasks)
 
-    def answers(self) -> dict[Asked, Answer]:
-        """Return every answer. A last line that a killed process left unfinished is none.
+    def answers(self) -> dict[AnswerKey, Answer]:
+        """Return every answer, without a last line that a killed process left unfinished.
 
-        A question that could not be asked may be there again, with what came of asking it later.
+        A question that failed may be there a second time, with the outcome of a later attempt.
         """
-        answers: dict[Asked, Answer] = {}
+        answers: dict[AnswerKey, Answer] = {}
         for path in self._answer_files():
             *lines, _unfinished = path.read_bytes().split(b"\n")
             for number, line in enumerate(lines, start=1):
@@ -104,20 +105,20 @@ class RunFolder:
                 try:
                     answer = from_line(line.decode(), where)
                 except UnicodeDecodeError as error:
-                    raise ValueError(f"{where}: not UTF-8; delete this line and run the command again") from error
-                known = answers.get(answer.asked)
+                    raise DataError(f"{where}: not UTF-8; delete the line and run the command again") from error
+                known = answers.get(answer.answer_key)
                 if known is not None and known.error is None and answer.error is None:
-                    raise ValueError(f"{where}: {answer.id} is there twice under {answer.key}; delete one of the lines")
+                    raise DataError(f"{where}: {answer.id} is there twice under {answer.key}; delete one of the lines")
                 if known is None or known.error is not None:
-                    answers[answer.asked] = answer
+                    answers[answer.answer_key] = answer
         return answers
 
     @contextmanager
     def writing(self, process: int = 0) -> Iterator[Callable[[Sequence[Answer]], None]]:
-        """Give what adds answers to the file of one of the run's processes, which no other one may hold."""
+        """Yield a function that appends answers to the file of one of the run's processes, and lock that file."""
         name = f"answers.{process}.jsonl" if process else "answers.jsonl"
-        with durable.held(self.path / name, "another run is writing it") as file:
-            yield lambda answers: durable.append(file, "".join(f"{to_line(answer)}\n" for answer in answers))
+        with files.lock_for_appending(self.path / name, "another run is writing it") as file:
+            yield lambda answers: files.append(file, "".join(f"{to_line(answer)}\n" for answer in answers))
 
     def _answer_files(self) -> list[Path]:
         return sorted(self.path.glob("answers*.jsonl"))

@@ -1,4 +1,4 @@
-"""Ask a model questions: in batches, each under every setup, with what each answer cost."""
+"""Ask a model questions in batches, each under every setup, and record what each answer cost."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -7,28 +7,28 @@ from typing import Any, Literal
 
 import torch
 
-from tokenprune.evals.run.answers import Answer, Asked
-from tokenprune.evals.run.batches import Shown, batches, by_encoding, encoded
+from tokenprune.errors import TokenPruneError
+from tokenprune.evals.run.answers import Answer, AnswerKey
+from tokenprune.evals.run.batches import DecodedQuestion, batches, encode_batch, group_by_encoding
 from tokenprune.evals.run.costs import kv_cache_bytes, visual_costs
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.setups import Setup
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 OnError = Literal["stop", "record"]
 
 
-class SampleError(RuntimeError):
-    """A question could not be asked. The run stops: a crash is never scored as a wrong answer."""
+class QuestionError(TokenPruneError, RuntimeError):
+    """A question raised an error. The run stops, because an error is never scored as a wrong answer."""
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Asks `model` under `setups`.
+    """Asks `model` questions under `setups`.
 
-    batch_tokens: the most tokens, without pruning and with padding, that a batch may have; a longer prompt is a batch
-        of its own.
-    on_error: "stop" raises SampleError at the first question that cannot be asked; "record" makes what was raised the
-        answer's `error` and goes on. Neither scores it.
+    batch_tokens: the largest batch, in tokens without pruning and with padding. A longer prompt is a batch of its own.
+    on_error: "stop" raises QuestionError at the first question that fails; "record" stores the error in the answer and
+        continues. Neither scores the question.
     """
 
     model: Any
@@ -38,89 +38,91 @@ class Runner:
     on_error: OnError = "stop"
 
     def ask(self, part: Part) -> Iterator[list[Answer]]:
-        """Yield what is missing of a part, some answers at a time."""
-        shown: list[Shown] = []
-        for sample in part.samples:
+        """Yield the missing answers of a part, a few at a time."""
+        decoded: list[DecodedQuestion] = []
+        for question in part.questions:
             try:
-                shown.append(Shown.of(sample, self.processor))
-            except Exception as error:  # noqa: BLE001  # is raised again, or recorded as no answer at all
-                asked = [c for c in self.setups if _asked(sample, c) in part.missing]
-                yield [self._failed(sample, setup, error) for setup in asked]
-        groups = by_encoding(self.processor, self.setups)
-        for batch in batches(shown, self.batch_tokens):
+                decoded.append(DecodedQuestion.of(question, self.processor))
+            except Exception as error:  # noqa: BLE001  # raised again by _failed, or recorded
+                asked = [c for c in self.setups if _answer_key(question, c) in part.missing]
+                yield [self._failed(question, setup, error) for setup in asked]
+        groups = group_by_encoding(self.processor, self.setups)
+        for batch in batches(decoded, self.batch_tokens):
             for group in groups:
                 yield from self._ask_batch(batch, group, part)
 
-    def _ask_batch(self, batch: Sequence[Shown], setups: Sequence[Setup], part: Part) -> Iterator[list[Answer]]:
-        """A batch of which one answer is missing is asked again as a whole, so that it is the same batch as ever."""
+    def _ask_batch(
+        self, batch: Sequence[DecodedQuestion], setups: Sequence[Setup], part: Part
+    ) -> Iterator[list[Answer]]:
+        """Ask a batch again as a whole if any of its answers is missing, so that it stays the same batch."""
         inputs = None
         for setup in setups:
-            missing = {asked for one in batch if (asked := _asked(one.sample, setup)) in part.missing}
+            missing = {asked for one in batch if (asked := _answer_key(one.question, setup)) in part.missing}
             if missing:
                 if inputs is None:
-                    inputs = encoded(self.model, self.processor, batch, setup)
+                    inputs = encode_batch(self.model, self.processor, batch, setup)
                 answers = self._answers(batch, inputs, setup, part.first_id)
-                yield [answer for answer in answers if answer.asked in missing]
+                yield [answer for answer in answers if answer.answer_key in missing]
 
-    def _answers(self, batch: Sequence[Shown], inputs: Any, setup: Setup, first_id: str) -> list[Answer]:
+    def _answers(self, batch: Sequence[DecodedQuestion], inputs: Any, setup: Setup, first_id: str) -> list[Answer]:
         try:
             return self._generated(batch, inputs, setup, first_id)
         except Exception as error:
             if len(batch) == 1:
-                return [self._failed(batch[0].sample, setup, error)]
+                return [self._failed(batch[0].question, setup, error)]
             answers = [
                 answer
                 for one in batch
-                for inputs in [encoded(self.model, self.processor, [one], setup)]
+                for inputs in [encode_batch(self.model, self.processor, [one], setup)]
                 for answer in self._answers([one], inputs, setup, first_id)
             ]
             if all(answer.error is None for answer in answers):
-                names = ", ".join(one.sample.id for one in batch)
-                raise SampleError(
-                    f"{setup.key}: stopped at {names}: {error}. Each of them can be asked alone; "
-                    f"lower --batch-tokens, which is {self.batch_tokens}."
+                names = ", ".join(one.question.id for one in batch)
+                raise QuestionError(
+                    f"{setup.key}: stopped at {names}: {_described(error)}. Each of them succeeds alone, so the batch "
+                    f"is too large: lower --batch-tokens, which is {self.batch_tokens}."
                 ) from error
             return answers
 
     @torch.inference_mode()
-    def _generated(self, batch: Sequence[Shown], inputs: Any, setup: Setup, first_id: str) -> list[Answer]:
-        samples = [one.sample for one in batch]
-        longest = max(sample.max_new_tokens for sample in samples)
+    def _generated(self, batch: Sequence[DecodedQuestion], inputs: Any, setup: Setup, first_id: str) -> list[Answer]:
+        questions = [one.question for one in batch]
+        longest = max(question.max_new_tokens for question in questions)
         with setup.patched(self.model) as handle:
             start = time.perf_counter()
             output = self.model.generate(**inputs, do_sample=False, max_new_tokens=longest)
             texts = self.processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-            seconds = time.perf_counter() - start  # reading the output waited for the device
+            seconds = time.perf_counter() - start  # batch_decode waited for the device
             costs = visual_costs(self.model, self.processor, setup, handle, inputs["input_ids"])
             cache = {
-                one.sample.id: kv_cache_bytes(self.model, encoded(self.model, self.processor, [one], setup))
+                one.question.id: kv_cache_bytes(self.model, encode_batch(self.model, self.processor, [one], setup))
                 for one in batch
-                if one.sample.id == first_id
+                if one.question.id == first_id
             }
         return [
             Answer(
-                task=sample.task,
-                id=sample.id,
-                split=sample.split,
+                task=question.task,
+                id=question.id,
+                split=question.split,
                 **setup.key._asdict(),
                 text=text.strip(),
-                score=sample.score(text),
+                score=question.score(text),
                 **vars(cost),
                 seconds=seconds / len(batch),
-                kv_cache_bytes=cache.get(sample.id),
+                kv_cache_bytes=cache.get(question.id),
             )
-            for sample, text, cost in zip(samples, texts, costs, strict=True)
+            for question, text, cost in zip(questions, texts, costs, strict=True)
         ]
 
-    def _failed(self, sample: Sample, setup: Setup, error: Exception) -> Answer:
-        """Return what is recorded of a question that could not be asked; raise it where the run is to stop."""
+    def _failed(self, question: Question, setup: Setup, error: Exception) -> Answer:
+        """Return the record of a question that failed, or raise QuestionError if the run is to stop."""
         if self.on_error == "stop":
-            pictures = ", ".join(map(str, sample.images))
-            raise SampleError(f"{setup.key}: stopped at {sample.id} ({pictures}): {error}") from error
+            images = ", ".join(map(str, question.images))
+            raise QuestionError(f"{setup.key}: stopped at {question.id} ({images}): {_described(error)}") from error
         return Answer(
-            task=sample.task,
-            id=sample.id,
-            split=sample.split,
+            task=question.task,
+            id=question.id,
+            split=question.split,
             **setup.key._asdict(),
             text="",
             score=None,
@@ -128,5 +130,10 @@ class Runner:
         )
 
 
-def _asked(sample: Sample, setup: Setup) -> Asked:
-    return Asked(sample.task, sample.id, setup.key)
+def _described(error: Exception) -> str:
+    """Return the sentence of an error that was raised on purpose; name the type of any other."""
+    return str(error) if isinstance(error, (TokenPruneError, OSError)) else f"{type(error).__name__}: {error}"
+
+
+def _answer_key(question: Question, setup: Setup) -> AnswerKey:
+    return AnswerKey(question.task, question.id, setup.key)

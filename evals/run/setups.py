@@ -1,4 +1,4 @@
-"""What is compared: the unpruned model, strategies at several keep ratios with both position IDs, and downsampling."""
+"""Setups to compare: the unpruned model, strategies at several keep ratios and position IDs, and downsampling."""
 
 import ast
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import unknown
 from tokenprune.evals.run import downsample
-from tokenprune.evals.run.answers import Key
+from tokenprune.evals.run.answers import SetupKey
 from tokenprune.evals.search.calibration import calibrated_on
 from tokenprune.sequence.packing import PositionIds
 from tokenprune.strategies.settings import SettingsFile
@@ -19,10 +19,10 @@ from tokenprune.strategies.settings import SettingsFile
 POSITION_IDS: tuple[PositionIds, ...] = get_args(PositionIds)
 
 UNPRUNED = "unpruned"
-DOWNSAMPLE = "downsample"  # the one name that is no strategy: nothing is pruned
-# The last but one encoder layer: the bundled tower's last one was trained to name things, and guides FoPru worse.
+DOWNSAMPLE = "downsample"  # shrinks the image and prunes nothing
+# The second-to-last encoder layer: the bundled tower's last one was trained to name objects and guides FoPru worse.
 DEFAULT_STRATEGIES = ("grid", "fopru:mode=rank,layer=-2", "fopru:mode=row,layer=-2")
-#: What is compared on a single picture: the baseline, a ranking, and one that merges.
+#: Strategies for explaining a single image: a baseline, a ranking, and one that merges.
 EXPLAINED_STRATEGIES = ("random", "fopru:mode=rank,layer=-2", "visionzip:layer=-2")
 BASELINES = (UNPRUNED, "random", DOWNSAMPLE)
 DEFAULT_KEEP_RATIOS = (0.5, 0.25, 0.1)
@@ -40,8 +40,8 @@ class Setup(ABC):
     position_ids: PositionIds = "original"
 
     @property
-    def key(self) -> Key:
-        return Key(self.label, self.position_ids, self.keep_ratio)
+    def key(self) -> SetupKey:
+        return SetupKey(self.label, self.position_ids, self.keep_ratio)
 
     @property
     def calibrated_on(self) -> frozenset[str]:
@@ -127,13 +127,12 @@ def make_setups(
     position_ids: Sequence[str] = POSITION_IDS,
     baselines: Sequence[str] = (UNPRUNED,),
 ) -> list[Setup]:
-    """Return the unpruned model if it is among the `baselines`, then every strategy and every other baseline at every
-    keep ratio.
+    """Return the unpruned model if it is among the `baselines`, then all strategies and other baselines at each ratio.
 
-    A strategy is written as its name in `tokenprune.STRATEGIES`, with settings behind a colon: `fopru:mode=row`,
-    `random:seed=1`. A settings file is written as its path, `settings.json`, and stands only at the keep ratio that it
-    was found for: SettingError if that is not among `keep_ratios`. `downsample` shrinks the picture instead. A Strategy
-    object stands for itself at each of the keep ratios.
+    A strategy is given by its name in `tokenprune.STRATEGIES`, with settings after a colon: `fopru:mode=row`,
+    `random:seed=1`. A settings file is given by its path, `settings.json`, and is used only at the keep ratio that it
+    was found for; SettingError if that is not among `keep_ratios`. `downsample` shrinks the image instead. A Strategy
+    object is used at each of the keep ratios.
     """
     for one in position_ids:
         if one not in POSITION_IDS:
@@ -152,7 +151,7 @@ def make_setups(
 
 
 def _of(given: str | tokenprune.Strategy, keep_ratio: float, files: Mapping[str, SettingsFile]) -> Setup | None:
-    """Return a strategy at a keep ratio, with original position IDs; None for a settings file of another one."""
+    """Return a strategy at a keep ratio, with original position IDs; None for a settings file of another keep ratio."""
     if isinstance(given, tokenprune.Strategy):
         changed = {
             field.name: getattr(given, field.name)
@@ -189,10 +188,12 @@ def _read(path: str, keep_ratios: Sequence[float]) -> SettingsFile:
     file = SettingsFile.read(path)
     found_for = file.made().keep_ratio
     if found_for is None:
-        raise tokenprune.SettingError(f'{path}: "keep" is a count, and results are compared by keep_ratio. Write one.')
+        raise tokenprune.SettingError(
+            f'{path}: results are compared by keep ratio, and "keep" is a count; write "keep_ratio"'
+        )
     if found_for not in keep_ratios:
         raise tokenprune.SettingError(
-            f"{path}: its settings are for keep_ratio={found_for:g}, which is none of those that are measured. Write "
+            f"{path}: its settings are for keep_ratio={found_for:g}, which is not measured. Write "
             f"--keep-ratio {' '.join(f'{ratio:g}' for ratio in (*keep_ratios, found_for))}"
         )
     return file

@@ -5,21 +5,21 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from tokenprune.errors import SettingError
-from tokenprune.evals.tasks._base.question import Sample
-from tokenprune.evals.tasks._read.images import Stored
+from tokenprune.errors import DataError, SettingError
+from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks._read.images import StoredImage
 from tokenprune.strategies.settings import SettingsFile
 
 
-def calibration(samples: Sequence[Sample], n_samples: int, seed: int) -> list[Sample]:
+def calibration(samples: Sequence[Question], n_samples: int, seed: int) -> list[Question]:
     """Return `n_samples` drawn at random, in their own order. ValueError where there are fewer."""
     if n_samples > len(samples):
-        raise ValueError(f"{n_samples} samples asked for, and there are {len(samples)}; ask for fewer")
+        raise SettingError(f"{n_samples} samples asked for, and there are {len(samples)}; ask for fewer")
     drawn = np.random.default_rng(seed).choice(len(samples), n_samples, replace=False)
     return [samples[index] for index in sorted(drawn)]
 
 
-def image_digests(samples: Sequence[Sample]) -> dict[str, str]:
+def image_digests(samples: Sequence[Question]) -> dict[str, str]:
     """Return a digest of the bytes of each image that is asked about, by its file name for whoever reads it."""
     return {image.name: _digest(image) for sample in samples for image in sample.images}
 
@@ -40,7 +40,7 @@ def calibrated_on(file: SettingsFile) -> frozenset[str]:
     return frozenset(images.values())
 
 
-def apart(samples: Sequence[Sample], images: Collection[str], where: str) -> list[Sample]:
+def apart(samples: Sequence[Question], images: Collection[str], where: str) -> list[Question]:
     """Return the samples about none of the `images`, given by their digests, whatever their files are called.
 
     ValueError, naming `where`, if none is left.
@@ -50,9 +50,9 @@ def apart(samples: Sequence[Sample], images: Collection[str], where: str) -> lis
     known = {image: _digest(image) in images for image in {image for sample in samples for image in sample.images}}
     left = [sample for sample in samples if not any(known[image] for image in sample.images)]
     if samples and not left:
-        raise ValueError(f"{where}: every question is about an image of the calibration data; evaluate on other ones")
+        raise DataError(f"{where}: every question is about an image of the calibration data; evaluate on other ones")
     return left
 
 
-def _digest(image: Stored) -> str:
+def _digest(image: StoredImage) -> str:
     return hashlib.sha256(image.read_bytes()).hexdigest()[:16]

@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from tokenprune.errors import SettingError
-from tokenprune.evals.run.files import check_same, held
+from tokenprune.evals.run.files import check_same, lock_for_appending
 
 STUDY = "search"
 
@@ -27,7 +27,7 @@ def held_study(path: Path, identity: Mapping[str, Any]) -> Iterator[optuna.Study
     `identity` is what must not change between runs: JSON values by name. SettingError where it did, where another
     process holds the file, and where the file is something else.
     """
-    with held(path, "another search is writing it"), _quiet_optuna():
+    with lock_for_appending(path, "another search is writing it"), _quiet_optuna():
         try:
             storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_AlreadyLocked(str(path))))
             study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)

@@ -16,12 +16,12 @@ from torch.nn.functional import cosine_similarity
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.evals.models.prompts import encode
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.strategies.par import ENDS
 
 
 @torch.inference_mode()
-def layer_changes(model: Any, processor: Any, samples: Sequence[Sample]) -> list[float]:
+def layer_changes(model: Any, processor: Any, samples: Sequence[Question]) -> list[float]:
     """1 - cos(input, output) of every decoder layer of the unpruned model, the mean over a sample's tokens, and then
     over samples."""
     if not samples:
@@ -30,7 +30,7 @@ def layer_changes(model: Any, processor: Any, samples: Sequence[Sample]) -> list
     totals = [0.0] * len(layers)
     with _changes(layers) as changes:
         for sample in samples:
-            model(**encode(processor, [sample.pictures()], [sample.question]).to(model.device, model.dtype))
+            model(**encode(processor, [sample.open_images()], [sample.text]).to(model.device, model.dtype))
             for number, change in enumerate(changes):
                 if math.isnan(change):
                     raise PruningError(f"{sample.id}: layer {number} gives NaN. Load the model in another dtype.")

@@ -18,7 +18,7 @@ import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.evals.models.prompts import encode
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.selection import Selection
 from tokenprune.strategy import AttentionStrategy, Strategy
 from tokenprune.tokens.visual import VisualTokens
@@ -61,7 +61,7 @@ class Objective:
         self,
         model: Any,
         processor: Any,
-        samples: Sequence[Sample],
+        samples: Sequence[Question],
         *,
         state: State = "last_token",
         layer: int | None = None,
@@ -72,7 +72,7 @@ class Objective:
         images: list[tokenprune.ImageReport] = []
         with tokenprune.patch(model, Watched(layer=layer)) as handle:
             for sample in samples:
-                inputs = encode(processor, [sample.pictures()], [sample.question]).to(model.device, model.dtype)
+                inputs = encode(processor, [sample.open_images()], [sample.text]).to(model.device, model.dtype)
                 n_read = 1 if state == "last_token" else self._after_images(inputs["input_ids"], sample.id)
                 self.prompts.append(Prompt(sample.id, inputs, n_read, self._state(inputs, n_read, sample.id)))
                 images += handle.report.images

@@ -25,14 +25,13 @@ from tqdm import tqdm
 
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError
-from tokenprune.evals.run import files as durable
-from tokenprune.evals.run.digest import weights_digest
-from tokenprune.evals.run.provenance import versions
+from tokenprune.evals.run import files
+from tokenprune.evals.run.provenance import versions, weights_digest
 from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import finished, held_study
 from tokenprune.evals.search.objective import Objective, State
 from tokenprune.evals.search.space import SearchSpace
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.strategies.vflowopt import VFlowOpt
 
 SEARCHED = ("first", "second", "threshold", "alpha", "cell")
@@ -53,7 +52,7 @@ class Names:
 def optimize(
     model: Any,
     processor: Any,
-    samples: Sequence[Sample],
+    samples: Sequence[Question],
     output: Path,
     *,
     base: VFlowOpt | None = None,
@@ -124,7 +123,7 @@ def optimize(
                 ],
             },
         }
-    durable.replace(output, json.dumps(record, indent=1) + "\n")
+    files.replace(output, json.dumps(record, indent=1) + "\n")
     return record
 
 
@@ -176,10 +175,10 @@ def _objective(study: optuna.Study, state: State) -> dict[str, Any]:
     }
 
 
-def _digest(samples: Sequence[Sample]) -> str:
+def _digest(samples: Sequence[Question]) -> str:
     digest = hashlib.sha256()
     for sample in samples:
-        digest.update(f"{sample.id}\n{sample.question}\n".encode())
+        digest.update(f"{sample.id}\n{sample.text}\n".encode())
         for image in sample.images:
             digest.update(image.read_bytes())
     return digest.hexdigest()[:16]

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tokenprune.errors import DataError
 from tokenprune.evals.report.palette import BLUE, GREY, VERMILION
 from tokenprune.evals.search.space import SearchSpace
 from tokenprune.strategies.settings import SettingsFile
@@ -31,7 +32,7 @@ def draw(path: Path, output: Path) -> None:
     """Draw the settings file at `path` into the image `output`. ValueError where no search wrote it."""
     file = SettingsFile.read(path)
     if not file.search:
-        raise ValueError(f'{path}: no "search", so there is nothing to draw; only `tokenprune optimize` writes one')
+        raise DataError(f'{path}: no "search", so there is nothing to draw; only `tokenprune optimize` writes one')
     mpl.use("Agg")
     drawn = figure(file)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """How sure an accuracy is, and how sure a difference of two accuracies on the same questions is.
 
-Questions about one picture are not independent: one hard picture makes all of them hard. So pictures are what is drawn
-again, each with all its questions, and an interval is as wide as the number of pictures makes it. `pictures` says of
-each score which picture it is about.
+Questions about one image are not independent: one hard image makes all of them hard. So images are what is drawn
+again, each with all its questions, and an interval is as wide as the number of images makes it. `images` says of
+each score which image it is about.
 """
 
 import warnings
@@ -43,25 +43,25 @@ class Paired:
     n: int
 
 
-def interval(scores: Sequence[float], pictures: Sequence[int]) -> Interval:
+def interval(scores: Sequence[float], images: Sequence[int]) -> Interval:
     """Return the 95 % interval of the mean.
 
     Scores of 0 and 1 have Wilson's, which does not collapse at the ends, on as many independent questions as would give
-    the variance that the pictures' means have. Others have the bootstrap's.
+    the variance that the images' means have. Others have the bootstrap's.
     """
     if not scores:
         raise ValueError("no scores: an interval needs at least one")
     if set(scores) <= {0, 1}:
-        n = len(scores) / _design_effect(np.asarray(scores, float), np.asarray(pictures))
+        n = len(scores) / _design_effect(np.asarray(scores, float), np.asarray(images))
         bounds: Any = proportion_confint(sum(scores) / len(scores) * n, n, method="wilson")
         low, high = bounds
         return float(low), float(high)
-    sums, counts = _by_picture(np.asarray(pictures), np.asarray(scores, float), np.ones(len(scores)))
+    sums, counts = _by_image(np.asarray(images), np.asarray(scores, float), np.ones(len(scores)))
     return _bootstrap(sums, counts)
 
 
 def interval_of_ratios(
-    ratios: Sequence[tuple[Sequence[float], Sequence[float], float]], pictures: Sequence[int]
+    ratios: Sequence[tuple[Sequence[float], Sequence[float], float]], images: Sequence[int]
 ) -> Interval:
     """Return the bootstrap's 95 % interval of a weighted sum of ratios of sums: (parts, wholes, weight) each.
 
@@ -69,11 +69,11 @@ def interval_of_ratios(
     left out; NaN where all are.
     """
     parts, wholes, weights = (np.asarray(values, float) for values in zip(*ratios, strict=True))
-    sums = np.stack(_by_picture(np.asarray(pictures), *parts, *wholes), axis=-1)
+    sums = np.stack(_by_image(np.asarray(images), *parts, *wholes), axis=-1)
     if len(sums) < 2:
         return float("nan"), float("nan")
 
-    def value(drawn: Array, axis: int) -> Array:  # pictures along the last axis, which is all that is asked for
+    def value(drawn: Array, axis: int) -> Array:  # images along the last axis, which is all that is asked for
         part, whole = np.split(sums[drawn].sum(-2), 2, axis=-1)
         with np.errstate(divide="ignore", invalid="ignore"):
             return (part / whole) @ weights
@@ -95,13 +95,13 @@ def interval_of_ratios(
     return float(low), float(high)
 
 
-def paired(scores: Sequence[float], baseline: Sequence[float], pictures: Sequence[int]) -> Paired:
+def paired(scores: Sequence[float], baseline: Sequence[float], images: Sequence[int]) -> Paired:
     """Compare two runs on the same questions in the same order."""
     if len(scores) != len(baseline):
         raise ValueError(f"{len(scores)} and {len(baseline)} scores; a paired comparison needs the same questions")
     own, base, differences = (np.asarray(x, float) for x in (scores, baseline, np.subtract(scores, baseline)))
-    own_sums, base_sums, difference_sums, counts = _by_picture(
-        np.asarray(pictures), own, base, differences, np.ones(len(own))
+    own_sums, base_sums, difference_sums, counts = _by_image(
+        np.asarray(images), own, base, differences, np.ones(len(own))
     )
     binary = set(scores) | set(baseline) <= {0, 1}
     lost, won = int((differences < 0).sum()), int((differences > 0).sum())
@@ -118,28 +118,28 @@ def paired(scores: Sequence[float], baseline: Sequence[float], pictures: Sequenc
     )
 
 
-def _by_picture(pictures: Array, *values: Array) -> list[Array]:
-    """Sum each of the `values` over the questions of each picture."""
-    _, index = np.unique(pictures, return_inverse=True)
+def _by_image(images: Array, *values: Array) -> list[Array]:
+    """Sum each of the `values` over the questions of each image."""
+    _, index = np.unique(images, return_inverse=True)
     return [np.bincount(index, weights=value) for value in values]
 
 
-def _design_effect(scores: Array, pictures: Array) -> float:
+def _design_effect(scores: Array, images: Array) -> float:
     """Return how many times larger the variance of the mean is than that of as many independent questions; at least 1,
-    for fewer questions a picture must not make the interval narrower by luck."""
+    for fewer questions an image must not make the interval narrower by luck."""
     if not scores.any() or scores.all():
         return 1.0
     independent = scores.var(ddof=1) / len(scores)
-    (residuals,) = _by_picture(pictures, scores - scores.mean())
-    n_pictures = len(residuals)
-    if n_pictures == 1:
+    (residuals,) = _by_image(images, scores - scores.mean())
+    n_images = len(residuals)
+    if n_images == 1:
         return float(len(scores))
-    clustered = n_pictures / (n_pictures - 1) * (residuals**2).sum() / len(scores) ** 2
+    clustered = n_images / (n_images - 1) * (residuals**2).sum() / len(scores) ** 2
     return max(1.0, float(clustered / independent))
 
 
 def _ratio(sums: Array, counts: Array, axis: int = -1) -> Array | np.floating:
-    with np.errstate(divide="ignore", invalid="ignore"):  # a draw of pictures on which the baseline is worth nothing
+    with np.errstate(divide="ignore", invalid="ignore"):  # a draw of images on which the baseline is worth nothing
         return sums.sum(axis) / counts.sum(axis)
 
 

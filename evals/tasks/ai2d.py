@@ -1,7 +1,7 @@
 """AI2D (https://arxiv.org/abs/1603.07396): multiple choice about diagrams of science books.
 
-Read are the published `questions/NAME.json` (pictures in `images/`, or `abc_images/` where a question's options are
-letters in the picture; `ai2d_test_ids.csv` beside them says which are the test split) and the Hub's lmms-lab/ai2d. The
+Read are the published `questions/NAME.json` (images in `images/`, or `abc_images/` where a question's options are
+letters in the image; `ai2d_test_ids.csv` beside them says which are the test split) and the Hub's lmms-lab/ai2d. The
 layouts are those of the set's and the Hub's descriptions; they were not checked against the real files. Prompt and
 reading of answers were checked by running lmms-eval's; the paper has no generative models to score.
 """
@@ -45,17 +45,17 @@ class Ai2d(FileTask[Choice]):
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("questions/*.json",), _published), *hub())
 
-    def sample(self, record: Record, folder: Path, style: Style) -> Choice:
+    def question(self, record: Record, folder: Path, style: Style) -> Choice:
         options = lettered(record.first("answerTexts", "options"))
         image, number = record.content.get("image"), record.where.rpartition("/")[2]
         if image is None:
             place = "abc_images" if record.content.get("abcLabel") else "images"
-            image, number = record.picture(folder / place, record["imageName"]), record["questionId"]
+            image, number = record.find_image(folder / place, record["imageName"]), record["questionId"]
         return Choice(
             task=self.name,
             id=f"{self.name}-{number}",
             images=(image,),
-            question=style.choice(record["question"], listed(options)),
+            text=style.choice(record["question"], listed(options)),
             split=record.split,
             options=options,
             letter=list(options)[int(record.first("correctAnswer", "answer"))],

@@ -1,6 +1,6 @@
 """ChartQA (https://arxiv.org/abs/2203.10244): questions about charts, by people (`human`) and made (`augmented`).
 
-Read are the published `SPLIT/SPLIT_human.json` and `SPLIT_augmented.json` (pictures in `SPLIT/png/`), and the Hub's
+Read are the published `SPLIT/SPLIT_human.json` and `SPLIT_augmented.json` (images in `SPLIT/png/`), and the Hub's
 lmms-lab/ChartQA and HuggingFaceM4/ChartQA. The layouts are those of the repository and of the Hub; they were not
 checked against the real files. Prompt and metric were checked by running lmms-eval's.
 """
@@ -37,8 +37,8 @@ class ChartQa(FileTask[ShortAnswer]):
         *hub(),
     )
 
-    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
-        image = record.content.get("image") or record.picture(record["folder"], f"png/{record['imgname']}")
+    def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+        image = record.content.get("image") or record.find_image(record["folder"], f"png/{record['imgname']}")
         given = record.first("label", "answer")
         kind = record.text("type").removesuffix("_test")
         if not kind:
@@ -48,7 +48,7 @@ class ChartQa(FileTask[ShortAnswer]):
             task=self.name,
             id=f"{self.name}-{record.where.rpartition('/')[2]}",
             images=(image,),
-            question=f"{question}\n{ONE_WORD}" if style.instructions else question,
+            text=f"{question}\n{ONE_WORD}" if style.instructions else question,
             split=record.split,
             category=kind,
             answers=(given,) if isinstance(given, str) else tuple(given),

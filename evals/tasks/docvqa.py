@@ -1,6 +1,6 @@
 """DocVQA (https://arxiv.org/abs/2007.00398), task 1: questions about scanned documents.
 
-Read are the published `SPLIT_v1.0_withQT.json` (`val_v1.0.json` too; pictures as the file names them, in `documents/`
+Read are the published `SPLIT_v1.0_withQT.json` (`val_v1.0.json` too; images as the file names them, in `documents/`
 or `spdocvqa_images/`) and the Hub's lmms-lab/DocVQA. The layouts are those of the challenge's page and of the Hub;
 they were not checked against the real files. The answers of `test` are not published. The metric is that of the
 challenge's script, checked by running lmms-eval's copy.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer, anls
 from tokenprune.evals.tasks._base.task import FileTask, Form, hub
@@ -27,17 +28,17 @@ class DocVqa(FileTask[ShortAnswer]):
     metric: ClassVar[str] = "ANLS"
     forms: ClassVar[tuple[Form, ...]] = (Form(("*_v1.0*.json",), _published), *hub("DocVQA"))
 
-    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+    def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         image = record["image"]
         if isinstance(image, str):
-            image = record.picture(folder, image, f"spdocvqa_images/{PurePosixPath(image).name}")
+            image = record.find_image(folder, image, f"spdocvqa_images/{PurePosixPath(image).name}")
         if not record.content.get("answers"):
-            raise ValueError(f"{record.where}: no answers; those of the test split are not published, take val")
+            raise DataError(f"{record.where}: no answers; those of the test split are not published, take val")
         return ShortAnswer(
             task=self.name,
             id=f"{self.name}-{record['questionId']}",
             images=(image,),
-            question=style.short_answer(record["question"]),
+            text=style.short_answer(record["question"]),
             split=record.split,
             max_new_tokens=64,
             answers=tuple(record["answers"]),

@@ -1,7 +1,7 @@
 """GQA (https://arxiv.org/abs/1902.09506): compositional questions with one answer each.
 
 Read are the published `SPLIT_questions.json`, such as `testdev_balanced_questions.json` (an object of questions by ID;
-pictures in `images/`), and the Hub's lmms-lab/GQA, which has questions and pictures in two folders. The layouts are
+images in `images/`), and the Hub's lmms-lab/GQA, which has questions and images in two folders. The layouts are
 those of the download page and of the Hub; they were not checked against the real files.
 """
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer, exact
@@ -22,16 +23,14 @@ def _published(path: Path) -> list[Record]:
 
 
 def _hub(path: Path) -> list[Record]:
-    """Questions, with the pictures that lie in the folder beside theirs."""
+    """Questions, with the images that lie in the folder beside theirs."""
     name = path.parent.name.removesuffix("_instructions")
     beside = sorted(path.parent.with_name(f"{name}_images").glob("*.parquet"))
     images = {record["id"]: record["image"] for file in beside for record in table_records(file)}
     records = []
     for record in table_records(path):
         if record["imageId"] not in images:
-            raise FileNotFoundError(
-                f"{record.where}: no picture {record['imageId']} in {path.parent.parent}/{name}_images"
-            )
+            raise DataError(f"{record.where}: no image {record['imageId']} in {path.parent.parent}/{name}_images")
         records.append(Record(record.where, {**record.content, "image": images[record["imageId"]]}, name))
     return records
 
@@ -51,13 +50,13 @@ class Gqa(FileTask[ShortAnswer]):
         Form(("*_instructions/*.parquet",), _hub),
     )
 
-    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+    def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         image = record.content.get("image")
         return ShortAnswer(
             task=self.name,
             id=f"{self.name}-{record['id']}",
-            images=(image or record.picture(folder / "images", f"{record['imageId']}.jpg"),),
-            question=style.short_answer(record["question"]),
+            images=(image or record.find_image(folder / "images", f"{record['imageId']}.jpg"),),
+            text=style.short_answer(record["question"]),
             split=record.split,
             category=(record.content.get("types") or {}).get("structural") or "",
             answers=(record["answer"],),
@@ -65,6 +64,6 @@ class Gqa(FileTask[ShortAnswer]):
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
-        kinds = ["open" if sample.category == "query" else "binary" for sample, _ in answered if sample.category]
+        kinds = ["open" if question.category == "query" else "binary" for question, _ in answered if question.category]
         of_each = Ratio.mean(points(answered)).of_each(kinds) if len(kinds) == len(answered) else {}
         return super().metrics(answered) | {f"{kind} accuracy": Metric.of(of_each[kind]) for kind in sorted(of_each)}

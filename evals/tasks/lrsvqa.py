@@ -1,6 +1,6 @@
-"""LRS-VQA (https://arxiv.org/abs/2503.07588): questions about large remote-sensing pictures, up to 27,328 px wide.
+"""LRS-VQA (https://arxiv.org/abs/2503.07588): questions about large remote-sensing images, up to 27,328 px wide.
 
-Read is the published `LRS_VQA_merged.jsonl`, or one file for each source (`*.jsonl`; pictures as the file names them,
+Read is the published `LRS_VQA_merged.jsonl`, or one file for each source (`*.jsonl`; images as the file names them,
 in `image/` or `images/` or below the folder). The published prompt is the record's `text`, as it is. The published
 scorer (VisionXLab/LRS-VQA, evaluation_LRSVQA.py, read and not run) compares in lower case, and also takes for right
 what shares a WordNet synset with the true answer; here a last period is no difference either. It scores each source
@@ -29,17 +29,17 @@ class LrsVqa(FileTask[ShortAnswer]):
     forms: ClassVar[tuple[Form, ...]] = (Form(("*.jsonl",), line_records),)
 
     def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[ShortAnswer]:
-        samples = super().load(folder, split, style)
+        questions = super().load(folder, split, style)
         wordnet()  # is missed now, and not behind the first answer
-        return samples
+        return questions
 
-    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+    def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         image = record["image"]
         return ShortAnswer(
             task=self.name,
             id=f"{self.name}-{record.first('question_id', 'id')}",
-            images=(record.picture(folder, image, f"image/{image}", f"images/{image}"),),
-            question=record["text"],
+            images=(record.find_image(folder, image, f"image/{image}", f"images/{image}"),),
+            text=record["text"],
             category=record["category"],
             answers=(record["ground_truth"],),
             worth=exact_or_synonym,

@@ -1,8 +1,8 @@
 """MMBench (https://arxiv.org/abs/2307.06281): multiple choice, right only if it is right however the options turn.
 
-Read are the published tables, `mmbench_SPLIT_DATE.tsv` or `MMBench_SPLIT_LANGUAGE.tsv` (pictures in base64), and the
+Read are the published tables, `mmbench_SPLIT_DATE.tsv` or `MMBench_SPLIT_LANGUAGE.tsv` (images in base64), and the
 Hub's lmms-lab/MMBench (its folder `en`; give another one of its folders by itself). Turned copies of a question have
-its index plus a multiple of a million, and in some tables its index in place of the picture; where a file has no
+its index plus a multiple of a million, and in some tables its index in place of the image; where a file has no
 copies of a question, they are made here. The layouts are those of the repository and of the Hub; they were not checked
 against the real files. The answers of `test` are not published. Letters are read by the rules by which VLMEvalKit reads
 them before it asks a chat model, and circular accuracy is its own (both checked by running it): an answer that it would
@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.choices import Choice, infer_letter, listed
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
@@ -27,7 +28,7 @@ LETTERS = "ABCDEFGH"
 
 
 def _published(path: Path) -> list[Record]:
-    """A picture may be the index of the row that has it."""
+    """An image may be the index of the row that has it."""
     records, rows = tsv_records(path), []
     texts = {record["index"]: record["image"] for record in records}
     for record in records:
@@ -45,29 +46,29 @@ class MmBench(FileTask[Choice]):
     of_groups: ClassVar[bool] = True
     forms: ClassVar[tuple[Form, ...]] = (Form(("*.tsv",), _published), *hub("en"))
 
-    def samples(self, records: Sequence[Record], folder: Path, style: Style) -> list[Choice]:
-        samples = [self.sample(record, folder, style) for record in records]
-        copies = Counter(sample.group for sample in samples)
+    def questions(self, records: Sequence[Record], folder: Path, style: Style) -> list[Choice]:
+        questions = [self.question(record, folder, style) for record in records]
+        copies = Counter(question.group for question in questions)
         return [
             turned
-            for sample in samples
-            for turned in ([sample] if copies[sample.group] > 1 else self._turned(sample, style))
+            for question in questions
+            for turned in ([question] if copies[question.group] > 1 else self._turned(question, style))
         ]
 
-    def sample(self, record: Record, folder: Path, style: Style) -> Choice:
+    def question(self, record: Record, folder: Path, style: Style) -> Choice:
         options = {letter: record.text(letter) for letter in LETTERS if record.text(letter)}
         hint, index = record.text("hint"), int(record["index"])
         question = f"{hint}\n{record['question']}" if hint else record["question"]
         letter = record.text("answer")
         if letter not in options:
-            raise ValueError(
+            raise DataError(
                 f"{record.where}: answer {letter!r} is none of {', '.join(options)}; test has none, take dev"
             )
         return Choice(
             task=self.name,
             id=f"{self.name}-{index}",
             images=(record["image"],),
-            question=style.choice(question, listed(options)),
+            text=style.choice(question, listed(options)),
             split=record.split,
             category=record.text("category"),
             group=str(index % COPY),
@@ -77,20 +78,20 @@ class MmBench(FileTask[Choice]):
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
-        scores, groups = points(answered), [sample.group for sample, _ in answered]
+        scores, groups = points(answered), [question.group for question, _ in answered]
         return {
             self.metric: Metric.of(Ratio.mean_of_groups(scores, groups, min)),
             "accuracy": Metric.of(Ratio.mean_of_groups(scores, groups, lambda turns: turns[0])),
         }
 
-    def _turned(self, sample: Choice, style: Style) -> list[Choice]:
-        letters, texts = list(sample.options), list(sample.options.values())
-        question = sample.question.removesuffix(style.choice("", listed(sample.options)))
+    def _turned(self, question: Choice, style: Style) -> list[Choice]:
+        letters, texts = list(question.options), list(question.options.values())
+        stem = question.text.removesuffix(style.choice("", listed(question.options)))
         turns = []
         for turn in range(len(letters)):
             options = dict(zip(letters, texts[turn:] + texts[:turn], strict=True))
-            letter = letters[(letters.index(sample.letter) - turn) % len(letters)]
-            asked = style.choice(question, listed(options))
-            name = f"{self.name}-{int(sample.group) + turn * COPY}"
-            turns.append(replace(sample, id=name, question=asked, options=options, letter=letter))
+            letter = letters[(letters.index(question.letter) - turn) % len(letters)]
+            text = style.choice(stem, listed(options))
+            name = f"{self.name}-{int(question.group) + turn * COPY}"
+            turns.append(replace(question, id=name, text=text, options=options, letter=letter))
         return turns

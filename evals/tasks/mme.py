@@ -1,4 +1,4 @@
-"""MME (https://arxiv.org/abs/2306.13394): two questions about each picture, one to be answered yes, the other no.
+"""MME (https://arxiv.org/abs/2306.13394): two questions about each image, one to be answered yes, the other no.
 
 Read are the published folders, one a subtask, with `NAME.txt` (`QUESTION<tab>ANSWER`, two lines) beside `NAME.jpg` or
 `.png`, or in `questions_answers_YN/` and `images/`; and the Hub's lmms-lab/MME. As in LLaVA-1.5's scripts the words
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.tasks._base.kinds import YesNo
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
 from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, points
-from tokenprune.evals.tasks._base.yes_no import YesNo
 from tokenprune.evals.tasks._read.records import Record, read_text
 
 COGNITION = frozenset({"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"})
@@ -38,9 +39,11 @@ def _published(path: Path) -> list[Record]:
         where = f"{path}, line {number}"
         question, tab, answer = line.rpartition("\t")
         if not tab:
-            raise ValueError(f"{where}: expected QUESTION<tab>ANSWER, found no tab")
+            raise DataError(f"{where}: expected QUESTION<tab>ANSWER, found no tab")
         found = Record(where, {})
-        image = found.picture(subtask / "images" if apart else subtask, *(path.stem + end for end in (".jpg", ".png")))
+        image = found.find_image(
+            subtask / "images" if apart else subtask, *(path.stem + end for end in (".jpg", ".png"))
+        )
         content = {"question": question, "answer": answer, "category": subtask.name, "image": image}
         records.append(Record(where, {**content, "question_id": f"{subtask.name}/{image.name}"}))
     return records
@@ -48,7 +51,7 @@ def _published(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class Mme(FileTask[YesNo]):
-    """Accuracy over questions; accuracy+ over pictures, both questions right; and their sums over subtasks.
+    """Accuracy over questions; accuracy+ over images, both questions right; and their sums over subtasks.
 
     Perception and cognition are the published scores: the sum over subtasks of 100 (accuracy + accuracy+).
     """
@@ -60,16 +63,16 @@ class Mme(FileTask[YesNo]):
         *hub(),
     )
 
-    def sample(self, record: Record, folder: Path, style: Style) -> YesNo:
+    def question(self, record: Record, folder: Path, style: Style) -> YesNo:
         question = record["question"].strip()
         truth = record["answer"].strip().lower().rstrip(".")
         if truth not in ("yes", "no"):
-            raise ValueError(f"{record.where}: answer {record['answer']!r} is neither Yes nor No")
+            raise DataError(f"{record.where}: answer {record['answer']!r} is neither Yes nor No")
         return YesNo(
             task=self.name,
             id=f"{self.name}-{record['question_id']}-{truth}",
             images=(record["image"],),
-            question=style.short_answer(question.replace(YES_OR_NO, "")),
+            text=style.short_answer(question.replace(YES_OR_NO, "")),
             category=record["category"],
             group=f"{record['category']}/{record['question_id']}",
             max_new_tokens=16,
@@ -78,8 +81,8 @@ class Mme(FileTask[YesNo]):
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
-        scores, subtasks = points(answered), [sample.category for sample, _ in answered]
-        both = Ratio.mean_of_groups(scores, [sample.group for sample, _ in answered], min)
+        scores, subtasks = points(answered), [question.category for question, _ in answered]
+        both = Ratio.mean_of_groups(scores, [question.group for question, _ in answered], min)
         sums: dict[str, list[Ratio]] = {"perception": [], "cognition": []}
         for ratio in (Ratio.mean(scores), both):
             for subtask, of_subtask in ratio.of_each(subtasks).items():

@@ -1,7 +1,7 @@
-"""MMStar (https://arxiv.org/abs/2403.20330): multiple choice that cannot be answered without the picture.
+"""MMStar (https://arxiv.org/abs/2403.20330): multiple choice that cannot be answered without the image.
 
 Read are the Hub's Lin-Chen/MMStar (`mmstar.parquet`; the options are part of the question) and the table `MMStar.tsv`
-(options in columns, pictures in base64). The layouts are those of the Hub's description; they were not checked against
+(options in columns, images in base64). The layouts are those of the Hub's description; they were not checked against
 the real files. Answers are read as the set's script does (MMStar-Benchmark/MMStar, checked by reading it).
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import LETTER, Style
 from tokenprune.evals.tasks._base.choices import Choice, listed
 from tokenprune.evals.tasks._base.metric import Metric
@@ -42,7 +43,7 @@ class MmStar(FileTask[Choice]):
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("*.tsv",), _published), *hub())
 
-    def sample(self, record: Record, folder: Path, style: Style) -> Choice:
+    def question(self, record: Record, folder: Path, style: Style) -> Choice:
         question = record["question"].strip()
         if "A" in record.content:
             options = {letter: record.text(letter) for letter in "ABCD" if record.text(letter)}
@@ -51,14 +52,14 @@ class MmStar(FileTask[Choice]):
             options = dict(_OPTION.findall(question.partition("Options:")[2]))
             asked = f"{question}\n{LETTER}" if style.instructions else question
         if record["answer"] not in options:
-            raise ValueError(
+            raise DataError(
                 f"{record.where}: answer {record['answer']!r} is none of {', '.join(options) or 'no options'}"
             )
         return Choice(
             task=self.name,
             id=f"{self.name}-{record['index']}",
             images=(record["image"],),
-            question=asked,
+            text=asked,
             split=record.split,
             category=record["category"],
             options=options,

@@ -1,6 +1,6 @@
-"""POPE (https://arxiv.org/abs/2305.10355): is an object in the picture? Asked of random, popular and adversarial ones.
+"""POPE (https://arxiv.org/abs/2305.10355): is an object in the image? Asked of random, popular and adversarial ones.
 
-Read are the published `coco_pope_KIND.json` (a JSON object a line; the pictures are COCO's val2014, in `images/`) and
+Read are the published `coco_pope_KIND.json` (a JSON object a line; the images are COCO's val2014, in `images/`) and
 the Hub's lmms-lab/POPE. The kinds are the splits. The published form was checked against records of the real file, and
 reading of answers, F1 and yes-rate against the repository's evaluate.py (AoiDragon/POPE); prompt, F1, precision and
 recall by running lmms-eval's; the Hub's layout is that of its description.
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.tasks._base.kinds import YesNo, f1_and_yes_rate
 from tokenprune.evals.tasks._base.metric import Metric
 from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub
-from tokenprune.evals.tasks._base.yes_no import YesNo, f1_and_yes_rate
 from tokenprune.evals.tasks._read.records import Record, line_records
 
 
@@ -36,14 +36,14 @@ class Pope(FileTask[YesNo]):
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("*pope_*.json",), _published), *hub("Full"))
 
-    def sample(self, record: Record, folder: Path, style: Style) -> YesNo:
+    def question(self, record: Record, folder: Path, style: Style) -> YesNo:
         kind = record.text("category") or record.split
         name = record["image"]
         return YesNo(
             task=self.name,
             id=f"{self.name}-{kind}-{record['question_id']}",
-            images=(record.picture(folder / "images", name) if isinstance(name, str) else name,),
-            question=style.short_answer(record.first("text", "question")),
+            images=(record.find_image(folder / "images", name) if isinstance(name, str) else name,),
+            text=style.short_answer(record.first("text", "question")),
             split=record.split,
             category=kind,
             max_new_tokens=16,

@@ -14,20 +14,20 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.boxes import HIT, Box, Size, iou
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
-from tokenprune.evals.tasks._base.box_questions import Pointing
+from tokenprune.evals.tasks._base.kinds import BoxQuestion
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub
+from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, choose_splits, hub
 from tokenprune.evals.tasks._read.coco import Instances, from_corner
 from tokenprune.evals.tasks._read.hub import table_records
-from tokenprune.evals.tasks._read.images import Stored, size_of
+from tokenprune.evals.tasks._read.images import StoredImage, size_of
 from tokenprune.evals.tasks._read.records import Record, field, only_file, read_json
-from tokenprune.evals.tasks._read.splits import chosen
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecSample(Pointing):
+class RefCocoQuestion(BoxQuestion):
     """One expression and the box of what it means, in pixels."""
 
     expression: str
@@ -50,14 +50,14 @@ class RecSample(Pointing):
         x, y, (left, top, right, bottom) = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, self.box
         return float(left <= x <= right and top <= y <= bottom)
 
-    def pictures(self) -> list[Image.Image]:
-        (picture,) = super().pictures()
-        if picture.size != self.size:
-            raise ValueError(
-                f"{self.images[0]}: {picture.size} px upright, but instances.json says {self.size}, so the boxes do "
-                "not fit; save the picture upright without EXIF rotation, or correct width and height"
+    def open_images(self) -> list[Image.Image]:
+        (image,) = super().open_images()
+        if image.size != self.size:
+            raise DataError(
+                f"{self.images[0]}: {image.size} px upright, but instances.json says {self.size}, so the boxes do "
+                "not fit; save the image upright without EXIF rotation, or correct width and height"
             )
-        return [picture]
+        return [image]
 
 
 def _sentences(path: Path) -> list[Record]:
@@ -71,7 +71,7 @@ def _sentences(path: Path) -> list[Record]:
 
 
 @dataclass(frozen=True)
-class RefCoco(FileTask[RecSample]):
+class RefCoco(FileTask[RefCocoQuestion]):
     """Referring expression comprehension. `split_by` is the NAME of refs(NAME); None: whichever is there."""
 
     metric: ClassVar[str] = "Acc@0.5"
@@ -82,61 +82,61 @@ class RefCoco(FileTask[RecSample]):
     def is_in(self, folder: Path) -> bool:
         return self._refs(folder) is not None or super().is_in(folder)
 
-    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[RecSample]:
-        """Return one sample for each sentence of the refs in `split`; None means all but `train`.
+    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[RefCocoQuestion]:
+        """Return one question for each sentence of the refs in `split`; None means all but `train`.
 
-        `folder` holds `instances.json`, `refs(NAME).p` or `refs(NAME).json`, and the pictures in `images/`; or the
+        `folder` holds `instances.json`, `refs(NAME).p` or `refs(NAME).json`, and the images in `images/`; or the
         Hub's Parquet files.
         """
         path, name = self._refs(folder), self.split_by or "NAME"
         if path is None and not super().is_in(folder):
-            raise FileNotFoundError(f"{folder}: no refs({name}).p or refs({name}).json, nor the Hub's Parquet files")
+            raise DataError(f"{folder}: no refs({name}).p or refs({name}).json, nor the Hub's Parquet files")
         if path is None:
             return super().load(folder, split, style)
         refs = read_json(path) if path.suffix == ".json" else _read_pickle(path)
         if not isinstance(refs, list):
-            raise ValueError(f"{path}: expected a list of refs, found {type(refs).__name__}")
+            raise DataError(f"{path}: expected a list of refs, found {type(refs).__name__}")
         found = {field(ref, "split", _where(path, number, ref)) for number, ref in enumerate(refs)}
-        splits = chosen(split, found, str(path))
+        splits = choose_splits(split, found, str(path))
         instances = Instances(folder)
         return [
-            sample
+            question
             for number, ref in enumerate(refs)
             if ref["split"] in splits
-            for sample in self._of_ref(ref, instances, style, _where(path, number, ref))
+            for question in self._of_ref(ref, instances, style, _where(path, number, ref))
         ]
 
-    def sample(self, record: Record, folder: Path, style: Style) -> RecSample:
+    def question(self, record: Record, folder: Path, style: Style) -> RefCocoQuestion:
         image, box = record["image"], from_corner(record["bbox"], record.where)
         name, size = f"{record['question_id']}-{record['number']}", size_of(image)
-        return self._sample(name, record["sentence"], image, box, size, record.split, style)
+        return self._question(name, record["sentence"], image, box, size, record.split, style)
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
         """Acc@0.5, the mean IoU, and how often the middle of the answered box is in the true one."""
-        boxes = [(sample, answer) for sample, answer in answered if isinstance(sample, RecSample)]
+        boxes = [(question, answer) for question, answer in answered if isinstance(question, RefCocoQuestion)]
         return super().metrics(answered) | {
-            "mIoU": Metric.of(Ratio.mean([sample.iou(answer) for sample, answer in boxes])),
-            "centre accuracy": Metric.of(Ratio.mean([sample.hits_centre(answer) for sample, answer in boxes])),
+            "mIoU": Metric.of(Ratio.mean([question.iou(answer) for question, answer in boxes])),
+            "centre accuracy": Metric.of(Ratio.mean([question.hits_centre(answer) for question, answer in boxes])),
         }
 
     def _refs(self, folder: Path) -> Path | None:
         return only_file(folder, *(f"refs({self.split_by or '*'}).{ending}" for ending in ("json", "p")))
 
-    def _of_ref(self, ref: dict[str, Any], instances: Instances, style: Style, where: str) -> Iterator[RecSample]:
+    def _of_ref(self, ref: dict[str, Any], instances: Instances, style: Style, where: str) -> Iterator[RefCocoQuestion]:
         box = instances.box(field(ref, "ann_id", where), where)
         image, size = instances.image(field(ref, "image_id", where), where)
         for sentence in field(ref, "sentences", where):
             name, expression = field(sentence, "sent_id", where), field(sentence, "sent", where)
-            yield self._sample(str(name), expression, image, box, size, ref["split"], style)
+            yield self._question(str(name), expression, image, box, size, ref["split"], style)
 
-    def _sample(
-        self, name: str, expression: str, image: Stored, box: Box, size: Size, split: str, style: Style
-    ) -> RecSample:
-        return RecSample(
+    def _question(
+        self, name: str, expression: str, image: StoredImage, box: Box, size: Size, split: str, style: Style
+    ) -> RefCocoQuestion:
+        return RefCocoQuestion(
             task=self.name,
             id=f"{self.name}-{name}",
             images=(image,),
-            question=style.boxes.question.format(expression),
+            text=style.boxes.question.format(expression),
             split=split,
             max_new_tokens=style.boxes.max_new_tokens,
             expression=expression,
@@ -163,4 +163,4 @@ def _read_pickle(path: Path) -> Any:
         with path.open("rb") as file:
             return _PlainUnpickler(file, encoding="utf-8").load()
     except (pickle.UnpicklingError, EOFError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a refs pickle: {error or 'the file ends too early'}") from error
+        raise DataError(f"{path}: not a refs pickle: {error or 'the file ends too early'}") from error

@@ -1,7 +1,7 @@
-"""ScienceQA (https://arxiv.org/abs/2209.09513), the questions that have a picture: ScienceQA-IMG.
+"""ScienceQA (https://arxiv.org/abs/2209.09513), the questions that have an image: ScienceQA-IMG.
 
-Read are the published `problems.json` (pictures in `SPLIT/ID/` or `images/SPLIT/ID/`) and the Hub's lmms-lab/ScienceQA
-and derek-thomas/ScienceQA. Questions without a picture are left out. The layouts are those of the repository and of
+Read are the published `problems.json` (images in `SPLIT/ID/` or `images/SPLIT/ID/`) and the Hub's lmms-lab/ScienceQA
+and derek-thomas/ScienceQA. Questions without an image are left out. The layouts are those of the repository and of
 the Hub; they were not checked against the real files. Answers are read as LLaVA's script does (checked by reading it);
 the prompt was checked by running lmms-eval's.
 """
@@ -36,7 +36,7 @@ def _published(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class ScienceQa(FileTask[Choice]):
-    """Accuracy over the questions with a picture."""
+    """Accuracy over the questions with an image."""
 
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (
@@ -44,14 +44,14 @@ class ScienceQa(FileTask[Choice]):
         *hub("ScienceQA-IMG", "ScienceQA-FULL"),
     )
 
-    def samples(self, records: Sequence[Record], folder: Path, style: Style) -> list[Choice]:
-        return [self.sample(record, folder, style) for record in records if record["image"]]
+    def questions(self, records: Sequence[Record], folder: Path, style: Style) -> list[Choice]:
+        return [self.question(record, folder, style) for record in records if record["image"]]
 
-    def sample(self, record: Record, folder: Path, style: Style) -> Choice:
+    def question(self, record: Record, folder: Path, style: Style) -> Choice:
         image = record["image"]
         if isinstance(image, str):
             place = f"{record.split}/{record['id']}/{image}"
-            image = record.picture(folder, place, f"images/{place}")
+            image = record.find_image(folder, place, f"images/{place}")
         options = lettered(record["choices"])
         hint = record.text("hint")
         question = f"Context: {hint}\n{record['question']}" if hint else record["question"]
@@ -60,7 +60,7 @@ class ScienceQa(FileTask[Choice]):
             task=self.name,
             id=f"{self.name}-{number}",
             images=(image,),
-            question=style.choice(question, listed(options)),
+            text=style.choice(question, listed(options)),
             split=record.split,
             category=record.text("subject"),
             options=options,

@@ -1,6 +1,6 @@
-"""SEED-Bench (https://arxiv.org/abs/2307.16125): multiple choice about pictures and video frames.
+"""SEED-Bench (https://arxiv.org/abs/2307.16125): multiple choice about images and video frames.
 
-Read are the published `SEED-Bench.json` (pictures in `SEED-Bench-image/` or `images/`, named by `data_id`; one frame of
+Read are the published `SEED-Bench.json` (images in `SEED-Bench-image/` or `images/`, named by `data_id`; one frame of
 each video, `TYPE_ID_QUESTION_ID.png`, in `SEED-Bench-video-image/` where LLaVA-1.5's script wrote them) and the Hub's
 lmms-lab/SEED-Bench, whose video questions have several frames. The published form's video questions are left out where
 there is no folder of frames. The layouts are those of the repository and of the Hub; they were not checked against the
@@ -17,7 +17,7 @@ from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.choices import Choice, lettered, listed
 from tokenprune.evals.tasks._base.metric import Metric
 from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, of_each_category
-from tokenprune.evals.tasks._read.images import Stored
+from tokenprune.evals.tasks._read.images import StoredImage
 from tokenprune.evals.tasks._read.records import Record, json_records
 
 FRAMES = "SEED-Bench-video-image"
@@ -35,25 +35,25 @@ def _published(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class SeedBench(FileTask[Choice]):
-    """Accuracy over all, over pictures (the published SEED-I) and over videos."""
+    """Accuracy over all, over images (the published SEED-I) and over videos."""
 
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("SEED-Bench.json",), _published), *hub())
 
-    def samples(self, records: Sequence[Record], folder: Path, style: Style) -> list[Choice]:
+    def questions(self, records: Sequence[Record], folder: Path, style: Style) -> list[Choice]:
         return [
-            self.sample(record, folder, style)
+            self.question(record, folder, style)
             for record in records
             if "image" in record.content or record["data_type"] == "image" or (folder / FRAMES).is_dir()
         ]
 
-    def sample(self, record: Record, folder: Path, style: Style) -> Choice:
+    def question(self, record: Record, folder: Path, style: Style) -> Choice:
         options = lettered([record[f"choice_{letter}"] for letter in "abcd"])
         return Choice(
             task=self.name,
             id=f"{self.name}-{record['question_id']}",
-            images=self._pictures(record, folder),
-            question=style.choice(record["question"], listed(options)),
+            images=self._images(record, folder),
+            text=style.choice(record["question"], listed(options)),
             split=record.split,
             category=record["data_type"],
             options=options,
@@ -65,12 +65,12 @@ class SeedBench(FileTask[Choice]):
         of_each = of_each_category(answered)
         return super().metrics(answered) | {f"{kind} accuracy": Metric.of(of_each[kind]) for kind in sorted(of_each)}
 
-    def _pictures(self, record: Record, folder: Path) -> tuple[Stored, ...]:
+    def _images(self, record: Record, folder: Path) -> tuple[StoredImage, ...]:
         if "image" in record.content:
             image = record["image"]
             return image if isinstance(image, tuple) else (image,)
         name = str(record["data_id"])
         if record["data_type"] == "image":
-            return (record.picture(folder, f"SEED-Bench-image/{name}", f"images/{name}", f"images/{name}.jpg"),)
+            return (record.find_image(folder, f"SEED-Bench-image/{name}", f"images/{name}", f"images/{name}.jpg"),)
         frame = f"{record['question_type_id']}_{record['question_id']}.png"
-        return (record.picture(folder / FRAMES, frame),)
+        return (record.find_image(folder / FRAMES, frame),)

@@ -1,6 +1,6 @@
-"""TextVQA (https://arxiv.org/abs/1904.08920): questions about text in pictures, ten answers to each.
+"""TextVQA (https://arxiv.org/abs/1904.08920): questions about text in images, ten answers to each.
 
-Read are the published `TextVQA_0.5.1_SPLIT.json` (pictures in `train_images/`, also for val, or `images/`) and the
+Read are the published `TextVQA_0.5.1_SPLIT.json` (images in `train_images/`, also for val, or `images/`) and the
 Hub's lmms-lab/textvqa. No OCR tokens are put into the prompt (LLaVA-1.5's own script does). The layouts are those of
 the set's download page and of the Hub; they were not checked against the real files. The metric was checked by running
 lmms-eval's, which asks with a capital first letter.
@@ -28,16 +28,16 @@ class TextVqa(FileTask[ShortAnswer]):
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("TextVQA_*.json",), _published), *hub())
 
-    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+    def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         image = record.content.get("image")
         if image is None:
             name = f"{record['image_id']}.jpg"
-            image = record.picture(folder, f"train_images/{name}", f"test_images/{name}", f"images/{name}")
+            image = record.find_image(folder, f"train_images/{name}", f"test_images/{name}", f"images/{name}")
         return ShortAnswer(
             task=self.name,
             id=f"{self.name}-{record['question_id']}",
             images=(image,),
-            question=style.short_answer(record["question"]),
+            text=style.short_answer(record["question"]),
             split=record.split,
             answers=tuple(record["answers"]),
             worth=normal_accuracy,

@@ -1,6 +1,6 @@
 """Visual7W's pointing questions (https://arxiv.org/abs/1511.03416): which of four boxes?
 
-Read is the published `dataset_v7w_pointing.json`, pictures in `images/`. The question is put as Shikra's code puts it
+Read is the published `dataset_v7w_pointing.json`, images in `images/`. The question is put as Shikra's code puts it
 (https://arxiv.org/abs/2306.15195), with the four boxes in the model's own format, here in the order of their IDs; the
 answered box stands for the one of the four that it overlaps most. The layout is that of the download page; it was not
 checked against the real files.
@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.boxes import Box, iou
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.box_questions import Pointing
+from tokenprune.evals.tasks._base.kinds import BoxQuestion
 from tokenprune.evals.tasks._base.task import FileTask, Form
 from tokenprune.evals.tasks._read.images import size_of
 from tokenprune.evals.tasks._read.records import Record, field, json_records
 
 
 @dataclass(frozen=True, kw_only=True)
-class WhichBox(Pointing):
+class WhichBox(BoxQuestion):
     """`candidates` are the boxes by ID, in pixels, `right` is the ID of the true one."""
 
     candidates: Mapping[int, Box]
@@ -43,7 +44,7 @@ def _published(path: Path) -> list[Record]:
             names = sorted((field(question, "answer", where), *field(question, "multiple_choices", where)))
             missing = [name for name in names if name not in boxes]
             if missing:
-                raise ValueError(f"{where}: box {missing[0]} is not among the boxes of {path}")
+                raise DataError(f"{where}: box {missing[0]} is not among the boxes of {path}")
             content = {**question, "filename": image["filename"], "boxes": {name: boxes[name] for name in names}}
             records.append(Record(where, content, image["split"]))
     return records
@@ -61,8 +62,8 @@ class Visual7w(FileTask[WhichBox]):
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("dataset_v7w_pointing.json",), _published),)
 
-    def sample(self, record: Record, folder: Path, style: Style) -> WhichBox:
-        image = record.picture(folder / "images", record["filename"])
+    def question(self, record: Record, folder: Path, style: Style) -> WhichBox:
+        image = record.find_image(folder / "images", record["filename"])
         size = size_of(image)
         candidates = {name: _corners(box) for name, box in record["boxes"].items()}
         written = " ".join(style.write(box, size) for box in candidates.values())
@@ -70,7 +71,7 @@ class Visual7w(FileTask[WhichBox]):
             task=self.name,
             id=f"{self.name}-{record['qa_id']}",
             images=(image,),
-            question=f"{record['question']} Candidates: {written} answer in box format.",
+            text=f"{record['question']} Candidates: {written} answer in box format.",
             split=record.split,
             max_new_tokens=style.boxes.max_new_tokens,
             size=size,

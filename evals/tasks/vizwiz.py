@@ -1,6 +1,6 @@
 """VizWiz-VQA (https://arxiv.org/abs/1802.08218): questions of blind people about their own photographs.
 
-Read are the published `SPLIT.json` (`train.json`, `val.json`; pictures in `SPLIT/` or `images/`) and the Hub's
+Read are the published `SPLIT.json` (`train.json`, `val.json`; images in `SPLIT/` or `images/`) and the Hub's
 lmms-lab/VizWiz-VQA. The layouts are those of the challenge's page and of the Hub; they were not checked against the
 real files. The answers of `test` are not published.
 """
@@ -36,18 +36,18 @@ class VizWiz(FileTask[ShortAnswer]):
         *hub(),
     )
 
-    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+    def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         image = record["image"]
         name = record.first("question_id", "image")
         if isinstance(image, str):
-            image = record.picture(folder, f"{record.split}/{image}", f"images/{image}")
+            image = record.find_image(folder, f"{record.split}/{image}", f"images/{image}")
         answers = (answer["answer"] if isinstance(answer, dict) else answer for answer in record["answers"])
         question = f"{record['question']}\n{UNANSWERABLE}" if style.instructions else record["question"]
         return ShortAnswer(
             task=self.name,
             id=f"{self.name}-{name}",
             images=(image,),
-            question=style.short_answer(question),
+            text=style.short_answer(question),
             split=record.split,
             category=record.first("answer_type", "category"),
             answers=tuple(answers),

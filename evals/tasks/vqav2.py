@@ -1,6 +1,6 @@
 """VQAv2 as it is distributed: `*questions.json` and `*annotations.json`, ten answers to each question.
 
-The Hub's lmms-lab/VQAv2 is read too. The layouts and the picture names are those of the official download page and of
+The Hub's lmms-lab/VQAv2 is read too. The layouts and the image names are those of the official download page and of
 the Hub; they were not checked against the real files, which cannot be had where this was written. The metric was
 checked by running the official script, the prompt by running lmms-eval's.
 """
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer
-from tokenprune.evals.tasks._base.task import FileTask, Form, hub
+from tokenprune.evals.tasks._base.task import FileTask, Form, choose_splits, hub
 from tokenprune.evals.tasks._read.coco import Instances
-from tokenprune.evals.tasks._read.images import Stored
+from tokenprune.evals.tasks._read.images import StoredImage
 from tokenprune.evals.tasks._read.records import Record, field, only_file, read_json
-from tokenprune.evals.tasks._read.splits import chosen
 from tokenprune.evals.tasks._score.vqa_accuracy import soft_accuracy
 
 
@@ -31,10 +31,10 @@ class Vqav2(FileTask[ShortAnswer]):
         return only_file(folder, "*questions.json") is not None or super().is_in(folder)
 
     def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[ShortAnswer]:
-        """Return one sample for each question in `split`; None means all but `train`.
+        """Return one question for each question in `split`; None means all but `train`.
 
-        `folder` holds both files, and the pictures in `images/`. Pictures are named as COCO names them, or as an
-        `instances.json` in the folder says. A question is in the split that its picture has there; the published
+        `folder` holds both files, and the images in `images/`. Images are named as COCO names them, or as an
+        `instances.json` in the folder says. A question is in the split that its image has there; the published
         files have one split each and do not say it again, so a question may be in none.
         """
         questions_path = only_file(folder, "*questions.json")
@@ -42,19 +42,21 @@ class Vqav2(FileTask[ShortAnswer]):
         if questions_path is None and super().is_in(folder):
             return super().load(folder, split, style)
         if questions_path is None or annotations_path is None:
-            raise FileNotFoundError(f"{folder}: needs a *questions.json and a *annotations.json")
+            raise DataError(f"{folder}: needs a *questions.json and a *annotations.json")
         questions, answers = read_json(questions_path), _Answers(annotations_path)
-        pictures = _Pictures(folder, field(questions, "data_subtype", str(questions_path)))
+        images = _ImageFiles(folder, field(questions, "data_subtype", str(questions_path)))
         records = {
             f"{questions_path}, questions[{number}]": record
             for number, record in enumerate(field(questions, "questions", str(questions_path)))
         }
-        found = {where: pictures.split(field(record, "image_id", where)) for where, record in records.items()}
-        splits = chosen(split, set(found.values()), f"{questions_path}, by the 'split' of images in instances.json")
+        found = {where: images.split(field(record, "image_id", where)) for where, record in records.items()}
+        splits = choose_splits(
+            split, set(found.values()), f"{questions_path}, by the 'split' of images in instances.json"
+        )
         return [
-            self._sample(
+            self._question(
                 Record(where, record, found[where]),
-                pictures.find(record["image_id"], where),
+                images.find(record["image_id"], where),
                 answers.to(field(record, "question_id", where), where),
                 style,
             )
@@ -62,16 +64,16 @@ class Vqav2(FileTask[ShortAnswer]):
             if found[where] in splits
         ]
 
-    def sample(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
+    def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         answers = tuple(answer["answer"] for answer in record["answers"])
-        return self._sample(record, record["image"], answers, style)
+        return self._question(record, record["image"], answers, style)
 
-    def _sample(self, record: Record, image: Stored, answers: tuple[str, ...], style: Style) -> ShortAnswer:
+    def _question(self, record: Record, image: StoredImage, answers: tuple[str, ...], style: Style) -> ShortAnswer:
         return ShortAnswer(
             task=self.name,
             id=f"{self.name}-{record['question_id']}",
             images=(image,),
-            question=style.short_answer(record["question"]),
+            text=style.short_answer(record["question"]),
             split=record.split,
             answers=answers,
             worth=soft_accuracy,
@@ -88,17 +90,15 @@ class _Answers:
 
     def to(self, question_id: int, where: str) -> tuple[str, ...]:
         if question_id not in self.by_question:
-            raise ValueError(f"{where}: question_id {question_id} has no answers in {self.path}")
+            raise DataError(f"{where}: question_id {question_id} has no answers in {self.path}")
         here = f"{self.path}, question_id {question_id}"
         given = field(self.by_question[question_id], "answers", here)
         if len(given) < 2:
-            raise ValueError(
-                f"{here}: {len(given)} answers; the metric leaves one out, so it needs two (VQAv2 has ten)"
-            )
+            raise DataError(f"{here}: {len(given)} answers; the metric leaves one out, so it needs two (VQAv2 has ten)")
         return tuple(field(answer, "answer", here) for answer in given)
 
 
-class _Pictures:
+class _ImageFiles:
     def __init__(self, folder: Path, subtype: str) -> None:
         self.folder, self.subtype = folder / "images", subtype
         instances = folder / "instances.json"
@@ -115,4 +115,4 @@ class _Pictures:
         for name in names:
             if (self.folder / name).is_file():
                 return self.folder / name
-        raise FileNotFoundError(f"{where}: missing picture {self.folder / names[0]} (or {' or '.join(names[1:])})")
+        raise DataError(f"{where}: missing image {self.folder / names[0]} (or {' or '.join(names[1:])})")

@@ -1,4 +1,4 @@
-"""XLRS-Bench (https://arxiv.org/abs/2503.23771), its VQA questions: multiple choice about pictures of up to 10,000 px.
+"""XLRS-Bench (https://arxiv.org/abs/2503.23771), its VQA questions: multiple choice about images of up to 10,000 px.
 
 Read is the Hub's initiacms/XLRS-Bench-lite, whose one split the Hub calls `train`. The prompt and the reading of
 answers are those of its scripts, checked by running lmms-eval's copy: without brackets every letter from a to e
@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.metric import Metric
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, mean_of_categories
 from tokenprune.evals.tasks._read.hub import table_records
 from tokenprune.evals.tasks._read.records import Record
@@ -41,7 +41,7 @@ def read(answer: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Letters(Sample):
+class Letters(Question):
     """Right are all `letters` and no other one."""
 
     letters: frozenset[str]
@@ -62,14 +62,14 @@ class Xlrs(FileTask[Letters]):
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = tuple(form._replace(read=_one_split) for form in hub())
 
-    def sample(self, record: Record, folder: Path, style: Style) -> Letters:
+    def question(self, record: Record, folder: Path, style: Style) -> Letters:
         image, options = record["image"], "\n".join(record["multi-choice options"])
         asked = LETTERS if record["category"] == SEVERAL else ONE_LETTER
         return Letters(
             task=self.name,
             id=f"{self.name}-{record.first('index', 'question_id')}",
             images=image if isinstance(image, tuple) else (image,),
-            question=f"{record['question']}The choices are listed below:\n{options}\n\n{asked}",
+            text=f"{record['question']}The choices are listed below:\n{options}\n\n{asked}",
             category=record["category"],
             letters=frozenset(re.findall(r"[A-E]", record["answer"])),
         )

@@ -52,7 +52,7 @@ def test_two_tasks(run: Eval, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         "tokenprune report",
     ):
         assert expected in printed
-    rows = RunFolder(tmp_path / "run").rows()
+    rows = RunFolder(tmp_path / "run").results()
     assert [(row.strategy, row.task) for row in rows] == [
         (strategy, task)
         for strategy in ("unpruned", "Grid", "FoPru", "Random", "downsample")
@@ -81,7 +81,7 @@ def test_settings_file(run: Eval, tmp_path: Path) -> None:
         'tasks = ["rec"]\nbaselines = "unpruned"\nsplit = "testA"\nlimit = 1\n'
     )
     assert run("--settings", settings, "--keep-ratio", 0.1) == 0
-    rows = RunFolder(tmp_path / "run").rows()
+    rows = RunFolder(tmp_path / "run").results()
     assert [str(row.key) for row in rows] == [
         "unpruned, keep ratio 1, position IDs original",
         "Grid, keep ratio 0.1, position IDs compact",  # the command line goes before
@@ -112,14 +112,14 @@ def test_broken_settings_file(
 
 def test_unpruned_alone(run: Eval, tmp_path: Path) -> None:
     assert run("--strategy", "none", "--baselines", "unpruned", "--tasks", "rec", "--split", "testA") == 0
-    (row,) = RunFolder(tmp_path / "run").rows()
+    (row,) = RunFolder(tmp_path / "run").results()
     assert (row.strategy, list(row.scores), row.n) == ("unpruned", ["testA"], 1)
 
 
 @pytest.mark.parametrize(("limit", "n"), [(2, 2), (7, 3)])
 def test_limit(run: Eval, tmp_path: Path, limit: int, n: int) -> None:
     run("--strategy", "none", "--baselines", "unpruned", "--limit", limit)
-    assert [row.n for row in RunFolder(tmp_path / "run").rows()] == [n, n]
+    assert [row.n for row in RunFolder(tmp_path / "run").results()] == [n, n]
 
 
 def test_errors_are_a_sentence(run: Eval, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_task_none_of_whose_pictures_can_be_read(
     asked = ["--tasks", "vqa", "--strategy", "grid", "--keep-ratio", 0.25, "--baselines", "unpruned"]
     assert run(*asked, "--on-error", "record") == 0
     assert "failed" in capsys.readouterr().out
-    assert {(row.n, row.failed) for row in RunFolder(tmp_path / "run").rows()} == {(0, 3)}
+    assert {(row.n, row.failed) for row in RunFolder(tmp_path / "run").results()} == {(0, 3)}
     assert command("report", tmp_path / "run", "--output", tmp_path / "out") == 0
     assert "VQA failed" in (tmp_path / "out" / "report.md").read_text()
 
@@ -169,7 +169,7 @@ def test_python_call(model: str, folder: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"data": folder, "tasks": ["rec"], "baselines": ["unpruned"], "keep_ratios": [0.5]}
     rows = evaluate((loaded, processor), output=tmp_path / "a", strategies=[Last(keep_ratio=0.5)], **options)
     assert [row.strategy for row in rows] == ["unpruned", "Last", "Last"]
-    assert rows == RunFolder(tmp_path / "a").rows()
+    assert rows == RunFolder(tmp_path / "a").results()
     assert not loaded._forward_pre_hooks
     same = evaluate(model, output=tmp_path / "b", strategies=[Last(keep_ratio=0.5)], **options)
     assert [row.scores for row in same] == [row.scores for row in rows]

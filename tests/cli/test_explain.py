@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from helpers.commands import command
-from helpers.files.evals import picture, saved
+from helpers.files.evals import sample_image, saved
 from helpers.tiny import tiny_llava
 from PIL import Image
 from typer.testing import CliRunner
@@ -27,7 +27,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def ask(tmp_path: Path) -> Callable[..., Any]:
     model = saved(tiny_llava(), tmp_path / "model")
-    picture().save(tmp_path / "a.jpg")
+    sample_image().save(tmp_path / "a.jpg")
     return lambda *arguments, of="a.jpg": command(
         "explain", tmp_path / of, "Where is it?", "--model", model, "--rounds", 1, *arguments
     )
@@ -55,9 +55,9 @@ def test_errors_are_a_sentence(ask: Callable[..., Any], tmp_path: Path, capsys: 
     assert "keep_ratio=7.0 is not a fraction" in ask("--keep-ratio", 7)
     whole_file = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole_file[: len(whole_file) // 2])
-    assert "half.jpg: truncated or broken picture" in ask(of="half.jpg")
+    assert "half.jpg: truncated or broken image" in ask(of="half.jpg")
     (tmp_path / "text.jpg").write_text("no picture")
-    assert "text.jpg: no picture that Pillow can read" in ask(of="text.jpg")
+    assert "text.jpg: no image that Pillow can read" in ask(of="text.jpg")
     assert ask(of="nowhere.jpg") == 2
     assert "nowhere.jpg" in "".join(capsys.readouterr().err.replace("\N{BOX DRAWINGS LIGHT VERTICAL}", " ").split())
 

@@ -6,7 +6,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from helpers.by_path import module_at
-from helpers.files.evals import picture, saved, write_refcoco
+from helpers.files.evals import sample_image, saved, write_refcoco
 from helpers.tiny import tiny_llava
 from PIL import Image
 
@@ -44,7 +44,7 @@ def test_demos_are_short() -> None:
 
 
 def test_compare_kept_tokens(tmp_path: Path, model: str) -> None:
-    picture((64, 48)).save(tmp_path / "a.jpg")
+    sample_image((64, 48)).save(tmp_path / "a.jpg")
     output = tmp_path / "new" / "kept.png"
     arguments = [str(tmp_path / "a.jpg"), "Where is it?", "--box", "30", "10", "45", "30", "--model", model]
     strategies = ["--strategy", "random", "grid", "fopru", "--rounds", "1", "--html", str(tmp_path / "kept.html")]

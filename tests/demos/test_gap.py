@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from demos.test_demos import load
 from helpers.evals_rows import row
-from helpers.files.evals import picture, saved
+from helpers.files.evals import sample_image, saved
 from helpers.files.search import write_scenes
 from helpers.tiny import tiny_llava
 from matplotlib.axes import Axes
@@ -19,10 +19,10 @@ from PIL import Image
 from tokenprune.evals.dev.figures import gap as gap_figure
 from tokenprune.evals.dev.figures.gap import Scene
 from tokenprune.evals.models.prompt_styles import STYLES
-from tokenprune.evals.run import results_io as row_files
-from tokenprune.evals.run.answers import Answer, Asked, KeptTokens, Key
+from tokenprune.evals.run import results_io
+from tokenprune.evals.run.answers import Answer, AnswerKey, KeptTokens, SetupKey
 from tokenprune.evals.run.setups import UNPRUNED
-from tokenprune.evals.tasks.refcoco import RecSample
+from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
 ROOT = Path(__file__).parents[2]
 RATIOS = (0.5, 0.25)
@@ -30,13 +30,13 @@ BOX = (30.0, 10.0, 45.0, 30.0)
 RIGHT, WRONG = "50 25 74 74", "00 00 20 20"
 
 
-def sample(folder: Path, name: str = "a") -> RecSample:
-    picture((60, 40)).save(folder / f"{name}.png")
-    return RecSample(
+def sample(folder: Path, name: str = "a") -> RefCocoQuestion:
+    sample_image((60, 40)).save(folder / f"{name}.png")
+    return RefCocoQuestion(
         task="rec",
         id=name,
         images=(folder / f"{name}.png",),
-        question="Where is the box?",
+        text="Where is the box?",
         expression="the box",
         box=BOX,
         size=(60, 40),
@@ -54,8 +54,8 @@ def unpruned(name: str, score: float | None) -> Answer:
     return replace(answer(name, 1.0, "original", RIGHT, score, UNPRUNED), kept=())
 
 
-def by_asked(answers: list[Answer]) -> dict[Asked, Answer]:
-    return {one.asked: one for one in answers}
+def by_asked(answers: list[Answer]) -> dict[AnswerKey, Answer]:
+    return {one.answer_key: one for one in answers}
 
 
 ROWS = [
@@ -152,9 +152,9 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--model", model, "--data", str(tmp_path / "scenes"), "--strategy", "grid", "--limit", "3"]
     options += ["--keep-ratio", "0.5", "0.25", "--output", str(output)]
     load("grounding_gap").main(options)
-    rows = row_files.read([output.with_suffix(".jsonl")])
+    rows = results_io.read([output.with_suffix(".jsonl")])
     pruned = [("Grid", ids, ratio) for ratio in RATIOS for ids in ("original", "compact")]
-    assert [row.key for row in rows] == [Key(UNPRUNED, "original", 1.0), *(Key(*key) for key in pruned)]
+    assert [row.key for row in rows] == [SetupKey(UNPRUNED, "original", 1.0), *(SetupKey(*key) for key in pruned)]
     assert {row.n for row in rows} == {3}
     drawn = np.asarray(Image.open(output).convert("RGB"))
     assert min(drawn.shape[:2]) > 700
@@ -165,7 +165,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_readme_says_what_was_measured() -> None:
-    found = gap_figure.curves(row_files.read([ROOT / "evals" / "results" / "data" / "grounding_gap.jsonl"]))
+    found = gap_figure.curves(results_io.read([ROOT / "evals" / "results" / "data" / "grounding_gap.jsonl"]))
     of_ids = {ids: {point.kept: point.accuracy for point in points} for ids, points in found.items()}
     original, compact = of_ids["original"], of_ids["compact"]
     said = f"{original[75]:.1f} % of REC is left of {original[100]:.1f} % with original IDs, {compact[75]:.1f} % with"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from demos.test_demos import load
-from helpers.files.evals import picture
+from helpers.files.evals import sample_image
 from PIL import Image
 
 from tokenprune.evals.dev.figures import large_image as large_picture
@@ -30,4 +30,4 @@ def test_a_picture_of_one_tile_is_refused() -> None:
     model, processor = load_model(str(MODEL), "auto")
     (pruned,) = make_setups(["grid"], [0.25], ["original"], baselines=[])
     with pytest.raises(ValueError, match="one tile of 224; take a larger picture"):
-        large_picture.examine(model, processor, picture((64, 48)), "Where is it?", pruned)
+        large_picture.examine(model, processor, sample_image((64, 48)), "Where is it?", pruned)

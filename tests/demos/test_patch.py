@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from demos.test_demos import DEMOS, load
-from helpers.files.evals import picture, tiny_processor
+from helpers.files.evals import sample_image, tiny_processor
 from helpers.tiny import tiny_llava
 
 import tokenprune
@@ -22,7 +22,7 @@ def test_the_copied_lines_need_nothing_else() -> None:
     names: dict[str, Any] = {}
     exec(copied(), names)
     model: Any = tiny_llava()
-    asked = model, tiny_processor(), picture(), "Where is it?"
+    asked = model, tiny_processor(), sample_image(), "Where is it?"
     (_, slow, whole), (_, fast, part) = names["before_and_after"](*asked, tokenprune.Grid(keep_ratio=0.25))
     assert min(slow, fast) > 0
     text = model.config.text_config

@@ -22,9 +22,9 @@ from tokenprune.evals.dev.tables.needles import report, stored
 from tokenprune.evals.dev.train.scenes import CutOut
 from tokenprune.evals.explain.zoom import draw_look
 from tokenprune.evals.models.boxes import BOX_FORMATS
-from tokenprune.evals.models.loading import load_samples
+from tokenprune.evals.models.loading import load_questions
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks.refcoco import RecSample
+from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 from tokenprune.zoom.pyramid import View, pyramid
 
 STYLE = Style(BOX_FORMATS["bundled"], instructions=False)
@@ -55,7 +55,7 @@ def test_needles_are_as_large_as_said_and_apart() -> None:
 
 
 def test_the_set_is_read_by_the_loaders_and_the_same_again(needles: Path, tmp_path: Path) -> None:
-    samples = load_samples(needles, style=STYLE)
+    samples = load_questions(needles, style=STYLE)
     assert [sample.task for sample in samples] == ["rec"] * 16 + ["vqa"] * 16
     assert {sample.split for sample in samples} == {"60-107 px", "107-190 px", "190-337 px", "337-600 px"}
     write_needles(cutouts(), EARTH, tmp_path, 4)
@@ -64,14 +64,14 @@ def test_the_set_is_read_by_the_loaders_and_the_same_again(needles: Path, tmp_pa
 
 
 def test_pictures_take_turns_in_size(needles: Path) -> None:
-    groups = by_picture(load_samples(needles, style=STYLE))
+    groups = by_picture(load_questions(needles, style=STYLE))
     assert [len(group) for group in groups] == [8] * 4
     assert len({group[0].split for group in groups}) == 4
     assert all(len({sample.images for sample in group}) == 1 for group in groups)
 
 
 def test_the_best_tile_shows_most_of_the_needle(needles: Path) -> None:
-    sample = next(sample for sample in load_samples(needles, style=STYLE) if isinstance(sample, RecSample))
+    sample = next(sample for sample in load_questions(needles, style=STYLE) if isinstance(sample, RefCocoQuestion))
     for level in pyramid(3200, 1800, 224):
         view = best_tile(level, sample)
         middle = [(sample.box[0] + sample.box[2]) / 2, (sample.box[1] + sample.box[3]) / 2]
@@ -86,7 +86,7 @@ def asker() -> Asker:
 
 
 def test_every_way_is_asked_and_counted(asker: Asker, needles: Path) -> None:
-    sample: Any = load_samples(needles, style=STYLE)[0]
+    sample: Any = load_questions(needles, style=STYLE)[0]
     answers = {answer.way: answer for answer in asker.answers(sample, WAYS)}
     assert set(answers) == set(WAYS)
     levels = pyramid(3200, 1800, SIDE * 4)
@@ -107,12 +107,12 @@ def test_every_way_is_asked_and_counted(asker: Asker, needles: Path) -> None:
 
 
 def test_zoom_answers_from_what_zoom_says(asker: Asker, needles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sample: Any = load_samples(needles, style=STYLE)[1]
+    sample: Any = load_questions(needles, style=STYLE)[1]
     shown: list[View] = []
     generate = asker._answer
     monkeypatch.setattr(asker, "_answer", lambda s, p, view: (shown.append(view), generate(s, p, view))[1])
     (_,) = asker.answers(sample, ["zoom"])
-    look = asker.zoom.look(asker.model, asker.processor, sample.pictures()[0], sample.question)
+    look = asker.zoom.look(asker.model, asker.processor, sample.open_images()[0], sample.text)
     assert tuple(shown) == look.views
 
 
@@ -120,7 +120,7 @@ def test_random_tiles_are_drawn_anew_and_the_same_again(
     asker: Asker, needles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They owe nothing to attention but how many they are."""
-    samples: Any = load_samples(needles, style=STYLE)[:2]
+    samples: Any = load_questions(needles, style=STYLE)[:2]
     looked: list[list[tuple[View, ...]]] = []
     steps = asker._steps
 
@@ -142,7 +142,7 @@ def test_random_tiles_are_drawn_anew_and_the_same_again(
 def test_each_view_is_encoded_once(asker: Asker, needles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And every answer is the same; the tower is left as it was."""
     _ = asker.costs
-    samples: Any = by_picture(load_samples(needles, style=STYLE))[0][:2]
+    samples: Any = by_picture(load_questions(needles, style=STYLE))[0][:2]
     plain = [answer for sample in samples for answer in asker.answers(sample, WAYS[:-1])]
     core = asker.model.model
     encoded: list[bytes] = []
@@ -164,7 +164,7 @@ def test_a_finished_question_is_not_looked_at_again(
     asker: Asker, needles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tokenprune.evals.dev.experiments.needles.ask.Zoom.look", None)
-    assert list(asker.answers(load_samples(needles, style=STYLE)[0], [])) == []
+    assert list(asker.answers(load_questions(needles, style=STYLE)[0], [])) == []
 
 
 def told(way: str, number: int, score: float, reached: tuple[bool, ...] = (), found: bool | None = None) -> Answer:
@@ -196,9 +196,9 @@ def test_parts_of_different_runs_are_not_put_together(tmp_path: Path) -> None:
 
 
 def test_the_picture_shows_each_tile_where_it_is(asker: Asker, needles: Path) -> None:
-    sample: Any = load_samples(needles, style=STYLE)[0]
-    (picture,) = sample.pictures()
-    look = asker.zoom.look(asker.model, asker.processor, picture, sample.question)
+    sample: Any = load_questions(needles, style=STYLE)[0]
+    (picture,) = sample.open_images()
+    look = asker.zoom.look(asker.model, asker.processor, picture, sample.text)
     drawn = draw_look(picture, look, width=800)
     assert drawn.size == (800, 450)
     view = next(view for view in look.steps[1].views if view.box[2] < 3200 and view.box[3] < 1800)

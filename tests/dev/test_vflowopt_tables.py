@@ -7,7 +7,7 @@ from helpers.evals_rows import row
 
 from tokenprune.evals.dev.tables import vflowopt
 from tokenprune.evals.models.bundled import SCENES
-from tokenprune.evals.models.loading import load_samples
+from tokenprune.evals.models.loading import load_questions
 from tokenprune.evals.search.calibration import calibrated_on, image_digests
 from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
@@ -35,4 +35,4 @@ def test_found_settings(file: SettingsFile) -> None:
     assert len(file.search["trials"]) == 50
     digests = calibrated_on(file)
     assert len(digests) == 29
-    assert digests <= set(image_digests(load_samples(SCENES, split="val")).values())
+    assert digests <= set(image_digests(load_questions(SCENES, split="val")).values())

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import tokenprune
 from tokenprune import FoPru, PruningError
-from tokenprune.engine.cache import ledger_of
+from tokenprune.engine.cache import index_of
 
 STEPS = 4
 
@@ -99,7 +99,7 @@ def test_a_conversation_that_starts_with_text(llava: Any) -> None:
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)) as handle:
         inputs = prompt([0], seed=2)
         out = llava.generate(**inputs, max_new_tokens=1, do_sample=False, return_dict_in_generate=True)
-        assert ledger_of(out[CACHE]) is None
+        assert index_of(out[CACHE]) is None
         chat.ids, chat.cache = out.sequences[:, :-1], out[CACHE]
         chat.real = torch.ones_like(chat.ids)
         chat.turn(prompt([1], seed=3), handle)
@@ -140,7 +140,7 @@ def test_cropping_an_answer_takes_the_turn_back(llava: Any) -> None:
         chat.ids, chat.real = chat.ids[:, :-2], chat.real[:, :-2]
         chat.turn(prompt([0], seed=2), handle)
         # Into the prompt's last text tokens, which were not pruned.
-        n_answers = chat.ids.shape[1] - 1 - ledger_of(chat.cache).n_columns  # pyright: ignore[reportOptionalMemberAccess]
+        n_answers = chat.ids.shape[1] - 1 - index_of(chat.cache).n_columns  # pyright: ignore[reportOptionalMemberAccess]
         chat.cache.crop(-n_answers - 2)
         chat.ids, chat.real = chat.ids[:, : -n_answers - 2], chat.real[:, : -n_answers - 2]
         chat.turn(prompt([1], seed=3), handle)
@@ -154,7 +154,7 @@ def test_reset_forgets_the_pruning(llava: Any) -> None:
         chat.turn(prompt([1], seed=1), handle)
         chat.cache.reset()
         assert type(chat.cache).__name__ == "DynamicCache"
-        assert ledger_of(chat.cache) is None
+        assert index_of(chat.cache) is None
 
 
 def test_an_unpatched_model_refuses_a_pruned_cache(llava: Any) -> None:

@@ -12,7 +12,7 @@ import tokenprune
 from tokenprune.evals.models.bundled import MODEL, SCENES, SETTINGS
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.models.prompts import encode
-from tokenprune.evals.tasks._read.images import open_picture
+from tokenprune.evals.tasks._read.images import open_image
 
 
 def cache_bytes(model: Any, inputs: Any) -> int:
@@ -25,7 +25,7 @@ def cache_bytes(model: Any, inputs: Any) -> int:
 def test_a_tenth_leaves_a_tenth_of_the_visual_cache(strategy: str) -> None:
     """At 10 % average retention at least 89 % of the bytes of visual tokens are gone: the paper measures 89.0 %."""
     model, processor = load_model(str(MODEL))
-    picture = open_picture(min((SCENES / "images").iterdir()))
+    picture = open_image(min((SCENES / "images").iterdir()))
     inputs = encode(processor, [[picture]], ["Where is the dog?"])
     text = model.config.text_config
     n_text = int((inputs["input_ids"] != model.config.image_token_id).sum())

@@ -10,11 +10,11 @@ from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.provenance import versions
 from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Setup
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 
 @dataclass(frozen=True, kw_only=True)
-class Echo(Sample):
+class Echo(Question):
     """Right whatever the model says; unparsable where not `readable`."""
 
     readable: bool = True
@@ -25,7 +25,7 @@ class Echo(Sample):
 
 def ask(
     model: Any,
-    samples: list[Sample],
+    questions: list[Question],
     compared: list[Setup],
     *,
     batch_tokens: int = 4096,
@@ -34,7 +34,7 @@ def ask(
 ) -> list[Answer]:
     runner = Runner(model, tiny_processor(), compared, batch_tokens, on_error)
     return [
-        answer for part in Plan(samples, compared).parts(done) for answers in runner.ask(part) for answer in answers
+        answer for part in Plan(questions, compared).parts(done) for answers in runner.ask(part) for answer in answers
     ]
 
 
@@ -43,18 +43,18 @@ def identity() -> dict[str, Any]:
 
 
 def unlike_time(answers: list[Answer]) -> list[Answer]:
-    return sorted((replace(answer, seconds=0.0) for answer in answers), key=lambda answer: answer.asked)
+    return sorted((replace(answer, seconds=0.0) for answer in answers), key=lambda answer: answer.answer_key)
 
 
-def echoes(folder: Path) -> list[Sample]:
-    """Three questions about one picture, of which the second cannot be read and the third is in another split."""
+def echoes(folder: Path) -> list[Question]:
+    """Three questions about one image, of which the second cannot be read and the third is in another split."""
     image = folder / "images" / "COCO_val2014_000000000042.jpg"
     return [
         Echo(
             task="vqa",
             id=str(i),
             images=(image,),
-            question="00 01 02 " * i,
+            text="00 01 02 " * i,
             split="test" if i == 3 else "val",
             readable=i != 2,
         )

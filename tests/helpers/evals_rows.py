@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from tokenprune.evals.run.results import Row, RowScore
+from tokenprune.evals.run.results import QuestionScore, TaskResult
 
 
 def row(
-    strategy: str, position_ids: str, keep_ratio: float, scores: Mapping[str, Sequence[RowScore]], **changes: Any
-) -> Row:
-    numbers = count()  # every question is about a picture of its own
+    strategy: str, position_ids: str, keep_ratio: float, scores: Mapping[str, Sequence[QuestionScore]], **changes: Any
+) -> TaskResult:
+    numbers = count()  # every question is about an image of its own
     values: dict[str, Any] = {
         "scenes": "scenes",
         "model": "llava",
@@ -26,7 +26,7 @@ def row(
         "device": "cpu",
         "dtype": "bfloat16",
         "questions": "abc",
-        "pictures": {split: [next(numbers) for _ in of_split] for split, of_split in scores.items()},
+        "images": {split: [next(numbers) for _ in of_split] for split, of_split in scores.items()},
     }
     values |= {"strategy": strategy, "position_ids": position_ids, "keep_ratio": keep_ratio}
-    return Row(**values | changes, scores={split: list(of_split) for split, of_split in scores.items()})
+    return TaskResult(**values | changes, scores={split: list(of_split) for split, of_split in scores.items()})

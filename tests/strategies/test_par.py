@@ -94,7 +94,7 @@ def test_changes_are_those_of_the_hidden_states(tmp_path: Path) -> None:
     assert not any(layer._forward_hooks for layer in model.model.language_model.layers)
     expected = torch.zeros(LAYERS - 1)
     for sample in samples:
-        inputs = encode(tiny_processor(), [sample.pictures()], [sample.question])
+        inputs = encode(tiny_processor(), [sample.open_images()], [sample.text])
         with torch.no_grad():
             states = model(**inputs, output_hidden_states=True).hidden_states
         expected += torch.stack([1 - cosine_similarity(a, b, dim=-1).mean() for a, b in pairwise(states[:-1])])

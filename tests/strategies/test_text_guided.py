@@ -74,7 +74,7 @@ def test_pyramiddrop_by_the_last_token() -> None:
 def test_efficientvla_takes_key_relevant_and_diverse_tokens() -> None:
     relevance = torch.tensor([0.5, 0.1, 0.4, 0.2, 0.3, 0.0])
     features = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1], [1, 1], [-1, 0]])
-    # Key: 0. Of three others one by relevance: 2. Of 1, 3, 4, 5, at 0, 1, 0.29 and 2 from the key: 3 and 5.
+    # SetupKey: 0. Of three others one by relevance: 2. Of 1, 3, 4, 5, at 0, 1, 0.29 and 2 from the key: 3 and 5.
     selection = relevant_and_diverse(relevance, features, 4, n_key=1, alpha=0.34)
     assert selection.kept.tolist() == [0, 2, 3, 5]
     assert selection.scores is not None

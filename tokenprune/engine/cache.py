@@ -1,9 +1,9 @@
-"""Keeps a KV cache honest about its two lengths.
+"""Tracks the logical and the physical length of a pruned KV cache.
 
 After pruning, a cache holds fewer slots (its physical length) than the tokens it stands for (its logical length).
-`generate`, chat code and decode loops ask a cache for its length to know where the conversation goes on: they need the
-logical one. Attention needs the physical one. A pruned cache answers the first outside the model's forward and the
-second inside, and carries a ledger that says which token is in which slot.
+`generate`, chat code and decode loops read the length of a cache to number the next tokens: they need the logical one.
+Attention needs the physical one. A pruned cache answers the logical length outside the model's forward and the physical
+one inside, and carries a CacheIndex that says which token each slot holds.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from tokenprune.sequence.packing import Packing
 
 
 @dataclass(frozen=True, eq=False)
-class Ledger:
-    """Describes a cache up to the last forward that pruned; what is appended later is one column per slot.
+class CacheIndex:
+    """Which token each slot of a cache holds, up to the last forward that pruned. What is appended later is one column
+    per slot.
 
     columns: the column that each slot holds.
     valid: False for holes and padding.
     n_columns: how many columns the described part stands for.
-    shift: how much lower than the original ones the position IDs of each row go on; None if they are the original ones.
-    holes: whether any slot is not valid; kept here because asking a GPU at every step is slow.
-    stages: what the decoder layers of each in-LLM stage hold of the slots; empty if all layers hold all.
-    skipped: the decoder layers that were not executed, and hold nothing.
+    shift: by how much the next position IDs of each row are lower than the original ones; None if they are the same.
+    holes: whether any slot is not valid; kept here because reading it from a GPU at every step is slow.
+    stages: the slots that the decoder layers of each in-LLM stage hold; empty if all layers hold all.
+    skipped: the decoder layers that were not executed and hold nothing.
     """
 
     columns: Int[Tensor, "batch slots"]
@@ -45,14 +46,23 @@ class Ledger:
     skipped: tuple[int, ...] = ()
 
     @classmethod
-    def unpruned(cls, batch: int, n_slots: int, device: torch.device, skipped: tuple[int, ...]) -> Ledger:
-        """The ledger of a cache that holds every column, but not of the `skipped` layers."""
+    def unpruned(cls, batch: int, n_slots: int, device: torch.device, skipped: tuple[int, ...]) -> CacheIndex:
+        """The index of a cache that holds every column, except in the `skipped` layers."""
         slots = Slots.empty(batch, device).grown(n_slots, 0)
         return cls(slots.columns, slots.valid, n_slots, None, holes=False, skipped=skipped)
 
     @property
     def n_dropped(self) -> int:
         return self.n_columns - self.columns.shape[1]
+
+    def check_skipped(self, layers: tuple[int, ...]) -> None:
+        """Raise PruningError unless the cache was filled with exactly these layers skipped."""
+        if self.skipped != layers:
+            raise PruningError(
+                f"this cache was filled with {_format_layers(self.skipped)} skipped, and the strategy skips "
+                f"{_format_layers(layers)}. Continue with the strategy that it was made with, or start again from an "
+                f"empty cache."
+            )
 
     def slots(self, n_slots: int) -> Slots:
         """The slots of a cache that has grown to `n_slots`."""
@@ -71,8 +81,8 @@ class Ledger:
         described = mask[:, : self.n_columns].gather(1, self.columns)
         return torch.cat([described * self.valid if self.holes else described, mask[:, self.n_columns :]], 1)
 
-    def with_rows(self, pick: Callable[[Tensor], Tensor]) -> Ledger:
-        """The ledger of a cache whose batch rows were picked."""
+    def with_rows(self, pick: Callable[[Tensor], Tensor]) -> CacheIndex:
+        """The index of a cache whose batch rows were picked."""
         return replace(
             self,
             columns=pick(self.columns),
@@ -81,8 +91,8 @@ class Ledger:
             stages=tuple(stage.with_rows(pick) for stage in self.stages),
         )
 
-    def without_tail(self, n: int) -> Ledger:
-        """The ledger without its last `n` slots, which must hold the last `n` columns: text that was not pruned."""
+    def without_tail(self, n: int) -> CacheIndex:
+        """The index without its last `n` slots, which must hold the last `n` columns: text that was not pruned."""
         tail = torch.arange(self.n_columns - n, self.n_columns, device=self.columns.device)
         if n > self.columns.shape[1] or not bool((self.columns[:, -n:] == tail).all()):
             raise PruningError(
@@ -100,17 +110,20 @@ class Ledger:
         )
 
     @classmethod
-    def written(
+    def after(
         cls,
-        before: Ledger | None,
+        before: CacheIndex | None,
         n_slots: int,
         packing: Packing,
         shift: Int[Tensor, " batch"] | None,
         stages: tuple[StageSlots, ...] = (),
         skipped: tuple[int, ...] = (),
-    ) -> Ledger:
-        """The ledger after what `packing` left was appended to a cache of `n_slots`, with position IDs that go on
-        lower by a further `shift`. `stages` is what each in-LLM stage holds then, `skipped` what held nothing ever."""
+    ) -> CacheIndex:
+        """The index after the columns of `packing` were appended to a cache of `n_slots`.
+
+        shift: by how much later position IDs are lower than before. stages: the slots that each in-LLM stage then
+            holds. skipped: the layers without any.
+        """
         if before is None:  # everything in the cache so far is one column per slot
             batch, device = len(packing.columns), packing.columns.device
             past, n_columns = Slots.empty(batch, device).grown(n_slots, 0), n_slots
@@ -123,27 +136,27 @@ class Ledger:
 
 
 class PrunedCache:
-    """Mixed into the class of a cache instance that has been pruned into, outside the model's forward; inside, the
-    instance has its own class, and costs what it always did. See the module's docstring.
+    """Mixed into the class of a cache instance that holds a pruned prompt, outside the model's forward; inside, the
+    instance has its own class and costs what it always did.
 
     Overrides the methods of transformers' Cache that depend on lengths or on batch rows.
     """
 
-    _ledger: Ledger
+    _index: CacheIndex
     _unpruned_class: Any
     layers: list[Any]
 
     def get_seq_length(self, layer_idx: int = 0, *args: Any) -> Any:
-        return self._unpruned_class.get_seq_length(self, layer_idx, *args) + self._ledger.n_dropped
+        return self._unpruned_class.get_seq_length(self, layer_idx, *args) + self._index.n_dropped
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         length, first = self._unpruned_class.get_mask_sizes(self, query_length, layer_idx)
-        # Masks that are made now are over all columns, and over the room that static caches have left.
+        # Masks made now span all columns, and the free room of a static cache.
         return max(length + first, int(self.get_seq_length()) + query_length), 0
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         raise PruningError(
-            "this cache holds a pruned prompt, and the model that goes on with it is not patched. Patch it with "
+            "this cache holds a pruned prompt, and the model that continues it is not patched. Patch it with "
             "tokenprune.patch(model, ...), or start again from an empty cache."
         )
 
@@ -151,55 +164,55 @@ class PrunedCache:
         """Removes the last tokens: a negative number of them, or down to a positive logical length."""
         slots = n_slots(self)
         if tokens_to_remove > 0:
-            tokens_to_remove -= slots + self._ledger.n_dropped
+            tokens_to_remove -= slots + self._index.n_dropped
         if tokens_to_remove >= 0:
             return
-        cut = self._ledger.columns.shape[1] - (slots + tokens_to_remove)
+        cut = self._index.columns.shape[1] - (slots + tokens_to_remove)
         if cut > 0:
-            self._ledger = self._ledger.without_tail(cut)
+            self._index = self._index.without_tail(cut)
         layers, self.layers = (
             self.layers,
-            [layer for i, layer in enumerate(self.layers) if i not in self._ledger.skipped],
+            [layer for i, layer in enumerate(self.layers) if i not in self._index.skipped],
         )
-        enter(self)
+        expose_physical(self)
         try:
             self.crop(tokens_to_remove)  # its own class's
         finally:
-            leave(self)
+            expose_logical(self)
             self.layers = layers
 
     def reset(self) -> None:
         super().reset()  # type: ignore[misc]
         self.__class__ = self._unpruned_class
-        del self._ledger, self._unpruned_class
+        del self._index, self._unpruned_class
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)  # type: ignore[misc]
-        self._ledger = self._ledger.with_rows(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+        self._index = self._index.with_rows(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)  # type: ignore[misc]
-        self._ledger = self._ledger.with_rows(lambda rows: rows.repeat_interleave(repeats, 0))
+        self._index = self._index.with_rows(lambda rows: rows.repeat_interleave(repeats, 0))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)  # type: ignore[misc]
-        self._ledger = self._ledger.with_rows(lambda rows: rows[indices])
+        self._index = self._index.with_rows(lambda rows: rows[indices])
 
 
 _pruned_classes: dict[type, type] = {}
 
 
-def ledger_of(cache: Any) -> Ledger | None:
-    """The ledger of a cache; None if nothing was pruned into it."""
-    return getattr(cache, "_ledger", None)
+def index_of(cache: Any) -> CacheIndex | None:
+    """The index of a cache; None if nothing was pruned into it."""
+    return getattr(cache, "_index", None)
 
 
-def set_ledger(cache: Any, ledger: Ledger) -> None:
-    """Makes `cache` a pruned one, in place: callers hold references to it."""
-    if ledger_of(cache) is None:
+def set_index(cache: Any, index: CacheIndex) -> None:
+    """Make `cache` a pruned one, in place: callers hold references to it."""
+    if index_of(cache) is None:
         cache._unpruned_class = type(cache)
-    cache._ledger = ledger
-    leave(cache)
+    cache._index = index
+    expose_logical(cache)
 
 
 def n_slots(cache: Any) -> int:
@@ -210,21 +223,25 @@ def n_slots(cache: Any) -> int:
 
 
 def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int]:
-    """How many slots a layer attends to when `n_queries` are appended behind `n_slots`, and from which one on."""
+    """How many slots a layer attends to when `n_queries` are appended to `n_slots`, and the first of them."""
     return (n_slots + n_queries, 0) if cache is None else cache.get_mask_sizes(n_queries, layer)
 
 
-def enter(cache: Any) -> None:
-    """From here on a pruned cache answers its physical length. Other caches are left alone."""
-    if ledger_of(cache) is not None:
+def expose_physical(cache: Any) -> None:
+    """Make a pruned cache answer its physical length. Other caches are left alone."""
+    if index_of(cache) is not None:
         cache.__class__ = cache._unpruned_class
 
 
-def leave(cache: Any) -> None:
-    """From here on a pruned cache answers its logical length."""
-    if ledger_of(cache) is None:
+def expose_logical(cache: Any) -> None:
+    """Make a pruned cache answer its logical length again."""
+    if index_of(cache) is None:
         return
     base = cache._unpruned_class
     if base not in _pruned_classes:
         _pruned_classes[base] = type(f"Pruned{base.__name__}", (PrunedCache, base), {})
     cache.__class__ = _pruned_classes[base]
+
+
+def _format_layers(layers: tuple[int, ...]) -> str:
+    return f"decoder layers {', '.join(map(str, layers))}" if layers else "no decoder layer"

@@ -1,49 +1,60 @@
-"""What a call passes, and what is in progress while it lasts."""
+"""What a call of a patched model knows while it lasts, and how its arguments are named."""
 
 from __future__ import annotations
 
 import inspect
-import sys
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from tokenprune.engine.forward import Forward
+    from tokenprune.engine.recording import Encoding
+    from tokenprune.engine.tower import TowerCall
+    from tokenprune.sequence.packing import Packing
+    from tokenprune.tokens.encoded import EncodedImage
 
 
-def uncompiled(function: Function) -> Function:
-    """For every callback on a model: torch.compile leaves it out of its graphs. What it cannot follow in one, such as
-    attributes per thread, it would take for constant, and then prune nothing without a word."""
-    return cast(Function, torch.compiler.disable(function))
+class CallContext(threading.local):
+    """The call in progress, one per thread. `drop` is the only way out: nothing of a call is reset piece by piece.
 
+    encoding: the call of a feature function; None outside of one.
+    tower: the call of the vision tower, if the strategy prunes there.
+    records: the images that the model got already encoded, by modality.
+    unprunable: arguments of the model that only fit the unpruned sequence.
+    forward: the call of the base model, if it has images or a pruned cache.
+    packing: which columns the last logits are of; None if of all. The loss is computed after the base model has
+        returned, so this one outlives the call.
 
-class PerThread(threading.local):
-    """Attributes of which every thread has its own, as `__init__` without arguments leaves them. A copy of the object
-    and a pickle start anew."""
+    A copy or pickle of it is empty.
+    """
 
-    def __reduce__(self) -> tuple[type[PerThread], tuple[()]]:
+    def __init__(self) -> None:
+        self.encoding: Encoding | None = None
+        self.tower: TowerCall | None = None
+        self.packing: Packing | None = None
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget the call, except for `packing`."""
+        self.records: dict[str, list[EncodedImage]] = {}
+        self.unprunable: list[str] = []
+        self.forward: Forward | None = None
+
+    def __reduce__(self) -> tuple[type[CallContext], tuple[()]]:
         return type(self), ()
-
-
-def guard_hooks() -> None:
-    """Makes torch.compile look for hooks on modules; by default compiled code goes on as if no hook came or went, and
-    layers share it whether they have hooks or not. The switch holds for the whole process."""
-    dynamo = sys.modules.get("torch._dynamo")
-    if dynamo is not None and dynamo.config.skip_nnmodule_hook_guards:
-        dynamo.config.skip_nnmodule_hook_guards = False
-        torch.compiler.reset()
 
 
 def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """All arguments of a module's call by name, in a new dict."""
-    return bound(inspect.signature(module.forward), args, kwargs) if args else dict(kwargs)
+    return bind_arguments(module.forward, args, kwargs) if args else dict(kwargs)
 
 
-def bound(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by name, those caught by ** included."""
+def bind_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name, those that ** catches included."""
+    signature = inspect.signature(function)
     named = dict(signature.bind_partial(*args, **kwargs).arguments)
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:

@@ -1,76 +1,168 @@
-"""Records what the vision tower shows of each picture, through callbacks that hooks.py puts on it."""
+"""Records what the vision tower shows of each image while the model encodes it.
+
+FeatureFunction        one call of `get_image_features`: begins and ends an Encoding
+  before_tower           the arguments of a call of the tower
+  before_attention       ... of the attention that the strategy reads, in that call
+  after_capture          ... and what its query and key projections returned
+  after_tower            one entry per tile
+-> one EncodedImage for each image, with its layout and the statistics that the strategy declared
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.engine.call import PerThread, named_arguments, uncompiled
-from tokenprune.engine.tower import TowerPruning
+from tokenprune.engine.call import CallContext, bind_arguments, named_arguments
+from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.overrides import MethodOverride
 from tokenprune.errors import PruningError
+from tokenprune.strategy import Strategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.encoded import EncodedImage, Modality
 from tokenprune.tokens.layout import Layout
 
+#: Registers a hook or an override, to be undone when the patch is removed.
+Register: TypeAlias = Callable[[Any], None]
 
-class Seen(PerThread):
-    """call: what the tower's current call has shown.
-    tiles: by statistic, one entry per tile, of all calls since `VisionRecorder.begin`.
+
+class Encoding:
+    """One call of a feature function.
+
+    tiles: by statistic, one entry for each tile that the tower has encoded so far.
+    tower_call: what the tower's current call has shown.
     """
 
-    def __init__(self) -> None:
-        self.call: dict[str, Any] = {}
-        self.tiles: dict[str, list[Any]] = {}
+    def __init__(self, statistics: frozenset[str]) -> None:
+        self.tiles: dict[str, list[Any]] = {name: [] for name in statistics}
+        self.tower_call: dict[str, Any] = {}
+
+
+class FeatureFunction(MethodOverride):
+    """The base model's method that encodes images, recorded."""
+
+    def __init__(self, core: nn.Module, modality: Modality, recorder: VisionRecorder) -> None:
+        super().__init__(core, modality.function)
+        self._modality, self._recorder = modality, recorder
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._recorder.begin():  # videos may be encoded by the function for images
+            return self.original(*args, **kwargs)
+        try:
+            output = self.original(*args, **kwargs)
+            self._recorder.record(self._modality, bind_arguments(self.original, args, kwargs), output)
+        finally:
+            self._recorder.end()
+        return output
 
 
 class VisionRecorder:
-    """Collects the declared statistics, and nothing else, while pictures are encoded."""
+    """Collects the declared statistics, and nothing else.
 
-    def __init__(self, adapter: ModelAdapter, needs: frozenset[str], tower: TowerPruning) -> None:
-        self.adapter, self.needs, self.tower = adapter, needs, tower
-        self.taps: set[str] = set()  # what after_tap is to hear of in every call of the tower
-        self._seen = Seen()
+    modules: those that show attention, by name, as they were when the model was patched.
+    """
 
-    def begin(self) -> None:
-        """A batch of pictures is about to be encoded."""
-        self._seen.tiles = {name: [] for name in self.needs - {"cls", "text_attention"}}
+    def __init__(self, adapter: ModelAdapter, strategy: Strategy, context: CallContext) -> None:
+        self.adapter, self.strategy, self._context = adapter, strategy, context
+        self.statistics = strategy.needs - {"cls", "text_attention"}
+        self.modules: dict[str, nn.Module] = {}
+        self._captures: frozenset[str] = frozenset()
 
-    @uncompiled
+    def register(self, register: Register) -> list[nn.Module]:
+        """Register the hooks; return the modules that show attention."""
+        adapter, captured = self.adapter, []
+        for tower in adapter.vision_towers:
+            register(tower.register_forward_pre_hook(self.before_tower, with_kwargs=True))
+            register(tower.register_forward_hook(self.after_tower))
+        if "vision_attention" in self.statistics:
+            for point in adapter.all_capture_points(self.strategy.attention_layer):
+                register(point.attention.register_forward_pre_hook(self.before_attention, with_kwargs=True))
+                for name, module in point.outputs.items():
+                    register(module.register_forward_hook(partial(self.after_capture, name)))
+                self._captures = frozenset(point.outputs)
+                captured += [point.attention, *point.outputs.values()]
+        for modality in adapter.modalities:
+            register(FeatureFunction(adapter.core, modality, self).install())
+        return captured
+
+    # The feature function.
+
+    @dynamo_disabled
+    def begin(self) -> bool:
+        """Whether this call is not part of another one.
+
+        Raises PruningError if modules that show attention were replaced since the model was patched.
+        """
+        if self._context.encoding is not None:
+            return False
+        if any(_submodule(self.adapter.model, name) is not module for name, module in self.modules.items()):
+            raise PruningError(
+                "modules whose attention the strategy needs were replaced after patch(). Call patch() again, after "
+                "get_peft_model, merge_and_unload and the like."
+            )
+        self._context.encoding = Encoding(self.statistics)
+        return True
+
+    @dynamo_disabled
+    def record(self, modality: Modality, arguments: dict[str, Any], output: Any) -> None:
+        """Tie what was recorded to the output of the feature function."""
+        images = self._images(modality, arguments, output)
+        self.adapter.remember(output, images)
+        forward = self._context.forward
+        if forward is not None and modality.name in forward.images:
+            forward.images[modality.name] += images
+
+    @dynamo_disabled
+    def end(self) -> None:
+        self._context.encoding = None
+
+    # The vision tower.
+
+    @dynamo_disabled
     def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._seen.call = {"tower": named_arguments(module, args, kwargs)}
+        if (encoding := self._context.encoding) is not None:
+            encoding.tower_call = {"tower": named_arguments(module, args, kwargs)}
 
-    @uncompiled
+    @dynamo_disabled
     def before_attention(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._seen.call["attention"] = kwargs
+        if (encoding := self._context.encoding) is not None:
+            encoding.tower_call["attention"] = kwargs
 
-    def after_tap(self, name: str, output: Tensor) -> None:
-        self._seen.call[name] = output.detach()
+    @dynamo_disabled
+    def after_capture(self, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+        if (encoding := self._context.encoding) is not None:
+            encoding.tower_call[name] = output.detach()
 
-    @uncompiled
+    @dynamo_disabled
     def after_tower(self, module: nn.Module, args: Any, output: Any) -> None:
-        call, self._seen.call = self._seen.call, {}
-        for name in {"pixels", "colors"} & self._seen.tiles.keys():
-            self._seen.tiles[name] += self.adapter.tile_pixels(call["tower"])
-        if "left_in_tower" in self._seen.tiles:
-            self._seen.tiles["left_in_tower"] += self.tower.outcomes()
-        if "vision_attention" in self._seen.tiles:
-            if not self.taps <= call.keys():
+        if (encoding := self._context.encoding) is None:
+            return
+        call, encoding.tower_call = encoding.tower_call, {}
+        for name in {"pixels", "colors"} & encoding.tiles.keys():
+            encoding.tiles[name] += self.adapter.tile_pixels(call["tower"])
+        if self._context.tower is not None:
+            encoding.tiles["left_in_tower"] += self._context.tower.outcomes()
+        if "vision_attention" in encoding.tiles:
+            if not self._captures <= call.keys():
                 raise PruningError(
                     f"{type(self.adapter).__name__}.capture_points names modules that the vision tower does not call, "
                     f"so the attention that the strategy needs is unknown. See adapters/README.md."
                 )
-            self._seen.tiles["vision_attention"] += zip(*self.adapter.tile_heads(call), strict=True)
+            encoding.tiles["vision_attention"] += zip(*self.adapter.tile_heads(call), strict=True)
 
-    def images(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[EncodedImage]:
-        """The pictures that were encoded since `begin`."""
-        tiles, self._seen.tiles = self._seen.tiles, {}
-        layouts = self.adapter.layouts(modality, arguments, output)
+    # From tiles to images.
+
+    def _images(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[EncodedImage]:
+        """The images of this encoding."""
+        assert self._context.encoding is not None
+        tiles = self._context.encoding.tiles
         images, start = [], 0
-        for layout in layouts:
+        for layout in self.adapter.layouts(modality, arguments, output):
             stop = start + layout.n_tiles
             statistics = {name: self._statistic(name, found[start:stop], layout) for name, found in tiles.items()}
             images.append(EncodedImage(layout, statistics))
@@ -84,11 +176,18 @@ class VisionRecorder:
 
     def _statistic(self, name: str, tiles: list[Any], layout: Layout) -> Any:
         if name == "left_in_tower":
-            (one,) = tiles  # a picture of several tiles is not pruned in the tower
+            (one,) = tiles  # an image of several tiles is not pruned in the tower
             return one
         if name == "pixels":
-            return tuple(tile.detach() for tile in tiles)  # no copy: the picture may be held for long
+            return tuple(tile.detach() for tile in tiles)  # no copy: the image may be held for long
         if name == "colors":
             return tuple(self.adapter.colors(torch.stack(tiles).detach()))
         queries, keys, *real = (torch.stack(part) for part in zip(*tiles, strict=True))
         return VisionAttention(queries, keys, self.adapter.attention_scale, self.adapter.n_prefix, layout, *real)
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -22,7 +22,7 @@ from tokenprune.tokens.visual import StageTokens, VisualTokens
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
+class ImageSelection:
     """One image in one row of the batch: the columns of its visual tokens, the first and the last of them, and which
     are kept."""
 
@@ -49,10 +49,10 @@ class Chosen:
         )
 
 
-def with_merged(
+def merge_features(
     features: Float[Tensor, "batch length width"], merges: Iterable[tuple[int, Tensor, Selection]]
 ) -> Float[Tensor, "batch length width"]:
-    """The features with what each selection merges into kept tokens; the same tensor if none does.
+    """The features after each selection has merged its dropped tokens into kept ones; the same tensor if none does.
 
     merges: the row and columns of the tokens that a selection counts, and the selection.
     """
@@ -67,35 +67,48 @@ def with_merged(
 def choose(
     strategy: Strategy,
     embeds: Float[Tensor, "batch length width"],
-    new: PromptTokens,
-    modality: str,
-    images: Sequence[EncodedImage],
-) -> list[Chosen]:
-    """The selection of every image of a modality, in reading order. `images` are those of its columns, one per use, or,
-    where `new.begins` says at which columns images begin, their tiles, which were encoded as if each was one.
+    prompt: PromptTokens,
+    images: Mapping[str, Sequence[EncodedImage]],
+) -> list[ImageSelection]:
+    """The selection of every image, in reading order.
+
+    images: those of each modality, one per use, or, where `prompt.begins` says at which columns images begin, their
+        tiles, which were encoded as if each was an image.
 
     Raises PruningError if images and columns do not fit each other, or if the strategy breaks its contract.
     """
-    rows, places, columns = new.places(modality)
-    counts = [image.n_visual for image in images]
+    chosen = [
+        image for modality in prompt.visual for image in _choose(strategy, embeds, prompt, modality, images[modality])
+    ]
+    return sorted(chosen, key=lambda image: (image.row, image.first))
+
+
+def _choose(
+    strategy: Strategy,
+    embeds: Float[Tensor, "batch length width"],
+    prompt: PromptTokens,
+    modality: str,
+    images: Sequence[EncodedImage],
+) -> Iterator[ImageSelection]:
+    rows, places, columns = prompt.places(modality)
+    counts = [image.layout.n_visual for image in images]
     if sum(counts) != len(rows):
         raise PruningError(
-            f"the prompt has {len(rows)} {modality} placeholder tokens, and the pictures' grids have {sum(counts)} "
-            f"visual tokens. Prepare text and pictures together, with the model's own processor."
+            f"the prompt has {len(rows)} {modality} placeholder tokens, and the grids of the images have {sum(counts)} "
+            f"visual tokens. Prepare text and images together, with the model's own processor."
         )
-    if (begins := new.begins[modality]) is not None:
+    if (begins := prompt.begins[modality]) is not None:
         firsts = list(accumulate(counts[:-1], initial=0))
-        images = joined(images, begins[rows, places][firsts].tolist())
-        counts = [image.n_visual for image in images]
-    chosen: list[Chosen] = []
-    selections: dict[int, Selection] = {}  # beams repeat a picture: it is looked at once
+        images = join_tiles(images, begins[rows, places][firsts].tolist())
+        counts = [image.layout.n_visual for image in images]
+    selections: dict[int, Selection] = {}  # beams repeat an image: it is selected from once
     parts = zip(rows.split(counts), places.split(counts), columns.split(counts), strict=True)
     for image, (in_rows, at, column) in zip(images, parts, strict=True):
         row, first, last = int(in_rows[0]), int(at[0]), int(at[-1])
         if in_rows[-1] != row:
             raise PruningError(
-                "the placeholder tokens of one picture are spread over two samples of the batch. Prepare text and "
-                "pictures together, with the model's own processor."
+                "the placeholder tokens of one image are spread over two samples of the batch. Prepare text and images "
+                "together, with the model's own processor."
             )
         if id(image) not in selections:
             tokens = VisualTokens(embeds[row, column], image.layout, len(selections), image.statistics)
@@ -104,21 +117,20 @@ def choose(
             selections[id(image)] = selection
         left = image.statistics.get("left_in_tower")
         in_tower = () if left is None else left.stages
-        chosen.append(Chosen(row, first, last, column, modality, image.layout, selections[id(image)], in_tower))
-    return chosen
+        yield ImageSelection(row, first, last, column, modality, image.layout, selections[id(image)], in_tower)
 
 
-def shortened(new: PromptTokens, dropped: Bool[Tensor, "batch new"], chosen: Sequence[Chosen]) -> Packing:
-    """Which of the new columns are left. Padding goes too, as far as packing allows."""
-    keep, counts = new.real & ~dropped, new.n_real
+def prune_prompt(prompt: PromptTokens, dropped: Bool[Tensor, "batch new"], chosen: Sequence[ImageSelection]) -> Packing:
+    """Which of the new columns are left. Padding is dropped too where every row allows it."""
+    keep, counts = prompt.real & ~dropped, prompt.n_real
     for image in chosen:
         counts[image.row] -= image.selection.n_visual - len(image.selection.kept)
-    if new.pads_visual:  # a mask over visual tokens: some were no longer there to be dropped
+    if prompt.pads_visual:  # a mask over visual tokens: some were no longer there to be dropped
         counts = keep.sum(1).tolist()
-    return pack(keep, counts, new.right_padded)
+    return pack(keep, counts, prompt.right_padded)
 
 
-def joined(tiles: Sequence[EncodedImage], begins: Sequence[bool]) -> list[EncodedImage]:
+def join_tiles(tiles: Sequence[EncodedImage], begins: Sequence[bool]) -> list[EncodedImage]:
     """The images that tiles belong to, each of which begins at the tiles marked so. Images of the same tiles, as beams
     have them, are the same object."""
     groups: list[tuple[EncodedImage, ...]] = []

@@ -1,6 +1,6 @@
 """Decoder layers that are not executed: what enters them leaves them, and they write nothing into a cache.
 
-Their part of a cache stays empty, so a cache that was filled this way says so in its ledger, and only goes on with the
+Their part of a cache stays empty, so a cache that was filled this way says so in its index, and only continues with the
 same layers.
 """
 
@@ -9,49 +9,53 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from torch import Tensor
+
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.engine.cache import Ledger
+from tokenprune.engine.overrides import ForwardOverride
+from tokenprune.engine.recording import Register
 from tokenprune.errors import PruningError, SettingError
-from tokenprune.strategy import StagedStrategy, Strategy
+from tokenprune.strategy import StagedStrategy
 
 
-def checked_skips(strategy: Strategy, adapter: ModelAdapter, read: Collection[int]) -> tuple[int, ...]:
-    """The layers that the strategy skips, of which none may be one whose attention is `read`.
+class LayerSkipping:
+    """Skips the `layers` that a strategy names.
 
-    Raises SettingError unless they ascend through the decoder layers, and for layers that must be executed: the first
-    of each kind of attention tells how long a cache is.
+    Raises SettingError unless they ascend through the decoder layers, and for layers that must be executed: those whose
+    attention stages read, and the first of each kind, which tells how long a cache is.
     """
-    skipped = strategy.skipped_layers(len(adapter.layers)) if isinstance(strategy, StagedStrategy) else ()
-    kinds = adapter.decoder.layers.kinds
-    if list(skipped) != sorted(set(skipped)) or not all(0 <= layer < len(adapter.layers) for layer in skipped):
-        raise SettingError(
-            f"{type(strategy).__name__}: skipped layers {list(skipped)} do not ascend within "
-            f"0..{len(adapter.layers) - 1}, the decoder layers of this model."
-        )
-    needed = {kinds.index(kind): "tells how long a cache is" for kind in set(kinds)}
-    needed |= dict.fromkeys(read, "shows the attention that the strategy reads")
-    for layer in skipped:
-        if layer in needed:
+
+    def __init__(self, strategy: StagedStrategy, adapter: ModelAdapter, read: Collection[int]) -> None:
+        self.adapter, self.layers = adapter, strategy.skipped_layers(len(adapter.layers))
+        name, kinds = type(strategy).__name__, adapter.decoder.layers.kinds
+        if list(self.layers) != sorted(set(self.layers)) or not set(self.layers) <= set(range(len(adapter.layers))):
             raise SettingError(
-                f"{type(strategy).__name__}: decoder layer {layer} {needed[layer]}, so it cannot be skipped. Skip "
-                f"another one."
+                f"{name}: skipped layers {list(self.layers)} do not ascend within 0..{len(adapter.layers) - 1}, the "
+                f"decoder layers of this model."
             )
-    return skipped
+        needed = {kinds.index(kind): "tells how long a cache is" for kind in set(kinds)}
+        needed |= dict.fromkeys(read, "shows the attention that the strategy reads")
+        for layer in self.layers:
+            if layer in needed:
+                raise SettingError(
+                    f"{name}: decoder layer {layer} {needed[layer]}, so it cannot be skipped. Skip another one."
+                )
+
+    def register(self, register: Register) -> None:
+        for number in self.layers:
+            register(SkippedLayer(self.adapter.layers[number]).install())
+
+    def check_cache(self, cache: Any) -> None:
+        """Raise PruningError for a cache that cannot be filled with layers skipped."""
+        if getattr(cache, "offloading", False):
+            raise PruningError(
+                "an offloaded cache fetches the keys of each layer while the layer before it runs, which a skipped "
+                "layer does not. Generate with another cache, or skip no layers."
+            )
 
 
-def check_cache(cache: Any, ledger: Ledger | None, skipped: tuple[int, ...]) -> None:
-    """Raises PruningError for a cache that cannot go on with these layers skipped."""
-    if ledger is not None and ledger.skipped != skipped:
-        raise PruningError(
-            f"this cache was filled with {_written(ledger.skipped)} skipped, and the strategy skips "
-            f"{_written(skipped)}. Go on with the strategy that it was made with, or start again from an empty cache."
-        )
-    if skipped and getattr(cache, "offloading", False):
-        raise PruningError(
-            "an offloaded cache fetches the keys of each layer while the layer before it runs, which a skipped layer "
-            "does not. Generate with another cache, or skip no layers."
-        )
+class SkippedLayer(ForwardOverride):
+    """Hands on what enters the layer, and writes nothing into a cache."""
 
-
-def _written(layers: tuple[int, ...]) -> str:
-    return f"decoder layers {', '.join(map(str, layers))}" if layers else "no decoder layer"
+    def __call__(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self.original(hidden, *args, **kwargs) if self.removed else hidden

@@ -1,15 +1,15 @@
-"""Drops patches between the encoder layers of the vision tower, through callbacks that hooks.py puts on it.
+"""Drops patches between the encoder layers of the vision tower.
 
-Behind each layer that a strategy names in `tower_layers`, it is asked tile by tile which patches are left, and the
-next layers get no others. Where the tiles of a batch have unequal numbers left, shorter ones are padded, and a mask
-keeps the padding out of the attention. Behind the tower the survivors are put back at their places of the grid, so
-that the model finds the shapes that it expects; at the other places stand zeros, which are dropped before the language
-model.
+After each layer that a strategy names in `tower_layers`, it selects tile by tile which patches are left, and the next
+layers get only those. Where the tiles of a batch have unequal numbers left, shorter ones are padded, and a mask keeps
+the padding out of the attention. After the tower the survivors are put back at their places in the grid, so that the
+model finds the shapes that it expects; the other places hold zeros, which are dropped before the language model.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.towers.layers import N_TAPS, Projected, TowerLayers, widened
-from tokenprune.engine.call import PerThread, named_arguments, uncompiled
+from tokenprune.adapters.towers.layers import N_TAPS, Projected, widened
+from tokenprune.engine.call import CallContext, named_arguments
+from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.recording import Register
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.report import StageReport
 from tokenprune.selection import Selection
@@ -31,8 +33,8 @@ from tokenprune.tokens.visual import LeftInTower, TowerTokens
 
 @dataclass(frozen=True, eq=False)
 class Survivors:
-    """Which patches of every tile stand behind the prefix tokens of the hidden states; those not `real` are padding, of
-    which there is none where `real` is None."""
+    """Which patches of every tile follow the prefix tokens in the hidden states; those not `real` are padding, of which
+    there is none where `real` is None."""
 
     patches: Int[Tensor, "tiles left"]
     real: Bool[Tensor, "tiles left"] | None
@@ -69,8 +71,8 @@ class Tile:
         self.last: Tensor | None = None
         self.stages: list[StageReport] = []
 
-    def narrow(self, selection: Selection, layer: int) -> None:
-        """To what a strategy selects of `left`, from encoder layer `layer` on."""
+    def keep(self, selection: Selection, layer: int) -> None:
+        """Keep what a strategy selects of `left`, from encoder layer `layer` on."""
         scores = selection.scores
         if scores is not None and not self.stages:
             self.last = scores
@@ -84,88 +86,96 @@ class Tile:
             self.stages.append(StageReport(layer, self.left))
 
 
-class Call(PerThread):
-    """The call of the tower that is in progress.
+class TowerCall:
+    """One call of the tower.
 
-    layer: the encoder layer that runs, if the strategy is asked about it and was not yet.
-    heard: what its taps returned so far.
+    layer: the encoder layer that runs, if the strategy selects after it and has not yet.
+    captured: what its capture points returned so far.
     kept: of each tile, which of the patches that the layer was given are kept.
-    tiles: those of the call; none before the first layer that the strategy is asked about.
-    survivors: what stands in the hidden states; None as long as that is everything.
+    tiles: those of the call; none before the first layer that the strategy selects after.
+    survivors: what the hidden states hold; None as long as that is everything.
     entered: by encoder layer, the survivors that it was given.
     """
 
-    def __init__(self) -> None:
-        self.layer: int | None = None
-        self.heard: dict[str, Tensor] = {}
+    def __init__(self, first_layer: int | None) -> None:
+        self.layer = first_layer
+        self.captured: dict[str, Tensor] = {}
         self.kept: list[Tensor] = []
         self.tiles: list[Tile] = []
         self.survivors: Survivors | None = None
         self.entered: dict[int, Survivors] = {}
         self.n_patches = 0
 
+    def outcomes(self) -> list[LeftInTower]:
+        """What is left of every tile."""
+        return [LeftInTower(tile.left, tile.last, tuple(tile.stages)) for tile in self.tiles]
+
 
 class TowerPruning:
-    """Asks a strategy that needs "left_in_tower", and shortens what the encoder layers get; idle for any other.
+    """Lets a TowerStrategy select between encoder layers, and shortens what those layers get.
 
-    Raises SettingError for a strategy that also needs the attention of one encoder layer over all patches.
+    Raises SettingError for a strategy of another kind, one that also needs the attention of one encoder layer over all
+    patches, or one that names layers after which nothing can be dropped.
     """
 
-    def __init__(self, strategy: Strategy, adapter: ModelAdapter) -> None:
-        self.strategy, self.adapter = strategy, adapter
-        prunes = isinstance(strategy, TowerStrategy)
-        if not prunes and "left_in_tower" in strategy.needs:
+    def __init__(self, strategy: Strategy, adapter: ModelAdapter, context: CallContext) -> None:
+        assert adapter.tower_layers is not None  # `patch` has checked that the model offers "left_in_tower"
+        if not isinstance(strategy, TowerStrategy):
             raise SettingError(
-                f"{type(strategy).__name__}.needs has left_in_tower, and the strategy does not prune in the tower. "
-                f"Derive it from tokenprune.strategy.TowerStrategy."
+                f"{type(strategy).__name__}.needs has left_in_tower, which only a TowerStrategy can have. Derive it "
+                f"from tokenprune.strategy.TowerStrategy."
             )
-        self.tower: TowerLayers | None = adapter.tower_layers if prunes else None
-        self.asked = strategy.tower_layers(self.tower.n_before) if prunes and self.tower is not None else ()
-        self._call = Call()
-        if self.tower is None:
-            return
+        self.strategy, self.adapter, self.tower = strategy, adapter, adapter.tower_layers
+        self._context = context
+        self.selects_after = strategy.tower_layers(self.tower.n_before)
         self.n_prefix, self.scale = adapter.n_prefix, adapter.attention_scale
         if "vision_attention" in strategy.needs:
             raise SettingError(
                 f"{type(strategy).__name__}.needs has both left_in_tower and vision_attention, and the tower does not "
                 f"attend to what it drops. Read tokens.attention in select_in_tower instead."
             )
-        if not set(self.asked) <= set(range(self.tower.n_before)):
+        if not self.selects_after or not set(self.selects_after) <= set(range(self.tower.n_before)):
             raise SettingError(
-                f"{type(strategy).__name__}.tower_layers gave {self.asked}; the layers before the one whose output "
-                f"the projector gets are 0..{self.tower.n_before - 1}."
+                f"{type(strategy).__name__}.tower_layers gave {self.selects_after}; the layers before the one whose "
+                f"output the projector gets are 0..{self.tower.n_before - 1}."
             )
 
-    @property
-    def layers(self) -> dict[int, nn.Module]:
-        """The encoder layers whose arguments may be shortened, by number: all behind the first that is asked about."""
-        if self.tower is None or not self.asked:
-            return {}
-        return {n: layer for n, layer in enumerate(self.tower.layers) if n > self.asked[0]}
+    def register(self, register: Register) -> list[nn.Module]:
+        """Register the hooks; return the modules that show attention. The recorder's hooks on the tower come before:
+        they read what was dropped."""
+        captured = []
+        for tower in self.adapter.vision_towers:
+            register(tower.register_forward_pre_hook(self.before_tower, with_kwargs=True))
+            register(tower.register_forward_hook(self.after_tower))
+        for number in self.selects_after:
+            for name, module in self.tower.taps(number).items():
+                register(module.register_forward_hook(partial(self.after_capture, name)))
+                captured.append(module)
+        for number, layer in enumerate(self.tower.layers):
+            if number > self.selects_after[0]:
+                register(layer.register_forward_pre_hook(partial(self.before_layer, number), with_kwargs=True))
+        return captured
 
-    @property
-    def taps(self) -> list[tuple[str, nn.Module]]:
-        """The modules to be heard, and what they return."""
-        return [] if self.tower is None else [tap for n in self.asked for tap in self.tower.taps(n).items()]
-
-    @uncompiled
+    @dynamo_disabled
     def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._call.__init__()
-        self._call.layer = self.asked[0] if self.asked else None
+        self._context.tower = TowerCall(self.selects_after[0])
 
-    def after_tap(self, name: str, output: Tensor) -> None:
-        call, tower = self._call, self.tower
-        if call.layer is None or tower is None:  # as in a backward pass that runs the layer again
+    @dynamo_disabled
+    def after_capture(self, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+        call = self._context.tower
+        if call is None or call.layer is None:  # as in a backward pass that runs the layer again
             return
-        call.heard[name] = output.detach()
-        if len(call.heard) == N_TAPS:  # asked now, while a CPU has them in its cache
-            self._ask(call.layer, tower.projected(call.heard))
-            call.layer, call.heard = None, {}
+        call.captured[name] = output.detach()
+        if len(call.captured) == N_TAPS:  # select now, while a CPU has them in its cache
+            self._select(call, call.layer, self.tower.projected(call.captured))
+            call.layer, call.captured = None, {}
 
+    @dynamo_disabled
     def before_layer(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """The arguments of an encoder layer, shortened; None if they may stay."""
-        call, tower = self._call, self.tower
-        assert tower is not None
+        call, tower = self._context.tower, self.tower
+        if call is None:
+            return None
         if torch.is_grad_enabled() and tower.recomputed(module):
             raise PruningError(
                 f"{type(self.strategy).__name__} prunes inside the vision tower, and activation checkpointing runs "
@@ -174,28 +184,40 @@ class TowerPruning:
             )
         hidden, *rest = args
         if call.kept:
-            hidden = self._narrowed(hidden)
-        call.layer = number if number in self.asked else None
+            hidden = self._prune_hidden(call, hidden)
+        call.layer = number if number in self.selects_after else None
         if call.survivors is None:
             return None
         call.entered[number] = call.survivors
         named = named_arguments(module, (hidden, *rest), kwargs)
         return tower.arguments(named, hidden, call.survivors.mask(hidden))
 
-    def _ask(self, layer: int, projected: Projected) -> None:
-        """Asks the strategy which patches of each tile to keep behind `layer`."""
-        call = self._call
+    @dynamo_disabled
+    def after_tower(self, module: nn.Module, args: Any, output: Any) -> Any:
+        call, self._context.tower = self._context.tower, None
+        if call is None or not call.entered:
+            return None
+
+        def put_back(layer: int, hidden: Tensor) -> Tensor:
+            return call.entered[layer].put_back(hidden, call.n_patches) if layer in call.entered else hidden
+
+        return widened(output, len(self.tower.layers), put_back)
+
+    def _select(self, call: TowerCall, layer: int, projected: Projected) -> None:
+        """Let the strategy select which patches of each tile to keep after `layer`."""
         n_tiles, _, n_tokens, _ = projected[0].shape
         if not call.tiles:
             call.n_patches = n_tokens - self.n_prefix
             call.tiles = [Tile(call.n_patches, projected[0].device) for _ in range(n_tiles)]
         before = [len(tile.left) for tile in call.tiles]
-        kept = [self._kept(layer, i, tile, projected) for i, tile in enumerate(call.tiles)]
+        kept = [self._kept(call, layer, i, tile, projected) for i, tile in enumerate(call.tiles)]
         call.kept = kept if [len(tile.left) for tile in call.tiles] != before else []
 
-    def _narrowed(self, hidden: Float[Tensor, "tiles tokens width"]) -> Float[Tensor, "tiles left width"]:
-        """The hidden states of what was kept behind the layer before."""
-        call, n_prefix, device = self._call, self.n_prefix, hidden.device
+    def _prune_hidden(
+        self, call: TowerCall, hidden: Float[Tensor, "tiles tokens width"]
+    ) -> Float[Tensor, "tiles left width"]:
+        """The hidden states of what was kept after the layer before."""
+        n_prefix, device = self.n_prefix, hidden.device
         left, kept, call.kept = [tile.left.to(device) for tile in call.tiles], call.kept, []
         places, counts = pad_sequence(kept, batch_first=True).to(device), torch.tensor([len(tile) for tile in left])
         real = torch.arange(places.shape[1]) < counts[:, None]
@@ -205,37 +227,18 @@ class TowerPruning:
         tile = torch.arange(len(hidden), device=device)[:, None]  # whole rows are copied, as gather does not
         return hidden[tile, torch.cat([prefix, n_prefix + places], 1)]
 
-    def _kept(self, layer: int, i: int, tile: Tile, projected: Projected) -> Int[Tensor, " kept"]:
-        """Which of a tile's patches that are left the strategy keeps behind `layer`."""
-        assert self.tower is not None
+    def _kept(self, call: TowerCall, layer: int, i: int, tile: Tile, projected: Projected) -> Int[Tensor, " kept"]:
+        """Which of a tile's patches that are left the strategy keeps after `layer`."""
         n_left, n_prefix = len(tile.left), self.n_prefix
         queries, keys, values = (part[i, :, : n_prefix + n_left] for part in projected)
         attention = VisionAttention(queries[None], keys[None], self.scale, n_prefix, Layout.raster((1, 1, n_left)))
         n_more = self.tower.n_before - layer - 1
-        tokens = TowerTokens(layer, n_more, attention, values, tile.left, self._call.n_patches, tile.scores)
-        assert isinstance(self.strategy, TowerStrategy)
+        tokens = TowerTokens(layer, n_more, attention, values, tile.left, call.n_patches, tile.scores)
         selection = self.strategy.select_in_tower(tokens)
         if not isinstance(selection, Selection) or selection.n_visual != n_left:
             raise PruningError(
                 f"{type(self.strategy).__name__}.select_in_tower must return a Selection over the {n_left} patches "
                 f"that are left."
             )
-        tile.narrow(selection, layer + 1)
+        tile.keep(selection, layer + 1)
         return selection.kept
-
-    @uncompiled
-    def after_tower(self, module: nn.Module, args: Any, output: Any) -> Any:
-        entered, n_patches = self._call.entered, self._call.n_patches
-        self._call.__init__()
-        if not entered:
-            return None
-
-        def whole(layer: int, hidden: Tensor) -> Tensor:
-            return entered[layer].put_back(hidden, n_patches) if layer in entered else hidden
-
-        assert self.tower is not None
-        return widened(output, len(self.tower.layers), whole)
-
-    def outcomes(self) -> list[LeftInTower]:
-        """What the call of the tower that is in progress left of every tile."""
-        return [LeftInTower(tile.left, tile.last, tuple(tile.stages)) for tile in self._call.tiles]

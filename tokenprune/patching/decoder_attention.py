@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.cache import n_slots
-from tokenprune.engine.call import uncompiled
+from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.report import ImageReport
 from tokenprune.sequence.masks import padding_of
 from tokenprune.sequence.prompt import PromptTokens
@@ -86,17 +86,17 @@ class DecoderReader:
     def end(self) -> None:
         self._captured = None
 
-    @uncompiled
+    @dynamo_disabled
     def _before_attention(self, layer: int, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self._captured is not None:
             self._captured[layer] = {"attention": kwargs}
 
-    @uncompiled
+    @dynamo_disabled
     def _after_output(self, layer: int, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
         if self._captured is not None:
             self._captured[layer][name] = output.detach()
 
-    @uncompiled
+    @dynamo_disabled
     def _after_attention(self, layer: int, module: nn.Module, args: Any, output: Any) -> None:
         if self._captured is not None:
             call = self._captured.pop(layer)

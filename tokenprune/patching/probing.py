@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
-from tokenprune.engine.call import named_arguments, uncompiled
+from tokenprune.engine.call import named_arguments
+from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.pruner import pruner_of
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.patching.decoder_attention import DecoderReader
@@ -155,7 +156,7 @@ class Probe(Handle):
         self._record.found.clear()
         self._reader.clear()
 
-    @uncompiled
+    @dynamo_disabled
     def _before_core(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         kwargs = named_arguments(module, args, kwargs)
         masks = {modality.name: self._adapter.visual_mask(modality, kwargs) for modality in self._adapter.modalities}
@@ -165,7 +166,7 @@ class Probe(Handle):
             if self._layers:
                 self._reader.begin(kwargs, visual)
 
-    @uncompiled
+    @dynamo_disabled
     def _after_core(self, module: nn.Module, args: Any, output: Any) -> None:
         self._reader.end()
 
@@ -222,6 +223,6 @@ class _StoppedEarly(Exception):
     """Leaves a forward whose rest nobody needs."""
 
 
-@uncompiled
+@dynamo_disabled
 def _stop(module: nn.Module, args: Any) -> None:
     raise _StoppedEarly

@@ -17,7 +17,8 @@ from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.retrieval import Retriever
 from tokenprune.adapters.wrappers import unwrap_model
-from tokenprune.engine.call import guard_hooks, named_arguments, uncompiled
+from tokenprune.engine.call import named_arguments
+from tokenprune.engine.compiling import dynamo_disabled, unwatch_hooks, watch_hooks
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.patching.handle import Handle
 from tokenprune.retrieval.ward import merge_clusters
@@ -45,19 +46,20 @@ class RetrievalHandle(Handle):
     def install(self) -> None:
         self._hook = self.model.register_forward_hook(self._after_model, with_kwargs=True)
         setattr(self.model, HANDLE_ATTRIBUTE, self)
-        guard_hooks()
+        watch_hooks(self)
 
     def remove(self) -> None:
         """Restore the model as it was before the patch. Calling it again has no effect."""
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
+            unwatch_hooks(self)
             delattr(self.model, HANDLE_ATTRIBUTE)
 
     def _settings(self) -> str:
         return f"factor={self.factor}"
 
-    @uncompiled
+    @dynamo_disabled
     def _after_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         kwargs = named_arguments(module, args, kwargs)
         patches = self._retriever.patches(kwargs)

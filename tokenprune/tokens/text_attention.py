@@ -6,14 +6,12 @@ The layer itself keeps its fast attention kernel.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenprune.engine.call import PerThread
 from tokenprune.tokens.attention import HeadReduction, block_length, reduce_heads
 
 
@@ -70,38 +68,3 @@ class TextAttention:
         if self.seen is not None:
             return self.seen[rows] & self.real
         return self.real & (torch.arange(len(self.real), device=rows.device) <= rows[:, None])
-
-
-class Heard(PerThread):
-    """calls: by layer, what it was called with and what its taps returned, in the forward that is in progress; None in
-    one in which no stage is decided."""
-
-    def __init__(self) -> None:
-        self.calls: dict[int, dict[str, Any]] | None = None
-
-
-class TextRecorder:
-    """Hears, through callbacks that hooks.py puts on it, the layers whose attention a strategy's stages read."""
-
-    def __init__(self) -> None:
-        self._heard = Heard()
-
-    def listen(self) -> None:
-        """From here on, until `forget`."""
-        self._heard.calls = {}
-
-    def before_attention(self, layer: int, kwargs: dict[str, Any]) -> None:
-        if self._heard.calls is not None:
-            self._heard.calls[layer] = {"attention": kwargs}
-
-    def after_tap(self, layer: int, name: str, output: Tensor) -> None:
-        if self._heard.calls is not None:
-            self._heard.calls[layer][name] = output.detach()
-
-    def take(self, layer: int) -> dict[str, Any]:
-        """What one layer showed in this forward; it is forgotten."""
-        assert self._heard.calls is not None
-        return self._heard.calls.pop(layer)
-
-    def forget(self) -> None:
-        self._heard.calls = None

@@ -17,11 +17,11 @@ from matplotlib.patheffects import withStroke
 
 from tokenprune.evals.models.boxes import Box, iou
 from tokenprune.evals.report.palette import GREY, ORANGE, PURPLE, SKY
-from tokenprune.evals.run.answers import Answer, Asked, Key
-from tokenprune.evals.run.results import Row
+from tokenprune.evals.run.answers import Answer, AnswerKey, SetupKey
+from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.setups import POSITION_IDS, UNPRUNED
-from tokenprune.evals.tasks._base.question import Sample
-from tokenprune.evals.tasks.refcoco import RecSample
+from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
 #: Color, dashes, mark.
 STYLES = {
@@ -36,15 +36,15 @@ PANELS = 4  # of the scene
 class Scene:
     """One question, and its answer at each keep ratio with each kind of position IDs."""
 
-    sample: RecSample
+    sample: RefCocoQuestion
     answers: Mapping[tuple[float, str], Answer]
 
     @classmethod
-    def telling(cls, samples: Sequence[Sample], answers: Mapping[Asked, Answer]) -> Scene:
+    def telling(cls, samples: Sequence[Question], answers: Mapping[AnswerKey, Answer]) -> Scene:
         """The first asked question that the unpruned model answers right; if there is none, the first of all."""
-        unpruned = Key(UNPRUNED, "original", 1.0)
+        unpruned = SetupKey(UNPRUNED, "original", 1.0)
         unpruned_answers = {answer.id: answer for answer in answers.values() if answer.key == unpruned}
-        asked = [s for s in samples if isinstance(s, RecSample) and s.id in unpruned_answers]
+        asked = [s for s in samples if isinstance(s, RefCocoQuestion) and s.id in unpruned_answers]
         sample = next((s for s in asked if unpruned_answers[s.id].score), asked[0])
         own = [answer for answer in answers.values() if answer.id == sample.id and answer.key != unpruned]
         return cls(sample, {(answer.keep_ratio, answer.position_ids): answer for answer in own})
@@ -60,11 +60,11 @@ class Point:
     high: float
 
     @classmethod
-    def of(cls, row: Row) -> Point:
+    def of(cls, row: TaskResult) -> Point:
         return cls(100 * row.keep_ratio, 100 * row.accuracy, *(100 * end for end in row.interval))
 
 
-def curves(rows: Sequence[Row]) -> dict[str, list[Point]]:
+def curves(rows: Sequence[TaskResult]) -> dict[str, list[Point]]:
     """The points of each kind of position IDs, those that keep most first.
 
     Each begins with the unpruned model: where nothing is dropped, both number the tokens alike.
@@ -77,13 +77,13 @@ def curves(rows: Sequence[Row]) -> dict[str, list[Point]]:
     return found
 
 
-def draw(rows: Sequence[Row], scene: Scene, path: Path) -> None:
+def draw(rows: Sequence[TaskResult], scene: Scene, path: Path) -> None:
     """Write the figure of one strategy's rows, the unpruned model's among them, on one task."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure(rows, scene).savefig(path, dpi=130)
 
 
-def figure(rows: Sequence[Row], scene: Scene) -> Figure:
+def figure(rows: Sequence[TaskResult], scene: Scene) -> Figure:
     result = Figure(figsize=(14.5, 7.4), layout="constrained")
     FigureCanvasAgg(result)
     result.get_layout_engine().set(w_pad=0.12)  # pyright: ignore[reportOptionalMemberAccess]
@@ -91,7 +91,7 @@ def figure(rows: Sequence[Row], scene: Scene) -> Figure:
     left, right = halves
     ratios = sorted({ratio for ratio, _ in scene.answers}, reverse=True)
     shown = ratios if len(ratios) <= PANELS else [ratios[round(i * (len(ratios) - 1) / 3)] for i in range(PANELS)]
-    left.suptitle(scene.sample.question, fontsize=15)
+    left.suptitle(scene.sample.text, fontsize=15)
     for axes, ratio in zip(left.subplots(2, 2, squeeze=False).flat, shown, strict=False):
         _scene(axes, scene, ratio)
     for axes in left.axes[len(shown) :]:
@@ -107,13 +107,13 @@ def figure(rows: Sequence[Row], scene: Scene) -> Figure:
 
 
 def _scene(axes: Axes, scene: Scene, ratio: float) -> None:
-    (image,), sample = scene.sample.pictures(), scene.sample
+    (image,), sample = scene.sample.open_images(), scene.sample
     axes.imshow(image, extent=(0, image.width, image.height, 0))
     of_ids = {ids: answer for (keep_ratio, ids), answer in scene.answers.items() if keep_ratio == ratio}
     answer = next(iter(of_ids.values()))
     if len(answer.kept) == 1 and len(answer.kept[0].grids) == 1:  # tiles lie over each other
         _darken(
-            axes, ~answer.kept[0].mask(answer.n_visual), answer.kept[0].grids[0], sample.style.seen(sample.size).window
+            axes, ~answer.kept[0].mask(answer.n_visual), answer.kept[0].grids[0], sample.style.view(sample.size).window
         )
     boxes = {"true box": sample.box} | {ids: sample.answered_box(answer.text) for ids, answer in of_ids.items()}
     overlaps = [f"{ids} {'no box' if box is None else f'{iou(box, sample.box):.2f}'}" for ids, box in boxes.items()][1:]
@@ -141,7 +141,7 @@ def _outline(axes: Axes, box: Box, name: str) -> None:
     axes.add_patch(line).set_path_effects([withStroke(linewidth=5, foreground="black")])
 
 
-def _curves(axes: Axes, rows: Sequence[Row]) -> None:
+def _curves(axes: Axes, rows: Sequence[TaskResult]) -> None:
     found, row = curves(rows), next(row for row in rows if row.strategy != UNPRUNED)
     unpruned = found["original"][0]
     axes.axhline(unpruned.accuracy, color=GREY, linestyle="--", linewidth=1.8)

@@ -23,7 +23,7 @@ from transformers import CLIPImageProcessor, CLIPVisionModel, LlamaConfig, Llava
 
 import tokenprune
 from tokenprune.evals.models.bundled import SCENES
-from tokenprune.evals.tasks._read.images import open_picture
+from tokenprune.evals.tasks._read.images import open_image
 
 BUDGETS = ("15+3", "53+10", "107+20", "161+30", "287+57")
 FLOWCUT_BUDGETS = ("32", "64", "128", "192", "288")
@@ -103,7 +103,7 @@ def main() -> None:
         tower = CLIPVisionModel.from_pretrained(folder / "tower")
         processor = CLIPImageProcessor.from_pretrained(folder / "tower")
         pictures = sorted((SCENES / "images").glob("*.jpg"))[: options.pictures]
-        pixels = processor([open_picture(path) for path in pictures], return_tensors="pt")["pixel_values"]
+        pixels = processor([open_image(path) for path in pictures], return_tensors="pt")["pixel_values"]
         torch.save(pixels, folder / "pixels.pt")
         for name, budgets in (("visionzip", options.budgets), ("flowcut", options.flowcut_budgets)):
             subprocess.run([options.old_python, PUBLISHED, name, folder, *budgets], check=True)

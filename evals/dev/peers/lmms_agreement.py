@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.models.loading import limited, load_tasks
+from tokenprune.evals.models.loading import limit_questions, load_tasks
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.setups import Setup, Unpruned, make_setups
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer
 
 #: A task of lmms-eval's in a folder of its own. `!function` names what is in utils.py.
@@ -51,10 +51,10 @@ def pictures(doc):
 """
 
 
-def write_task(folder: Path, samples: Sequence[Sample]) -> None:
+def write_task(folder: Path, samples: Sequence[Question]) -> None:
     """The samples as a local task of lmms-eval's, `bundled_scenes`."""
     docs = [
-        {"picture": str(sample.images[0]), "question": sample.question, "answer": sample.answers[0]}
+        {"picture": str(sample.images[0]), "question": sample.text, "answer": sample.answers[0]}
         for sample in samples
         if isinstance(sample, ShortAnswer)
     ]
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--processes", type=int, default=1, help="of lmms-eval, which shares the questions among them")
     options = parser.parse_args()
-    asked = limited(load_tasks(SCENES, ["vqa"], style=STYLES["bundled"]), options.questions)
+    asked = limit_questions(load_tasks(SCENES, ["vqa"], style=STYLES["bundled"]), options.questions)
     compared: dict[str, Setup] = {"": Unpruned()}  # how lmms-eval is told, and what ours is called
     for strategy in options.strategies:
         told = f",strategy={strategy.replace(':', ',', 1)},keep_ratio={options.keep_ratio}"

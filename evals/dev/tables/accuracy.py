@@ -8,7 +8,7 @@ from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.report import report
 from tokenprune.evals.report.tables import summary_table
 from tokenprune.evals.run import results_io
-from tokenprune.evals.run.results import Row
+from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.setups import UNPRUNED
 
 #: The strategy that the short table shows beside the unpruned model.
@@ -23,11 +23,11 @@ def makers() -> dict[str, Callable[[], str]]:
     }
 
 
-def headline(rows: list[Row]) -> str:
+def headline(rows: list[TaskResult]) -> str:
     """Return a line for the unpruned model and one for each keep ratio of SHOWN, on the bundled scenes."""
     return f"{summary_table([row for row in rows if row.scenes == 'scenes' and row.strategy in (UNPRUNED, SHOWN)])}\n"
 
 
 @cache
-def _rows(results: Path) -> list[Row]:
+def _rows(results: Path) -> list[TaskResult]:
     return results_io.read([*sorted(results.glob("bundled_model_*.jsonl")), results / "photographs.jsonl"])

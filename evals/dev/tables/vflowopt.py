@@ -10,10 +10,9 @@ from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.models.bundled import SETTINGS
 from tokenprune.evals.report.table import Table
 from tokenprune.evals.report.tables import accuracy_table
-from tokenprune.evals.run.results import Key, Row, by_setup
+from tokenprune.evals.run.results import SetupKey, TaskResult, by_setup, compare
 from tokenprune.evals.run.results_io import read
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
-from tokenprune.evals.stats.paired import paired
 from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
 
@@ -33,7 +32,7 @@ ABLATIONS = {
 }
 
 
-def report(rows: Sequence[Row], files: Sequence[SettingsFile], timings: Sequence[Figures]) -> str:
+def report(rows: Sequence[TaskResult], files: Sequence[SettingsFile], timings: Sequence[Figures]) -> str:
     """Return all tables; `timings` are what the bench measured."""
     groups = by_setup(rows)
     shown = [row for row in rows if row.strategy not in ABLATIONS or row.strategy == "VFlowOpt"]
@@ -74,18 +73,18 @@ def stored(results: Path = RESULTS) -> str:
     return report(read([results / "vflowopt.jsonl"]), settings_files(), figures(Record.read(timings)))
 
 
-Groups = Mapping[Key, Mapping[str, Row]]
+Groups = Mapping[SetupKey, Mapping[str, TaskResult]]
 
 
-def _calibrated(keep_ratio: float) -> Key:
-    return Key(f"VFlowOpt searched_{100 * keep_ratio:g}", "original", keep_ratio)
+def _calibrated(keep_ratio: float) -> SetupKey:
+    return SetupKey(f"VFlowOpt searched_{100 * keep_ratio:g}", "original", keep_ratio)
 
 
 def _ratios(groups: Groups) -> list[float]:
     return sorted({key.keep_ratio for key in groups if _calibrated(key.keep_ratio) in groups}, reverse=True)
 
 
-def _titles(rows: Sequence[Row]) -> list[str]:
+def _titles(rows: Sequence[TaskResult]) -> list[str]:
     return list(dict.fromkeys(row.task.upper() for row in rows))
 
 
@@ -93,7 +92,7 @@ def _against_others(groups: Groups) -> Iterator[list[str]]:
     for keep_ratio in _ratios(groups):
         own = groups[_calibrated(keep_ratio)]
         for name in BASELINES:
-            other = groups.get(Key(name, "original", keep_ratio))
+            other = groups.get(SetupKey(name, "original", keep_ratio))
             if other is not None:
                 yield [f"{keep_ratio:.0%}", name, *(_difference(own[task], other[task]) for task in own)]
 
@@ -102,26 +101,26 @@ def _ablations(groups: Groups) -> Iterator[list[str]]:
     whole = groups[_calibrated(0.25)]
     yield ["calibrated VFlowOpt", *(cell for row in whole.values() for cell in (f"{100 * row.accuracy:.1f}", ""))]
     for label, what in ABLATIONS.items():
-        rows = groups.get(Key(label, "original", 0.25))
+        rows = groups.get(SetupKey(label, "original", 0.25))
         if rows is not None:
             cells = [(f"{100 * rows[task].accuracy:.1f}", _difference(rows[task], whole[task])) for task in whole]
             yield [what, *(cell for pair in cells for cell in pair)]
 
 
-def _difference(row: Row, other: Row) -> str:
-    difference = paired(row, other)
+def _difference(row: TaskResult, other: TaskResult) -> str:
+    difference = compare(row, other)
     low, high = difference.interval
     return f"{100 * difference.difference:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _visual_bytes(groups: Groups) -> Iterator[list[str]]:
     """Two prompts that differ in visual tokens alone tell how many bytes one takes, and so how many the text takes."""
-    task, whole = next(iter(groups[Key(UNPRUNED, "original", 1.0)].items()))
-    half = groups[Key("Random", "original", 0.5)][task]
+    task, whole = next(iter(groups[SetupKey(UNPRUNED, "original", 1.0)].items()))
+    half = groups[SetupKey("Random", "original", 0.5)][task]
     a_token = (whole.kv_cache_bytes - half.kv_cache_bytes) / (whole.n_visual - half.n_kept)
     text = whole.kv_cache_bytes - a_token * whole.n_visual
     for keep_ratio in _ratios(groups):
-        for key in (Key("VFlowOpt", "original", keep_ratio), _calibrated(keep_ratio)):
+        for key in (SetupKey("VFlowOpt", "original", keep_ratio), _calibrated(keep_ratio)):
             if key in groups:
                 visual = groups[key][task].kv_cache_bytes - text
                 less = 1 - visual / (whole.kv_cache_bytes - text)

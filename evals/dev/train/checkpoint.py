@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
@@ -87,11 +89,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_processor() -> LlavaProcessor:
-    """One token a word, lower case, 100 two-digit numbers for box edges; pictures are squashed to 224 x 224 px."""
+def build_processor(known: Sequence[str] = (), *, pieces: bool = False) -> LlavaProcessor:
+    """One token a word, lower case, 100 two-digit numbers for box edges; `known` words instead of the nouns, and with
+    `pieces` words made of them and of endings that start with "##"; pictures are squashed to 224 x 224 px."""
     words = [*SPECIAL, *(f"{n:02d}" for n in range(100)), *QUESTION_WORDS]
-    vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*words, *nouns()]))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*words, *(known or nouns())]))}
+    kind = models.WordPiece if pieces else models.WordLevel
+    tokenizer = Tokenizer(kind(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation()])
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -124,8 +128,16 @@ def build_processor() -> LlavaProcessor:
     )
 
 
-def build_model(tower: Dinov2Model, processor: LlavaProcessor, seed: int) -> LlavaForConditionalGeneration:
-    """The given tower, frozen, with a new projector and a new six-layer language model.
+def build_model(
+    tower: Dinov2Model,
+    processor: LlavaProcessor,
+    seed: int,
+    *,
+    layers: int = 6,
+    width: int = 512,
+    inner: int = 1408,
+) -> LlavaForConditionalGeneration:
+    """The given tower, frozen, with a new projector and a new language model with heads of 64.
 
     rope_theta makes one rotary frequency go round once in 16 positions, a row of the grid: theta ** (-4 / 32) =
     2 pi / 16. Nothing else of the grid's shape is built in.
@@ -134,11 +146,11 @@ def build_model(tower: Dinov2Model, processor: LlavaProcessor, seed: int) -> Lla
     ids = processor.tokenizer.convert_tokens_to_ids
     text = LlamaConfig(
         vocab_size=len(processor.tokenizer),
-        hidden_size=512,
-        intermediate_size=1408,
-        num_hidden_layers=6,
-        num_attention_heads=8,
-        num_key_value_heads=8,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        num_key_value_heads=width // 64,
         max_position_embeddings=2048,
         rope_parameters={"rope_type": "default", "rope_theta": (16 / (2 * torch.pi)) ** 8},
         initializer_range=0.04,

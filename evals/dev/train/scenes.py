@@ -26,7 +26,7 @@ class CutOut:
     @cached_property
     def color(self) -> str | None:
         """The colour word for this thing, or None when no single one covers most of it."""
-        return _color_word(np.asarray(self.picture))
+        return color_word(np.asarray(self.picture))
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _patch_owner(owner: np.ndarray, things: int) -> np.ndarray:
     return np.where(shares.max(0) > 0.35, best, np.int8(-1))
 
 
-def _color_word(rgba: np.ndarray) -> str | None:
+def color_word(rgba: np.ndarray) -> str | None:
     """The colour that more than 60 % of the solid pixels share, by hue, saturation and value."""
     solid = rgba[:, :, 3] > 128
     hsv = cv2.cvtColor(rgba[:, :, :3], cv2.COLOR_RGB2HSV)[solid].astype(int)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice(Sample):
+class Choice(Question):
     """`options` are the texts by letter, `letter` is the right one.
 
     `read` is the set's own way to read an answer, given the options; None where it names none of them.

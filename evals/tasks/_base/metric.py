@@ -69,12 +69,12 @@ class Metric:
             return ()
         return tuple(part for part, whole in zip(ratio.parts, ratio.wholes, strict=True) if whole)
 
-    def interval(self, pictures: Sequence[int]) -> stats.Interval:
-        """Return the 95 % interval of the value, given the number of each question's picture.
+    def interval(self, images: Sequence[int]) -> stats.Interval:
+        """Return the 95 % interval of the value, given the number of each question's image.
 
-        Pictures are drawn again with all that is asked about them, so that groups stay whole.
+        Images are drawn again with all that is asked about them, so that groups stay whole.
         """
         if points := self.points:
             wholes = self.ratios[0].wholes
-            return stats.interval(points, [picture for picture, whole in zip(pictures, wholes, strict=True) if whole])
-        return stats.interval_of_ratios(self.ratios, pictures)
+            return stats.interval(points, [image for image, whole in zip(images, wholes, strict=True) if whole])
+        return stats.interval_of_ratios(self.ratios, images)

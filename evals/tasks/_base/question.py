@@ -5,23 +5,23 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from tokenprune.evals.tasks._read.images import Stored, open_picture
+from tokenprune.evals.tasks._read.images import StoredImage, open_image
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(ABC):
-    """One question about one picture or several, and how to score an answer to it.
+class Question(ABC):
+    """One question about one image or several, and how to score an answer to it.
 
-    `task` is the name of its task in `TASKS`, `id` names the sample in results and in errors. `question` is the text
-    that the model reads behind the pictures, exactly as it was published. `split` and `category` are the set's own
+    `task` is the name of its task in `TASKS`, `id` names the question in results and in errors. `text` is
+    what the model reads after the images, exactly as it was published. `split` and `category` are the set's own
     words ("" where it has none). Questions of one `group` count as one where the set says so. `max_new_tokens` is as
     long as a right answer can be.
     """
 
     task: str
     id: str
-    images: tuple[Stored, ...]
-    question: str
+    images: tuple[StoredImage, ...]
+    text: str
     split: str = ""
     category: str = ""
     group: str = ""
@@ -31,6 +31,6 @@ class Sample(ABC):
     def score(self, answer: str) -> float | None:
         """Return 0 to 1, or None where the answer cannot be read at all (counted apart, worth 0)."""
 
-    def pictures(self) -> list[Image.Image]:
-        """Return the decoded pictures, upright and RGB."""
-        return [open_picture(image) for image in self.images]
+    def open_images(self) -> list[Image.Image]:
+        """Return the decoded images, upright and RGB."""
+        return [open_image(image) for image in self.images]

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
 
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShortAnswer(Sample):
+class ShortAnswer(Question):
     """`worth` is the set's metric: what an answer is worth, 0 to 1, beside the right `answers`."""
 
     answers: tuple[str, ...]

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._read.hub import table_records
 from tokenprune.evals.tasks._read.records import Record
-from tokenprune.evals.tasks._read.splits import chosen
 
-Answered = Sequence[tuple[Sample, str]]
-S = TypeVar("S", bound=Sample)
+Answered = Sequence[tuple[Question, str]]
+S = TypeVar("S", bound=Question)
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Task(ABC):
 
     @abstractmethod
     def is_in(self, folder: Path) -> bool:
-        """Say whether `folder` holds this set's files. FileNotFoundError where there is no such folder."""
+        """Say whether `folder` holds this set's files. DataError if there is no such folder."""
 
     @abstractmethod
-    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[Sample]:
+    def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[Question]:
         """Return the questions in `split`, None means all but `train`, asked as models of that `style` want them.
 
         Whatever is wrong with the files is an error that names the file and the line or record.
@@ -52,14 +52,26 @@ class Task(ABC):
         return {self.metric: Metric.of(Ratio.mean(points(answered)))}
 
 
+def choose_splits(wanted: str | None, found: set[str], where: str) -> set[str]:
+    """Return the splits to ask of those that were `found` in a set; "" is that of a question without one.
+
+    `where` says which file an error is about: it is one to want a split that is not there.
+    """
+    if wanted is None:
+        return found - {"train"}
+    if wanted not in found:
+        raise DataError(f"{where}: no split {wanted!r}; it has {', '.join(sorted(found - {''})) or 'none'}")
+    return {wanted}
+
+
 def points(answered: Answered) -> list[float]:
     """Return what each answer is worth."""
-    return [sample.score(answer) or 0.0 for sample, answer in answered]
+    return [question.score(answer) or 0.0 for question, answer in answered]
 
 
 def of_each_category(answered: Answered) -> dict[str, Ratio]:
     """Return the mean of what the answers of each category are worth, in the set's order."""
-    return Ratio.mean(points(answered)).of_each([sample.category for sample, _ in answered])
+    return Ratio.mean(points(answered)).of_each([question.category for question, _ in answered])
 
 
 def mean_of_categories(answered: Answered) -> Metric:
@@ -97,22 +109,22 @@ class FileTask(Task, Generic[S]):
         read, files = self._files(folder)
         if not files:
             patterns = (pattern for form in self.forms for pattern in form.patterns)
-            raise FileNotFoundError(f"{folder}: no questions of {self.title}; needs one of {', '.join(patterns)}")
+            raise DataError(f"{folder}: no questions of {self.title}; needs one of {', '.join(patterns)}")
         records = [record for file in files for record in read(file)]
-        splits = chosen(split, {record.split for record in records}, " and ".join(map(str, files)))
-        return self.samples([record for record in records if record.split in splits], folder, style)
+        splits = choose_splits(split, {record.split for record in records}, " and ".join(map(str, files)))
+        return self.questions([record for record in records if record.split in splits], folder, style)
 
-    def samples(self, records: Sequence[Record], folder: Path, style: Style) -> Sequence[S]:
+    def questions(self, records: Sequence[Record], folder: Path, style: Style) -> Sequence[S]:
         """Return the questions; one for each record, unless a task says otherwise."""
-        return [self.sample(record, folder, style) for record in records]
+        return [self.question(record, folder, style) for record in records]
 
     @abstractmethod
-    def sample(self, record: Record, folder: Path, style: Style) -> S:
+    def question(self, record: Record, folder: Path, style: Style) -> S:
         """Return the question that a record is, in whichever form it comes."""
 
     def _files(self, folder: Path) -> tuple[Callable[[Path], list[Record]], list[Path]]:
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder of pictures and questions")
+            raise DataError(f"{folder}: no such folder of images and questions")
         for form in self.forms:
             if files := [path for pattern in form.patterns for path in sorted(folder.glob(pattern))]:
                 return form.read, files

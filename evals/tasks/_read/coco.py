@@ -1,15 +1,16 @@
-"""COCO's `instances.json`: pictures and the boxes on them."""
+"""COCO's `instances.json`: images and the boxes on them."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.tasks._read.records import field, read_json
 
 
 class Instances:
-    """Boxes by annotation, pictures by image, of the `instances.json` in `folder`; pictures are in `images/`."""
+    """Boxes by annotation, images by image, of the `instances.json` in `folder`; images are in `images/`."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "instances.json"
@@ -23,25 +24,25 @@ class Instances:
 
     def box(self, ann_id: int, where: str) -> Box:
         if ann_id not in self.annotations:
-            raise ValueError(f"{where}: ann_id {ann_id} is not among the annotations of {self.path}")
+            raise DataError(f"{where}: ann_id {ann_id} is not among the annotations of {self.path}")
         here = f"{self.path}, annotation {ann_id}"
         return from_corner(field(self.annotations[ann_id], "bbox", here), here)
 
     def image(self, image_id: int, where: str) -> tuple[Path, tuple[int, int]]:
-        """Return the picture's path and its size. The refs' own file_name is another one, with the ann_id in it."""
+        """Return the image's path and its size. The refs' own file_name is another one, with the ann_id in it."""
         if image_id not in self.images:
-            raise ValueError(f"{where}: image_id {image_id} is not among the images of {self.path}")
+            raise DataError(f"{where}: image_id {image_id} is not among the images of {self.path}")
         here = f"{self.path}, image {image_id}"
         record = self.images[image_id]
         path = self.path.parent / "images" / field(record, "file_name", here)
         if not path.is_file():
-            raise FileNotFoundError(f"{here}: missing picture {path}")
+            raise DataError(f"{here}: missing image {path}")
         return path, (field(record, "width", here), field(record, "height", here))
 
 
 def from_corner(numbers: Sequence[Any], where: str) -> Box:
     """Return the box that COCO writes as x, y, width, height. ValueError, naming `where`, if those are no numbers."""
     if len(numbers) != 4:
-        raise ValueError(f"{where}: a box of {len(numbers)} numbers; expected x, y, width, height")
+        raise DataError(f"{where}: a box of {len(numbers)} numbers; expected x, y, width, height")
     x, y, width, height = map(float, numbers)
     return x, y, x + width, y + height

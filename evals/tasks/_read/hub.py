@@ -1,7 +1,7 @@
-"""Sets as the Hugging Face Hub has them and as `datasets` saves them: Parquet or Arrow files with pictures inside.
+"""Sets as the Hugging Face Hub has them and as `datasets` saves them: Parquet or Arrow files with images inside.
 
 A split's files are called `SPLIT-00000-of-00003.parquet` on the Hub, and `SPLIT/data-00000-of-00003.arrow` by
-`save_to_disk`. Pictures are columns of {bytes, path}, or lists of them; their bytes are read when a picture is opened,
+`save_to_disk`. Images are columns of {bytes, path}, or lists of them; their bytes are read when an image is opened,
 a row group at a time, so that a set need not fit into memory.
 """
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tokenprune.errors import DataError
 from tokenprune.evals.tasks._read.records import Record
 
 _SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-\w+)?\.parquet")
@@ -23,7 +24,7 @@ _SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-\w+)?\.parquet")
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture in a table: in this column and row of this file, the `index`-th where the column holds lists."""
+    """An image in a table: in this column and row of this file, the `index`-th where the column holds lists."""
 
     path: Path
     column: str
@@ -41,17 +42,17 @@ class Cell:
         value = _open(self.path, _value, self.column, self.row)
         content = (value if self.index is None else value[self.index])["bytes"]
         if content is None:
-            raise ValueError(f"{self}: the table holds no picture but only its path; save it with pictures embedded")
+            raise DataError(f"{self}: the table holds no image but only its path; save it with images embedded")
         return content
 
 
 def table_records(path: Path) -> list[Record]:
-    """Return the rows of a file, with a `Cell` in place of each picture and a tuple of them in place of a list."""
-    table, split = _open(path, _without_pictures), split_of(path)
-    pictures = [name for name in table.column_names if _is_picture(table.schema.field(name).type)]
-    plain = table.drop_columns(pictures).to_pylist()
+    """Return the rows of a file, with a `Cell` in place of each image and a tuple of them in place of a list."""
+    table, split = _open(path, _without_images), split_of(path)
+    images = [name for name in table.column_names if _is_image(table.schema.field(name).type)]
+    plain = table.drop_columns(images).to_pylist()
     rows = [dict(row) for row in plain] if plain else [{} for _ in range(table.num_rows)]
-    for name in pictures:
+    for name in images:
         for number, (row, shape) in enumerate(zip(rows, _shapes(table[name]), strict=True)):
             if isinstance(shape, bool):
                 row[name] = Cell(path, name, number) if shape else None
@@ -73,23 +74,23 @@ def _open(path: Path, read: Callable[..., Any], *arguments: Any) -> Any:
         return read(path, *arguments)
     except pa.ArrowInvalid as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: no whole {path.suffix[1:]} file ({reason}); download it again") from error
+        raise DataError(f"{path}: no whole {path.suffix[1:]} file ({reason}); download it again") from error
 
 
-def _is_picture(kind: pa.DataType) -> bool:
+def _is_image(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
     return pa.types.is_struct(kind) and {child.name for child in kind} <= {"bytes", "path"}
 
 
 def _shapes(column: pa.ChunkedArray) -> list[Any]:
-    """Return whether there is a picture in each row, or how many."""
+    """Return whether there is an image in each row, or how many."""
     return (
         column.is_valid() if pa.types.is_struct(column.type) else pc.call_function("list_value_length", [column])
     ).to_pylist()
 
 
-def _without_pictures(path: Path) -> pa.Table:
+def _without_images(path: Path) -> pa.Table:
     if path.suffix == ".arrow":
         return _arrow(path)
     file = pq.ParquetFile(path)

@@ -10,37 +10,39 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokenprune.errors import DataError
+
 
 def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}") from error
+        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}") from error
 
 
 def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}, byte {error.start}: not UTF-8; save the file as UTF-8") from error
+        raise DataError(f"{path}, byte {error.start}: not UTF-8; save the file as UTF-8") from error
 
 
 def field(record: Any, key: str, where: str) -> Any:
     """Return `record[key]`; `where` says which file and record an error is about."""
     if not isinstance(record, Mapping):
-        raise ValueError(f"{where}: expected an object with {key!r}, found {type(record).__name__}")
+        raise DataError(f"{where}: expected an object with {key!r}, found {type(record).__name__}")
     if key not in record:
-        raise ValueError(f"{where}: no {key!r}; it has {', '.join(map(repr, record)) or 'nothing'}")
+        raise DataError(f"{where}: no {key!r}; it has {', '.join(map(repr, record)) or 'nothing'}")
     return record[key]
 
 
 def only_file(folder: Path, *patterns: str) -> Path | None:
     """Return the one file in `folder` that matches a pattern, None where there is none; two are an error."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of pictures and questions")
+        raise DataError(f"{folder}: no such folder of images and questions")
     found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     if len(found) > 1:
-        raise ValueError(f"{folder}: {' and '.join(path.name for path in found)} both match; keep one in the folder")
+        raise DataError(f"{folder}: {' and '.join(path.name for path in found)} both match; keep one in the folder")
     return found[0] if found else None
 
 
@@ -68,13 +70,13 @@ class Record:
     def in_split(self, split: str) -> "Record":
         return replace(self, split=split)
 
-    def picture(self, folder: Path, *names: str) -> Path:
-        """Return the first of the files that is in `folder`. FileNotFoundError, naming all of them, if none is."""
+    def find_image(self, folder: Path, *names: str) -> Path:
+        """Return the first of the files that is in `folder`. DataError, naming all of them, if none is."""
         for name in names:
             if (folder / name).is_file():
                 return folder / name
         others = f" (or {' or '.join(names[1:])})" if names[1:] else ""
-        raise FileNotFoundError(f"{self.where}: missing picture {folder / names[0]}{others}")
+        raise DataError(f"{self.where}: missing image {folder / names[0]}{others}")
 
 
 def json_records(path: Path, *keys: str) -> list[Record]:
@@ -92,7 +94,7 @@ def json_records(path: Path, *keys: str) -> list[Record]:
             for key, record in content.items()
         ]
     if not isinstance(content, list):
-        raise ValueError(f"{where}: expected a list of questions, found {type(content).__name__}")
+        raise DataError(f"{where}: expected a list of questions, found {type(content).__name__}")
     return [Record(f"{where}[{number}]", record) for number, record in enumerate(content)]
 
 
@@ -106,29 +108,29 @@ def line_records(path: Path) -> list[Record]:
         try:
             records.append(Record(where, json.loads(line)))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{where}, column {error.colno}: broken JSON: {error.msg}") from error
+            raise DataError(f"{where}, column {error.colno}: broken JSON: {error.msg}") from error
     return records
 
 
 def tsv_records(path: Path) -> list[Record]:
     """Return the records of a table of tab-separated values with a line of names, quoted as spreadsheets do."""
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # pictures are base64 in one field; the default is 128 KiB
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # images are base64 in one field; the default is 128 KiB
     rows: Iterator[list[str]] = csv.reader(read_text(path).splitlines(keepends=True), delimiter="\t")
     names = next(rows, None)
     if names is None:
-        raise ValueError(f"{path}, line 1: empty; expected a line of column names")
+        raise DataError(f"{path}, line 1: empty; expected a line of column names")
     records = []
     for row in rows:
         where = f"{path}, line {rows.line_num}"  # pyright: ignore[reportAttributeAccessIssue]
         if len(row) != len(names):
-            raise ValueError(f"{where}: {len(row)} fields where line 1 names {len(names)}; is the line broken?")
+            raise DataError(f"{where}: {len(row)} fields where line 1 names {len(names)}; is the line broken?")
         records.append(Record(where, dict(zip(names, row, strict=True))))
     return records
 
 
 @dataclass(frozen=True)
 class Base64:
-    """A picture inside a table of text. `where` names its row."""
+    """An image inside a table of text. `where` names its row."""
 
     where: str
     name: str
@@ -141,4 +143,4 @@ class Base64:
         try:
             return base64.b64decode(self.text, validate=True)
         except binascii.Error as error:
-            raise ValueError(f"{self.where}: broken base64 picture ({error})") from error
+            raise DataError(f"{self.where}: broken base64 image ({error})") from error

@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
+from tokenprune.errors import DataError
 from tokenprune.evals.tasks._base.short_answers import exact, plain
 
 
 def wordnet() -> Any:
-    """Return nltk's reader of WordNet. FileNotFoundError where WordNet itself was not downloaded."""
+    """Return nltk's reader of WordNet. DataError where WordNet itself was not downloaded."""
     from nltk.corpus import wordnet  # takes a second to import, and other tasks have no use for it
 
     try:
         wordnet.ensure_loaded()
     except LookupError:
         message = "this task takes synonyms for right and finds no WordNet; type `python -m nltk.downloader wordnet`"
-        raise FileNotFoundError(message) from None
+        raise DataError(message) from None
     return wordnet
 
 

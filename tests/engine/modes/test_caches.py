@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import QuantizedCache, cache_utils
 
 import tokenprune
-from tokenprune.engine.cache import ledger_of
+from tokenprune.engine.cache import index_of
 
 QUANTISED: dict[str, dict[str, Any]] = {
     # 16: the tiny model's heads are so narrow that the default group is wider than all of them
@@ -59,7 +59,7 @@ def test_a_quantised_cache_holds_the_kept_tokens(llava: Any, backend: str) -> No
     inputs = prompt([1])
     with tokenprune.patch(llava, STRATEGY) as handle:
         out = answer(llava, inputs, cache_implementation="quantized", cache_config={"backend": backend, **settings})
-        assert ledger_of(out[CACHE]) is not None
+        assert index_of(out[CACHE]) is not None
         for layer in out[CACHE].layers:
             assert layer.get_seq_length() == 6 + 9 + STEPS - 1
     kept = torch.cat([torch.arange(3), 3 + handle.report.images[0].kept, torch.arange(39, 42)])
@@ -84,7 +84,7 @@ def test_beams_over_a_quantised_cache(llava: Any, backend: str) -> None:
 
 def assert_equal_rows(cache: Any) -> None:
     """The beams share their prompt, so their rows of the ledger do."""
-    ledger = ledger_of(cache)
+    ledger = index_of(cache)
     assert ledger is not None
     assert ledger.columns.shape == (3, 15)
     assert bool((ledger.columns == ledger.columns[0]).all())

@@ -21,7 +21,7 @@ from transformers import DynamicCache, StaticCache
 import tokenprune
 from tokenprune import PruningError, Random, SettingError, Stage
 from tokenprune.adapters import adapter_for
-from tokenprune.engine.cache import ledger_of
+from tokenprune.engine.cache import index_of
 from tokenprune.strategy import StagedStrategy
 
 
@@ -171,10 +171,10 @@ def test_a_cache_goes_on_with_the_same_layers_only(n_images: int) -> None:
             cache.crop(-1)
         with tokenprune.patch(model, Skipping(layers=(2,))), pytest.raises(PruningError, match="layers 2, 3 skipped"):
             model(**more, **{CACHE: cache})
-        with pytest.raises(PruningError, match="the model that goes on with it is not patched"):
+        with pytest.raises(PruningError, match="the model that continues it is not patched"):
             model(**more, **{CACHE: cache})
         cache.reset()
-        assert ledger_of(cache) is None
+        assert index_of(cache) is None
 
 
 def test_a_crop_leaves_a_static_cache_usable() -> None:

@@ -15,7 +15,7 @@ from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
 from tokenprune.adapters import adapter_for
-from tokenprune.engine.stages.plan import StageHooks
+from tokenprune.engine.stages.pruning import StagePruning
 from tokenprune.evals.bench import ideal, plot, prompts, tables
 from tokenprune.evals.bench.cases import IDEAL, Facts, cases, facts
 from tokenprune.evals.bench.clock import PHASES, Seconds, cache_in, phases
@@ -127,14 +127,14 @@ def test_known_cases_are_not_run_again() -> None:
 
 def test_selecting_is_timed_wherever_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the language model, inside it, and in the tower."""
-    model, ticks, begin = deep_llava(), iter(range(10**6)), StageHooks._begin_stage
+    model, ticks, begin = deep_llava(), iter(range(10**6)), StagePruning._decide
 
-    def slowly(self: StageHooks, hidden: torch.Tensor) -> torch.Tensor:
+    def slowly(self: StagePruning, now: Any, hidden: torch.Tensor) -> torch.Tensor:
         deque(islice(ticks, 1000), maxlen=0)
-        return begin(self, hidden)
+        return begin(self, now, hidden)
 
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
-    monkeypatch.setattr(StageHooks, "_begin_stage", slowly)
+    monkeypatch.setattr(StagePruning, "_decide", slowly)
     inputs = prompts.random_prompt(model, 1)
     taken: dict[str, float] = {}
     for case in cases(model, inputs, pruned(**STRATEGIES)):

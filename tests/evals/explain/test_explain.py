@@ -8,13 +8,14 @@ import pytest
 import torch
 from helpers.families import FAMILIES
 from helpers.families.llava import Llava
-from helpers.files.evals import CHAT_TEMPLATE, picture, tiny_processor
+from helpers.files.evals import CHAT_TEMPLATE, sample_image, tiny_processor
 from helpers.tiny import tiny_llava
 from PIL import Image
 from transformers import LlavaNextImageProcessor, LlavaNextProcessor
 
 import tokenprune
 from tokenprune import SettingError
+from tokenprune.errors import UnsupportedError
 from tokenprune.evals.bench.measuring import ttft_ratios
 from tokenprune.evals.explain import page as kept_tokens_page
 from tokenprune.evals.explain import sheet as kept_tokens
@@ -22,7 +23,7 @@ from tokenprune.evals.explain.canvas import canvas
 from tokenprune.evals.explain.explain import Explanation, explain
 from tokenprune.evals.explain.panels import edges, ranks
 from tokenprune.evals.models.boxes import Box
-from tokenprune.evals.models.image_view import Seen, padded, whole
+from tokenprune.evals.models.image_view import ImageView, full_view, padded_view
 from tokenprune.evals.run.setups import make_setups
 from tokenprune.tokens.layout import Layout
 
@@ -45,7 +46,7 @@ def explained(
     true_box: Box | None = None,
 ) -> Explanation:
     compared = make_setups(strategies, ratios, ["original"], baselines=[])
-    asked = model or tiny_llava(), tiny_processor(), of or picture(), "Where is it?"
+    asked = model or tiny_llava(), tiny_processor(), of or sample_image(), "Where is it?"
     return explain(*asked, compared, true_box=true_box, rounds=0)
 
 
@@ -70,7 +71,7 @@ def test_the_answer_is_that_of_a_plain_call() -> None:
     processor: Any = tiny_processor()
     told = explained("fopru", model=model)
     inputs = processor(
-        images=[picture()],
+        images=[sample_image()],
         text=processor.apply_chat_template(
             [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where is it?"}]}],
             add_generation_prompt=True,
@@ -111,7 +112,7 @@ def test_times_are_ratios_to_the_unpruned_model(monkeypatch: pytest.MonkeyPatch)
 
     from tokenprune.evals.models.prompts import encode
 
-    inputs = encode(tiny_processor(), [[picture()]], ["1"])
+    inputs = encode(tiny_processor(), [[sample_image()]], ["1"])
     monkeypatch.setattr(model, "generate", generate)
     monkeypatch.setattr("tokenprune.evals.bench.stopwatch.time.perf_counter", lambda: now[0])
     compared = make_setups(["grid"], [0.25], ["original"], baselines=[])
@@ -137,7 +138,7 @@ def test_questions_that_cannot_be_asked(question: str, change: dict[str, Any], m
     for name, value in change.items():
         setattr(processor, name, value)
     with pytest.raises(ValueError, match=message):
-        explain(tiny_llava(), processor, picture(), question, [], rounds=0)
+        explain(tiny_llava(), processor, sample_image(), question, [], rounds=0)
 
 
 def test_downsampling_is_not_drawn() -> None:
@@ -149,7 +150,7 @@ def test_downsampling_is_not_drawn() -> None:
 
 
 def test_the_canvas_of_one_raster() -> None:
-    shown = canvas(picture((60, 40)), Layout.raster((1, 6, 6)), whole((60, 40)))
+    shown = canvas(sample_image((60, 40)), Layout.raster((1, 6, 6)), full_view((60, 40)))
     (raster,) = shown.rasters
     assert raster.place == pytest.approx((0, 0, 1000, 2000 / 3))
     assert shown.boxes(BOX) == [pytest.approx((500, 1000 / 6, 750, 500))]
@@ -157,13 +158,13 @@ def test_the_canvas_of_one_raster() -> None:
 
 
 def test_a_view_beyond_the_picture_and_one_within() -> None:
-    tall = picture((20, 60), (0, 0, 19, 59))
-    (raster,) = canvas(tall, Layout.raster((1, 6, 6)), padded((20, 60))).rasters
+    tall = sample_image((20, 60), (0, 0, 19, 59))
+    (raster,) = canvas(tall, Layout.raster((1, 6, 6)), padded_view((20, 60))).rasters
     assert raster.image.size == (60, 60)
     assert raster.image.getpixel((5, 30)) == (127, 127, 127)
     assert raster.image.getpixel((30, 30)) == (255, 165, 0)
     assert raster.on_canvas((0.0, 0.0, 20.0, 60.0)) == pytest.approx((1000 / 3, 0, 2000 / 3, 1000))
-    (raster,) = canvas(tall, Layout.raster((1, 6, 6)), Seen((0.0, 20.0, 20.0, 40.0), (20, 20))).rasters
+    (raster,) = canvas(tall, Layout.raster((1, 6, 6)), ImageView((0.0, 20.0, 20.0, 40.0), (20, 20))).rasters
     assert raster.image.size == (20, 20)
 
 
@@ -171,13 +172,13 @@ def test_the_canvas_of_tiles() -> None:
     """Which part of the picture a tile shows is not known, so boxes are drawn on the picture alone."""
     layout = Layout.concat([Layout.raster((1, 3, 3))] * 3)
     tiles = [Image.new("RGB", (12, 12), color) for color in ("red", "green", "blue")]
-    shown = canvas(picture(), layout, whole((60, 40)), tiles)
+    shown = canvas(sample_image(), layout, full_view((60, 40)), tiles)
     assert [raster.tokens.size for raster in shown.rasters] == [0, 9, 9, 9]
     assert len(shown.boxes(BOX)) == 1
     places = [raster.place for raster in shown.rasters]
     assert len({place[:2] for place in places}) == 4
-    with pytest.raises(ValueError, match="cut the image into 2 tiles, and the model saw 3"):
-        canvas(picture(), layout, whole((60, 40)), tiles[:2])
+    with pytest.raises(UnsupportedError, match="cut the image into 2 tiles, and the model saw 3"):
+        canvas(sample_image(), layout, full_view((60, 40)), tiles[:2])
 
 
 def anyres() -> tuple[Any, Any]:
@@ -202,7 +203,7 @@ def test_overview_and_tiles(tmp_path: Path) -> None:
     """Both show the whole picture, so that a box is drawn on both; newline tokens have no place."""
     model, processor = anyres()
     compared = make_setups(["fopru", "grid"], [0.5], ["original"], baselines=[])
-    told = explain(model, processor, picture((60, 40)), "Where is it?", compared, true_box=BOX, rounds=0)
+    told = explain(model, processor, sample_image((60, 40)), "Where is it?", compared, true_box=BOX, rounds=0)
     assert [raster.tokens.shape for raster in told.canvas.rasters] == [(3, 3), (4, 6)]
     assert told.unpruned.kept.n_visual == 9 + 4 * 7
     assert len(told.canvas.boxes(BOX)) == 2
@@ -226,7 +227,9 @@ def test_edges_lie_between_kept_and_dropped() -> None:
 @pytest.mark.parametrize("size", [(300, 40), (40, 300), (60, 40)])
 def test_nothing_is_cut_off(size: tuple[int, int]) -> None:
     """Every text is within the figure and in its own column, whatever the picture's shape and however long they are."""
-    told = explained("fopru:mode=row,layer=-2,heads=max", "random", ratios=(0.5, 0.25), of=picture(size), true_box=BOX)
+    told = explained(
+        "fopru:mode=row,layer=-2,heads=max", "random", ratios=(0.5, 0.25), of=sample_image(size), true_box=BOX
+    )
     object.__setattr__(told, "question", "What costs $5 and not $6, " * 12 + "w" * 200)
     object.__setattr__(told.outcomes[1], "answer", "a long answer_with_$_and_" * 9)
     sheet = kept_tokens.sheet(told)

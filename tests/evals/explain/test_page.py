@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from helpers.browser import browser
-from helpers.files.evals import picture, tiny_processor
+from helpers.files.evals import sample_image, tiny_processor
 from helpers.tiny import tiny_llava
 
 from tokenprune.evals.explain import page as kept_tokens_page
@@ -59,7 +59,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def written(path: Path) -> Path:
     compared = kept_tokens_page.slider(STRATEGIES, [0.3])
     explained = explain(
-        tiny_llava(), tiny_processor(), picture(), "Where is <b>it</b>?", compared, true_box=BOX, rounds=1
+        tiny_llava(), tiny_processor(), sample_image(), "Where is <b>it</b>?", compared, true_box=BOX, rounds=1
     )
     (answered,) = (one for one in explained.outcomes if one.setup.key == ("FoPru", "original", 0.5))
     object.__setattr__(answered, "box", (10.0, 10.0, 30.0, 30.0))

@@ -15,18 +15,18 @@ import tokenprune
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.evals.harness.model import HarnessModel
 from tokenprune.evals.models.bundled import MODEL, SCENES, SETTINGS
-from tokenprune.evals.models.loading import limited, load_tasks
+from tokenprune.evals.models.loading import limit_questions, load_tasks
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.run_folder import RunFolder
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def asked() -> list[Sample]:
-    return limited(load_tasks(SCENES, ["vqa"], style=STYLES["bundled"]), 4)
+def asked() -> list[Question]:
+    return limit_questions(load_tasks(SCENES, ["vqa"], style=STYLES["bundled"]), 4)
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +34,16 @@ def pruned() -> HarnessModel:
     return HarnessModel(str(MODEL), "fopru", keep_ratio=0.25, layer=-2.0, dtype="float32", device="cpu")
 
 
-def turn(text: str, *pictures: Any) -> list[dict[str, Any]]:
-    content = [{"type": "image", "image": picture} for picture in pictures]
+def turn(text: str, *images: Any) -> list[dict[str, Any]]:
+    content = [{"type": "image", "image": image} for image in images]
     return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
 
 
-def conversation(sample: Sample) -> list[dict[str, Any]]:
-    return turn(sample.question, *sample.pictures())
+def conversation(sample: Question) -> list[dict[str, Any]]:
+    return turn(sample.text, *sample.open_images())
 
 
-def test_answers_are_those_of_tokenprune_eval(pruned: HarnessModel, asked: list[Sample], tmp_path: Path) -> None:
+def test_answers_are_those_of_tokenprune_eval(pruned: HarnessModel, asked: list[Question], tmp_path: Path) -> None:
     what = {"strategies": ["fopru:layer=-2"], "keep_ratios": [0.25], "position_ids": ["original"], "baselines": []}
     evaluate(output=tmp_path, tasks=["vqa"], limit=len(asked), dtype="float32", **what)
     own = {answer.id: answer for answer in RunFolder(tmp_path).answers().values()}
@@ -56,13 +56,13 @@ def test_answers_are_those_of_tokenprune_eval(pruned: HarnessModel, asked: list[
         assert reply.n_read == 64 + len(pruned.processor.tokenizer(prompt(pruned, sample))["input_ids"]) - 1
 
 
-def prompt(harness: HarnessModel, sample: Sample) -> str:
+def prompt(harness: HarnessModel, sample: Question) -> str:
     return harness.processor.apply_chat_template(conversation(sample), add_generation_prompt=True)
 
 
-def test_several_pictures_and_none(pruned: HarnessModel, asked: list[Sample]) -> None:
+def test_several_images_and_none(pruned: HarnessModel, asked: list[Question]) -> None:
     """In one batch, each row keeps its own answer and its own counts."""
-    one, two = asked[0].pictures()[0], asked[1].pictures()[0]
+    one, two = asked[0].open_images()[0], asked[1].open_images()[0]
     turns = [turn("what is on the left?"), turn("what is on the left?", one, two), conversation(asked[0])]
     replies = pruned.answers(turns, {"max_new_tokens": 4})
     assert [(reply.cost.n_visual, reply.cost.n_kept) for reply in replies] == [(0, 0), (512, 128), (256, 64)]
@@ -71,12 +71,12 @@ def test_several_pictures_and_none(pruned: HarnessModel, asked: list[Sample]) ->
     assert replies[1].n_read - replies[0].n_read == 128 + 2 * (alone[2].n_read - 64 - words(pruned, asked[0]))
 
 
-def words(harness: HarnessModel, sample: Sample) -> int:
-    """The tokens of a question's prompt when no picture is shown."""
-    return harness.answers([turn(sample.question)], {"max_new_tokens": 1})[0].n_read
+def words(harness: HarnessModel, sample: Question) -> int:
+    """The tokens of a question's prompt when no image is shown."""
+    return harness.answers([turn(sample.text)], {"max_new_tokens": 1})[0].n_read
 
 
-def test_generation_arguments(pruned: HarnessModel, asked: list[Sample]) -> None:
+def test_generation_arguments(pruned: HarnessModel, asked: list[Question]) -> None:
     shown = conversation(asked[0])
     whole = pruned.answers([shown], {"max_new_tokens": 8, "temperature": 0, "top_p": 1.0, "do_sample": True})[0].text
     assert whole  # temperature 0 is greedy, whatever else is said
@@ -88,7 +88,7 @@ def test_generation_arguments(pruned: HarnessModel, asked: list[Sample]) -> None
     assert len(drawn) > 1
 
 
-def test_likelihood(pruned: HarnessModel, asked: list[Sample]) -> None:
+def test_likelihood(pruned: HarnessModel, asked: list[Question]) -> None:
     shown = conversation(asked[0])
     best = pruned.answers([shown], {"max_new_tokens": 8})[0].text
     options = {text: pruned.loss(shown, text) for text in (best, "yes", "giraffe", "seven")}
@@ -104,7 +104,7 @@ def test_likelihood(pruned: HarnessModel, asked: list[Sample]) -> None:
         pruned.loss(shown, "")
 
 
-def test_a_keep_ratio_of_one_is_the_unpruned_model(asked: list[Sample]) -> None:
+def test_a_keep_ratio_of_one_is_the_unpruned_model(asked: list[Question]) -> None:
     shown = conversation(asked[2])
     everything = HarnessModel(str(MODEL), "fopru", keep_ratio=1.0, dtype="float32", device="cpu")
     unpruned = HarnessModel(str(MODEL), dtype="float32", device="cpu")
@@ -164,7 +164,7 @@ def test_the_entry_point_is_there() -> None:
     assert found.origin is not None
 
 
-def test_lmms_eval_finds_it(asked: list[Sample]) -> None:
+def test_lmms_eval_finds_it(asked: list[Question]) -> None:
     models = pytest.importorskip("lmms_eval.models")
     chat, simple = (models.get_model("tokenprune", force_simple=simple) for simple in (False, True))
     assert (chat.is_simple, simple.is_simple) == (False, True)
@@ -173,12 +173,12 @@ def test_lmms_eval_finds_it(asked: list[Sample]) -> None:
     with pytest.raises(SettingError, match="batch_size='auto'"):
         chat.create_from_arg_string("pretrained=no/such/model", {"batch_size": "auto"})
     model = simple.create_from_arg_string(f"pretrained={MODEL},strategy=fopru,keep_ratio=0.25", {"device": "cpu"})
-    model.task_dict = {"t": {"test": [asked[0].pictures()]}}
+    model.task_dict = {"t": {"test": [asked[0].open_images()]}}
     instance = importlib.import_module("lmms_eval.api.instance").Instance
     requests = [
         instance(
             request_type="loglikelihood",
-            arguments=(asked[0].question, option, lambda doc: doc, 0, "t", "test"),
+            arguments=(asked[0].text, option, lambda doc: doc, 0, "t", "test"),
             idx=0,
             metadata={"task": "t", "doc_id": 0, "repeats": 1},
         )

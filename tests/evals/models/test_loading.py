@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from helpers.files.evals import tiny_processor, write_refcoco, write_vqav2
 
-from tokenprune.evals.models.loading import evenly, load_model, load_samples
+from tokenprune.errors import DataError
+from tokenprune.evals.models.loading import evenly, load_model, load_questions
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.models.prompts import prompt
 
@@ -17,7 +18,7 @@ def test_prompts_are_golden(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
     processor = tiny_processor()
     assert {
-        sample.id: prompt(processor, sample.question) for sample in load_samples(tmp_path, style=STYLES["bundled"])
+        question.id: prompt(processor, question.text) for question in load_questions(tmp_path, style=STYLES["bundled"])
     } == {
         "rec-20": "user : <image> Where is the orange box? assistant :",
         "rec-21": "user : <image> Where is right thing? assistant :",
@@ -33,19 +34,19 @@ def test_split_is_of_both_tasks(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
     instances = tmp_path / "instances.json"
     content = json.loads(instances.read_text())
-    picture = {"id": 42, "file_name": "COCO_val2014_000000000042.jpg", "width": 60, "height": 40, "split": "val"}
-    instances.write_text(json.dumps(content | {"images": [*content["images"], picture]}))
-    assert {(sample.task, sample.split) for sample in load_samples(tmp_path)} == {
+    image = {"id": 42, "file_name": "COCO_val2014_000000000042.jpg", "width": 60, "height": 40, "split": "val"}
+    instances.write_text(json.dumps(content | {"images": [*content["images"], image]}))
+    assert {(question.task, question.split) for question in load_questions(tmp_path)} == {
         ("rec", "val"),
         ("rec", "testA"),
         ("vqa", "val"),
     }
-    assert {(sample.task, sample.split) for sample in load_samples(tmp_path, split="val")} == {
+    assert {(question.task, question.split) for question in load_questions(tmp_path, split="val")} == {
         ("rec", "val"),
         ("vqa", "val"),
     }
     with pytest.raises(ValueError, match=r"questions\.json.*no split 'testA'; it has val"):
-        load_samples(tmp_path, split="testA")
+        load_questions(tmp_path, split="testA")
 
 
 def test_limit_is_spread_evenly() -> None:
@@ -56,11 +57,11 @@ def test_limit_is_spread_evenly() -> None:
 
 
 def test_folder_without_questions(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no questions; needs"):
-        load_samples(tmp_path)
+    with pytest.raises(DataError, match="no questions; needs"):
+        load_questions(tmp_path)
 
 
 def test_no_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokenprune.evals.models.loading.MODEL", tmp_path)
-    with pytest.raises(FileNotFoundError, match="say which one with --model"):
+    with pytest.raises(DataError, match="say which one with --model"):
         load_model(str(tmp_path))

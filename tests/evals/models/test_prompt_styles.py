@@ -1,4 +1,4 @@
-"""How models are asked, how they write boxes, and which part of a picture a box is a part of."""
+"""How models are asked, how they write boxes, and which part of an image a box is a part of."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.files.evals import picture
+from helpers.files.evals import sample_image
 from transformers import CLIPImageProcessor, LlavaImageProcessor
 from transformers.models.qwen2_vl import Qwen2VLImageProcessor
 
 from tokenprune.evals.models.boxes import BOX_FORMATS
-from tokenprune.evals.models.image_view import seen_through
+from tokenprune.evals.models.image_view import view_through
 from tokenprune.evals.models.prompt_styles import STYLES, Style, style_of
 
 GOLDEN = Path(__file__).parent / "golden_boxes.txt"
@@ -35,25 +35,27 @@ SEEN = {
 
 
 @pytest.mark.parametrize("name", SEEN)
-def test_boxes_are_mapped_as_the_processor_maps_pictures(name: str) -> None:
-    """What is orange in the processed picture is the box, by the window that the style names."""
-    image = picture(SIZE, (150, 50, 224, 149))
+def test_boxes_are_mapped_as_the_processor_maps_images(name: str) -> None:
+    """What is orange in the processed image is the box, by the window that the style names."""
+    image = sample_image(SIZE, (150, 50, 224, 149))
     options = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
     pixels = SEEN[name].image_processor(image, **options)["pixel_values"][0]
     rows, columns = np.nonzero((pixels[0] > 150) & (pixels[2] < 60))
     side = pixels.shape[-1]
     fractions = columns.min() / side, rows.min() / side, (columns.max() + 1) / side, (rows.max() + 1) / side
     written = "[{:.3f}, {:.3f}, {:.3f}, {:.3f}]".format(*fractions)
-    style = Style(BOX_FORMATS["llava"], seen=seen_through(SEEN[name]))
-    assert style.read(written, SIZE) == pytest.approx(BOX, abs=4)  # a pixel of the processed picture is 2 or 3
+    style = Style(BOX_FORMATS["llava"], view=view_through(SEEN[name]))
+    assert style.read(written, SIZE) == pytest.approx(BOX, abs=4)  # a pixel of the processed image is 2 or 3
 
 
 @pytest.mark.parametrize("size", [SIZE, (37, 900), (64, 64)])
-def test_qwen_counts_pixels_of_the_resized_picture(size: tuple[int, int]) -> None:
+def test_qwen_counts_pixels_of_the_resized_image(size: tuple[int, int]) -> None:
     qwen = processor(Qwen2VLImageProcessor, min_pixels=56 * 56, max_pixels=28 * 28 * 40)
-    _, rows, columns = qwen.image_processor(images=[picture(size)], return_tensors="pt")["image_grid_thw"][0].tolist()
+    _, rows, columns = qwen.image_processor(images=[sample_image(size)], return_tensors="pt")["image_grid_thw"][
+        0
+    ].tolist()
     style = style_of(SimpleNamespace(model_type="qwen2_5_vl"), qwen)
-    assert style.seen(size).size == (14 * columns, 14 * rows)
+    assert style.view(size).size == (14 * columns, 14 * rows)
     answer = f'[{{"bbox_2d": [0, {7 * rows}, {14 * columns}, {14 * rows}], "label": "box"}}]'
     assert style.read(answer, size) == pytest.approx((0, size[1] / 2, size[0], size[1]))
 
@@ -61,7 +63,7 @@ def test_qwen_counts_pixels_of_the_resized_picture(size: tuple[int, int]) -> Non
 @pytest.mark.parametrize("name", STYLES)
 @pytest.mark.parametrize("seen", ["squeezed", "cropped more", "padded"])
 def test_what_is_written_is_read_back(name: str, seen: str) -> None:
-    style = Style(BOX_FORMATS[name], seen=seen_through(SEEN[seen]))
+    style = Style(BOX_FORMATS[name], view=view_through(SEEN[seen]))
     for answer in (style.write(BOX, SIZE), f"It is at {style.write(BOX, SIZE)}."):
         assert style.read(answer, SIZE) == pytest.approx(BOX, abs=3)  # hundredths of 300 px
 

@@ -18,11 +18,11 @@ from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.report import page as pages
 from tokenprune.evals.report import palette, pareto
 from tokenprune.evals.report.regressions import Loss, worst
-from tokenprune.evals.run.answers import Answer, Asked, KeptTokens, to_line
+from tokenprune.evals.run.answers import Answer, AnswerKey, KeptTokens, to_line
 from tokenprune.evals.run.results_io import to_line as row_line
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 RIGHT, WRONG = [1.0] * 12, [1.0, 0.0] * 6
 
@@ -33,11 +33,11 @@ def answer(id: str, strategy: str, text: str, score: float | None, **changes: ob
     return Answer(**known | {"strategy": strategy, "keep_ratio": ratio, "text": text, "score": score} | changes)  # pyright: ignore[reportArgumentType]
 
 
-def by_question(*answers: Answer) -> dict[Asked, Answer]:
-    return {answer.asked: answer for answer in answers}
+def by_question(*answers: Answer) -> dict[AnswerKey, Answer]:
+    return {answer.answer_key: answer for answer in answers}
 
 
-def lost(answers: dict[Asked, Answer], n: int = 9) -> list[tuple[str, str]]:
+def lost(answers: dict[AnswerKey, Answer], n: int = 9) -> list[tuple[str, str]]:
     return [(loss.pruned.strategy, loss.pruned.id) for loss in worst(answers, n)]
 
 
@@ -127,11 +127,11 @@ def test_report_where_the_data_is_gone(run: RunFolder, tmp_path: Path) -> None:
 def test_report_of_an_unfinished_run(run: RunFolder) -> None:
     (run.path / "rows.jsonl").unlink()
     assert command("report", run.path) == (
-        f"Error: {run.path}: not finished, it has 6 of 6 answers. The command that began it goes on with it; for a "
-        "report without it, leave it out."
+        f"Error: {run.path}: not finished, it has 6 of 6 answers. To resume it, repeat the command that "
+        "started it; or leave this folder out of the report."
     )
     (run.path / "run.json").unlink()
-    assert command("report", run.path).endswith("no run here, there is no run.json; tokenprune eval makes one")
+    assert command("report", run.path).endswith("has no run.json, so it is not a run; `tokenprune eval` starts one")
 
 
 def test_report_of_rows_alone(tmp_path: Path) -> None:
@@ -142,19 +142,19 @@ def test_report_of_rows_alone(tmp_path: Path) -> None:
     assert "<p>None.</p>" in (tmp_path / "out" / "report.html").read_text()
 
 
-def card_of(sample: Sample, *kept: KeptTokens) -> pages.Card:
+def card_of(sample: Question, *kept: KeptTokens) -> pages.Card:
     loss = Loss(answer(sample.id, "unpruned", "", 1.0), answer(sample.id, "Grid", "", 0.0, kept=kept))
     return pages._card(loss, sample, {})
 
 
 @pytest.fixture
-def pointing(tmp_path: Path) -> Sample:
+def pointing(tmp_path: Path) -> Question:
     """About a picture of 60 x 40."""
     write_refcoco(tmp_path)
     return TASKS["rec"].load(tmp_path, "testA", STYLES["llava"])[0]
 
 
-def test_an_overview_and_its_canvas(pointing: Sample) -> None:
+def test_an_overview_and_its_canvas(pointing: Question) -> None:
     """Four tokens of the overview, and a canvas of 2 x 4 with a column of newline tokens, of which none is drawn. A
     newline token behind all counts for nothing."""
     kept = KeptTokens.of([1, 2, 3, *range(4, 8), 13], 15, [(1, 2, 2), (1, 2, 5), (1, 1, 1)])
@@ -165,7 +165,7 @@ def test_an_overview_and_its_canvas(pointing: Sample) -> None:
     assert (set(overview.boxes), canvas.boxes) == ({"true"}, {})
 
 
-def test_tiles_are_drawn_by_themselves(pointing: Sample) -> None:
+def test_tiles_are_drawn_by_themselves(pointing: Question) -> None:
     """Which part of the picture a tile shows is not in the answers."""
     card = card_of(pointing, KeptTokens.of([0, 5, 6, 7], 12, [(1, 2, 2)] * 3))
     assert [panel.name for panel in card.panels] == ["grid 1", "grid 2", "grid 3"]

@@ -12,14 +12,13 @@ from tokenprune.evals.report.report import differences, put_into, report, summar
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.report.tables import accuracy_table, difference_table, further_table, split_table
 from tokenprune.evals.report.terminal import table
-from tokenprune.evals.run.results import FAILED, Row, RowScore
+from tokenprune.evals.run.results import FAILED, QuestionScore, TaskResult, compare
 from tokenprune.evals.run.results_io import to_line
-from tokenprune.evals.stats.paired import paired
 
 ALL, HALF, NONE = [1.0] * 20, [1.0, 0.0] * 10, [None] * 20
 
 
-def results() -> list[Row]:
+def results() -> list[TaskResult]:
     return [
         row("unpruned", "original", 1.0, {"val": ALL, "test": HALF}),
         row("Random", "original", 0.25, {"val": HALF, "test": NONE}),
@@ -77,15 +76,15 @@ def test_differences() -> None:
 def test_pairing_is_what_makes_a_difference_sure() -> None:
     """Each question answered the other way round has a wide interval; one more in five answered has a narrow one."""
     base = row("Random", "original", 0.25, {"": [1.0, 0.0] * 50})
-    better = paired(row("FoPru", "original", 0.25, {"": [1.0, 0.0, 1.0, 1.0] * 25}), base)
-    other = paired(row("FoPru", "original", 0.25, {"": [0.0, 1.0, 1.0, 1.0] * 25}), base)
+    better = compare(row("FoPru", "original", 0.25, {"": [1.0, 0.0, 1.0, 1.0] * 25}), base)
+    other = compare(row("FoPru", "original", 0.25, {"": [0.0, 1.0, 1.0, 1.0] * 25}), base)
     assert better.difference == other.difference == pytest.approx(0.25)
     assert better.interval[1] - better.interval[0] < 0.7 * (other.interval[1] - other.interval[0])
 
 
 def test_other_questions_are_not_paired() -> None:
     with pytest.raises(ValueError, match=r"FoPru and Random at 0\.25: rec questions differ \(2 and 2\); measure both"):
-        paired(
+        compare(
             row("FoPru", "original", 0.25, {"": [1.0, 0.0]}, questions="other"),
             row("Random", "original", 0.25, {"": [1.0, 0.0]}),
         )
@@ -107,7 +106,7 @@ def test_what_was_not_measured_has_no_column() -> None:
 
 
 def test_a_task_of_which_no_question_could_be_asked() -> None:
-    failed: dict[str, list[RowScore]] = {"": [FAILED] * 3}
+    failed: dict[str, list[QuestionScore]] = {"": [FAILED] * 3}
     named = {"task": "vqa", "metric": "accuracy", "kv_cache_bytes": 0, "n_visual": 0.0, "n_mean": 0.0}
     keys = [("unpruned", "original", 1.0), ("Random", "original", 0.25)]
     rows = [row(*key, failed, **named) for key in keys] + [row(*key, {"": ALL}) for key in keys]

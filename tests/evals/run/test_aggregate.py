@@ -16,11 +16,10 @@ from helpers.tiny import tiny_llava
 
 from tokenprune.evals.run import aggregate
 from tokenprune.evals.run.answers import Answer
-from tokenprune.evals.run.results import Row
+from tokenprune.evals.run.results import TaskResult, compare
 from tokenprune.evals.run.setups import Unpruned, make_setups
-from tokenprune.evals.stats.paired import paired
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 
 @pytest.fixture
@@ -30,14 +29,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def samples(folder: Path) -> list[Sample]:
+def questions(folder: Path) -> list[Question]:
     return echoes(folder)
 
 
-def test_rows(samples: list[Sample]) -> None:
+def test_rows(questions: list[Question]) -> None:
     compared = make_setups(["random:seed=3", "fopru:mode=row", "downsample"], [0.5])
-    answers = {answer.asked: answer for answer in ask(tiny_llava(), samples, compared)}
-    rows = aggregate.rows(samples, compared, answers, scenes="a", model="b", identity=identity())
+    answers = {answer.answer_key: answer for answer in ask(tiny_llava(), questions, compared)}
+    rows = aggregate.task_results(questions, compared, answers, scenes="a", model="b", identity=identity())
     assert [(row.strategy, row.position_ids) for row in rows] == [
         ("unpruned", "original"),
         ("Random 3", "original"),
@@ -55,9 +54,9 @@ def test_rows(samples: list[Sample]) -> None:
         assert (row.n, row.unparsable, row.failed, row.accuracy) == (3, 1, 0, pytest.approx(2 / 3))
         assert row.metrics == {"accuracy": pytest.approx(2 / 3)}
         assert row.scores == {"val": [1, None], "test": [1]}
-        assert row.pictures == {"val": [0, 0], "test": [0]}
+        assert row.images == {"val": [0, 0], "test": [0]}
         assert row.questions == rows[0].questions
-        # Keys and values of 2 layers, 2 heads, 8 wide, 4 bytes; the first prompt has 7 words beside the picture.
+        # Keys and values of 2 layers, 2 heads, 8 wide, 4 bytes; the first prompt has 7 words beside the image.
         assert row.kv_cache_bytes == 2 * 2 * 2 * 8 * 4 * (row.n_kept + 7)
         assert row.seconds is not None
         assert row.seconds > 0
@@ -69,24 +68,26 @@ def test_rows(samples: list[Sample]) -> None:
 
 def rows_of(
     folder: Path, task: str, texts: Sequence[str | None], truths: Sequence[str]
-) -> tuple[Row, Row, Sequence[Sample]]:
+) -> tuple[TaskResult, TaskResult, Sequence[Question]]:
     """What a model is worth that answers a task's questions with `texts`, None where it cannot be asked, and one that
     gives the right answers."""
-    samples, compared = TASKS[task].load(folder), [Unpruned(), *make_setups(["grid"], [0.5], ["original"], [])]
+    questions, compared = TASKS[task].load(folder), [Unpruned(), *make_setups(["grid"], [0.5], ["original"], [])]
     answers = [
-        Answer(sample.task, sample.id, sample.split, *setup.key, text=text or "", score=sample.score(text or ""))
+        Answer(
+            question.task, question.id, question.split, *setup.key, text=text or "", score=question.score(text or "")
+        )
         if text is not None
-        else Answer(sample.task, sample.id, sample.split, *setup.key, text="", score=None, error="broken")
+        else Answer(question.task, question.id, question.split, *setup.key, text="", score=None, error="broken")
         for setup, said in zip(compared, (truths, texts), strict=True)
-        for sample, text in zip(samples, said, strict=True)
+        for question, text in zip(questions, said, strict=True)
     ]
-    found = {answer.asked: answer for answer in answers}
-    unpruned, pruned = aggregate.rows(samples, compared, found, scenes="a", model="b", identity=identity())
-    return pruned, unpruned, samples
+    found = {answer.answer_key: answer for answer in answers}
+    unpruned, pruned = aggregate.task_results(questions, compared, found, scenes="a", model="b", identity=identity())
+    return pruned, unpruned, questions
 
 
 def three_mmbench_questions(folder: Path) -> None:
-    """Each in two turns, about a picture of its own."""
+    """Each in two turns, about an image of its own."""
     records = [MMBENCH | {"index": n, "image": base64.b64encode(png() + bytes(n)).decode()} for n in (5, 6, 7)]
     write_tsv(folder / "mmbench_dev.tsv", records)
 
@@ -94,14 +95,14 @@ def three_mmbench_questions(folder: Path) -> None:
 def test_turns_count_together(tmp_path: Path) -> None:
     """One of the second question's turns cannot be asked, one of the third's cannot be read."""
     three_mmbench_questions(tmp_path)
-    pruned, unpruned, samples = rows_of(tmp_path, "mmbench", ["A", "B", "A", None, "A", "what?"], "ABABAB")
-    assert [sample.group for sample in samples] == ["5", "5", "6", "6", "7", "7"]
+    pruned, unpruned, questions = rows_of(tmp_path, "mmbench", ["A", "B", "A", None, "A", "what?"], "ABABAB")
+    assert [question.group for question in questions] == ["5", "5", "6", "6", "7", "7"]
     assert unpruned.scores == {"dev": [1, 1, 1]}
     assert pruned.scores == {"dev": [1, "failed", None]}
     assert (pruned.n, pruned.accuracy, pruned.unparsable, pruned.failed) == (2, 0.5, 1, 1)
     assert pruned.metrics == {"circular accuracy": 0.5, "accuracy": 1}
-    assert pruned.pictures == unpruned.pictures == {"dev": [0, 1, 2]}
-    against = paired(pruned, unpruned)
+    assert pruned.images == unpruned.images == {"dev": [0, 1, 2]}
+    against = compare(pruned, unpruned)
     assert (against.n, against.difference, against.lost) == (2, -0.5, 1)
 
 
@@ -111,15 +112,15 @@ def test_a_pair_that_cannot_be_asked_as_a_whole_counts_nowhere(tmp_path: Path) -
     assert pruned.scores == {"": ["failed", "failed", 1, 0]}
     assert (pruned.metrics["accuracy"], pruned.metrics["accuracy+"]) == (pruned.accuracy, 0) == (0.5, 0)
     assert unpruned.metrics["accuracy+"] == 1
-    assert paired(pruned, unpruned).n == 2
+    assert compare(pruned, unpruned).n == 2
 
 
 def test_every_metric_has_an_interval(tmp_path: Path) -> None:
     write_lines(tmp_path / "coco_pope_random.json", [record for n in range(20) for record in pope_about(n)])
     for n in range(20):
         save(tmp_path / "images" / f"{n}.jpg")
-    pruned, _, samples = rows_of(tmp_path, "pope", ["yes", "no", "no", "no"] * 10, ["yes", "no"] * 20)
-    assert len(samples) == 40
+    pruned, _, questions = rows_of(tmp_path, "pope", ["yes", "no", "no", "no"] * 10, ["yes", "no"] * 20)
+    assert len(questions) == 40
     assert pruned.metrics == pytest.approx(
         {"accuracy": 0.75, "F1": 2 / 3, "precision": 1, "recall": 0.5, "yes-rate": 0.25}
     )

@@ -29,7 +29,7 @@ READ = [
     ("A or B", "-A-A-"),
     ("A photo of Berlin", "-A-AA"),
     ("B is what I would say", "-B-B-"),
-    ("Berlin is where I took this picture of a car, and in no other town of that country", "-B-B-"),
+    ("Berlin is where I took this image of a car, and in no other town of that country", "-B-B-"),
     ("E", "-----"),
     ("", "-----"),
 ]

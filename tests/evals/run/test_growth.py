@@ -9,7 +9,7 @@ from helpers.commands import command
 from helpers.files.evals import saved, write_refcoco, write_vqav2
 from helpers.tiny import tiny_llava
 
-from tokenprune.evals.run.answers import Answer, Asked
+from tokenprune.evals.run.answers import Answer, AnswerKey
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer
 
@@ -26,7 +26,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return ["--model", saved(tiny_llava(), folder / "model"), "--data", folder / "scenes"]
 
 
-def unlike_time(folder: RunFolder) -> dict[Asked, Answer]:
+def unlike_time(folder: RunFolder) -> dict[AnswerKey, Answer]:
     return {asked: replace(answer, seconds=0.0) for asked, answer in folder.answers().items()}
 
 
@@ -41,7 +41,9 @@ def test_a_run_that_grew_is_as_one_that_was_asked_all_at_once(tiny: list[Any], t
     assert command("eval", *tiny, *MORE, "--output", whole.path) == 0
     assert unlike_time(grown) == unlike_time(whole)
     assert grown.record["identity"] == whole.record["identity"]
-    assert [replace(row, seconds=None) for row in grown.rows()] == [replace(row, seconds=None) for row in whole.rows()]
+    assert [replace(row, seconds=None) for row in grown.results()] == [
+        replace(row, seconds=None) for row in whole.results()
+    ]
 
 
 def test_a_run_does_not_shrink(tiny: list[Any], tmp_path: Path) -> None:
@@ -56,7 +58,7 @@ def test_a_run_does_not_shrink(tiny: list[Any], tmp_path: Path) -> None:
     said = command("eval", *tiny, *MORE, "--limit", 3, "--output", tmp_path / "run")  # other questions of vqa
     assert "data.limit=None" in said
     assert RunFolder(tmp_path / "run").record == before
-    assert len(RunFolder(tmp_path / "run").rows()) == 2
+    assert len(RunFolder(tmp_path / "run").results()) == 2
 
 
 def test_a_run_that_grows_is_not_finished(tiny: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,10 +67,10 @@ def test_a_run_that_grows_is_not_finished(tiny: list[Any], tmp_path: Path, monke
     with pytest.raises(ZeroDivisionError):
         command("eval", *tiny, *MORE, "--output", tmp_path / "run")
     said = command("report", tmp_path / "run", "--output", tmp_path / "out")
-    assert "run: not finished, it has 10 of 40 answers. The command that began it goes on with it;" in said
+    assert "run: not finished, it has 10 of 40 answers. To resume it, repeat the command that started it;" in said
     monkeypatch.undo()
     assert command("eval", *tiny, *MORE, "--output", tmp_path / "run") == 0
-    assert len(RunFolder(tmp_path / "run").rows()) == 2 * 5
+    assert len(RunFolder(tmp_path / "run").results()) == 2 * 5
 
 
 def test_what_failed_is_asked_again(tiny: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,16 +84,16 @@ def test_what_failed_is_asked_again(tiny: list[Any], tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(ShortAnswer, "score", broken)
     assert command(*command_line, "--on-error", "record") == 0
-    assert [row.failed for row in run.rows()] == [2, 2]
+    assert [row.failed for row in run.results()] == [2, 2]
     right = {asked: answer for asked, answer in run.answers().items() if answer.error is None}
     assert len(right) == 6
     assert command(*command_line, "--on-error", "record") == 0  # they fail again
-    assert [row.failed for row in run.rows()] == [2, 2]
+    assert [row.failed for row in run.results()] == [2, 2]
     assert "stopped at vqa-4200" in command(*command_line)
     assert "not finished" in command("report", run.path, "--output", tmp_path / "out")
     monkeypatch.undo()
     assert command(*command_line) == 0
-    assert [row.failed for row in run.rows()] == [0, 0]
+    assert [row.failed for row in run.results()] == [0, 0]
     assert {asked: run.answers()[asked] for asked in right} == right  # the others were not asked again
     whole = RunFolder(tmp_path / "whole")
     assert command("eval", *tiny, *SMALL, "--output", whole.path) == 0

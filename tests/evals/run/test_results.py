@@ -58,7 +58,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     [
         (to_line(RIGHT_AND_WRONG)[:-5], r"rows\.jsonl, line 1: broken JSON"),
         ('{"scenes": "scenes"}', r"line 1: no 'model'"),
-        ("", r"rows\.jsonl: no rows"),
+        ("", r"rows\.jsonl: no results"),
         (
             f"{to_line(RIGHT_AND_WRONG)}\n{to_line(row('Grid', 'original', 0.25, {'val': [1.0]}))}",
             "line 2: rec, Grid is there twice, with different scores",

@@ -17,9 +17,10 @@ from helpers.files.evals import saved, write_vqav2
 from helpers.tiny import tiny_llava
 
 from tokenprune import SettingError
+from tokenprune.errors import DataError
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.run.answers import Answer, Asked, from_line, to_line
-from tokenprune.evals.run.files import append, held
+from tokenprune.evals.run.answers import Answer, AnswerKey, from_line, to_line
+from tokenprune.evals.run.files import append, lock_for_appending
 from tokenprune.evals.run.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,7 +31,7 @@ BATCHES = ["--batch-tokens", "200"]  # of four questions
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The tiny model, questions about one picture, and few of them in a batch."""
+    """The tiny model, questions about one image, and few of them in a batch."""
     folder = tmp_path_factory.mktemp("resume")
     write_vqav2(folder / "scenes", N)
     return ["--model", saved(tiny_llava(), folder / "model"), "--data", str(folder / "scenes"), *OPTIONS, *BATCHES]
@@ -44,13 +45,15 @@ def whole(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> RunFolde
     return RunFolder(output)
 
 
-def unlike_time(folder: RunFolder) -> dict[Asked, Answer]:
+def unlike_time(folder: RunFolder) -> dict[AnswerKey, Answer]:
     return {asked: replace(answer, seconds=0.0) for asked, answer in folder.answers().items()}
 
 
 def check_same(run: RunFolder, whole: RunFolder) -> None:
     assert unlike_time(run) == unlike_time(whole)
-    assert [replace(row, seconds=None) for row in run.rows()] == [replace(row, seconds=None) for row in whole.rows()]
+    assert [replace(row, seconds=None) for row in run.results()] == [
+        replace(row, seconds=None) for row in whole.results()
+    ]
 
 
 def environment() -> dict[str, str]:
@@ -80,7 +83,7 @@ def test_killed_twice(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None
         kill_when(tiny, output, n_lines)
         assert n_lines <= len(RunFolder(output).answers()) < len(whole.answers())
         with pytest.raises(ValueError, match=r"run: not finished, it has \d+ of 80 answers"):
-            RunFolder(output).rows()
+            RunFolder(output).results()
     survived = RunFolder(output).answers()
     assert command("eval", *tiny, "--output", output) == 0
     check_same(RunFolder(output), whole)
@@ -96,7 +99,7 @@ def test_killed_on_the_bundled_model(tmp_path: Path) -> None:
     answers = RunFolder(tmp_path / "run").answers()
     assert len(answers) == 2 * 6 * 2
     assert {asked: answers[asked] for asked in survived} == survived
-    assert all(row.n == 6 for row in RunFolder(tmp_path / "run").rows())
+    assert all(row.n == 6 for row in RunFolder(tmp_path / "run").results())
 
 
 def test_torn_at_any_byte(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
@@ -144,7 +147,7 @@ def test_broken_lines_are_named(whole: RunFolder, tmp_path: Path) -> None:
     path = tmp_path / "run" / "answers.jsonl"
     first, second, *_ = path.read_bytes().split(b"\n")
 
-    def read(*lines: bytes) -> dict[Asked, Answer]:
+    def read(*lines: bytes) -> dict[AnswerKey, Answer]:
         path.write_bytes(b"".join(line + b"\n" for line in lines))
         return RunFolder(tmp_path / "run").answers()
 
@@ -172,8 +175,8 @@ def test_one_run_at_a_time(tiny: list[str], whole: RunFolder, tmp_path: Path) ->
 def test_answers_of_nobody_knows_what(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
     shutil.copytree(whole.path, tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
-    assert "run: answers without a run.json" in command("eval", *tiny, "--output", tmp_path / "run")
-    with pytest.raises(FileNotFoundError, match=r"no run here, there is no run\.json"):
+    assert "run: has answers but no run.json" in command("eval", *tiny, "--output", tmp_path / "run")
+    with pytest.raises(DataError, match=r"has no run\.json, so it is not a run"):
         RunFolder(tmp_path / "nothing").record  # noqa: B018
 
 
@@ -192,14 +195,14 @@ DOING = "somebody else is writing it"
 
 def test_held_files(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.jsonl"
-    with held(path, DOING) as file:
+    with lock_for_appending(path, DOING) as file:
         append(file, "1\n2\n")
         file.write(b"half")
-    with held(path, DOING) as file:
+    with lock_for_appending(path, DOING) as file:
         append(file, "3\n")
         with (
             pytest.raises(SettingError, match=r"a\.jsonl: somebody else is writing it"),
-            held(path, DOING),
+            lock_for_appending(path, DOING),
         ):
             pass
     assert path.read_text() == "1\n2\n3\n"

@@ -15,12 +15,12 @@ import tokenprune
 from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.run import aggregate
 from tokenprune.evals.run import batches as batching
-from tokenprune.evals.run.batches import Shown, batches
-from tokenprune.evals.run.runner import SampleError
+from tokenprune.evals.run.batches import DecodedQuestion, batches
+from tokenprune.evals.run.results import compare
+from tokenprune.evals.run.runner import QuestionError
 from tokenprune.evals.run.setups import Pruned, Unpruned, make_setups
 from tokenprune.evals.search.plot import tokens_per_layer
-from tokenprune.evals.stats.paired import paired
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.strategies.vflowopt import VFlowOpt
 
 
@@ -31,72 +31,73 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def samples(folder: Path) -> list[Sample]:
+def questions(folder: Path) -> list[Question]:
     return echoes(folder)
 
 
-def test_what_was_kept_is_in_the_answer(samples: list[Sample]) -> None:
+def test_what_was_kept_is_in_the_answer(questions: list[Question]) -> None:
     (setup,) = make_setups(["grid"], [0.25], ["original"], [])
     model = tiny_llava()
-    (answer,) = ask(model, samples[:1], [setup])
+    (answer,) = ask(model, questions[:1], [setup])
     with setup.patched(model) as handle:
-        model(**encode(tiny_processor(), [samples[0].pictures()], [samples[0].question]))
+        model(**encode(tiny_processor(), [questions[0].open_images()], [questions[0].text]))
     (kept,) = answer.kept
     assert kept.grids == ((1, 6, 6),)
     assert np.flatnonzero(kept.mask(36)).tolist() == handle.report.images[0].kept.tolist()
 
 
-def test_tokens_of_a_strategy_that_drops_on_the_way(samples: list[Sample]) -> None:
+def test_tokens_of_a_strategy_that_drops_on_the_way(questions: list[Question]) -> None:
     (setup,) = make_setups(["vflowopt"], [0.25], ["original"], [])
     assert isinstance(setup, Pruned)
     assert isinstance(setup.strategy, VFlowOpt)
-    (answer,) = ask(deep_llava(), samples[:1], [setup])
+    (answer,) = ask(deep_llava(), questions[:1], [setup])
     per_layer = tokens_per_layer(setup.strategy, LAYERS, 36)
     assert (answer.n_kept, answer.n_mean) == (per_layer[0], pytest.approx(sum(per_layer) / LAYERS))
     assert answer.n_kept > 9 >= answer.n_mean
 
 
-def test_batches_do_not_change_answers(samples: list[Sample]) -> None:
+def test_batches_do_not_change_answers(questions: list[Question]) -> None:
     model, compared = tiny_llava(), make_setups(["fopru", "downsample"], [0.25])
-    assert unlike_time(ask(model, samples, compared)) == unlike_time(ask(model, samples, compared, batch_tokens=1))
+    assert unlike_time(ask(model, questions, compared)) == unlike_time(ask(model, questions, compared, batch_tokens=1))
 
 
-def test_batches_are_counted_in_tokens(samples: list[Sample]) -> None:
+def test_batches_are_counted_in_tokens(questions: list[Question]) -> None:
     """Prompts have 43, 46 and 49 tokens; the longest come first, and padding counts."""
-    shown = [Shown.of(sample, tiny_processor()) for sample in samples]
+    shown = [DecodedQuestion.of(question, tiny_processor()) for question in questions]
     assert [one.n_tokens for one in shown] == [43, 46, 49]
 
     def ids(batch_tokens: int) -> list[str]:
-        return ["".join(one.sample.id for one in batch) for batch in batches(shown, batch_tokens)]
+        return ["".join(one.question.id for one in batch) for batch in batches(shown, batch_tokens)]
 
     assert ids(3 * 49) == ["321"]
     assert ids(3 * 49 - 1) == ["32", "1"]
     assert ids(1) == ["3", "2", "1"]
 
 
-def test_an_encoding_serves_all_configurations(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoding_serves_all_configurations(questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
     encodings = []
     monkeypatch.setattr(
-        "tokenprune.evals.run.runner.encoded", lambda *args: encodings.append(args[3].label) or batching.encoded(*args)
+        "tokenprune.evals.run.runner.encode_batch",
+        lambda *args: encodings.append(args[3].label) or batching.encode_batch(*args),
     )
-    ask(tiny_llava(), samples[1:], make_setups(["grid", "downsample", "fopru"], [0.25, 0.5]), done=frozenset())
+    ask(tiny_llava(), questions[1:], make_setups(["grid", "downsample", "fopru"], [0.25, 0.5]), done=frozenset())
     whole, *others = encodings
     assert whole == "unpruned"
     # Two sizes of downsampling, and the first question alone for the cache: unpruned, 2 x 2 x 2 pruned, 2 downsampled.
     assert len(others) == 2 + 11
 
 
-def test_what_is_answered_is_not_asked_again(samples: list[Sample]) -> None:
+def test_what_is_answered_is_not_asked_again(questions: list[Question]) -> None:
     model, compared = tiny_llava(), make_setups(["grid"], [0.25])
-    everything = ask(model, samples, compared)
-    done = {answer.asked for answer in everything[::2]}
-    rest = ask(model, samples, compared, done=done)
-    assert {answer.asked for answer in rest} == {answer.asked for answer in everything[1::2]}
+    everything = ask(model, questions, compared)
+    done = {answer.answer_key for answer in everything[::2]}
+    rest = ask(model, questions, compared, done=done)
+    assert {answer.answer_key for answer in rest} == {answer.answer_key for answer in everything[1::2]}
     assert unlike_time(rest) == unlike_time(everything[1::2])
-    assert ask(model, samples, compared, done={answer.asked for answer in everything}) == []
+    assert ask(model, questions, compared, done={answer.answer_key for answer in everything}) == []
 
 
-def test_the_model_is_left_as_it_was(samples: list[Sample]) -> None:
+def test_the_model_is_left_as_it_was(questions: list[Question]) -> None:
     model = tiny_llava()
 
     def state() -> dict[str, Any]:
@@ -105,23 +106,23 @@ def test_the_model_is_left_as_it_was(samples: list[Sample]) -> None:
             for name, module in model.named_modules()
         }
 
-    ask(model, samples, [Unpruned()])  # transformers adds hooks of its own at the first call
+    ask(model, questions, [Unpruned()])  # transformers adds hooks of its own at the first call
     before = state()
-    ask(model, samples, make_setups(["fopru", "downsample"], [0.25]))
+    ask(model, questions, make_setups(["fopru", "downsample"], [0.25]))
     assert state() == before
 
 
-def broken(folder: Path) -> Sample:
+def broken(folder: Path) -> Question:
     """Half a JPEG."""
     whole = (folder / "images" / "COCO_val2014_000000000042.jpg").read_bytes()
     path = folder / "broken.jpg"
     path.write_bytes(whole[: len(whole) // 2])
-    return Echo(task="vqa", id="7", images=(path,), question="00")
+    return Echo(task="vqa", id="7", images=(path,), text="00")
 
 
-def test_a_broken_picture_stops_the_run(samples: list[Sample], folder: Path) -> None:
-    with pytest.raises(SampleError, match=r"unpruned, .*: stopped at 7 \(.*broken\.jpg\): .*broken\.jpg: truncated"):
-        ask(tiny_llava(), [samples[0], broken(folder)], [Unpruned()])
+def test_a_broken_image_stops_the_run(questions: list[Question], folder: Path) -> None:
+    with pytest.raises(QuestionError, match=r"unpruned, .*: stopped at 7 \(.*broken\.jpg\): .*broken\.jpg: truncated"):
+        ask(tiny_llava(), [questions[0], broken(folder)], [Unpruned()])
 
 
 class Crash(tokenprune.ScoreStrategy):
@@ -133,37 +134,39 @@ def crash() -> Pruned:
     return Pruned(label="Crash", strategy=Crash(keep_ratio=0.5), keep_ratio=0.5)
 
 
-def test_a_crash_stops_the_run(samples: list[Sample]) -> None:
+def test_a_crash_stops_the_run(questions: list[Question]) -> None:
     model = tiny_llava()
-    with pytest.raises(SampleError, match=r"Crash, keep ratio 0\.5, .*stopped at 3 .*: out of luck"):
-        ask(model, samples, [Unpruned(), crash()])
+    with pytest.raises(QuestionError, match=r"Crash, keep ratio 0\.5, .*stopped at 3 .*: out of luck"):
+        ask(model, questions, [Unpruned(), crash()])
     assert not model._forward_pre_hooks
 
 
-def test_recorded_errors_are_no_wrong_answers(samples: list[Sample], folder: Path) -> None:
-    compared, asked = [Unpruned(), crash()], [*samples, broken(folder)]
-    answers = {answer.asked: answer for answer in ask(tiny_llava(), asked, compared, on_error="record")}
-    unpruned, crashed = aggregate.rows(asked, compared, answers, scenes="a", model="b", identity=identity())
+def test_recorded_errors_are_no_wrong_answers(questions: list[Question], folder: Path) -> None:
+    compared, asked = [Unpruned(), crash()], [*questions, broken(folder)]
+    answers = {answer.answer_key: answer for answer in ask(tiny_llava(), asked, compared, on_error="record")}
+    unpruned, crashed = aggregate.task_results(asked, compared, answers, scenes="a", model="b", identity=identity())
     assert (unpruned.n, unpruned.failed, unpruned.accuracy) == (3, 1, pytest.approx(2 / 3))
     assert unpruned.scores == {"val": [1, None], "test": [1], "": ["failed"]}
     assert (crashed.n, crashed.failed) == (0, 4)
     errors = [answer.error for answer in answers.values() if answer.error is not None]
-    assert sum(error.startswith("ValueError: ") and "broken.jpg: truncated" in error for error in errors) == 2
+    assert sum(error.startswith("DataError: ") and "broken.jpg: truncated" in error for error in errors) == 2
     assert errors.count("RuntimeError: out of luck") == 3
-    with pytest.raises(ValueError, match="no vqa question could be asked under both"):
-        paired(crashed, unpruned)
+    with pytest.raises(ValueError, match="every vqa question failed under one of them"):
+        compare(crashed, unpruned)
 
 
-def test_one_bad_question_does_not_take_its_batch_along(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_bad_question_does_not_take_its_batch_along(
+    questions: list[Question], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Echo, "score", lambda self, answer: 1 / (2 - int(self.id)))
-    answers = {answer.id: answer for answer in ask(tiny_llava(), samples, [Unpruned()], on_error="record")}
+    answers = {answer.id: answer for answer in ask(tiny_llava(), questions, [Unpruned()], on_error="record")}
     assert [answers[id].score for id in "13"] == [1, -1]
     assert answers["2"].error == "ZeroDivisionError: division by zero"
-    with pytest.raises(SampleError, match=r"stopped at 2 \(.*division by zero"):
-        ask(tiny_llava(), samples, [Unpruned()])
+    with pytest.raises(QuestionError, match=r"stopped at 2 \(.*division by zero"):
+        ask(tiny_llava(), questions, [Unpruned()])
 
 
-def test_a_batch_that_is_too_large(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_is_too_large(questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_llava()
     generate = model.generate
 
@@ -174,6 +177,6 @@ def test_a_batch_that_is_too_large(samples: list[Sample], monkeypatch: pytest.Mo
 
     monkeypatch.setattr(model, "generate", short_of_memory)
     for on_error in ("stop", "record"):
-        with pytest.raises(SampleError, match=r"at 3, 2, 1: no memory left\. .*lower --batch-tokens, which is 4096"):
-            ask(model, samples, [Unpruned()], on_error=on_error)
-    assert len(ask(model, samples, [Unpruned()], batch_tokens=60)) == 3
+        with pytest.raises(QuestionError, match=r"at 3, 2, 1: no memory left\. .*lower --batch-tokens, which is 4096"):
+            ask(model, questions, [Unpruned()], on_error=on_error)
+    assert len(ask(model, questions, [Unpruned()], batch_tokens=60)) == 3

@@ -14,7 +14,7 @@ from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.plan import PART, Plan
 from tokenprune.evals.run.setups import BASELINES, Unpruned, make_setups
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def samples(folder: Path) -> list[Sample]:
+def questions(folder: Path) -> list[Question]:
     return echoes(folder)
 
 
@@ -85,10 +85,10 @@ def test_nearest_grid_keeps_the_aspect_ratio() -> None:
     ids=["resize", "crop", "shortest edge"],
 )
 @pytest.mark.parametrize("tower", ["clip", "dinov2"])
-def test_downsampled_prompt_and_features_agree(samples: list[Sample], settings: dict[str, Any], tower: str) -> None:
+def test_downsampled_prompt_and_features_agree(questions: list[Question], settings: dict[str, Any], tower: str) -> None:
     model, processor = tiny_llava(tower), tiny_processor(**settings)
     options = downsample.processor_options(processor, 0.25)
-    inputs = encode(processor, [samples[0].pictures()], ["00"], **options)
+    inputs = encode(processor, [questions[0].open_images()], ["00"], **options)
     assert inputs["pixel_values"].shape[-2:] == (12, 12)
     assert (inputs["input_ids"] == processor.image_token_id).sum() == 9
     with downsample.any_resolution(model):
@@ -98,25 +98,25 @@ def test_downsampled_prompt_and_features_agree(samples: list[Sample], settings: 
 
 def test_downsampling_needs_a_fixed_size() -> None:
     processor = tiny_processor(size={"shortest_edge": 24})
-    with pytest.raises(ValueError, match="no fixed picture size"):
+    with pytest.raises(tokenprune.UnsupportedError, match="no fixed image size"):
         downsample.full_grid(processor)
 
 
-def test_plans_have_no_twins(samples: list[Sample]) -> None:
+def test_plans_have_no_twins(questions: list[Question]) -> None:
     with pytest.raises(ValueError, match=r"question .*'1'.* is there twice"):
-        Plan([samples[0], samples[0]], [Unpruned()])
+        Plan([questions[0], questions[0]], [Unpruned()])
     with pytest.raises(ValueError, match=r"setup FoPru -2, keep ratio 0\.5, .* is there twice"):
-        Plan(samples, make_setups(["fopru:layer=-2", "fopru:layer=-2"], [0.5]))
+        Plan(questions, make_setups(["fopru:layer=-2", "fopru:layer=-2"], [0.5]))
 
 
 @pytest.mark.parametrize("n_processes", [1, 2, 3])
-def test_processes_share_all_questions(samples: list[Sample], n_processes: int) -> None:
-    many = [replace(samples[0], id=str(i)) for i in range(5 * PART + 1)]
+def test_processes_share_all_questions(questions: list[Question], n_processes: int) -> None:
+    many = [replace(questions[0], id=str(i)) for i in range(5 * PART + 1)]
     plan = Plan(many, [Unpruned()])
     shares = [
         [asked for part in plan.parts(frozenset(), index, n_processes) for asked in part.missing]
         for index in range(n_processes)
     ]
-    assert sorted(asked.id for share in shares for asked in share) == sorted(sample.id for sample in many)
+    assert sorted(asked.id for share in shares for asked in share) == sorted(question.id for question in many)
     assert [len(share) for share in shares] == [plan.n_asked(index, n_processes) for index in range(n_processes)]
     assert min(map(len, shares)) > PART

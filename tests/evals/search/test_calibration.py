@@ -12,7 +12,7 @@ from helpers.files.evals import saved
 from helpers.files.search import BASE, deep_llava, scenes, searched
 
 from tokenprune import SettingError
-from tokenprune.evals.run.answers import Answer, Key
+from tokenprune.evals.run.answers import Answer, SetupKey
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.search.calibration import apart, calibrated_on, image_digests
@@ -43,8 +43,8 @@ def test_found_settings_are_evaluated_on_other_pictures(tmp_path: Path, capsys: 
     record = searched(samples[:2], tmp_path / "found.json")
     assert list(record["search"]["data"]["pictures"]) == ["0.png", "1.png"]
     answers = evaluated(tmp_path, str(tmp_path / "found.json"), "random")
-    assert "scenes: 2 of 7 questions are left out for all configurations" in capsys.readouterr().out
-    asked: dict[Key, list[str]] = {}
+    assert "scenes: 2 of 7 questions are left out for all setups" in capsys.readouterr().out
+    asked: dict[SetupKey, list[str]] = {}
     for answer in sorted(answers, key=lambda answer: answer.id):
         asked.setdefault(answer.key, []).append(answer.id)
     assert {(key.strategy, key.keep_ratio) for key in asked} == {
@@ -55,7 +55,7 @@ def test_found_settings_are_evaluated_on_other_pictures(tmp_path: Path, capsys: 
     }
     (ids,) = {tuple(ids) for ids in asked.values()}  # paired
     assert set(ids) == {sample.id for sample in samples[2:]} | {"rec-60"}
-    rows = RunFolder(tmp_path / "run").rows()
+    rows = RunFolder(tmp_path / "run").results()
     assert [row.settings for row in rows if row.strategy == "VFlowOpt found"] == [record["settings"]] * 2
 
 

@@ -1,4 +1,4 @@
-"""The bundled model and pictures: there, read by the loaders of the real sets, and answering."""
+"""The bundled model and images: there, read by the loaders of the real sets, and answering."""
 
 import subprocess
 import sys
@@ -14,8 +14,8 @@ from tokenprune.evals.models.bundled import MODEL, PHOTOGRAPHS, SCENES
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.run.run_folder import RunFolder
-from tokenprune.evals.tasks._base.question import Sample
-from tokenprune.evals.tasks.refcoco import RecSample, RefCoco
+from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.refcoco import RefCoco, RefCocoQuestion
 from tokenprune.evals.tasks.vqav2 import Vqav2
 
 MEBIBYTE = 2**20
@@ -25,21 +25,21 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def loaded(folder: Path) -> tuple[Sequence[Any], Sequence[RecSample]]:
+def loaded(folder: Path) -> tuple[Sequence[Any], Sequence[RefCocoQuestion]]:
     style = STYLES["bundled"]
     return Vqav2("vqa", "VQA").load(folder, style=style), RefCoco("rec", "REC", None).load(folder, style=style)
 
 
-def check_boxes(samples: Sequence[RecSample]) -> None:
-    for sample in samples:
-        x1, y1, x2, y2 = sample.box
-        assert 0 <= x1 < x2 <= sample.size[0], sample.id
-        assert 0 <= y1 < y2 <= sample.size[1], sample.id
+def check_boxes(questions: Sequence[RefCocoQuestion]) -> None:
+    for question in questions:
+        x1, y1, x2, y2 = question.box
+        assert 0 <= x1 < x2 <= question.size[0], question.id
+        assert 0 <= y1 < y2 <= question.size[1], question.id
 
 
-def check_pictures(samples: Sequence[Sample]) -> None:
-    for sample in {sample.images: sample for sample in samples}.values():
-        assert min(sample.pictures()[0].size) > 100, sample.images
+def check_images(questions: Sequence[Question]) -> None:
+    for question in {question.images: question for question in questions}.values():
+        assert min(question.open_images()[0].size) > 100, question.images
 
 
 def test_photographs() -> None:
@@ -47,20 +47,20 @@ def test_photographs() -> None:
     assert len(questions) >= 50
     assert all(len(question.answers) == 10 for question in questions)
     check_boxes(expressions)
-    check_pictures(questions)
-    check_pictures(expressions)
+    check_images(questions)
+    check_images(expressions)
     assert any("licen" in path.name.lower() for path in PHOTOGRAPHS.iterdir())
 
 
 def test_scenes() -> None:
     questions, expressions = loaded(SCENES)
-    assert len({sample.images for sample in [*questions, *expressions]}) >= 300
+    assert len({question.images for question in [*questions, *expressions]}) >= 300
     assert len(questions) >= 1000
     assert len(expressions) >= 1000
-    assert {sample.split for sample in expressions} == {sample.split for sample in questions} == {"val", "test"}
+    assert {question.split for question in expressions} == {question.split for question in questions} == {"val", "test"}
     check_boxes(expressions)
-    check_pictures(questions)
-    check_pictures(expressions)
+    check_images(questions)
+    check_images(expressions)
 
 
 def test_sizes() -> None:
@@ -72,7 +72,7 @@ def test_sizes() -> None:
 def test_evals_on_the_bundled_model(tmp_path: Path) -> None:
     compared = ["--strategy", "fopru", "--keep-ratio", 0.25, "--baselines", "unpruned", "downsample"]
     assert command("eval", "--limit", 8, *compared, "--output", tmp_path / "run") == 0
-    rows = RunFolder(tmp_path / "run").rows()
+    rows = RunFolder(tmp_path / "run").results()
     assert [row.strategy for row in rows[::2]] == ["unpruned", "FoPru", "FoPru", "downsample"]
     unpruned = {row.task: row for row in rows if row.strategy == "unpruned"}
     assert unpruned["rec"].unparsable == 0
@@ -99,7 +99,7 @@ print(processor.decode(answer, skip_special_tokens=True))
 @pytest.mark.slow
 def test_loads_and_answers_without_tokenprune(tmp_path: Path) -> None:
     question = loaded(SCENES)[0][0]
-    prompt = f"USER: <image>\n{question.question} ASSISTANT:"
+    prompt = f"USER: <image>\n{question.text} ASSISTANT:"
     command = [sys.executable, "-c", ALONE, str(MODEL), str(question.images[0]), prompt]
     run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert run.stdout.strip() == question.answers[0]

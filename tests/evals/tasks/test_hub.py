@@ -11,7 +11,7 @@ from PIL import Image
 
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks._read.hub import Cell, split_of, table_records
-from tokenprune.evals.tasks._read.images import open_picture, size_of
+from tokenprune.evals.tasks._read.images import open_image, size_of
 
 
 def test_save_to_disk(tmp_path: Path) -> None:
@@ -24,19 +24,19 @@ def test_save_to_disk(tmp_path: Path) -> None:
     with pa.OSFile(str(saved), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
         stream.write_table(table)
     ours, theirs = (TASKS["textvqa"].load(tmp_path / form) for form in ("saved", "hub"))
-    assert [(sample.id, sample.split, sample.question) for sample in ours] == [
-        (sample.id, sample.split, sample.question) for sample in theirs
+    assert [(question.id, question.split, question.text) for question in ours] == [
+        (question.id, question.split, question.text) for question in theirs
     ]
     assert ours[1].images[0].read_bytes() == theirs[1].images[0].read_bytes() == png()
-    assert [sample.id for sample in TASKS["textvqa"].load(saved.parent)] == ["textvqa-7", "textvqa-8"]
+    assert [question.id for question in TASKS["textvqa"].load(saved.parent)] == ["textvqa-7", "textvqa-8"]
     pointer = saved.with_name("data-00001-of-00002.arrow")
     pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(ValueError, match=r"00002\.arrow: no whole arrow file .*; download it again"):
         table_records(pointer)
 
 
-def test_pictures_are_read_when_they_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of three pictures one row group is read, and none while the questions are."""
+def test_images_are_read_when_they_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three images one row group is read, and none while the questions are."""
     write_parquet(tmp_path / "a.parquet", [{"n": number} for number in range(3)])
     asked: list[Any] = []
     read = pq.ParquetFile.read_row_group
@@ -49,17 +49,17 @@ def test_pictures_are_read_when_they_are_opened(tmp_path: Path, monkeypatch: pyt
     records = table_records(tmp_path / "a.parquet")
     assert [record["n"] for record in records] == [0, 1, 2]
     assert asked == []
-    assert open_picture(records[1]["image"]).size == size_of(records[1]["image"]) == (60, 40)
+    assert open_image(records[1]["image"]).size == size_of(records[1]["image"]) == (60, 40)
     assert asked == [1]
     assert str(records[1]["image"]) == f"{tmp_path / 'a.parquet'}, row 1, image"
 
 
-def test_lists_and_missing_pictures(tmp_path: Path) -> None:
-    picture = {"bytes": png(), "path": None}
+def test_lists_and_missing_images(tmp_path: Path) -> None:
+    image = {"bytes": png(), "path": None}
     table = pa.table(
         {
-            "one": pa.array([picture, None], IMAGE),
-            "several": pa.array([[picture, picture], []], pa.list_(IMAGE)),
+            "one": pa.array([image, None], IMAGE),
+            "several": pa.array([[image, image], []], pa.list_(IMAGE)),
             "named": pa.array([{"bytes": None, "path": "a.png"}] * 2, IMAGE),
         }
     )
@@ -69,8 +69,8 @@ def test_lists_and_missing_pictures(tmp_path: Path) -> None:
     assert (len(first["several"]), second["several"]) == (2, ())
     assert isinstance(first["several"][1], Cell)
     assert first["several"][1].name == "a.parquet:0:1"
-    with pytest.raises(ValueError, match=r"a\.parquet, row 1, named: the table holds no picture but only its path"):
-        open_picture(second["named"])
+    with pytest.raises(ValueError, match=r"a\.parquet, row 1, named: the table holds no image but only its path"):
+        open_image(second["named"])
 
 
 @pytest.mark.parametrize(
@@ -86,17 +86,17 @@ def test_split_of(path: str, split: str) -> None:
     assert split_of(Path(path)) == split
 
 
-def test_a_truncated_picture_in_a_table(tmp_path: Path) -> None:
+def test_a_truncated_image_in_a_table(tmp_path: Path) -> None:
     whole = png()
     broken = {"bytes": whole[: len(whole) // 2], "path": None}
     write_parquet(tmp_path / "a.parquet", [{"n": 0}, {"n": 1, "image": broken}])
-    with pytest.raises(ValueError, match=r"a\.parquet, row 1, image: truncated or broken picture"):
-        open_picture(table_records(tmp_path / "a.parquet")[1]["image"])
+    with pytest.raises(ValueError, match=r"a\.parquet, row 1, image: truncated or broken image"):
+        open_image(table_records(tmp_path / "a.parquet")[1]["image"])
 
 
-def test_pictures_that_pillow_takes_for_an_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remote-sensing pictures have up to 27,328 pixels a side."""
+def test_images_that_pillow_takes_for_an_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remote-sensing images have up to 27,328 pixels a side."""
     Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert open_picture(tmp_path / "a.png").size == size_of(tmp_path / "a.png") == (60, 40)
+    assert open_image(tmp_path / "a.png").size == size_of(tmp_path / "a.png") == (60, 40)
     assert Image.MAX_IMAGE_PIXELS == 100

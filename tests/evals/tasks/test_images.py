@@ -1,4 +1,4 @@
-"""Pictures that are not what a model expects: each gives a right picture or a clear error."""
+"""Images that are not what a model expects: each gives a right image or a clear error."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 import tokenprune
 from tokenprune.evals.models.prompts import encode
-from tokenprune.evals.tasks._read.images import open_picture
+from tokenprune.evals.tasks._read.images import open_image
 
 
 def _half(mode: str = "RGB") -> Image.Image:
@@ -23,7 +23,7 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter clockwise to see it upright
     _half().save(tmp_path / "a.png", exif=exif)
-    image = open_picture(tmp_path / "a.png")
+    image = open_image(tmp_path / "a.png")
     assert image.size == (20, 40)
     assert image.getpixel((10, 5)) == (255, 0, 0)
     assert image.getpixel((10, 35)) == (0, 0, 255)
@@ -32,7 +32,7 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["L", "1", "I;16"])
 def test_grey(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (4, 3), 1 if mode == "1" else 255).save(tmp_path / "a.png")
-    image = open_picture(tmp_path / "a.png")
+    image = open_image(tmp_path / "a.png")
     assert image.mode == "RGB"
     assert image.size == (4, 3)
     red, green, blue = image.getpixel((0, 0))  # pyright: ignore[reportGeneralTypeIssues]
@@ -43,7 +43,7 @@ def test_transparent_is_on_white(tmp_path: Path) -> None:
     image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     image.putpixel((0, 0), (255, 0, 0, 255))
     image.save(tmp_path / "a.png")
-    opened = open_picture(tmp_path / "a.png")
+    opened = open_image(tmp_path / "a.png")
     assert opened.mode == "RGB"
     assert opened.getpixel((0, 0)) == (255, 0, 0)
     assert opened.getpixel((3, 3)) == (255, 255, 255)
@@ -53,16 +53,16 @@ def test_truncated(tmp_path: Path) -> None:
     _half().resize((400, 300)).save(tmp_path / "a.jpg")
     content = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"a\.jpg: truncated or broken picture"):
-        open_picture(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match=r"a\.jpg: truncated or broken image"):
+        open_image(tmp_path / "a.jpg")
 
 
-def test_no_picture(tmp_path: Path) -> None:
+def test_no_image(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("404 not found")
-    with pytest.raises(ValueError, match=r"a\.jpg: no picture that Pillow can read"):
-        open_picture(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match=r"a\.jpg: no image that Pillow can read"):
+        open_image(tmp_path / "a.jpg")
     with pytest.raises(FileNotFoundError):
-        open_picture(tmp_path / "b.jpg")
+        open_image(tmp_path / "b.jpg")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
@@ -70,7 +70,7 @@ def test_no_picture(tmp_path: Path) -> None:
 def test_a_patched_model_answers(tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
     Image.new(mode, size, 77 if mode == "L" else "orange").save(tmp_path / "a.png")
     model, processor = tiny_llava(), tiny_processor()
-    inputs = encode(processor, [[open_picture(tmp_path / "a.png")]], ["00 01"])
+    inputs = encode(processor, [[open_image(tmp_path / "a.png")]], ["00 01"])
     with tokenprune.patch(model, tokenprune.FoPru(keep_ratio=0.25)) as handle:
         output = model.generate(**inputs, do_sample=False, max_new_tokens=3)
         assert handle.report.images[0].n_kept == 9

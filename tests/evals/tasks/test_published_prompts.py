@@ -27,7 +27,7 @@ def test_prompts(tmp_path: Path, name: str, file: str, function: str) -> None:
     folder = Path(str(pytest.importorskip("lmms_eval").__file__)).parent / "tasks"
     task = lmms(f"{file.split('/')[0]}.{'mcq_utils' if name == 'xlrs' else 'utils'}")
     settings = yaml.load((folder / file).read_text(), Loader=Plain).get("lmms_eval_specific_kwargs")
-    prompts = [sample.question for sample in loaded_set(tmp_path, name)]
+    prompts = [question.text for question in loaded_set(tmp_path, name)]
     extra = [settings["default"]] if settings and name != "xlrs" else []
     docs = [record.content for record in records(tmp_path, "*_instructions/*" if name == "gqa" else "*")]
     docs = [doc for doc in docs if "image" not in doc or doc["image"]]

@@ -22,7 +22,7 @@ from tokenprune.evals.tasks import TASKS, ai2d, mme, pope, scienceqa, seedbench,
 from tokenprune.evals.tasks._base.choices import infer_letter, lettered
 from tokenprune.evals.tasks._base.short_answers import anls, relaxed
 from tokenprune.evals.tasks._score.vqa_accuracy import normal_accuracy, soft_accuracy
-from tokenprune.evals.tasks.refcoco import RecSample
+from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
 WORDS = [
     "a", "an", "the", "two", "Ten", "none", "isnt", "dont", "it's", "its", "u.s.a", "3.5", "1,000", "red,blue",
@@ -36,8 +36,8 @@ FORMS = [
     "Answer: {L}", "The correct answer is ({L}).", "The best answer is {L}", "{L} or {M}", "I think {L} because {t}",
     "**{L}**", "{L},", "{L} {M}", "{L}, {M}", "A photo of {t}", "Building {L}", "E", "nothing", "A", "a", "7",
     "{L} is what I see there",
-    "{L} because there is {t}, as far as I can see, and nothing else in this whole picture",
-    "As far as I can see there is {t}, and nothing else that I know in this whole picture of yours",
+    "{L} because there is {t}, as far as I can see, and nothing else in this whole image",
+    "As far as I can see there is {t}, and nothing else that I know in this whole image of yours",
 ]  # fmt: skip
 CHOSEN = [
     form.format(L=letter, l=letter.lower(), t=text, M="BCDA"[place])
@@ -181,12 +181,17 @@ def test_circular_accuracy(tmp_path: Path, rng: random.Random, monkeypatch: pyte
     texts = dict(zip("ABCD", ("a box", "a dog", "red", "none of these"), strict=True))
     table = [{"index": n, "question": f"{n}?", **texts, "answer": rng.choice("ABCD"), "image": "x"} for n in range(40)]
     write_tsv(tmp_path / "MMBench_DEV_EN.tsv", table)
-    samples: Sequence[Any] = TASKS["mmbench"].load(tmp_path)
-    assert len(samples) == 160
-    answered = [(sample, answer_with_luck(sample, rng)) for sample in samples]
+    questions: Sequence[Any] = TASKS["mmbench"].load(tmp_path)
+    assert len(questions) == 160
+    answered = [(question, answer_with_luck(question, rng)) for question in questions]
     turns = [
-        {"index": int(sample.id.removeprefix("mmbench-")), "question": "?", **sample.options, "answer": sample.letter}
-        for sample in samples
+        {
+            "index": int(question.id.removeprefix("mmbench-")),
+            "question": "?",
+            **question.options,
+            "answer": question.letter,
+        }
+        for question in questions
     ]
     frame = importlib.import_module("pandas").DataFrame
     data = frame([{**turn, "prediction": answer} for turn, (_, answer) in zip(turns, answered, strict=True)])
@@ -196,9 +201,9 @@ def test_circular_accuracy(tmp_path: Path, rng: random.Random, monkeypatch: pyte
     assert 0.2 < ours < 0.8
 
 
-def answer_with_luck(sample: Any, rng: random.Random) -> str:
-    letter = sample.letter if rng.random() < 0.9 else rng.choice("ABCD")
-    return rng.choice([letter, f"{letter}.", f"({letter}) {sample.options[letter]}", sample.options[letter]])
+def answer_with_luck(question: Any, rng: random.Random) -> str:
+    letter = question.letter if rng.random() < 0.9 else rng.choice("ABCD")
+    return rng.choice([letter, f"{letter}.", f"({letter}) {question.options[letter]}", question.options[letter]])
 
 
 YES_NO = [
@@ -216,8 +221,8 @@ def test_mme() -> None:
 
 def test_mme_sums(tmp_path: Path, rng: random.Random) -> None:
     score = lmms("mme.utils")
-    samples = loaded_set(tmp_path, "mme")
-    answered = [(sample, rng.choice(["yes", "no"])) for sample in samples]
+    questions = loaded_set(tmp_path, "mme")
+    answered = [(question, rng.choice(["yes", "no"])) for question in questions]
     theirs: dict[str, list[Any]] = {}
     for (_, answer), record in zip(answered, records(tmp_path), strict=True):
         for name, found in score.mme_process_results(record.content, [answer]).items():
@@ -231,10 +236,10 @@ def test_yes_rate(rng: random.Random, tmp_path: Path) -> None:
     """On a bare yes or no: lmms-eval counts nothing else, where POPE's own script takes all but a no for a yes. What
     lmms-eval calls yes-rate is that of the true answers."""
     score = lmms("pope.utils")
-    answered = [(sample, rng.choice(["yes", "no"])) for sample in loaded_set(tmp_path, "pope") for _ in range(9)]
+    answered = [(question, rng.choice(["yes", "no"])) for question in loaded_set(tmp_path, "pope") for _ in range(9)]
     theirs = [
-        score.pope_process_results({"answer": "yes" if sample.truth else "no", "question_id": 1}, [answer])
-        for sample, answer in answered
+        score.pope_process_results({"answer": "yes" if question.truth else "no", "question_id": 1}, [answer])
+        for question, answer in answered
     ]
     values = {name: metric.value for name, metric in TASKS["pope"].metrics(answered).items()}
     for ours, name in {"accuracy": "accuracy", "F1": "f1_score", "precision": "precision", "recall": "recall"}.items():
@@ -252,17 +257,17 @@ def test_boxes(rng: random.Random) -> None:
         true, given = (x, u, y, v), (a, c, b, d)
         text = "[{:.2f}, {:.2f}, {:.2f}, {:.2f}]".format(*given)
         read = score.parse_float_sequence_within(text)
-        sample = sample_of_box(true)
-        box = sample.answered_box(text)
+        question = sample_of_box(true)
+        box = question.answered_box(text)
         if box is None:  # no area: theirs divides by it
             continue
         assert box == pytest.approx(read)
         assert iou(true, box) == pytest.approx(score.compute_iou(true, read), abs=1e-5)
-        assert sample.hits_centre(text) == score.compute_center_accuracy(true, read)
+        assert question.hits_centre(text) == score.compute_center_accuracy(true, read)
 
 
-def sample_of_box(box: tuple[float, float, float, float]) -> RecSample:
+def sample_of_box(box: tuple[float, float, float, float]) -> RefCocoQuestion:
     from tokenprune.evals.models.prompt_styles import LLAVA
 
     named = {"task": "refcoco", "id": "1", "question": "", "images": ()}
-    return RecSample(**named, expression="", box=box, size=(1, 1), style=LLAVA)
+    return RefCocoQuestion(**named, expression="", box=box, size=(1, 1), style=LLAVA)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.files.evals import picture, write_refcoco
+from helpers.files.evals import sample_image, write_refcoco
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks.refcoco import RefCoco
 
@@ -18,38 +19,38 @@ REC = RefCoco("rec", "REC", None)
 @pytest.mark.parametrize("as_pickle", [True, False], ids=["pickle", "json"])
 def test_one_sample_a_sentence(tmp_path: Path, as_pickle: bool) -> None:
     write_refcoco(tmp_path, as_pickle=as_pickle)
-    samples = REC.load(tmp_path)
-    assert [sample.id for sample in samples] == ["rec-20", "rec-21", "rec-30"]  # train is left out
-    first = samples[0]
-    assert first.question == (
+    questions = REC.load(tmp_path)
+    assert [question.id for question in questions] == ["rec-20", "rec-21", "rec-30"]  # train is left out
+    first = questions[0]
+    assert first.text == (
         "Please provide the bounding box coordinate of the region this sentence describes: the orange box"
     )
-    assert REC.load(tmp_path, style=STYLES["bundled"])[0].question == "Where is the orange box?"
+    assert REC.load(tmp_path, style=STYLES["bundled"])[0].text == "Where is the orange box?"
     assert first.box == (30, 10, 45, 30)
     assert first.size == (60, 40)
     assert first.images == (tmp_path / "images" / "COCO_train2014_000000000011.jpg",)
-    assert first.pictures()[0].size == (60, 40)
-    assert samples[2].box == (0, 0, 6.5, 4)
+    assert first.open_images()[0].size == (60, 40)
+    assert questions[2].box == (0, 0, 6.5, 4)
 
 
 def test_split(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
-    assert [sample.split for sample in REC.load(tmp_path, "testA")] == ["testA"]
-    assert [sample.expression for sample in REC.load(tmp_path, "train")] == ["never asked"]
+    assert [question.split for question in REC.load(tmp_path, "testA")] == ["testA"]
+    assert [question.expression for question in REC.load(tmp_path, "train")] == ["never asked"]
     with pytest.raises(ValueError, match="no split 'testB'; it has testA, train, val"):
         REC.load(tmp_path, "testB")
 
 
 def test_score(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
-    sample = REC.load(tmp_path, style=STYLES["bundled"])[0]  # 30 10 45 30 of 60 x 40 px
-    assert sample.score("50 25 74 74") == 1
-    assert sample.score("00 25 25 74") == 0
-    sample = REC.load(tmp_path)[0]
-    assert sample.score("[0.5, 0.25, 0.75, 0.75]") == 1
-    assert sample.score("[0.5, 0.25, 0.63, 0.75]") == 1  # IoU 0.52
-    assert sample.score("[0.5, 0.25, 0.62, 0.75]") == 0  # IoU 0.48
-    assert sample.score("over there") is None
+    question = REC.load(tmp_path, style=STYLES["bundled"])[0]  # 30 10 45 30 of 60 x 40 px
+    assert question.score("50 25 74 74") == 1
+    assert question.score("00 25 25 74") == 0
+    question = REC.load(tmp_path)[0]
+    assert question.score("[0.5, 0.25, 0.75, 0.75]") == 1
+    assert question.score("[0.5, 0.25, 0.63, 0.75]") == 1  # IoU 0.52
+    assert question.score("[0.5, 0.25, 0.62, 0.75]") == 0  # IoU 0.48
+    assert question.score("over there") is None
 
 
 def _break_instances(folder: Path, change: Any) -> None:
@@ -82,20 +83,20 @@ def test_broken_json_names_the_line(tmp_path: Path) -> None:
         REC.load(tmp_path)
 
 
-def test_missing_picture(tmp_path: Path) -> None:
+def test_missing_image(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
     (tmp_path / "images" / "COCO_train2014_000000000012.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"image 12: missing picture .*000000000012\.jpg"):
+    with pytest.raises(DataError, match=r"image 12: missing image .*000000000012\.jpg"):
         REC.load(tmp_path)
 
 
-def test_picture_of_another_size(tmp_path: Path) -> None:
+def test_image_of_another_size(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
-    picture((40, 60)).save(tmp_path / "images" / "COCO_train2014_000000000011.jpg")
+    sample_image((40, 60)).save(tmp_path / "images" / "COCO_train2014_000000000011.jpg")
     with pytest.raises(
         ValueError, match=r"000000000011\.jpg: \(40, 60\) px upright, but instances\.json says \(60, 40\)"
     ):
-        REC.load(tmp_path)[0].pictures()
+        REC.load(tmp_path)[0].open_images()
 
 
 class _Harmful:
@@ -139,7 +140,7 @@ def test_two_refs_files(tmp_path: Path) -> None:
 
 
 def test_no_files(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no refs\(NAME\)\.p"):
+    with pytest.raises(DataError, match=r"no refs\(NAME\)\.p"):
         REC.load(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(DataError, match="no such folder"):
         REC.load(tmp_path / "nowhere")

@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.files.tasks import SETS
 
-from tokenprune.evals.models.loading import limited
+from tokenprune.errors import DataError
+from tokenprune.evals.models.loading import limit_questions
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._score.synonyms import exact_or_synonym, wordnet
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -19,7 +20,7 @@ GOLDEN = Path(__file__).parent / "golden"
 TWINS = {"rec", "refcoco-google", "refcoco+", "refcocog", "refcocog-google", "vqa"}
 
 
-def loaded(folder: Path, name: str, form: str) -> Sequence[Sample]:
+def loaded(folder: Path, name: str, form: str) -> Sequence[Question]:
     SETS[name, form](folder)
     return TASKS[name].load(folder)
 
@@ -35,7 +36,7 @@ def test_every_task_is_tested() -> None:
 @forms
 def test_prompts_are_golden(tmp_path: Path, name: str, form: str) -> None:
     """To the letter what is published, and the same in every form of the set."""
-    prompts = list(dict.fromkeys(sample.question for sample in loaded(tmp_path, name, form)))
+    prompts = list(dict.fromkeys(question.text for question in loaded(tmp_path, name, form)))
     golden = (GOLDEN / f"{name}.txt").read_text().removesuffix("\n").split("\n=====\n")
     assert prompts == golden[: len(prompts)]
     assert len(prompts) == len(golden) or form == "hub"
@@ -43,39 +44,39 @@ def test_prompts_are_golden(tmp_path: Path, name: str, form: str) -> None:
 
 @forms
 def test_samples(tmp_path: Path, name: str, form: str) -> None:
-    samples = loaded(tmp_path, name, form)
+    questions = loaded(tmp_path, name, form)
     assert TASKS[name].is_in(tmp_path)
-    assert len({sample.id for sample in samples}) == len(samples) > 0
-    for sample in samples:
-        assert sample.task == name
-        assert sample.images
-        assert {picture.size for picture in sample.pictures()} == {(60, 40)}
-        assert sample.score("") is None
+    assert len({question.id for question in questions}) == len(questions) > 0
+    for question in questions:
+        assert question.task == name
+        assert question.images
+        assert {image.size for image in question.open_images()} == {(60, 40)}
+        assert question.score("") is None
     with pytest.raises(ValueError, match=r"no split 'nowhere'; it has \w+"):
         TASKS[name].load(tmp_path, "nowhere")
 
 
 @forms
 def test_a_folder_without_the_set(tmp_path: Path, name: str, form: str) -> None:
-    with pytest.raises(FileNotFoundError, match=r"needs|no refs"):
+    with pytest.raises(DataError, match=r"needs|no refs"):
         TASKS[name].load(tmp_path)
     assert not TASKS[name].is_in(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(DataError, match="no such folder"):
         TASKS[name].load(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", [name for name, form in SETS if form == "published" and name != "mmbench"])
-def test_missing_and_truncated_pictures(tmp_path: Path, name: str) -> None:
-    samples = loaded(tmp_path, name, "published")
-    for image in {image for sample in samples for image in sample.images}:
+def test_missing_and_truncated_images(tmp_path: Path, name: str) -> None:
+    questions = loaded(tmp_path, name, "published")
+    for image in {image for question in questions for image in question.images}:
         assert isinstance(image, Path)
         image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
-    with pytest.raises(ValueError, match=rf"{samples[0].images[0].name}: truncated or broken"):
-        samples[0].pictures()
-    for image in {image for sample in samples for image in sample.images}:
+    with pytest.raises(ValueError, match=rf"{questions[0].images[0].name}: truncated or broken"):
+        questions[0].open_images()
+    for image in {image for question in questions for image in question.images}:
         assert isinstance(image, Path)
         image.unlink()
-    with pytest.raises(FileNotFoundError, match=r"(\[.*\]|line \d+|image \d+).*: missing picture"):
+    with pytest.raises(DataError, match=r"(\[.*\]|line \d+|image \d+).*: missing image"):
         TASKS[name].load(tmp_path)
 
 
@@ -119,9 +120,9 @@ SCORES = {
 
 @forms
 def test_messy_answers(tmp_path: Path, name: str, form: str) -> None:
-    sample = loaded(tmp_path, name, form)[0]
+    question = loaded(tmp_path, name, form)[0]
     for answer, score in SCORES[name]:
-        assert sample.score(answer) == (None if score is None else pytest.approx(score)), answer
+        assert question.score(answer) == (None if score is None else pytest.approx(score)), answer
 
 
 #: What is answered to the first questions, and what the whole is then worth; all others are left unanswered.
@@ -154,9 +155,9 @@ METRICS = {
 
 @pytest.mark.parametrize("name", METRICS)
 def test_metrics(tmp_path: Path, name: str) -> None:
-    samples = loaded(tmp_path, name, "published" if (name, "published") in SETS else "hub")
+    questions = loaded(tmp_path, name, "published" if (name, "published") in SETS else "hub")
     answers, expected = METRICS[name]
-    answered = list(zip(samples, answers + [""] * (len(samples) - len(answers)), strict=True))
+    answered = list(zip(questions, answers + [""] * (len(questions) - len(answers)), strict=True))
     if name == "refcoco":
         answered = answered[:2]
     metrics = TASKS[name].metrics(answered)
@@ -183,23 +184,23 @@ def test_without_wordnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     wordnet()._unload()
     with monkeypatch.context() as patched:
         patched.setattr("nltk.data.path", [])
-        with pytest.raises(FileNotFoundError, match=r"type `python -m nltk\.downloader wordnet`"):
+        with pytest.raises(DataError, match=r"type `python -m nltk\.downloader wordnet`"):
             TASKS["lrsvqa"].load(tmp_path)
     assert len(TASKS["lrsvqa"].load(tmp_path)) == 3
 
 
 def test_mme(tmp_path: Path) -> None:
     """Of existence both answers are right, of code reasoning one: 100 (1 + 1) and 100 (1/2 + 0)."""
-    samples = sorted(loaded(tmp_path, "mme", "published"), key=lambda sample: sample.category != "existence")
-    metrics = TASKS["mme"].metrics(list(zip(samples, ["Yes", "No", "Yes", "Yes"], strict=True)))
+    questions = sorted(loaded(tmp_path, "mme", "published"), key=lambda question: question.category != "existence")
+    metrics = TASKS["mme"].metrics(list(zip(questions, ["Yes", "No", "Yes", "Yes"], strict=True)))
     values = {key: metric.value for key, metric in metrics.items()}
     assert values == {"accuracy": 0.75, "accuracy+": 0.5, "perception": 200, "cognition": 50}
     assert len(metrics["accuracy+"].points) == 2
 
 
 def test_chartqa_has_both_kinds(tmp_path: Path) -> None:
-    samples = sorted(loaded(tmp_path, "chartqa", "published"), key=lambda sample: sample.category)
-    metrics = TASKS["chartqa"].metrics(list(zip(samples, ["spain", "50"], strict=True)))
+    questions = sorted(loaded(tmp_path, "chartqa", "published"), key=lambda question: question.category)
+    metrics = TASKS["chartqa"].metrics(list(zip(questions, ["spain", "50"], strict=True)))
     assert {key: metric.value for key, metric in metrics.items()} == {
         "relaxed accuracy": 0.5,
         "augmented": 1,
@@ -209,11 +210,11 @@ def test_chartqa_has_both_kinds(tmp_path: Path) -> None:
 
 def test_mmbench_turns_are_those_of_the_published_copies(tmp_path: Path) -> None:
     made, published = (loaded(tmp_path / form, "mmbench", form) for form in _made(tmp_path, "published", "copies"))
-    assert [(sample.id, sample.question, sample.group) for sample in made] == [
-        (sample.id, sample.question, sample.group) for sample in published
+    assert [(question.id, question.text, question.group) for question in made] == [
+        (question.id, question.text, question.group) for question in published
     ]
-    for samples in (made, published):
-        assert [sample.score("B") for sample in samples] == [0, 1]
+    for questions in (made, published):
+        assert [question.score("B") for question in questions] == [0, 1]
 
 
 def _made(folder: Path, *names: str) -> Sequence[str]:
@@ -223,20 +224,20 @@ def _made(folder: Path, *names: str) -> Sequence[str]:
 
 
 def test_a_limit_takes_whole_groups(tmp_path: Path) -> None:
-    samples = loaded(tmp_path, "mme", "published")
-    assert [sample.id for sample in limited(samples, 1)] == [sample.id for sample in samples[:2]]
+    questions = loaded(tmp_path, "mme", "published")
+    assert [question.id for question in limit_questions(questions, 1)] == [question.id for question in questions[:2]]
 
 
-def test_several_pictures(tmp_path: Path) -> None:
+def test_several_images(tmp_path: Path) -> None:
     image, video = loaded(tmp_path, "seedbench", "hub")
-    assert (len(image.pictures()), len(video.pictures())) == (1, 3)
+    assert (len(image.open_images()), len(video.open_images())) == (1, 3)
     assert str(video.images[2]).endswith("test-00000-of-00001.parquet, row 1, image[2]")
 
 
 def test_a_model_that_knows_no_instructions(tmp_path: Path) -> None:
     """The bundled one: bare questions."""
     SETS["gqa", "published"](tmp_path)
-    assert TASKS["gqa"].load(tmp_path, style=STYLES["bundled"])[0].question == "What is the box on?"
+    assert TASKS["gqa"].load(tmp_path, style=STYLES["bundled"])[0].text == "What is the box on?"
 
 
 @pytest.mark.parametrize(
@@ -275,8 +276,8 @@ def test_broken_base64(tmp_path: Path) -> None:
     SETS["mmbench", "published"](tmp_path)
     path = tmp_path / "mmbench_dev.tsv"
     path.write_text(path.read_text().replace("iVBO", "****"))
-    with pytest.raises(ValueError, match=r"dev\.tsv, line 2, image: broken base64 picture"):
-        TASKS["mmbench"].load(tmp_path)[0].pictures()
+    with pytest.raises(ValueError, match=r"dev\.tsv, line 2, image: broken base64 image"):
+        TASKS["mmbench"].load(tmp_path)[0].open_images()
 
 
 def test_visual7w_box_that_is_not_there(tmp_path: Path) -> None:

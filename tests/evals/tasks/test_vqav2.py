@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.files.evals import picture, write_vqav2
+from helpers.files.evals import sample_image, write_vqav2
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks.vqav2 import Vqav2
 
@@ -16,22 +17,22 @@ QUESTIONS, ANNOTATIONS = "v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoc
 
 def test_load_and_score(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
-    samples = VQA.load(tmp_path)
-    assert [sample.id for sample in samples] == ["vqa-42000", "vqa-42001", "vqa-42002"]
-    assert samples[0].question == "Is it box 0?\nAnswer the question using a single word or phrase."
-    assert VQA.load(tmp_path, style=STYLES["bundled"])[0].question == "Is it box 0?"
-    assert samples[0].answers == ("yes",) * 8 + ("no",) * 2
-    assert samples[0].score(" Yes.\n") == 1
-    assert samples[0].score("no") == pytest.approx(0.6)
-    assert samples[0].score("maybe") == 0
-    assert samples[0].score("  ") is None
+    questions = VQA.load(tmp_path)
+    assert [question.id for question in questions] == ["vqa-42000", "vqa-42001", "vqa-42002"]
+    assert questions[0].text == "Is it box 0?\nAnswer the question using a single word or phrase."
+    assert VQA.load(tmp_path, style=STYLES["bundled"])[0].text == "Is it box 0?"
+    assert questions[0].answers == ("yes",) * 8 + ("no",) * 2
+    assert questions[0].score(" Yes.\n") == 1
+    assert questions[0].score("no") == pytest.approx(0.6)
+    assert questions[0].score("maybe") == 0
+    assert questions[0].score("  ") is None
 
 
 def test_coco_2017_names(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
     old = tmp_path / "images" / "COCO_val2014_000000000042.jpg"
     old.rename(old.with_name("000000000042.jpg"))
-    assert VQA.load(tmp_path)[0].pictures()[0].size == picture().size
+    assert VQA.load(tmp_path)[0].open_images()[0].size == sample_image().size
 
 
 def test_names_of_instances_json(tmp_path: Path) -> None:
@@ -44,9 +45,9 @@ def test_names_of_instances_json(tmp_path: Path) -> None:
 
 
 def _two_splits(folder: Path) -> None:
-    """The last question is about a second picture; `instances.json` puts one picture into val, the other into train."""
+    """The last question is about a second image; `instances.json` puts one image into val, the other into train."""
     write_vqav2(folder)
-    picture().save(folder / "images" / "COCO_val2014_000000000043.jpg")
+    sample_image().save(folder / "images" / "COCO_val2014_000000000043.jpg")
     _change(folder / QUESTIONS, lambda content: content["questions"][2].update(image_id=43))
     images = [
         {"id": image_id, "file_name": f"COCO_val2014_{image_id:012d}.jpg", "width": 60, "height": 40, "split": split}
@@ -55,13 +56,13 @@ def _two_splits(folder: Path) -> None:
     (folder / "instances.json").write_text(json.dumps({"images": images, "annotations": []}))
 
 
-def test_split_is_the_pictures(tmp_path: Path) -> None:
+def test_split_is_the_images(tmp_path: Path) -> None:
     _two_splits(tmp_path)
-    assert [(sample.id, sample.split) for sample in VQA.load(tmp_path, "val")] == [
+    assert [(question.id, question.split) for question in VQA.load(tmp_path, "val")] == [
         ("vqa-42000", "val"),
         ("vqa-42001", "val"),
     ]
-    assert [sample.id for sample in VQA.load(tmp_path, "train")] == ["vqa-42002"]
+    assert [question.id for question in VQA.load(tmp_path, "train")] == ["vqa-42002"]
     assert VQA.load(tmp_path) == VQA.load(tmp_path, "val")  # train is left out
     with pytest.raises(ValueError, match=r"questions\.json, by the 'split' .*: no split 'test'; it has train, val"):
         VQA.load(tmp_path, "test")
@@ -69,7 +70,7 @@ def test_split_is_the_pictures(tmp_path: Path) -> None:
 
 def test_published_files_have_no_split(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
-    assert {sample.split for sample in VQA.load(tmp_path)} == {""}
+    assert {question.split for question in VQA.load(tmp_path)} == {""}
     with pytest.raises(ValueError, match="no split 'val'; it has none"):
         VQA.load(tmp_path, "val")
 
@@ -107,8 +108,8 @@ def test_not_utf8(tmp_path: Path) -> None:
 def test_missing_files(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
     (tmp_path / "images" / "COCO_val2014_000000000042.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"questions\[0\]: missing picture .*COCO_val2014_000000000042\.jpg"):
+    with pytest.raises(DataError, match=r"questions\[0\]: missing image .*COCO_val2014_000000000042\.jpg"):
         VQA.load(tmp_path)
     (tmp_path / ANNOTATIONS).unlink()
-    with pytest.raises(FileNotFoundError, match=r"needs a \*questions\.json and a \*annotations\.json"):
+    with pytest.raises(DataError, match=r"needs a \*questions\.json and a \*annotations\.json"):
         VQA.load(tmp_path)

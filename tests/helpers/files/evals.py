@@ -52,7 +52,7 @@ def tiny_processor(**settings: Any) -> LlavaProcessor:
     )
 
 
-def picture(size: tuple[int, int] = (60, 40), box: tuple[int, int, int, int] = (30, 10, 45, 30)) -> Image.Image:
+def sample_image(size: tuple[int, int] = (60, 40), box: tuple[int, int, int, int] = (30, 10, 45, 30)) -> Image.Image:
     image = Image.new("RGB", size, "seagreen")
     ImageDraw.Draw(image).rectangle(box, fill="orange")
     return image
@@ -64,7 +64,7 @@ def write_refcoco(folder: Path, *, as_pickle: bool = True) -> None:
     images = []
     for image_id in (11, 12):
         name = f"COCO_train2014_{image_id:012d}.jpg"
-        picture().save(folder / "images" / name)
+        sample_image().save(folder / "images" / name)
         images.append({"id": image_id, "file_name": name, "width": 60, "height": 40, "license": 1})
     annotations = [
         {"id": 100, "image_id": 11, "category_id": 1, "bbox": [30, 10, 15, 20], "area": 300, "iscrowd": 0},
@@ -100,9 +100,9 @@ def ref(ref_id: int, split: str, image_id: int, ann_id: int, sentences: list[str
 
 
 def write_vqav2(folder: Path, n: int = 3) -> None:
-    """`n` questions about one picture, ten answers each: eight `yes`, two `no`."""
+    """`n` questions about one image, ten answers each: eight `yes`, two `no`."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    picture().save(folder / "images" / "COCO_val2014_000000000042.jpg")
+    sample_image().save(folder / "images" / "COCO_val2014_000000000042.jpg")
     head = {"info": {}, "license": {}, "data_type": "mscoco", "data_subtype": "val2014"}
     questions = [{"image_id": 42, "question": f"Is it box {i}?", "question_id": 42000 + i} for i in range(n)]
     answers = [{"answer": "yes" if i < 8 else "no", "answer_confidence": "yes", "answer_id": i + 1} for i in range(10)]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from helpers.families.llava import Llava
-from helpers.files.evals import picture, ref, tiny_processor
+from helpers.files.evals import ref, sample_image, tiny_processor
 from tokenprune.evals.search.optimize import optimize
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.strategies.vflowopt import VFlowOpt
 
 LAYERS = 5
@@ -32,12 +32,12 @@ def deep_llava() -> Any:
 
 
 def write_scenes(folder: Path, n: int = 4) -> None:
-    """`n` pictures with an expression each in split val, and one in split test."""
+    """`n` images with an expression each in split val, and one in split test."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images, annotations, refs = [], [], []
     for i in range(n + 1):
         x, y = 5 + 9 * i % 40, 3 + 7 * i % 25
-        picture(box=(x, y, x + 12, y + 9)).save(folder / "images" / f"{i}.png")
+        sample_image(box=(x, y, x + 12, y + 9)).save(folder / "images" / f"{i}.png")
         images.append({"id": i, "file_name": f"{i}.png", "width": 60, "height": 40})
         annotations.append({"id": i, "image_id": i, "category_id": 1, "bbox": [x, y, 12, 9]})
         refs.append(ref(i, "test" if i == n else "val", i, i, [f"{7 * i:02d} {3 * i + 5:02d}"]))
@@ -45,12 +45,12 @@ def write_scenes(folder: Path, n: int = 4) -> None:
     (folder / "refs(tiny).json").write_text(json.dumps(refs))
 
 
-def scenes(folder: Path, n: int = 4) -> Sequence[Sample]:
+def scenes(folder: Path, n: int = 4) -> Sequence[Question]:
     write_scenes(folder, n)
     return TASKS["rec"].load(folder, "val")
 
 
-def searched(samples: Sequence[Sample], output: Path, trials: int = 3, **options: Any) -> dict[str, Any]:
+def searched(samples: Sequence[Question], output: Path, trials: int = 3, **options: Any) -> dict[str, Any]:
     return optimize(
         deep_llava(),
         tiny_processor(),

@@ -1,4 +1,4 @@
-"""Files as published sets have them: pictures, JSON, lines, tables, Parquet."""
+"""Files as published sets have them: images, JSON, lines, tables, Parquet."""
 
 import io
 import json
@@ -9,20 +9,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from helpers.files.evals import picture
+from helpers.files.evals import sample_image
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def png() -> bytes:
     file = io.BytesIO()
-    picture().save(file, "PNG")
+    sample_image().save(file, "PNG")
     return file.getvalue()
 
 
 def save(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture().save(path, "PNG" if path.suffix != ".jpg" else "JPEG")
+    sample_image().save(path, "PNG" if path.suffix != ".jpg" else "JPEG")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -41,7 +41,7 @@ def write_tsv(path: Path, records: Sequence[dict[str, Any]]) -> None:
 
 
 def write_parquet(path: Path, records: Sequence[dict[str, Any]], **columns: pa.DataType) -> None:
-    """Every record gets a picture, unless it has one or none; row groups of one, as large pictures have."""
+    """Every record gets an image, unless it has one or none; row groups of one, as large images have."""
     path.parent.mkdir(parents=True, exist_ok=True)
     embedded = {"bytes": png(), "path": "a.png"}
     arrays = {}

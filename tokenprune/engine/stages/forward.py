@@ -1,45 +1,60 @@
-"""What in-LLM stages know of the forward that is in progress."""
+"""The state of in-LLM stages in one forward."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.engine.call import PerThread
-from tokenprune.engine.select import Chosen
+from tokenprune.engine.cache import CacheIndex
+from tokenprune.engine.select import ImageSelection
 from tokenprune.engine.stages.run import StageRun
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.report import StageReport
 from tokenprune.sequence.packing import Packing
 
 
-class StagedForward(PerThread):
-    """The forward that is in progress.
+@dataclass(eq=False)
+class Entry:
+    """A prompt that enters the language model.
 
-    runs: of the stages that are decided already.
-    resumed: makes those of a forward that goes on behind a pruned cache, for layers that turn out to need them.
-    cuts: whether layers without a mask may need something: stages are decided, or hold holes of that cache.
-    done: what each of them did, to every image.
-    past: what each stage holds before.
-    chosen, text: the images, and if stages read attention the columns of the text behind each.
-    entering: what entered the language model; None in a forward without pictures.
-    first: the hidden states that entered the first layer, if stages read attention.
+    packing: the columns that enter.
+    chosen: the images, with what was selected before.
+    text: the columns of the text after each image, if stages read attention.
+    past: the slots that each stage holds before the forward.
+    hidden: what enters the first layer, until the last stage is decided; only if stages read attention.
     """
 
-    def __init__(self) -> None:
-        self.clear()
+    packing: Packing
+    chosen: Sequence[ImageSelection]
+    text: list[Tensor]
+    past: list[StageSlots]
+    hidden: Float[Tensor, "batch length width"] | None = None
 
-    def clear(self) -> None:
-        self.runs: list[StageRun] = []
-        self.resumed: Callable[[], list[StageRun]] | None = None
-        self.cuts = False
-        self.done: list[list[StageReport]] = []
-        self.past: list[StageSlots] = []
-        self.chosen: Sequence[Chosen] = ()
-        self.text: list[Tensor] = []
-        self.entering: Packing | None = None
-        self.first: Tensor | None = None
-        self.cache: Any = None
-        self.n_slots = 0
+
+@dataclass(eq=False)
+class StagedForward:
+    """One forward through stages.
+
+    cache, n_slots: the cache, and how many slots of its first layer were taken at the start.
+    entry: the prompt that enters; None for a forward that continues one.
+    continues, embeds: the index of the pruned cache that a forward without images continues, and what enters. Its
+        `runs` are made only once a layer turns out to need them.
+    runs: of the stages that are decided so far.
+    reports: what each of them did, to every image.
+    captured: by decoder layer, what its attention was called with and what its capture points returned.
+    active: whether layers that get no mask may need their arguments changed.
+    """
+
+    cache: Any
+    n_slots: int
+    entry: Entry | None = None
+    continues: CacheIndex | None = None
+    embeds: Tensor | None = None
+    runs: list[StageRun] = field(default_factory=list)
+    reports: list[list[StageReport]] = field(default_factory=list)
+    captured: dict[int, dict[str, Any]] = field(default_factory=dict)
+    active: bool = False

@@ -1,53 +1,40 @@
-"""Decoder layers whose forward is covered: those that see fewer tokens than entered, and those that are not executed.
+"""Overrides of the language model's methods, whose arguments change between decoder layers.
 
-Not their module is covered, and nothing is hooked to it: weights, names, hooks and `state_dict` stay as they are, and a
-decode step, which calls every layer for a single token, pays less than it would for hooks.
+Layers have their forward overridden rather than hooked: a decode step, which calls every layer for a single token, pays
+less for it.
 """
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from tokenprune.engine.overrides import StandIn
-from tokenprune.engine.stages.plan import StageHooks
-
-
-class LayerForward(StandIn):
-    """Stands in for a decoder layer's forward. What covers it, as accelerate's hooks do, goes on calling it when it has
-    been removed; then it does nothing."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__(layer, "forward")
-        self._removed = False
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self.original)
-
-    def remove(self) -> None:
-        self._removed = True
-        super().remove()
+from tokenprune.engine.overrides import ForwardOverride, MethodOverride
+from tokenprune.engine.stages.pruning import StagePruning
 
 
-class SkippedLayer(LayerForward):
-    """What enters the layer leaves it, and nothing is written into a cache."""
+class StagedLayer(ForwardOverride):
+    """A decoder layer that gets the arguments of its stage's tokens."""
 
-    def __call__(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return self.original(hidden, *args, **kwargs) if self._removed else hidden
-
-
-class StagedLayer(LayerForward):
-    """The layer gets its arguments cut to its stage."""
-
-    def __init__(self, layer: nn.Module, stages: StageHooks, number: int) -> None:
+    def __init__(self, layer: nn.Module, stages: StagePruning, number: int) -> None:
         super().__init__(layer)
         self.stages, self._number = stages, number
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        asks = self.stages.cutting or kwargs.get("attention_mask") is not None
-        if asks and not self._removed:
+        concerned = self.stages.active_forwards or kwargs.get("attention_mask") is not None
+        if concerned and not self.removed:
             args, kwargs = self.stages.before_layer(self._number, args, kwargs) or (args, kwargs)
         return self.original(*args, **kwargs)
+
+
+class InnerFeatures(MethodOverride):
+    """A method of the language model that adds features to visual tokens between decoder layers: after an in-LLM stage
+    fewer are left."""
+
+    def __init__(self, language_model: nn.Module, name: str, stages: StagePruning) -> None:
+        super().__init__(language_model, name)
+        self.stages = stages
+
+    def __call__(self, *args: Any) -> Any:
+        return self.original(*self.stages.inner_arguments(args))

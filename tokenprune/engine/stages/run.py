@@ -1,7 +1,8 @@
-"""One in-LLM stage in one forward: a layer's arguments, cut to the stage's tokens.
+"""One in-LLM stage in one forward: the arguments of its layers, gathered for its tokens.
 
-Every layer is called with masks and rotary embeddings made for the sequence that entered the language model. A staged
-layer has them cut to its own tokens here, in prefill, and its mask cut to its own cache slots in every later call.
+Every layer is called with masks and rotary embeddings made for the sequence that entered the language model. In
+prefill, those of a staged layer are gathered here for its own tokens; in every later call its mask, for its own cache
+slots.
 """
 
 from __future__ import annotations
@@ -22,63 +23,61 @@ from tokenprune.sequence.packing import Packing
 
 @dataclass(eq=False)
 class StageRun:
-    """One stage's layers during one forward: what they hold of a cache with `n_slots` in its first layer, and which
-    tokens of this forward they get."""
+    """The layers of one stage during one forward: the slots that they hold, out of the `n_slots` of the cache's first
+    layer, and which tokens of this forward they get."""
 
     past: StageSlots
     packing: Packing
     cache: Any
     n_slots: int
-    _cut: tuple[Any, Any, dict[str, Any]] | None = None
+    _gathered: tuple[Any, Any, dict[str, Any]] | None = None
 
     @property
     def drops(self) -> bool:
         return self.packing.drops
 
     @property
-    def whole(self) -> bool:
+    def has_no_holes(self) -> bool:
         """Whether there is no hole in what the stage's layers hold after the forward."""
-        return self.past.whole and not self.packing.holes
+        return self.past.has_no_holes and not self.packing.holes
 
     @cached_property
-    def held(self) -> StageSlots:
-        """What the stage's layers hold after the forward."""
+    def slots(self) -> StageSlots:
+        """The slots that the stage's layers hold after the forward."""
         return self.past.followed_by(self.n_slots + self.packing.columns, self.packing.valid, self.packing.holes)
 
-    def cut(self, kwargs: dict[str, Any], like: Tensor, layer: int) -> dict[str, Any]:
-        """A layer's arguments, cut to the stage. All its layers are called with the same objects: cut once."""
+    def gather_arguments(self, kwargs: dict[str, Any], hidden: Tensor, layer: int) -> dict[str, Any]:
+        """A layer's arguments for the stage's tokens. All its layers get the same objects: they are gathered once."""
         mask, rotary = kwargs.get("attention_mask"), kwargs.get("position_embeddings")
-        if mask is None and self.whole and not self.drops:
+        if mask is None and self.has_no_holes and not self.drops:
             return kwargs
-        if self._cut is None or self._cut[0] is not mask or self._cut[1] is not rotary:
-            new: dict[str, Any] = {"attention_mask": self._mask(mask, like, layer)}
+        if self._gathered is None or self._gathered[0] is not mask or self._gathered[1] is not rotary:
+            new: dict[str, Any] = {"attention_mask": self._mask(mask, hidden, layer)}
             if self.drops and rotary is not None:
                 new["position_embeddings"] = tuple(self._take(part) for part in rotary)
             if self.drops and isinstance(kwargs.get("position_ids"), Tensor):
                 new["position_ids"] = self.packing.gather_ids(kwargs["position_ids"])
-            self._cut = (mask, rotary, new)
-        return {**kwargs, **self._cut[2]}
+            self._gathered = (mask, rotary, new)
+        return {**kwargs, **self._gathered[2]}
 
     def _take(self, tensor: Tensor) -> Tensor:
         """The stage's tokens of a (..., batch or 1, length, width) tensor."""
-        return (
-            self.packing.gather_tokens(tensor)
-            if tensor.ndim == 3
-            else torch.stack([self._take(part) for part in tensor])
-        )
+        if tensor.ndim == 3:
+            return self.packing.gather_tokens(tensor)
+        return torch.stack([self._take(part) for part in tensor])
 
-    def _mask(self, mask: Any, like: Tensor, layer: int) -> Tensor | None:
+    def _mask(self, mask: Any, hidden: Tensor, layer: int) -> Tensor | None:
         """The stage's attention mask, from the one for the sequence that entered: over queries and keys for a 4-D
         mask, over keys for a 2-D one. None stays None where every query may see all that came before it.
 
         Raises PruningError for any other kind of mask.
         """
         if mask is None:
-            return None if self.whole else self._causal(like)
-        held = self.held
+            return None if self.has_no_holes else self._causal(hidden)
+        held = self.slots
         if not isinstance(mask, Tensor) or mask.ndim not in (2, 4):
             raise PruningError(
-                f"an attention mask of type {type(mask).__name__} cannot be cut for in-LLM pruning. Load the model "
+                f"an attention mask of type {type(mask).__name__} cannot be pruned between layers. Load the model "
                 f'with attn_implementation="sdpa".'
             )
         keys = mask.expand(len(held.slots), *mask.shape[1:])
@@ -87,25 +86,28 @@ class StageRun:
         queries = self.packing.columns[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[-1])
         rows = keys.gather(2, queries) if self.drops else keys
         index = held.slots[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
-        cut = _masked(rows.gather(3, index), ~held.valid[:, None, None])
+        gathered = _masked(rows.gather(3, index), ~held.valid[:, None, None])
         n_keys, _ = span(self.cache, self.past.slots.shape[1], layer, self.packing.columns.shape[1])
-        free = cut.new_zeros(*cut.shape[:-1], n_keys - cut.shape[-1])  # a static cache answers with all its room
-        return torch.cat([cut, _masked(free, torch.ones_like(free).bool())], -1) if free.shape[-1] else cut
+        # A static cache answers with all its room.
+        free = gathered.new_zeros(*gathered.shape[:-1], n_keys - gathered.shape[-1])
+        return torch.cat([gathered, _masked(free, torch.ones_like(free).bool())], -1) if free.shape[-1] else gathered
 
-    def _causal(self, like: Tensor) -> Tensor:
+    def _causal(self, hidden: Tensor) -> Tensor:
         """Nothing was masked, but the stage has holes: an additive mask over its own tokens."""
-        held, new = self.held, (self.n_slots + self.packing.columns)[:, :, None]
-        itself = held.slots[:, None] == new  # holes see themselves: nothing reads them, and softmax needs one entry
+        held, new = self.slots, (self.n_slots + self.packing.columns)[:, :, None]
+        itself = (
+            held.slots[:, None] == new
+        )  # holes attend to themselves: nothing reads them, and softmax needs one entry
         seen = (held.slots[:, None] <= new) & held.valid[:, None] | itself & ~self.packing.valid[:, :, None]
-        return _masked(like.new_zeros(seen.shape), ~seen)[:, None]
+        return _masked(hidden.new_zeros(seen.shape), ~seen)[:, None]
 
 
 def places_of(packing: Packing) -> Int[Tensor, "batch columns"]:
-    """Where each column that a packing holds stands in it; 0 for those that it does not."""
+    """The place of each column in a packing; 0 for columns that it does not hold."""
     columns, valid = packing.columns, packing.valid
     place = torch.zeros(len(columns), packing.n_columns, dtype=torch.long, device=columns.device)
     order = torch.arange(columns.shape[1], device=columns.device).expand_as(columns)
-    # Holes stand at column 0, which may be a real token's too: that one is to win.
+    # Holes are at column 0, which may be a real token's too: the token wins.
     return place.scatter_reduce_(1, columns, order * valid, "amax")
 
 

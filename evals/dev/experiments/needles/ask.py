@@ -35,12 +35,12 @@ from tokenprune.adapters import adapter_for
 from tokenprune.evals.dev.experiments.needles.answers import Answer, read
 from tokenprune.evals.models.boxes import iou
 from tokenprune.evals.models.bundled import MODEL
-from tokenprune.evals.models.loading import load_model, load_samples, public_name
+from tokenprune.evals.models.loading import load_model, load_questions, public_name
 from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.run.files import append, check_same, held
+from tokenprune.evals.run.files import append, check_same, lock_for_appending
 from tokenprune.evals.run.provenance import device_name, versions
-from tokenprune.evals.tasks._base.question import Sample
-from tokenprune.evals.tasks.refcoco import RecSample
+from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 from tokenprune.zoom.probe import glance
 from tokenprune.zoom.prompts import ask, input_side
 from tokenprune.zoom.pyramid import Level, View, pyramid, thumbnail
@@ -57,15 +57,15 @@ class Asker:
         self.tile = zoom.tile or input_side(processor)
         self.boxes = style_of(model.config, processor).boxes
 
-    def answers(self, sample: Sample, ways: Sequence[str]) -> Iterator[Answer]:
+    def answers(self, sample: Question, ways: Sequence[str]) -> Iterator[Answer]:
         """The question in all of the ways that it can be asked in; what several of them look at is computed once."""
-        (picture,) = sample.pictures()
+        (picture,) = sample.open_images()
         levels = pyramid(*picture.size, self.tile)
         answer = partial(self._answer, sample, picture)
         if "thumbnail" in ways:
-            text = self._generate(self._inputs([[picture]], sample.question), sample)
+            text = self._generate(self._inputs([[picture]], sample.text), sample)
             yield self._counted(sample, levels, "thumbnail", text, sample.score(text) or 0.0, 0, 1)
-        if "best tile" in ways and isinstance(sample, RecSample):
+        if "best tile" in ways and isinstance(sample, RefCocoQuestion):
             views = [thumbnail(*picture.size), *(best_tile(level, sample) for level in levels)]
             texts = [answer(view) for view in views]
             scores = [self._score(sample, text, view) for text, view in zip(texts, views, strict=True)]
@@ -74,19 +74,19 @@ class Asker:
             yield self._counted(sample, levels, "best tile", texts[best], scores[best], *counts)
         if not {"coarsest", "zoom", "random", "exhaustive"} & set(ways):
             return
-        look = self.zoom.look(self.model, self.processor, picture, sample.question)
+        look = self.zoom.look(self.model, self.processor, picture, sample.text)
         for way in ways:
             steps = self._steps(way, look, levels, picture, sample)
             if steps is None:
                 continue
             view = centred(max(steps, key=lambda step: step.focus), *picture.size)
             text, n_glances = answer(view), sum(len(step.views) for step in steps)
-            reached = tuple(reaches(steps, sample)) if isinstance(sample, RecSample) else ()
+            reached = tuple(reaches(steps, sample)) if isinstance(sample, RefCocoQuestion) else ()
             score = self._score(sample, text, view)
             yield self._counted(sample, levels, way, text, score, n_glances, 1, view, reached)
 
     def _steps(
-        self, way: str, look: Look, levels: Sequence[Level], picture: Image.Image, sample: Sample
+        self, way: str, look: Look, levels: Sequence[Level], picture: Image.Image, sample: Question
     ) -> list[Step] | None:
         """What is looked at in this way, if it is one of looking at tiles. All see the coarsest level as a whole."""
         draw = random.Random(sample.id)
@@ -107,34 +107,34 @@ class Asker:
                 return None
         return [first, *(self._step(views, picture, sample) for views in drawn)]
 
-    def _step(self, views: Sequence[View], picture: Image.Image, sample: Sample) -> Step:
+    def _step(self, views: Sequence[View], picture: Image.Image, sample: Question) -> Step:
         size, layer = self.zoom.batch_size, self.zoom.layer_of(self.model)
         batches = [views[start : start + size] for start in range(0, len(views), size)]
         rows = ([[view.picture(picture, self.tile)] for view in batch] for batch in batches)
-        seen = [one for row in rows for one in glance(self.model, self._inputs(row, sample.question), layer)]
+        seen = [one for row in rows for one in glance(self.model, self._inputs(row, sample.text), layer)]
         return Step(tuple(views), tuple(seen))
 
     def _inputs(self, rows: Sequence[Sequence[Image.Image]], question: str) -> Any:
         return ask(self.processor, rows, question).to(self.model.device, self.model.dtype)
 
-    def _answer(self, sample: Sample, picture: Image.Image, view: View) -> str:
-        return self._generate(self._inputs([[view.picture(picture, self.tile)]], sample.question), sample)
+    def _answer(self, sample: Question, picture: Image.Image, view: View) -> str:
+        return self._generate(self._inputs([[view.picture(picture, self.tile)]], sample.text), sample)
 
     @torch.inference_mode()
-    def _generate(self, inputs: Any, sample: Sample) -> str:
+    def _generate(self, inputs: Any, sample: Question) -> str:
         output = self.model.generate(**inputs, do_sample=False, max_new_tokens=sample.max_new_tokens)
         return self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
-    def _score(self, sample: Sample, text: str, view: View) -> float:
+    def _score(self, sample: Question, text: str, view: View) -> float:
         """A box in a view is one in the whole picture; an answer that is none is worth 0."""
-        if not isinstance(sample, RecSample):
+        if not isinstance(sample, RefCocoQuestion):
             return sample.score(text) or 0.0
         box = self.boxes.fractions(text, (self.tile, self.tile))
         return 0.0 if box is None else float(iou(view.in_whole(box), sample.box) >= 0.5)
 
     def _counted(
         self,
-        sample: Sample,
+        sample: Question,
         levels: Sequence[Level],
         way: str,
         text: str,
@@ -159,7 +159,7 @@ class Asker:
             flops=glanced * n_glances + prefill * n_answers,
             flops_all=prefill * n_all,
             reached=reached,
-            found=shows(view, sample) if view is not None and isinstance(sample, RecSample) else None,
+            found=shows(view, sample) if view is not None and isinstance(sample, RefCocoQuestion) else None,
             level=None if view is None else view.level,
         )
 
@@ -175,7 +175,7 @@ class Asker:
         return step.n_visual, glanced.get_total_flops(), prefill.get_total_flops()
 
 
-def best_tile(level: Level, sample: RecSample) -> View:
+def best_tile(level: Level, sample: RefCocoQuestion) -> View:
     """The tile that shows most of what is asked for."""
 
     def shown(view: View) -> float:
@@ -186,14 +186,14 @@ def best_tile(level: Level, sample: RecSample) -> View:
     return max(level.views(), key=shown)
 
 
-def shows(view: View, sample: RecSample) -> bool:
+def shows(view: View, sample: RefCocoQuestion) -> bool:
     """Whether the needle's middle is in the view."""
     x, y = (sample.box[0] + sample.box[2]) / 2, (sample.box[1] + sample.box[3]) / 2
     left, top, right, bottom = view.box
     return left <= x < right and top <= y < bottom
 
 
-def reaches(steps: Sequence[Step], sample: RecSample) -> Iterator[bool]:
+def reaches(steps: Sequence[Step], sample: RefCocoQuestion) -> Iterator[bool]:
     """Of each step behind the first: whether it looked at the tile with the needle's middle."""
     for step in steps[1:]:
         yield any(shows(view, sample) for view in step.views if view.level is not None)
@@ -224,7 +224,7 @@ def remembered(model: Any) -> Iterator[None]:
         del core.get_image_features
 
 
-def by_picture(samples: Sequence[Sample]) -> list[list[Sample]]:
+def by_picture(samples: Sequence[Question]) -> list[list[Question]]:
     """The samples about each picture, in the pictures' order, in which sizes take turns."""
     ordered = sorted(samples, key=lambda sample: sample.images[0].name)
     return [list(group) for _, group in groupby(ordered, key=lambda sample: sample.images[0].name)]
@@ -241,11 +241,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "device": device_name(model.device),
         "dtype": options.dtype,
     }
-    pictures = by_picture(load_samples(options.needles, style=style_of(model.config, processor)))[: options.limit]
+    pictures = by_picture(load_questions(options.needles, style=style_of(model.config, processor)))[: options.limit]
     part, parts = options.part
     asker = Asker(model, processor, zoom)
     _ = asker.costs  # counted before anything is remembered
-    with held(options.output, "another run is writing it") as output:
+    with lock_for_appending(options.output, "another run is writing it") as output:
         if not options.output.stat().st_size:
             append(output, json.dumps(header) + "\n")
         found, answers = read(options.output)

@@ -24,7 +24,7 @@ from rich.progress import track
 
 from tokenprune.evals.bench.memory import ENVIRONMENT
 from tokenprune.evals.bench.record import cpu
-from tokenprune.evals.run import files as durable
+from tokenprune.evals.run import files
 
 HERE = Path(__file__).resolve().parent
 STORED = HERE.parents[2] / "results" / "data" / "peers_speed.json"
@@ -96,7 +96,7 @@ def measure(running: Sequence[Server], rounds: int, path: Path, about: Mapping[s
         seconds = {name: server.ask(prefill)["seconds"] for name, server, prefill in order}
         moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
         found.append({"moment": moment, "seconds": {name: seconds[name] for name, _, _ in cases}})
-        durable.replace(path, json.dumps({**facts, "rounds": found}, indent=1) + "\n")
+        files.replace(path, json.dumps({**facts, "rounds": found}, indent=1) + "\n")
 
 
 def main() -> None:

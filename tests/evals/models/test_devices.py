@@ -14,10 +14,10 @@ from helpers.tiny import tiny_llava
 
 from tokenprune import UnsupportedError
 from tokenprune.evals.harness.model import HarnessModel
-from tokenprune.evals.run.answers import Answer, Asked
-from tokenprune.evals.run.devices import input_device
-from tokenprune.evals.run.digest import weights_digest
+from tokenprune.evals.models.devices import input_device
+from tokenprune.evals.run.answers import Answer, AnswerKey
 from tokenprune.evals.run.evaluate import evaluate
+from tokenprune.evals.run.provenance import weights_digest
 from tokenprune.evals.run.run_folder import RunFolder
 
 #: transformers before 5.2x takes the offloaded weights for the device of the model.
@@ -34,7 +34,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def unlike_time(folder: Path) -> dict[Asked, Answer]:
+def unlike_time(folder: Path) -> dict[AnswerKey, Answer]:
     return {asked: replace(answer, seconds=0.0) for asked, answer in RunFolder(folder).answers().items()}
 
 

@@ -1,15 +1,30 @@
-"""Questions that are answered with yes or no."""
+"""Questions that are answered with a box, and with yes or no."""
 
+from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tokenprune.evals.models.boxes import Box, Size
+from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
-from tokenprune.evals.tasks._base.question import Sample
+from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._base.task import Answered
 
 
 @dataclass(frozen=True, kw_only=True)
-class YesNo(Sample):
+class BoxQuestion(Question, ABC):
+    """A question about one image of this `size`, asked of a model of this `style`."""
+
+    size: Size
+    style: Style
+
+    def answered_box(self, answer: str) -> Box | None:
+        """Return the box that the answer means, in pixels of the image; None where it is no box."""
+        return self.style.read(answer, self.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class YesNo(Question):
     """`truth` is True for yes. `read` is the set's own way to read an answer, None where it says neither."""
 
     truth: bool
@@ -22,7 +37,9 @@ class YesNo(Sample):
 
 def f1_and_yes_rate(answered: Answered) -> dict[str, Metric]:
     """Return F1, precision and recall of yes, and the share of answers that are yes."""
-    asked = [(sample.truth, bool(sample.read(answer))) for sample, answer in answered if isinstance(sample, YesNo)]
+    asked = [
+        (question.truth, bool(question.read(answer))) for question, answer in answered if isinstance(question, YesNo)
+    ]
     truths, said = ([float(one[place]) for one in asked] for place in (0, 1))
     right = [truth * yes for truth, yes in zip(truths, said, strict=True)]
     return {

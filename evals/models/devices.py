@@ -1,4 +1,4 @@
-"""Where a model's weights are and where it computes, also of one that accelerate keeps in part on the CPU or a disk."""
+"""Find where a model computes and where its weights are, even if accelerate offloads some to the CPU or a disk."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,16 +7,18 @@ import torch
 
 
 def input_device(model: Any) -> torch.device:
-    """Return the device that inputs go to. Weights that are kept elsewhere are on none until they are needed; then the
-    hook that fetches them knows where to."""
+    """Return the device for inputs.
+
+    Offloaded weights are on no device until they are needed; the hook that fetches them knows which one it will be.
+    """
     if model.device.type != "meta":
         return model.device
     devices = (hook.execution_device for _, hook in _hooks(model))
     return torch.device(next(device for device in devices if device is not None))
 
 
-def kept_elsewhere(model: Any) -> dict[str, Any]:
-    """Return, for each module by its name, a mapping from which accelerate fetches its weights by theirs."""
+def offloaded_weights(model: Any) -> dict[str, Any]:
+    """Return, by module name, the mappings from which accelerate fetches that module's weights by their names."""
     return {name: hook.weights_map for name, hook in _hooks(model) if getattr(hook, "weights_map", None) is not None}
 
 

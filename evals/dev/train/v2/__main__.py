@@ -1,0 +1,58 @@
+"""Fetch the sources and train version 2 of the bundled model, going on where it was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+
+from tokenprune.evals.dev.train.v2 import state
+from tokenprune.evals.dev.train.v2.run import Run
+from tokenprune.evals.dev.train.v2.sources import fetch_all
+from tokenprune.evals.dev.train.v2.stage_one import learn_patches
+from tokenprune.evals.dev.train.v2.stage_two import learn_answers
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tokenprune.evals.dev.train.v2", description=__doc__)
+    parser.add_argument("--sources", type=Path, default=Path("training/sources"), help="downloaded packages")
+    parser.add_argument("--output", type=Path, default=Path("training/run2"), help="checkpoints, log and model")
+    parser.add_argument("--install", type=Path, help="copy the finished model here, for example evals/bundled/model")
+    parser.add_argument("--warm-scenes", type=int, default=1600, help="whose features are kept for the warm-up")
+    parser.add_argument("--warm-steps", type=int, default=1500, help="before stage one, the whole tower frozen")
+    parser.add_argument("--patch-steps", type=int, default=1000, help="of stage one")
+    parser.add_argument("--patch-tokens", type=int, default=4096, help="visual tokens a step of stage one")
+    parser.add_argument("--steps", type=int, default=12000, help="of stage two; may be changed when going on")
+    parser.add_argument("--cooldown", type=int, default=3000, help="steps at the end over which the rate falls")
+    parser.add_argument("--tokens", type=int, default=3584, help="tokens a step of stage two")
+    parser.add_argument("--fresh", type=float, default=0.4, help="share of a step's scenes that are newly drawn")
+    parser.add_argument("--pool", type=int, default=600, help="scenes of each grid that are used again")
+    parser.add_argument("--all-things-at", type=int, default=500, help="the step from which scenes hold all things")
+    parser.add_argument("--aids-until", type=int, default=4000, help="the step at which look and align have faded out")
+    parser.add_argument("--check-every", type=int, default=250)
+    parser.add_argument("--save-every", type=int, default=125)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    fetch_all(args.sources)
+    args.output.mkdir(parents=True, exist_ok=True)
+    run = Run(args)
+    saved = state.latest(args.output)
+    if saved is None or saved["stage"] == 1:
+        learn_patches(run, saved)
+        saved = None
+    learn_answers(run, saved)
+    if args.install is not None:
+        shutil.copytree(args.output / "model", args.install, dirs_exist_ok=True)
+        print(f"the model is in {args.install}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Pack many independent questions behind one image: a batch of scenes of one grid."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import LlavaProcessor
+
+from tokenprune.evals.dev.train.v2.ask import Question, rec_questions, vqa_questions
+from tokenprune.evals.dev.train.v2.draw import SIGN, Scene
+from tokenprune.evals.dev.train.v2.nouns import nouns
+
+TEXT_LENGTH = 192  # question tokens behind one image; fixed, so that every batch of a grid has one shape
+UNASKED = -100
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A scene and its visual features, computed once."""
+
+    scene: Scene
+    features: Float[Tensor, "visual d"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`target` is -100 where nothing is predicted; `about` has a bit for each thing that a row's answer is read from.
+
+    `mask` says what each question token sees: all that is before the questions, and its own question so far.
+    """
+
+    features: Float[Tensor, "b visual d"]
+    text_ids: Int[Tensor, "b text"]
+    target: Int[Tensor, "b text"]
+    position_ids: Int[Tensor, "b all"]
+    mask: Bool[Tensor, "b 1 text all"]
+    about: Int[Tensor, "b text 2"]
+    owner: Int[Tensor, "b visual"]
+    patch_noun: Int[Tensor, "b visual"]
+    grid: tuple[int, int]
+    questions: list[list[Question]]
+
+
+class Packer:
+    """Each question sees the image and itself only, at the position IDs that it has when asked alone."""
+
+    def __init__(self, processor: LlavaProcessor):
+        self.tokenizer = processor.tokenizer
+        self.nouns = nouns()
+        names = [*(noun.name for noun in self.nouns), SIGN]
+        self.noun_ids = dict(zip(names, self.tokenizer.convert_tokens_to_ids(names), strict=True))
+        self.head = self.tokenizer("USER:").input_ids  # <s> user :
+        self.eos = self.tokenizer.eos_token_id
+        self.cached: dict[str, list[int]] = {}
+
+    def ids(self, text: str) -> list[int]:
+        if text not in self.cached:
+            self.cached[text] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return self.cached[text]
+
+    def questions(self, rng: random.Random, scene: Scene) -> list[Question]:
+        """REC and VQA questions in turn, shuffled."""
+        rec = rec_questions(scene)
+        vqa = vqa_questions(rng, scene, self.nouns)
+        rng.shuffle(rec)
+        rng.shuffle(vqa)
+        share = max(1, len(vqa) // max(1, len(rec)))
+        mixed: list[Question] = []
+        for index, question in enumerate(rec):
+            mixed += [question, *vqa[index * share : (index + 1) * share]]
+        return mixed + vqa[len(rec) * share :]
+
+    def pack(self, rng: random.Random, seen: list[Seen]) -> Batch:
+        visual = seen[0].features.shape[0]
+        start, b = len(self.head) + visual, len(seen)
+        text = torch.full((b, TEXT_LENGTH), self.tokenizer.pad_token_id)
+        target = torch.full((b, TEXT_LENGTH), UNASKED)
+        about = torch.zeros(b, TEXT_LENGTH, 2, dtype=torch.long)
+        position = torch.arange(start + TEXT_LENGTH).repeat(b, 1)
+        mask = torch.zeros(b, 1, TEXT_LENGTH, start + TEXT_LENGTH, dtype=torch.bool)
+        mask[..., :start] = True
+        packed: list[list[Question]] = []
+        for row, one in enumerate(seen):
+            at, asked = 0, []
+            for question in self.questions(rng, one.scene):
+                prompt = self.ids(f"{question.text} ASSISTANT:")
+                answer = [*self.ids(question.answer), self.eos]
+                length = len(prompt) + len(answer) - 1  # the last token is only predicted, never read
+                if at + length > TEXT_LENGTH:
+                    continue
+                text[row, at : at + length] = torch.tensor([*prompt, *answer[:-1]])
+                first = at + len(prompt) - 1
+                target[row, first : at + length] = torch.tensor(answer)
+                about[row, first : at + length] = torch.tensor(
+                    [sum(1 << i for i in things) for things in (question.about, question.other or question.about)]
+                )
+                position[row, start + at : start + at + length] = torch.arange(start, start + length)
+                mask[row, 0, at : at + length, start + at : start + at + length] = torch.ones(length, length).tril() > 0
+                asked.append(question)
+                at += length
+            packed.append(asked)
+        return Batch(
+            torch.stack([one.features for one in seen]).float(),
+            text,
+            target,
+            position,
+            mask,
+            about,
+            torch.stack([torch.from_numpy(one.scene.owner).flatten().long() for one in seen]),
+            torch.stack([patch_nouns(one.scene, self.noun_ids) for one in seen]),
+            seen[0].scene.shape,
+            packed,
+        )
+
+
+def patch_nouns(scene: Scene, noun_ids: dict[str, int]) -> Int[Tensor, " visual"]:
+    """The token ID of the noun that covers each patch, -100 for background."""
+    ids = torch.tensor([*(noun_ids[thing.noun] for thing in scene.things), UNASKED])
+    return ids[torch.from_numpy(scene.owner).flatten().long()]  # background is owned by -1, the last entry

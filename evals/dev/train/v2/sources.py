@@ -1,0 +1,110 @@
+"""Fetch what version 2 is drawn from beside version 1's sources: emoji renders, wallpapers and fonts, each pinned."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from tokenprune.evals.dev.train.fetch import run_for, verify
+from tokenprune.evals.dev.train.sources import fetch_sources
+from tokenprune.evals.dev.train.v2.nouns import code_points
+
+FLUENT = ("@lobehub/fluent-emoji-3d", "1.1.0", "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58")
+DEBIAN = {
+    "fonts-liberation": "3d5c47480067b9615f6bf9b0eda6eefcab9d837af609827015445e8e759b5b8c",
+    "fonts-noto-color-emoji": "03141cd51c0e9ff8ad858fcf2d8234f8a00ae4d7a0872df43a71519359c54e8c",
+    "mate-backgrounds": "7bf4c2209f34b4f61ba6d24c8b58c28b361e82e4b943aae6d42c030169af9e04",
+    "plasma-workspace-wallpapers": "b521d36486817f7a44c26faf247b9528138cc1ea1e8b154442a757c7e31faa2c",
+    "ukui-wallpapers": "6d49be70152e6d603163458e177e501deb0be8f2916389ccbfcf59b0d7fc0262",
+}
+# Those that show none of the things that are asked about.
+WALLPAPERS = {
+    "mate-backgrounds": (
+        "desktop/Stripes.png desktop/Ubuntu-Mate-Cold-no-logo.png nature/Aqua.jpg nature/Blinds.jpg "
+        "nature/Dune.jpg nature/GreenMeadow.jpg nature/RainDrops.jpg nature/Storm.jpg nature/Wood.jpg"
+    ),
+    "plasma-workspace-wallpapers": (
+        "Altai BytheWater Canopee Cascade Cluster ColdRipple DarkestHour Elarun Flow Grey Honeywave IceCold Kay "
+        "Kokkini Nexus Opal PastelHills Path Shell Volna summer_1am"
+    ),
+    "ukui-wallpapers": "2004default.jpg city.png desert.png fluent-color.png rhythm.jpg rollpaper.png string.jpg",
+}
+WALLPAPER_SIDE = 1200  # px
+NOTO_SIZE = 109  # px; the only one that the font has
+
+
+def fetch_all(folder: Path) -> None:
+    """Version 1's sources, and `folder`/fluent, noto, wallpapers and fonts; what is there already is kept.
+
+    Needs npm, pip, `apt-get download` and `dpkg-deb`; a package that is in `folder`/downloads is not asked for.
+    """
+    fetch_sources(folder)
+    if (folder / "complete-2").exists():
+        return
+    downloads = folder / "downloads"
+    _unpack_fluent(_npm(downloads), folder / "fluent")
+    roots = {}
+    for package, digest in DEBIAN.items():
+        if not any(downloads.glob(f"{package}_*.deb")):
+            run_for(package, ["apt-get", "download", "-qq", package], cwd=downloads)
+        deb = next(downloads.glob(f"{package}_*.deb"))
+        verify(deb, digest)
+        roots[package] = folder / "unpacked" / package
+        roots[package].mkdir(parents=True, exist_ok=True)
+        run_for(package, ["dpkg-deb", "-x", str(deb), str(roots[package])])
+    (folder / "fonts").mkdir(exist_ok=True)
+    for font in roots["fonts-liberation"].rglob("*.ttf"):
+        shutil.copy(font, folder / "fonts" / font.name)
+    _render_noto(next(roots["fonts-noto-color-emoji"].rglob("NotoColorEmoji.ttf")), folder / "noto")
+    _shrink_wallpapers(roots, folder / "wallpapers")
+    (folder / "complete-2").touch()
+
+
+def _npm(downloads: Path) -> Path:
+    name, version, digest = FLUENT
+    file = downloads / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
+    if not file.exists():
+        run_for(name, ["npm", "pack", "--silent", f"{name}@{version}"], cwd=downloads)
+    verify(file, digest)
+    return file
+
+
+def _unpack_fluent(archive: Path, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    wanted = code_points()
+    with tarfile.open(archive) as packed:
+        for member in packed.getmembers():
+            name = Path(member.name)
+            code = name.stem.removesuffix("-fe0f")
+            content = packed.extractfile(member)
+            if name.suffix == ".webp" and code in wanted and content is not None:
+                (folder / f"{code}.webp").write_bytes(content.read())
+
+
+def _render_noto(font_file: Path, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    font = ImageFont.truetype(str(font_file), NOTO_SIZE)
+    for code in sorted(code_points()):
+        image = Image.new("RGBA", (160, 160))
+        ImageDraw.Draw(image).text((8, 8), chr(int(code, 16)), font=font, embedded_color=True)
+        if image.getbbox() is not None:
+            image.crop(image.getbbox()).save(folder / f"{code}.png")
+
+
+def _shrink_wallpapers(roots: dict[str, Path], folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for package, names in WALLPAPERS.items():
+        for name in names.split():
+            found = [f for f in roots[package].rglob("*") if f"/{name}" in str(f) and f.suffix in (".jpg", ".png")]
+            wide = [f for f in found if "screenshot" not in f.name and "_dark" not in str(f)]
+            image = Image.open(max(wide, key=lambda file: (_is_wide(file), file.stat().st_size))).convert("RGB")
+            image.thumbnail((WALLPAPER_SIDE, WALLPAPER_SIDE))
+            image.save(folder / f"{Path(name).stem}.jpg", quality=92)
+
+
+def _is_wide(file: Path) -> bool:
+    with Image.open(file) as image:
+        return image.width > image.height

@@ -1,0 +1,26 @@
+"""Checkpoints of a training run: written whole or not at all, the last two kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+KEPT = 2
+
+
+def save(folder: Path, stage: int, step: int, state: dict[str, Any]) -> None:
+    """Write `folder`/state-STAGE-STEP.pt; a kill while writing leaves the earlier ones whole."""
+    file = folder / f"state-{stage}-{step:06d}.pt"
+    unfinished = file.with_suffix(".tmp")
+    torch.save({"stage": stage, "step": step, **state}, unfinished)
+    unfinished.replace(file)
+    for old in sorted(folder.glob("state-*.pt"))[:-KEPT]:
+        old.unlink()
+
+
+def latest(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint; None when there is nothing to go on with."""
+    files = sorted(folder.glob("state-*.pt"))
+    return torch.load(files[-1], weights_only=True) if files else None

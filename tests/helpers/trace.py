@@ -1,0 +1,46 @@
+"""Which of our files a call enters, in order."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import tokenprune
+
+PACKAGE = Path(tokenprune.__file__).parent
+ADAPTERS = (PACKAGE / "adapters").resolve()
+
+
+def _name(file: str) -> str | None:
+    """The file's path inside the package; None for a file that is not ours."""
+    path = Path(file)
+    for folder, prefix in ((PACKAGE, ""), (ADAPTERS, "adapters/")):
+        if path.is_relative_to(folder):
+            return prefix + str(path.relative_to(folder))
+    return None
+
+
+def files_entered(call: Callable[[], Any]) -> list[str]:
+    """The file of every function of ours that is called, consecutive ones of the same file once."""
+    names: dict[str, str | None] = {}
+    entered: list[str] = []
+
+    def profile(frame: FrameType, event: str, _: Any) -> None:
+        if event != "call":
+            return
+        file = frame.f_code.co_filename
+        if file not in names:
+            names[file] = _name(file)
+        if (name := names[file]) is not None:
+            entered.append(name)
+
+    sys.setprofile(profile)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return [file for file, _ in groupby(entered)]

@@ -1,0 +1,56 @@
+"""How torch.compile treats a patched model. torch's compiler is imported when the first model is patched."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import reduce
+from threading import Lock
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+import torch
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+#: Modules and qualified names of marked functions that the compiler has not been told about yet.
+_marked: list[tuple[str, str]] = []
+#: Patches that need compiled code to look for hooks.
+_watching: WeakSet[Any] = WeakSet()
+_lock = Lock()
+_switched = False  # whether the first of them changed the compiler's configuration
+
+
+def dynamo_disabled(function: Function) -> Function:
+    """Keep a function or method that runs inside a patched model out of compiled graphs. The compiler cannot follow
+    attributes per thread: it would take them for constants, and the compiled model would prune nothing, silently."""
+    _marked.append((function.__module__, function.__qualname__))
+    return function
+
+
+def watch_hooks(owner: object) -> None:
+    """Make torch.compile look for hooks until `unwatch_hooks`. By default compiled code ignores that hooks come and go,
+    and layers share it whether they have hooks or not. The switch holds for the whole process."""
+    global _switched
+    with _lock:
+        while _marked:
+            module, qualified = _marked.pop()
+            *path, name = qualified.split(".")
+            owner = reduce(getattr, path, sys.modules[module])
+            setattr(owner, name, torch.compiler.disable(vars(owner)[name]))
+        config = torch._dynamo.config  # `disable` has imported it
+        if config.skip_nnmodule_hook_guards:
+            config.skip_nnmodule_hook_guards = False
+            torch.compiler.reset()
+            _switched = True
+        _watching.add(owner)
+
+
+def unwatch_hooks(owner: object) -> None:
+    """Leave the switch as it was before, once nobody needs it any more."""
+    global _switched
+    with _lock:
+        _watching.discard(owner)
+        if _switched and not _watching:
+            torch._dynamo.config.skip_nnmodule_hook_guards = True
+            _switched = False

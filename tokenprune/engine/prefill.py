@@ -1,0 +1,234 @@
+"""What happens to one prompt, in the order in which it happens.
+
+before_model           images that `generate` encoded beforehand bring their records along
+before_base_model      which new columns are visual tokens, and what the cache holds already
+  (images that come as pixels are encoded here: recording.py)
+before_language_model  `_prune`: the strategy selects, position IDs follow, the report is written, arguments shrink
+  (the decoder layers run, on fewer tokens)
+after_language_model   the cache is told which token is in which slot
+after_base_model       the call is over
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.engine.cache import CacheIndex, expose_logical, expose_physical, index_of, n_slots, set_index
+from tokenprune.engine.call import CallContext, named_arguments
+from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.forward import Forward
+from tokenprune.engine.recording import Register
+from tokenprune.engine.select import choose, merge_features, prune_prompt
+from tokenprune.errors import PruningError
+from tokenprune.report import Report
+from tokenprune.sequence.packing import PositionIds, default_ids, id_shift, renumber
+from tokenprune.sequence.prompt import PromptTokens
+from tokenprune.strategy import Strategy
+from tokenprune.tokens.encoded import RECORD_ATTRIBUTE
+
+if TYPE_CHECKING:
+    from tokenprune.engine.skipping import LayerSkipping
+    from tokenprune.engine.stages.pruning import StagePruning
+
+
+class Prefill:
+    """The hooks on the model, its base model and its language model.
+
+    stages, skipping: mechanisms inside the language model; None unless the strategy asks for them.
+    report: the last forward that had visual tokens, of any thread.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter: ModelAdapter,
+        strategy: Strategy,
+        position_ids: PositionIds,
+        context: CallContext,
+    ) -> None:
+        self.model, self.adapter, self.strategy = model, adapter, strategy
+        self.position_ids: PositionIds = position_ids
+        self.report: Report | None = None
+        self.stages: StagePruning | None = None
+        self.skipping: LayerSkipping | None = None
+        self._context = context
+        self._modalities = adapter.modalities
+
+    def register(self, register: Register) -> None:
+        core, language_model = self.adapter.core, self.adapter.language_model
+        register(self.model.register_forward_pre_hook(self.before_model, with_kwargs=True))
+        register(core.register_forward_pre_hook(self.before_base_model, with_kwargs=True))
+        register(core.register_forward_hook(self.after_base_model, with_kwargs=True, always_call=True))
+        register(language_model.register_forward_pre_hook(self.before_language_model, with_kwargs=True))
+        register(language_model.register_forward_hook(self.after_language_model, with_kwargs=True))
+
+    @dynamo_disabled
+    def before_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        context, kwargs = self._context, named_arguments(module, args, kwargs)
+        context.unprunable = self.adapter.unprunable(kwargs)
+        encoded = {modality.name: self.adapter.encoded(modality, kwargs) for modality in self._modalities}
+        context.records = {
+            name: getattr(output, RECORD_ATTRIBUTE)
+            for name, output in encoded.items()
+            if hasattr(output, RECORD_ATTRIBUTE)
+        }
+
+    @dynamo_disabled
+    def before_base_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._end_forward()
+        self._context.packing = None
+        adapter, kwargs = self.adapter, named_arguments(module, args, kwargs)
+        cache = adapter.cache(kwargs)
+        masks = {modality: adapter.visual_mask(modality, kwargs) for modality in self._modalities}
+        visual = {modality.name: mask for modality, mask in masks.items() if mask is not None}
+        index = index_of(cache)
+        if index is not None:
+            index.check_skipped(self._skipped)
+        if self.skipping is not None:
+            self.skipping.check_cache(cache)
+        elif index is None and not visual:
+            return
+        self._restore_records(kwargs)
+        slots = n_slots(cache)
+        self._context.forward = Forward(
+            cache=cache,
+            index=index,
+            visual=visual,
+            begins={name: adapter.image_starts(kwargs, mask) for name, mask in visual.items()},
+            images={m.name: adapter.recall(m, kwargs, visual[m.name]) for m in masks if m.name in visual},
+            n_slots=slots,
+            n_columns=slots if index is None else slots + index.n_dropped,
+            n_new=adapter.n_new(kwargs),
+            columns_mask=adapter.attention_mask(kwargs),
+        )
+
+    @dynamo_disabled
+    def before_language_model(
+        self, module: nn.Module, args: Any, kwargs: Any
+    ) -> tuple[tuple[()], dict[str, Any]] | None:
+        forward = self._context.forward
+        if forward is None:
+            return None
+        kwargs = named_arguments(module, args, kwargs)
+        ids = self._incoming_ids(forward, kwargs)
+        if forward.visual:
+            self._prune(forward, kwargs, ids)
+        if forward.packing is None and forward.index is None:
+            return None
+        # The masks that came in are over logical columns; from here on the cache answers physical slots.
+        expose_physical(forward.cache)
+        kwargs["attention_mask"] = forward.mask(self.adapter, kwargs)
+        if forward.packing is None:
+            kwargs["position_ids"] = ids
+            if self.stages is not None:
+                self.stages.resume(forward, kwargs["inputs_embeds"])
+        return (), kwargs
+
+    def _prune(self, forward: Forward, kwargs: dict[str, Any], ids: Tensor) -> None:
+        """Select visual tokens, report them, and shorten all arguments but the mask if anything is dropped."""
+        embeds = kwargs["inputs_embeds"]
+        batch, n_new, _ = embeds.shape
+        real = forward.real(batch, next(iter(forward.visual.values())).device)
+        prompt = PromptTokens.of(forward.visual, forward.begins, real)
+
+        # The strategy selects, image by image.
+        chosen = choose(self.strategy, embeds, prompt, forward.images)
+        forward.pruned = True
+        dropped = torch.stack(list(forward.visual.values())).any(0)
+        for image in chosen:
+            dropped[image.row, image.columns[image.selection.kept]] = False
+
+        # Tokens that stay keep their position IDs, or are numbered without gaps.
+        before = ids.expand(*ids.shape[:-2], batch, n_new)
+        ids = renumber(before, dropped, real, self.position_ids)
+        self.report = Report([image.report(ids) for image in chosen], self._skipped)
+
+        drops = any(len(image.selection.kept) < image.selection.n_visual for image in chosen)
+        if not drops and (self.stages is None or not self.stages.may_drop(chosen)):
+            return
+        if self._context.unprunable:
+            raise PruningError(
+                f"{' and '.join(self._context.unprunable)} count the tokens of the unpruned sequence, and pruning "
+                f"shortens it. Call the model without, and read handle.report for which visual tokens are left."
+            )
+        # Everything that runs along the sequence is shortened alike.
+        packing = prune_prompt(prompt, dropped, chosen)
+        if self.stages is not None:
+            self.stages.begin(forward, forward.past_valid(batch, embeds.device), packing, chosen, prompt)
+        kwargs["inputs_embeds"] = packing.gather_tokens(
+            merge_features(embeds, [(image.row, image.columns, image.selection) for image in chosen])
+        )
+        kwargs["position_ids"] = packing.gather_ids(ids)
+        self.adapter.prune_arguments(kwargs, packing, forward.n_slots)
+        forward.packing = packing
+        forward.shift = None if self.position_ids == "original" else id_shift(before, ids, real)
+
+    @dynamo_disabled
+    def after_language_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        forward, stages = self._context.forward, self.stages
+        if forward is None or (forward.packing is None and self.skipping is None):
+            return
+        if forward.packing is not None:
+            self._context.packing = forward.packing if stages is None else stages.leaving(forward, forward.packing)
+            if stages is not None and self.report is not None:
+                self.report = replace(self.report, images=stages.add_reports(forward, self.report.images))
+        kwargs = named_arguments(module, args, kwargs)
+        cache = self.adapter.cache(kwargs, output)
+        if cache is None:
+            return
+        if forward.packing is not None:
+            held = () if stages is None else stages.held_slots(forward)
+            new = forward.n_slots, forward.packing, forward.shift, held, self._skipped
+            set_index(cache, CacheIndex.after(forward.index, *new))
+        elif forward.index is None:
+            embeds = kwargs["inputs_embeds"]
+            set_index(cache, CacheIndex.unpruned(len(embeds), n_slots(cache), embeds.device, self._skipped))
+
+    @dynamo_disabled
+    def after_base_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        forward = self._end_forward()
+        self._context.drop()
+        # Without an output an exception is on its way, which says more than this one would.
+        if output is not None and forward is not None and forward.visual and not forward.pruned:
+            raise PruningError(
+                f"{type(self.model).__name__} got images, but its language model was called in a way that "
+                f"{type(self.adapter).__name__} does not know, so nothing was pruned. Remove the patch, and report "
+                f"it with your transformers version."
+            )
+
+    @property
+    def _skipped(self) -> tuple[int, ...]:
+        return () if self.skipping is None else self.skipping.layers
+
+    def _end_forward(self) -> Forward | None:
+        """End the forward of this thread, or one that an exception has left behind."""
+        forward, self._context.forward = self._context.forward, None
+        if forward is not None:
+            if self.stages is not None:
+                self.stages.end(forward)
+            expose_logical(forward.cache)
+        return forward
+
+    def _restore_records(self, kwargs: dict[str, Any]) -> None:
+        """Give encoder outputs their records back: accelerate's hooks hand on copies without them."""
+        for modality in self._modalities:
+            output, records = self.adapter.encoded(modality, kwargs), self._context.records
+            if output is not None and not hasattr(output, RECORD_ATTRIBUTE) and modality.name in records:
+                self.adapter.remember(output, records[modality.name])
+
+    def _incoming_ids(self, forward: Forward, kwargs: dict[str, Any]) -> Tensor:
+        """The position IDs of the new columns; after a pruned prompt with compact IDs, those that continue it."""
+        n_new = kwargs["inputs_embeds"].shape[1]
+        ids = kwargs.get("position_ids")
+        if ids is None:
+            ids = default_ids(forward.n_columns, n_new, kwargs["inputs_embeds"].device)
+        if forward.index is not None:
+            # Given a mask over the cache, Qwen-VL numbers the cache's columns as well.
+            ids = ids[..., -n_new:] if ids.shape[-1] > n_new else ids
+            ids = ids if forward.index.shift is None else ids - forward.index.shift[:, None]
+        return ids

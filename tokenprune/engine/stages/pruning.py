@@ -1,0 +1,281 @@
+"""Prunes inside the language model: decoder layers that see fewer tokens than the layers before them.
+
+A stage is decided on entry to its first layer, from the hidden states there and from the attention of the layer before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.engine.cache import CacheIndex
+from tokenprune.engine.call import CallContext
+from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.forward import Forward
+from tokenprune.engine.recording import Register
+from tokenprune.engine.select import ImageSelection, checked_stage_selection, merge_features
+from tokenprune.engine.stages.capture import TextCapture
+from tokenprune.engine.stages.forward import Entry, StagedForward
+from tokenprune.engine.stages.plan import checked_stages
+from tokenprune.engine.stages.run import StageRun, places_of
+from tokenprune.engine.stages.slots import StageSlots
+from tokenprune.errors import PruningError
+from tokenprune.report import ImageReport, StageReport
+from tokenprune.sequence.packing import Packing, identity_packing, pack
+from tokenprune.sequence.prompt import PromptTokens
+from tokenprune.strategy import Selection, Stage, StagedStrategy
+from tokenprune.tokens.text_attention import TextAttention
+from tokenprune.tokens.visual import Entered, StageTokens
+
+
+class StagePruning:
+    """The stages of one patched model.
+
+    active_forwards: one entry for each forward of any thread in which layers that get no mask may need their arguments
+        changed; `StagedLayer` reads it in every decode step.
+    """
+
+    def __init__(self, strategy: StagedStrategy, adapter: ModelAdapter, context: CallContext) -> None:
+        self.strategy, self.adapter = strategy, adapter
+        self.skipped = strategy.skipped_layers(len(adapter.layers))
+        self.stages = checked_stages(strategy, adapter)
+        self.active_forwards: list[None] = []
+        self.reads_attention = bool(self.stages) and "text_attention" in strategy.needs
+        read = [stage.layer - 1 for stage in self.stages] if self.reads_attention else []
+        self.capture = TextCapture(adapter, read, context, self.active_forwards)
+        self._context = context
+
+    def register(self, register: Register) -> list[nn.Module]:
+        """Register the hooks; return the modules that show attention."""
+        from tokenprune.engine.stages.layers import InnerFeatures, StagedLayer
+
+        if (name := self.adapter.inner_features) is not None:
+            register(InnerFeatures(self.adapter.language_model, name, self).install())
+        staged = range(self.stages[0].layer, len(self.adapter.layers))
+        for number in [0, *staged] if self.reads_attention else staged:
+            register(StagedLayer(self.adapter.layers[number], self, number).install())
+        return self.capture.register(register)
+
+    def may_drop(self, chosen: Sequence[ImageSelection]) -> bool:
+        """Whether any stage may drop tokens of these images."""
+        selections = [image.selection for image in chosen]
+        return any(
+            stage.at_most or stage.budget(selection.n_visual) < len(selection.kept)
+            for stage in self.stages
+            for selection in selections
+        )
+
+    def begin(
+        self,
+        forward: Forward,
+        past_valid: Bool[Tensor, "batch slots"],
+        packing: Packing,
+        chosen: Sequence[ImageSelection],
+        prompt: PromptTokens,
+    ) -> None:
+        """Begin a forward in which the columns of `packing`, out of those of the prompt, enter the language model.
+
+        past_valid: which slots of the cache may be attended to.
+        """
+        if torch.is_grad_enabled() and self.adapter.recomputes_hooks:
+            raise PruningError(
+                f"{type(self.strategy).__name__} prunes inside the language model, and the activation checkpointing of "
+                f"this transformers runs decoder layers again in the backward pass, when their tokens are forgotten. "
+                f"Switch it off, use a newer transformers, or prune before the language model."
+            )
+        text = [prompt.text_after(image.row, image.last) for image in chosen] if self.reads_attention else []
+        entry = Entry(packing, chosen, text, self._slots_before(forward.index, past_valid))
+        forward.stages = StagedForward(forward.cache, past_valid.shape[1], entry=entry)
+        self._activate(forward.stages)
+
+    def resume(self, forward: Forward, embeds: Float[Tensor, "batch length width"]) -> None:
+        """Begin a forward without images that continues a pruned cache: staged layers get all of its tokens."""
+        index = forward.index
+        if index is None or not index.stages:
+            return
+        self._check_stages(index)
+        forward.stages = StagedForward(forward.cache, forward.n_slots, continues=index, embeds=embeds)
+        if not all(stage.has_no_holes for stage in index.stages):
+            self._activate(forward.stages)
+
+    def end(self, forward: Forward) -> None:
+        """End the forward; does nothing for one that was not begun."""
+        if forward.stages is not None and forward.stages.active:
+            self.active_forwards.pop()
+
+    def leaving(self, forward: Forward, entering: Packing) -> Packing:
+        """Which columns come out of the last layer, of those that entered the language model."""
+        if forward.stages is None or not forward.stages.runs:
+            return entering
+        last = forward.stages.runs[-1].packing
+        return replace(last, columns=entering.columns.gather(1, last.columns), n_columns=entering.n_columns)
+
+    def held_slots(self, forward: Forward) -> tuple[StageSlots, ...]:
+        """The slots that each stage holds after the forward."""
+        return () if forward.stages is None else tuple(run.slots for run in forward.stages.runs)
+
+    def add_reports(self, forward: Forward, images: Sequence[ImageReport]) -> list[ImageReport]:
+        """The reports of this forward's images, with what each stage did to them."""
+        if forward.stages is None or not forward.stages.reports:
+            return list(images)
+        reports = zip(*forward.stages.reports, strict=True)
+        return [replace(image, stages=stages) for image, stages in zip(images, reports, strict=True)]
+
+    @dynamo_disabled
+    def inner_arguments(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments of the model's `inner_features`, for what the last stage so far has left."""
+        forward = self._context.forward
+        if forward is None or forward.stages is None or not forward.stages.runs:
+            return arguments
+        return self.adapter.prune_inner_features(arguments, forward.stages.runs[-1].packing)
+
+    @dynamo_disabled
+    def before_layer(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The arguments of a decoder layer for the tokens of its stage; None if they may stay."""
+        forward = self._context.forward
+        now = None if forward is None else forward.stages
+        if now is None:
+            return None
+        if now.continues is not None and (now.active or kwargs.get("attention_mask") is not None):
+            self._make_runs(now)
+        if layer == 0 and now.entry is not None and self.reads_attention:
+            now.entry.hidden = args[0]
+        number = sum(stage.layer <= layer for stage in self.stages) - 1
+        if number < 0 or (now.entry is None and not now.runs):
+            return None
+        hidden, *rest = args
+        if len(now.runs) == number:
+            hidden = self._decide(now, hidden)
+        run, before = now.runs[number], now.runs[number - 1] if number else None
+        if run.drops and layer == self.stages[number].layer:
+            hidden = _prune_hidden(hidden, before, run)
+        new = kwargs if layer in self.skipped else run.gather_arguments(kwargs, hidden, layer)
+        return None if hidden is args[0] and new is kwargs else ((hidden, *rest), new)
+
+    def _activate(self, forward: StagedForward) -> None:
+        forward.active = True
+        self.active_forwards.append(None)
+
+    def _make_runs(self, now: StagedForward) -> None:
+        assert now.continues is not None
+        assert now.embeds is not None
+        batch, n_new, _ = now.embeds.shape
+        packing = identity_packing(batch, n_new, now.embeds.device)
+        slots = _grow(now.continues, now.n_slots)
+        now.runs, now.continues = [StageRun(past, packing, now.cache, now.n_slots) for past in slots], None
+
+    def _check_stages(self, index: CacheIndex) -> None:
+        """Raise PruningError for a cache that was pruned in other layers."""
+        if [stage.layer for stage in index.stages] != [stage.layer for stage in self.stages]:
+            raise PruningError(
+                "this cache was pruned in other layers than the strategy prunes in. Continue with the strategy that it "
+                "was made with, or start again from an empty cache."
+            )
+
+    def _slots_before(self, index: CacheIndex | None, past_valid: Bool[Tensor, "batch slots"]) -> list[StageSlots]:
+        """The slots that each stage holds before the forward."""
+        if index is not None and index.stages:
+            self._check_stages(index)
+            return _grow(index, past_valid.shape[1])
+        holes = past_valid.shape[1] > 0 and not bool(past_valid.all())
+        return [StageSlots.all(stage.layer, past_valid, has_no_holes=not holes) for stage in self.stages]
+
+    def _decide(
+        self, now: StagedForward, hidden: Float[Tensor, "batch length width"]
+    ) -> Float[Tensor, "batch length width"]:
+        """Decide the next stage: it gets what the strategy keeps of each image, and everything else that entered.
+
+        hidden: of the stage before. Returns it with dropped tokens merged into kept ones.
+        """
+        assert now.entry is not None
+        number, entry = len(now.runs), now.entry
+        stage, entered = self.stages[number], places_of(entry.packing)
+        before = now.runs[-1].packing if now.runs else entry.packing
+        # The place of every column of the call in the stage before.
+        places = places_of(before).gather(1, entered) if now.runs else entered
+        reports, merges = [], []
+        keep, counts = entry.packing.valid.clone(), list(entry.packing.counts)
+        for i, (image, tokens) in enumerate(self._tokens(now, stage, hidden, before, places)):
+            selection = checked_stage_selection(self.strategy, stage, tokens)
+            reports.append(report_of(stage, tokens, selection))
+            merges.append((image.row, places[image.row, image.columns[tokens.left]], selection))
+            keep[image.row, entered[image.row, image.columns[image.selection.kept]]] = False
+            keep[image.row, entered[image.row, image.columns[reports[i].kept]]] = True
+            counts[image.row] -= len(image.selection.kept) - len(reports[i].kept)
+        packing = pack(keep, counts, entry.packing.holes and entry.packing.right_padded)
+        now.runs.append(StageRun(entry.past[number], packing, now.cache, now.n_slots))
+        now.reports.append(reports)
+        if len(now.runs) == len(self.stages):
+            entry.hidden = None
+        return merge_features(hidden, merges)
+
+    def _tokens(
+        self,
+        now: StagedForward,
+        stage: Stage,
+        hidden: Float[Tensor, "batch length width"],
+        before: Packing,
+        places: Int[Tensor, "batch columns"],
+    ) -> Iterator[tuple[ImageSelection, StageTokens]]:
+        """Every image, and the tokens of it that enter a stage."""
+        entry = now.entry
+        assert entry is not None
+        read = self._attention(now, stage.layer - 1, before) if self.reads_attention else None
+        for i, image in enumerate(entry.chosen):
+            row, last = image.row, now.reports[-1][i] if now.reports else image.selection
+            visual = places[row, image.columns[last.kept]]
+            scores = None if last.scores is None else last.scores[last.kept]
+            tokens = StageTokens(hidden[row, visual], last.kept, image.layout, scores)
+            if read is not None and entry.hidden is not None:
+                text, entered = entry.text[i], places_of(entry.packing)[row]
+                kept = image.columns[image.selection.kept]
+                prompt = Entered(entry.hidden[row, entered[kept]], entry.hidden[row, entered[text]])
+                tokens = replace(tokens, text_attention=read(row, visual, places[row, text]), prompt=prompt)
+            yield image, tokens
+
+    def _attention(
+        self, now: StagedForward, layer: int, before: Packing
+    ) -> Callable[[int, Tensor, Tensor], TextAttention]:
+        """Reads a row's attention in a decoder layer, given the places of its visual tokens and its text there."""
+        call = now.captured.pop(layer)
+        queries, keys = self.adapter.text_heads(call)
+        scale, mask = self.adapter.text_attention_scale(layer), call["attention"].get("attention_mask")
+        n_past = now.runs[-1].past.slots.shape[1] if now.runs else now.n_slots
+
+        def read(row: int, visual: Tensor, text: Tensor) -> TextAttention:
+            seen = None
+            if isinstance(mask, Tensor) and mask.ndim == 4:  # over the cache's slots, and a static one's free room
+                own = mask[min(row, len(mask) - 1), 0, :, n_past : n_past + queries.shape[2]]
+                seen = own if own.dtype == torch.bool else own == 0
+            return TextAttention(queries[row], keys[row], scale, before.valid[row], visual, text, seen)
+
+        return read
+
+
+def report_of(stage: Stage, tokens: StageTokens, selection: Selection) -> StageReport:
+    """What a stage did, from a selection over the tokens that were left before it."""
+    kept, scores, merged = tokens.left[selection.kept], selection.scores, selection.merged
+    if scores is not None:
+        scores = scores.new_full((tokens.n_visual,), torch.nan).index_copy(0, tokens.left, scores)
+    if merged is not None:
+        merged = merged.of_whole(tokens.left, torch.arange(len(kept), device=kept.device))
+    return StageReport(stage.layer, kept, scores, merged)
+
+
+def _grow(index: CacheIndex, n_slots: int) -> list[StageSlots]:
+    """The slots that each stage holds of a cache that has grown to `n_slots` since its index was made."""
+    return [stage.grown(index.columns.shape[1], n_slots) for stage in index.stages]
+
+
+def _prune_hidden(hidden: Tensor, before: StageRun | None, run: StageRun) -> Tensor:
+    """The hidden states of a stage's tokens, from those of the stage before it (None: of all that entered)."""
+    if before is None or not before.drops:
+        return run.packing.gather_tokens(hidden)
+    index = places_of(before.packing).gather(1, run.packing.columns)
+    return replace(run.packing, columns=index, n_columns=hidden.shape[1]).gather_tokens(hidden)
