@@ -10,10 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tokenprune.adapters import adapter_for
 from tokenprune.evals.bench import ideal
-from tokenprune.evals.bench.clock import cache_in
 from tokenprune.evals.bench.memory import with_peak
 from tokenprune.evals.bench.prompts import Inputs, n_visual
 from tokenprune.evals.bench.schedule import Schedule
+from tokenprune.evals.models.cache import cache_bytes
 from tokenprune.evals.run.setups import UNPRUNED, Pruned
 
 IDEAL = "ideal"
@@ -120,7 +120,7 @@ def facts(model: Any, inputs: Inputs, case: Case) -> Facts:
     """Count what a case costs, in two calls of it that nothing times."""
     with case.patched():
         output, peak = with_peak(case.prefill, model.device)
-        cache_bytes = _cache_bytes(output)
+        kv_cache_bytes = cache_bytes(output)
         del output
         flops = _flops(model, case)
     return Facts(
@@ -134,15 +134,9 @@ def facts(model: Any, inputs: Inputs, case: Case) -> Facts:
         schedule=case.schedule,
         ideal=case.ideal,
         flops=flops,
-        kv_cache_bytes=cache_bytes,
+        kv_cache_bytes=kv_cache_bytes,
         peak_bytes=peak,
     )
-
-
-def _cache_bytes(output: Any) -> int:
-    _, cache = cache_in(output)
-    filled = (layer for layer in cache.layers if layer.is_initialized)  # skipped decoder layers hold nothing
-    return sum(layer.keys.nbytes + layer.values.nbytes for layer in filled)
 
 
 @torch.inference_mode()

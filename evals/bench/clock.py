@@ -20,6 +20,7 @@ from torch import nn
 from tokenprune.adapters import adapter_for
 from tokenprune.evals.bench.prompts import positions
 from tokenprune.evals.bench.stopwatch import Stopwatch, timed_hooks
+from tokenprune.evals.models.cache import cache_in
 
 Seconds = dict[str, float]
 PHASES = ("tower", "between", "prefill", "ttft", "selection", "decode")
@@ -53,12 +54,6 @@ def generated(model: Any, inputs: dict[str, Any], n_new: int) -> Seconds:
     model.generate(**inputs, do_sample=False, max_new_tokens=n_new, min_new_tokens=n_new)
     watch.mark("answered")
     return {"generate": watch.between("called", "answered")}
-
-
-def cache_in(output: Any) -> tuple[str, Any]:
-    """The cache of an output, and what it is called there and in arguments: that changed with transformers 5.23."""
-    name = "cache" if "cache" in output else "past_key_values"
-    return name, output[name]
 
 
 def _decode(model: Any, output: Any, n_columns: int) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from tokenprune.adapters import adapter_for
+from tokenprune.evals.models.cache import cache_bytes
 from tokenprune.evals.run.answers import KeptTokens
 from tokenprune.evals.run.setups import Setup
 from tokenprune.report import ImageReport
@@ -43,6 +44,4 @@ def _reported(images: Sequence[ImageReport], n_layers: int) -> VisualCost:
 def kv_cache_bytes(model: Any, inputs: Any) -> int:
     """Return the size of the cache tensors after the prefill of one question, encoded alone."""
     output = model.generate(**inputs, do_sample=False, max_new_tokens=1, return_dict_in_generate=True)
-    cache = output.cache if "cache" in output else output.past_key_values  # the name until transformers 5.23
-    filled = (layer for layer in cache.layers if layer.is_initialized)  # skipped decoder layers hold nothing
-    return sum(layer.keys.nbytes + layer.values.nbytes for layer in filled)
+    return cache_bytes(output)

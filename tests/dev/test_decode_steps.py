@@ -8,9 +8,9 @@ import pytest
 from helpers.files.search import deep_llava
 
 from tokenprune.evals.bench import prompts
-from tokenprune.evals.bench.clock import cache_in
 from tokenprune.evals.dev.experiments import decode_steps as steps
 from tokenprune.evals.dev.tables.decode_steps import table
+from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.run.setups import Pruned
 from tokenprune.strategies.vflowopt import VFlowOpt
 

@@ -19,9 +19,9 @@ import torch
 from transformers import AutoModelForImageTextToText, DynamicCache
 
 from tokenprune.evals.bench import prompts
-from tokenprune.evals.bench.clock import cache_in
 from tokenprune.evals.bench.figures import Median
 from tokenprune.evals.bench.shapes import config_of
+from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.run.provenance import device_name, versions
 from tokenprune.evals.run.setups import Pruned, make_setups
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import tokenprune
-from tokenprune.evals.bench.clock import cache_in
+from tokenprune.evals.models.cache import cache_in
 
 #: How names of weights begin in the file, and in this version of transformers.
 NAMES = {

@@ -1,0 +1,55 @@
+"""Which errors a command prints as one sentence, by their type."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from tokenprune.errors import DataError, PruningError, SettingError, TokenPruneError, UnsupportedError
+from tokenprune.evals.cli.errors import plain_errors
+from tokenprune.evals.run import files, results_io
+from tokenprune.evals.stats.intervals import interval
+
+
+def test_a_data_error_is_a_value_error() -> None:
+    assert issubclass(DataError, TokenPruneError)
+    assert issubclass(DataError, ValueError)
+
+
+@pytest.mark.parametrize("kind", [DataError, SettingError, UnsupportedError, PruningError])
+def test_our_own_errors_are_one_sentence(kind: type[TokenPruneError]) -> None:
+    with pytest.raises(SystemExit) as caught, plain_errors():
+        raise kind("a.json, line 3: broken; mend it")
+    assert caught.value.code == "Error: a.json, line 3: broken; mend it"
+
+
+def test_a_bug_of_ours_keeps_its_traceback() -> None:
+    """A ValueError is not the user's mistake, even if a file of this package raised it."""
+    with pytest.raises(ValueError, match="no scores"), plain_errors():
+        interval([], [])
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with pytest.raises(SystemExit) as caught, plain_errors():
+        results_io.read([path])
+    assert caught.value.code == f"Error: cannot read or write {path}: No such file or directory"
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as caught, plain_errors():
+        files.replace(tmp_path / "file" / "run.json", "{}")
+    assert caught.value.code == f"Error: cannot read or write {tmp_path}/file/run.json.unfinished: Not a directory"
+
+
+def test_an_operating_system_error_without_a_file_keeps_its_traceback() -> None:
+    with pytest.raises(OSError, match="No space left"), plain_errors():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_missing_package_says_what_to_install() -> None:
+    with pytest.raises(SystemExit, match=r"needs optuna, .*pip install"), plain_errors():
+        raise ModuleNotFoundError("No module named 'optuna'", name="optuna")
+    with pytest.raises(ModuleNotFoundError), plain_errors():
+        raise ModuleNotFoundError("No module named 'tokenprune.nothing'", name="tokenprune.nothing")
