@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from tokenprune.adapters import adapter_for
-from tokenprune.evals.models import prompts
+from tokenprune.zoom.prompts import encode_chat
 
 #: Pixels of the image's sides, for models that take any size: 576 visual tokens of Qwen2.5-VL, two tiles by two of
 #: LLaVA-OneVision.
@@ -41,7 +41,7 @@ def random_prompt(model: Any, batch: int, *, side: int = SIDE, n_text: int = 40)
 def asked_prompt(model: Any, processor: Any, batch: int, *, side: int = SIDE) -> Inputs:
     """Return `batch` rows of a grey image and a question, as the model's own processor makes them."""
     image = Image.new("RGB", (side, side), "grey")
-    return dict(prompts.encode(processor, [[image]] * batch, [QUESTION] * batch).to(model.device, model.dtype))
+    return dict(encode_chat(processor, [[image]] * batch, [QUESTION] * batch).to(model.device, model.dtype))
 
 
 def n_visual(model: Any, inputs: Inputs) -> int:

@@ -18,11 +18,11 @@ from tokenprune.evals.bench.measuring import ttft_ratios
 from tokenprune.evals.explain.canvas import Canvas, canvas, tiles_of
 from tokenprune.evals.models.boxes import HIT, Box, iou
 from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.models.prompts import encode, prompt
 from tokenprune.evals.run.costs import kv_cache_bytes
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.report import ImageReport
 from tokenprune.tokens.layout import Layout
+from tokenprune.zoom.prompts import chat_prompt, encode_chat
 
 MAX_NEW_TOKENS = 64
 ROUNDS = 3
@@ -204,12 +204,12 @@ def _encoded(model: Any, processor: Any, image: Image.Image, question: str) -> A
             f"the question has the placeholder {processor.image_token} in it, which the processor puts there itself; "
             f"leave it out"
         )
-    if prompt(processor, question).split() == prompt(processor, question, n_images=0).split():
+    if chat_prompt(processor, question).split() == chat_prompt(processor, question, n_images=0).split():
         raise UnsupportedError(
             "the chat template of this model leaves out the placeholder of the image, so that it would not see it; "
             "mend chat_template.jinja"
         )
-    inputs = encode(processor, [[image]], [question])
+    inputs = encode_chat(processor, [[image]], [question])
     return inputs.to(model.device, model.dtype)
 
 

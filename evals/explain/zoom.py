@@ -21,7 +21,7 @@ def draw_look(image: Image.Image, look: Look, answer: Box | None = None, width: 
     scale = width / image.width
     bright = image.resize((width, round(image.height * scale)), Image.Resampling.LANCZOS, reducing_gap=3.0)
     seen = Image.new("L", bright.size, 0)
-    steps = [[(v, s) for v, s in zip(p.views, p.seen, strict=True) if v.level is not None] for p in look.steps]
+    steps = [[(v, s) for v, s in zip(p.views, p.attention, strict=True) if v.level is not None] for p in look.steps]
     for pairs in steps[1:]:
         for view, _ in pairs:
             ImageDraw.Draw(seen).rectangle(_scaled(view.box, scale), fill=255)

@@ -8,9 +8,9 @@ from typing import Any
 from PIL import Image
 
 from tokenprune.evals.models.devices import input_device
-from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks._base.question import Question
+from tokenprune.zoom.prompts import encode_chat
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class DecodedQuestion:
     @classmethod
     def of(cls, question: Question, processor: Any) -> "DecodedQuestion":
         images = question.open_images()
-        return cls(question, images, encode(processor, [images], [question.text])["input_ids"].shape[1])
+        return cls(question, images, encode_chat(processor, [images], [question.text])["input_ids"].shape[1])
 
 
 def batches(decoded: Sequence[DecodedQuestion], batch_tokens: int) -> Iterator[list[DecodedQuestion]]:
@@ -45,7 +45,7 @@ def batches(decoded: Sequence[DecodedQuestion], batch_tokens: int) -> Iterator[l
 def encode_batch(model: Any, processor: Any, batch: Sequence[DecodedQuestion], setup: Setup) -> Any:
     """Return the inputs of a batch on the model's device."""
     images, questions = [one.images for one in batch], [one.question.text for one in batch]
-    inputs = encode(processor, images, questions, **setup.processor_options(processor))
+    inputs = encode_chat(processor, images, questions, **setup.processor_options(processor))
     return inputs.to(input_device(model), model.dtype)
 
 

@@ -15,9 +15,9 @@ from torch.nn.functional import cosine_similarity
 
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, SettingError
-from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.strategies.par import ENDS
+from tokenprune.zoom.prompts import encode_chat
 
 
 @torch.inference_mode()
@@ -30,7 +30,7 @@ def layer_changes(model: Any, processor: Any, samples: Sequence[Question]) -> li
     totals = [0.0] * len(layers)
     with _changes(layers) as changes:
         for sample in samples:
-            model(**encode(processor, [sample.open_images()], [sample.text]).to(model.device, model.dtype))
+            model(**encode_chat(processor, [sample.open_images()], [sample.text]).to(model.device, model.dtype))
             for number, change in enumerate(changes):
                 if math.isnan(change):
                     raise PruningError(f"{sample.id}: layer {number} gives NaN. Load the model in another dtype.")

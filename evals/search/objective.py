@@ -17,11 +17,11 @@ from torch.nn.functional import cosine_similarity
 import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, UnsupportedError
-from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.selection import Selection
 from tokenprune.strategy import AttentionStrategy, Strategy
 from tokenprune.tokens.visual import VisualTokens
+from tokenprune.zoom.prompts import encode_chat
 
 #: last_token: the last token of the prompt. mean_pooled: the mean over all tokens after the image.
 State = Literal["last_token", "mean_pooled"]
@@ -72,7 +72,7 @@ class Objective:
         images: list[tokenprune.ImageReport] = []
         with tokenprune.patch(model, Watched(layer=layer)) as handle:
             for sample in samples:
-                inputs = encode(processor, [sample.open_images()], [sample.text]).to(model.device, model.dtype)
+                inputs = encode_chat(processor, [sample.open_images()], [sample.text]).to(model.device, model.dtype)
                 n_read = 1 if state == "last_token" else self._after_images(inputs["input_ids"], sample.id)
                 self.prompts.append(Prompt(sample.id, inputs, n_read, self._state(inputs, n_read, sample.id)))
                 images += handle.report.images

@@ -11,8 +11,8 @@ from helpers.families.base import CACHE
 import tokenprune
 from tokenprune.evals.models.bundled import MODEL, SCENES, SETTINGS
 from tokenprune.evals.models.loading import load_model
-from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.tasks._read.images import open_image
+from tokenprune.zoom.prompts import encode_chat
 
 
 def cache_bytes(model: Any, inputs: Any) -> int:
@@ -26,7 +26,7 @@ def test_a_tenth_leaves_a_tenth_of_the_visual_cache(strategy: str) -> None:
     """At 10 % average retention at least 89 % of the bytes of visual tokens are gone: the paper measures 89.0 %."""
     model, processor = load_model(str(MODEL))
     picture = open_image(min((SCENES / "images").iterdir()))
-    inputs = encode(processor, [[picture]], ["Where is the dog?"])
+    inputs = encode_chat(processor, [[picture]], ["Where is the dog?"])
     text = model.config.text_config
     n_text = int((inputs["input_ids"] != model.config.image_token_id).sum())
     text_bytes = n_text * text.num_hidden_layers * 2 * text.num_key_value_heads * text.head_dim * 4

@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 import tokenprune
 from tokenprune import PAR, SettingError, Stage
 from tokenprune.evals.cli import app
-from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.run.costs import kv_cache_bytes
 from tokenprune.evals.search.layers import layer_changes, least_changing
+from tokenprune.zoom.prompts import encode_chat
 
 
 def test_the_router_by_hand() -> None:
@@ -94,7 +94,7 @@ def test_changes_are_those_of_the_hidden_states(tmp_path: Path) -> None:
     assert not any(layer._forward_hooks for layer in model.model.language_model.layers)
     expected = torch.zeros(LAYERS - 1)
     for sample in samples:
-        inputs = encode(tiny_processor(), [sample.open_images()], [sample.text])
+        inputs = encode_chat(tiny_processor(), [sample.open_images()], [sample.text])
         with torch.no_grad():
             states = model(**inputs, output_hidden_states=True).hidden_states
         expected += torch.stack([1 - cosine_similarity(a, b, dim=-1).mean() for a, b in pairwise(states[:-1])])

@@ -1,4 +1,4 @@
-"""The levels of a large picture: their tiles, views and boxes."""
+"""The levels of a large image: their tiles, views and boxes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_levels_of_the_papers_example() -> None:
 @pytest.mark.parametrize(
     ("width", "height", "expected"),
     [
-        (336, 200, []),  # one tile shows it
+        (336, 200, []),  # fits into one tile
         (337, 100, [(1, 2)]),
         (1008, 1008, [(3, 3)]),
         (1009, 1009, [(4, 4)]),  # not (3, 3) before it
@@ -34,7 +34,7 @@ def test_levels_of_other_sizes(width: int, height: int, expected: list[tuple[int
 
 
 @pytest.mark.parametrize(("width", "height"), [(5400, 2700), (337, 100), (1009, 2000)])
-def test_tiles_cover_the_picture_and_never_overlap(width: int, height: int) -> None:
+def test_tiles_cover_the_image_and_never_overlap(width: int, height: int) -> None:
     for level in pyramid(width, height, 336):
         boxes = [view.box for view in level.views()]
         assert len(boxes) == level.rows * level.columns
@@ -42,28 +42,28 @@ def test_tiles_cover_the_picture_and_never_overlap(width: int, height: int) -> N
         assert max(box[3] for box in boxes) >= height - 1e-6
         for view in level.views():
             assert level.tile_at(view.box[0] + 0.25, view.box[1] + 0.25) == (view.row, view.column)
-        # Every tile shows something of the picture.
+        # Every tile shows a part of the image.
         assert all(box[0] < width and box[1] < height for box in boxes)
 
 
 def test_a_tile_is_what_lies_in_its_box_and_black_beyond_the_edge() -> None:
-    picture = Image.new("RGB", (60, 40), "red")
-    picture.paste((0, 0, 255), (30, 0, 60, 40))
+    image = Image.new("RGB", (60, 40), "red")
+    image.paste((0, 0, 255), (30, 0, 60, 40))
     (level,) = pyramid(60, 40, 30)
     assert (level.rows, level.columns) == (2, 2)
-    blue, below = level.view(0, 1).picture(picture, 30), level.view(1, 0).picture(picture, 30)
+    blue, below = level.view(0, 1).crop(image, 30), level.view(1, 0).crop(image, 30)
     assert blue.size == (30, 30)
     assert blue.getcolors() == [(900, (0, 0, 255))]
     assert sorted(below.getcolors()) == [(300, (255, 0, 0)), (600, (0, 0, 0))]
 
 
-def test_the_thumbnail_is_the_whole_picture_in_a_square() -> None:
+def test_the_thumbnail_is_the_whole_image_in_a_square() -> None:
     view = thumbnail(60, 40)
-    small = view.picture(Image.new("RGB", (60, 40), "red"), 30)
+    small = view.crop(Image.new("RGB", (60, 40), "red"), 30)
     assert small.size == (30, 30)
     assert sorted(small.getcolors()) == [(300, (0, 0, 0)), (600, (255, 0, 0))]
     assert view.in_whole((0.0, 0.0, 1.0, 2 / 3)) == pytest.approx((0, 0, 60, 40))
 
 
-def test_a_box_in_a_view_is_mapped_to_the_whole_picture() -> None:
+def test_a_box_in_a_view_is_mapped_to_the_whole_image() -> None:
     assert View((100.0, 200.0, 300.0, 400.0)).in_whole((0.5, 0.0, 1.0, 0.25)) == (200, 200, 300, 250)

@@ -1,4 +1,4 @@
-"""Coarse to fine: the pyramid, who votes for which tile, and the loop over levels."""
+"""Coarse to fine: votes for tiles, the question's attention, and the loop over levels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from PIL import Image
 
 import tokenprune
 from tokenprune.tokens.layout import Layout
-from tokenprune.zoom.probe import Seen, glance, seen, token_places
-from tokenprune.zoom.prompts import ask, input_side
+from tokenprune.zoom.attention import QuestionAttention, question_attention, token_centers
+from tokenprune.zoom.prompts import encode_chat, input_side
 from tokenprune.zoom.pyramid import Level, pyramid, thumbnail
-from tokenprune.zoom.search import Step, Zoom, centred, vote
+from tokenprune.zoom.search import Step, Zoom, centered, vote
 
-# Which tokens vote for which tiles.
+# Votes.
 
 LEVEL = Level(1, 400, 200, 2, 4)  # tiles of 100 px
 
@@ -46,52 +46,55 @@ def newline_layout() -> Layout:
     return Layout(((1, 2, 2), (1, 4, 5)), 5, tiles=torch.zeros(24, dtype=torch.long), newlines=newlines)
 
 
-def test_newline_tokens_have_no_place_and_never_vote() -> None:
+def test_newline_tokens_have_no_center_and_never_vote() -> None:
     """The released code counts them, and so selects the right-most column of tiles whatever the question is."""
     layout = newline_layout()
-    places = token_places(layout)
-    assert places.isnan().any(1).tolist() == layout.newlines.tolist()  # type: ignore[union-attr]
-    assert places[4:8, 0].tolist() == [0.125, 0.375, 0.625, 0.875]  # the newline column takes no room
+    centers = token_centers(layout)
+    assert centers.isnan().any(1).tolist() == layout.newlines.tolist()  # type: ignore[union-attr]
+    assert centers[4:8, 0].tolist() == [0.125, 0.375, 0.625, 0.875]  # the newline column takes no room
     scores = torch.full((24,), 0.01).masked_fill(layout.newlines, 1.0)  # type: ignore[arg-type]
     scores[4] = 0.5  # the upper left token of the canvas
-    here = seen(scores, layout)
+    here = QuestionAttention.of(scores, layout)
     assert here.n_visual == 24
     assert len(here.scores) == 20
-    assert [(v.row, v.column) for v in vote(here.places * 100, here.scores, 0.05, Level(0, 100, 100, 2, 2), 4)] == [
+    assert [(v.row, v.column) for v in vote(here.centers * 100, here.scores, 0.05, Level(0, 100, 100, 2, 2), 4)] == [
         (0, 0)
     ]
 
 
-def test_a_view_is_centred_on_what_it_points_to() -> None:
+def test_a_view_is_centered_on_what_it_points_to() -> None:
     left, right = LEVEL.view(0, 0), LEVEL.view(0, 1)
     places = torch.tensor([[0.25, 0.5], [0.95, 0.5]])
     step = Step(
         (left, right),
-        (Seen(torch.tensor([0.0, 0.6]), places, 2), Seen(torch.tensor([0.2, 0.0]), places, 2)),
+        (
+            QuestionAttention(torch.tensor([0.0, 0.6]), places, 2),
+            QuestionAttention(torch.tensor([0.2, 0.0]), places, 2),
+        ),
     )
     assert step.best == 0
     # 0.6 at x = 95 and 0.2 at x = 125, in y half of the tile; kept inside the picture.
-    assert centred(step, 400, 200).box == pytest.approx((52.5, 0, 152.5, 100))
+    assert centered(step, 400, 200).box == pytest.approx((52.5, 0, 152.5, 100))
 
 
-# What the question attends to.
+# The question's attention.
 
 
-def test_glance_is_the_attention_of_the_last_row() -> None:
+def test_it_is_the_attention_of_the_last_row() -> None:
     model = tiny_llava("clip", attention="eager")
     inputs = FAMILIES["llava-clip"].prompt([2])
     (weights,) = [
         model(**inputs, output_attentions=True).attentions[layer][0].mean(0)[-1] for layer in (0,)
     ]  # (tokens,)
     visual = inputs["input_ids"][0] == IMAGE
-    heard = torch.cat([picture.scores for picture in glance(model, inputs, 0)])
-    torch.testing.assert_close(heard, weights[visual])
+    found = torch.cat([image.scores for image in question_attention(model, inputs, 0)])
+    torch.testing.assert_close(found, weights[visual])
 
 
-def test_glance_puts_the_models_own_patch_back() -> None:
+def test_the_models_own_patch_is_restored() -> None:
     model, inputs = tiny_llava("clip"), FAMILIES["llava-clip"].prompt([1])
     with tokenprune.patch(model, tokenprune.Random(keep=3)) as handle:
-        glance(model, inputs, 0)
+        question_attention(model, inputs, 0)
         model(**inputs)
         assert handle.report.n_kept == 3
     assert not model._forward_pre_hooks
@@ -150,7 +153,7 @@ def large(side: int) -> Image.Image:
 def test_a_look_goes_down_the_pyramid_and_its_inputs_are_answered(loaded: tuple[Any, Any], prompts: Any) -> None:
     model, processor = loaded
     tile = input_side(processor)
-    model(**ask(processor, [[large(tile)]], "01"))  # transformers leaves a mark on the first call
+    model(**encode_chat(processor, [[large(tile)]], ["01"]))  # transformers leaves a mark on the first call
     before = {name: dict(module.__dict__) for name, module in model.named_modules()}
     look = Zoom(prompts=prompts, tiles=2, keep_ratio=0.1).look(model, processor, large(10 * tile), "01 02")
 
@@ -163,7 +166,7 @@ def test_a_look_goes_down_the_pyramid_and_its_inputs_are_answered(loaded: tuple[
         assert len(step.views) - len(tiles) == (prompts == "together")
     assert len(look.views) == (1 if prompts == "apart" else len(max(look.steps, key=lambda step: step.focus).views))
     assert look.n_visual > 0
-    per_view = look.steps[0].seen[0].n_visual
+    per_view = look.steps[0].attention[0].n_visual
     assert look.n_all == per_view * (1 + levels[-1].rows * levels[-1].columns)
     placeholders = int((look.inputs["input_ids"] == model.config.image_token_id).sum())
     assert placeholders == per_view * len(look.views) if prompts == "together" else placeholders >= per_view
@@ -172,40 +175,40 @@ def test_a_look_goes_down_the_pyramid_and_its_inputs_are_answered(loaded: tuple[
     assert "answers from" in repr(look)
 
 
-def test_levels_are_left_once_attention_is_less_sharp(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sharpest view is answered from, and nothing is looked at behind a level that is less sharp."""
+def test_the_search_stops_once_attention_is_less_sharp(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer comes from the sharpest view, and no level follows one that is less sharp."""
     given = iter([0.1, 0.3, 0.2, 0.9])
     calls = []
 
-    def glanced(model: Any, inputs: Any, layer: int) -> list[Seen]:
+    def attention(model: Any, inputs: Any, layer: int) -> list[QuestionAttention]:
         if not calls or calls[-1] != len(inputs["input_ids"]):
             calls.append(len(inputs["input_ids"]))
         sharpest = next(given)
         places = torch.tensor([[0.5, 0.5], [0.25, 0.25]])
-        return [Seen(torch.tensor([sharpest, 0.0]), places, 36) for _ in range(len(inputs["input_ids"]))]
+        return [QuestionAttention(torch.tensor([sharpest, 0.0]), places, 36) for _ in range(len(inputs["input_ids"]))]
 
-    monkeypatch.setattr("tokenprune.zoom.search.glance", glanced)
+    monkeypatch.setattr("tokenprune.zoom.search.question_attention", attention)
     look = Zoom(tiles=1, batch_size=99).look(llava, tiny_processor(), large(SIDE * 30), "01")
     assert [step.focus for step in look.steps] == pytest.approx([0.01, 0.09, 0.04])
     assert look.views[0].level == 1
 
 
-def test_a_picture_that_one_tile_shows_is_asked_as_it_is(llava: Any) -> None:
+def test_an_image_that_fits_into_one_tile_is_shown_as_it_is(llava: Any) -> None:
     look = Zoom().look(llava, tiny_processor(), large(SIDE), "01")
     assert look.views == (thumbnail(SIDE, SIDE * 3 // 4),)
     assert len(look.steps) == 1
 
 
 def test_batches_change_nothing(llava: Any) -> None:
-    picture = large(SIDE * 5)
-    one, many = (Zoom(batch_size=n).look(llava, tiny_processor(), picture, "01 02") for n in (1, 8))
+    image = large(SIDE * 5)
+    one, many = (Zoom(batch_size=n).look(llava, tiny_processor(), image, "01 02") for n in (1, 8))
     assert one.views == many.views
-    torch.testing.assert_close(one.steps[0].seen[-1].scores, many.steps[0].seen[-1].scores)
+    torch.testing.assert_close(one.steps[0].attention[-1].scores, many.steps[0].attention[-1].scores)
 
 
-def test_every_picture_of_a_batch_belongs_to_its_own_row() -> None:
+def test_every_image_of_a_batch_belongs_to_its_own_row() -> None:
     rows = [[large(SIDE)], [large(SIDE), large(SIDE)]]
-    inputs = ask(tiny_processor(), rows, "01")
+    inputs = encode_chat(tiny_processor(), rows, ["01"] * 2)
     assert (inputs["input_ids"] == IMAGE).sum(1).tolist() == [36, 72]
 
 
@@ -219,18 +222,18 @@ def test_every_picture_of_a_batch_belongs_to_its_own_row() -> None:
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_settings_that_cannot_be_right(settings: Any, message: str) -> None:
+def test_invalid_settings(settings: Any, message: str) -> None:
     with pytest.raises(tokenprune.SettingError, match=message):
         Zoom(**settings)
 
 
-@pytest.mark.parametrize("layer", [-1, 1])
-def test_a_layer_that_is_not_there_or_the_last(llava: Any, layer: int) -> None:
-    with pytest.raises(tokenprune.SettingError, match=r"one of 0..0"):
+@pytest.mark.parametrize("layer", [-1, 2])
+def test_a_layer_that_does_not_exist(llava: Any, layer: int) -> None:
+    with pytest.raises(tokenprune.SettingError, match=r"layers, 0\.\.1"):
         Zoom(layer=layer).look(llava, tiny_processor(), large(SIDE), "01")
 
 
-def test_a_processor_without_a_fixed_size_must_be_told_the_tile() -> None:
+def test_a_processor_without_a_fixed_size_needs_the_tile() -> None:
     processor = tiny_processor()
     processor.image_processor.size = {"shortest_edge": 3136, "longest_edge": 12845056}
     with pytest.raises(tokenprune.SettingError, match=r"Zoom\(tile=448\)"):

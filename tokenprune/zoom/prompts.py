@@ -1,4 +1,4 @@
-"""What a Hugging Face processor makes of pictures and a question."""
+"""Prompts by a processor's own chat template, and the size that a processor resizes images to."""
 
 from __future__ import annotations
 
@@ -8,10 +8,31 @@ from typing import Any
 from tokenprune.errors import SettingError
 
 
-def input_side(processor: Any) -> int:
-    """The side, in pixels, of the square that the processor makes of a square picture.
+def chat_prompt(processor: Any, question: str, n_images: int = 1) -> str:
+    """The prompt for a question after its images, up to where the answer begins."""
+    content = [{"type": "image"}] * n_images + [{"type": "text", "text": question}]
+    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
-    Raises SettingError where it has no fixed size.
+
+def encode_chat(processor: Any, images: Sequence[Sequence[Any]], questions: Sequence[str], **options: Any) -> Any:
+    """The model's inputs for a batch, padded on the left so that all answers begin in the same column.
+
+    images: the PIL images of each question.
+    """
+    return processor(
+        images=[list(own) for own in images],
+        text=[chat_prompt(processor, question, len(own)) for question, own in zip(questions, images, strict=True)],
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+        **options,
+    )
+
+
+def input_side(processor: Any) -> int:
+    """The side, in pixels, of the square that the processor resizes a square image to.
+
+    Raises SettingError if it has no fixed size.
     """
     image_processor = processor.image_processor
     size = dict(
@@ -20,19 +41,7 @@ def input_side(processor: Any) -> int:
     sides = {size[name] for name in ("height", "width", "shortest_edge") if size.get(name) is not None}
     if len(sides) != 1 or size.get("longest_edge") is not None:
         raise SettingError(
-            f"{type(image_processor).__name__} makes squares of no fixed size, so say how large a tile is to be: "
-            f"Zoom(tile=448)."
+            f"{type(image_processor).__name__} resizes to no fixed size, so Zoom cannot derive the size of a tile. "
+            f"Give it: Zoom(tile=448)."
         )
     return int(sides.pop())
-
-
-def ask(processor: Any, rows: Sequence[Sequence[Any]], question: str) -> Any:
-    """The inputs of a batch that asks one question of each row of PIL pictures, by the processor's chat template."""
-    text = [
-        processor.apply_chat_template(
-            [{"role": "user", "content": [{"type": "image"}] * len(row) + [{"type": "text", "text": question}]}],
-            add_generation_prompt=True,
-        )
-        for row in rows
-    ]
-    return processor(images=[list(row) for row in rows], text=text, return_tensors="pt", padding=True)

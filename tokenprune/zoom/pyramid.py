@@ -1,4 +1,4 @@
-"""The dynamic image pyramid (DIP, https://arxiv.org/abs/2503.07588): a large picture as levels of square tiles."""
+"""The dynamic image pyramid (DIP, https://arxiv.org/abs/2503.07588): a large image as levels of square tiles."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-#: (left, top, right, bottom) in pixels of the whole picture.
+#: (left, top, right, bottom) in pixels of the whole image.
 Box = tuple[float, float, float, float]
 
 #: Tiles along the long side of the coarsest level.
 COARSEST = 3
-#: How many times the coarsest level's resolution the next one has at least. The paper has no such bound, and so levels
-#: of 3 and of 4 tiles a side.
+#: The least ratio of the second-coarsest level's resolution to the coarsest level's. The paper has no such bound, and
+#: therefore may have levels of 3 and of 4 tiles per side.
 STEP = 1.5
 
 
 @dataclass(frozen=True)
 class View:
-    """One square that a model is shown: the thumbnail, or a tile of a level.
+    """One square that the model is shown: the thumbnail, or a tile of a level.
 
-    box: what it shows. What lies beyond the right or the lower edge of the picture is black.
+    box: the part of the image that it shows. Beyond the right or lower edge of the image it is black.
     level: 0 for the coarsest level of tiles; None for the thumbnail.
-    row, column: which tile of its level it is.
+    row, column: the position of a tile in its level.
     """
 
     box: Box
@@ -32,19 +32,19 @@ class View:
     row: int = 0
     column: int = 0
 
-    def picture(self, whole: Any, tile: int) -> Any:
-        """The square of tile x tile pixels, cut from the whole PIL picture."""
+    def crop(self, image: Any, tile: int) -> Any:
+        """The square of tile x tile pixels, cut from the whole PIL image."""
         from PIL import Image
 
         left, top, right, bottom = self.box
-        inside = (left, top, min(right, whole.width), min(bottom, whole.height))
+        inside = (left, top, min(right, image.width), min(bottom, image.height))
         scale = tile / (right - left)
         size = [max(1, round((inside[i + 2] - inside[i]) * scale)) for i in (0, 1)]
-        cut = whole.resize(size, Image.Resampling.BILINEAR, box=inside, reducing_gap=3.0)
+        cut = image.resize(size, Image.Resampling.BILINEAR, box=inside, reducing_gap=3.0)
         return cut if cut.size == (tile, tile) else cut.crop((0, 0, tile, tile))
 
     def in_whole(self, box: Box) -> Box:
-        """A box in fractions of this view, in pixels of the whole picture."""
+        """Convert a box in fractions of this view to pixels of the whole image."""
         left, top, right, bottom = self.box
         width, height = right - left, bottom - top
         x1, y1, x2, y2 = box
@@ -53,10 +53,10 @@ class View:
 
 @dataclass(frozen=True)
 class Level:
-    """A picture of `width` x `height` pixels under rows x columns tiles.
+    """An image of `width` x `height` pixels, covered by rows x columns tiles.
 
-    span: the side of a tile, in pixels of the picture. A whole number of tiles covers one of its sides exactly; on
-        the other, the last tiles may lie partly beyond it.
+    span: the side of a tile, in pixels of the image. A whole number of tiles covers one side of the image exactly; on
+        the other side, the last tiles may extend beyond the edge.
     """
 
     number: int
@@ -74,27 +74,27 @@ class Level:
         return View((x, y, x + self.span, y + self.span), self.number, row, column)
 
     def views(self) -> Iterator[View]:
-        """All of its tiles, row by row."""
+        """All tiles, row by row."""
         return (self.view(row, column) for row in range(self.rows) for column in range(self.columns))
 
     def tile_at(self, x: float, y: float) -> tuple[int, int] | None:
-        """Row and column of the tile that shows a point of the picture; None for a point beyond its edges."""
+        """Row and column of the tile that shows a point of the image; None for a point outside the image."""
         if not (0 <= x < self.width and 0 <= y < self.height):
             return None
         return min(self.rows - 1, int(y / self.span)), min(self.columns - 1, int(x / self.span))
 
 
 def thumbnail(width: int, height: int) -> View:
-    """The whole picture, made a square by black below it or beside it."""
+    """The whole image, padded to a square with black below it or on its right."""
     return View((0.0, 0.0, float(max(width, height)), float(max(width, height))))
 
 
 def pyramid(width: int, height: int, tile: int) -> tuple[Level, ...]:
-    """The levels of a picture, the coarsest first; its long side has three tiles there, or what the picture's own
-    resolution gives where that is about as little.
+    """The levels of an image, coarsest first.
 
-    The last has the picture's own resolution, and each half that of the next, but for the coarsest. There is no level
-    for a picture that one tile shows.
+    The last level has the image's own resolution, and each earlier one half the resolution of the next, except the
+    coarsest: there the long side has three tiles, or as many as the image's own resolution gives if that is about as
+    few. An image that fits into one tile has no levels.
     """
     longest = max(width, height)
     if longest <= tile:
@@ -112,5 +112,5 @@ def pyramid(width: int, height: int, tile: int) -> tuple[Level, ...]:
 
 
 def _tiles(length: float, tile: int) -> int:
-    """How many tiles a side has, of a picture that is scaled to whole pixels first."""
+    """The number of tiles along a side, after scaling it to whole pixels."""
     return math.ceil(max(1, round(length)) / tile)

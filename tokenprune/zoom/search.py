@@ -1,9 +1,9 @@
-"""Coarse to fine: look at a picture far larger than the model's input only where the question needs it
-(https://arxiv.org/abs/2503.07588), without training: the language model's own attention says where.
+"""Coarse-to-fine search in an image far larger than the model's input (https://arxiv.org/abs/2503.07588), without
+training: the language model's own attention says where the question needs more detail.
 
-    look = Zoom().look(model, processor, picture, "where is the dog?")
+    look = Zoom().look(model, processor, image, "where is the dog?")
     out = model.generate(**look.inputs)
-    look.in_whole((0.1, 0.2, 0.3, 0.4))    # a box that it answers, in pixels of the whole picture
+    look.in_whole((0.1, 0.2, 0.3, 0.4))    # a box from the answer, in pixels of the whole image
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.errors import SettingError
 from tokenprune.selection import budget, check_budget
 from tokenprune.strategy import check_choice
-from tokenprune.zoom.probe import Seen, glance
-from tokenprune.zoom.prompts import ask, input_side
+from tokenprune.zoom.attention import QuestionAttention, question_attention
+from tokenprune.zoom.prompts import encode_chat, input_side
 from tokenprune.zoom.pyramid import Box, Level, View, pyramid, thumbnail
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Step:
-    """What was looked at of one level, and how the question attended to it."""
+    """The views of one level that were shown to the model, and the question's attention to each."""
 
     views: tuple[View, ...]
-    seen: tuple[Seen, ...]
+    attention: tuple[QuestionAttention, ...]
 
     @property
     def n_visual(self) -> int:
-        """How many visual tokens were encoded."""
-        return sum(seen.n_visual for seen in self.seen)
+        """The number of visual tokens that were encoded."""
+        return sum(one.n_visual for one in self.attention)
 
     @property
     def best(self) -> int:
-        """The view that is attended to most sharply."""
-        return max(range(len(self.seen)), key=lambda number: self.seen[number].focus)
+        """The index of the view with the sharpest attention."""
+        return max(range(len(self.attention)), key=lambda number: self.attention[number].focus)
 
     @property
     def focus(self) -> float:
-        """How sharply it is."""
-        return self.seen[self.best].focus
+        """The focus of the best view."""
+        return self.attention[self.best].focus
 
-    def points(self) -> tuple[Float[Tensor, "tokens 2"], Float[Tensor, " tokens"]]:
-        """The places, in pixels of the whole picture, and scores of the tokens that vote: those of tiles, or of the
-        thumbnail where there is nothing else."""
-        both = list(zip(self.views, self.seen, strict=True))
+    def votes(self) -> tuple[Float[Tensor, "tokens 2"], Float[Tensor, " tokens"]]:
+        """The centers, in pixels of the whole image, and scores of the tokens that vote: those of tiles, or of the
+        thumbnail if it is the only view."""
+        both = list(zip(self.views, self.attention, strict=True))
         both = [pair for pair in both if pair[0].level is not None] or both
-        places = [_pixels(view, seen.places) for view, seen in both]
-        return torch.cat(places), torch.cat([seen.scores for _, seen in both])
+        centers = [_to_pixels(view, one.centers) for view, one in both]
+        return torch.cat(centers), torch.cat([one.scores for _, one in both])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,9 +63,9 @@ class Look:
     """The outcome of a zoom.
 
     inputs: for `generate`.
-    views: what they show, picture by picture.
-    steps: what was looked at to find it, the coarsest first.
-    n_all: the visual tokens of the thumbnail and of every tile at full resolution.
+    views: the views in these inputs, in order.
+    steps: the levels that were searched, coarsest first.
+    n_all: the number of visual tokens of the thumbnail and of every tile at full resolution.
     """
 
     inputs: Any
@@ -75,12 +75,12 @@ class Look:
 
     @property
     def n_visual(self) -> int:
-        """How many visual tokens the zoom encoded, and how many more the answer needs."""
-        per_view = self.steps[0].seen[0].n_visual
+        """The number of visual tokens that the search encoded and that the answer needs."""
+        per_view = self.steps[0].attention[0].n_visual
         return sum(step.n_visual for step in self.steps) + per_view * len(self.views)
 
     def in_whole(self, box: Box, view: int = -1) -> Box:
-        """A box in fractions of one of the `views`, in pixels of the whole picture."""
+        """Convert a box in fractions of one of the `views` to pixels of the whole image."""
         return self.views[view].in_whole(box)
 
     def __repr__(self) -> str:
@@ -88,8 +88,8 @@ class Look:
         lines = [f"Look(encoded {self.n_visual} of {self.n_all} visual tokens, {share:.1%}; answers from {self.views})"]
         for step in self.steps:
             tiles = ", ".join(
-                f"({view.row}, {view.column}) {seen.focus:.2f}"
-                for view, seen in zip(step.views, step.seen, strict=True)
+                f"({view.row}, {view.column}) {one.focus:.2f}"
+                for view, one in zip(step.views, step.attention, strict=True)
                 if view.level is not None
             )
             name = "thumbnail" if step.views[-1].level is None else f"level {step.views[-1].level}"
@@ -99,19 +99,19 @@ class Look:
 
 @dataclass(frozen=True)
 class Zoom:
-    """How to look.
+    """Settings of a coarse-to-fine search.
 
-    layer: the decoder layer whose last text row says which tokens the question needs; None is the middle one. Which one
-        knows differs between models: try.
-    keep_ratio: the fraction of a level's visual tokens that vote for tiles of the next.
-    tiles: how many tiles are looked at, at most, in every level but the coarsest, which is seen as a whole.
-    prompts: "apart" asks each view by itself, which any model can answer, and the answer comes from the one that is
-        attended to most sharply; "together" asks the thumbnail and a level's tiles in one prompt, as the paper does,
-        which needs a model that was trained on several pictures.
-    tile: the side of a tile in pixels; None is what the processor resizes a square to.
-    batch_size: how many views are encoded at once with prompts="apart".
+    layer: the decoder layer whose attention guides the search; None is the middle one. The best layer differs between
+        models, so try several.
+    keep_ratio: the fraction of a level's visual tokens that vote for tiles of the next level.
+    tiles: the maximum number of tiles shown from each level except the coarsest, which is always shown completely.
+    prompts: "apart" asks about each view in a prompt of its own, which any model can answer; the final answer comes
+        from the view with the sharpest attention. "together" puts the thumbnail and a level's tiles into one prompt, as
+        the paper does; the model must have been trained on several images per prompt.
+    tile: the side of a tile in pixels; None is the size that the processor resizes a square image to.
+    batch_size: the number of views encoded at once with prompts="apart".
 
-    Raises SettingError for settings that cannot be right.
+    Raises SettingError for invalid settings.
     """
 
     layer: int | None = None
@@ -125,64 +125,65 @@ class Zoom:
         check_budget("Zoom", self.keep_ratio, None)
         check_choice("Zoom", "prompts", self.prompts, ("apart", "together"))
         for name in ("tiles", "batch_size", *(["tile"] if self.tile is not None else [])):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise SettingError(f"Zoom: {name}={getattr(self, name)!r} is no count. Write a number from 1 on.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise SettingError(f"Zoom: {name}={value!r} is not a positive integer. Write {name}=1 or more.")
 
-    def look(self, model: Any, processor: Any, picture: Any, question: str) -> Look:
-        """Looks at a PIL picture level by level, as long as a level is attended to more sharply than those before.
+    def look(self, model: Any, processor: Any, image: Any, question: str) -> Look:
+        """Search a PIL image level by level, for as long as each level gets sharper attention than all before it.
 
-        A patch that the model has takes no part in it, and prunes the answer's prompt as any other. Raises
-        UnsupportedError for a model that cannot be patched with in-LLM stages.
+        A patch of the model is suspended during the search; it prunes the prompt of the answer as usual. Raises
+        UnsupportedError for a model whose text attention cannot be read.
         """
         layer, tile = self.layer_of(model), self.tile or input_side(processor)
-        width, height = picture.size
-        whole, levels = thumbnail(width, height), pyramid(width, height, tile)
+        width, height = image.size
+        overview, levels = thumbnail(width, height), pyramid(width, height, tile)
 
         def step(views: Sequence[View]) -> Step:
             rows = [views] if self.prompts == "together" else [[view] for view in views]
-            found: list[Seen] = []
+            found: list[QuestionAttention] = []
             for start in range(0, len(rows), self.batch_size):
-                batch = [[view.picture(picture, tile) for view in row] for row in rows[start : start + self.batch_size]]
-                found += glance(model, _to(model, ask(processor, batch, question)), layer)
+                batch = [[view.crop(image, tile) for view in row] for row in rows[start : start + self.batch_size]]
+                found += question_attention(model, _encode(model, processor, batch, question), layer)
             return Step(tuple(views), tuple(found))
 
-        steps = [step([whole, *(view for level in levels[:1] for view in level.views())])]
+        steps = [step([overview, *(view for level in levels[:1] for view in level.views())])]
         for level in levels[1:]:
             chosen = self.choose(steps[-1], level)
-            steps.append(step([whole, *chosen] if self.prompts == "together" else chosen))
+            steps.append(step([overview, *chosen] if self.prompts == "together" else chosen))
             if steps[-1].focus <= max(before.focus for before in steps[:-1]):
                 break
         best = max(steps, key=lambda step: step.focus)
-        views = best.views if self.prompts == "together" else (centred(best, width, height),)
-        inputs = _to(model, ask(processor, [[view.picture(picture, tile) for view in views]], question))
-        n_all = steps[0].seen[0].n_visual * (1 + (levels[-1].rows * levels[-1].columns if levels else 0))
+        views = best.views if self.prompts == "together" else (centered(best, width, height),)
+        inputs = _encode(model, processor, [[view.crop(image, tile) for view in views]], question)
+        n_all = steps[0].attention[0].n_visual * (1 + (levels[-1].rows * levels[-1].columns if levels else 0))
         return Look(inputs, views, tuple(steps), n_all)
 
     def choose(self, step: Step, level: Level) -> list[View]:
-        """The tiles of the next level that are looked at, given what the one before showed."""
-        places, scores = step.points()
-        return vote(places, scores, self.keep_ratio, level, self.tiles)
+        """The tiles of the next level to show, given the step before."""
+        centers, scores = step.votes()
+        return vote(centers, scores, self.keep_ratio, level, self.tiles)
 
     def layer_of(self, model: Any) -> int:
-        """Which decoder layer of this model is read. Raises SettingError where it has no such layer."""
+        """The decoder layer of this model that is read. Raises SettingError if it has no such layer."""
         n_layers = len(adapter_for(unwrap_model(model)).layers)
-        layer = min(n_layers // 2, n_layers - 2) if self.layer is None else self.layer
-        if not 0 <= layer < n_layers - 1:
-            raise SettingError(
-                f"Zoom: layer={layer} is not one of 0..{n_layers - 2}, the decoder layers of this model but its last."
-            )
+        layer = max(0, min(n_layers // 2, n_layers - 2)) if self.layer is None else self.layer
+        if not 0 <= layer < n_layers:
+            raise SettingError(f"Zoom: layer={layer} is not one of this model's decoder layers, 0..{n_layers - 1}.")
         return layer
 
 
 def vote(
-    places: Float[Tensor, "tokens 2"], scores: Float[Tensor, " tokens"], keep_ratio: float, level: Level, most: int
+    centers: Float[Tensor, "tokens 2"], scores: Float[Tensor, " tokens"], keep_ratio: float, level: Level, most: int
 ) -> list[View]:
-    """The tiles of a level that the best-scored `keep_ratio` of tokens lie in, row by row: at most so many, those that
-    get the sharpest attention, by the sum of squares. (The released code of the paper counts tokens instead, and then
-    takes all tiles; a few sharp tokens are lost among many blurred ones so.) Tokens beyond the picture's edge do not
-    vote.
+    """The tiles of a level that contain its voters: at most `most`, in reading order.
+
+    The voters are the `keep_ratio` of tokens with the highest scores; tokens outside the image do not vote. If they lie
+    in more than `most` tiles, those with the largest sum of squared scores win. (The paper's released code instead
+    counts the voters of each tile and keeps every tile, so that many weakly attended tokens outvote a few strongly
+    attended ones.)
     """
-    tiles = [level.tile_at(x, y) for x, y in places.tolist()]
+    tiles = [level.tile_at(x, y) for x, y in centers.tolist()]
     inside = torch.tensor([i for i, tile in enumerate(tiles) if tile is not None])
     best = inside[scores[inside].argsort(descending=True, stable=True)[: budget(len(inside), keep_ratio, None)]]
     focus: defaultdict[tuple[int, int], float] = defaultdict(float)
@@ -194,18 +195,18 @@ def vote(
     return [level.view(*tile) for tile in sorted(ranked[:most])]
 
 
-def centred(step: Step, width: int, height: int) -> View:
-    """A square as large as the step's best view, moved to where attention is highest, so that what a tile's edge cuts
-    in two is seen whole; inside the picture where it can be. The thumbnail is seen as it is.
+def centered(step: Step, width: int, height: int) -> View:
+    """A square as large as the step's best view, moved to the highest attention so that it shows whole what a tile
+    border would cut, and kept inside the image if it fits. The thumbnail is not moved.
     """
-    view, best = step.views[step.best], step.seen[step.best]
+    view, best = step.views[step.best], step.attention[step.best]
     if view.level is None:
         return view
     span = view.box[2] - view.box[0]
-    places, scores = step.points()
-    peak = _pixels(view, best.places)[best.scores.argmax()]
-    near = ((places - peak).abs() <= span / 2).all(1)
-    middle = (places[near] * scores[near, None]).sum(0) / scores[near].sum()
+    centers, scores = step.votes()
+    peak = _to_pixels(view, best.centers)[best.scores.argmax()]
+    near = ((centers - peak).abs() <= span / 2).all(1)
+    middle = (centers[near] * scores[near, None]).sum(0) / scores[near].sum()
     x, y = (
         min(max(0.0, at - span / 2), max(0.0, side - span))
         for at, side in zip(middle.tolist(), (width, height), strict=True)
@@ -213,10 +214,10 @@ def centred(step: Step, width: int, height: int) -> View:
     return View((x, y, x + span, y + span), view.level, view.row, view.column)
 
 
-def _pixels(view: View, places: Float[Tensor, "tokens 2"]) -> Float[Tensor, "tokens 2"]:
+def _to_pixels(view: View, centers: Float[Tensor, "tokens 2"]) -> Float[Tensor, "tokens 2"]:
     left, top, right, bottom = view.box
-    return torch.tensor([left, top]) + places * torch.tensor([right - left, bottom - top])
+    return torch.tensor([left, top]) + centers * torch.tensor([right - left, bottom - top])
 
 
-def _to(model: Any, inputs: Any) -> Any:
-    return inputs.to(model.device, model.dtype)
+def _encode(model: Any, processor: Any, images: Sequence[Sequence[Any]], question: str) -> Any:
+    return encode_chat(processor, images, [question] * len(images)).to(model.device, model.dtype)

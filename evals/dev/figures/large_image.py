@@ -22,8 +22,8 @@ from tokenprune.evals.models.boxes import Box, parts_of
 from tokenprune.evals.report.palette import BLUE
 from tokenprune.evals.run.setups import Setup
 from tokenprune.report import ImageReport
-from tokenprune.zoom.probe import token_places
-from tokenprune.zoom.prompts import ask, input_side
+from tokenprune.zoom.attention import token_centers
+from tokenprune.zoom.prompts import encode_chat, input_side
 from tokenprune.zoom.pyramid import Level, pyramid
 from tokenprune.zoom.search import Look, Zoom
 
@@ -78,7 +78,7 @@ def examine(
     if true_box is not None:
         x1, y1, x2, y2 = parts_of(view.box, true_box)
         own_box = (tile * x1, tile * y1, tile * x2, tile * y2)
-    shown = view.picture(picture, tile)
+    shown = view.crop(picture, tile)
     seen = explain(model, processor, shown, question, [pruned], true_box=own_box, rounds=0)
     reports = list(pruned_tiles(model, processor, picture, question, pruned, levels[-1]))
     n_looked, n_tiles = sum(len(step.views) for step in look.steps) + 1, len(reports) + 1
@@ -98,9 +98,11 @@ def pruned_tiles(
     """What is kept of every tile of a level, each asked by itself, row by row."""
     tile, views = input_side(processor), list(level.views())
     for start in range(0, len(views), BATCH):
-        tiles = [[view.picture(picture, tile)] for view in views[start : start + BATCH]]
+        tiles = [[view.crop(picture, tile)] for view in views[start : start + BATCH]]
         with pruned.patched(model) as handle:
-            model(**ask(processor, tiles, question).to(model.device, model.dtype), use_cache=False)
+            model(
+                **encode_chat(processor, tiles, [question] * len(tiles)).to(model.device, model.dtype), use_cache=False
+            )
             yield from handle.report.images
 
 
@@ -110,7 +112,7 @@ def cells(reports: list[ImageReport], level: Level) -> np.ndarray:
     tiles = np.zeros((level.rows, level.columns, *sides), dtype=bool)
     for number, report in enumerate(reports):
         left = report.kept if report.merged is None else torch.cat([report.kept, report.merged.sources])
-        places = token_places(report.layout)[left.cpu()].numpy()
+        places = token_centers(report.layout)[left.cpu()].numpy()
         x, y = places[~np.isnan(places).any(1)].T
         tiles[divmod(number, level.columns)][(y * sides[0]).astype(int), (x * sides[1]).astype(int)] = True
     return tiles.transpose(0, 2, 1, 3).reshape(level.rows * sides[0], level.columns * sides[1])

@@ -110,9 +110,9 @@ def test_times_are_ratios_to_the_unpruned_model(monkeypatch: pytest.MonkeyPatch)
             n_visual = model(input_ids=inputs["input_ids"], pixel_values=inputs["pixel_values"]).logits.shape[1]
         now[0] += n_visual * (1 + (calls[0] - 1) // 2)
 
-    from tokenprune.evals.models.prompts import encode
+    from tokenprune.zoom.prompts import encode_chat
 
-    inputs = encode(tiny_processor(), [[sample_image()]], ["1"])
+    inputs = encode_chat(tiny_processor(), [[sample_image()]], ["1"])
     monkeypatch.setattr(model, "generate", generate)
     monkeypatch.setattr("tokenprune.evals.bench.stopwatch.time.perf_counter", lambda: now[0])
     compared = make_setups(["grid"], [0.25], ["original"], baselines=[])

@@ -10,7 +10,7 @@ from helpers.files.evals import tiny_processor, write_refcoco, write_vqav2
 from tokenprune.errors import DataError
 from tokenprune.evals.models.loading import evenly, load_model, load_questions
 from tokenprune.evals.models.prompt_styles import STYLES
-from tokenprune.evals.models.prompts import prompt
+from tokenprune.zoom.prompts import chat_prompt
 
 
 def test_prompts_are_golden(tmp_path: Path) -> None:
@@ -18,7 +18,8 @@ def test_prompts_are_golden(tmp_path: Path) -> None:
     write_vqav2(tmp_path)
     processor = tiny_processor()
     assert {
-        question.id: prompt(processor, question.text) for question in load_questions(tmp_path, style=STYLES["bundled"])
+        question.id: chat_prompt(processor, question.text)
+        for question in load_questions(tmp_path, style=STYLES["bundled"])
     } == {
         "rec-20": "user : <image> Where is the orange box? assistant :",
         "rec-21": "user : <image> Where is right thing? assistant :",

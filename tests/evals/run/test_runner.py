@@ -12,7 +12,6 @@ from helpers.files.search import LAYERS, deep_llava
 from helpers.tiny import tiny_llava
 
 import tokenprune
-from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.run import aggregate
 from tokenprune.evals.run import batches as batching
 from tokenprune.evals.run.batches import DecodedQuestion, batches
@@ -22,6 +21,7 @@ from tokenprune.evals.run.setups import Pruned, Unpruned, make_setups
 from tokenprune.evals.search.plot import tokens_per_layer
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.strategies.vflowopt import VFlowOpt
+from tokenprune.zoom.prompts import encode_chat
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_what_was_kept_is_in_the_answer(questions: list[Question]) -> None:
     model = tiny_llava()
     (answer,) = ask(model, questions[:1], [setup])
     with setup.patched(model) as handle:
-        model(**encode(tiny_processor(), [questions[0].open_images()], [questions[0].text]))
+        model(**encode_chat(tiny_processor(), [questions[0].open_images()], [questions[0].text]))
     (kept,) = answer.kept
     assert kept.grids == ((1, 6, 6),)
     assert np.flatnonzero(kept.mask(36)).tolist() == handle.report.images[0].kept.tolist()

@@ -10,11 +10,11 @@ from helpers.files.evals import tiny_processor, write_vqav2
 from helpers.tiny import tiny_llava
 
 import tokenprune
-from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.plan import PART, Plan
 from tokenprune.evals.run.setups import BASELINES, Unpruned, make_setups
 from tokenprune.evals.tasks._base.question import Question
+from tokenprune.zoom.prompts import encode_chat
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_nearest_grid_keeps_the_aspect_ratio() -> None:
 def test_downsampled_prompt_and_features_agree(questions: list[Question], settings: dict[str, Any], tower: str) -> None:
     model, processor = tiny_llava(tower), tiny_processor(**settings)
     options = downsample.processor_options(processor, 0.25)
-    inputs = encode(processor, [questions[0].open_images()], ["00"], **options)
+    inputs = encode_chat(processor, [questions[0].open_images()], ["00"], **options)
     assert inputs["pixel_values"].shape[-2:] == (12, 12)
     assert (inputs["input_ids"] == processor.image_token_id).sum() == 9
     with downsample.any_resolution(model):

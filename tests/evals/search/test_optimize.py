@@ -20,12 +20,12 @@ from torch.nn.functional import cosine_similarity
 
 import tokenprune
 from tokenprune import SettingError
-from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.run.provenance import weights_digest
 from tokenprune.evals.search.calibration import calibration
 from tokenprune.evals.search.objective import Objective
 from tokenprune.evals.search.optimize import Names
 from tokenprune.strategies.vflowopt import VFlowOpt
+from tokenprune.zoom.prompts import encode_chat
 
 TESTS = Path(__file__).parents[2]
 
@@ -37,7 +37,7 @@ def test_agreement_is_the_cosine_of_what_the_head_gets(tmp_path: Path, state: An
     objective = Objective(model, tiny_processor(), samples, state=state)
     cosines = []
     for sample in samples:
-        inputs = encode(tiny_processor(), [sample.open_images()], [sample.text])
+        inputs = encode_chat(tiny_processor(), [sample.open_images()], [sample.text])
         ids = inputs["input_ids"][0].tolist()
         n_read = 1 if state == "last_token" else len(ids) - 1 - max(i for i, token in enumerate(ids) if token == IMAGE)
         with torch.no_grad():

@@ -8,8 +8,8 @@ from helpers.tiny import tiny_llava
 from PIL import Image
 
 import tokenprune
-from tokenprune.evals.models.prompts import encode
 from tokenprune.evals.tasks._read.images import open_image
+from tokenprune.zoom.prompts import encode_chat
 
 
 def _half(mode: str = "RGB") -> Image.Image:
@@ -70,7 +70,7 @@ def test_no_image(tmp_path: Path) -> None:
 def test_a_patched_model_answers(tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
     Image.new(mode, size, 77 if mode == "L" else "orange").save(tmp_path / "a.png")
     model, processor = tiny_llava(), tiny_processor()
-    inputs = encode(processor, [[open_image(tmp_path / "a.png")]], ["00 01"])
+    inputs = encode_chat(processor, [[open_image(tmp_path / "a.png")]], ["00 01"])
     with tokenprune.patch(model, tokenprune.FoPru(keep_ratio=0.25)) as handle:
         output = model.generate(**inputs, do_sample=False, max_new_tokens=3)
         assert handle.report.images[0].n_kept == 9

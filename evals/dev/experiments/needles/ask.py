@@ -41,10 +41,10 @@ from tokenprune.evals.run.files import append, check_same, lock_for_appending
 from tokenprune.evals.run.provenance import device_name, versions
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
-from tokenprune.zoom.probe import glance
-from tokenprune.zoom.prompts import ask, input_side
+from tokenprune.zoom.attention import question_attention
+from tokenprune.zoom.prompts import encode_chat, input_side
 from tokenprune.zoom.pyramid import Level, View, pyramid, thumbnail
-from tokenprune.zoom.search import Look, Step, Zoom, centred
+from tokenprune.zoom.search import Look, Step, Zoom, centered
 
 WAYS = ("thumbnail", "coarsest", "zoom", "random", "best tile", "exhaustive")
 
@@ -79,11 +79,11 @@ class Asker:
             steps = self._steps(way, look, levels, picture, sample)
             if steps is None:
                 continue
-            view = centred(max(steps, key=lambda step: step.focus), *picture.size)
-            text, n_glances = answer(view), sum(len(step.views) for step in steps)
+            view = centered(max(steps, key=lambda step: step.focus), *picture.size)
+            text, n_probed = answer(view), sum(len(step.views) for step in steps)
             reached = tuple(reaches(steps, sample)) if isinstance(sample, RefCocoQuestion) else ()
             score = self._score(sample, text, view)
-            yield self._counted(sample, levels, way, text, score, n_glances, 1, view, reached)
+            yield self._counted(sample, levels, way, text, score, n_probed, 1, view, reached)
 
     def _steps(
         self, way: str, look: Look, levels: Sequence[Level], picture: Image.Image, sample: Question
@@ -110,15 +110,15 @@ class Asker:
     def _step(self, views: Sequence[View], picture: Image.Image, sample: Question) -> Step:
         size, layer = self.zoom.batch_size, self.zoom.layer_of(self.model)
         batches = [views[start : start + size] for start in range(0, len(views), size)]
-        rows = ([[view.picture(picture, self.tile)] for view in batch] for batch in batches)
-        seen = [one for row in rows for one in glance(self.model, self._inputs(row, sample.text), layer)]
+        rows = ([[view.crop(picture, self.tile)] for view in batch] for batch in batches)
+        seen = [one for row in rows for one in question_attention(self.model, self._inputs(row, sample.text), layer)]
         return Step(tuple(views), tuple(seen))
 
     def _inputs(self, rows: Sequence[Sequence[Image.Image]], question: str) -> Any:
-        return ask(self.processor, rows, question).to(self.model.device, self.model.dtype)
+        return encode_chat(self.processor, rows, [question] * len(rows)).to(self.model.device, self.model.dtype)
 
     def _answer(self, sample: Question, picture: Image.Image, view: View) -> str:
-        return self._generate(self._inputs([[view.picture(picture, self.tile)]], sample.text), sample)
+        return self._generate(self._inputs([[view.crop(picture, self.tile)]], sample.text), sample)
 
     @torch.inference_mode()
     def _generate(self, inputs: Any, sample: Question) -> str:
@@ -139,12 +139,12 @@ class Asker:
         way: str,
         text: str,
         score: float,
-        n_glances: int,
+        n_probed: int,
         n_answers: int,
         view: View | None = None,
         reached: tuple[bool, ...] = (),
     ) -> Answer:
-        n_tokens, glanced, prefill = self.costs
+        n_tokens, probe, prefill = self.costs
         n_all = 1 + levels[-1].rows * levels[-1].columns if levels else 1
         return Answer(
             id=sample.id,
@@ -154,9 +154,9 @@ class Asker:
             way=way,
             answer=text,
             score=score,
-            n_visual=n_tokens * (n_glances + n_answers),
+            n_visual=n_tokens * (n_probed + n_answers),
             n_all=n_tokens * n_all,
-            flops=glanced * n_glances + prefill * n_answers,
+            flops=probe * n_probed + prefill * n_answers,
             flops_all=prefill * n_all,
             reached=reached,
             found=shows(view, sample) if view is not None and isinstance(sample, RefCocoQuestion) else None,
@@ -165,14 +165,14 @@ class Asker:
 
     @cached_property
     def costs(self) -> tuple[int, int, int]:
-        """Visual tokens of one view, and the FLOPs of a glance at it and of the prefill that begins an answer."""
+        """Visual tokens of one view, and the FLOPs of probing it and of the prefill that begins an answer."""
         small = Image.new("RGB", (self.tile, self.tile))
-        with FlopCounterMode(display=False) as glanced:
+        with FlopCounterMode(display=False) as probe:
             (step,) = self.zoom.look(self.model, self.processor, small, "is there a dog?").steps
         inputs = self._inputs([[small]], "is there a dog?")
         with torch.no_grad(), FlopCounterMode(display=False) as prefill:
             self.model(**inputs, use_cache=False)
-        return step.n_visual, glanced.get_total_flops(), prefill.get_total_flops()
+        return step.n_visual, probe.get_total_flops(), prefill.get_total_flops()
 
 
 def best_tile(level: Level, sample: RefCocoQuestion) -> View:

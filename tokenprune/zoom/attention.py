@@ -1,0 +1,76 @@
+"""The question's attention to the images of its prompt, at the cost of the decoder layers up to the one read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenprune.errors import UnsupportedError
+from tokenprune.patching import probe
+from tokenprune.tokens.layout import Layout
+
+
+@dataclass(frozen=True, eq=False)
+class QuestionAttention:
+    """The attention of a prompt's last token to one of its images.
+
+    scores: the attention to each visual token, newline tokens excluded, averaged over heads.
+    centers: the center of each of these tokens, (x, y) in fractions of the image.
+    n_visual: the number of visual tokens of the image, newline tokens included.
+    """
+
+    scores: Float[Tensor, " tokens"]
+    centers: Float[Tensor, "tokens 2"]
+    n_visual: int
+
+    @property
+    def focus(self) -> float:
+        """How sharply the question attends to this image: the sum of squared scores, which is the probability that two
+        draws of attention fall on the same token of it. The plain sum says little, because nearly all attention of the
+        last token goes to visual tokens, whatever they show.
+        """
+        return float((self.scores**2).sum())
+
+    @classmethod
+    def of(cls, scores: Float[Tensor, " visual"], layout: Layout) -> QuestionAttention:
+        """Drop the newline tokens, which have no place in the image and never vote."""
+        centers = token_centers(layout)
+        real = ~centers.isnan().any(1)
+        return cls(scores.cpu()[real], centers[real], layout.n_visual)
+
+
+def question_attention(model: Any, inputs: Any, layer: int) -> list[QuestionAttention]:
+    """The attention in decoder layer `layer` to every image in a batch of prompts, in reading order.
+
+    A patch of the model is suspended meanwhile.
+    """
+    with probe(model, decoder_layers=[layer]) as seen:
+        return [
+            QuestionAttention.of(image.text_attention[layer].from_last(), image.tokens.layout)
+            for image in seen.run(**inputs)
+        ]
+
+
+def token_centers(layout: Layout) -> Float[Tensor, "visual 2"]:
+    """(x, y) of the center of each visual token in fractions of the image; NaN for newline tokens.
+
+    Raises UnsupportedError for layouts whose rasters show parts of the image.
+    """
+    newlines = torch.zeros(layout.n_visual, dtype=torch.bool) if layout.newlines is None else layout.newlines.cpu()
+    if layout.n_tiles > 1 and layout.newlines is None:
+        raise UnsupportedError(
+            "this model cuts each tile into tiles of its own, at unknown positions. Give Zoom a smaller tile, or "
+            "switch the processor's own tiling off."
+        )
+    raster, _, row, column = layout.coordinates().T
+    centers = torch.full((layout.n_visual, 2), torch.nan)
+    for number in raster.unique():
+        own = (raster == number) & ~newlines
+        if own.any():
+            centers[own, 0] = (column[own] + 0.5) / (int(column[own].max()) + 1)
+            centers[own, 1] = (row[own] + 0.5) / (int(row[own].max()) + 1)
+    return centers
