@@ -16,7 +16,7 @@ from PIL import Image
 
 from tokenprune import SettingError, Zoom
 from tokenprune.evals.dev.experiments.needles.answers import Answer
-from tokenprune.evals.dev.experiments.needles.ask import WAYS, Asker, best_tile, by_picture, remembered
+from tokenprune.evals.dev.experiments.needles.ask import WAYS, Asker, best_tile, by_image, remembered
 from tokenprune.evals.dev.experiments.needles.draw import draw_needles, write_needles
 from tokenprune.evals.dev.tables.needles import report, stored
 from tokenprune.evals.dev.train.scenes import CutOut
@@ -64,7 +64,7 @@ def test_the_set_is_read_by_the_loaders_and_the_same_again(needles: Path, tmp_pa
 
 
 def test_pictures_take_turns_in_size(needles: Path) -> None:
-    groups = by_picture(load_questions(needles, style=STYLE))
+    groups = by_image(load_questions(needles, style=STYLE))
     assert [len(group) for group in groups] == [8] * 4
     assert len({group[0].split for group in groups}) == 4
     assert all(len({sample.images for sample in group}) == 1 for group in groups)
@@ -142,7 +142,7 @@ def test_random_tiles_are_drawn_anew_and_the_same_again(
 def test_each_view_is_encoded_once(asker: Asker, needles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And every answer is the same; the tower is left as it was."""
     _ = asker.costs
-    samples: Any = by_picture(load_questions(needles, style=STYLE))[0][:2]
+    samples: Any = by_image(load_questions(needles, style=STYLE))[0][:2]
     plain = [answer for sample in samples for answer in asker.answers(sample, WAYS[:-1])]
     core = asker.model.model
     encoded: list[bytes] = []
@@ -179,7 +179,7 @@ def test_tables_count_what_was_asked() -> None:
     others = [told(way, number, 0.0) for way in ("thumbnail", "coarsest", "random") for number in (1, 2)]
     unfinished = [told("thumbnail", 3, 1.0)]
     text = report(HEADER, [*zoom, *others, *unfinished])
-    assert "2 questions (REC 2, VQA 0) on 2 pictures" in text
+    assert "2 questions (REC 2, VQA 0) on 2 images" in text
     assert "| zoom | 10.0 % | 25.0 % | 50 [" in text
     assert "| thumbnail | 10.0 % | 25.0 % | 0 [" in text
     assert "| zoom - random | +50 [" in text

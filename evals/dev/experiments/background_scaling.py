@@ -24,10 +24,10 @@ from tokenprune.evals.run.provenance import versions
 # CLIP-L/336: what GeoLLaVA-8K's tower gives of one tile.
 SIDE, WIDTH, HEADS = 24, 1024, 16
 KEEP = 24
-TILES = (1, 16, 144, 576)  # 576 tiles of 336 px are a picture of 8064 x 8064 pixels
+TILES = (1, 16, 144, 576)  # 576 tiles of 336 px are an image of 8064 x 8064 pixels
 
 
-def picture(n_tiles: int) -> VisualTokens:
+def random_tokens(n_tiles: int) -> VisualTokens:
     """Drawn features that change slowly within each tile, and drawn queries and keys."""
     torch.manual_seed(0)
     layout = Layout.concat([Layout.raster((1, SIDE, SIDE))] * n_tiles)
@@ -41,10 +41,10 @@ def picture(n_tiles: int) -> VisualTokens:
 
 @torch.inference_mode()
 def measure(n_tiles: int, rounds: int, threads: int) -> dict[str, float]:
-    """CPU seconds, which other processes hardly change, and bytes for one picture. The peak is that of the whole
+    """CPU seconds, which other processes hardly change, and bytes for one image. The peak is that of the whole
     process, so each size needs one of its own."""
     torch.set_num_threads(threads)
-    tokens = picture(n_tiles)
+    tokens = random_tokens(n_tiles)
     attention = tokens.vision_attention
     given = sum(part.nbytes for part in (tokens.features, attention.queries, attention.keys))
     before = peak()
@@ -75,7 +75,7 @@ def peak() -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tokenprune.evals.dev.experiments.background_scaling",
-        description="Prune drawn pictures of more and more tiles of 576 visual tokens of width 1024 to 24 a tile, and "
+        description="Prune drawn images of more and more tiles of 576 visual tokens of width 1024 to 24 a tile, and "
         "print time and memory.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

@@ -1,4 +1,4 @@
-"""A picture far larger than a model's input: what coarse to fine looks at, what pruning leaves of it, and the cost."""
+"""An image far larger than a model's input: what coarse to fine looks at, what pruning leaves of it, and the cost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FONT, BIG = 12, 15
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """n_encoded: pictures that went through the vision tower. n_visual: visual tokens that the language model saw."""
+    """n_encoded: images that went through the vision tower. n_visual: visual tokens that the language model saw."""
 
     way: str
     n_encoded: int
@@ -43,7 +43,7 @@ class Cost:
 
 
 @dataclass(frozen=True, eq=False)
-class LargePicture:
+class LargeImage:
     """What was made of it.
 
     look: coarse to fine. view: what the answer comes from, unpruned and pruned, in the view's own pixels.
@@ -51,7 +51,7 @@ class LargePicture:
         one, lies there.
     """
 
-    picture: Image.Image
+    image: Image.Image
     question: str
     true_box: Box | None
     look: Look
@@ -62,25 +62,25 @@ class LargePicture:
 
 
 def examine(
-    model: Any, processor: Any, picture: Image.Image, question: str, pruned: Setup, true_box: Box | None = None
-) -> LargePicture:
-    """Look at a picture coarse to fine, answer from what was found, unpruned and pruned, and prune every tile.
+    model: Any, processor: Any, image: Image.Image, question: str, pruned: Setup, true_box: Box | None = None
+) -> LargeImage:
+    """Look at an image coarse to fine, answer from what was found, unpruned and pruned, and prune every tile.
 
-    true_box: in pixels of the picture. Raises ValueError for a picture that one tile shows.
+    true_box: in pixels of the image. Raises ValueError for an image that one tile shows.
     """
     tile = input_side(processor)
-    levels = pyramid(*picture.size, tile)
+    levels = pyramid(*image.size, tile)
     if not levels:
-        raise ValueError(f"{picture.width} x {picture.height} pixels are one tile of {tile}; take a larger picture")
-    look = Zoom().look(model, processor, picture, question)
+        raise ValueError(f"{image.width} x {image.height} pixels are one tile of {tile}; take a larger image")
+    look = Zoom().look(model, processor, image, question)
     (view,) = look.views
     own_box = None
     if true_box is not None:
         x1, y1, x2, y2 = parts_of(view.box, true_box)
         own_box = (tile * x1, tile * y1, tile * x2, tile * y2)
-    shown = view.crop(picture, tile)
+    shown = view.crop(image, tile)
     seen = explain(model, processor, shown, question, [pruned], true_box=own_box, rounds=0)
-    reports = list(pruned_tiles(model, processor, picture, question, pruned, levels[-1]))
+    reports = list(pruned_tiles(model, processor, image, question, pruned, levels[-1]))
     n_looked, n_tiles = sum(len(step.views) for step in look.steps) + 1, len(reports) + 1
     kept = [len(report.kept) for report in reports]
     costs = (
@@ -88,17 +88,17 @@ def examine(
         Cost(f"every tile, {pruned.label}", n_tiles, round(sum(kept) * n_tiles / len(reports))),
         Cost("coarse to fine", n_looked, look.n_visual),
     )
-    return LargePicture(picture, question, true_box, look, seen, levels[-1], cells(reports, levels[-1]), costs)
+    return LargeImage(image, question, true_box, look, seen, levels[-1], cells(reports, levels[-1]), costs)
 
 
 @torch.inference_mode()
 def pruned_tiles(
-    model: Any, processor: Any, picture: Image.Image, question: str, pruned: Setup, level: Level
+    model: Any, processor: Any, image: Image.Image, question: str, pruned: Setup, level: Level
 ) -> Iterator[ImageReport]:
     """What is kept of every tile of a level, each asked by itself, row by row."""
     tile, views = input_side(processor), list(level.views())
     for start in range(0, len(views), BATCH):
-        tiles = [[view.crop(picture, tile)] for view in views[start : start + BATCH]]
+        tiles = [[view.crop(image, tile)] for view in views[start : start + BATCH]]
         with pruned.patched(model) as handle:
             model(
                 **encode_chat(processor, tiles, [question] * len(tiles)).to(model.device, model.dtype), use_cache=False
@@ -118,15 +118,15 @@ def cells(reports: list[ImageReport], level: Level) -> np.ndarray:
     return tiles.transpose(0, 2, 1, 3).reshape(level.rows * sides[0], level.columns * sides[1])
 
 
-def draw(large: LargePicture, path: Path) -> None:
+def draw(large: LargeImage, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure(large).savefig(path, dpi=DPI)
 
 
-def figure(large: LargePicture) -> Figure:
-    """Above, the whole picture twice: what was looked at, and what is left of every tile. Below, what is answered from,
+def figure(large: LargeImage) -> Figure:
+    """Above, the whole image twice: what was looked at, and what is left of every tile. Below, what is answered from,
     unpruned and pruned, and the costs."""
-    wide = PANEL * large.picture.height / large.picture.width
+    wide = PANEL * large.image.height / large.image.width
     sheet = Figure(figsize=(WIDTH, wide + 5.6), facecolor="white", layout="constrained")
     FigureCanvasAgg(sheet)
     halves: Any = sheet.subfigures(2, 1, height_ratios=[wide + 1.2, 4.1])
@@ -144,9 +144,9 @@ def figure(large: LargePicture) -> Figure:
     return sheet
 
 
-def _looked_at(axes: Axes, large: LargePicture) -> None:
+def _looked_at(axes: Axes, large: LargeImage) -> None:
     axes.set_axis_off()
-    axes.imshow(draw_look(large.picture, large.look, width=round(PANEL * DPI)))
+    axes.imshow(draw_look(large.image, large.look, width=round(PANEL * DPI)))
     n_tiles = sum(view.level is not None for step in large.look.steps for view in step.views)
     axes.set_title(f"coarse to fine: {n_tiles} tiles and a thumbnail were looked at", fontsize=BIG)
     names = ["coarsest level", *(f"level {number}" for number in range(2, len(COLORS) + 1))][: len(large.look.steps)]
@@ -156,7 +156,7 @@ def _looked_at(axes: Axes, large: LargePicture) -> None:
         loc="upper center",
         bbox_to_anchor=(0.5, -0.01),
         ncols=len(named),
-        facecolor="#333333",  # the frames stand on a dark picture, and the coarsest level's is white
+        facecolor="#333333",  # the frames stand on a dark image, and the coarsest level's is white
         edgecolor="none",
         framealpha=1.0,
         labelcolor="white",
@@ -165,11 +165,11 @@ def _looked_at(axes: Axes, large: LargePicture) -> None:
     )
 
 
-def _left(axes: Axes, large: LargePicture) -> None:
+def _left(axes: Axes, large: LargeImage) -> None:
     axes.set_axis_off()
-    width, height = large.picture.size
+    width, height = large.image.size
     right, bottom = large.level.columns * large.level.span, large.level.rows * large.level.span
-    axes.imshow(large.picture, extent=(0, width, height, 0))
+    axes.imshow(large.image, extent=(0, width, height, 0))
     shade = np.zeros((*large.left.shape, 4))
     shade[..., 3] = np.where(large.left, 0.0, DROPPED)
     axes.imshow(shade, extent=(0, right, bottom, 0), interpolation="nearest")
@@ -184,7 +184,7 @@ def _costs(axes: Axes, costs: tuple[Cost, ...]) -> None:
     """Bars, as shares of what is encoded at most."""
     axes.set_axis_off()
     groups = {
-        "pictures through the vision tower": [cost.n_encoded for cost in costs],
+        "images through the vision tower": [cost.n_encoded for cost in costs],
         "visual tokens through the language model": [cost.n_visual for cost in costs],
     }
     y = 0.0

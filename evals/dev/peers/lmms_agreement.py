@@ -36,7 +36,7 @@ dataset_kwargs:
   data_files: {{test: {data}}}
 test_split: test
 output_type: generate_until
-doc_to_visual: !function utils.pictures
+doc_to_visual: !function utils.images
 doc_to_text: question
 doc_to_target: answer
 generation_kwargs: {{max_new_tokens: {max_new_tokens}, temperature: 0, do_sample: false}}
@@ -46,15 +46,15 @@ UTILS = """
 from PIL import Image
 
 
-def pictures(doc):
-    return [Image.open(doc["picture"]).convert("RGB")]
+def images(doc):
+    return [Image.open(doc["image"]).convert("RGB")]
 """
 
 
 def write_task(folder: Path, samples: Sequence[Question]) -> None:
     """The samples as a local task of lmms-eval's, `bundled_scenes`."""
     docs = [
-        {"picture": str(sample.images[0]), "question": sample.text, "answer": sample.answers[0]}
+        {"image": str(sample.images[0]), "question": sample.text, "answer": sample.answers[0]}
         for sample in samples
         if isinstance(sample, ShortAnswer)
     ]

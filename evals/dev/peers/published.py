@@ -2,7 +2,7 @@
 
 published.py make FOLDER                saves a CLIP tower with random weights, as CLIP-L/336 but narrow
 published.py visionzip FOLDER 53+10 ... what VisionZip keeps of FOLDER/pixels.pt, for patches + contextual tokens
-published.py flowcut FOLDER 64 ...      what FlowCut keeps of it, picture by picture
+published.py flowcut FOLDER 64 ...      what FlowCut keeps of it, image by image
 
 Each package patches classes of transformers for good, so each has a process of its own.
 """
@@ -83,7 +83,7 @@ def keep_flowcut(folder: Path, budgets: list[str]) -> None:
     for budget in budgets:
         model = model_of(folder)
         flowcut(model, target_num=int(budget))
-        found = [model.get_vision_tower()(picture) for picture in pixels.split(1)]
+        found = [model.get_vision_tower()(image) for image in pixels.split(1)]
         results[budget] = {
             "kept": [indices[0].tolist() for _, indices in found],
             "features": [features[0].tolist() for features, _ in found],

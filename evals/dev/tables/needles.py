@@ -19,11 +19,11 @@ def report(header: dict[str, Any], answers: Sequence[Answer]) -> str:
     """All tables. Questions that were not yet asked in every way but `exhaustive` and `best tile` are left out."""
     complete = whole(answers)
     n = {task: len({a.id for a in complete if (a.task == "rec") == (task == "REC")}) for task in ("REC", "VQA")}
-    pictures = len({answer.picture for answer in complete})
+    images = len({answer.image for answer in complete})
     versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
     parts = [
-        f"{n['REC'] + n['VQA']} questions (REC {n['REC']}, VQA {n['VQA']}) on {pictures} pictures; {header['model']}, "
-        f"{header['dtype']} on {header['device']}; {versions}. Per cent, with 95 % interval over pictures:",
+        f"{n['REC'] + n['VQA']} questions (REC {n['REC']}, VQA {n['VQA']}) on {images} images; {header['model']}, "
+        f"{header['dtype']} on {header['device']}; {versions}. Per cent, with 95 % interval over images:",
         accuracies(complete),
         "Zoom against the others on the same questions, in points, with 95 % interval:",
         differences(complete),
@@ -103,9 +103,9 @@ def _scores(answers: Sequence[Answer]) -> list[float]:
     return [answer.score for answer in answers]
 
 
-def _pictures(answers: Sequence[Answer]) -> list[int]:
-    numbers = {name: number for number, name in enumerate(sorted({answer.picture for answer in answers}))}
-    return [numbers[answer.picture] for answer in answers]
+def _images(answers: Sequence[Answer]) -> list[int]:
+    numbers = {name: number for number, name in enumerate(sorted({answer.image for answer in answers}))}
+    return [numbers[answer.image] for answer in answers]
 
 
 def _share(answers: Sequence[Answer], part: str, everything: str) -> str:
@@ -116,14 +116,14 @@ def _share(answers: Sequence[Answer], part: str, everything: str) -> str:
 def _mean(answers: Sequence[Answer], scores: Sequence[float]) -> str:
     if not scores:
         return NOTHING
-    low, high = interval(scores, _pictures(answers))
+    low, high = interval(scores, _images(answers))
     return f"{100 * sum(scores) / len(scores):.0f} [{100 * low:.0f}, {100 * high:.0f}], n = {len(scores)}"
 
 
 def _difference(own: Sequence[Answer], other: Sequence[Answer]) -> str:
     if not own:
         return NOTHING
-    found = paired(_scores(own), _scores(other), _pictures(own))
+    found = paired(_scores(own), _scores(other), _images(own))
     low, high = found.interval
     return f"{100 * found.difference:+.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 

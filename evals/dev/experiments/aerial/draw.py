@@ -1,4 +1,4 @@
-"""Which visual tokens each strategy leaves of a part of an aerial photograph, as one picture."""
+"""Which visual tokens each strategy leaves of a part of an aerial photograph, as one image."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def draw(photograph: Photograph, tokens: VisualTokens, patch: int, path: Path) -
         states[selection.kept.cpu().numpy()] = 2
         grid = states.reshape(*photograph.tiles, per_side, per_side)[top : top + down, left : left + across]
         axes.set_title(f"{name}: {KEEP} of {per_side**2} visual tokens a tile", fontsize=13)
-        axes.imshow(photograph.picture.crop((box[0], box[1], box[2], box[3])))
+        axes.imshow(photograph.image.crop((box[0], box[1], box[2], box[3])))
         panel(axes, grid.transpose(0, 2, 1, 3).reshape(down * per_side, across * per_side), patch, photograph.side)
         x1, y1, x2, y2 = (photograph.boxes - [box[0], box[1]] * 2).T
         trees = [Rectangle((x, y), w, h) for x, y, w, h in zip(x1, y1, x2 - x1, y2 - y1, strict=True)]

@@ -14,7 +14,7 @@ import torch
 
 from tokenprune import BackgroundPruning, Grid, Random, Selection, VisualTokens, patch
 from tokenprune.engine.select import checked_selection
-from tokenprune.evals.dev.experiments.aerial import draw as aerial_picture
+from tokenprune.evals.dev.experiments.aerial import draw
 from tokenprune.evals.dev.experiments.aerial.photographs import Photograph, photographs
 from tokenprune.evals.dev.tables.aerial import table
 from tokenprune.evals.models.bundled import MODEL
@@ -85,7 +85,7 @@ class Everything(AttentionStrategy):
 
 @torch.inference_mode()
 def encode(model: Any, processor: Any, tiles: Sequence[Any], layer: int) -> VisualTokens:
-    """A picture's tiles as one image of many tiles, one raster behind the other."""
+    """Encode a photograph's tiles as one image of many tiles, one raster after the other."""
     images: list[EncodedImage] = []
     features: list[torch.Tensor] = []
     for start in range(0, len(tiles), BATCH):
@@ -171,9 +171,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{about['n_trees']} trees on {about['n_tiles']} tiles of {about['tokens_per_tile']} visual tokens, "
         f"{about['n_tree_tokens']} of them on trees. In per cent, with 95 % interval over tiles."
     )
-    if options.picture is not None:
-        aerial_picture.draw(*scenes[0], vision.patch_size, options.picture)
-        print(f"Drawn in {options.picture}")
+    if options.image is not None:
+        draw.draw(*scenes[0], vision.patch_size, options.image)
+        print(f"Drawn in {options.image}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -187,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layer", type=int, default=-2, help="the encoder layer whose attention is used")
     parser.add_argument("--downloads", type=Path, default=Path("runs/downloads"), help="where the package is kept")
     parser.add_argument("--output", type=Path, default=Path("runs/aerial.jsonl"), help="one JSON line for each row")
-    parser.add_argument("--picture", type=Path, help="also draw what is left of a part of the first photograph")
+    parser.add_argument("--image", type=Path, help="also draw what is left of a part of the first photograph")
     return parser
 
 

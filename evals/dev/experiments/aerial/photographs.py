@@ -15,7 +15,7 @@ from PIL import Image
 from tokenprune.evals.dev.train.fetch import wheel
 
 DEEPFOREST = ("deepforest", "2.1.0", "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54")
-#: Picture and Pascal VOC file of each, in the package's data folder.
+#: Image and Pascal VOC file of each, in the package's data folder.
 FILES = {
     "2019_YELL_2_528000_4978000_image_crop2.png": "2019_YELL_2_528000_4978000_image_crop2.xml",
     "2019_YELL_2_541000_4977000_image_crop.png": "2019_YELL_2_541000_4977000_image_crop.xml",
@@ -29,11 +29,11 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 class Photograph:
     """One photograph cut into square tiles, row by row; what does not fill a tile, right and below, is left out.
 
-    tiles: how many (down, across). boxes: one row of x1, y1, x2, y2 in pixels for each tree, all of the picture's.
+    tiles: how many (down, across). boxes: one row of x1, y1, x2, y2 in pixels for each tree, all of the image's.
     """
 
     name: str
-    picture: Image.Image
+    image: Image.Image
     side: int
     tiles: tuple[int, int]
     boxes: np.ndarray
@@ -41,7 +41,7 @@ class Photograph:
     def cut(self) -> list[Image.Image]:
         """The tiles."""
         corners = [(x * self.side, y * self.side) for y in range(self.tiles[0]) for x in range(self.tiles[1])]
-        return [self.picture.crop((x, y, x + self.side, y + self.side)) for x, y in corners]
+        return [self.image.crop((x, y, x + self.side, y + self.side)) for x, y in corners]
 
     def inside(self, patch: int) -> np.ndarray:
         """(tiles, patches, trees): whose middle lies in which box."""
@@ -56,10 +56,10 @@ class Photograph:
 def photographs(downloads: Path, side: int) -> Iterator[Photograph]:
     """All of them, in tiles of `side` pixels. Raises RuntimeError if the package cannot be had."""
     with zipfile.ZipFile(wheel(*DEEPFOREST, downloads)) as archive:
-        for picture_file, boxes_file in FILES.items():
-            picture = Image.open(io.BytesIO(archive.read(f"deepforest/data/{picture_file}"))).convert("RGB")
+        for image_file, boxes_file in FILES.items():
+            image = Image.open(io.BytesIO(archive.read(f"deepforest/data/{image_file}"))).convert("RGB")
             boxes = read_boxes(archive.read(f"deepforest/data/{boxes_file}"))
-            yield Photograph(picture_file, picture, side, (picture.height // side, picture.width // side), boxes)
+            yield Photograph(image_file, image, side, (image.height // side, image.width // side), boxes)
 
 
 def read_boxes(xml: bytes) -> np.ndarray:

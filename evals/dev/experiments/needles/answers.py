@@ -21,7 +21,7 @@ class Answer:
     id: str
     task: str
     split: str
-    picture: str
+    image: str
     way: str
     answer: str
     score: float

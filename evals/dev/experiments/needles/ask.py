@@ -1,10 +1,10 @@
-"""Coarse to fine on needles in large pictures: `python -m tokenprune.evals.dev.experiments.needles.ask --needles DIR`.
+"""Coarse to fine on needles in large images: `python -m tokenprune.evals.dev.experiments.needles.ask --needles DIR`.
 
 Every question is asked in several ways, and every answer is a line of the results file, with what it cost; a run that
-was stopped goes on where it was. `python -m tokenprune.evals.dev.experiments.needles.draw` draws the pictures, and
+was stopped goes on where it was. `python -m tokenprune.evals.dev.experiments.needles.draw` draws the images, and
 `python -m tokenprune.evals.dev.experiments.needles.table` makes tables of the answers.
 
-thumbnail    the picture as the processor resizes it
+thumbnail    the image as the processor resizes it
 coarsest     the thumbnail and the tiles of the coarsest level, answered from the one that is attended to most sharply
 zoom         `tokenprune.Zoom`: as `coarsest`, and finer tiles that attention chose
 random       as `zoom`, and as many tiles of each level, but drawn at random
@@ -59,14 +59,14 @@ class Asker:
 
     def answers(self, sample: Question, ways: Sequence[str]) -> Iterator[Answer]:
         """The question in all of the ways that it can be asked in; what several of them look at is computed once."""
-        (picture,) = sample.open_images()
-        levels = pyramid(*picture.size, self.tile)
-        answer = partial(self._answer, sample, picture)
+        (image,) = sample.open_images()
+        levels = pyramid(*image.size, self.tile)
+        answer = partial(self._answer, sample, image)
         if "thumbnail" in ways:
-            text = self._generate(self._inputs([[picture]], sample.text), sample)
+            text = self._generate(self._inputs([[image]], sample.text), sample)
             yield self._counted(sample, levels, "thumbnail", text, sample.score(text) or 0.0, 0, 1)
         if "best tile" in ways and isinstance(sample, RefCocoQuestion):
-            views = [thumbnail(*picture.size), *(best_tile(level, sample) for level in levels)]
+            views = [thumbnail(*image.size), *(best_tile(level, sample) for level in levels)]
             texts = [answer(view) for view in views]
             scores = [self._score(sample, text, view) for text, view in zip(texts, views, strict=True)]
             best = max(range(len(views)), key=lambda number: scores[number])
@@ -74,19 +74,19 @@ class Asker:
             yield self._counted(sample, levels, "best tile", texts[best], scores[best], *counts)
         if not {"coarsest", "zoom", "random", "exhaustive"} & set(ways):
             return
-        look = self.zoom.look(self.model, self.processor, picture, sample.text)
+        look = self.zoom.look(self.model, self.processor, image, sample.text)
         for way in ways:
-            steps = self._steps(way, look, levels, picture, sample)
+            steps = self._steps(way, look, levels, image, sample)
             if steps is None:
                 continue
-            view = centered(max(steps, key=lambda step: step.focus), *picture.size)
+            view = centered(max(steps, key=lambda step: step.focus), *image.size)
             text, n_probed = answer(view), sum(len(step.views) for step in steps)
             reached = tuple(reaches(steps, sample)) if isinstance(sample, RefCocoQuestion) else ()
             score = self._score(sample, text, view)
             yield self._counted(sample, levels, way, text, score, n_probed, 1, view, reached)
 
     def _steps(
-        self, way: str, look: Look, levels: Sequence[Level], picture: Image.Image, sample: Question
+        self, way: str, look: Look, levels: Sequence[Level], image: Image.Image, sample: Question
     ) -> list[Step] | None:
         """What is looked at in this way, if it is one of looking at tiles. All see the coarsest level as a whole."""
         draw = random.Random(sample.id)
@@ -105,20 +105,20 @@ class Asker:
                 drawn = [list(level.views()) for level in levels[1:]]
             case _:
                 return None
-        return [first, *(self._step(views, picture, sample) for views in drawn)]
+        return [first, *(self._step(views, image, sample) for views in drawn)]
 
-    def _step(self, views: Sequence[View], picture: Image.Image, sample: Question) -> Step:
+    def _step(self, views: Sequence[View], image: Image.Image, sample: Question) -> Step:
         size, layer = self.zoom.batch_size, self.zoom.layer_of(self.model)
         batches = [views[start : start + size] for start in range(0, len(views), size)]
-        rows = ([[view.crop(picture, self.tile)] for view in batch] for batch in batches)
+        rows = ([[view.crop(image, self.tile)] for view in batch] for batch in batches)
         seen = [one for row in rows for one in question_attention(self.model, self._inputs(row, sample.text), layer)]
         return Step(tuple(views), tuple(seen))
 
     def _inputs(self, rows: Sequence[Sequence[Image.Image]], question: str) -> Any:
         return encode_chat(self.processor, rows, [question] * len(rows)).to(self.model.device, self.model.dtype)
 
-    def _answer(self, sample: Question, picture: Image.Image, view: View) -> str:
-        return self._generate(self._inputs([[view.crop(picture, self.tile)]], sample.text), sample)
+    def _answer(self, sample: Question, image: Image.Image, view: View) -> str:
+        return self._generate(self._inputs([[view.crop(image, self.tile)]], sample.text), sample)
 
     @torch.inference_mode()
     def _generate(self, inputs: Any, sample: Question) -> str:
@@ -126,7 +126,7 @@ class Asker:
         return self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
     def _score(self, sample: Question, text: str, view: View) -> float:
-        """A box in a view is one in the whole picture; an answer that is none is worth 0."""
+        """A box in a view is one in the whole image; an answer that is none is worth 0."""
         if not isinstance(sample, RefCocoQuestion):
             return sample.score(text) or 0.0
         box = self.boxes.fractions(text, (self.tile, self.tile))
@@ -150,7 +150,7 @@ class Asker:
             id=sample.id,
             task=sample.task,
             split=sample.split,
-            picture=sample.images[0].name,
+            image=sample.images[0].name,
             way=way,
             answer=text,
             score=score,
@@ -201,8 +201,8 @@ def reaches(steps: Sequence[Step], sample: RefCocoQuestion) -> Iterator[bool]:
 
 @contextmanager
 def remembered(model: Any) -> Iterator[None]:
-    """Encodes each view once as long as the context lasts: questions about one picture look at many of the same. What
-    is counted stays what it was. Only for models that take a picture as one row of pixels; others encode as ever."""
+    """Encodes each view once as long as the context lasts: questions about one image look at many of the same. What
+    is counted stays what it was. Only for models that take an image as one row of pixels; others encode as ever."""
     core = adapter_for(model).core
     encode, known = core.get_image_features, {}
 
@@ -224,8 +224,8 @@ def remembered(model: Any) -> Iterator[None]:
         del core.get_image_features
 
 
-def by_picture(samples: Sequence[Question]) -> list[list[Question]]:
-    """The samples about each picture, in the pictures' order, in which sizes take turns."""
+def by_image(samples: Sequence[Question]) -> list[list[Question]]:
+    """The samples about each image, in the images' order, in which sizes take turns."""
     ordered = sorted(samples, key=lambda sample: sample.images[0].name)
     return [list(group) for _, group in groupby(ordered, key=lambda sample: sample.images[0].name)]
 
@@ -241,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "device": device_name(model.device),
         "dtype": options.dtype,
     }
-    pictures = by_picture(load_questions(options.needles, style=style_of(model.config, processor)))[: options.limit]
+    images = by_image(load_questions(options.needles, style=style_of(model.config, processor)))[: options.limit]
     part, parts = options.part
     asker = Asker(model, processor, zoom)
     _ = asker.costs  # counted before anything is remembered
@@ -251,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found, answers = read(options.output)
         check_same(found, header, f"{options.output} was begun", "Choose another --output.")
         done = {(answer.id, answer.way) for answer in answers}
-        for samples in track(pictures[part::parts], "pictures"):
+        for samples in track(images[part::parts], "images"):
             with remembered(model):
                 for sample in samples:
                     ways = [way for way in options.ways if (sample.id, way) not in done]
@@ -269,9 +269,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default=str(MODEL), help="a folder or a Hugging Face name")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS[:-1], help="all but exhaustive, unless said")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures; sizes take turns")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images; sizes take turns")
     parser.add_argument(
-        "--part", nargs=2, type=int, default=(0, 1), metavar=("K", "N"), help="every N-th picture from the K-th on"
+        "--part", nargs=2, type=int, default=(0, 1), metavar=("K", "N"), help="every N-th image from the K-th on"
     )
     parser.add_argument("--layer", type=int, default=Zoom.layer)
     parser.add_argument("--tiles", type=int, default=Zoom.tiles)

@@ -1,8 +1,8 @@
-"""Draw needles in a large picture, as a set in the formats of COCO, RefCOCO and VQAv2:
+"""Draw needles in a large image, as a set in the formats of COCO, RefCOCO and VQAv2:
 `python -m tokenprune.evals.dev.experiments.needles.draw --sources DIR --output DIR`.
 
-Every picture is the Blue Marble, the earth at 5400 x 2700 pixels, with four cut-outs of known things of about one size
-pasted on it. The sizes of a picture are its split, so that results come by size. `--earth etopo1 --seed 1` draws
+Every image is the Blue Marble, the earth at 5400 x 2700 pixels, with four cut-outs of known things of about one size
+pasted on it. The sizes of an image are its split, so that results come by size. `--earth etopo1 --seed 1` draws
 another set, to choose settings on.
 """
 
@@ -24,8 +24,8 @@ from tokenprune.evals.dev.train.scenes import CutOut, Scene, Thing
 from tokenprune.evals.dev.train.sources import EARTHS, fetch_earth, fetch_sources
 
 SEED = 20261125
-PICTURES = 32
-PER_PICTURE = 4
+IMAGES = 32
+PER_IMAGE = 4
 SIZES = tuple(pairwise((60, 107, 190, 337, 600)))  # px of the longer side
 GAP = 30  # px between two of them
 
@@ -34,18 +34,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sources", type=Path, required=True, help="folder for what is downloaded")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--pictures", type=int, default=PICTURES)
+    parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--earth", choices=EARTHS, default=EARTHS[0])
     parser.add_argument("--seed", type=int, default=SEED)
     args = parser.parse_args()
     fetch_sources(args.sources)
     cutouts = load_assets(args.sources, held_out_cutouts=False, held_out_backgrounds=True).cutouts
     earth = Image.open(fetch_earth(args.sources, args.earth)).convert("RGB")
-    write_needles(cutouts, earth, args.output, args.pictures, args.seed)
+    write_needles(cutouts, earth, args.output, args.images, args.seed)
 
 
 def write_needles(
-    cutouts: list[CutOut], background: Image.Image, output: Path, n_pictures: int, seed: int = SEED
+    cutouts: list[CutOut], background: Image.Image, output: Path, n_images: int, seed: int = SEED
 ) -> None:
     """images/*.jpg, instances.json, refs(tokenprune).json, questions.json and annotations.json: where each needle is,
     whether half of them are there, and whether as many things are that are not."""
@@ -55,7 +55,7 @@ def write_needles(
     questions: list[dict] = []
     annotations: list[dict] = []
     rng = random.Random(seed)
-    for number in tqdm(range(n_pictures)):
+    for number in tqdm(range(n_images)):
         low, high = SIZES[number % len(SIZES)]
         scene = draw_needles(rng, cutouts, background, low, high)
         image_id, split = number + 1, f"{low}-{high} px"
@@ -65,7 +65,7 @@ def write_needles(
         instances["images"].append({**image, "license": 1, "split": split})
         add_boxes(scene, image_id, name, split, categories, instances["annotations"], refs)
         there = {thing.noun for thing in scene.things}
-        for index, thing in enumerate(scene.things[: PER_PICTURE // 2]):
+        for index, thing in enumerate(scene.things[: PER_IMAGE // 2]):
             absent = rng.choice([noun for noun in nouns() if noun not in there])
             for noun, answer, about in ((thing.noun, "yes", index), (absent, "no", None)):
                 asked = Question("presence", f"is there a {noun}?", answer, about)
@@ -80,7 +80,7 @@ def draw_needles(rng: random.Random, cutouts: list[CutOut], background: Image.Im
     for cutout in cutouts:
         by_noun.setdefault(cutout.noun, []).append(cutout)
     things: list[Thing] = []
-    for noun in rng.sample(sorted(by_noun), PER_PICTURE):
+    for noun in rng.sample(sorted(by_noun), PER_IMAGE):
         cutout = rng.choice(by_noun[noun])
         scale = low * (high / low) ** rng.random() / max(cutout.picture.size)
         size = (max(8, round(cutout.picture.width * scale)), max(8, round(cutout.picture.height * scale)))
@@ -91,7 +91,7 @@ def draw_needles(rng: random.Random, cutouts: list[CutOut], background: Image.Im
             if not any(_touch(box, thing.box) for thing in things):
                 break
         else:
-            raise ValueError(f"{background.size} px is too small for {PER_PICTURE} needles of {low} to {high} px")
+            raise ValueError(f"{background.size} px is too small for {PER_IMAGE} needles of {low} to {high} px")
         canvas.paste(patch, (x, y), patch)
         things.append(Thing(noun, cutout.file, cutout.color, box))
     return Scene(np.asarray(canvas), tuple(things), np.zeros((0, 0), np.int8))
