@@ -1,4 +1,4 @@
-"""Makes a model of random weights from its configuration, in its own dtype and on its device from the start."""
+"""Build a model with random weights from its configuration, directly in its dtype and on its device."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from transformers import AutoModelForImageTextToText
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.bench.shapes import SHAPES, config_of
 
-#: Of the weights, for what a forward needs beside them.
+#: Memory for the weights and a forward pass, as a multiple of the weights.
 MARGIN = 1.1
-#: How many random numbers are drawn; weights repeat them, for drawing 7 billion takes minutes.
+#: How many random numbers are drawn. Weights repeat them, because drawing 7 billion takes minutes.
 DRAWN = 1 << 20
 
 
 def build(shape: str, dtype: torch.dtype, device: torch.device, attention: str) -> Any:
-    """Return a model of one of SHAPES, ready to be called.
+    """Return a model of one of SHAPES, in evaluation mode.
 
     Raises SettingError for another shape, and RuntimeError where its weights do not fit into the device's free memory.
     """
@@ -31,7 +31,7 @@ def build(shape: str, dtype: torch.dtype, device: torch.device, attention: str) 
     free = free_bytes(device)
     if MARGIN * weights > free:
         raise UnsupportedError(
-            f"{shape} in {dtype} needs {MARGIN * weights / 1e9:.1f} GB for its weights and what a forward holds beside "
+            f"{shape} in {dtype} needs {MARGIN * weights / 1e9:.1f} GB for its weights and a forward pass, "
             f"them, and {device.type} has {free / 1e9:.1f} GB free. Free some, choose --dtype bfloat16, or a smaller "
             f"--shape of {', '.join(SHAPES)}."
         )
@@ -49,7 +49,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _filled(name: str, like: Tensor, drawn: Tensor) -> Tensor:
-    """Random, but the weights of norms are 1 and biases 0, so that states stay of ordinary size."""
+    """Return random values; weights of norms are 1 and biases 0, so that states keep an ordinary size."""
     weight = torch.empty(like.shape, dtype=like.dtype, device=drawn.device)
     if weight.ndim == 1 and name in ("weight", "bias"):
         return weight.fill_(1.0 if name == "weight" else 0.0)

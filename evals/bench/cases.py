@@ -1,4 +1,4 @@
-"""What is run beside each other in a round: the unpruned model, strategies, and the ideal of each."""
+"""The cases of a round: the unpruned model, strategies, and the ideal of each strategy."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,13 +17,13 @@ from tokenprune.evals.models.cache import cache_bytes
 from tokenprune.evals.run.setups import UNPRUNED, Pruned
 
 IDEAL = "ideal"
-#: Attention that PyTorch's counter of operations knows, or that is matrix products to it.
+#: Attention that PyTorch's FLOP counter can count.
 COUNTABLE = ("sdpa", "eager")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a case costs whenever it is run; for its file.
+    """The costs of a case that are the same in every run, as stored in its file.
 
     name: unique in a batch size. strategy: as the tables call it. ideal: the name of its ideal, None if it has none.
     n_mean: visual tokens that a decoder layer sees, in the mean.
@@ -51,7 +51,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to run.
+    """One thing to time.
 
     patched: a context in which the model is as the case wants it. prefill: to be called in it.
     n_columns: tokens of a row, as a mask over all of them counts.
@@ -72,8 +72,8 @@ def cases(
 ) -> list[Case]:
     """Return the unpruned model, then the ideals, then the strategies.
 
-    Runs each strategy once that is not among the `known` facts, by batch size and name: its report says what it leaves.
-    Strategies that leave as many share their ideal; one that does not execute all layers has none.
+    Each strategy that is not among the `known` facts, by batch size and name, is run once, and its report says how many
+    tokens it keeps. Strategies that keep equally many share an ideal; one that skips layers has none.
     """
     adapter = adapter_for(model)
     n_layers, n_tower = len(adapter.layers), len(adapter.tower.layers(adapter.vision_tower))
@@ -117,7 +117,7 @@ def _ideal(model: Any, inputs: Inputs, name: str, schedule: Schedule, n_text: in
 
 
 def facts(model: Any, inputs: Inputs, case: Case) -> Facts:
-    """Count what a case costs, in two calls of it that nothing times."""
+    """Count the costs of a case in two untimed calls."""
     with case.patched():
         output, peak = with_peak(case.prefill, model.device)
         kv_cache_bytes = cache_bytes(output)
@@ -149,7 +149,7 @@ def _flops(model: Any, case: Case) -> int:
 
 @contextmanager
 def _countable(model: Any) -> Iterator[None]:
-    """Replace attention that comes from elsewhere by PyTorch's, whose operations are the same."""
+    """Replace attention that comes from elsewhere by PyTorch's, which does the same operations."""
     own = model.config._attn_implementation
     if own not in COUNTABLE:
         model.set_attn_implementation("sdpa")
@@ -163,6 +163,6 @@ def _countable(model: Any) -> Iterator[None]:
 def _attention_flops(
     queries: Sequence[int], keys: Sequence[int], values: Sequence[int], *args: Any, out_shape: Any = None, **kwargs: Any
 ) -> int:
-    """Of the CPU's fused attention, from (batch, heads, tokens, width)."""
+    """Count the operations of the CPU's fused attention on shapes (batch, heads, tokens, width)."""
     batch, heads, n_queries, width = queries
     return 2 * batch * heads * n_queries * keys[2] * (width + values[3])

@@ -1,11 +1,11 @@
-"""Where the time of one prompt and its answer goes.
+"""Where the time of one prompt and its answer is spent.
 
 tower      the vision tower
-between    from the tower's end to the first decoder layer: projector, embeddings, and what a strategy selects there
+between    from the tower's end to the first decoder layer: projector, embeddings, and selection there
 prefill    from the first decoder layer to the logits; in-LLM stages select in here
 ttft       all of these, from the call to the logits: TTFT without preprocessing and sampling
-selection  what of that the model's hooks take, wherever they are: a patch's for statistics, selection and gathering
-           (and transformers' own, which do next to nothing)
+selection  the part of it that the model's hooks take, wherever they are: a patch's statistics, selection and gathering
+           (and transformers' own hooks, which take almost nothing)
 decode     one of the passes after it, the median of a few in a row
 """
 
@@ -24,7 +24,7 @@ from tokenprune.evals.models.cache import cache_in
 
 Seconds = dict[str, float]
 PHASES = ("tower", "between", "prefill", "ttft", "selection", "decode")
-#: Passes that are timed behind each prefill, after one that is not.
+#: Passes timed after each prefill and one untimed pass.
 DECODED = 8
 
 
@@ -48,7 +48,7 @@ def phases(model: Any, prefill: Callable[[], Any], n_columns: int) -> Seconds:
 
 @torch.inference_mode()
 def generated(model: Any, inputs: dict[str, Any], n_new: int) -> Seconds:
-    """Time `generate` with `n_new` tokens for each row, none of which may end earlier."""
+    """Time `generate` with exactly `n_new` tokens for each row."""
     watch = Stopwatch(model.device)
     watch.mark("called")
     model.generate(**inputs, do_sample=False, max_new_tokens=n_new, min_new_tokens=n_new)
@@ -57,7 +57,7 @@ def generated(model: Any, inputs: dict[str, Any], n_new: int) -> Seconds:
 
 
 def _decode(model: Any, output: Any, n_columns: int) -> float:
-    """Greedy decoding as `generate` calls the model, with a mask over all tokens so far."""
+    """Time greedy decoding, calling the model as `generate` does, with a mask over all tokens so far."""
     name, cache = cache_in(output)
     batch = len(output.logits)
     token = output.logits[:, -1:].argmax(-1)

@@ -1,4 +1,4 @@
-"""What the rounds say: medians, and ratios within rounds with their interval."""
+"""Statistics over rounds: medians, and ratios within rounds, with intervals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Median:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Median | None":
-        """None of no rounds; of one round, or of equal ones, the interval is that value."""
+        """Return None for no rounds; for one round, or equal ones, the interval is that value."""
         if not values:
             return None
         median = float(np.median(values))
@@ -37,7 +37,7 @@ class Median:
 
 @dataclass(frozen=True)
 class Figures:
-    """One case in numbers; times are seconds. None: not measured, or there is no such thing.
+    """One case in numbers; times are in seconds. None: not measured, or undefined.
 
     ttft_to_unpruned, ttft_to_ideal, prefill_to_ideal: ratios of times, each within its round.
     decode_to_ideal: the same of a decoding step; the ideal's is the unpatched model's at the same cache length.
@@ -65,7 +65,7 @@ class Figures:
 
 
 def figures(record: Record) -> list[Figures]:
-    """Return those of every case, by batch size, in the order in which they came."""
+    """Return the figures of every case, by batch size, in the order in which they came."""
     return [_figures(record, fact) for fact in sorted(record.facts.values(), key=lambda fact: fact.batch)]
 
 
@@ -105,7 +105,7 @@ def _figures(record: Record, fact: Facts) -> Figures:
 
 
 def _saved(own: Seconds, unpruned: Seconds) -> float:
-    """What fewer tokens save, selecting them left out."""
+    """Return the time that fewer tokens save, not counting their selection."""
     return unpruned["ttft"] - own["ttft"] + own["selection"]
 
 
@@ -117,15 +117,14 @@ def _break_even(fact: Facts, saved: Median | None, selection: Median | None) -> 
 
 @dataclass(frozen=True)
 class Memory:
-    """The peak of `generate` as a line over the batch size: weights, what a call takes anyway, and what each row
-    adds."""
+    """The peak of `generate` as a line over the batch size: the weights, a fixed part, and a part per row."""
 
     fixed: float
     row: float
 
     @classmethod
     def of(cls, weights: int, peaks: dict[int, int]) -> "Memory":
-        """From peaks above the weights by batch size; of a single size, all is taken as the rows'."""
+        """Fit peaks above the weights, by batch size. A single size is attributed to the rows alone."""
         if len(peaks) == 1:
             ((batch, peak),) = peaks.items()
             return cls(float(weights), peak / batch)

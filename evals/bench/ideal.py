@@ -1,9 +1,9 @@
-"""The ideal: the unpatched model on a prompt that was that short from the start.
+"""The ideal: the unpatched model on a prompt that already has only the kept number of visual tokens.
 
-A pruner can do no better. The images are encoded as ever, and then the language model gets the first visual tokens of
-each, as many as the strategy leaves: which ones makes no difference to the time. For a strategy that goes on pruning
-inside the language model, or prunes in the vision tower, the first tokens are cut off where it has fewer left, with
-nothing chosen and nothing gathered. No attention mask is needed for any of it, and none is passed on.
+No pruning can be faster. The images are encoded in full, and then the language model gets the first visual tokens of
+each, as many as the strategy keeps: which ones does not affect the time. For a strategy that prunes inside the language
+model or in the vision tower, the sequence is cut to its first tokens wherever the strategy has fewer left, with nothing
+selected or gathered. None of this needs an attention mask, so none is passed on.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,8 +35,8 @@ def prefill(model: Any, inputs: Inputs, schedule: Schedule) -> Any:
 
 @contextmanager
 def narrowed(model: Any, schedule: Schedule, n_text: int) -> Iterator[None]:
-    """Cut the sequence of the layers of an unpatched `model` to what `schedule` leaves in them, beside `n_text` text
-    tokens; the passes over a single token stay as they are."""
+    """Cut the sequence of the layers of an unpatched `model` to what `schedule` leaves in them, plus `n_text` text
+    tokens; passes over a single token are unchanged."""
     adapter = adapter_for(model)
     n_prefix = adapter.n_prefix if schedule.tower else 0
     with ExitStack() as hooks:
@@ -51,7 +51,7 @@ def narrowed(model: Any, schedule: Schedule, n_text: int) -> Iterator[None]:
 
 
 def _shortened(layers: Any, counts: Sequence[int], n_more: int) -> Iterator[tuple[nn.Module, int]]:
-    """The layers that see less than the first one, and how long their sequence is."""
+    """Yield the layers that see less than the first one, with the length of their sequence."""
     for layer, count in zip(layers, counts, strict=False):
         if count < counts[0]:
             yield layer, count + n_more

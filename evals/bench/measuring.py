@@ -1,7 +1,7 @@
-"""Measures the unpruned model, strategies and their ideals in turn, in one process.
+"""Measure the unpruned model, strategies and their ideals in turn, in one process.
 
-Whatever else the machine does hits neighbours in a round alike; each round turns the order of the one before round, and
-ratios are taken within rounds. A patch is put on before the clock starts.
+Other load on the machine affects neighbours in a round alike. Each round reverses the order of the one before, and
+ratios are taken within rounds. Models are patched before the clock starts.
 """
 
 import gc
@@ -21,8 +21,8 @@ from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 
 
 def measure(model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record, *, rounds: int) -> None:
-    """Add `rounds` rounds of prefill and decoding to `record`, which is written after each, and what the cases cost if
-    it does not know that yet."""
+    """Add `rounds` rounds of prefill and decoding to `record`, which is written after each, and the cases' costs if
+    they are missing."""
     batch, found = len(inputs["input_ids"]), cases(model, inputs, pruned, record.facts)
     for case in track(found, f"first calls, batch {batch}"):
         if (batch, case.name) in record.facts:
@@ -36,9 +36,9 @@ def measure(model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record
 def measure_throughput(
     model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record, *, rounds: int, n_new: int
 ) -> None:
-    """Add `rounds` rounds of `generate` with `n_new` tokens to `record`, and the most memory that it takes.
+    """Add `rounds` rounds of `generate` with `n_new` tokens to `record`, and its peak memory.
 
-    `generate` has no ideal: it takes images or embeddings, and those of the ideal are no model's.
+    `generate` has no ideal, because it takes images or embeddings and the ideal has neither.
     """
     batch = len(inputs["input_ids"])
     found = [case for case in cases(model, inputs, pruned, record.facts) if case.strategy != IDEAL]

@@ -28,7 +28,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 @torch.inference_mode()
 def with_peak(call: Callable[[], Result], device: torch.device) -> tuple[Result, int]:
-    """Return what a call returns, and its peak."""
+    """Return a call's result and its peak."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -40,9 +40,9 @@ def with_peak(call: Callable[[], Result], device: torch.device) -> tuple[Result,
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the storages that operations make, each once, for as long as a tensor has it.
+    """Counts the storages that operations allocate, each once, for as long as a tensor uses it.
 
-    peak: the most bytes at once. A view of what there was before, and an operation in place, count nothing.
+    peak: the most bytes at once. Views and in-place operations do not count.
     """
 
     def __init__(self) -> None:
@@ -78,6 +78,6 @@ def _address(tensor: Tensor) -> int:
 
 
 def keep_memory() -> bool:
-    """Set the same in this process. False where its C library is not glibc, and nothing was set."""
+    """Apply the same settings to this process. Return False, and set nothing, if its C library is not glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and bool(mallopt(M_TRIM_THRESHOLD, -1) and mallopt(M_MMAP_MAX, 0))

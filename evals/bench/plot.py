@@ -1,4 +1,4 @@
-"""TTFT of every strategy beside that of its ideal, relative to the unpruned model."""
+"""TTFT of every strategy and of its ideal, relative to the unpruned model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from tokenprune.evals.report.palette import BLUE
 
 
 def draw(figures: Sequence[Figures], path: Path, title: str) -> None:
-    """Write one panel a batch size and keep ratio, one line a strategy, the quickest first. Intervals are 95 %."""
+    """Write one panel per batch size and keep ratio, one line per strategy, the fastest first. Intervals are 95 %."""
     timed = [one for one in figures if one.ttft_to_unpruned is not None]
     strategies = [one for one in timed if one.is_strategy]
     batches = list(dict.fromkeys(one.facts.batch for one in strategies))
@@ -52,7 +52,7 @@ def _panel(axes: Axes, figures: Sequence[Figures], named: Mapping[str, Figures])
 
 
 def _points(axes: Axes, ratios: Sequence[Median | None], label: str, **style: Any) -> None:
-    """One at each height; none where there is no ratio."""
+    """Draw one point at each height, and none where there is no ratio."""
     shown = [(height, ratio) for height, ratio in enumerate(ratios) if ratio is not None]
     axes.errorbar(
         [ratio.value for _, ratio in shown],

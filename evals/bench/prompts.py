@@ -1,4 +1,4 @@
-"""The prompt that is timed: one image a row, with text around its placeholder tokens."""
+"""The timed prompts: one image per row, with text around its placeholder tokens."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tokenprune.zoom.prompts import encode_chat
 #: LLaVA-OneVision.
 SIDE = 672
 QUESTION = "What is in this picture, where is it, and what does it look like? Answer in one word."
-#: Inputs that run along the sequence; all others are the image's.
+#: Inputs that run along the sequence; all others belong to the image.
 ALONG = ("input_ids", "attention_mask", "mm_token_type_ids")
 
 Inputs = dict[str, Tensor]
@@ -45,19 +45,19 @@ def asked_prompt(model: Any, processor: Any, batch: int, *, side: int = SIDE) ->
 
 
 def n_visual(model: Any, inputs: Inputs) -> int:
-    """How many visual tokens each row has."""
+    """Return the number of visual tokens of each row."""
     return int((inputs["input_ids"][0] == model.config.image_token_id).sum())
 
 
 def features(model: Any, inputs: Inputs) -> list[Tensor]:
-    """Return the projected features of every image, one row a visual token."""
+    """Return the projected features of every image, one row per visual token."""
     image = {name: tensor for name, tensor in inputs.items() if name not in ALONG}
     return list(model.get_image_features(**image, return_dict=True).pooler_output)
 
 
 def positions(model: Any, batch: int, first: int, n: int) -> Inputs:
-    """Return the position IDs that a call with `n` tokens a row from `first` on must be given: none, but for models
-    whose IDs have three components (M-RoPE), which would number a mask's columns instead."""
+    """Return the position IDs that a call with `n` tokens per row from `first` on needs: none, except for models whose
+    IDs have three components (M-RoPE), which would number the mask's columns instead."""
     if "mrope_section" not in (getattr(model.config.get_text_config(), "rope_parameters", None) or {}):
         return {}
     return {"position_ids": torch.arange(first, first + n, device=model.device).expand(3, batch, -1)}
@@ -68,13 +68,13 @@ def _dtype(model: Any, tensor: Tensor) -> torch.dtype:
 
 
 def count_of(model: Any, image: Inputs) -> int:
-    """How many visual tokens a model makes of one image."""
+    """Return the number of visual tokens of one image."""
     adapter = adapter_for(model)
     return adapter.layouts(adapter.modalities[0], image, None)[0].n_visual
 
 
 def image_of(config: Any, side: int, generator: torch.Generator) -> Inputs:
-    """What a processor would make of one square image of noise."""
+    """Return the inputs that a processor would make of one square image of noise."""
     vision = config.vision_config
     if hasattr(vision, "spatial_merge_size"):
         merged = vision.patch_size * vision.spatial_merge_size

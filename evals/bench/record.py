@@ -1,7 +1,7 @@
-"""The file of a benchmark: what was measured on what, every round's seconds, and what the cases cost otherwise.
+"""The file of a benchmark: model and machine, every round's times, and the other costs of the cases.
 
-A command that is given the same file again adds its rounds. Cases may come and go from round to round: everything is
-compared within rounds.
+Running a command again with the same file adds rounds. Cases may differ between rounds, because everything is compared
+within rounds.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ SOURCES = Path(tokenprune.__file__).resolve().parent
 
 
 class Record:
-    """What is in a file, or will be.
+    """The content of a file.
 
-    about: model, dtype, device, machine, versions and the like; all that must be the same for rounds to be compared.
+    about: model, dtype, device, machine, versions and whatever else must be the same for rounds to be comparable.
     facts: of every case, by batch size and name. rounds: (batch size, moment, seconds by case and phase).
     """
 
@@ -47,18 +47,18 @@ class Record:
 
     @classmethod
     def read(cls, path: Path) -> "Record":
-        """Raise SettingError for a file that is none."""
+        """Read a file. Raises SettingError if it is not one of `tokenprune bench`."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             facts = [Facts(**one | {"schedule": Schedule.from_json(one["schedule"])}) for one in content["cases"]]
             rounds = [(one["batch"], one["moment"], one["seconds"]) for one in content["rounds"]]
             return cls(path, content["about"], facts, rounds)
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise SettingError(f"{path}: no file of tokenprune bench ({error!r}). Name another --output.") from error
+            raise SettingError(f"{path}: not a file of tokenprune bench ({error!r}). Name another --output.") from error
 
     @classmethod
     def begun(cls, path: Path, about: Mapping[str, Any]) -> "Record":
-        """Go on with a file, or begin one. Raise SettingError that names what differs, if anything does."""
+        """Resume a file, or begin one. Raises SettingError that names every difference, if there is one."""
         if not path.is_file():
             return cls(path, about, [], [])
         found = cls.read(path)
@@ -85,7 +85,7 @@ class Record:
 
     @property
     def title(self) -> str:
-        """The model, and the image's size where that is not the model's own."""
+        """The model and the image's size."""
         return f"{self.about['model']}, image of {self.about['side']} px"
 
     @property
@@ -96,7 +96,7 @@ class Record:
 
 
 def about(model: Any, name: str, attention: str, side: int) -> dict[str, Any]:
-    """Return all that decides how long a round takes. Of the library, that is a digest of its sources.
+    """Return everything that affects the time of a round; for the library, a digest of its sources.
 
     side: pixels of the image, as prompts.py takes them.
     """
@@ -118,9 +118,9 @@ def about(model: Any, name: str, attention: str, side: int) -> dict[str, Any]:
 
 
 def cpu() -> str:
-    """The name of the processor, and what instructions PyTorch uses of it."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text(encoding="utf-8").splitlines() if told.is_file() else []
+    """Return the processor's name and the instruction set that PyTorch uses."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
 

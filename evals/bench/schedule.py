@@ -1,4 +1,4 @@
-"""How many visual tokens are left where: all that the time of a pruned forward depends on."""
+"""The number of visual tokens in each layer, which is all that the time of a pruned forward depends on."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from tokenprune.report import ImageReport, Report, StageReport
 
 @dataclass(frozen=True)
 class Schedule:
-    """What is left of a row's visual tokens.
+    """The visual tokens of a row that each layer sees.
 
     layers: how many each decoder layer sees; 0 where it is not executed.
     tower: how many patches each encoder layer of the vision tower sees; empty if that is all of them.
@@ -29,11 +29,11 @@ class Schedule:
 
     @property
     def executed(self) -> bool:
-        """Whether no decoder layer is left out."""
+        """Whether every decoder layer is executed."""
         return 0 not in self.layers
 
     def __str__(self) -> str:
-        """`144` all through; `166x8+48x8` where it falls behind layers; a tower that is pruned in brackets."""
+        """Return `144` if all layers see as many, `166x8+48x8` if the number falls, with a pruned tower in brackets."""
         tower = f" (tower {_written(self.tower)})" if self.tower else ""
         return _written(self.layers) + tower
 
@@ -49,7 +49,7 @@ class Schedule:
 
     @classmethod
     def of(cls, report: Report, n_layers: int, n_tower_layers: int) -> "Schedule":
-        """What a forward left of one image a row; of unequal rows the most, for rows are padded to the longest."""
+        """Read a forward's report with one image per row. The longest row counts, because rows are padded to it."""
         layers = [
             0 if layer in report.skipped else max(len(image.kept_at(layer)) for image in report.images)
             for layer in range(n_layers)

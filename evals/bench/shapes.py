@@ -1,4 +1,4 @@
-"""Models of real shape: what a forward takes of time and memory does not depend on the weights."""
+"""Configurations of real size: time and memory of a forward do not depend on the weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from tokenprune.errors import SettingError, unknown
 
 
 def config_of(shape: str) -> Any:
-    """Return the configuration of a shape. Raises SettingError for a name that is none of SHAPES."""
+    """Return the configuration of a shape. Raises SettingError for a name that is not in SHAPES."""
     if shape not in SHAPES:
         raise SettingError(unknown("shape", shape, SHAPES))
     return SHAPES[shape]()
@@ -38,7 +38,7 @@ def _llava_7b() -> Any:
 
 
 def _llava_half() -> Any:
-    """LLaVA-1.5's vision tower on Qwen2-0.5B's language model, which no published model has."""
+    """LLaVA-1.5's vision tower on Qwen2-0.5B's language model, a combination of no published model."""
     text = _qwen2_half()
     return LlavaConfig(vision_config=_clip(), text_config=text, image_token_index=text.vocab_size - 1)
 

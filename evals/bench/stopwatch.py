@@ -12,9 +12,9 @@ from tokenprune.engine.stages.layers import StagedLayer
 
 
 class Stopwatch:
-    """Moments by name, and the seconds between any two. A name that comes again is the later moment.
+    """Named moments, and the seconds between any two. A repeated name is the later moment.
 
-    On a GPU a moment is an event in its stream: nothing waits for it but the first mark, and `between`.
+    On a GPU a moment is an event in its stream; only the constructor and `between` wait for the device.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -43,7 +43,7 @@ class Stopwatch:
 
 
 class HookTime:
-    """Adds up what hooks take. One that runs within another, for it calls a module that has hooks, counts once."""
+    """Adds up the time that hooks take. A hook that runs within another's call of a module counts once."""
 
     def __init__(self, watch: Stopwatch) -> None:
         self._watch = watch
@@ -70,8 +70,7 @@ class HookTime:
 
 @contextmanager
 def timed_hooks(model: nn.Module, watch: Stopwatch) -> Iterator[HookTime]:
-    """Time the hooks that `model` has now, whosoever they are, and what cuts its decoder layers' arguments, in a `with`
-    block."""
+    """Time all hooks that `model` has now, and what narrows its decoder layers' arguments, in a `with` block."""
     time, originals = HookTime(watch), []
     layers = [vars(module).get("forward") for module in model.modules()]
     staged = {id(layer.stages): layer.stages for layer in layers if isinstance(layer, StagedLayer)}.values()

@@ -13,7 +13,7 @@ from tokenprune.evals.report.table import NOTHING, Table
 
 
 def costs(figures: Sequence[Figures]) -> Table:
-    """Medians of every case: what a prompt takes of time, operations and memory."""
+    """Return medians of every case: time, operations and memory of a prompt."""
     headings = [
         "batch",
         "strategy",
@@ -46,7 +46,7 @@ def costs(figures: Sequence[Figures]) -> Table:
 
 
 def ratios(figures: Sequence[Figures]) -> Table:
-    """Every strategy against the unpruned model and against its ideal."""
+    """Return every strategy against the unpruned model and against its ideal."""
     headings = [
         "batch",
         "strategy",
@@ -79,7 +79,7 @@ def ratios(figures: Sequence[Figures]) -> Table:
 
 
 def summary(figures: Sequence[Figures], keep_ratio: float) -> Table:
-    """Every strategy at one keep ratio in the ratios that matter most, the quickest first."""
+    """Return the most important ratios of every strategy at one keep ratio, the fastest first."""
     chosen = [(one.ttft_to_unpruned, one) for one in figures if one.is_strategy and one.facts.keep_ratio == keep_ratio]
     lines = [
         [
@@ -149,14 +149,14 @@ def throughput(record: Record, figures: Sequence[Figures], budget: float) -> Tab
 
 
 def _speedup(ratio: Median | None) -> str:
-    """Of samples a second, from the ratio of times."""
+    """Format the ratio of samples per second, from that of times."""
     if ratio is None:
         return NOTHING
     return _ratio(Median(1 / ratio.value, 1 / ratio.high, 1 / ratio.low, ratio.n))
 
 
 def rich(table: Table, title: str) -> RichTable:
-    """For the terminal; columns that are alike in all lines of one batch size are kept."""
+    """Return the table for the terminal."""
     result = RichTable(title=title, title_justify="left")
     for heading in table.headings:
         result.add_column(heading, justify="left" if heading == "strategy" else "right", no_wrap=heading != "strategy")
@@ -166,7 +166,7 @@ def rich(table: Table, title: str) -> RichTable:
 
 
 def provenance(record: Record) -> str:
-    """What was measured on what, in one line."""
+    """Describe model, machine and versions in one line."""
     about = record.about
     packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return (

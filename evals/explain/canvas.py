@@ -1,4 +1,4 @@
-"""Where the visual tokens of an image lie on what the model saw of it, laid out as one drawing."""
+"""The layout of a drawing: the rasters of an image's visual tokens over the parts of it that they show."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tokenprune.tokens.layout import Layout
 SIDE = 1000.0  # the longer side of what one raster shows, in the canvas's units
 GAP = 30.0
 MOST_PIXELS = 900  # of the longer side of a raster's image
-OUTSIDE = (127, 127, 127)  # what the model was shown beyond the image's edges
+OUTSIDE = (127, 127, 127)  # padding beyond the image's edges
 
 
 @dataclass(frozen=True, eq=False)
 class Raster:
-    """One raster of visual tokens over what they show.
+    """One raster of visual tokens over the part of the image it shows.
 
     place: where it is on the canvas.
     image: what it shows.
@@ -59,8 +59,8 @@ class Canvas:
 def canvas(image: Image.Image, layout: Layout, seen: ImageView, tiles: Sequence[Image.Image] = ()) -> Canvas:
     """Lay out the rasters of `layout`.
 
-    seen: what the model sees of the image. tiles: what the processor cut it into, for models whose rasters show a
-        tile each; such a canvas begins with the image itself, as only that has a place for boxes.
+    seen: the part of the image that the model sees. tiles: the processor's tiles, for models whose rasters show a tile
+        each; such a canvas begins with the image itself, because only that can show boxes.
     """
     tokens = _rasters(layout)
     view = _view(image, seen.window)
@@ -101,7 +101,7 @@ def _rasters(layout: Layout) -> list[np.ndarray]:
 
 
 def _view(image: Image.Image, window: Box) -> Image.Image:
-    """What the model saw of an image, in the image's own proportions."""
+    """Crop an image to what the model saw, in the image's own proportions."""
     left, top, right, bottom = window
     scale = min(1.0, MOST_PIXELS / max(right - left, bottom - top))
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))

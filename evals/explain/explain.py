@@ -1,4 +1,4 @@
-"""What each setup makes of one image and one question: tokens kept, importance scores, answer, cost."""
+"""One image and one question under several setups: tokens kept, importance scores, answer, cost."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ ROUNDS = 3
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """What became of each visual token; the masks have one bool for each of them.
+    """The fate of each visual token; the masks have one bool per token.
 
-    entered: what entered the language model. left: what its last layer still saw. received: kept tokens that others
-        were merged into. n_mean: the tokens that a decoder layer saw, in the mean over the layers.
+    entered: tokens that entered the language model. left: those that its last layer still saw. received: kept tokens
+        that others were merged into. n_mean: tokens per decoder layer, averaged over the layers.
     scores: importance, higher = keep; NaN for tokens that were not scored; None if the strategy gives none.
     scored_at: the decoder layer on whose entry they were given; None for before the language model.
     """
@@ -66,7 +66,7 @@ class Kept:
 
     @classmethod
     def of(cls, image: ImageReport, n_layers: int) -> Kept:
-        """What a report says; scores are those of the first stage that gave any."""
+        """Read a report; scores are those of the first stage that has any."""
         entered, left, received = (np.zeros(image.n_visual, dtype=bool) for _ in range(3))
         entered[image.kept.cpu().numpy()] = True
         left[image.kept_at(n_layers - 1).cpu().numpy()] = True
@@ -86,9 +86,9 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """One setup: what it kept, what the model then answered, and what that cost.
+    """One setup's kept tokens, answer and cost.
 
-    box: what was answered, in pixels of the image; None where the answer is no box.
+    box: the answered box in pixels of the image, or None.
     iou: that of `box` and the true box; 0 without a box, None where the true one is not known.
     ttft: time to first token, as a ratio to the unpruned model's; None where it was not measured.
     """
@@ -137,14 +137,14 @@ class Explanation:
         return iou(outcome.box, self.unpruned.box) if outcome.box else 0.0
 
     def verdict(self, outcome: Outcome) -> str:
-        """Whether the answer is right, in a few words; where that is not known, how near it is to the unpruned
+        """Say in a few words whether the answer is right or, if that is unknown, how close it is to the unpruned
         model's."""
-        overlap, behind = (outcome.iou, "") if outcome.iou is not None else (self.overlap(outcome), " with unpruned")
+        overlap, suffix = (outcome.iou, "") if outcome.iou is not None else (self.overlap(outcome), " with unpruned")
         if outcome.iou is None and outcome.answer == self.unpruned.answer:
             return "" if outcome is self.unpruned else "as unpruned ✓"
         if overlap is None:
             return "not as unpruned ✗"
-        return f"IoU {overlap:.2f}{behind} {'✓' if overlap >= HIT else '✗'}" if outcome.box else "no box ✗"
+        return f"IoU {overlap:.2f}{suffix} {'✓' if overlap >= HIT else '✗'}" if outcome.box else "no box ✗"
 
     def only(self, setups: Sequence[Setup]) -> Explanation:
         """The same with the unpruned model and some of the others."""
@@ -166,16 +166,15 @@ def explain(
 ) -> Explanation:
     """Ask `model` one question about one image, unpruned and under each setup.
 
-    true_box: in pixels of the image. name: what the model is called. rounds: of the measurement of time; with 0 there
-        is none.
+    true_box: in pixels of the image. name: what the model is called. rounds: of timing; 0 skips it.
 
-    Raises ValueError for a question that cannot be asked, SettingError for a setup that prunes nothing.
+    Raises DataError or UnsupportedError for a question that cannot be asked, and SettingError for a setup that prunes
+    nothing.
     """
     for setup in compared:
         if not isinstance(setup, Pruned):
             raise tokenprune.SettingError(
-                f"{setup.label} keeps every visual token that there is, so nothing can be shown of it. "
-                f"Measure it: tokenprune eval"
+                f"{setup.label} keeps every visual token, so there is nothing to show. Measure it: tokenprune eval"
             )
     inputs = _encoded(model, processor, image, question)
     style = style_of(model.config, processor)
@@ -196,9 +195,7 @@ def explain(
 
 def _encoded(model: Any, processor: Any, image: Image.Image, question: str) -> Any:
     if not getattr(processor, "chat_template", None):
-        raise UnsupportedError(
-            f"{type(processor).__name__} has no chat template, so how to ask this model is not known"
-        )
+        raise UnsupportedError(f"{type(processor).__name__} has no chat template, so this model cannot be prompted")
     if processor.image_token in question:
         raise DataError(
             f"the question has the placeholder {processor.image_token} in it, which the processor puts there itself; "
@@ -229,7 +226,7 @@ def _asked(model: Any, processor: Any, setup: Setup, inputs: Any) -> tuple[Kept,
 
 @torch.inference_mode()
 def _layout(model: Any, inputs: Any) -> Layout:
-    """Where the visual tokens lie, which a patch that drops nothing tells."""
+    """Return the layout of the visual tokens, from a patch that drops nothing."""
     with tokenprune.patch(model, tokenprune.Grid(keep_ratio=1.0)) as handle:
         model(**inputs, use_cache=False)
         (image,) = handle.report.images

@@ -1,4 +1,4 @@
-"""One HTML page of an explanation that needs nothing else: a slider over the keep ratio, switches for all else."""
+"""A self-contained HTML page of an explanation, with a slider over the keep ratio and switches for everything else."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.report.rendering import jpeg_url, png_url, render
 from tokenprune.evals.run.setups import Setup, make_setups
 
-#: Where the slider stops, besides the keep ratios that are asked for.
+#: The slider's stops, in addition to the requested keep ratios.
 SLIDER = (0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
 
 
 def slider(strategies: Sequence[str | Strategy], keep_ratios: Sequence[float]) -> list[Setup]:
-    """Return what the page needs an outcome of: the strategies at every stop, with both position IDs."""
+    """Return the setups whose outcomes the page needs: the strategies at every stop, with both position IDs."""
     return make_setups(strategies, sorted({*keep_ratios, *SLIDER}, reverse=True), baselines=[])
 
 
@@ -34,7 +34,7 @@ def write(explanation: Explanation, path: Path) -> None:
 
 
 def page(explanation: Explanation) -> str:
-    """Return the page. The images are in it once each, and what was kept is drawn from a bit a token."""
+    """Return the page. Each image is embedded once, and kept tokens as one bit each."""
     shown, urls = explanation.canvas, _Distinct()
     images = [urls.number(jpeg_url(raster.image)) for raster in shown.rasters]
     heats = _Distinct()
@@ -62,7 +62,7 @@ def page(explanation: Explanation) -> str:
 
 
 class _Distinct:
-    """Texts that are numbered, equal ones alike."""
+    """Numbered texts; equal texts share a number."""
 
     def __init__(self) -> None:
         self.values: list[str] = []
@@ -74,7 +74,7 @@ class _Distinct:
 
 
 def _outcome(explanation: Explanation, outcome: Outcome, heats: _Distinct) -> dict[str, Any]:
-    """What the page's script knows of an outcome."""
+    """Return an outcome as the page's script needs it."""
     setup, kept, unpruned = outcome.setup, outcome.kept, explanation.unpruned
     rasters = explanation.canvas.rasters
     costs = [("visual tokens a layer", kept.n_mean / kept.n_visual, f"{kept.n_mean:.4g} of {kept.n_visual}")]
@@ -118,7 +118,7 @@ def _bits(mask: np.ndarray) -> str:
 
 
 def _heat(values: np.ndarray, rasters: Sequence[Raster]) -> list[str]:
-    """A pixel for each token of every raster; transparent where it was not scored."""
+    """Return an image per raster with a pixel per token, transparent where it was not scored."""
     urls = []
     for raster in rasters:
         heat = values[raster.tokens] if raster.tokens.size else np.full((1, 1), np.nan)

@@ -1,4 +1,4 @@
-"""The panels of an image of kept tokens: the image with its dropped patches dark, the importance scores, the key."""
+"""The panels of a sheet: the image with dropped patches dark, the importance scores, the key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEXT = 10.5
 
 
 def image_panel(axes: Axes, explanation: Explanation, outcome: Outcome) -> None:
-    """Kept patches clear, dropped ones dark, and the boxes."""
+    """Draw kept patches clear, dropped ones dark, and the boxes."""
     shown, kept = explanation.canvas, outcome.kept
     _fit(axes, shown)
     dark = np.where(kept.entered, np.where(kept.left, 0.0, DROPPED_LATER), DROPPED)
@@ -47,7 +47,7 @@ def image_panel(axes: Axes, explanation: Explanation, outcome: Outcome) -> None:
 
 
 def scores_panel(axes: Axes, explanation: Explanation, outcome: Outcome) -> None:
-    """The importance scores by rank, with the kept tokens outlined; or that there are none."""
+    """Draw the importance scores by rank, with the kept tokens outlined, or say that there are none."""
     shown, kept = explanation.canvas, outcome.kept
     _fit(axes, shown)
     if kept.scores is None:
@@ -70,7 +70,7 @@ def scores_panel(axes: Axes, explanation: Explanation, outcome: Outcome) -> None
 
 
 def key_panel(axes: Axes, explanation: Explanation) -> None:
-    """What colours and lines mean; only of what the image has."""
+    """Draw the key to the colours and lines that the image uses."""
     axes.set_axis_off()
     handles: list[Patch | Line2D] = []
     for name, (color, dashes) in BOXES.items():

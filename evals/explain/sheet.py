@@ -1,4 +1,4 @@
-"""One image of an explanation: for each setup which visual tokens were kept and why, the answer, the cost."""
+"""An explanation as one figure: for each setup the kept tokens and their scores, the answer and the cost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RULER = RendererAgg(1, 1, DPI)
 
 @dataclass
 class Sheet:
-    """A figure on which everything has its place in inches from the top left."""
+    """A figure with places in inches from the top left."""
 
     width: float
     height: float
@@ -42,7 +42,7 @@ class Sheet:
         FigureCanvasAgg(self.figure)
 
     def write(self, x: float, y: float, lines: Sequence[str], size: float = FONT, weight: str = "normal") -> float:
-        """Write centred lines, and return where the next one would be. What a model says is no formula."""
+        """Write centred lines, and return where the next one would be. Answers are never parsed as formulas."""
         for line in lines:
             place = x / self.width, 1 - y / self.height
             style: dict[str, Any] = {"size": size, "weight": weight, "parse_math": False}

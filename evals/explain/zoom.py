@@ -1,4 +1,4 @@
-"""What a zoom looked at, drawn on the image: `draw_look(image, look).save("looked_at.jpg")`."""
+"""The tiles that a zoom examined, drawn on the image: `draw_look(image, look).save("look.jpg")`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from PIL import Image, ImageDraw, ImageEnhance
 from tokenprune.zoom.pyramid import Box
 from tokenprune.zoom.search import Look
 
-#: Of the levels, the coarsest first; deeper ones go round.
+#: Of the levels, the coarsest first, repeated for deeper ones.
 COLORS = ("white", "yellow", "orange", "red")
 ANSWERED_FROM, ANSWER = "cyan", "magenta"
 
 
 def draw_look(image: Image.Image, look: Look, answer: Box | None = None, width: int = 1600) -> Image.Image:
-    """The image, shrunk to `width` pixels, with a frame round each tile that was looked at: white at the coarsest
+    """Draw the image, shrunk to `width` pixels, with a frame around each examined tile: white at the coarsest
     level, then yellow, orange and red. Lines are as thick as the tile's attention is sharp, against its level's
-    sharpest, and what no tile behind the coarsest level shows is darker. Cyan frames what is answered from, magenta the
-    `answer`, a box in pixels of the whole image.
+    sharpest; parts that no tile below the coarsest level shows are darker. Cyan frames the view answered from, magenta
+    the `answer`, a box in pixels of the whole image.
     """
     scale = width / image.width
     bright = image.resize((width, round(image.height * scale)), Image.Resampling.LANCZOS, reducing_gap=3.0)

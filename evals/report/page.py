@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing else: tables, plots, and the worst losses with what was kept of their images."""
+"""A self-contained HTML page: tables, plots, and the worst losses with the visual tokens kept of their images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ from tokenprune.evals.tasks._base.question import Question
 SIDE = 320  # pixels of an embedded image's longer side
 CELL = 10  # pixels of a visual token that is drawn without its image
 MOST = 8  # panels of a card; a video has more
-AT_FIRST = 24  # cards that are shown before one asks for all
+AT_FIRST = 24  # cards shown before a click shows all
 
 
 @dataclass
@@ -33,8 +33,8 @@ class EmbeddedImage:
 
 @dataclass
 class Panel:
-    """What a card draws of one grid of visual tokens: `dropped` is an SVG path and `boxes` are in the panel's pixels.
-    `image` is None where it is not known which part of it the grid shows; `name` says which one of several it is."""
+    """One grid of visual tokens as a card draws it: `dropped` is an SVG path and `boxes` are in the panel's pixels.
+    `image` is None where the part of it that the grid shows is unknown; `name` tells several panels apart."""
 
     width: int
     height: int
@@ -46,7 +46,7 @@ class Panel:
 
 @dataclass
 class Card:
-    """A loss as the page shows it."""
+    """A loss as shown on the page."""
 
     loss: Loss
     title: str
@@ -130,7 +130,7 @@ def _alone(dropped: np.ndarray) -> str:
 
 
 def _window(sample: Question, image: EmbeddedImage) -> Box:
-    """What the model saw of the image, in the embedded image's pixels."""
+    """Return the part of the image that the model saw, in the embedded image's pixels."""
     style: Any = getattr(sample, "style", None)
     size = image.width / image.scale, image.height / image.scale
     return _scaled(style.view((round(size[0]), round(size[1]))).window if style else (0.0, 0.0, *size), image.scale)

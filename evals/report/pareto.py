@@ -1,4 +1,4 @@
-"""Accuracy against visual tokens and against time, one panel a task, with those that no other one beats."""
+"""Accuracy against visual tokens and against time, one panel per task, with Pareto-optimal setups ringed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from tokenprune.evals.run.setups import UNPRUNED
 
 MARKERS = "osD^vP*Xhp<>"
 COLUMNS = 2
-#: In octaves, how far two strategies and all of them are drawn apart at most that see as many tokens, so that their
-#: intervals can be told apart.
+#: In octaves: strategies that see equally many tokens are drawn apart, so that their intervals do not overlap; at most
+#: so far from the next one, and so far altogether.
 ASIDE, ALL_ASIDE = 0.06, 0.4
 
 Cost = Callable[[TaskResult], float]
@@ -26,7 +26,7 @@ Cost = Callable[[TaskResult], float]
 
 @dataclass(frozen=True)
 class Axis:
-    """What accuracy is drawn against. Doublings of tokens are as far apart as others; time begins at 0."""
+    """A cost that accuracy is drawn against. Tokens are on a logarithmic scale; time begins at 0."""
 
     name: str
     cost: Cost
@@ -36,7 +36,7 @@ class Axis:
 def draw(rows: Sequence[TaskResult], folder: Path, scenes: str) -> list[Path]:
     """Write the plots of the set called `scenes` as PNG and SVG, and return their paths.
 
-    Where no time was measured, there is none against time; where no question could be asked, there is none at all.
+    There is no plot against time if no time was measured, and none at all if every question failed.
     """
     rows = [row for row in rows if row.n]
     if not rows:
@@ -102,7 +102,7 @@ def _panel(axes: Axes, rows: Sequence[TaskResult], strategies: Sequence[str], ax
 
 
 def _places(strategies: Sequence[str], axis: Axis) -> Cost:
-    """Return where rows are drawn: at their cost, and strategies that see as many tokens beside each other."""
+    """Return where rows are drawn: at their cost, with strategies that see equally many tokens side by side."""
     if not axis.is_tokens:
         return axis.cost
     step, middle = min(ASIDE, ALL_ASIDE / len(strategies)) if strategies else 0.0, (len(strategies) - 1) / 2
@@ -134,7 +134,7 @@ def _style(index: int, position_ids: str) -> dict[str, object]:
 
 
 def pareto_front(rows: Sequence[TaskResult], cost: Cost) -> list[TaskResult]:
-    """Return the rows than which no other one is both cheaper and better."""
+    """Return the rows that no other row beats in both accuracy and cost."""
     front: list[TaskResult] = []
     for row in sorted(rows, key=lambda row: (cost(row), -row.accuracy)):
         if not front or row.accuracy > front[-1].accuracy:

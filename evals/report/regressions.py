@@ -1,4 +1,4 @@
-"""Questions that the unpruned model answers better than a pruned one, with what was kept of their images."""
+"""Questions that the unpruned model answers better than a pruned one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from tokenprune.evals.tasks._base.question import Question
 
 @dataclass(frozen=True)
 class Loss:
-    """One question under one setup, and what the unpruned model said."""
+    """One question's answers, unpruned and under one setup."""
 
     unpruned: Answer
     pruned: Answer
@@ -29,8 +29,8 @@ class Loss:
 def worst(answers: Mapping[AnswerKey, Answer], n: int) -> list[Loss]:
     """Return the `n` worst losses of each setup on each task.
 
-    Among equal ones, those come first that most setups have, so that setups can be compared on them.
-    Questions that could not be asked are no losses.
+    Ties are broken in favour of questions that most setups lose, so that setups can be compared on them. Failed
+    questions do not count.
     """
     losses: dict[tuple[str, SetupKey], list[Loss]] = {}
     for asked, answer in answers.items():
@@ -54,7 +54,7 @@ def worst(answers: Mapping[AnswerKey, Answer], n: int) -> list[Loss]:
 def samples_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str], Question]:
     """Return the questions of the losses by task and ID, from where the run had its data and its model's processor.
 
-    OSError or ValueError where these are no longer there.
+    Raises OSError or ValueError if they are gone.
     """
     about, data = run.record["about"], run.record["identity"]["data"]
     style = style_of(*(kind.from_pretrained(about["loaded_from"]) for kind in (AutoConfig, AutoProcessor)))

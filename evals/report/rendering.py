@@ -1,4 +1,4 @@
-"""The pages' templates, and files as URLs that a page holds itself."""
+"""Rendering of the HTML pages, and data URLs for the files they embed."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ _FOLDERS = [_EVALS / part / "templates" for part in ("report", "explain")]
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page that needs nothing but itself. Values are escaped; leaving one out is an error."""
+    """Return a self-contained page. Values are escaped; leaving one out is an error."""
     environment = Environment(
         loader=FileSystemLoader(_FOLDERS), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

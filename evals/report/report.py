@@ -27,7 +27,7 @@ TASKS_OF_A_TABLE = 4
 def read(results: Sequence[Path]) -> list[TaskResult]:
     """Return the rows of folders of runs, and of files of rows.
 
-    One that is there twice with the same scores is taken once, else it is an error.
+    A row that occurs twice with the same scores is taken once; with different scores it is an error.
     """
     return results_io.read([path if path.is_file() else RunFolder(path).results_file for path in results])
 
@@ -75,7 +75,7 @@ def _has_strategies(rows: Sequence[TaskResult]) -> bool:
 
 
 def _side_by_side(rows: Sequence[TaskResult]) -> list[list[TaskResult]]:
-    """Return the rows of as many tasks as a table can have side by side, then those of the next ones, and so on."""
+    """Split the rows by task into groups that fit side by side in a table."""
     tasks = list(dict.fromkeys(row.task for row in rows))
     parts = [tasks[start : start + TASKS_OF_A_TABLE] for start in range(0, len(tasks), TASKS_OF_A_TABLE)]
     return [[row for row in rows if row.task in part] for part in parts]

@@ -133,7 +133,7 @@ def unpruned_table(rows: Sequence[TaskResult]) -> Table | None:
 
 
 def _paired(own: Mapping[str, TaskResult], other: Mapping[str, TaskResult], task: str) -> Paired | None:
-    """Return None where one of them was not measured on the task, or no question of it could be asked."""
+    """Return None if one of them was not measured on the task, or all of its questions failed."""
     if task not in own or task not in other or not (own[task].n and other[task].n):
         return None
     return compare(own[task], other[task])
@@ -149,8 +149,8 @@ def _loss(loss: Paired | None) -> tuple[str, str, str]:
 
 
 def further_table(rows: Sequence[TaskResult]) -> Table | None:
-    """Return the metrics beside the main ones of a set, and how many answers could not be read and how many questions
-    could not be asked where there are any; None where there is nothing to tell."""
+    """Return a set's metrics other than the main ones, and how many answers were unparsable and how many questions
+    failed, if any; None if there is nothing to show."""
     tasks = _tasks(rows)
     columns = [
         (task, name)
@@ -199,7 +199,7 @@ def _is_sum(row: TaskResult, metric: str) -> bool:
 
 
 def _further(row: TaskResult | None, metric: str) -> str:
-    """A share in per cent, with its interval; a sum as it is."""
+    """Format a share in per cent with its interval, and a sum as it is."""
     if row is None or metric not in row.metrics:
         return NOTHING
     scale = 1 if _is_sum(row, metric) else 100
@@ -229,7 +229,7 @@ def _counted(row: TaskResult | None) -> str:
 
 
 def _head(of_tasks: Mapping[str, TaskResult]) -> TaskResult:
-    """Return the row that speaks for a setup's visual tokens: the first one that has answers."""
+    """Return the row to take a setup's visual tokens from: the first that has answers."""
     first, *_ = of_tasks.values()
     return next((row for row in of_tasks.values() if row.n), first)
 

@@ -1,4 +1,4 @@
-"""The results as a table in the terminal: one line a setup, one column a task."""
+"""The results as a table in the terminal: one line per setup, one column per task."""
 
 from collections.abc import Sequence
 
@@ -42,7 +42,7 @@ def table(rows: Sequence[TaskResult], title: str) -> Table:
 
 
 def further(rows: Sequence[TaskResult]) -> Table | None:
-    """Return the table of what was measured beside the main metrics, in per cent, if there is any."""
+    """Return the table of all other metrics, in per cent, or None if there are none."""
     found = further_table(rows)
     if found is None:
         return None

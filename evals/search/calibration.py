@@ -1,4 +1,4 @@
-"""Calibration data: drawn at random, named in the settings file, and kept apart from what is evaluated."""
+"""Calibration data: drawn at random, named in the settings file, and excluded from evaluations."""
 
 import hashlib
 from collections.abc import Collection, Sequence
@@ -14,27 +14,27 @@ from tokenprune.strategies.settings import SettingsFile
 def calibration(samples: Sequence[Question], n_samples: int, seed: int) -> list[Question]:
     """Return `n_samples` drawn at random, in their own order. ValueError where there are fewer."""
     if n_samples > len(samples):
-        raise SettingError(f"{n_samples} samples asked for, and there are {len(samples)}; ask for fewer")
+        raise SettingError(f"{n_samples} samples requested, but there are only {len(samples)}; request fewer")
     drawn = np.random.default_rng(seed).choice(len(samples), n_samples, replace=False)
     return [samples[index] for index in sorted(drawn)]
 
 
 def image_digests(samples: Sequence[Question]) -> dict[str, str]:
-    """Return a digest of the bytes of each image that is asked about, by its file name for whoever reads it."""
+    """Return a digest of each image's bytes, by its file name (for human readers)."""
     return {image.name: _digest(image) for sample in samples for image in sample.images}
 
 
 def calibrated_on(file: SettingsFile) -> frozenset[str]:
-    """Return the digests of the images that a settings file was found on; none where no search wrote it.
+    """Return the digests of the images that a settings file was calibrated on; none if no search wrote it.
 
-    SettingError where a search wrote it and did not say.
+    Raises SettingError if a search wrote it without naming them.
     """
     if not file.search:
         return frozenset()
     images = file.search.get("data", {}).get("pictures")
     if not isinstance(images, dict) or not images:
         raise SettingError(
-            f'{file.path}, "search", "data": no "pictures", so nobody knows which questions it must not be evaluated '
+            f'{file.path}, "search", "data": no "pictures", so it is unknown which questions it must not be evaluated '
             f"on. Search again: tokenprune optimize --output {file.path}"
         )
     return frozenset(images.values())

@@ -1,7 +1,7 @@
-"""A search that survives being killed: Optuna's study in a journal file, held by one process at a time.
+"""A search that survives a kill: Optuna's study in a journal file, locked by one process at a time.
 
-Every finished trial is a line that is on the disk before the next one begins. A trial that was running when the process
-died is asked for again, and since its sampler depends on the seed and on the finished trials alone, it is the same one.
+Every finished trial is on disk before the next one begins. A trial that was running when the process died is run again,
+and it is the same one, because its sampler depends only on the seed and the finished trials.
 """
 
 from collections.abc import Iterator, Mapping
@@ -43,12 +43,12 @@ def held_study(path: Path, identity: Mapping[str, Any]) -> Iterator[optuna.Study
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that have a value, in the order in which they were made."""
+    """Return the trials that have a value, in order."""
     return study.get_trials(states=(TrialState.COMPLETE,))
 
 
 class _AlreadyLocked(JournalFileSymlinkLock):
-    """In place of Optuna's lock file, which a killed process would leave behind."""
+    """Replaces Optuna's lock file, which a killed process would leave in place."""
 
     def acquire(self) -> bool:
         return True

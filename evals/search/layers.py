@@ -1,5 +1,5 @@
-"""How much each decoder layer changes what enters it: 1 - cosine, as EfficientVLA ranks layers
-(https://arxiv.org/abs/2506.10100), and PAR's skipping goes by. No answers are needed, only images and questions."""
+"""The change that each decoder layer makes to its input, as 1 - cosine: EfficientVLA's ranking of layers
+(https://arxiv.org/abs/2506.10100), which PAR's skipping uses. Only images and questions are needed, no answers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def least_changing(changes: Sequence[float], n_skipped: int) -> tuple[int, ...]:
 
 @contextmanager
 def _changes(layers: Sequence[Any]) -> Iterator[list[float]]:
-    """What each layer changed in the last forward of its model."""
+    """Record how much each layer changed in the last forward of its model."""
     changes = [0.0] * len(layers)
 
     def after(number: int, module: Any, args: tuple[Any, ...], output: Tensor) -> None:

@@ -1,6 +1,6 @@
-"""How near a pruned model's state comes to the unpruned one's: VFlowOpt's objective (https://arxiv.org/abs/2508.05211).
+"""VFlowOpt's objective (https://arxiv.org/abs/2508.05211): how close a pruned model's state is to the unpruned one's.
 
-The state is what the language-model head gets. No answers are needed, only images and questions.
+The state is the input of the language-model head. Only images and questions are needed, no answers.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Prompt:
 
 
 class Objective:
-    """The unpruned model on some questions, computed once, to compare pruned ones with.
+    """The unpruned model's states on some questions, computed once, to compare pruned ones with.
 
     grid_side: the longest of the shorter sides of all grids. n_visual: mean visual tokens of an image.
     highest_attention: the most that any patch receives in encoder layer `layer`, in means of its tile.
@@ -106,7 +106,7 @@ class Objective:
 
 @contextmanager
 def _read_head(model: Any) -> Any:
-    """Collects what the language-model head is called with."""
+    """Collect the inputs of the language-model head."""
     head, seen = model.get_output_embeddings(), []
     if head is None:
         raise UnsupportedError(f"{type(model).__name__} has no language-model head, so its state cannot be read there.")

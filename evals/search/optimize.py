@@ -1,8 +1,8 @@
 """Search VFlowOpt's settings on a few unlabelled questions (https://arxiv.org/abs/2508.05211, section 3).
 
-The search is Optuna's Gaussian-process sampler: of the kept-up Bayesian optimisers it alone brings the paper's
-Gaussian process and expected improvement, a journal that outlives a killed process, and no dependency that this
-package would not have anyway but Optuna itself. The authors' scikit-optimize is no longer maintained.
+The search uses Optuna's Gaussian-process sampler. Among maintained Bayesian optimisers, only Optuna has the paper's
+Gaussian process and expected improvement and a journal that survives a kill, without further dependencies. The authors'
+scikit-optimize is no longer maintained.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from tokenprune.strategies.vflowopt import VFlowOpt
 
 SEARCHED = ("first", "second", "threshold", "alpha", "cell")
 
-#: Drawn at random before the Gaussian process has enough to go on; the default settings are the first of them.
+#: Trials drawn at random before the Gaussian process starts; the default settings are the first of them.
 N_RANDOM = 10
 
 
 @dataclass(frozen=True)
 class Names:
-    """What the settings file calls the model, the data and their split."""
+    """The names of model, data and split in the settings file."""
 
     model: str = ""
     data: str = ""
@@ -65,9 +65,9 @@ def optimize(
     """Write the settings that leave the model's state nearest to the unpruned one, and return what was written.
 
     samples: only their images and questions are used. The file names the images, and the evals leave them out.
-    output: a settings file for `patch`, with where it comes from and every trial. The journal beside it, of the same
-        name with `.journal`, lets the same call go on after a kill, or with more `trials`. SettingError if it holds
-        another search.
+    output: a settings file for `patch`, with where it comes from and every trial. The journal next to it, with
+        the ending `.journal`, lets the same call resume after a kill, or with more `trials`. Raises SettingError if it
+        holds another search.
     base: what is searched around; its keep_ratio is the average that every trial spends. Trial 0 is `base` itself, so
         that on these samples the result is never worse.
     state: whose agreement is maximised, see `tokenprune.evals.search.objective`.
@@ -75,15 +75,15 @@ def optimize(
     base, names = base or VFlowOpt(keep_ratio=0.1), names or Names()
     if output.suffix != ".json":
         raise SettingError(
-            f"{output}: patch() knows a settings file by its ending; write {output.with_suffix('.json')}."
+            f"{output}: patch() recognises a settings file by its ending; write {output.with_suffix('.json')}."
         )
     if trials < 1 or not samples:
         raise SettingError(
-            f"a search of {trials} trials on {len(samples)} samples finds nothing; it needs one of each."
+            f"a search of {trials} trials on {len(samples)} samples finds nothing; it needs at least one of each."
         )
     journal = output.with_suffix(".journal")
     if output.exists() and not journal.exists():
-        raise SettingError(f"{output}: is there already, without {journal.name} to go on from. Name another output.")
+        raise SettingError(f"{output}: exists, but {journal.name} to resume from does not. Name another output.")
     adapter = adapter_for(model)
     about_model = {
         "class": type(model).__name__,
@@ -95,7 +95,7 @@ def optimize(
     identity = {**asdict(base), **about_model, **about_data, "state": state, "seed": seed}
     with held_study(journal, identity) as study:
         objective = Objective(model, processor, samples, state=state, layer=base.layer)
-        if "box" not in study.user_attrs:  # kept, so that another device goes on in the very same box
+        if "box" not in study.user_attrs:  # stored, so that another device resumes in the same space
             study.set_user_attr("box", [objective.grid_side, objective.highest_attention])
         space = SearchSpace(base, len(adapter.layers), *study.user_attrs["box"], colors="colors" in adapter.offers)
         _search(study, objective, space, trials, seed, progress)
@@ -153,14 +153,14 @@ def _search(
 
 
 def _sampler(seed: int, number: int) -> GPSampler:
-    """The sampler of one trial. One that went on through all trials would start again from its seed after a kill, and
-    draw what it drew before."""
+    """Return the sampler of one trial. A single sampler for all trials would restart from its seed after a kill and
+    repeat its draws."""
     own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     return GPSampler(seed=own, n_startup_trials=N_RANDOM, warn_independent_sampling=False)
 
 
 def _best(study: optuna.Study) -> FrozenTrial:
-    """The first of the best trials."""
+    """Return the first of the best trials."""
     return max(finished(study), key=lambda trial: trial.values[0])
 
 

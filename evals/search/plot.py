@@ -1,4 +1,4 @@
-"""Draw a search of `tokenprune optimize`: what each trial was worth, and what settings and schedule it found."""
+"""Draw a search of `tokenprune optimize`: the value of each trial, and the settings and schedule found."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -18,7 +18,7 @@ from tokenprune.evals.search.space import SearchSpace
 from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategies.vflowopt import VFlowOpt
 
-#: What the rows of the box are called, from above.
+#: Labels of the searched settings, from the top.
 VARIABLES = {
     "first": "R1: share that enters",
     "second_place": "R2, within what the budget leaves",
@@ -29,7 +29,7 @@ VARIABLES = {
 
 
 def draw(path: Path, output: Path) -> None:
-    """Draw the settings file at `path` into the image `output`. ValueError where no search wrote it."""
+    """Draw the settings file at `path` into the image file `output`. Raises DataError if no search wrote it."""
     file = SettingsFile.read(path)
     if not file.search:
         raise DataError(f'{path}: no "search", so there is nothing to draw; only `tokenprune optimize` writes one')
@@ -71,16 +71,16 @@ def _history(axes: Axes, search: Mapping[str, Any]) -> None:
     axes.step(range(len(values)), so_far, where="post", color=VERMILION, linewidth=2, label="best so far")
     axes.plot(best, values[best], "*", color=VERMILION, markersize=18, label=f"best, trial {best}: {values[best]:.4f}")
     axes.set_xlabel("trial", fontsize=12)
-    what = {"last_token": "last prompt token", "mean_pooled": "text behind the image, pooled"}
+    what = {"last_token": "last prompt token", "mean_pooled": "text after the image, pooled"}
     axes.set_ylabel(f"cosine to the unpruned state\n({what[search['objective']['state']]})", fontsize=12)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    axes.set_title("What each trial was worth", fontsize=13)
+    axes.set_title("Value of each trial", fontsize=13)
     _legend_below(axes)
     axes.grid(alpha=0.3)
 
 
 def _box(axes: Axes, search: Mapping[str, Any], n_layers: int) -> None:
-    """Each searched setting as a line from its lowest to its highest value, with every trial on it."""
+    """Draw each searched setting as a line from its lowest to its highest value, with every trial on it."""
     sides, trials = search["box"], places(search, n_layers)
     best = search["objective"]["best_trial"]
     names = [name for name in VARIABLES if name in sides]
@@ -95,7 +95,7 @@ def _box(axes: Axes, search: Mapping[str, Any], n_layers: int) -> None:
         axes.annotate(low, (0, height), (-14, 0), textcoords="offset points", fontsize=11, ha="right", va="center")
         axes.annotate(high, (1, height), (14, 0), textcoords="offset points", fontsize=11, ha="left", va="center")
     axes.set(xlim=(-0.16, 1.16), ylim=(0.5, len(names) + 0.6))
-    axes.set_title("Where in the box each setting was found", fontsize=13)
+    axes.set_title("Where each setting was found", fontsize=13)
     axes.set_axis_off()
     axes.plot([], [], "o", color=BLUE, markersize=6, alpha=0.35, label="one trial")
     axes.plot([], [], "o", color=GREY, markersize=12, fillstyle="none", markeredgewidth=2, label="default")
@@ -104,7 +104,7 @@ def _box(axes: Axes, search: Mapping[str, Any], n_layers: int) -> None:
 
 
 def places(search: Mapping[str, Any], n_layers: int) -> list[dict[str, float]]:
-    """Return where each trial lies in the box: 0 is the lowest value of a setting, 1 the highest."""
+    """Return where each trial lies in the search space: 0 is the lowest value of a setting, 1 the highest."""
     sides, known = search["box"], {field.name for field in fields(VFlowOpt)}
     highest = {name: side[1] for name, side in sides.items()}
     base = VFlowOpt(**search["base"])

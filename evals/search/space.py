@@ -1,4 +1,4 @@
-"""What the search of VFlowOpt's settings may choose from. Every point spends exactly the budget."""
+"""The search space of VFlowOpt's settings. Every point spends exactly the budget."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Point = dict[str, float]
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The settings around `base`, for a model of `n_layers`, images whose shorter side has up to `grid_side` visual
+    """The settings around `base` for a model of `n_layers`, images whose shorter side has up to `grid_side` visual
     tokens and whose patches receive up to `highest_attention` times their tile's mean.
 
     first: R1, from keep_ratio to 1.5 times it.
     second_place: where R2 lies between the lowest value that still spends the budget (the last third keeps what the
-        second had) and the highest that leaves the last third a tenth of keep_ratio. The paper's box reaches as far at
-        25 %, but also has points that cannot be, or spend less than the budget.
+        second had) and the highest that leaves the last third a tenth of keep_ratio. The paper's space reaches as
+        far at 25 %, but includes points that are impossible or spend less than the budget.
     threshold: from 0, where every patch is an anchor, to `highest_attention`, above which none is and every tile falls
         back to its best one. The paper's 50 is 7 % of SigLIP's 729 patches; with few patches none gets as far.
     alpha: -1 to 1, where the model shows the image's colours.
     cell: 2 to `grid_side`.
 
-    What `base` leaves out is not searched: R1 and R2 without stages, the cell without recycling.
+    Settings that `base` disables are not searched: R1 and R2 without stages, the cell without recycling.
     """
 
     base: VFlowOpt
@@ -60,7 +60,7 @@ class SearchSpace:
         return sides
 
     def strategy(self, point: Mapping[str, float]) -> VFlowOpt:
-        """The strategy at a point of the box."""
+        """Return the strategy at a point of the space."""
         settings = {name: value for name, value in point.items() if name != "second_place"}
         if self.base.progressive:
             lowest, highest = self._second(point["first"])
@@ -68,7 +68,7 @@ class SearchSpace:
         return replace(self.base, **settings)
 
     def point(self, strategy: VFlowOpt) -> Point:
-        """The point of the box that is nearest to a strategy, variable by variable."""
+        """Return the point of the space nearest to a strategy, variable by variable."""
         values = {"threshold": strategy.threshold, "alpha": strategy.alpha, "cell": strategy.cell}
         if values["cell"] is None:
             values["cell"] = self.grid_side / 2
@@ -84,7 +84,7 @@ class SearchSpace:
         return point
 
     def _second(self, first: float) -> tuple[float, float]:
-        """The lowest and highest R2 that go with an R1."""
+        """Return the lowest and highest R2 compatible with an R1."""
         third = self.n_layers // 3
         last = self.n_layers - 2 * third
         left = self.average * self.n_layers - first * third  # share x layers, for the second and the last third

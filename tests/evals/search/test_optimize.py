@@ -214,7 +214,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 def test_files_that_are_something_else(tmp_path: Path) -> None:
     samples = scenes(tmp_path / "scenes")
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(SettingError, match="is there already, without"):
+    with pytest.raises(SettingError, match="to resume from does not"):
         searched(samples, tmp_path / "a.json")
     (tmp_path / "b.journal").write_text("Dear diary,\ntoday\n")
     with pytest.raises(SettingError, match="no journal of a search"):
@@ -244,7 +244,7 @@ def test_calibration_samples(tmp_path: Path) -> None:
     assert drawn[0] == [sample.id for sample in calibration(samples, 2, 0)]
     assert len({tuple(ids) for ids in drawn}) > 1
     assert all(ids == sorted(ids) for ids in drawn)
-    with pytest.raises(ValueError, match="9 samples asked for, and there are 4"):
+    with pytest.raises(ValueError, match="9 samples requested, but there are only 4"):
         calibration(samples, 9, 0)
 
 
