@@ -55,7 +55,7 @@ def measure_throughput(
     _rounds(record, batch, found, rounds, generate)
 
 
-def ttft_ratios(model: Any, inputs: Inputs, compared: Sequence[Setup], rounds: int) -> list[float]:
+def ttft_ratios(model: Any, inputs: Any, compared: Sequence[Setup], rounds: int) -> list[float]:
     """Return the time that `generate` takes to one token under each setup, as a ratio to the unpruned model's.
 
     Medians of ratios within rounds, each of which reverses the order of the one before. Call each setup once before: a
@@ -67,7 +67,7 @@ def ttft_ratios(model: Any, inputs: Inputs, compared: Sequence[Setup], rounds: i
         seconds = {}
         for number in range(len(calls)) if turn % 2 == 0 else reversed(range(len(calls))):
             with calls[number].patched(model):
-                seconds[number] = generated(model, inputs, 1)["generate"]
+                seconds[number] = generated(model, dict(inputs), 1)["generate"]
         for number, found in enumerate(ratios, start=1):
             found.append(seconds[number] / seconds[0])
     return [statistics.median(found) for found in ratios]
