@@ -1,4 +1,4 @@
-"""A pruned model for other people's evaluation harnesses: conversations in, answers and what they cost out."""
+"""A pruned model for evaluation harnesses: conversations in, answers and their costs out."""
 
 import ast
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ from tokenprune.strategies.settings import SettingsFile
 Conversation = Sequence[Mapping[str, Any]]
 
 MAX_NEW_TOKENS = 1024
-#: What of a harness's generation arguments `generate` gets; sampling ones only where it is asked to sample.
+#: The sampling arguments of a harness that `generate` gets, if the harness asks for sampling.
 SAMPLING = ("temperature", "top_p", "top_k")
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer. `n_read` is how many tokens of the prompt entered the language model, `n_written` the answer's."""
+    """An answer. n_read: tokens of the prompt that entered the language model. n_written: tokens of the answer."""
 
     text: str
     n_read: int
@@ -38,11 +38,11 @@ class Reply:
 class HarnessModel:
     """A loaded model, patched for as long as it lives, with its processor.
 
-    pretrained: a folder or a Hugging Face name. strategy: a name in `tokenprune.STRATEGIES` or a settings file, as
-    `patch` takes them; None asks the unpruned model. settings: the strategy's own, as a command line reads them: words
-    of lists, negative numbers and None are understood.
+    pretrained: a folder or a Hugging Face name.
+    strategy: a name in `tokenprune.STRATEGIES` or a settings file, as for `patch`; None leaves the model unpruned.
+    settings: the strategy's, as a command line gives them: lists, negative numbers and None may be written as text.
 
-    Raises SettingError for a name that is not known, before anything is loaded, and what `patch` raises.
+    Raises SettingError for an unknown name, before anything is loaded, and the errors of `patch`.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class HarnessModel:
     def answers(self, conversations: Sequence[Conversation], generation: Mapping[str, Any]) -> list[Reply]:
         """Return the answers to a batch, greedy unless `generation` says otherwise.
 
-        Of `generation`, max_new_tokens, num_beams, do_sample, temperature, top_p, top_k and until are read: a
+        It reads max_new_tokens, num_beams, do_sample, temperature, top_p, top_k and until from `generation`: a
         temperature above 0 samples unless do_sample is False, and an answer ends before the first text of `until`.
-        Conversations with images and without may be mixed; they are asked apart.
+        A batch may mix conversations with and without images; they are asked separately.
         """
         replies: dict[int, Reply] = {}
         for are_shown in (True, False):
@@ -95,8 +95,7 @@ class HarnessModel:
 
     @torch.inference_mode()
     def loss(self, conversation: Conversation, continuation: str) -> tuple[float, bool]:
-        """Return the mean negative log-likelihood of the tokens of `continuation` as the answer, and whether they are
-        those that greedy decoding would write."""
+        """Return the mean negative log-likelihood of `continuation`, and whether greedy decoding writes it."""
         prompt, whole = (self._encoded([conversation], [end]) for end in ("", continuation))
         n = whole["input_ids"].shape[1] - prompt["input_ids"].shape[1]
         if n < 1:
@@ -106,7 +105,7 @@ class HarnessModel:
         return float(torch.nn.functional.cross_entropy(logits, targets)), bool((logits.argmax(-1) == targets).all())
 
     def _encoded(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> Any:
-        """Return the inputs for conversations and how the answers begin, padded on the left."""
+        """Return the inputs for conversations and the beginnings of their answers, padded on the left."""
         images = [_images(conversation) for conversation in conversations]
         texts = [
             self.processor.apply_chat_template(conversation, add_generation_prompt=True) + answer
@@ -153,7 +152,7 @@ def _images(conversation: Conversation) -> list[Image.Image]:
     parts = [part for turn in conversation for part in turn["content"]]
     for part in parts:
         if part["type"] not in ("text", "image"):
-            raise UnsupportedError(f"this harness model is given images and text only; the task has {part['type']}.")
+            raise UnsupportedError(f"the task has {part['type']}, and this model takes images and text only")
     return [part["image"].convert("RGB") for part in parts if part["type"] == "image"]
 
 
@@ -165,7 +164,7 @@ def _generation(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _until(text: str, ends: str | Sequence[str] | None) -> str:
-    """Return the text up to the first of the ends. A newline before the answer is no end of it."""
+    """Return the text before the first of the ends. Leading whitespace is stripped first and ends nothing."""
     text = text.lstrip()
     for end in [ends] if isinstance(ends, str) else ends or ():
         if end:

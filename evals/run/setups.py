@@ -155,7 +155,7 @@ def _of(given: str | tokenprune.Strategy, keep_ratio: float, files: Mapping[str,
     if isinstance(given, tokenprune.Strategy):
         changed = {
             field.name: getattr(given, field.name)
-            for field in sorted(fields(given), key=lambda field: field.kw_only)  # the order of the signature
+            for field in sorted(fields(given), key=lambda field: field.kw_only is True)  # the order of the signature
             if field.name not in ("keep_ratio", "keep") and getattr(given, field.name) != field.default
         }
         label = _label(type(given), changed)
