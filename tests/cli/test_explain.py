@@ -57,7 +57,7 @@ def test_errors_are_a_sentence(ask: Callable[..., Any], tmp_path: Path, capsys: 
     (tmp_path / "half.jpg").write_bytes(whole_file[: len(whole_file) // 2])
     assert "half.jpg: truncated or broken image" in ask(of="half.jpg")
     (tmp_path / "text.jpg").write_text("no picture")
-    assert "text.jpg: no image that Pillow can read" in ask(of="text.jpg")
+    assert "text.jpg: not an image that Pillow can read" in ask(of="text.jpg")
     assert ask(of="nowhere.jpg") == 2
     assert "nowhere.jpg" in "".join(capsys.readouterr().err.replace("\N{BOX DRAWINGS LIGHT VERTICAL}", " ").split())
 

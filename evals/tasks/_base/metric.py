@@ -58,12 +58,12 @@ class Metric:
 
     @property
     def value(self) -> float:
-        """The value. A ratio with a sum of wholes of 0 is 0, as in published scorers, like the precision without any yes."""
+        """The weighted sum. A ratio that divides by 0 is 0, as in published scorers: precision without any yes, say."""
         return sum(ratio.weight * sum(ratio.parts) / (sum(ratio.wholes) or 1.0) for ratio in self.ratios)
 
     @property
     def points(self) -> tuple[float, ...]:
-        """The points of questions or groups that the value is the mean of, in the set's order; () if it is not a mean."""
+        """The points that the value is the mean of, in the set's order; () if it is not a mean."""
         ratio, *others = self.ratios
         if others or ratio.weight != 1 or not set(ratio.wholes) <= {0.0, 1.0}:
             return ()
