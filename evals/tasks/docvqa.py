@@ -2,8 +2,8 @@
 
 It reads the published `SPLIT_v1.0_withQT.json` (`val_v1.0.json` too; images under the names in the file, in
 `documents/` or `spdocvqa_images/`) and the Hub's lmms-lab/DocVQA. The layouts follow the challenge's page and the Hub
-and were not checked against the real files. The answers of `test` are not published. The metric is that of the challenge's
-script, checked by running lmms-eval's copy.
+and were not checked against the real files. The answers of `test` are not published. The metric is that of the
+challenge's script, checked by running lmms-eval's copy.
 """
 
 from dataclasses import dataclass
