@@ -38,7 +38,7 @@ def narrowed(model: Any, schedule: Schedule, n_text: int) -> Iterator[None]:
     """Cut the sequence of the layers of an unpatched `model` to what `schedule` leaves in them, beside `n_text` text
     tokens; the passes over a single token stay as they are."""
     adapter = adapter_for(model)
-    n_prefix = adapter.n_prefix if schedule.tower else 0
+    n_prefix = adapter.tower.n_prefix if schedule.tower else 0
     with ExitStack() as hooks:
         for layers, counts, n_more in (
             (adapter.layers, schedule.layers, n_text),

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.conventions import find_cache, n_new_columns, prunable_mask
+from tokenprune.adapters.records import recall_images, remember_images
 from tokenprune.engine.cache import CacheIndex, expose_logical, expose_physical, index_of, n_slots, set_index
 from tokenprune.engine.call import CallContext, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
@@ -83,7 +85,7 @@ class Prefill:
         self._end_forward()
         self._context.packing = None
         adapter, kwargs = self.adapter, named_arguments(module, args, kwargs)
-        cache = adapter.cache(kwargs)
+        cache = find_cache(kwargs)
         masks = {modality: adapter.visual_mask(modality, kwargs) for modality in self._modalities}
         visual = {modality.name: mask for modality, mask in masks.items() if mask is not None}
         index = index_of(cache)
@@ -100,11 +102,13 @@ class Prefill:
             index=index,
             visual=visual,
             begins={name: adapter.image_starts(kwargs, mask) for name, mask in visual.items()},
-            images={m.name: adapter.recall(m, kwargs, visual[m.name]) for m in masks if m.name in visual},
+            images={
+                m.name: recall_images(adapter.encoded(m, kwargs), visual[m.name]) for m in masks if m.name in visual
+            },
             n_slots=slots,
             n_columns=slots if index is None else slots + index.n_dropped,
-            n_new=adapter.n_new(kwargs),
-            columns_mask=adapter.attention_mask(kwargs),
+            n_new=n_new_columns(kwargs),
+            columns_mask=prunable_mask(kwargs),
         )
 
     @dynamo_disabled
@@ -178,7 +182,7 @@ class Prefill:
             if stages is not None and self.report is not None:
                 self.report = replace(self.report, images=stages.add_reports(forward, self.report.images))
         kwargs = named_arguments(module, args, kwargs)
-        cache = self.adapter.cache(kwargs, output)
+        cache = find_cache(kwargs, output)
         if cache is None:
             return
         if forward.packing is not None:
@@ -219,7 +223,7 @@ class Prefill:
         for modality in self._modalities:
             output, records = self.adapter.encoded(modality, kwargs), self._context.records
             if output is not None and not hasattr(output, RECORD_ATTRIBUTE) and modality.name in records:
-                self.adapter.remember(output, records[modality.name])
+                remember_images(output, records[modality.name])
 
     def _incoming_ids(self, forward: Forward, kwargs: dict[str, Any]) -> Tensor:
         """The position IDs of the new columns; after a pruned prompt with compact IDs, those that continue it."""
