@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers.heads import pixel_sizes
 from tokenprune.adapters.towers.layers import TowerLayers
+from tokenprune.adapters.towers.tower import pixel_sizes
 from tokenprune.errors import UnsupportedError
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout

@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers.heads import pixel_sizes
+from tokenprune.adapters.towers.tower import pixel_sizes
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from tokenprune.adapters.towers.heads import packed_heads, padded_heads
 from tokenprune.adapters.towers.registry import register_tower
-from tokenprune.adapters.towers.tower import CLIP_COLORS, IMAGENET, Tower, projections
+from tokenprune.adapters.towers.tower import CLIP_COLORS, IMAGENET, Tower, packed_heads, padded_heads, projections
 from tokenprune.tokens.encoded import CapturePoints
 
 

@@ -15,9 +15,8 @@ from einops import rearrange, reduce
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from tokenprune.adapters.towers.heads import QueryKey
 from tokenprune.adapters.towers.rotary import apply_rotary
-from tokenprune.adapters.towers.tower import CLIP_COLORS, Tower
+from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower
 from tokenprune.tokens.encoded import CapturePoints
 from tokenprune.tokens.layout import Layout
 

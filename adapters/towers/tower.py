@@ -1,16 +1,21 @@
-"""How one kind of vision encoder is read."""
+"""How one kind of vision encoder is read, and its queries and keys.
+
+Functions for `Tower.heads` get a `call`, which holds the outputs of the capture points by name, the arguments of the
+attention under "attention" and those of the tower under "tower", and the tower's config.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenprune.adapters.towers.heads import QueryKey, separate_heads
+from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.tokens.encoded import CapturePoints
 
 #: Mean and deviation of each channel.
@@ -19,6 +24,44 @@ Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 HALVES: Normalisation = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CLIP_COLORS: Normalisation = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+#: Queries and keys, (heads, tokens, width) per tile; a tower that pads its tiles adds a mask of the tokens that are not
+#: padding, (tokens,) per tile.
+QueryKey = tuple[Sequence[Tensor], ...]
+
+
+def separate_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """From a query and a key projection, each (tiles, tokens, heads * width), without rotary embeddings."""
+    queries, keys = (
+        rearrange(call[part], "tile token (head width) -> tile head token width", head=config.num_attention_heads)
+        for part in ("queries", "keys")
+    )
+    return list(queries), list(keys)
+
+
+def padded_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """`separate_heads` and the mask of patches that are not padding."""
+    return *separate_heads(call, config), list(call["tower"]["patch_attention_mask"].flatten(1))
+
+
+def packed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """From projections of the patches of all images in one row, (1, patches, heads * width), with rotary embeddings."""
+    cos, sin = call["attention"]["position_embeddings"]
+    sizes = [h // config.patch_size * (w // config.patch_size) for h, w in pixel_sizes(call["tower"])]
+    queries, keys = (
+        apply_rotary(rearrange(call[part][0], "patch (head width) -> patch head width", width=cos.shape[-1]), cos, sin)
+        for part in ("queries", "keys")
+    )
+    return tuple(
+        [rearrange(p, "patch head width -> head patch width") for p in x.split(sizes)] for x in (queries, keys)
+    )
+
+
+def pixel_sizes(arguments: Mapping[str, Any], name: str = "pixel_values") -> list[tuple[int, int]]:
+    """(height, width) in pixels of each image of a call, without the padding that fills up the batch."""
+    pixels, sizes = arguments[name], arguments.get("image_sizes")
+    return [tuple(pixels.shape[-2:])] * len(pixels) if sizes is None else [(int(h), int(w)) for h, w in sizes]
 
 
 def scale_of_width(tower: Any) -> float:

@@ -18,20 +18,27 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import find_cache, n_new_columns, prunable_mask
-from tokenprune.adapters.records import recall_images, remember_images
-from tokenprune.engine.cache import CacheIndex, expose_logical, expose_physical, index_of, n_slots, set_index
-from tokenprune.engine.call import CallContext, named_arguments
+from tokenprune.engine.cache import (
+    CacheIndex,
+    expose_logical,
+    expose_physical,
+    find_cache,
+    index_of,
+    n_slots,
+    set_index,
+)
+from tokenprune.engine.call import CallContext, n_new_columns, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.forward import Forward
 from tokenprune.engine.recording import Register
 from tokenprune.engine.select import choose, merge_features, prune_prompt
 from tokenprune.errors import PruningError
 from tokenprune.report import Report
+from tokenprune.sequence.masks import prunable_mask
 from tokenprune.sequence.packing import PositionIds, default_ids, id_shift, renumber
 from tokenprune.sequence.prompt import PromptTokens
 from tokenprune.strategy import Strategy
-from tokenprune.tokens.encoded import RECORD_ATTRIBUTE
+from tokenprune.tokens.encoded import RECORD_ATTRIBUTE, recall_images, remember_images
 
 if TYPE_CHECKING:
     from tokenprune.engine.skipping import LayerSkipping
@@ -108,7 +115,7 @@ class Prefill:
             n_slots=slots,
             n_columns=slots if index is None else slots + index.n_dropped,
             n_new=n_new_columns(kwargs),
-            columns_mask=prunable_mask(kwargs),
+            columns_mask=prunable_mask(kwargs.get("attention_mask")),
         )
 
     @dynamo_disabled

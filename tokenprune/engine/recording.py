@@ -18,14 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.records import remember_images
 from tokenprune.engine.call import CallContext, bind_arguments, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.overrides import MethodOverride
 from tokenprune.errors import PruningError
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.attention import VisionAttention
-from tokenprune.tokens.encoded import EncodedImage, Modality
+from tokenprune.tokens.encoded import EncodedImage, Modality, remember_images
 from tokenprune.tokens.layout import Layout
 
 #: Registers a hook or an override, to be undone when the patch is removed.

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import find_cache, n_new_columns, prunable_mask
 from tokenprune.adapters.decoder.attention import text_attention_scale, text_capture_points, text_heads
-from tokenprune.engine.cache import n_slots
+from tokenprune.engine.cache import find_cache, n_slots
+from tokenprune.engine.call import n_new_columns
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.report import ImageReport
-from tokenprune.sequence.masks import padding_of
+from tokenprune.sequence.masks import padding_of, prunable_mask
 from tokenprune.sequence.prompt import PromptTokens
 from tokenprune.tokens.text_attention import TextAttention
 
@@ -79,7 +79,7 @@ class DecoderReader:
         """Start a forward of the base model with these arguments, whose `visual` tokens are given by modality."""
         cache = find_cache(kwargs)
         n_columns = 0 if cache is None else int(cache.get_seq_length())  # dropped tokens included
-        padding = padding_of(prunable_mask(kwargs), n_columns, n_new_columns(kwargs))
+        padding = padding_of(prunable_mask(kwargs.get("attention_mask")), n_columns, n_new_columns(kwargs))
         like = next(iter(visual.values()))
         real = torch.ones_like(like) if padding is None else ~padding[:, n_columns:].to(like.device).expand_as(like)
         self._captured, self._layers, self._n_past = {}, {}, n_slots(cache)

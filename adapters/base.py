@@ -1,0 +1,211 @@
+"""The contract of a model adapter: what a family must and may answer, question by question."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from tokenprune.adapters.decoder.config import Decoder
+from tokenprune.adapters.towers import Tower, tower_of
+from tokenprune.adapters.towers.layers import TowerLayers
+from tokenprune.adapters.towers.tower import QueryKey
+from tokenprune.errors import UnsupportedError
+from tokenprune.sequence.packing import Packing
+from tokenprune.tokens.encoded import CapturePoints, Modality
+from tokenprune.tokens.layout import Layout
+
+
+class Parts(ABC):
+    """Where are the parts?
+
+    model, config: the loaded model and its configuration.
+    tower: how its vision tower is read.
+    decoder: how its language model attends.
+    """
+
+    model: nn.Module
+    config: Any
+    tower: Tower
+    decoder: Decoder
+
+    @property
+    def core(self) -> Any:
+        """The base model, whose forward inserts the visual features and calls the language model."""
+        return getattr(self.model, "model", None)
+
+    @property
+    def language_model(self) -> nn.Module:
+        """The decoder without its head."""
+        return self.core.language_model
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers."""
+        return cast(Any, self.language_model).layers
+
+    @property
+    def vision_tower(self) -> Any:
+        """The module that is called with the images; None if the model was loaded without it."""
+        return getattr(self.core, "vision_tower", None)
+
+    @property
+    def vision_towers(self) -> tuple[Any, ...]:
+        """Every module that is called with images or videos; several are of one kind."""
+        return (self.vision_tower,)
+
+    def describe_tower(self) -> Tower:
+        """Return how the vision tower is read. Raises UnsupportedError for an unknown kind."""
+        return tower_of(self.vision_tower.config.model_type, type(self.model).__name__)
+
+    @property
+    def description(self) -> str:
+        """The model in a few words, for error messages."""
+        return f"{type(self.model).__name__} with a {self.vision_tower.config.model_type} tower"
+
+
+class Inputs(Parts):
+    """Which inputs does the model take, and which of them shrink?
+
+    `kwargs` are the arguments of a call of `core` by name, unless a method says otherwise.
+    """
+
+    #: Whether the model takes videos too, under the common names.
+    takes_video: bool = False
+    #: Further arguments of the language model that run along the sequence: (batch, length, ...).
+    sequence_arguments: tuple[str, ...] = ()
+    #: Whether the base model makes masks for its language model that are not causal.
+    noncausal: bool = False
+    #: The method of the language model, if any, that adds features to visual tokens between decoder layers.
+    inner_features: str | None = None
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The kinds of images that the model takes."""
+        image = Modality("image", "get_image_features", "pixel_values", self.config.image_token_id)
+        if not self.takes_video:
+            return (image,)
+        video = Modality("video", "get_video_features", "pixel_values_videos", self.config.video_token_id)
+        return image, video
+
+    def visual_mask(self, modality: Modality, kwargs: Mapping[str, Any]) -> Bool[Tensor, "batch length"] | None:
+        """Which of a call's new columns are visual tokens of a modality; None if the call brings none."""
+        if kwargs.get(modality.pixels) is None and self.encoded(modality, kwargs) is None:
+            return None
+        if kwargs.get("input_ids") is not None:
+            return kwargs["input_ids"] == modality.token_id
+        embeds = kwargs["inputs_embeds"]
+        embedding = self.core.get_input_embeddings()
+        return (embeds == embedding(torch.tensor(modality.token_id, device=embeds.device))).all(-1)
+
+    def image_starts(
+        self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
+    ) -> Bool[Tensor, "batch length"] | None:
+        """At which of the `visual` columns an image starts, for models that take tiles without their images' sizes;
+        None if every layout is one image."""
+        return None
+
+    def encoded(self, modality: Modality, kwargs: Mapping[str, Any]) -> Any:
+        """The output of the encoding function if `generate` called it before the model (transformers 5.2x on)."""
+        return (kwargs.get("mm_encoder_outputs") or {}).get(modality.name)
+
+    def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
+        """Prune, in place, the language model's arguments besides inputs_embeds, attention_mask and position_ids.
+        `n_slots` slots of the cache are filled already."""
+        for name in self.sequence_arguments:
+            if kwargs.get(name) is not None:
+                kwargs[name] = packing.gather_tokens(kwargs[name])
+
+    def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
+        """Prune the arguments of `inner_features` to the columns that an in-LLM stage has left. Hidden states, the
+        first of them, are pruned already."""
+        raise NotImplementedError
+
+    def unprunable(self, kwargs: Mapping[str, Any]) -> list[str]:
+        """The arguments in a call of the model that only fit the unpruned sequence, by name."""
+        return ["logits_to_keep"] if isinstance(kwargs.get("logits_to_keep"), Tensor) else []
+
+
+class Vision(Parts):
+    """Which layout does each image have, and which statistics are available?"""
+
+    @abstractmethod
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        """The layout of every image that one call of the modality's encoding function encoded, from its arguments by
+        name and its output."""
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """The available statistics, by their names in `tokenprune.tokens.visual.STATISTICS`."""
+        everywhere = {"vision_attention", "text_attention", "pixels", "colors"}
+        cls, left = {"cls"} if self.tower.n_prefix else set(), {"left_in_tower"} if self.tower_layers else set()
+        return frozenset(everywhere | cls | left)
+
+    @property
+    def tower_layers(self) -> TowerLayers | None:
+        """The encoder layers between which patches may be dropped; None if they may not."""
+        return None
+
+    def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
+        """The tiles in a call of a vision tower, one by one."""
+        return list(arguments[next(name for name in ("pixel_values", "hidden_states") if name in arguments)])
+
+    def consumed_layer(self, n_layers: int) -> int:
+        """The encoder layer whose output the projector gets, of `n_layers`."""
+        return n_layers - 1
+
+    def encoder_layer(self, layer: int | None) -> int:
+        """The index of the encoder layer that a strategy's `layer` means; None means the layer whose output the
+        projector gets. Raises UnsupportedError for a layer that does not exist or cannot be read."""
+        n_layers = len(self.tower.layers(self.vision_tower))
+        if layer is None:
+            layer = self.consumed_layer(n_layers)
+        if not -n_layers <= layer < n_layers:
+            raise UnsupportedError(
+                f"layer={layer} is not in the vision tower, whose layers are 0..{n_layers - 1} (or -1 for the last)."
+            )
+        return layer
+
+    def capture_points(self, layer: int | None) -> list[CapturePoints]:
+        """The modules that expose one encoder layer's attention, for each of `vision_towers`. Raises UnsupportedError
+        for a layer that does not exist."""
+        number = self.encoder_layer(layer)
+        return [self.tower.capture_points(self.tower.layers(tower)[number]) for tower in self.vision_towers]
+
+    def tile_heads(self, call: Mapping[str, Any]) -> QueryKey:
+        """Queries and keys of every tile in a call of a vision tower, as its attention multiplies them.
+
+        `call` holds the outputs of the capture points by name, the arguments of the attention under "attention" and
+        those of the tower under "tower".
+        """
+        return self.tower.heads(call, self.vision_tower.config)
+
+
+class ModelAdapter(Vision, Inputs):
+    """Answers for one loaded model. The constructor raises UnsupportedError for a model that it cannot answer for.
+
+    A family must define `layouts`. It may override any of these; the defaults fit models whose base model scatters
+    visual features over placeholder tokens and calls its language model with inputs_embeds, attention_mask,
+    position_ids and a cache, as the LLaVA family does:
+
+        Parts   core, language_model, layers, vision_tower, vision_towers, describe_tower
+        Inputs  takes_video or modalities, visual_mask, image_starts, encoded, sequence_arguments,
+                prune_arguments, inner_features with prune_inner_features, noncausal, unprunable
+        Vision  layouts, offers, tower_layers, encoder_layer or consumed_layer, capture_points, tile_heads,
+                tile_pixels
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.config = model.config
+        if self.vision_tower is None:
+            raise UnsupportedError(
+                f"{type(model).__name__} without a vision tower has no visual tokens to prune. Load the whole model, "
+                f"for instance with {type(model).__name__}.from_pretrained(...)."
+            )
+        self.tower = self.describe_tower()
+        self.decoder = Decoder.of(self.config.get_text_config(), self.noncausal)
