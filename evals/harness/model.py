@@ -1,8 +1,7 @@
 """A pruned model for evaluation harnesses: conversations in, answers and their costs out."""
 
-import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 import torch
@@ -15,7 +14,7 @@ from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.costs import VisualCost, visual_costs
 from tokenprune.evals.run.setups import Unpruned
 from tokenprune.sequence.packing import PositionIds
-from tokenprune.strategies.settings import SettingsFile
+from tokenprune.strategies.parsing import StrategySpec, read_settings
 
 #: Turns of a chat as transformers writes them: {"role": ..., "content": [{"type": "image", "image": ...}, ...]}.
 Conversation = Sequence[Mapping[str, Any]]
@@ -38,9 +37,15 @@ class Reply:
 class HarnessModel:
     """A loaded model, patched for as long as it lives, with its processor.
 
+<<<<<<< HEAD
     pretrained: a folder or a Hugging Face name.
     strategy: a name in `tokenprune.STRATEGIES` or a settings file, as for `patch`; None leaves the model unpruned.
     settings: the strategy's, as a command line gives them: lists, negative numbers and None may be written as text.
+=======
+    pretrained: a folder or a Hugging Face name. strategy: as `patch` takes it, a name, `module:Class` or a settings
+    file; None asks the unpruned model. settings: the strategy's own, as values or as words of a command line, such as
+    "[2, 4]", "-2.0" and "None".
+>>>>>>> 11fdd6f (One registry makes, parses and registers strategies for patch, settings files, evals and lmms-eval)
 
     Raises SettingError for an unknown name, before anything is loaded, and the errors of `patch`.
     """
@@ -56,7 +61,7 @@ class HarnessModel:
         device_map: str | None = None,
         **settings: Any,
     ) -> None:
-        settings = _checked(strategy, settings)
+        settings = _read_settings(strategy, settings)
         self.model, self.processor = load_model(str(pretrained), dtype, device, device_map)
         self.handle: tokenprune.PatchHandle | None = None
         if strategy:
@@ -120,32 +125,16 @@ class HarnessModel:
         return (written != pad).sum(1).tolist()
 
 
-def _checked(strategy: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _read_settings(strategy: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings with values of the types that the strategy has; raise SettingError for an unknown name."""
     own = [name for name in get_type_hints(HarnessModel.__init__) if name not in ("return", "settings")]
-    chosen = None
     if strategy is not None:
-        name = SettingsFile.read(strategy).strategy if strategy.endswith(".json") else strategy
-        if name not in tokenprune.STRATEGIES:
-            raise SettingError(unknown("strategy", name, tokenprune.STRATEGIES))
-        chosen = tokenprune.STRATEGIES[name]
-    hints = {} if chosen is None else {field.name: get_type_hints(chosen)[field.name] for field in fields(chosen)}
+        return read_settings(StrategySpec.read(strategy).strategy_class, settings, f"{strategy}: ", also=own)
     for name in settings:
-        if name not in hints:
-            hint = "" if strategy else " Without a strategy nothing is pruned; write strategy=fopru, for example."
-            raise SettingError(f"{unknown('argument', name, [*own, *hints])}{hint}")
-    return {name: _value(value, hints[name]) for name, value in settings.items()}
-
-
-def _value(value: Any, hint: Any) -> Any:
-    """Return what a command line's word means: `[2, 4]` is a list, and -2.0 is -2 where no float is asked for."""
-    if isinstance(value, str):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):  # a bare word
-            return value
-    is_whole = isinstance(value, float) and value.is_integer()
-    return int(value) if is_whole and "float" not in str(hint) else value
+        raise SettingError(
+            f"{unknown('argument', name, own)} Without a strategy nothing is pruned; write strategy=fopru, for example."
+        )
+    return {}
 
 
 def _images(conversation: Conversation) -> list[Image.Image]:
