@@ -37,15 +37,9 @@ class Reply:
 class HarnessModel:
     """A loaded model, patched for as long as it lives, with its processor.
 
-<<<<<<< HEAD
     pretrained: a folder or a Hugging Face name.
-    strategy: a name in `tokenprune.STRATEGIES` or a settings file, as for `patch`; None leaves the model unpruned.
+    strategy: as for `patch`: a name, `module:Class` or a settings file; None leaves the model unpruned.
     settings: the strategy's, as a command line gives them: lists, negative numbers and None may be written as text.
-=======
-    pretrained: a folder or a Hugging Face name. strategy: as `patch` takes it, a name, `module:Class` or a settings
-    file; None asks the unpruned model. settings: the strategy's own, as values or as words of a command line, such as
-    "[2, 4]", "-2.0" and "None".
->>>>>>> 11fdd6f (One registry makes, parses and registers strategies for patch, settings files, evals and lmms-eval)
 
     Raises SettingError for an unknown name, before anything is loaded, and the errors of `patch`.
     """
