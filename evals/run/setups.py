@@ -4,28 +4,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import unknown
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.answers import SetupKey
+from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.search.calibration import calibrated_on
 from tokenprune.sequence.packing import PositionIds
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.settings import SettingsFile
 
-POSITION_IDS: tuple[PositionIds, ...] = get_args(PositionIds)
-
 UNPRUNED = "unpruned"
 DOWNSAMPLE = "downsample"  # shrinks the image and prunes nothing
-# The second-to-last encoder layer: the bundled tower's last one was trained to name objects and guides FoPru worse.
-DEFAULT_STRATEGIES = ("grid", "fopru:mode=rank,layer=-2", "fopru:mode=row,layer=-2")
-#: Strategies for explaining a single image: a baseline, a ranking, and one that merges.
-EXPLAINED_STRATEGIES = ("random", "fopru:mode=rank,layer=-2", "visionzip:layer=-2")
 BASELINES = (UNPRUNED, "random", DOWNSAMPLE)
-DEFAULT_KEEP_RATIOS = (0.5, 0.25, 0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
