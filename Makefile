@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# The first with --group; a new environment may have an older one.
+PIP := "pip>=25.1"
 
 .PHONY: install demo test test-oldest test-peers check matrix results train train-v2
 
@@ -7,12 +9,13 @@ install: .venv/installed
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable ".[evals,train,test]"
+	$(BIN)/python -m pip install --quiet --upgrade $(PIP)
+	$(BIN)/python -m pip install --quiet --editable ".[optimize]" --group train --group test
 	touch $@
 
-# A table of accuracy against visual tokens, and the pictures of all demos, into demo_output/.
+# A table of accuracy against visual tokens, and the images of all demos, in demo_output/.
 demo: install
-	$(BIN)/tokenprune demo
+	$(BIN)/python demos/run_all.py
 
 check: install
 	$(BIN)/ruff check
@@ -30,7 +33,8 @@ test-oldest: .venv-oldest/installed
 
 .venv-oldest/installed: pyproject.toml
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet --editable ".[evals,train,test]" "transformers==5.4.0"
+	.venv-oldest/bin/python -m pip install --quiet --upgrade $(PIP)
+	.venv-oldest/bin/python -m pip install --quiet --editable ".[optimize]" --group train --group test "transformers==5.4.0"
 	touch $@
 
 # Scorers, prompts and answers against lmms-eval, VLMEvalKit and VQA's script, in an environment of its own. --no-deps:
@@ -41,7 +45,8 @@ test-peers: .venv-peers/installed
 
 .venv-peers/installed: pyproject.toml
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --editable ".[evals,test]" lmms-eval==0.7.3 "filelock<4"  # whose insides it imports
+	.venv-peers/bin/python -m pip install --quiet --upgrade $(PIP)
+	.venv-peers/bin/python -m pip install --quiet --editable ".[optimize]" --group test lmms-eval==0.7.3 "filelock<4"  # whose insides it imports
 	.venv-peers/bin/python -m pip install --quiet --no-deps lavis-gml==1.0.2.post5 ms-vlmeval==0.0.20 decord imageio jieba \
 		json_repair latex2sympy2_extended antlr4-python3-runtime==4.11.1 levenshtein num2words pylatexenc rouge sty \
 		termcolor timeout-decorator validators

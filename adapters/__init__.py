@@ -1,4 +1,4 @@
-"""Model adapters: the only files that know Hugging Face's attribute names. See README.md in this folder."""
+"""Model adapters: the only files that know Hugging Face's module and config names. See README.md in this folder."""
 
 if __name__ != "tokenprune.adapters":  # a second name would make a second copy of every class
     raise ImportError("import tokenprune.adapters, not adapters")
@@ -17,5 +17,6 @@ from tokenprune.adapters import video_llava as video_llava
 from tokenprune.adapters import vip_llava as vip_llava
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import ADAPTERS, adapter_for, register_adapter
+from tokenprune.adapters.towers import Tower, register_tower
 
-__all__ = ["ADAPTERS", "ModelAdapter", "adapter_for", "register_adapter"]
+__all__ = ["ADAPTERS", "ModelAdapter", "Tower", "adapter_for", "register_adapter", "register_tower"]

@@ -1,4 +1,4 @@
-"""CDPruner's relevance by a CLIP model (https://arxiv.org/abs/2506.10967): the text tower that LLaVA has not."""
+"""CDPruner's relevance by a CLIP model (https://arxiv.org/abs/2506.10967): with the text tower that LLaVA lacks."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tokenprune.tokens.visual import VisualTokens
 
 
 class ClipRelevance:
-    """What `CDPruner(relevance=...)` calls: the negative mean cosine of each patch to the question, in CLIP's space.
+    """For `CDPruner(relevance=...)`: the negative mean cosine of each patch to the question, in CLIP's space.
 
         clip = CLIPModel.from_pretrained("openai/clip-vit-large-patch14-336")
         tokenizer = AutoTokenizer.from_pretrained("openai/clip-vit-large-patch14-336")
         tokenprune.patch(model, CDPruner(keep=64, relevance=ClipRelevance(clip, tokenizer, question)))
 
-    clip: a CLIPModel, the one whose vision tower the pruned model has. Its own copy of that tower looks at the picture
-        once more, since a pruned model's tower keeps no features of single patches in CLIP's space.
-    tokenizer: the one that goes with it; a question longer than its text tower takes is cut into
-        parts, each with its own first and last token.
-    question: one for all pictures, or one for each picture of a batch, in reading order.
+    clip: the CLIPModel whose vision tower the pruned model has. Its own copy of that tower encodes the image again,
+        because a pruned model's tower does not keep features of single patches in CLIP's space.
+    tokenizer: its tokenizer; a question longer than the text tower takes is split into parts, each with its own first
+        and last token.
+    question: one for all images, or one for each image of a batch, in reading order.
     layer: the hidden states that are projected, as LLaVA's `vision_feature_layer`.
 
-    A new question needs a new patch(), which replaces the one before.
+    A new question needs a new patch(), which replaces the previous one.
     """
 
     def __init__(self, clip: nn.Module, tokenizer: Any, question: str | Sequence[str], layer: int = -2) -> None:
@@ -45,17 +45,20 @@ class ClipRelevance:
         if isinstance(self.question, str):
             return self.question
         if image >= len(self.question):
-            raise PruningError(f"ClipRelevance has {len(self.question)} questions, and the batch has more pictures.")
+            raise PruningError(
+                f"ClipRelevance has {len(self.question)} questions, but the batch has more images. Pass one for each "
+                f"image, or a single string for all of them."
+            )
         return self.question[image]
 
     def patches(self, pixels: Float[Tensor, "tiles channels height width"]) -> Float[Tensor, "tiles patches space"]:
-        """Every patch in CLIP's space, of length 1."""
+        """Project every patch into CLIP's space, normalised to length 1."""
         tower = self.clip.vision_model
         states = tower(pixels.to(self.clip.device, self.clip.dtype), output_hidden_states=True).hidden_states
         return normalize(self.clip.visual_projection(tower.post_layernorm(states[self.layer][:, 1:])).float(), dim=-1)
 
     def text(self, question: str) -> Float[Tensor, "parts space"]:
-        """The question in CLIP's space, in as many parts as it takes."""
+        """Project the question into CLIP's space, in as many parts as needed."""
         ids: Int[Tensor, " length"] = self.tokenizer(question, return_tensors="pt")["input_ids"][0].to(self.clip.device)
         begin, inner, end = ids[:1], ids[1:-1], ids[-1:]
         parts = inner.split(self.clip.config.text_config.max_position_embeddings - 2)

@@ -1,4 +1,4 @@
-"""Gemma 3: one picture is one square of visual tokens, each the mean of a square of patches."""
+"""Gemma 3: an image is one square of visual tokens, each the mean of a square of patches."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tokenprune.tokens.layout import Layout
 
 @register_adapter("Gemma3ForConditionalGeneration")
 class Gemma3Adapter(ModelAdapter):
-    """For Gemma3ForConditionalGeneration. The visual tokens of a picture attend to each other in both directions."""
+    """For Gemma3ForConditionalGeneration. The visual tokens of an image attend to each other in both directions."""
 
-    patterns = True
+    noncausal = True
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         patches = self.vision_tower.config.image_size // self.vision_tower.config.patch_size

@@ -1,5 +1,5 @@
-"""Idefics3 and SmolVLM: tiles with text between them, each of whose visual tokens is shuffled together from a square
-of patches."""
+"""Idefics3 and SmolVLM: tiles with text between them, whose visual tokens each combine a square of patches (pixel
+shuffle)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tokenprune.tokens.layout import Layout
 class Idefics3Adapter(ModelAdapter):
     """For Idefics3ForConditionalGeneration and SmolVLMForConditionalGeneration.
 
-    The model is not told which tiles belong to one picture; the headers that the processor writes before them show it.
-    Each frame of a video is a picture.
+    The model does not know which tiles belong to one image; the headers that the processor writes before them tell.
+    Each frame of a video is an image.
     """
 
     @property
@@ -31,7 +31,7 @@ class Idefics3Adapter(ModelAdapter):
         return self.core.text_model
 
     @property
-    def _vision_tower(self) -> Any:
+    def vision_tower(self) -> Any:
         return getattr(self.core, "vision_model", None)
 
     def encoded(self, modality: Modality, kwargs: Mapping[str, Any]) -> Any:
@@ -49,7 +49,7 @@ class Idefics3Adapter(ModelAdapter):
         return starts_after_overviews(token_ids(kwargs), visual)
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
-        # Tiles that only fill up a row are not encoded, so they are counted in what was.
+        # Tiles that only fill up a row are not encoded, so the encoded ones are counted.
         n_tiles, n_patches, _ = output.last_hidden_state.shape
         side = isqrt(n_patches)
         return [Layout.squares(side, side, self.config.scale_factor)] * n_tiles

@@ -1,4 +1,4 @@
-"""InternVL: square tiles, each of whose visual tokens is shuffled together from 2 x 2 patches."""
+"""InternVL: square tiles, whose visual tokens each combine 2 x 2 patches (pixel shuffle)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tokenprune.tokens.layout import Layout
 
 @register_adapter("InternVLForConditionalGeneration")
 class InternVLAdapter(LlavaAdapter):
-    """For InternVLForConditionalGeneration. The model is not told which tiles belong to one picture, but the processor
-    writes them without a gap: a run of placeholder tokens is a picture. So is each frame of a video."""
+    """For InternVLForConditionalGeneration. The model does not know which tiles belong to one image, but the processor
+    writes them without a gap: a run of placeholder tokens is an image. So is each frame of a video."""
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         tiles, (height, width) = arguments[modality.pixels], self.vision_tower.config.patch_size

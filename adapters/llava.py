@@ -1,4 +1,4 @@
-"""LLaVA 1.0 and 1.5: one picture is one square of patches, and nothing else."""
+"""LLaVA 1.0 and 1.5: an image is one square of patches and nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers.layers import TowerLayers
-from tokenprune.adapters.towers.registry import pixel_sizes
+from tokenprune.adapters.towers.tower import pixel_sizes
 from tokenprune.errors import UnsupportedError
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
@@ -26,14 +26,14 @@ class LlavaAdapter(ModelAdapter):
         self.check_patches()
 
     def check_patches(self) -> None:
-        """Raises UnsupportedError unless the model takes exactly the patches from what its tower gives."""
+        """Raise UnsupportedError unless the model takes exactly the patches from the tower's output."""
         strategy = self.config.vision_feature_select_strategy
-        fitting = "default" if self.n_prefix else "full"
+        fitting = "default" if self.tower.n_prefix else "full"
         if strategy != fitting:
             raise UnsupportedError(
                 f"vision_feature_select_strategy={strategy!r} with a {self.vision_tower.config.model_type} tower does "
                 f"not give one visual token per patch. Set model.config.vision_feature_select_strategy = {fitting!r} "
-                f"if the model was trained so."
+                f"if the model was trained that way."
             )
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
@@ -49,26 +49,27 @@ class LlavaAdapter(ModelAdapter):
 
     @property
     def feature_layers(self) -> int | list[int]:
-        """What the projector gets: hidden states of the tower, the first of which is the embedding."""
+        """The hidden states of the tower that the projector gets; state 0 is the embedding."""
         return self.config.vision_feature_layer
 
     @property
     def tower_layers(self) -> TowerLayers | None:
-        """Where a picture is one tile, each of its patches a visual token, and the projector gets one layer."""
+        """Those of models where an image is one tile, each patch is a visual token, and the projector gets one
+        layer."""
         by_patch = type(self).layouts is LlavaAdapter.layouts
         if not by_patch or not isinstance(self.feature_layers, int):
             return None
         n_states = len(self.tower.layers(self.vision_tower)) + 1
-        # State n is what layer n - 1 made; the first is the embedding.
+        # Layer n - 1 makes state n; state 0 is the embedding.
         return TowerLayers.of(self.tower, self.vision_tower, self.feature_layers % n_states - 1)
 
     def consumed_layer(self, n_layers: int) -> int:
-        """The layer that made the features; of several, the last."""
+        """The layer that makes the features; the last, of several."""
         states = [self.feature_layers] if isinstance(self.feature_layers, int) else self.feature_layers
         layer = max(state - 1 if state >= 0 else n_layers + state for state in states)
         if layer < 0:
             raise UnsupportedError(
-                "vision_feature_layer=0 takes the embeddings, which no encoder layer made. Write layer=-2, or the "
+                "vision_feature_layer=0 takes the embeddings, which no encoder layer makes. Write layer=-2, or the "
                 "layer whose attention you want."
             )
         return layer

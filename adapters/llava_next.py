@@ -1,4 +1,4 @@
-"""LLaVA-NeXT (1.6): an overview and tiles, of which the padding is cut off, with newline tokens."""
+"""LLaVA-NeXT (1.6): an overview and tiles without their padding, with newline tokens."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class LlavaNextAdapter(LlavaAdapter):
         return vision.image_size // vision.patch_size
 
     def anyres(self, size: Any, **packing: Any) -> Layout:
-        """The layout of a picture of this (height, width). `packing` goes on to the model's own packing."""
-        # It is the same function in every model that cuts tiles.
+        """The layout of an image of (height, width) pixels. `packing` is passed on to the model's own packing."""
+        # The same function in every model that cuts tiles.
         from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
         rows, columns = get_anyres_image_grid_shape(
@@ -46,8 +46,10 @@ class LlavaNextAdapter(LlavaAdapter):
 def pack(
     values: Float[Tensor, "tiles patches"], newline: float, core: Any, config: Any, size: Any, **packing: Any
 ) -> Float[Tensor, " visual"]:
-    """A map over patches, packed by the base model's class as if it was features of one channel. That reads the config
-    and nothing else of a model; a layout with the model in it would take the weights along wherever a report goes."""
+    """Pack a map over patches with the base model's class, as features of one channel.
+
+    That reads only the config of a model. A layout that held the model would carry its weights wherever a report goes.
+    """
     (packed,), _ = core.pack_image_features(
         SimpleNamespace(config=config),
         [values[..., None]],

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT-Video: pictures as in LLaVA-NeXT; the frames of a video are pooled."""
+"""LLaVA-NeXT-Video: images as in LLaVA-NeXT; the frames of a video are pooled."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ from tokenprune.tokens.layout import Layout
 class LlavaNextVideoAdapter(LlavaNextAdapter):
     """For LlavaNextVideoForConditionalGeneration with a CLIP, SigLIP or DINOv2 tower."""
 
-    @property
-    def modalities(self) -> tuple[Modality, ...]:
-        video = Modality("video", "get_video_features", "pixel_values_videos", self.config.video_token_id)
-        return (*super().modalities, video)
+    takes_video = True
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         if modality.name == "image":
@@ -37,6 +34,6 @@ class LlavaNextVideoAdapter(LlavaNextAdapter):
 
 
 def pool(values: Float[Tensor, "frames patches"], mode: str, stride: int, side: int) -> Float[Tensor, " visual"]:
-    """Maps over patches, pooled as features are; where a convolution mixes channels, by the mean over its squares."""
+    """Pool maps over patches as features are pooled; where a convolution mixes channels, average over its squares."""
     squares = rearrange(values, "frame (row column) -> frame row column", row=side)
     return (max_pool2d if mode == "max" else avg_pool2d)(squares, stride).flatten()

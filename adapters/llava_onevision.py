@@ -1,4 +1,4 @@
-"""LLaVA-OneVision: tiles as in LLaVA-NeXT, resized when they are many; a picture among others is one tile; videos."""
+"""LLaVA-OneVision: tiles as in LLaVA-NeXT, resized if there are many; one tile each for several images; videos."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ from tokenprune.tokens.layout import Layout
 class LlavaOnevisionAdapter(LlavaNextAdapter):
     """For LlavaOnevisionForConditionalGeneration with a SigLIP, CLIP or DINOv2 tower."""
 
-    @property
-    def modalities(self) -> tuple[Modality, ...]:
-        video = Modality("video", "get_video_features", "pixel_values_videos", self.config.video_token_id)
-        return (*super().modalities, video)
+    takes_video = True
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         if modality.name == "video":
@@ -44,5 +41,5 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
 
 
 def pool(values: Float[Tensor, "frames patches"], core: Any, config: Any) -> Float[Tensor, " visual"]:
-    """Maps over patches, pooled by the base model's class, which reads the config, as features of one channel are."""
+    """Pool maps over patches with the base model's class, as features of one channel; it reads only the config."""
     return core.apply_pooling(SimpleNamespace(config=config), values[..., None]).flatten()

@@ -1,4 +1,4 @@
-"""Mistral 3: pictures of any size, each of whose visual tokens is merged from a square of patches."""
+"""Mistral 3: images of any size, whose visual tokens are each merged from a square of patches."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers.registry import pixel_sizes
+from tokenprune.adapters.towers.tower import pixel_sizes
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("Mistral3ForConditionalGeneration")
 class Mistral3Adapter(LlavaAdapter):
-    """For Mistral3ForConditionalGeneration. The processor writes a marker behind every row of visual tokens; markers
-    are text and stay."""
+    """For Mistral3ForConditionalGeneration. The processor writes a marker after every row of visual tokens; markers are
+    text and stay."""
 
     def check_patches(self) -> None:
-        """The projector always gets all that the tower gives."""
+        """Accept any setting: the projector always gets the whole output of the tower."""
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         patch, merge = self.vision_tower.config.patch_size, self.config.spatial_merge_size

@@ -1,4 +1,4 @@
-"""PaliGemma: one picture is one square of patches, in front of a prompt that attends to all of itself."""
+"""PaliGemma: an image is one square of patches, before a prompt that attends to all of itself."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tokenprune.tokens.layout import Layout
 
 @register_adapter("PaliGemmaForConditionalGeneration")
 class PaliGemmaAdapter(ModelAdapter):
-    """For PaliGemma 1 and 2. Its position IDs begin at 1."""
+    """For PaliGemma 1 and 2. Its position IDs start at 1."""
 
-    patterns = True
+    noncausal = True
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         pixels, patch = arguments[modality.pixels], self.vision_tower.config.patch_size

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: pictures and videos of any size, and position IDs of three components."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: images and videos of any size, and position IDs with three components."""
 
 from __future__ import annotations
 
@@ -10,98 +10,89 @@ from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, layout, pictures
-from tokenprune.adapters.towers.registry import Tower
+from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, frame_pixels, layout
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.packing import Packing
-from tokenprune.tokens.encoded import CapturePoints, Modality
+from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("Qwen2VLForConditionalGeneration")
 class Qwen2VLAdapter(ModelAdapter):
-    """For Qwen2VLForConditionalGeneration. Position IDs have three components, or four with those of plain text first;
-    what is behind a picture goes on above its longer side, not above its number of tokens."""
+    """For Qwen2VLForConditionalGeneration. Position IDs have three components, or four with those of plain text first.
+    After an image they resume above its longer side, not above its number of tokens."""
+
+    takes_video = True
 
     @property
-    def _vision_tower(self) -> Any:
+    def vision_tower(self) -> Any:
         return getattr(self.core, "visual", None)
 
-    def find_tower(self) -> Tower:
+    def describe_tower(self) -> Tower:
         return QWEN2_TOWER
-
-    @property
-    def modalities(self) -> tuple[Modality, ...]:
-        return (
-            Modality("image", "get_image_features", "pixel_values", self.config.image_token_id),
-            Modality("video", "get_video_features", "pixel_values_videos", self.config.video_token_id),
-        )
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         merge = self.vision_tower.config.spatial_merge_size
         grids = arguments[f"{modality.name}_grid_thw"].tolist()
         return [layout(n_frames, height, width, merge) for n_frames, height, width in grids]
 
-    @property
-    def attention_scale(self) -> float:
-        return self.vision_tower.blocks[0].attn.scaling
-
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
-        return pictures(arguments, self.vision_tower.config)
+        return frame_pixels(arguments, self.vision_tower.config)
 
 
 @register_adapter("Qwen2_5_VLForConditionalGeneration")
 class Qwen2_5_VLAdapter(Qwen2VLAdapter):
-    """For Qwen2_5_VLForConditionalGeneration, most of whose vision layers look at small windows only."""
+    """For Qwen2_5_VLForConditionalGeneration, most of whose vision layers attend within small windows."""
 
-    def find_tower(self) -> Tower:
+    def describe_tower(self) -> Tower:
         return QWEN2_5_TOWER
 
-    def capture_points(self, layer: int | None) -> CapturePoints:
+    def encoder_layer(self, layer: int | None) -> int:
         n_layers = len(self.vision_tower.blocks)
         full = sorted(self.vision_tower.config.fullatt_block_indexes)
         if layer is not None and -n_layers <= layer < n_layers and layer % n_layers not in full:
             raise UnsupportedError(
                 f"layer={layer} of this vision tower attends within small windows, so its attention does not compare "
-                f"the patches of a picture. Write layer=None for the last layer that attends to all of it; those "
-                f"that do are {', '.join(map(str, full))}."
+                f"the patches of an image. Write layer=None for the last layer that attends to the whole image, or "
+                f"one of {', '.join(map(str, full))}."
             )
-        return super().capture_points(layer)
+        return super().encoder_layer(layer)
 
     def consumed_layer(self, n_layers: int) -> int:
-        """The last one that attends to the whole picture."""
+        """The last layer that attends to the whole image."""
         return max(self.vision_tower.config.fullatt_block_indexes)
 
 
 @register_adapter("Qwen3VLForConditionalGeneration")
 class Qwen3VLAdapter(Qwen2VLAdapter):
-    """For Qwen3VLForConditionalGeneration, behind whose first decoder layers more features are added (DeepStack)."""
-
-    def find_tower(self) -> Tower:
-        return QWEN3_TOWER
+    """For Qwen3VLForConditionalGeneration, which adds more features after its first decoder layers (DeepStack)."""
 
     inner_features = "_deepstack_process"
+
+    def describe_tower(self) -> Tower:
+        return QWEN3_TOWER
 
     def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
         super().prune_arguments(kwargs, packing, n_slots)
         visual = kwargs.get("visual_pos_masks")
         if visual is not None:
-            kwargs["visual_pos_masks"], left = left_of(visual, packing)
+            kwargs["visual_pos_masks"], left = kept_features(visual, packing)
             kwargs["deepstack_visual_embeds"] = [
                 features[left.to(features.device)] for features in kwargs["deepstack_visual_embeds"]
             ]
 
     def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
         hidden, visual, features = arguments
-        visual, left = left_of(visual, packing)
+        visual, left = kept_features(visual, packing)
         return hidden, visual, features[left.to(features.device)]
 
 
-def left_of(
+def kept_features(
     visual: Bool[Tensor, "batch length"], packing: Packing
 ) -> tuple[Bool[Tensor, "batch kept"], Int[Tensor, " left"]]:
-    """Which of the columns that are left are visual tokens, and which those are of all visual tokens of the batch,
-    whose features are one row."""
+    """Return which of the columns that are left are visual tokens, and their indices among all visual tokens of the
+    batch, whose features are one row."""
     numbers = (visual.flatten().cumsum(0) - 1).view_as(visual)
     still = packing.gather_tokens(visual) & packing.valid
     return still, packing.gather_tokens(numbers)[still]

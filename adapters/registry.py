@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import TypeVar
 
 from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.installed import load_installed
 from tokenprune.errors import UnsupportedError
 
 #: The transformers versions that the tests pass on: from, and below.
@@ -21,7 +22,8 @@ Adapter = TypeVar("Adapter", bound=type[ModelAdapter])
 
 
 def register_adapter(*class_names: str) -> Callable[[Adapter], Adapter]:
-    """Registers a ModelAdapter for transformers classes, by their names; works from any package."""
+    """Register a ModelAdapter for transformers classes, by their names; works from any package. The last one registered
+    for a name counts."""
 
     def register(adapter: Adapter) -> Adapter:
         for name in class_names:
@@ -32,46 +34,34 @@ def register_adapter(*class_names: str) -> Callable[[Adapter], Adapter]:
 
 
 def adapter_for(model: object) -> ModelAdapter:
-    """The adapter of a loaded model, found by its class or one that it inherits from, the nearest first.
+    """Return the adapter of a loaded model, found by its class or the nearest registered class that it inherits from.
 
-    Installed packages are looked through, and the one in question imported, only for a class that is not registered.
-    Raises UnsupportedError for anything else, and outside the supported transformers versions.
+    Installed packages are searched only for a class that is not registered, and only the matching one is imported.
+    Raises UnsupportedError for an unknown class and outside the supported transformers versions.
     """
     names = [cls.__name__ for cls in type(model).__mro__]
     installed = {} if names[0] in ADAPTERS else {entry.name: entry for entry in entry_points(group=GROUP)}
     name = next((name for name in names if name in ADAPTERS or name in installed), None)
     if name is None or not isinstance(model, nn.Module):
-        what = f"a {type(model).__name__}" if isinstance(model, nn.Module) else f"{model!r}, which is no nn.Module"
+        what = f"a {type(model).__name__}" if isinstance(model, nn.Module) else f"{model!r}, which is not an nn.Module"
         raise UnsupportedError(
             f"no model adapter for {what}. Adapters: {', '.join(sorted({*ADAPTERS, *installed}))}. Pass the Hugging "
             f"Face model itself, not a wrapper around it; to add an adapter see adapters/README.md."
         )
     check_transformers()
     if name not in ADAPTERS:
-        ADAPTERS[name] = loaded(installed[name])
+        ADAPTERS[name] = load_installed(
+            installed[name], "model adapter", _is_adapter, "a subclass of tokenprune.adapters.ModelAdapter"
+        )
     return ADAPTERS[name](model)
 
 
-def loaded(entry: EntryPoint) -> type[ModelAdapter]:
-    """The adapter of an installed package. Raises UnsupportedError if there is none where it says."""
-    package = entry.dist.name if entry.dist is not None else "a package"
-    try:
-        adapter = entry.load()
-    except Exception as error:
-        raise UnsupportedError(
-            f"{package} brings the model adapter for {entry.name}, and it cannot be imported from {entry.value}: "
-            f"{error!r}. Update or uninstall {package}."
-        ) from error
-    if not (isinstance(adapter, type) and issubclass(adapter, ModelAdapter)):
-        raise UnsupportedError(
-            f"{package} names {entry.value} as the model adapter for {entry.name}, and it is no subclass of "
-            f"tokenprune.adapters.ModelAdapter. Update or uninstall {package}."
-        )
-    return adapter
+def _is_adapter(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, ModelAdapter)
 
 
 def check_transformers() -> None:
-    """Raises UnsupportedError unless the installed transformers is in the supported range."""
+    """Raise UnsupportedError unless the installed transformers is in the supported range."""
     import transformers
 
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])

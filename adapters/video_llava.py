@@ -1,4 +1,4 @@
-"""Video-LLaVA: a tower for pictures and one for videos, whose frames keep their CLS tokens."""
+"""Video-LLaVA: one tower for images and one for videos, whose frames keep their CLS tokens."""
 
 from __future__ import annotations
 
@@ -13,44 +13,38 @@ from tokenprune.adapters.layouts.frames import video_pixels
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.errors import UnsupportedError
-from tokenprune.tokens.encoded import CapturePoints, Modality
+from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("VideoLlavaForConditionalGeneration")
 class VideoLlavaAdapter(LlavaAdapter):
-    """For VideoLlavaForConditionalGeneration, both of whose towers are made from one config, with CLIP or DINOv2."""
+    """For VideoLlavaForConditionalGeneration with CLIP or DINOv2. One config describes both towers."""
+
+    takes_video = True
 
     @property
-    def _vision_tower(self) -> Any:
+    def vision_tower(self) -> Any:
         return getattr(self.core, "image_tower", None)
 
     @property
     def vision_towers(self) -> tuple[Any, ...]:
         return (self.core.image_tower, self.core.video_tower)
 
-    def all_capture_points(self, layer: int | None) -> list[CapturePoints]:
-        return [self.tower_capture_points(tower, layer) for tower in self.vision_towers]
-
     def check_patches(self) -> None:
         super().check_patches()
-        if not self.n_prefix:
+        if not self.tower.n_prefix:
             raise UnsupportedError(
                 f"a {type(self.model).__name__} with a {self.vision_tower.config.model_type} tower, which has no CLS "
                 f"token, is not supported. Load a model with a CLIP tower."
             )
 
-    @property
-    def modalities(self) -> tuple[Modality, ...]:
-        video = Modality("video", "get_video_features", "pixel_values_videos", self.config.video_token_id)
-        return (*super().modalities, video)
-
     def visual_mask(self, modality: Modality, kwargs: Mapping[str, Any]) -> Bool[Tensor, "batch length"] | None:
-        return super().visual_mask(modality, renamed(kwargs))
+        return super().visual_mask(modality, with_current_name(kwargs))
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         if modality.name == "image":
-            return super().layouts(modality, renamed(arguments), output)
+            return super().layouts(modality, with_current_name(arguments), output)
         pixels, patch = video_pixels(modality, arguments), self.vision_tower.config.patch_size
         n_videos, n_frames = pixels.shape[:2]
         frame = ((1, 1, 1), (1, pixels.shape[-2] // patch, pixels.shape[-1] // patch))
@@ -59,12 +53,13 @@ class VideoLlavaAdapter(LlavaAdapter):
         return [Layout(frame * n_frames, n_frames, to_tokens_with_cls, tiles)] * n_videos
 
 
-def renamed(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Pictures under the name that they have from 5.2x on; the processor calls them as before, and both are taken."""
+def with_current_name(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments with images under the name that they have from 5.2x on. The processor still uses the old
+    name, and the model takes both."""
     before = arguments.get("pixel_values_images")
     return arguments if before is None else {**arguments, "pixel_values": before}
 
 
 def to_tokens_with_cls(values: Float[Tensor, "frames patches"]) -> Float[Tensor, " visual"]:
-    """A map with the CLS token at the head of every frame: it stands for the frame, so it gets its best value."""
+    """A map with a CLS token at the start of every frame: it stands for the frame, so it gets its highest value."""
     return torch.cat([values.amax(1, keepdim=True), values], 1).flatten()

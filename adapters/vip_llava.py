@@ -12,11 +12,11 @@ class VipLlavaAdapter(LlavaAdapter):
     """For VipLlavaForConditionalGeneration with a CLIP or DINOv2 tower."""
 
     def check_patches(self) -> None:
-        if self.n_prefix != 1:
+        if self.tower.n_prefix != 1:
             raise UnsupportedError(
-                f"{type(self.model).__name__} leaves out the first token of its vision tower, and that of a "
-                f"{self.vision_tower.config.model_type} tower is a patch, so its visual tokens form no grid. Load a "
-                f"model with a CLIP tower."
+                f"{type(self.model).__name__} drops the first token of its vision tower, and that of a "
+                f"{self.vision_tower.config.model_type} tower is a patch, so its visual tokens do not form a grid. "
+                f"Load a model with a CLIP tower."
             )
 
     @property

@@ -1,4 +1,4 @@
-"""Wrappers around a model that only hand its calls on."""
+"""Wrappers around a model that only forward its calls."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from tokenprune.errors import UnsupportedError
 
 
 def unwrap_model(model: Any) -> Any:
-    """The Hugging Face model inside torch.compile's and PEFT's wrappers; anything else as it is.
+    """Return the Hugging Face model inside the wrappers of torch.compile and PEFT; anything else unchanged.
 
-    Raises UnsupportedError for PEFT's prompt learning, whose virtual tokens stand before the prompt.
+    Raises UnsupportedError for PEFT's prompt learning, whose virtual tokens precede the prompt.
     """
     while True:
         if hasattr(model, "_orig_mod"):  # torch.compile(model)

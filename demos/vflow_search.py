@@ -1,57 +1,55 @@
-"""Draw how VFlowOpt's settings were found: what every trial was worth, and the visual tokens of each decoder layer.
+"""Draw how VFlowOpt's settings were found: the value of every trial, and the visual tokens of each decoder layer.
 
-Without arguments the bundled model is searched first, shortly; the search goes on where it was if it is stopped.
+Without a settings file it first runs a short search on the bundled model. An interrupted search resumes.
 
     tokenprune optimize --keep-ratio 0.25 --trials 50 --output runs/quarter.json
     python demos/vflow_search.py runs/quarter.json --output quarter.png
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.models.loading import load_model, load_questions, public_name
-from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.search.calibration import calibration
+from _common import demo_parser
+
+from tokenprune.evals.cli import options as shared
+from tokenprune.evals.cli.errors import plain_errors
+from tokenprune.evals.cli.parser import at_least
+from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.search.optimize import Names, optimize
 from tokenprune.evals.search.plot import draw
 from tokenprune.strategies.vflowopt import VFlowOpt
 
-SPLIT = "val"
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
+    parser = demo_parser(__doc__, "vflow_search.png")
+    parser.add_argument(
+        "settings",
+        nargs="?",
+        type=Path,
+        metavar="SETTINGS",
+        help="file that `tokenprune optimize` wrote (default: run a search first)",
+    )
+    shared.add_calibration(parser, samples=8)
+    shared.add_keep_ratio(parser, 0.1)
+    parser.add_argument("--trials", type=at_least(1), default=20, metavar="N", help="settings to try")
+    options = parser.parse_args(arguments)
     settings = options.settings
     if settings is None:
         settings = options.output.with_suffix(".json")
         model, processor = load_model(options.model)
-        style = style_of(model.config, processor)
         optimize(
             model,
             processor,
-            calibration(load_questions(options.data, split=SPLIT, style=style), options.samples, seed=0),
+            shared.calibration_questions(options, model, processor),
             settings,
             base=VFlowOpt(keep_ratio=options.keep_ratio),
             trials=options.trials,
-            names=Names(public_name(options.model), options.data.name, SPLIT),
+            names=Names(public_name(options.model), options.data.name, options.split),
         )
     draw(settings, options.output)
     print(f"Written to {options.output}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="?", type=Path, help="what `tokenprune optimize` wrote")
-    parser.add_argument("--model", default=str(MODEL), help="a folder or a Hugging Face name")
-    parser.add_argument("--data", type=Path, default=SCENES, help="pictures and questions")
-    parser.add_argument("--keep-ratio", type=float, default=0.1)
-    parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--output", type=Path, default=Path("demo_output/vflow_search.png"))
-    return parser
-
-
 if __name__ == "__main__":
-    main()
+    with plain_errors("optimize"):
+        main()

@@ -1,4 +1,4 @@
-"""The language models that models come with: how their layers attend, and which masks they take."""
+"""How the layers of a model's language model attend, and which masks they take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.masks import FULL, SLIDING, LayerKinds
 
-#: Attention that takes any mask as a tensor.
+#: Attention implementations that take any mask as a tensor.
 TENSOR_MASKS = ("sdpa", "eager")
 
 
@@ -18,16 +18,17 @@ TENSOR_MASKS = ("sdpa", "eager")
 class Decoder:
     """How a language model attends.
 
-    patterns: whether it is given masks that are not causal.
+    noncausal: whether it is given masks that are not causal.
     """
 
     config: Any
     layers: LayerKinds
-    patterns: bool
+    noncausal: bool
 
     @classmethod
-    def of(cls, config: Any, patterns: bool) -> Decoder:
-        """Raises UnsupportedError for layers or an attention that cannot be pruned exactly."""
+    def of(cls, config: Any, noncausal: bool) -> Decoder:
+        """Read a language model's config. Raises UnsupportedError for layers or an attention that cannot be pruned
+        exactly."""
         window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
         by_kind = kinds is not None
         if kinds is None:
@@ -38,20 +39,20 @@ class Decoder:
                     f"a {config.model_type} language model with {kind!r} layers is not supported: what they compute "
                     f"depends on tokens that pruning drops. Supported: {FULL}, {SLIDING}."
                 )
-        decoder = cls(config, LayerKinds(tuple(kinds), window, by_kind), patterns)
+        decoder = cls(config, LayerKinds(tuple(kinds), window, by_kind), noncausal)
         decoder.check_masks()
         return decoder
 
     def check_masks(self) -> None:
-        """Raises UnsupportedError if the attention does not take the masks that pruning needs."""
+        """Raise UnsupportedError if the attention does not take the masks that pruning needs."""
         implementation = self.config._attn_implementation
-        if (self.patterns or self.layers.sliding) and implementation not in TENSOR_MASKS:
+        if (self.noncausal or self.layers.sliding) and implementation not in TENSOR_MASKS:
             what = "sliding-window attention" if self.layers.sliding else "attention that is not causal"
             raise UnsupportedError(
-                f"{what} needs masks of its own after pruning, and attn_implementation={implementation!r} does not "
-                f'take them. Load the model with attn_implementation="sdpa" or "eager".'
+                f"{what} needs its own masks after pruning, and attn_implementation={implementation!r} does not take "
+                f'them. Load the model with attn_implementation="sdpa" or "eager".'
             )
 
     def mask_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """The type of the masks that it makes itself, for embeddings of a `dtype`."""
+        """Return the dtype of the masks that the model makes itself, for embeddings of `dtype`."""
         return torch.bool if self.config._attn_implementation == "sdpa" else dtype

@@ -1,4 +1,4 @@
-"""Pictures of any resolution: an overview and tiles, put together as one canvas with newline tokens."""
+"""Images of any resolution: an overview, and tiles assembled into one canvas with newline tokens."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from torch import Tensor
 
 from tokenprune.tokens.layout import Layout
 
-#: Puts a map over the patches of all tiles together as the model does with their features: overview, then the canvas
-#: row by row. The number is what newline tokens get.
+#: Packs a map over the patches of all tiles as the model packs their features: overview, then the canvas row by row.
+#: Newline tokens get the number.
 Pack = Callable[[Float[Tensor, "tiles patches"], float], Float[Tensor, " visual"]]
 
 
 def anyres_layout(pack: Pack, rows: int, columns: int, side: int) -> Layout:
     """The layout of an overview and rows x columns tiles, of side x side patches each.
 
-    What is cut off the canvas, how it is resized and where its newline tokens are is all read from `pack`. A newline
-    token belongs to the right-most tile of its row.
+    `pack` alone tells how the canvas is cropped and resized and where its newline tokens are. A newline token belongs
+    to the right-most tile of its row.
     """
     canvas_row, canvas_column = (pack(place, nan) for place in canvas_places(rows, columns, side))
     newlines = canvas_row.isnan()
     overview = torch.arange(len(newlines)) < side**2
-    # Half a patch takes a patch's place to its middle; the rest keeps middles on a border from falling either way.
+    # Half a patch moves a place to the patch's centre; the rest decides for centres on a border.
     tile_row, tile_column = ((place + 0.501) // side for place in (canvas_row, canvas_column))
     tiles = (1 + tile_row * columns + tile_column).masked_fill(overview, 0)
     last_patch = torch.arange(len(newlines)).masked_fill(newlines, 0).cummax(0).values
 
     grids = [(1, side, side)]
     height = int(newlines.sum())
-    if height:  # of a picture that is nearly a line, nothing but the overview may be left
+    if height:  # only the overview may be left of an image that is nearly a line
         grids.append((1, height, (len(newlines) - side**2) // height))
     in_rows = Layout(tuple(grids)).rows()
     return Layout(
@@ -46,7 +46,7 @@ def anyres_layout(pack: Pack, rows: int, columns: int, side: int) -> Layout:
 
 
 def canvas_places(rows: int, columns: int, side: int) -> tuple[Float[Tensor, "tiles patches"], ...]:
-    """The row and the column of every patch on the canvas, as maps; 0 on the overview."""
+    """Return the row and the column of every patch on the canvas, as maps; 0 on the overview."""
     tile_row, row, tile_column, column = torch.meshgrid(
         *(torch.arange(n).float() for n in (rows, side, columns, side)), indexing="ij"
     )
@@ -58,7 +58,7 @@ def canvas_places(rows: int, columns: int, side: int) -> tuple[Float[Tensor, "ti
 def to_tokens_with_newlines(
     values: Float[Tensor, "tiles patches"], pack: Pack, newlines: Bool[Tensor, " visual"], rows: Int[Tensor, " visual"]
 ) -> Float[Tensor, " visual"]:
-    """A map as features are packed; a newline token stands for its row, so it gets the row's best value."""
+    """Pack a map as features are packed; a newline token stands for its row, so it gets the row's highest value."""
     packed = pack(values, -inf)
     rows, newlines = rows.to(packed.device), newlines.to(packed.device)
     best = packed.new_full((int(rows.max()) + 1,), -inf).scatter_reduce(0, rows, packed, "amax")

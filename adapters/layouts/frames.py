@@ -1,4 +1,4 @@
-"""Pictures and videos that are the same raster again and again, frame by frame."""
+"""Images and videos that repeat one raster, frame by frame."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ ToTokens = Callable[[Float[Tensor, "tiles patches"]], Float[Tensor, " visual"]]
 
 
 def frames_layout(n_frames: int, height: int, width: int, to_tokens: ToTokens = one_to_one) -> Layout:
-    """Frames of height x width visual tokens; each is a tile."""
+    """The layout of frames of height x width visual tokens; each is a tile."""
     tiles = torch.arange(n_frames).repeat_interleave(height * width)
     return Layout(((n_frames, height, width),), n_frames, to_tokens, tiles if n_frames > 1 else None)
 
 
 def ended_by_newline(layout: Layout) -> Layout:
-    """The layout with one newline token behind everything, which belongs to the last tile."""
+    """Append one newline token, which belongs to the last tile."""
     return Layout(
         (*layout.grids, (1, 1, 1)),
         layout.n_tiles,
@@ -34,11 +34,11 @@ def ended_by_newline(layout: Layout) -> Layout:
 
 
 def to_tokens_with_end(values: Float[Tensor, "tiles patches"], to_tokens: ToTokens) -> Float[Tensor, " visual"]:
-    """A map with a newline token at its end: it stands for the whole, so it gets the best value."""
+    """A map with a newline token at its end: it stands for the whole, so it gets the highest value."""
     carried = to_tokens(values)
     return torch.cat([carried, carried.amax(0, keepdim=True)])
 
 
 def video_pixels(modality: Modality, arguments: Mapping[str, Any]) -> Float[Tensor, "videos frames channels h w"]:
-    """The videos in a call of the function that encodes them, where they were called pixel_values up to 5.1x."""
+    """Return the videos in a call of their encoding function, where they were called pixel_values up to 5.1x."""
     return arguments[modality.pixels if modality.pixels in arguments else "pixel_values"]

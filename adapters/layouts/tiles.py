@@ -1,4 +1,4 @@
-"""Which tiles belong to one picture, read from the prompt: what the model is not told, the processor has written."""
+"""Which tiles belong to one image, read from the prompt: the processor writes what the model does not know."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ def run_starts(visual: Bool[Tensor, "batch length"]) -> Bool[Tensor, "batch leng
 def starts_after_overviews(
     ids: Int[Tensor, "batch length"], visual: Bool[Tensor, "batch length"]
 ) -> Bool[Tensor, "batch length"]:
-    """The first column of every picture, where each tile is a run of visual tokens behind a header, and the overview,
-    which is the last tile of its picture or the only one, has a header of its own.
+    """The first column of every image, where each tile is a run of visual tokens after a header, and the overview,
+    which is the last or only tile of its image, has a distinct header.
 
-    A header follows the marker that also stands behind a picture. The last tile of a row is an overview, so it shows
-    both the marker and the overview's header, whatever a tokenizer makes of them.
+    A header follows the marker that also ends an image. The last tile of a row is an overview, so it reveals both the
+    marker and the overview's header, whatever a tokenizer makes of them.
     """
-    begins = run_starts(visual)
+    starts = run_starts(visual)
     for row in range(len(ids)):
-        starts = begins[row].nonzero()[:, 0].tolist()
-        if not starts:
+        firsts = starts[row].nonzero()[:, 0].tolist()
+        if not firsts:
             continue
-        behind = int(visual[row].nonzero()[-1]) + 1
+        after = int(visual[row].nonzero()[-1]) + 1
         line = ids[row].tolist()
-        marker = line[behind] if behind < len(line) else None
-        headers = [header(line[:start], marker) for start in starts]
-        for start, previous in zip(starts[1:], headers, strict=False):
-            begins[row, start] = previous == headers[-1]
-    return begins
+        marker = line[after] if after < len(line) else None
+        headers = [header(line[:first], marker) for first in firsts]
+        for first, previous in zip(firsts[1:], headers, strict=False):
+            starts[row, first] = previous == headers[-1]
+    return starts
 
 
 def header(before: list[int], marker: int | None) -> list[int]:
-    """What stands behind the last marker."""
+    """Return what follows the last marker; everything if there is none."""
     return before[len(before) - before[::-1].index(marker) :] if marker in before else before
 
 
 def token_ids(kwargs: Mapping[str, Any]) -> Int[Tensor, "batch length"]:
-    """The input IDs of a call, or, of embeddings, numbers that tell them apart as IDs would."""
+    """Return the input IDs of a call or, if it brings embeddings, numbers that distinguish them as IDs would."""
     if kwargs.get("input_ids") is not None:
         return kwargs["input_ids"]
     embeds = kwargs["inputs_embeds"]

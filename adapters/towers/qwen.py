@@ -1,7 +1,7 @@
-"""The vision towers of Qwen-VL: the patches of all pictures in one row, attention within a frame or a window of it.
+"""The vision towers of Qwen-VL: the patches of all images in one row, attention within a frame or a window of it.
 
-In the row, the merge x merge patches that become one visual token stand together. What comes out of here is frame after
-frame, and in raster order within a frame.
+In the row, the merge x merge patches that become one visual token are adjacent. These functions return frame after
+frame, in raster order within a frame.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from einops import rearrange, reduce
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from tokenprune.adapters.towers.registry import CLIP_COLORS, QueryKey, Tower
-from tokenprune.adapters.towers.rotary import rotated
+from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower
 from tokenprune.tokens.encoded import CapturePoints
 from tokenprune.tokens.layout import Layout
 
 
 def layout(n_frames: int, height: int, width: int, merge: int) -> Layout:
-    """The visual tokens of one picture or video; the sizes count patches. A frame is a tile."""
+    """The layout of one image or video; sizes are in patches. A frame is a tile."""
     frame = Layout.squares(height, width, merge)
     if n_frames == 1:
         return frame
@@ -31,9 +31,9 @@ def layout(n_frames: int, height: int, width: int, merge: int) -> Layout:
 
 
 def frames(
-    row: Shaped[Tensor, "patches ..."], grids: Int[Tensor, "pictures 3"], merge: int
+    row: Shaped[Tensor, "patches ..."], grids: Int[Tensor, "images 3"], merge: int
 ) -> list[Shaped[Tensor, "frame_patches ..."]]:
-    """The patches of every frame in raster order. `grids` count patches."""
+    """Return the patches of every frame in raster order. `grids` are in patches."""
     sizes = [(height, width) for n_frames, height, width in grids.tolist() for _ in range(n_frames)]
     pattern = "(row column y x) ... -> (row y column x) ..."
     return [
@@ -42,9 +42,9 @@ def frames(
     ]
 
 
-def pictures(arguments: Mapping[str, Any], config: Any) -> list[Float[Tensor, "channels height width"]]:
-    """Every frame that a call of the tower sees, put together from its patches. A patch shows a pair of frames, of an
-    image the same one twice; the picture is their mean."""
+def frame_pixels(arguments: Mapping[str, Any], config: Any) -> list[Float[Tensor, "channels height width"]]:
+    """Assemble every frame that a call of the tower gets from its patches. A patch covers a pair of frames (an image
+    twice); their mean is returned."""
     grids = arguments["grid_thw"]
     patches = reduce(
         arguments["hidden_states"],
@@ -62,33 +62,33 @@ def pictures(arguments: Mapping[str, Any], config: Any) -> list[Float[Tensor, "c
 
 
 def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """Queries and keys of every frame, from the one projection that makes them and the values."""
+    """Queries and keys of every frame, from the joint projection of queries, keys and values."""
     cos, sin = call["attention"]["position_embeddings"]
     pattern = "patch (part head width) -> part patch head width"
     queries, keys, _ = rearrange(call["qkv"], pattern, part=3, head=config.num_heads)
 
     def by_frame(states: Tensor) -> list[Tensor]:
-        found = frames(rotated(states, cos, sin), call["tower"]["grid_thw"], config.spatial_merge_size)
+        found = frames(apply_rotary(states, cos, sin), call["tower"]["grid_thw"], config.spatial_merge_size)
         return [rearrange(frame, "patch head width -> head patch width") for frame in found]
 
     return by_frame(queries), by_frame(keys)
 
 
 def windowed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """`heads` of a tower that brings the visual tokens of a window together before its first layer."""
+    """`heads` of a tower that groups the visual tokens by window before its first layer."""
     merge = config.spatial_merge_size
     order = window_order(call["tower"]["grid_thw"], merge, config.window_size // merge // config.patch_size)
     back = order.argsort()
 
-    def undone(row: Tensor) -> Tensor:
+    def undo(row: Tensor) -> Tensor:
         return rearrange(row, "(token patch) width -> token patch width", patch=merge**2)[back].flatten(0, 1)
 
-    cos, sin = map(undone, call["attention"]["position_embeddings"])
-    return heads({**call, "qkv": undone(call["qkv"]), "attention": {"position_embeddings": (cos, sin)}}, config)
+    cos, sin = map(undo, call["attention"]["position_embeddings"])
+    return heads({**call, "qkv": undo(call["qkv"]), "attention": {"position_embeddings": (cos, sin)}}, config)
 
 
-def window_order(grids: Int[Tensor, "pictures 3"], merge: int, side: int) -> Int[Tensor, " visual"]:
-    """Which visual token stands where in the row, in windows of at most side x side of them."""
+def window_order(grids: Int[Tensor, "images 3"], merge: int, side: int) -> Int[Tensor, " visual"]:
+    """Return the visual tokens in the order of windows of at most side x side tokens."""
     orders, start = [], 0
     for n_frames, height, width in grids.tolist():
         places = torch.cartesian_prod(*map(torch.arange, (n_frames, height // merge, width // merge)))
@@ -102,10 +102,14 @@ def _blocks(tower: Any) -> Any:
     return tower.blocks
 
 
-def _taps(block: Any) -> CapturePoints:
+def _points(block: Any) -> CapturePoints:
     return CapturePoints(block.attn, {"qkv": block.attn.qkv})
 
 
-QWEN2_TOWER = Tower(_blocks, _taps, n_prefix=0, heads=heads, normalisation=CLIP_COLORS)
+def _scale(tower: Any) -> float:
+    return tower.blocks[0].attn.scaling
+
+
+QWEN2_TOWER = Tower(_blocks, _points, n_prefix=0, heads=heads, scale=_scale, normalisation=CLIP_COLORS)
 QWEN2_5_TOWER = replace(QWEN2_TOWER, heads=windowed_heads)
-QWEN3_TOWER = Tower(_blocks, _taps, n_prefix=0, heads=heads)
+QWEN3_TOWER = Tower(_blocks, _points, n_prefix=0, heads=heads, scale=_scale)

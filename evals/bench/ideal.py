@@ -38,7 +38,7 @@ def narrowed(model: Any, schedule: Schedule, n_text: int) -> Iterator[None]:
     """Cut the sequence of the layers of an unpatched `model` to what `schedule` leaves in them, plus `n_text` text
     tokens; passes over a single token are unchanged."""
     adapter = adapter_for(model)
-    n_prefix = adapter.n_prefix if schedule.tower else 0
+    n_prefix = adapter.tower.n_prefix if schedule.tower else 0
     with ExitStack() as hooks:
         for layers, counts, n_more in (
             (adapter.layers, schedule.layers, n_text),

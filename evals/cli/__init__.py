@@ -1,24 +1,26 @@
-"""The command `tokenprune`: one file for each of its commands. To add one: a file, an import and a name in COMMANDS.
+"""The command `tokenprune`: one module for each of its subcommands.
 
-Command files import what is heavy inside their functions, so that `--help` and shell completion are quick.
+To add one: a module with `EXTRA`, `add_options(parser)` and `run(options)`, and its name in COMMANDS. The docstring of
+`run` is its help. Modules import what is heavy inside `run`, so that `--help` and shell completion are quick.
 """
 
-from typing import Annotated
+from __future__ import annotations
 
-import typer
+import inspect
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from importlib import import_module
 
 import tokenprune
-from tokenprune.evals.cli.bench import bench
-from tokenprune.evals.cli.demo import demo
-from tokenprune.evals.cli.eval import eval_
-from tokenprune.evals.cli.explain import explain
-from tokenprune.evals.cli.layers import layers
-from tokenprune.evals.cli.nargs import SeveralValues
-from tokenprune.evals.cli.optimize import optimize
-from tokenprune.evals.cli.report import report
+from tokenprune.evals.cli import bench, explain, layers, optimize, report
+from tokenprune.evals.cli import eval as eval_
+from tokenprune.evals.cli.errors import plain_errors
+from tokenprune.evals.cli.parser import Formatter, script_parser
+from tokenprune.evals.cli.settings import arguments_of
 
 COMMANDS = {
-    "demo": demo,
     "explain": explain,
     "eval": eval_,
     "report": report,
@@ -26,27 +28,49 @@ COMMANDS = {
     "layers": layers,
     "bench": bench,
 }
-#: Those whose options take several values.
-SEVERAL = {"bench", "eval", "explain"}
+COMPLETION = """\
+Enable shell completion in bash or zsh:
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
-
-
-def _show_version(wanted: bool) -> bool:
-    if wanted:
-        print(f"tokenprune {tokenprune.__version__}")
-        raise typer.Exit
-    return wanted
+  eval "$(register-python-argcomplete tokenprune)"
+"""
 
 
-@app.callback()
-def _main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Prune the visual tokens of Hugging Face vision-language models."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command in sys.argv, or in `arguments`."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell that completes a command line
+        import_module("argcomplete").autocomplete(parser)
+    options = _parse(parser, words)
+    with plain_errors(options.command.EXTRA):
+        options.command.run(options)
 
 
-for _name, _command in COMMANDS.items():
-    app.command(_name, cls=SeveralValues if _name in SEVERAL else None)(_command)
+def build_parser() -> ArgumentParser:
+    """Return the parser of all commands. What it parses has the command's module as `command`."""
+    parser = script_parser("Prune the visual tokens of Hugging Face vision-language models, and measure what it costs.")
+    parser.prog, parser.epilog = "tokenprune", COMPLETION
+    version = f"tokenprune {tokenprune.__version__}"
+    parser.add_argument("--version", action="version", version=version, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        text = inspect.getdoc(module.run) or ""
+        command = commands.add_parser(
+            name,
+            help=text.splitlines()[0].removesuffix("."),
+            description=text,
+            formatter_class=Formatter,
+            allow_abbrev=False,
+        )
+        module.add_options(command)
+        command.set_defaults(command=module, parser=command)
+    return parser
+
+
+def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
+    options = parser.parse_args(words or ["--help"])
+    file = getattr(options, "settings", None)
+    if file is None:
+        return options
+    command, *given = words  # later words take precedence
+    return parser.parse_args([command, *arguments_of(file, options.parser), *given])

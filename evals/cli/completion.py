@@ -1,15 +1,15 @@
-"""What the shell completes in options whose values have names."""
+"""What a shell completes where values have names. Installed with argcomplete's `register-python-argcomplete`."""
 
 from dataclasses import fields
 
-import tokenprune
 
+def complete_strategy(prefix: str, **_: object) -> list[str]:
+    """Return the strategies that `prefix` begins, or after a colon the settings of one."""
+    from tokenprune import STRATEGIES  # loads torch
 
-def strategies(incomplete: str) -> list[str]:
-    """The strategies, and behind a colon the settings of one."""
-    name, colon, rest = incomplete.partition(":")
-    if not colon or name not in tokenprune.STRATEGIES:
-        return [name for name in tokenprune.STRATEGIES if name.startswith(incomplete)]
+    name, colon, rest = prefix.partition(":")
+    if not colon or name not in STRATEGIES:
+        return [name for name in STRATEGIES if name.startswith(prefix)]
     before, comma, begun = rest.rpartition(",")
-    settings = [field.name for field in fields(tokenprune.STRATEGIES[name]) if field.name not in ("keep_ratio", "keep")]
+    settings = [field.name for field in fields(STRATEGIES[name]) if field.name not in ("keep_ratio", "keep")]
     return [f"{name}:{before}{comma}{setting}=" for setting in settings if setting.startswith(begun)]

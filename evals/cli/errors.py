@@ -6,18 +6,20 @@ from contextlib import contextmanager
 
 from tokenprune.errors import TokenPruneError
 
-EXTRA = 'pip install "tokenprune-vlm[evals]"'
-
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """Exit with the sentence of a TokenPruneError, or that names the file of an OSError. All others propagate."""
+def plain_errors(extra: str = "evals") -> Iterator[None]:
+    """Exit with the sentence of a TokenPruneError, or that names the file of an OSError. All others propagate.
+
+    `extra` is the distribution's extra that holds what the command or script imports.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("tokenprune"):
             raise
-        sys.exit(f"The command needs {error.name}, which is not installed. Type: {EXTRA}")
+        package = error.name.partition(".")[0]
+        sys.exit(f'This needs {package}, which is not installed. Type: pip install "tokenprune-vlm[{extra}]"')
     except TokenPruneError as error:
         sys.exit(f"Error: {error}")
     except OSError as error:

@@ -1,91 +1,96 @@
 """`tokenprune optimize`: search VFlowOpt's settings for a model."""
 
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
-from typing import Annotated, Literal
 
-import typer
+from tokenprune.evals.cli import options as shared
+from tokenprune.evals.cli.parser import at_least
 
-from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.search.objective import State
-
-Dtype = Literal["float32", "bfloat16", "float16"]
+EXTRA = "optimize"
 
 
-def optimize(
-    model: Annotated[
-        str, typer.Option(help="A folder or a Hugging Face name.", metavar="PATH", show_default="the bundled model")
-    ] = str(MODEL),
-    data: Annotated[
-        Path,
-        typer.Option(
-            help="Pictures and questions, as RefCOCO and VQAv2 are distributed.",
-            metavar="DIR",
-            show_default="the bundled scenes",
-        ),
-    ] = SCENES,
-    split: Annotated[str, typer.Option(help="The split that questions are taken from. all: all but train.")] = "val",
-    keep_ratio: Annotated[float, typer.Option(help="Average share of visual tokens kept, over the layers.")] = 0.1,
-    trials: Annotated[int, typer.Option(min=1, help="Settings that are tried, the default ones included.")] = 50,
-    samples: Annotated[int, typer.Option(min=1, help="Questions, drawn at random. No answers are read.")] = 30,
-    state: Annotated[
-        State, typer.Option(help="What is to stay near the unpruned model: the last prompt token's state, or the mean.")
-    ] = "last_token",
-    recycle: Annotated[bool, typer.Option(help="Merge dropped tokens, one for each grid cell.")] = True,
-    progressive: Annotated[bool, typer.Option(help="Prune in the language model too.")] = True,
-    layer: Annotated[
-        int | None,
-        typer.Option(help="Encoder layer of the map.", show_default="the one whose output the projector gets"),
-    ] = None,
-    as_released: Annotated[
-        bool, typer.Option("--as-released", help="The map as the released code computes it, not as the paper says.")
-    ] = False,
-    dtype: Annotated[Dtype, typer.Option(help="Of the model.")] = "float32",
-    seed: Annotated[int, typer.Option(help="Of the questions and of the search.")] = 0,
-    output: Annotated[
-        Path, typer.Option(help="The settings file. A plot and a journal to go on from are written beside it.")
-    ] = Path("runs/settings.json"),
-) -> None:
-    """Search [bold]VFlowOpt[/bold]'s settings for a model, on a few unlabelled questions.
+def add_options(parser: ArgumentParser) -> None:
+    shared.add_model(parser)
+    shared.add_calibration(parser)
+    shared.add_keep_ratio(parser, 0.1, "fraction of the visual tokens to keep, averaged over the decoder layers")
+    parser.add_argument(
+        "--trials", type=at_least(1), default=50, metavar="N", help="settings to try, the default ones included"
+    )
+    parser.add_argument(
+        "--state",
+        choices=("last_token", "mean"),
+        default="last_token",
+        help="the state that should stay close to the unpruned model's: the last prompt token's, or the mean of all",
+    )
+    parser.add_argument(
+        "--recycle", action=BooleanOptionalAction, default=True, help="merge dropped tokens, one per grid cell"
+    )
+    parser.add_argument(
+        "--progressive", action=BooleanOptionalAction, default=True, help="also prune inside the language model"
+    )
+    parser.add_argument(
+        "--layer",
+        type=int,
+        metavar="N",
+        help="encoder layer of the importance map (default: the one whose output the projector gets)",
+    )
+    parser.add_argument(
+        "--as-released",
+        action="store_true",
+        help="compute the importance map as the released code does, instead of as the paper describes",
+    )
+    shared.add_dtype(parser, "float32")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/settings.json"),
+        metavar="FILE",
+        help="the settings file; a plot and a journal to resume from are written next to it",
+    )
 
-    Stopped or killed, the same command goes on where it was; with more --trials, a finished search does.
 
-    The file that it writes is loaded by [bold]tokenprune.patch(model, "settings.json")[/bold].
+def run(options: Namespace) -> None:
+    """Search VFlowOpt's settings for a model, on a few unlabelled questions.
+
+    An interrupted search resumes with the same command; with more --trials, a finished one continues. Load the file
+    that it writes:
+
+      tokenprune.patch(model, "settings.json")
     """
-    from rich.console import Console
-
-    from tokenprune.evals.models.loading import load_model, load_questions, public_name
-    from tokenprune.evals.models.prompt_styles import style_of
+    from tokenprune.evals.cli.output import console
+    from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.search import plot as search_plot
-    from tokenprune.evals.search.calibration import calibration
-    from tokenprune.evals.search.optimize import Names
-    from tokenprune.evals.search.optimize import optimize as search
+    from tokenprune.evals.search.optimize import Names, optimize
     from tokenprune.strategies.vflowopt import VFlowOpt
 
     base = VFlowOpt(
-        keep_ratio=keep_ratio, recycle=recycle, progressive=progressive, layer=layer, as_released=as_released
+        keep_ratio=options.keep_ratio,
+        recycle=options.recycle,
+        progressive=options.progressive,
+        layer=options.layer,
+        as_released=options.as_released,
     )
-    asked = None if split == "all" else split
-    loaded, processor = load_model(model, dtype)
-    style = style_of(loaded.config, processor)
-    drawn = calibration(load_questions(data, split=asked, style=style), samples, seed)
-    record = search(
-        loaded,
+    model, processor = load_model(options.model, options.dtype)
+    record = optimize(
+        model,
         processor,
-        drawn,
-        output,
+        shared.calibration_questions(options, model, processor),
+        options.output,
         base=base,
-        state=state,
-        trials=trials,
-        seed=seed,
-        names=Names(public_name(model), public_name(str(data)), asked),
+        state=options.state,
+        trials=options.trials,
+        seed=options.seed,
+        names=Names(public_name(options.model), public_name(str(options.data)), options.split),
     )
-    picture = output.with_suffix(".png")
-    search_plot.draw(output, picture)
+    plot = options.output.with_suffix(".png")
+    search_plot.draw(options.output, plot)
     objective = record["search"]["objective"]
-    console = Console()
-    console.print(
+    screen = console(200)
+    screen.print(
         f"Cosine to the unpruned model: {objective['default']:.5f} by default, {objective['best']:.5f} in trial "
         f"{objective['best_trial']} of {len(record['search']['trials'])}."
     )
-    console.print(f'Written to {output}: tokenprune.patch(model, "{output}"). The search is drawn in {picture}.')
-    console.print(f"tokenprune eval --strategy {output} --keep-ratio {keep_ratio}  # on other pictures")
+    screen.print(
+        f'Written to {options.output}: tokenprune.patch(model, "{options.output}"). Plot of the search: {plot}.'
+    )
+    screen.print(f"tokenprune eval --strategy {options.output} --keep-ratio {options.keep_ratio}  # on other images")

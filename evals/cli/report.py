@@ -1,47 +1,53 @@
 """`tokenprune report`: what runs found, as Markdown, plots and a page."""
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from tokenprune.evals.cli.parser import at_least
+
+EXTRA = "evals"
 
 
-def report(
-    results: Annotated[
-        list[Path], typer.Argument(help="Folders of runs of one model, or files of rows.", metavar="RUN...")
-    ],
-    split: Annotated[str | None, typer.Option(help="The questions of one split alone.")] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            help="What strategies are compared with, as the results call it.",
-            metavar="NAME",
-            show_default="Random, where it was measured",
-        ),
-    ] = None,
-    losses: Annotated[
-        int, typer.Option(min=0, help="Worst questions of each configuration and task that the page shows.")
-    ] = 4,
-    output: Annotated[Path, typer.Option(help="Where page, plots and Markdown go.", metavar="DIR")] = Path("report"),
-    into: Annotated[
-        Path | None,
-        typer.Option(help="Nothing but put the tables that this file has marks for between them.", metavar="FILE"),
-    ] = None,
-) -> None:
-    """Compare what [bold]tokenprune eval[/bold] measured.
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "results", nargs="+", type=Path, metavar="RUN", help="folders of runs of one model, or files of results"
+    )
+    parser.add_argument("--split", metavar="NAME", help="only the questions of this split (default: all)")
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help="what to compare strategies with, as the results name it (default: Random, where it was measured)",
+    )
+    parser.add_argument(
+        "--losses",
+        type=at_least(0),
+        default=4,
+        metavar="N",
+        help="worst questions that the page shows, for each setup and task",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("report"), metavar="DIR", help="folder for Markdown, plots and page"
+    )
+    parser.add_argument(
+        "--into", type=Path, metavar="FILE", help="only replace the tables between the markers in this Markdown file"
+    )
 
-    Prints Markdown, and writes it with plots of accuracy against visual tokens and against time, and one HTML page that
-    also shows the questions that pruning loses, with the visual tokens that were kept.
+
+def run(options: Namespace) -> None:
+    """Compare what `tokenprune eval` measured.
+
+    Prints Markdown and writes it, together with plots of accuracy against visual tokens and against time, and one HTML
+    page that also shows the questions pruning loses and which visual tokens were kept for them.
     """
-    from tokenprune.evals.report.report import put_into, read, write
-    from tokenprune.evals.report.report import report as tables_of
+    from tokenprune.evals.report.report import put_into, read, report, write
 
-    rows = read(results)
-    if split is not None:
-        rows = [row.of_split(split) for row in rows]
-    if into is not None:
-        into.write_text(put_into(into.read_text(encoding="utf-8"), rows, baseline=baseline), encoding="utf-8")
+    rows = read(options.results)
+    if options.split is not None:
+        rows = [row.of_split(options.split) for row in rows]
+    if options.into is not None:
+        text = put_into(options.into.read_text(encoding="utf-8"), rows, baseline=options.baseline)
+        options.into.write_text(text, encoding="utf-8")
         return
-    print(tables_of(rows, baseline=baseline))
-    for path in write(results, rows, output, baseline=baseline, n_losses=losses):
+    print(report(rows, baseline=options.baseline))
+    for path in write(options.results, rows, options.output, baseline=options.baseline, n_losses=options.losses):
         print(f"Written to {path}")

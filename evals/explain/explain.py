@@ -21,7 +21,6 @@ from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run.costs import kv_cache_bytes
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.report import ImageReport
-from tokenprune.tokens.layout import Layout
 from tokenprune.zoom.prompts import chat_prompt, encode_chat
 
 MAX_NEW_TOKENS = 64
@@ -187,7 +186,9 @@ def explain(
     if rounds:
         ratios = [1.0, *ttft_ratios(model, inputs, compared, rounds)]
         outcomes = [replace(one, ttft=ratio) for one, ratio in zip(outcomes, ratios, strict=True)]
-    layout = _layout(model, inputs)
+    with tokenprune.probe(model) as seen:
+        (probed,) = seen.run(**inputs)
+    layout = probed.tokens.layout
     tiles = tiles_of(processor, image) if len(layout.grids) > 1 and layout.newlines is None else ()
     shown = canvas(image, layout, style.view(image.size), tiles)
     return Explanation(name, image, question, true_box, shown, outcomes)
@@ -222,12 +223,3 @@ def _asked(model: Any, processor: Any, setup: Setup, inputs: Any) -> tuple[Kept,
         n_bytes = kv_cache_bytes(model, inputs)
     answer = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
     return kept, answer, n_bytes
-
-
-@torch.inference_mode()
-def _layout(model: Any, inputs: Any) -> Layout:
-    """Return the layout of the visual tokens, from a patch that drops nothing."""
-    with tokenprune.patch(model, tokenprune.Grid(keep_ratio=1.0)) as handle:
-        model(**inputs, use_cache=False)
-        (image,) = handle.report.images
-    return image.layout

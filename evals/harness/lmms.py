@@ -1,6 +1,6 @@
 """tokenprune in lmms-eval: `lmms_eval --model tokenprune --model_args pretrained=...,strategy=fopru,keep_ratio=0.25`.
 
-Only lmms-eval, which finds it by its entry point, imports this module.
+Only lmms-eval imports this module, through its entry point.
 """
 
 # pyright: reportMissingImports=false
@@ -22,10 +22,10 @@ from tokenprune.evals.harness.model import Conversation, HarnessModel, Reply
 
 
 class Chat(lmms):
-    """What `--model tokenprune` is: tasks give whole conversations.
+    """The model behind `--model tokenprune`: tasks give whole conversations.
 
-    `arguments` are HarnessModel's. Each process of `accelerate launch` has its own device. max_batch_size, which
-    lmms-eval passes to every model, is for batch sizes that are searched, which these are not.
+    arguments: HarnessModel's. Each process of `accelerate launch` has a device of its own. lmms-eval passes
+    max_batch_size to every model; it is for models that search for a batch size, and ignored here.
     """
 
     is_simple = False
@@ -41,7 +41,7 @@ class Chat(lmms):
     ) -> None:
         super().__init__()
         if not pretrained:
-            raise SettingError("which model? Write --model_args pretrained=PATH_OR_ID")
+            raise SettingError("no model given; write --model_args pretrained=PATH_OR_ID")
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
             raise SettingError(f"batch_size={batch_size!r} is not a number of questions; write --batch_size 8")
         self.batch_size = int(batch_size)
@@ -53,7 +53,7 @@ class Chat(lmms):
 
     @property
     def asked(self) -> HarnessModel:
-        assert self._asked is not None, "lmms-eval asks nothing after clean()"
+        assert self._asked is not None, "the model is gone after clean()"
         return self._asked
 
     def clean(self) -> None:
@@ -61,10 +61,10 @@ class Chat(lmms):
         super().clean()
 
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
-        """Requests with the same generation arguments share batches.
+        """Answer the requests; those with the same generation arguments share batches.
 
-        What lmms-eval writes to its results: the tokens that entered the language model and the answer's, for each
-        question; under "throughput", the mean visual tokens of a question, all and kept.
+        lmms-eval's results then hold, for each question, the tokens that entered the language model and those of the
+        answer, and under "throughput" the mean numbers of visual tokens and of kept ones.
         """
         ordered = Collator([request.args for request in requests], _longest_first, self._generation, grouping=True)
         replies: list[Reply] = []
@@ -81,7 +81,7 @@ class Chat(lmms):
         )
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
-        """lmms-eval takes the smallest of these for the answer: the mean negative log-likelihood of a token."""
+        """Return the mean negative log-likelihood of a token; lmms-eval takes the smallest as the answer."""
         found = []
         for context, target, doc_to_visual, doc_id, task, split in (request.args for request in requests):
             doc = self.task_dict[task][split][doc_id]
@@ -90,7 +90,7 @@ class Chat(lmms):
         return found
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
-        raise UnsupportedError("tasks of several rounds are not supported; take a task that asks once.")
+        raise UnsupportedError("tasks of several rounds are not supported; choose a task that asks once")
 
     def _generation(self, args: tuple[Any, ...]) -> dict[str, Any]:
         return args[2]
@@ -101,7 +101,7 @@ class Chat(lmms):
 
 
 class Simple(Chat):
-    """What it is with `--force_simple`, which multiple-choice tasks by likelihood need: images and then a text."""
+    """The model with `--force_simple`, which likelihood-based multiple choice needs: images followed by a text."""
 
     is_simple = True
 
@@ -114,7 +114,7 @@ class Simple(Chat):
 
 
 def _turn(visuals: Sequence[Any] | None, text: str) -> Conversation:
-    kinds = {str: "video", dict: "audio"}  # lmms-eval's way to tell them
+    kinds = {str: "video", dict: "audio"}  # lmms-eval tells them apart by type
     images = [{"type": kinds.get(type(visual), "image"), "image": visual} for visual in visuals or ()]
     return [{"role": "user", "content": [*images, {"type": "text", "text": text}]}]
 

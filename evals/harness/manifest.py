@@ -1,4 +1,4 @@
-"""What lmms-eval finds under the entry point: where the model is. It loads the model's module when asked for it."""
+"""The entry point for lmms-eval: where the model's module is. lmms-eval loads that module only if it is used."""
 
 # pyright: reportMissingImports=false
 

@@ -1,8 +1,7 @@
-"""A pruned model for other people's evaluation harnesses: conversations in, answers and what they cost out."""
+"""A pruned model for evaluation harnesses: conversations in, answers and their costs out."""
 
-import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 import torch
@@ -15,19 +14,19 @@ from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.costs import VisualCost, visual_costs
 from tokenprune.evals.run.setups import Unpruned
 from tokenprune.sequence.packing import PositionIds
-from tokenprune.strategies.settings import SettingsFile
+from tokenprune.strategies.parsing import StrategySpec, read_settings
 
 #: Turns of a chat as transformers writes them: {"role": ..., "content": [{"type": "image", "image": ...}, ...]}.
 Conversation = Sequence[Mapping[str, Any]]
 
 MAX_NEW_TOKENS = 1024
-#: What of a harness's generation arguments `generate` gets; sampling ones only where it is asked to sample.
+#: The sampling arguments of a harness that `generate` gets, if the harness asks for sampling.
 SAMPLING = ("temperature", "top_p", "top_k")
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer. `n_read` is how many tokens of the prompt entered the language model, `n_written` the answer's."""
+    """An answer. n_read: tokens of the prompt that entered the language model. n_written: tokens of the answer."""
 
     text: str
     n_read: int
@@ -38,11 +37,11 @@ class Reply:
 class HarnessModel:
     """A loaded model, patched for as long as it lives, with its processor.
 
-    pretrained: a folder or a Hugging Face name. strategy: a name in `tokenprune.STRATEGIES` or a settings file, as
-    `patch` takes them; None asks the unpruned model. settings: the strategy's own, as a command line reads them: words
-    of lists, negative numbers and None are understood.
+    pretrained: a folder or a Hugging Face name.
+    strategy: as for `patch`: a name, `module:Class` or a settings file; None leaves the model unpruned.
+    settings: the strategy's, as a command line gives them: lists, negative numbers and None may be written as text.
 
-    Raises SettingError for a name that is not known, before anything is loaded, and what `patch` raises.
+    Raises SettingError for an unknown name, before anything is loaded, and the errors of `patch`.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class HarnessModel:
         device_map: str | None = None,
         **settings: Any,
     ) -> None:
-        settings = _checked(strategy, settings)
+        settings = _read_settings(strategy, settings)
         self.model, self.processor = load_model(str(pretrained), dtype, device, device_map)
         self.handle: tokenprune.PatchHandle | None = None
         if strategy:
@@ -66,9 +65,9 @@ class HarnessModel:
     def answers(self, conversations: Sequence[Conversation], generation: Mapping[str, Any]) -> list[Reply]:
         """Return the answers to a batch, greedy unless `generation` says otherwise.
 
-        Of `generation`, max_new_tokens, num_beams, do_sample, temperature, top_p, top_k and until are read: a
+        It reads max_new_tokens, num_beams, do_sample, temperature, top_p, top_k and until from `generation`: a
         temperature above 0 samples unless do_sample is False, and an answer ends before the first text of `until`.
-        Conversations with images and without may be mixed; they are asked apart.
+        A batch may mix conversations with and without images; they are asked separately.
         """
         replies: dict[int, Reply] = {}
         for are_shown in (True, False):
@@ -95,8 +94,7 @@ class HarnessModel:
 
     @torch.inference_mode()
     def loss(self, conversation: Conversation, continuation: str) -> tuple[float, bool]:
-        """Return the mean negative log-likelihood of the tokens of `continuation` as the answer, and whether they are
-        those that greedy decoding would write."""
+        """Return the mean negative log-likelihood of `continuation`, and whether greedy decoding writes it."""
         prompt, whole = (self._encoded([conversation], [end]) for end in ("", continuation))
         n = whole["input_ids"].shape[1] - prompt["input_ids"].shape[1]
         if n < 1:
@@ -106,7 +104,7 @@ class HarnessModel:
         return float(torch.nn.functional.cross_entropy(logits, targets)), bool((logits.argmax(-1) == targets).all())
 
     def _encoded(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> Any:
-        """Return the inputs for conversations and how the answers begin, padded on the left."""
+        """Return the inputs for conversations and the beginnings of their answers, padded on the left."""
         images = [_images(conversation) for conversation in conversations]
         texts = [
             self.processor.apply_chat_template(conversation, add_generation_prompt=True) + answer
@@ -121,39 +119,23 @@ class HarnessModel:
         return (written != pad).sum(1).tolist()
 
 
-def _checked(strategy: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _read_settings(strategy: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings with values of the types that the strategy has; raise SettingError for an unknown name."""
     own = [name for name in get_type_hints(HarnessModel.__init__) if name not in ("return", "settings")]
-    chosen = None
     if strategy is not None:
-        name = SettingsFile.read(strategy).strategy if strategy.endswith(".json") else strategy
-        if name not in tokenprune.STRATEGIES:
-            raise SettingError(unknown("strategy", name, tokenprune.STRATEGIES))
-        chosen = tokenprune.STRATEGIES[name]
-    hints = {} if chosen is None else {field.name: get_type_hints(chosen)[field.name] for field in fields(chosen)}
+        return read_settings(StrategySpec.read(strategy).strategy_class, settings, f"{strategy}: ", also=own)
     for name in settings:
-        if name not in hints:
-            hint = "" if strategy else " Without a strategy nothing is pruned; write strategy=fopru, for example."
-            raise SettingError(f"{unknown('argument', name, [*own, *hints])}{hint}")
-    return {name: _value(value, hints[name]) for name, value in settings.items()}
-
-
-def _value(value: Any, hint: Any) -> Any:
-    """Return what a command line's word means: `[2, 4]` is a list, and -2.0 is -2 where no float is asked for."""
-    if isinstance(value, str):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):  # a bare word
-            return value
-    is_whole = isinstance(value, float) and value.is_integer()
-    return int(value) if is_whole and "float" not in str(hint) else value
+        raise SettingError(
+            f"{unknown('argument', name, own)} Without a strategy nothing is pruned; write strategy=fopru, for example."
+        )
+    return {}
 
 
 def _images(conversation: Conversation) -> list[Image.Image]:
     parts = [part for turn in conversation for part in turn["content"]]
     for part in parts:
         if part["type"] not in ("text", "image"):
-            raise UnsupportedError(f"this harness model is given images and text only; the task has {part['type']}.")
+            raise UnsupportedError(f"the task has {part['type']}, and this model takes images and text only")
     return [part["image"].convert("RGB") for part in parts if part["type"] == "image"]
 
 
@@ -165,7 +147,7 @@ def _generation(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _until(text: str, ends: str | Sequence[str] | None) -> str:
-    """Return the text up to the first of the ends. A newline before the answer is no end of it."""
+    """Return the text before the first of the ends. Leading whitespace is stripped first and ends nothing."""
     text = text.lstrip()
     for end in [ends] if isinstance(ends, str) else ends or ():
         if end:

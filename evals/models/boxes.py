@@ -1,6 +1,6 @@
-"""How models write boxes, and how boxes are compared.
+"""Read and write boxes in the formats of different models, and compare them.
 
-A box is (x1, y1, x2, y2): the top left and the bottom right corner.
+A box is (x1, y1, x2, y2): its top left and its bottom right corner.
 """
 
 import re
@@ -12,19 +12,19 @@ from torchvision.ops import box_iou
 Box = tuple[float, float, float, float]
 Size = tuple[int, int]  # width, height
 
-HIT = 0.5  # the IoU from which on a box counts as found
+HIT = 0.5  # the smallest IoU at which a box counts as found
 
 
 @dataclass(frozen=True)
 class BoxFormat:
-    """How a model is asked for a box, and how it writes one.
+    """A model's prompt for a box, and its way to write one.
 
-    question: what to ask, with `{}` where the expression goes.
-    pattern: its four groups are the numbers of a box.
-    unit: what the models call the far side of the image; None where they count its pixels.
-    written: how the four numbers are written.
-    middle: what is added to each number before it is divided: 0.5 where a number names a bin and means its middle.
-    rows_first: the numbers are y1, x1, y2, x2.
+    question: the prompt, with `{}` for the expression.
+    pattern: matches a box; its four groups are the numbers.
+    unit: the number for the far side of the image; None if the numbers are pixels.
+    written: the format string for the four numbers.
+    middle: added to each number before dividing; 0.5 if a number is a bin and means its middle.
+    rows_first: whether the numbers are y1, x1, y2, x2.
     """
 
     question: str
@@ -35,28 +35,28 @@ class BoxFormat:
     rows_first: bool = False
     max_new_tokens: int = 32
 
-    def fractions(self, answer: str, seen: Size) -> Box | None:
-        """Return the first box in `answer` as fractions of the image that the model saw, None where there is none.
+    def fractions(self, answer: str, shown: Size) -> Box | None:
+        """Return the first box in `answer` as fractions of the image that the model saw, None if there is none.
 
-        `seen` is that image's size in pixels. A box whose corners are swapped is none.
+        shown: the size of that image in pixels. A box with swapped corners does not count.
         """
         match = self.pattern.search(answer)
         if match is None:
             return None
-        width, height = self._units(seen)
+        width, height = self._units(shown)
         x1, y1, x2, y2 = self._ordered([float(value) + self.middle for value in match.groups()])
         box = x1 / width, y1 / height, x2 / width, y2 / height
         return box if box[0] <= box[2] and box[1] <= box[3] else None
 
-    def write(self, fractions: Box, seen: Size) -> str:
-        """Return what `fractions` reads back, as exactly as the format allows."""
-        width, height = self._units(seen)
+    def write(self, fractions: Box, shown: Size) -> str:
+        """Return the text from which `fractions` reads this box, as exactly as the format allows."""
+        width, height = self._units(shown)
         x1, y1, x2, y2 = fractions
         numbers = [x1 * width, y1 * height, x2 * width, y2 * height]
         return self.written.format(*self._ordered([number - self.middle for number in numbers]))
 
-    def _units(self, seen: Size) -> Size:
-        return seen if self.unit is None else (self.unit, self.unit)
+    def _units(self, shown: Size) -> Size:
+        return shown if self.unit is None else (self.unit, self.unit)
 
     def _ordered(self, numbers: list[float]) -> list[float]:
         x1, y1, x2, y2 = numbers
@@ -72,14 +72,14 @@ _FRACTIONS = re.compile(rf"\[\s*{_four(_FRACTION)}\s*\]")
 _PAIRS = re.compile(r"\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)\s*,\s*\(\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\)")
 _JSON = re.compile(rf"\[\s*{_four(r'[0-9]{1,5}(?:[.][0-9]+)?')}\s*\]")
 
-#: The bundled model writes hundredths of the side. What was checked, all by reading and none with the models' weights:
-#: - shikra: the paper's prompt for REC (table 9, where the image stands in the place of the words "the given image")
+#: The bundled model writes hundredths of the side. Checked by reading, never with the models' weights, were:
+#: - shikra: the paper's prompt for REC (table 9, in which the image itself replaces the words "the given image")
 #:   and three decimals without spaces, against shikras/shikra's box_process_function.py;
-#: - minigpt-v2: prompt, pattern, hundredths and spaces that do not count, against Vision-CAIR/MiniGPT-4's eval_ref.py;
+#: - minigpt-v2: prompt, pattern, hundredths and optional spaces, against Vision-CAIR/MiniGPT-4's eval_ref.py;
 #: - qwen-vl: prompt, pattern and the far side as 999, against QwenLM/Qwen-VL's evaluate_grounding.py;
 #: - internvl: prompt, against MoritzLaurer/open_models_special_prompts on the Hub.
-#: The others are written from the models' cards and papers. Qwen2-VL's chat models have no published prompt for boxes;
-#: its marks are published, and its thousandths are what users found.
+#: The others follow the models' cards and papers. Qwen2-VL's chat models have no published prompt for boxes: their
+#: markers are published, and users found that they write thousandths.
 BOX_FORMATS = {
     "llava": BoxFormat(
         "Please provide the bounding box coordinate of the region this sentence describes: {}",
@@ -151,7 +151,7 @@ def iou(one: Box, other: Box) -> float:
 
 
 def within(window: Box, fractions: Box) -> Box:
-    """Return the box whose corners are at these fractions of the sides of `window`."""
+    """Return the box with its corners at these fractions of the sides of `window`."""
     left, top, right, bottom = window
     x1, y1, x2, y2 = fractions
     width, height = right - left, bottom - top
@@ -159,7 +159,7 @@ def within(window: Box, fractions: Box) -> Box:
 
 
 def parts_of(window: Box, box: Box) -> Box:
-    """Return the box as fractions of the sides of `window`, at most 0 to 1: the opposite of `within`."""
+    """Return the box as fractions of the sides of `window`, clipped to 0 to 1: the inverse of `within`."""
     left, top, right, bottom = window
     sides = (
         (box[0] - left, right - left),

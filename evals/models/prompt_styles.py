@@ -1,24 +1,24 @@
-"""How a model was taught to be asked, and how it points: what differs between models that are asked the same."""
+"""Prompt styles: how different models expect the same question, and how they write boxes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tokenprune.errors import SettingError
+from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.models.boxes import BOX_FORMATS, Box, BoxFormat, Size, parts_of, within
 from tokenprune.evals.models.image_view import ImageView, full_view, view_through
 
-#: LLaVA-1.5's instructions (https://arxiv.org/abs/2310.03744, appendix A), which other models are asked with too.
+#: LLaVA-1.5's instructions (https://arxiv.org/abs/2310.03744, appendix A), used for other models too.
 SHORT_ANSWER = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
 
 
 @dataclass(frozen=True)
 class Style:
-    """What a task must know of a model to ask it and to understand its answer.
+    """What a task needs to know about a model to ask it and to read its answer.
 
-    boxes: how it writes boxes.
-    instructions: False where it knows bare questions only, none of "answer with a single word" or of options.
+    boxes: the format of its boxes.
+    instructions: False if it knows only bare questions, without instructions such as "answer with a single word".
     view: the part of an image of a given size (width, height) that it is shown.
     """
 
@@ -27,7 +27,7 @@ class Style:
     view: Callable[[Size], ImageView] = full_view
 
     def short_answer(self, question: str) -> str:
-        """Return the question with LLaVA-1.5's instruction for short answers, which the VQA sets share."""
+        """Return the question with LLaVA-1.5's instruction for short answers, which all VQA sets use."""
         return f"{question}\n{SHORT_ANSWER}" if self.instructions else question
 
     def choice(self, question: str, options: str) -> str:
@@ -35,7 +35,7 @@ class Style:
         return f"{question}\n{options}\n{LETTER}" if self.instructions else f"{question}\n{options}"
 
     def read(self, answer: str, size: Size) -> Box | None:
-        """Return the box that an answer means, in pixels of the image of this size; None where it is no box."""
+        """Return the box in an answer, in pixels of the image of this size; None if there is none."""
         view = self.view(size)
         fractions = self.boxes.fractions(answer, view.size)
         return None if fractions is None else within(view.window, fractions)
@@ -50,7 +50,7 @@ STYLES = {name: Style(boxes) for name, boxes in BOX_FORMATS.items()}
 STYLES["bundled"] = replace(STYLES["bundled"], instructions=False)
 LLAVA = STYLES["llava"]
 
-#: By `model_type`; a model whose config says otherwise in `prompt_style`, as the bundled one's, is believed.
+#: By `model_type`. `prompt_style` in a model's config takes precedence, as in the bundled model's.
 STYLE_OF_FAMILY = {
     "qwen2_vl": "qwen2-vl",
     "qwen2_5_vl": "qwen2.5-vl",
@@ -62,9 +62,9 @@ STYLE_OF_FAMILY = {
 
 
 def style_of(config: Any, processor: Any, name: str | None = None) -> Style:
-    """Return the style called `name`; None means that of the model that has this config, LLaVA's if it has no own."""
+    """Return the style `name`, or by default the style of the model with this config: LLaVA's if it has none."""
     if name is None:
         name = getattr(config, "prompt_style", None) or STYLE_OF_FAMILY.get(config.model_type, "llava")
     if name not in STYLES:
-        raise SettingError(f"no prompt style {name!r}; there are {', '.join(STYLES)}")
+        raise SettingError(unknown("prompt style", name, STYLES))
     return replace(STYLES[name], view=view_through(processor))

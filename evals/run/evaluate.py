@@ -14,21 +14,14 @@ from tokenprune.evals.models.loading import limit_questions, load_model, load_ta
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.aggregate import task_results
+from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
 from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.runner import OnError, Runner
-from tokenprune.evals.run.setups import (
-    BASELINES,
-    DEFAULT_KEEP_RATIOS,
-    DEFAULT_STRATEGIES,
-    DOWNSAMPLE,
-    POSITION_IDS,
-    Setup,
-    make_setups,
-)
+from tokenprune.evals.run.setups import BASELINES, DOWNSAMPLE, Setup, make_setups
 from tokenprune.evals.search.calibration import apart
 from tokenprune.evals.tasks._base.question import Question
 

@@ -1,31 +1,25 @@
 """Setups to compare: the unpruned model, strategies at several keep ratios and position IDs, and downsampling."""
 
-import ast
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import unknown
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.answers import SetupKey
+from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.search.calibration import calibrated_on
 from tokenprune.sequence.packing import PositionIds
+from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.settings import SettingsFile
-
-POSITION_IDS: tuple[PositionIds, ...] = get_args(PositionIds)
 
 UNPRUNED = "unpruned"
 DOWNSAMPLE = "downsample"  # shrinks the image and prunes nothing
-# The second-to-last encoder layer: the bundled tower's last one was trained to name objects and guides FoPru worse.
-DEFAULT_STRATEGIES = ("grid", "fopru:mode=rank,layer=-2", "fopru:mode=row,layer=-2")
-#: Strategies for explaining a single image: a baseline, a ranking, and one that merges.
-EXPLAINED_STRATEGIES = ("random", "fopru:mode=rank,layer=-2", "visionzip:layer=-2")
 BASELINES = (UNPRUNED, "random", DOWNSAMPLE)
-DEFAULT_KEEP_RATIOS = (0.5, 0.25, 0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,20 +123,20 @@ def make_setups(
 ) -> list[Setup]:
     """Return the unpruned model if it is among the `baselines`, then all strategies and other baselines at each ratio.
 
-    A strategy is given by its name in `tokenprune.STRATEGIES`, with settings after a colon: `fopru:mode=row`,
-    `random:seed=1`. A settings file is given by its path, `settings.json`, and is used only at the keep ratio that it
-    was found for; SettingError if that is not among `keep_ratios`. `downsample` shrinks the image instead. A Strategy
-    object is used at each of the keep ratios.
+    A strategy is given as `tokenprune.strategies.parse` reads it: `fopru:mode=row`, or
+    `my_package.my_module:MyStrategy,layer=2`. A settings file is given by its path, `settings.json`, and is used only
+    at the keep ratio that it was found for; SettingError if that is not among `keep_ratios`. `downsample` shrinks the
+    image instead. A Strategy object is used at each of the keep ratios.
     """
     for one in position_ids:
         if one not in POSITION_IDS:
             raise tokenprune.SettingError(unknown("kind of position IDs", one, POSITION_IDS))
-    files = {text: _read(text, keep_ratios) for text in strategies if isinstance(text, str) and text.endswith(".json")}
-    asked = [*strategies, *(name for name in baselines if name != UNPRUNED and name not in strategies)]
+    named = [*strategies, *(name for name in baselines if name != UNPRUNED and name not in strategies)]
+    asked = [_read(one, keep_ratios) if isinstance(one, str) and one != DOWNSAMPLE else one for one in named]
     found: list[Setup] = [Unpruned()] if UNPRUNED in baselines else []
     for ratio in keep_ratios:
         for strategy in asked:
-            one = _of(strategy, ratio, files)
+            one = _of(strategy, ratio)
             if isinstance(one, Pruned):
                 found += [replace(one, position_ids=cast(PositionIds, ids)) for ids in position_ids]
             elif one is not None:
@@ -150,69 +144,45 @@ def make_setups(
     return found
 
 
-def _of(given: str | tokenprune.Strategy, keep_ratio: float, files: Mapping[str, SettingsFile]) -> Setup | None:
+def _of(given: StrategySpec | tokenprune.Strategy | str, keep_ratio: float) -> Setup | None:
     """Return a strategy at a keep ratio, with original position IDs; None for a settings file of another keep ratio."""
+    if isinstance(given, str):
+        return Downsampled(keep_ratio=keep_ratio)
     if isinstance(given, tokenprune.Strategy):
         changed = {
             field.name: getattr(given, field.name)
-            for field in sorted(fields(given), key=lambda field: field.kw_only)  # the order of the signature
+            for field in sorted(fields(given), key=lambda field: field.kw_only is True)  # the order of the signature
             if field.name not in ("keep_ratio", "keep") and getattr(given, field.name) != field.default
         }
         label = _label(type(given), changed)
         return Pruned(label=label, keep_ratio=keep_ratio, strategy=replace(given, keep_ratio=keep_ratio, keep=None))
-    if given == DOWNSAMPLE:
-        return Downsampled(keep_ratio=keep_ratio)
-    if given in files:
-        file, strategy = files[given], files[given].made()
+    if given.file is not None:
+        strategy = given.make()
         if strategy.keep_ratio != keep_ratio:
             return None
-        label = f"{type(strategy).__name__} {file.path.stem}"
-        return FromFile(label=label, keep_ratio=keep_ratio, strategy=strategy, file=file)
-    name, settings = _parse(given)
-    if name not in tokenprune.STRATEGIES:
-        raise tokenprune.SettingError(unknown("strategy", name, [*tokenprune.STRATEGIES, DOWNSAMPLE]))
-    strategy_class = tokenprune.STRATEGIES[name]
-    known = [field.name for field in fields(strategy_class)]
-    for setting in settings:
-        if setting not in known:
-            raise tokenprune.SettingError(f"strategy {given!r}: {unknown('setting', setting, known)}")
-    strategy = strategy_class(keep_ratio=keep_ratio, **settings)
-    return Pruned(label=_label(strategy_class, settings), keep_ratio=keep_ratio, strategy=strategy)
+        label = f"{type(strategy).__name__} {given.file.path.stem}"
+        return FromFile(label=label, keep_ratio=keep_ratio, strategy=strategy, file=given.file)
+    label = _label(given.strategy_class, given.settings)
+    return Pruned(label=label, keep_ratio=keep_ratio, strategy=given.make({"keep_ratio": keep_ratio}))
 
 
 def _label(strategy_class: type[tokenprune.Strategy], settings: Mapping[str, Any]) -> str:
     return " ".join([strategy_class.__name__, *map(str, settings.values())])
 
 
-def _read(path: str, keep_ratios: Sequence[float]) -> SettingsFile:
-    file = SettingsFile.read(path)
-    found_for = file.made().keep_ratio
+def _read(text: str, keep_ratios: Sequence[float]) -> StrategySpec:
+    """Return what a text names. A settings file must be for one of the keep ratios."""
+    spec = StrategySpec.read(text, also=[DOWNSAMPLE])
+    if spec.file is None:
+        return spec
+    found_for = spec.make().keep_ratio
     if found_for is None:
         raise tokenprune.SettingError(
-            f'{path}: results are compared by keep ratio, and "keep" is a count; write "keep_ratio"'
+            f'{text}: results are compared by keep ratio, and "keep" is a count; write "keep_ratio"'
         )
     if found_for not in keep_ratios:
         raise tokenprune.SettingError(
-            f"{path}: its settings are for keep_ratio={found_for:g}, which is not measured. Write "
+            f"{text}: its settings are for keep_ratio={found_for:g}, which is not measured. Write "
             f"--keep-ratio {' '.join(f'{ratio:g}' for ratio in (*keep_ratios, found_for))}"
         )
-    return file
-
-
-def _parse(text: str) -> tuple[str, dict[str, Any]]:
-    """`fopru:mode=row,layer=-2` -> ("fopru", {"mode": "row", "layer": -2})."""
-    name, _, rest = text.partition(":")
-    settings = {}
-    for item in filter(None, rest.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise tokenprune.SettingError(f"strategy {text!r}: write settings as name:key=value,key=value")
-        settings[key] = _value(value)
-    return name, settings
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):  # a bare word
-        return text
+    return spec

@@ -18,26 +18,12 @@ import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.evals.tasks._base.question import Question
-from tokenprune.selection import Selection
-from tokenprune.strategy import AttentionStrategy, Strategy
-from tokenprune.tokens.visual import VisualTokens
+from tokenprune.strategy import Strategy
 from tokenprune.zoom.prompts import encode_chat
 
 #: last_token: the last token of the prompt. mean_pooled: the mean over all tokens after the image.
 State = Literal["last_token", "mean_pooled"]
 STATES: tuple[str, ...] = get_args(State)
-
-
-@dataclass(frozen=True)
-class Watched(AttentionStrategy):
-    """Keeps everything. Every score is the highest attention that a patch receives, in means of its tile."""
-
-    keep_ratio: float | None = 1.0
-
-    def select(self, tokens: VisualTokens) -> Selection:
-        received = tokens.vision_attention.column_sums()
-        highest = (received / received.mean(1, keepdim=True)).max()
-        return Selection.all(tokens.n_visual, tokens.features.device, highest.expand(tokens.n_visual))
 
 
 @dataclass(frozen=True)
@@ -69,16 +55,21 @@ class Objective:
         self.model, self.state = model, state
         self._visual_ids = [modality.token_id for modality in adapter_for(model).modalities]
         self.prompts: list[Prompt] = []
-        images: list[tokenprune.ImageReport] = []
-        with tokenprune.patch(model, Watched(layer=layer)) as handle:
+        n_visual: list[int] = []
+        sides: list[int] = []
+        highest: list[float] = []
+        with tokenprune.probe(model, {"vision_attention"}, layer=layer) as seen:
             for sample in samples:
                 inputs = encode_chat(processor, [sample.open_images()], [sample.text]).to(model.device, model.dtype)
                 n_read = 1 if state == "last_token" else self._after_images(inputs["input_ids"], sample.id)
                 self.prompts.append(Prompt(sample.id, inputs, n_read, self._state(inputs, n_read, sample.id)))
-                images += handle.report.images
-        self.n_visual = sum(image.n_visual for image in images) / len(images)
-        self.grid_side = max(min(grid[1:]) for image in images for grid in image.grids)
-        self.highest_attention = max(float(image.scores.max()) for image in images if image.scores is not None)
+                for tokens in (image.tokens for image in seen.images):
+                    received = tokens.vision_attention.column_sums()
+                    highest.append(float((received / received.mean(1, keepdim=True)).max()))
+                    n_visual.append(tokens.n_visual)
+                    sides += [min(grid[1:]) for grid in tokens.grids]
+        self.n_visual = sum(n_visual) / len(n_visual)
+        self.grid_side, self.highest_attention = max(sides), max(highest)
 
     def agreement(self, strategy: Strategy) -> float:
         """The mean cosine, over the questions, between the state under a strategy and without."""

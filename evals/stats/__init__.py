@@ -1,1 +1,1 @@
-"""Intervals and paired comparisons."""
+"""Confidence intervals and paired comparisons."""

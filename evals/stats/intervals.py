@@ -1,8 +1,8 @@
-"""How sure an accuracy is, and how sure a difference of two accuracies on the same questions is.
+"""Confidence intervals of accuracies, and of differences between two accuracies on the same questions.
 
-Questions about one image are not independent: one hard image makes all of them hard. So images are what is drawn
-again, each with all its questions, and an interval is as wide as the number of images makes it. `images` says of
-each score which image it is about.
+Questions about one image are not independent, because a hard image makes all of them hard. The bootstrap therefore
+resamples images, each with all its questions, and the width of an interval depends on the number of images. `images`
+holds the number of each score's image.
 """
 
 import warnings
@@ -25,12 +25,12 @@ BATCH = 2**23  # numbers in memory at a time
 
 @dataclass(frozen=True)
 class Paired:
-    """Scores against those of a baseline on the same questions.
+    """Scores compared with those of a baseline on the same questions.
 
-    difference: the mean of (scores - baseline). relative: the mean score relative to the baseline's, NaN where that
-        is 0. Both with their 95 % interval. p: McNemar's exact test of binary scores, None for others; it takes
-        questions as independent.
-    lost, won: how many questions score less, and more, than under the baseline.
+    difference: the mean of (scores - baseline), with its 95 % interval.
+    relative: the mean score divided by the baseline's, NaN if that is 0, with its 95 % interval.
+    p: McNemar's exact test for binary scores, which treats questions as independent; None for other scores.
+    lost, won: the numbers of questions with a lower and with a higher score than under the baseline.
     """
 
     difference: float
@@ -46,8 +46,8 @@ class Paired:
 def interval(scores: Sequence[float], images: Sequence[int]) -> Interval:
     """Return the 95 % interval of the mean.
 
-    Scores of 0 and 1 have Wilson's, which does not collapse at the ends, on as many independent questions as would give
-    the variance that the images' means have. Others have the bootstrap's.
+    Scores of 0 and 1 get Wilson's interval, which does not collapse at the ends, for the number of independent
+    questions that would give the images' means their variance. Other scores get the bootstrap interval.
     """
     if not scores:
         raise ValueError("no scores: an interval needs at least one")
@@ -63,23 +63,23 @@ def interval(scores: Sequence[float], images: Sequence[int]) -> Interval:
 def interval_of_ratios(
     ratios: Sequence[tuple[Sequence[float], Sequence[float], float]], images: Sequence[int]
 ) -> Interval:
-    """Return the bootstrap's 95 % interval of a weighted sum of ratios of sums: (parts, wholes, weight) each.
+    """Return the bootstrap's 95 % interval of a weighted sum of ratios, each (parts, wholes, weight).
 
-    `parts` and `wholes` have a number for each question. Draws in which a ratio is one to nothing tell nothing, and are
-    left out; NaN where all are.
+    A ratio is sum(parts) / sum(wholes), over one number per question. Draws in which a ratio divides by zero are left
+    out; NaN if all are.
     """
     parts, wholes, weights = (np.asarray(values, float) for values in zip(*ratios, strict=True))
     sums = np.stack(_by_image(np.asarray(images), *parts, *wholes), axis=-1)
     if len(sums) < 2:
         return float("nan"), float("nan")
 
-    def value(drawn: Array, axis: int) -> Array:  # images along the last axis, which is all that is asked for
+    def value(drawn: Array, axis: int) -> Array:  # images along the last axis, the only one that bootstrap asks for
         part, whole = np.split(sums[drawn].sum(-2), 2, axis=-1)
         with np.errstate(divide="ignore", invalid="ignore"):
             return (part / whole) @ weights
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # draws that tell nothing
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # draws that divide by zero
         drawn = bootstrap(
             (np.arange(len(sums)),),
             value,
@@ -125,8 +125,10 @@ def _by_image(images: Array, *values: Array) -> list[Array]:
 
 
 def _design_effect(scores: Array, images: Array) -> float:
-    """Return how many times larger the variance of the mean is than that of as many independent questions; at least 1,
-    for fewer questions an image must not make the interval narrower by luck."""
+    """Return the ratio of the variance of the mean to that of as many independent questions.
+
+    It is at least 1, so that questions which happen to differ within an image do not narrow the interval.
+    """
     if not scores.any() or scores.all():
         return 1.0
     independent = scores.var(ddof=1) / len(scores)
@@ -139,7 +141,7 @@ def _design_effect(scores: Array, images: Array) -> float:
 
 
 def _ratio(sums: Array, counts: Array, axis: int = -1) -> Array | np.floating:
-    with np.errstate(divide="ignore", invalid="ignore"):  # a draw of images on which the baseline is worth nothing
+    with np.errstate(divide="ignore", invalid="ignore"):  # a draw of images on which the baseline scores 0
         return sums.sum(axis) / counts.sum(axis)
 
 

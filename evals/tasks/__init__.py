@@ -1,4 +1,4 @@
-"""The tasks, one file each. To add one: a file, and a line in TASKS."""
+"""The tasks, one file each. To add one, write a file and a line in TASKS."""
 
 from tokenprune.evals.tasks._base.task import Task
 from tokenprune.evals.tasks.ai2d import Ai2d
@@ -45,5 +45,5 @@ _TASKS = (
     LrsVqa("lrsvqa", "LRS-VQA"),
 )
 
-#: By name. `rec` and `vqa` are any set in RefCOCO's and in VQAv2's file formats, such as the bundled scenes.
+#: Tasks by name. `rec` and `vqa` read any set in the file formats of RefCOCO and VQAv2, such as the bundled scenes.
 TASKS: dict[str, Task] = {task.name: task for task in _TASKS}

@@ -1,9 +1,9 @@
 """AI2D (https://arxiv.org/abs/1603.07396): multiple choice about diagrams of science books.
 
-Read are the published `questions/NAME.json` (images in `images/`, or `abc_images/` where a question's options are
-letters in the image; `ai2d_test_ids.csv` beside them says which are the test split) and the Hub's lmms-lab/ai2d. The
-layouts are those of the set's and the Hub's descriptions; they were not checked against the real files. Prompt and
-reading of answers were checked by running lmms-eval's; the paper has no generative models to score.
+It reads the published `questions/NAME.json` (images in `images/`, or in `abc_images/` if the options are letters in the
+image; `ai2d_test_ids.csv` lists the test split) and the Hub's lmms-lab/ai2d. The layouts follow the descriptions of the
+set and the Hub and were not checked against the real files. The prompt and the reading of answers were checked by
+running lmms-eval's; the paper scores no generative models.
 """
 
 import re
@@ -20,7 +20,7 @@ from tokenprune.evals.tasks._read.records import Record, json_records, read_json
 
 
 def read(answer: str, options: Mapping[str, str]) -> str | None:
-    """As lmms-eval reads: a letter in front with a period behind it, or one alone, case and punctuation apart."""
+    """Return the letter that lmms-eval reads: a leading capital with a period, or one letter alone."""
     match = re.match(r"([A-Z])\.", answer)
     letter = match[1] if match else answer.translate(str.maketrans("", "", string.punctuation)).upper()
     return letter if letter in options else None

@@ -1,8 +1,8 @@
-"""ChartQA (https://arxiv.org/abs/2203.10244): questions about charts, by people (`human`) and made (`augmented`).
+"""ChartQA (https://arxiv.org/abs/2203.10244): questions about charts, by people (`human`) and generated (`augmented`).
 
-Read are the published `SPLIT/SPLIT_human.json` and `SPLIT_augmented.json` (images in `SPLIT/png/`), and the Hub's
-lmms-lab/ChartQA and HuggingFaceM4/ChartQA. The layouts are those of the repository and of the Hub; they were not
-checked against the real files. Prompt and metric were checked by running lmms-eval's.
+It reads the published `SPLIT/SPLIT_human.json` and `SPLIT_augmented.json` (images in `SPLIT/png/`), and the Hub's
+lmms-lab/ChartQA and HuggingFaceM4/ChartQA. The layouts follow the repository and the Hub and were not checked
+against the real files. The prompt and the metric were checked by running lmms-eval's.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ def _published(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class ChartQa(FileTask[ShortAnswer]):
-    """Relaxed accuracy, over all and for each kind of question."""
+    """Relaxed accuracy, over all questions and for each kind."""
 
     metric: ClassVar[str] = "relaxed accuracy"
     forms: ClassVar[tuple[Form, ...]] = (

@@ -1,8 +1,8 @@
 """DocVQA (https://arxiv.org/abs/2007.00398), task 1: questions about scanned documents.
 
-Read are the published `SPLIT_v1.0_withQT.json` (`val_v1.0.json` too; images as the file names them, in `documents/`
-or `spdocvqa_images/`) and the Hub's lmms-lab/DocVQA. The layouts are those of the challenge's page and of the Hub;
-they were not checked against the real files. The answers of `test` are not published. The metric is that of the
+It reads the published `SPLIT_v1.0_withQT.json` (`val_v1.0.json` too; images under the names in the file, in
+`documents/` or `spdocvqa_images/`) and the Hub's lmms-lab/DocVQA. The layouts follow the challenge's page and the Hub
+and were not checked against the real files. The answers of `test` are not published. The metric is that of the
 challenge's script, checked by running lmms-eval's copy.
 """
 
@@ -33,7 +33,7 @@ class DocVqa(FileTask[ShortAnswer]):
         if isinstance(image, str):
             image = record.find_image(folder, image, f"spdocvqa_images/{PurePosixPath(image).name}")
         if not record.content.get("answers"):
-            raise DataError(f"{record.where}: no answers; those of the test split are not published, take val")
+            raise DataError(f"{record.where}: has no answers. The test split has none; use --split val")
         return ShortAnswer(
             task=self.name,
             id=f"{self.name}-{record['questionId']}",

@@ -1,8 +1,8 @@
 """GQA (https://arxiv.org/abs/1902.09506): compositional questions with one answer each.
 
-Read are the published `SPLIT_questions.json`, such as `testdev_balanced_questions.json` (an object of questions by ID;
-images in `images/`), and the Hub's lmms-lab/GQA, which has questions and images in two folders. The layouts are
-those of the download page and of the Hub; they were not checked against the real files.
+It reads the published `SPLIT_questions.json`, such as `testdev_balanced_questions.json` (an object of questions by ID;
+images in `images/`), and the Hub's lmms-lab/GQA, which has questions and images in two folders. The layouts
+follow the download page and the Hub and were not checked against the real files.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ def _published(path: Path) -> list[Record]:
 
 
 def _hub(path: Path) -> list[Record]:
-    """Questions, with the images that lie in the folder beside theirs."""
+    """Return the questions, with their images from the folder beside."""
     name = path.parent.name.removesuffix("_instructions")
     beside = sorted(path.parent.with_name(f"{name}_images").glob("*.parquet"))
     images = {record["id"]: record["image"] for file in beside for record in table_records(file)}
@@ -37,11 +37,11 @@ def _hub(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class Gqa(FileTask[ShortAnswer]):
-    """Accuracy of all, and of binary and open questions, which are those with the structural type `query`.
+    """Accuracy over all, binary and open questions; open ones have the structural type `query`.
 
-    The published scorer compares to the letter (checked by reading its eval.py). Before it, as in LLaVA's script, case
-    and a last period are taken off; spaces around do not count either. Validity, plausibility, consistency, grounding
-    and distribution need files beside the questions, and are not computed.
+    The published scorer compares exactly (checked by reading its eval.py). As in LLaVA's script, case, a final period
+    and surrounding spaces are ignored first. Validity, plausibility, consistency, grounding and distribution need
+    further files and are not computed.
     """
 
     metric: ClassVar[str] = "accuracy"

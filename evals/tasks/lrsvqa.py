@@ -1,11 +1,11 @@
 """LRS-VQA (https://arxiv.org/abs/2503.07588): questions about large remote-sensing images, up to 27,328 px wide.
 
-Read is the published `LRS_VQA_merged.jsonl`, or one file for each source (`*.jsonl`; images as the file names them,
-in `image/` or `images/` or below the folder). The published prompt is the record's `text`, as it is. The published
-scorer (VisionXLab/LRS-VQA, evaluation_LRSVQA.py, read and not run) compares in lower case, and also takes for right
-what shares a WordNet synset with the true answer; here a last period is no difference either. It scores each source
-(FAIR, Bridge, STAR) by itself: give its file alone. Its rule for synonyms gave the same for 1,681 pairs of words on
-WordNet 3.1. The layout is that of the scripts; it was not checked against the real files.
+It reads the published `LRS_VQA_merged.jsonl`, or one file per source (`*.jsonl`; images under the names in the file, in
+`image/`, `images/` or the folder itself). The published prompt is the record's `text` as it is. The published scorer
+(VisionXLab/LRS-VQA, evaluation_LRSVQA.py, read but not run) compares in lower case and accepts an answer that shares a
+WordNet synset with the true one; here a final period is ignored too. It scores each source (FAIR, Bridge, STAR)
+separately, so use one file at a time for that. Its rule for synonyms agreed on 1,681 pairs of words with WordNet 3.1.
+The layout follows the scripts and was not checked against the real files.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class LrsVqa(FileTask[ShortAnswer]):
 
     def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[ShortAnswer]:
         questions = super().load(folder, split, style)
-        wordnet()  # is missed now, and not behind the first answer
+        wordnet()  # if it is missing, fail now and not after the first answer
         return questions
 
     def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:

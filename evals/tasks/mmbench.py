@@ -1,12 +1,12 @@
-"""MMBench (https://arxiv.org/abs/2307.06281): multiple choice, right only if it is right however the options turn.
+"""MMBench (https://arxiv.org/abs/2307.06281): multiple choice, right only if right for every rotation of the options.
 
-Read are the published tables, `mmbench_SPLIT_DATE.tsv` or `MMBench_SPLIT_LANGUAGE.tsv` (images in base64), and the
-Hub's lmms-lab/MMBench (its folder `en`; give another one of its folders by itself). Turned copies of a question have
-its index plus a multiple of a million, and in some tables its index in place of the image; where a file has no
-copies of a question, they are made here. The layouts are those of the repository and of the Hub; they were not checked
-against the real files. The answers of `test` are not published. Letters are read by the rules by which VLMEvalKit reads
-them before it asks a chat model, and circular accuracy is its own (both checked by running it): an answer that it would
-ask about is unreadable, counted and worth 0, as under its `exact_matching`. Prompt and turns are those of LLaVA's
+It reads the published tables, `mmbench_SPLIT_DATE.tsv` or `MMBench_SPLIT_LANGUAGE.tsv` (images in base64), and the
+Hub's lmms-lab/MMBench (its folder `en`; to use another, pass that folder alone). Rotated copies of a question have its
+index plus a multiple of a million, and in some tables its index in place of the image; if a file has no copies of a
+question, they are made here. The layouts follow the repository and the Hub and were not checked against the real files.
+The answers of `test` are not published. Letters are read by the rules that VLMEvalKit applies before it asks a chat
+model, and circular accuracy is VLMEvalKit's too (both checked by running it). An answer that it would ask about counts
+as unparsable, with a score of 0, as under its `exact_matching`. Prompt and rotations are those of LLaVA's
 model_vqa_mmbench.py.
 """
 
@@ -28,7 +28,7 @@ LETTERS = "ABCDEFGH"
 
 
 def _published(path: Path) -> list[Record]:
-    """An image may be the index of the row that has it."""
+    """Return the rows of a table. Its image cells may hold the index of another row, which has the image."""
     records, rows = tsv_records(path), []
     texts = {record["index"]: record["image"] for record in records}
     for record in records:
@@ -40,7 +40,7 @@ def _published(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class MmBench(FileTask[Choice]):
-    """Circular accuracy: the share of questions answered right in all turns. Accuracy is that of the first turn."""
+    """Circular accuracy: the share of questions right in all rotations; and accuracy, of the first rotation."""
 
     metric: ClassVar[str] = "circular accuracy"
     of_groups: ClassVar[bool] = True
@@ -50,9 +50,9 @@ class MmBench(FileTask[Choice]):
         questions = [self.question(record, folder, style) for record in records]
         copies = Counter(question.group for question in questions)
         return [
-            turned
+            rotated
             for question in questions
-            for turned in ([question] if copies[question.group] > 1 else self._turned(question, style))
+            for rotated in ([question] if copies[question.group] > 1 else self._rotated(question, style))
         ]
 
     def question(self, record: Record, folder: Path, style: Style) -> Choice:
@@ -62,7 +62,8 @@ class MmBench(FileTask[Choice]):
         letter = record.text("answer")
         if letter not in options:
             raise DataError(
-                f"{record.where}: answer {letter!r} is none of {', '.join(options)}; test has none, take dev"
+                f"{record.where}: answer {letter!r} is not one of {', '.join(options)}. The test split "
+                "has no answers; use --split dev"
             )
         return Choice(
             task=self.name,
@@ -81,17 +82,17 @@ class MmBench(FileTask[Choice]):
         scores, groups = points(answered), [question.group for question, _ in answered]
         return {
             self.metric: Metric.of(Ratio.mean_of_groups(scores, groups, min)),
-            "accuracy": Metric.of(Ratio.mean_of_groups(scores, groups, lambda turns: turns[0])),
+            "accuracy": Metric.of(Ratio.mean_of_groups(scores, groups, lambda rotations: rotations[0])),
         }
 
-    def _turned(self, question: Choice, style: Style) -> list[Choice]:
+    def _rotated(self, question: Choice, style: Style) -> list[Choice]:
         letters, texts = list(question.options), list(question.options.values())
         stem = question.text.removesuffix(style.choice("", listed(question.options)))
-        turns = []
-        for turn in range(len(letters)):
-            options = dict(zip(letters, texts[turn:] + texts[:turn], strict=True))
-            letter = letters[(letters.index(question.letter) - turn) % len(letters)]
+        rotations = []
+        for rotation in range(len(letters)):
+            options = dict(zip(letters, texts[rotation:] + texts[:rotation], strict=True))
+            letter = letters[(letters.index(question.letter) - rotation) % len(letters)]
             text = style.choice(stem, listed(options))
-            name = f"{self.name}-{int(question.group) + turn * COPY}"
-            turns.append(replace(question, id=name, text=text, options=options, letter=letter))
-        return turns
+            name = f"{self.name}-{int(question.group) + rotation * COPY}"
+            rotations.append(replace(question, id=name, text=text, options=options, letter=letter))
+        return rotations

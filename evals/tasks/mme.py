@@ -1,10 +1,10 @@
-"""MME (https://arxiv.org/abs/2306.13394): two questions about each image, one to be answered yes, the other no.
+"""MME (https://arxiv.org/abs/2306.13394): two questions about each image, one with the answer yes, the other with no.
 
-Read are the published folders, one a subtask, with `NAME.txt` (`QUESTION<tab>ANSWER`, two lines) beside `NAME.jpg` or
-`.png`, or in `questions_answers_YN/` and `images/`; and the Hub's lmms-lab/MME. As in LLaVA-1.5's scripts the words
-"Please answer yes or no." give way to its own instruction. The layouts are those of the set's and the Hub's
-descriptions; they were not checked against the real files. Prompt, reading of answers, perception and cognition were
-checked by running lmms-eval's.
+It reads the published folders, one per subtask, with `NAME.txt` (`QUESTION<tab>ANSWER`, two lines) beside `NAME.jpg` or
+`.png`, or in `questions_answers_YN/` and `images/`; and the Hub's lmms-lab/MME. As in LLaVA-1.5's scripts, its own
+instruction replaces the words "Please answer yes or no." The layouts follow the descriptions of the set and the Hub and
+were not checked against the real files. The prompt, the reading of answers, perception and cognition were checked by
+running lmms-eval's.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,10 @@ YES_OR_NO = " Please answer yes or no."
 
 
 def read(answer: str) -> bool | None:
-    """As the published scorer reads: the word, or a yes or no among the first four letters. Case, periods and spaces
-    before it do not count and a single letter is enough, as in lmms-eval."""
+    """Return what the published scorer reads: a yes or no among the first four letters.
+
+    Case, periods and leading spaces are ignored, and a single letter is enough, as in lmms-eval.
+    """
     start = answer.strip().lower().replace(".", "")[:4]
     return True if "yes" in start or start == "y" else False if "no" in start or start == "n" else None
 
@@ -51,7 +53,7 @@ def _published(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class Mme(FileTask[YesNo]):
-    """Accuracy over questions; accuracy+ over images, both questions right; and their sums over subtasks.
+    """Accuracy over questions; accuracy+ over images, with both questions right; and their sums over subtasks.
 
     Perception and cognition are the published scores: the sum over subtasks of 100 (accuracy + accuracy+).
     """
@@ -67,7 +69,7 @@ class Mme(FileTask[YesNo]):
         question = record["question"].strip()
         truth = record["answer"].strip().lower().rstrip(".")
         if truth not in ("yes", "no"):
-            raise DataError(f"{record.where}: answer {record['answer']!r} is neither Yes nor No")
+            raise DataError(f"{record.where}: answer {record['answer']!r} is neither Yes nor No; correct the file")
         return YesNo(
             task=self.name,
             id=f"{self.name}-{record['question_id']}-{truth}",

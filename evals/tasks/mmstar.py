@@ -1,8 +1,8 @@
 """MMStar (https://arxiv.org/abs/2403.20330): multiple choice that cannot be answered without the image.
 
-Read are the Hub's Lin-Chen/MMStar (`mmstar.parquet`; the options are part of the question) and the table `MMStar.tsv`
-(options in columns, images in base64). The layouts are those of the Hub's description; they were not checked against
-the real files. Answers are read as the set's script does (MMStar-Benchmark/MMStar, checked by reading it).
+It reads the Hub's Lin-Chen/MMStar (`mmstar.parquet`; the options are part of the question) and the table `MMStar.tsv`
+(options in columns, images in base64). The layouts follow the Hub's description and were not checked against the real
+files. Answers are read as the set's script does (MMStar-Benchmark/MMStar, checked by reading it).
 """
 
 import re
@@ -22,8 +22,10 @@ _OPTION = re.compile(r"(?:^|[\s,])([A-D]):\s*(.*?)(?=,?\s[A-D]:|\s*$)", flags=re
 
 
 def read(answer: str, options: Mapping[str, str]) -> str | None:
-    """As the set's own script reads: the first character, or the one behind `(`, `option ` or `the answer is `,
-    whatever its case. So `a dog` is option A."""
+    """Return the letter that the set's script reads: the first, or the one after `(`, `option ` or `the answer is `.
+
+    Case is ignored, so `a dog` is option A.
+    """
     match = re.match(r"(?:\(|option\s|the answer is\s)?(.)", answer, re.IGNORECASE)
     letter = match[1].upper() if match else ""
     return letter if letter in options else None
@@ -53,7 +55,7 @@ class MmStar(FileTask[Choice]):
             asked = f"{question}\n{LETTER}" if style.instructions else question
         if record["answer"] not in options:
             raise DataError(
-                f"{record.where}: answer {record['answer']!r} is none of {', '.join(options) or 'no options'}"
+                f"{record.where}: answer {record['answer']!r} is not one of {', '.join(options) or 'no options'}"
             )
         return Choice(
             task=self.name,

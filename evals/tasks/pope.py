@@ -1,9 +1,9 @@
-"""POPE (https://arxiv.org/abs/2305.10355): is an object in the image? Asked of random, popular and adversarial ones.
+"""POPE (https://arxiv.org/abs/2305.10355): is an object in the image? The objects are random, popular or adversarial.
 
-Read are the published `coco_pope_KIND.json` (a JSON object a line; the images are COCO's val2014, in `images/`) and
-the Hub's lmms-lab/POPE. The kinds are the splits. The published form was checked against records of the real file, and
-reading of answers, F1 and yes-rate against the repository's evaluate.py (AoiDragon/POPE); prompt, F1, precision and
-recall by running lmms-eval's; the Hub's layout is that of its description.
+It reads the published `coco_pope_KIND.json` (one JSON object per line; the images are COCO's val2014, in `images/`) and
+the Hub's lmms-lab/POPE. The kinds are the splits. The published form was checked against records of the real file; the
+reading of answers, F1 and yes-rate against the repository's evaluate.py (AoiDragon/POPE); the prompt, F1, precision and
+recall by running lmms-eval's. The Hub's layout follows its description.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,11 @@ from tokenprune.evals.tasks._read.records import Record, line_records
 
 
 def read(answer: str) -> bool | None:
-    """As the published scorer reads: no where `No`, `no` or `not` is a word of the first sentence, else yes; words are
-    what spaces divide once commas are gone. None if empty, which the published scorer takes for a yes."""
+    """Return what the published scorer reads: no if `No`, `no` or `not` is a word of the first sentence, else yes.
+
+    Words are split at spaces after commas are removed. None if the answer is empty, which the published scorer takes as
+    a yes.
+    """
     words = answer.split(".")[0].replace(",", "").split(" ")
     return None if not answer.strip() else not {"No", "no", "not"} & set(words)
 
@@ -31,7 +34,7 @@ def _published(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class Pope(FileTask[YesNo]):
-    """Accuracy, F1 of yes, and how often yes is said."""
+    """Accuracy, F1, precision and recall of yes, and the share of answers that are yes."""
 
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = (Form(("*pope_*.json",), _published), *hub("Full"))

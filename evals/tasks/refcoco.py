@@ -1,9 +1,9 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg as they are distributed: `instances.json` and `refs(NAME).p`.
+"""RefCOCO, RefCOCO+ and RefCOCOg as distributed: `instances.json` and `refs(NAME).p`.
 
-NAME is who split the set: `unc` and `google` for RefCOCO, `unc` for RefCOCO+, `umd` and `google` for RefCOCOg. The
-pickle (a list of refs, written by Python 2) and the same list as JSON are both read, and the Hub's lmms-lab/RefCOCO,
-RefCOCOplus and RefCOCOg. The layouts are those that the `refer` tool and the Hub document; they were not checked
-against the real files, which cannot be had where this was written.
+NAME says who split the set: `unc` and `google` for RefCOCO, `unc` for RefCOCO+, `umd` and `google` for RefCOCOg. It
+reads the pickle (a list of refs, written by Python 2), the same list as JSON, and the Hub's lmms-lab/RefCOCO,
+RefCOCOplus and RefCOCOg. The layouts follow the documentation of the `refer` tool and the Hub and were not checked
+against the real files, which were not available.
 """
 
 import pickle
@@ -28,13 +28,13 @@ from tokenprune.evals.tasks._read.records import Record, field, only_file, read_
 
 @dataclass(frozen=True, kw_only=True)
 class RefCocoQuestion(BoxQuestion):
-    """One expression and the box of what it means, in pixels."""
+    """A referring expression and the true box, in pixels."""
 
     expression: str
     box: Box
 
     def score(self, answer: str) -> float | None:
-        """Return 1 where the answered box has an IoU of at least 0.5 with the true one, None where it is no box."""
+        """Return whether the answered box has an IoU of at least 0.5 with the true one, None if there is none."""
         box = self.answered_box(answer)
         return None if box is None else float(iou(box, self.box) >= HIT)
 
@@ -43,7 +43,7 @@ class RefCocoQuestion(BoxQuestion):
         return 0.0 if box is None else iou(box, self.box)
 
     def hits_centre(self, answer: str) -> float:
-        """Return 1 where the middle of the answered box is in the true one."""
+        """Return 1 if the centre of the answered box is in the true one."""
         box = self.answered_box(answer)
         if box is None:
             return 0.0
@@ -72,7 +72,7 @@ def _sentences(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class RefCoco(FileTask[RefCocoQuestion]):
-    """Referring expression comprehension. `split_by` is the NAME of refs(NAME); None: whichever is there."""
+    """Referring expression comprehension. split_by: the NAME of refs(NAME); None takes the one that is there."""
 
     metric: ClassVar[str] = "Acc@0.5"
     forms: ClassVar[tuple[Form, ...]] = tuple(form._replace(read=_sentences) for form in hub())
@@ -83,7 +83,7 @@ class RefCoco(FileTask[RefCocoQuestion]):
         return self._refs(folder) is not None or super().is_in(folder)
 
     def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[RefCocoQuestion]:
-        """Return one question for each sentence of the refs in `split`; None means all but `train`.
+        """Return one question per sentence of the refs in `split`; None means all but `train`.
 
         `folder` holds `instances.json`, `refs(NAME).p` or `refs(NAME).json`, and the images in `images/`; or the
         Hub's Parquet files.
@@ -112,7 +112,7 @@ class RefCoco(FileTask[RefCocoQuestion]):
         return self._question(name, record["sentence"], image, box, size, record.split, style)
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
-        """Acc@0.5, the mean IoU, and how often the middle of the answered box is in the true one."""
+        """Return Acc@0.5, the mean IoU, and the share of answered boxes with their centre in the true one."""
         boxes = [(question, answer) for question, answer in answered if isinstance(question, RefCocoQuestion)]
         return super().metrics(answered) | {
             "mIoU": Metric.of(Ratio.mean([question.iou(answer) for question, answer in boxes])),
@@ -152,7 +152,7 @@ def _where(path: Path, number: int, ref: Any) -> str:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Lists, dicts, strings and numbers only: a pickle that names anything else could run code."""
+    """Loads lists, dicts, strings and numbers only, because a pickle that names anything else could run code."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}; a refs file holds plain data only")

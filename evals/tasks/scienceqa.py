@@ -1,9 +1,9 @@
 """ScienceQA (https://arxiv.org/abs/2209.09513), the questions that have an image: ScienceQA-IMG.
 
-Read are the published `problems.json` (images in `SPLIT/ID/` or `images/SPLIT/ID/`) and the Hub's lmms-lab/ScienceQA
-and derek-thomas/ScienceQA. Questions without an image are left out. The layouts are those of the repository and of
-the Hub; they were not checked against the real files. Answers are read as LLaVA's script does (checked by reading it);
-the prompt was checked by running lmms-eval's.
+It reads the published `problems.json` (images in `SPLIT/ID/` or `images/SPLIT/ID/`) and the Hub's lmms-lab/ScienceQA
+and derek-thomas/ScienceQA. Questions without an image are left out. The layouts follow the repository and the
+Hub and were not checked against the real files. Answers are read as by LLaVA's script (checked by reading it); the
+prompt was checked by running lmms-eval's.
 """
 
 import re
@@ -19,8 +19,11 @@ from tokenprune.evals.tasks._read.records import Record, json_records
 
 
 def read(answer: str, options: Mapping[str, str]) -> str | None:
-    """As LLaVA's eval_science_qa.py reads: the letter alone, in front with a period or a new line behind it, or `The
-    answer is B`, with a period behind it if there is such a one. (LLaVA wants a space behind the first period.)"""
+    """Return the letter that LLaVA's eval_science_qa.py reads.
+
+    It stands alone, or leads and is followed by a period or a line break, or is in `The answer is B`, preferably
+    followed by a period. (LLaVA requires a space after the leading letter's period.)
+    """
     text = answer.replace("\n", ". ")
     match = (
         re.match(r"([A-E])(?:$|\.)", text)

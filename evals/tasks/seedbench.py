@@ -1,11 +1,11 @@
 """SEED-Bench (https://arxiv.org/abs/2307.16125): multiple choice about images and video frames.
 
-Read are the published `SEED-Bench.json` (images in `SEED-Bench-image/` or `images/`, named by `data_id`; one frame of
-each video, `TYPE_ID_QUESTION_ID.png`, in `SEED-Bench-video-image/` where LLaVA-1.5's script wrote them) and the Hub's
-lmms-lab/SEED-Bench, whose video questions have several frames. The published form's video questions are left out where
-there is no folder of frames. The layouts are those of the repository and of the Hub; they were not checked against the
-real files. Prompt and reading of answers were checked by running lmms-eval's; the set's own script compares
-likelihoods of the options instead.
+It reads the published `SEED-Bench.json` (images in `SEED-Bench-image/` or `images/`, named by `data_id`; one frame of
+each video, `TYPE_ID_QUESTION_ID.png`, in `SEED-Bench-video-image/` as written by LLaVA-1.5's script) and the Hub's
+lmms-lab/SEED-Bench, whose video questions have several frames. Without a folder of frames, the published form's video
+questions are left out. The layouts follow the repository and the Hub and were not checked against the real files. The
+prompt and the reading of answers were checked by running lmms-eval's; the set's own script compares likelihoods of the
+options instead.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ FRAMES = "SEED-Bench-video-image"
 
 
 def read(answer: str, options: Mapping[str, str]) -> str | None:
-    """As lmms-eval reads: the first character, whatever its case. LLaVA-1.5's script takes nothing but the letter."""
+    """Return the letter that lmms-eval reads: the first character. LLaVA-1.5's script accepts a single letter only."""
     letter = answer[:1].upper()
     return letter if letter in options else None
 

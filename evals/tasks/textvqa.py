@@ -1,9 +1,9 @@
-"""TextVQA (https://arxiv.org/abs/1904.08920): questions about text in images, ten answers to each.
+"""TextVQA (https://arxiv.org/abs/1904.08920): questions about text in images, with ten answers each.
 
-Read are the published `TextVQA_0.5.1_SPLIT.json` (images in `train_images/`, also for val, or `images/`) and the
-Hub's lmms-lab/textvqa. No OCR tokens are put into the prompt (LLaVA-1.5's own script does). The layouts are those of
-the set's download page and of the Hub; they were not checked against the real files. The metric was checked by running
-lmms-eval's, which asks with a capital first letter.
+It reads the published `TextVQA_0.5.1_SPLIT.json` (images in `train_images/`, also for val, or `images/`) and the
+Hub's lmms-lab/textvqa. The prompt has no OCR tokens (LLaVA-1.5's own script adds them). The layouts follow the set's
+download page and the Hub and were not checked against the real files. The metric was checked by running lmms-eval's,
+whose prompts begin with a capital.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Visual7W's pointing questions (https://arxiv.org/abs/1511.03416): which of four boxes?
 
-Read is the published `dataset_v7w_pointing.json`, images in `images/`. The question is put as Shikra's code puts it
-(https://arxiv.org/abs/2306.15195), with the four boxes in the model's own format, here in the order of their IDs; the
-answered box stands for the one of the four that it overlaps most. The layout is that of the download page; it was not
+It reads the published `dataset_v7w_pointing.json`, images in `images/`. The prompt is that of Shikra's code
+(https://arxiv.org/abs/2306.15195), with the four boxes in the model's own format, here in the order of their IDs. An
+answered box counts as the one of the four that it overlaps most. The layout follows the download page and was not
 checked against the real files.
 """
 
@@ -22,7 +22,7 @@ from tokenprune.evals.tasks._read.records import Record, field, json_records
 
 @dataclass(frozen=True, kw_only=True)
 class WhichBox(BoxQuestion):
-    """`candidates` are the boxes by ID, in pixels, `right` is the ID of the true one."""
+    """A choice between boxes. candidates: the boxes by ID, in pixels. right: the ID of the true one."""
 
     candidates: Mapping[int, Box]
     right: int

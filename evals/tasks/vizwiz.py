@@ -1,8 +1,8 @@
-"""VizWiz-VQA (https://arxiv.org/abs/1802.08218): questions of blind people about their own photographs.
+"""VizWiz-VQA (https://arxiv.org/abs/1802.08218): questions by blind people about their own photographs.
 
-Read are the published `SPLIT.json` (`train.json`, `val.json`; images in `SPLIT/` or `images/`) and the Hub's
-lmms-lab/VizWiz-VQA. The layouts are those of the challenge's page and of the Hub; they were not checked against the
-real files. The answers of `test` are not published.
+It reads the published `SPLIT.json` (`train.json`, `val.json`; images in `SPLIT/` or `images/`) and the Hub's
+lmms-lab/VizWiz-VQA. The layouts follow the challenge's page and the Hub and were not checked against the real
+files. The answers of `test` are not published.
 """
 
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ def _published(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class VizWiz(FileTask[ShortAnswer]):
-    """Soft accuracy of ten answers; `unanswerable` is an answer like others.
+    """Soft accuracy of ten answers; `unanswerable` is an answer like any other.
 
-    All answers are normalised as TextVQA's are, as in lmms-eval (checked by running it); the challenge's own script was
-    not seen.
+    All answers are normalised like TextVQA's, as in lmms-eval (checked by running it). The challenge's own script was
+    not available.
     """
 
     metric: ClassVar[str] = "accuracy"

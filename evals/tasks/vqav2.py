@@ -1,8 +1,8 @@
-"""VQAv2 as it is distributed: `*questions.json` and `*annotations.json`, ten answers to each question.
+"""VQAv2 as distributed: `*questions.json` and `*annotations.json`, with ten answers to each question.
 
-The Hub's lmms-lab/VQAv2 is read too. The layouts and the image names are those of the official download page and of
-the Hub; they were not checked against the real files, which cannot be had where this was written. The metric was
-checked by running the official script, the prompt by running lmms-eval's.
+It reads the Hub's lmms-lab/VQAv2 too. The layouts and the image names follow the official download page and the Hub and
+were not checked against the real files, which were not available. The metric was checked by running the official
+script, the prompt by running lmms-eval's.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from tokenprune.evals.tasks._score.vqa_accuracy import soft_accuracy
 
 @dataclass(frozen=True)
 class Vqav2(FileTask[ShortAnswer]):
-    """Open questions, ten people's answers to each."""
+    """Soft accuracy of open questions with ten people's answers each."""
 
     metric: ClassVar[str] = "accuracy"
     forms: ClassVar[tuple[Form, ...]] = hub()
@@ -31,11 +31,11 @@ class Vqav2(FileTask[ShortAnswer]):
         return only_file(folder, "*questions.json") is not None or super().is_in(folder)
 
     def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[ShortAnswer]:
-        """Return one question for each question in `split`; None means all but `train`.
+        """Return the questions in `split`; None means all but `train`.
 
-        `folder` holds both files, and the images in `images/`. Images are named as COCO names them, or as an
-        `instances.json` in the folder says. A question is in the split that its image has there; the published
-        files have one split each and do not say it again, so a question may be in none.
+        `folder` holds both files, and the images in `images/` under COCO's names or those in `instances.json`. A
+        question has the split that `instances.json` gives its image. Published files hold one split each and do not
+        name it, so a question may have none.
         """
         questions_path = only_file(folder, "*questions.json")
         annotations_path = only_file(folder, "*annotations.json")
@@ -94,7 +94,9 @@ class _Answers:
         here = f"{self.path}, question_id {question_id}"
         given = field(self.by_question[question_id], "answers", here)
         if len(given) < 2:
-            raise DataError(f"{here}: {len(given)} answers; the metric leaves one out, so it needs two (VQAv2 has ten)")
+            raise DataError(
+                f"{here}: {len(given)} answers; the metric leaves one out, so it needs at least two (VQAv2 has ten)"
+            )
         return tuple(field(answer, "answer", here) for answer in given)
 
 
@@ -108,7 +110,7 @@ class _ImageFiles:
         return self.named.get(image_id, {}).get("split", "")
 
     def find(self, image_id: int, where: str) -> Path:
-        """COCO 2014 calls it COCO_val2014_000000000042.jpg, COCO 2017 calls it 000000000042.jpg."""
+        """Return an image's file: COCO_val2014_000000000042.jpg in COCO 2014, 000000000042.jpg in COCO 2017."""
         names = [f"COCO_{self.subtype}_{image_id:012d}.jpg", f"{image_id:012d}.jpg"]
         if image_id in self.named:
             names.insert(0, field(self.named[image_id], "file_name", f"instances.json, image {image_id}"))

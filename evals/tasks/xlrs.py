@@ -1,9 +1,9 @@
 """XLRS-Bench (https://arxiv.org/abs/2503.23771), its VQA questions: multiple choice about images of up to 10,000 px.
 
-Read is the Hub's initiacms/XLRS-Bench-lite, whose one split the Hub calls `train`. The prompt and the reading of
-answers are those of its scripts, checked by running lmms-eval's copy: without brackets every letter from a to e
-counts, so that `B. red` is read as B, D and E. One category may have several right letters. The layout is that of its
-scripts; it was not checked against the real files.
+It reads the Hub's initiacms/XLRS-Bench-lite, whose only split the Hub calls `train`. The prompt and the reading of
+answers are those of its scripts, checked by running lmms-eval's copy: without brackets every letter from a to e counts,
+so `B. red` is read as B, D and E. One category may have several right letters. The layout follows its scripts and was
+not checked against the real files.
 """
 
 import re
@@ -31,8 +31,10 @@ LETTERS = (
 
 
 def read(answer: str) -> frozenset[str]:
-    """As the published scorer reads: the letters in brackets, or else every letter from a to e, whatever word it is in,
-    once `The answer is` and the like are taken off. None of them counts where no capital A to E is there."""
+    """Return what the published scorer reads: the letters in brackets, or else every letter from a to e, even in words.
+
+    `The answer is` and the like are removed first. Without a capital A to E nothing counts.
+    """
     text = re.sub(r"The (?:(?:best |correct )?answer is|answer)", "", answer)
     if not re.search("[A-E]", text):
         return frozenset()
@@ -42,7 +44,7 @@ def read(answer: str) -> frozenset[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Letters(Question):
-    """Right are all `letters` and no other one."""
+    """A question whose answer is right if it names all `letters` and no others."""
 
     letters: frozenset[str]
 

@@ -1,4 +1,4 @@
-"""Model adapters that other installed distributions bring, through entry points."""
+"""Model adapters and vision towers that other installed distributions provide through entry points."""
 
 from __future__ import annotations
 
@@ -27,11 +27,19 @@ class FakeAdapter(LlavaAdapter):
     def description(self):
         return "a fake"
 """
+TOWER = """
+from tokenprune.adapters.towers import TOWERS
+
+FAKE_TOWER = TOWERS["clip_vision_model"]
+"""
 ENTRY_POINTS = """[tokenprune.adapters]
 FakeForConditionalGeneration = fake_family.adapter:FakeAdapter
 Broken = fake_family.missing:Adapter
 Odd = fake_family.model:FakeChild
 LlavaForConditionalGeneration = fake_family.missing:Hijacked
+[tokenprune.towers]
+fake_tower = fake_family.tower:FAKE_TOWER
+odd_tower = fake_family.model:FakeChild
 """
 START = """
 import sys
@@ -76,9 +84,24 @@ try:
     tokenprune.patch(model, "grid")
     raise SystemExit("patched")
 except tokenprune.UnsupportedError as error:
-    assert "fake-family brings the model adapter for Broken" in str(error), error
+    assert "fake-family provides the model adapter for Broken" in str(error), error
     assert "No module named 'fake_family.missing'" in str(error), error
     assert "Update or uninstall fake-family." in str(error), error
+""",
+    "a package brings a vision tower": """
+model.model.vision_tower.config.model_type = "fake_tower"
+with torch.no_grad(), tokenprune.patch(model, tokenprune.FoPru(keep=4)) as handle:
+    model(**family.prompt([1]))
+assert handle.report.n_kept == 4
+assert "fake_family.tower" in sys.modules
+""",
+    "a package names something that is not a tower": """
+model.model.vision_tower.config.model_type = "odd_tower"
+try:
+    tokenprune.patch(model, "grid")
+    raise SystemExit("patched")
+except tokenprune.UnsupportedError as error:
+    assert "that is not a tokenprune.adapters.Tower" in str(error), error
 """,
     "a package that names something else": """
 model.__class__ = type("Odd", (FakeForConditionalGeneration,), {})
@@ -86,7 +109,7 @@ try:
     tokenprune.patch(model, "grid")
     raise SystemExit("patched")
 except tokenprune.UnsupportedError as error:
-    assert "it is no subclass of tokenprune.adapters.ModelAdapter" in str(error), error
+    assert "that is not a subclass of tokenprune.adapters.ModelAdapter" in str(error), error
 """,
 }
 
@@ -99,6 +122,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "fake_family/__init__.py": "",
         "fake_family/model.py": MODEL,
         "fake_family/adapter.py": ADAPTER,
+        "fake_family/tower.py": TOWER,
         "fake_family-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: fake-family\nVersion: 1.0\n",
         "fake_family-1.0.dist-info/entry_points.txt": ENTRY_POINTS,
     }.items():

@@ -16,7 +16,7 @@ from transformers import Qwen2VLImageProcessor
 import tokenprune
 from tokenprune import FoPru, Grid, UnsupportedError
 from tokenprune.adapters import adapter_for
-from tokenprune.adapters.towers.qwen import pictures
+from tokenprune.adapters.towers.qwen import frame_pixels
 
 NAMES = ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"]
 
@@ -159,9 +159,9 @@ def test_pixels_are_the_picture_that_the_processor_cut_up() -> None:
     given: Any = Qwen2VLImageProcessor(min_pixels=28 * 28)(images=[colors], return_tensors="pt")  # pyright: ignore[reportCallIssue]
     adapter = adapter_for(model_of("qwen2.5-vl"))
     config = adapter.vision_tower.config
-    (picture,) = pictures(
+    (picture,) = frame_pixels(
         {"hidden_states": given["pixel_values"], "grid_thw": given["image_grid_thw"]},
         type(config)(patch_size=14),
     )
     expected = torch.from_numpy(colors).permute(2, 0, 1) / 255
-    torch.testing.assert_close(adapter.colors(picture[None])[0], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(adapter.tower.colors(picture[None])[0], expected, atol=1e-5, rtol=0)

@@ -43,7 +43,7 @@ def test_shapes(shape: str, billions: float, layers: int, n_visual: int) -> None
     decoder = model.model.language_model.layers
     assert len(decoder) == layers
     assert sum(p.numel() for p in decoder.parameters()) == pytest.approx(billions * 1e9, rel=0.01)
-    assert prompts.count_of(model, prompts.picture_of(config, 672, torch.Generator())) == n_visual
+    assert prompts.count_of(model, prompts.image_of(config, 672, torch.Generator())) == n_visual
 
 
 @pytest.mark.parametrize("family", [LlavaOnevision("llava-onevision"), Qwen2_5_VL("qwen2.5-vl")], ids=lambda f: f.name)

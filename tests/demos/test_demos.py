@@ -1,5 +1,8 @@
 """The demos run, and their pictures show something."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -10,12 +13,14 @@ from helpers.files.evals import sample_image, saved, write_refcoco
 from helpers.tiny import tiny_llava
 from PIL import Image
 
-DEMOS = sorted((Path(__file__).parents[2] / "demos").glob("*.py"))
+FOLDER = Path(__file__).parents[2] / "demos"
+#: The demos by name, without what they share and what runs them all.
+DEMOS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("_common", "run_all"))
 
 
 def load(name: str) -> ModuleType:
-    (path,) = (path for path in DEMOS if path.stem == name)
-    return module_at(path)
+    """Return the script as a module of its own, which a test may change."""
+    return module_at(FOLDER / f"{name}.py")
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +44,19 @@ def panels(path: Path, n: int) -> list[np.ndarray]:
 
 def test_demos_are_short() -> None:
     assert DEMOS
-    for path in DEMOS:
+    for path in FOLDER.glob("*.py"):
         assert len(path.read_text().splitlines()) < 80, path
+
+
+@pytest.mark.parametrize("name", DEMOS)
+def test_demos_are_scripts(name: str) -> None:
+    """They find each other's module without tokenprune's help, and say what their options do."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["PYTHONPATH"] = str(FOLDER.parent)
+    command = [sys.executable, FOLDER / f"{name}.py", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    assert shown.startswith(f"usage: {name}.py ")
+    assert "--model PATH" in shown
 
 
 def test_compare_kept_tokens(tmp_path: Path, model: str) -> None:

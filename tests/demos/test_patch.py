@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from demos.test_demos import DEMOS, load
+from demos.test_demos import FOLDER, load
 from helpers.files.evals import sample_image, tiny_processor
 from helpers.tiny import tiny_llava
 
@@ -11,8 +11,7 @@ import tokenprune
 
 
 def copied() -> str:
-    (path,) = (path for path in DEMOS if path.stem == "patch_your_model")
-    _, after = path.read_text(encoding="utf-8").split("# ==== copy from here ")
+    _, after = (FOLDER / "patch_your_model.py").read_text(encoding="utf-8").split("# ==== copy from here ")
     lines, _ = after.split("# ==== to here ")
     return lines.partition("\n")[2]
 

@@ -1,4 +1,4 @@
-"""The picture of a search shows where in its box the settings were found."""
+"""The plot of a search shows where in its box the settings were found, and its demo draws it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from demos.test_demos import load
+from helpers.files.evals import saved
+from helpers.files.search import deep_llava, scenes, searched, write_scenes
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from tokenprune.evals.dev.tables.vflowopt import settings_files
 from tokenprune.evals.models.bundled import SETTINGS
 from tokenprune.evals.search import plot as search_plot
 from tokenprune.strategies.settings import SettingsFile
+from tokenprune.strategies.vflowopt import VFlowOpt
 
 FILES = [file.path for file in settings_files()]
 
@@ -39,3 +44,35 @@ def test_the_best_is_where_it_was_found() -> None:
     assert {text.get_text() for text in box.texts} >= set(search_plot.VARIABLES.values())
     assert [text.get_text() for text in schedule.texts] == ["78", "71", "43"]
     plt.close(figure)
+
+
+def test_tokens_per_layer() -> None:
+    strategy = VFlowOpt(keep_ratio=0.25, first=0.375, second=0.5)
+    assert search_plot.tokens_per_layer(strategy, 6, 100) == [38, 38, 19, 19, 19, 19]
+    assert search_plot.tokens_per_layer(VFlowOpt(keep_ratio=0.25, progressive=False), 4, 100) == [25] * 4
+
+
+def test_demo(tmp_path: Path) -> None:
+    model = saved(deep_llava(), tmp_path / "model")
+    write_scenes(tmp_path / "scenes")
+    output = tmp_path / "new" / "search.png"
+    options = ["--model", model, "--data", str(tmp_path / "scenes"), "--trials", "3", "--samples", "2"]
+    load("vflow_search").main([*options, "--output", str(output)])
+    pixels = np.asarray(Image.open(output).convert("RGB")).astype(int)
+    assert min(pixels.shape[:2]) > 500
+    for half in np.array_split(pixels, 2, axis=1):
+        orange = (abs(half - (0xD5, 0x5E, 0)) < 40).all(-1)
+        assert orange.sum() > 200  # the best so far; the schedule found
+
+
+def test_the_plot_shows_the_search(tmp_path: Path) -> None:
+    samples = scenes(tmp_path / "scenes")
+    for trials in (1, 4):
+        searched(samples, tmp_path / "settings.json", trials)
+        search_plot.draw(tmp_path / "settings.json", tmp_path / f"{trials}.png")
+    one, four = (np.asarray(Image.open(tmp_path / f"{trials}.png")) for trials in (1, 4))
+    assert one.shape == four.shape
+    assert (one != four).any(-1).mean() > 0.002
+    (tmp_path / "plain.json").write_text('{"strategy": "vflowopt", "settings": {}}')
+    with pytest.raises(ValueError, match=r"plain\.json: no \"search\""):
+        search_plot.draw(tmp_path / "plain.json", tmp_path / "plain.png")

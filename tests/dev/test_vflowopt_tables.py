@@ -31,7 +31,7 @@ def test_tables() -> None:
 @pytest.mark.parametrize("file", vflowopt.settings_files(), ids=lambda file: file.path.stem)
 def test_found_settings(file: SettingsFile) -> None:
     """Fifty trials on the bundled images, which the evals recognise."""
-    assert isinstance(file.made(), VFlowOpt)
+    assert isinstance(file.make(), VFlowOpt)
     assert len(file.search["trials"]) == 50
     digests = calibrated_on(file)
     assert len(digests) == 29

@@ -57,7 +57,7 @@ def test_what_is_no_supported_model() -> None:
     for model in others:
         with pytest.raises(UnsupportedError, match=r"no model adapter for .*LlavaForCond.*adapters/README.md"):
             tokenprune.patch(model, FoPru())
-    with pytest.raises(UnsupportedError, match="which is no nn"):
+    with pytest.raises(UnsupportedError, match="which is not an nn"):
         tokenprune.patch(LlavaForConditionalGeneration, FoPru())  # type: ignore[arg-type]
 
 
@@ -147,7 +147,7 @@ def test_pictures_encoded_before_the_patch(llava: Any) -> None:
             with pytest.raises(PruningError, match=r"encoded outside this patch.*encode after patch\(\)"):
                 llava(**given)
             if RECENT:
-                with pytest.raises(PruningError, match="leave prefill_chunk_size out"):
+                with pytest.raises(PruningError, match="leave out prefill_chunk_size"):
                     llava.generate(**inputs, max_new_tokens=2, prefill_chunk_size=8)
             given["mm_encoder_outputs"] = {
                 "image": llava.model.get_image_features(**{"pixel_values": inputs["pixel_values"]}, return_dict=True)
@@ -263,8 +263,8 @@ def test_an_adapter_that_names_the_wrong_modules_prunes_loudly(odd: Any) -> None
 
     @register_adapter("OddLlava")
     class WrongProjections(LlavaAdapter):
-        def capture_points(self, layer: int | None) -> CapturePoints:
-            return CapturePoints(self.layers[0], others)
+        def capture_points(self, layer: int | None) -> list[CapturePoints]:
+            return [CapturePoints(self.layers[0], others)]
 
     calling_it = pytest.raises(PruningError, match="names modules that the vision tower does not call")
     with torch.no_grad(), tokenprune.patch(odd, FoPru()), calling_it:
@@ -274,7 +274,7 @@ def test_an_adapter_that_names_the_wrong_modules_prunes_loudly(odd: Any) -> None
 def test_an_adapter_that_raises_while_hooks_go_on(odd: Any) -> None:
     @register_adapter("OddLlava")
     class Raises(LlavaAdapter):
-        def capture_points(self, layer: int | None) -> CapturePoints:
+        def capture_points(self, layer: int | None) -> list[CapturePoints]:
             assert pruner_of(self.model) is not None  # so the first hooks are on by now
             raise ZeroDivisionError("in the adapter")
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import pytest
-
 from tokenprune.__main__ import main
 
 
 def command(*arguments: object) -> Any:
-    """Return what the command exits with: 0, or the sentence that it ends with."""
-    with pytest.raises(SystemExit) as caught:
+    """Return the command's exit status: 0, 2 for wrong usage, or the sentence it ends with."""
+    try:
         main([str(argument) for argument in arguments])
-    return caught.value.code
+    except SystemExit as end:
+        return end.code
+    return 0

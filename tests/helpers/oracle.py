@@ -108,8 +108,8 @@ def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> It
         for tile, (_, _, image) in enumerate(placed(ids, reports)):
             for stage in image.in_tower:
                 if stage.layer <= number:
-                    closed[tile, adapter.n_prefix :] = True
-                    closed[tile, adapter.n_prefix + stage.kept] = False
+                    closed[tile, adapter.tower.n_prefix :] = True
+                    closed[tile, adapter.tower.n_prefix + stage.kept] = False
         mask = torch.zeros(closed.shape).masked_fill(closed, torch.finfo(torch.float32).min)[:, None, None]
         return (hidden, mask.expand(-1, -1, hidden.shape[1], -1)), kwargs
 

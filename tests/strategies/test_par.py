@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.commands import command
 from helpers.files.evals import saved, tiny_processor
 from helpers.files.search import scenes, write_scenes
 from helpers.modes import MODES, STEPS
@@ -17,11 +18,9 @@ from helpers.staged import FAMILY, LAYERS, model_of
 from helpers.tiny import prompt
 from strategies.test_text_guided import stage_tokens
 from torch.nn.functional import cosine_similarity
-from typer.testing import CliRunner
 
 import tokenprune
 from tokenprune import PAR, SettingError, Stage
-from tokenprune.evals.cli import app
 from tokenprune.evals.run.costs import kv_cache_bytes
 from tokenprune.evals.search.layers import layer_changes, least_changing
 from tokenprune.zoom.prompts import encode_chat
@@ -110,13 +109,12 @@ def test_the_least_changing_layers_between_the_ends() -> None:
         layer_changes(model_of(), tiny_processor(), [])
 
 
-def test_the_command_prints_the_layers(tmp_path: Path) -> None:
+def test_the_command_prints_the_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_scenes(tmp_path / "scenes")
     model = saved(model_of(), tmp_path / "model")
-    given = ["layers", "--model", model, "--data", str(tmp_path / "scenes"), "--split", "all", "--samples", "2"]
-    result = CliRunner().invoke(app, given)
-    assert result.exit_code == 0, result.output
-    assert "skip=(2,)" in result.output
+    given = ["--model", model, "--data", tmp_path / "scenes", "--split", "all", "--samples", 2]
+    assert command("layers", *given) == 0
+    assert "skip=(2,)" in capsys.readouterr().out
 
 
 def test_skipped_layers_cost_no_cache_in_the_evals() -> None:

@@ -22,6 +22,9 @@ from tokenprune.errors import PruningError
 from tokenprune.sequence.masks import Slots, wrong_width
 from tokenprune.sequence.packing import Packing
 
+#: What the cache is called in arguments and outputs: the first from 5.2x on, the second before.
+CACHE_NAMES = ("cache", "past_key_values")
+
 
 @dataclass(frozen=True, eq=False)
 class CacheIndex:
@@ -245,3 +248,10 @@ def expose_logical(cache: Any) -> None:
 
 def _format_layers(layers: tuple[int, ...]) -> str:
     return f"decoder layers {', '.join(map(str, layers))}" if layers else "no decoder layer"
+
+
+def find_cache(*places: Any) -> Any:
+    """Return the first cache in the arguments or outputs of a call; None if there is none."""
+    # dict's own get: an output warns when it is asked for the old name.
+    found = (dict.get(place, name) for place in places if isinstance(place, dict) for name in CACHE_NAMES)
+    return next((cache for cache in found if cache is not None), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -60,3 +60,9 @@ def bind_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: 
         if parameter.kind is parameter.VAR_KEYWORD:
             named |= named.pop(parameter.name, {})
     return named
+
+
+def n_new_columns(kwargs: Mapping[str, Any]) -> int:
+    """Return how many columns a call of the base model brings."""
+    new = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
+    return new.shape[1]

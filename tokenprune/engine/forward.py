@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.cache import CacheIndex, span
-from tokenprune.sequence.masks import Mask, MaskRequest, Slots, is_pattern, padding_of
+from tokenprune.sequence.masks import Mask, MaskRequest, Slots, is_pattern, padding_of, prunable_mask
 from tokenprune.sequence.packing import Packing, identity_packing
 from tokenprune.tokens.encoded import EncodedImage
 
@@ -75,7 +75,7 @@ class Forward:
 
     def mask(self, adapter: ModelAdapter, kwargs: Mapping[str, Any]) -> Mask:
         """The attention mask over slots for a call of the language model; None if it may make a causal one itself."""
-        mask, embeds = adapter.attention_mask(kwargs), kwargs["inputs_embeds"]
+        mask, embeds = prunable_mask(kwargs.get("attention_mask")), kwargs["inputs_embeds"]
         patterned = is_pattern(mask) or adapter.decoder.layers.sliding
         if not patterned and self.packing is None and self.index is not None and not is_pattern(self.columns_mask):
             return self.index.over_slots(cast("Tensor | None", self.columns_mask), self.n_columns + self.n_new)

@@ -18,18 +18,27 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.engine.cache import CacheIndex, expose_logical, expose_physical, index_of, n_slots, set_index
-from tokenprune.engine.call import CallContext, named_arguments
+from tokenprune.engine.cache import (
+    CacheIndex,
+    expose_logical,
+    expose_physical,
+    find_cache,
+    index_of,
+    n_slots,
+    set_index,
+)
+from tokenprune.engine.call import CallContext, n_new_columns, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.forward import Forward
 from tokenprune.engine.recording import Register
 from tokenprune.engine.select import choose, merge_features, prune_prompt
 from tokenprune.errors import PruningError
 from tokenprune.report import Report
+from tokenprune.sequence.masks import prunable_mask
 from tokenprune.sequence.packing import PositionIds, default_ids, id_shift, renumber
 from tokenprune.sequence.prompt import PromptTokens
 from tokenprune.strategy import Strategy
-from tokenprune.tokens.encoded import RECORD_ATTRIBUTE
+from tokenprune.tokens.encoded import RECORD_ATTRIBUTE, recall_images, remember_images
 
 if TYPE_CHECKING:
     from tokenprune.engine.skipping import LayerSkipping
@@ -83,7 +92,7 @@ class Prefill:
         self._end_forward()
         self._context.packing = None
         adapter, kwargs = self.adapter, named_arguments(module, args, kwargs)
-        cache = adapter.cache(kwargs)
+        cache = find_cache(kwargs)
         masks = {modality: adapter.visual_mask(modality, kwargs) for modality in self._modalities}
         visual = {modality.name: mask for modality, mask in masks.items() if mask is not None}
         index = index_of(cache)
@@ -100,11 +109,13 @@ class Prefill:
             index=index,
             visual=visual,
             begins={name: adapter.image_starts(kwargs, mask) for name, mask in visual.items()},
-            images={m.name: adapter.recall(m, kwargs, visual[m.name]) for m in masks if m.name in visual},
+            images={
+                m.name: recall_images(adapter.encoded(m, kwargs), visual[m.name]) for m in masks if m.name in visual
+            },
             n_slots=slots,
             n_columns=slots if index is None else slots + index.n_dropped,
-            n_new=adapter.n_new(kwargs),
-            columns_mask=adapter.attention_mask(kwargs),
+            n_new=n_new_columns(kwargs),
+            columns_mask=prunable_mask(kwargs.get("attention_mask")),
         )
 
     @dynamo_disabled
@@ -178,7 +189,7 @@ class Prefill:
             if stages is not None and self.report is not None:
                 self.report = replace(self.report, images=stages.add_reports(forward, self.report.images))
         kwargs = named_arguments(module, args, kwargs)
-        cache = self.adapter.cache(kwargs, output)
+        cache = find_cache(kwargs, output)
         if cache is None:
             return
         if forward.packing is not None:
@@ -219,7 +230,7 @@ class Prefill:
         for modality in self._modalities:
             output, records = self.adapter.encoded(modality, kwargs), self._context.records
             if output is not None and not hasattr(output, RECORD_ATTRIBUTE) and modality.name in records:
-                self.adapter.remember(output, records[modality.name])
+                remember_images(output, records[modality.name])
 
     def _incoming_ids(self, forward: Forward, kwargs: dict[str, Any]) -> Tensor:
         """The position IDs of the new columns; after a pruned prompt with compact IDs, those that continue it."""

@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.conventions import loss_function
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import unwatch_hooks, watch_hooks
 from tokenprune.engine.overrides import LossFunction
@@ -85,7 +86,7 @@ class Pruner:
             self.prefill.skipping.register(register)
         if self.prefill.stages is not None:  # around skipped layers, too: what they hand on is pruned
             captured += self.prefill.stages.register(register)
-        register(LossFunction(self.model, *self.adapter.loss_function, self._context).install())
+        register(LossFunction(self.model, *loss_function(self.adapter.model), self._context).install())
         return captured
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from tokenprune.engine.overrides import MethodOverride
 from tokenprune.errors import PruningError
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.attention import VisionAttention
-from tokenprune.tokens.encoded import EncodedImage, Modality
+from tokenprune.tokens.encoded import EncodedImage, Modality, remember_images
 from tokenprune.tokens.layout import Layout
 
 #: Registers a hook or an override, to be undone when the patch is removed.
@@ -80,7 +80,7 @@ class VisionRecorder:
             register(tower.register_forward_pre_hook(self.before_tower, with_kwargs=True))
             register(tower.register_forward_hook(self.after_tower))
         if "vision_attention" in self.statistics:
-            for point in adapter.all_capture_points(self.strategy.attention_layer):
+            for point in adapter.capture_points(self.strategy.attention_layer):
                 register(point.attention.register_forward_pre_hook(self.before_attention, with_kwargs=True))
                 for name, module in point.outputs.items():
                     register(module.register_forward_hook(partial(self.after_capture, name)))
@@ -112,7 +112,7 @@ class VisionRecorder:
     def record(self, modality: Modality, arguments: dict[str, Any], output: Any) -> None:
         """Tie what was recorded to the output of the feature function."""
         images = self._images(modality, arguments, output)
-        self.adapter.remember(output, images)
+        remember_images(output, images)
         forward = self._context.forward
         if forward is not None and modality.name in forward.images:
             forward.images[modality.name] += images
@@ -181,9 +181,16 @@ class VisionRecorder:
         if name == "pixels":
             return tuple(tile.detach() for tile in tiles)  # no copy: the image may be held for long
         if name == "colors":
-            return tuple(self.adapter.colors(torch.stack(tiles).detach()))
+            return tuple(self.adapter.tower.colors(torch.stack(tiles).detach()))
         queries, keys, *real = (torch.stack(part) for part in zip(*tiles, strict=True))
-        return VisionAttention(queries, keys, self.adapter.attention_scale, self.adapter.n_prefix, layout, *real)
+        return VisionAttention(
+            queries,
+            keys,
+            self.adapter.tower.scale(self.adapter.vision_tower),
+            self.adapter.tower.n_prefix,
+            layout,
+            *real,
+        )
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module | None:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.towers.layers import N_TAPS, Projected, widened
+from tokenprune.adapters.conventions import recomputes_hooks
+from tokenprune.adapters.towers.layers import N_CAPTURED, Projected, restore_patches
 from tokenprune.engine.call import CallContext, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
@@ -128,7 +129,7 @@ class TowerPruning:
         self.strategy, self.adapter, self.tower = strategy, adapter, adapter.tower_layers
         self._context = context
         self.selects_after = strategy.tower_layers(self.tower.n_before)
-        self.n_prefix, self.scale = adapter.n_prefix, adapter.attention_scale
+        self.n_prefix, self.scale = adapter.tower.n_prefix, adapter.tower.scale(adapter.vision_tower)
         if "vision_attention" in strategy.needs:
             raise SettingError(
                 f"{type(strategy).__name__}.needs has both left_in_tower and vision_attention, and the tower does not "
@@ -148,7 +149,7 @@ class TowerPruning:
             register(tower.register_forward_pre_hook(self.before_tower, with_kwargs=True))
             register(tower.register_forward_hook(self.after_tower))
         for number in self.selects_after:
-            for name, module in self.tower.taps(number).items():
+            for name, module in self.tower.capture_points(number).items():
                 register(module.register_forward_hook(partial(self.after_capture, name)))
                 captured.append(module)
         for number, layer in enumerate(self.tower.layers):
@@ -166,8 +167,8 @@ class TowerPruning:
         if call is None or call.layer is None:  # as in a backward pass that runs the layer again
             return
         call.captured[name] = output.detach()
-        if len(call.captured) == N_TAPS:  # select now, while a CPU has them in its cache
-            self._select(call, call.layer, self.tower.projected(call.captured))
+        if len(call.captured) == N_CAPTURED:  # select now, while a CPU has them in its cache
+            self._select(call, call.layer, self.tower.split_heads(call.captured))
             call.layer, call.captured = None, {}
 
     @dynamo_disabled
@@ -176,7 +177,7 @@ class TowerPruning:
         call, tower = self._context.tower, self.tower
         if call is None:
             return None
-        if torch.is_grad_enabled() and tower.recomputed(module):
+        if torch.is_grad_enabled() and recomputes_hooks(module):
             raise PruningError(
                 f"{type(self.strategy).__name__} prunes inside the vision tower, and activation checkpointing runs "
                 f"encoder layers again in the backward pass. Switch it off, call eval() on the tower, or use a newer "
@@ -201,7 +202,7 @@ class TowerPruning:
         def put_back(layer: int, hidden: Tensor) -> Tensor:
             return call.entered[layer].put_back(hidden, call.n_patches) if layer in call.entered else hidden
 
-        return widened(output, len(self.tower.layers), put_back)
+        return restore_patches(output, len(self.tower.layers), put_back)
 
     def _select(self, call: TowerCall, layer: int, projected: Projected) -> None:
         """Let the strategy select which patches of each tile to keep after `layer`."""

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.engine.cache import n_slots
+from tokenprune.adapters.decoder.attention import text_attention_scale, text_capture_points, text_heads
+from tokenprune.engine.cache import find_cache, n_slots
+from tokenprune.engine.call import n_new_columns
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.report import ImageReport
-from tokenprune.sequence.masks import padding_of
+from tokenprune.sequence.masks import padding_of, prunable_mask
 from tokenprune.sequence.prompt import PromptTokens
 from tokenprune.tokens.text_attention import TextAttention
 
@@ -47,7 +49,7 @@ class DecoderReader:
 
     def __init__(self, adapter: ModelAdapter, layers: Sequence[int]) -> None:
         self._adapter = adapter
-        self._points = {layer: adapter.text_capture_points(layer) for layer in layers}
+        self._points = {layer: text_capture_points(adapter.layers[layer]) for layer in layers}
         self._hooks: list[RemovableHandle] = []
         self._captured: dict[int, dict[str, Any]] | None = None  # None outside of a forward with an image
         self._n_past = 0
@@ -75,9 +77,9 @@ class DecoderReader:
 
     def begin(self, kwargs: Mapping[str, Any], visual: Mapping[str, Bool[Tensor, "batch new"]]) -> None:
         """Start a forward of the base model with these arguments, whose `visual` tokens are given by modality."""
-        cache = self._adapter.cache(kwargs)
+        cache = find_cache(kwargs)
         n_columns = 0 if cache is None else int(cache.get_seq_length())  # dropped tokens included
-        padding = padding_of(self._adapter.attention_mask(kwargs), n_columns, self._adapter.n_new(kwargs))
+        padding = padding_of(prunable_mask(kwargs.get("attention_mask")), n_columns, n_new_columns(kwargs))
         like = next(iter(visual.values()))
         real = torch.ones_like(like) if padding is None else ~padding[:, n_columns:].to(like.device).expand_as(like)
         self._captured, self._layers, self._n_past = {}, {}, n_slots(cache)
@@ -101,7 +103,7 @@ class DecoderReader:
         if self._captured is not None:
             call = self._captured.pop(layer)
             with torch.no_grad():
-                queries, keys = self._adapter.text_heads(call)
+                queries, keys = text_heads(call)
             self._layers[layer] = LayerCall(queries, keys, call["attention"].get("attention_mask"))
 
     def attention(self, images: Sequence[ImageReport]) -> list[dict[int, TextAttention]]:
@@ -122,6 +124,6 @@ class DecoderReader:
 
     def _of_row(self, layer: int, row: int, visual: Tensor, text: Tensor) -> TextAttention:
         assert self._prompt is not None
-        call, scale = self._layers[layer], self._adapter.text_attention_scale(layer)
+        call, scale = self._layers[layer], text_attention_scale(self._adapter.layers[layer])
         real, visual, text = (part.to(call.keys.device) for part in (self._prompt.real[row], visual, text))
         return TextAttention(call.queries[row], call.keys[row], scale, real, visual, text, call.seen(row, self._n_past))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any, cast, overload
 
 from torch import nn
@@ -10,11 +9,11 @@ from torch import nn
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.engine.pruner import Pruner, pruner_of
-from tokenprune.errors import PruningError, SettingError, unknown
+from tokenprune.errors import PruningError, SettingError
 from tokenprune.patching.handle import Handle
 from tokenprune.report import Report
 from tokenprune.sequence.packing import PositionIds
-from tokenprune.strategies import STRATEGIES
+from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategy import Strategy, check_choice
 from tokenprune.tokens.visual import check_needs
@@ -76,14 +75,15 @@ def patch(model: object, strategy: object, *, position_ids: str = "original", **
 
         handle = tokenprune.patch(model, FoPru(keep_ratio=0.25))
         handle = tokenprune.patch(model, "fopru", keep_ratio=0.25)
+        handle = tokenprune.patch(model, "my_package.my_module:MyStrategy", keep_ratio=0.25)
         handle = tokenprune.patch(model, "settings.json")
 
     model: an instance of a supported class, possibly inside PEFT's or torch.compile's wrapper. Only this instance
         changes. A second patch replaces the first. A copy of a patched model is patched independently: unpatching one
         leaves the other patched.
-    strategy: a Strategy; or the name of one, with its settings as keywords; or the path of a settings file such as
-        `tokenprune optimize` writes, with keywords for the settings to override. A settings file that was found on a
-        model of another depth gives a warning.
+    strategy: a Strategy; or its name, or `module:Class`, with its settings as keywords or as in "fopru:layer=-2"; or
+        the path of a settings file such as `tokenprune optimize` writes, with keywords for the settings to override. A
+        settings file that was found on a model of another depth gives a warning.
     position_ids: "original" leaves every token, including the text after the images and the answer, at the position
         ID that it has without pruning (GAP, https://arxiv.org/abs/2506.21873). "compact" renumbers without gaps; where
         IDs have several components (Qwen-VL), it numbers kept tokens one by one in all of them, like text.
@@ -91,8 +91,10 @@ def patch(model: object, strategy: object, *, position_ids: str = "original", **
     Raises SettingError for an invalid setting and UnsupportedError for a model that cannot be patched; the model is
     then unchanged.
     """
-    file = SettingsFile.read(strategy) if isinstance(strategy, str) and strategy.endswith(".json") else None
-    chosen = _strategy(strategy, settings) if file is None else file.made(**settings)
+    if isinstance(strategy, Strategy):
+        chosen, file = _object(strategy, settings), None
+    else:
+        chosen, file = _named(strategy, settings)
     check_choice("patch", "position_ids", position_ids, ("original", "compact"))
     model = unwrap_model(model)
     adapter = adapter_for(model)
@@ -119,21 +121,18 @@ def unpatch(model: nn.Module) -> None:
         pruner.remove()
 
 
-def _strategy(strategy: object, settings: dict[str, Any]) -> Strategy:
-    if isinstance(strategy, Strategy):
-        if settings:
-            name, written = type(strategy).__name__, ", ".join(f"{k}={v!r}" for k, v in settings.items())
-            raise SettingError(
-                f"settings belong to the strategy when it is an object: write patch(model, {name}({written})). "
-                f"patch itself takes position_ids."
-            )
-        return strategy
+def _object(strategy: Strategy, settings: dict[str, Any]) -> Strategy:
+    if settings:
+        name, written = type(strategy).__name__, ", ".join(f"{k}={v!r}" for k, v in settings.items())
+        raise SettingError(
+            f"settings belong to the strategy when it is an object: write patch(model, {name}({written})). "
+            f"patch itself takes position_ids."
+        )
+    return strategy
+
+
+def _named(strategy: object, settings: dict[str, Any]) -> tuple[Strategy, SettingsFile | None]:
     if isinstance(strategy, type):
         raise SettingError(f"strategy is a class; write patch(model, {strategy.__name__}(keep_ratio=0.25)).")
-    if not isinstance(strategy, str) or strategy not in STRATEGIES:
-        raise SettingError(unknown("strategy", strategy, STRATEGIES))
-    known = [field.name for field in fields(STRATEGIES[strategy])]
-    for name in settings:
-        if name not in known:
-            raise SettingError(f"{strategy}: {unknown('setting', name, [*known, 'position_ids'])}")
-    return STRATEGIES[strategy](**settings)
+    spec = StrategySpec.read(strategy)
+    return spec.make(settings, also=["position_ids"]), spec.file

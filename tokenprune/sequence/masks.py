@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int, Shaped
@@ -107,6 +108,19 @@ class MaskRequest:
             return gather_pattern(pattern, self.packing, keys, self.n_columns)
         window = layers.window if kind == SLIDING else None
         return causal_mask(self.n_columns + self.packing.columns, keys, window, self.dtype)
+
+
+def prunable_mask(mask: Any) -> Mask:
+    """Return an attention mask that was passed to the base model or to the language model. Raises PruningError for a
+    kind of mask that cannot be pruned."""
+    patterns = list(mask.values()) if isinstance(mask, Mapping) else [mask]
+    odd = next((pattern for pattern in patterns if pattern is not None and not isinstance(pattern, Tensor)), None)
+    if odd is not None:
+        raise PruningError(
+            f"an attention mask of type {type(odd).__name__} cannot be pruned. Load the model with "
+            f'attn_implementation="sdpa", or generate without a static cache.'
+        )
+    return mask
 
 
 def is_pattern(mask: Mask) -> bool:

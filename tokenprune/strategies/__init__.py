@@ -1,4 +1,7 @@
-"""Every strategy, one file each. To add one: a file, an import and a line in STRATEGIES; tests and evals follow."""
+"""Every strategy, one file each, and the registry of their names.
+
+To add one: a file, an import and a name in `__all__`; tests, evals and commands follow. README.md is the guide.
+"""
 
 from tokenprune.strategies.adatoken import AdaToken
 from tokenprune.strategies.average_pooling import AveragePooling
@@ -11,35 +14,15 @@ from tokenprune.strategies.flowcut import FlowCut
 from tokenprune.strategies.fopru import FoPru
 from tokenprune.strategies.grid import Grid
 from tokenprune.strategies.par import PAR
+from tokenprune.strategies.parsing import parse
 from tokenprune.strategies.prumerge import PruMerge
 from tokenprune.strategies.pyramiddrop import PyramidDrop
 from tokenprune.strategies.random import Random
+from tokenprune.strategies.registry import STRATEGIES, make, register_strategy
 from tokenprune.strategies.sparsevlm import SparseVLM
 from tokenprune.strategies.vflowopt import VFlowOpt
 from tokenprune.strategies.visionzip import VisionZip
 from tokenprune.strategies.vispruner import VisPruner
-from tokenprune.strategy import Strategy
-
-#: The classes that `patch(model, "name", ...)` knows. CDPruner needs an object with a text tower, so it has no name.
-STRATEGIES: dict[str, type[Strategy]] = {
-    "adatoken": AdaToken,
-    "averagepooling": AveragePooling,
-    "backgroundpruning": BackgroundPruning,
-    "divprune": DivPrune,
-    "efficientvla": EfficientVLA,
-    "fastv": FastV,
-    "flowcut": FlowCut,
-    "fopru": FoPru,
-    "grid": Grid,
-    "par": PAR,
-    "prumerge": PruMerge,
-    "pyramiddrop": PyramidDrop,
-    "random": Random,
-    "sparsevlm": SparseVLM,
-    "vflowopt": VFlowOpt,
-    "visionzip": VisionZip,
-    "vispruner": VisPruner,
-}
 
 __all__ = [
     "PAR",
@@ -61,4 +44,7 @@ __all__ = [
     "VFlowOpt",
     "VisPruner",
     "VisionZip",
+    "make",
+    "parse",
+    "register_strategy",
 ]

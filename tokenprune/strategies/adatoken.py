@@ -11,10 +11,12 @@ from torch import Tensor
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies._parts.text_guided import TextGuided, check_count
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage
 from tokenprune.tokens.visual import StageTokens
 
 
+@register_strategy("adatoken")
 @dataclass(frozen=True)
 class AdaToken(TextGuided):
     """Keeps, at stages all through the language model, the fewest visual tokens that together get the share `mass` of

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies.grid import columns_per_row
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.visual import VisualTokens
 
 
+@register_strategy("averagepooling")
 @dataclass(frozen=True)
 class AveragePooling(Strategy):
     """Cuts the grid into as many rectangles as the budget allows, about as many of them in a row and a column as the

@@ -12,11 +12,13 @@ from torch import Tensor
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies._parts.clusters import best_links, cluster_means, cut, places_within, roots_of
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, check_choice
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.visual import VisualTokens
 
 
+@register_strategy("backgroundpruning")
 @dataclass(frozen=True)
 class BackgroundPruning(AttentionStrategy):
     """Clusters neighbouring visual tokens that are alike, and keeps the clusters that the CLS token attends to most.

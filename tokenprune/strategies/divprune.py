@@ -10,10 +10,12 @@ from torch import Tensor
 
 from tokenprune.selection import Selection
 from tokenprune.strategies._parts.similarity import most_similar, unit
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.visual import VisualTokens
 
 
+@register_strategy("divprune")
 @dataclass(frozen=True)
 class DivPrune(Strategy):
     """Keeps the visual tokens that are most different from each other: a greedy solution of the max-min diversity

@@ -11,10 +11,12 @@ from torch.nn.functional import normalize
 
 from tokenprune.selection import Selection
 from tokenprune.strategies._parts.text_guided import OneStage, check_count, check_share
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage
 from tokenprune.tokens.visual import StageTokens
 
 
+@register_strategy("efficientvla")
 @dataclass(frozen=True)
 class EfficientVLA(OneStage):
     """Keeps, from decoder layer `layer` on, a few key tokens that the text attends to most; then more of those, and

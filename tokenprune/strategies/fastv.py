@@ -7,10 +7,12 @@ from typing import Literal
 
 from tokenprune.selection import Selection
 from tokenprune.strategies._parts.text_guided import OneStage
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage, check_choice
 from tokenprune.tokens.visual import StageTokens
 
 
+@register_strategy("fastv")
 @dataclass(frozen=True)
 class FastV(OneStage):
     """Keeps, from decoder layer K = `layer` on, the visual tokens that layer K - 1 attends to most. The paper's

@@ -10,10 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.selection import Selection
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import TowerStrategy
 from tokenprune.tokens.visual import TowerTokens, VisualTokens
 
 
+@register_strategy("flowcut")
 @dataclass(frozen=True)
 class FlowCut(TowerStrategy):
     """Drops patches inside the vision tower, behind every other of its layers: those that information has flowed

@@ -10,11 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.selection import Selection
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, check_choice
 from tokenprune.tokens.attention import HeadReduction
 from tokenprune.tokens.visual import VisualTokens
 
 
+@register_strategy("fopru")
 @dataclass(frozen=True)
 class FoPru(AttentionStrategy):
     """Keeps the visual tokens that the vision encoder attends to most, in their original order.

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from tokenprune.selection import Selection, split
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.visual import VisualTokens
 
 
+@register_strategy("grid")
 @dataclass(frozen=True)
 class Grid(Strategy):
     """Keeps visual tokens spread evenly over the grid: about as many rows and columns as the budget allows,

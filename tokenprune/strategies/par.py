@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies._parts.text_guided import OneStage
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage
 from tokenprune.tokens.visual import StageTokens
 
@@ -14,6 +15,7 @@ from tokenprune.tokens.visual import StageTokens
 ENDS = 2
 
 
+@register_strategy("par")
 @dataclass(frozen=True)
 class PAR(OneStage):
     """Chooses visual tokens and decoder layers together: from decoder layer `layer` on keeps the visual tokens that the

@@ -12,10 +12,12 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
 from tokenprune.sequence.packing import true_indices
 from tokenprune.strategies._parts.similarity import most_similar, unit
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy
 from tokenprune.tokens.visual import VisualTokens
 
 
+@register_strategy("prumerge")
 @dataclass(frozen=True)
 class PruMerge(AttentionStrategy):
     """Keeps the visual tokens that the CLS token attends to most, and adds to each the tokens with the most similar

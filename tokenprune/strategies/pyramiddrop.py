@@ -8,6 +8,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies._parts.schedule import common_share, geometric_stages, spread
 from tokenprune.strategies._parts.text_guided import TextGuided, check_count
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage
 from tokenprune.tokens.visual import StageTokens
 
@@ -15,6 +16,7 @@ from tokenprune.tokens.visual import StageTokens
 LEAST_SHARE = 0.4
 
 
+@register_strategy("pyramiddrop")
 @dataclass(frozen=True)
 class PyramidDrop(TextGuided):
     """Prunes on entry to the second, third and last quarter of the decoder layers; each stage leaves the same share

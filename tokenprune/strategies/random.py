@@ -10,10 +10,12 @@ import torch
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.visual import VisualTokens
 
 
+@register_strategy("random")
 @dataclass(frozen=True)
 class Random(Strategy):
     """Keeps visual tokens drawn uniformly without replacement.

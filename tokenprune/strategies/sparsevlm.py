@@ -12,6 +12,7 @@ from tokenprune.selection import Selection
 from tokenprune.strategies._parts.density import aggregated
 from tokenprune.strategies._parts.schedule import geometric_stages, spread
 from tokenprune.strategies._parts.text_guided import TextGuided, check_share
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage
 from tokenprune.tokens.visual import Entered, StageTokens
 
@@ -19,6 +20,7 @@ from tokenprune.tokens.visual import Entered, StageTokens
 DEPTHS = (3 / 32, 7 / 32, 16 / 32)
 
 
+@register_strategy("sparsevlm")
 @dataclass(frozen=True)
 class SparseVLM(TextGuided):
     """Prunes in three stages in the first half of the decoder layers, by what those text tokens attend to that have to

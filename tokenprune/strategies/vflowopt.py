@@ -8,10 +8,12 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies._parts.cells import cells_of, recycled
 from tokenprune.strategies._parts.importance import importance_map
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, Stage, StagedStrategy
 from tokenprune.tokens.visual import VisualTokens
 
 
+@register_strategy("vflowopt")
 @dataclass(frozen=True)
 class VFlowOpt(AttentionStrategy, StagedStrategy):
     """Ranks visual tokens once, by an importance map of the vision tower, and prunes by it in three stages: before the

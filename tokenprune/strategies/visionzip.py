@@ -11,10 +11,12 @@ from torch import Tensor
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies._parts.similarity import most_similar, unit
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy
 from tokenprune.tokens.visual import VisualTokens
 
 
+@register_strategy("visionzip")
 @dataclass(frozen=True)
 class VisionZip(AttentionStrategy):
     """Keeps the dominant visual tokens, which the CLS token attends to most, and merges the others into a few

@@ -11,10 +11,12 @@ from torch import Tensor
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies._parts.similarity import most_similar, unit
+from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy
 from tokenprune.tokens.visual import VisualTokens
 
 
+@register_strategy("vispruner")
 @dataclass(frozen=True)
 class VisPruner(AttentionStrategy):
     """Keeps the visual tokens that the CLS token attends to most, and, of the others, diverse ones: duplicates are

@@ -18,8 +18,9 @@ from matplotlib.patheffects import withStroke
 from tokenprune.evals.models.boxes import Box, iou
 from tokenprune.evals.report.palette import GREY, ORANGE, PURPLE, SKY
 from tokenprune.evals.run.answers import Answer, AnswerKey, SetupKey
+from tokenprune.evals.run.defaults import POSITION_IDS
 from tokenprune.evals.run.results import TaskResult
-from tokenprune.evals.run.setups import POSITION_IDS, UNPRUNED
+from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 

@@ -1,1 +1,1 @@
-"""What every task is made of."""
+"""Parts that tasks are made of."""

@@ -1,4 +1,4 @@
-"""Multiple choice: options by letter, and what published scorers share that read the letter in a free answer."""
+"""Multiple choice: options by letter, and the rule by which published scorers find the letter in a free answer."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,9 +10,10 @@ from tokenprune.evals.tasks._base.question import Question
 
 @dataclass(frozen=True, kw_only=True)
 class Choice(Question):
-    """`options` are the texts by letter, `letter` is the right one.
+    """A multiple-choice question.
 
-    `read` is the set's own way to read an answer, given the options; None where it names none of them.
+    options: the texts by letter. letter: the right one. read: the set's own reading of an answer, given the options;
+        None if it names none of them.
     """
 
     options: Mapping[str, str]
@@ -20,7 +21,7 @@ class Choice(Question):
     read: Callable[[str, Mapping[str, str]], str | None]
 
     def score(self, answer: str) -> float | None:
-        """Return 1 for the right option, None where the answer cannot be read."""
+        """Return 1 for the right option, 0 for another, None if the answer cannot be read."""
         given = self.read(answer.strip(), self.options)
         return None if given is None else float(given == self.letter)
 
@@ -30,15 +31,15 @@ def lettered(options: Sequence[str]) -> dict[str, str]:
 
 
 def listed(options: Mapping[str, str]) -> str:
-    """Return the options one a line, `A. text`, as LLaVA-1.5 was taught them."""
+    """Return the options, one per line, as `A. text`, which is how LLaVA-1.5 was trained."""
     return "\n".join(f"{letter}. {text}" for letter, text in options.items())
 
 
 def infer_letter(answer: str, options: Mapping[str, str]) -> str | None:
-    """Return the option that an answer means by VLMEvalKit's rules, None where they would ask a chat model.
+    """Return the option in an answer by VLMEvalKit's rules, None if they would ask a chat model.
 
-    That is the one capital letter that is a word, marks taken off, and among the last five; else the one option whose
-    text is in the answer, whatever its case, if the answer is at most twice as long as all options.
+    It is the only letter that stands as a word of its own, without punctuation, among the last five words; or else the
+    only option whose text is in the answer, in any case, if the answer is at most twice as long as all options.
     """
     words = re.sub(r"[.()\[\],:;!*#{}]", " ", answer).split()
     named = [letter for letter in options if letter in words]

@@ -13,26 +13,29 @@ from tokenprune.evals.tasks._base.task import Answered
 
 @dataclass(frozen=True, kw_only=True)
 class BoxQuestion(Question, ABC):
-    """A question about one image of this `size`, asked of a model of this `style`."""
+    """A question about one image of this `size`, for a model of this `style`, that is answered with a box."""
 
     size: Size
     style: Style
 
     def answered_box(self, answer: str) -> Box | None:
-        """Return the box that the answer means, in pixels of the image; None where it is no box."""
+        """Return the box in the answer, in pixels of the image; None if there is none."""
         return self.style.read(answer, self.size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class YesNo(Question):
-    """`truth` is True for yes. `read` is the set's own way to read an answer, None where it says neither."""
+    """A question that is answered with yes or no.
+
+    truth: True for yes. read: the set's own reading of an answer; None if it says neither.
+    """
 
     truth: bool
     read: Callable[[str], bool | None]
 
     def score(self, answer: str) -> float | None:
-        said = self.read(answer)
-        return None if said is None else float(said == self.truth)
+        given = self.read(answer)
+        return None if given is None else float(given == self.truth)
 
 
 def f1_and_yes_rate(answered: Answered) -> dict[str, Metric]:
@@ -40,11 +43,11 @@ def f1_and_yes_rate(answered: Answered) -> dict[str, Metric]:
     asked = [
         (question.truth, bool(question.read(answer))) for question, answer in answered if isinstance(question, YesNo)
     ]
-    truths, said = ([float(one[place]) for one in asked] for place in (0, 1))
-    right = [truth * yes for truth, yes in zip(truths, said, strict=True)]
+    truths, given = ([float(one[place]) for one in asked] for place in (0, 1))
+    right = [truth * yes for truth, yes in zip(truths, given, strict=True)]
     return {
-        "F1": Metric.of(Ratio(right, [(truth + yes) / 2 for truth, yes in zip(truths, said, strict=True)])),
-        "precision": Metric.of(Ratio(right, said)),
+        "F1": Metric.of(Ratio(right, [(truth + yes) / 2 for truth, yes in zip(truths, given, strict=True)])),
+        "precision": Metric.of(Ratio(right, given)),
         "recall": Metric.of(Ratio(right, truths)),
-        "yes-rate": Metric.of(Ratio.mean(said)),
+        "yes-rate": Metric.of(Ratio.mean(given)),
     }

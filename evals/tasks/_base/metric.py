@@ -1,4 +1,4 @@
-"""What a set of answers is worth by one published metric, and how sure that is."""
+"""The value of a published metric on a set of answers, and its confidence interval."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from tokenprune.evals.stats import intervals as stats
 
 
 class Ratio(NamedTuple):
-    """A ratio of two sums over the questions of a set: `parts` and `wholes` have a number for each question."""
+    """A ratio of two sums over the questions of a set; `parts` and `wholes` hold one number per question."""
 
     parts: Sequence[float]
     wholes: Sequence[float]
@@ -22,9 +22,9 @@ class Ratio(NamedTuple):
     def mean_of_groups(
         cls, points: Sequence[float], groups: Sequence[str], worth: Callable[[list[float]], float]
     ) -> "Ratio":
-        """Return the mean over groups of what the points of a group's questions, in their order, are `worth`.
+        """Return the mean over groups of `worth`, a function of the points of a group's questions in their order.
 
-        The first question of a group stands for it; the others have a part and a whole of 0.
+        The first question of a group carries its value; the others have a part and a whole of 0.
         """
         of_group: dict[str, list[float]] = {}
         for group, point in zip(groups, points, strict=True):
@@ -48,7 +48,7 @@ class Ratio(NamedTuple):
 
 @dataclass(frozen=True)
 class Metric:
-    """A weighted sum of ratios. A mean over questions is one ratio, and its wholes are 1."""
+    """A weighted sum of ratios. A mean over questions is a single ratio with wholes of 1."""
 
     ratios: tuple[Ratio, ...]
 
@@ -58,12 +58,12 @@ class Metric:
 
     @property
     def value(self) -> float:
-        """A ratio to nothing is 0, as published scorers have it: the precision of a model that never says yes."""
+        """The weighted sum. A ratio that divides by 0 is 0, as in published scorers: precision without any yes, say."""
         return sum(ratio.weight * sum(ratio.parts) / (sum(ratio.wholes) or 1.0) for ratio in self.ratios)
 
     @property
     def points(self) -> tuple[float, ...]:
-        """What the value is the mean of, of questions or of groups, in the set's order; () where it is no mean."""
+        """The points that the value is the mean of, in the set's order; () if it is not a mean."""
         ratio, *others = self.ratios
         if others or ratio.weight != 1 or not set(ratio.wholes) <= {0.0, 1.0}:
             return ()
@@ -72,7 +72,7 @@ class Metric:
     def interval(self, images: Sequence[int]) -> stats.Interval:
         """Return the 95 % interval of the value, given the number of each question's image.
 
-        Images are drawn again with all that is asked about them, so that groups stay whole.
+        Images are resampled with all their questions, so that groups stay complete.
         """
         if points := self.points:
             wholes = self.ratios[0].wholes

@@ -1,4 +1,4 @@
-"""What the runner needs to know of one question, whatever set it comes from."""
+"""A question of any set, as the runner needs it."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,10 +12,11 @@ from tokenprune.evals.tasks._read.images import StoredImage, open_image
 class Question(ABC):
     """One question about one image or several, and how to score an answer to it.
 
-    `task` is the name of its task in `TASKS`, `id` names the question in results and in errors. `text` is
-    what the model reads after the images, exactly as it was published. `split` and `category` are the set's own
-    words ("" where it has none). Questions of one `group` count as one where the set says so. `max_new_tokens` is as
-    long as a right answer can be.
+    task: the name of its task in `TASKS`. id: its name in results and errors.
+    text: the prompt after the images, exactly as published.
+    split, category: the set's own words, "" if it has none.
+    group: questions of one group count as one, if the set says so.
+    max_new_tokens: the length of the longest right answer.
     """
 
     task: str
@@ -29,7 +30,7 @@ class Question(ABC):
 
     @abstractmethod
     def score(self, answer: str) -> float | None:
-        """Return 0 to 1, or None where the answer cannot be read at all (counted apart, worth 0)."""
+        """Return 0 to 1, or None if the answer cannot be read, which counts as 0 and is reported separately."""
 
     def open_images(self) -> list[Image.Image]:
         """Return the decoded images, upright and RGB."""

@@ -1,4 +1,4 @@
-"""Open questions whose answers are compared with given ones as text."""
+"""Open questions whose answers are compared as text."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,30 +10,31 @@ from tokenprune.evals.tasks._base.question import Question
 
 @dataclass(frozen=True, kw_only=True)
 class ShortAnswer(Question):
-    """`worth` is the set's metric: what an answer is worth, 0 to 1, beside the right `answers`."""
+    """A question with right `answers`. worth: the set's metric, 0 to 1, of an answer and the right ones."""
 
     answers: tuple[str, ...]
     worth: Callable[[str, Sequence[str]], float]
 
     def score(self, answer: str) -> float | None:
-        """Return what the answer is worth; an empty one cannot be read."""
+        """Return the answer's score, None if it is empty."""
         return self.worth(answer.strip(), self.answers) if answer.strip() else None
 
 
 def exact(answer: str, answers: Sequence[str]) -> float:
-    """Return 1 for one of the answers, whatever its case and its last period."""
+    """Return 1 for one of the answers, ignoring case and a final period."""
     return float(plain(answer) in map(plain, answers))
 
 
 def plain(text: str) -> str:
-    """Return an answer in lower case, without its last period and with single spaces."""
+    """Return an answer in lower case, without its final period and with single spaces."""
     return " ".join(text.lower().strip().rstrip(".").split())
 
 
 def anls(answer: str, answers: Sequence[str]) -> float:
-    """Return DocVQA's similarity (https://arxiv.org/abs/1907.00490) as its challenge's script has it: 1 - NL, or 0
-    where that is less than 0.5 (in the paper 0.5 is worth 0 too). NL is the edit distance to the nearest answer, case
-    and spacing apart, by the length of the longer text, spacing included.
+    """Return DocVQA's similarity (https://arxiv.org/abs/1907.00490) as in the challenge's script.
+
+    It is 1 - NL, or 0 if that is below 0.5 (in the paper, 0.5 counts as 0 too). NL is the edit distance to the nearest
+    answer, ignoring case and spacing, divided by the length of the longer text, spacing included.
     """
     similarity = 1 - min(_distance(answer, truth) for truth in answers)
     return similarity if similarity >= 0.5 else 0.0
@@ -48,10 +49,10 @@ def _spaced(text: str) -> str:
 
 
 def relaxed(answer: str, answers: Sequence[str]) -> float:
-    """Return ChartQA's relaxed accuracy (https://arxiv.org/abs/2203.10244, 5.1): a number within 5 % of the true one,
-    or the same text whatever its case.
+    """Return ChartQA's relaxed accuracy (https://arxiv.org/abs/2203.10244, 5.1).
 
-    A percent sign divides by 100, as in the scorers in use. A true 0 is compared as text.
+    It is 1 for a number within 5 % of the true one, or the same text in any case. A percent sign divides by 100, as in
+    the common scorers. A true 0 is compared as text.
     """
     return max(_relaxed(answer, truth) for truth in answers)
 

@@ -1,4 +1,4 @@
-"""A task: a published set of questions, how a model is asked them, and what its answers are worth."""
+"""A task: a published set of questions, its prompts, and its metrics."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -21,8 +21,9 @@ S = TypeVar("S", bound=Question)
 class Task(ABC):
     """One of `tokenprune.evals.tasks.TASKS`.
 
-    `name` is what a user types, `title` what tables call it. `metric` is the name of the main metric; `of_groups` says
-    that it is worth something of groups of questions only. `sums` are those metrics that are no shares of 1.
+    name: its name on the command line. title: its name in tables.
+    metric: the name of the main metric. of_groups: whether that is defined on groups of questions only.
+    sums: the metrics that are not fractions of 1.
     """
 
     metric: ClassVar[str]
@@ -34,28 +35,28 @@ class Task(ABC):
 
     @abstractmethod
     def is_in(self, folder: Path) -> bool:
-        """Say whether `folder` holds this set's files. DataError if there is no such folder."""
+        """Return whether `folder` holds this set's files. DataError if there is no such folder."""
 
     @abstractmethod
     def load(self, folder: Path, split: str | None = None, style: Style = LLAVA) -> Sequence[Question]:
-        """Return the questions in `split`, None means all but `train`, asked as models of that `style` want them.
+        """Return the questions in `split` (None: all but `train`), with prompts in that `style`.
 
-        Whatever is wrong with the files is an error that names the file and the line or record.
+        DataError for anything wrong with the files; it names the file and the line or record.
         """
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
-        """Return what the answers are worth by each of the set's published metrics, the main one first.
+        """Return the set's published metrics of the answers, the main one first.
 
-        An answer that cannot be read is worth 0. `answered` may be any part of the set, such as one split, with whole
-        groups.
+        An answer that cannot be read counts as 0. `answered` may be any part of the set with complete groups, such as
+        one split.
         """
         return {self.metric: Metric.of(Ratio.mean(points(answered)))}
 
 
 def choose_splits(wanted: str | None, found: set[str], where: str) -> set[str]:
-    """Return the splits to ask of those that were `found` in a set; "" is that of a question without one.
+    """Return the splits to ask, out of those `found` in a set; "" stands for questions without a split.
 
-    `where` says which file an error is about: it is one to want a split that is not there.
+    DataError, naming the file `where`, if the wanted split is not there.
     """
     if wanted is None:
         return found - {"train"}
@@ -65,12 +66,12 @@ def choose_splits(wanted: str | None, found: set[str], where: str) -> set[str]:
 
 
 def points(answered: Answered) -> list[float]:
-    """Return what each answer is worth."""
+    """Return the score of each answer."""
     return [question.score(answer) or 0.0 for question, answer in answered]
 
 
 def of_each_category(answered: Answered) -> dict[str, Ratio]:
-    """Return the mean of what the answers of each category are worth, in the set's order."""
+    """Return the mean score of each category, in the set's order."""
     return Ratio.mean(points(answered)).of_each([question.category for question, _ in answered])
 
 
@@ -80,14 +81,14 @@ def mean_of_categories(answered: Answered) -> Metric:
 
 
 class Form(NamedTuple):
-    """One form in which a set is distributed: its files, below the folder, and how one of them is read."""
+    """A form in which a set is distributed: patterns of its files in the folder, and the function that reads one."""
 
     patterns: tuple[str, ...]
     read: Callable[[Path], list[Record]] = table_records
 
 
 def hub(*parts: str) -> tuple[Form, ...]:
-    """Return the forms of a set on the Hub: its repository, a folder `data` or any of `parts` in it, or saved."""
+    """Return the forms of a set on the Hub: its repository, its folder `data` or any of `parts`, or a saved copy."""
     places = ("", "data/", *(f"{part}/" for part in parts))
     patterns = (*(f"{place}*-of-*.parquet" for place in places), "*.parquet", "data-*.arrow", "*/data-*.arrow")
     return tuple(Form((pattern,)) for pattern in patterns)
@@ -97,7 +98,7 @@ def hub(*parts: str) -> tuple[Form, ...]:
 class FileTask(Task, Generic[S]):
     """A task whose files are lists of records, each of which is a question.
 
-    `forms` are those in which the set is distributed; the first one of which the folder has files is read.
+    forms: the forms in which the set is distributed; the first whose files are in the folder is read.
     """
 
     forms: ClassVar[tuple[Form, ...]]
@@ -115,12 +116,12 @@ class FileTask(Task, Generic[S]):
         return self.questions([record for record in records if record.split in splits], folder, style)
 
     def questions(self, records: Sequence[Record], folder: Path, style: Style) -> Sequence[S]:
-        """Return the questions; one for each record, unless a task says otherwise."""
+        """Return the questions, by default one per record."""
         return [self.question(record, folder, style) for record in records]
 
     @abstractmethod
     def question(self, record: Record, folder: Path, style: Style) -> S:
-        """Return the question that a record is, in whichever form it comes."""
+        """Return the question in a record of any form."""
 
     def _files(self, folder: Path) -> tuple[Callable[[Path], list[Record]], list[Path]]:
         if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""COCO's `instances.json`: images and the boxes on them."""
+"""Read COCO's `instances.json`: images and the boxes in them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from tokenprune.evals.tasks._read.records import field, read_json
 
 
 class Instances:
-    """Boxes by annotation, images by image, of the `instances.json` in `folder`; images are in `images/`."""
+    """The annotations and images of the `instances.json` in `folder`, by ID; image files are in `images/`."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "instances.json"
@@ -29,7 +29,7 @@ class Instances:
         return from_corner(field(self.annotations[ann_id], "bbox", here), here)
 
     def image(self, image_id: int, where: str) -> tuple[Path, tuple[int, int]]:
-        """Return the image's path and its size. The refs' own file_name is another one, with the ann_id in it."""
+        """Return the image's path and size. The refs have a file_name of their own, which contains the ann_id."""
         if image_id not in self.images:
             raise DataError(f"{where}: image_id {image_id} is not among the images of {self.path}")
         here = f"{self.path}, image {image_id}"
@@ -41,7 +41,7 @@ class Instances:
 
 
 def from_corner(numbers: Sequence[Any], where: str) -> Box:
-    """Return the box that COCO writes as x, y, width, height. ValueError, naming `where`, if those are no numbers."""
+    """Return the box that COCO writes as x, y, width, height. DataError, naming `where`, unless there are four."""
     if len(numbers) != 4:
         raise DataError(f"{where}: a box of {len(numbers)} numbers; expected x, y, width, height")
     x, y, width, height = map(float, numbers)

@@ -1,8 +1,8 @@
-"""Sets as the Hugging Face Hub has them and as `datasets` saves them: Parquet or Arrow files with images inside.
+"""Read sets from the Hugging Face Hub or saved by `datasets`: Parquet or Arrow files with images inside.
 
-A split's files are called `SPLIT-00000-of-00003.parquet` on the Hub, and `SPLIT/data-00000-of-00003.arrow` by
-`save_to_disk`. Images are columns of {bytes, path}, or lists of them; their bytes are read when an image is opened,
-a row group at a time, so that a set need not fit into memory.
+A split's files are named `SPLIT-00000-of-00003.parquet` on the Hub, and `SPLIT/data-00000-of-00003.arrow` by
+`save_to_disk`. Images are columns of {bytes, path}, or of lists of those. Their bytes are read when an image is opened,
+one row group at a time, so a set need not fit into memory.
 """
 
 import re
@@ -24,7 +24,7 @@ _SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-\w+)?\.parquet")
 
 @dataclass(frozen=True)
 class Cell:
-    """An image in a table: in this column and row of this file, the `index`-th where the column holds lists."""
+    """An image in a table: its file, column and row, and its index if the column holds lists."""
 
     path: Path
     column: str
@@ -42,12 +42,12 @@ class Cell:
         value = _open(self.path, _value, self.column, self.row)
         content = (value if self.index is None else value[self.index])["bytes"]
         if content is None:
-            raise DataError(f"{self}: the table holds no image but only its path; save it with images embedded")
+            raise DataError(f"{self}: the table holds only the image's path; save the set with images embedded")
         return content
 
 
 def table_records(path: Path) -> list[Record]:
-    """Return the rows of a file, with a `Cell` in place of each image and a tuple of them in place of a list."""
+    """Return the rows of a file, with a `Cell` in place of each image and a tuple of cells in place of a list."""
     table, split = _open(path, _without_images), split_of(path)
     images = [name for name in table.column_names if _is_image(table.schema.field(name).type)]
     plain = table.drop_columns(images).to_pylist()
@@ -62,7 +62,7 @@ def table_records(path: Path) -> list[Record]:
 
 
 def split_of(path: Path) -> str:
-    """Return the split that a file is of, by its name; "" where the name does not say."""
+    """Return the split in a file's name, "" if there is none."""
     if path.suffix == ".arrow":
         return path.parent.name
     shard = _SHARD.fullmatch(path.name)
@@ -74,7 +74,7 @@ def _open(path: Path, read: Callable[..., Any], *arguments: Any) -> Any:
         return read(path, *arguments)
     except pa.ArrowInvalid as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: no whole {path.suffix[1:]} file ({reason}); download it again") from error
+        raise DataError(f"{path}: not a complete {path.suffix[1:]} file ({reason}); download it again") from error
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -84,7 +84,7 @@ def _is_image(kind: pa.DataType) -> bool:
 
 
 def _shapes(column: pa.ChunkedArray) -> list[Any]:
-    """Return whether there is an image in each row, or how many."""
+    """Return, for each row, whether there is an image, or the number of images."""
     return (
         column.is_valid() if pa.types.is_struct(column.type) else pc.call_function("list_value_length", [column])
     ).to_pylist()
@@ -118,5 +118,5 @@ def _row_group(path: Path, group: int, column: str) -> pa.ChunkedArray:
 
 @lru_cache(maxsize=64)
 def _arrow(path: Path) -> pa.Table:
-    """A memory map: nothing is read before it is looked at."""
+    """Return a memory map of the table, which reads nothing before it is accessed."""
     return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()

@@ -1,4 +1,4 @@
-"""Open an image as a model should see it, or say what is wrong with it."""
+"""Open an image as a model should see it."""
 
 import io
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tokenprune.errors import DataError
 
 @runtime_checkable
 class StoredImage(Protocol):
-    """Where an image's file is: a `Path`, or a cell of a table. `str` names it in errors."""
+    """Where an image is stored: a `Path`, or a cell of a table. `str` gives its name for errors."""
 
     @property
     def name(self) -> str: ...
@@ -29,9 +29,9 @@ def size_of(stored: StoredImage) -> tuple[int, int]:
 
 
 def open_image(stored: StoredImage) -> Image.Image:
-    """Return the image upright (EXIF rotation applied) and RGB (grey repeated, transparency on white).
+    """Return the image upright (EXIF rotation applied) and in RGB (grey repeated, transparency on white).
 
-    Raises ValueError naming the file where it is truncated or no image.
+    DataError, naming the file, if it is truncated or not an image.
     """
     content = stored.read_bytes()
     with _named(stored), _large(), Image.open(io.BytesIO(content)) as file:
@@ -44,7 +44,7 @@ def open_image(stored: StoredImage) -> Image.Image:
 
 @contextmanager
 def _large() -> Iterator[None]:
-    """Remote-sensing sets have images that Pillow takes for an attack."""
+    """Lift Pillow's size limit: remote-sensing sets have images that it takes for an attack."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield
@@ -56,7 +56,7 @@ def _large() -> Iterator[None]:
 def _named(stored: StoredImage) -> Iterator[None]:
     try:
         yield
-    except (UnidentifiedImageError, SyntaxError) as error:  # PIL's word for a broken PNG chunk is SyntaxError
-        raise DataError(f"{stored}: no image that Pillow can read; replace the file") from error
+    except (UnidentifiedImageError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG chunk
+        raise DataError(f"{stored}: not an image that Pillow can read; replace the file") from error
     except OSError as error:
         raise DataError(f"{stored}: truncated or broken image ({error}); replace the file") from error

@@ -1,4 +1,4 @@
-"""Read published sets so that whatever is wrong in them is named with file and line, or file and record."""
+"""Read the files of published sets; DataError names the file and the line or record of anything wrong."""
 
 import base64
 import binascii
@@ -28,7 +28,7 @@ def read_text(path: Path) -> str:
 
 
 def field(record: Any, key: str, where: str) -> Any:
-    """Return `record[key]`; `where` says which file and record an error is about."""
+    """Return `record[key]`. DataError, naming the file and record `where`, if there is none."""
     if not isinstance(record, Mapping):
         raise DataError(f"{where}: expected an object with {key!r}, found {type(record).__name__}")
     if key not in record:
@@ -37,7 +37,7 @@ def field(record: Any, key: str, where: str) -> Any:
 
 
 def only_file(folder: Path, *patterns: str) -> Path | None:
-    """Return the one file in `folder` that matches a pattern, None where there is none; two are an error."""
+    """Return the only file in `folder` that matches a pattern, None if none does. DataError if several do."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of images and questions")
     found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
@@ -48,7 +48,7 @@ def only_file(folder: Path, *patterns: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Record:
-    """One question as its file has it. `where` is its file and place, for errors; `split` is the set's word, or ""."""
+    """One question as its file has it. where: its file and place, for errors. split: the set's word, or ""."""
 
     where: str
     content: Any
@@ -58,12 +58,12 @@ class Record:
         return field(self.content, key, self.where)
 
     def first(self, *keys: str) -> Any:
-        """Return the first field that is there: the published form and the Hub's call some things differently."""
+        """Return the first of these fields that exists; the published form and the Hub's name some differently."""
         there = [key for key in keys if isinstance(self.content, Mapping) and key in self.content]
         return self[there[0] if there else keys[0]]
 
     def text(self, key: str) -> str:
-        """Return a field that may be missing or empty, which a table writes as nan."""
+        """Return a field as text, and an empty text if it is missing or empty, which a table writes as nan."""
         value = self.content.get(key)
         return "" if value is None or str(value).strip().lower() == "nan" else str(value)
 
@@ -71,7 +71,7 @@ class Record:
         return replace(self, split=split)
 
     def find_image(self, folder: Path, *names: str) -> Path:
-        """Return the first of the files that is in `folder`. DataError, naming all of them, if none is."""
+        """Return the first of the files that exists in `folder`. DataError, naming all of them, if none does."""
         for name in names:
             if (folder / name).is_file():
                 return folder / name
@@ -80,9 +80,9 @@ class Record:
 
 
 def json_records(path: Path, *keys: str) -> list[Record]:
-    """Return the records of a JSON list, which is under `keys` where any are given.
+    """Return the records of a JSON list, found under `keys` if there are any.
 
-    An object instead of a list maps IDs to records; each record gets its ID as `id`.
+    An object in place of the list maps IDs to records; each record gets its ID as `id`.
     """
     content, where = read_json(path), str(path)
     for key in keys:
@@ -99,7 +99,7 @@ def json_records(path: Path, *keys: str) -> list[Record]:
 
 
 def line_records(path: Path) -> list[Record]:
-    """Return the records of a file that has one JSON object a line."""
+    """Return the records of a file with one JSON object per line."""
     records = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
@@ -113,7 +113,7 @@ def line_records(path: Path) -> list[Record]:
 
 
 def tsv_records(path: Path) -> list[Record]:
-    """Return the records of a table of tab-separated values with a line of names, quoted as spreadsheets do."""
+    """Return the records of a table of tab-separated values with a header line, quoted as spreadsheets do."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # images are base64 in one field; the default is 128 KiB
     rows: Iterator[list[str]] = csv.reader(read_text(path).splitlines(keepends=True), delimiter="\t")
     names = next(rows, None)
@@ -130,7 +130,7 @@ def tsv_records(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class Base64:
-    """An image inside a table of text. `where` names its row."""
+    """An image inside a table of text. where: its row, for errors."""
 
     where: str
     name: str

@@ -1,1 +1,1 @@
-"""Scorers that several tasks share."""
+"""Scorers shared by several tasks."""

@@ -1,4 +1,4 @@
-"""Words that mean the same, by WordNet (https://wordnet.princeton.edu)."""
+"""Accept synonyms by WordNet (https://wordnet.princeton.edu)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,21 +8,22 @@ from tokenprune.evals.tasks._base.short_answers import exact, plain
 
 
 def wordnet() -> Any:
-    """Return nltk's reader of WordNet. DataError where WordNet itself was not downloaded."""
-    from nltk.corpus import wordnet  # takes a second to import, and other tasks have no use for it
+    """Return nltk's reader of WordNet. DataError if WordNet has not been downloaded."""
+    from nltk.corpus import wordnet  # takes a second to import, and other tasks do not need it
 
     try:
         wordnet.ensure_loaded()
     except LookupError:
-        message = "this task takes synonyms for right and finds no WordNet; type `python -m nltk.downloader wordnet`"
+        message = "this task accepts synonyms, and WordNet is missing; type `python -m nltk.downloader wordnet`"
         raise DataError(message) from None
     return wordnet
 
 
 def exact_or_synonym(answer: str, answers: Sequence[str]) -> float:
-    """Return 1 for an answer that is `exact`, and for one that has a meaning in common with one of the answers.
+    """Return 1 for an answer that is `exact`, or that shares a meaning with one of the answers.
 
-    Looked up is the text as it is, as in LRS-VQA's scorer; WordNet joins words by `_`, so those with a space have none.
+    The text is looked up as it is, as in LRS-VQA's scorer. WordNet joins words by `_`, so text with a space has no
+    synonyms.
     """
     if exact(answer, answers):
         return 1.0

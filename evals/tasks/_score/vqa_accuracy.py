@@ -1,7 +1,8 @@
 """VQA's soft accuracy and its answer normalisation, by the rules of the official scripts.
 
-Those are VQA's script (GT-Vision-Lab/VQA, vqaEval.py) and TextVQA's (EvalAI's answer processor, in MMF). Both say the
-same as ours on random answers, as the packages `lavis-gml` and `lmms-eval` have them: tests/test_published_scorers.py.
+The scripts are VQA's (GT-Vision-Lab/VQA, vqaEval.py) and TextVQA's (EvalAI's answer processor, in MMF). On random
+answers both agree with this file, in their copies in `lavis-gml` and `lmms-eval`: see
+tests/evals/tasks/test_published_scorers.py.
 """
 
 import re
@@ -14,7 +15,7 @@ NUMBERS = {word: str(value) for value, word in enumerate(_COUNTED)} | {"none": "
 
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
 
-#: Those that the official script knows; words that are words without the apostrophe too (its, hell, ill) are not there.
+#: Those in the official script. It leaves out words that also exist without the apostrophe (its, hell, ill).
 _CONTRACTED = """
     ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
     he's how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't mightn't've must've mustn't needn't not've
@@ -24,7 +25,7 @@ _CONTRACTED = """
     what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've
     wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 """
-#: A word that lacks one of its apostrophes, to the word.
+#: A word without one of its apostrophes -> the word.
 CONTRACTIONS = {
     word[:at] + word[at + 1 :]: word for word in _CONTRACTED.split() for at, letter in enumerate(word) if letter == "'"
 }
@@ -33,9 +34,9 @@ CONTRACTIONS = {
 def normalise(answer: str) -> str:
     """Return the answer in the form in which answers are compared.
 
-    Lower case, without articles, number words as digits, apostrophes put back into contractions. A period stays before
-    a digit only. Another mark goes if a space is beside it anywhere in the answer, or if there is a comma between
-    digits (100,978); else it becomes a space.
+    It is in lower case, without articles, with number words as digits and apostrophes restored in contractions. Only
+    periods before a digit stay. Any other mark is removed if it stands beside a space anywhere in the answer, or if
+    there is a comma between digits (100,978); otherwise it becomes a space.
     """
     text = _without_marks(re.sub(r"[\n\t]", " ", answer).strip())
     words = (NUMBERS.get(word, word) for word in text.lower().split())
@@ -51,17 +52,19 @@ def _without_marks(text: str) -> str:
 def soft_accuracy(answer: str, answers: Sequence[str]) -> float:
     """Return VQAv2's min(1, matches / 3), averaged over leaving each of the people's `answers` out once.
 
-    As in the official script, the model's answer is normalised, but of people's only marks are taken out, and that only
-    where they differ from each other: `two` of the published answers is out of reach, and `t-shirt` if all ten say so.
-    (Published answers are in lower case, with digits and without articles.)
+    As in the official script, the model's answer is normalised, while people's answers only lose their marks, and only
+    if they differ from each other. A published answer `two` can therefore not be matched, nor `t-shirt` if all ten are
+    `t-shirt`. (Published answers are in lower case, with digits and without articles.)
     """
     truths = list(map(_without_marks, answers)) if len(set(answers)) > 1 else answers
     return _of_ten(normalise(answer), truths)
 
 
 def normal_accuracy(answer: str, answers: Sequence[str]) -> float:
-    """Return TextVQA's accuracy: the same average, with all answers normalised, and commas, question marks and `'s`
-    split off before."""
+    """Return TextVQA's accuracy.
+
+    It is the same average, with all answers normalised after commas and question marks are removed and `'s` split off.
+    """
     return _of_ten(_normal(answer), [_normal(truth) for truth in answers])
 
 

@@ -64,7 +64,7 @@ def test_dropping_in_the_tower_equals_masking_there(tower: str, attention: str) 
     """Every state of the tower at every survivor's place, and the logits of the model."""
     family = Deep(f"llava-{tower}", tower)
     model, inputs = family.build(attention), prompt([2, 1])
-    n_prefix = adapter_for(model).n_prefix
+    n_prefix = adapter_for(model).tower.n_prefix
     with torch.no_grad(), tokenprune.patch(model, Wandering(keep=7)) as handle:
         logits, narrowed = model(**inputs).logits, states_of(model, inputs["pixel_values"])
     images = handle.report.images

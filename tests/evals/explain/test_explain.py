@@ -15,7 +15,7 @@ from transformers import LlavaNextImageProcessor, LlavaNextProcessor
 
 import tokenprune
 from tokenprune import SettingError
-from tokenprune.errors import UnsupportedError
+from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.bench.measuring import ttft_ratios
 from tokenprune.evals.explain import page as kept_tokens_page
 from tokenprune.evals.explain import sheet as kept_tokens
@@ -137,7 +137,7 @@ def test_questions_that_cannot_be_asked(question: str, change: dict[str, Any], m
     processor = tiny_processor()
     for name, value in change.items():
         setattr(processor, name, value)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((DataError, UnsupportedError), match=message):
         explain(tiny_llava(), processor, sample_image(), question, [], rounds=0)
 
 

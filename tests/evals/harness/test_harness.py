@@ -117,7 +117,7 @@ def test_a_keep_ratio_of_one_is_the_unpruned_model(asked: list[Question]) -> Non
     ("arguments", "says"),
     [
         ({"strategy": "fopro"}, "unknown strategy 'fopro'. Did you mean 'fopru'?"),
-        ({"strategy": "fopru", "keep_ration": 0.5}, "unknown argument 'keep_ration'. Did you mean 'keep_ratio'?"),
+        ({"strategy": "fopru", "keep_ration": 0.5}, "unknown setting 'keep_ration'. Did you mean 'keep_ratio'?"),
         ({"strategy": "fopru", "positions_ids": "compact"}, "Did you mean 'position_ids'?"),
         ({"keep_ratio": 0.5}, "Without a strategy nothing is pruned; write strategy=fopru"),
         ({"strategy": "none.json"}, "no such settings file"),

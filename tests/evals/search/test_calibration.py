@@ -95,7 +95,7 @@ def test_a_file_stands_at_its_own_keep_ratio(tmp_path: Path) -> None:
     assert [(c.label, c.keep_ratio) for c in compared if c.position_ids == "compact"] == [
         ("Grid", 0.5), ("VFlowOpt found", 0.3), ("Grid", 0.3)
     ]  # fmt: skip
-    with pytest.raises(SettingError, match=r"for keep_ratio=0\.3, which is none .*--keep-ratio 0\.5 0\.1 0\.3"):
+    with pytest.raises(SettingError, match=r"for keep_ratio=0\.3, which is not measured.*--keep-ratio 0\.5 0\.1 0\.3"):
         make_setups([path], [0.5, 0.1])
     counted = written(tmp_path, {"strategy": "grid", "settings": {"keep": 9}})
     with pytest.raises(SettingError, match='"keep" is a count'):

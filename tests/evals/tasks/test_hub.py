@@ -31,7 +31,7 @@ def test_save_to_disk(tmp_path: Path) -> None:
     assert [question.id for question in TASKS["textvqa"].load(saved.parent)] == ["textvqa-7", "textvqa-8"]
     pointer = saved.with_name("data-00001-of-00002.arrow")
     pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(ValueError, match=r"00002\.arrow: no whole arrow file .*; download it again"):
+    with pytest.raises(ValueError, match=r"00002\.arrow: not a complete arrow file .*; download it again"):
         table_records(pointer)
 
 
@@ -69,7 +69,7 @@ def test_lists_and_missing_images(tmp_path: Path) -> None:
     assert (len(first["several"]), second["several"]) == (2, ())
     assert isinstance(first["several"][1], Cell)
     assert first["several"][1].name == "a.parquet:0:1"
-    with pytest.raises(ValueError, match=r"a\.parquet, row 1, named: the table holds no image but only its path"):
+    with pytest.raises(ValueError, match=r"a\.parquet, row 1, named: the table holds only the image's path"):
         open_image(second["named"])
 
 

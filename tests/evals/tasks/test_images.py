@@ -59,7 +59,7 @@ def test_truncated(tmp_path: Path) -> None:
 
 def test_no_image(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("404 not found")
-    with pytest.raises(ValueError, match=r"a\.jpg: no image that Pillow can read"):
+    with pytest.raises(ValueError, match=r"a\.jpg: not an image that Pillow can read"):
         open_image(tmp_path / "a.jpg")
     with pytest.raises(FileNotFoundError):
         open_image(tmp_path / "b.jpg")

@@ -88,7 +88,7 @@ def test_broken_tables(tmp_path: Path, name: str, form: str) -> None:
     with pytest.raises(ValueError, match=rf"{path.name}, row 0.*: no '(question|answer|text|query)'"):
         TASKS[name].load(tmp_path)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=rf"{path.name}: no whole parquet file .*; download it again"):
+    with pytest.raises(ValueError, match=rf"{path.name}: not a complete parquet file .*; download it again"):
         TASKS[name].load(tmp_path)
 
 

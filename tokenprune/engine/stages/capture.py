@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.decoder.attention import text_capture_points
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
@@ -31,7 +32,7 @@ class TextCapture:
         """Register the hooks; return the modules that show attention."""
         captured = []
         for layer in self.layers:
-            point = self.adapter.text_capture_points(layer)
+            point = text_capture_points(self.adapter.layers[layer])
             before = partial(self.before_attention, layer)
             register(point.attention.register_forward_pre_hook(before, with_kwargs=True))
             for name, module in point.outputs.items():

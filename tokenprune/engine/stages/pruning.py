@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.conventions import recomputes_hooks
+from tokenprune.adapters.decoder.attention import text_attention_scale, text_heads
 from tokenprune.engine.cache import CacheIndex
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
@@ -83,7 +85,7 @@ class StagePruning:
 
         past_valid: which slots of the cache may be attended to.
         """
-        if torch.is_grad_enabled() and self.adapter.recomputes_hooks:
+        if torch.is_grad_enabled() and recomputes_hooks(self.adapter.layers[0]):
             raise PruningError(
                 f"{type(self.strategy).__name__} prunes inside the language model, and the activation checkpointing of "
                 f"this transformers runs decoder layers again in the backward pass, when their tokens are forgotten. "
@@ -244,8 +246,8 @@ class StagePruning:
     ) -> Callable[[int, Tensor, Tensor], TextAttention]:
         """Reads a row's attention in a decoder layer, given the places of its visual tokens and its text there."""
         call = now.captured.pop(layer)
-        queries, keys = self.adapter.text_heads(call)
-        scale, mask = self.adapter.text_attention_scale(layer), call["attention"].get("attention_mask")
+        queries, keys = text_heads(call)
+        scale, mask = text_attention_scale(self.adapter.layers[layer]), call["attention"].get("attention_mask")
         n_past = now.runs[-1].past.slots.shape[1] if now.runs else now.n_slots
 
         def read(row: int, visual: Tensor, text: Tensor) -> TextAttention:

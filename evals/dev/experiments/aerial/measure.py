@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tokenprune import BackgroundPruning, Grid, Random, Selection, VisualTokens, patch
+from tokenprune import BackgroundPruning, Grid, Random, Selection, VisualTokens, probe
 from tokenprune.engine.select import checked_selection
 from tokenprune.evals.dev.experiments.aerial import draw
 from tokenprune.evals.dev.experiments.aerial.photographs import Photograph, photographs
@@ -21,8 +21,8 @@ from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.provenance import versions
 from tokenprune.evals.stats.intervals import bootstrap_interval
-from tokenprune.strategy import AttentionStrategy, Strategy
-from tokenprune.tokens.encoded import RECORD_ATTRIBUTE, EncodedImage
+from tokenprune.strategy import Strategy
+from tokenprune.tokens.encoded import EncodedImage
 
 COMPARED: dict[str, Strategy] = {
     "both steps": BackgroundPruning(),
@@ -71,31 +71,17 @@ class Survival:
     background_tokens_in_cluster: Share
 
 
-@dataclass(frozen=True)
-class Everything(AttentionStrategy):
-    """Not a strategy: records what those that are compared look at."""
-
-    @property
-    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return frozenset().union(*(strategy.needs for strategy in COMPARED.values()))
-
-    def select(self, tokens: VisualTokens) -> Selection:
-        return Selection.all(tokens.n_visual, tokens.features.device)
-
-
-@torch.inference_mode()
 def encode(model: Any, processor: Any, tiles: Sequence[Any], layer: int) -> VisualTokens:
     """Encode a photograph's tiles as one image of many tiles, one raster after the other."""
-    images: list[EncodedImage] = []
-    features: list[torch.Tensor] = []
-    for start in range(0, len(tiles), BATCH):
-        pixels = processor.image_processor(tiles[start : start + BATCH], return_tensors="pt")["pixel_values"]
-        with patch(model, Everything(layer=layer)):
-            output = model.model.get_image_features(pixel_values=pixels.to(model.device, model.dtype))
-        images += getattr(output, RECORD_ATTRIBUTE)
-        features += list(output.pooler_output)
-    whole = EncodedImage.concat(images)
-    return VisualTokens(torch.cat(features), whole.layout, 0, whole.statistics)
+    needs = frozenset().union(*(strategy.needs for strategy in COMPARED.values()))
+    parts: list[VisualTokens] = []
+    with probe(model, needs, layer=layer) as seen:
+        for start in range(0, len(tiles), BATCH):
+            batch = list(tiles[start : start + BATCH])
+            inputs = processor(images=batch, text=[processor.image_token] * len(batch), return_tensors="pt")
+            parts += [image.tokens for image in seen.run(**inputs.to(model.device, model.dtype))]
+    whole = EncodedImage.concat([EncodedImage(part.layout, part.statistics) for part in parts])
+    return VisualTokens(torch.cat([part.features for part in parts]), whole.layout, 0, whole.statistics)
 
 
 def counted(photograph: Photograph, inside: np.ndarray, selection: Selection) -> dict[str, np.ndarray]:

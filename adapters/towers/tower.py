@@ -1,0 +1,103 @@
+"""How one kind of vision encoder is read, and its queries and keys.
+
+Functions for `Tower.heads` get a `call`, which holds the outputs of the capture points by name, the arguments of the
+attention under "attention" and those of the tower under "tower", and the tower's config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.tokens.encoded import CapturePoints
+
+#: Mean and deviation of each channel.
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+HALVES: Normalisation = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+CLIP_COLORS: Normalisation = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+#: Queries and keys, (heads, tokens, width) per tile; a tower that pads its tiles adds a mask of the tokens that are not
+#: padding, (tokens,) per tile.
+QueryKey = tuple[Sequence[Tensor], ...]
+
+
+def separate_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """From a query and a key projection, each (tiles, tokens, heads * width), without rotary embeddings."""
+    queries, keys = (
+        rearrange(call[part], "tile token (head width) -> tile head token width", head=config.num_attention_heads)
+        for part in ("queries", "keys")
+    )
+    return list(queries), list(keys)
+
+
+def padded_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """`separate_heads` and the mask of patches that are not padding."""
+    return *separate_heads(call, config), list(call["tower"]["patch_attention_mask"].flatten(1))
+
+
+def packed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """From projections of the patches of all images in one row, (1, patches, heads * width), with rotary embeddings."""
+    cos, sin = call["attention"]["position_embeddings"]
+    sizes = [h // config.patch_size * (w // config.patch_size) for h, w in pixel_sizes(call["tower"])]
+    queries, keys = (
+        apply_rotary(rearrange(call[part][0], "patch (head width) -> patch head width", width=cos.shape[-1]), cos, sin)
+        for part in ("queries", "keys")
+    )
+    return tuple(
+        [rearrange(p, "patch head width -> head patch width") for p in x.split(sizes)] for x in (queries, keys)
+    )
+
+
+def pixel_sizes(arguments: Mapping[str, Any], name: str = "pixel_values") -> list[tuple[int, int]]:
+    """(height, width) in pixels of each image of a call, without the padding that fills up the batch."""
+    pixels, sizes = arguments[name], arguments.get("image_sizes")
+    return [tuple(pixels.shape[-2:])] * len(pixels) if sizes is None else [(int(h), int(w)) for h, w in sizes]
+
+
+def scale_of_width(tower: Any) -> float:
+    """1 / sqrt(head width)."""
+    return (tower.config.hidden_size // tower.config.num_attention_heads) ** -0.5
+
+
+@dataclass(frozen=True)
+class Tower:
+    """Where a vision encoder keeps its layers and attention.
+
+    layers: the encoder layers of a tower module.
+    capture_points: the modules of a layer that expose its attention.
+    n_prefix: number of tokens before the patches (1 for a CLS token).
+    heads: queries and keys of every tile, from what the capture points returned and the tower's config.
+    scale: the factor of q . k in a tower module's attention.
+    normalisation: what the processor normalises images with.
+    values: the module of a layer that returns its values; only for towers whose layers accept a subset of the patches
+        (no windows, no rotary embeddings, no padding), None otherwise.
+    """
+
+    layers: Callable[[Any], nn.ModuleList]
+    capture_points: Callable[[Any], CapturePoints]
+    n_prefix: int
+    heads: Callable[[Mapping[str, Any], Any], QueryKey] = separate_heads
+    scale: Callable[[Any], float] = scale_of_width
+    normalisation: Normalisation = HALVES
+    values: Callable[[Any], nn.Module] | None = None
+
+    def colors(self, pixels: Float[Tensor, "tiles 3 height width"]) -> Float[Tensor, "tiles 3 height width"]:
+        """RGB in 0..1: undoes the normalisation that towers of this kind are trained with. A processor that normalises
+        differently gives different colours."""
+        mean, std = (torch.tensor(part, device=pixels.device)[:, None, None] for part in self.normalisation)
+        return (pixels.float() * std + mean).clamp(0, 1)
+
+
+def projections(attention: Any) -> CapturePoints:
+    """The capture points of an attention module with separate query and key projections."""
+    return CapturePoints(attention, {"queries": attention.q_proj, "keys": attention.k_proj})

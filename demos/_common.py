@@ -1,0 +1,46 @@
+"""What the demos share: the options they all have, and what they ask about when no image is given."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tokenprune.evals.cli.options import add_box, add_image, add_model
+from tokenprune.evals.cli.parser import script_parser
+from tokenprune.evals.models.loading import load_tasks
+from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.tasks._read.images import open_image
+from tokenprune.evals.tasks.refcoco import RefCocoQuestion
+
+Box = tuple[float, float, float, float]
+
+
+def demo_parser(description: str | None, output: str) -> ArgumentParser:
+    """Return a parser with --model and --output."""
+    parser = script_parser(description)
+    add_model(parser)
+    parser.add_argument(
+        "--output", type=Path, default=Path("demo_output") / output, metavar="FILE", help="file to write"
+    )
+    return parser
+
+
+def image_parser(description: str | None, output: str, bundled: str) -> ArgumentParser:
+    """Return a parser with IMAGE, QUESTION and --box too. `bundled` is what is asked about without them."""
+    parser = demo_parser(description, output)
+    add_image(parser, bundled)
+    add_box(parser)
+    return parser
+
+
+def question_of(
+    options: Namespace, data: Path, number: int, model: Any, processor: Any
+) -> tuple[Image.Image, str, Box | None]:
+    """Return image, question and true box: those of the options, or without IMAGE of a REC question in `data`."""
+    if options.image is not None:
+        return open_image(options.image), options.question, options.box
+    sample = load_tasks(data, ["rec"], style=style_of(model.config, processor))[number]
+    assert isinstance(sample, RefCocoQuestion)
+    (image,) = sample.open_images()
+    return image, sample.text, sample.box

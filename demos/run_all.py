@@ -1,0 +1,61 @@
+"""Print a table of accuracy on the bundled model, and run every demo.
+
+Takes a few minutes on two cores, offline and without a GPU. An interrupted run resumes with the same command, which
+`make demo` calls.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from tokenprune.evals.cli.errors import plain_errors
+from tokenprune.evals.cli.output import console
+from tokenprune.evals.cli.parser import at_least, script_parser
+from tokenprune.evals.models.bundled import SETTINGS
+from tokenprune.evals.report.terminal import table
+from tokenprune.evals.run.evaluate import evaluate
+
+STRATEGIES, KEEP_RATIOS = ["fopru:mode=rank,layer=-2", "visionzip:layer=-2"], [0.5, 0.25, 0.1]
+#: The demos that draw, and their arguments in addition to --output.
+DRAWING = {
+    "compare_kept_tokens": ["--rounds", "3"],
+    "grounding_gap": ["--limit", "20"],
+    "large_image": [],
+    "vflow_search": [str(SETTINGS / "searched_25.json")],
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = script_parser(__doc__)
+    parser.add_argument(
+        "--limit", type=at_least(1), default=40, metavar="N", help="questions per task in the table, evenly spaced"
+    )
+    parser.add_argument("--output", type=Path, default=Path("demo_output"), metavar="DIR", help="folder to write to")
+    options = parser.parse_args(arguments)
+    screen = console(140)
+
+    def run(demo: str, *words: str) -> None:
+        screen.rule(f"demos/{demo}.py")
+        import_module(demo).main(words)
+
+    screen.rule("accuracy")
+    rows = evaluate(
+        output=options.output / "eval",
+        strategies=STRATEGIES,
+        keep_ratios=KEEP_RATIOS,
+        position_ids=["original"],
+        baselines=["unpruned", "random"],
+        limit=options.limit,
+        console=screen,
+    )
+    screen.print(table(rows, "The bundled model on the bundled scenes"))
+    run("patch_your_model", "--rounds", "3")
+    for demo, words in DRAWING.items():
+        run(demo, *words, "--output", str(options.output / f"{demo}.png"))
+    screen.rule("done")
+    screen.print(f"Everything is in {options.output}. demos/README.md explains each image.")
+
+
+if __name__ == "__main__":
+    with plain_errors("optimize"):
+        main()

@@ -1,0 +1,162 @@
+"""Options that several commands and demos share, each described once."""
+
+from __future__ import annotations
+
+from argparse import Action, ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenprune.evals.cli.completion import complete_strategy
+from tokenprune.evals.cli.parser import at_least, existing_file
+from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, POSITION_IDS
+
+DTYPES = ("float32", "bfloat16", "float16")
+FORM = "with settings after a colon (fopru:mode=row,layer=-2), or a settings file"
+
+
+class _StoreTuple(Action):
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, tuple(values))
+
+
+def add_model(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default=str(MODEL),
+        metavar="PATH",
+        help="model folder or Hugging Face name (default: the bundled model)",
+    )
+
+
+def add_data(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=SCENES,
+        metavar="DIR",
+        help="the files of a published set, or a folder that holds one folder per task, named after the task "
+        "(default: the bundled scenes)",
+    )
+
+
+def add_dtype(parser: ArgumentParser, default: str = "auto") -> None:
+    """`auto` is offered only where it is the default; elsewhere results should not depend on how weights are stored."""
+    if default == "auto":
+        parser.add_argument(
+            "--dtype",
+            choices=("auto", *DTYPES),
+            default=default,
+            help="data type of the model; auto: as stored, but float32 for float16 weights on a CPU",
+        )
+    else:
+        parser.add_argument("--dtype", choices=DTYPES, default=default, help="data type of the model")
+
+
+def add_strategies(parser: ArgumentParser, default: Sequence[str], also: str = "") -> None:
+    option: Any = parser.add_argument(
+        "--strategy", nargs="+", default=list(default), metavar="NAME", help=f"names of strategies, {FORM}{also}"
+    )
+    option.completer = complete_strategy
+
+
+def add_strategy(parser: ArgumentParser, default: str) -> None:
+    option: Any = parser.add_argument(
+        "--strategy", default=default, metavar="NAME", help=f"name of the strategy, {FORM}"
+    )
+    option.completer = complete_strategy
+
+
+def add_keep_ratios(parser: ArgumentParser, default: Sequence[float] = DEFAULT_KEEP_RATIOS) -> None:
+    parser.add_argument(
+        "--keep-ratio",
+        nargs="+",
+        type=float,
+        default=list(default),
+        metavar="RATIO",
+        help="fractions of the visual tokens to keep, each measured with every strategy",
+    )
+
+
+def add_keep_ratio(parser: ArgumentParser, default: float, what: str = "fraction of the visual tokens to keep") -> None:
+    parser.add_argument("--keep-ratio", type=float, default=default, metavar="RATIO", help=what)
+
+
+def add_position_ids(parser: ArgumentParser, default: Sequence[str]) -> None:
+    parser.add_argument(
+        "--position-ids",
+        nargs="+",
+        choices=POSITION_IDS,
+        default=list(default),
+        metavar="KIND",
+        help="position IDs after pruning: original, compact (renumbered) or both",
+    )
+
+
+def add_image(parser: ArgumentParser, bundled: str | None = None) -> None:
+    """IMAGE and QUESTION; both may be left out where `bundled` says what is asked about instead."""
+    if bundled is None:
+        parser.add_argument("image", type=existing_file, metavar="IMAGE", help="image file")
+        parser.add_argument("question", metavar="QUESTION", help='what to ask about it: "Where is the cup?"')
+    else:
+        parser.add_argument(
+            "image", nargs="?", type=existing_file, metavar="IMAGE", help=f"image file (default: {bundled})"
+        )
+        parser.add_argument(
+            "question", nargs="?", default="What is this?", metavar="QUESTION", help="what to ask about IMAGE"
+        )
+
+
+def add_box(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--box",
+        action=_StoreTuple,
+        nargs=4,
+        type=float,
+        metavar=("X1", "Y1", "X2", "Y2"),
+        help="the true box in pixels, for a question that asks for one",
+    )
+
+
+def add_rounds(parser: ArgumentParser, default: int, least: int = 0) -> None:
+    skip = "; 0 skips the timing" if least == 0 else ""
+    parser.add_argument(
+        "--rounds",
+        type=at_least(least),
+        default=default,
+        metavar="N",
+        help=f"how often to time each setup, in turn{skip}",
+    )
+
+
+def add_calibration(parser: ArgumentParser, samples: int = 30) -> None:
+    """The questions that settings are searched on."""
+    add_data(parser)
+    parser.add_argument(
+        "--split",
+        type=lambda text: None if text == "all" else text,
+        default="val",
+        metavar="NAME",
+        help="split to draw questions from, which must not be evaluated on later; all: every split but train",
+    )
+    parser.add_argument(
+        "--samples",
+        type=at_least(1),
+        default=samples,
+        metavar="N",
+        help="questions to draw at random; answers are not read",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+
+
+def calibration_questions(options: Namespace, model: Any, processor: Any) -> list[Any]:
+    """Return the questions that the options of `add_calibration` draw, as the model wants them asked."""
+    from tokenprune.evals.models.loading import load_questions
+    from tokenprune.evals.models.prompt_styles import style_of
+    from tokenprune.evals.search.calibration import calibration
+
+    questions = load_questions(options.data, split=options.split, style=style_of(model.config, processor))
+    return list(calibration(questions, options.samples, options.seed))

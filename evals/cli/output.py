@@ -1,0 +1,8 @@
+"""Where commands print."""
+
+from rich.console import Console
+
+
+def console(width: int) -> Console:
+    """Return a console that is as wide as the terminal; a pipe has no width and gets `width` columns."""
+    return Console(width=None if Console().is_terminal else width)

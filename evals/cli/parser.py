@@ -1,0 +1,49 @@
+"""The argument parser of commands and demos: the help of every option shows its default."""
+
+from __future__ import annotations
+
+from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, HelpFormatter
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import fill
+
+
+class Formatter(HelpFormatter):
+    """Wraps paragraphs, keeps indented ones, and adds the default to an option's help unless the text names it."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.strip().split("\n\n")
+        return "\n\n".join(part if part.startswith(" ") else fill(part, width) for part in paragraphs)
+
+    def _get_help_string(self, action: Action) -> str | None:
+        without = any(action.default is none for none in (None, False, SUPPRESS))
+        if action.help is None or without or "(default: " in action.help:
+            return action.help
+        if isinstance(action.default, list):
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
+        return f"{action.help} (default: %(default)s)"
+
+
+def script_parser(description: str | None) -> ArgumentParser:
+    """Return the parser of a script with this docstring."""
+    return ArgumentParser(description=description, formatter_class=Formatter, allow_abbrev=False)
+
+
+def existing_file(text: str) -> Path:
+    """The type of an argument that names a file to read."""
+    if not Path(text).is_file():
+        raise ArgumentTypeError(f"{text}: no such file")
+    return Path(text)
+
+
+def at_least(least: int | float, kind: type[int] | type[float] = int) -> Callable[[str], int | float]:
+    """Return the type of an option that takes no number below `least`."""
+
+    def number(text: str) -> int | float:
+        value = kind(text)
+        if value < least:
+            raise ArgumentTypeError(f"{text} is less than {least}")
+        return value
+
+    number.__name__ = "whole number" if kind is int else "number"  # argparse: invalid ... value: 'x'
+    return number

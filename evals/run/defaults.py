@@ -1,0 +1,8 @@
+"""What a run compares unless told otherwise. Loads nothing, so that a command's help can show it at once."""
+
+# Layer -2: the bundled tower's last layer was trained to name objects and guides FoPru worse.
+DEFAULT_STRATEGIES = ("grid", "fopru:mode=rank,layer=-2", "fopru:mode=row,layer=-2")
+#: What is compared on a single image: the baseline, a ranking, and one that merges.
+EXPLAINED_STRATEGIES = ("random", "fopru:mode=rank,layer=-2", "visionzip:layer=-2")
+DEFAULT_KEEP_RATIOS = (0.5, 0.25, 0.1)
+POSITION_IDS = ("original", "compact")

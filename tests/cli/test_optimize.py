@@ -1,0 +1,40 @@
+"""`tokenprune optimize`, on a tiny random model."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.commands import command
+from helpers.files.evals import saved
+from helpers.files.search import deep_llava, write_scenes
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return saved(deep_llava(), tmp_path / "model")
+
+
+def test_a_search(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scenes(tmp_path / "scenes")
+    monkeypatch.chdir(tmp_path)
+    options = ["--keep-ratio", 0.3, "--trials", 2, "--samples", 3, "--no-recycle", "--output", "new/settings.json"]
+    assert command("optimize", "--model", model, "--data", "scenes", *options) == 0
+    printed = capsys.readouterr().out
+    assert "tokenprune eval --strategy" in printed
+    record = json.loads((tmp_path / "new" / "settings.json").read_text())
+    assert record["model"]["name"] == "model"
+    assert (record["search"]["data"]["name"], record["search"]["data"]["split"]) == ("scenes", "val")
+    assert len(record["search"]["data"]["ids"]) == 3
+    assert "rec-40" not in record["search"]["data"]["ids"]  # of split test
+    assert (record["settings"]["recycle"], record["settings"]["keep_ratio"]) == (False, 0.3)
+    assert (tmp_path / "new" / "settings.png").is_file()
+
+
+def test_every_split_at_once(model: str, tmp_path: Path) -> None:
+    write_scenes(tmp_path / "scenes")
+    options = ["--split", "all", "--trials", 1, "--samples", 5, "--output", tmp_path / "settings.json"]
+    assert command("optimize", "--model", model, "--data", tmp_path / "scenes", *options) == 0
+    data = json.loads((tmp_path / "settings.json").read_text())["search"]["data"]
+    assert (data["split"], data["ids"][-1]) == (None, "rec-40")

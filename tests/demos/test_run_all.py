@@ -1,0 +1,33 @@
+"""`make demo`: a table, and an image from every demo that draws."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from demos.test_demos import DEMOS, FOLDER, load
+from PIL import Image
+
+
+def test_a_table_and_an_image_from_every_demo_that_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_all = load("run_all")
+    monkeypatch.setattr(run_all, "STRATEGIES", ["grid"])
+    monkeypatch.setattr(run_all, "KEEP_RATIOS", [0.25])
+    monkeypatch.setitem(run_all.DRAWING, "grounding_gap", ["--limit", "1"])
+    run_all.main(["--limit", "1", "--output", str(tmp_path / "new")])
+    printed = capsys.readouterr().out
+    for expected in ("The bundled model on the bundled scenes", "Grid", "64 of 256", "KV cache", "Everything is in"):
+        assert expected in printed
+    assert set(DEMOS) == {"patch_your_model", *run_all.DRAWING}
+    for name in run_all.DRAWING:
+        pixels = np.asarray(Image.open(tmp_path / "new" / f"{name}.png").convert("L"))
+        assert min(pixels.shape) > 400, name
+        assert pixels.std() > 20, name
+
+
+def test_make_demo_runs_it() -> None:
+    root = FOLDER.parent
+    shown = subprocess.run(["make", "-n", "demo"], cwd=root, capture_output=True, text=True, check=True).stdout
+    assert "demos/run_all.py" in shown.splitlines()[-1]

@@ -1,0 +1,112 @@
+"""Strategies as one text: `fopru:layer=-2,mode=row`, `my_package.my_module:MyStrategy,layer=2`, `settings.json`."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tokenprune.errors import SettingError
+from tokenprune.strategies.registry import (
+    STRATEGIES,
+    check_known,
+    check_types,
+    construct,
+    setting_types,
+    strategy_class,
+)
+from tokenprune.strategies.settings import SettingsFile
+from tokenprune.strategy import Strategy
+
+
+@dataclass(frozen=True)
+class StrategySpec:
+    """A strategy that a text names, before it is made.
+
+    name: registered, or `module:Class`. settings: those that the text gives, with values of the right types.
+    file: where the text is the path of a settings file, that file.
+    """
+
+    name: str
+    strategy_class: type[Strategy]
+    settings: Mapping[str, Any]
+    file: SettingsFile | None = None
+
+    @classmethod
+    def read(cls, text: object, also: Iterable[str] = ()) -> StrategySpec:
+        """Read a text. Raises SettingError for whatever is wrong in it.
+
+        also: other names that the caller accepts, for the error message.
+        """
+        if isinstance(text, str) and text.endswith(".json"):
+            file = SettingsFile.read(text)
+            return cls(file.strategy, file.strategy_class, file.settings, file)
+        if not isinstance(text, str) or ":" not in text:
+            return cls(str(text), strategy_class(text, also), {})
+        name, words = _split(text)
+        found = strategy_class(name, also)
+        return cls(name, found, read_settings(found, words, f"strategy {text!r}: "))
+
+    def make(self, overriding: Mapping[str, Any] | None = None, also: Iterable[str] = ()) -> Strategy:
+        """The strategy, with some settings added or replaced. `also` as in `read`."""
+        if self.file is not None:
+            return self.file.make(overriding, also)
+        return construct(self.strategy_class, self.name, {**self.settings, **(overriding or {})}, also)
+
+
+def parse(text: str, **settings: Any) -> Strategy:
+    """The strategy that a text names, with further settings as keywords.
+
+        parse("fopru:layer=-2,mode=row", keep_ratio=0.25)
+        parse("my_package.my_module:MyStrategy,layer=2")
+        parse("settings.json")
+
+    Raises SettingError for whatever is wrong in it.
+    """
+    return StrategySpec.read(text).make(settings)
+
+
+def read_settings(
+    cls: type[Strategy], words: Mapping[str, Any], where: str, also: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The values of settings that a command line gives as words. Raises SettingError, its message after `where`."""
+    check_known(cls, words, where, also)
+    types = setting_types(cls)
+    settings = {name: setting_value(word, types.get(name)) for name, word in words.items()}
+    check_types(cls, settings, where)
+    return settings
+
+
+def setting_value(word: Any, hint: Any = None) -> Any:
+    """The value of a command line's word: `[2, 4]` is a list, and -2.0 is -2 for a setting that is not a float."""
+    if isinstance(word, str):
+        try:
+            word = ast.literal_eval(word)
+        except (ValueError, SyntaxError):  # a bare word
+            return word
+    is_whole = isinstance(word, float) and word.is_integer()
+    return int(word) if is_whole and hint is not None and "float" not in str(hint) else word
+
+
+def _split(text: str) -> tuple[str, dict[str, str]]:
+    """`fopru:mode=row` -> ("fopru", {"mode": "row"}); `a.b:C,layer=2` -> ("a.b:C", {"layer": "2"}).
+
+    What stands before the colon is a module if it has a dot, or if a class and not a setting comes after the colon.
+    """
+    name, _, rest = text.partition(":")
+    words = [word for word in re.split(r",(?![^(\[]*[)\]])", rest) if word]  # not at the commas of a tuple or list
+    names_class = bool(words) and words[0].isidentifier()
+    if "." in name and not names_class:
+        raise SettingError(f"strategy {text!r}: {name} is a module. Write {name}:Class,key=value")
+    if names_class and name not in STRATEGIES:
+        name = f"{name}:{words.pop(0)}"
+    settings = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            form = f"{name},key=value" if ":" in name else "name:key=value,key=value"
+            raise SettingError(f"strategy {text!r}: {word!r} is not a setting. Write settings as {form}")
+        settings[key] = value
+    return name, settings
