@@ -23,7 +23,7 @@ from tokenprune.evals.dev.train.v2.grids import WEIGHTS, choose_grid, images_of
 from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.model import build_model, build_processor
 from tokenprune.evals.dev.train.v2.nouns import Noun, nouns
-from tokenprune.evals.dev.train.v2.pack import Packer, Seen
+from tokenprune.evals.dev.train.v2.pack import Packer
 from tokenprune.evals.dev.train.v2.patches import PatchTruth
 from tokenprune.evals.dev.train.v2.words import SIGN_WORDS
 
@@ -186,14 +186,14 @@ def test_the_encoder_without_jitter_is_the_tower_itself(scenes: list[Scene]) -> 
     encoder = Encoder(tower, native)
     corner = (NATIVE_SIDE - 16) // 2
     view = NO_JITTER.window(random.Random(0))
-    window = encoder.window(16, 16, view)
+    window = encoder.windows(16, 16, [view])
     square = native[:, 1:].reshape(1, NATIVE_SIDE, NATIVE_SIDE, 24)[:, corner : corner + 16, corner : corner + 16]
     assert torch.allclose(window, torch.cat([native[:, :1], square.reshape(1, 256, 24)], 1), atol=1e-4)
     tower.embeddings.position_embeddings.data = window
     # On another grid the tower interpolates what it stores, which the view goes beyond only at its border.
     pixels = torch.zeros(1, 3, 8 * 14, 12 * 14)
     theirs = tower.embeddings.interpolate_pos_encoding(window, *pixels.shape[2:])[:, 1:].reshape(8, 12, 24)
-    ours = encoder.window(8, 12, view)[:, 1:].reshape(8, 12, 24)
+    ours = encoder.windows(8, 12, [view])[:, 1:].reshape(8, 12, 24)
     assert torch.allclose(theirs[1:-1, 1:-1], ours[1:-1, 1:-1], atol=1e-4)
 
 
@@ -213,11 +213,11 @@ def test_packed_questions_equal_questions_asked_alone(assets: Assets, grid: tupl
     trainee = Trainee(model, packer.head, processor.tokenizer.convert_tokens_to_ids("00"))
     rng = random.Random(4)
     scene = draw_scene(rng, assets, grid, 5, "mixed")
-    seen = Seen(scene, torch.randn(grid[0] * grid[1], 24))
-    batch = packer.pack(rng, [seen])
+    features = torch.randn(1, grid[0] * grid[1], 24)
+    batch = packer.pack(rng, [scene])
     with torch.no_grad():
-        packed = trainee(batch, look_layer=1, place_layer=1).logits
-        visual = trainee.project(seen.features[None])
+        packed = trainee(features, batch, look_layer=1, place_layer=1).logits
+        visual = trainee.project(features)
         embed = model.get_input_embeddings()
         start = len(packer.head) + visual.shape[1]
         alone = []
@@ -231,8 +231,7 @@ def test_packed_questions_equal_questions_asked_alone(assets: Assets, grid: tupl
 
 
 def test_the_truth_of_patches(scenes: list[Scene]) -> None:
-    processor = build_processor()
-    truth = PatchTruth(Packer(processor), processor)
+    truth = PatchTruth(Packer(build_processor()))
     for scene in scenes[:30]:
         found = truth([scene])
         owned = torch.from_numpy(scene.owner).flatten() >= 0

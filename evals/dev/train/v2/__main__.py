@@ -20,7 +20,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sources", type=Path, default=Path("training/sources"), help="downloaded packages")
     parser.add_argument("--output", type=Path, default=Path("training/run2"), help="checkpoints, log and model")
     parser.add_argument("--install", type=Path, help="copy the finished model here, for example evals/bundled/model")
-    parser.add_argument("--warm-scenes", type=int, default=1600, help="whose features are kept for the warm-up")
+    parser.add_argument("--warm-batches", type=int, default=100, help="whose features are kept for the warm-up")
     parser.add_argument("--warm-steps", type=int, default=1500, help="before stage one, the whole tower frozen")
     parser.add_argument("--patch-steps", type=int, default=1000, help="of stage one")
     parser.add_argument("--patch-tokens", type=int, default=4096, help="visual tokens a step of stage one")
@@ -34,7 +34,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--check-every", type=int, default=250)
     parser.add_argument("--save-every", type=int, default=125)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, help="stop after so many, to go on another time")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw scenes; take --fresh 1 with them")
     return parser.parse_args()
 
 
@@ -46,10 +49,10 @@ def main() -> None:
     run = Run(args)
     saved = state.latest(args.output)
     if saved is None or saved["stage"] == 1:
-        learn_patches(run, saved)
+        if not learn_patches(run, saved):
+            return
         saved = None
-    learn_answers(run, saved)
-    if args.install is not None:
+    if learn_answers(run, saved) and args.install is not None:
         shutil.copytree(args.output / "model", args.install, dirs_exist_ok=True)
         print(f"the model is in {args.install}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import matplotlib
@@ -65,6 +65,7 @@ class Assets:
         return found
 
 
+@cache
 def load_assets(sources: Path, *, held_out_things: bool, held_out_backgrounds: bool) -> Assets:
     """Training draws with neither held out; a test may hold out backgrounds alone, or backgrounds, things and fonts."""
     cutouts = []

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torchvision.ops import box_iou
 
 from tokenprune.evals.dev.train.v2.assets import Assets
 from tokenprune.evals.dev.train.v2.draw import draw_scene
 from tokenprune.evals.dev.train.v2.encode import NO_JITTER, Encoder
 from tokenprune.evals.dev.train.v2.losses import Trainee
-from tokenprune.evals.dev.train.v2.pack import Batch, Packer, Seen
+from tokenprune.evals.dev.train.v2.pack import Batch, Packer
+
+Checking = list[tuple[Float[Tensor, "b visual d"], Batch]]
 
 # name: grid, things never seen, scenes
 SETS = {
@@ -27,30 +30,29 @@ SETS = {
 
 def checking_batches(
     known: Assets, unseen: Assets, encoder: Encoder, packer: Packer, most: int = 6
-) -> dict[str, list[Batch]]:
+) -> dict[str, Checking]:
     """The same scenes and questions every time."""
-    found: dict[str, list[Batch]] = {}
+    found: dict[str, Checking] = {}
     for name, (grid, new, number) in SETS.items():
         rng = random.Random(f"check {name}")
-        batches = []
+        batches: Checking = []
         for _ in range(number // 8):
             scenes = [draw_scene(rng, unseen if new else known, grid, most) for _ in range(8)]
             with torch.no_grad():
                 features = encoder([scene.pixels for scene in scenes], rng, NO_JITTER)
-            seen = [Seen(scene, one.bfloat16()) for scene, one in zip(scenes, features, strict=True)]
-            batches.append(packer.pack(rng, seen))
+            batches.append((features, packer.pack(rng, scenes).to(encoder.device)))
         found[name] = batches
     return found
 
 
 @torch.no_grad()
-def check(trainee: Trainee, batches: Sequence[Batch]) -> dict[str, float]:
+def check(trainee: Trainee, batches: Checking) -> dict[str, float]:
     """Accuracy by kind of question, given the true earlier answer tokens (an upper bound of what it generates)."""
     right: dict[str, list[float]] = defaultdict(list)
-    for batch in batches:
-        with torch.autocast("cpu", torch.bfloat16):
-            losses = trainee(batch, aids=False)
-        guess, truth = losses.logits.argmax(-1), batch.target[batch.target >= 0]
+    for features, batch in batches:
+        with torch.autocast(features.device.type, torch.bfloat16):
+            losses = trainee(features, batch, aids=False)
+        guess, truth = losses.logits.argmax(-1).cpu(), batch.target[batch.target >= 0].cpu()
         right["loss"].append(float(losses.answer))
         at = 0
         for question in (question for row in batch.questions for question in row):

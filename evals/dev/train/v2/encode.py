@@ -45,28 +45,31 @@ class Encoder:
     """The tower and the native position embeddings (1, 1 + 37 * 37, d) that it was cut out of."""
 
     def __init__(self, tower: Dinov2Model, positions: Tensor):
-        self.tower = tower
+        self.tower, self.device = tower, positions.device
         self.cls_position = positions[:, :1]
         self.grid = positions[:, 1:].reshape(1, NATIVE_SIDE, NATIVE_SIDE, -1).permute(0, 3, 1, 2)
 
-    def window(self, rows: int, columns: int, view: tuple[float, float, float, float]) -> Float[Tensor, "1 all d"]:
-        """Position embeddings of a grid over a view of the native grid, bicubic between its entries."""
-        left, top, width, height = view
+    def windows(
+        self, rows: int, columns: int, views: Sequence[tuple[float, float, float, float]]
+    ) -> Float[Tensor, "b all d"]:
+        """Position embeddings of a grid over views of the native grid, bicubic between its entries."""
+        left, top, width, height = torch.tensor(views).T[:, :, None]
         x = (left + (torch.arange(columns) + 0.5) * width / columns) * 2 / NATIVE_SIDE - 1
         y = (top + (torch.arange(rows) + 0.5) * height / rows) * 2 / NATIVE_SIDE - 1
-        points = torch.stack([x.expand(rows, -1), y[:, None].expand(-1, columns)], -1)[None]
-        found = F.grid_sample(self.grid, points, mode="bicubic", padding_mode="border", align_corners=False)
-        return torch.cat([self.cls_position, found.flatten(2).transpose(1, 2)], dim=1)
+        points = torch.stack([x[:, None].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)], -1)
+        grid = self.grid.expand(len(views), -1, -1, -1)
+        found = F.grid_sample(grid, points.to(self.device), mode="bicubic", padding_mode="border", align_corners=False)
+        return torch.cat([self.cls_position.expand(len(views), -1, -1), found.flatten(2).transpose(1, 2)], dim=1)
 
     def __call__(
         self, pixels: Sequence[np.ndarray], rng: random.Random, jitter: Jitter, frozen: int = 0
     ) -> Float[Tensor, "b visual d"]:
         """Visual features of scenes of one grid; no gradient reaches the first `frozen` blocks."""
-        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-        images = (images.float() / 255 - MEAN) / STD
+        images = torch.from_numpy(np.stack(pixels)).to(self.device).permute(0, 3, 1, 2)
+        images = (images.float() / 255 - MEAN.to(self.device)) / STD.to(self.device)
         rows, columns = (side // PATCH for side in images.shape[2:])
-        window = torch.cat([self.window(rows, columns, jitter.window(rng)) for _ in pixels])
-        with torch.autocast("cpu", torch.bfloat16):
+        window = self.windows(rows, columns, [jitter.window(rng) for _ in pixels])
+        with torch.autocast(self.device.type, torch.bfloat16):
             patches = self.tower.embeddings.patch_embeddings(images)
             cls = self.tower.embeddings.cls_token.expand(len(pixels), -1, -1)
             hidden = torch.cat([cls, patches.float()], dim=1) + window

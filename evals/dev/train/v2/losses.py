@@ -45,19 +45,27 @@ class Trainee(nn.Module):
     def project(self, features: Float[Tensor, "b visual d"]) -> Float[Tensor, "b visual width"]:
         return self.projector.linear_2(self.projector.act(self.projector.linear_1(features)))
 
-    def forward(self, batch: Batch, *, look_layer: int = 5, place_layer: int = 2, aids: bool = True) -> Losses:
-        visual = self.project(batch.features)
+    def forward(
+        self,
+        features: Float[Tensor, "b visual d"],
+        batch: Batch,
+        *,
+        look_layer: int = 5,
+        place_layer: int = 2,
+        aids: bool = True,
+    ) -> Losses:
+        visual = self.project(features)
         embed = self.lm.embed_tokens
         head = embed(self.head_ids).expand(len(visual), -1, -1)
         hidden = torch.cat([head, visual.to(head.dtype), embed(batch.text_ids)], dim=1)
         rotary = self.lm.rotary_emb(hidden, batch.position_ids)
         look = place = align = hidden.new_zeros(())
         first, start = head.shape[1], head.shape[1] + visual.shape[1]
-        masks = _FORBIDDEN * ~torch.ones(start, start).tril().bool(), _FORBIDDEN * ~batch.mask
+        masks = _FORBIDDEN * ~torch.ones(start, start, device=hidden.device).tril().bool(), _FORBIDDEN * ~batch.mask
         for index, layer in enumerate(self.lm.layers):
             if index == place_layer:
                 places = self.place_head(hidden[:, first:start]).float()
-                place = F.l1_loss(places, grid_places(batch.grid).expand(len(visual), -1, -1))
+                place = F.l1_loss(places, grid_places(batch.grid).to(hidden.device).expand(len(visual), -1, -1))
             if index == look_layer and aids:
                 look = look_loss(layer, hidden, rotary, batch, first)
             hidden = run_layer(layer, hidden, rotary, masks)
@@ -130,7 +138,7 @@ def look_loss(
     keys = keys.repeat_interleave(groups, 1)
     logits = (queries[:, :, start:] @ keys.transpose(2, 3)).float() / size**0.5  # (b, heads, text, all)
     shares = logits.masked_fill(~batch.mask, float("-inf")).softmax(-1)[..., first:start].nan_to_num()
-    which = torch.arange(half) * 2 // half  # the first half of these heads is for the first thing
+    which = torch.arange(half, device=hidden.device) * 2 // half  # the first half of these heads is for the first thing
     about = batch.about[:, :, which].transpose(1, 2)
     owner = batch.owner[:, None, None]  # -1 for background
     things = (about[..., None] >> owner.clamp(min=0) & 1) * (owner >= 0)  # (b, heads, text, visual)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import LlavaProcessor
 
@@ -19,21 +19,12 @@ UNASKED = -100
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A scene and its visual features, computed once."""
-
-    scene: Scene
-    features: Float[Tensor, "visual d"]
-
-
-@dataclass(frozen=True)
 class Batch:
     """`target` is -100 where nothing is predicted; `about` has a bit for each thing that a row's answer is read from.
 
     `mask` says what each question token sees: all that is before the questions, and its own question so far.
     """
 
-    features: Float[Tensor, "b visual d"]
     text_ids: Int[Tensor, "b text"]
     target: Int[Tensor, "b text"]
     position_ids: Int[Tensor, "b all"]
@@ -43,6 +34,10 @@ class Batch:
     patch_noun: Int[Tensor, "b visual"]
     grid: tuple[int, int]
     questions: list[list[Question]]
+
+    def to(self, device: torch.device) -> Batch:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: t.to(device) for name, t in tensors.items() if isinstance(t, Tensor)})
 
 
 class Packer:
@@ -74,9 +69,8 @@ class Packer:
             mixed += [question, *vqa[index * share : (index + 1) * share]]
         return mixed + vqa[len(rec) * share :]
 
-    def pack(self, rng: random.Random, seen: list[Seen]) -> Batch:
-        visual = seen[0].features.shape[0]
-        start, b = len(self.head) + visual, len(seen)
+    def pack(self, rng: random.Random, scenes: list[Scene]) -> Batch:
+        start, b = len(self.head) + scenes[0].owner.size, len(scenes)
         text = torch.full((b, TEXT_LENGTH), self.tokenizer.pad_token_id)
         target = torch.full((b, TEXT_LENGTH), UNASKED)
         about = torch.zeros(b, TEXT_LENGTH, 2, dtype=torch.long)
@@ -84,9 +78,9 @@ class Packer:
         mask = torch.zeros(b, 1, TEXT_LENGTH, start + TEXT_LENGTH, dtype=torch.bool)
         mask[..., :start] = True
         packed: list[list[Question]] = []
-        for row, one in enumerate(seen):
+        for row, scene in enumerate(scenes):
             at, asked = 0, []
-            for question in self.questions(rng, one.scene):
+            for question in self.questions(rng, scene):
                 prompt = self.ids(f"{question.text} ASSISTANT:")
                 answer = [*self.ids(question.answer), self.eos]
                 length = len(prompt) + len(answer) - 1  # the last token is only predicted, never read
@@ -104,15 +98,14 @@ class Packer:
                 at += length
             packed.append(asked)
         return Batch(
-            torch.stack([one.features for one in seen]).float(),
             text,
             target,
             position,
             mask,
             about,
-            torch.stack([torch.from_numpy(one.scene.owner).flatten().long() for one in seen]),
-            torch.stack([patch_nouns(one.scene, self.noun_ids) for one in seen]),
-            seen[0].scene.shape,
+            torch.stack([torch.from_numpy(scene.owner).flatten().long() for scene in scenes]),
+            torch.stack([patch_nouns(scene, self.noun_ids) for scene in scenes]),
+            scenes[0].shape,
             packed,
         )
 

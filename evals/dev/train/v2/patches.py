@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import LlavaProcessor
 
 from tokenprune.evals.dev.train.v2.draw import Scene
 from tokenprune.evals.dev.train.v2.losses import TEMPERATURE
@@ -32,6 +31,9 @@ class Patches:
     reach: Float[Tensor, "rows 8"]
     central: Float[Tensor, " rows"]
     share: Float[Tensor, " rows"]
+
+    def to(self, device: torch.device) -> Patches:
+        return Patches(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def __getitem__(self, rows: Tensor) -> Patches:
         return Patches(*(getattr(self, field.name)[rows] for field in fields(self)))
@@ -66,7 +68,7 @@ class PatchHeads(nn.Module):
         off = F.smooth_l1_loss(self.reach(visual[known]), truth.reach[known], beta=0.1, reduction="none")
         reach = (off.mean(1) * share).sum()
         central = F.binary_cross_entropy_with_logits(
-            self.central(visual[known])[:, 0], truth.central[known], pos_weight=torch.tensor(5.0)
+            self.central(visual[known])[:, 0], truth.central[known], pos_weight=truth.share.new_tensor(5.0)
         )
         figures = {"naming": naming, "background": background, "reach": reach, "central": central}
         figures["noun"] = ((logits[known].argmax(-1) == truth.noun[known]) * share).sum()
@@ -80,9 +82,9 @@ class PatchHeads(nn.Module):
 
 
 class PatchTruth:
-    def __init__(self, packer: Packer, processor: LlavaProcessor):
+    def __init__(self, packer: Packer):
         self.noun_ids = packer.noun_ids
-        ids = processor.tokenizer.convert_tokens_to_ids(list(SIGN_WORDS))
+        ids = packer.tokenizer.convert_tokens_to_ids(list(SIGN_WORDS))
         self.word_ids: dict[str, int] = dict(zip(SIGN_WORDS, ids, strict=True))
 
     def __call__(self, scenes: list[Scene]) -> Patches:

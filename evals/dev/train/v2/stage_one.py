@@ -11,38 +11,38 @@ from torch import nn
 from tqdm import tqdm
 
 from tokenprune.evals.dev.train.v2 import state
-from tokenprune.evals.dev.train.v2.grids import choose_grid, images_of
+from tokenprune.evals.dev.train.v2.feed import PatchFeed, feed
 from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.model import standardise
-from tokenprune.evals.dev.train.v2.patches import Patches, PatchHeads, PatchTruth
+from tokenprune.evals.dev.train.v2.patches import Patches, PatchHeads
 from tokenprune.evals.dev.train.v2.run import Run
 
 FROZEN_BLOCKS = 4
 LOWER_RATE, UPPER_RATE = 2e-4, 1e-3  # of the tower's blocks, and of what is new
 MOST_THINGS = 8  # more than later: here they cost nothing
+WARM_ROWS = 1024
 
 
-def warm_up(run: Run, heads: PatchHeads, truth: PatchTruth) -> None:
+def warm_up(run: Run, heads: PatchHeads) -> None:
     """Before stage one: all that is new learns from features of the frozen tower, which are computed once."""
-    args, rng = run.args, patch_rng(run.args.seed, -2)
+    args, rng = run.args, random.Random(run.args.seed)
+    make = PatchFeed(args.sources, args.seed, args.patch_tokens, 256, MOST_THINGS)
     kept: list[torch.Tensor] = []
     told: list[Patches] = []
-    for _ in tqdm(range(args.warm_scenes // 16), desc="features", mininterval=10):
-        scenes = run.scenes(rng, choose_grid(rng, 256), 16, MOST_THINGS)
-        with torch.no_grad():
-            features = run.encoder([s.pixels for s in scenes], rng, run.jitter).bfloat16().flatten(0, 1)
-        true = truth(scenes)
-        known, empty = true.noun >= 0, (true.noun < 0).nonzero()[:, 0]
-        rows = torch.cat([known.nonzero()[:, 0], empty[torch.randperm(len(empty))[: int(known.sum())]]])
-        kept.append(features[rows])
-        told.append(true[rows])
-    features, true = torch.cat(kept), Patches.together(told)
+    steps = range(-args.warm_batches, 0)
+    for scenes, truth in tqdm(feed(make, steps, args.workers), desc="features", total=len(steps), mininterval=10):
+        known, empty = (truth.noun >= 0).nonzero()[:, 0], (truth.noun < 0).nonzero()[:, 0]
+        rows = torch.cat([known, empty[torch.randperm(len(empty))[: len(known)]]])
+        kept.append(run.encode(scenes, rng).flatten(0, 1)[rows.to(run.device)])
+        told.append(truth[rows])
+    features, true = torch.cat(kept), Patches.together(told).to(run.device)
+    standardise(run.trainee.projector, features.float())
     new = [*run.trainee.projector.parameters(), run.trainee.lm.embed_tokens.weight, *heads.parameters()]
     optimiser = torch.optim.AdamW(new, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=args.warm_steps, pct_start=0.1)
     for step in tqdm(range(args.warm_steps), desc="warm-up", mininterval=10):
-        rows = torch.randint(len(features), (1024,))
-        with torch.autocast("cpu", torch.bfloat16):
+        rows = torch.randint(len(features), (WARM_ROWS,), device=run.device)
+        with torch.autocast(run.device.type, torch.bfloat16):
             visual = run.trainee.project(features[rows].float())
         loss, figures = heads.loss(visual, run.trainee.lm.embed_tokens.weight, true[rows])
         loss.backward()
@@ -50,48 +50,51 @@ def warm_up(run: Run, heads: PatchHeads, truth: PatchTruth) -> None:
         optimiser.zero_grad()
         schedule.step()
         if step % 100 == 0 or step + 1 == args.warm_steps:
-            run.write(stage=0, step=step, **{name: round(value.item(), 4) for name, value in figures.items()})
+            run.write(stage=0, step=step, **figures)
 
 
-def learn_patches(run: Run, saved: dict[str, Any] | None) -> None:
-    """Stage one. The learning rate rises for a tenth of the steps and falls for the last half."""
+def learn_patches(run: Run, saved: dict[str, Any] | None) -> bool:
+    """Stage one; false if it stopped because time was up.
+
+    The learning rate rises for a tenth of the steps and falls for the last half.
+    """
     args, steps = run.args, run.args.patch_steps
     blocks = run.tower.encoder.layer[FROZEN_BLOCKS:].requires_grad_(True)
-    heads = PatchHeads(run.trainee.lm.config.hidden_size)
-    truth = PatchTruth(run.packer, run.processor)
+    heads = PatchHeads(run.trainee.lm.config.hidden_size).to(run.device)
     optimiser = patch_optimiser(blocks, run.trainee, heads)
     start = 0
     if saved is None:
-        scenes = run.scenes(patch_rng(args.seed, -1), (16, 16), 16, MOST_THINGS)
-        with torch.no_grad():
-            features = run.encoder([scene.pixels for scene in scenes], random.Random(0), run.jitter)
-        standardise(run.trainee.projector, features.flatten(0, 1))
-        warm_up(run, heads, truth)
+        warm_up(run, heads)
     else:
         start = saved["step"]
         run.load_weights(saved)
         heads.load_state_dict(saved["heads"])
         optimiser.load_state_dict(saved["optimisers"][0])
-    for step in tqdm(range(start, steps), initial=start, total=steps, desc="patches", mininterval=10):
-        began, rng = time.time(), patch_rng(args.seed, step)
-        grid = choose_grid(rng, 576)
-        scenes = run.scenes(rng, grid, images_of(grid, args.patch_tokens), MOST_THINGS)
+    make = PatchFeed(args.sources, args.seed, args.patch_tokens, 576, MOST_THINGS)
+    began = time.time()
+    fed = zip(range(start, steps), feed(make, range(start, steps), args.workers), strict=True)
+    for step, (scenes, truth) in tqdm(fed, initial=start, total=steps, desc="patches", mininterval=10):
         factor = min(1.0, (step + 1) / (0.1 * steps), (steps - step) / (0.5 * steps))
         for group in optimiser.param_groups:
             group["lr"] = group["most"] * factor
-        with torch.autocast("cpu", torch.bfloat16):
-            visual = run.trainee.project(run.encoder([s.pixels for s in scenes], rng, run.jitter, FROZEN_BLOCKS))
-        loss, figures = heads.loss(visual.flatten(0, 1), run.trainee.lm.embed_tokens.weight, truth(scenes))
+        pixels, rng = [scene.pixels for scene in scenes], random.Random(f"{args.seed} view {step}")
+        with torch.autocast(run.device.type, torch.bfloat16):
+            visual = run.trainee.project(run.encoder(pixels, rng, run.jitter, FROZEN_BLOCKS))
+        words = run.trainee.lm.embed_tokens.weight
+        loss, figures = heads.loss(visual.flatten(0, 1), words, truth.to(run.device))
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
         if step % 20 == 0:
-            shown = {name: round(value.item(), 4) for name, value in figures.items()}
-            run.write(stage=1, step=step, grid=grid, seconds=round(time.time() - began, 2), **shown)
-        if (step + 1) % args.save_every == 0 or step + 1 == steps:
+            run.write(stage=1, step=step, grid=scenes[0].shape, seconds=round(time.time() - began, 2), **figures)
+        done, began = step + 1 == steps or run.time_is_up(), time.time()
+        if (step + 1) % args.save_every == 0 or done:
             held = {"heads": heads.state_dict(), "optimisers": [optimiser.state_dict()]}
             state.save(args.output, 1, step + 1, {**run.weights(), **held})
+        if done and step + 1 < steps:
+            return False
     run.tower.requires_grad_(False)
+    return True
 
 
 def patch_optimiser(blocks: nn.Module, trainee: Trainee, heads: PatchHeads) -> torch.optim.Optimizer:
@@ -101,7 +104,3 @@ def patch_optimiser(blocks: nn.Module, trainee: Trainee, heads: PatchHeads) -> t
         {"params": new, "lr": UPPER_RATE, "weight_decay": 0.0, "most": UPPER_RATE},
     ]
     return torch.optim.AdamW(groups, betas=(0.9, 0.98))
-
-
-def patch_rng(seed: int, step: int) -> random.Random:
-    return random.Random(f"{seed} patches {step}")

@@ -4,67 +4,103 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from tokenprune.evals.dev.train.train import export
 from tokenprune.evals.dev.train.v2 import state
 from tokenprune.evals.dev.train.v2.assets import load_assets
 from tokenprune.evals.dev.train.v2.check import check, checking_batches
-from tokenprune.evals.dev.train.v2.grids import choose_grid, images_of
+from tokenprune.evals.dev.train.v2.draw import Scene
+from tokenprune.evals.dev.train.v2.feed import AnswerFeed, feed
 from tokenprune.evals.dev.train.v2.losses import Trainee
-from tokenprune.evals.dev.train.v2.pack import TEXT_LENGTH
+from tokenprune.evals.dev.train.v2.pack import Batch
 from tokenprune.evals.dev.train.v2.run import Run
 
 MOST_THINGS = 6
+_NOTHING = np.zeros((0, 0, 3), np.uint8)
 
 
-def learn_answers(run: Run, saved: dict[str, Any] | None) -> None:
-    """Stage two, the tower frozen. The rate is flat until the last `cooldown` steps, so that `steps` may grow."""
+class Pool:
+    """Scenes whose features are kept, to be asked other questions in later steps."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self.held: dict[tuple[int, int], list[tuple[Scene, Tensor]]] = {}
+
+    def mix(self, rng: random.Random, scenes: list[Scene], features: Tensor, number: int) -> tuple[list[Scene], Tensor]:
+        """The new ones, and held ones of their grid until there are `number`."""
+        held = self.held.setdefault(scenes[0].shape, [])
+        new = [(replace(scene, pixels=_NOTHING), one) for scene, one in zip(scenes, features, strict=True)]
+        all_of_them = new + rng.sample(held, max(0, min(number - len(new), len(held))))
+        held += new
+        del held[: -self.size]
+        return [scene for scene, _ in all_of_them], torch.stack([one for _, one in all_of_them])
+
+
+def learn_answers(run: Run, saved: dict[str, Any] | None) -> bool:
+    """Stage two; false if it stopped because time was up.
+
+    The rate is flat until the last `cooldown` steps, so that `steps` may grow.
+    """
     args = run.args
     optimisers = answer_optimisers(run.trainee)
-    start = 0
+    start = step = 0
     if saved is not None:
         start = saved["step"]
         run.load_weights(saved)
         for optimiser, one in zip(optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(one)
-    known, unseen = (
-        load_assets(args.sources, held_out_things=held_out, held_out_backgrounds=True) for held_out in (False, True)
-    )
+    known = load_assets(args.sources, held_out_things=False, held_out_backgrounds=True)
+    unseen = load_assets(args.sources, held_out_things=True, held_out_backgrounds=True)
     checking = checking_batches(known, unseen, run.encoder, run.packer, MOST_THINGS)
-    for step in tqdm(range(start, args.steps), initial=start, total=args.steps, mininterval=10):
-        began, rng = time.time(), random.Random(f"{args.seed} answers {step}")
-        # One thing a scene first, all of them from a while on; the small grids first, since they are cheap.
-        most = 1 + min(MOST_THINGS - 1, step * MOST_THINGS // args.all_things_at)
-        grid = choose_grid(rng, 256 if step < args.all_things_at else 576)
-        number = images_of(grid, args.tokens, TEXT_LENGTH)
-        batch = run.packer.pack(rng, run.draw(rng, grid, number, most))
-        factor = min(1.0, (step + 1) / 100, (args.steps - step) / args.cooldown)
-        for optimiser in optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = group["most"] * factor
-        aids = max(0.0, 1 - step / args.aids_until)
-        with torch.autocast("cpu", torch.bfloat16):
-            losses = run.trainee(batch, aids=aids > 0)
-        (losses.answer + 10.0 * losses.place + aids * (0.3 * losses.look + 0.2 * losses.align)).backward()
-        nn.utils.clip_grad_norm_(run.trainee.parameters(), 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad()
+    make = AnswerFeed(args.sources, args.seed, args.tokens, MOST_THINGS, args.all_things_at, args.fresh)
+    pool = Pool(args.pool)
+    began = time.time()
+    fed = zip(range(start, args.steps), feed(make, range(start, args.steps), args.workers), strict=True)
+    for step, (scenes, packed) in tqdm(fed, initial=start, total=args.steps, mininterval=10):
+        rng = random.Random(f"{args.seed} pool {step}")
+        features, batch = run.encode(scenes, rng), packed
+        if batch is None:
+            scenes, features = pool.mix(rng, scenes, features, make.number(scenes[0].shape))
+            batch = run.packer.pack(rng, scenes)
+        figures = learn(run, optimisers, step, features.float(), batch.to(run.device))
         if step % 10 == 0:
-            figures = {name: round(getattr(losses, name).item(), 4) for name in ("answer", "align", "look", "place")}
             seconds = round(time.time() - began, 2)
-            run.write(stage=2, step=step, grid=grid, images=number, seconds=seconds, most=most, **figures)
-        if (step + 1) % args.check_every == 0 or step + 1 == args.steps:
+            run.write(stage=2, step=step, grid=batch.grid, images=len(features), seconds=seconds, **figures)
+        done, began = step + 1 == args.steps or run.time_is_up(), time.time()
+        if (step + 1) % args.check_every == 0 or done:
             for name, batches in checking.items():
                 run.write(step=step + 1, set=name, checked=check(run.trainee, batches))
-        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
+        if (step + 1) % args.save_every == 0 or done:
             state.save(args.output, 2, step + 1, {**run.weights(), "optimisers": [o.state_dict() for o in optimisers]})
+        if done:
+            break
     export(run.model, run.processor, args.output / "model")
+    return max(start, step + 1) >= args.steps
+
+
+def learn(run: Run, optimisers: list, step: int, features: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """One step; the losses, to look at."""
+    args = run.args
+    factor = min(1.0, (step + 1) / 100, (args.steps - step) / args.cooldown)
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group["most"] * factor
+    aids = max(0.0, 1 - step / args.aids_until)
+    with torch.autocast(run.device.type, torch.bfloat16):
+        losses = run.trainee(features, batch, aids=aids > 0)
+    (losses.answer + 10.0 * losses.place + aids * (0.3 * losses.look + 0.2 * losses.align)).backward()
+    nn.utils.clip_grad_norm_(run.trainee.parameters(), 1.0)
+    for optimiser in optimisers:
+        optimiser.step()
+        optimiser.zero_grad()
+    return {name: getattr(losses, name).detach() for name in ("answer", "align", "look", "place")}
 
 
 def answer_optimisers(trainee: Trainee, muon_rate: float = 2e-3, adam_rate: float = 1e-3) -> list:

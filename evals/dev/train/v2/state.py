@@ -23,4 +23,4 @@ def save(folder: Path, stage: int, step: int, state: dict[str, Any]) -> None:
 def latest(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint; None when there is nothing to go on with."""
     files = sorted(folder.glob("state-*.pt"))
-    return torch.load(files[-1], weights_only=True) if files else None
+    return torch.load(files[-1], map_location="cpu", weights_only=True) if files else None
