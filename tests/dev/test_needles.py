@@ -183,7 +183,7 @@ def test_tables_count_what_was_asked() -> None:
     assert "| zoom | 10.0 % | 25.0 % | 50 [" in text
     assert "| thumbnail | 10.0 % | 25.0 % | 0 [" in text
     assert "| zoom - random | +50 [" in text
-    assert "| zoom | looked at, level 2 | 0 [" in text
+    assert "| zoom | examined, level 2 | 0 [" in text
     assert "| zoom | answered from | 50 [" in text
 
 

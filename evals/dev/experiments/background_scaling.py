@@ -28,7 +28,7 @@ TILES = (1, 16, 144, 576)  # 576 tiles of 336 px are an image of 8064 x 8064 pix
 
 
 def random_tokens(n_tiles: int) -> VisualTokens:
-    """Drawn features that change slowly within each tile, and drawn queries and keys."""
+    """Draw features that change slowly within each tile, and queries and keys."""
     torch.manual_seed(0)
     layout = Layout.concat([Layout.raster((1, SIDE, SIDE))] * n_tiles)
     features = torch.empty(n_tiles, SIDE, SIDE, WIDTH)
@@ -41,8 +41,8 @@ def random_tokens(n_tiles: int) -> VisualTokens:
 
 @torch.inference_mode()
 def measure(n_tiles: int, rounds: int, threads: int) -> dict[str, float]:
-    """CPU seconds, which other processes hardly change, and bytes for one image. The peak is that of the whole
-    process, so each size needs one of its own."""
+    """Measure CPU seconds, which other processes hardly affect, and bytes for one image. The peak is the whole
+    process's, so each size needs its own process."""
     torch.set_num_threads(threads)
     tokens = random_tokens(n_tiles)
     attention = tokens.vision_attention
@@ -68,7 +68,7 @@ def measure(n_tiles: int, rounds: int, threads: int) -> dict[str, float]:
 
 
 def peak() -> int:
-    """The most memory that this process has ever held, in bytes."""
+    """Return this process's peak memory in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -1,4 +1,4 @@
-"""Measure what a patch adds to a decode step, beside the unpatched model with a cache as long in every layer.
+"""Measure what a patch adds to a decode step, against the unpatched model with caches of the same lengths.
 
     python -m tokenprune.evals.dev.experiments.decode_steps --output evals/results/data/decode_steps.json
 
@@ -27,7 +27,7 @@ from tokenprune.evals.run.setups import Pruned, make_setups
 
 SHAPE, WIDTH, KEEP_RATIO = "llava-1.5-0.5b", 64, 0.125
 STRATEGIES = ("random", "fopru:mode=rank", "visionzip", "vflowopt", "fastv", "pyramiddrop", "sparsevlm")
-#: Rounds of each strategy, and those that go on with the same caches before they are made again.
+#: Rounds of each strategy, and how many of them share caches before new ones are made.
 ROUNDS, AGAIN = 80, 20
 #: Steps in a row that are timed, after one that is not.
 STEPS = 9

@@ -1,4 +1,4 @@
-"""What position IDs are to grounding, in one figure: the boxes of one scene, and accuracy against the keep ratio."""
+"""The figure on position IDs and grounding: the boxes of one scene, and accuracy against the keep ratio."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Scene:
 
     @classmethod
     def telling(cls, samples: Sequence[Question], answers: Mapping[AnswerKey, Answer]) -> Scene:
-        """The first asked question that the unpruned model answers right; if there is none, the first of all."""
+        """Return the first question that the unpruned model answers correctly, or else the first of all."""
         unpruned = SetupKey(UNPRUNED, "original", 1.0)
         unpruned_answers = {answer.id: answer for answer in answers.values() if answer.key == unpruned}
         asked = [s for s in samples if isinstance(s, RefCocoQuestion) and s.id in unpruned_answers]

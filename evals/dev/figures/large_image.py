@@ -1,4 +1,4 @@
-"""An image far larger than a model's input: what coarse to fine looks at, what pruning leaves of it, and the cost."""
+"""An image far larger than a model's input: the tiles examined coarse to fine, what pruning keeps, and the costs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class LargeImage:
-    """What was made of it.
+    """The results for one large image.
 
     look: coarse to fine. view: what the answer comes from, unpruned and pruned, in the view's own pixels.
     left: (rows, columns) of cells of the level at full resolution: whether a kept token, or one that is merged into
@@ -64,7 +64,7 @@ class LargeImage:
 def examine(
     model: Any, processor: Any, image: Image.Image, question: str, pruned: Setup, true_box: Box | None = None
 ) -> LargeImage:
-    """Look at an image coarse to fine, answer from what was found, unpruned and pruned, and prune every tile.
+    """Search an image coarse to fine, answer from the view found, unpruned and pruned, and prune every tile.
 
     true_box: in pixels of the image. Raises ValueError for an image that one tile shows.
     """
@@ -95,7 +95,7 @@ def examine(
 def pruned_tiles(
     model: Any, processor: Any, image: Image.Image, question: str, pruned: Setup, level: Level
 ) -> Iterator[ImageReport]:
-    """What is kept of every tile of a level, each asked by itself, row by row."""
+    """Yield what is kept of every tile of a level, each processed separately, row by row."""
     tile, views = input_side(processor), list(level.views())
     for start in range(0, len(views), BATCH):
         tiles = [[view.crop(image, tile)] for view in views[start : start + BATCH]]
@@ -124,8 +124,8 @@ def draw(large: LargeImage, path: Path) -> None:
 
 
 def figure(large: LargeImage) -> Figure:
-    """Above, the whole image twice: what was looked at, and what is left of every tile. Below, what is answered from,
-    unpruned and pruned, and the costs."""
+    """Draw, above, the whole image twice: the examined tiles, and what is left of every tile; below, the view answered
+    from, unpruned and pruned, and the costs."""
     wide = PANEL * large.image.height / large.image.width
     sheet = Figure(figsize=(WIDTH, wide + 5.6), facecolor="white", layout="constrained")
     FigureCanvasAgg(sheet)
@@ -148,7 +148,7 @@ def _looked_at(axes: Axes, large: LargeImage) -> None:
     axes.set_axis_off()
     axes.imshow(draw_look(large.image, large.look, width=round(PANEL * DPI)))
     n_tiles = sum(view.level is not None for step in large.look.steps for view in step.views)
-    axes.set_title(f"coarse to fine: {n_tiles} tiles and a thumbnail were looked at", fontsize=BIG)
+    axes.set_title(f"coarse to fine: {n_tiles} tiles and a thumbnail examined", fontsize=BIG)
     names = ["coarsest level", *(f"level {number}" for number in range(2, len(COLORS) + 1))][: len(large.look.steps)]
     named = [*zip(COLORS, names, strict=False), (ANSWERED_FROM, "answered from")]
     axes.legend(

@@ -1,4 +1,4 @@
-"""How far our VisionZip and FlowCut agree with the published packages: the same weights, pictures and budgets.
+"""Compare our VisionZip and FlowCut with the published packages on the same weights, images and budgets.
 
     python evals/dev/peers/agreement.py OLD_PYTHON
 

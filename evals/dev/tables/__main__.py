@@ -22,7 +22,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """Return a document with all of its tables made anew. Raises ValueError for a name that no table has."""
+    """Return a document with all of its tables regenerated. Raises ValueError for an unknown name."""
     unknown = [name for name in markers.names_in(text) if name not in TABLES]
     if unknown:
         raise ValueError(f"no table is called {unknown[0]!r}; there are {', '.join(TABLES)}")

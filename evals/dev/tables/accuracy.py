@@ -11,7 +11,7 @@ from tokenprune.evals.run import results_io
 from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.setups import UNPRUNED
 
-#: The strategy that the short table shows beside the unpruned model.
+#: The strategy that the short table compares with the unpruned model.
 SHOWN = "FoPru rank -2"
 
 

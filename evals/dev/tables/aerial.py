@@ -1,4 +1,4 @@
-"""What is left of trees on aerial photographs, as `dev.experiments.aerial.measure` stored it."""
+"""Shares of trees kept on aerial photographs, as `dev.experiments.aerial.measure` stored them."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a patch adds to a decode step, as `dev.experiments.decode_steps` stored it."""
+"""The cost of a patch per decode step, as `dev.experiments.decode_steps` stored it."""
 
 import json
 from typing import Any

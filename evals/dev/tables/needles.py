@@ -1,4 +1,4 @@
-"""What coarse to fine is worth on needles, as `dev.experiments.needles.ask` stored it, part by part."""
+"""Coarse to fine on needles, as `dev.experiments.needles.ask` stored it, part by part."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ ORDER = ("thumbnail", "coarsest", "random", "zoom", "exhaustive", "best tile")
 
 
 def report(header: dict[str, Any], answers: Sequence[Answer]) -> str:
-    """All tables. Questions that were not yet asked in every way but `exhaustive` and `best tile` are left out."""
+    """Return all tables, without questions that some way (`exhaustive` and `best tile` excepted) has yet to answer."""
     complete = whole(answers)
     n = {task: len({a.id for a in complete if (a.task == "rec") == (task == "REC")}) for task in ("REC", "VQA")}
     images = len({answer.image for answer in complete})
@@ -27,16 +27,15 @@ def report(header: dict[str, Any], answers: Sequence[Answer]) -> str:
         accuracies(complete),
         "Zoom against the others on the same questions, in points, with 95 % interval:",
         differences(complete),
-        "REC: how often a tile that holds the needle's middle was among those looked at, of the questions for which "
-        "the level was looked at (level 0 is always seen whole), and how often the view that was answered from holds "
-        "it:",
+        "REC: how often a tile that holds the needle's middle was among those examined, of the questions for which the "
+        "level was examined (level 0 is always seen whole), and how often the view answered from holds it:",
         recall(complete),
     ]
     return "\n\n".join(map(str, parts)) + "\n"
 
 
 def whole(answers: Sequence[Answer]) -> list[Answer]:
-    """The answers to the questions that were asked in every way that all were."""
+    """Return the answers to questions answered in every needed way."""
     needed = {answer.way for answer in answers} & {*BASELINES, "zoom"}
     asked: dict[str, set[str]] = {}
     for answer in answers:
@@ -78,7 +77,7 @@ def recall(answers: Sequence[Answer]) -> Table:
             deep = [answer for answer in own if len(answer.reached) > number]
             groups = [*([answer for answer in deep if answer.split == split] for split in splits), deep]
             cells = (_mean(group, [float(a.reached[number]) for a in group]) for group in groups)
-            lines.append([way, f"looked at, level {number + 1}", *cells])
+            lines.append([way, f"examined, level {number + 1}", *cells])
         if own:
             groups = [*([answer for answer in own if answer.split == split] for split in splits), own]
             lines.append(
@@ -129,7 +128,7 @@ def _difference(own: Sequence[Answer], other: Sequence[Answer]) -> str:
 
 
 def stored(files: Sequence[Path] = STORED) -> str:
-    """The tables of files that are parts of one run."""
+    """Return the tables of files that are parts of one run."""
     headers, parts = zip(*map(read, files), strict=True)
     for file, header in zip(files, headers, strict=True):
         check_same(header, headers[0], f"{file} was begun", "Only parts of one run can be put together.")

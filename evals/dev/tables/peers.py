@@ -1,4 +1,4 @@
-"""Prefills beside those of published packages, as `dev/peers/speed/run.py` stored them."""
+"""Our prefills and the published packages', as `dev/peers/speed/run.py` stored them."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ def stored() -> str:
 
 
 def table(stored: dict[str, Any]) -> Table:
-    """A line for each prefill: time against the unpruned model of its own package, and against ours; KV cache."""
+    """Return one line per prefill: time against its own package's unpruned model and against ours; KV cache."""
     headings = ["package", "prefill", "seconds", "to its unpruned", "to our unpruned", "KV cache"]
     lines = []
     for name, size in stored["kv_cache_bytes"].items():
@@ -34,7 +34,7 @@ def _ratio(rounds: Sequence[dict[str, Any]], name: str, other: str) -> str:
 
 
 def provenance(stored: dict[str, Any]) -> str:
-    """What was measured on what."""
+    """Describe machine and versions."""
     about = stored["about"]
     packages = "; ".join(
         f"{package}: " + ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -21,13 +21,13 @@ ABLATED = RESULTS.parent / "vflowopt_ablations"
 TIMED = "llava-onevision-0.5b"  # the bench's file
 BASELINES = ("FoPru rank -2", "FoPru", "Random", "Grid", DOWNSAMPLE, "VFlowOpt")
 
-#: What is left out or done otherwise in each ablation, all at 25 %.
+#: What each ablation changes, all at 25 %.
 ABLATIONS = {
     "VFlowOpt searched_25_not_recycled": "no recycling, searched without it",
     "VFlowOpt searched_25_one_stage": "one stage before the language model, searched without the others",
     "VFlowOpt": "no calibration: default settings",
-    "VFlowOpt searched_25_mean_pooled": "objective: mean of all tokens behind the image",
-    "VFlowOpt searched_25_second_last": "map of the last but one encoder layer (`layer=-2`)",
+    "VFlowOpt searched_25_mean_pooled": "objective: mean of all tokens after the image",
+    "VFlowOpt searched_25_second_last": "map of the second-to-last encoder layer (`layer=-2`)",
     "VFlowOpt searched_25_as_released": "map as in the released code (`as_released=True`)",
 }
 
@@ -37,7 +37,7 @@ def report(rows: Sequence[TaskResult], files: Sequence[SettingsFile], timings: S
     groups = by_setup(rows)
     shown = [row for row in rows if row.strategy not in ABLATIONS or row.strategy == "VFlowOpt"]
     parts: list[str | Table] = [
-        "Accuracy in per cent, with 95 % interval; a name behind `VFlowOpt` is that of its settings file:",
+        "Accuracy in per cent, with 95 % interval; a name after `VFlowOpt` is that of its settings file:",
         accuracy_table(shown),
         "Calibrated VFlowOpt against the others on the same questions, in points, with 95 % interval:",
         Table(["keep ratio", "calibrated VFlowOpt -", *_titles(rows)], list(_against_others(groups))),
@@ -46,7 +46,7 @@ def report(rows: Sequence[TaskResult], files: Sequence[SettingsFile], timings: S
             ["", *(f"{title}{what}" for title in _titles(rows) for what in ("", ", difference"))],
             list(_ablations(groups)),
         ),
-        "KV cache of the visual tokens, the text's share taken out by counting, against the unpruned model's:",
+        "KV cache of the visual tokens alone, without the text's computed share, against the unpruned model's:",
         Table(["keep ratio", "strategy", "bytes", "less"], list(_visual_bytes(groups))),
         "What the searches found (50 trials on 30 questions each; the cosine is that on these questions):",
         Table(
@@ -114,7 +114,7 @@ def _difference(row: TaskResult, other: TaskResult) -> str:
 
 
 def _visual_bytes(groups: Groups) -> Iterator[list[str]]:
-    """Two prompts that differ in visual tokens alone tell how many bytes one takes, and so how many the text takes."""
+    """Two prompts that differ only in visual tokens give the bytes of one such token, and so those of the text."""
     task, whole = next(iter(groups[SetupKey(UNPRUNED, "original", 1.0)].items()))
     half = groups[SetupKey("Random", "original", 0.5)][task]
     a_token = (whole.kv_cache_bytes - half.kv_cache_bytes) / (whole.n_visual - half.n_kept)

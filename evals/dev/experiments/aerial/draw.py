@@ -1,4 +1,4 @@
-"""Which visual tokens each strategy leaves of a part of an aerial photograph, as one image."""
+"""A figure of the visual tokens that each strategy keeps of part of an aerial photograph."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def draw(photograph: Photograph, tokens: VisualTokens, patch: int, path: Path) -
 
 
 def panel(axes: Axes, states: np.ndarray, patch: int, side: int) -> None:
-    """Dropped tokens dark, those of kept clusters clear, and kept ones framed; tiles are `side` pixels."""
+    """Draw dropped tokens dark, those of kept clusters clear, and kept ones framed; tiles are `side` pixels."""
     rows, columns = states.shape
     darkness = np.zeros((rows, columns, 4))
     darkness[..., 3] = 0.68 * (states == 0)

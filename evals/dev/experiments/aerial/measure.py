@@ -45,7 +45,7 @@ class Share:
 
     @classmethod
     def of(cls, part: np.ndarray, whole: np.ndarray) -> Share:
-        """From one count per tile of each. Tiles are drawn again, for what lies in one is not independent."""
+        """Divide counts per tile. Tiles are resampled, because the tokens of a tile are not independent."""
         interval = bootstrap_interval((part, whole), lambda a, b, axis: a.sum(axis) / np.maximum(b.sum(axis), 1))
         return cls(float(part.sum() / whole.sum()), *interval)
 
@@ -55,7 +55,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Survival:
-    """What one strategy leaves at one budget, in shares of all there was.
+    """The shares of tokens and trees that one strategy keeps at one budget.
 
     trees: those of which at least one visual token is kept, of those that have any. in_cluster: tokens that are kept or
     merged into a kept one.
@@ -85,7 +85,7 @@ def encode(model: Any, processor: Any, tiles: Sequence[Any], layer: int) -> Visu
 
 
 def counted(photograph: Photograph, inside: np.ndarray, selection: Selection) -> dict[str, np.ndarray]:
-    """Counts per tile of what there is and of what is left."""
+    """Count per tile what there is and what is left."""
     tiles, patches, _ = inside.shape
     kept = np.zeros(tiles * patches, dtype=bool)
     kept[selection.kept.cpu().numpy()] = True
@@ -111,7 +111,7 @@ def counted(photograph: Photograph, inside: np.ndarray, selection: Selection) ->
 
 
 def survivals(scenes: Sequence[tuple[Photograph, VisualTokens]], patch_size: int) -> Iterator[Survival]:
-    """Every strategy at every budget, over all photographs."""
+    """Measure every strategy at every budget, over all photographs."""
     insides = [photograph.inside(patch_size) for photograph, _ in scenes]
     for keep in KEEPS:
         for name, strategy in COMPARED.items():

@@ -10,12 +10,12 @@ from tokenprune.evals.tasks._read.records import field, line_records
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to one question, asked in one way.
+    """One answer to one question, obtained in one way.
 
     n_visual: visual tokens encoded for it. n_all: those of the thumbnail and every tile at full resolution. flops,
-    flops_all: of encoding and prefill likewise, each tile asked by itself. reached: whether the needle's middle was in
-    a tile that was looked at, level by level behind the coarsest. found: whether it is in the view that was answered
-    from. level: that view's, None for the thumbnail.
+    flops_all: of encoding and prefill likewise, each tile processed separately. reached: whether the needle's middle
+    was in an examined tile, level by level below the coarsest. found: whether it is in the view answered from. level:
+    that view's, None for the thumbnail.
     """
 
     id: str

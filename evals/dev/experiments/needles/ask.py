@@ -1,14 +1,14 @@
 """Coarse to fine on needles in large images: `python -m tokenprune.evals.dev.experiments.needles.ask --needles DIR`.
 
-Every question is asked in several ways, and every answer is a line of the results file, with what it cost; a run that
-was stopped goes on where it was. `python -m tokenprune.evals.dev.experiments.needles.draw` draws the images, and
-`python -m tokenprune.evals.dev.experiments.needles.table` makes tables of the answers.
+Every question is answered in several ways, and every answer is a line of the results file, with its cost. An
+interrupted run resumes with the same command. `python -m tokenprune.evals.dev.experiments.needles.draw` draws the
+images, and `python -m tokenprune.evals.dev.tables` makes tables of the answers.
 
 thumbnail    the image as the processor resizes it
-coarsest     the thumbnail and the tiles of the coarsest level, answered from the one that is attended to most sharply
+coarsest     the thumbnail and the tiles of the coarsest level, answered from the one with the sharpest attention
 zoom         `tokenprune.Zoom`: as `coarsest`, and finer tiles that attention chose
 random       as `zoom`, and as many tiles of each level, but drawn at random
-exhaustive   as `zoom`, but every tile of every level is looked at
+exhaustive   as `zoom`, but every tile of every level is examined
 best tile    of the thumbnail and, of each level, the tile that shows most of the needle, whichever answers best: what
              choosing tiles could reach at most (REC only)
 """
@@ -58,7 +58,7 @@ class Asker:
         self.boxes = style_of(model.config, processor).boxes
 
     def answers(self, sample: Question, ways: Sequence[str]) -> Iterator[Answer]:
-        """The question in all of the ways that it can be asked in; what several of them look at is computed once."""
+        """Answer the question in every way that applies; what several ways examine is computed once."""
         (image,) = sample.open_images()
         levels = pyramid(*image.size, self.tile)
         answer = partial(self._answer, sample, image)
@@ -88,7 +88,7 @@ class Asker:
     def _steps(
         self, way: str, look: Look, levels: Sequence[Level], image: Image.Image, sample: Question
     ) -> list[Step] | None:
-        """What is looked at in this way, if it is one of looking at tiles. All see the coarsest level as a whole."""
+        """Return the steps of a way that examines tiles, else None. All see the whole coarsest level."""
         draw = random.Random(sample.id)
         first, *others = look.steps
         match way:
@@ -176,7 +176,7 @@ class Asker:
 
 
 def best_tile(level: Level, sample: RefCocoQuestion) -> View:
-    """The tile that shows most of what is asked for."""
+    """Return the tile that shows most of the needle."""
 
     def shown(view: View) -> float:
         left, top, right, bottom = view.box
@@ -194,15 +194,15 @@ def shows(view: View, sample: RefCocoQuestion) -> bool:
 
 
 def reaches(steps: Sequence[Step], sample: RefCocoQuestion) -> Iterator[bool]:
-    """Of each step behind the first: whether it looked at the tile with the needle's middle."""
+    """Yield for each step after the first whether it examined the tile with the needle's middle."""
     for step in steps[1:]:
         yield any(shows(view, sample) for view in step.views if view.level is not None)
 
 
 @contextmanager
 def remembered(model: Any) -> Iterator[None]:
-    """Encodes each view once as long as the context lasts: questions about one image look at many of the same. What
-    is counted stays what it was. Only for models that take an image as one row of pixels; others encode as ever."""
+    """Encode each view once within the context, because questions about one image share many views. Counts are
+    unaffected. Only for models that take an image as one row of pixels; others encode as usual."""
     core = adapter_for(model).core
     encode, known = core.get_image_features, {}
 
@@ -225,7 +225,7 @@ def remembered(model: Any) -> Iterator[None]:
 
 
 def by_image(samples: Sequence[Question]) -> list[list[Question]]:
-    """The samples about each image, in the images' order, in which sizes take turns."""
+    """Group the samples by image, in the images' order, in which sizes alternate."""
     ordered = sorted(samples, key=lambda sample: sample.images[0].name)
     return [list(group) for _, group in groupby(ordered, key=lambda sample: sample.images[0].name)]
 
@@ -269,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default=str(MODEL), help="a folder or a Hugging Face name")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS[:-1], help="all but exhaustive, unless said")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N images; sizes take turns")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N images; sizes alternate")
     parser.add_argument(
         "--part", nargs=2, type=int, default=(0, 1), metavar=("K", "N"), help="every N-th image from the K-th on"
     )

@@ -1,4 +1,4 @@
-"""How fast we are beside the published packages: the same weights and picture, in turn, a process for each.
+"""Time our prefills and the published packages' on the same weights and image, in turn, in a process each.
 
     python evals/dev/peers/speed/run.py OLD_PYTHON KVPRESS_PYTHON
 

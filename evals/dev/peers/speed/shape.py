@@ -1,6 +1,7 @@
 """The one model and the one prompt of `run.py`, the same in all environments: CLIP-L/336 on a narrow Llama.
 
-Random weights, for time does not depend on them, whose attention is far from even, for what is kept does.
+The weights are random, because time does not depend on them; their attention is far from uniform, because selection
+depends on it.
 """
 
 from collections.abc import Mapping
