@@ -52,7 +52,7 @@ test-peers: .venv-peers/installed
 		termcolor timeout-decorator validators
 	touch $@
 
-# The README's table of families and modes, from a run of the contract matrix.
+# The table of models and modes in adapters/README.md, from a run of the contract matrix.
 matrix: install
 	$(BIN)/python -m pytest tests/contract/test_contract.py -k "not readme" --matrix tests/contract/matrix.json
 	$(BIN)/python tests/contract/matrix.py

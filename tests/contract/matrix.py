@@ -1,4 +1,4 @@
-"""The README's table of families and modes, from what the contract matrix's tests did. `make matrix` runs both."""
+"""The table of models and modes in adapters/README.md. `make matrix` runs the contract matrix and writes it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-RESULTS, README = ROOT / "tests" / "contract" / "matrix.json", ROOT / "README.md"
+RESULTS, README = ROOT / "tests" / "contract" / "matrix.json", ROOT / "adapters" / "README.md"
 BEGIN, END = "<!-- matrix: made by `make matrix` -->", "<!-- end of matrix -->"
 
-#: Column of the table -> the labels of the cells that it sums up.
+#: Column of the table -> the labels of the cells that it summarises.
 COLUMNS = {
     "greedy": ["greedy single", "greedy padded"],
     "sampling": ["sampled padded"],
     "beams": ["beams"],
     "padding left, right": ["greedy padded", "plain_forward left", "plain_forward right"],
-    "several pictures": ["greedy padded"],
+    "several images": ["greedy padded"],
     "video": ["greedy video", "uncached video", "loop video", "greedy both", "static both"],
     "static cache": ["static single", "static padded"],
     "no cache": ["uncached single", "uncached padded"],
@@ -49,7 +49,7 @@ def table(results: dict[str, dict[str, str]], class_names: dict[str, str]) -> st
 
 
 def section(readme: str) -> str:
-    """What stands between the markers of the README."""
+    """The text between the markers of adapters/README.md."""
     return readme.split(BEGIN)[1].split(END)[0].strip()
 
 
@@ -60,7 +60,7 @@ def read_results() -> dict[str, dict[str, str]]:
 if __name__ == "__main__":
     from helpers.families import FAMILIES
 
-    text = README.read_text()
+    text = README.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN)
     made = table(read_results(), {name: family.class_name for name, family in FAMILIES.items()})
-    README.write_text(f"{head}{BEGIN}\n\n{made}\n\n{END}{rest.split(END)[1]}")
+    README.write_text(f"{head}{BEGIN}\n\n{made}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")

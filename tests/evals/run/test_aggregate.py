@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.asking import ask, echoes, identity
+from helpers.asking import ask, identity
 from helpers.files.choices import MMBENCH
-from helpers.files.evals import write_vqav2
 from helpers.files.sets import png, save, write_lines, write_tsv
 from helpers.files.tasks import POPE, SETS
 from helpers.tiny import tiny_llava
@@ -20,17 +19,6 @@ from tokenprune.evals.run.results import TaskResult, compare
 from tokenprune.evals.run.setups import Unpruned, make_setups
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks._base.question import Question
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_vqav2(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def questions(folder: Path) -> list[Question]:
-    return echoes(folder)
 
 
 def test_rows(questions: list[Question]) -> None:

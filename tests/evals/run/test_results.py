@@ -60,11 +60,15 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         ('{"scenes": "scenes"}', r"line 1: no 'model'"),
         ("", r"rows\.jsonl: no results"),
         (
+            to_line(RIGHT_AND_WRONG).replace('"images"', '"pictures"'),
+            r'line 1: written before .* rename the key "pictures"',
+        ),
+        (
             f"{to_line(RIGHT_AND_WRONG)}\n{to_line(row('Grid', 'original', 0.25, {'val': [1.0]}))}",
             "line 2: rec, Grid is there twice, with different scores",
         ),
     ],
-    ids=["cut off", "other file", "empty", "twice"],
+    ids=["cut off", "other file", "empty", "version 0.1", "twice"],
 )
 def test_broken(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "rows.jsonl"

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.asking import Echo, ask, echoes, identity, unlike_time
-from helpers.files.evals import tiny_processor, write_vqav2
+from helpers.asking import Echo, ask, identity, unlike_time
+from helpers.files.evals import tiny_processor
 from helpers.files.search import LAYERS, deep_llava
 from helpers.tiny import tiny_llava
 
@@ -22,17 +22,6 @@ from tokenprune.evals.search.plot import tokens_per_layer
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.strategies.vflowopt import VFlowOpt
 from tokenprune.zoom.prompts import encode_chat
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_vqav2(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def questions(folder: Path) -> list[Question]:
-    return echoes(folder)
 
 
 def test_what_was_kept_is_in_the_answer(questions: list[Question]) -> None:

@@ -1,0 +1,93 @@
+"""The documents run, point at things that exist, and name what there is."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import tokenprune
+from tokenprune import Strategy
+from tokenprune.evals.dev.tables import bench
+from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.evals.models.loading import load_model
+
+ROOT = Path(__file__).resolve().parents[2]
+README, PATCHING = ROOT / "README.md", ROOT / "tokenprune" / "patching" / "README.md"
+#: The most lines of a document that should be read in one go.
+LONGEST = {README: 120, PATCHING: 150}
+DOCUMENTS = sorted(
+    path for path in ROOT.rglob("*.md") if not {".venv", "build"} & {*path.parts} and path.resolve() == path
+)
+
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def prose(path: Path) -> str:
+    """The text of a document without its code blocks."""
+    return re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a document."""
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in HEADING.findall(prose(path))}
+
+
+@cache
+def model_and_processor() -> tuple[Any, Any]:
+    return load_model(str(MODEL), "auto")
+
+
+@pytest.mark.parametrize("path", LONGEST, ids=named)
+def test_code_blocks_run(path: Path) -> None:
+    """In their order, as one program, with the bundled model."""
+    model, processor = model_and_processor()
+    image = Image.open(SCENES / "images" / "val_000001.jpg")
+    prompt = "USER: <image>\nwhat is on the left? ASSISTANT:"
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    given = {"model": model, "processor": processor, "image": image, "prompt": prompt, "inputs": inputs}
+    blocks = re.findall(r"^```python\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert blocks
+    try:
+        exec(compile("".join(blocks), named(path), "exec", dont_inherit=True), given)
+    finally:
+        tokenprune.unpatch(model)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_links_exist(path: Path) -> None:
+    for link in LINK.findall(prose(path)):
+        if link.startswith(("http:", "https:", "mailto:")):
+            continue
+        place, _, anchor = link.partition("#")
+        target = path.parent / place if place else path
+        assert target.exists(), f"{named(path)}: {link}"
+        assert not anchor or anchor in anchors(target), f"{named(path)}: {link}"
+
+
+@pytest.mark.parametrize(("path", "most"), LONGEST.items(), ids=map(named, LONGEST))
+def test_documents_are_short(path: Path, most: int) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= most
+
+
+def test_the_readme_names_every_strategy() -> None:
+    classes = [getattr(tokenprune, name) for name in tokenprune.strategies.__all__ if name[0].isupper()]
+    names = {cls.__name__ for cls in classes if isinstance(cls, type) and issubclass(cls, Strategy)}
+    table = re.findall(r"^\| (\[?`.+?) \| .+ \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name for cell in table for name in re.findall(r"`(\w+)`", cell)} == names
+
+
+def test_the_readme_has_the_measured_time() -> None:
+    (line,) = (line for line in bench.summary_of_stored().splitlines() if line.startswith("| FoPru rank |"))
+    ratio = float(line.split("|")[3].split("[")[0])
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    assert f"FoPru at 25 % reduces TTFT (time to first token, vision encoder included) to {ratio:.2f} of" in text
