@@ -13,7 +13,7 @@ from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.costs import VisualCost, visual_costs
 from tokenprune.evals.run.setups import Unpruned
-from tokenprune.sequence.packing import PositionIds
+from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategies.parsing import StrategySpec, read_settings
 
 #: Turns of a chat as transformers writes them: {"role": ..., "content": [{"type": "image", "image": ...}, ...]}.

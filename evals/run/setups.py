@@ -13,7 +13,7 @@ from tokenprune.evals.run import downsample
 from tokenprune.evals.run.answers import SetupKey
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.search.calibration import calibrated_on
-from tokenprune.sequence.packing import PositionIds
+from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.settings import SettingsFile
 

@@ -17,8 +17,8 @@ from transformers import DynamicCache, Gemma2Config, MistralConfig, Qwen2Config,
 
 import tokenprune
 from tokenprune import PruningError, Random, UnsupportedError
-from tokenprune.sequence.masks import FULL, SLIDING, LayerKinds, MaskRequest, Slots
-from tokenprune.sequence.packing import Packing
+from tokenprune.sequence.masks import FULL, SLIDING, LayerKinds, MaskRequest
+from tokenprune.sequence.packing import Packing, Slots
 
 STEPS = 4
 PER_ROW = {"single": [1], "padded": [1, 2]}

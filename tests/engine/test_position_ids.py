@@ -11,7 +11,8 @@ from helpers.tiny import BEFORE_THE_LANGUAGE_MODEL, CACHE, IMAGE, prompt
 
 import tokenprune
 from tokenprune import FoPru
-from tokenprune.sequence.packing import id_shift, renumber
+from tokenprune.sequence import position_ids as numbering
+from tokenprune.sequence.position_ids import id_shift
 
 STEPS = 8
 
@@ -109,8 +110,7 @@ def test_ids_that_count_columns() -> None:
     ids = torch.arange(6).expand(2, 6)
     dropped = torch.tensor([[False, True, True, False, True, False], [False] * 6])
     real = torch.ones_like(dropped)
-    assert torch.equal(renumber(ids, dropped, real, "original"), ids)
-    compact = renumber(ids, dropped, real, "compact")
+    compact = numbering.compact_ids(ids, dropped, real)
     assert compact[0][~dropped[0]].tolist() == [0, 1, 2]
     assert compact[1].tolist() == list(range(6))
     assert id_shift(ids, compact, real).tolist() == [3, 0]
@@ -127,14 +127,13 @@ def test_ids_with_several_components() -> None:
     dropped = torch.zeros(2, 12).bool()
     dropped[0, [4, 6, 7]] = True
     left = real & ~dropped
-    assert torch.equal(renumber(ids, dropped, real, "original"), ids)
-    compact = renumber(ids, dropped, real, "compact")
+    compact = numbering.compact_ids(ids, dropped, real)
     for component in range(4):
         assert compact[component, 0, left[0]].tolist() == [5, 6, 7, 8, 9, 10]
         assert torch.equal(compact[component, 1], ids[component, 1])  # it lost nothing
     assert id_shift(ids, compact, real).tolist() == [0, 0]  # 11 - 11: three rows and columns took as many IDs
     dropped[0, 8] = True
-    compact = renumber(ids, dropped, real, "compact")
+    compact = numbering.compact_ids(ids, dropped, real)
     assert compact[3, 0, real[0] & ~dropped[0]].tolist() == [5, 6, 7, 8, 9]
     assert id_shift(ids, compact, real).tolist() == [1, 0]
     assert id_shift(ids[1:], compact[1:], real).tolist() == [1, 0]

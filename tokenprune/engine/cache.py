@@ -19,8 +19,7 @@ from torch.nn.functional import pad
 
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError
-from tokenprune.sequence.masks import Slots, wrong_width
-from tokenprune.sequence.packing import Packing
+from tokenprune.sequence.packing import Packing, Slots, wrong_width
 
 #: What the cache is called in arguments and outputs: the first from 5.2x on, the second before.
 CACHE_NAMES = ("cache", "past_key_values")

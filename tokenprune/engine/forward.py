@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.cache import CacheIndex, span
-from tokenprune.sequence.masks import Mask, MaskRequest, Slots, is_pattern, padding_of, prunable_mask
-from tokenprune.sequence.packing import Packing, identity_packing
+from tokenprune.sequence.masks import MaskRequest
+from tokenprune.sequence.packing import Mask, Packing, Slots, identity_packing, is_pattern, padding_of, prunable_mask
 from tokenprune.tokens.encoded import EncodedImage
 
 if TYPE_CHECKING:

@@ -34,9 +34,8 @@ from tokenprune.engine.recording import Register
 from tokenprune.engine.select import choose, merge_features, prune_prompt
 from tokenprune.errors import PruningError
 from tokenprune.report import Report
-from tokenprune.sequence.masks import prunable_mask
-from tokenprune.sequence.packing import PositionIds, default_ids, id_shift, renumber
-from tokenprune.sequence.prompt import PromptTokens
+from tokenprune.sequence.packing import PromptTokens, prunable_mask
+from tokenprune.sequence.position_ids import PositionIds, compact_ids, default_ids, id_shift
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.encoded import RECORD_ATTRIBUTE, recall_images, remember_images
 
@@ -156,7 +155,7 @@ class Prefill:
 
         # Tokens that stay keep their position IDs, or are numbered without gaps.
         before = ids.expand(*ids.shape[:-2], batch, n_new)
-        ids = renumber(before, dropped, real, self.position_ids)
+        ids = before if self.position_ids == "original" else compact_ids(before, dropped, real)
         self.report = Report([image.report(ids) for image in chosen], self._skipped)
 
         drops = any(len(image.selection.kept) < image.selection.n_visual for image in chosen)

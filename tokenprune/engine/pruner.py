@@ -26,7 +26,7 @@ from tokenprune.engine.skipping import LayerSkipping
 from tokenprune.engine.stages.pruning import StagePruning
 from tokenprune.engine.tower import TowerPruning
 from tokenprune.report import Report
-from tokenprune.sequence.packing import PositionIds
+from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategy import StagedStrategy, Strategy
 
 #: The attribute of a patched model that holds its Pruner.

@@ -13,8 +13,7 @@ from torch import Tensor
 from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport, StageReport
 from tokenprune.selection import Merge, Selection, split
-from tokenprune.sequence.packing import Packing, pack
-from tokenprune.sequence.prompt import PromptTokens
+from tokenprune.sequence.packing import Packing, PromptTokens, pack
 from tokenprune.strategy import Stage, StagedStrategy, Strategy
 from tokenprune.tokens.encoded import EncodedImage
 from tokenprune.tokens.layout import Layout

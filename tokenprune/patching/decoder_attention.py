@@ -18,8 +18,7 @@ from tokenprune.engine.cache import find_cache, n_slots
 from tokenprune.engine.call import n_new_columns
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.report import ImageReport
-from tokenprune.sequence.masks import padding_of, prunable_mask
-from tokenprune.sequence.prompt import PromptTokens
+from tokenprune.sequence.packing import PromptTokens, padding_of, prunable_mask
 from tokenprune.tokens.text_attention import TextAttention
 
 

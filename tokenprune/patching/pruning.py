@@ -12,7 +12,7 @@ from tokenprune.engine.pruner import Pruner, pruner_of
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.patching.handle import Handle
 from tokenprune.report import Report
-from tokenprune.sequence.packing import PositionIds
+from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.settings import SettingsFile
 from tokenprune.strategy import Strategy, check_choice

@@ -1,19 +1,83 @@
-"""Shortens sequences: which columns survive, and the embeddings and position IDs that follow.
+"""The columns of a call, the ones that are left, and the slots of a cache that hold them.
 
-A column is an index into the sequence as the caller wrote it, dropped tokens included.
+A column is an index into the sequence as the caller wrote it, dropped tokens included; a slot is an index into a cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
+from torch.nn.functional import pad
 
-PositionIds = Literal["original", "compact"]
+from tokenprune.errors import PruningError
+
+#: A padding mask, a pattern (4-D), a pattern for each kind of layer (None: causal), or nothing.
+Mask = Tensor | Mapping[str, Tensor | None] | None
+
+
+@dataclass(frozen=True, eq=False)
+class PromptTokens:
+    """Which of the new columns are visual tokens, by modality, and which are `real`, no padding.
+
+    host: the same on the CPU, where counting costs nothing: whatever is counted is counted there, so that a GPU is
+        asked for it once in a forward. begins: on the CPU too, at which columns a picture begins, of modalities whose
+        function is given tiles.
+    """
+
+    visual: Mapping[str, Bool[Tensor, "batch new"]]
+    real: Bool[Tensor, "batch new"]
+    begins: Mapping[str, Bool[Tensor, "batch new"] | None]
+    host: Mapping[str, Bool[Tensor, "batch new"]]
+    host_real: Bool[Tensor, "batch new"]
+
+    @classmethod
+    def of(
+        cls,
+        visual: Mapping[str, Bool[Tensor, "batch new"]],
+        begins: Mapping[str, Bool[Tensor, "batch new"] | None],
+        real: Bool[Tensor, "batch new"],
+    ) -> PromptTokens:
+        told = [begin for begin in begins.values() if begin is not None]
+        masks = iter(torch.stack([real, *visual.values(), *told]).cpu())
+        host_real, host = next(masks), {name: next(masks) for name in visual}
+        found = {name: None if begin is None else next(masks) for name, begin in begins.items()}
+        return cls(visual, real, found, host, host_real)
+
+    @property
+    def n_real(self) -> list[int]:
+        """How many columns of each row are no padding."""
+        return self.host_real.sum(1).tolist()
+
+    @property
+    def pads_visual(self) -> bool:
+        """Whether any visual token is masked as padding is."""
+        return any(bool((visual & ~self.host_real).any()) for visual in self.host.values())
+
+    @property
+    def right_padded(self) -> bool:
+        """Whether padding is on the right only. It makes no difference to a single row."""
+        real = self.host_real
+        return len(real) > 1 and bool(real[:, 0].all() & ~real[:, -1].all())
+
+    def places(self, modality: str) -> tuple[Int[Tensor, " tokens"], Int[Tensor, " tokens"], Int[Tensor, " tokens"]]:
+        """Row and column of every visual token of a modality in reading order, both on the CPU; and the column where
+        the model is."""
+        rows, columns = self.host[modality].nonzero(as_tuple=True)
+        visual = self.visual[modality]
+        return rows, columns, true_indices(visual.flatten(), len(rows)) % visual.shape[1]
+
+    def text_after(self, row: int, column: int) -> Int[Tensor, " text"]:
+        """The columns of a row behind a column that are no visual tokens; its last column if there are none."""
+        n = int((self.host_real[row] & ~torch.stack([*self.host.values()])[:, row].any(0))[column + 1 :].sum())
+        if n == 0:
+            return true_indices(self.real[row], self.n_real[row])[-1:]
+        text = self.real[row] & ~torch.stack([*self.visual.values()])[:, row].any(0)
+        return column + 1 + true_indices(text[column + 1 :], n)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,41 +147,78 @@ def identity_packing(batch: int, n_new: int, device: torch.device) -> Packing:
     return Packing(columns, torch.ones_like(columns).bool(), n_new, (n_new,) * batch)
 
 
-def default_ids(n_columns: int, n_new: int, device: torch.device) -> Int[Tensor, "one length"]:
-    """The position IDs that a model gives by itself to `n_new` tokens behind `n_columns`: padding counts."""
-    return torch.arange(n_columns, n_columns + n_new, device=device)[None]
+@dataclass(frozen=True, eq=False)
+class Slots:
+    """The column that each slot of a cache holds, and whether anything may attend to it."""
+
+    columns: Int[Tensor, "batch slots"]
+    valid: Bool[Tensor, "batch slots"]
+
+    @classmethod
+    def empty(cls, batch: int, device: torch.device) -> Slots:
+        columns = torch.zeros(batch, 0, dtype=torch.long, device=device)
+        return cls(columns, columns.bool())
+
+    def grown(self, n: int, first: int) -> Slots:
+        """With `n` columns from `first` on, one per slot."""
+        columns = torch.arange(first, first + n, device=self.columns.device).expand(len(self.columns), -1)
+        return Slots(torch.cat([self.columns, columns], 1), pad(self.valid, (0, n), value=True))
+
+    def appended(self, packing: Packing, first: int) -> Slots:
+        """With what is left of the columns from `first` on."""
+        return Slots(torch.cat([self.columns, first + packing.columns], 1), torch.cat([self.valid, packing.valid], 1))
+
+    def without(self, padding: Bool[Tensor, "rows columns"]) -> Slots:
+        """With nothing valid that is padding."""
+        return Slots(self.columns, self.valid & ~padding.expand(len(self.valid), -1).gather(1, self.columns))
+
+    def span(self, length: int, first: int) -> Slots:
+        """`length` slots from `first` on; those that a static cache has only room for are not valid."""
+        columns, valid = (part[:, first : first + length] for part in (self.columns, self.valid))
+        room = length - columns.shape[1]
+        return Slots(pad(columns, (0, room)), pad(valid, (0, room)))
 
 
-def renumber(
-    ids: Int[Tensor, "*components batch length"],
-    dropped: Bool[Tensor, "batch length"],
-    real: Bool[Tensor, "batch length"],
-    position_ids: PositionIds,
-) -> Int[Tensor, "*components batch length"]:
-    """The position IDs after pruning; a dropped column gets that of the column left before it. `real` is False for
-    padding.
+def is_pattern(mask: Mask) -> bool:
+    """Whether a mask may say more than which columns are padding."""
+    return isinstance(mask, Mapping) or (mask is not None and mask.ndim == 4)
 
-    Compact ones count the columns that are left: each is lower by the number of dropped columns before it. With several
-    components (M-RoPE), IDs do not count columns: a picture of h x w tokens takes only max(h, w) of them. There, in
-    the rows that lose any token, all columns left are numbered one by one, in every component alike, from where
-    the row begins, as a model numbers text. A picture's rows and columns are then no more to be read off the IDs.
+
+def prunable_mask(mask: Any) -> Mask:
+    """Return an attention mask that was passed to the base model or to the language model. Raises PruningError for a
+    kind of mask that cannot be pruned."""
+    patterns = list(mask.values()) if isinstance(mask, Mapping) else [mask]
+    odd = next((pattern for pattern in patterns if pattern is not None and not isinstance(pattern, Tensor)), None)
+    if odd is not None:
+        raise PruningError(
+            f"an attention mask of type {type(odd).__name__} cannot be pruned. Load the model with "
+            f'attn_implementation="sdpa", or generate without a static cache.'
+        )
+    return mask
+
+
+def padding_of(mask: Mask, n_columns: int, n_new: int) -> Bool[Tensor, "rows columns"] | None:
+    """Which of the `n_columns` and the `n_new` columns behind them are padding; None if none is.
+
+    A pattern tells it of the new ones: a column that no query of its own call attends to, not even itself, is padding.
+    Raises PruningError for a mask over any other number of columns.
     """
-    if position_ids == "original":
-        return ids
-    if ids.ndim == 2:
-        return ids - dropped.long().cumsum(1)
-    first = ids.masked_fill(~real, torch.iinfo(ids.dtype).max).amin(-1, keepdim=True)
-    counted = first + (real & ~dropped).long().cumsum(1) - 1
-    return torch.where(real & dropped.any(1, keepdim=True), counted, ids)
+    total = n_columns + n_new
+    if isinstance(mask, Mapping):
+        mask = next((pattern for pattern in mask.values() if pattern is not None), None)
+    if mask is None:
+        return None
+    if mask.ndim == 2 and mask.shape[1] == total:
+        return ~mask.bool()
+    if mask.ndim == 4 and mask.shape[2] == n_new and mask.shape[3] >= n_new:
+        first = max(total - mask.shape[3], 0)
+        allowed = mask if mask.dtype == torch.bool else mask == 0
+        return pad(~allowed[..., n_columns - first : total - first].flatten(1, 2).any(1), (n_columns, 0))
+    raise wrong_width(mask, total)
 
 
-def id_shift(
-    before: Int[Tensor, "*components batch length"],
-    after: Int[Tensor, "*components batch length"],
-    real: Bool[Tensor, "batch length"],
-) -> Int[Tensor, " batch"]:
-    """How much lower than without pruning the position IDs of each row go on after these columns: what `renumber` has
-    moved the last one by that is no padding."""
-    last = (real * torch.arange(real.shape[1], device=real.device)).amax(1)
-    moved = (before - after)[..., torch.arange(len(last), device=last.device), last]
-    return moved if moved.ndim == 1 else moved[-3:].amax(0)  # of four components, the first is no M-RoPE
+def wrong_width(mask: Tensor, total: int) -> PruningError:
+    return PruningError(
+        f"attention_mask of shape {tuple(mask.shape)}: the cache and this call hold {total} tokens, those that pruning "
+        f"dropped included. Pass a mask of shape (batch, {total}), or none."
+    )

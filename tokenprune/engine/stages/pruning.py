@@ -29,8 +29,7 @@ from tokenprune.engine.stages.run import StageRun, places_of
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport, StageReport
-from tokenprune.sequence.packing import Packing, identity_packing, pack
-from tokenprune.sequence.prompt import PromptTokens
+from tokenprune.sequence.packing import Packing, PromptTokens, identity_packing, pack
 from tokenprune.strategy import Selection, Stage, StagedStrategy
 from tokenprune.tokens.text_attention import TextAttention
 from tokenprune.tokens.visual import Entered, StageTokens
