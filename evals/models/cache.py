@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from tokenprune.adapters.base import ModelAdapter
+from tokenprune.engine.cache import CACHE_NAMES
 
 
 def cache_in(output: Any) -> tuple[str, Any]:
     """Return the name of the cache, in outputs and in arguments, and the cache."""
-    name = next(name for name in ModelAdapter.cache_names if name in output)
+    name = next(name for name in CACHE_NAMES if name in output)
     return name, output[name]
 
 
