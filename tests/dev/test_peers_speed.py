@@ -52,9 +52,9 @@ def test_every_prefill_of_ours_leaves_what_it_says(tmp_path: Path, monkeypatch: 
     newest = small(monkeypatch)
     newest.make(tmp_path)
     model = newest.saved(tmp_path)
-    from shape import BEFORE, BEHIND, KEEP, N_VISUAL, kv_bytes
+    from shape import AFTER, BEFORE, KEEP, N_VISUAL, kv_bytes
 
-    n_text, per_token = len(BEFORE) + len(BEHIND), 24 * 2 * 32 * 4
+    n_text, per_token = len(BEFORE) + len(AFTER), 24 * 2 * 32 * 4
     logits, lengths = {}, {}
     for name, prefill in newest.Prefills(model).named().items():
         with torch.inference_mode(), prefill() as call:

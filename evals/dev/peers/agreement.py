@@ -32,7 +32,7 @@ PUBLISHED = Path(__file__).parent / "published.py"
 
 
 def model_of(tower: CLIPVisionModel) -> Any:
-    """A LLaVA with this tower; what stands behind it does not matter here."""
+    """A LLaVA with this tower; the rest does not matter here."""
     text = LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
     config = LlavaConfig(vision_config=tower.config, text_config=text, image_token_index=IMAGE, vision_feature_layer=-2)
     model = LlavaForConditionalGeneration(config).eval()
@@ -41,13 +41,13 @@ def model_of(tower: CLIPVisionModel) -> Any:
 
 
 def prompts(pixels: torch.Tensor, n_visual: int) -> torch.Tensor:
-    """The input IDs of a prompt for each picture."""
+    """The input IDs of a prompt for each image."""
     return torch.tensor([[1, *[IMAGE] * n_visual, 2]] * len(pixels))
 
 
 @torch.no_grad()
 def flowcut_compared(model: Any, pixels: torch.Tensor, budget: str, published: dict[str, Any]) -> list[str]:
-    """One line of FlowCut's table. Ours are given all pictures at once."""
+    """One line of FlowCut's table. Ours are given all images at once."""
     seen: list[torch.Tensor] = []
     hook = model.model.multi_modal_projector.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     with tokenprune.patch(model, tokenprune.FlowCut(keep=int(budget))) as handle:
@@ -93,7 +93,7 @@ def visionzip_compared(model: Any, pixels: torch.Tensor, budget: str, published:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old_python", help="the interpreter that has the published package")
-    parser.add_argument("--pictures", type=int, default=16)
+    parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--budgets", nargs="*", default=BUDGETS, metavar="DOMINANT+CONTEXTUAL", help="VisionZip's")
     parser.add_argument("--flowcut-budgets", nargs="*", default=FLOWCUT_BUDGETS, metavar="TOKENS")
     options = parser.parse_args()
@@ -102,18 +102,18 @@ def main() -> None:
         subprocess.run([options.old_python, PUBLISHED, "make", folder], check=True)
         tower = CLIPVisionModel.from_pretrained(folder / "tower")
         processor = CLIPImageProcessor.from_pretrained(folder / "tower")
-        pictures = sorted((SCENES / "images").glob("*.jpg"))[: options.pictures]
-        pixels = processor([open_image(path) for path in pictures], return_tensors="pt")["pixel_values"]
+        images = sorted((SCENES / "images").glob("*.jpg"))[: options.images]
+        pixels = processor([open_image(path) for path in images], return_tensors="pt")["pixel_values"]
         torch.save(pixels, folder / "pixels.pt")
         for name, budgets in (("visionzip", options.budgets), ("flowcut", options.flowcut_budgets)):
             subprocess.run([options.old_python, PUBLISHED, name, folder, *budgets], check=True)
         visionzip, flowcut = (json.loads((folder / f"{name}.json").read_text()) for name in ("visionzip", "flowcut"))
     model = model_of(tower)
-    table = Table("dominant + contextual", "n", "same dominant, %", "pictures with all the same", "largest difference")
+    table = Table("dominant + contextual", "n", "same dominant, %", "images with all the same", "largest difference")
     for budget in options.budgets:
         table.add_row(*visionzip_compared(model, pixels, budget, visionzip[budget]))
     Console().print("VisionZip", table)
-    table = Table("tokens", "n", "same kept, %", "pictures with all the same", "largest difference of those")
+    table = Table("tokens", "n", "same kept, %", "images with all the same", "largest difference of those")
     for budget in options.flowcut_budgets:
         table.add_row(*flowcut_compared(model, pixels, budget, flowcut[budget]))
     Console().print("FlowCut", table)

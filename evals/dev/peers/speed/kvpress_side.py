@@ -1,4 +1,4 @@
-"""The prefills of `run.py` with kvpress, which cuts the cache behind each layer: memory is saved, and no time before
+"""The prefills of `run.py` with kvpress, which cuts the cache after each layer: memory is saved, and no time before
 the first token. Its share is that of the sequence which is left where 64 of 576 visual tokens are kept.
 
 kvpress_side.py FOLDER DTYPE
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from kvpress import KnormPress, SnapKVPress
 from serve import Answer, Prefill, serve
-from shape import BEFORE, BEHIND, IMAGE, KEEP, N_VISUAL, picture, weights
+from shape import AFTER, BEFORE, IMAGE, KEEP, N_VISUAL, random_pixels, weights
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 #: How names of weights begin in the file, and in this version of transformers.
@@ -26,14 +26,14 @@ NAMES = {
     "multi_modal_projector.": "model.multi_modal_projector.",
     "vision_tower.": "model.vision_tower.vision_model.",
 }
-N_TEXT = len(BEFORE) + len(BEHIND)
+N_TEXT = len(BEFORE) + len(AFTER)
 RATIO = 1 - (N_TEXT + KEEP) / (N_TEXT + N_VISUAL)
 
 
 @contextmanager
 def pressed(model: Any, press: Any) -> Iterator[Callable[[], Answer]]:
-    ids = torch.tensor([[*BEFORE, *[IMAGE] * N_VISUAL, *BEHIND]])
-    pixels = picture(model.dtype)
+    ids = torch.tensor([[*BEFORE, *[IMAGE] * N_VISUAL, *AFTER]])
+    pixels = random_pixels(model.dtype)
 
     def called() -> Answer:
         output = model(input_ids=ids, pixel_values=pixels, use_cache=True, logits_to_keep=1)

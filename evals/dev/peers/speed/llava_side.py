@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from serve import Answer, Prefill, serve
-from shape import BEFORE, BEHIND, CONTEXTUAL, KEEP, TEXT, VISION, picture, weights
+from shape import AFTER, BEFORE, CONTEXTUAL, KEEP, TEXT, VISION, random_pixels, weights
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 #: How names of weights begin in the file, and in LLaVA's package.
@@ -63,8 +63,8 @@ def prefills(folder: Path, dtype: str, method: str) -> dict[str, Prefill]:
     model = model_of(folder)
     patch(model, method)
     model = model.to(getattr(torch, dtype))
-    pixels = picture(model.dtype)
-    ids = torch.tensor([[*BEFORE, -200, *BEHIND]])  # LLaVA's number for a picture
+    pixels = random_pixels(model.dtype)
+    ids = torch.tensor([[*BEFORE, -200, *AFTER]])  # LLaVA's number for an image
 
     def called() -> Answer:
         output = model(input_ids=ids, images=pixels, use_cache=True)

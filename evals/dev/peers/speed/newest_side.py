@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from serve import Answer, serve
-from shape import BEFORE, BEHIND, CONTEXTUAL, IMAGE, KEEP, N_VISUAL, TEXT, VISION, picture, seeded, weights
+from shape import AFTER, BEFORE, CONTEXTUAL, IMAGE, KEEP, N_VISUAL, TEXT, VISION, random_pixels, seeded, weights
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
@@ -59,7 +59,7 @@ class Prefills:
     """What can be timed, by name."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.pixels = model, picture(model.dtype)
+        self.model, self.pixels = model, random_pixels(model.dtype)
 
     def named(self) -> dict[str, Any]:
         ours = {name: partial(self.patched, strategy) for name, strategy in STRATEGIES.items()}
@@ -73,7 +73,7 @@ class Prefills:
 
     @contextmanager
     def unpruned(self) -> Iterator[Callable[[], Answer]]:
-        ids = torch.tensor([[*BEFORE, *[IMAGE] * N_VISUAL, *BEHIND]])
+        ids = torch.tensor([[*BEFORE, *[IMAGE] * N_VISUAL, *AFTER]])
         yield partial(called, self.model, input_ids=ids, pixel_values=self.pixels)
 
     @contextmanager
@@ -114,10 +114,10 @@ class Prefills:
     def answered(self, features: Tensor, kept: Tensor) -> Answer:
         """The language model on these visual tokens, with their original position IDs."""
         visual = self.model.model.multi_modal_projector(features)
-        before, behind = (self.model.get_input_embeddings()(torch.tensor([ids])) for ids in (BEFORE, BEHIND))
+        before, after = (self.model.get_input_embeddings()(torch.tensor([ids])) for ids in (BEFORE, AFTER))
         first = len(BEFORE) + N_VISUAL
-        numbers = torch.cat([torch.arange(len(BEFORE)), kept + len(BEFORE), torch.arange(first, first + len(BEHIND))])
-        return called(self.model, inputs_embeds=torch.cat([before, visual, behind], 1), position_ids=numbers[None])
+        numbers = torch.cat([torch.arange(len(BEFORE)), kept + len(BEFORE), torch.arange(first, first + len(AFTER))])
+        return called(self.model, inputs_embeds=torch.cat([before, visual, after], 1), position_ids=numbers[None])
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ TEXT: dict[str, Any] = {
     "vocab_size": 32000,
 }
 N_VISUAL, KEEP, CONTEXTUAL = 576, 64, 10
-#: The prompt: a first token, the picture, a question's length of text.
-IMAGE, BEFORE, BEHIND = 31999, [1], list(range(100, 146))
+#: The prompt: a first token, the image, a question's length of text.
+IMAGE, BEFORE, AFTER = 31999, [1], list(range(100, 146))
 #: By how much more than 1 / sqrt(width) the queries' and keys' weights vary.
 SHARPNESS = 1.5
 
@@ -45,7 +45,7 @@ def seeded(model: Any) -> None:
             weights.data.normal_(0, spread / weights.shape[-1] ** 0.5, generator=generator)
 
 
-def picture(dtype: torch.dtype) -> Tensor:
+def random_pixels(dtype: torch.dtype) -> Tensor:
     """Pixels (1, 3, 336, 336)."""
     side = VISION["image_size"]
     return torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1)).to(dtype)
