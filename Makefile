@@ -22,11 +22,11 @@ check: install
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 
-# Two processes of one thread each are quicker here than one of two.
+# Two processes with one thread each are faster here than one with two.
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
-# The contract on the oldest transformers of the supported range, in an environment of its own; for now and then.
+# The contract on the oldest supported transformers, in an environment of its own; run it before a release.
 test-oldest: .venv-oldest/installed
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses 2 tests/contract tests/engine/stages/test_stages.py tests/engine/test_chat.py tests/engine/test_ragged.py \
 		-k "not readme"
@@ -37,8 +37,8 @@ test-oldest: .venv-oldest/installed
 	.venv-oldest/bin/python -m pip install --quiet --editable ".[optimize]" --group train --group test "transformers==5.4.0"
 	touch $@
 
-# Scorers, prompts and answers against lmms-eval, VLMEvalKit and VQA's script, in an environment of its own. --no-deps:
-# VLMEvalKit wants 90 packages, most of them for other sets; what is listed is what it imports.
+# Scorers, prompts and answers against lmms-eval, VLMEvalKit and VQA's script, in an environment of its own. VLMEvalKit
+# requires 90 packages, most of them for other benchmarks; --no-deps and the list below install only what it imports.
 test-peers: .venv-peers/installed
 	OMP_NUM_THREADS=1 .venv-peers/bin/python -m pytest tests/evals/tasks/test_published_scorers.py tests/evals/tasks/test_published_prompts.py \
 		tests/evals/harness
@@ -46,7 +46,7 @@ test-peers: .venv-peers/installed
 .venv-peers/installed: pyproject.toml
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --upgrade $(PIP)
-	.venv-peers/bin/python -m pip install --quiet --editable ".[optimize]" --group test lmms-eval==0.7.3 "filelock<4"  # whose insides it imports
+	.venv-peers/bin/python -m pip install --quiet --editable ".[optimize]" --group test lmms-eval==0.7.3 "filelock<4"  # lmms-eval imports its internals
 	.venv-peers/bin/python -m pip install --quiet --no-deps lavis-gml==1.0.2.post5 ms-vlmeval==0.0.20 decord imageio jieba \
 		json_repair latex2sympy2_extended antlr4-python3-runtime==4.11.1 levenshtein num2words pylatexenc rouge sty \
 		termcolor timeout-decorator validators
@@ -57,13 +57,13 @@ matrix: install
 	$(BIN)/python -m pytest tests/contract/test_contract.py -k "not readme" --matrix tests/contract/matrix.json
 	$(BIN)/python tests/contract/matrix.py
 
-# The accuracy tables, measured again: 30,000 answers, each 0.03 to 0.1 s of a core that multiplies BF16 in hardware.
-# Stopped or killed, it goes on where it was. QUESTIONS=2600 asks all that there are.
+# Measures the accuracy tables again: 30,000 answers, each 0.03 to 0.1 s on a core that multiplies BF16 in hardware.
+# An interrupted run resumes. QUESTIONS=2600 asks all questions.
 QUESTIONS := 200
 EVAL = $(BIN)/tokenprune eval --dtype bfloat16 --limit $(QUESTIONS)
 STRATEGIES := grid fopru:mode=rank fopru:mode=rank,layer=-2 fopru:mode=row vflowopt visionzip:layer=-2 \
 	prumerge:layer=-2 vispruner:layer=-2 flowcut divprune averagepooling backgroundpruning:layer=-2 fastv efficientvla adatoken par
-# Their average cannot be 10 % of the bundled model's six layers: the first of them see everything.
+# These cannot average 10 % over the bundled model's six layers, because the first layers see every token.
 FROM_25 := pyramiddrop sparsevlm
 results: install
 	$(EVAL) --keep-ratio 0.25 --strategy $(STRATEGIES) $(FROM_25) evals/bundled/settings/searched_25.json --output runs/at_25
@@ -76,11 +76,11 @@ results: install
 	$(BIN)/python -m tokenprune.evals.dev.tables README.md evals/results/*.md
 
 # Trains the bundled model again from its sources: less than two hours on one core that multiplies
-# BF16 in hardware (AMX); stop it and it goes on where it was.
+# BF16 in hardware (AMX). An interrupted run resumes.
 train: install
 	$(BIN)/python -m tokenprune.evals.dev.train --install evals/bundled/model
 
-# Trains its successor, which knows several grids; `train` follows once that is the better one. Stop it and it goes on
-# where it was.
+# Trains its successor, which knows several grids; it replaces `train` once it is the better one. An interrupted run
+# resumes.
 train-v2: install
 	$(BIN)/python -m tokenprune.evals.dev.train.v2

@@ -121,7 +121,7 @@ def compare(result: TaskResult, baseline: TaskResult) -> stats.Paired:
     ]
     if not both:
         raise DataError(
-            f"{result.strategy} and {baseline.strategy}: no {result.task} question could be asked under both"
+            f"{result.strategy} and {baseline.strategy}: every {result.task} question failed under one of them"
         )
     own, base, images = zip(*both, strict=True)
     return stats.paired(own, base, images)

@@ -78,8 +78,8 @@ def test_text_attention_is_the_eager_map(name: str, padding: str) -> None:
             assert_close(
                 torch.cat([one.from_last() for one in own]), weights[row, last, visual[row]], atol=1e-5, rtol=0
             )
-            behind = int(visual[row].nonzero()[-1]) + 1
-            text = [i for i in range(behind, visual.shape[1]) if real[row, i]]
+            after = int(visual[row].nonzero()[-1]) + 1
+            text = [i for i in range(after, visual.shape[1]) if real[row, i]]
             expected = weights[row, text].mean(0)[visual[row]][-own[-1].visual.shape[0] :]
             assert_close(own[-1].from_text(), expected, atol=1e-5, rtol=0)
 
@@ -159,6 +159,21 @@ def test_only_the_last_forward_is_kept_and_nothing_after_the_end(llava: Any) -> 
     assert last() is None
     with pytest.raises(PruningError, match="inside the `with` block"):
         _ = seen.images
+
+
+def test_a_compiled_model_shows_the_same(llava: Any) -> None:
+    inputs, settings = prompt([2, 1]), {"needs": {"vision_attention"}, "decoder_layers": [1]}
+    compiled: Any = torch.compile(llava, backend="eager")
+    with torch.no_grad():
+        with tokenprune.probe(llava, **settings) as seen:
+            expected = seen.run(**inputs)
+        with tokenprune.probe(compiled, **settings) as seen:
+            compiled(**prompt([2, 1], seed=3))
+            compiled(**inputs)
+            images = seen.images
+    for image, plain in zip(images, expected, strict=True):
+        assert_close(image.text_attention[1].from_last(), plain.text_attention[1].from_last())
+        assert_close(image.tokens.vision_attention.received(), plain.tokens.vision_attention.received())
 
 
 # A model that is patched.

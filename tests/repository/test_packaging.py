@@ -1,5 +1,7 @@
 """Every way to get tokenprune onto a machine imports the same three packages, and none ships data."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import tomli
 import torch
 
 import tokenprune
+from tokenprune.evals.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -22,11 +25,31 @@ IMPORTS = (
     "import tokenprune, tokenprune.adapters, tokenprune.evals, tokenprune.strategies;"
     "from tokenprune.evals import stats; print(tokenprune.evals.__name__, tokenprune.evals.__file__)"
 )
+EXTRAS = """
+import json, re
+from importlib.metadata import metadata
+found = {extra: [] for extra in metadata("tokenprune-vlm").get_all("Provides-Extra")}
+for line in metadata("tokenprune-vlm").get_all("Requires-Dist"):
+    if match := re.search(r"extra == .(\\w+)", line):
+        found[match[1]].append(re.match(r"[\\w-]+", line)[0])
+print(json.dumps(found))
+"""
+PATCH = """
+import tokenprune
+from helpers.tiny import prompt, tiny_llava
+model = tiny_llava()
+with tokenprune.patch(model, tokenprune.FoPru(keep_ratio=0.25)) as handle:
+    model(**prompt([1]))
+    print(handle.report.images[0].n_kept)
+"""
 
 
 def call(*command: object, cwd: Path) -> str:
     """Run a command; what it prints is returned, or shown where it fails."""
-    result = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    result = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False, env=environment
+    )
     assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
     return result.stdout
 
@@ -77,7 +100,7 @@ def test_package_list_is_complete() -> None:
         for package, root in mapping.items()
         for path in (ROOT / root).rglob("__init__.py")
         if not any(parent.is_symlink() for parent in path.parents if parent != ROOT and ROOT in parent.parents)
-        if ROOT / "evals" / "dev" not in path.parents
+        if ROOT / "evals" / "dev" not in path.parents  # for maintainers
     }
     assert set(SETTINGS["tool"]["setuptools"]["packages"]) == folders
 
@@ -100,6 +123,7 @@ def test_the_example_in_contributing_works() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     names: dict[str, Any] = {"__name__": "example"}
     exec(code, names)
+    assert tokenprune.STRATEGIES.pop("norm") is names["Norm"]
     features = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 9.0], [0.0, 0.0]])
     selection = names["Norm"](keep_ratio=0.5).select(
         tokenprune.VisualTokens(features, tokenprune.Layout.raster((1, 2, 2)))
@@ -113,7 +137,7 @@ def test_plain_clone(clone: Path, python: Path) -> None:
 
 @pytest.mark.slow
 def test_wheel_and_sdist(clone: Path, python: Path, tmp_path: Path) -> None:
-    """The wheel is built from the sdist, so both are tested by its import."""
+    """The wheel is built from the sdist, so what works with one works with the other."""
     call(sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path / "dist", clone, cwd=tmp_path)
     (wheel,), (sdist,) = (tmp_path / "dist").glob("*.whl"), (tmp_path / "dist").glob("*.tar.gz")
     wheel_names = zipfile.ZipFile(wheel).namelist()
@@ -127,9 +151,19 @@ def test_wheel_and_sdist(clone: Path, python: Path, tmp_path: Path) -> None:
     assert {f"tokenprune/{name}" for name in pages} <= set(wheel_names)
     packaged = {name.split("/")[0] for name in wheel_names}
     assert {name for name in packaged if not name.endswith(".dist-info")} == {"tokenprune"}
-    assert not [name for name in wheel_names + sdist_names if "bundled/" in name]
+    unwanted = re.compile(r"(^|/)(bundled|dev|demos|tests|results)/")
+    assert not [name for name in wheel_names + sdist_names if unwanted.search(name)]
     install(python, wheel)
     assert str(tmp_path / "env") in call(python, "-c", IMPORTS, cwd=Path("/"))
+    extras = json.loads(call(python, "-c", EXTRAS, cwd=Path("/")))
+    assert set(extras) == {"evals", "optimize", "retrieval"}
+    assert "optuna" in extras["optimize"]
+    assert not {"optuna", "greenlet", "pytest", "onnx"} & {*extras["evals"], *extras["retrieval"]}
+    command = python.parent / "tokenprune"
+    assert call(command, "--version", cwd=Path("/")) == f"tokenprune {tokenprune.__version__}\n"
+    for name in COMMANDS:
+        assert f"usage: tokenprune {name} " in call(command, name, "--help", cwd=Path("/"))
+    assert call(python, "-c", f"import sys; sys.path.append({str(ROOT / 'tests')!r})\n{PATCH}", cwd=Path("/")) == "9\n"
 
 
 @pytest.mark.slow

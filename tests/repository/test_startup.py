@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 import tokenprune
 
 ROOT = Path(__file__).resolve().parents[2]
+PUBLIC = "from tokenprune import *"
+HELP = "from tokenprune.__main__ import main; main(['--help'])"
 
 
 def in_a_new_process(code: str) -> str:
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def cpu_seconds(code: str) -> float:
+    """The median CPU time of a new process that runs `code`."""
+
+    def once() -> float:
+        before = os.times()
+        in_a_new_process(code)
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    return median(once() for _ in range(3))
 
 
 def loaded(code: str) -> set[str]:
@@ -52,5 +68,25 @@ def test_unknown_names() -> None:
     assert set(tokenprune.__all__) <= set(dir(tokenprune))
 
 
+def test_the_public_names_load_little() -> None:
+    """Compilers, symbolic algebra and plots are loaded by what uses them."""
+    added = loaded(f"import torch; {PUBLIC}") - loaded("import torch")
+    heavy = {"transformers", "torch._dynamo", "torch._inductor", "torch.onnx", "sympy", "jinja2", "scipy", "matplotlib"}
+    assert not heavy & added
+    assert not {name for name in added if name.startswith("tokenprune.evals")}
+    assert len({name for name in added if not name.startswith("tokenprune")}) < 60
+
+
 def test_importing_the_package_alone_does_not_load_torch() -> None:
     assert not {"torch", "numpy", "tokenprune.patching"} & loaded("import tokenprune")
+
+
+def test_help_loads_no_torch() -> None:
+    assert not {"torch", "numpy", "transformers", "rich"} & loaded(HELP)
+
+
+@pytest.mark.slow
+def test_start_up_is_quick() -> None:
+    """Measured are 0.15 s and 0.1 s; the bounds leave room for a busy machine."""
+    assert cpu_seconds(f"import torch; {PUBLIC}") - cpu_seconds("import torch") < 0.5
+    assert cpu_seconds(HELP) < 1.5

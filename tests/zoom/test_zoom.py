@@ -73,7 +73,7 @@ def test_a_view_is_centered_on_what_it_points_to() -> None:
         ),
     )
     assert step.best == 0
-    # 0.6 at x = 95 and 0.2 at x = 125, in y half of the tile; kept inside the picture.
+    # 0.6 at x = 95 and 0.2 at x = 125, in y half of the tile; kept inside the image.
     assert centered(step, 400, 200).box == pytest.approx((52.5, 0, 152.5, 100))
 
 

@@ -60,7 +60,7 @@ class ProbedImage:
 
     row: the sample of the batch that it belongs to.
     modality: "image" or "video".
-    tokens: its visual tokens: features, layout and the statistics that were asked for.
+    tokens: its visual tokens: features, layout and the requested statistics.
     text_attention: the attention of the text of its row, by decoder layer.
     """
 

@@ -64,5 +64,5 @@ def test_folder_without_questions(tmp_path: Path) -> None:
 
 def test_no_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokenprune.evals.models.loading.MODEL", tmp_path)
-    with pytest.raises(DataError, match="say which one with --model"):
+    with pytest.raises(DataError, match="name a model with --model"):
         load_model(str(tmp_path))

@@ -166,6 +166,8 @@ def test_a_batch_that_is_too_large(questions: list[Question], monkeypatch: pytes
 
     monkeypatch.setattr(model, "generate", short_of_memory)
     for on_error in ("stop", "record"):
-        with pytest.raises(QuestionError, match=r"at 3, 2, 1: no memory left\. .*lower --batch-tokens, which is 4096"):
+        with pytest.raises(
+            QuestionError, match=r"1: OutOfMemoryError: no memory left\. .*lower --batch-tokens, which is 4096"
+        ):
             ask(model, questions, [Unpruned()], on_error=on_error)
     assert len(ask(model, questions, [Unpruned()], batch_tokens=60)) == 3
