@@ -1,74 +1,153 @@
-"""Who may import whom, and that importing changes nothing."""
+"""Who may import whom, who may know which Hugging Face names, and that importing changes nothing."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+
+
+def python_files(*folders: str) -> list[str]:
+    """Every Python file below the folders, relative to the root. The symlinks in tokenprune/ are not followed."""
+    found = (path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    files = sorted(str(path.relative_to(ROOT)) for path in found)
+    return [file for file in files if not file.startswith(("tokenprune/adapters/", "tokenprune/evals/"))]
+
+
 # __main__.py is the command: it starts what is in the evals.
-LIBRARY = sorted(path for path in (ROOT / "tokenprune").glob("*.py") if path.name != "__main__.py")
-STRATEGIES = sorted((ROOT / "tokenprune" / "strategies").glob("*.py"))
-ADAPTERS = sorted((ROOT / "adapters").glob("*.py"))
+LIBRARY = [file for file in python_files("tokenprune") if file != "tokenprune/__main__.py"]
+ADAPTERS = python_files("adapters")
+EVALS = python_files("evals")
+DEV = [file for file in EVALS if file.startswith("evals/dev/")]
 
-#: Attributes of Hugging Face modules and configs; only adapters may know them.
-HF_NAMES = {
-    "vision_tower", "multi_modal_projector", "q_proj", "k_proj", "self_attn", "pixel_values", "image_token_id",
-    "vision_feature_layer", "vision_config", "text_config", "mm_encoder_outputs", "past_key_values",
-    "num_attention_heads", "hidden_size", "patch_size", "model_type",
+#: Names of Hugging Face modules and settings: adapters only.
+MODULE_NAMES = {
+    "vision_tower", "multi_modal_projector", "q_proj", "k_proj", "v_proj", "self_attn", "image_token_id",
+    "video_token_id", "vision_feature_layer", "vision_config", "text_config", "get_text_config", "mm_encoder_outputs",
+    "get_image_features", "get_video_features", "num_attention_heads", "hidden_size", "patch_size", "model_type",
+    "_attn_implementation", "gradient_checkpointing", "sliding_window", "layer_types", "image_grid_thw",
 }  # fmt: skip
+#: Arguments of a language model's call: adapters and engine.
+CALL_NAMES = {"inputs_embeds", "attention_mask", "position_embeddings", "past_key_values", "cache_position"}
+#: transformers' cache protocol: adapters and engine.
+CACHE_NAMES = {
+    "get_seq_length", "get_mask_sizes", "reorder_cache", "batch_repeat_interleave", "batch_select_indices",
+    "offloading",
+}  # fmt: skip
+#: The only users of the engine: packages that change or read a model, and the benchmark that times layers.
+PATCHING = ("tokenprune/patching/", "tokenprune/zoom/", "tokenprune/retrieval/", "evals/bench/stopwatch.py")
+#: Outside of the engine, only the reader that probes use knows a language model's calls.
+KNOW_CALLS = ("tokenprune/engine/", "tokenprune/patching/decoder_attention.py")
+#: The files that register hooks outside of the engine, where every one is passed to the `register` of pruner.py.
+HOOKS = {
+    "tokenprune/patching/decoder_attention.py",
+    "tokenprune/patching/probing.py",
+    "tokenprune/retrieval/patching.py",
+}
 
 
-def imported(path: Path) -> set[str]:
+@cache
+def tree(file: str) -> ast.Module:
+    return ast.parse((ROOT / file).read_text())
+
+
+@cache
+def imported(file: str) -> frozenset[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(file)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
-def reaches(path: Path, *packages: str) -> set[str]:
-    return {name for name in imported(path) if any(f"{name}.".startswith(f"{p}.") for p in packages)}
+def reaches(file: str, *packages: str) -> set[str]:
+    return {name for name in imported(file) if any(f"{name}.".startswith(f"{package}.") for package in packages)}
 
 
-@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: path.name)
-def test_strategies_know_tensors_only(path: Path) -> None:
-    assert not reaches(path, "transformers", "tokenprune.adapters", "tokenprune.engine.pruner", "tokenprune.patching")
+def answers_of_an_adapter(node: ast.Attribute) -> bool:
+    """Whether the attribute is one of a ModelAdapter, which has answers by Hugging Face's names."""
+    owner = node.value
+    name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+    return name.endswith("adapter")
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.name)
-def test_the_library_does_not_import_transformers(path: Path) -> None:
-    assert not reaches(path, "transformers")
+def names_in(file: str) -> Iterator[str]:
+    """Every attribute, except an adapter's, and every string in a file."""
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Attribute) and not answers_of_an_adapter(node):
+            yield node.attr
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
 
 
-@pytest.mark.parametrize("path", [*LIBRARY, *STRATEGIES, *ADAPTERS], ids=lambda path: path.name)
-def test_nothing_imports_evals_or_demos(path: Path) -> None:
-    assert not reaches(path, "tokenprune.evals", "evals", "demos", "adapters")
+@pytest.mark.parametrize("file", [file for file in LIBRARY if "/strategies/" in file])
+def test_strategies_know_tensors_only(file: str) -> None:
+    assert not reaches(file, "transformers", "tokenprune.adapters", "tokenprune.engine", "tokenprune.patching")
 
 
-@pytest.mark.parametrize("path", [*LIBRARY, *STRATEGIES], ids=lambda path: path.name)
-def test_only_adapters_know_hugging_face_names(path: Path) -> None:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Attribute) and node.attr in HF_NAMES:
-            found.add(node.attr)
-        if isinstance(node, ast.Constant) and node.value in HF_NAMES:
-            found.add(node.value)
-    # The name of ModelAdapter's own answer.
-    assert found <= ({"vision_tower"} if path.name == "hooks.py" else set())
+@pytest.mark.parametrize("file", LIBRARY)
+def test_the_library_does_not_import_transformers(file: str) -> None:
+    assert not reaches(file, "transformers")
 
 
-@pytest.mark.parametrize("path", [*LIBRARY, *STRATEGIES, *ADAPTERS], ids=lambda path: path.name)
-def test_only_one_module_registers_hooks(path: Path) -> None:
-    """One for each call that patches: `patch`, and `patch_retrieval`."""
-    registers = path.parent.name == "tokenprune" and path.name in ("hooks.py", "retrieval.py")
-    assert ("register_forward" in path.read_text()) == registers
+@pytest.mark.parametrize("file", [*LIBRARY, *ADAPTERS])
+def test_nothing_imports_evals_or_demos(file: str) -> None:
+    assert not reaches(file, "tokenprune.evals", "evals", "demos", "adapters")
+
+
+@pytest.mark.parametrize("file", [file for file in EVALS if file not in DEV])
+def test_the_packaged_evals_do_not_import_what_is_not_packaged(file: str) -> None:
+    assert not reaches(file, "tokenprune.evals.dev", "demos", "tests")
+
+
+@pytest.mark.parametrize("file", [*LIBRARY, *ADAPTERS, *EVALS])
+def test_only_what_patches_imports_the_engine(file: str) -> None:
+    if not file.startswith(("tokenprune/engine/", *PATCHING)) and file not in DEV:
+        assert not reaches(file, "tokenprune.engine")
+
+
+@pytest.mark.parametrize("file", ADAPTERS)
+def test_adapters_import_the_shared_vocabulary_only(file: str) -> None:
+    vocabulary = ("tokenprune.adapters", "tokenprune.errors", "tokenprune.sequence", "tokenprune.tokens")
+    assert reaches(file, "tokenprune") == reaches(file, *vocabulary)
+
+
+@pytest.mark.parametrize("file", LIBRARY)
+def test_only_adapters_know_names_of_modules_and_settings(file: str) -> None:
+    assert not MODULE_NAMES & set(names_in(file))
+
+
+@pytest.mark.parametrize("file", LIBRARY)
+def test_only_adapters_and_engine_know_calls_and_caches(file: str) -> None:
+    if not file.startswith(KNOW_CALLS):
+        assert not (CALL_NAMES | CACHE_NAMES) & set(names_in(file))
+
+
+def registrations(node: ast.AST) -> list[ast.Call]:
+    """The calls below a node that register a hook on a module."""
+    calls = [child for child in ast.walk(node) if isinstance(child, ast.Call)]
+    return [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr.startswith("register_fo")]
+
+
+@pytest.mark.parametrize("file", [*LIBRARY, *ADAPTERS])
+def test_every_hook_has_an_owner(file: str) -> None:
+    """In the engine the pruner removes all hooks, so it must get every handle."""
+    found = registrations(tree(file))
+    if file.startswith("tokenprune/engine/"):
+        calls = [node for node in ast.walk(tree(file)) if isinstance(node, ast.Call)]
+        handed_over = [call.args for call in calls if isinstance(call.func, ast.Name) and call.func.id == "register"]
+        assert all(any(call in args for args in handed_over) for call in found)
+    else:
+        assert bool(found) == (file in HOOKS)
 
 
 def in_a_new_process(code: str) -> subprocess.CompletedProcess[str]:
