@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         VFlowOpt as VFlowOpt,
         VisionZip as VisionZip,
         VisPruner as VisPruner,
+        register_strategy as register_strategy,
     )
     from tokenprune.selection import Selection as Selection
     from tokenprune.strategy import (
@@ -117,6 +118,7 @@ _HOMES = {
     "patch": "tokenprune.patching",
     "patch_retrieval": "tokenprune.retrieval",
     "probe": "tokenprune.patching",
+    "register_strategy": "tokenprune.strategies",
     "unpatch": "tokenprune.patching",
 }
 

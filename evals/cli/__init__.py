@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "_ARGCOMPLETE" in os.environ:  # a shell that completes a command line
         import_module("argcomplete").autocomplete(parser)
     options = _parse(parser, words)
+    if os.getcwd() not in sys.path:  # for --strategy my_module:MyStrategy; `python -m` puts it there too
+        sys.path.append(os.getcwd())
     with plain_errors(options.command.EXTRA):
         options.command.run(options)
 

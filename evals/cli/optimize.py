@@ -1,7 +1,9 @@
 """`tokenprune optimize`: search VFlowOpt's settings for a model."""
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from dataclasses import fields
 from pathlib import Path
+from typing import cast
 
 from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import at_least
@@ -12,6 +14,12 @@ EXTRA = "optimize"
 def add_options(parser: ArgumentParser) -> None:
     shared.add_model(parser)
     shared.add_calibration(parser)
+    parser.add_argument(
+        "--strategy",
+        default="vflowopt",
+        metavar="NAME",
+        help="vflowopt or a subclass of it (my_module:MyFlow), with settings that are not searched (vflowopt:layer=-2)",
+    )
     shared.add_keep_ratio(parser, 0.1, "fraction of the visual tokens to keep, averaged over the decoder layers")
     parser.add_argument(
         "--trials", type=at_least(1), default=50, metavar="N", help="settings to try, the default ones included"
@@ -57,19 +65,24 @@ def run(options: Namespace) -> None:
 
       tokenprune.patch(model, "settings.json")
     """
+    from tokenprune.errors import SettingError
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.search import plot as search_plot
     from tokenprune.evals.search.optimize import Names, optimize
+    from tokenprune.strategies.parsing import StrategySpec
     from tokenprune.strategies.vflowopt import VFlowOpt
 
-    base = VFlowOpt(
-        keep_ratio=options.keep_ratio,
-        recycle=options.recycle,
-        progressive=options.progressive,
-        layer=options.layer,
-        as_released=options.as_released,
-    )
+    spec = StrategySpec.read(options.strategy)
+    if not issubclass(spec.strategy_class, VFlowOpt):
+        raise SettingError(
+            f"strategy {options.strategy!r}: optimize searches VFlowOpt's settings, and "
+            f"{spec.strategy_class.__name__} does not have them. Use vflowopt or a subclass of VFlowOpt."
+        )
+    defaults = {field.name: field.default for field in fields(VFlowOpt)}
+    options_of_base = {name: getattr(options, name) for name in ("recycle", "progressive", "layer", "as_released")}
+    given = {name: value for name, value in options_of_base.items() if value != defaults[name]}
+    base = cast(VFlowOpt, spec.make({"keep_ratio": options.keep_ratio, **given}))
     model, processor = load_model(options.model, options.dtype)
     record = optimize(
         model,
@@ -77,6 +90,7 @@ def run(options: Namespace) -> None:
         shared.calibration_questions(options, model, processor),
         options.output,
         base=base,
+        strategy=spec.name,
         state=options.state,
         trials=options.trials,
         seed=options.seed,

@@ -13,7 +13,7 @@ from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, POSITION_IDS
 
 DTYPES = ("float32", "bfloat16", "float16")
-FORM = "with settings after a colon (fopru:mode=row,layer=-2), or a settings file"
+FORM = "with settings (fopru:mode=row,layer=-2); your own classes (my_module:MyStrategy,layer=2); or settings files"
 
 
 class _StoreTuple(Action):

@@ -56,6 +56,7 @@ def optimize(
     output: Path,
     *,
     base: VFlowOpt | None = None,
+    strategy: str = "vflowopt",
     state: State = "last_token",
     trials: int = 50,
     seed: int = 0,
@@ -70,6 +71,7 @@ def optimize(
         holds another search.
     base: what is searched around; its keep_ratio is the average that every trial spends. Trial 0 is `base` itself, so
         that on these samples the result is never worse.
+    strategy: the name of `base`'s class for the settings file.
     state: whose agreement is maximised, see `tokenprune.evals.search.objective`.
     """
     base, names = base or VFlowOpt(keep_ratio=0.1), names or Names()
@@ -92,7 +94,8 @@ def optimize(
         "weights": weights_digest(model),
     }
     about_data = {"split": names.split, "ids": [sample.id for sample in samples], "digest": _digest(samples)}
-    identity = {**asdict(base), **about_model, **about_data, "state": state, "seed": seed}
+    named = {} if strategy == "vflowopt" else {"strategy": strategy}
+    identity = {**asdict(base), **named, **about_model, **about_data, "state": state, "seed": seed}
     with held_study(journal, identity) as study:
         objective = Objective(model, processor, samples, state=state, layer=base.layer)
         if "box" not in study.user_attrs:  # stored, so that another device resumes in the same space
@@ -100,7 +103,7 @@ def optimize(
         space = SearchSpace(base, len(adapter.layers), *study.user_attrs["box"], colors="colors" in adapter.offers)
         _search(study, objective, space, trials, seed, progress)
         record = {
-            "strategy": "vflowopt",
+            "strategy": strategy,
             "settings": _best(study).user_attrs["settings"],
             "model": {"name": names.model, **about_model},
             "search": {

@@ -1,10 +1,10 @@
 """Draw a search of `tokenprune optimize`: the value of each trial, and the settings and schedule found."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
@@ -44,7 +44,7 @@ def figure(file: SettingsFile) -> Figure:
     result, (history, box, schedule) = plt.subplots(1, 3, figsize=(17, 5.6), width_ratios=(1.15, 1, 0.95))
     result.set_layout_engine("constrained", w_pad=0.15, h_pad=0.1)
     search, n_layers = file.search, file.model["layers"]
-    best, default = VFlowOpt(**file.settings), VFlowOpt(**search["base"])
+    best, default = (cast(VFlowOpt, file.strategy_class(**settings)) for settings in (file.settings, search["base"]))
     _history(history, search)
     _box(box, search, n_layers)
     _schedule(schedule, default, best, n_layers, round(search["data"]["visual_tokens"]))
@@ -107,12 +107,12 @@ def places(search: Mapping[str, Any], n_layers: int) -> list[dict[str, float]]:
     """Return where each trial lies in the search space: 0 is the lowest value of a setting, 1 the highest."""
     sides, known = search["box"], {field.name for field in fields(VFlowOpt)}
     highest = {name: side[1] for name, side in sides.items()}
-    base = VFlowOpt(**search["base"])
+    base = VFlowOpt(**{name: value for name, value in search["base"].items() if name in known})
     box = SearchSpace(base, n_layers, int(highest.get("cell", 2)), highest["threshold"], colors="alpha" in sides)
     found = []
     for trial in search["trials"]:
         settings = {name: value for name, value in trial.items() if name in known}
-        point = box.point(VFlowOpt(**{**search["base"], **settings}))
+        point = box.point(replace(base, **settings))
         found.append({name: (point[name] - low) / (high - low) for name, (low, high) in sides.items()})
     return found
 
