@@ -1,7 +1,7 @@
 """Attention masks after pruning: the one place that makes them.
 
 A mask comes over columns, as the unpruned model has it: a pruned cache answers its logical lengths until the language
-model is entered, so whatever transformers writes before (causal, prefix, picture blocks, windows) is right for the
+model is entered, so whatever transformers writes before (causal, prefix, image blocks, windows) is right for the
 unpruned sequence. Here it becomes one over slots: the rows and columns that are left are gathered. A sliding window
 counts columns, so where the language model would write the mask itself, counting slots, it is written here.
 """

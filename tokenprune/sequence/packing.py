@@ -25,7 +25,7 @@ class PromptTokens:
     """Which of the new columns are visual tokens, by modality, and which are `real`, no padding.
 
     host: the same on the CPU, where counting costs nothing: whatever is counted is counted there, so that a GPU is
-        asked for it once in a forward. begins: on the CPU too, at which columns a picture begins, of modalities whose
+        asked for it once in a forward. begins: on the CPU too, at which columns a image begins, of modalities whose
         function is given tiles.
     """
 

@@ -16,14 +16,14 @@ from tokenprune.strategy import Strategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 
-#: The record travels on the encoder's own output object, because `generate` encodes the pictures before it calls the
+#: The record travels on the encoder's own output object, because `generate` encodes the images before it calls the
 #: model, and may repeat the features for beams in between.
 RECORD_ATTRIBUTE = "tokenprune_record"
 
 
 @dataclass(frozen=True)
 class Modality:
-    """How one kind of picture enters a model.
+    """How one kind of image enters a model.
 
     name: "image" or "video"; also its key in `mm_encoder_outputs`.
     function: the method of the base model that encodes it.
@@ -62,31 +62,31 @@ class EncodedImage:
         return self.layout.n_visual
 
     def remember_selection(self, strategy: Strategy, selection: Selection) -> None:
-        """Lets go of the tower's attention, and remembers what was selected by it for further calls with the picture.
-        `generate` holds the picture as long as it answers, and queries and keys of a layer are larger than what a
+        """Release the tower's attention, and remember what it selected for further calls with the image.
+        `generate` holds the image as long as it answers, and queries and keys of a layer are larger than what a
         small language model then caches of it."""
         if "vision_attention" in self.statistics:
             self.selected = strategy, selection
             self.statistics = {name: one for name, one in self.statistics.items() if name != "vision_attention"}
 
     def known_selection(self, strategy: Strategy) -> Selection | None:
-        """What the strategy selected in an earlier call; None if it is to look at the picture.
+        """Return what the strategy selected in an earlier call; None if there was none.
 
-        Raises PruningError if another strategy has looked at it.
+        Raises PruningError if another strategy has selected.
         """
         if self.selected is None:
             return None
         by, selection = self.selected
         if by != strategy:
             raise PruningError(
-                f"these pictures were encoded for {by}, which has selected among their tokens already. Encode them "
+                f"these images were encoded for {by}, which has selected among their tokens already. Encode them "
                 f"again to prune them with {strategy}."
             )
         return selection
 
     @classmethod
     def concat(cls, tiles: Sequence[EncodedImage]) -> EncodedImage:
-        """The tiles of one picture, which were encoded as if each was one."""
+        """Join the tiles of one image, which were encoded as separate images."""
         if len(tiles) == 1:
             return tiles[0]
         layout = Layout.concat([tile.layout for tile in tiles])

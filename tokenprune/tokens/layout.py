@@ -28,9 +28,9 @@ def one_to_one(values: Float[Tensor, "tiles patches"]) -> Float[Tensor, " visual
 class Layout:
     """The visual tokens of one image or video, in the order in which the language model sees them.
 
-    grids: the rasters they form, one behind the other. Most models have one; an anyres model has the thumbnail's and
+    grids: the rasters they form, one after the other. Most models have one; an anyres model has the thumbnail's and
         then the canvas's, whose last column are the newline tokens.
-    n_tiles: how many pictures the vision tower sees of it: tiles, or frames.
+    n_tiles: number of tiles or frames in which the vision tower sees it.
     to_tokens: takes one number per patch of every tile to one per visual token, as the model takes the features there.
     tiles: the tile that each visual token shows; None if there is only one. A tile's tokens form a rectangle in every
         raster that they are in.
@@ -45,19 +45,19 @@ class Layout:
 
     @classmethod
     def raster(cls, grid: Grid3) -> Layout:
-        """One visual token per patch of one picture."""
+        """One visual token per patch of one image."""
         return cls((grid,))
 
     @classmethod
     def squares(cls, rows: int, columns: int, side: int) -> Layout:
-        """One visual token for every side x side square of the rows x columns patches of one picture. Patches that do
+        """One visual token for every side x side square of the rows x columns patches of one image. Patches that do
         not fill a square are left out."""
         to_tokens = partial(square_means, rows=rows, columns=columns, side=side)
         return cls(((1, rows // side, columns // side),), to_tokens=to_tokens)
 
     @classmethod
     def concat(cls, layouts: Sequence[Layout]) -> Layout:
-        """Several tiles' layouts, one behind the other, as that of one picture."""
+        """Join the layouts of several tiles, one after the other, into that of one image."""
         sizes = torch.tensor([layout.n_visual for layout in layouts])
         return cls(
             tuple(grid for layout in layouts for grid in layout.grids),

@@ -22,14 +22,14 @@ STATISTICS = {
     "vision_attention": "attention of one vision-encoder layer; without it use a strategy that scores features",
     "cls": "a CLS token in the vision tower; without one use column sums: "
     'FoPru(score="column"), BackgroundPruning(rank="column")',
-    "pixels": "the picture as the vision tower gets it; without it use a strategy that scores features",
+    "pixels": "the image as the vision tower gets it; without it use a strategy that scores features",
     "text_tower": "the text tower that its vision tower was trained with, as CLIP's, which no model here has; "
     "pass one: CDPruner(relevance=ClipRelevance(clip, tokenizer, question))",
     "text_attention": "attention of the language model's layers; without it use a strategy that prunes before it",
     "left_in_tower": "a vision tower that may drop patches between its layers: LLaVA's (not LLaVA-NeXT's) with CLIP, "
     "SigLIP or, in recent transformers, DINOv2, eager or sdpa attention, and one feature layer, not among the first; "
-    "without it use a strategy that prunes behind the tower, as VisionZip",
-    "colors": "the picture's own colours; without them use a strategy that scores attention or features",
+    "without it use a strategy that prunes after the tower, as VisionZip",
+    "colors": "the image's own colours; without them use a strategy that scores attention or features",
 }
 
 
@@ -52,7 +52,7 @@ class VisualTokens:
 
     @property
     def grids(self) -> tuple[Grid3, ...]:
-        """(t, h, w) of every raster that the tokens form, one behind the other."""
+        """(t, h, w) of every raster that the tokens form, one after the other."""
         return self.layout.grids
 
     @cached_property
@@ -77,17 +77,17 @@ class VisualTokens:
 
     @property
     def pixels(self) -> Float[Tensor, "tiles channels height width"]:
-        """The picture's tiles as the vision tower gets them: resized and normalised."""
+        """The image's tiles as the vision tower gets them: resized and normalised."""
         return torch.stack(tuple(self._declared("pixels")))
 
     @property
     def colors(self) -> Float[Tensor, "tiles 3 height width"]:
-        """The picture's tiles in RGB, 0 to 1."""
+        """The image's tiles in RGB, 0 to 1."""
         return torch.stack(tuple(self._declared("colors")))
 
     @property
     def left_in_tower(self) -> LeftInTower:
-        """What the vision tower has left of the picture; the features of other tokens mean nothing."""
+        """What the vision tower has left of the image; the features of other tokens mean nothing."""
         return self._declared("left_in_tower")
 
     def of_tile(self, tile: int) -> tuple[Int[Tensor, " part"], VisualTokens]:
@@ -106,9 +106,9 @@ class VisualTokens:
 
 @dataclass(frozen=True, eq=False)
 class LeftInTower:
-    """What a vision tower that drops patches between its layers has left of one picture.
+    """What a vision tower that drops patches between its layers has left of one image.
 
-    kept: sorted indices within the picture's visual tokens.
+    kept: sorted indices within the image's visual tokens.
     scores: the last that `select_in_tower` gave each of them all; None if it did not score all.
     stages: what was left from which encoder layer on.
     """
