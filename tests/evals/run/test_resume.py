@@ -152,7 +152,7 @@ def test_broken_lines_are_named(whole: RunFolder, tmp_path: Path) -> None:
         return RunFolder(tmp_path / "run").answers()
 
     assert len(read(first, second)) == 2
-    with pytest.raises(ValueError, match=r"answers\.jsonl, line 2: broken JSON: .*; delete this line"):
+    with pytest.raises(ValueError, match=r"answers\.jsonl, line 2: broken JSON: .*; delete the line"):
         read(first, second[:-9])
     with pytest.raises(ValueError, match=r"answers\.jsonl, line 1: not UTF-8"):
         read(b"\xff", second)
@@ -167,7 +167,8 @@ def test_one_run_at_a_time(tiny: list[str], whole: RunFolder, tmp_path: Path) ->
     with RunFolder(tmp_path / "run").writing():
         said = command("eval", *tiny, "--output", tmp_path / "run")
     assert (
-        said == f"Error: {tmp_path / 'run' / 'answers.jsonl'}: another run is writing it. Wait, or name another output."
+        said
+        == f"Error: {tmp_path / 'run' / 'answers.jsonl'}: another run is writing it. Wait until it is done, or name another --output."
     )
     assert command("eval", *tiny, "--output", tmp_path / "run") == 0
 
