@@ -41,8 +41,14 @@ CACHE_NAMES = {
     "get_seq_length", "get_mask_sizes", "reorder_cache", "batch_repeat_interleave", "batch_select_indices",
     "offloading",
 }  # fmt: skip
-#: The only users of the engine: packages that change or read a model, and the benchmark that times layers.
-PATCHING = ("tokenprune/patching/", "tokenprune/zoom/", "tokenprune/retrieval/", "evals/bench/stopwatch.py")
+#: The only users of the engine: packages that change or read a model, and what measures layers and caches.
+PATCHING = (
+    "tokenprune/patching/",
+    "tokenprune/zoom/",
+    "tokenprune/retrieval/",
+    "evals/bench/stopwatch.py",
+    "evals/models/cache.py",
+)
 #: Outside of the engine, only the reader that probes use knows a language model's calls.
 KNOW_CALLS = ("tokenprune/engine/", "tokenprune/patching/decoder_attention.py")
 #: The files that register hooks outside of the engine, where every one is passed to the `register` of pruner.py.
