@@ -147,9 +147,9 @@ def test_a_video_is_refused(pruned: HarnessModel) -> None:
 
 def test_only_its_own_modules_import_lmms_eval() -> None:
     importing = {path.name for path in (ROOT / "evals").rglob("*.py") if "\nfrom lmms_eval" in path.read_text()}
-    assert importing == {"lmms_manifest.py", "lmms_model.py"}
+    assert importing == {"manifest.py", "lmms.py"}
     importers = {
-        path.name for path in (ROOT / "evals").rglob("*.py") if "import tokenprune.evals.lmms_" in path.read_text()
+        path.name for path in (ROOT / "evals").rglob("*.py") if "evals.harness.lmms import" in path.read_text()
     }
     assert not importers
 

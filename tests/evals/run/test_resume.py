@@ -166,10 +166,8 @@ def test_one_run_at_a_time(tiny: list[str], whole: RunFolder, tmp_path: Path) ->
     shutil.copytree(whole.path, tmp_path / "run")
     with RunFolder(tmp_path / "run").writing():
         said = command("eval", *tiny, "--output", tmp_path / "run")
-    assert (
-        said
-        == f"Error: {tmp_path / 'run' / 'answers.jsonl'}: another run is writing it. Wait until it is done, or name another --output."
-    )
+    path = tmp_path / "run" / "answers.jsonl"
+    assert said == f"Error: {path}: another run is writing it. Wait until it is done, or name another --output."
     assert command("eval", *tiny, "--output", tmp_path / "run") == 0
 
 
