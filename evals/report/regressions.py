@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig, AutoProcessor
 
@@ -57,7 +58,8 @@ def samples_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str], 
     Raises OSError or ValueError if they are gone.
     """
     about, data = run.record["about"], run.record["identity"]["data"]
-    style = style_of(*(kind.from_pretrained(about["loaded_from"]) for kind in (AutoConfig, AutoProcessor)))
+    config: Any = AutoConfig.from_pretrained(about["loaded_from"])
+    style = style_of(config, AutoProcessor.from_pretrained(about["loaded_from"]))
     tasks = list(dict.fromkeys(loss.pruned.task for loss in losses))
     wanted = {(loss.pruned.task, loss.pruned.id) for loss in losses}
     samples = load_tasks(Path(about["data"]), tasks, split=data["split"], style=style)

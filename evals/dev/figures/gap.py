@@ -87,7 +87,7 @@ def draw(rows: Sequence[TaskResult], scene: Scene, path: Path) -> None:
 def figure(rows: Sequence[TaskResult], scene: Scene) -> Figure:
     result = Figure(figsize=(14.5, 7.4), layout="constrained")
     FigureCanvasAgg(result)
-    result.get_layout_engine().set(w_pad=0.12)  # pyright: ignore[reportOptionalMemberAccess]
+    result.get_layout_engine().set(w_pad=0.12)  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]
     halves: Any = result.subfigures(1, 2, width_ratios=(1, 1.15), wspace=0.03)
     left, right = halves
     ratios = sorted({ratio for ratio, _ in scene.answers}, reverse=True)
