@@ -1,4 +1,4 @@
-"""The evals on aerial photographs, from pictures and boxes that are known, and the scaling table of one tile."""
+"""The evals on aerial photographs, from images and boxes that are known, and the scaling table of one tile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from tokenprune import Layout, Random, Selection, VisionAttention, VisualTokens
 from tokenprune.evals.dev.experiments import background_scaling
-from tokenprune.evals.dev.experiments.aerial import draw as aerial_picture
+from tokenprune.evals.dev.experiments.aerial import draw
 from tokenprune.evals.dev.experiments.aerial import measure as aerial
 from tokenprune.evals.dev.experiments.aerial import photographs as aerial_photographs
 from tokenprune.evals.dev.experiments.aerial.measure import Share, counted
@@ -75,10 +75,10 @@ def test_a_wheel_that_is_another_one(tmp_path: Path) -> None:
 
 
 def test_photographs_of_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = io.BytesIO()
-    Image.new("RGB", (20, 30)).save(picture, "PNG")
+    image = io.BytesIO()
+    Image.new("RGB", (20, 30)).save(image, "PNG")
     with zipfile.ZipFile(tmp_path / "some.whl", "w") as archive:
-        archive.writestr("deepforest/data/a.png", picture.getvalue())
+        archive.writestr("deepforest/data/a.png", image.getvalue())
         archive.writestr("deepforest/data/a.xml", VOC.format(1, 2, 3, 4))
     monkeypatch.setattr(aerial_photographs, "FILES", {"a.png": "a.xml"})
     monkeypatch.setattr(aerial_photographs, "wheel", lambda *pinned: tmp_path / "some.whl")
@@ -100,7 +100,7 @@ def test_every_row_of_the_table(tmp_path: Path) -> None:
             assert row.trees.value == row.tree_tokens.value == row.background_tokens.value == 1.0
     assert len(aerial.table([asdict(row) for row in rows]).lines) == len(rows)
     assert isinstance(aerial.COMPARED["Random"], Random)
-    aerial_picture.draw(small(), tokens, 4, tmp_path / "drawn.png")
+    draw.draw(small(), tokens, 4, tmp_path / "drawn.png")
     with Image.open(tmp_path / "drawn.png") as drawn:
         assert drawn.size == (1400, 1520)
 

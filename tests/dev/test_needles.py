@@ -1,4 +1,4 @@
-"""Needles in a large picture: the set, and what is asked of it."""
+"""Needles in a large image: the set, and what is asked of it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_set_is_read_by_the_loaders_and_the_same_again(needles: Path, tmp_pa
         assert (tmp_path / file).read_bytes() == (needles / file).read_bytes()
 
 
-def test_pictures_take_turns_in_size(needles: Path) -> None:
+def test_images_take_turns_in_size(needles: Path) -> None:
     groups = by_image(load_questions(needles, style=STYLE))
     assert [len(group) for group in groups] == [8] * 4
     assert len({group[0].split for group in groups}) == 4
@@ -195,15 +195,15 @@ def test_parts_of_different_runs_are_not_put_together(tmp_path: Path) -> None:
         stored([tmp_path / "a", tmp_path / "b"])
 
 
-def test_the_picture_shows_each_tile_where_it_is(asker: Asker, needles: Path) -> None:
+def test_the_image_shows_each_tile_where_it_is(asker: Asker, needles: Path) -> None:
     sample: Any = load_questions(needles, style=STYLE)[0]
-    (picture,) = sample.open_images()
-    look = asker.zoom.look(asker.model, asker.processor, picture, sample.text)
-    drawn = draw_look(picture, look, width=800)
+    (image,) = sample.open_images()
+    look = asker.zoom.look(asker.model, asker.processor, image, sample.text)
+    drawn = draw_look(image, look, width=800)
     assert drawn.size == (800, 450)
     view = next(view for view in look.steps[1].views if view.box[2] < 3200 and view.box[3] < 1800)
     left, top, *_ = (round(side / 4) for side in view.box)
-    assert drawn.getpixel((left + 1, top + 20)) != picture.resize((800, 450)).getpixel((left + 1, top + 20))
+    assert drawn.getpixel((left + 1, top + 20)) != image.resize((800, 450)).getpixel((left + 1, top + 20))
 
 
 def test_a_killed_run_goes_on_where_it_was(needles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What each setup makes of one picture: its parts, and the picture of it."""
+"""What each setup makes of one image: its parts, and the image of it."""
 
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,7 @@ def test_the_canvas_of_one_raster() -> None:
     assert raster.tokens.tolist() == np.arange(36).reshape(6, 6).tolist()
 
 
-def test_a_view_beyond_the_picture_and_one_within() -> None:
+def test_a_view_beyond_the_image_and_one_within() -> None:
     tall = sample_image((20, 60), (0, 0, 19, 59))
     (raster,) = canvas(tall, Layout.raster((1, 6, 6)), padded_view((20, 60))).rasters
     assert raster.image.size == (60, 60)
@@ -169,7 +169,7 @@ def test_a_view_beyond_the_picture_and_one_within() -> None:
 
 
 def test_the_canvas_of_tiles() -> None:
-    """Which part of the picture a tile shows is not known, so boxes are drawn on the picture alone."""
+    """Which part of the image a tile shows is not known, so boxes are drawn on the image alone."""
     layout = Layout.concat([Layout.raster((1, 3, 3))] * 3)
     tiles = [Image.new("RGB", (12, 12), color) for color in ("red", "green", "blue")]
     shown = canvas(sample_image(), layout, full_view((60, 40)), tiles)
@@ -200,7 +200,7 @@ def anyres() -> tuple[Any, Any]:
 
 
 def test_overview_and_tiles(tmp_path: Path) -> None:
-    """Both show the whole picture, so that a box is drawn on both; newline tokens have no place."""
+    """Both show the whole image, so that a box is drawn on both; newline tokens have no place."""
     model, processor = anyres()
     compared = make_setups(["fopru", "grid"], [0.5], ["original"], baselines=[])
     told = explain(model, processor, sample_image((60, 40)), "Where is it?", compared, true_box=BOX, rounds=0)
@@ -212,7 +212,7 @@ def test_overview_and_tiles(tmp_path: Path) -> None:
     assert '"rows": 4' in kept_tokens_page.page(told)
 
 
-# The picture.
+# The image.
 
 
 def test_ranks() -> None:
@@ -226,7 +226,7 @@ def test_edges_lie_between_kept_and_dropped() -> None:
 
 @pytest.mark.parametrize("size", [(300, 40), (40, 300), (60, 40)])
 def test_nothing_is_cut_off(size: tuple[int, int]) -> None:
-    """Every text is within the figure and in its own column, whatever the picture's shape and however long they are."""
+    """Every text is within the figure and in its own column, whatever the image's shape and however long they are."""
     told = explained(
         "fopru:mode=row,layer=-2,heads=max", "random", ratios=(0.5, 0.25), of=sample_image(size), true_box=BOX
     )

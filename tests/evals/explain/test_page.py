@@ -100,7 +100,7 @@ def state(page: Any) -> dict[str, Any]:
     return {name: spaced(value) if isinstance(value, str) else value for name, value in found.items()}
 
 
-def test_the_slider_changes_picture_and_answer(page: Any) -> None:
+def test_the_slider_changes_image_and_answer(page: Any) -> None:
     seen = [state(page)]
     assert (seen[0]["percent"], seen[0]["tokens"]) == ("25 %", "9 of 36 visual tokens")
     page.focus("#ratio")
@@ -175,7 +175,7 @@ def test_on_a_phone(page: Any, scheme: str) -> None:
         assert label.bounding_box()["height"] >= 32
 
 
-def test_the_picture_is_what_the_screen_shows(page: Any, tmp_path: Path) -> None:
+def test_the_image_is_what_the_screen_shows(page: Any, tmp_path: Path) -> None:
     """Dropped patches are dark on the screen itself."""
     import numpy as np
     from PIL import Image
@@ -184,8 +184,8 @@ def test_the_picture_is_what_the_screen_shows(page: Any, tmp_path: Path) -> None
     brightness = []
     for key in ("Home", "End"):
         page.keyboard.press(key)
-        page.locator("#image").screenshot(path=tmp_path / "picture.png")
-        brightness.append(np.asarray(Image.open(tmp_path / "picture.png").convert("L")).mean())
+        page.locator("#image").screenshot(path=tmp_path / "image.png")
+        brightness.append(np.asarray(Image.open(tmp_path / "image.png").convert("L")).mean())
     assert brightness[0] < 0.5 * brightness[1]
 
 

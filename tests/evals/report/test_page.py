@@ -104,7 +104,7 @@ def test_report_of_a_run(run: RunFolder, tmp_path: Path) -> None:
     assert "the orange box" in html
     assert "&lt;b&gt;[0.1, 0.1, 0.2, 0.2]&lt;/b&gt;" in html
     assert html.count('<rect class="') == 3  # true, unpruned, pruned
-    # The picture is 60 x 40, and the true box 30, 10 to 45, 30 in it.
+    # The image is 60 x 40, and the true box 30, 10 to 45, 30 in it.
     assert '<rect class="true" x="30.0" y="10.0" width="15.0" height="20.0"/>' in html
     assert html.count("<image id=") == 1
     assert html.count("data:image/png") == 2
@@ -149,7 +149,7 @@ def card_of(sample: Question, *kept: KeptTokens) -> pages.Card:
 
 @pytest.fixture
 def pointing(tmp_path: Path) -> Question:
-    """About a picture of 60 x 40."""
+    """About an image of 60 x 40."""
     write_refcoco(tmp_path)
     return TASKS["rec"].load(tmp_path, "testA", STYLES["llava"])[0]
 
@@ -166,7 +166,7 @@ def test_an_overview_and_its_canvas(pointing: Question) -> None:
 
 
 def test_tiles_are_drawn_by_themselves(pointing: Question) -> None:
-    """Which part of the picture a tile shows is not in the answers."""
+    """Which part of the image a tile shows is not in the answers."""
     card = card_of(pointing, KeptTokens.of([0, 5, 6, 7], 12, [(1, 2, 2)] * 3))
     assert [panel.name for panel in card.panels] == ["grid 1", "grid 2", "grid 3"]
     assert [panel.image for panel in card.panels] == [None] * 3
@@ -176,7 +176,7 @@ def test_tiles_are_drawn_by_themselves(pointing: Question) -> None:
     assert (len(card.panels), card.note) == (8, "12 more not drawn")
 
 
-def test_several_pictures(tmp_path: Path) -> None:
+def test_several_images(tmp_path: Path) -> None:
     (tmp_path / "seedbench").mkdir()
     SETS["seedbench", "hub"](tmp_path / "seedbench")
     video = TASKS["seedbench"].load(tmp_path / "seedbench")[1]

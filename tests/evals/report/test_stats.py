@@ -10,7 +10,7 @@ from tokenprune.evals.tasks._base.metric import Metric, Ratio
 
 
 def alone(n: int) -> range:
-    """Every question about a picture of its own."""
+    """Every question about an image of its own."""
     return range(n)
 
 
@@ -23,7 +23,7 @@ def test_wilson_does_not_collapse_at_the_ends() -> None:
 
 
 def test_questions_that_agree_count_once() -> None:
-    """Five questions about a picture that are all right or all wrong tell as much as one."""
+    """Five questions about an image that are all right or all wrong tell as much as one."""
     once = interval([1.0, 0.0] * 10, alone(20))
     five_times = interval(np.repeat([1.0, 0.0] * 10, 5).tolist(), np.repeat(alone(20), 5).tolist())
     assert five_times == pytest.approx(once, abs=0.01)
@@ -31,20 +31,20 @@ def test_questions_that_agree_count_once() -> None:
 
 
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "soft"])
-def test_intervals_cover_the_truth_though_pictures_differ(binary: bool) -> None:
-    """Pictures are easy or hard, and have 1 to 9 questions; intervals that took questions as independent would not."""
+def test_intervals_cover_the_truth_though_images_differ(binary: bool) -> None:
+    """Images are easy or hard, and have 1 to 9 questions; intervals that took questions as independent would not."""
     rng = np.random.default_rng(0)
-    covered = {"pictures": 0, "questions": 0}
+    covered = {"images": 0, "questions": 0}
     for _ in range(100):
         difficulty, counts = rng.beta(0.7, 0.7, size=60), rng.integers(1, 10, size=60)
-        pictures = np.repeat(np.arange(60), counts)
-        scores = (rng.random(len(pictures)) < difficulty[pictures]).astype(float)
+        images = np.repeat(np.arange(60), counts)
+        scores = (rng.random(len(images)) < difficulty[images]).astype(float)
         if not binary:
             scores = scores * 0.9 + 0.05
-        for name, drawn in ("pictures", pictures), ("questions", np.arange(len(pictures))):
+        for name, drawn in ("images", images), ("questions", np.arange(len(images))):
             low, high = interval(scores.tolist(), drawn.tolist())
             covered[name] += low <= 0.5 <= high
-    assert covered["pictures"] >= 90
+    assert covered["images"] >= 90
     assert covered["questions"] <= 80
 
 
@@ -86,15 +86,15 @@ def test_difference_needs_the_same_questions() -> None:
 
 
 def test_intervals_of_ratios_cover_the_truth() -> None:
-    """F1 = 2 sum(right) / sum(said + true) of a model that is right about 3 pictures in 4, on 60 of 4 questions."""
+    """F1 = 2 sum(right) / sum(said + true) of a model that is right about 3 images in 4, on 60 of 4 questions."""
     rng, covered = np.random.default_rng(1), 0
-    pictures = np.repeat(np.arange(60), 4)
+    images = np.repeat(np.arange(60), 4)
     truth = np.tile([1.0, 0.0], 120)
     expected = 2 * 0.75 / (0.75 + 0.25 + 1)
     for _ in range(100):
         said = np.where(np.repeat(rng.random(60) < 0.75, 4), truth, 1 - truth)
         metric = Metric.of(Ratio((truth * said).tolist(), ((truth + said) / 2).tolist()))
-        low, high = metric.interval(pictures.tolist())
+        low, high = metric.interval(images.tolist())
         assert low < metric.value < high
         covered += low <= expected <= high
     assert covered >= 90
@@ -119,4 +119,4 @@ def test_a_ratio_to_nothing() -> None:
     rare = Metric.of(*Ratio.mean([0.0, 0.5, 0.5, 1.0]).of_each("baaa").values(), weight=0.5)
     assert rare.value == pytest.approx((2 / 3 + 0) / 2)
     assert all(map(math.isfinite, rare.interval(alone(4))))
-    assert all(map(math.isnan, Metric.of(*rare.ratios).interval([0] * 4)))  # one picture tells nothing of others
+    assert all(map(math.isnan, Metric.of(*rare.ratios).interval([0] * 4)))  # one image tells nothing of others

@@ -1,4 +1,4 @@
-"""Settings files in the evals, and the pictures that they were calibrated on kept out of them."""
+"""Settings files in the evals, and the images that they were calibrated on kept out of them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def evaluated(folder: Path, *strategies: str, **options: str) -> list[Answer]:
     return list(RunFolder(folder / "run").answers().values())
 
 
-def test_found_settings_are_evaluated_on_other_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All setups answer the same questions, and none about a picture of the search."""
+def test_found_settings_are_evaluated_on_other_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All setups answer the same questions, and none about an image of the search."""
     samples = scenes(tmp_path / "scenes", 6)
     record = searched(samples[:2], tmp_path / "found.json")
     assert list(record["search"]["data"]["pictures"]) == ["0.png", "1.png"]
@@ -67,20 +67,20 @@ def test_the_limit_counts_what_is_left(tmp_path: Path) -> None:
     assert not ids & {sample.id for sample in samples[1:3]}
 
 
-def test_a_copy_of_a_picture_is_the_same_picture(tmp_path: Path) -> None:
-    """Sets name their pictures as they like."""
+def test_a_copy_of_an_image_is_the_same_image(tmp_path: Path) -> None:
+    """Sets name their images as they like."""
     samples = scenes(tmp_path, 4)
-    pictures = set(image_digests(samples[:1]).values())
+    images = set(image_digests(samples[:1]).values())
     (image,), (other,) = samples[0].images, samples[2].images
     assert isinstance(other, Path)
     other.write_bytes(image.read_bytes())
-    assert apart(samples, pictures, "scenes") == [samples[1], samples[3]]
+    assert apart(samples, images, "scenes") == [samples[1], samples[3]]
     assert apart(samples, frozenset(), "scenes") == samples
     with pytest.raises(ValueError, match="scenes: every question is about an image of the calibration data"):
-        apart([samples[0], samples[2]], pictures, "scenes")
+        apart([samples[0], samples[2]], images, "scenes")
 
 
-def test_who_says_nothing_of_its_pictures(tmp_path: Path) -> None:
+def test_who_says_nothing_of_its_images(tmp_path: Path) -> None:
     """Settings that a person wrote have no calibration data; those of a search do, and must name it."""
     assert calibrated_on(SettingsFile.read(written(tmp_path, SETTINGS))) == frozenset()
     for data in ({}, {"data": {"ids": ["rec-1"]}}, {"data": {"pictures": {}}}):

@@ -50,11 +50,11 @@ def test_agreement_is_the_cosine_of_what_the_head_gets(tmp_path: Path, state: An
     assert objective.agreement(VFlowOpt(keep_ratio=1.0)) == pytest.approx(1, abs=1e-6)
 
 
-def test_what_the_flow_tells_of_the_pictures(tmp_path: Path) -> None:
+def test_what_the_flow_tells_of_the_images(tmp_path: Path) -> None:
     objective = Objective(deep_llava(), tiny_processor(), scenes(tmp_path))
     assert (objective.n_visual, objective.grid_side) == (36, 6)
     above, below = (replace(BASE, threshold=objective.highest_attention * factor) for factor in (1.01, 0.2))
-    assert objective.agreement(above) == objective.agreement(replace(BASE, threshold=1e9))  # no anchor in any picture
+    assert objective.agreement(above) == objective.agreement(replace(BASE, threshold=1e9))  # no anchor in any image
     assert objective.agreement(below) != objective.agreement(above)
 
 
@@ -187,11 +187,11 @@ def test_other_samples_and_weights_are_refused(tmp_path: Path) -> None:
         searched(samples[1:], output)
     (image,), (other,) = samples[0].images, samples[1].images
     assert isinstance(image, Path)
-    picture = image.read_bytes()
+    content = image.read_bytes()
     image.write_bytes(other.read_bytes())
     with pytest.raises(SettingError, match="with digest='"):
         searched(samples, output)
-    image.write_bytes(picture)
+    image.write_bytes(content)
     weight = deep_llava().model.language_model.norm.weight
     with torch.no_grad():
         weight[0] += 1
