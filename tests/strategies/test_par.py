@@ -69,10 +69,10 @@ def test_layers_come_from_settings_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("skip", "message"),
     [
-        (-1, "are no decoder layers"),
-        (True, "are no decoder layers"),
-        ("2", "are no decoder layers"),
-        ((2.5,), "are no decoder layers"),
+        (-1, "are not decoder layers"),
+        (True, "are not decoder layers"),
+        ("2", "are not decoder layers"),
+        ((2.5,), "are not decoder layers"),
         (2, r"into the first or last 2 of 5 decoder layers, which are never skipped; those between are 2\.\.2"),
         ((3,), "into the first or last 2 of 5"),
         ((1,), "into the first or last 2 of 5"),

@@ -71,5 +71,5 @@ def test_a_whole_picture_is_not_touched() -> None:
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("neighbours", [0, 1.5])
 def test_neighbours_that_cannot_be(neighbours: Any) -> None:
-    with pytest.raises(SettingError, match=r"neighbours=.* is no count of tokens"):
+    with pytest.raises(SettingError, match=r"neighbours=.* is not a count of tokens"):
         PruMerge(neighbours=neighbours)

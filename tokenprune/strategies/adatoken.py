@@ -20,7 +20,7 @@ from tokenprune.tokens.visual import StageTokens
 @dataclass(frozen=True)
 class AdaToken(TextGuided):
     """Keeps, at stages all through the language model, the fewest visual tokens that together get the share `mass` of
-    what the text pays to all that are left, and never more than the budget. Pictures that the text looks at in few
+    what the text pays to all that are left, and never more than the budget. Images that the text looks at in few
     places keep few tokens.
 
     keep_ratio, keep: the most that may be left from `layer` on. keep_ratio=1.0 leaves it to `mass` alone.
@@ -30,7 +30,7 @@ class AdaToken(TextGuided):
 
     A reconstruction: the paper's abstract says that what each token contributes is measured from attention, and that
     tokens of low contribution are dropped adaptively; formula, layers and thresholds were not to be had. Contribution
-    here is the attention of the text behind the image, averaged over heads and text, in the layer before the stage,
+    here is the attention of the text after the image, averaged over heads and text, in the layer before the stage,
     scaled to add up to 1 over the visual tokens that are left.
     """
 

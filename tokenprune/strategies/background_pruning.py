@@ -37,7 +37,7 @@ class BackgroundPruning(AttentionStrategy):
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
 
     Deviations from the paper, whose affinity is learned with the model: tokens are linked by the cosine of what the
-    projector gives, each to its best neighbour other than itself; means are taken behind the projector; attention is
+    projector gives, each to its best neighbour other than itself; means are taken after the projector; attention is
     that of the layer's heads and keys, where the released code multiplies values; an overview is kept like any tile.
     """
 
@@ -51,7 +51,7 @@ class BackgroundPruning(AttentionStrategy):
         check_choice("BackgroundPruning", "rank", self.rank, ("cls", "column", "distinct"))
         if not -1 <= self.threshold <= 1:
             raise SettingError(
-                f"BackgroundPruning: threshold={self.threshold!r} is no cosine; write one in [-1, 1], such as 0.95."
+                f"BackgroundPruning: threshold={self.threshold!r} is not a cosine; write one in [-1, 1], such as 0.95."
             )
 
     @property

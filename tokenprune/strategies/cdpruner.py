@@ -21,7 +21,7 @@ SPENT = 1e-6  # what is left of a token that the kept ones explain, beside the 1
 @dataclass(frozen=True)
 class CDPruner(Strategy):
     """Keeps the visual tokens that are most diverse, given the question: the most probable set of a determinantal
-    point process whose kernel is the cosine of two tokens' features behind the projector, times the relevance of both.
+    point process whose kernel is the cosine of two tokens' features after the projector, times the relevance of both.
 
     relevance: how little each visual token has to do with the question, the paper's relevance being the negative
         cosine to CLIP's text embedding: one number per visual token, from `tokens.pixels`. Numbers are scaled to 0..1.

@@ -19,7 +19,7 @@ from tokenprune.tokens.visual import VisualTokens
 @dataclass(frozen=True)
 class DivPrune(Strategy):
     """Keeps the visual tokens that are most different from each other: a greedy solution of the max-min diversity
-    problem, under one minus the cosine of the features behind the projector.
+    problem, under one minus the cosine of the features after the projector.
 
     The paper prunes an image of several tiles tile by tile or whole: `budget_per` says which. Newline tokens are
     all alike, so one of them is kept, and the others last.

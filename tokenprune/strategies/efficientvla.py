@@ -25,7 +25,7 @@ class EfficientVLA(OneStage):
     key: how many key tokens there are.
     alpha: the share of the rest of the budget that goes to relevance; what is left of it goes to diversity.
 
-    Deviations: relevance is what the text behind the image pays to a visual token, averaged over heads and text; the
+    Deviations: relevance is what the text after the image pays to a visual token, averaged over heads and text; the
     paper writes the attention from the visual token to the text, which a causal model does not have. Diversity is
     1 - max cosine to the key tokens, of hidden states on entry to the layer: the paper does not say of which features.
     The paper's removal of layers, sparse MLPs and cached action head are no part of this.

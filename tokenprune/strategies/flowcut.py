@@ -22,10 +22,10 @@ class FlowCut(TowerStrategy):
     through least so far. Later layers attend to what is left, and that is what the language model gets.
 
     A patch's importance behind a layer is the mean of what it is there (`flow`) and what it was before. How many go is
-    up to the picture: the more the CLS token's attention is concentrated, the more (`n_dropped`). Counted back from the
+    up to the image: the more the CLS token's attention is concentrated, the more (`n_dropped`). Counted back from the
     layer whose output the projector gets, the last drop is behind the one before, and leaves the budget exactly.
 
-    As the authors' package computes it, one picture at a time: given several, that drops as many of each as of the one
+    As the authors' package computes it, one image at a time: given several, that drops as many of each as of the one
     that has most to lose. Not here: the further step inside the language model that it takes for LLaVA-NeXT.
     """
 

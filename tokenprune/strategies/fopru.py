@@ -59,7 +59,7 @@ def by_row(
     scores: Float[Tensor, " visual"], order: Int[Tensor, " visual"], rows: Int[Tensor, " visual"], n_rows: int
 ) -> Int[Tensor, " visual"]:
     """Sorts `order` by the rank of each token's row, keeping it within a row. The `n_rows` of all frames compete, by
-    the mean of their scores: rasters behind one another may be of different widths."""
+    the mean of their scores: rasters after one another may be of different widths."""
     means = scores.new_zeros(n_rows).scatter_reduce(0, rows, scores, "mean", include_self=False)
     row_rank = means.argsort(descending=True, stable=True).argsort()
     return order[torch.argsort(row_rank[rows[order]], stable=True)]

@@ -19,7 +19,7 @@ ENDS = 2
 @dataclass(frozen=True)
 class PAR(OneStage):
     """Chooses visual tokens and decoder layers together: from decoder layer `layer` on keeps the visual tokens that the
-    text behind the picture attends to most, and does not execute the layers of `skip` at all.
+    text after the image attends to most, and does not execute the layers of `skip` at all.
 
     skip: the decoder layers that are left out, counted from 0 and ascending, as `tokenprune layers` finds them for a
         model on a few unlabelled questions; or how many, and then those right before the last two. The first two and
@@ -27,7 +27,7 @@ class PAR(OneStage):
 
     Deviations: the paper trains a router, which looks at every sample and at tokens and layers together; the one here
     is not trained. Tokens go by the attention of layer `layer` - 1, heads averaged and then the text behind the
-    picture, and layers by how little they change their input, once for a model. The released code masks tokens, and
+    image, and layers by how little they change their input, once for a model. The released code masks tokens, and
     computes skipped layers all the same; here tokens are dropped and keep their position IDs, and skipped layers cost
     and cache nothing, in prefill and decode.
     """
@@ -41,7 +41,7 @@ class PAR(OneStage):
         numbers = self.skip if isinstance(self.skip, tuple) else (self.skip,)
         if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
             raise SettingError(
-                f"PAR: skip={self.skip!r} are no decoder layers. Write skip=(7, 9) for layers 7 and 9, or a count: "
+                f"PAR: skip={self.skip!r} are not decoder layers. Write skip=(7, 9) for layers 7 and 9, or a count: "
                 f"skip=2."
             )
 

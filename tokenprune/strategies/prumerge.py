@@ -31,7 +31,7 @@ class PruMerge(AttentionStrategy):
 
     Without a CLS token, attention is what a patch receives. Deviations from the released code: the budget is given,
     and not the number of outliers; attention is the mean of the heads', not one over all of their width; tokens are
-    merged behind the projector; all dropped tokens are not summed up in one more. Newline tokens are not merged.
+    merged after the projector; all dropped tokens are not summed up in one more. Newline tokens are not merged.
     """
 
     plus: bool = False
@@ -40,7 +40,7 @@ class PruMerge(AttentionStrategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.neighbours, int) or self.neighbours < 1:
-            raise SettingError(f"PruMerge: neighbours={self.neighbours!r} is no count of tokens; write at least 1.")
+            raise SettingError(f"PruMerge: neighbours={self.neighbours!r} is not a count of tokens; write at least 1.")
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores = tokens.vision_attention.cls_or_mean()

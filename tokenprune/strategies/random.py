@@ -20,8 +20,8 @@ from tokenprune.tokens.visual import VisualTokens
 class Random(Strategy):
     """Keeps visual tokens drawn uniformly without replacement.
 
-    The draw depends on `seed` and on the picture alone: the same picture keeps the same tokens in every call, batch,
-    beam and device, and different pictures keep different ones.
+    The draw depends on `seed` and on the image alone: the same image keeps the same tokens in every call, batch,
+    beam and device, and different images keep different ones.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"pixels"})
@@ -34,8 +34,8 @@ class Random(Strategy):
             raise SettingError(f"Random: seed={self.seed!r} is not a seed; write an integer of 0 or more.")
 
     def select(self, tokens: VisualTokens) -> Selection:
-        picture = zlib.crc32(tokens.pixels.float().cpu().numpy().tobytes(), self.seed % 2**32)
+        image = zlib.crc32(tokens.pixels.float().cpu().numpy().tobytes(), self.seed % 2**32)
         # CPU generators give the same draw on every device.
-        generator = torch.Generator().manual_seed(picture)
+        generator = torch.Generator().manual_seed(image)
         order = torch.randperm(tokens.n_visual, generator=generator).to(tokens.features.device)
         return Selection.first(order, self.budget(tokens.n_visual))

@@ -24,7 +24,7 @@ DEPTHS = (3 / 32, 7 / 32, 16 / 32)
 @dataclass(frozen=True)
 class SparseVLM(TextGuided):
     """Prunes in three stages in the first half of the decoder layers, by what those text tokens attend to that have to
-    do with the picture (the raters). Some of what is dropped lives on, merged into a few tokens.
+    do with the image (the raters). Some of what is dropped lives on, merged into a few tokens.
 
     keep_ratio: the average over the layers; each stage leaves the same share of what is left before it, solved for that
         average. Merged tokens count. A count `keep` has no average: use a ratio.
@@ -37,7 +37,7 @@ class SparseVLM(TextGuided):
     Deviations: the paper drops as many tokens as the attention matrix lacks in rank, and its released code has tables
     for four budgets that do not count merged tokens; here the budget is exact. A cluster is merged into the mean of its
     tokens as in the released code (the paper writes their sum), at the place and position ID of its centre. Raters are
-    chosen among the text behind the picture.
+    chosen among the text after the image.
     """
 
     recycle: float = 0.3

@@ -32,7 +32,7 @@ class VFlowOpt(AttentionStrategy, StagedStrategy):
         in bits. It makes a difference only if alpha is not 0.
 
     Other deviations from the released code: position IDs are kept as the paper says; the entropy is that of the
-    picture's own grey values; without a single anchor the best patch is one; the budget is exact with recycling;
+    image's own grey values; without a single anchor the best patch is one; the budget is exact with recycling;
     newline tokens are worth what the best token of their row is, where the code has a score of 1, which spends the
     budget on nearly all of them.
     """

@@ -29,7 +29,7 @@ class VisionZip(AttentionStrategy):
     layer: the encoder layer of attention and keys; None is the one whose output the projector gets.
 
     Without a CLS token, dominant is what receives most attention, as in the paper. Deviations from the released code:
-    tokens are merged behind the projector; the CLS token itself, one of its dominant tokens, does not reach the
+    tokens are merged after the projector; the CLS token itself, one of its dominant tokens, does not reach the
     language model, so that a patch has its place; contextual tokens are not put behind the dominant ones. Newline
     tokens are not merged.
     """

@@ -26,7 +26,7 @@ class VisPruner(AttentionStrategy):
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
 
     Without a CLS token, attention is what a patch receives. Deviations from the released code: features are compared
-    behind the projector; where there are more than 576 visual tokens, a round drops more than 8 in proportion.
+    after the projector; where there are more than 576 visual tokens, a round drops more than 8 in proportion.
     """
 
     important: float = 0.5

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from tokenprune.tokens.layout import Layout
 
-#: One step (down, right) to the four neighbours that follow a token in raster order; the other four are behind it.
+#: One step (down, right) to the four neighbours that follow a token in raster order; the other four precede it.
 AHEAD = ((0, 1), (1, -1), (1, 0), (1, 1))
 
 # Features normalised at once: 32 MiB in float32.

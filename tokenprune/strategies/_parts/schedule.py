@@ -11,7 +11,7 @@ from tokenprune.strategy import Stage
 
 
 def spread(shares: Sequence[float], n_layers: int) -> list[int]:
-    """The decoder layers that lie at these shares of the depth, behind the first; those that fall together in a shallow
+    """The decoder layers that lie at these shares of the depth, after the first; those that fall together in a shallow
     model are one."""
     return sorted({min(max(round(share * n_layers), 1), n_layers - 1) for share in shares}) if n_layers > 1 else []
 

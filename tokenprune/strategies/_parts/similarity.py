@@ -1,4 +1,4 @@
-"""Cosine similarity of visual tokens, in blocks: the whole map of a large picture never exists."""
+"""Cosine similarity of visual tokens, in blocks: the whole map of a large image never exists."""
 
 from __future__ import annotations
 
