@@ -169,7 +169,7 @@ def test_the_readme_says_what_was_measured() -> None:
     of_ids = {ids: {point.kept: point.accuracy for point in points} for ids, points in found.items()}
     original, compact = of_ids["original"], of_ids["compact"]
     said = (
-        f"At 75 %, REC is {original[75]:.1f} % with original and {compact[75]:.1f} % with compact IDs "
+        f"at 75 %: REC is {original[75]:.1f} % with original and {compact[75]:.1f} % with compact IDs "
         f"({original[100]:.1f} % unpruned)."
     )
     assert said in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
