@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -129,31 +130,28 @@ def build_processor(known: Sequence[str] = (), *, pieces: bool = False) -> Llava
 
 
 def build_model(
-    tower: Dinov2Model,
-    processor: LlavaProcessor,
-    seed: int,
-    *,
-    layers: int = 6,
-    width: int = 512,
-    inner: int = 1408,
+    tower: Dinov2Model, processor: LlavaProcessor, seed: int, **language: Any
 ) -> LlavaForConditionalGeneration:
-    """The given tower, frozen, with a new projector and a new language model with heads of 64.
+    """The given tower, frozen, with a new projector and a new language model: of six layers, or as `language` says.
 
     rope_theta makes one rotary frequency go round once in 16 positions, a row of the grid: theta ** (-4 / 32) =
     2 pi / 16. Nothing else of the grid's shape is built in.
     """
     torch.manual_seed(seed)
     ids = processor.tokenizer.convert_tokens_to_ids
+    shape = {
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "rope_parameters": {"rope_type": "default", "rope_theta": (16 / (2 * torch.pi)) ** 8},
+        "initializer_range": 0.04,
+    }
     text = LlamaConfig(
+        **(shape | language),
         vocab_size=len(processor.tokenizer),
-        hidden_size=width,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 64,
-        num_key_value_heads=width // 64,
         max_position_embeddings=2048,
-        rope_parameters={"rope_type": "default", "rope_theta": (16 / (2 * torch.pi)) ** 8},
-        initializer_range=0.04,
         bos_token_id=ids("<s>"),
         eos_token_id=ids("</s>"),
         pad_token_id=ids("<pad>"),

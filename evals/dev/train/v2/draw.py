@@ -16,6 +16,7 @@ from tokenprune.evals.dev.train.v2.words import PLATES, SIGN_WORDS, Plate
 DRAWN_SIDE = 336  # px of the longer side at least; every grid is this scene, made smaller
 KINDS = {"mixed": 0.36, "count": 0.24, "text": 0.26, "small": 0.14}
 SIGN = "sign"
+MOST_ASKED = 6  # things in a scene that questions are asked about
 _GAP = 0.012  # of the longer side, between two things
 _TRIES = 40
 
@@ -101,7 +102,8 @@ def draw_scene(rng: random.Random, assets: Assets, shape: tuple[int, int], most:
     """A scene of `shape` (rows, columns) with 1 to `most` things, of a kind of `KINDS` or one drawn by its weight.
 
     mixed: different things, often two of one noun, so that "the larger X" is needed. count: one noun some times, among
-    others. text: one or two signs among things. small: things of 6 to 14 % of the longer side beside larger ones.
+    others. text: one or two signs among things, or up to four where nobody asks. small: things of 6 to 14 % of the
+    longer side beside larger ones.
     """
     rows, columns = shape
     scale = -(-DRAWN_SIDE // (PATCH * max(shape)))
@@ -111,7 +113,8 @@ def draw_scene(rng: random.Random, assets: Assets, shape: tuple[int, int], most:
         canvas = _Canvas(_background(rng, rng.choice(assets.backgrounds), size), [], [])
         number = rng.randint(1, most)
         if kind == "text":
-            _add_signs(rng, assets, canvas, 1 + (most > 1 and rng.random() < 0.4))
+            signs = rng.choice((2, 3, 4) if most > MOST_ASKED else (1, 1, 2))
+            _add_signs(rng, assets, canvas, min(most, signs))
             number = rng.randint(0, max(1, min(2, most - 1)))
         same = number if kind == "count" else 1
         if kind == "count":
@@ -182,7 +185,7 @@ def _varied(rng: random.Random, image: Image.Image, side: float) -> Image.Image:
 def _add_signs(rng: random.Random, assets: Assets, canvas: _Canvas, number: int) -> None:
     plates = rng.sample(PLATES, number)
     for word, plate in zip(rng.sample(SIGN_WORDS, number), plates, strict=True):
-        height = max(canvas.image.size) * rng.uniform(0.09, 0.2)
+        height = max(canvas.image.size) * rng.uniform(0.1, 0.24)
         patch = draw_sign(rng, word, plate, rng.choice(assets.fonts), height)
         patch.thumbnail((canvas.image.width - 4, canvas.image.height - 4))
         box = canvas.place(rng, patch)

@@ -12,7 +12,7 @@ from tokenprune.evals.dev.train import checkpoint
 from tokenprune.evals.dev.train.v2.nouns import nouns
 from tokenprune.evals.dev.train.v2.words import SIGN_WORDS
 
-LAYERS, WIDTH, INNER = 12, 384, 1024
+LAYERS, WIDTH, INNER, HEAD = 12, 384, 1024, 64
 NEW_WORDS = ("sign", "does", "say", "0", "##s", "##es")
 
 
@@ -25,7 +25,16 @@ def build_model(
     tower: Dinov2Model, processor: LlavaProcessor, seed: int, layers: int = LAYERS, width: int = WIDTH
 ) -> LlavaForConditionalGeneration:
     """A language model from nothing; what its blocks add is scaled down with their number, as in GPT-2."""
-    model = checkpoint.build_model(tower, processor, seed, layers=layers, width=width, inner=INNER * width // WIDTH)
+    model = checkpoint.build_model(
+        tower,
+        processor,
+        seed,
+        hidden_size=width,
+        intermediate_size=INNER * width // WIDTH,
+        num_hidden_layers=layers,
+        num_attention_heads=width // HEAD,
+        num_key_value_heads=width // HEAD,
+    )
     with torch.no_grad():
         for layer in model.model.language_model.layers:
             for added in (layer.self_attn.o_proj, layer.mlp.down_proj):

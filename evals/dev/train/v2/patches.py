@@ -78,7 +78,7 @@ class PatchHeads(nn.Module):
             read = TEMPERATURE * F.normalize(self.reading(visual[says]), dim=-1) @ words.T
             reading = F.cross_entropy(read, truth.word[says])
             figures |= {"reading": reading, "word": (read.argmax(-1) == truth.word[says]).float().mean()}
-        return naming + background + 5 * reach + 0.3 * central + 0.5 * reading, figures
+        return naming + background + 5 * reach + 0.3 * central + reading, figures
 
 
 class PatchTruth:

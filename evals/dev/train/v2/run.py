@@ -6,17 +6,20 @@ import argparse
 import json
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tokenprune.evals.dev.train.tower import load_tower, native_positions
+from tokenprune.evals.dev.train.v2 import state
 from tokenprune.evals.dev.train.v2.draw import Scene
 from tokenprune.evals.dev.train.v2.encode import STORED_SIDE, Encoder, Jitter
 from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.model import build_model, build_processor
 from tokenprune.evals.dev.train.v2.pack import Packer
+from tokenprune.evals.dev.train.v2.smollm import build_smollm
 
 BLOCKS, IMAGE_SIZE = 8, STORED_SIDE * 14
 
@@ -30,7 +33,10 @@ class Run:
         onnx_file = args.sources / "vit_s_focus.onnx"
         self.processor = build_processor()
         tower = load_tower(onnx_file, blocks=BLOCKS, image_size=IMAGE_SIZE)
-        self.model = build_model(tower, self.processor, args.seed)
+        if args.language_model == "smollm2":
+            self.model = build_smollm(tower, self.processor, args.seed, args.sources)
+        else:
+            self.model = build_model(tower, self.processor, args.seed)
         self.model.to(self.device)  # pyright: ignore[reportArgumentType]
         self.tower = self.model.model.vision_tower
         self.encoder = Encoder(self.tower, native_positions(onnx_file).to(self.device))
@@ -55,6 +61,10 @@ class Run:
 
     def weights(self) -> dict[str, Any]:
         return {"tower": self.tower.state_dict(), "trainee": self.trainee.state_dict()}
+
+    def load_tower(self, folder: Path) -> None:
+        """The tower of another run, to compare what comes after it."""
+        self.tower.load_state_dict((state.latest(folder) or {})["tower"])
 
     def load_weights(self, saved: dict[str, Any]) -> None:
         self.tower.load_state_dict(saved["tower"])

@@ -64,7 +64,10 @@ def learn_patches(run: Run, saved: dict[str, Any] | None) -> bool:
     optimiser = patch_optimiser(blocks, run.trainee, heads)
     start = 0
     if saved is None:
+        if args.tower is not None:
+            run.load_tower(args.tower)
         warm_up(run, heads)
+        state.save(args.output, 1, 0, stage_one_state(run, heads, optimiser))
     else:
         start = saved["step"]
         run.load_weights(saved)
@@ -89,12 +92,15 @@ def learn_patches(run: Run, saved: dict[str, Any] | None) -> bool:
             run.write(stage=1, step=step, grid=scenes[0].shape, seconds=round(time.time() - began, 2), **figures)
         done, began = step + 1 == steps or run.time_is_up(), time.time()
         if (step + 1) % args.save_every == 0 or done:
-            held = {"heads": heads.state_dict(), "optimisers": [optimiser.state_dict()]}
-            state.save(args.output, 1, step + 1, {**run.weights(), **held})
+            state.save(args.output, 1, step + 1, stage_one_state(run, heads, optimiser))
         if done and step + 1 < steps:
             return False
     run.tower.requires_grad_(False)
     return True
+
+
+def stage_one_state(run: Run, heads: PatchHeads, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    return {**run.weights(), "heads": heads.state_dict(), "optimisers": [optimiser.state_dict()]}
 
 
 def patch_optimiser(blocks: nn.Module, trainee: Trainee, heads: PatchHeads) -> torch.optim.Optimizer:

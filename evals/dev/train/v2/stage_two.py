@@ -16,13 +16,12 @@ from tokenprune.evals.dev.train.train import export
 from tokenprune.evals.dev.train.v2 import state
 from tokenprune.evals.dev.train.v2.assets import load_assets
 from tokenprune.evals.dev.train.v2.check import check, checking_batches
-from tokenprune.evals.dev.train.v2.draw import Scene
+from tokenprune.evals.dev.train.v2.draw import MOST_ASKED, Scene
 from tokenprune.evals.dev.train.v2.feed import AnswerFeed, feed
 from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.pack import Batch
 from tokenprune.evals.dev.train.v2.run import Run
 
-MOST_THINGS = 6
 _NOTHING = np.zeros((0, 0, 3), np.uint8)
 
 
@@ -49,7 +48,7 @@ def learn_answers(run: Run, saved: dict[str, Any] | None) -> bool:
     The rate is flat until the last `cooldown` steps, so that `steps` may grow.
     """
     args = run.args
-    optimisers = answer_optimisers(run.trainee)
+    optimisers = answer_optimisers(run.trainee, args.muon_rate, args.adam_rate)
     start = step = 0
     if saved is not None:
         start = saved["step"]
@@ -58,8 +57,8 @@ def learn_answers(run: Run, saved: dict[str, Any] | None) -> bool:
             optimiser.load_state_dict(one)
     known = load_assets(args.sources, held_out_things=False, held_out_backgrounds=True)
     unseen = load_assets(args.sources, held_out_things=True, held_out_backgrounds=True)
-    checking = checking_batches(known, unseen, run.encoder, run.packer, MOST_THINGS)
-    make = AnswerFeed(args.sources, args.seed, args.tokens, MOST_THINGS, args.all_things_at, args.fresh)
+    checking = checking_batches(known, unseen, run.encoder, run.packer, MOST_ASKED)
+    make = AnswerFeed(args.sources, args.seed, args.tokens, MOST_ASKED, args.all_things_at, args.fresh)
     pool = Pool(args.pool)
     began = time.time()
     fed = zip(range(start, args.steps), feed(make, range(start, args.steps), args.workers), strict=True)
@@ -85,7 +84,9 @@ def learn_answers(run: Run, saved: dict[str, Any] | None) -> bool:
     return max(start, step + 1) >= args.steps
 
 
-def learn(run: Run, optimisers: list, step: int, features: Tensor, batch: Batch) -> dict[str, Tensor]:
+def learn(
+    run: Run, optimisers: list[torch.optim.Optimizer], step: int, features: Tensor, batch: Batch
+) -> dict[str, Tensor]:
     """One step; the losses, to look at."""
     args = run.args
     factor = min(1.0, (step + 1) / 100, (args.steps - step) / args.cooldown)
@@ -103,7 +104,7 @@ def learn(run: Run, optimisers: list, step: int, features: Tensor, batch: Batch)
     return {name: getattr(losses, name).detach() for name in ("answer", "align", "look", "place")}
 
 
-def answer_optimisers(trainee: Trainee, muon_rate: float = 2e-3, adam_rate: float = 1e-3) -> list:
+def answer_optimisers(trainee: Trainee, muon_rate: float, adam_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the language model's matrices, AdamW for everything else."""
     matrices = [p for p in trainee.lm.layers.parameters() if p.ndim == 2]
     ids = {id(p) for p in matrices}
