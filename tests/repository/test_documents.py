@@ -1,4 +1,4 @@
-"""The documents run, point at things that exist, and name what there is."""
+"""The Markdown documents: their code runs, their links exist, and the README names every strategy."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ ROOT = Path(__file__).resolve().parents[2]
 README, PATCHING = ROOT / "README.md", ROOT / "tokenprune" / "patching" / "README.md"
 #: The most lines of a document that should be read in one go.
 LONGEST = {README: 120, PATCHING: 150}
+FOLDERS = "adapters", "demos", "evals", "tests", "tokenprune"
+#: Each once: not again through the symlinks in tokenprune/.
 DOCUMENTS = sorted(
-    path for path in ROOT.rglob("*.md") if not {".venv", "build"} & {*path.parts} and path.resolve() == path
+    path
+    for path in (*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md")))
+    if path.resolve() == path
 )
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
