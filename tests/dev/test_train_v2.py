@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.model import build_model, build_processor
 from tokenprune.evals.dev.train.v2.nouns import Noun, nouns
 from tokenprune.evals.dev.train.v2.pack import Packer
-from tokenprune.evals.dev.train.v2.patches import PatchTruth
+from tokenprune.evals.dev.train.v2.patches import NO_LETTER, PatchTruth
 from tokenprune.evals.dev.train.v2.words import SIGN_WORDS
 
 GRAY = (128, 128, 128)
@@ -265,3 +266,25 @@ def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
 def test_a_noun_keeps_one_file_for_the_test() -> None:
     assert Noun("cat", "animal", ("stamps/a.png", "stamps/b.png")).held_out == "stamps/b.png"
     assert Noun("cat", "animal", ("fluent/a.webp", "noto/a.png")).held_out is None
+
+
+def test_patches_of_a_sign_know_their_letters(assets: Assets) -> None:
+    truth = PatchTruth(Packer(build_processor()))
+    rng = random.Random(8)
+    for _ in range(10):
+        scene = draw_scene(rng, assets, (24, 24), 3, "text")
+        found = truth([scene])
+        for index, thing in enumerate(scene.things):
+            if thing.word is None:
+                assert not thing.edges
+                continue
+            assert list(thing.edges) == sorted(thing.edges)
+            assert thing.edges[0] > 0
+            assert thing.edges[-1] < 1
+            row = np.argwhere(scene.owner == index)[:, 0]
+            middle = np.bincount(row).argmax()
+            line = found.letters.reshape(24, 24, 3)[middle][scene.owner[middle] == index]
+            on = [letter for letter in line[:, 1].tolist() if letter != NO_LETTER]
+            word = [ord(letter) - ord("a") for letter in thing.word]
+            left = iter(word)
+            assert all(letter in left for letter, _ in groupby(on)), "letters out of their order"

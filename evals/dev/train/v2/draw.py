@@ -23,7 +23,10 @@ _TRIES = 40
 
 @dataclass(frozen=True)
 class Thing:
-    """What lies in a scene. The box is left, top, right, bottom in fractions of the scene; a sign has a `word`."""
+    """What lies in a scene. The box is left, top, right, bottom in fractions of the scene.
+
+    A sign has a `word`, and `edges` are where its letters begin and the last one ends, in fractions of the box's width.
+    """
 
     noun: str
     group: str
@@ -31,6 +34,7 @@ class Thing:
     color: str | None
     box: tuple[float, float, float, float]
     word: str | None = None
+    edges: tuple[float, ...] = ()
 
     @property
     def center(self) -> tuple[float, float]:
@@ -186,15 +190,17 @@ def _add_signs(rng: random.Random, assets: Assets, canvas: _Canvas, number: int)
     plates = rng.sample(PLATES, number)
     for word, plate in zip(rng.sample(SIGN_WORDS, number), plates, strict=True):
         height = max(canvas.image.size) * rng.uniform(0.1, 0.24)
-        patch = draw_sign(rng, word, plate, rng.choice(assets.fonts), height)
+        patch, edges = draw_sign(rng, word, plate, rng.choice(assets.fonts), height)
         patch.thumbnail((canvas.image.width - 4, canvas.image.height - 4))
         box = canvas.place(rng, patch)
         if box is not None:
-            canvas.things.append(Thing(SIGN, SIGN, SIGN, plate.color, box, word))
+            canvas.things.append(Thing(SIGN, SIGN, SIGN, plate.color, box, word, edges))
 
 
-def draw_sign(rng: random.Random, word: str, plate: Plate, font_file: object, height: float) -> Image.Image:
-    """A word in lower case, upper case or with a capital, on a plate about `height` px high."""
+def draw_sign(
+    rng: random.Random, word: str, plate: Plate, font_file: object, height: float
+) -> tuple[Image.Image, tuple[float, ...]]:
+    """A word in lower case, upper case or with a capital, on a plate about `height` px high, and its letters' edges."""
     text = rng.choice([str.lower, str.upper, str.capitalize])(word)
     font = ImageFont.truetype(str(font_file), round(height * 0.62))
     left, top, right, bottom = font.getbbox(text)
@@ -204,4 +210,6 @@ def draw_sign(rng: random.Random, word: str, plate: Plate, font_file: object, he
     corner = rng.choice([0, 0.15, 0.3]) * height
     pen.rounded_rectangle((0, 0, image.width - 1, image.height - 1), corner, plate.fill, plate.ink, max(1, margin // 6))
     pen.text((margin - left, margin - top), text, plate.ink, font)
-    return image.rotate(rng.uniform(-6, 6), Image.Resampling.BICUBIC, expand=True)
+    turned = image.rotate(rng.uniform(-6, 6), Image.Resampling.BICUBIC, expand=True)
+    before = margin - left + (turned.width - image.width) / 2
+    return turned, tuple((before + font.getlength(text[:i])) / turned.width for i in range(len(text) + 1))

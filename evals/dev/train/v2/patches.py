@@ -20,17 +20,21 @@ from tokenprune.evals.dev.train.v2.losses import TEMPERATURE
 from tokenprune.evals.dev.train.v2.pack import UNASKED, Packer, patch_nouns
 from tokenprune.evals.dev.train.v2.words import SIGN_WORDS
 
+NO_LETTER = 26
+
 
 @dataclass(frozen=True)
 class Patches:
     """Of every patch: its noun's and its word's token ID or -100, its distances to its thing's edges in fractions of
-    the image and in patches, whether it is the one nearest to the thing's centre, and its share of the thing."""
+    the image and in patches, whether it is the one nearest to the thing's centre, its share of the thing, and of a sign
+    the letters before, on and after it, 26 for none."""
 
     noun: Int[Tensor, " rows"]
     word: Int[Tensor, " rows"]
     reach: Float[Tensor, "rows 8"]
     central: Float[Tensor, " rows"]
     share: Float[Tensor, " rows"]
+    letters: Int[Tensor, "rows 3"]
 
     def to(self, device: torch.device) -> Patches:
         return Patches(*(getattr(self, field.name).to(device) for field in fields(self)))
@@ -52,6 +56,7 @@ class PatchHeads(nn.Module):
         self.reading = nn.Linear(width, width)
         self.reach = nn.Linear(width, 8)
         self.central = nn.Linear(width, 1)
+        self.letters = nn.Linear(width, 3 * (NO_LETTER + 1))
 
     def loss(
         self, visual: Float[Tensor, "rows width"], words: Tensor, truth: Patches
@@ -76,8 +81,12 @@ class PatchHeads(nn.Module):
         reading = naming.new_zeros(())
         if says.any():
             read = TEMPERATURE * F.normalize(self.reading(visual[says]), dim=-1) @ words.T
-            reading = F.cross_entropy(read, truth.word[says])
-            figures |= {"reading": reading, "word": (read.argmax(-1) == truth.word[says]).float().mean()}
+            spelled = self.letters(visual[says]).unflatten(1, (3, -1)).transpose(1, 2)  # (rows, letter, place)
+            spelling = F.cross_entropy(spelled, truth.letters[says])
+            figures |= {"reading": F.cross_entropy(read, truth.word[says]), "spelling": spelling}
+            figures["word"] = (read.argmax(-1) == truth.word[says]).float().mean()
+            figures["letter"] = (spelled.argmax(1) == truth.letters[says])[:, 1].float().mean()
+            reading = figures["reading"] + spelling
         return naming + background + 5 * reach + 0.3 * central + reading, figures
 
 
@@ -106,4 +115,13 @@ class PatchTruth:
                 share[owner == index] = 1 / (owner == index).sum()
         in_patches = reach * torch.tensor([columns, rows, columns, rows]) / 4  # so that both are of one size
         both = torch.cat([2 * reach, in_patches], 1)
-        return Patches(patch_nouns(scene, self.noun_ids), words[owner], both, central, share)
+        letters = torch.full((len(owner), 3), NO_LETTER)
+        for index, thing in enumerate(scene.things):
+            if thing.word is not None:
+                of_sign = (owner == index).nonzero()[:, 0]
+                across = reach[of_sign, 0] / (reach[of_sign, 0] + reach[of_sign, 2])
+                at = torch.searchsorted(torch.tensor(thing.edges), across, right=True)  # 0 before the first letter
+                spelled = [ord(letter) - ord("a") for letter in thing.word]
+                padded = torch.tensor([NO_LETTER, NO_LETTER, *spelled, NO_LETTER, NO_LETTER])
+                letters[of_sign] = padded[at[:, None] + torch.arange(3)]
+        return Patches(patch_nouns(scene, self.noun_ids), words[owner], both, central, share, letters)
