@@ -58,14 +58,14 @@ def add_dtype(parser: ArgumentParser, default: str = "auto") -> None:
 
 def add_strategies(parser: ArgumentParser, default: Sequence[str], also: str = "") -> None:
     option: Any = parser.add_argument(
-        "--strategy", nargs="+", default=list(default), metavar="NAME", help=f"names of strategies, {FORM}{also}"
+        "--strategy", nargs="+", default=list(default), metavar="NAME", help=f"strategies: names or module:Class, {FORM}{also}"
     )
     option.completer = complete_strategy
 
 
 def add_strategy(parser: ArgumentParser, default: str) -> None:
     option: Any = parser.add_argument(
-        "--strategy", default=default, metavar="NAME", help=f"name of the strategy, {FORM}"
+        "--strategy", default=default, metavar="NAME", help=f"strategy: a name or module:Class, {FORM}"
     )
     option.completer = complete_strategy
 

@@ -87,7 +87,7 @@ def test_our_errors_are_a_sentence(tmp_path: Path) -> None:
     said = command("optimize", "--data", tmp_path, "--split", "trian")
     assert said.startswith("Error: ")
     assert "no split 'trian'; it has test, val" in said
-    assert command("optimize", "--data", tmp_path).startswith("Error: 30 samples asked for")
+    assert command("optimize", "--data", tmp_path).startswith("Error: 30 samples requested")
 
 
 def test_other_errors_are_shown_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
