@@ -19,6 +19,12 @@ def test_strategies_as_objects() -> None:
     assert one.settings() == {**asdict(fopru), "keep_ratio": 0.5}
 
 
+def test_labels_have_settings_in_the_order_of_the_signature() -> None:
+    """Not of the fields, where inherited ones come first: labels of earlier results stay valid."""
+    (setup,) = make_setups([tokenprune.FoPru(layer=-2, mode="row")], [0.5], ["original"], [])
+    assert setup.label == "FoPru row -2"
+
+
 def test_baselines() -> None:
     def labels(strategies: list[str], baselines: Any) -> list[str]:
         return [c.label for c in make_setups(strategies, [0.5], ["original"], baselines)]
