@@ -58,7 +58,11 @@ def add_dtype(parser: ArgumentParser, default: str = "auto") -> None:
 
 def add_strategies(parser: ArgumentParser, default: Sequence[str], also: str = "") -> None:
     option: Any = parser.add_argument(
-        "--strategy", nargs="+", default=list(default), metavar="NAME", help=f"strategies: names or module:Class, {FORM}{also}"
+        "--strategy",
+        nargs="+",
+        default=list(default),
+        metavar="NAME",
+        help=f"strategies: names or module:Class, {FORM}{also}",
     )
     option.completer = complete_strategy
 
