@@ -12,16 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenprune.evals.dev.train.tower import load_tower, native_positions
 from tokenprune.evals.dev.train.v2 import state
 from tokenprune.evals.dev.train.v2.draw import Scene
-from tokenprune.evals.dev.train.v2.encode import STORED_SIDE, Encoder, Jitter
+from tokenprune.evals.dev.train.v2.encode import Encoder, Jitter
 from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.model import build_model, build_processor
 from tokenprune.evals.dev.train.v2.pack import Packer
 from tokenprune.evals.dev.train.v2.smollm import build_smollm
-
-BLOCKS, IMAGE_SIZE = 8, STORED_SIDE * 14
+from tokenprune.evals.dev.train.v2.tower import tower_and_positions
 
 
 class Run:
@@ -30,16 +28,15 @@ class Run:
     def __init__(self, args: argparse.Namespace):
         self.args, self.device, self.began = args, torch.device(args.device), time.time()
         torch.manual_seed(args.seed)
-        onnx_file = args.sources / "vit_s_focus.onnx"
         self.processor = build_processor()
-        tower = load_tower(onnx_file, blocks=BLOCKS, image_size=IMAGE_SIZE)
+        tower, positions = tower_and_positions(args.sources)
         if args.language_model == "smollm2":
             self.model = build_smollm(tower, self.processor, args.seed, args.sources)
         else:
             self.model = build_model(tower, self.processor, args.seed)
         self.model.to(self.device)  # pyright: ignore[reportArgumentType]
         self.tower = self.model.model.vision_tower
-        self.encoder = Encoder(self.tower, native_positions(onnx_file).to(self.device))
+        self.encoder = Encoder(self.tower, positions.to(self.device))
         self.packer = Packer(self.processor)
         first_number = self.processor.tokenizer.convert_tokens_to_ids("00")
         self.trainee = Trainee(self.model, self.packer.head, first_number).to(self.device)
