@@ -16,6 +16,7 @@ from tokenprune.adapters.towers.layers import TowerLayers
 from tokenprune.adapters.towers.tower import QueryKey
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.packing import Packing
+from tokenprune.tokens.attention import split_heads
 from tokenprune.tokens.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
@@ -182,7 +183,11 @@ class Vision(Parts):
         `call` holds the outputs of the capture points by name, the arguments of the attention under "attention" and
         those of the tower under "tower".
         """
-        return self.tower.heads(call, self.vision_tower.config)
+        config = self.vision_tower.config
+        if self.tower.heads is not None:
+            return self.tower.heads(call, config)
+        n_heads = config.num_attention_heads
+        return list(split_heads(call["queries"], n_heads)), list(split_heads(call["keys"], n_heads))
 
 
 class ModelAdapter(Vision, Inputs):

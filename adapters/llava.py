@@ -37,11 +37,10 @@ class LlavaAdapter(ModelAdapter):
             )
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
-        patch = self.vision_tower.config.patch_size
-        return [
-            Layout.raster((1, height // patch, width // patch))
-            for height, width in pixel_sizes(arguments, modality.pixels)
-        ]
+        patch, pixels = self.config.vision_config.patch_size, arguments[modality.pixels]
+        padded = arguments.get("image_sizes") is not None
+        sizes = pixel_sizes(arguments, modality.pixels) if padded else [pixels.shape[-2:]] * len(pixels)
+        return [Layout.raster((1, height // patch, width // patch)) for height, width in sizes]
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         both = zip(super().tile_pixels(arguments), pixel_sizes(arguments), strict=True)

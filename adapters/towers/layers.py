@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenprune.adapters.towers.tower import Tower
+from tokenprune.tokens.attention import split_heads
 
 #: Attention kernels that take a mask of (tiles, 1, tokens, tokens).
 KERNELS = ("eager", "sdpa")
@@ -52,9 +53,7 @@ class TowerLayers:
 
     def split_heads(self, captured: Mapping[str, Float[Tensor, "tiles tokens width"]]) -> Projected:
         """Split what the capture points of one layer returned into heads."""
-        queries, keys, values = (
-            captured[name].unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for name in ("queries", "keys", "values")
-        )
+        queries, keys, values = (split_heads(captured[name], self.n_heads) for name in ("queries", "keys", "values"))
         return queries, keys, values
 
     def arguments(

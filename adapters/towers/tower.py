@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.tokens.attention import split_heads
 from tokenprune.tokens.encoded import CapturePoints
 
 #: Mean and deviation of each channel.
@@ -31,18 +32,10 @@ IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 QueryKey = tuple[Sequence[Tensor], ...]
 
 
-def separate_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """From a query and a key projection, each (tiles, tokens, heads * width), without rotary embeddings."""
-    queries, keys = (
-        rearrange(call[part], "tile token (head width) -> tile head token width", head=config.num_attention_heads)
-        for part in ("queries", "keys")
-    )
-    return list(queries), list(keys)
-
-
 def padded_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """`separate_heads` and the mask of patches that are not padding."""
-    return *separate_heads(call, config), list(call["tower"]["patch_attention_mask"].flatten(1))
+    """From projections without rotary embeddings, and the mask of patches that are not padding."""
+    queries, keys = (list(split_heads(call[part], config.num_attention_heads)) for part in ("queries", "keys"))
+    return queries, keys, list(call["tower"]["patch_attention_mask"].flatten(1))
 
 
 def packed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
@@ -76,7 +69,8 @@ class Tower:
     layers: the encoder layers of a tower module.
     capture_points: the modules of a layer that expose its attention.
     n_prefix: number of tokens before the patches (1 for a CLS token).
-    heads: queries and keys of every tile, from what the capture points returned and the tower's config.
+    heads: queries and keys of every tile, from what the capture points returned and the tower's config; None for
+        projections, (tiles, tokens, heads * width), without rotary embeddings or padding.
     scale: the factor of q . k in a tower module's attention.
     normalisation: what the processor normalises images with.
     values: the module of a layer that returns its values; only for towers whose layers accept a subset of the patches
@@ -86,7 +80,7 @@ class Tower:
     layers: Callable[[Any], nn.ModuleList]
     capture_points: Callable[[Any], CapturePoints]
     n_prefix: int
-    heads: Callable[[Mapping[str, Any], Any], QueryKey] = separate_heads
+    heads: Callable[[Mapping[str, Any], Any], QueryKey] | None = None
     scale: Callable[[Any], float] = scale_of_width
     normalisation: Normalisation = HALVES
     values: Callable[[Any], nn.Module] | None = None

@@ -5,16 +5,24 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, cast
 
-from torch import nn
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.engine.cache import CacheIndex, span
+from tokenprune.sequence.masks import MaskRequest
+from tokenprune.sequence.packing import Mask, Packing, Slots, identity_packing, is_pattern, padding_of, prunable_mask
+from tokenprune.tokens.encoded import EncodedImage
 
 if TYPE_CHECKING:
-    from tokenprune.engine.forward import Forward
     from tokenprune.engine.recording import Encoding
+    from tokenprune.engine.stages.forward import StagedForward
     from tokenprune.engine.tower import TowerCall
-    from tokenprune.sequence.packing import Packing
-    from tokenprune.tokens.encoded import EncodedImage
 
 
 class CallContext(threading.local):
@@ -45,6 +53,81 @@ class CallContext(threading.local):
 
     def __reduce__(self) -> tuple[type[CallContext], tuple[()]]:
         return type(self), ()
+
+
+@dataclass
+class Forward:
+    """A call that has images or a pruned cache.
+
+    visual: which of the new columns are visual tokens, by modality; empty without images.
+    begins: at which of the new columns an image begins, of modalities whose function is given tiles.
+    images: the images, or tiles, of each of those modalities that are encoded so far.
+    n_slots, n_columns: physical and logical length of the cache at the start.
+    n_new: how many columns the call brings.
+    columns_mask: its attention mask, over columns.
+    pruned: whether the language model was called and its visual tokens selected.
+    packing, shift: which of the new columns are left, and by how much later position IDs are lower, None if they are
+        not; set when anything is dropped.
+    stages: the state of in-LLM stages, if there are any.
+    """
+
+    cache: Any
+    index: CacheIndex | None
+    visual: dict[str, Tensor]
+    begins: dict[str, Tensor | None]
+    images: dict[str, list[EncodedImage]]
+    n_slots: int
+    n_columns: int
+    n_new: int
+    columns_mask: Mask
+    pruned: bool = False
+    packing: Packing | None = None
+    shift: Int[Tensor, " batch"] | None = None
+    stages: StagedForward | None = None
+
+    @cached_property
+    def padding(self) -> Bool[Tensor, "rows columns"] | None:
+        """Which of all columns are padding; None if none is."""
+        return padding_of(self.columns_mask, self.n_columns, self.n_new)
+
+    def real(self, batch: int, device: torch.device) -> Bool[Tensor, "batch new"]:
+        """Which of the new columns are not padding."""
+        if self.padding is None:
+            return torch.ones(batch, self.n_new, dtype=torch.bool, device=device)
+        return ~self.padding[:, self.n_columns :].to(device).expand(batch, -1)
+
+    def past(self, batch: int, device: torch.device) -> Slots:
+        """What the cache holds at the start."""
+        if self.index is None:
+            return Slots.empty(batch, device).grown(self.n_slots, 0)
+        return self.index.slots(self.n_slots)
+
+    def past_valid(self, batch: int, device: torch.device) -> Bool[Tensor, "batch slots"]:
+        """Which of the cache's slots may be attended to."""
+        past = self.past(batch, device)
+        return past.valid if self.padding is None else past.without(self.padding.to(device)).valid
+
+    def mask(self, adapter: ModelAdapter, kwargs: Mapping[str, Any]) -> Mask:
+        """The attention mask over slots for a call of the language model; None if it may make a causal one itself."""
+        mask, embeds = prunable_mask(kwargs.get("attention_mask")), kwargs["inputs_embeds"]
+        patterned = is_pattern(mask) or adapter.decoder.layers.sliding
+        if not patterned and self.packing is None and self.index is not None and not is_pattern(self.columns_mask):
+            return self.index.over_slots(cast("Tensor | None", self.columns_mask), self.n_columns + self.n_new)
+        # Without cache and mask, gaps in the position IDs would be read as borders of packed sequences.
+        grows = self.cache is not None and self.packing is not None and not self.packing.holes
+        no_holes = self.n_slots == 0 or (self.padding is None and not (self.index is not None and self.index.holes))
+        if not patterned and grows and no_holes:  # all slots may be attended to, without reading from a GPU
+            return None
+        packing = self.packing or identity_packing(len(embeds), self.n_new, embeds.device)
+        slots = self.past(len(embeds), embeds.device).appended(packing, self.n_columns)
+        if not is_pattern(mask) and self.padding is not None:
+            slots = slots.without(self.padding.to(embeds.device))
+        if not patterned:
+            return slots.valid
+        adapter.decoder.check_masks()  # the attention may have been exchanged since
+        spans = partial(span, self.cache, self.n_slots)
+        call = MaskRequest(slots, packing, self.n_columns, spans, adapter.decoder.mask_dtype(embeds.dtype))
+        return call.masks(mask, adapter.decoder.layers)
 
 
 def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

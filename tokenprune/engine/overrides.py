@@ -20,22 +20,16 @@ IGNORED_LABEL = -100  # the label that every Hugging Face loss leaves out
 
 
 class MethodOverride:
-    """Overrides a method of one module until `remove`, or until somebody else overrides it for good."""
+    """Overrides a method of one module until `remove`, or until somebody else overrides it for good.
+
+    original: what is overridden.
+    """
 
     def __init__(self, module: nn.Module, name: str) -> None:
         self._module, self._name = module, name
         self._overridden = vars(module).get(name)  # an attribute of the instance, as accelerate sets one
-
-    @property
-    def original(self) -> Callable[..., Any]:
-        """What is overridden."""
-        if self._overridden is not None:
-            return self._overridden
-        return partial(getattr(type(self._module), self._name), self._module)
-
-    @property
-    def __signature__(self) -> inspect.Signature:  # `generate` reads which arguments to pass
-        return inspect.signature(self.original)
+        method = getattr(type(module), name, None)  # None for an attribute that only instances have
+        self.original: Any = self._overridden or (method and partial(method, module))
 
     def install(self) -> MethodOverride:
         setattr(self._module, self._name, self)
@@ -59,6 +53,10 @@ class ForwardOverride(MethodOverride):
     def __init__(self, module: nn.Module) -> None:
         super().__init__(module, "forward")
         self.removed = False
+
+    @property
+    def __signature__(self) -> inspect.Signature:  # accelerate reads which arguments there are
+        return inspect.signature(self.original)
 
     def install(self) -> MethodOverride:
         self.removed = False

@@ -27,17 +27,15 @@ from tokenprune.engine.cache import (
     n_slots,
     set_index,
 )
-from tokenprune.engine.call import CallContext, n_new_columns, named_arguments
+from tokenprune.engine.call import CallContext, Forward, n_new_columns, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.forward import Forward
-from tokenprune.engine.recording import Register
-from tokenprune.engine.select import choose, merge_features, prune_prompt
+from tokenprune.engine.recording import RECORD_ATTRIBUTE, Register, recall_images
+from tokenprune.engine.select import choose, drops_any, merge_dropped, prune_prompt, report_images
 from tokenprune.errors import PruningError
 from tokenprune.report import Report
 from tokenprune.sequence.packing import PromptTokens, prunable_mask
 from tokenprune.sequence.position_ids import PositionIds, compact_ids, default_ids, id_shift
 from tokenprune.strategy import Strategy
-from tokenprune.tokens.encoded import RECORD_ATTRIBUTE, recall_images, remember_images
 
 if TYPE_CHECKING:
     from tokenprune.engine.skipping import LayerSkipping
@@ -77,45 +75,43 @@ class Prefill:
 
     @dynamo_disabled
     def before_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        context, kwargs = self._context, named_arguments(module, args, kwargs)
-        context.unprunable = self.adapter.unprunable(kwargs)
-        encoded = {modality.name: self.adapter.encoded(modality, kwargs) for modality in self._modalities}
-        context.records = {
-            name: getattr(output, RECORD_ATTRIBUTE)
-            for name, output in encoded.items()
-            if hasattr(output, RECORD_ATTRIBUTE)
-        }
+        if args:
+            kwargs = named_arguments(module, args, kwargs)
+        self._context.unprunable = self.adapter.unprunable(kwargs)
+        for modality in self._modalities:
+            output = self.adapter.encoded(modality, kwargs)
+            if hasattr(output, RECORD_ATTRIBUTE):
+                self._context.records[modality.name] = getattr(output, RECORD_ATTRIBUTE)
 
     @dynamo_disabled
     def before_base_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self._end_forward()
         self._context.packing = None
-        adapter, kwargs = self.adapter, named_arguments(module, args, kwargs)
+        if args:
+            kwargs = named_arguments(module, args, kwargs)
         cache = find_cache(kwargs)
-        masks = {modality: adapter.visual_mask(modality, kwargs) for modality in self._modalities}
-        visual = {modality.name: mask for modality, mask in masks.items() if mask is not None}
-        index = index_of(cache)
+        index, slots = index_of(cache), n_slots(cache)
         if index is not None:
             index.check_skipped(self._skipped)
         if self.skipping is not None:
             self.skipping.check_cache(cache)
-        elif index is None and not visual:
+        visual, begins, encoded = {}, {}, {}
+        for modality in self._modalities:
+            name, mask = modality.name, self.adapter.visual_mask(modality, kwargs)
+            if mask is not None:
+                visual[name], begins[name] = mask, self.adapter.image_starts(kwargs, mask)
+                encoded[name] = self.adapter.encoded(modality, kwargs)
+        if index is None and not visual and self.skipping is None:
             return
-        self._restore_records(kwargs)
-        slots = n_slots(cache)
-        self._context.forward = Forward(
-            cache=cache,
-            index=index,
-            visual=visual,
-            begins={name: adapter.image_starts(kwargs, mask) for name, mask in visual.items()},
-            images={
-                m.name: recall_images(adapter.encoded(m, kwargs), visual[m.name]) for m in masks if m.name in visual
-            },
-            n_slots=slots,
-            n_columns=slots if index is None else slots + index.n_dropped,
-            n_new=n_new_columns(kwargs),
-            columns_mask=prunable_mask(kwargs.get("attention_mask")),
-        )
+        images = {}
+        for name, output in encoded.items():
+            records = self._context.records.get(name)
+            if output is not None and records is not None and not hasattr(output, RECORD_ATTRIBUTE):
+                setattr(output, RECORD_ATTRIBUTE, records)  # accelerate's hooks hand on a copy without them
+            images[name] = recall_images(output, visual[name])
+        columns = slots if index is None else slots + index.n_dropped
+        n_new, mask = n_new_columns(kwargs), prunable_mask(kwargs.get("attention_mask"))
+        self._context.forward = Forward(cache, index, visual, begins, images, slots, columns, n_new, mask)
 
     @dynamo_disabled
     def before_language_model(
@@ -124,7 +120,8 @@ class Prefill:
         forward = self._context.forward
         if forward is None:
             return None
-        kwargs = named_arguments(module, args, kwargs)
+        if args:
+            kwargs = named_arguments(module, args, kwargs)
         ids = self._incoming_ids(forward, kwargs)
         if forward.visual:
             self._prune(forward, kwargs, ids)
@@ -156,10 +153,9 @@ class Prefill:
         # Tokens that stay keep their position IDs, or are numbered without gaps.
         before = ids.expand(*ids.shape[:-2], batch, n_new)
         ids = before if self.position_ids == "original" else compact_ids(before, dropped, real)
-        self.report = Report([image.report(ids) for image in chosen], self._skipped)
+        self.report = Report(report_images(chosen, ids), self._skipped)
 
-        drops = any(len(image.selection.kept) < image.selection.n_visual for image in chosen)
-        if not drops and (self.stages is None or not self.stages.may_drop(chosen)):
+        if not drops_any(chosen) and (self.stages is None or not self.stages.may_drop(chosen)):
             return
         if self._context.unprunable:
             raise PruningError(
@@ -170,9 +166,7 @@ class Prefill:
         packing = prune_prompt(prompt, dropped, chosen)
         if self.stages is not None:
             self.stages.begin(forward, forward.past_valid(batch, embeds.device), packing, chosen, prompt)
-        kwargs["inputs_embeds"] = packing.gather_tokens(
-            merge_features(embeds, [(image.row, image.columns, image.selection) for image in chosen])
-        )
+        kwargs["inputs_embeds"] = packing.gather_tokens(merge_dropped(embeds, chosen))
         kwargs["position_ids"] = packing.gather_ids(ids)
         self.adapter.prune_arguments(kwargs, packing, forward.n_slots)
         forward.packing = packing
@@ -187,7 +181,8 @@ class Prefill:
             self._context.packing = forward.packing if stages is None else stages.leaving(forward, forward.packing)
             if stages is not None and self.report is not None:
                 self.report = replace(self.report, images=stages.add_reports(forward, self.report.images))
-        kwargs = named_arguments(module, args, kwargs)
+        if args:
+            kwargs = named_arguments(module, args, kwargs)
         cache = find_cache(kwargs, output)
         if cache is None:
             return
@@ -223,13 +218,6 @@ class Prefill:
                 self.stages.end(forward)
             expose_logical(forward.cache)
         return forward
-
-    def _restore_records(self, kwargs: dict[str, Any]) -> None:
-        """Give encoder outputs their records back: accelerate's hooks hand on copies without them."""
-        for modality in self._modalities:
-            output, records = self.adapter.encoded(modality, kwargs), self._context.records
-            if output is not None and not hasattr(output, RECORD_ATTRIBUTE) and modality.name in records:
-                remember_images(output, records[modality.name])
 
     def _incoming_ids(self, forward: Forward, kwargs: dict[str, Any]) -> Tensor:
         """The position IDs of the new columns; after a pruned prompt with compact IDs, those that continue it."""

@@ -10,11 +10,14 @@ FeatureFunction        one call of `get_image_features`: begins and ends an Enco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
@@ -24,8 +27,12 @@ from tokenprune.engine.overrides import MethodOverride
 from tokenprune.errors import PruningError
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.attention import VisionAttention
-from tokenprune.tokens.encoded import EncodedImage, Modality, remember_images
+from tokenprune.tokens.encoded import EncodedImage, Modality
 from tokenprune.tokens.layout import Layout
+
+#: The record travels on the encoder's own output object, because `generate` encodes the images before it calls the
+#: model, and may repeat the features for beams in between.
+RECORD_ATTRIBUTE = "tokenprune_record"
 
 #: Registers a hook or an override, to be undone when the patch is removed.
 Register: TypeAlias = Callable[[Any], None]
@@ -50,6 +57,10 @@ class FeatureFunction(MethodOverride):
         super().__init__(core, modality.function)
         self._modality, self._recorder = modality, recorder
 
+    @property
+    def __signature__(self) -> inspect.Signature:  # `generate` reads which arguments to pass
+        return inspect.signature(self.original)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self._recorder.begin():  # videos may be encoded by the function for images
             return self.original(*args, **kwargs)
@@ -72,6 +83,7 @@ class VisionRecorder:
         self.statistics = strategy.needs - {"cls", "text_attention"}
         self.modules: dict[str, nn.Module] = {}
         self._captures: frozenset[str] = frozenset()
+        self._scale = adapter.tower.scale(adapter.vision_tower) if "vision_attention" in self.statistics else 1.0
 
     def register(self, register: Register) -> list[nn.Module]:
         """Register the hooks; return the modules that show attention."""
@@ -112,7 +124,7 @@ class VisionRecorder:
     def record(self, modality: Modality, arguments: dict[str, Any], output: Any) -> None:
         """Tie what was recorded to the output of the feature function."""
         images = self._images(modality, arguments, output)
-        remember_images(output, images)
+        setattr(output, RECORD_ATTRIBUTE, images)
         forward = self._context.forward
         if forward is not None and modality.name in forward.images:
             forward.images[modality.name] += images
@@ -183,14 +195,7 @@ class VisionRecorder:
         if name == "colors":
             return tuple(self.adapter.tower.colors(torch.stack(tiles).detach()))
         queries, keys, *real = (torch.stack(part) for part in zip(*tiles, strict=True))
-        return VisionAttention(
-            queries,
-            keys,
-            self.adapter.tower.scale(self.adapter.vision_tower),
-            self.adapter.tower.n_prefix,
-            layout,
-            *real,
-        )
+        return VisionAttention(queries, keys, self._scale, self.adapter.tower.n_prefix, layout, *real)
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module | None:
@@ -198,3 +203,36 @@ def _submodule(model: nn.Module, name: str) -> nn.Module | None:
         return model.get_submodule(name)
     except AttributeError:
         return None
+
+
+def recall_images(output: Any, visual: Bool[Tensor, "batch length"]) -> list[EncodedImage]:
+    """Return the images of an encoding function's output, one per use, in reading order of the `visual` columns; none
+    if `output` is None, because the images come as pixels.
+
+    Raises PruningError for an output without a record.
+    """
+    if output is None:
+        return []
+    images: list[EncodedImage] | None = getattr(output, RECORD_ATTRIBUTE, None)
+    if images is None:
+        raise PruningError(
+            "the images were encoded outside this patch, or split into chunks, so nothing is known about their tokens. "
+            "Pass pixel_values, or encode after patch(); in generate() leave out prefill_chunk_size."
+        )
+    return in_rows(images, visual.sum(1).tolist())
+
+
+def in_rows(images: Sequence[EncodedImage], counts: Sequence[int]) -> list[EncodedImage]:
+    """Return `images`, once per use, in rows with `counts` visual tokens each: `generate` repeats every row for its
+    beams, one after the other, together with the features of the row's images."""
+    sizes = [image.layout.n_visual for image in images]
+    times = max(1, sum(counts) // max(1, sum(sizes)))
+    waiting, used = deque(zip(images, sizes, strict=True)), []
+    for count in counts[::times]:
+        row: list[EncodedImage] = []
+        while waiting and count > 0:
+            image, size = waiting.popleft()
+            row.append(image)
+            count -= size
+        used += row * times
+    return used + [image for image, _ in waiting]  # a mismatch is reported where images and columns are compared

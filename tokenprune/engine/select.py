@@ -63,6 +63,23 @@ def merge_features(
     return result
 
 
+def merge_dropped(
+    embeds: Float[Tensor, "batch length width"], chosen: Sequence[ImageSelection]
+) -> Float[Tensor, "batch length width"]:
+    """The embeddings of a prompt after the images' selections have merged dropped tokens into kept ones."""
+    return merge_features(embeds, [(image.row, image.columns, image.selection) for image in chosen])
+
+
+def report_images(chosen: Sequence[ImageSelection], ids: Int[Tensor, "*components batch length"]) -> list[ImageReport]:
+    """The report of every image, given the position IDs of the prompt."""
+    return [image.report(ids) for image in chosen]
+
+
+def drops_any(chosen: Sequence[ImageSelection]) -> bool:
+    """Whether any image loses a visual token."""
+    return any(len(image.selection.kept) < image.selection.n_visual for image in chosen)
+
+
 def choose(
     strategy: Strategy,
     embeds: Float[Tensor, "batch length width"],
@@ -111,12 +128,32 @@ def _choose(
             )
         if id(image) not in selections:
             tokens = VisualTokens(embeds[row, column], image.layout, len(selections), image.statistics)
-            selection = image.known_selection(strategy) or checked_selection(strategy, tokens)
-            image.remember_selection(strategy, selection)
-            selections[id(image)] = selection
+            selections[id(image)] = _select_once(strategy, image, tokens)
         left = image.statistics.get("left_in_tower")
         in_tower = () if left is None else left.stages
         yield ImageSelection(row, first, last, column, modality, image.layout, selections[id(image)], in_tower)
+
+
+def _select_once(strategy: Strategy, image: EncodedImage, tokens: VisualTokens) -> Selection:
+    """The strategy's selection, remembered for further calls with the image.
+
+    The tower's attention is let go: `generate` holds the image until it has answered, and queries and keys of a layer
+    are larger than what a small language model then caches of it. Raises PruningError if another strategy has selected
+    already.
+    """
+    if image.selected is None:
+        selection = checked_selection(strategy, tokens)
+        if "vision_attention" in image.statistics:
+            image.selected = strategy, selection
+            image.statistics = {name: one for name, one in image.statistics.items() if name != "vision_attention"}
+        return selection
+    by, selection = image.selected
+    if by != strategy:
+        raise PruningError(
+            f"these images were encoded for {by}, which has selected among their tokens already. Encode them again to "
+            f"prune them with {strategy}."
+        )
+    return selection
 
 
 def prune_prompt(prompt: PromptTokens, dropped: Bool[Tensor, "batch new"], chosen: Sequence[ImageSelection]) -> Packing:
@@ -144,15 +181,15 @@ def join_tiles(tiles: Sequence[EncodedImage], begins: Sequence[bool]) -> list[En
 
 def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
     """What the strategy selects, if it keeps to its budget and counts the right tokens."""
-    tiled = strategy.tiles_apart and tokens.layout.tiles is not None
+    tiled = tokens.layout.tiles is not None and strategy.tiles_apart
     selection = select_per_tile(strategy, tokens) if tiled else strategy.select(tokens)
-    name = type(strategy).__name__
-    if not isinstance(selection, Selection) or selection.n_visual != tokens.n_visual:
-        raise PruningError(f"{name}.select must return a Selection over {tokens.n_visual} visual tokens.")
-    allowed = strategy.budget(tokens.n_visual)
+    name, n_visual = type(strategy).__name__, len(tokens.features)
+    if not isinstance(selection, Selection) or selection.n_visual != n_visual:
+        raise PruningError(f"{name}.select must return a Selection over {n_visual} visual tokens.")
+    allowed = strategy.budget(n_visual)
     if len(selection.kept) > allowed:
         raise PruningError(
-            f"{name}.select kept {len(selection.kept)} visual tokens; its budget is {allowed} of {tokens.n_visual}. "
+            f"{name}.select kept {len(selection.kept)} visual tokens; its budget is {allowed} of {n_visual}. "
             f"Ask self.budget(tokens.n_visual) how many to keep."
         )
     left = tokens.statistics.get("left_in_tower")

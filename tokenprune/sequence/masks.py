@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Int, Shaped
@@ -33,7 +34,7 @@ class LayerKinds:
     window: int | None
     by_kind: bool
 
-    @property
+    @cached_property
     def sliding(self) -> bool:
         return SLIDING in self.kinds
 

@@ -52,7 +52,7 @@ class FoPru(AttentionStrategy):
         order = scores.argsort(descending=True, stable=True)
         if self.mode == "row":
             order = by_row(scores, order, tokens.rows, tokens.layout.n_rows)
-        return Selection.first(order, self.budget(tokens.n_visual), scores)
+        return Selection.first(order, self.budget(len(scores)), scores)
 
 
 def by_row(

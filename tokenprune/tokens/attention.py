@@ -27,6 +27,13 @@ CACHED_ELEMENTS = 2**18
 CACHED_ROWS = 16
 
 
+def split_heads(
+    projection: Float[Tensor, "tiles tokens heads_width"], n_heads: int
+) -> Float[Tensor, "tiles heads tokens width"]:
+    """A query, key or value projection, by heads."""
+    return projection.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+
+
 @dataclass(frozen=True, eq=False)
 class VisionAttention:
     """The attention of one encoder layer over one image: A[h, i, j] = softmax_j(scale * q[h, i] . k[h, j]).

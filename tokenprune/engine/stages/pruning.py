@@ -17,9 +17,8 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import recomputes_hooks
 from tokenprune.adapters.decoder.attention import text_attention_scale, text_heads
 from tokenprune.engine.cache import CacheIndex
-from tokenprune.engine.call import CallContext
+from tokenprune.engine.call import CallContext, Forward
 from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.forward import Forward
 from tokenprune.engine.recording import Register
 from tokenprune.engine.select import ImageSelection, checked_stage_selection, merge_features
 from tokenprune.engine.stages.capture import TextCapture
