@@ -153,7 +153,7 @@ class Prefill:
         # Tokens that stay keep their position IDs, or are numbered without gaps.
         before = ids.expand(*ids.shape[:-2], batch, n_new)
         ids = before if self.position_ids == "original" else compact_ids(before, dropped, real)
-        self.report = Report(report_images(chosen, ids), self._skipped)
+        self.report = Report(report_images(chosen, ids), () if self.skipping is None else self.skipping.layers)
 
         if not drops_any(chosen) and (self.stages is None or not self.stages.may_drop(chosen)):
             return
@@ -163,10 +163,11 @@ class Prefill:
                 f"shortens it. Call the model without, and read handle.report for which visual tokens are left."
             )
         # Everything that runs along the sequence is shortened alike.
+        embeds = merge_dropped(embeds, chosen)
         packing = prune_prompt(prompt, dropped, chosen)
         if self.stages is not None:
             self.stages.begin(forward, forward.past_valid(batch, embeds.device), packing, chosen, prompt)
-        kwargs["inputs_embeds"] = packing.gather_tokens(merge_dropped(embeds, chosen))
+        kwargs["inputs_embeds"] = packing.gather_tokens(embeds)
         kwargs["position_ids"] = packing.gather_ids(ids)
         self.adapter.prune_arguments(kwargs, packing, forward.n_slots)
         forward.packing = packing
@@ -183,16 +184,16 @@ class Prefill:
                 self.report = replace(self.report, images=stages.add_reports(forward, self.report.images))
         if args:
             kwargs = named_arguments(module, args, kwargs)
-        cache = find_cache(kwargs, output)
+        skipped, cache = self._skipped, find_cache(kwargs, output)
         if cache is None:
             return
         if forward.packing is not None:
             held = () if stages is None else stages.held_slots(forward)
-            new = forward.n_slots, forward.packing, forward.shift, held, self._skipped
+            new = forward.n_slots, forward.packing, forward.shift, held, skipped
             set_index(cache, CacheIndex.after(forward.index, *new))
         elif forward.index is None:
             embeds = kwargs["inputs_embeds"]
-            set_index(cache, CacheIndex.unpruned(len(embeds), n_slots(cache), embeds.device, self._skipped))
+            set_index(cache, CacheIndex.unpruned(len(embeds), n_slots(cache), embeds.device, skipped))
 
     @dynamo_disabled
     def after_base_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:

@@ -11,7 +11,6 @@ FeatureFunction        one call of `get_image_features`: begins and ends an Enco
 from __future__ import annotations
 
 import inspect
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -227,12 +226,11 @@ def in_rows(images: Sequence[EncodedImage], counts: Sequence[int]) -> list[Encod
     beams, one after the other, together with the features of the row's images."""
     sizes = [image.layout.n_visual for image in images]
     times = max(1, sum(counts) // max(1, sum(sizes)))
-    waiting, used = deque(zip(images, sizes, strict=True)), []
+    used, start = [], 0
     for count in counts[::times]:
-        row: list[EncodedImage] = []
-        while waiting and count > 0:
-            image, size = waiting.popleft()
-            row.append(image)
-            count -= size
-        used += row * times
-    return used + [image for image, _ in waiting]  # a mismatch is reported where images and columns are compared
+        stop = start
+        while stop < len(images) and sum(sizes[start:stop]) < count:
+            stop += 1
+        used += [*images[start:stop]] * times
+        start = stop
+    return [*used, *images[start:]]  # a mismatch is reported where images and columns are compared

@@ -1,0 +1,51 @@
+"""How many of our files one prompt passes through: what somebody who reads along has to open."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+MECHANISMS = ("engine/stages/", "engine/skipping.py", "engine/tower.py")
+#: In a process of its own: this one's annotations are checked, which is code of ours that users do not run.
+PREFILL = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from helpers.tiny import prompt, tiny_llava
+from helpers.trace import files_entered
+import tokenprune
+
+model, inputs = tiny_llava(), prompt([1])
+def answer(n_tokens):
+    return files_entered(
+        lambda: model.generate(**inputs, max_new_tokens=n_tokens, min_new_tokens=n_tokens, do_sample=False)
+    )
+settings = {"layer": 1} if sys.argv[2] == "fastv" else {}  # this model has two decoder layers
+with tokenprune.patch(model, sys.argv[2], keep_ratio=0.25, **settings):
+    answer(1)  # what is made once is made now
+    print(*answer(1))
+"""
+
+
+def entered_by(strategy: str) -> list[str]:
+    run = subprocess.run(
+        [sys.executable, "-c", PREFILL, str(TESTS), strategy], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.split()
+
+
+def test_a_fopru_prefill_is_short_to_read() -> None:
+    entered = entered_by("fopru")
+    assert len(set(entered)) <= 14, sorted(set(entered))
+    assert len(entered) - 1 <= 50, entered
+    assert not [file for file in entered if file.startswith(MECHANISMS)]
+    assert {"engine/prefill.py", "engine/select.py", "strategies/fopru.py"} <= set(entered)
+
+
+@pytest.mark.parametrize(("strategy", "mechanism"), [("fastv", "engine/stages/"), ("flowcut", "engine/tower.py")])
+def test_a_mechanism_is_entered_where_a_strategy_asks_for_it(strategy: str, mechanism: str) -> None:
+    assert [file for file in entered_by(strategy) if file.startswith(mechanism)]
