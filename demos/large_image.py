@@ -13,7 +13,7 @@ from _common import image_parser, question_of
 
 from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.errors import plain_errors
-from tokenprune.evals.dev.figures import large_image as large_picture
+from tokenprune.evals.dev.figures import large_image
 from tokenprune.evals.models.bundled import LARGE
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.setups import make_setups
@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model, processor = load_model(options.model, "auto")
     image, question, box = question_of(options, LARGE, options.number, model, processor)
     (pruned,) = make_setups([options.strategy], [options.keep_ratio], ["original"], baselines=[])
-    examined = large_picture.examine(model, processor, image, question, pruned, box)
+    examined = large_image.examine(model, processor, image, question, pruned, box)
     print(examined.look)
-    large_picture.draw(examined, options.output)
+    large_image.draw(examined, options.output)
     print(f"Written to {options.output}")
 
 

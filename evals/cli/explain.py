@@ -44,14 +44,14 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.tasks._read.images import open_image
 
     screen = console(140)
-    picture = open_image(options.image)
+    image = open_image(options.image)
     shown = make_setups(options.strategy, options.keep_ratio, options.position_ids, baselines=[])
     asked = shown if options.html is None else kept_tokens_page.slider(options.strategy, options.keep_ratio)
     model, processor = load_model(options.model, options.dtype)
     explanation = explain(
         model,
         processor,
-        picture,
+        image,
         options.question,
         asked,
         true_box=options.box,

@@ -131,12 +131,12 @@ def test_errors_are_a_sentence(run: Eval, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_task_none_of_whose_pictures_can_be_read(
+def test_a_task_none_of_whose_images_can_be_read(
     run: Eval, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It ends with a table and a report, in which nothing of it is called wrong."""
-    for picture in (folder / "images").iterdir():
-        picture.write_bytes(picture.read_bytes()[:200])
+    for path in (folder / "images").iterdir():
+        path.write_bytes(path.read_bytes()[:200])
     asked = ["--tasks", "vqa", "--strategy", "grid", "--keep-ratio", 0.25, "--baselines", "unpruned"]
     assert run(*asked, "--on-error", "record") == 0
     assert "failed" in capsys.readouterr().out
@@ -154,8 +154,8 @@ def test_another_run_is_not_mixed_in(run: Eval, tmp_path: Path, folder: Path) ->
     assert "and not data.limit=2" in said
     assert f"Name another --output, or delete {tmp_path / 'run'} to start again. (A run can grow" in said
     assert "model.dtype='bfloat16'" in run(*quick, "--dtype", "bfloat16")
-    picture = next((folder / "images").glob("*42.jpg"))
-    picture.write_bytes(picture.read_bytes() + b" ")
+    path = next((folder / "images").glob("*42.jpg"))
+    path.write_bytes(path.read_bytes() + b" ")
     assert "data.vqa.digest=" in run(*quick)
 
 

@@ -54,7 +54,7 @@ def test_errors_are_a_sentence(ask: Callable[..., Any], tmp_path: Path, capsys: 
     whole_file = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole_file[: len(whole_file) // 2])
     assert "half.jpg: truncated or broken image" in ask(of="half.jpg")
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("not an image")
     assert "text.jpg: not an image that Pillow can read" in ask(of="text.jpg")
     assert ask(of="nowhere.jpg") == 2
     assert "argument IMAGE: " in (said := capsys.readouterr().err)

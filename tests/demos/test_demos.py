@@ -1,4 +1,4 @@
-"""The demos run, and their pictures show something."""
+"""The demos run, and their images show something."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`large_image.py` on the bundled model and picture: it finds the thing, and its picture shows what was looked at."""
+"""`large_image.py` on the bundled model and image: it finds the object, and its figure shows what was encoded."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from demos.test_demos import load
 from helpers.files.evals import sample_image
 from PIL import Image
 
-from tokenprune.evals.dev.figures import large_image as large_picture
+from tokenprune.evals.dev.figures import large_image
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.setups import make_setups
 
 
-def test_the_bundled_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bundled_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "large.png"
     load("large_image").main(["--output", str(output)])
     assert "encoded 5888 of 25856 visual tokens" in capsys.readouterr().out
@@ -26,8 +26,8 @@ def test_the_bundled_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert np.abs(looked_at[:, :width] - left[:, :width]).mean() > 20
 
 
-def test_a_picture_of_one_tile_is_refused() -> None:
+def test_an_image_of_one_tile_is_refused() -> None:
     model, processor = load_model(str(MODEL), "auto")
     (pruned,) = make_setups(["grid"], [0.25], ["original"], baselines=[])
-    with pytest.raises(ValueError, match="one tile of 224; take a larger picture"):
-        large_picture.examine(model, processor, sample_image((64, 48)), "Where is it?", pruned)
+    with pytest.raises(ValueError, match="one tile of 224; take a larger image"):
+        large_image.examine(model, processor, sample_image((64, 48)), "Where is it?", pruned)
