@@ -233,7 +233,7 @@ def test_tiles_of_pictures_of_any_size(name: str) -> None:
                 assert torch.equal(part.to_tokens(ramp), whole[index])
 
 
-@pytest.mark.parametrize(("name", "match"), [("vip-llava", "leaves out the first token"), ("video-llava", "no CLS")])
+@pytest.mark.parametrize(("name", "match"), [("vip-llava", "drops the first token"), ("video-llava", "no CLS")])
 def test_towers_without_cls_are_refused(name: str, match: str) -> None:
     config = FAMILIES[name].config()
     config.vision_config = SiglipVisionConfig(**tower(24))
