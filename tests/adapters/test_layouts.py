@@ -1,4 +1,4 @@
-"""Layouts of pictures with tiles, newline tokens and frames: by hand, and against the features themselves."""
+"""Layouts of images with tiles, newline tokens and frames: by hand, and against the features themselves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers.families import FAMILIES
 from helpers.families.base import tower
 from helpers.families.llava import VIDEO_LLAVA_PIXELS
 from helpers.oracle import assert_close, dropped_columns
-from helpers.tiled import PICTURES, VIDEOS, inputs_of, model_of, reported
+from helpers.tiled import IMAGES, VIDEOS, inputs_of, model_of, reported
 from torch.nn.functional import interpolate
 from transformers import SiglipVisionConfig
 from transformers.models.llava_next_video.modeling_llava_next_video import LlavaNextVideoPooler
@@ -28,7 +28,7 @@ from tokenprune.adapters.llava_next_video import pool
 
 
 def anyres(name: str, height: int, width: int) -> Layout:
-    """The layout that the family gives a picture of this size, alone in its row."""
+    """The layout that the family gives an image of this size, alone in its row."""
     inputs = FAMILIES[name].prompt([1], sizes=[(height, width)])
     (image,) = reported(name, inputs, FoPru())
     return image.layout
@@ -133,7 +133,7 @@ def test_many_tiles_are_resized() -> None:
     assert layout.tiles[9:].view(4, 5).tolist() == [[1, 1, 2, 2, 2]] * 2 + [[3, 3, 4, 4, 4]] * 2
 
 
-def test_pictures_among_others_are_one_tile() -> None:
+def test_images_among_others_are_one_tile() -> None:
     alone, *others = reported("llava-onevision", FAMILIES["llava-onevision"].prompt([1, 2]), FoPru())
     assert alone.layout.n_tiles == 5
     for image in others:
@@ -152,7 +152,7 @@ def test_frames_of_video_llava_keep_their_cls_token() -> None:
 
 
 @pytest.mark.parametrize("size", [(100, 1), (1, 100)])
-def test_pictures_that_are_nearly_a_line(size: tuple[int, int]) -> None:
+def test_images_that_are_nearly_a_line(size: tuple[int, int]) -> None:
     """transformers cuts everything but newline tokens off, or even those."""
     family, model = FAMILIES["llava-next-video"], model_of("llava-next-video")
     inputs = family.prompt([1], sizes=[size])
@@ -165,7 +165,7 @@ def test_pictures_that_are_nearly_a_line(size: tuple[int, int]) -> None:
     assert_close(logits, oracle[:, -1])
 
 
-@pytest.mark.parametrize(("name", "video"), PICTURES + VIDEOS)
+@pytest.mark.parametrize(("name", "video"), IMAGES + VIDEOS)
 def test_maps_are_carried_as_features_are(name: str, video: bool) -> None:
     """Every channel of the projected patches, carried as a map, is that channel of the visual tokens."""
     model, inputs, projected = model_of(name), inputs_of(name, video), []
@@ -216,8 +216,8 @@ def visual_features(model: Any, inputs: dict[str, Any], keep: Callable[..., None
 
 
 @pytest.mark.parametrize("name", ["llava-next", "llava-onevision", "llava-next-video"])
-def test_tiles_of_pictures_of_any_size(name: str) -> None:
-    """Each is a rectangle in its rasters, and together they are the picture."""
+def test_tiles_of_images_of_any_size(name: str) -> None:
+    """Each is a rectangle in its rasters, and together they are the image."""
     adapter: Any = adapter_for(model_of(name))
     settings = {"vision_aspect_ratio": "anyres_max_2"} if name == "llava-onevision" else {}
     settings = settings or {"vision_feature_select_strategy": "default"}
@@ -252,7 +252,7 @@ def test_poolers(mode: str) -> None:
     assert torch.equal(pool(values, mode, stride=2, side=4), pooler(values[..., None]).flatten())
 
 
-@pytest.mark.parametrize(("name", "video"), PICTURES + VIDEOS)
+@pytest.mark.parametrize(("name", "video"), IMAGES + VIDEOS)
 def test_a_report_can_go_elsewhere(name: str, video: bool) -> None:
     """Without the model's weights, and with all that its layout knows."""
     images = reported(name, inputs_of(name, video), FoPru())
@@ -264,7 +264,7 @@ def test_a_report_can_go_elsewhere(name: str, video: bool) -> None:
 
 
 @pytest.mark.parametrize("pixels", ["pixel_values", "pixel_values_images"])
-def test_both_names_of_the_pictures_of_video_llava(pixels: str) -> None:
+def test_both_names_of_the_images_of_video_llava(pixels: str) -> None:
     """The processor gives them the older one; only transformers up to 5.1x knows no other."""
     model, inputs = model_of("video-llava"), FAMILIES["video-llava"].prompt([1])
     if pixels not in signature(model.model.forward).parameters and VIDEO_LLAVA_PIXELS != "pixel_values":

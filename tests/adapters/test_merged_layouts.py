@@ -1,5 +1,5 @@
-"""Families that make a visual token of a square of patches, and cut pictures into tiles: whose patches a visual token
-has, which attention it gets, and which tiles make a picture."""
+"""Families that make a visual token of a square of patches, and cut images into tiles: whose patches a visual token
+has, which attention it gets, and which tiles make an image."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ SHUFFLES: dict[str, Callable[[Any, Tensor, int], Tensor]] = {
 
 
 def merged_by_mistral(core: Any, values: Tensor, sizes: Tensor) -> Tensor:
-    """(visual, patches of each) of a map over the patches of all pictures in one row."""
+    """(visual, patches of each) of a map over the patches of all images in one row."""
     merger = deepcopy(core.multi_modal_projector.patch_merger)
     merger.merging_layer = nn.Identity()
     return merger(values[:, None], sizes)
@@ -78,7 +78,7 @@ def test_tiles_are_carried_as_the_model_shuffles_them(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(24, 32), (40, 16), (28, 36)])  # the last has a row and a column too many
-def test_pictures_are_carried_as_the_patch_merger_takes_them(size: tuple[int, int]) -> None:
+def test_images_are_carried_as_the_patch_merger_takes_them(size: tuple[int, int]) -> None:
     image = report_of("mistral3", FAMILIES["mistral3"].prompt([1], sizes=[size]), Grid()).images[0]
     assert image.grids == ((1, size[0] // (2 * PATCH), size[1] // (2 * PATCH)),)
     values = torch.rand(size[0] // PATCH * (size[1] // PATCH))
@@ -129,8 +129,8 @@ def test_attention_within_tiles_is_that_of_the_eager_map(name: str, layer: int |
 
 @pytest.mark.parametrize("layer", [None, 0, 1])
 @pytest.mark.parametrize("name", PACKED)
-def test_attention_of_packed_pictures_is_that_of_the_eager_map(name: str, layer: int | None) -> None:
-    """Pictures of different sizes in one row of patches, under two-dimensional rotary embeddings."""
+def test_attention_of_packed_images_is_that_of_the_eager_map(name: str, layer: int | None) -> None:
+    """Images of different sizes in one row of patches, under two-dimensional rotary embeddings."""
     inputs = FAMILIES[name].prompt([1, 2])
     images = report_of(name, inputs, FoPru(layer=layer)).images
     found = [image.scores for image in images if image.scores is not None]
@@ -138,7 +138,7 @@ def test_attention_of_packed_pictures_is_that_of_the_eager_map(name: str, layer:
     with torch.no_grad():
         out = tower(inputs["pixel_values"], image_sizes=inputs["image_sizes"], output_attentions=True)
     maps = out.attentions[-1 if layer is None else layer]
-    sums = maps.mean(1)[0].sum(0)  # the mask lets no picture look at another
+    sums = maps.mean(1)[0].sum(0)  # the mask lets no image look at another
     expected = carried(name, sums, inputs["image_sizes"] if name == "mistral3" else None)
     torch.testing.assert_close(torch.cat(found), expected, atol=1e-5, rtol=1e-5)
     assert expected.std() > 0.03
@@ -168,8 +168,8 @@ def test_normalised_queries_and_keys() -> None:
 
 
 @pytest.mark.parametrize("name", SQUARE)
-def test_pixels_are_the_pictures_tiles(name: str) -> None:
-    """Random draws by the pixels: a picture keeps the same tokens alone and among others."""
+def test_pixels_are_the_images_tiles(name: str) -> None:
+    """Random draws by the pixels: an image keeps the same tokens alone and among others."""
     inputs = FAMILIES[name].prompt([1, 2])
     together = report_of(name, inputs, Random(keep=3)).images
     for row, per_row in enumerate([1, 2]):
@@ -180,7 +180,7 @@ def test_pixels_are_the_pictures_tiles(name: str) -> None:
     assert len({tuple(image.kept.tolist()) for image in together}) > 1
 
 
-def test_what_fills_up_a_batch_is_no_part_of_a_picture() -> None:
+def test_what_fills_up_a_batch_is_no_part_of_an_image() -> None:
     small = FAMILIES["mistral3"].prompt([1, 1], sizes=[(24, 32), (24, 32)])
     large = FAMILIES["mistral3"].prompt([1, 1], sizes=[(24, 32), (56, 48)])
     large["pixel_values"][:1, :, :24, :32] = small["pixel_values"][:1]
@@ -189,7 +189,7 @@ def test_what_fills_up_a_batch_is_no_part_of_a_picture() -> None:
 
 
 @pytest.mark.parametrize("name", SQUARE)
-def test_budgets_per_tile_add_up_to_the_pictures(name: str) -> None:
+def test_budgets_per_tile_add_up_to_the_images(name: str) -> None:
     images = report_of(name, FAMILIES[name].prompt([1, 2]), FoPru(keep=7, budget_per="tile")).images
     assert [image.n_kept for image in images] == [7, 7, 7]
     tiles = images[0].layout.tiles
@@ -198,7 +198,7 @@ def test_budgets_per_tile_add_up_to_the_pictures(name: str) -> None:
     assert images[0].scores is not None
 
 
-# Which tiles make a picture.
+# Which tiles make an image.
 
 
 def idefics_prompt(*tokens: int | Tensor) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def tiles_of(report: Report) -> list[int]:
     return [len(image.grids) for image in report.images]
 
 
-def test_runs_of_placeholders_are_internvl_pictures() -> None:
+def test_runs_of_placeholders_are_internvl_images() -> None:
     family = FAMILIES["internvl"]
     inputs = family.prompt([2, 1])
     assert tiles_of(report_of("internvl", inputs, Grid())) == [3, 1, 3]
@@ -221,7 +221,7 @@ def test_runs_of_placeholders_are_internvl_pictures() -> None:
     assert tiles_of(report_of("internvl", {"input_ids": video, "pixel_values": pixels}, Grid())) == [1, 1, 1, 1]
 
 
-def test_an_overview_ends_an_idefics_picture() -> None:
+def test_an_overview_ends_an_idefics_image() -> None:
     a, b, c, d, e = torch.randn(5, 3, TILE, TILE)
     cut = (MARKER, 11, a, MARKER, 12, b, 7, 7, MARKER, OVERVIEW, c, MARKER)
     whole = (MARKER, OVERVIEW, d, MARKER)
@@ -241,7 +241,7 @@ def test_headers_may_be_many_tokens() -> None:
 
 
 @pytest.mark.parametrize("name", SQUARE)
-def test_embeddings_show_the_same_pictures(name: str) -> None:
+def test_embeddings_show_the_same_images(name: str) -> None:
     inputs = FAMILIES[name].prompt([1, 2])
     expected = report_of(name, inputs, Grid())
     embeds = model_of(name).get_input_embeddings()(inputs.pop("input_ids")).detach()
@@ -250,7 +250,7 @@ def test_embeddings_show_the_same_pictures(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SQUARE)
-def test_beams_look_at_a_picture_once(name: str) -> None:
+def test_beams_look_at_an_image_once(name: str) -> None:
     looks = []
 
     class Counting(Grid):

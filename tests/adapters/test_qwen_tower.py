@@ -67,7 +67,7 @@ def scores_of(model: Any, inputs: dict[str, Any], **settings: Any) -> tuple[list
     [("qwen2-vl", None, 2), ("qwen2-vl", 0, 0), ("qwen2.5-vl", None, 1), ("qwen2.5-vl", -2, 1), ("qwen3-vl", None, 2)],
 )
 def test_column_sums_are_those_of_the_attention_maps(name: str, layer: int | None, read: int, heads: Any) -> None:
-    """Pictures of several sizes, of which one does not fill its windows, and videos, frame by frame."""
+    """Images of several sizes, of which one does not fill its windows, and videos, frame by frame."""
     family, model = FAMILIES[name], model_of(name)
     inputs = family.prompt([2, 1], videos_per_row=[0, 2])
     assert len(inputs["image_grid_thw"].unique(dim=0)) == 3
@@ -85,7 +85,7 @@ def test_column_sums_are_those_of_the_attention_maps(name: str, layer: int | Non
 
 
 def block_order(t: int, h: int, w: int) -> list[tuple[int, int, int]]:
-    """Frame, row and column of the patches of one picture, in the order in which processors write them."""
+    """Frame, row and column of the patches of one image, in the order in which processors write them."""
     return [
         (frame, 2 * row + y, 2 * column + x)
         for frame in range(t)
@@ -108,8 +108,8 @@ def test_statistics_come_in_raster_order(name: str) -> None:
     tokens = torch.arange(len(places) // 4)
     if name == "qwen2.5-vl":  # windows of 2 x 2 visual tokens, cut off at the edges
         firsts = places.view(-1, 4, 3)[:, 0] // torch.tensor([1, 4, 4])
-        picture = (tokens >= 15).float() * 100
-        tokens = (((picture + firsts[:, 0]) * 100 + firsts[:, 1]) * 100 + firsts[:, 2]).argsort(stable=True)
+        image = (tokens >= 15).float() * 100
+        tokens = (((image + firsts[:, 0]) * 100 + firsts[:, 1]) * 100 + firsts[:, 2]).argsort(stable=True)
     qkv = qkv.view(-1, 4, 96)[tokens].flatten(0, 1)
     turn = (torch.ones(len(places), 8), torch.zeros(len(places), 8))
     call = {"qkv": qkv, "attention": {"position_embeddings": turn}, "tower": {"grid_thw": grids}}
@@ -154,14 +154,14 @@ def test_there_is_no_cls_token() -> None:
         tokenprune.patch(model_of("qwen3-vl"), FoPru(score="cls"))
 
 
-def test_pixels_are_the_picture_that_the_processor_cut_up() -> None:
+def test_pixels_are_the_image_that_the_processor_cut_up() -> None:
     colors = np.random.default_rng(0).integers(0, 255, (84, 112, 3), dtype=np.uint8)
     given: Any = Qwen2VLImageProcessor(min_pixels=28 * 28)(images=[colors], return_tensors="pt")  # pyright: ignore[reportCallIssue]
     adapter = adapter_for(model_of("qwen2.5-vl"))
     config = adapter.vision_tower.config
-    (picture,) = frame_pixels(
+    (image,) = frame_pixels(
         {"hidden_states": given["pixel_values"], "grid_thw": given["image_grid_thw"]},
         type(config)(patch_size=14),
     )
     expected = torch.from_numpy(colors).permute(2, 0, 1) / 255
-    torch.testing.assert_close(adapter.tower.colors(picture[None])[0], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(adapter.tower.colors(image[None])[0], expected, atol=1e-5, rtol=0)

@@ -135,7 +135,7 @@ def test_a_loop_without_ids_goes_on_at_the_logical_length(name: str, position_id
     dropped = dropped_columns(whole["input_ids"], [handle.report])
     ids = family.position_ids(model, whole)
     columns = whole["attention_mask"].cumsum(1)[:, -STEPS:] - 1
-    ids[..., -STEPS:] = columns + model.model.rope_deltas  # up to 5.1x a picture's first component runs ahead of these
+    ids[..., -STEPS:] = columns + model.model.rope_deltas  # up to 5.1x an image's first component runs ahead of these
     if position_ids == "compact":
         moved = ids[:, :, -STEPS - 1 :] - ids[:, :, -STEPS - 1, None]
         ids = family.compact_ids(model, whole, dropped).expand(3, -1, -1).clone()
@@ -145,17 +145,17 @@ def test_a_loop_without_ids_goes_on_at_the_logical_length(name: str, position_id
 
 
 def joined(first: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
-    """The inputs of a conversation, whose rows have one picture a turn, or none."""
+    """The inputs of a conversation, whose rows have one image a turn, or none."""
     out = {key: torch.cat([first[key], then[key]], 1) for key in ("input_ids", "attention_mask", "mm_token_type_ids")}
     turns = [FAMILIES[NAMES[0]].split(turn) for turn in (first, then) if "pixel_values" in turn]
-    by_row = [picture for row in zip(*turns, strict=True) for picture in row]
-    return {**out, **{key: torch.cat([picture[key] for picture in by_row]) for key in by_row[0]}}
+    by_row = [image for row in zip(*turns, strict=True) for image in row]
+    return {**out, **{key: torch.cat([image[key] for image in by_row]) for key in by_row[0]}}
 
 
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_second_picture_in_a_later_turn(name: str, position_ids: Any) -> None:
-    """HF numbers the text of a later turn itself; a later picture's IDs it must be given."""
+def test_a_second_image_in_a_later_turn(name: str, position_ids: Any) -> None:
+    """HF numbers the text of a later turn itself; a later image's IDs it must be given."""
     family, model = FAMILIES[name], model_of(name)
     turns = [
         family.prompt([1, 1], seed=1),
@@ -169,7 +169,7 @@ def test_a_second_picture_in_a_later_turn(name: str, position_ids: Any) -> None:
         given = {k: v for k, v in given.items() if k not in ("pixel_values", "image_grid_thw")}
         given |= {k: turn[k] for k in ("pixel_values", "image_grid_thw") if k in turn}
         ids = family.position_ids(model, whole)
-        if number == 0:  # some versions let a picture's first component run ahead, and number later text from there
+        if number == 0:  # some versions let an image's first component run ahead, and number later text from there
             ahead = bool((ids.amax((0, 2)) > ids[0, :, -1]).any())
         if number == 2 or (number == 1 and ahead):
             given["position_ids"] = ids
@@ -253,7 +253,7 @@ def test_a_failed_call_of_a_feature_function_leaves_no_trace() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_video_and_a_picture_in_one_prompt(name: str) -> None:
+def test_a_video_and_an_image_in_one_prompt(name: str) -> None:
     family, model = FAMILIES[name], model_of(name)
     with torch.no_grad(), tokenprune.patch(model, "random", keep_ratio=0.3) as handle:
         run = run_cell(family, model, "greedy", "both")

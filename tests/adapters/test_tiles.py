@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.families import FAMILIES
-from helpers.tiled import PICTURES, VIDEOS, inputs_of, model_of, reported
+from helpers.tiled import IMAGES, VIDEOS, inputs_of, model_of, reported
 from helpers.tiny import BEFORE_THE_LANGUAGE_MODEL
 
 from tokenprune import STRATEGIES, FoPru, Layout, Selection, Strategy, VisualTokens
@@ -17,7 +17,7 @@ from tokenprune.engine.select import checked_selection
 from tokenprune.selection import Merge, split
 
 
-@pytest.mark.parametrize(("name", "video"), PICTURES + VIDEOS)
+@pytest.mark.parametrize(("name", "video"), IMAGES + VIDEOS)
 def test_attention_is_that_of_the_eager_map_of_each_tile(name: str, video: bool) -> None:
     family, inputs = FAMILIES[name], inputs_of(name, video)
     tower_calls: list[torch.Tensor] = []
@@ -38,7 +38,7 @@ def test_attention_is_that_of_the_eager_map_of_each_tile(name: str, video: bool)
 
 @pytest.mark.parametrize("budget_per", ["image", "tile"])
 @pytest.mark.parametrize("strategy", BEFORE_THE_LANGUAGE_MODEL)
-@pytest.mark.parametrize(("name", "video"), PICTURES + VIDEOS)
+@pytest.mark.parametrize(("name", "video"), IMAGES + VIDEOS)
 def test_budgets_are_exact(name: str, video: bool, strategy: str, budget_per: Any) -> None:
     """Per tile, each has its share; per image, tiles compete; the sum is the budget either way."""
     if not STRATEGIES[strategy]().needs <= adapter_for(model_of(name)).offers:

@@ -88,7 +88,7 @@ def test_dropping_equals_masking(name: str, case: str, mode: str, batch: str) ->
 @pytest.mark.parametrize(("name", "case"), FEW_PAIRS)
 def test_beams(name: str, case: str) -> None:
     family, model = served(name, case)
-    # Where transformers repeats each picture by itself, the beams of a prompt with two pictures see different ones.
+    # Where transformers repeats each image by itself, the beams of a prompt with two images see different ones.
     per_row, n = [1, 2] if ENCODES_FIRST else [1, 1], 2
     inputs = family.prompt(per_row)
     with family.expectation("beams"):

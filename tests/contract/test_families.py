@@ -42,7 +42,7 @@ def test_the_oracle_that_drops_nothing_is_the_plain_forward(name: str, batch: st
     assert_close(oracle[real], plain[real])
     if family.visual(inputs["input_ids"]).any():
         blind = family.oracle(model, inputs, family.visual(inputs["input_ids"]))
-        assert (blind[:, -1] - oracle[:, -1]).abs().max() > 1e-2  # pictures matter
+        assert (blind[:, -1] - oracle[:, -1]).abs().max() > 1e-2  # images matter
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ from tokenprune.evals.models.boxes import BOX_FORMATS, within
 
 
 def disc(noun: str, color: tuple[int, int, int]) -> CutOut:
-    picture = np.zeros((80, 80, 4), np.uint8)
+    image = np.zeros((80, 80, 4), np.uint8)
     rows, columns = np.mgrid[:80, :80]
-    picture[(rows - 40) ** 2 + (columns - 40) ** 2 < 39**2] = (*color, 255)
-    return CutOut(noun, f"{noun}.png", Image.fromarray(picture).crop((1, 1, 79, 79)))
+    image[(rows - 40) ** 2 + (columns - 40) ** 2 < 39**2] = (*color, 255)
+    return CutOut(noun, f"{noun}.png", Image.fromarray(image).crop((1, 1, 79, 79)))
 
 
 CUTOUTS = [
@@ -125,7 +125,7 @@ def test_split_has_no_file_on_both_sides() -> None:
 
 
 def test_packed_questions_equal_questions_asked_alone(scenes: list[Scene]) -> None:
-    """Sixteen questions behind one picture must give what sixteen prompts give, or training teaches something else."""
+    """Sixteen questions behind one image must give what sixteen prompts give, or training teaches something else."""
     processor = build_processor()
     tower = Dinov2Model(
         Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=SIDE)
@@ -160,7 +160,7 @@ def test_rec_answers_fit_their_things(scenes: list[Scene]) -> None:
 
 
 def test_rcc_files_come_out_whole(tmp_path: Path) -> None:
-    content = b"picture " * 50
+    content = b"image " * 50
     packed = struct.pack(">I", len(content)) + zlib.compress(content)
     data = struct.pack(">I", len(packed)) + packed
     name = "a.webp"

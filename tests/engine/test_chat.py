@@ -1,4 +1,4 @@
-"""Conversations that reuse a cache: more text, a new picture, branches, crops, and a model that is unpatched midway."""
+"""Conversations that reuse a cache: more text, a new image, branches, crops, and a model that is unpatched midway."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Chat:
         self.model, self.position_ids, self.settings = model, position_ids, settings
         self.ids = torch.zeros(0)
         self.real = torch.zeros(0)
-        self.pictures: list[Tensor] = []
+        self.images: list[Tensor] = []
         self.reports: list[tokenprune.Report] = []
         self.cache: Any = None
 
@@ -45,7 +45,7 @@ class Chat:
         given = {"input_ids": ids[:, cached:], "attention_mask": real}
         if "pixel_values" in inputs:
             given["pixel_values"] = inputs["pixel_values"]
-            self.pictures.append(inputs["pixel_values"])
+            self.images.append(inputs["pixel_values"])
         out = self.model.generate(
             **given,
             **({} if first else {CACHE: self.cache}),
@@ -67,16 +67,16 @@ class Chat:
 
     def expected(self) -> Tensor:
         dropped = dropped_columns(self.ids, self.reports)
-        # The forward takes pictures row by row, the turns brought them turn by turn.
-        rows = [[p[row] for p in self.pictures] for row in range(len(self.ids))]
-        pixels = torch.stack([picture for row in rows for picture in row])
+        # The forward takes images row by row, the turns brought them turn by turn.
+        rows = [[p[row] for p in self.images] for row in range(len(self.ids))]
+        pixels = torch.stack([image for row in rows for image in row])
         ids = compact_ids(self.real, dropped) if self.position_ids == "compact" else None
         return oracle_logits(unpatched(), self.ids, self.real, pixels, dropped, ids)[:, -STEPS - 1 : -1]
 
 
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
 @pytest.mark.parametrize("rows", [1, 2])
-def test_text_picture_text(llava: Any, rows: int, position_ids: Any) -> None:
+def test_text_image_text(llava: Any, rows: int, position_ids: Any) -> None:
     chat = Chat(llava, position_ids)
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25), position_ids=position_ids) as handle:
         chat.turn(prompt([1] * rows, seed=1), handle)
@@ -122,9 +122,9 @@ def test_branches_of_a_copied_cache(llava: Any) -> None:
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)) as handle:
         chat.turn(prompt([1], seed=1), handle)
         branch = copy.copy(chat)
-        branch.cache, branch.pictures, branch.reports = (
+        branch.cache, branch.images, branch.reports = (
             copy.deepcopy(chat.cache),
-            [*chat.pictures],
+            [*chat.images],
             [*chat.reports],
         )
         chat.turn(prompt([0], seed=2), handle)

@@ -90,7 +90,7 @@ def test_other_transformers_versions(llava: Any, version: str, monkeypatch: pyte
         tokenprune.patch(llava, FoPru())
 
 
-def test_no_report_before_a_picture(llava: Any) -> None:
+def test_no_report_before_an_image(llava: Any) -> None:
     with tokenprune.patch(llava, FoPru()) as handle:
         llava(**prompt([0]))
         with pytest.raises(PruningError, match="has not seen an image"):
@@ -103,7 +103,7 @@ def test_no_report_before_a_picture(llava: Any) -> None:
     assert "removed" in repr(handle)
 
 
-def test_two_pictures_for_one_placeholder(llava: Any) -> None:
+def test_two_images_for_one_placeholder(llava: Any) -> None:
     """transformers says it; the patch must be whole afterwards."""
     inputs = prompt([1])
     wrong = {**inputs, "pixel_values": inputs["pixel_values"].repeat(2, 1, 1, 1)}
@@ -136,10 +136,10 @@ def test_masks_of_another_length(llava: Any) -> None:
                 llava(**inputs)
 
 
-def test_pictures_encoded_before_the_patch(llava: Any) -> None:
+def test_images_encoded_before_the_patch(llava: Any) -> None:
     inputs = prompt([1])
     if not ENCODES_FIRST:
-        pytest.skip("this transformers does not take encoded pictures")
+        pytest.skip("this transformers does not take encoded images")
     with torch.no_grad():
         encoded = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)
         given = {"input_ids": inputs["input_ids"], "mm_encoder_outputs": {"image": encoded}}
@@ -155,11 +155,11 @@ def test_pictures_encoded_before_the_patch(llava: Any) -> None:
             assert torch.equal(llava(**given).logits, llava(**inputs).logits)
 
 
-def test_pictures_that_another_strategy_has_looked_at(llava: Any) -> None:
+def test_images_that_another_strategy_has_looked_at(llava: Any) -> None:
     """The tower's attention is let go of once a strategy has selected by it."""
     inputs = prompt([1])
     if not ENCODES_FIRST:
-        pytest.skip("this transformers does not take encoded pictures")
+        pytest.skip("this transformers does not take encoded images")
     with torch.no_grad():
         with tokenprune.patch(llava, FoPru(keep_ratio=0.5)):
             encoded = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)

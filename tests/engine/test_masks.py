@@ -1,4 +1,4 @@
-"""Attention that is not plainly causal: sliding windows, picture blocks, prefixes. Windows count columns, not slots."""
+"""Attention that is not plainly causal: sliding windows, image blocks, prefixes. Windows count columns, not slots."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_masks_that_are_added(name: str, mode: str) -> None:
 @pytest.mark.parametrize("name", WINDOWED)
 def test_beams(name: str) -> None:
     """Each returned score must be the oracle's log-probability."""
-    # Where transformers repeats each picture by itself, the beams of a prompt with two pictures see different ones.
+    # Where transformers repeats each image by itself, the beams of a prompt with two images see different ones.
     family, model, per_row, n = CASES[name], model_of(name), [1, 2] if ENCODES_FIRST else [1, 1], 3
     inputs = family.prompt(per_row)
     search = {"num_beams": n, "num_return_sequences": n, "do_sample": False, "max_new_tokens": STEPS}
@@ -116,7 +116,7 @@ class Talk:
         self.family, self.model, self.cache = CASES[name], model_of(name), None
         self.reports: list[tokenprune.Report] = []
         self.whole: dict[str, Any] = {}
-        self.pictures: list[list[Any]] = [[], []]  # of each row
+        self.images: list[list[Any]] = [[], []]  # of each row
 
     def turn(self, n_images: int, seed: int, texts: list[int], **settings: Any) -> None:
         inputs = self.family.prompt([n_images] * 2, texts=texts, seed=seed)
@@ -135,18 +135,18 @@ class Talk:
             if n_images:
                 self.reports.append(handle.report)
         self.cache = out[CACHE]
-        for i, picture in enumerate(self.family.split(inputs) if n_images else []):
-            self.pictures[i // n_images].append(picture)
+        for i, image in enumerate(self.family.split(inputs) if n_images else []):
+            self.images[i // n_images].append(image)
         whole = self.family.continued(given, out.sequences[:, -STEPS:])
         self.whole = {key: whole[key] for key in along}
-        pictures = self.family.join([*self.pictures[0], *self.pictures[1]], [len(row) for row in self.pictures])
+        images = self.family.join([*self.images[0], *self.images[1]], [len(row) for row in self.images])
         dropped = dropped_columns(whole["input_ids"], self.reports)
-        logits = self.family.oracle(self.model, {**self.whole, **pictures}, dropped)
+        logits = self.family.oracle(self.model, {**self.whole, **images}, dropped)
         assert_close(torch.stack(out.logits, 1), logits[:, -STEPS - 1 : -1])
 
 
-def sees_later_pictures(name: str) -> bool:
-    """Older versions make the masks of Gemma 3's later pictures wrong, without pruning too."""
+def sees_later_images(name: str) -> bool:
+    """Older versions make the masks of Gemma 3's later images wrong, without pruning too."""
     return RECENT or not name.startswith("gemma3")
 
 
@@ -155,13 +155,13 @@ def test_conversations(name: str) -> None:
     talk = Talk(name)
     talk.turn(1, 1, texts=[4, 4])
     talk.turn(0, 2, texts=[9, 9])
-    talk.turn(int(sees_later_pictures(name)), 3, texts=[3, 3])
+    talk.turn(int(sees_later_images(name)), 3, texts=[3, 3])
     talk.turn(0, 4, texts=[2, 4])  # the shorter row is padded in mid-conversation
 
 
-@pytest.mark.parametrize("name", [n for n in ("mistral-8", "qwen2-8", "gemma3-window") if sees_later_pictures(n)])
+@pytest.mark.parametrize("name", [n for n in ("mistral-8", "qwen2-8", "gemma3-window") if sees_later_images(n)])
 def test_a_conversation_that_starts_with_text(name: str) -> None:
-    """The first picture comes behind a cache that is not pruned, and whose windows are full already."""
+    """The first image comes behind a cache that is not pruned, and whose windows are full already."""
     talk = Talk(name)
     talk.turn(0, 1, texts=[15, 15])
     talk.turn(1, 2, texts=[4, 4])

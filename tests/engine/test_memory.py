@@ -80,7 +80,7 @@ def test_nothing_whole_outlives_the_pruning(name: str) -> None:
             out = model.generate(**inputs, max_new_tokens=3, return_dict_in_generate=True)
         assert made.alive((N_COLUMNS, WIDTH), TOWER_HEADS, PIXELS, (37, WIDTH)) == []
         with Made(inputs) as made:
-            model(**inputs)  # encodes the picture itself
+            model(**inputs)  # encodes the image itself
     hook.remove()
     prefill, *decode, forward = last_layer
     assert prefill == forward == [(1, N_COLUMNS, WIDTH)]

@@ -118,7 +118,7 @@ def test_ids_that_count_columns() -> None:
 
 
 def test_ids_with_several_components() -> None:
-    """Two tokens of text, a picture of 2 x 3, text, and padding at either end: M-RoPE, under the IDs of plain text."""
+    """Two tokens of text, an image of 2 x 3, text, and padding at either end: M-RoPE, under the IDs of plain text."""
     plain = [5, 6, 7, 8, 9, 10, 11, 12, 13]
     rows = [[0, 0, *plain, 0], [*plain, 0, 0, 0]]
     t, h, w = [5, 6, 7, 7, 7, 7, 7, 7, 10], [5, 6, 7, 7, 7, 8, 8, 8, 10], [5, 6, 7, 8, 9, 7, 8, 9, 10]

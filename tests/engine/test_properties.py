@@ -21,7 +21,7 @@ from tokenprune.selection import budget
 
 STEPS = 2
 
-#: Height and width in pixels of the pictures that a family can be given.
+#: Height and width in pixels of the images that a family can be given.
 SIZES: dict[str, st.SearchStrategy[Size]] = {
     "llava-clip": st.just((24, 24)),
     "llava-next": st.tuples(st.integers(8, 40), st.integers(8, 40)),

@@ -22,7 +22,7 @@ from tokenprune.sequence.packing import pack
 
 @dataclass(frozen=True)
 class Varied(Strategy):
-    """Keeps the longest features; how many depends on the picture."""
+    """Keeps the longest features; how many depends on the image."""
 
     keep_ratio: float | None = 1.0
 

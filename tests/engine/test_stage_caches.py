@@ -23,10 +23,10 @@ def cache_bytes(model: Any, inputs: Any) -> int:
 
 @pytest.mark.parametrize("strategy", ["default", "searched_10.json"])
 def test_a_tenth_leaves_a_tenth_of_the_visual_cache(strategy: str) -> None:
-    """At 10 % average retention at least 89 % of the bytes of visual tokens are gone: the paper measures 89.0 %."""
+    """Keeping 10 % on average, at least 89 % of the bytes of visual tokens are gone; the paper measured 89.0 %."""
     model, processor = load_model(str(MODEL))
-    picture = open_image(min((SCENES / "images").iterdir()))
-    inputs = encode_chat(processor, [[picture]], ["Where is the dog?"])
+    image = open_image(min((SCENES / "images").iterdir()))
+    inputs = encode_chat(processor, [[image]], ["Where is the dog?"])
     text = model.config.text_config
     n_text = int((inputs["input_ids"] != model.config.image_token_id).sum())
     text_bytes = n_text * text.num_hidden_layers * 2 * text.num_key_value_heads * text.head_dim * 4

@@ -25,7 +25,7 @@ PREFIX = {"clip": 1, "siglip": 0, "dinov2": 1}
 
 
 def eager_maps(tower: str, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Per layer (pictures, heads, tokens, tokens), of the same weights with eager attention."""
+    """Per layer (images, heads, tokens, tokens), of the same weights with eager attention."""
     model = tiny_llava(tower, attention="eager")
     with torch.no_grad():
         return model.model.vision_tower(pixels, output_attentions=True).attentions
@@ -145,7 +145,7 @@ def test_the_cls_row_of_a_tower_without_cls() -> None:
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_colors_undo_the_normalisation(tower: str) -> None:
-    """The picture's own colours come back from pixels as the tower's own processor makes them."""
+    """The image's own colours come back from pixels as the tower's own processor makes them."""
     mean, std = {
         "clip": ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]),
         "siglip": ([0.5] * 3, [0.5] * 3),
@@ -162,9 +162,9 @@ def test_colors_undo_the_normalisation(tower: str) -> None:
             return tokens.features.norm(dim=-1)
 
     inputs = prompt([1])
-    picture = torch.rand(1, 3, *inputs["pixel_values"].shape[-2:])
-    inputs["pixel_values"] = (picture - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    image = torch.rand(1, 3, *inputs["pixel_values"].shape[-2:])
+    inputs["pixel_values"] = (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     model = tiny_llava(tower)
     with torch.no_grad(), tokenprune.patch(model, Looks()):
         model(**inputs)
-    torch.testing.assert_close(seen[0], picture)
+    torch.testing.assert_close(seen[0], image)

@@ -17,7 +17,7 @@ from torch import Tensor
 import tokenprune
 from tokenprune import STRATEGIES
 
-#: In a prefill of one picture, and for each further picture of the batch, beside those of transformers itself.
+#: In a prefill of one image, and for each further image of the batch, beside those of transformers itself.
 WAITS = {
     "adatoken": (3, 2),
     "averagepooling": (3, 2),
@@ -71,8 +71,8 @@ def test_a_prefill_waits_as_often_as_it_says(name: str) -> None:
     """And a decode step never."""
     counts, prefill = [], Pretended()
     with tokenprune.patch(model_of(), STRATEGIES[name](keep_ratio=RATIOS.get(name, 0.3))):
-        for pictures in ([1], [3], [5]):
-            inputs = prompt(pictures)
+        for images in ([1], [3], [5]):
+            inputs = prompt(images)
             logits, (prefill, decode) = forwards(model_of(), inputs)
             assert_close(logits[0], on_the_cpu(model_of(), inputs))  # whose fused attention rounds otherwise
             assert not decode.ours, [str(wait) for wait in decode.ours]

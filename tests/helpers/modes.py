@@ -114,6 +114,6 @@ def cells_of(family: Family) -> list[tuple[str, str]]:
 
 def run_cell(family: Family, model: Any, mode: str, batch: str) -> Run:
     settings: dict[str, Any] = {**BATCHES, **VIDEO_BATCHES}[batch]
-    if mode == "sampled" and not ENCODES_FIRST:  # several answers: each picture is repeated by itself
+    if mode == "sampled" and not ENCODES_FIRST:  # several answers: each image is repeated by itself
         settings = {"images_per_row": [1, 1]}
     return MODES[mode](family, model, family.prompt(**settings), settings["images_per_row"])

@@ -1,4 +1,4 @@
-"""Pictures with tiles, and videos, of the families that have them, and what a patch reports of them."""
+"""Images with tiles, and videos, of the families that have them, and what a patch reports of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tokenprune
 from helpers.families import FAMILIES
 
 #: Family, and whether it is asked for videos.
-PICTURES = [("llava-next", False), ("llava-onevision", False), ("llava-next-video", False), ("video-llava", False)]
+IMAGES = [("llava-next", False), ("llava-onevision", False), ("llava-next-video", False), ("video-llava", False)]
 VIDEOS = [("llava-onevision", True), ("llava-next-video", True), ("video-llava", True)]
 
 

@@ -41,5 +41,5 @@ def prompt(
     height: int = SIDE,
     width: int = SIDE,
 ) -> dict[str, Any]:
-    """Input IDs, attention mask and pictures of a batch; `texts` are the numbers of text tokens around each image."""
+    """Input IDs, attention mask and images of a batch; `texts` are the numbers of text tokens around each image."""
     return Llava("llava-clip").prompt(images_per_row, texts, seed, padding, sizes=[(height, width)])

@@ -51,6 +51,6 @@ def test_every_count_has_its_rectangles(height: int, width: int) -> None:
             assert len(rows) == len(rows.unique()) * len(columns.unique())
 
 
-def test_a_whole_picture_is_not_touched() -> None:
+def test_a_whole_image_is_not_touched() -> None:
     tokens = VisualTokens(torch.randn(6, 2), Layout.raster((1, 2, 3)))
     assert AveragePooling(keep_ratio=1.0).select(tokens).merged is None

@@ -79,7 +79,7 @@ def clip(side: int) -> Any:
 
 @pytest.mark.parametrize(("case", "side"), [("llava-clip", 24), ("llava-next", 12)])
 def test_clip_s_relevance_through_a_model(case: str, side: int) -> None:
-    """The question changes what is kept, by the picture that it is about, and dropping is masking."""
+    """The question changes what is kept, by the image that it is about, and dropping is masking."""
     family = FAMILIES[case]
     model, inputs = family.build(), family.prompt([1, 1], texts=[4, 4])
     kept = {}
@@ -100,7 +100,7 @@ def test_clip_s_relevance_through_a_model(case: str, side: int) -> None:
 
 
 def test_clip_s_relevance_is_that_of_its_embeddings() -> None:
-    """Of the last layer, and of one part, it is what CLIP itself makes of a picture's CLS token and the text."""
+    """Of the last layer, and of one part, it is what CLIP itself makes of an image's CLS token and the text."""
     pixels, model = torch.randn(1, 3, SIDE, SIDE), clip(SIDE)
     relevance = ClipRelevance(model, Letters(), "a cat", layer=-1)
     text = model(input_ids=Letters()("a cat", "pt")["input_ids"], pixel_values=pixels).text_embeds

@@ -100,7 +100,7 @@ def test_neighbours_do_not_wrap_around() -> None:
     assert cosines.tolist() == pytest.approx([cos(radians(a)) for a in (20, 20, 40, 40, 30, 20)], abs=1e-6)
 
 
-def test_a_picture_without_structure_is_one_cluster() -> None:
+def test_an_image_without_structure_is_one_cluster() -> None:
     parents, _ = best_links(torch.ones(35, 4), Layout.raster((1, 5, 7)))
     assert roots_of(parents).tolist() == [0] * 35
 

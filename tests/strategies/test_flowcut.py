@@ -92,7 +92,7 @@ class Deep(Llava):
         return config
 
 
-def test_it_narrows_step_by_step_and_each_picture_in_its_own_way() -> None:
+def test_it_narrows_step_by_step_and_each_image_in_its_own_way() -> None:
     model, inputs = Deep("llava-clip").build(), prompt([2, 1])
     with torch.no_grad(), tokenprune.patch(model, FlowCut(keep=9)) as handle:
         model(**inputs)
@@ -110,15 +110,15 @@ def test_it_narrows_step_by_step_and_each_picture_in_its_own_way() -> None:
     assert len({tuple(one) for one in series}) > 1  # so the batch was padded in the tower
 
 
-def test_pictures_are_narrowed_as_if_each_was_alone() -> None:
+def test_images_are_narrowed_as_if_each_was_alone() -> None:
     model, inputs = Deep("llava-clip").build(), prompt([2, 1])
     features: list[Tensor] = []
     hook = model.model.multi_modal_projector.register_forward_pre_hook(lambda module, args: features.append(args[0]))
     with torch.no_grad(), tokenprune.patch(model, FlowCut(keep=9)) as handle:
         model(**inputs)
         images = handle.report.images
-        for picture in inputs["pixel_values"].split(1):
-            model.get_image_features(picture)
+        for image in inputs["pixel_values"].split(1):
+            model.get_image_features(image)
     hook.remove()
     together, *alone = features
     assert_close(together, torch.cat(alone))

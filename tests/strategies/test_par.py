@@ -118,7 +118,7 @@ def test_the_command_prints_the_layers(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_skipped_layers_cost_no_cache_in_the_evals() -> None:
-    """Of five layers two hold the whole picture, and two of the others what is left of it."""
+    """Of five layers two hold the whole image, and two of the others what is left of it."""
     model, sizes = model_of(), []
     for skip in (0, 1):
         with torch.no_grad(), tokenprune.patch(model, PAR(keep_ratio=0.25, skip=skip)):

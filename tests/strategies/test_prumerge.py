@@ -64,7 +64,7 @@ def test_neighbours_leave_oneself_out() -> None:
     assert neighbours_of(torch.arange(4), keys, 32).shape == (4, 3)
 
 
-def test_a_whole_picture_is_not_touched() -> None:
+def test_a_whole_image_is_not_touched() -> None:
     assert PruMerge(keep_ratio=1.0).select(tokens_of(ATTENTION, KEYS, FEATURES)).merged is None
 
 

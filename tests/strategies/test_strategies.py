@@ -103,7 +103,7 @@ def test_strategies_declare_what_they_read(name: str) -> None:
 def test_rounding() -> None:
     assert [budget(576, ratio, None) for ratio in (0.001, 0.1, 0.25, 0.5, 1.0)] == [1, 58, 144, 288, 576]
     assert budget(5, 0.5, None) == 3  # half up
-    assert budget(4, None, 9) == 4  # a picture cannot keep more than it has
+    assert budget(4, None, 9) == 4  # an image cannot keep more than it has
 
 
 def test_fopru_rank_keeps_the_best_scores_in_order() -> None:
@@ -134,17 +134,17 @@ def test_grid_is_evenly_spread() -> None:
         mask = torch.zeros(576)
         mask[kept] = 1
         quarters = mask.view(2, 12, 2, 12).sum((1, 3))
-        assert quarters.max() - quarters.min() <= max(2, 0.25 * keep)  # every quarter of the picture is seen
+        assert quarters.max() - quarters.min() <= max(2, 0.25 * keep)  # every quarter of the image is seen
     frames = torch.bincount(Grid(keep=10).select(tokens_of((3, 4, 5))).kept // 20, minlength=3)
     assert sorted(frames.tolist()) == [3, 3, 4]
 
 
-def test_random_depends_on_seed_and_picture_alone() -> None:
+def test_random_depends_on_seed_and_image_alone() -> None:
     one, other = tokens_of((1, 6, 6), seed=1), tokens_of((1, 6, 6), seed=2)
     kept = Random(keep=9, seed=0).select(one).kept
-    same_picture = VisualTokens(other.features, one.layout, 5, {"pixels": one.pixels.double()})
+    same_image = VisualTokens(other.features, one.layout, 5, {"pixels": one.pixels.double()})
     state = torch.get_rng_state()
-    assert torch.equal(Random(keep=9, seed=0).select(same_picture).kept, kept)
+    assert torch.equal(Random(keep=9, seed=0).select(same_image).kept, kept)
     assert not torch.equal(Random(keep=9, seed=1).select(one).kept, kept)
     assert not torch.equal(Random(keep=9, seed=0).select(other).kept, kept)
     assert torch.equal(torch.get_rng_state(), state)  # the caller's own draws are not disturbed

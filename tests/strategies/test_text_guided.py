@@ -248,7 +248,7 @@ def test_settings_that_cannot_be(cls: Any, settings: dict[str, Any], message: st
 
 
 def test_adatoken_prunes_by_mass_alone() -> None:
-    """keep_ratio=1.0 leaves it to the mass, and the picture decides."""
+    """keep_ratio=1.0 leaves it to the mass, and the image decides."""
     model = tiny_llava()
     with torch.no_grad(), tokenprune.patch(model, AdaToken(keep_ratio=1.0, mass=0.8, layer=1)) as handle:
         model(**prompt([2]))

@@ -168,7 +168,7 @@ def test_the_released_schedules(ratio: float, first: float, second: float, last:
 
 
 def test_never_nan() -> None:
-    """A picture without any structure, and a threshold that no patch reaches."""
+    """An image without any structure, and a threshold that no patch reaches."""
     flat = VisionAttention(torch.zeros(1, 2, 17, 4), torch.zeros(1, 2, 17, 4), 0.5, 1, Layout.raster((1, 4, 4)))
     tokens = VisualTokens(
         torch.ones(16, 8), flat.layout, 0, {"vision_attention": flat, "colors": torch.zeros(1, 3, 8, 8)}

@@ -53,7 +53,7 @@ def test_the_paper_s_shares() -> None:
         assert round(VisionZip().contextual * keep) == contextual
 
 
-def test_without_contextual_tokens_and_of_a_whole_picture_nothing_is_merged() -> None:
+def test_without_contextual_tokens_and_of_a_whole_image_nothing_is_merged() -> None:
     tokens = tokens_of(ATTENTION, KEYS, FEATURES)
     best = VisionZip(keep=2, contextual=0.0).select(tokens)
     assert best.kept.tolist() == [1, 4]

@@ -47,7 +47,7 @@ def agreeing_llava() -> Any:
 
 
 ASSISTANTS = [unpatched_llava, patched_llava, agreeing_llava]
-if ENCODES_FIRST:  # before, transformers handed the pictures to every assistant
+if ENCODES_FIRST:  # before, transformers handed the images to every assistant
     ASSISTANTS.append(text_model)
 
 
@@ -76,7 +76,7 @@ def test_two_passes_for_guidance(llava: Any) -> None:
     assert_answers(llava, llava, [1], guidance_scale=1.5)
 
 
-@pytest.mark.skipif(not RECENT, reason="this transformers leaves pictures out when it prefills in chunks")
+@pytest.mark.skipif(not RECENT, reason="this transformers leaves images out when it prefills in chunks")
 def test_prefill_in_chunks_is_refused(llava: Any) -> None:
     with tokenprune.patch(llava, STRATEGY), pytest.raises(PruningError, match="leave prefill_chunk_size out"):
         answer(llava, prompt([1]), prefill_chunk_size=8)

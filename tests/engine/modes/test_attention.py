@@ -70,8 +70,8 @@ def test_half_precision(dtype: torch.dtype, close: float) -> None:
     assert float(error) < close
 
 
-@pytest.mark.skipif(not ENCODES_FIRST, reason="this transformers casts pictures on its own")
-def test_float32_pictures_for_a_half_precision_model() -> None:
+@pytest.mark.skipif(not ENCODES_FIRST, reason="this transformers casts images on its own")
+def test_float32_images_for_a_half_precision_model() -> None:
     """Processors make float32; autocast is one way to feed it."""
     model = tiny_llava()
     with tokenprune.patch(model, STRATEGY) as handle, torch.autocast("cpu", torch.bfloat16):

@@ -21,9 +21,9 @@ def pipe() -> Any:
 
 
 def answers(pipe: Any) -> list[Any]:
-    """One question about each of two pictures, in one batch."""
-    pictures = [Image.new("RGB", size, colour) for size, colour in (((256, 256), "red"), ((300, 200), "blue"))]
-    out = pipe(images=pictures, text=["<image>\nIs there a dog?"] * 2, max_new_tokens=4, do_sample=False)
+    """One question about each of two images, in one batch."""
+    images = [Image.new("RGB", size, colour) for size, colour in (((256, 256), "red"), ((300, 200), "blue"))]
+    out = pipe(images=images, text=["<image>\nIs there a dog?"] * 2, max_new_tokens=4, do_sample=False)
     return [row["generated_text"] if isinstance(row, dict) else row[0]["generated_text"] for row in out]
 
 
@@ -39,11 +39,11 @@ def test_image_text_to_text(pipe: Any) -> None:
 
 
 def test_a_chat(pipe: Any) -> None:
-    picture = Image.new("RGB", (256, 256), "red")
+    image = Image.new("RGB", (256, 256), "red")
     chat = [
         {
             "role": "user",
-            "content": [{"type": "image", "image": picture}, {"type": "text", "text": "Is there a dog?"}],
+            "content": [{"type": "image", "image": image}, {"type": "text", "text": "Is there a dog?"}],
         }
     ]
     with tokenprune.patch(pipe.model, FoPru(keep=16)) as handle:

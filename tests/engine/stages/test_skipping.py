@@ -129,11 +129,11 @@ def test_remove_leaves_nothing_behind() -> None:
 
 
 @pytest.mark.parametrize("keep_ratio", [0.25, 1.0])
-@pytest.mark.parametrize("first_pictures", [0, 1])
-def test_a_conversation(keep_ratio: float, first_pictures: int) -> None:
-    """Text or a picture first, further turns behind the same cache, a crop, and rows that change places."""
+@pytest.mark.parametrize("first_images", [0, 1])
+def test_a_conversation(keep_ratio: float, first_images: int) -> None:
+    """Text or an image first, further turns behind the same cache, a crop, and rows that change places."""
     model = model_of()
-    first, second = (prompt([n] * 2, texts=[4, 4], seed=seed) for n, seed in ((first_pictures, 5), (1, 6)))
+    first, second = (prompt([n] * 2, texts=[4, 4], seed=seed) for n, seed in ((first_images, 5), (1, 6)))
     reports, cache, ids = [], None, first["input_ids"][:, :0]
     with torch.no_grad(), tokenprune.patch(model, Skipping(keep_ratio=keep_ratio)) as handle:
         for turn in (first, second):
@@ -147,8 +147,8 @@ def test_a_conversation(keep_ratio: float, first_pictures: int) -> None:
         ids = torch.cat([ids[:, :-3], new], 1)
         turn = {"input_ids": new.flip(0), "attention_mask": torch.ones_like(ids)}
         logits = model(**turn, **{CACHE: cache}).logits.flip(0)
-    pictures = torch.stack([turn["pixel_values"] for turn in (first, second) if "pixel_values" in turn], 1)
-    whole = expected(model, ids, torch.ones_like(ids), pictures.flatten(0, 1), reports)
+    images = torch.stack([turn["pixel_values"] for turn in (first, second) if "pixel_values" in turn], 1)
+    whole = expected(model, ids, torch.ones_like(ids), images.flatten(0, 1), reports)
     assert_close(logits, whole[:, -2:])
 
 

@@ -91,7 +91,7 @@ def test_every_mode(mode: str, strategy: Strategy) -> None:
 
 
 def test_a_conversation() -> None:
-    """A picture in a later turn, behind a cache whose layers hold different tokens."""
+    """An image in a later turn, behind a cache whose layers hold different tokens."""
     model = FAMILY.build()
     turns = [prompt([n] * 2, texts=[4, 4], seed=seed) for n, seed in ((1, 5), (0, 6), (1, 7))]
     reports, cache, out = [], None, None
@@ -168,7 +168,7 @@ def test_attention_that_is_not_causal() -> None:
     torch.testing.assert_close(scores[0], expected, atol=1e-6, rtol=1e-4)
 
 
-def test_a_picture_at_the_end_is_read_by_the_last_token() -> None:
+def test_an_image_at_the_end_is_read_by_the_last_token() -> None:
     model, inputs = FAMILY.build(), prompt([1])
     inputs = {**inputs, **{key: inputs[key][:, :-3] for key in ("input_ids", "attention_mask")}}
     assert inputs["input_ids"][0, -1] == IMAGE
@@ -191,13 +191,13 @@ def test_the_text_and_the_tokens_that_entered() -> None:
         with tokenprune.patch(model, Looking()):
             model(**inputs)
         embeds = model.get_input_embeddings()(inputs["input_ids"])
-        pictures = model.model.get_image_features(inputs["pixel_values"]).pooler_output
+        images = model.model.get_image_features(inputs["pixel_values"]).pooler_output
     for stage in range(2):
         for row in range(2):
             tokens = seen[2 * stage + row]
             text = embeds[row, -[2, 5][row] :]
             torch.testing.assert_close(tokens.entered.text, text)
-            torch.testing.assert_close(tokens.entered.visual, pictures[row])
+            torch.testing.assert_close(tokens.entered.visual, images[row])
             assert tokens.n_left == [36, 18][stage]
 
 

@@ -51,10 +51,10 @@ def test_layers_cache_what_their_stage_keeps() -> None:
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_a_conversation(ragged: bool) -> None:
-    """Text, a picture in a later turn, a crop of the last answer, all behind one cache."""
+    """Text, an image in a later turn, a crop of the last answer, all behind one cache."""
     model = model_of()
     first, second, third = (prompt([n] * 2, texts=[4, 4], seed=seed) for n, seed in ((1, 5), (0, 6), (1, 7)))
-    reports, parts, pictures = [], [], []
+    reports, parts, images = [], [], []
     cache = None
     with torch.no_grad(), tokenprune.patch(model, Staged(ragged=ragged)) as handle:
         for turn in (first, second, third, second):
@@ -64,7 +64,7 @@ def test_a_conversation(ragged: bool) -> None:
             cache = out[CACHE]
             if "pixel_values" in turn:
                 reports.append(handle.report)
-                pictures.append(turn["pixel_values"])
+                images.append(turn["pixel_values"])
         cache.crop(-3)
         parts[-1] = parts[-1][:, :-3]
         new = second["input_ids"][:, :5]
@@ -72,11 +72,11 @@ def test_a_conversation(ragged: bool) -> None:
         real = torch.ones_like(torch.cat(parts, 1))
         last = model(input_ids=new, attention_mask=real, **{CACHE: cache}).logits[:, -1]
     ids = torch.cat(parts, 1)
-    pixels = torch.stack(pictures, 1).flatten(0, 1)
+    pixels = torch.stack(images, 1).flatten(0, 1)
     assert_close(last, expected(model, ids, real, pixels, reports)[:, -1])
 
 
-# Older transformers repeat a picture for its beams, and then it has as many numbers, and `ragged` counts by them.
+# Older transformers repeat an image for its beams, and then it has as many numbers, and `ragged` counts by them.
 @pytest.mark.parametrize("ragged", [False, True] if ENCODES_FIRST else [False])
 def test_beams(ragged: bool) -> None:
     model, inputs = model_of(), prompt([1, 1], texts=[4, 4], seed=5)

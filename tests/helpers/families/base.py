@@ -14,23 +14,23 @@ from transformers import LlavaForConditionalGeneration
 
 #: What the cache is called in arguments and outputs; it was renamed in transformers 5.2x.
 CACHE = "cache" if "cache" in signature(LlavaForConditionalGeneration.forward).parameters else "past_key_values"
-#: Whether `generate` encodes the pictures before it calls the model.
+#: Whether `generate` encodes the images before it calls the model.
 ENCODES_FIRST = "mm_encoder_outputs" in signature(LlavaForConditionalGeneration.forward).parameters
-#: Whether transformers itself does right what 5.20 does wrong and 5.24 does not: later pictures of Gemma 3, pictures in
+#: Whether transformers itself does right what 5.20 does wrong and 5.24 does not: later images of Gemma 3, images in
 #: prefill by chunks. The cache got its name in between.
 RECENT = CACHE == "cache"
 PAD, BOS, IMAGE, EOS, VIDEO, START, END, BREAK, VOCAB = 0, 1, 90, 91, 92, 93, 94, 95, 96
 PATCH = 4  # pixels
 
 Size = tuple[int, ...]
-Picture = dict[str, Tensor]  # the tensors of one picture or video, as `join` puts them together
+ImageInputs = dict[str, Tensor]  # the tensors of one image or video, as `join` puts them together
 
 
 class Family:
     """One Hugging Face class with one kind of tower and decoder.
 
     class_name: the class that an adapter is registered for.
-    sizes, video_sizes: (height, width) and (frames, height, width) of the pictures and videos, taken in turn, so that
+    sizes, video_sizes: (height, width) and (frames, height, width) of the images and videos, taken in turn, so that
         those of a prompt differ where the family allows it. No video_sizes: no videos.
     volatile: attributes in which HF itself keeps something between calls.
     cannot: modes of the contract matrix in which HF fails without any patch -> the exception; an AssertionError that
@@ -81,24 +81,24 @@ class Family:
     # Prompts.
 
     def block(self, size: Size) -> list[int]:
-        """The IDs of one picture or, with three sizes, one video: placeholders, and markers around and between."""
+        """The IDs of one image or, with three sizes, one video: placeholders, and markers around and between."""
         raise NotImplementedError
 
     def blocks(self, sizes: list[Size]) -> list[list[int]]:
-        """The IDs of all pictures and videos of one row."""
+        """The IDs of all images and videos of one row."""
         return [self.block(size) for size in sizes]
 
-    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         """Its tensors, in the layout that `join` expects."""
         raise NotImplementedError
 
-    def join(self, pictures: list[Picture], per_row: list[int]) -> dict[str, Any]:
-        """The model's inputs for these pictures, and videos, of all rows."""
-        keys = sorted({key for picture in pictures for key in picture})
-        return {key: torch.cat([picture[key] for picture in pictures if key in picture]) for key in keys}
+    def join(self, images: list[ImageInputs], per_row: list[int]) -> dict[str, Any]:
+        """The model's inputs for these images, and videos, of all rows."""
+        keys = sorted({key for image in images for key in image})
+        return {key: torch.cat([image[key] for image in images if key in image]) for key in keys}
 
-    def split(self, inputs: dict[str, Any]) -> list[Picture]:
-        """The pictures of a prompt with pictures and without videos; undoes `join`."""
+    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
+        """The images of a prompt with images and without videos; undoes `join`."""
         return [{"pixel_values": one} for one in inputs["pixel_values"].split(1)]
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
@@ -118,15 +118,15 @@ class Family:
         videos_per_row: list[int] | None = None,
         sizes: list[Size] | None = None,
     ) -> dict[str, Any]:
-        """A batch, each of whose rows is text, and then pictures and videos with text behind each.
+        """A batch, each of whose rows is text, and then images and videos with text behind each.
 
         texts: the number of tokens of every text of each row.
-        sizes: those of the pictures in turn, instead of the family's own.
+        sizes: those of the images in turn, instead of the family's own.
         """
         generator = torch.Generator().manual_seed(seed)
         videos_per_row = videos_per_row or [0] * len(images_per_row)
         texts = texts or [3 + 2 * row for row in range(len(images_per_row))]
-        rows, pictures = [], []
+        rows, images = [], []
         turns = {2: 0, 3: 0}
         for n_images, n_videos, n_text in zip(images_per_row, videos_per_row, texts, strict=True):
             row = torch.randint(2, IMAGE, (n_text,), generator=generator).tolist()
@@ -136,7 +136,7 @@ class Family:
                 chosen.append(choices[turns[kind] % len(choices)])
                 turns[kind] += 1
             for size, block in zip(chosen, self.blocks(chosen), strict=True):
-                pictures.append(self.picture(size, generator))
+                images.append(self.image_inputs(size, generator))
                 row += block + torch.randint(2, IMAGE, (n_text,), generator=generator).tolist()
             rows.append(row)
         length = max(map(len, rows))
@@ -148,14 +148,14 @@ class Family:
             "input_ids": ids,
             "attention_mask": (ids != PAD).long(),
             **self.token_types(ids),
-            **(self.join(pictures, per_row) if pictures else {}),
+            **(self.join(images, per_row) if images else {}),
         }
 
     def rows(self, inputs: dict[str, Any], rows: list[int], per_row: list[int]) -> dict[str, Any]:
-        """Some rows of a batch of pictures, in any order and number, each with its own."""
-        pictures = self.split(inputs)
+        """Some rows of a batch of images, in any order and number, each with its own."""
+        images = self.split(inputs)
         starts = [sum(per_row[:row]) for row in range(len(per_row))]
-        chosen = [pictures[i] for row in rows for i in range(starts[row], starts[row] + per_row[row])]
+        chosen = [images[i] for row in rows for i in range(starts[row], starts[row] + per_row[row])]
         return self._with(inputs, torch.tensor(rows), chosen, [per_row[row] for row in rows])
 
     def repeated(self, inputs: dict[str, Any], n: int, per_row: list[int]) -> dict[str, Any]:
@@ -163,19 +163,19 @@ class Family:
         rows = [row for row in range(len(per_row)) for _ in range(n)]
         if self.repeats_rows():
             return self.rows(inputs, rows, per_row)
-        pictures = [picture for picture in self.split(inputs) for _ in range(n)]
-        return self._with(inputs, torch.tensor(rows), pictures, [per_row[row] for row in rows])
+        images = [image for image in self.split(inputs) for _ in range(n)]
+        return self._with(inputs, torch.tensor(rows), images, [per_row[row] for row in rows])
 
     def repeats_rows(self) -> bool:
-        """Whether HF keeps the pictures of a row together when it repeats the row; or it repeats each by itself."""
+        """Whether HF keeps the images of a row together when it repeats the row; or it repeats each by itself."""
         return ENCODES_FIRST
 
     def _with(
-        self, inputs: dict[str, Any], rows: Tensor, pictures: list[Picture], per_row: list[int]
+        self, inputs: dict[str, Any], rows: Tensor, images: list[ImageInputs], per_row: list[int]
     ) -> dict[str, Any]:
         along = {"input_ids", "attention_mask", *self.token_types(inputs["input_ids"])}
         texts = {key: value[rows] for key, value in inputs.items() if key in along}
-        return {**texts, **(self.join(pictures, per_row) if pictures else {})}
+        return {**texts, **(self.join(images, per_row) if images else {})}
 
     def continued(self, inputs: dict[str, Any], answers: Tensor) -> dict[str, Any]:
         """The whole conversation: a prompt and its answers."""
@@ -235,8 +235,8 @@ def additive(seen: Tensor, keys: Tensor) -> Tensor:
     return torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)[:, None]
 
 
-def tiles_of_pictures(ids: Tensor, per_tile: int) -> list[int]:
-    """How many tiles each picture of a prompt has, where each begins with START and every tile has as many tokens."""
+def tiles_of_images(ids: Tensor, per_tile: int) -> list[int]:
+    """How many tiles each image of a prompt has, where each begins with START and every tile has as many tokens."""
     flat = ids.flatten()
     pieces = torch.tensor_split(flat, (flat == START).nonzero()[:, 0])[1:]
     return [int((piece == IMAGE).sum()) // per_tile for piece in pieces]

@@ -1,4 +1,4 @@
-"""Gemma 3, whose pictures see all of themselves, and PaliGemma, whose whole prompt does."""
+"""Gemma 3, whose images see all of themselves, and PaliGemma, whose whole prompt does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.models.gemma3 import modeling_gemma3
 
-from .base import BOS, END, IMAGE, START, Family, Picture, Size, additive, decoder, tower
+from .base import BOS, END, IMAGE, START, Family, ImageInputs, Size, additive, decoder, tower
 
 SIDE = 24  # pixels
 #: Since transformers 5.2x generate asks for an argument of this name, which both classes hide behind **kwargs.
@@ -26,7 +26,7 @@ NO_EMBEDS = (ValueError, "doesn't have its forwarding implemented")
 
 
 class Gemma3(Family):
-    """A layer with a sliding window and one without; every picture is 3 x 3 visual tokens between markers."""
+    """A layer with a sliding window and one without; every image is 3 x 3 visual tokens between markers."""
 
     class_name = "Gemma3ForConditionalGeneration"
     sizes = ((SIDE, SIDE),)
@@ -34,7 +34,7 @@ class Gemma3(Family):
 
     def __init__(self, name: str, window: int) -> None:
         super().__init__(name)
-        assert window >= self.n_visual, "transformers versions differ in what a picture sees beyond the window"
+        assert window >= self.n_visual, "transformers versions differ in what an image sees beyond the window"
         self.window = window
         if takes_no_embeds(Gemma3ForConditionalGeneration):
             self.cannot["embedded"] = NO_EMBEDS
@@ -62,7 +62,7 @@ class Gemma3(Family):
     def block(self, size: Size) -> list[int]:
         return [START, *[IMAGE] * self.n_visual, END]
 
-    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         return {"pixel_values": torch.randn(1, 3, *size, generator=generator)}
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
@@ -71,8 +71,8 @@ class Gemma3(Family):
     def seen(self, inputs: dict[str, Any]) -> Tensor:
         visual = inputs["input_ids"] == IMAGE
         starts = visual & ~torch.nn.functional.pad(visual, (1, 0))[:, :-1]
-        picture = starts.cumsum(1).masked_fill(~visual, 0)
-        same = (picture[:, :, None] == picture[:, None]) & visual[:, None]
+        image = starts.cumsum(1).masked_fill(~visual, 0)
+        same = (image[:, :, None] == image[:, None]) & visual[:, None]
         return super().seen(inputs) | same
 
     def mask(self, inputs: dict[str, Any], dropped: Tensor) -> Any:
@@ -84,7 +84,7 @@ class Gemma3(Family):
 
 
 class PaliGemma(Family):
-    """Pictures come first and are 6 x 6 visual tokens; position IDs start at 1; answers are causal."""
+    """Images come first and are 6 x 6 visual tokens; position IDs start at 1; answers are causal."""
 
     class_name = "PaliGemmaForConditionalGeneration"
     sizes = ((SIDE, SIDE),)
@@ -110,7 +110,7 @@ class PaliGemma(Family):
     def block(self, size: Size) -> list[int]:
         return [*[IMAGE] * 36, BOS]
 
-    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         return {"pixel_values": torch.randn(1, 3, *size, generator=generator)}
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:

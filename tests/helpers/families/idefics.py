@@ -14,7 +14,7 @@ from transformers import (
     SmolVLMVisionConfig,
 )
 
-from .base import BREAK, IMAGE, PATCH, START, Family, Picture, Size, decoder, tower
+from .base import BREAK, IMAGE, PATCH, START, Family, ImageInputs, Size, decoder, tower
 
 TILE = 32  # pixels; SmolVLM of transformers 5.20 asks for a multiple of PATCH visual tokens a tile
 MARKER, OVERVIEW = START, BREAK
@@ -23,7 +23,7 @@ PER_TILE = (TILE // PATCH // 2) ** 2
 
 class Idefics3(Family):
     class_name = "Idefics3ForConditionalGeneration"
-    # Two tiles and the overview; a small picture alone, whose tile is padded.
+    # Two tiles and the overview; a small image alone, whose tile is padded.
     sizes = ((TILE, 2 * TILE), (TILE, 24))
 
     def config(self) -> Any:
@@ -39,37 +39,37 @@ class Idefics3(Family):
         headers = [*range(2, n_tiles(size) + 1), OVERVIEW]
         return [token for header in headers for token in (MARKER, header, *[IMAGE] * PER_TILE)] + [MARKER]
 
-    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         pixels = torch.randn(n_tiles(size), 3, TILE, TILE, generator=generator)
         real = torch.ones(n_tiles(size), TILE, TILE).long()
         if size[1] < TILE:
             real[:, :, size[1] :] = 0
         return {"pixel_values": pixels * real[:, None], "pixel_attention_mask": real}
 
-    def join(self, pictures: list[Picture], per_row: list[int]) -> dict[str, Any]:
+    def join(self, images: list[ImageInputs], per_row: list[int]) -> dict[str, Any]:
         rows = []
         for row in range(len(per_row)):
             start = sum(per_row[:row])
-            rows.append(super().join(pictures[start : start + per_row[row]], per_row))
+            rows.append(super().join(images[start : start + per_row[row]], per_row))
         most = max(len(row["pixel_values"]) for row in rows if row)
         out = {}
         for key in ("pixel_values", "pixel_attention_mask"):
-            shape = pictures[0][key].shape[1:]
-            dtype = pictures[0][key].dtype
+            shape = images[0][key].shape[1:]
+            dtype = images[0][key].dtype
             out[key] = torch.zeros(len(rows), most, *shape, dtype=dtype)
             for row, tensors in enumerate(rows):
                 if tensors:
                     out[key][row, : len(tensors[key])] = tensors[key]
         return out
 
-    def split(self, inputs: dict[str, Any]) -> list[Picture]:
-        counts = [tiles_of_pictures(ids) for ids in inputs["input_ids"]]
-        pictures = []
-        for row, per_picture in enumerate(counts):
-            tensors = {key: inputs[key][row, : sum(per_picture)] for key in ("pixel_values", "pixel_attention_mask")}
-            pieces = {key: value.split(per_picture) for key, value in tensors.items()}
-            pictures += [{key: piece[i] for key, piece in pieces.items()} for i in range(len(per_picture))]
-        return pictures
+    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
+        counts = [tiles_of_images(ids) for ids in inputs["input_ids"]]
+        images = []
+        for row, per_image in enumerate(counts):
+            tensors = {key: inputs[key][row, : sum(per_image)] for key in ("pixel_values", "pixel_attention_mask")}
+            pieces = {key: value.split(per_image) for key, value in tensors.items()}
+            images += [{key: piece[i] for key, piece in pieces.items()} for i in range(len(per_image))]
+        return images
 
     def repeats_rows(self) -> bool:
         return True
@@ -88,12 +88,12 @@ class SmolVLM(Idefics3):
 
 
 def n_tiles(size: Size) -> int:
-    """The tiles of a picture, the overview among them if there are several."""
+    """The tiles of an image, the overview among them if there are several."""
     return 1 if size[1] <= TILE else size[1] // TILE + 1
 
 
-def tiles_of_pictures(ids: Tensor) -> list[int]:
-    """How many tiles each picture of a row has: its overview is the last."""
+def tiles_of_images(ids: Tensor) -> list[int]:
+    """How many tiles each image of a row has: its overview is the last."""
     headers = ids[:-1][(ids[1:] == IMAGE) & (ids[:-1] != IMAGE)]
     ends = (headers == OVERVIEW).nonzero()[:, 0] + 1
     return ends.diff(prepend=torch.zeros(1, dtype=torch.long)).tolist()

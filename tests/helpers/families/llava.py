@@ -1,4 +1,4 @@
-"""LLaVA 1.0 and 1.5, VipLLaVA and Video-LLaVA: one picture is one square of patches."""
+"""LLaVA 1.0 and 1.5, VipLLaVA and Video-LLaVA: one image is one square of patches."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from transformers import (
     VipLlavaForConditionalGeneration,
 )
 
-from .base import IMAGE, PATCH, VIDEO, Family, Picture, Size, decoder, tower
+from .base import IMAGE, PATCH, VIDEO, Family, ImageInputs, Size, decoder, tower
 
-SIDE = 24  # pixels; 6 x 6 visual tokens a picture
+SIDE = 24  # pixels; 6 x 6 visual tokens an image
 TOWERS: dict[str, Any] = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig, "dinov2": Dinov2Config}
 #: A different language model under each tower, for variety at no cost.
 BACKBONES: dict[str, Any] = {
@@ -64,7 +64,7 @@ class Llava(Family):
     def block(self, size: Size) -> list[int]:
         return [IMAGE] * (size[0] // PATCH * (size[1] // PATCH))
 
-    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         return {"pixel_values": torch.randn(1, 3, *size, generator=generator)}
 
 
@@ -101,11 +101,11 @@ class VideoLlava(Llava):
     def block(self, size: Size) -> list[int]:
         return [VIDEO] * (size[0] * 17) if len(size) == 3 else super().block(size)
 
-    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         if len(size) == 3:
             frames, height, width = size
             return {"pixel_values_videos": torch.randn(1, frames, 3, height, width, generator=generator)}
         return {VIDEO_LLAVA_PIXELS: torch.randn(1, 3, *size, generator=generator)}
 
-    def split(self, inputs: dict[str, Any]) -> list[Picture]:
+    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
         return [{VIDEO_LLAVA_PIXELS: one} for one in inputs[VIDEO_LLAVA_PIXELS].split(1)]

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT and its kin: a picture is an overview and tiles, whose padding is cut off, with a newline token behind
+"""LLaVA-NeXT and its kin: an image is an overview and tiles, whose padding is cut off, with a newline token behind
 each row of them."""
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from transformers.models.llava_next.modeling_llava_next import (
     unpad_image,
 )
 
-from .base import IMAGE, PATCH, VIDEO, Family, Picture, Size, decoder, tower
+from .base import IMAGE, PATCH, VIDEO, Family, ImageInputs, Size, decoder, tower
 
 MOST_TILES = 5
 
 
 class LlavaNext(Family):
-    """tile: its side in pixels. pinpoints: (rows, columns) of the tiles that a picture may have."""
+    """tile: its side in pixels. pinpoints: (rows, columns) of the tiles that an image may have."""
 
     class_name = "LlavaNextForConditionalGeneration"
     tile = 12  # 3 x 3 visual tokens
@@ -57,13 +57,13 @@ class LlavaNext(Family):
         height, width = self.unpadded(size)
         return [IMAGE] * ((self.tile // PATCH) ** 2 + height * (width + 1))
 
-    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         pixels = torch.zeros(1, MOST_TILES, 3, self.tile, self.tile)
         n_tiles = image_size_to_num_patches(size, self.resolutions(), self.tile)
         pixels[0, :n_tiles] = torch.randn(n_tiles, 3, self.tile, self.tile, generator=generator)
         return {"pixel_values": pixels, "image_sizes": torch.tensor([size])}
 
-    def split(self, inputs: dict[str, Any]) -> list[Picture]:
+    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
         both = zip(inputs["pixel_values"].split(1), inputs["image_sizes"].split(1), strict=True)
         return [{"pixel_values": pixels, "image_sizes": size} for pixels, size in both]
 
@@ -89,15 +89,15 @@ class LlavaNextVideo(LlavaNext):
     def block(self, size: Size) -> list[int]:
         return [VIDEO] * (size[0] * 4) if len(size) == 3 else super().block(size)
 
-    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         if len(size) == 2:
-            return super().picture(size, generator)
+            return super().image_inputs(size, generator)
         frames, height, width = size
         return {"pixel_values_videos": torch.randn(1, frames, 3, height, width, generator=generator)}
 
 
 class LlavaOnevision(LlavaNext):
-    """A picture alone in its row has tiles, which are resized when they are many; several are one tile each. A frame
+    """An image alone in its row has tiles, which are resized when they are many; several are one tile each. A frame
     of a video is pooled to 2 x 2 visual tokens, with one newline token behind the video."""
 
     class_name = "LlavaOnevisionForConditionalGeneration"
@@ -129,16 +129,16 @@ class LlavaOnevision(LlavaNext):
         one_tile = [IMAGE] * ((self.tile // PATCH) ** 2 + 1)
         return [one_tile if len(size) == 2 else self.block(size) for size in sizes]
 
-    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         if len(size) == 2:
-            return super().picture(size, generator)
+            return super().image_inputs(size, generator)
         frames, height, width = size
         return {"pixel_values_videos": torch.randn(1, frames, 3, height, width, generator=generator)}
 
-    def join(self, pictures: list[Picture], per_row: list[int]) -> dict[str, Any]:
-        out = super().join(pictures, per_row)
+    def join(self, images: list[ImageInputs], per_row: list[int]) -> dict[str, Any]:
+        out = super().join(images, per_row)
         if "pixel_values" in out:
             starts = [sum(per_row[:row]) for row in range(len(per_row))]
-            rows = [pictures[start : start + n] for start, n in zip(starts, per_row, strict=True)]
+            rows = [images[start : start + n] for start, n in zip(starts, per_row, strict=True)]
             out["batch_num_images"] = torch.tensor([sum("pixel_values" in one for one in row) for row in rows])
         return out

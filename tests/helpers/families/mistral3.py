@@ -1,4 +1,4 @@
-"""Mistral 3: pictures of any size, 2 x 2 patches a visual token, and a marker behind each row of them. LLaVA with the
+"""Mistral 3: images of any size, 2 x 2 patches a visual token, and a marker behind each row of them. LLaVA with the
 same tower: one patch a visual token."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import LlavaConfig, Mistral3Config, MistralConfig, PixtralVisionConfig
 
-from .base import BREAK, END, IMAGE, PATCH, Family, Picture, Size, decoder, tower
+from .base import BREAK, END, IMAGE, PATCH, Family, ImageInputs, Size, decoder, tower
 
 
 class Mistral3(Family):
@@ -29,15 +29,15 @@ class Mistral3(Family):
         row = [*[IMAGE] * (size[1] // self.token), BREAK]
         return [*(row * (size[0] // self.token))[:-1], END]
 
-    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         pixels = torch.randn(1, 3, *size, generator=generator)
         return {"pixel_values": pixels, "image_sizes": torch.tensor([size])}
 
-    def join(self, pictures: list[Picture], per_row: list[int]) -> dict[str, Any]:
-        height, width = (max(picture["pixel_values"].shape[axis] for picture in pictures) for axis in (2, 3))
-        return super().join([padded(picture, height, width) for picture in pictures], per_row)
+    def join(self, images: list[ImageInputs], per_row: list[int]) -> dict[str, Any]:
+        height, width = (max(image["pixel_values"].shape[axis] for image in images) for axis in (2, 3))
+        return super().join([padded(image, height, width) for image in images], per_row)
 
-    def split(self, inputs: dict[str, Any]) -> list[Picture]:
+    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
         both = zip(inputs["pixel_values"].split(1), inputs["image_sizes"].split(1), strict=True)
         return [{"pixel_values": pixels, "image_sizes": size} for pixels, size in both]
 
@@ -57,8 +57,8 @@ class LlavaPixtral(Mistral3):
         )
 
 
-def padded(picture: Picture, height: int, width: int) -> Picture:
-    """The picture with its pixels filled up with zeros, which the model cuts off again."""
-    pixels = picture["pixel_values"]
+def padded(image: ImageInputs, height: int, width: int) -> ImageInputs:
+    """The image with its pixels filled up with zeros, which the model cuts off again."""
+    pixels = image["pixel_values"]
     fill = (0, width - pixels.shape[3], 0, height - pixels.shape[2])
-    return {**picture, "pixel_values": torch.nn.functional.pad(pixels, fill)}
+    return {**image, "pixel_values": torch.nn.functional.pad(pixels, fill)}

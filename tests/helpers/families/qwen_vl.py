@@ -1,4 +1,4 @@
-"""Qwen-VL: pictures and videos of any size as one row of patches, and position IDs of three components."""
+"""Qwen-VL: images and videos of any size as one row of patches, and position IDs of three components."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3VLConfig
 
-from .base import BREAK, END, IMAGE, PATCH, START, VIDEO, Family, Picture, Size, decoder
+from .base import BREAK, END, IMAGE, PATCH, START, VIDEO, Family, ImageInputs, Size, decoder
 
 MERGE = 2
 FRAMES_PER_STEP = 2
@@ -54,14 +54,14 @@ class QwenVL(Family):
         t, h, w = self.grid(size)
         return [START, *[VIDEO if len(size) == 3 else IMAGE] * (t * h * w // MERGE**2), END]
 
-    def picture(self, size: Size, generator: torch.Generator) -> Picture:
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         t, h, w = self.grid(size)
         pixels = torch.randn(t * h * w, 3 * FRAMES_PER_STEP * PATCH**2, generator=generator)
         if len(size) == 3:
             return {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([[t, h, w]])}
         return {"pixel_values": pixels, "image_grid_thw": torch.tensor([[t, h, w]])}
 
-    def split(self, inputs: dict[str, Any]) -> list[Picture]:
+    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
         grids = inputs["image_grid_thw"]
         pixels = inputs["pixel_values"].split(grids.prod(-1).tolist())
         return [{"pixel_values": one, "image_grid_thw": grid} for one, grid in zip(pixels, grids.split(1), strict=True)]
@@ -80,7 +80,7 @@ class QwenVL(Family):
         return ids
 
     def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """Without IDs HF does not find the pictures, and counts columns."""
+        """Without IDs HF does not find the images, and counts columns."""
         return super().position_ids(model, inputs).expand(3, -1, -1)
 
     def compact_ids(self, model: Any, inputs: dict[str, Any], dropped: Tensor) -> Tensor:
