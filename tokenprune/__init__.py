@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         probe as probe,
         unpatch as unpatch,
     )
-    from tokenprune.report import ImageReport as ImageReport, Report as Report, StageReport as StageReport
+    from tokenprune.report import ImageReport as ImageReport, Report as Report
     from tokenprune.retrieval import RetrievalHandle as RetrievalHandle, patch_retrieval as patch_retrieval
     from tokenprune.strategies import (
         PAR as PAR,
@@ -56,19 +56,7 @@ if TYPE_CHECKING:
         register_strategy as register_strategy,
     )
     from tokenprune.selection import Selection as Selection
-    from tokenprune.strategy import (
-        ScoreStrategy as ScoreStrategy,
-        Stage as Stage,
-        Strategy as Strategy,
-    )
-    from tokenprune.tokens.attention import VisionAttention as VisionAttention
-    from tokenprune.tokens.layout import Layout as Layout
-    from tokenprune.tokens.visual import (
-        LeftInTower as LeftInTower,
-        StageTokens as StageTokens,
-        TowerTokens as TowerTokens,
-        VisualTokens as VisualTokens,
-    )
+    from tokenprune.strategy import ScoreStrategy as ScoreStrategy, Strategy as Strategy
     from tokenprune.zoom import Look as Look, Zoom as Zoom
 
 #: Public name -> the module that defines it.
@@ -85,8 +73,6 @@ _HOMES = {
     "FoPru": "tokenprune.strategies",
     "Grid": "tokenprune.strategies",
     "ImageReport": "tokenprune.report",
-    "Layout": "tokenprune.tokens.layout",
-    "LeftInTower": "tokenprune.tokens.visual",
     "Look": "tokenprune.zoom",
     "PAR": "tokenprune.strategies",
     "PatchHandle": "tokenprune.patching",
@@ -102,18 +88,12 @@ _HOMES = {
     "Selection": "tokenprune.selection",
     "SettingError": "tokenprune.errors",
     "SparseVLM": "tokenprune.strategies",
-    "Stage": "tokenprune.strategy",
-    "StageReport": "tokenprune.report",
-    "StageTokens": "tokenprune.tokens.visual",
     "Strategy": "tokenprune.strategy",
     "TokenPruneError": "tokenprune.errors",
-    "TowerTokens": "tokenprune.tokens.visual",
     "UnsupportedError": "tokenprune.errors",
     "VFlowOpt": "tokenprune.strategies",
     "VisPruner": "tokenprune.strategies",
-    "VisionAttention": "tokenprune.tokens.attention",
     "VisionZip": "tokenprune.strategies",
-    "VisualTokens": "tokenprune.tokens.visual",
     "Zoom": "tokenprune.zoom",
     "patch": "tokenprune.patching",
     "patch_retrieval": "tokenprune.retrieval",

@@ -7,24 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.selection import Merge
+from tokenprune.selection import Merge, StageReport
 from tokenprune.tokens.layout import Grid3, Layout
-
-
-@dataclass(frozen=True, eq=False)
-class StageReport:
-    """The effect of one in-LLM stage on one image, from decoder layer `layer` on; in an image report's `in_tower`, the
-    effect of pruning in the vision tower, from encoder layer `layer` on.
-
-    kept: sorted indices within the image's visual tokens.
-    scores: importance score of every visual token, NaN for tokens dropped earlier; None if the strategy gives none.
-    merged: the tokens merged into kept ones; None if there are none.
-    """
-
-    layer: int
-    kept: Int[Tensor, " kept"]
-    scores: Float[Tensor, " visual"] | None = None
-    merged: Merge | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -122,6 +122,22 @@ class Merge:
         return result
 
 
+@dataclass(frozen=True, eq=False)
+class StageReport:
+    """The effect of one in-LLM stage on one image, from decoder layer `layer` on; in an image report's `in_tower`, the
+    effect of pruning in the vision tower, from encoder layer `layer` on.
+
+    kept: sorted indices within the image's visual tokens.
+    scores: importance score of every visual token, NaN for tokens dropped earlier; None if the strategy gives none.
+    merged: the tokens merged into kept ones; None if there are none.
+    """
+
+    layer: int
+    kept: Int[Tensor, " kept"]
+    scores: Float[Tensor, " visual"] | None = None
+    merged: Merge | None = None
+
+
 def check_budget(owner: str, keep_ratio: object, keep: object) -> None:
     """Raise SettingError unless exactly one of the two is set, to a budget that is possible."""
     if keep is None:

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from tokenprune.report import ImageReport, Report, StageReport
+from tokenprune.report import ImageReport, Report
+from tokenprune.selection import StageReport
 
 
 @dataclass(frozen=True)

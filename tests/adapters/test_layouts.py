@@ -20,11 +20,12 @@ from transformers import SiglipVisionConfig
 from transformers.models.llava_next_video.modeling_llava_next_video import LlavaNextVideoPooler
 
 import tokenprune
-from tokenprune import FoPru, Layout, UnsupportedError
+from tokenprune import FoPru, UnsupportedError
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.layouts.anyres import anyres_layout
 from tokenprune.adapters.layouts.frames import ended_by_newline, frames_layout
 from tokenprune.adapters.llava_next_video import pool
+from tokenprune.tokens import Layout
 
 
 def anyres(name: str, height: int, width: int) -> Layout:

@@ -18,7 +18,8 @@ from helpers.families.idefics import MARKER, OVERVIEW, PER_TILE, TILE
 from torch import Tensor, nn
 
 import tokenprune
-from tokenprune import FoPru, Grid, Layout, PruningError, Random, Report
+from tokenprune import FoPru, Grid, PruningError, Random, Report
+from tokenprune.tokens import Layout, VisualTokens
 
 SQUARE = ["internvl", "idefics3", "smolvlm"]
 PACKED = ["mistral3", "llava-pixtral"]
@@ -254,7 +255,7 @@ def test_beams_look_at_an_image_once(name: str) -> None:
     looks = []
 
     class Counting(Grid):
-        def select(self, tokens: tokenprune.VisualTokens) -> tokenprune.Selection:
+        def select(self, tokens: VisualTokens) -> tokenprune.Selection:
             looks.append(tokens.n_visual)
             return super().select(tokens)
 

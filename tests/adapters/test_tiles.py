@@ -11,10 +11,11 @@ from helpers.families import FAMILIES
 from helpers.tiled import IMAGES, VIDEOS, inputs_of, model_of, reported
 from helpers.tiny import BEFORE_THE_LANGUAGE_MODEL
 
-from tokenprune import STRATEGIES, FoPru, Layout, Selection, Strategy, VisualTokens
+from tokenprune import STRATEGIES, FoPru, Selection, Strategy
 from tokenprune.adapters import adapter_for
 from tokenprune.engine.select import checked_selection
 from tokenprune.selection import Merge, split
+from tokenprune.tokens import Layout, VisualTokens
 
 
 @pytest.mark.parametrize(("name", "video"), IMAGES + VIDEOS)

@@ -14,6 +14,7 @@ import tokenprune
 from tokenprune.evals.models.loading import load_model, load_tasks, public_name
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.tokens import VisualTokens
 
 Eval = Callable[..., Any]
 
@@ -164,7 +165,7 @@ def test_python_call(model: str, folder: Path, tmp_path: Path) -> None:
     loaded, processor = load_model(model)
 
     class Last(tokenprune.ScoreStrategy):
-        def score(self, tokens: tokenprune.VisualTokens) -> Any:
+        def score(self, tokens: VisualTokens) -> Any:
             return tokens.features.new_ones(tokens.n_visual).cumsum(0)
 
     options: dict[str, Any] = {"data": folder, "tasks": ["rec"], "baselines": ["unpruned"], "keep_ratios": [0.5]}

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenprune import Layout, Random, Selection, VisionAttention, VisualTokens
+from tokenprune import Random, Selection
 from tokenprune.evals.dev.experiments import background_scaling
 from tokenprune.evals.dev.experiments.aerial import draw
 from tokenprune.evals.dev.experiments.aerial import measure as aerial
@@ -21,6 +21,7 @@ from tokenprune.evals.dev.experiments.aerial import photographs as aerial_photog
 from tokenprune.evals.dev.experiments.aerial.measure import Share, counted
 from tokenprune.evals.dev.experiments.aerial.photographs import Photograph, photographs, read_boxes
 from tokenprune.selection import Merge
+from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 VOC = """<annotation><object><name>Tree</name><bndbox>
 <xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object></annotation>"""

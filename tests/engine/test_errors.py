@@ -14,10 +14,11 @@ from helpers.tiny import ENCODES_FIRST, TOWERS, prompt, tiny_llava
 from transformers import Dinov2WithRegistersConfig, LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration
 
 import tokenprune
-from tokenprune import FoPru, Grid, PruningError, Selection, SettingError, Strategy, UnsupportedError, VisualTokens
+from tokenprune import FoPru, Grid, PruningError, Selection, SettingError, Strategy, UnsupportedError
 from tokenprune.adapters import ADAPTERS, adapter_for, register_adapter
 from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.engine.pruner import pruner_of
+from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.encoded import CapturePoints
 
 

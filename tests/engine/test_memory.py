@@ -16,11 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 import tokenprune
-from tokenprune import STRATEGIES, TowerTokens, VisionAttention, VisualTokens
+from tokenprune import STRATEGIES
 from tokenprune.strategy import StagedStrategy, TowerStrategy
-from tokenprune.tokens.layout import Layout
-from tokenprune.tokens.text_attention import TextAttention
-from tokenprune.tokens.visual import Entered, StageTokens
+from tokenprune.tokens import Entered, Layout, StageTokens, TextAttention, TowerTokens, VisionAttention, VisualTokens
 
 RATIOS = {"pyramiddrop": 0.5, "sparsevlm": 0.5}
 N_COLUMNS, WIDTH = 70, 32  # of prompt([1], texts=[17]), a length that nothing else has

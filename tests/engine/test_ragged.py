@@ -16,8 +16,9 @@ from helpers.tiny import CACHE, prompt
 from transformers import StaticCache
 
 import tokenprune
-from tokenprune import Selection, Strategy, VisualTokens
+from tokenprune import Selection, Strategy
 from tokenprune.sequence.packing import pack
+from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,8 @@ import torch
 from helpers.tiny import TOWERS, prompt, tiny_llava
 
 import tokenprune
-from tokenprune import (
-    FoPru,
-    Layout,
-    PruningError,
-    ScoreStrategy,
-    UnsupportedError,
-    VisionAttention,
-    VisualTokens,
-)
-from tokenprune.tokens import attention
+from tokenprune import FoPru, PruningError, ScoreStrategy, UnsupportedError
+from tokenprune.tokens import Layout, VisionAttention, VisualTokens, attention
 
 PREFIX = {"clip": 1, "siglip": 0, "dinov2": 1}
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from tokenprune import Layout, VisionAttention, VisualTokens
+from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 
 def tokens_of(

@@ -12,7 +12,7 @@ from helpers.families import FAMILIES, Family
 from helpers.modes import cells_of
 from tokenprune import STRATEGIES, UnsupportedError
 from tokenprune.adapters import ADAPTERS, adapter_for
-from tokenprune.strategy import StagedStrategy
+from tokenprune.strategy import Stage, StagedStrategy
 
 RATIOS = {"fopru": 0.3, "grid": 0.4, "random": 0.25, "pyramiddrop": 0.5, "sparsevlm": 0.5}
 KEEP_ALL: dict[str, dict[str, Any]] = {"adatoken": {"mass": 1.0}}  # what this takes beside keep_ratio=1.0
@@ -52,7 +52,7 @@ def strategy_of(name: str, **settings: Any) -> tokenprune.Strategy:
     return STRATEGIES[name](**(settings or {"keep_ratio": RATIOS.get(name, 0.3)}))
 
 
-def stages_of(strategy: tokenprune.Strategy) -> tuple[tokenprune.Stage, ...]:
+def stages_of(strategy: tokenprune.Strategy) -> tuple[Stage, ...]:
     return strategy.stages(DEPTH) if isinstance(strategy, StagedStrategy) else ()
 
 

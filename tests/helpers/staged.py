@@ -10,8 +10,9 @@ from torch import Tensor
 import tokenprune
 from helpers.families.llava import Llava
 from helpers.oracle import as_reported, dropped_columns, oracle_logits
-from tokenprune import ScoreStrategy, Selection, Stage, StageTokens, VisualTokens
-from tokenprune.strategy import StagedStrategy
+from tokenprune import ScoreStrategy, Selection
+from tokenprune.strategy import Stage, StagedStrategy
+from tokenprune.tokens import StageTokens, VisualTokens
 
 LAYERS = 5
 STAGES = (Stage(1, 0.4), Stage(3, 0.2))

@@ -17,6 +17,7 @@ import torch
 
 import tokenprune
 from tokenprune.evals.cli import COMMANDS
+from tokenprune.tokens import Layout, VisualTokens
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -125,9 +126,7 @@ def test_the_example_in_contributing_works() -> None:
     exec(code, names)
     assert tokenprune.STRATEGIES.pop("norm") is names["Norm"]
     features = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 9.0], [0.0, 0.0]])
-    selection = names["Norm"](keep_ratio=0.5).select(
-        tokenprune.VisualTokens(features, tokenprune.Layout.raster((1, 2, 2)))
-    )
+    selection = names["Norm"](keep_ratio=0.5).select(VisualTokens(features, Layout.raster((1, 2, 2))))
     assert selection.kept.tolist() == [0, 2]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tokenprune import AveragePooling, Layout, VisualTokens
+from tokenprune import AveragePooling
 from tokenprune.strategies.average_pooling import rectangles
+from tokenprune.tokens import Layout, VisualTokens
 
 
 def pooled(keep: int, layout: Layout) -> tuple[list[int], list[float]]:

@@ -12,11 +12,11 @@ from helpers.families.base import IMAGE
 from torch import Tensor
 
 import tokenprune
-from tokenprune import BackgroundPruning, Layout, PruningError, SettingError, UnsupportedError, VisionAttention
+from tokenprune import BackgroundPruning, PruningError, SettingError, UnsupportedError
 from tokenprune.adapters import adapter_for
 from tokenprune.engine.select import checked_selection
 from tokenprune.strategies._parts.clusters import best_links, roots_of
-from tokenprune.tokens.visual import VisualTokens
+from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 RANKS = ["cls", "column", "distinct"]
 RASTER = Layout.raster((1, 6, 6))

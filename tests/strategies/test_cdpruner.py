@@ -12,9 +12,10 @@ from helpers.tiny import PATCH, SIDE, VOCAB
 from transformers import CLIPConfig, CLIPModel
 
 import tokenprune
-from tokenprune import CDPruner, Layout, PruningError, UnsupportedError, VisualTokens
+from tokenprune import CDPruner, PruningError, UnsupportedError
 from tokenprune.adapters.clip_relevance import ClipRelevance
 from tokenprune.strategies.cdpruner import most_probable
+from tokenprune.tokens import Layout, VisualTokens
 
 
 def test_length_first_then_what_is_new() -> None:

@@ -13,9 +13,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from tokenprune import Layout
 from tokenprune.strategies._parts import clusters
 from tokenprune.strategies._parts.clusters import best_links, cluster_means, cut, places_within, roots_of
+from tokenprune.tokens import Layout
 
 STEPS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 

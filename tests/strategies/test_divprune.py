@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
-from tokenprune import DivPrune, Layout, VisualTokens
+from tokenprune import DivPrune
 from tokenprune.strategies._parts import similarity
 from tokenprune.strategies._parts.similarity import most_similar, unit
 from tokenprune.strategies.divprune import spread
+from tokenprune.tokens import Layout, VisualTokens
 
 
 def test_the_most_different_directions_first() -> None:

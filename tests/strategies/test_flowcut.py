@@ -14,8 +14,9 @@ from helpers.tiny import prompt
 from torch import Tensor
 
 import tokenprune
-from tokenprune import FlowCut, LeftInTower, TowerTokens, VisualTokens
+from tokenprune import FlowCut
 from tokenprune.strategies.flowcut import flow, n_dropped
+from tokenprune.tokens import Layout, LeftInTower, TowerTokens, VisualTokens
 
 # Two heads of width 1: CLS, and three patches. Products with the CLS token's: 1, 0, 1 and log 2 in the first head, all
 # 0 in the second.
@@ -77,7 +78,7 @@ def test_what_is_few_enough_stays() -> None:
 
 def test_the_survivors_are_kept() -> None:
     left = LeftInTower(torch.tensor([1, 3]), torch.tensor([0.0, 2.0, 1.0, 3.0]), ())
-    tokens = VisualTokens(torch.zeros(4, 2), tokenprune.Layout.raster((1, 2, 2)), 0, {"left_in_tower": left})
+    tokens = VisualTokens(torch.zeros(4, 2), Layout.raster((1, 2, 2)), 0, {"left_in_tower": left})
     selection = FlowCut(keep=2).select(tokens)
     assert selection.kept.tolist() == [1, 3]
     assert selection.scores is left.scores

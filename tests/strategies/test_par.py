@@ -20,9 +20,10 @@ from strategies.test_text_guided import stage_tokens
 from torch.nn.functional import cosine_similarity
 
 import tokenprune
-from tokenprune import PAR, SettingError, Stage
+from tokenprune import PAR, SettingError
 from tokenprune.evals.run.costs import kv_cache_bytes
 from tokenprune.evals.search.layers import layer_changes, least_changing
+from tokenprune.strategy import Stage
 from tokenprune.zoom.prompts import encode_chat
 
 

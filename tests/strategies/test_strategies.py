@@ -9,24 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from tokenprune import (
-    STRATEGIES,
-    FoPru,
-    Grid,
-    LeftInTower,
-    PruningError,
-    Random,
-    ScoreStrategy,
-    Selection,
-    SettingError,
-    Strategy,
-    TowerTokens,
-    VisionAttention,
-    VisualTokens,
-)
+from tokenprune import STRATEGIES, FoPru, Grid, PruningError, Random, ScoreStrategy, Selection, SettingError, Strategy
 from tokenprune.selection import budget
 from tokenprune.strategy import TowerStrategy
-from tokenprune.tokens.layout import Layout
+from tokenprune.tokens import Layout, LeftInTower, TowerTokens, VisionAttention, VisualTokens
 from tokenprune.tokens.visual import STATISTICS
 
 AVERAGES = {"vflowopt", "pyramiddrop", "sparsevlm"}  # whose budget is one over layers: a ratio only

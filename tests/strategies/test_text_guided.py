@@ -11,25 +11,13 @@ from helpers.staged import Deep
 from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
-from tokenprune import (
-    AdaToken,
-    EfficientVLA,
-    FastV,
-    Layout,
-    PyramidDrop,
-    SettingError,
-    SparseVLM,
-    Stage,
-    StageTokens,
-    Strategy,
-)
+from tokenprune import AdaToken, EfficientVLA, FastV, PyramidDrop, SettingError, SparseVLM, Strategy
 from tokenprune.strategies._parts.density import aggregated, density_peaks, n_aggregated
 from tokenprune.strategies.adatoken import n_carrying
 from tokenprune.strategies.efficientvla import relevant_and_diverse
 from tokenprune.strategies.sparsevlm import raters
-from tokenprune.strategy import StagedStrategy
-from tokenprune.tokens.text_attention import TextAttention
-from tokenprune.tokens.visual import Entered
+from tokenprune.strategy import Stage, StagedStrategy
+from tokenprune.tokens import Entered, Layout, StageTokens, TextAttention
 
 
 def stage_tokens(

@@ -7,10 +7,11 @@ import torch
 from scipy.stats import entropy
 from torch import Tensor
 
-from tokenprune import Layout, Selection, SettingError, VisionAttention, VisualTokens
+from tokenprune import Selection, SettingError
 from tokenprune.strategies._parts.cells import cells_of, recycled
 from tokenprune.strategies._parts.importance import anchors, context_relevance, importance_map, patch_entropy
 from tokenprune.strategies.vflowopt import VFlowOpt
+from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 
 def attention_of(n_tiles: int = 1, side: int = 4, n_prefix: int = 1, seed: int = 0) -> VisionAttention:

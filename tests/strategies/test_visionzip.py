@@ -8,7 +8,8 @@ import pytest
 import torch
 from helpers.by_hand import tokens_of
 
-from tokenprune import Selection, SettingError, VisionZip, VisualTokens
+from tokenprune import Selection, SettingError, VisionZip
+from tokenprune.tokens import VisualTokens
 
 # The tokens 1 and 4 are attended to most. Of the others, the keys of 2 and 6 are most like that of 0 (cosines 0.8
 # and 0.994 against 0.6 and 0.110), and that of 5 like that of 3.

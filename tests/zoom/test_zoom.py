@@ -13,7 +13,7 @@ from helpers.tiny import IMAGE, SIDE, tiny_llava
 from PIL import Image
 
 import tokenprune
-from tokenprune.tokens.layout import Layout
+from tokenprune.tokens import Layout
 from tokenprune.zoom.attention import QuestionAttention, question_attention, token_centers
 from tokenprune.zoom.prompts import encode_chat, input_side
 from tokenprune.zoom.pyramid import Level, pyramid, thumbnail

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.errors import PruningError
-from tokenprune.report import ImageReport, StageReport
-from tokenprune.selection import Merge, Selection, split
+from tokenprune.report import ImageReport
+from tokenprune.selection import Merge, Selection, StageReport, split
 from tokenprune.sequence.packing import Packing, PromptTokens, pack
 from tokenprune.strategy import Stage, StagedStrategy, Strategy
 from tokenprune.tokens.encoded import EncodedImage

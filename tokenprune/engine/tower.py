@@ -24,8 +24,7 @@ from tokenprune.engine.call import CallContext, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
 from tokenprune.errors import PruningError, SettingError
-from tokenprune.report import StageReport
-from tokenprune.selection import Selection
+from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy, TowerStrategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout

@@ -13,7 +13,7 @@ from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies.grid import columns_per_row
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Strategy
-from tokenprune.tokens.visual import VisualTokens
+from tokenprune.tokens import VisualTokens
 
 
 @register_strategy("averagepooling")

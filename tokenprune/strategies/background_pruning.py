@@ -14,8 +14,7 @@ from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies._parts.clusters import best_links, cluster_means, cut, places_within, roots_of
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, check_choice
-from tokenprune.tokens.attention import VisionAttention
-from tokenprune.tokens.visual import VisualTokens
+from tokenprune.tokens import VisionAttention, VisualTokens
 
 
 @register_strategy("backgroundpruning")

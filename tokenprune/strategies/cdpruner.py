@@ -13,7 +13,7 @@ from tokenprune.errors import PruningError
 from tokenprune.selection import Selection
 from tokenprune.strategies._parts.similarity import unit
 from tokenprune.strategy import Strategy
-from tokenprune.tokens.visual import VisualTokens
+from tokenprune.tokens import VisualTokens
 
 SPENT = 1e-6  # what is left of a token that the kept ones explain, beside the 1 of the most relevant token
 

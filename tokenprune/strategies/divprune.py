@@ -12,7 +12,7 @@ from tokenprune.selection import Selection
 from tokenprune.strategies._parts.similarity import most_similar, unit
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Strategy
-from tokenprune.tokens.visual import VisualTokens
+from tokenprune.tokens import VisualTokens
 
 
 @register_strategy("divprune")

@@ -13,7 +13,7 @@ from tokenprune.selection import Selection
 from tokenprune.strategies._parts.text_guided import OneStage, check_count, check_share
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage
-from tokenprune.tokens.visual import StageTokens
+from tokenprune.tokens import StageTokens
 
 
 @register_strategy("efficientvla")

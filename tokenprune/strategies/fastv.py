@@ -9,7 +9,7 @@ from tokenprune.selection import Selection
 from tokenprune.strategies._parts.text_guided import OneStage
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage, check_choice
-from tokenprune.tokens.visual import StageTokens
+from tokenprune.tokens import StageTokens
 
 
 @register_strategy("fastv")

@@ -12,7 +12,7 @@ from torch import Tensor
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import TowerStrategy
-from tokenprune.tokens.visual import TowerTokens, VisualTokens
+from tokenprune.tokens import TowerTokens, VisualTokens
 
 
 @register_strategy("flowcut")

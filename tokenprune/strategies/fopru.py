@@ -12,8 +12,8 @@ from torch import Tensor
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, check_choice
+from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.attention import HeadReduction
-from tokenprune.tokens.visual import VisualTokens
 
 
 @register_strategy("fopru")

@@ -10,7 +10,7 @@ import torch
 from tokenprune.selection import Selection, split
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Strategy
-from tokenprune.tokens.visual import VisualTokens
+from tokenprune.tokens import VisualTokens
 
 
 @register_strategy("grid")

@@ -14,7 +14,7 @@ from tokenprune.sequence.packing import true_indices
 from tokenprune.strategies._parts.similarity import most_similar, unit
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy
-from tokenprune.tokens.visual import VisualTokens
+from tokenprune.tokens import VisualTokens
 
 
 @register_strategy("prumerge")

@@ -10,7 +10,7 @@ from tokenprune.strategies._parts.schedule import common_share, geometric_stages
 from tokenprune.strategies._parts.text_guided import TextGuided, check_count
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage
-from tokenprune.tokens.visual import StageTokens
+from tokenprune.tokens import StageTokens
 
 #: The smallest share that a stage at the paper's layers leaves; the paper's own is 0.5.
 LEAST_SHARE = 0.4

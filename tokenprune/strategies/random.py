@@ -12,7 +12,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Strategy
-from tokenprune.tokens.visual import VisualTokens
+from tokenprune.tokens import VisualTokens
 
 
 @register_strategy("random")

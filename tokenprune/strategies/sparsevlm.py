@@ -14,7 +14,7 @@ from tokenprune.strategies._parts.schedule import geometric_stages, spread
 from tokenprune.strategies._parts.text_guided import TextGuided, check_share
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage
-from tokenprune.tokens.visual import Entered, StageTokens
+from tokenprune.tokens import Entered, StageTokens
 
 #: Where the released code prunes: behind layers 2, 6 and 15 of 32.
 DEPTHS = (3 / 32, 7 / 32, 16 / 32)

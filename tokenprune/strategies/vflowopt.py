@@ -10,7 +10,7 @@ from tokenprune.strategies._parts.cells import cells_of, recycled
 from tokenprune.strategies._parts.importance import importance_map
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, Stage, StagedStrategy
-from tokenprune.tokens.visual import VisualTokens
+from tokenprune.tokens import VisualTokens
 
 
 @register_strategy("vflowopt")

@@ -1,1 +1,18 @@
-"""What a strategy may look at."""
+"""The tensors that a strategy reads: visual tokens, their layout, and attention."""
+
+from tokenprune.tokens.attention import VisionAttention
+from tokenprune.tokens.layout import Layout
+from tokenprune.tokens.text_attention import TextAttention
+from tokenprune.tokens.visual import STATISTICS, Entered, LeftInTower, StageTokens, TowerTokens, VisualTokens
+
+__all__ = [
+    "STATISTICS",
+    "Entered",
+    "Layout",
+    "LeftInTower",
+    "StageTokens",
+    "TextAttention",
+    "TowerTokens",
+    "VisionAttention",
+    "VisualTokens",
+]

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.errors import PruningError, SettingError, UnsupportedError, unknown
-from tokenprune.report import StageReport
+from tokenprune.selection import StageReport
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Grid3, Layout
 from tokenprune.tokens.text_attention import TextAttention

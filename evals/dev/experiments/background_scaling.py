@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from torch.nn.functional import interpolate
 
-from tokenprune import BackgroundPruning, Layout, VisionAttention, VisualTokens
+from tokenprune import BackgroundPruning
 from tokenprune.engine.select import checked_selection
 from tokenprune.evals.dev.tables.background import table
 from tokenprune.evals.run.provenance import versions
+from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 # CLIP-L/336: what GeoLLaVA-8K's tower gives of one tile.
 SIDE, WIDTH, HEADS = 24, 1024, 16

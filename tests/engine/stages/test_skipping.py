@@ -19,10 +19,10 @@ from helpers.tiny import CACHE, prompt
 from transformers import DynamicCache, StaticCache
 
 import tokenprune
-from tokenprune import PruningError, Random, SettingError, Stage
+from tokenprune import PruningError, Random, SettingError
 from tokenprune.adapters import adapter_for
 from tokenprune.engine.cache import index_of
-from tokenprune.strategy import StagedStrategy
+from tokenprune.strategy import Stage, StagedStrategy
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from helpers.staged import FAMILY, LAYERS
 from helpers.tiny import CACHE, IMAGE, prompt
 
 import tokenprune
-from tokenprune import PruningError, Selection, Stage, StageTokens, VisualTokens
+from tokenprune import PruningError, Selection
 from tokenprune.selection import Merge
-from tokenprune.strategy import StagedStrategy, Strategy
+from tokenprune.strategy import Stage, StagedStrategy, Strategy
+from tokenprune.tokens import Layout, StageTokens, VisualTokens
 
 STAGES = (Stage(1, 0.5), Stage(3, 0.25))
 
@@ -248,7 +249,7 @@ def test_selections_that_break_the_contract(strategy: Strategy, message: str) ->
 
 
 def test_attention_must_be_declared() -> None:
-    tokens = StageTokens(torch.ones(2, 4), torch.arange(2), tokenprune.Layout.raster((1, 1, 2)))
+    tokens = StageTokens(torch.ones(2, 4), torch.arange(2), Layout.raster((1, 1, 2)))
     for name in ("attention", "entered"):
         with pytest.raises(PruningError, match=rf'(?s)tokens.{name} was not asked for.*needs = .*"text_attention"'):
             getattr(tokens, name)

@@ -16,9 +16,11 @@ from helpers.tiny import CACHE, IMAGE, prompt
 from torch import Tensor
 
 import tokenprune
-from tokenprune import Selection, SettingError, Stage, UnsupportedError, VisualTokens
+from tokenprune import Selection, SettingError, UnsupportedError
 from tokenprune.adapters import adapter_for
 from tokenprune.selection import Merge
+from tokenprune.strategy import Stage
+from tokenprune.tokens import VisualTokens
 
 
 @pytest.mark.parametrize("ragged", [False, True])

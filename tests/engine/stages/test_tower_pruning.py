@@ -15,9 +15,10 @@ from helpers.tiny import prompt, tiny_llava
 from torch import Tensor
 
 import tokenprune
-from tokenprune import Grid, PruningError, Selection, SettingError, TowerTokens, UnsupportedError, VisualTokens
+from tokenprune import Grid, PruningError, Selection, SettingError, UnsupportedError
 from tokenprune.adapters import adapter_for
 from tokenprune.strategy import TowerStrategy
+from tokenprune.tokens import TowerTokens, VisualTokens
 
 
 class Deep(Llava):

@@ -28,6 +28,7 @@ from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.run.setups import Pruned
 from tokenprune.strategies.par import PAR
 from tokenprune.strategies.vflowopt import VFlowOpt
+from tokenprune.tokens import VisualTokens
 
 CPU = torch.device("cpu")
 STRATEGIES = {
@@ -58,7 +59,7 @@ def test_the_ideal_is_the_model_on_a_shorter_prompt() -> None:
     """Keeping the first tokens with compact position IDs is exactly a prompt that was that short."""
 
     class First(tokenprune.ScoreStrategy):
-        def score(self, tokens: tokenprune.VisualTokens) -> torch.Tensor:
+        def score(self, tokens: VisualTokens) -> torch.Tensor:
             return torch.arange(tokens.n_visual, 0, -1).float()
 
     model, inputs = tiny_llava(), prompt([1])

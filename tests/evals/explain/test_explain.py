@@ -25,7 +25,7 @@ from tokenprune.evals.explain.panels import edges, ranks
 from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.models.image_view import ImageView, full_view, padded_view
 from tokenprune.evals.run.setups import make_setups
-from tokenprune.tokens.layout import Layout
+from tokenprune.tokens import Layout
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ from tokenprune.evals.run.setups import Pruned, Unpruned, make_setups
 from tokenprune.evals.search.plot import tokens_per_layer
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.strategies.vflowopt import VFlowOpt
+from tokenprune.tokens import VisualTokens
 from tokenprune.zoom.prompts import encode_chat
 
 
@@ -115,7 +116,7 @@ def test_a_broken_image_stops_the_run(questions: list[Question], folder: Path) -
 
 
 class Crash(tokenprune.ScoreStrategy):
-    def score(self, tokens: tokenprune.VisualTokens) -> torch.Tensor:
+    def score(self, tokens: VisualTokens) -> torch.Tensor:
         raise RuntimeError("out of luck")
 
 

@@ -13,7 +13,7 @@ from tokenprune.engine.cache import CacheIndex
 from tokenprune.engine.select import ImageSelection
 from tokenprune.engine.stages.run import StageRun
 from tokenprune.engine.stages.slots import StageSlots
-from tokenprune.report import StageReport
+from tokenprune.selection import StageReport
 from tokenprune.sequence.packing import Packing
 
 

@@ -27,9 +27,10 @@ from tokenprune.engine.stages.plan import checked_stages
 from tokenprune.engine.stages.run import StageRun, places_of
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError
-from tokenprune.report import ImageReport, StageReport
+from tokenprune.report import ImageReport
+from tokenprune.selection import Selection, StageReport
 from tokenprune.sequence.packing import Packing, PromptTokens, identity_packing, pack
-from tokenprune.strategy import Selection, Stage, StagedStrategy
+from tokenprune.strategy import Stage, StagedStrategy
 from tokenprune.tokens.text_attention import TextAttention
 from tokenprune.tokens.visual import Entered, StageTokens
 

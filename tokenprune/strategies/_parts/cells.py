@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.selection import Merge, Selection
-from tokenprune.tokens.layout import Layout
+from tokenprune.tokens import Layout
 
 
 def cells_of(layout: Layout, side: float) -> tuple[Int[Tensor, " visual"], int]:

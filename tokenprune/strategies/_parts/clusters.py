@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from tokenprune.tokens.layout import Layout
+from tokenprune.tokens import Layout
 
 #: One step (down, right) to the four neighbours that follow a token in raster order; the other four precede it.
 AHEAD = ((0, 1), (1, -1), (1, 0), (1, 1))

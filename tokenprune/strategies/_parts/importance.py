@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tokenprune.sequence.packing import true_indices
-from tokenprune.tokens.attention import VisionAttention
+from tokenprune.tokens import VisionAttention
 
 BINS = 256
 

@@ -9,7 +9,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies._parts.schedule import geometric_stages
 from tokenprune.strategy import Stage, StagedStrategy
-from tokenprune.tokens.visual import VisualTokens
+from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.patches import Patch, Rectangle
 
-from tokenprune import BackgroundPruning, Random, VisualTokens
+from tokenprune import BackgroundPruning, Random
 from tokenprune.engine.select import checked_selection
 from tokenprune.evals.dev.experiments.aerial.photographs import Photograph
 from tokenprune.evals.report.palette import ORANGE, SKY
+from tokenprune.tokens import VisualTokens
 
 KEEP = 24
 PANELS = {

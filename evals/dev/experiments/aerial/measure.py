@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tokenprune import BackgroundPruning, Grid, Random, Selection, VisualTokens, probe
+from tokenprune import BackgroundPruning, Grid, Random, Selection, probe
 from tokenprune.engine.select import checked_selection
 from tokenprune.evals.dev.experiments.aerial import draw
 from tokenprune.evals.dev.experiments.aerial.photographs import Photograph, photographs
@@ -22,6 +22,7 @@ from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.provenance import versions
 from tokenprune.evals.stats.intervals import bootstrap_interval
 from tokenprune.strategy import Strategy
+from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.encoded import EncodedImage
 
 COMPARED: dict[str, Strategy] = {
