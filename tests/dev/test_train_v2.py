@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import Dinov2Config, Dinov2Model
 
 from tokenprune.evals.dev.train.assets import HELD_OUT_BACKGROUNDS, TRAINING_BACKGROUNDS
+from tokenprune.evals.dev.train.assets import _files_by_noun as v1_files
 from tokenprune.evals.dev.train.tower import NATIVE_SIDE
 from tokenprune.evals.dev.train.v2 import state
 from tokenprune.evals.dev.train.v2.ask import Question, rec_questions, vqa_questions
@@ -67,7 +68,7 @@ def test_boxes_are_the_extent_of_the_pixels(assets: Assets) -> None:
     """At 24 x 24 patches a scene is not made smaller, so a box ends where its thing's pixels do."""
     rng = random.Random(3)
     for kind in ("mixed", "count", "small", "text"):
-        scene = draw_scene(rng, assets, (24, 24), 5, kind)
+        scene = draw_scene(rng, assets, (24, 24), 5, kind, odd=False)
         height, width = scene.pixels.shape[:2]
         marked = np.abs(scene.pixels.astype(int) - np.median(scene.pixels, (0, 1))).max(2) > 30
         for thing in scene.things:
@@ -113,9 +114,12 @@ def test_nothing_is_on_both_sides_of_the_split() -> None:
     files = Counter(file for noun in nouns() for file in noun.files)
     assert max(files.values()) == 1
     held_out = [noun for noun in nouns() if noun.held_out]
-    assert all(noun.held_out in noun.files and len(noun.files) > 1 for noun in held_out)
+    assert all(noun.held_out < set(noun.files) for noun in held_out)
     assert {noun.group for noun in held_out} == {noun.group for noun in nouns()}
-    assert len(held_out) > 150
+    assert len(held_out) > 400
+    # What version 1 held out is held out still.
+    stamps = (f"stamps/{files[-1]}" for files in v1_files().values() if len(files) > 1)
+    assert set(stamps) <= {file for noun in held_out for file in noun.held_out}
     assert not set(HELD_OUT_BACKGROUNDS) & set(TRAINING_BACKGROUNDS)
     assert not set(HELD_OUT_FONTS) & set(TRAINING_FONTS)
     seen, unseen = (set(background_files(Path(), held_out=side)) for side in (False, True))
@@ -263,9 +267,12 @@ def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     assert (found["stage"], found["step"]) == (2, 5)
 
 
-def test_a_noun_keeps_one_file_for_the_test() -> None:
-    assert Noun("cat", "animal", ("stamps/a.png", "stamps/b.png")).held_out == "stamps/b.png"
-    assert Noun("cat", "animal", ("fluent/a.webp", "noto/a.png")).held_out is None
+def test_a_noun_keeps_its_last_stamp_and_a_designer_for_the_test() -> None:
+    assert Noun("cat", "animal", ("a.png", "b.png"), ()).held_out == {"stamps/b.png"}
+    assert not Noun("cat", "animal", ("a.png",), ()).held_out
+    held_out = {noun.held_out for noun in (Noun(name, "animal", ("a.png",), ("1f408",)) for name in NAMES)}
+    assert frozenset({"fluent/1f408.webp", "flat/1f408.png"}) in held_out
+    assert len(held_out) == 3
 
 
 def test_patches_of_a_sign_know_their_letters(assets: Assets) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -64,6 +65,12 @@ class Assets:
             found.setdefault(cutout.noun.name, []).append(cutout)
         return found
 
+    def choose(self, rng: random.Random, name: str) -> CutOut:
+        """A cut-out of a noun; photographs are half of those that have any, though the emoji are more."""
+        every = self.by_noun[name]
+        stamps = [cutout for cutout in every if cutout.file.startswith("stamps/")]
+        return rng.choice(stamps if stamps and rng.random() < 0.5 else every)
+
 
 @cache
 def load_assets(sources: Path, *, held_out_things: bool, held_out_backgrounds: bool) -> Assets:
@@ -71,7 +78,7 @@ def load_assets(sources: Path, *, held_out_things: bool, held_out_backgrounds: b
     cutouts = []
     for noun in nouns():
         for file in noun.files:
-            if (file == noun.held_out) == held_out_things:
+            if (file in noun.held_out) == held_out_things and (sources / file).exists():
                 cutouts.append(CutOut(noun, file, _cut_out(sources / file)))
     return Assets(
         tuple(cutouts),

@@ -37,7 +37,7 @@ def checking_batches(
         rng = random.Random(f"check {name}")
         batches: Checking = []
         for _ in range(number // 8):
-            scenes = [draw_scene(rng, unseen if new else known, grid, most) for _ in range(8)]
+            scenes = [draw_scene(rng, unseen if new else known, grid, most, odd=False) for _ in range(8)]
             with torch.no_grad():
                 features = encoder([scene.pixels for scene in scenes], rng, NO_JITTER)
             batches.append((features, packer.pack(rng, scenes).to(encoder.device)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageEnhance, ImageFont
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 from tokenprune.evals.dev.train.tower import PATCH
 from tokenprune.evals.dev.train.v2.assets import SOLID, Assets, CutOut
@@ -102,12 +102,20 @@ class _Canvas:
         return Scene(np.asarray(small), tuple(self.things), owner)
 
 
-def draw_scene(rng: random.Random, assets: Assets, shape: tuple[int, int], most: int, kind: str | None = None) -> Scene:
+def draw_scene(
+    rng: random.Random,
+    assets: Assets,
+    shape: tuple[int, int],
+    most: int,
+    kind: str | None = None,
+    *,
+    odd: bool = True,
+) -> Scene:
     """A scene of `shape` (rows, columns) with 1 to `most` things, of a kind of `KINDS` or one drawn by its weight.
 
     mixed: different things, often two of one noun, so that "the larger X" is needed. count: one noun some times, among
     others. text: one or two signs among things, or up to four where nobody asks. small: things of 6 to 14 % of the
-    longer side beside larger ones.
+    longer side beside larger ones. `odd` things, stretched, blurred or of other colours, are for training.
     """
     rows, columns = shape
     scale = -(-DRAWN_SIDE // (PATCH * max(shape)))
@@ -130,10 +138,12 @@ def draw_scene(rng: random.Random, assets: Assets, shape: tuple[int, int], most:
             side = max(size) * low * (high / low) ** rng.random()
             if kind == "small" and rng.random() < 0.3:
                 side = max(size) * rng.uniform(0.2, 0.35)
-            box = canvas.place(rng, _varied(rng, cutout.image, side))
+            patch, color = _varied(rng, cutout.image, side), cutout.color
+            if odd:
+                patch, color = _odd(rng, patch, color)
+            box = canvas.place(rng, patch)
             if box is not None:
-                noun = cutout.noun
-                canvas.things.append(Thing(noun.name, noun.group, cutout.file, cutout.color, box))
+                canvas.things.append(Thing(cutout.noun.name, cutout.noun.group, cutout.file, color, box))
         if canvas.things:
             return canvas.scene(rows, columns)
 
@@ -150,9 +160,9 @@ def _choose(rng: random.Random, assets: Assets, number: int, same: int) -> Seque
         return []
     names = rng.sample(sorted(assets.by_noun), 1 + number - same)
     one_file = rng.random() < 0.5
-    first = rng.choice(assets.by_noun[names[0]])
-    chosen = [first if one_file else rng.choice(assets.by_noun[names[0]]) for _ in range(same)]
-    chosen += [rng.choice(assets.by_noun[name]) for name in names[1:]]
+    first = assets.choose(rng, names[0])
+    chosen = [first if one_file else assets.choose(rng, names[0]) for _ in range(same)]
+    chosen += [assets.choose(rng, name) for name in names[1:]]
     rng.shuffle(chosen)
     return chosen
 
@@ -184,6 +194,25 @@ def _varied(rng: random.Random, image: Image.Image, side: float) -> Image.Image:
     lit = ImageEnhance.Brightness(Image.merge("RGB", (red, green, blue))).enhance(rng.uniform(0.8, 1.2))
     lit = ImageEnhance.Color(lit).enhance(rng.uniform(0.75, 1.2))
     return Image.merge("RGBA", (*lit.split(), alpha))
+
+
+def _odd(rng: random.Random, patch: Image.Image, color: str | None) -> tuple[Image.Image, str | None]:
+    """The patch, more unlike its file, so that a model learns the thing rather than the file; and its colour word."""
+    if rng.random() < 0.4:
+        width, height = (max(2, round(side * rng.uniform(0.75, 1.0))) for side in patch.size)
+        patch = patch.resize((width, height), Image.Resampling.BILINEAR)
+    if rng.random() < 0.15:
+        patch = patch.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 1.5)))
+    if rng.random() < 0.3:
+        *_, alpha = patch.split()
+        if rng.random() < 0.3:
+            shown = patch.convert("L").convert("RGB")
+        else:
+            hue, saturation, value = patch.convert("RGB").convert("HSV").split()
+            turned = Image.fromarray(np.asarray(hue) + np.uint8(rng.randrange(256)))  # hues go round at 256
+            shown = Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+        patch, color = Image.merge("RGBA", (*shown.split(), alpha)), None
+    return patch, color
 
 
 def _add_signs(rng: random.Random, assets: Assets, canvas: _Canvas, number: int) -> None:

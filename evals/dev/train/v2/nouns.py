@@ -19,27 +19,41 @@ _NO_PLURAL = (  # plural already, or irregular
 )
 
 
+# Who drew the emoji: folder and suffix of each of a designer's styles. The first three families draw every one.
+FAMILIES = {
+    "fluent": {"fluent": "webp", "flat": "png"},
+    "noto": {"noto": "png", "blob": "png"},
+    "twemoji": {"twemoji": "png"},
+    "openmoji": {"openmoji": "png"},
+    "emojione": {"emojione": "png", "emojione1": "png"},
+}
+_MAY_BE_HELD_OUT = ("fluent", "noto", "twemoji")
+
+
 @dataclass(frozen=True)
 class Noun:
-    """A thing's name; `files` are relative to the sources' folder, stamps first, then emoji of both styles."""
+    """A thing's name, its stamps and its emoji's code points in hexadecimal."""
 
     name: str
     group: str
-    files: tuple[str, ...]
+    stamps: tuple[str, ...]
+    codes: tuple[str, ...]
 
     @property
-    def held_out(self) -> str | None:
-        """The one file that training never sees: the last of several stamps, as in version 1, or else a render.
+    def files(self) -> tuple[str, ...]:
+        """Relative to the sources' folder. Not every designer drew every emoji."""
+        return (*(f"stamps/{file}" for file in self.stamps), *self._drawn_by(*FAMILIES))
 
-        None where only a stamp, or only one emoji in its two styles, shows the thing.
-        """
-        stamps = [file for file in self.files if file.startswith("stamps/")]
-        if len(stamps) > 1:
-            return stamps[-1]
-        if len(self.files) < 3:
-            return None
-        renders = [file for file in self.files if file not in stamps]
-        return renders[hashlib.sha256(self.name.encode()).digest()[0] % len(renders)]
+    @property
+    def held_out(self) -> frozenset[str]:
+        """The files that training never sees: one designer's emoji, and the last of several stamps, as in version 1."""
+        stamps = [f"stamps/{file}" for file in self.stamps[-1:] if len(self.stamps) > 1]
+        designer = _MAY_BE_HELD_OUT[hashlib.sha256(self.name.encode()).digest()[0] % len(_MAY_BE_HELD_OUT)]
+        return frozenset([*stamps, *self._drawn_by(designer)])
+
+    def _drawn_by(self, *designers: str) -> list[str]:
+        styles = [style for designer in designers for style in FAMILIES[designer].items()]
+        return [f"{folder}/{code}.{suffix}" for code in self.codes for folder, suffix in styles]
 
     @property
     def plural(self) -> str | None:
@@ -52,20 +66,13 @@ class Noun:
 @cache
 def nouns() -> tuple[Noun, ...]:
     """Every noun, sorted by name."""
-    return tuple(sorted(_read(), key=lambda noun: noun.name))
+    found = (Noun(name, group, tuple(stamps), tuple(codes)) for group, name, stamps, codes in _rows())
+    return tuple(sorted(found, key=lambda noun: noun.name))
 
 
 def code_points() -> set[str]:
     """The emoji in use, in hexadecimal."""
     return {code for _, _, _, codes in _rows() for code in codes}
-
-
-def _read() -> Iterator[Noun]:
-    for group, name, stamps, codes in _rows():
-        emoji = [
-            f"{style}/{code}.{suffix}" for code in codes for style, suffix in (("fluent", "webp"), ("noto", "png"))
-        ]
-        yield Noun(name, group, tuple([f"stamps/{file}" for file in stamps] + emoji))
 
 
 def _rows() -> Iterator[tuple[str, str, list[str], list[str]]]:

@@ -32,7 +32,8 @@ def main() -> None:
 def shrink(sources: Path, output: Path) -> None:
     """Images are WebP whatever their names end in, and are found by what they hold."""
     for file in (file for noun in nouns() for file in noun.files):
-        _copy(sources / file, output / file, "RGBA", CUTOUT_SIDE)
+        if (sources / file).exists():
+            _copy(sources / file, output / file, "RGBA", CUTOUT_SIDE)
     for held_out in (False, True):
         for file in background_files(sources, held_out=held_out):
             _copy(file, output / file.relative_to(sources), "RGB", BACKGROUND_SIDE)
@@ -40,7 +41,7 @@ def shrink(sources: Path, output: Path) -> None:
     for name in (*TRAINING_FONTS, *HELD_OUT_FONTS):
         if (sources / "fonts" / f"{name}.ttf").exists():
             shutil.copy(sources / "fonts" / f"{name}.ttf", output / "fonts")
-    for complete in ("complete", "complete-2"):
+    for complete in ("complete", "complete-3"):
         (output / complete).touch()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tarfile
 from pathlib import Path
@@ -13,6 +14,17 @@ from tokenprune.evals.dev.train.sources import fetch_sources
 from tokenprune.evals.dev.train.v2.nouns import code_points
 
 FLUENT = ("@lobehub/fluent-emoji-3d", "1.1.0", "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58")
+# Emoji as SVG, in packages of @iconify-json. Twemoji, which names them by code point, comes first. MIT (flat),
+# Apache-2.0 (blob), CC-BY-4.0 (twemoji, emojione) and CC-BY-SA-4.0 (openmoji, emojione1).
+ICONS = {
+    "twemoji": ("twemoji", "1.2.5", "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7"),
+    "openmoji": ("openmoji", "1.2.29", "03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5"),
+    "flat": ("fluent-emoji-flat", "1.2.6", "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175"),
+    "blob": ("noto-v1", "1.2.5", "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37"),
+    "emojione": ("emojione", "1.2.3", "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e"),
+    "emojione1": ("emojione-v1", "1.2.3", "6641d59d48a42823fdc2b84e7427e9f302944eb98d2c7d94d6e67c139e7b37b3"),
+}
+ICON_SIDE = 192  # px
 DEBIAN = {
     "fonts-liberation": "3d5c47480067b9615f6bf9b0eda6eefcab9d837af609827015445e8e759b5b8c",
     "fonts-noto-color-emoji": "03141cd51c0e9ff8ad858fcf2d8234f8a00ae4d7a0872df43a71519359c54e8c",
@@ -42,10 +54,13 @@ def fetch_all(folder: Path) -> None:
     Needs npm, pip, `apt-get download` and `dpkg-deb`; a package that is in `folder`/downloads is not asked for.
     """
     fetch_sources(folder)
-    if (folder / "complete-2").exists():
+    if (folder / "complete-3").exists():
         return
     downloads = folder / "downloads"
-    _unpack_fluent(_npm(downloads), folder / "fluent")
+    _unpack_fluent(_npm(FLUENT, downloads), folder / "fluent")
+    names: dict[str, str] = {}
+    for style, (package, version, digest) in ICONS.items():
+        _draw_icons(_npm((f"@iconify-json/{package}", version, digest), downloads), folder / style, names)
     roots = {}
     for package, digest in DEBIAN.items():
         if not any(downloads.glob(f"{package}_*.deb")):
@@ -60,11 +75,11 @@ def fetch_all(folder: Path) -> None:
         shutil.copy(font, folder / "fonts" / font.name)
     _render_noto(next(roots["fonts-noto-color-emoji"].rglob("NotoColorEmoji.ttf")), folder / "noto")
     _shrink_wallpapers(roots, folder / "wallpapers")
-    (folder / "complete-2").touch()
+    (folder / "complete-3").touch()
 
 
-def _npm(downloads: Path) -> Path:
-    name, version, digest = FLUENT
+def _npm(package: tuple[str, str, str], downloads: Path) -> Path:
+    name, version, digest = package
     file = downloads / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
     if not file.exists():
         run_for(name, ["npm", "pack", "--silent", f"{name}@{version}"], cwd=downloads)
@@ -82,6 +97,30 @@ def _unpack_fluent(archive: Path, folder: Path) -> None:
             content = packed.extractfile(member)
             if name.suffix == ".webp" and code in wanted and content is not None:
                 (folder / f"{code}.webp").write_bytes(content.read())
+
+
+def _member(packed: tarfile.TarFile, name: str) -> bytes:
+    content = packed.extractfile(name)
+    assert content is not None
+    return content.read()
+
+
+def _draw_icons(archive: Path, folder: Path, names: dict[str, str]) -> None:
+    """Every emoji in use that the set has."""
+    from resvg_py import svg_to_bytes  # only the training extra brings it
+
+    folder.mkdir(exist_ok=True)
+    with tarfile.open(archive) as packed:
+        icons, own = (json.loads(_member(packed, f"package/{name}.json")) for name in ("icons", "chars"))
+    names |= own
+    for code in sorted(code_points()):
+        name = names.get(code, "")
+        name = icons.get("aliases", {}).get(name, {}).get("parent", name)
+        icon = icons["icons"].get(name)
+        if icon is not None:
+            width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
+            svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
+            (folder / f"{code}.png").write_bytes(svg_to_bytes(svg_string=svg, width=ICON_SIDE, height=ICON_SIDE))
 
 
 def _render_noto(font_file: Path, folder: Path) -> None:
