@@ -28,14 +28,14 @@ def text_capture_points(layer: Any) -> CapturePoints:
 
 
 def text_heads(
-    call: Mapping[str, Any],
+    layer: Any, call: Mapping[str, Any]
 ) -> tuple[Float[Tensor, "batch heads tokens width"], Float[Tensor, "batch key_heads tokens width"]]:
-    """Return queries and keys with rotary embeddings, from what the capture points returned and the attention's
-    arguments under "attention".
+    """Return a decoder layer's queries and keys with rotary embeddings, from what its capture points returned and the
+    attention's arguments under "attention".
 
     Norms return separate heads, in either order; projections return them concatenated.
     """
-    cos, sin = call["attention"]["position_embeddings"]
+    cos, sin = (_one_angle(layer.self_attn, part) for part in call["attention"]["position_embeddings"])
     n_tokens, width = cos.shape[-2:]
     rotated = []
     for part in (call["queries"], call["keys"]):
@@ -50,3 +50,14 @@ def text_heads(
 def text_attention_scale(layer: Any) -> float:
     """Return the factor of q . k in a decoder layer's attention."""
     return layer.self_attn.scaling
+
+
+def _one_angle(
+    attention: Any, embedding: Float[Tensor, "components rows tokens width"] | Float[Tensor, "rows tokens width"]
+) -> Float[Tensor, "rows tokens width"]:
+    """The position embedding that the attention rotates by. In older transformers, the attention of Qwen2-VL and
+    Qwen2.5-VL gets one for each component of the position IDs, and takes a section of the angles from each in turn."""
+    if embedding.ndim == 3:
+        return embedding
+    sections = embedding.split(attention.config.rope_parameters["mrope_section"] * 2, -1)
+    return torch.cat([section[i % len(section)] for i, section in enumerate(sections)], -1)

@@ -102,7 +102,7 @@ class DecoderReader:
         if self._captured is not None:
             call = self._captured.pop(layer)
             with torch.no_grad():
-                queries, keys = text_heads(call)
+                queries, keys = text_heads(self._adapter.layers[layer], call)
             self._layers[layer] = LayerCall(queries, keys, call["attention"].get("attention_mask"))
 
     def attention(self, images: Sequence[ImageReport]) -> list[dict[int, TextAttention]]:

@@ -245,7 +245,7 @@ class StagePruning:
     ) -> Callable[[int, Tensor, Tensor], TextAttention]:
         """Reads a row's attention in a decoder layer, given the places of its visual tokens and its text there."""
         call = now.captured.pop(layer)
-        queries, keys = text_heads(call)
+        queries, keys = text_heads(self.adapter.layers[layer], call)
         scale, mask = text_attention_scale(self.adapter.layers[layer]), call["attention"].get("attention_mask")
         n_past = now.runs[-1].past.slots.shape[1] if now.runs else now.n_slots
 
