@@ -46,8 +46,16 @@ class Parts(ABC):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The decoder layers."""
-        return cast(Any, self.language_model).layers
+        """The decoder layers. Raises UnsupportedError for a language model that keeps them elsewhere."""
+        layers = getattr(self.language_model, "layers", None)
+        if layers is None:
+            kind = self.config.get_text_config().model_type
+            raise UnsupportedError(
+                f"a {kind} language model is not supported: {type(self.language_model).__name__} has no .layers whose "
+                f"attention takes position IDs and masks. Load a model with another language model, such as Llama's, "
+                f"Qwen's or Mistral's."
+            )
+        return cast(nn.ModuleList, layers)
 
     @property
     def vision_tower(self) -> Any:
@@ -213,4 +221,4 @@ class ModelAdapter(Vision, Inputs):
                 f"for instance with {type(model).__name__}.from_pretrained(...)."
             )
         self.tower = self.describe_tower()
-        self.decoder = Decoder.of(self.config.get_text_config(), self.noncausal)
+        self.decoder = Decoder.of(self.config.get_text_config(), self.noncausal, self.language_model, self.layers)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
+from tokenprune.adapters.decoder.masking import makes_windows, rewrites_masks
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.masks import FULL, SLIDING, LayerKinds
 
@@ -26,9 +28,9 @@ class Decoder:
     noncausal: bool
 
     @classmethod
-    def of(cls, config: Any, noncausal: bool) -> Decoder:
-        """Read a language model's config. Raises UnsupportedError for layers or an attention that cannot be pruned
-        exactly."""
+    def of(cls, config: Any, noncausal: bool, language_model: nn.Module, layers: nn.ModuleList) -> Decoder:
+        """Read a language model's config, and where the config may not be what the model does, its code. Raises
+        UnsupportedError for layers or an attention that cannot be pruned exactly."""
         window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
         by_kind = kinds is not None
         if kinds is None:
@@ -39,6 +41,19 @@ class Decoder:
                     f"a {config.model_type} language model with {kind!r} layers is not supported: what they compute "
                     f"depends on tokens that pruning drops. Supported: {FULL}, {SLIDING}."
                 )
+        name = type(language_model).__name__
+        if SLIDING in kinds and not makes_windows(language_model):
+            raise UnsupportedError(
+                f"the language model's config has sliding_window={window}, which {name} ignores, so which tokens it "
+                f"attends to is unknown. If it attends to all of them, set sliding_window = None (and layer_types = "
+                f"None) in model.config.get_text_config()."
+            )
+        sparse = rewrites_masks(layers)
+        if sparse is not None:
+            raise UnsupportedError(
+                f"a {config.model_type} language model is not supported: its {sparse} computes which tokens to attend "
+                f"to from their content, which pruning changes."
+            )
         decoder = cls(config, LayerKinds(tuple(kinds), window, by_kind), noncausal)
         decoder.check_masks()
         return decoder

@@ -1,0 +1,101 @@
+"""Language models that compute something else than their config says, or cannot be read, are refused at patch()."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from helpers.families.base import VOCAB, decoder
+from helpers.families.llava import BACKBONES, Llava
+from helpers.tiny import prompt
+from transformers import (
+    BloomConfig,
+    DogeConfig,
+    FalconConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    MptConfig,
+    OPTConfig,
+)
+
+import tokenprune
+from tokenprune import Grid, UnsupportedError
+from tokenprune.adapters.decoder.attention import text_heads
+
+
+def llava_on(config: Any, monkeypatch: pytest.MonkeyPatch, attention: str = "sdpa") -> Any:
+    """A tiny LLaVA with another language model."""
+    monkeypatch.setitem(BACKBONES, "clip", lambda **_: config)
+    return Llava("llava-clip").build(attention)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(tie_word_embeddings=False, n_embd=32, n_layer=2, n_head=4, vocab_size=VOCAB),
+        OPTConfig(
+            tie_word_embeddings=False,
+            hidden_size=32,
+            ffn_dim=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            vocab_size=VOCAB,
+            word_embed_proj_dim=32,
+        ),
+        BloomConfig(tie_word_embeddings=False, hidden_size=32, n_layer=2, n_head=4, vocab_size=VOCAB),
+        MptConfig(tie_word_embeddings=False, d_model=32, n_layers=2, n_heads=4, vocab_size=VOCAB),
+        FalconConfig(
+            tie_word_embeddings=False, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=VOCAB
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_without_layers(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llava_on(config, monkeypatch, "eager")
+    with pytest.raises(UnsupportedError, match=rf"{config.model_type} language model.*has no \.layers"):
+        tokenprune.patch(model, Grid())
+
+
+@pytest.mark.parametrize("layer_types", [None, ["sliding_attention"] * 2], ids=["window", "layer_types"])
+def test_a_window_that_the_language_model_ignores(layer_types: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = {} if layer_types is None else {"layer_types": layer_types}
+    model = llava_on(LlamaConfig(**decoder(sliding_window=8, **more)), monkeypatch)
+    with pytest.raises(UnsupportedError, match=r"sliding_window=8.*LlamaModel ignores.*sliding_window = None"):
+        tokenprune.patch(model, Grid())
+    text = model.config.get_text_config()
+    text.sliding_window = None
+    if layer_types is not None:
+        text.layer_types = None
+    with torch.no_grad(), tokenprune.patch(model, Grid()) as handle:
+        model(**prompt([1]))
+    assert handle.report.n_kept == 9
+
+
+def test_a_window_that_the_language_model_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llava_on(MistralConfig(**decoder(sliding_window=8)), monkeypatch)
+    tokenprune.patch(model, Grid()).remove()
+
+
+def test_masks_that_depend_on_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llava_on(DogeConfig(**decoder(keep_window_size=8)), monkeypatch)
+    with pytest.raises(UnsupportedError, match=r"DogeAttention computes which tokens to attend to from their content"):
+        tokenprune.patch(model, Grid())
+
+
+def test_position_embeddings_of_several_components() -> None:
+    """As older transformers give them to Qwen-VL: each component has the angles of its own sections."""
+    rows, tokens, width = 2, 5, 8
+    attention = SimpleNamespace(config=SimpleNamespace(rope_parameters={"mrope_section": [2, 1, 1]}))
+    several = torch.randn(2, 3, rows, tokens, width)
+    component = [0, 0, 1, 2, 0, 0, 1, 2]  # of each angle
+    one = torch.stack([several[:, component[i], ..., i] for i in range(width)], -1)
+    states = {"queries": torch.randn(rows, tokens, 2 * width), "keys": torch.randn(rows, tokens, width)}
+    found, expected = (
+        text_heads(SimpleNamespace(self_attn=attention), {**states, "attention": {"position_embeddings": tuple(given)}})
+        for given in (several, one)
+    )
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
