@@ -1,4 +1,4 @@
-"""The lowest versions that are declared, those that `make test-oldest` installs, and those that patch() accepts agree."""
+"""The declared lowest versions, those that `make test-oldest` installs, and those that patch() accepts agree."""
 
 from __future__ import annotations
 
