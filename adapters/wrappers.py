@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from tokenprune.errors import UnsupportedError
 
 
 def unwrap_model(model: Any) -> Any:
-    """Return the Hugging Face model inside the wrappers of torch.compile and PEFT; anything else unchanged.
+    """Return the Hugging Face model inside the wrappers of torch.compile, PEFT and DistributedDataParallel; anything else
+    unchanged.
 
-    Raises UnsupportedError for PEFT's prompt learning, whose virtual tokens precede the prompt.
+    Raises UnsupportedError for PEFT's prompt learning, whose virtual tokens precede the prompt, and for wrappers that
+    shard or copy the modules inside.
     """
     while True:
         if hasattr(model, "_orig_mod"):  # torch.compile(model)
             model = model._orig_mod
+        elif isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(model, nn.DataParallel):
+            raise UnsupportedError(
+                "DataParallel copies the model for every call, and a patch belongs to one model. Use "
+                "torch.nn.parallel.DistributedDataParallel, or pass the model inside (.module) and call that."
+            )
+        elif type(model).__name__ == "FullyShardedDataParallel":  # by name: torch imports it on demand
+            raise UnsupportedError(
+                "FullyShardedDataParallel replaces the modules that a patch reads: patch() the model before you wrap it."
+            )
         elif hasattr(model, "get_base_model"):  # peft.get_peft_model(model, ...)
             if model.active_peft_config.is_prompt_learning:
                 raise UnsupportedError(

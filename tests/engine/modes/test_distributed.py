@@ -1,0 +1,63 @@
+"""Models inside the wrappers of torch's data parallelism."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny import prompt, tiny_llava
+from torch import distributed, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.nn.parallel import DistributedDataParallel
+
+import tokenprune
+from tokenprune import Grid, UnsupportedError
+
+STRATEGY = Grid(keep_ratio=0.25)
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[None]:
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**prompt([1])).logits
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize("first", ["patch", "wrap"])
+def test_distributed_data_parallel(first: str) -> None:
+    model = tiny_llava()
+    with tokenprune.patch(model, STRATEGY):
+        expected = logits(model)
+    patched = tokenprune.patch(model, STRATEGY) if first == "patch" else None
+    wrapper = DistributedDataParallel(model)
+    handle = patched or tokenprune.patch(wrapper, STRATEGY)
+    assert handle.model is model
+    assert torch.equal(logits(wrapper), expected)
+    tokenprune.unpatch(wrapper)
+    assert logits(wrapper).shape[1] > expected.shape[1]
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.filterwarnings("ignore:FSDP is switching to use")
+def test_fully_sharded_data_parallel() -> None:
+    model = tiny_llava()
+    with tokenprune.patch(model, STRATEGY):
+        expected = logits(model)
+        wrapper = FullyShardedDataParallel(model, device_id=torch.device("cpu"))
+        assert torch.equal(logits(wrapper), expected)
+    with pytest.raises(UnsupportedError, match=r"FullyShardedDataParallel.*patch\(\) the model before you wrap it"):
+        tokenprune.patch(wrapper, STRATEGY)
+
+
+def test_data_parallel(llava: Any) -> None:
+    with pytest.raises(UnsupportedError, match="DataParallel copies the model.*DistributedDataParallel"):
+        tokenprune.patch(nn.DataParallel(llava), STRATEGY)
