@@ -10,8 +10,8 @@ from tokenprune.errors import UnsupportedError
 
 
 def unwrap_model(model: Any) -> Any:
-    """Return the Hugging Face model inside the wrappers of torch.compile, PEFT and DistributedDataParallel; anything else
-    unchanged.
+    """Return the Hugging Face model inside the wrappers of torch.compile, PEFT and DistributedDataParallel; anything
+    else unchanged.
 
     Raises UnsupportedError for PEFT's prompt learning, whose virtual tokens precede the prompt, and for wrappers that
     shard or copy the modules inside.
@@ -28,7 +28,7 @@ def unwrap_model(model: Any) -> Any:
             )
         elif type(model).__name__ == "FullyShardedDataParallel":  # by name: torch imports it on demand
             raise UnsupportedError(
-                "FullyShardedDataParallel replaces the modules that a patch reads: patch() the model before you wrap it."
+                "FullyShardedDataParallel replaces modules that a patch reads: patch() the model before you wrap it."
             )
         elif hasattr(model, "get_base_model"):  # peft.get_peft_model(model, ...)
             if model.active_peft_config.is_prompt_learning:

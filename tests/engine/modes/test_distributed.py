@@ -59,5 +59,5 @@ def test_fully_sharded_data_parallel() -> None:
 
 
 def test_data_parallel(llava: Any) -> None:
-    with pytest.raises(UnsupportedError, match="DataParallel copies the model.*DistributedDataParallel"):
+    with pytest.raises(UnsupportedError, match=r"DataParallel copies the model.*DistributedDataParallel"):
         tokenprune.patch(nn.DataParallel(llava), STRATEGY)
