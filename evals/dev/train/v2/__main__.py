@@ -24,7 +24,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tower", type=Path, help="folder of another run whose tower this one starts with")
     parser.add_argument("--warm-batches", type=int, default=100, help="whose features are kept for the warm-up")
     parser.add_argument("--warm-steps", type=int, default=1500, help="before stage one, the whole tower frozen")
-    parser.add_argument("--patch-steps", type=int, default=1000, help="of stage one")
+    parser.add_argument("--patch-steps", type=int, default=1500, help="of stage one")
     parser.add_argument("--patch-tokens", type=int, default=4096, help="visual tokens a step of stage one")
     parser.add_argument("--steps", type=int, default=12000, help="of stage two; may be changed when going on")
     parser.add_argument("--cooldown", type=int, default=3000, help="steps at the end over which the rate falls")
