@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The first with --group; a new environment may have an older one.
 PIP := "pip>=25.1"
 
-.PHONY: install demo test test-oldest test-peers check matrix results train train-v2
+.PHONY: install demo test test-oldest test-peers check matrix fuzz results train train-v2
 
 install: .venv/installed
 
@@ -61,6 +61,12 @@ test-peers: .venv-peers/installed
 matrix: install
 	$(BIN)/python -m pytest tests/contract/test_contract.py -k "not readme" --matrix tests/contract/matrix.json
 	$(BIN)/python tests/contract/matrix.py
+
+# N random models, prompts, strategies and caches against masking; an interrupted run resumes. 0.1 s a draw.
+N := 10000
+SEED := 0
+fuzz: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tokenprune.evals.dev.fuzz --draws $(N) --seed $(SEED) --output runs/fuzz_$(SEED).jsonl
 
 # Measures the accuracy tables again: 30,000 answers, each 0.03 to 0.1 s on a core that multiplies BF16 in hardware.
 # An interrupted run resumes. QUESTIONS=2600 asks all questions.

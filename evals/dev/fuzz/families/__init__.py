@@ -1,0 +1,31 @@
+"""Random tiny models of every supported family, by name."""
+
+from collections.abc import Callable
+from random import Random
+
+from tokenprune.evals.dev.fuzz.families.anyres import LlavaNext, LlavaNextVideo, LlavaOnevision
+from tokenprune.evals.dev.fuzz.families.base import Family
+from tokenprune.evals.dev.fuzz.families.plain import Llava, VideoLlava, VipLlava
+from tokenprune.evals.dev.fuzz.families.qwen_vl import Qwen2_5_VL, Qwen2VL, Qwen3VL
+from tokenprune.evals.dev.fuzz.families.square import Gemma3, Mistral3, PaliGemma
+from tokenprune.evals.dev.fuzz.families.tiles import Idefics3, InternVL, SmolVLM
+
+FAMILIES: dict[str, Callable[[Random], Family]] = {
+    "llava": Llava,
+    "vip_llava": VipLlava,
+    "video_llava": VideoLlava,
+    "llava_next": LlavaNext,
+    "llava_next_video": LlavaNextVideo,
+    "llava_onevision": LlavaOnevision,
+    "qwen2_vl": Qwen2VL,
+    "qwen2_5_vl": Qwen2_5_VL,
+    "qwen3_vl": Qwen3VL,
+    "internvl": InternVL,
+    "idefics3": Idefics3,
+    "smolvlm": SmolVLM,
+    "gemma3": Gemma3,
+    "paligemma": PaliGemma,
+    "mistral3": Mistral3,
+}
+
+__all__ = ["FAMILIES", "Family"]

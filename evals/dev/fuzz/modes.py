@@ -1,0 +1,195 @@
+"""Ways to run a model over a conversation, patched or not, that say which call brought which columns and logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, StaticCache
+
+from tokenprune import PatchHandle, Report
+from tokenprune.evals.dev.fuzz.families.base import CACHE, Family
+from tokenprune.evals.dev.fuzz.prompts import Turn, turn
+
+
+@dataclass
+class Mode:
+    """How a conversation is run.
+
+    kind: "forward" is one call without a cache; "loop" calls the model turn by turn and token by token; "generate".
+    cache: "none", "dynamic" (the model makes it), "given", or "static".
+    position_ids: whether the caller of a loop gives them. mask: whether it gives an attention mask.
+    """
+
+    kind: str
+    cache: str
+    padding: str
+    turns: list[Turn]
+    beams: int = 1
+    sample: bool = False
+    steps: int = 3
+    position_ids: bool = False
+    mask: bool = True
+
+    @property
+    def form(self) -> str:
+        if self.beams > 1:
+            return "beams"
+        if not self.turns[0].tensors:
+            return "after a text prefix"
+        return "continued turn" if len(self.turns) > 1 else "one turn"
+
+    def __str__(self) -> str:
+        images = "+".join("image" if one.tensors else "text" for one in self.turns)
+        extras = [f"beams {self.beams}"] * (self.beams > 1) + ["sampled"] * self.sample
+        extras += ["given IDs"] * self.position_ids + ["no mask"] * (not self.mask)
+        return ", ".join([self.kind, f"cache {self.cache}", f"{self.padding} padding", images, *extras])
+
+
+@dataclass
+class Chunk:
+    """The columns that one call brought, and its logits: of the last column, or of `every` column that is left.
+
+    whole: the attention mask up to here.
+    """
+
+    ids: Tensor
+    real: Tensor
+    whole: Tensor
+    tensors: dict[str, Any] = field(default_factory=dict)
+    report: Report | None = None
+    logits: Tensor | None = None
+    every: bool = False
+
+
+def draw_mode(family: Family, rng: Random) -> Mode:
+    batch = rng.choice([1, 1, 2, 2, 3, 4])
+    kind = rng.choices(["forward", "generate", "loop"], [1, 2, 2])[0]
+    padding = "left" if kind == "generate" else rng.choice(["left", "left", "right"])
+    shapes = [[True]]
+    if kind == "loop" or (kind == "generate" and family.chats):
+        shapes = [[True], [True], [False, True], [True, False], [True, True], [True, False, True]]
+    images = rng.choice(shapes)
+    if kind == "generate" and len(images) > 1:
+        batch = rng.choice([1, batch])
+    turns = [turn(family, rng, batch, one, padding) for one in images]
+    if kind == "forward":
+        mask = not bool(turns[0].real.all()) or rng.random() < 0.7
+        return Mode(kind, "none", padding, turns, mask=mask)
+    if kind == "loop":
+        mask = not all(bool(one.real.all()) for one in turns) or rng.random() < 0.7
+        # Qwen-VL numbers images of later turns, and tokens after a mask over all columns, only if it is told how.
+        given = rng.random() < 0.4 or (family.mrope and (mask or len(turns) > 1))
+        return Mode(kind, rng.choice(["dynamic", "given", "static"]), padding, turns, position_ids=given, mask=mask)
+    if len(turns) > 1:
+        return Mode(kind, "dynamic", padding, turns, steps=rng.randint(2, 3))
+    beams = rng.choice([1, 1, 1, 2, 3])
+    cache = rng.choice(["none", "dynamic", "dynamic", "static"])
+    return Mode(kind, cache, padding, turns, beams, beams == 1 and rng.random() < 0.3, rng.randint(2, 4))
+
+
+class Positions:
+    """Records the position IDs that a language model gets, call by call, as (components, batch, length)."""
+
+    def __init__(self, language_model: nn.Module) -> None:
+        self.calls: list[Tensor] = []
+        self._past = 0
+        self._hook = language_model.register_forward_pre_hook(self._record, with_kwargs=True)
+
+    def _record(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        embeds = kwargs["inputs_embeds"] if kwargs.get("inputs_embeds") is not None else kwargs["input_ids"]
+        batch, length = embeds.shape[:2]
+        ids, cache = kwargs.get("position_ids"), kwargs.get(CACHE)
+        past = 0 if cache is None else int(cache.get_seq_length())
+        if ids is None:
+            ids = torch.arange(past, past + length)[None]
+        ids = ids[..., -length:]
+        ids = ids[None] if ids.ndim == 2 else ids[-3:]
+        self.calls.append(ids.expand(-1, batch, -1).clone())
+
+    def remove(self) -> None:
+        self._hook.remove()
+
+
+@torch.no_grad()
+def run(family: Family, model: Any, mode: Mode, handle: PatchHandle | None = None) -> list[Chunk]:
+    return {"forward": forward, "loop": loop, "generate": generate}[mode.kind](family, model, mode, handle)
+
+
+def forward(family: Family, model: Any, mode: Mode, handle: PatchHandle | None) -> list[Chunk]:
+    (one,) = mode.turns
+    given = {"attention_mask": one.real} if mode.mask else {}
+    out = model(input_ids=one.ids, **given, **one.tensors, **family.types(one.ids), use_cache=False)
+    report = None if handle is None else handle.report
+    return [Chunk(one.ids, one.real, one.real, one.tensors, report, out.logits, every=True)]
+
+
+def loop(family: Family, model: Any, mode: Mode, handle: PatchHandle | None) -> list[Chunk]:
+    columns = sum(one.ids.shape[1] + one.answer.shape[1] for one in mode.turns)
+    cache = None
+    if mode.cache == "given":
+        cache = DynamicCache(config=model.config.get_text_config())
+    if mode.cache == "static":
+        cache = StaticCache(config=model.config.get_text_config(), max_cache_len=columns + 2)
+    chunks: list[Chunk] = []
+    whole = mode.turns[0].real[:, :0]
+    counted = family.position_ids(mode.turns[0].ids[:, :0], whole, whole)
+    for one in mode.turns:
+        parts = [(one.ids, one.real, one.tensors, family.types(one.ids))]
+        parts += [(token, torch.ones_like(token), {}, {}) for token in one.answer.split(1, 1)]
+        for ids, real, tensors, types in parts:
+            whole = torch.cat([whole, real], 1)
+            given: dict[str, Any] = {"attention_mask": whole} if mode.mask else {}
+            if mode.position_ids:
+                counted = torch.cat([counted, family.position_ids(ids, real, counted)], -1)
+                given["position_ids"] = counted[..., -ids.shape[1] :]
+            out = model(input_ids=ids, **given, **tensors, **types, **{CACHE: cache}, use_cache=True)
+            cache = out[CACHE]
+            report = handle.report if handle is not None and tensors else None
+            chunks.append(Chunk(ids, real, whole, tensors, report, out.logits, every=True))
+    return chunks
+
+
+def generate(family: Family, model: Any, mode: Mode, handle: PatchHandle | None) -> list[Chunk]:
+    chunks: list[Chunk] = []
+    pending = torch.zeros(len(mode.turns[0].ids), 0, dtype=torch.long)
+    ids = real = pending
+    cache = None
+    for one in mode.turns:
+        before = ids.shape[1] - pending.shape[1]
+        ids, real = torch.cat([ids, one.ids], 1), torch.cat([real, one.real], 1)
+        chunks.append(Chunk(ids[:, before:], real[:, before:], real, one.tensors))
+        given: dict[str, Any] = {} if cache is None else {CACHE: cache}
+        if mode.cache == "none":
+            given["use_cache"] = False
+        if mode.cache == "static":
+            given["cache_implementation"] = "static"
+        torch.manual_seed(0)
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=real,
+            **one.tensors,
+            **family.types(ids),
+            **given,
+            max_new_tokens=mode.steps,
+            num_beams=mode.beams,
+            do_sample=mode.sample,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        cache = out[CACHE] if mode.cache != "none" else None
+        answers, logits = out.sequences[:, -mode.steps :], list(out.logits)
+        if mode.beams > 1:
+            logits = [step[out.beam_indices[:, number]] for number, step in enumerate(logits)]
+        chunks[-1].report = handle.report if handle is not None and one.tensors else None
+        chunks[-1].logits = logits[0][:, None]
+        for number in range(1, mode.steps):
+            ids = torch.cat([ids, answers[:, number - 1 : number]], 1)
+            real = torch.cat([real, torch.ones_like(real[:, :1])], 1)
+            chunks.append(Chunk(ids[:, -1:], real[:, -1:], real, logits=logits[number][:, None]))
+        pending = answers[:, -1:]
+        ids, real = torch.cat([ids, pending], 1), torch.cat([real, torch.ones_like(pending)], 1)
+    return chunks

@@ -1,0 +1,240 @@
+"""The contract: dropping visual tokens equals masking them, at the position IDs that they would have.
+
+An unpatched model with eager attention gets the same calls and drops nothing. Its decoder layers do not attend to what
+a strategy dropped before them, its encoder layers do not attend to what was dropped in the tower, its embeddings and
+hidden states are merged as reported, and skipped layers return their input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from tokenprune import ImageReport
+from tokenprune.evals.dev.fuzz.families.base import CACHE, Family
+from tokenprune.evals.dev.fuzz.modes import Chunk
+from tokenprune.selection import Merge
+
+CLOSED = torch.finfo(torch.float32).min
+
+
+@dataclass
+class Placed:
+    """An image of a report, and the columns of its visual tokens in its call and in the whole conversation."""
+
+    chunk: int
+    row: int
+    local: Tensor
+    columns: Tensor
+    image: ImageReport
+
+
+def place(family: Family, chunks: list[Chunk], beams: int) -> list[Placed]:
+    """Where the images of all reports are. The first of the beams of a row stands for all of them."""
+    result, start = [], 0
+    for number, chunk in enumerate(chunks):
+        images = [] if chunk.report is None else [one for one in chunk.report.images if one.row % beams == 0]
+        for modality, token in family.placeholders().items():
+            for row, ids in enumerate(chunk.ids):
+                columns = (ids == token).nonzero()[:, 0]
+                for image in images:
+                    if (image.row // beams, image.modality) == (row, modality):
+                        local, columns = columns[: image.n_visual], columns[image.n_visual :]
+                        result.append(Placed(number, row, local, start + local, image))
+                if chunk.report is not None and len(columns):
+                    raise AssertionError(f"{len(columns)} {modality} tokens of row {row} are in no report")
+        start += chunk.ids.shape[1]
+    return sorted(result, key=lambda one: (one.chunk, one.row, int(one.local[0])))
+
+
+def dropped_at(placed: list[Placed], shape: tuple[int, int], layer: int) -> Tensor:
+    """(batch, columns) bool: what decoder layer `layer` does not get."""
+    dropped = torch.zeros(shape, dtype=torch.bool)
+    for one in placed:
+        kept = one.image.kept
+        for stage in one.image.stages:
+            if stage.layer <= layer:
+                kept = stage.kept
+        gone = torch.ones(len(one.columns), dtype=torch.bool)
+        gone[kept] = False
+        dropped[one.row, one.columns[gone]] = True
+    return dropped
+
+
+def compact(ids: Tensor, chunks: list[Chunk], dropped: Tensor) -> Tensor:
+    """The (components, batch, columns) IDs of a conversation without the gaps that dropped columns leave.
+
+    With one component, a column's ID is lower by the number of columns dropped before it. With three, the columns left
+    in a row of a call that loses any are numbered one by one, and later calls continue after the last of them.
+    """
+    ids = ids.clone()
+    if len(ids) == 1:
+        return ids - (dropped.long().cumsum(1) - dropped.long())
+    for row in range(ids.shape[1]):
+        start, shift = 0, 0
+        for chunk in chunks:
+            columns = torch.arange(start, start + chunk.ids.shape[1])
+            start += chunk.ids.shape[1]
+            ids[:, row, columns] -= shift
+            real = columns[chunk.real[row].bool()]
+            if not dropped[row, columns].any():
+                continue
+            left = real[~dropped[row, real]]
+            following = int(ids[:, row, real].max()) + 1
+            first = int(ids[:, row, real].min())
+            ids[:, row, left] = first + torch.arange(len(left))
+            shift += following - (first + len(left))
+    return ids
+
+
+def merged(states: Tensor, kept: Tensor, merge: Merge) -> Tensor:
+    """The states of an image's visual tokens after a merge; the dropped ones keep theirs."""
+    weights = torch.zeros(len(kept), len(states))
+    weights.index_put_((merge.targets, merge.sources), merge.weights.float(), accumulate=True)
+    replaced = merge.targets.unique()
+    result = states.clone()
+    result[kept[replaced]] = weights[replaced] @ states
+    return result
+
+
+class Replay:
+    """The unpatched model while it replays a conversation."""
+
+    def __init__(self, family: Family, chunks: list[Chunk], placed: list[Placed], ids: Tensor) -> None:
+        self.family, self.chunks, self.placed, self.ids = family, chunks, placed, ids
+        self.number = 0
+        self.shape = (len(chunks[0].ids), sum(chunk.ids.shape[1] for chunk in chunks))
+        twin = family.twin
+        self.language_model = twin.get_decoder()
+        skipped = {n for chunk in chunks if chunk.report is not None for n in chunk.report.skipped}
+        self.layers: list[Any] = list(self.language_model.layers)
+        self.hooks: list[Any] = [self.language_model.register_forward_pre_hook(self.enter, with_kwargs=True)]
+        for number, layer in enumerate(self.layers):
+            hook = partial(self.enter_layer, number, dropped_at(placed, self.shape, number))
+            self.hooks.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+        if any(one.image.in_tower for one in placed):
+            self._close_in_tower(twin.model.vision_tower)
+        self.skipped = [self.layers[number] for number in skipped]
+        for layer in self.skipped:
+            layer.forward = lambda hidden, *args, **kwargs: hidden
+
+    def _close_in_tower(self, tower: Any) -> None:
+        encoder = getattr(tower, "vision_model", tower).encoder
+        for number, layer in enumerate(getattr(encoder, "layers", None) or encoder.layer):
+            hook = partial(self.enter_encoder_layer, number)
+            self.hooks.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+
+    @property
+    def start(self) -> int:
+        return sum(chunk.ids.shape[1] for chunk in self.chunks[: self.number])
+
+    @property
+    def position_ids(self) -> Tensor:
+        ids = self.ids[..., self.start : self.start + self.chunks[self.number].ids.shape[1]]
+        return ids[0] if len(ids) == 1 else ids
+
+    @property
+    def here(self) -> list[Placed]:
+        return [one for one in self.placed if one.chunk == self.number]
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        new = {**kwargs, "position_ids": self.position_ids}
+        if any(one.image.merged is not None for one in self.here):
+            embeds = kwargs["inputs_embeds"].clone()
+            for one in self.here:
+                if one.image.merged is not None:
+                    states = embeds[one.row, one.local]
+                    embeds[one.row, one.local] = merged(states, one.image.kept, one.image.merged)
+            new["inputs_embeds"] = embeds
+        return args, new
+
+    def enter_layer(self, number: int, dropped: Tensor, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        hidden, *rest = args
+        for one in self.here:
+            for stage in one.image.stages:
+                if stage.layer == number and stage.merged is not None:
+                    hidden = hidden.clone()
+                    hidden[one.row, one.local] = merged(hidden[one.row, one.local], stage.kept, stage.merged)
+        mask, start, new = kwargs["attention_mask"], self.start, hidden.shape[1]
+        closed = dropped[:, None, None, : start + new].expand(-1, 1, new, -1)
+        itself = torch.arange(start + new)[None] == torch.arange(start, start + new)[:, None]
+        mask = mask.expand(len(hidden), -1, -1, -1).masked_fill(closed & ~itself, CLOSED)
+        return (hidden, *rest), {**kwargs, "attention_mask": mask.masked_fill(closed & itself, 0.0)}
+
+    def enter_encoder_layer(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        hidden, *rest = args
+        closed = torch.zeros(hidden.shape[:2], dtype=torch.bool)
+        for tile, one in enumerate(self.here):
+            for stage in one.image.in_tower:
+                if stage.layer <= number:
+                    gone = torch.ones(one.image.n_visual, dtype=torch.bool)
+                    gone[stage.kept] = False
+                    closed[tile, hidden.shape[1] - one.image.n_visual :] |= gone
+        mask = torch.zeros(closed.shape).masked_fill(closed, CLOSED)[:, None, None].expand(-1, -1, hidden.shape[1], -1)
+        named = signature(type(module).forward).bind(module, hidden, *rest, **kwargs).arguments
+        others = {key: value for key, value in named.items() if key not in ("self", "hidden_states", "kwargs")}
+        return (hidden,), {**others, **named.get("kwargs", {}), "attention_mask": mask}
+
+    @torch.no_grad()
+    def logits(self) -> list[Tensor]:
+        """(batch, new columns, vocabulary) logits of every call."""
+        cache, result = DynamicCache(), []
+        try:
+            for number, chunk in enumerate(self.chunks):
+                self.number = number
+                types = self.family.types(chunk.ids) if chunk.tensors or not result or chunk.ids.shape[1] > 1 else {}
+                # Qwen-VL cannot number later turns by itself.
+                given = {"position_ids": self.position_ids} if self.family.mrope else {}
+                out = self.family.twin(
+                    input_ids=chunk.ids,
+                    attention_mask=chunk.whole,
+                    **chunk.tensors,
+                    **types,
+                    **given,
+                    **{CACHE: cache},
+                    use_cache=True,
+                )
+                result.append(out.logits)
+        finally:
+            while self.hooks:
+                self.hooks.pop().remove()
+            for layer in self.skipped:
+                del layer.forward
+        return result
+
+
+def worst_difference(chunks: list[Chunk], expected: list[Tensor], dropped: Tensor, only_last: bool = False) -> float:
+    """The largest difference of two logits in the columns that are left after all layers.
+
+    Rows with fewer columns than others are aligned at their end, or at their start where the padding is on the right.
+    """
+    worst, start = 0.0, 0
+    for number, (chunk, logits) in enumerate(zip(chunks, expected, strict=True)):
+        gone = dropped[:, start : start + chunk.ids.shape[1]]
+        start += chunk.ids.shape[1]
+        if only_last and number < len(chunks) - 1:
+            continue
+        assert chunk.logits is not None
+        for row, found in enumerate(chunk.logits):
+            left = (chunk.real[row].bool() & ~gone[row]).nonzero()[:, 0]
+            if not len(left):
+                continue
+            if not chunk.every:
+                left, found = left[-1:], found[-1:]
+            elif not gone.any() and chunk.logits.shape[1] == chunk.ids.shape[1]:
+                found = found[left]
+            elif not bool(chunk.real[:, -1].all()):
+                found = found[: len(left)]
+            else:
+                found = found[len(found) - len(left) :]
+            if found.shape != logits[row, left].shape:
+                raise AssertionError(f"row {row} has {len(found)} logits where {len(left)} columns are left")
+            difference = (found - logits[row, left]).abs().max()
+            worst = max(worst, float(difference)) if difference.isfinite() else float("inf")
+    return worst
