@@ -12,6 +12,9 @@ from typing import Any
 import torch
 import transformers
 
+#: What a part of the draws came to: how many had each outcome, and the worst difference.
+Counts = dict[str, dict[str, int | float]]
+
 
 class Log:
     """The draws so far. A line that a killed process left unfinished is cut off.
@@ -50,12 +53,12 @@ class Summary:
     worst: float
     seconds: float
     versions: dict[str, str]
-    families: dict[str, dict[str, float]]
-    strategies: dict[str, dict[str, float]]
-    modes: dict[str, dict[str, float]]
-    position_ids: dict[str, dict[str, float]]
-    padding: dict[str, dict[str, float]]
-    rows: dict[str, dict[str, float]]
+    families: Counts
+    strategies: Counts
+    modes: Counts
+    position_ids: Counts
+    padding: Counts
+    rows: Counts
     refused: dict[str, int]
     upstream: dict[str, int]
 
@@ -76,14 +79,14 @@ def summary(lines: Sequence[dict[str, Any]], seed: int) -> Summary:
         len(lines),
         dict(Counter(line["outcome"] for line in lines).most_common()),
         worst(lines),
-        round(sum(line["seconds"] for line in lines)),
-        {"torch": torch.__version__, "transformers": transformers.__version__},
-        by(lines, "family"),
-        by(lines, "strategy"),
-        by([line for line in lines if line["kind"]], "kind", "cache", "form"),
-        by(lines, "position_ids"),
-        by([line for line in lines if line["kind"]], "padding"),
-        by([line for line in lines if line["kind"]], "rows"),
+        float(round(sum(line["seconds"] for line in lines))),
+        {"torch": str(torch.__version__), "transformers": transformers.__version__},
+        by(lines, ["family"]),
+        by(lines, ["strategy"]),
+        by([line for line in lines if line["kind"]], ["kind", "cache", "form"]),
+        by(lines, ["position_ids"]),
+        by([line for line in lines if line["kind"]], ["padding"]),
+        by([line for line in lines if line["kind"]], ["rows"]),
         reasons("refused"),
         reasons("upstream"),
     )
@@ -93,7 +96,7 @@ def worst(lines: Sequence[dict[str, Any]]) -> float:
     return max((line["worst"] for line in lines if line["outcome"] == "ok"), default=0.0)
 
 
-def by(lines: Sequence[dict[str, Any]], *keys: str) -> dict[str, dict[str, float]]:
+def by(lines: Sequence[dict[str, Any]], keys: Sequence[str]) -> Counts:
     """Counts of every outcome, and the worst difference, by what these keys say."""
     parts: dict[str, list[dict[str, Any]]] = {}
     for line in lines:

@@ -45,7 +45,7 @@ class Family(ABC):
     def __init__(self, rng: Random) -> None:
         self.vocabulary = rng.randint(48, 120)
         ids = rng.sample(range(self.vocabulary), len(ROLES))
-        self.special = dict(zip(ROLES, ids, strict=True))
+        self.special: dict[str, int] = dict(zip(ROLES, ids, strict=True))
         self.text = sorted(set(range(self.vocabulary)) - set(ids))
         self.attention = rng.choice(["sdpa", "eager"])
         self.heads = rng.choice([2, 4, 6])

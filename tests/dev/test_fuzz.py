@@ -1,0 +1,155 @@
+"""The fuzz finds nothing in 200 draws, finds what is broken on purpose, and survives being killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tokenprune.engine import prefill
+from tokenprune.evals.dev.fuzz import __main__ as command
+from tokenprune.evals.dev.fuzz.draw import draw
+from tokenprune.evals.dev.fuzz.families import FAMILIES
+from tokenprune.evals.dev.fuzz.log import Log, summary
+from tokenprune.evals.dev.fuzz.strategies import NAMES
+from tokenprune.sequence.packing import Packing
+
+SEED = 1616
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_dropping_equals_masking_in_200_draws() -> None:
+    lines = [draw(SEED, index).line() for index in range(200)]
+    failed = [(line["index"], line["reason"]) for line in lines if line["outcome"] == "failed"]
+    assert not failed, f"replay with: python -m tokenprune.evals.dev.fuzz --seed {SEED} --only {failed[0][0]}"
+    counts = summary(lines, SEED)
+    assert counts.outcomes["ok"] > 140
+    assert counts.outcomes.get("upstream", 0) < 10
+    assert set(counts.families) == set(FAMILIES)
+    assert set(counts.strategies) == set(NAMES)
+
+
+@contextmanager
+def shifted_ids() -> Iterator[None]:
+    """The later half of a pruned prompt is numbered one too high."""
+    right = Packing.gather_ids
+
+    def wrong(self: Packing, ids: Any) -> Any:
+        gathered = right(self, ids)
+        length = gathered.shape[-1]
+        return gathered + (torch.arange(length) >= length // 2)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Packing, "gather_ids", wrong)
+        yield
+
+
+@contextmanager
+def exchanged_token() -> Iterator[None]:
+    """One kept visual token gives its place to its dropped neighbour."""
+    right = prefill.prune_prompt
+
+    def wrong(prompt: Any, dropped: Any, chosen: Any) -> Packing:
+        packing = right(prompt, dropped, chosen)
+        columns = packing.columns.clone()
+        for row, gone in enumerate(dropped):
+            for place in range(columns.shape[1]):
+                following = int(columns[row, place]) + 1
+                if bool(packing.valid[row, place]) and following < len(gone) and bool(gone[following]):
+                    columns[row, place] = following
+                    break
+        return replace(packing, columns=columns)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(prefill, "prune_prompt", wrong)
+        yield
+
+
+@contextmanager
+def forgotten_shift() -> Iterator[None]:
+    """After a prompt with compact position IDs, what follows is numbered as if nothing had been dropped."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(prefill, "id_shift", lambda before, after, real: torch.zeros(len(real), dtype=torch.long))
+        yield
+
+
+@contextmanager
+def unmerged() -> Iterator[None]:
+    """Nothing is merged, though the report says so."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(prefill, "merge_dropped", lambda embeds, chosen: embeds)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("broken", "least"), [(shifted_ids, 12), (exchanged_token, 12), (forgotten_shift, 3), (unmerged, 2)]
+)
+def test_what_is_broken_on_purpose_is_found(broken: Callable[[], Any], least: int) -> None:
+    outcomes = Counter(draw(SEED, index, broken).outcome for index in range(30))
+    assert outcomes["failed"] >= least, outcomes
+
+
+def test_a_failed_draw_says_how_to_replay_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong(seed: int, index: int) -> Any:
+        return draw(seed, index, exchanged_token)
+
+    monkeypatch.setattr(command, "draw", wrong)
+    assert command.main(["--draws", "6", "--seed", str(SEED), "--output", str(tmp_path / "run.jsonl")]) == 1
+    printed = capsys.readouterr().out
+    assert f"python -m tokenprune.evals.dev.fuzz --seed {SEED} --only " in printed
+    index = printed.split("--only ")[1].split()[0]
+    assert command.main(["--seed", str(SEED), "--only", index]) == 1
+    monkeypatch.undo()
+    assert command.main(["--seed", str(SEED), "--only", index]) == 0
+
+
+def test_a_killed_run_resumes_where_it_stopped(tmp_path: Path) -> None:
+    output = tmp_path / "run.jsonl"
+    words = [sys.executable, "-m", command.__spec__.name.removesuffix(".__main__"), "--seed", str(SEED)]
+    process = subprocess.Popen([*words, "--draws", "500", "--output", str(output)], stdout=subprocess.DEVNULL)
+    while not output.exists() or output.read_bytes().count(b"\n") < 7:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    whole = output.read_bytes()
+    done = whole.count(b"\n")
+    output.write_bytes(whole + b'{"seed": 1616, "ind')
+    assert command.main(["--seed", str(SEED), "--draws", str(done + 3), "--output", str(output)]) == 0
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [line["index"] for line in lines] == list(range(done + 3))
+    undisturbed = [draw(SEED, index).line() for index in range(done + 3)]
+    assert [without_time(line) for line in lines] == [without_time(line) for line in undisturbed]
+
+
+def without_time(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if key not in ("seconds", "worst")}
+
+
+def test_a_run_of_another_seed_is_refused(tmp_path: Path) -> None:
+    output = tmp_path / "run.jsonl"
+    log = Log(output, 1)
+    log.add({"seed": 1, "index": 0})
+    with pytest.raises(ValueError, match=r"is not a run with seed 2"):
+        Log(output, 2)
