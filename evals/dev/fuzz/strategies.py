@@ -10,11 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tokenprune import Selection, Stage, StageTokens, Strategy, VisualTokens
-from tokenprune.selection import Merge
+from tokenprune.selection import Merge, Selection
 from tokenprune.strategies import STRATEGIES, CDPruner
-from tokenprune.strategy import StagedStrategy, TowerStrategy
-from tokenprune.tokens.visual import TowerTokens
+from tokenprune.strategy import Stage, StagedStrategy, Strategy, TowerStrategy
+from tokenprune.tokens.visual import StageTokens, TowerTokens, VisualTokens
 
 Settings = dict[str, Any]
 
