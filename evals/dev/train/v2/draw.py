@@ -13,7 +13,7 @@ from tokenprune.evals.dev.train.tower import PATCH
 from tokenprune.evals.dev.train.v2.assets import SOLID, Assets, CutOut
 from tokenprune.evals.dev.train.v2.words import PLATES, SIGN_WORDS, Plate
 
-DRAWN_SIDE = 336  # px of the longer side at least; every grid is this scene, made smaller
+DRAWN_SIDE = 224  # px of the longer side at least; a smaller grid is such a scene, made smaller
 KINDS = {"mixed": 0.36, "count": 0.24, "text": 0.26, "small": 0.14}
 SIGN = "sign"
 MOST_ASKED = 6  # things in a scene that questions are asked about

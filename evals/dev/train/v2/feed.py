@@ -23,6 +23,7 @@ from tokenprune.evals.dev.train.v2.pack import TEXT_LENGTH, Batch, Packer
 from tokenprune.evals.dev.train.v2.patches import Patches, PatchTruth
 
 Fed = TypeVar("Fed")
+SMALL = 160  # patches
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,10 @@ class Feed:
 
 @dataclass(frozen=True)
 class PatchFeed(Feed):
-    """Scenes of up to `most_patches` patches and `most_things` things, and the truth of their patches."""
+    """Scenes of up to `most_patches` patches and `most_things` things, and the truth of their patches.
+
+    Mostly of small grids: a step sees more things on them.
+    """
 
     most_patches: int
     most_things: int
@@ -55,8 +59,8 @@ class PatchFeed(Feed):
 
     def __call__(self, step: int) -> tuple[list[Scene], Patches]:
         rng = random.Random(f"{self.seed} patches {step}")
-        grid = choose_grid(rng, self.most_patches)
-        number = images_of(grid, self.tokens)
+        grid = choose_grid(rng, SMALL if rng.random() < 0.6 else self.most_patches)
+        number = images_of(grid, self.tokens, most=48)
         scenes = [draw_scene(rng, self.assets, grid, self.most_things) for _ in range(number)]
         return scenes, self.truth(scenes)
 
