@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tokenprune.engine.cache import CACHE_NAMES
+from tokenprune.engine.call import CACHE_NAMES
 
 
 def cache_in(output: Any) -> tuple[str, Any]:

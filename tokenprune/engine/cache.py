@@ -2,8 +2,9 @@
 
 After pruning, a cache holds fewer slots (its physical length) than the tokens it stands for (its logical length).
 `generate`, chat code and decode loops read the length of a cache to number the next tokens: they need the logical one.
-Attention needs the physical one. A pruned cache answers the logical length outside the model's forward and the physical
-one inside, and carries a CacheIndex that says which token each slot holds.
+Attention needs the physical one. A pruned cache answers the logical length, and carries a CacheIndex that says which
+token each slot holds; the language model is given a view of it that answers the physical length. Nothing is switched
+back and forth, so whatever interrupts a call leaves the cache as it was.
 """
 
 from __future__ import annotations
@@ -20,9 +21,6 @@ from torch.nn.functional import pad
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError
 from tokenprune.sequence.packing import Packing, Slots, wrong_width
-
-#: What the cache is called in arguments and outputs: the first from 5.2x on, the second before.
-CACHE_NAMES = ("cache", "past_key_values")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,13 +116,11 @@ class CacheIndex:
         n_slots: int,
         packing: Packing,
         shift: Int[Tensor, " batch"] | None,
-        stages: tuple[StageSlots, ...] = (),
         skipped: tuple[int, ...] = (),
     ) -> CacheIndex:
         """The index after the columns of `packing` were appended to a cache of `n_slots`.
 
-        shift: by how much later position IDs are lower than before. stages: the slots that each in-LLM stage then
-            holds. skipped: the layers without any.
+        shift: by how much later position IDs are lower than before. skipped: the layers that hold no slots.
         """
         if before is None:  # everything in the cache so far is one column per slot
             batch, device = len(packing.columns), packing.columns.device
@@ -134,12 +130,11 @@ class CacheIndex:
             shift = before.shift if shift is None else shift if before.shift is None else shift + before.shift
         slots = past.appended(packing, n_columns)
         holes = packing.holes or (before is not None and before.holes)
-        return cls(slots.columns, slots.valid, n_columns + packing.n_columns, shift, holes, stages, skipped)
+        return cls(slots.columns, slots.valid, n_columns + packing.n_columns, shift, holes, skipped=skipped)
 
 
 class PrunedCache:
-    """Mixed into the class of a cache instance that holds a pruned prompt, outside the model's forward; inside, the
-    instance has its own class and costs what it always did.
+    """Mixed into the class of a cache instance that holds a pruned prompt, or is about to.
 
     Overrides the methods of transformers' Cache that depend on lengths or on batch rows.
     """
@@ -149,7 +144,8 @@ class PrunedCache:
     layers: list[Any]
 
     def get_seq_length(self, layer_idx: int = 0, *args: Any) -> Any:
-        return self._unpruned_class.get_seq_length(self, layer_idx, *args) + self._index.n_dropped
+        index = index_of(self)
+        return self._unpruned_class.get_seq_length(self, layer_idx, *args) + (0 if index is None else index.n_dropped)
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         length, first = self._unpruned_class.get_mask_sizes(self, query_length, layer_idx)
@@ -164,29 +160,31 @@ class PrunedCache:
 
     def crop(self, tokens_to_remove: int) -> None:
         """Removes the last tokens: a negative number of them, or down to a positive logical length."""
+        settle(self)
+        index = index_of(self)
+        if index is None:
+            return self.crop(tokens_to_remove)  # its own class's, after an interrupted call has left it unpruned
         slots = n_slots(self)
         if tokens_to_remove > 0:
-            tokens_to_remove -= slots + self._index.n_dropped
+            tokens_to_remove -= slots + index.n_dropped
         if tokens_to_remove >= 0:
-            return
-        cut = self._index.columns.shape[1] - (slots + tokens_to_remove)
-        if cut > 0:
-            self._index = self._index.without_tail(cut)
-        layers, self.layers = (
-            self.layers,
-            [layer for i, layer in enumerate(self.layers) if i not in self._index.skipped],
-        )
-        expose_physical(self)
-        try:
-            self.crop(tokens_to_remove)  # its own class's
-        finally:
-            expose_logical(self)
-            self.layers = layers
+            return None
+        cut = index.columns.shape[1] - (slots + tokens_to_remove)
+        index = index.without_tail(cut) if cut > 0 else index
+        view = physical_view(self)
+        view.__dict__ = {**vars(self), "layers": [one for i, one in enumerate(self.layers) if i not in index.skipped]}
+        view.crop(tokens_to_remove)
+        self._index = index
+        return None
 
     def reset(self) -> None:
         super().reset()  # type: ignore[misc]
-        self.__class__ = self._unpruned_class
-        del self._index, self._unpruned_class
+        _unprune(self)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """For copies and pickles: the class is made at run time."""
+        settle(self)
+        return _rebuild, (self._unpruned_class, dict(vars(self)))
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)  # type: ignore[misc]
@@ -206,15 +204,81 @@ _pruned_classes: dict[type, type] = {}
 
 def index_of(cache: Any) -> CacheIndex | None:
     """The index of a cache; None if nothing was pruned into it."""
+    unfinished = getattr(cache, "_unfinished", None)
+    # A call that has begun to prune may have been interrupted before anything was written.
+    if unfinished is not None and n_slots(cache) < cache._index.columns.shape[1]:
+        return unfinished[0]
     return getattr(cache, "_index", None)
 
 
 def set_index(cache: Any, index: CacheIndex) -> None:
     """Make `cache` a pruned one, in place: callers hold references to it."""
-    if index_of(cache) is None:
-        cache._unpruned_class = type(cache)
+    if getattr(cache, "_index", None) is None:
+        base = cache._unpruned_class = type(cache)
+        if base not in _pruned_classes:
+            _pruned_classes[base] = type(f"Pruned{base.__name__}", (PrunedCache, base), {})
+        cache.__class__ = _pruned_classes[base]
     cache._index = index
-    expose_logical(cache)
+    vars(cache).pop("_unfinished", None)
+
+
+def begin_pruning(cache: Any, index: CacheIndex, finish: Callable[[], CacheIndex]) -> None:
+    """Make `cache` one that `index` describes as soon as the language model has filled it. `finish` makes the final
+    index, and raises PruningError as long as the forward is not complete."""
+    before = index_of(cache)
+    set_index(cache, index)
+    cache._unfinished = before, finish
+
+
+def settle(cache: Any) -> None:
+    """Finish or undo what an interrupted call has left of a cache.
+
+    Raises PruningError for a cache that some layers have filled and others have not.
+    """
+    unfinished = getattr(cache, "_unfinished", None)
+    if unfinished is None:
+        return
+    before, finish = unfinished
+    if index_of(cache) is not before:
+        set_index(cache, finish())
+    elif before is None:
+        _unprune(cache)
+    else:
+        set_index(cache, before)
+
+
+def physical_view(cache: Any) -> Any:
+    """The same cache, of its own class and with its physical length, as the language model must see it."""
+    if getattr(cache, "_index", None) is None:
+        return cache
+    view = object.__new__(cache._unpruned_class)
+    view.__dict__ = vars(cache)  # the same dict: what is written through one is in the other
+    return view
+
+
+def return_cache(output: Any, view: Any, cache: Any) -> Any:
+    """An output of the language model with the cache in place of its view."""
+    if isinstance(output, tuple):
+        return tuple(cache if part is view else part for part in output)
+    if isinstance(output, dict):
+        for name in [name for name, part in output.items() if part is view]:
+            output[name] = cache
+    return output
+
+
+def _unprune(cache: Any) -> None:
+    cache.__class__ = cache._unpruned_class
+    for name in ("_index", "_unpruned_class", "_unfinished"):
+        vars(cache).pop(name, None)
+
+
+def _rebuild(base: type, state: dict[str, Any]) -> Any:
+    cache = object.__new__(base)
+    index = state.pop("_index", None)
+    vars(cache).update(state)
+    if index is not None:
+        set_index(cache, index)
+    return cache
 
 
 def n_slots(cache: Any) -> int:
@@ -229,28 +293,5 @@ def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int
     return (n_slots + n_queries, 0) if cache is None else cache.get_mask_sizes(n_queries, layer)
 
 
-def expose_physical(cache: Any) -> None:
-    """Make a pruned cache answer its physical length. Other caches are left alone."""
-    if index_of(cache) is not None:
-        cache.__class__ = cache._unpruned_class
-
-
-def expose_logical(cache: Any) -> None:
-    """Make a pruned cache answer its logical length again."""
-    if index_of(cache) is None:
-        return
-    base = cache._unpruned_class
-    if base not in _pruned_classes:
-        _pruned_classes[base] = type(f"Pruned{base.__name__}", (PrunedCache, base), {})
-    cache.__class__ = _pruned_classes[base]
-
-
 def _format_layers(layers: tuple[int, ...]) -> str:
     return f"decoder layers {', '.join(map(str, layers))}" if layers else "no decoder layer"
-
-
-def find_cache(*places: Any) -> Any:
-    """Return the first cache in the arguments or outputs of a call; None if there is none."""
-    # dict's own get: an output warns when it is asked for the old name.
-    found = (dict.get(place, name) for place in places if isinstance(place, dict) for name in CACHE_NAMES)
-    return next((cache for cache in found if cache is not None), None)

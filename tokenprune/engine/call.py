@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.engine.cache import CacheIndex, span
+from tokenprune.engine.cache import CacheIndex, physical_view, span
 from tokenprune.sequence.masks import MaskRequest
 from tokenprune.sequence.packing import Mask, Packing, Slots, identity_packing, is_pattern, padding_of, prunable_mask
 from tokenprune.tokens.encoded import EncodedImage
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from tokenprune.engine.recording import Encoding
     from tokenprune.engine.stages.forward import StagedForward
     from tokenprune.engine.tower import TowerCall
+
+
+#: What the cache is called in arguments and outputs: the first from 5.2x on, the second before.
+CACHE_NAMES = ("cache", "past_key_values")
 
 
 class CallContext(threading.local):
@@ -68,6 +72,8 @@ class Forward:
     pruned: whether the language model was called and its visual tokens selected.
     packing, shift: which of the new columns are left, and by how much later position IDs are lower, None if they are
         not; set when anything is dropped.
+    new_index: the index of the cache when all layers have seen the call, in-LLM stages aside.
+    view: the cache as the language model sees it.
     stages: the state of in-LLM stages, if there are any.
     """
 
@@ -83,6 +89,8 @@ class Forward:
     pruned: bool = False
     packing: Packing | None = None
     shift: Int[Tensor, " batch"] | None = None
+    new_index: CacheIndex | None = None
+    view: Any = None
     stages: StagedForward | None = None
 
     @cached_property
@@ -125,7 +133,7 @@ class Forward:
         if not patterned:
             return slots.valid
         adapter.decoder.check_masks()  # the attention may have been exchanged since
-        spans = partial(span, self.cache, self.n_slots)
+        spans = partial(span, physical_view(self.cache), self.n_slots)
         call = MaskRequest(slots, packing, self.n_columns, spans, adapter.decoder.mask_dtype(embeds.dtype))
         return call.masks(mask, adapter.decoder.layers)
 
@@ -149,3 +157,10 @@ def n_new_columns(kwargs: Mapping[str, Any]) -> int:
     """Return how many columns a call of the base model brings."""
     new = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
     return new.shape[1]
+
+
+def find_cache(*places: Any) -> Any:
+    """Return the first cache in the arguments or outputs of a call; None if there is none."""
+    # dict's own get: an output warns when it is asked for the old name.
+    found = (dict.get(place, name) for place in places if isinstance(place, dict) for name in CACHE_NAMES)
+    return next((cache for cache in found if cache is not None), None)

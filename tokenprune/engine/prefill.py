@@ -12,6 +12,7 @@ after_base_model       the call is over
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,14 +21,15 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.cache import (
     CacheIndex,
-    expose_logical,
-    expose_physical,
-    find_cache,
+    begin_pruning,
     index_of,
     n_slots,
+    physical_view,
+    return_cache,
     set_index,
+    settle,
 )
-from tokenprune.engine.call import CallContext, Forward, n_new_columns, named_arguments
+from tokenprune.engine.call import CallContext, Forward, find_cache, n_new_columns, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import RECORD_ATTRIBUTE, Register, recall_images
 from tokenprune.engine.select import choose, drops_any, merge_dropped, prune_prompt, report_images
@@ -90,6 +92,7 @@ class Prefill:
         if args:
             kwargs = named_arguments(module, args, kwargs)
         cache = find_cache(kwargs)
+        settle(cache)
         index, slots = index_of(cache), n_slots(cache)
         if index is not None:
             index.check_skipped(self._skipped)
@@ -127,9 +130,17 @@ class Prefill:
             self._prune(forward, kwargs, ids)
         if forward.packing is None and forward.index is None:
             return None
-        # The masks that came in are over logical columns; from here on the cache answers physical slots.
-        expose_physical(forward.cache)
         kwargs["attention_mask"] = forward.mask(self.adapter, kwargs)
+        if forward.packing is not None:
+            forward.new_index = CacheIndex.after(
+                forward.index, forward.n_slots, forward.packing, forward.shift, self._skipped
+            )
+            if forward.cache is not None:
+                begin_pruning(forward.cache, forward.new_index, partial(self._interrupted_index, forward))
+        # The masks that came in are over logical columns; the language model's are over physical slots, as its cache.
+        forward.view = physical_view(forward.cache)
+        for name in [name for name, value in kwargs.items() if value is forward.cache and value is not None]:
+            kwargs[name] = forward.view
         if forward.packing is None:
             kwargs["position_ids"] = ids
             if self.stages is not None:
@@ -174,26 +185,29 @@ class Prefill:
         forward.shift = None if self.position_ids == "original" else id_shift(before, ids, real)
 
     @dynamo_disabled
-    def after_language_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def after_language_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         forward, stages = self._context.forward, self.stages
-        if forward is None or (forward.packing is None and self.skipping is None):
-            return
+        if forward is None:
+            return None
+        if forward.view is not None:
+            output = return_cache(output, forward.view, forward.cache)
+        if forward.packing is None and self.skipping is None:
+            return output
         if forward.packing is not None:
             self._context.packing = forward.packing if stages is None else stages.leaving(forward, forward.packing)
             if stages is not None and self.report is not None:
                 self.report = replace(self.report, images=stages.add_reports(forward, self.report.images))
         if args:
             kwargs = named_arguments(module, args, kwargs)
-        skipped, cache = self._skipped, find_cache(kwargs, output)
+        cache = forward.cache if forward.cache is not None else find_cache(kwargs, output)
         if cache is None:
-            return
+            return output
         if forward.packing is not None:
-            held = () if stages is None else stages.held_slots(forward)
-            new = forward.n_slots, forward.packing, forward.shift, held, skipped
-            set_index(cache, CacheIndex.after(forward.index, *new))
+            set_index(cache, self._finished_index(forward))
         elif forward.index is None:
-            embeds = kwargs["inputs_embeds"]
+            embeds, skipped = kwargs["inputs_embeds"], self._skipped
             set_index(cache, CacheIndex.unpruned(len(embeds), n_slots(cache), embeds.device, skipped))
+        return output
 
     @dynamo_disabled
     def after_base_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -214,11 +228,32 @@ class Prefill:
     def _end_forward(self) -> Forward | None:
         """End the forward of this thread, or one that an exception has left behind."""
         forward, self._context.forward = self._context.forward, None
-        if forward is not None:
-            if self.stages is not None:
-                self.stages.end(forward)
-            expose_logical(forward.cache)
+        if forward is not None and self.stages is not None:
+            self.stages.end(forward)
         return forward
+
+    def _finished_index(self, forward: Forward) -> CacheIndex:
+        """The index of the cache that a forward has filled."""
+        assert forward.new_index is not None
+        if self.stages is None:
+            return forward.new_index
+        return replace(forward.new_index, stages=self.stages.held_slots(forward))
+
+    def _interrupted_index(self, forward: Forward) -> CacheIndex:
+        """The same, if the forward was interrupted when every layer had been filled. Raises PruningError otherwise."""
+        assert forward.new_index is not None
+        lengths = dict.fromkeys(range(len(self.adapter.layers)), forward.new_index.columns.shape[1])
+        if self.stages is not None:
+            lengths |= self.stages.held_lengths(forward)
+        layers = forward.cache.layers
+        for number, length in lengths.items():
+            filled = number < len(layers) and int(layers[number].get_seq_length()) == length
+            if not filled and number not in self._skipped:
+                raise PruningError(
+                    "the call that filled this cache was interrupted between decoder layers: some hold the prompt, "
+                    "others do not. Start again from an empty cache."
+                )
+        return self._finished_index(forward)
 
     def _incoming_ids(self, forward: Forward, kwargs: dict[str, Any]) -> Tensor:
         """The position IDs of the new columns; after a pruned prompt with compact IDs, those that continue it."""

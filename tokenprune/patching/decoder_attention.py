@@ -14,8 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.attention import text_attention_scale, text_capture_points, text_heads
-from tokenprune.engine.cache import find_cache, n_slots
-from tokenprune.engine.call import n_new_columns
+from tokenprune.engine.cache import n_slots
+from tokenprune.engine.call import find_cache, n_new_columns
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.report import ImageReport
 from tokenprune.sequence.packing import PromptTokens, padding_of, prunable_mask

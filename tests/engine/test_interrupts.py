@@ -1,0 +1,166 @@
+"""A call that is interrupted anywhere leaves a cache that the next call can use."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny import CACHE, prompt, tiny_llava
+from transformers import DynamicCache
+
+import tokenprune
+from tokenprune import FastV, FoPru, PruningError, Strategy
+
+
+class Stop(BaseException):
+    """Neither an Exception nor one that torch knows."""
+
+
+STRATEGIES = [FoPru(keep_ratio=0.25), FastV(keep_ratio=0.25, layer=1)]
+ERRORS = [KeyboardInterrupt, Stop, SystemExit, RuntimeError]
+TOKEN = torch.tensor([[7]])
+
+
+def hooks_of(model: Any) -> list[tuple[Any, Any]]:
+    """Every hook of ours, by the dict that holds it and its key there."""
+    return [
+        (hooks, key)
+        for module in model.modules()
+        for hooks in (module._forward_pre_hooks, module._forward_hooks)
+        for key, hook in hooks.items()
+        if "tokenprune" in str(getattr(getattr(hook, "func", hook), "__module__", ""))
+    ]
+
+
+@contextmanager
+def stopping(hooks: Any, key: Any, error: type[BaseException], late: bool) -> Iterator[None]:
+    """The hook raises, before it does anything or after it has done everything."""
+    hook = hooks[key]
+
+    def raising(*args: Any) -> Any:
+        if late:
+            hook(*args)
+        raise error
+
+    hooks[key] = raising
+    try:
+        yield
+    finally:
+        hooks[key] = hook
+
+
+def stopped(call: Callable[[], Any], hooks: Any, key: Any, error: type[BaseException], late: bool) -> bool:
+    """Whether the call was interrupted by the hook, which it may not reach."""
+    with stopping(hooks, key, error, late):
+        try:
+            call()
+        except error:
+            return True
+    return False
+
+
+def step(model: Any, cache: Any, **others: Any) -> torch.Tensor:
+    return model(input_ids=TOKEN, **{CACHE: cache}, **others).logits
+
+
+@pytest.mark.parametrize("position_ids", ["original", "compact"])
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
+def test_an_interrupted_decode_step(strategy: Strategy, position_ids: Any) -> None:
+    model, inputs, count = tiny_llava(), prompt([1]), 0
+    with torch.no_grad(), tokenprune.patch(model, strategy, position_ids=position_ids):
+        filled = model(**inputs, use_cache=True)[CACHE]
+        length, expected = filled.get_seq_length(), step(model, copy.deepcopy(filled))
+        for i, (hooks, key) in enumerate(hooks_of(model)):
+            for late in (False, True):
+                cache = copy.deepcopy(filled)
+                if not stopped(lambda c=cache: step(model, c), hooks, key, ERRORS[i % 4], late):
+                    continue
+                count += 1
+                assert cache.get_seq_length() - length in (0, 1)
+                if cache.get_seq_length() > length:
+                    cache.crop(-1)
+                assert cache.get_seq_length() == length
+                torch.testing.assert_close(step(model, cache), expected, atol=1e-6, rtol=0)
+    assert count >= 10
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
+def test_an_interrupted_prefill(strategy: Strategy) -> None:
+    """What the cache then says of itself is true: it is empty, or it holds the prompt."""
+    model, inputs, lengths = tiny_llava(), prompt([1]), set()
+    with torch.no_grad(), tokenprune.patch(model, strategy):
+        filled = model(**inputs, use_cache=True)[CACHE]
+        full, expected = filled.get_seq_length(), step(model, filled)
+        for i, (hooks, key) in enumerate(hooks_of(model)):
+            for late in (False, True):
+                cache = DynamicCache()
+                call = lambda c=cache: model(**inputs, **{CACHE: c}, use_cache=True)  # noqa: E731
+                if not stopped(call, hooks, key, ERRORS[i % 4], late):
+                    continue
+                lengths.add(cache.get_seq_length())
+                if cache.get_seq_length() == 0:
+                    call()
+                assert cache.get_seq_length() == full
+                torch.testing.assert_close(step(model, cache), expected, atol=1e-6, rtol=0)
+    assert lengths == {0, full}
+
+
+def test_a_prefill_that_is_interrupted_between_layers_is_refused_afterwards() -> None:
+    """As an unpatched model's, such a cache holds the prompt in some layers only; there the next call is wrong."""
+    model, inputs, cache = tiny_llava(), prompt([1]), DynamicCache()
+    layer = model.model.language_model.layers[1]
+    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
+        hook = layer.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            model(**inputs, **{CACHE: cache}, use_cache=True)
+        hook.remove()
+        with pytest.raises(PruningError, match=r"interrupted.*empty cache"):
+            step(model, cache)
+
+
+def test_an_interrupt_in_another_thread() -> None:
+    model, inputs = tiny_llava(), prompt([1])
+    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
+        cache = model(**inputs, use_cache=True)[CACHE]
+        expected = step(model, copy.deepcopy(cache))
+        for hooks, key in hooks_of(model):
+            here = copy.deepcopy(cache)
+            run = lambda c=here, h=hooks, k=key: stopped(  # noqa: E731
+                lambda: torch.no_grad()(step)(model, c), h, k, KeyboardInterrupt, late=True
+            )
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join()
+            if here.get_seq_length() > cache.get_seq_length():
+                here.crop(-1)
+            torch.testing.assert_close(step(model, here), expected, atol=1e-6, rtol=0)
+
+
+def torch_saved(cache: Any) -> Any:
+    buffer = io.BytesIO()
+    torch.save(cache, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.copy, copy.deepcopy, lambda cache: pickle.loads(pickle.dumps(cache)), torch_saved],
+    ids=["copy", "deepcopy", "pickle", "torch_save"],
+)
+def test_a_pruned_cache_can_be_copied_and_stored(duplicate: Callable[[Any], Any]) -> None:
+    model, inputs = tiny_llava(), prompt([1])
+    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
+        cache = model(**inputs, use_cache=True)[CACHE]
+        twin = duplicate(cache)
+        assert type(twin) is type(cache)
+        assert twin.get_seq_length() == cache.get_seq_length()
+        if duplicate is not copy.copy:  # which shares the layers
+            torch.testing.assert_close(step(model, twin), step(model, cache), atol=0, rtol=0)
