@@ -7,6 +7,7 @@ import io
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -164,3 +165,21 @@ def test_a_pruned_cache_can_be_copied_and_stored(duplicate: Callable[[Any], Any]
         assert twin.get_seq_length() == cache.get_seq_length()
         if duplicate is not copy.copy:  # which shares the layers
             torch.testing.assert_close(step(model, twin), step(model, cache), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
+def test_a_report_belongs_to_its_call(strategy: Strategy) -> None:
+    """Threads that share a patched model read their own reports."""
+    model = tiny_llava()
+    prompts = [prompt([n], seed=n) for n in (1, 2, 3, 1)]
+
+    def asked(handle: tokenprune.PatchHandle, inputs: Any) -> list[int]:
+        with torch.no_grad():
+            model(**inputs)
+        return [len(handle.report.images), *(len(image.stages) for image in handle.report.images)]
+
+    with tokenprune.patch(model, strategy) as handle:
+        expected = [asked(handle, inputs) for inputs in prompts]
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(15):
+                assert list(pool.map(lambda inputs: asked(handle, inputs), prompts)) == expected

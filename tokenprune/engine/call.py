@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tokenprune.engine.recording import Encoding
     from tokenprune.engine.stages.forward import StagedForward
     from tokenprune.engine.tower import TowerCall
+    from tokenprune.report import Report
 
 
 #: What the cache is called in arguments and outputs: the first from 5.2x on, the second before.
@@ -36,9 +37,10 @@ class CallContext(threading.local):
     tower: the call of the vision tower, if the strategy prunes there.
     records: the images that the model got already encoded, by modality.
     unprunable: arguments of the model that only fit the unpruned sequence.
+    encoded: the modalities of what was encoded since the last call of the base model began.
     forward: the call of the base model, if it has images or a pruned cache.
     packing: which columns the last logits are of; None if of all. The loss is computed after the base model has
-        returned, so this one outlives the call.
+        returned, so this one outlives the call. So does `report`, of the last call that had visual tokens.
 
     A copy or pickle of it is empty.
     """
@@ -47,12 +49,14 @@ class CallContext(threading.local):
         self.encoding: Encoding | None = None
         self.tower: TowerCall | None = None
         self.packing: Packing | None = None
+        self.report: Report | None = None
         self.drop()
 
     def drop(self) -> None:
-        """Forget the call, except for `packing`."""
+        """Forget the call, except for `packing` and `report`."""
         self.records: dict[str, list[EncodedImage]] = {}
         self.unprunable: list[str] = []
+        self.encoded: list[str] = []
         self.forward: Forward | None = None
 
     def __reduce__(self) -> tuple[type[CallContext], tuple[()]]:
@@ -72,6 +76,7 @@ class Forward:
     pruned: whether the language model was called and its visual tokens selected.
     packing, shift: which of the new columns are left, and by how much later position IDs are lower, None if they are
         not; set when anything is dropped.
+    report: what was done to its images.
     new_index: the index of the cache when all layers have seen the call, in-LLM stages aside.
     view: the cache as the language model sees it.
     stages: the state of in-LLM stages, if there are any.
@@ -89,6 +94,7 @@ class Forward:
     pruned: bool = False
     packing: Packing | None = None
     shift: Int[Tensor, " batch"] | None = None
+    report: Report | None = None
     new_index: CacheIndex | None = None
     view: Any = None
     stages: StagedForward | None = None
@@ -161,6 +167,15 @@ def n_new_columns(kwargs: Mapping[str, Any]) -> int:
 
 def find_cache(*places: Any) -> Any:
     """Return the first cache in the arguments or outputs of a call; None if there is none."""
-    # dict's own get: an output warns when it is asked for the old name.
-    found = (dict.get(place, name) for place in places if isinstance(place, dict) for name in CACHE_NAMES)
-    return next((cache for cache in found if cache is not None), None)
+    for place in places:
+        if isinstance(place, dict):
+            # dict's own get: an output warns when it is asked for the old name.
+            for name in CACHE_NAMES:
+                if (cache := dict.get(place, name)) is not None:
+                    return cache
+        # Under another name, or in a tuple.
+        values = place.values() if isinstance(place, dict) else place if isinstance(place, tuple) else ()
+        for value in values:
+            if hasattr(value, "get_seq_length") and hasattr(value, "update"):
+                return value
+    return None

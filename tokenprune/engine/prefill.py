@@ -48,7 +48,6 @@ class Prefill:
     """The hooks on the model, its base model and its language model.
 
     stages, skipping: mechanisms inside the language model; None unless the strategy asks for them.
-    report: the last forward that had visual tokens, of any thread.
     """
 
     def __init__(
@@ -61,11 +60,16 @@ class Prefill:
     ) -> None:
         self.model, self.adapter, self.strategy = model, adapter, strategy
         self.position_ids: PositionIds = position_ids
-        self.report: Report | None = None
+        self._last_report: Report | None = None
         self.stages: StagePruning | None = None
         self.skipping: LayerSkipping | None = None
         self._context = context
         self._modalities = adapter.modalities
+
+    @property
+    def report(self) -> Report | None:
+        """The last forward of this thread that had visual tokens; if there was none, that of any thread."""
+        return self._context.report or self._last_report
 
     def register(self, register: Register) -> None:
         core, language_model = self.adapter.core, self.adapter.language_model
@@ -98,12 +102,15 @@ class Prefill:
             index.check_skipped(self._skipped)
         if self.skipping is not None:
             self.skipping.check_cache(cache)
+        unseen, self._context.encoded = set(self._context.encoded), []
         visual, begins, encoded = {}, {}, {}
         for modality in self._modalities:
             name, mask = modality.name, self.adapter.visual_mask(modality, kwargs)
             if mask is not None:
                 visual[name], begins[name] = mask, self.adapter.image_starts(kwargs, mask)
                 encoded[name] = self.adapter.encoded(modality, kwargs)
+        if unseen - visual.keys():
+            self._check_placeholders(unseen - visual.keys(), kwargs)
         if index is None and not visual and self.skipping is None:
             return
         images = {}
@@ -164,7 +171,8 @@ class Prefill:
         # Tokens that stay keep their position IDs, or are numbered without gaps.
         before = ids.expand(*ids.shape[:-2], batch, n_new)
         ids = before if self.position_ids == "original" else compact_ids(before, dropped, real)
-        self.report = Report(report_images(chosen, ids), () if self.skipping is None else self.skipping.layers)
+        skipped = () if self.skipping is None else self.skipping.layers
+        self._publish(forward, Report(report_images(chosen, ids), skipped))
 
         if not drops_any(chosen) and (self.stages is None or not self.stages.may_drop(chosen)):
             return
@@ -195,12 +203,18 @@ class Prefill:
             return output
         if forward.packing is not None:
             self._context.packing = forward.packing if stages is None else stages.leaving(forward, forward.packing)
-            if stages is not None and self.report is not None:
-                self.report = replace(self.report, images=stages.add_reports(forward, self.report.images))
+            if stages is not None and forward.report is not None:
+                images = stages.add_reports(forward, forward.report.images)
+                self._publish(forward, replace(forward.report, images=images))
         if args:
             kwargs = named_arguments(module, args, kwargs)
         cache = forward.cache if forward.cache is not None else find_cache(kwargs, output)
         if cache is None:
+            if kwargs.get("use_cache") and forward.packing is not None:
+                raise PruningError(
+                    f"{type(self.model).__name__} was to fill a cache with a pruned prompt, and returns it in a way "
+                    f"that tokenprune does not know. Pass use_cache=False, or report it with your transformers version."
+                )
             return output
         if forward.packing is not None:
             set_index(cache, self._finished_index(forward))
@@ -211,15 +225,19 @@ class Prefill:
 
     @dynamo_disabled
     def after_base_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        forward = self._end_forward()
+        forward, encoded = self._end_forward(), self._context.encoded
         self._context.drop()
+        has_images = bool(encoded) or (forward is not None and bool(forward.visual))
         # Without an output an exception is on its way, which says more than this one would.
-        if output is not None and forward is not None and forward.visual and not forward.pruned:
+        if output is not None and has_images and (forward is None or not forward.pruned):
             raise PruningError(
                 f"{type(self.model).__name__} got images, but its language model was called in a way that "
                 f"{type(self.adapter).__name__} does not know, so nothing was pruned. Remove the patch, and report "
                 f"it with your transformers version."
             )
+
+    def _publish(self, forward: Forward, report: Report) -> None:
+        forward.report = self._context.report = self._last_report = report
 
     @property
     def _skipped(self) -> tuple[int, ...]:
@@ -254,6 +272,17 @@ class Prefill:
                     "others do not. Start again from an empty cache."
                 )
         return self._finished_index(forward)
+
+    def _check_placeholders(self, modalities: set[str], kwargs: dict[str, Any]) -> None:
+        """Raise PruningError if a prompt has placeholder tokens of images that were encoded for it and did not come."""
+        ids = kwargs.get("input_ids")
+        for modality in self._modalities:
+            if modality.name in modalities and ids is not None and bool((ids == modality.token_id).any()):
+                raise PruningError(
+                    f"{type(self.model).__name__} encoded an {modality.name} for this prompt and passes it on in a way "
+                    f"that {type(self.adapter).__name__} does not know, so nothing would be pruned. Remove the patch, "
+                    f"and report it with your transformers version."
+                )
 
     def _incoming_ids(self, forward: Forward, kwargs: dict[str, Any]) -> Tensor:
         """The position IDs of the new columns; after a pruned prompt with compact IDs, those that continue it."""

@@ -124,6 +124,7 @@ class VisionRecorder:
         """Tie what was recorded to the output of the feature function."""
         images = self._images(modality, arguments, output)
         setattr(output, RECORD_ATTRIBUTE, images)
+        self._context.encoded.append(modality.name)
         forward = self._context.forward
         if forward is not None and modality.name in forward.images:
             forward.images[modality.name] += images
