@@ -49,8 +49,13 @@ class Qwen2_5_VLAdapter(Qwen2VLAdapter):
         return QWEN2_5_TOWER
 
     def encoder_layer(self, layer: int | None) -> int:
-        n_layers = len(self.vision_tower.blocks)
-        full = sorted(self.vision_tower.config.fullatt_block_indexes)
+        n_layers, full = len(self.vision_tower.blocks), self._full_layers
+        if not full:
+            raise UnsupportedError(
+                f"all layers of this vision tower attend within small windows (fullatt_block_indexes = "
+                f"{self.vision_tower.config.fullatt_block_indexes} of {n_layers} layers), so none compares the patches "
+                f"of an image. Use a strategy that reads no vision attention, such as Grid or DivPrune."
+            )
         if layer is not None and -n_layers <= layer < n_layers and layer % n_layers not in full:
             raise UnsupportedError(
                 f"layer={layer} of this vision tower attends within small windows, so its attention does not compare "
@@ -61,7 +66,13 @@ class Qwen2_5_VLAdapter(Qwen2VLAdapter):
 
     def consumed_layer(self, n_layers: int) -> int:
         """The last layer that attends to the whole image."""
-        return max(self.vision_tower.config.fullatt_block_indexes)
+        return max(self._full_layers)
+
+    @property
+    def _full_layers(self) -> list[int]:
+        """The layers that attend to the whole image."""
+        named, blocks = self.vision_tower.config.fullatt_block_indexes, self.vision_tower.blocks
+        return sorted(number for number in named if number < len(blocks))
 
 
 @register_adapter("Qwen3VLForConditionalGeneration")

@@ -165,3 +165,15 @@ def test_pixels_are_the_image_that_the_processor_cut_up() -> None:
     )
     expected = torch.from_numpy(colors).permute(2, 0, 1) / 255
     torch.testing.assert_close(adapter.tower.colors(image[None])[0], expected, atol=1e-5, rtol=0)
+
+
+def test_a_tower_without_full_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("qwen2.5-vl")
+    monkeypatch.setattr(model.model.visual.config, "fullatt_block_indexes", [])
+    for layer in (None, 1):
+        with pytest.raises(UnsupportedError, match=r"all layers of this vision tower .* small windows.* such as Grid"):
+            tokenprune.patch(model, FoPru(layer=layer))
+    tokenprune.patch(model, Grid()).remove()
+    monkeypatch.setattr(model.model.visual.config, "fullatt_block_indexes", [31])  # as a config for another depth has
+    with pytest.raises(UnsupportedError, match=r"all layers of this vision tower"):
+        tokenprune.patch(model, FoPru())

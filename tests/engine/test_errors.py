@@ -286,3 +286,30 @@ def test_an_adapter_that_raises_while_hooks_go_on(odd: Any) -> None:
     with pytest.raises(ZeroDivisionError):
         tokenprune.patch(odd, FoPru())
     assert hooks() == before
+
+
+@pytest.mark.parametrize("how", ["argument", "config"])
+def test_images_encoded_into_a_tuple(how: str) -> None:
+    model, pixels = tiny_llava(), prompt([1])["pixel_values"]
+    given: dict[str, Any] = {"return_dict": False} if how == "argument" else {}
+    if how == "config":
+        model.config.return_dict = False
+    with torch.no_grad():
+        plain = model.model.get_image_features(pixels, **given)
+        with tokenprune.patch(model, FoPru()):
+            patched = model.model.get_image_features(pixels, **given)
+    assert isinstance(plain, tuple)
+    assert isinstance(patched, tuple)
+    assert len(patched) == len(plain)
+    assert torch.equal(patched[0], plain[0])
+
+
+@pytest.mark.parametrize("strategy", ["backgroundpruning", "divprune", "flowcut", "fopru", "prumerge", "visionzip"])
+def test_pixels_that_are_not_numbers(llava: Any, strategy: str) -> None:
+    inputs = prompt([1, 1])
+    inputs["pixel_values"][1, 1, 5, 5] = torch.nan
+    named = r" cannot select visual tokens of image (tile )?1 of the call: .* NaN.*pixel_values\.isnan"
+    with torch.no_grad(), tokenprune.patch(llava, strategy, keep_ratio=0.25):
+        with pytest.raises(PruningError, match=named):
+            llava(**inputs)
+        llava(**prompt([1, 1]))

@@ -63,12 +63,16 @@ class FeatureFunction(MethodOverride):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self._recorder.begin():  # videos may be encoded by the function for images
             return self.original(*args, **kwargs)
+        as_dict = kwargs.get("return_dict")
+        if as_dict is None:
+            as_dict = getattr(self._module.config, "return_dict", True)
+        kwargs = kwargs if as_dict else {**kwargs, "return_dict": True}  # a tuple could not hold the record
         try:
             output = self.original(*args, **kwargs)
             self._recorder.record(self._modality, bind_arguments(self.original, args, kwargs), output)
         finally:
             self._recorder.end()
-        return output
+        return output if as_dict else output.to_tuple()
 
 
 class VisionRecorder:

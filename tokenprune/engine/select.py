@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -142,7 +143,8 @@ def _select_once(strategy: Strategy, image: EncodedImage, tokens: VisualTokens) 
     already.
     """
     if image.selected is None:
-        selection = checked_selection(strategy, tokens)
+        with explained_nan(strategy, f"image {tokens.image}", tokens.features):
+            selection = checked_selection(strategy, tokens)
         if "vision_attention" in image.statistics:
             image.selected = strategy, selection
             image.statistics = {name: one for name, one in image.statistics.items() if name != "vision_attention"}
@@ -154,6 +156,21 @@ def _select_once(strategy: Strategy, image: EncodedImage, tokens: VisualTokens) 
             f"prune them with {strategy}."
         )
     return selection
+
+
+@contextmanager
+def explained_nan(strategy: Strategy, where: str, features: Tensor) -> Iterator[None]:
+    """Raise PruningError for whatever is raised inside if the features that the strategy selects from hold NaN. Nothing
+    is read from a GPU before."""
+    try:
+        yield
+    except Exception as error:
+        if not bool(features.isnan().any()):
+            raise
+        raise PruningError(
+            f"{type(strategy).__name__} cannot select visual tokens of {where} of the call: their features hold NaN. "
+            f"Check pixel_values.isnan().any(); if the pixels are numbers, load the model in bfloat16 or float32."
+        ) from error
 
 
 def prune_prompt(prompt: PromptTokens, dropped: Bool[Tensor, "batch new"], chosen: Sequence[ImageSelection]) -> Packing:

@@ -23,6 +23,7 @@ from tokenprune.adapters.towers.layers import N_CAPTURED, Projected, restore_pat
 from tokenprune.engine.call import CallContext, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
+from tokenprune.engine.select import explained_nan
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy, TowerStrategy
@@ -234,7 +235,8 @@ class TowerPruning:
         attention = VisionAttention(queries[None], keys[None], self.scale, n_prefix, Layout.raster((1, 1, n_left)))
         n_more = self.tower.n_before - layer - 1
         tokens = TowerTokens(layer, n_more, attention, values, tile.left, call.n_patches, tile.scores)
-        selection = self.strategy.select_in_tower(tokens)
+        with explained_nan(self.strategy, f"image tile {i}", values):
+            selection = self.strategy.select_in_tower(tokens)
         if not isinstance(selection, Selection) or selection.n_visual != n_left:
             raise PruningError(
                 f"{type(self.strategy).__name__}.select_in_tower must return a Selection over the {n_left} patches "

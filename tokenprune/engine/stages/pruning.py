@@ -20,7 +20,7 @@ from tokenprune.engine.cache import CacheIndex, physical_view
 from tokenprune.engine.call import CallContext, Forward
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
-from tokenprune.engine.select import ImageSelection, checked_stage_selection, merge_features
+from tokenprune.engine.select import ImageSelection, checked_stage_selection, explained_nan, merge_features
 from tokenprune.engine.stages.capture import TextCapture
 from tokenprune.engine.stages.forward import Entry, StagedForward
 from tokenprune.engine.stages.plan import checked_stages
@@ -210,7 +210,8 @@ class StagePruning:
         reports, merges = [], []
         keep, counts = entry.packing.valid.clone(), list(entry.packing.counts)
         for i, (image, tokens) in enumerate(self._tokens(now, stage, hidden, before, places)):
-            selection = checked_stage_selection(self.strategy, stage, tokens)
+            with explained_nan(self.strategy, f"image {i}", tokens.features):
+                selection = checked_stage_selection(self.strategy, stage, tokens)
             reports.append(report_of(stage, tokens, selection))
             merges.append((image.row, places[image.row, image.columns[tokens.left]], selection))
             keep[image.row, entered[image.row, image.columns[image.selection.kept]]] = False
