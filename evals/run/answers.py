@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tokenprune.errors import DataError
-from tokenprune.evals.tasks._read.records import field
+from tokenprune.evals.tasks._read.fields import field
 
 Score = float | None  # 0 to 1; None if the answer could not be read, which counts as 0
 

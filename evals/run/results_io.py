@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenprune.errors import DataError
 from tokenprune.evals.run.results import FAILED, QuestionScore, TaskResult
-from tokenprune.evals.tasks._read.records import field
+from tokenprune.evals.tasks._read.fields import field
 
 _CHARACTERS: dict[QuestionScore, str] = {0.0: "0", 1.0: "1", None: "-", FAILED: "!"}
 _SCORES: dict[str, QuestionScore] = {character: score for score, character in _CHARACTERS.items()}

@@ -14,7 +14,7 @@ from tokenprune.errors import DataError
 from tokenprune.evals.run import files, results_io
 from tokenprune.evals.run.answers import Answer, AnswerKey, from_line, to_line
 from tokenprune.evals.run.results import TaskResult
-from tokenprune.evals.tasks._read.records import read_json
+from tokenprune.evals.tasks._read.text import read_json
 
 #: The parts of the identity that may grow: more can be asked in the same folder.
 GROWING = ("configurations", "data")

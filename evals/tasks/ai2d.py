@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.choices import Choice, lettered, listed
+from tokenprune.evals.tasks._base.choices import Choice, letter_at, lettered, listed
 from tokenprune.evals.tasks._base.task import FileTask, Form, hub
-from tokenprune.evals.tasks._read.records import Record, json_records, read_json, read_text
+from tokenprune.evals.tasks._read.records import Record, json_records
+from tokenprune.evals.tasks._read.text import read_json, read_text
 
 
 def read(answer: str, options: Mapping[str, str]) -> str | None:
@@ -28,9 +30,11 @@ def read(answer: str, options: Mapping[str, str]) -> str | None:
 
 def _published(path: Path) -> list[Record]:
     content = read_json(path)
-    name = Record(str(path), content)["imageName"]
+    name = Record(str(path), content).text("imageName")
     listed_ids = path.parent.parent / "ai2d_test_ids.csv"
     test = set(read_text(listed_ids).split()) if listed_ids.is_file() else None
+    if test == set():
+        raise DataError(f"{listed_ids}: empty; it lists the images of the test split, one per line")
     split = "" if test is None else "test" if name.removesuffix(".png") in test else "train"
     return [
         Record(record.where, {**record.content, "question": record["id"], "imageName": name}, split)
@@ -46,18 +50,20 @@ class Ai2d(FileTask[Choice]):
     forms: ClassVar[tuple[Form, ...]] = (Form(("questions/*.json",), _published), *hub())
 
     def question(self, record: Record, folder: Path, style: Style) -> Choice:
-        options = lettered(record.first("answerTexts", "options"))
-        image, number = record.content.get("image"), record.where.rpartition("/")[2]
-        if image is None:
-            place = "abc_images" if record.content.get("abcLabel") else "images"
-            image, number = record.find_image(folder / place, record["imageName"]), record["questionId"]
+        options = lettered(record.texts("answerTexts", "options"))
+        if record.has("image"):
+            image, number = record.image(), record.where.rpartition("/")[2]
+        else:
+            place = "abc_images" if record.has("abcLabel") and record.truth("abcLabel") else "images"
+            image = record.find_image(folder, f"{place}/{record.text('imageName')}")
+            number = record.name("questionId")
         return Choice(
             task=self.name,
             id=f"{self.name}-{number}",
             images=(image,),
-            text=style.choice(record["question"], listed(options)),
+            text=style.choice(record.text("question"), listed(options)),
             split=record.split,
             options=options,
-            letter=list(options)[int(record.first("correctAnswer", "answer"))],
+            letter=letter_at(options, record.whole("correctAnswer", "answer"), record.where),
             read=read,
         )

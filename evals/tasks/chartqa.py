@@ -38,12 +38,16 @@ class ChartQa(FileTask[ShortAnswer]):
     )
 
     def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
-        image = record.content.get("image") or record.find_image(record["folder"], f"png/{record['imgname']}")
-        given = record.first("label", "answer")
-        kind = record.text("type").removesuffix("_test")
+        if record.has("image"):
+            image = record.image()
+        else:
+            place = record["folder"].relative_to(folder).as_posix()
+            image = record.find_image(folder, f"{place}/png/{record.text('imgname')}")
+        label = record.key("label", "answer")
+        kind = record.text_or_empty("type").removesuffix("_test")
         if not kind:
-            kind = "augmented" if record["human_or_machine"] else "human"
-        question = record.first("query", "question")
+            kind = "augmented" if record.truth("human_or_machine") else "human"
+        question = record.text("query", "question")
         return ShortAnswer(
             task=self.name,
             id=f"{self.name}-{record.where.rpartition('/')[2]}",
@@ -51,7 +55,7 @@ class ChartQa(FileTask[ShortAnswer]):
             text=f"{question}\n{ONE_WORD}" if style.instructions else question,
             split=record.split,
             category=kind,
-            answers=(given,) if isinstance(given, str) else tuple(given),
+            answers=(record.text(label),) if isinstance(record[label], str) else tuple(record.texts(label)),
             worth=relaxed,
         )
 

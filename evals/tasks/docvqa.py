@@ -18,7 +18,7 @@ from tokenprune.evals.tasks._read.records import Record, json_records
 
 
 def _published(path: Path) -> list[Record]:
-    return [record.in_split(record["data_split"]) for record in json_records(path, "data")]
+    return [record.in_split(record.text("data_split")) for record in json_records(path, "data")]
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,17 @@ class DocVqa(FileTask[ShortAnswer]):
         image = record["image"]
         if isinstance(image, str):
             image = record.find_image(folder, image, f"spdocvqa_images/{PurePosixPath(image).name}")
-        if not record.content.get("answers"):
+        else:
+            image = record.image()
+        if not record.has("answers"):
             raise DataError(f"{record.where}: has no answers. The test split has none; use --split val")
         return ShortAnswer(
             task=self.name,
-            id=f"{self.name}-{record['questionId']}",
+            id=f"{self.name}-{record.name('questionId')}",
             images=(image,),
-            text=style.short_answer(record["question"]),
+            text=style.short_answer(record.text("question")),
             split=record.split,
             max_new_tokens=64,
-            answers=tuple(record["answers"]),
+            answers=tuple(record.texts("answers")),
             worth=anls,
         )

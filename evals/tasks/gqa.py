@@ -14,6 +14,7 @@ from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer, exact
 from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, points
+from tokenprune.evals.tasks._read import fields
 from tokenprune.evals.tasks._read.hub import table_records
 from tokenprune.evals.tasks._read.records import Record, json_records
 
@@ -26,11 +27,12 @@ def _hub(path: Path) -> list[Record]:
     """Return the questions, with their images from the folder beside."""
     name = path.parent.name.removesuffix("_instructions")
     beside = sorted(path.parent.with_name(f"{name}_images").glob("*.parquet"))
-    images = {record["id"]: record["image"] for file in beside for record in table_records(file)}
+    stored = [(record.where, record) for file in beside for record in table_records(file)]
+    images = {called: record.image() for called, record in fields.by_key(stored, "id").items()}
     records = []
     for record in table_records(path):
-        if record["imageId"] not in images:
-            raise DataError(f"{record.where}: no image {record['imageId']} in {path.parent.parent}/{name}_images")
+        if record.name("imageId") not in images:
+            raise DataError(f"{record.where}: no image {record['imageId']!r} in {path.parent.parent}/{name}_images")
         records.append(Record(record.where, {**record.content, "image": images[record["imageId"]]}, name))
     return records
 
@@ -51,15 +53,21 @@ class Gqa(FileTask[ShortAnswer]):
     )
 
     def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
-        image = record.content.get("image")
+        where = f"{record.where}, 'types'"
+        own = record.has("image")
+        image = record.image() if own else record.find_image(folder, f"images/{record.name('imageId')}.jpg")
+        kinds = record["types"] if record.has("types") else {}
+        structural = fields.field(
+            {"structural": None, **kinds} if isinstance(kinds, dict) else kinds, "structural", where
+        )
         return ShortAnswer(
             task=self.name,
-            id=f"{self.name}-{record['id']}",
-            images=(image or record.find_image(folder / "images", f"{record['imageId']}.jpg"),),
-            text=style.short_answer(record["question"]),
+            id=f"{self.name}-{record.name('id')}",
+            images=(image,),
+            text=style.short_answer(record.text("question")),
             split=record.split,
-            category=(record.content.get("types") or {}).get("structural") or "",
-            answers=(record["answer"],),
+            category="" if structural is None else fields.as_text(structural, where),
+            answers=(record.text("answer"),),
             worth=exact,
         )
 

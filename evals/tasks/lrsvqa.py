@@ -34,14 +34,14 @@ class LrsVqa(FileTask[ShortAnswer]):
         return questions
 
     def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
-        image = record["image"]
+        image = record.text("image")
         return ShortAnswer(
             task=self.name,
-            id=f"{self.name}-{record.first('question_id', 'id')}",
+            id=f"{self.name}-{record.name('question_id', 'id')}",
             images=(record.find_image(folder, image, f"image/{image}", f"images/{image}"),),
-            text=record["text"],
-            category=record["category"],
-            answers=(record["ground_truth"],),
+            text=record.text("text"),
+            category=record.text("category"),
+            answers=(record.text("ground_truth"),),
             worth=exact_or_synonym,
         )
 

@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.choices import Choice, infer_letter, listed
+from tokenprune.evals.tasks._base.choices import Choice, checked_letter, infer_letter, listed
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
 from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, points
 from tokenprune.evals.tasks._read.records import Base64, Record, tsv_records
@@ -30,11 +29,11 @@ LETTERS = "ABCDEFGH"
 def _published(path: Path) -> list[Record]:
     """Return the rows of a table. Its image cells may hold the index of another row, which has the image."""
     records, rows = tsv_records(path), []
-    texts = {record["index"]: record["image"] for record in records}
+    texts = {record.text("index"): record.text("image") for record in records}
     for record in records:
-        text = texts.get(record["image"], record["image"])
+        text = texts.get(record.text("image"), record.text("image"))
         image = Base64(f"{record.where}, image", f"{path.name}:{record['index']}", text)
-        rows.append(Record(record.where, {**record.content, "image": image}, record.text("split")))
+        rows.append(Record(record.where, {**record.content, "image": image}, record.text_or_empty("split")))
     return rows
 
 
@@ -56,22 +55,18 @@ class MmBench(FileTask[Choice]):
         ]
 
     def question(self, record: Record, folder: Path, style: Style) -> Choice:
-        options = {letter: record.text(letter) for letter in LETTERS if record.text(letter)}
-        hint, index = record.text("hint"), int(record["index"])
-        question = f"{hint}\n{record['question']}" if hint else record["question"]
-        letter = record.text("answer")
-        if letter not in options:
-            raise DataError(
-                f"{record.where}: answer {letter!r} is not one of {', '.join(options)}. The test split "
-                "has no answers; use --split dev"
-            )
+        options = {letter: record.text_or_empty(letter) for letter in LETTERS if record.text_or_empty(letter)}
+        hint, index = record.text_or_empty("hint"), record.whole("index")
+        question = f"{hint}\n{record.text('question')}" if hint else record.text("question")
+        instead = "the test split has no answers; use --split dev"
+        letter = checked_letter(options, record.text_or_empty("answer"), record.where, instead)
         return Choice(
             task=self.name,
             id=f"{self.name}-{index}",
-            images=(record["image"],),
+            images=(record.image(),),
             text=style.choice(question, listed(options)),
             split=record.split,
-            category=record.text("category"),
+            category=record.text_or_empty("category"),
             group=str(index % COPY),
             options=options,
             letter=letter,

@@ -16,7 +16,8 @@ from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.kinds import YesNo
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
 from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, points
-from tokenprune.evals.tasks._read.records import Record, read_text
+from tokenprune.evals.tasks._read.records import Record
+from tokenprune.evals.tasks._read.text import read_text
 
 COGNITION = frozenset({"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"})
 YES_OR_NO = " Please answer yes or no."
@@ -43,11 +44,12 @@ def _published(path: Path) -> list[Record]:
         if not tab:
             raise DataError(f"{where}: expected QUESTION<tab>ANSWER, found no tab")
         found = Record(where, {})
-        image = found.find_image(
-            subtask / "images" if apart else subtask, *(path.stem + end for end in (".jpg", ".png"))
-        )
+        place = f"{subtask.name}/images" if apart else subtask.name
+        image = found.find_image(subtask.parent, *(f"{place}/{path.stem}{end}" for end in (".jpg", ".png")))
         content = {"question": question, "answer": answer, "category": subtask.name, "image": image}
         records.append(Record(where, {**content, "question_id": f"{subtask.name}/{image.name}"}))
+    if len(records) != 2:
+        raise DataError(f"{path}: {len(records)} questions; MME has two about each image")
     return records
 
 
@@ -66,16 +68,16 @@ class Mme(FileTask[YesNo]):
     )
 
     def question(self, record: Record, folder: Path, style: Style) -> YesNo:
-        question = record["question"].strip()
-        truth = record["answer"].strip().lower().rstrip(".")
+        question = record.text("question").strip()
+        truth = record.text("answer").strip().lower().rstrip(".")
         if truth not in ("yes", "no"):
             raise DataError(f"{record.where}: answer {record['answer']!r} is neither Yes nor No; correct the file")
         return YesNo(
             task=self.name,
-            id=f"{self.name}-{record['question_id']}-{truth}",
-            images=(record["image"],),
+            id=f"{self.name}-{record.name('question_id')}-{truth}",
+            images=(record.image(),),
             text=style.short_answer(question.replace(YES_OR_NO, "")),
-            category=record["category"],
+            category=record.text("category"),
             group=f"{record['category']}/{record['question_id']}",
             max_new_tokens=16,
             truth=truth == "yes",

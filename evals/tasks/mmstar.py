@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import LETTER, Style
-from tokenprune.evals.tasks._base.choices import Choice, listed
+from tokenprune.evals.tasks._base.choices import Choice, checked_letter, listed
 from tokenprune.evals.tasks._base.metric import Metric
 from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, mean_of_categories
 from tokenprune.evals.tasks._read.records import Base64, Record, tsv_records
@@ -33,7 +32,9 @@ def read(answer: str, options: Mapping[str, str]) -> str | None:
 
 def _published(path: Path) -> list[Record]:
     return [
-        Record(record.where, {**record.content, "image": Base64(f"{record.where}, image", path.name, record["image"])})
+        Record(
+            record.where, {**record.content, "image": Base64(f"{record.where}, image", path.name, record.text("image"))}
+        )
         for record in tsv_records(path)
     ]
 
@@ -46,26 +47,22 @@ class MmStar(FileTask[Choice]):
     forms: ClassVar[tuple[Form, ...]] = (Form(("*.tsv",), _published), *hub())
 
     def question(self, record: Record, folder: Path, style: Style) -> Choice:
-        question = record["question"].strip()
+        question = record.text("question").strip()
         if "A" in record.content:
-            options = {letter: record.text(letter) for letter in "ABCD" if record.text(letter)}
+            options = {letter: record.text_or_empty(letter) for letter in "ABCD" if record.text_or_empty(letter)}
             asked = style.choice(question, listed(options))
         else:
             options = dict(_OPTION.findall(question.partition("Options:")[2]))
             asked = f"{question}\n{LETTER}" if style.instructions else question
-        if record["answer"] not in options:
-            raise DataError(
-                f"{record.where}: answer {record['answer']!r} is not one of {', '.join(options) or 'no options'}"
-            )
         return Choice(
             task=self.name,
-            id=f"{self.name}-{record['index']}",
-            images=(record["image"],),
+            id=f"{self.name}-{record.name('index')}",
+            images=(record.image(),),
             text=asked,
             split=record.split,
-            category=record["category"],
+            category=record.text("category"),
             options=options,
-            letter=record["answer"],
+            letter=checked_letter(options, record.text("answer"), record.where),
             read=read,
         )
 

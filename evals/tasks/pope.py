@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.kinds import YesNo, f1_and_yes_rate
 from tokenprune.evals.tasks._base.metric import Metric
@@ -40,17 +41,19 @@ class Pope(FileTask[YesNo]):
     forms: ClassVar[tuple[Form, ...]] = (Form(("*pope_*.json",), _published), *hub("Full"))
 
     def question(self, record: Record, folder: Path, style: Style) -> YesNo:
-        kind = record.text("category") or record.split
-        name = record["image"]
+        kind = record.text_or_empty("category") or record.split
+        name, label = record["image"], record.text("label", "answer").strip().lower()
+        if label not in ("yes", "no"):
+            raise DataError(f"{record.where}: the right answer {label!r} is neither yes nor no; correct the file")
         return YesNo(
             task=self.name,
-            id=f"{self.name}-{kind}-{record['question_id']}",
-            images=(record.find_image(folder / "images", name) if isinstance(name, str) else name,),
-            text=style.short_answer(record.first("text", "question")),
+            id=f"{self.name}-{kind}-{record.name('question_id')}",
+            images=(record.find_image(folder, f"images/{name}") if isinstance(name, str) else record.image(),),
+            text=style.short_answer(record.text("text", "question")),
             split=record.split,
             category=kind,
             max_new_tokens=16,
-            truth=record.first("label", "answer").strip().lower() == "yes",
+            truth=label == "yes",
             read=read,
         )
 

@@ -19,11 +19,13 @@ from tokenprune.evals.models.boxes import HIT, Box, Size, iou
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.tasks._base.kinds import BoxQuestion
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, choose_splits, hub
-from tokenprune.evals.tasks._read.coco import Instances, from_corner
+from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, checked, choose_splits, hub
+from tokenprune.evals.tasks._read import fields
+from tokenprune.evals.tasks._read.coco import Instances, check_inside, from_corner
 from tokenprune.evals.tasks._read.hub import table_records
 from tokenprune.evals.tasks._read.images import StoredImage, size_of
-from tokenprune.evals.tasks._read.records import Record, field, only_file, read_json
+from tokenprune.evals.tasks._read.records import Record, only_file
+from tokenprune.evals.tasks._read.text import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,7 @@ def _sentences(path: Path) -> list[Record]:
             f"{record.where}, answer[{number}]", {**record.content, "sentence": text, "number": number}, record.split
         )
         for record in table_records(path)
-        for number, text in enumerate(record["answer"])
+        for number, text in enumerate(record.texts("answer"))
     ]
 
 
@@ -96,19 +98,21 @@ class RefCoco(FileTask[RefCocoQuestion]):
         refs = read_json(path) if path.suffix == ".json" else _read_pickle(path)
         if not isinstance(refs, list):
             raise DataError(f"{path}: expected a list of refs, found {type(refs).__name__}")
-        found = {field(ref, "split", _where(path, number, ref)) for number, ref in enumerate(refs)}
+        found = {fields.text(ref, "split", _where(path, number, ref)) for number, ref in enumerate(refs)}
         splits = choose_splits(split, found, str(path))
         instances = Instances(folder)
-        return [
+        questions = [
             question
             for number, ref in enumerate(refs)
             if ref["split"] in splits
             for question in self._of_ref(ref, instances, style, _where(path, number, ref))
         ]
+        return checked(questions, str(path))
 
     def question(self, record: Record, folder: Path, style: Style) -> RefCocoQuestion:
-        image, box = record["image"], from_corner(record["bbox"], record.where)
-        name, size = f"{record['question_id']}-{record['number']}", size_of(image)
+        image, box = record.image(), from_corner(record["bbox"], record.where)
+        name, size = f"{record.name('question_id')}-{record['number']}", size_of(image)
+        check_inside(box, size, record.where)
         return self._question(name, record["sentence"], image, box, size, record.split, style)
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:
@@ -123,10 +127,11 @@ class RefCoco(FileTask[RefCocoQuestion]):
         return only_file(folder, *(f"refs({self.split_by or '*'}).{ending}" for ending in ("json", "p")))
 
     def _of_ref(self, ref: dict[str, Any], instances: Instances, style: Style, where: str) -> Iterator[RefCocoQuestion]:
-        box = instances.box(field(ref, "ann_id", where), where)
-        image, size = instances.image(field(ref, "image_id", where), where)
-        for sentence in field(ref, "sentences", where):
-            name, expression = field(sentence, "sent_id", where), field(sentence, "sent", where)
+        image, size = instances.image(fields.name(ref, "image_id", where), where)
+        box = instances.box(fields.name(ref, "ann_id", where), where)
+        check_inside(box, size, f"{where}, ann_id {ref['ann_id']}, in {instances.path}")
+        for sentence in fields.items(ref, "sentences", where):
+            name, expression = fields.name(sentence, "sent_id", where), fields.text(sentence, "sent", where)
             yield self._question(str(name), expression, image, box, size, ref["split"], style)
 
     def _question(
@@ -162,5 +167,7 @@ def _read_pickle(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             return _PlainUnpickler(file, encoding="utf-8").load()
-    except (pickle.UnpicklingError, EOFError, UnicodeDecodeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a broken pickle raises any type
         raise DataError(f"{path}: not a refs pickle: {error or 'the file ends too early'}") from error

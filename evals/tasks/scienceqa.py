@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.choices import Choice, lettered, listed
+from tokenprune.evals.tasks._base.choices import Choice, letter_at, lettered, listed
 from tokenprune.evals.tasks._base.task import FileTask, Form, hub
 from tokenprune.evals.tasks._read.records import Record, json_records
 
@@ -34,7 +34,7 @@ def read(answer: str, options: Mapping[str, str]) -> str | None:
 
 
 def _published(path: Path) -> list[Record]:
-    return [record.in_split(record["split"]) for record in json_records(path)]
+    return [record.in_split(record.text("split")) for record in json_records(path)]
 
 
 @dataclass(frozen=True)
@@ -48,25 +48,27 @@ class ScienceQa(FileTask[Choice]):
     )
 
     def questions(self, records: Sequence[Record], folder: Path, style: Style) -> list[Choice]:
-        return [self.question(record, folder, style) for record in records if record["image"]]
+        return [self.question(record, folder, style) for record in records if record["image"] not in (None, "")]
 
     def question(self, record: Record, folder: Path, style: Style) -> Choice:
         image = record["image"]
         if isinstance(image, str):
             place = f"{record.split}/{record['id']}/{image}"
             image = record.find_image(folder, place, f"images/{place}")
-        options = lettered(record["choices"])
-        hint = record.text("hint")
-        question = f"Context: {hint}\n{record['question']}" if hint else record["question"]
-        number = record.content.get("id", record.where.rpartition("/")[2])
+        else:
+            image = record.image()
+        options = lettered(record.texts("choices"))
+        hint = record.text_or_empty("hint")
+        question = f"Context: {hint}\n{record.text('question')}" if hint else record.text("question")
+        number = record.name("id") if "id" in record else record.where.rpartition("/")[2]
         return Choice(
             task=self.name,
             id=f"{self.name}-{number}",
             images=(image,),
             text=style.choice(question, listed(options)),
             split=record.split,
-            category=record.text("subject"),
+            category=record.text_or_empty("subject"),
             options=options,
-            letter=list(options)[record["answer"]],
+            letter=letter_at(options, record.whole("answer"), record.where),
             read=read,
         )

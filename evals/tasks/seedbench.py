@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.choices import Choice, lettered, listed
+from tokenprune.evals.tasks._base.choices import Choice, checked_letter, lettered, listed
 from tokenprune.evals.tasks._base.metric import Metric
 from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, of_each_category
 from tokenprune.evals.tasks._read.images import StoredImage
@@ -44,20 +44,20 @@ class SeedBench(FileTask[Choice]):
         return [
             self.question(record, folder, style)
             for record in records
-            if "image" in record.content or record["data_type"] == "image" or (folder / FRAMES).is_dir()
+            if "image" in record or record.text("data_type") == "image" or (folder / FRAMES).is_dir()
         ]
 
     def question(self, record: Record, folder: Path, style: Style) -> Choice:
-        options = lettered([record[f"choice_{letter}"] for letter in "abcd"])
+        options = lettered([record.text(f"choice_{letter}") for letter in "abcd"])
         return Choice(
             task=self.name,
-            id=f"{self.name}-{record['question_id']}",
+            id=f"{self.name}-{record.name('question_id')}",
             images=self._images(record, folder),
-            text=style.choice(record["question"], listed(options)),
+            text=style.choice(record.text("question"), listed(options)),
             split=record.split,
-            category=record["data_type"],
+            category=record.text("data_type"),
             options=options,
-            letter=record["answer"],
+            letter=checked_letter(options, record.text("answer"), record.where),
             read=read,
         )
 
@@ -66,11 +66,10 @@ class SeedBench(FileTask[Choice]):
         return super().metrics(answered) | {f"{kind} accuracy": Metric.of(of_each[kind]) for kind in sorted(of_each)}
 
     def _images(self, record: Record, folder: Path) -> tuple[StoredImage, ...]:
-        if "image" in record.content:
-            image = record["image"]
-            return image if isinstance(image, tuple) else (image,)
-        name = str(record["data_id"])
+        if "image" in record:
+            return record.images()
+        name = record.name("data_id")
         if record["data_type"] == "image":
             return (record.find_image(folder, f"SEED-Bench-image/{name}", f"images/{name}", f"images/{name}.jpg"),)
-        frame = f"{record['question_type_id']}_{record['question_id']}.png"
-        return (record.find_image(folder / FRAMES, frame),)
+        frame = f"{record.name('question_type_id')}_{record.name('question_id')}.png"
+        return (record.find_image(folder, f"{FRAMES}/{frame}"),)

@@ -14,11 +14,11 @@ from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer
 from tokenprune.evals.tasks._base.task import FileTask, Form, hub
 from tokenprune.evals.tasks._read.records import Record, json_records
-from tokenprune.evals.tasks._score.vqa_accuracy import normal_accuracy
+from tokenprune.evals.tasks._score.vqa_accuracy import enough, normal_accuracy
 
 
 def _published(path: Path) -> list[Record]:
-    return [record.in_split(record["set_name"]) for record in json_records(path, "data")]
+    return [record.in_split(record.text("set_name")) for record in json_records(path, "data")]
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,17 @@ class TextVqa(FileTask[ShortAnswer]):
     forms: ClassVar[tuple[Form, ...]] = (Form(("TextVQA_*.json",), _published), *hub())
 
     def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
-        image = record.content.get("image")
-        if image is None:
-            name = f"{record['image_id']}.jpg"
+        if record.has("image"):
+            image = record.image()
+        else:
+            name = f"{record.name('image_id')}.jpg"
             image = record.find_image(folder, f"train_images/{name}", f"test_images/{name}", f"images/{name}")
         return ShortAnswer(
             task=self.name,
-            id=f"{self.name}-{record['question_id']}",
+            id=f"{self.name}-{record.name('question_id')}",
             images=(image,),
-            text=style.short_answer(record["question"]),
+            text=style.short_answer(record.text("question")),
             split=record.split,
-            answers=tuple(record["answers"]),
+            answers=enough(record.texts("answers"), record.where),
             worth=normal_accuracy,
         )

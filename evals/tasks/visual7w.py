@@ -16,8 +16,10 @@ from tokenprune.evals.models.boxes import Box, iou
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.kinds import BoxQuestion
 from tokenprune.evals.tasks._base.task import FileTask, Form
+from tokenprune.evals.tasks._read import fields
+from tokenprune.evals.tasks._read.coco import check_inside, from_corner
 from tokenprune.evals.tasks._read.images import size_of
-from tokenprune.evals.tasks._read.records import Record, field, json_records
+from tokenprune.evals.tasks._read.records import Record, json_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,23 +38,27 @@ class WhichBox(BoxQuestion):
 
 
 def _published(path: Path) -> list[Record]:
-    boxes = {box["box_id"]: box for box in json_records(path, "boxes")}
+    boxes = fields.by_key([(box.where, box) for box in json_records(path, "boxes")], "box_id")
     records = []
     for image in json_records(path, "images"):
-        for number, question in enumerate(image["qa_pairs"]):
+        for number, question in enumerate(image.items("qa_pairs")):
             where = f"{image.where}, qa_pairs[{number}]"
-            names = sorted((field(question, "answer", where), *field(question, "multiple_choices", where)))
+            others = [{"box": box} for box in fields.items(question, "multiple_choices", where)]
+            names = sorted(
+                [fields.whole(question, "answer", where), *(fields.whole(box, "box", where) for box in others)]
+            )
+            if len(set(names)) < 4 or len(names) > 4:
+                raise DataError(f"{where}: the boxes to choose from are {names}; expected four different ones")
             missing = [name for name in names if name not in boxes]
             if missing:
                 raise DataError(f"{where}: box {missing[0]} is not among the boxes of {path}")
-            content = {**question, "filename": image["filename"], "boxes": {name: boxes[name] for name in names}}
-            records.append(Record(where, content, image["split"]))
+            content = {**question, "filename": image.text("filename"), "boxes": {name: boxes[name] for name in names}}
+            records.append(Record(where, content, image.text("split")))
     return records
 
 
 def _corners(box: Record) -> Box:
-    x, y = float(box["x"]), float(box["y"])
-    return x, y, x + float(box["width"]), y + float(box["height"])
+    return from_corner([box["x"], box["y"], box["width"], box["height"]], box.where)
 
 
 @dataclass(frozen=True)
@@ -63,19 +69,21 @@ class Visual7w(FileTask[WhichBox]):
     forms: ClassVar[tuple[Form, ...]] = (Form(("dataset_v7w_pointing.json",), _published),)
 
     def question(self, record: Record, folder: Path, style: Style) -> WhichBox:
-        image = record.find_image(folder / "images", record["filename"])
+        image = record.find_image(folder, f"images/{record['filename']}")
         size = size_of(image)
         candidates = {name: _corners(box) for name, box in record["boxes"].items()}
+        for name, box in candidates.items():
+            check_inside(box, size, record["boxes"][name].where)
         written = " ".join(style.write(box, size) for box in candidates.values())
         return WhichBox(
             task=self.name,
-            id=f"{self.name}-{record['qa_id']}",
+            id=f"{self.name}-{record.name('qa_id')}",
             images=(image,),
-            text=f"{record['question']} Candidates: {written} answer in box format.",
+            text=f"{record.text('question')} Candidates: {written} answer in box format.",
             split=record.split,
             max_new_tokens=style.boxes.max_new_tokens,
             size=size,
             style=style,
             candidates=candidates,
-            right=record["answer"],
+            right=record.whole("answer"),
         )

@@ -12,8 +12,9 @@ from typing import ClassVar
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer
 from tokenprune.evals.tasks._base.task import FileTask, Form, hub
+from tokenprune.evals.tasks._read import fields
 from tokenprune.evals.tasks._read.records import Record, json_records
-from tokenprune.evals.tasks._score.vqa_accuracy import normal_accuracy
+from tokenprune.evals.tasks._score.vqa_accuracy import enough, normal_accuracy
 
 UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
 
@@ -38,18 +39,26 @@ class VizWiz(FileTask[ShortAnswer]):
 
     def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
         image = record["image"]
-        name = record.first("question_id", "image")
+        name = record.name("question_id", "image")
         if isinstance(image, str):
             image = record.find_image(folder, f"{record.split}/{image}", f"images/{image}")
-        answers = (answer["answer"] if isinstance(answer, dict) else answer for answer in record["answers"])
-        question = f"{record['question']}\n{UNANSWERABLE}" if style.instructions else record["question"]
+        else:
+            image = record.image()
+        where = f"{record.where}, 'answers'"
+        answers = [
+            fields.as_text(fields.field(given, "answer", where) if isinstance(given, dict) else given, where)
+            for given in record.items("answers")
+        ]
+        question = record.text("question")
+        if style.instructions:
+            question = f"{question}\n{UNANSWERABLE}"
         return ShortAnswer(
             task=self.name,
             id=f"{self.name}-{name}",
             images=(image,),
             text=style.short_answer(question),
             split=record.split,
-            category=record.first("answer_type", "category"),
-            answers=tuple(answers),
+            category=record.text("answer_type", "category"),
+            answers=enough(answers, where),
             worth=normal_accuracy,
         )

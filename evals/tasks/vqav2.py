@@ -8,16 +8,19 @@ script, the prompt by running lmms-eval's.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer
-from tokenprune.evals.tasks._base.task import FileTask, Form, choose_splits, hub
+from tokenprune.evals.tasks._base.task import FileTask, Form, checked, choose_splits, hub
+from tokenprune.evals.tasks._read import fields
+from tokenprune.evals.tasks._read.allowed import find_inside
 from tokenprune.evals.tasks._read.coco import Instances
 from tokenprune.evals.tasks._read.images import StoredImage
-from tokenprune.evals.tasks._read.records import Record, field, only_file, read_json
-from tokenprune.evals.tasks._score.vqa_accuracy import soft_accuracy
+from tokenprune.evals.tasks._read.records import Record, only_file
+from tokenprune.evals.tasks._read.text import read_json
+from tokenprune.evals.tasks._score.vqa_accuracy import enough, soft_accuracy
 
 
 @dataclass(frozen=True)
@@ -44,36 +47,37 @@ class Vqav2(FileTask[ShortAnswer]):
         if questions_path is None or annotations_path is None:
             raise DataError(f"{folder}: needs a *questions.json and a *annotations.json")
         questions, answers = read_json(questions_path), _Answers(annotations_path)
-        images = _ImageFiles(folder, field(questions, "data_subtype", str(questions_path)))
+        images = _ImageFiles(folder, fields.text(questions, "data_subtype", str(questions_path)))
         records = {
             f"{questions_path}, questions[{number}]": record
-            for number, record in enumerate(field(questions, "questions", str(questions_path)))
+            for number, record in enumerate(fields.items(questions, "questions", str(questions_path)))
         }
-        found = {where: images.split(field(record, "image_id", where)) for where, record in records.items()}
+        found = {where: images.split(fields.whole(record, "image_id", where)) for where, record in records.items()}
         splits = choose_splits(
             split, set(found.values()), f"{questions_path}, by the 'split' of images in instances.json"
         )
-        return [
+        asked = [
             self._question(
                 Record(where, record, found[where]),
-                images.find(record["image_id"], where),
-                answers.to(field(record, "question_id", where), where),
+                images.find(fields.whole(record, "image_id", where), where),
+                answers.to(fields.name(record, "question_id", where), where),
                 style,
             )
             for where, record in records.items()
             if found[where] in splits
         ]
+        return checked(asked, str(questions_path))
 
     def question(self, record: Record, folder: Path, style: Style) -> ShortAnswer:
-        answers = tuple(answer["answer"] for answer in record["answers"])
-        return self._question(record, record["image"], answers, style)
+        answers = _of_people(record.items("answers"), record.where)
+        return self._question(record, record.image(), answers, style)
 
     def _question(self, record: Record, image: StoredImage, answers: tuple[str, ...], style: Style) -> ShortAnswer:
         return ShortAnswer(
             task=self.name,
-            id=f"{self.name}-{record['question_id']}",
+            id=f"{self.name}-{record.name('question_id')}",
             images=(image,),
-            text=style.short_answer(record["question"]),
+            text=style.short_answer(record.text("question")),
             split=record.split,
             answers=answers,
             worth=soft_accuracy,
@@ -83,38 +87,37 @@ class Vqav2(FileTask[ShortAnswer]):
 class _Answers:
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.by_question = {
-            field(record, "question_id", f"{path}, annotations[{number}]"): record
-            for number, record in enumerate(field(read_json(path), "annotations", str(path)))
-        }
+        records = fields.items(read_json(path), "annotations", str(path))
+        places = ((f"{path}, annotations[{number}]", record) for number, record in enumerate(records))
+        self.by_question = fields.by_key(places, "question_id")
 
-    def to(self, question_id: int, where: str) -> tuple[str, ...]:
+    def to(self, question_id: str | int, where: str) -> tuple[str, ...]:
         if question_id not in self.by_question:
-            raise DataError(f"{where}: question_id {question_id} has no answers in {self.path}")
+            raise DataError(f"{where}: question_id {question_id!r} has no answers in {self.path}")
         here = f"{self.path}, question_id {question_id}"
-        given = field(self.by_question[question_id], "answers", here)
-        if len(given) < 2:
-            raise DataError(
-                f"{here}: {len(given)} answers; the metric leaves one out, so it needs at least two (VQAv2 has ten)"
-            )
-        return tuple(field(answer, "answer", here) for answer in given)
+        return _of_people(fields.items(self.by_question[question_id], "answers", here), here)
+
+
+def _of_people(answers: Sequence[Any], where: str) -> tuple[str, ...]:
+    """Return the answers, each by another person."""
+    if all(isinstance(answer, dict) and "answer_id" in answer for answer in answers):
+        fields.by_key([(where, answer) for answer in answers], "answer_id")
+    return enough([fields.text(answer, "answer", where) for answer in answers], where)
 
 
 class _ImageFiles:
     def __init__(self, folder: Path, subtype: str) -> None:
-        self.folder, self.subtype = folder / "images", subtype
+        self.folder, self.subtype = folder, subtype
         instances = folder / "instances.json"
         self.named = Instances(folder).images if instances.is_file() else {}
 
     def split(self, image_id: int) -> str:
-        return self.named.get(image_id, {}).get("split", "")
+        record = self.named.get(image_id, {})
+        return fields.text(record, "split", f"instances.json, image {image_id}") if "split" in record else ""
 
     def find(self, image_id: int, where: str) -> Path:
         """Return an image's file: COCO_val2014_000000000042.jpg in COCO 2014, 000000000042.jpg in COCO 2017."""
         names = [f"COCO_{self.subtype}_{image_id:012d}.jpg", f"{image_id:012d}.jpg"]
         if image_id in self.named:
-            names.insert(0, field(self.named[image_id], "file_name", f"instances.json, image {image_id}"))
-        for name in names:
-            if (self.folder / name).is_file():
-                return self.folder / name
-        raise DataError(f"{where}: missing image {self.folder / names[0]} (or {' or '.join(names[1:])})")
+            names.insert(0, fields.text(self.named[image_id], "file_name", f"instances.json, image {image_id}"))
+        return find_inside(self.folder, [f"images/{name}" for name in names], where)

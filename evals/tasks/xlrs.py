@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.metric import Metric
 from tokenprune.evals.tasks._base.question import Question
@@ -65,15 +66,18 @@ class Xlrs(FileTask[Letters]):
     forms: ClassVar[tuple[Form, ...]] = tuple(form._replace(read=_one_split) for form in hub())
 
     def question(self, record: Record, folder: Path, style: Style) -> Letters:
-        image, options = record["image"], "\n".join(record["multi-choice options"])
-        asked = LETTERS if record["category"] == SEVERAL else ONE_LETTER
+        options, category = "\n".join(record.texts("multi-choice options")), record.text("category")
+        letters = frozenset(re.findall(r"[A-E]", record.text("answer")))
+        if not letters:
+            raise DataError(f"{record.where}: answer {record['answer']!r} has no letter from A to E; correct the file")
+        asked = LETTERS if category == SEVERAL else ONE_LETTER
         return Letters(
             task=self.name,
-            id=f"{self.name}-{record.first('index', 'question_id')}",
-            images=image if isinstance(image, tuple) else (image,),
-            text=f"{record['question']}The choices are listed below:\n{options}\n\n{asked}",
-            category=record["category"],
-            letters=frozenset(re.findall(r"[A-E]", record["answer"])),
+            id=f"{self.name}-{record.name('index', 'question_id')}",
+            images=record.images(),
+            text=f"{record.text('question')}The choices are listed below:\n{options}\n\n{asked}",
+            category=category,
+            letters=letters,
         )
 
     def metrics(self, answered: Answered) -> dict[str, Metric]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
+from tokenprune.errors import DataError
 from tokenprune.evals.tasks._base.question import Question
 
 
@@ -28,6 +29,20 @@ class Choice(Question):
 
 def lettered(options: Sequence[str]) -> dict[str, str]:
     return dict(zip(ascii_uppercase, options, strict=False))
+
+
+def letter_at(options: Mapping[str, str], place: int, where: str) -> str:
+    """Return the letter of the option at a place, counted from 0. DataError, naming `where`, if there is none."""
+    if not 0 <= place < len(options):
+        raise DataError(f"{where}: the answer is option {place} of {len(options)}, counted from 0; correct the file")
+    return list(options)[place]
+
+
+def checked_letter(options: Mapping[str, str], letter: str, where: str, instead: str = "correct the file") -> str:
+    """Return the letter. DataError, naming `where`, if no option has it."""
+    if letter not in options:
+        raise DataError(f"{where}: answer {letter!r} is not one of {', '.join(options) or 'no options'}; {instead}")
+    return letter
 
 
 def listed(options: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.tasks._base.metric import Metric, Ratio
 from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks._read.fields import check_distinct
 from tokenprune.evals.tasks._read.hub import table_records
 from tokenprune.evals.tasks._read.records import Record
 
@@ -65,6 +66,14 @@ def choose_splits(wanted: str | None, found: set[str], where: str) -> set[str]:
     return {wanted}
 
 
+def checked(questions: Sequence[S], where: str) -> Sequence[S]:
+    """Return the questions. DataError, naming the file `where`, if there are none or two have the same ID."""
+    if not questions:
+        raise DataError(f"{where}: no questions")
+    check_distinct([question.id for question in questions], where)
+    return questions
+
+
 def points(answered: Answered) -> list[float]:
     """Return the score of each answer."""
     return [question.score(answer) or 0.0 for question, answer in answered]
@@ -111,9 +120,14 @@ class FileTask(Task, Generic[S]):
         if not files:
             patterns = (pattern for form in self.forms for pattern in form.patterns)
             raise DataError(f"{folder}: no questions of {self.title}; needs one of {', '.join(patterns)}")
-        records = [record for file in files for record in read(file)]
+        of_file = {file: read(file) for file in files}
+        for file, records in of_file.items():
+            if not records:
+                raise DataError(f"{file}: no questions; remove the file, or download it again")
+        records = [record for records in of_file.values() for record in records]
         splits = choose_splits(split, {record.split for record in records}, " and ".join(map(str, files)))
-        return self.questions([record for record in records if record.split in splits], folder, style)
+        questions = self.questions([record for record in records if record.split in splits], folder, style)
+        return checked(questions, " and ".join(map(str, files)))
 
     def questions(self, records: Sequence[Record], folder: Path, style: Style) -> Sequence[S]:
         """Return the questions, by default one per record."""

@@ -1,12 +1,13 @@
 """Read COCO's `instances.json`: images and the boxes in them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import DataError
-from tokenprune.evals.models.boxes import Box
-from tokenprune.evals.tasks._read.records import field, read_json
+from tokenprune.evals.models.boxes import Box, Size
+from tokenprune.evals.tasks._read import fields
+from tokenprune.evals.tasks._read.allowed import find_inside
+from tokenprune.evals.tasks._read.text import read_json
 
 
 class Instances:
@@ -18,31 +19,44 @@ class Instances:
         self.images = self._by_id(content, "images")
         self.annotations = self._by_id(content, "annotations")
 
-    def _by_id(self, content: Any, key: str) -> dict[int, dict[str, Any]]:
-        records = field(content, key, str(self.path))
-        return {field(record, "id", f"{self.path}, {key}[{number}]"): record for number, record in enumerate(records)}
+    def _by_id(self, content: Any, key: str) -> dict[str | int, dict[str, Any]]:
+        records = fields.items(content, key, str(self.path), may_be_empty=True)
+        return fields.by_key(((f"{self.path}, {key}[{number}]", it) for number, it in enumerate(records)), "id")
 
-    def box(self, ann_id: int, where: str) -> Box:
+    def box(self, ann_id: str | int, where: str) -> Box:
         if ann_id not in self.annotations:
-            raise DataError(f"{where}: ann_id {ann_id} is not among the annotations of {self.path}")
+            raise DataError(f"{where}: ann_id {ann_id!r} is not among the annotations of {self.path}")
         here = f"{self.path}, annotation {ann_id}"
-        return from_corner(field(self.annotations[ann_id], "bbox", here), here)
+        return from_corner(fields.field(self.annotations[ann_id], "bbox", here), here)
 
-    def image(self, image_id: int, where: str) -> tuple[Path, tuple[int, int]]:
+    def image(self, image_id: str | int, where: str) -> tuple[Path, Size]:
         """Return the image's path and size. The refs have a file_name of their own, which contains the ann_id."""
         if image_id not in self.images:
-            raise DataError(f"{where}: image_id {image_id} is not among the images of {self.path}")
-        here = f"{self.path}, image {image_id}"
-        record = self.images[image_id]
-        path = self.path.parent / "images" / field(record, "file_name", here)
-        if not path.is_file():
-            raise DataError(f"{here}: missing image {path}")
-        return path, (field(record, "width", here), field(record, "height", here))
+            raise DataError(f"{where}: image_id {image_id!r} is not among the images of {self.path}")
+        here, record = f"{self.path}, image {image_id}", self.images[image_id]
+        path = find_inside(self.path.parent, [f"images/{fields.text(record, 'file_name', here)}"], here)
+        width, height = fields.whole(record, "width", here), fields.whole(record, "height", here)
+        if min(width, height) < 1:
+            raise DataError(f"{here}: {width} x {height} is not the size of an image; correct width and height")
+        return path, (width, height)
 
 
-def from_corner(numbers: Sequence[Any], where: str) -> Box:
-    """Return the box that COCO writes as x, y, width, height. DataError, naming `where`, unless there are four."""
-    if len(numbers) != 4:
-        raise DataError(f"{where}: a box of {len(numbers)} numbers; expected x, y, width, height")
-    x, y, width, height = map(float, numbers)
+def from_corner(numbers: Any, where: str) -> Box:
+    """Return the box that COCO writes as x, y, width, height.
+
+    DataError, naming `where`, unless these are four finite numbers and the box has an area: no answer could overlap any
+    other box, and it would be scored as wrong.
+    """
+    if not isinstance(numbers, list) or len(numbers) != 4:
+        found = f"{len(numbers)} numbers" if isinstance(numbers, list) else fields.shown(numbers)
+        raise DataError(f"{where}: a box of {found}; expected x, y, width, height")
+    x, y, width, height = (fields.as_number(number, f"{where}, bbox[{place}]") for place, number in enumerate(numbers))
+    if not (x + width > x and y + height > y):
+        raise DataError(f"{where}: a box of width {width:g} and height {height:g} has no area; correct or remove it")
     return x, y, x + width, y + height
+
+
+def check_inside(box: Box, size: Size, where: str) -> None:
+    """Raise DataError, naming `where`, for a box that lies wholly outside an image of this size."""
+    if box[0] >= size[0] or box[1] >= size[1] or box[2] <= 0 or box[3] <= 0:
+        raise DataError(f"{where}: the box {box} is outside the image of {size[0]} x {size[1]} px; correct it")

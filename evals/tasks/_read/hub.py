@@ -40,7 +40,7 @@ class Cell:
 
     def read_bytes(self) -> bytes:
         value = _open(self.path, _value, self.column, self.row)
-        content = (value if self.index is None else value[self.index])["bytes"]
+        content = (value if self.index is None else value[self.index]).get("bytes")
         if content is None:
             raise DataError(f"{self}: the table holds only the image's path; save the set with images embedded")
         return content
@@ -48,7 +48,14 @@ class Cell:
 
 def table_records(path: Path) -> list[Record]:
     """Return the rows of a file, with a `Cell` in place of each image and a tuple of cells in place of a list."""
-    table, split = _open(path, _without_images), split_of(path)
+    split = split_of(path)
+    return [Record(f"{path}, row {number}", row, split) for number, row in enumerate(_open(path, _rows))]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    table = _without_images(path)
+    if len(set(table.column_names)) < len(table.column_names):
+        raise DataError(f"{path}: two columns have the same name; rename one of them")
     images = [name for name in table.column_names if _is_image(table.schema.field(name).type)]
     plain = table.drop_columns(images).to_pylist()
     rows = [dict(row) for row in plain] if plain else [{} for _ in range(table.num_rows)]
@@ -58,7 +65,7 @@ def table_records(path: Path) -> list[Record]:
                 row[name] = Cell(path, name, number) if shape else None
             else:
                 row[name] = tuple(Cell(path, name, number, index) for index in range(shape or 0))
-    return [Record(f"{path}, row {number}", row, split) for number, row in enumerate(rows)]
+    return rows
 
 
 def split_of(path: Path) -> str:
@@ -72,8 +79,10 @@ def split_of(path: Path) -> str:
 def _open(path: Path, read: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return read(path, *arguments)
-    except pa.ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
+    except (pa.ArrowException, OSError, ValueError) as error:  # a ValueError for text that is not UTF-8
+        if isinstance(error, DataError) or (isinstance(error, OSError) and error.filename is not None):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: not a complete {path.suffix[1:]} file ({reason}); download it again") from error
 
 
@@ -92,7 +101,7 @@ def _shapes(column: pa.ChunkedArray) -> list[Any]:
 
 def _without_images(path: Path) -> pa.Table:
     if path.suffix == ".arrow":
-        return _arrow(path)
+        return _arrow(path, _version(path))
     file = pq.ParquetFile(path)
     schema = file.schema
     leaves = [schema.column(number).path for number in range(len(schema))]
@@ -101,22 +110,28 @@ def _without_images(path: Path) -> pa.Table:
 
 def _value(path: Path, column: str, row: int) -> Any:
     if path.suffix == ".arrow":
-        return _arrow(path)[column][row].as_py()
+        return _arrow(path, _version(path))[column][row].as_py()
     metadata = pq.ParquetFile(path).metadata
     for group in range(metadata.num_row_groups):
         n_rows = metadata.row_group(group).num_rows
         if row < n_rows:
-            return _row_group(path, group, column)[row].as_py()
+            return _row_group(path, group, column, _version(path))[row].as_py()
         row -= n_rows
     raise IndexError(f"{path}: no row {row}")
 
 
+def _version(path: Path) -> tuple[int, int]:
+    """Return what changes when a file is written again, so that nothing of the old one is kept."""
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
 @lru_cache(maxsize=2)
-def _row_group(path: Path, group: int, column: str) -> pa.ChunkedArray:
+def _row_group(path: Path, group: int, column: str, version: tuple[int, int]) -> pa.ChunkedArray:
     return pq.ParquetFile(path).read_row_group(group, columns=[column])[column]
 
 
 @lru_cache(maxsize=64)
-def _arrow(path: Path) -> pa.Table:
+def _arrow(path: Path, version: tuple[int, int]) -> pa.Table:
     """Return a memory map of the table, which reads nothing before it is accessed."""
     return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()

@@ -1,6 +1,8 @@
 """Open an image as a model should see it."""
 
 import io
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
@@ -8,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tokenprune.errors import DataError
+from tokenprune.evals.tasks._read.allowed import allowed
 
 
 @runtime_checkable
@@ -23,7 +26,7 @@ class StoredImage(Protocol):
 def size_of(stored: StoredImage) -> tuple[int, int]:
     """Return the width and height of the upright image, without decoding it."""
     content = stored.read_bytes()
-    with _named(stored), _large(), Image.open(io.BytesIO(content)) as file:
+    with _guarded(stored), Image.open(io.BytesIO(content)) as file:
         sideways = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return (file.height, file.width) if sideways else file.size
 
@@ -31,10 +34,10 @@ def size_of(stored: StoredImage) -> tuple[int, int]:
 def open_image(stored: StoredImage) -> Image.Image:
     """Return the image upright (EXIF rotation applied) and in RGB (grey repeated, transparency on white).
 
-    DataError, naming the file, if it is truncated or not an image.
+    DataError, naming the file, if it is truncated, not an image, or larger than is allowed.
     """
     content = stored.read_bytes()
-    with _named(stored), _large(), Image.open(io.BytesIO(content)) as file:
+    with _guarded(stored), Image.open(io.BytesIO(content)) as file:
         image = ImageOps.exif_transpose(file)
         if image.has_transparency_data:
             image = image.convert("RGBA")
@@ -43,20 +46,28 @@ def open_image(stored: StoredImage) -> Image.Image:
 
 
 @contextmanager
-def _large() -> Iterator[None]:
-    """Lift Pillow's size limit: remote-sensing sets have images that it takes for an attack."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+def _guarded(stored: StoredImage) -> Iterator[None]:
+    """Refuse an image of more pixels than are allowed, before it is decoded, and name the file of a broken one."""
+    most, before = allowed().max_image_pixels, Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = most
     try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-
-
-@contextmanager
-def _named(stored: StoredImage) -> Iterator[None]:
-    try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "error", Image.DecompressionBombWarning
+            )  # above the limit; Pillow's error, above twice
+            yield
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        found = re.search(r"\d+", str(error))
+        n_pixels = found[0] if found else 2 * most
+        raise DataError(
+            f"{stored}: an image of {n_pixels} pixels, and at most {most} are decoded, because a small file may claim "
+            f"any size. If you trust this one, add --max-image-pixels {n_pixels}"
+        ) from error
     except (UnidentifiedImageError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG chunk
         raise DataError(f"{stored}: not an image that Pillow can read; replace the file") from error
-    except OSError as error:
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise any type for a broken file
         raise DataError(f"{stored}: truncated or broken image ({error}); replace the file") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = before

@@ -1,39 +1,20 @@
-"""Read the files of published sets; DataError names the file and the line or record of anything wrong."""
+"""Read the files of published sets as records; DataError names the file and the line or record of anything wrong."""
 
 import base64
 import binascii
 import csv
-import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import DataError
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}") from error
-
-
-def read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}, byte {error.start}: not UTF-8; save the file as UTF-8") from error
-
-
-def field(record: Any, key: str, where: str) -> Any:
-    """Return `record[key]`. DataError, naming the file and record `where`, if there is none."""
-    if not isinstance(record, Mapping):
-        raise DataError(f"{where}: expected an object with {key!r}, found {type(record).__name__}")
-    if key not in record:
-        raise DataError(f"{where}: no {key!r}; it has {', '.join(map(repr, record)) or 'nothing'}")
-    return record[key]
+from tokenprune.evals.tasks._read import fields
+from tokenprune.evals.tasks._read.allowed import find_inside
+from tokenprune.evals.tasks._read.fields import field
+from tokenprune.evals.tasks._read.images import StoredImage
+from tokenprune.evals.tasks._read.text import parse_json, read_json, read_text
 
 
 def only_file(folder: Path, *patterns: str) -> Path | None:
@@ -57,26 +38,65 @@ class Record:
     def __getitem__(self, key: str) -> Any:
         return field(self.content, key, self.where)
 
-    def first(self, *keys: str) -> Any:
-        """Return the first of these fields that exists; the published form and the Hub's name some differently."""
-        there = [key for key in keys if isinstance(self.content, Mapping) and key in self.content]
-        return self[there[0] if there else keys[0]]
+    def key(self, *keys: str) -> str:
+        """Return the first of these names of fields that exists; the published form and the Hub's differ in some."""
+        return next((key for key in keys if key in self), keys[0])
 
-    def text(self, key: str) -> str:
+    def __contains__(self, key: str) -> bool:
+        return isinstance(self.content, Mapping) and key in self.content
+
+    def has(self, key: str) -> bool:
+        """Return whether there is such a field, and a value in it."""
+        return key in self and self.content[key] is not None
+
+    def text(self, *keys: str) -> str:
+        return fields.text(self.content, self.key(*keys), self.where)
+
+    def text_or_empty(self, key: str) -> str:
         """Return a field as text, and an empty text if it is missing or empty, which a table writes as nan."""
-        value = self.content.get(key)
-        return "" if value is None or str(value).strip().lower() == "nan" else str(value)
+        if not self.has(key):
+            return ""
+        value = fields.text(self.content, key, self.where)
+        return "" if value.strip().lower() == "nan" else value
+
+    def name(self, *keys: str) -> str | int:
+        return fields.name(self.content, self.key(*keys), self.where)
+
+    def whole(self, *keys: str) -> int:
+        return fields.whole(self.content, self.key(*keys), self.where)
+
+    def truth(self, key: str) -> bool:
+        return fields.truth(self.content, key, self.where)
+
+    def items(self, *keys: str) -> Sequence[Any]:
+        return fields.items(self.content, self.key(*keys), self.where)
+
+    def texts(self, *keys: str) -> list[str]:
+        return fields.texts(self.content, self.key(*keys), self.where)
+
+    def image(self, key: str = "image") -> StoredImage:
+        """Return an image that is stored in the table itself."""
+        return _stored(self[key], f"{self.where}, {key!r}")
+
+    def images(self, key: str = "image") -> tuple[StoredImage, ...]:
+        """Return an image or several that are stored in the table itself."""
+        value = self[key]
+        if value == ():
+            raise DataError(f"{self.where}, {key!r}: no image")
+        return tuple(_stored(one, f"{self.where}, {key!r}") for one in (value if isinstance(value, tuple) else [value]))
 
     def in_split(self, split: str) -> "Record":
         return replace(self, split=split)
 
     def find_image(self, folder: Path, *names: str) -> Path:
-        """Return the first of the files that exists in `folder`. DataError, naming all of them, if none does."""
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
-        others = f" (or {' or '.join(names[1:])})" if names[1:] else ""
-        raise DataError(f"{self.where}: missing image {folder / names[0]}{others}")
+        """Return the first of the files that exists in the data folder, see `find_inside`."""
+        return find_inside(folder, names, self.where)
+
+
+def _stored(value: Any, where: str) -> StoredImage:
+    if not isinstance(value, StoredImage):
+        raise DataError(f"{where}: expected an image, found {fields.shown(value)}")
+    return value
 
 
 def json_records(path: Path, *keys: str) -> list[Record]:
@@ -89,43 +109,56 @@ def json_records(path: Path, *keys: str) -> list[Record]:
         content = field(content, key, where)
     where = ", ".join((where, *keys))
     if isinstance(content, dict):
-        return [
-            Record(f"{where}[{key!r}]", {"id": key, **record} if isinstance(record, dict) else record)
-            for key, record in content.items()
-        ]
+        return [Record(f"{where}[{key!r}]", _with_id(key, record, where)) for key, record in content.items()]
     if not isinstance(content, list):
-        raise DataError(f"{where}: expected a list of questions, found {type(content).__name__}")
-    return [Record(f"{where}[{number}]", record) for number, record in enumerate(content)]
+        raise DataError(f"{where}: expected a list of questions, found {fields.shown(content)}")
+    return [_object(Record(f"{where}[{number}]", record)) for number, record in enumerate(content)]
 
 
 def line_records(path: Path) -> list[Record]:
     """Return the records of a file with one JSON object per line."""
-    records = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            records.append(Record(where, json.loads(line)))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}, column {error.colno}: broken JSON: {error.msg}") from error
-    return records
+    return [
+        _object(Record(f"{path}, line {number}", parse_json(line, f"{path}, line {number}", one_line=True)))
+        for number, line in enumerate(read_text(path).splitlines(), start=1)
+        if line.strip()
+    ]
 
 
 def tsv_records(path: Path) -> list[Record]:
     """Return the records of a table of tab-separated values with a header line, quoted as spreadsheets do."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # images are base64 in one field; the default is 128 KiB
-    rows: Iterator[list[str]] = csv.reader(read_text(path).splitlines(keepends=True), delimiter="\t")
+    rows: Any = csv.reader(read_text(path).splitlines(keepends=True), delimiter="\t")
+    records = []
+    try:
+        names = _column_names(rows, path)
+        for row in rows:
+            where = f"{path}, line {rows.line_num}"
+            if len(row) != len(names):
+                raise DataError(f"{where}: {len(row)} fields where line 1 names {len(names)}; is the line broken?")
+            records.append(Record(where, dict(zip(names, row, strict=True))))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {rows.line_num}: broken table: {error}") from error
+    return records
+
+
+def _column_names(rows: Iterator[list[str]], path: Path) -> list[str]:
     names = next(rows, None)
     if names is None:
         raise DataError(f"{path}, line 1: empty; expected a line of column names")
-    records = []
-    for row in rows:
-        where = f"{path}, line {rows.line_num}"  # pyright: ignore[reportAttributeAccessIssue]
-        if len(row) != len(names):
-            raise DataError(f"{where}: {len(row)} fields where line 1 names {len(names)}; is the line broken?")
-        records.append(Record(where, dict(zip(names, row, strict=True))))
-    return records
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{path}, line 1: two columns are named {twice!r}; rename one of them")
+    return names
+
+
+def _with_id(key: str, record: Any, where: str) -> dict[str, Any]:
+    return {"id": key, **_object(Record(f"{where}[{key!r}]", record)).content}
+
+
+def _object(record: Record) -> Record:
+    if not isinstance(record.content, dict):
+        raise DataError(f"{record.where}: expected an object, found {fields.shown(record.content)}")
+    return record
 
 
 @dataclass(frozen=True)
@@ -142,5 +175,5 @@ class Base64:
     def read_bytes(self) -> bytes:
         try:
             return base64.b64decode(self.text, validate=True)
-        except binascii.Error as error:
+        except (binascii.Error, ValueError) as error:
             raise DataError(f"{self.where}: broken base64 image ({error})") from error

@@ -8,6 +8,8 @@ tests/evals/tasks/test_published_scorers.py.
 import re
 from collections.abc import Sequence
 
+from tokenprune.errors import DataError
+
 ARTICLES = frozenset({"a", "an", "the"})
 
 _COUNTED = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -47,6 +49,15 @@ def _without_marks(text: str) -> str:
     joined = re.search(r"\d,\d", text)
     table = {mark: "" if joined or f"{mark} " in text or f" {mark}" in text else " " for mark in MARKS}
     return re.sub(r"\.(?!\d)", "", text.translate(str.maketrans(table)))
+
+
+def enough(answers: Sequence[str], where: str) -> tuple[str, ...]:
+    """Return people's answers. DataError, naming `where`, if there are fewer than the metrics here need."""
+    if len(answers) < 2:
+        raise DataError(
+            f"{where}: {len(answers)} answers; the metric leaves one out, so it needs at least two (most sets have ten)"
+        )
+    return tuple(answers)
 
 
 def soft_accuracy(answer: str, answers: Sequence[str]) -> float:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenprune.evals.tasks._read.records import field, line_records
+from tokenprune.evals.tasks._read.fields import field
+from tokenprune.evals.tasks._read.records import line_records
 
 
 @dataclass(frozen=True)

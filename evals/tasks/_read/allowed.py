@@ -1,0 +1,73 @@
+"""What a data set may make this process read: which files, and how large an image."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenprune.errors import DataError
+
+#: Pillow's own limit, 0.5 GB in RGB. A file of a few kilobytes can claim any size.
+MAX_IMAGE_PIXELS = 178_956_970
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """image_roots: folders outside the data folder that images may be in. max_image_pixels: of one image."""
+
+    image_roots: tuple[Path, ...] = ()
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+
+
+_BY_DEFAULT = Allowed()
+_allowed: ContextVar[Allowed] = ContextVar("allowed")
+
+
+def allowed() -> Allowed:
+    return _allowed.get(_BY_DEFAULT)
+
+
+@contextmanager
+def allowing(image_roots: Sequence[str | Path] = (), max_image_pixels: int = MAX_IMAGE_PIXELS) -> Iterator[None]:
+    """Allow more inside a `with` block. DataError if a root is not a folder."""
+    roots = tuple(map(Path, image_roots))
+    for root in roots:
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder of images")
+    token = _allowed.set(Allowed(roots, max_image_pixels))
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def find_inside(folder: Path, names: Sequence[str], where: str) -> Path:
+    """Return the first of the files that exists. DataError, naming the record `where`, if none does.
+
+    A file outside `folder`, by an absolute name, by `..` or by a link, is not looked for unless it is inside one of the
+    `image_roots`.
+    """
+    for name in names:
+        path = folder / name
+        try:
+            real = Path(os.path.realpath(path))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{where}: {name!r} cannot name a file ({error})") from error
+        if not any(real.is_relative_to(os.path.realpath(root)) for root in (folder, *allowed().image_roots)):
+            raise DataError(
+                f"{where}: image {name!r} is {real}, outside the data folder {folder}, so it was not opened. If you "
+                f"trust this data set, add --image-root {real.parent}"
+            )
+        if _is_file(path):
+            return path
+    others = f" (or {' or '.join(names[1:])})" if names[1:] else ""
+    raise DataError(f"{where}: missing image {folder / names[0]}{others}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # of a name that is too long
+        return False

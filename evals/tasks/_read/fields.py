@@ -1,0 +1,114 @@
+"""Read fields of a record; DataError names the file, the record and the field of a missing or a wrong value."""
+
+import math
+import reprlib
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from tokenprune.errors import DataError
+
+R = TypeVar("R")
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 40
+
+
+def field(record: Any, key: str, where: str) -> Any:
+    """Return `record[key]`. DataError, naming the file and record `where`, if there is none."""
+    if not isinstance(record, Mapping):
+        raise DataError(f"{where}: expected an object with {key!r}, found {shown(record)}")
+    if key not in record:
+        raise DataError(f"{where}: no {key!r}; it has {', '.join(map(repr, record)) or 'nothing'}")
+    return record[key]
+
+
+def text(record: Any, key: str, where: str) -> str:
+    return as_text(field(record, key, where), f"{where}, {key!r}")
+
+
+def name(record: Any, key: str, where: str) -> str | int:
+    """Return an ID: text or a whole number."""
+    value = field(record, key, where)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise DataError(f"{where}, {key!r}: expected an ID (text or a whole number), found {shown(value)}")
+    return as_text(value, f"{where}, {key!r}")
+
+
+def whole(record: Any, key: str, where: str) -> int:
+    """Return a whole number, which tables of text have as digits."""
+    value = field(record, key, where)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DataError(f"{where}, {key!r}: expected a whole number, found {shown(value)}")
+    return value
+
+
+def truth(record: Any, key: str, where: str) -> bool:
+    value = field(record, key, where)
+    if value not in (0, 1) or isinstance(value, float):
+        raise DataError(f"{where}, {key!r}: expected true or false, found {shown(value)}")
+    return bool(value)
+
+
+def items(record: Any, key: str, where: str, *, may_be_empty: bool = False) -> Sequence[Any]:
+    """Return a list."""
+    value = field(record, key, where)
+    if not isinstance(value, list) or not (value or may_be_empty):
+        raise DataError(f"{where}, {key!r}: expected a list, found {shown(value)}")
+    return value
+
+
+def texts(record: Any, key: str, where: str) -> list[str]:
+    """Return a list of texts that is not empty."""
+    return [as_text(one, f"{where}, {key}[{number}]") for number, one in enumerate(items(record, key, where))]
+
+
+def as_text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise DataError(f"{where}: expected text, found {shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: half a character at position {error.start}; save the file as UTF-8") from error
+    return value
+
+
+def as_number(value: Any, where: str) -> float:
+    """Return a finite number."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            if math.isfinite(number := float(value)):
+                return number
+        except OverflowError:
+            pass
+    raise DataError(f"{where}: expected a number, found {shown(value)}")
+
+
+def by_key(records: Iterable[tuple[str, R]], key: str) -> dict[str | int, R]:
+    """Return records by the ID in their field `key`. DataError if two have the same; records come with their place."""
+    found: dict[str | int, tuple[str, R]] = {}
+    for where, record in records:
+        called = name(getattr(record, "content", record), key, where)
+        if called in found:
+            raise DataError(f"{where}: {key} {called!r} is there twice, first in {found[called][0]}; keep one of them")
+        found[called] = where, record
+    return {called: record for called, (_, record) in found.items()}
+
+
+def check_distinct(names: Iterable[Hashable], where: str) -> None:
+    """Raise DataError if two questions have the same name, so that their answers could not be told apart."""
+    seen: set[Hashable] = set()
+    for called in names:
+        if called in seen:
+            raise DataError(f"{where}: the question {called} is there twice; keep one of them")
+        seen.add(called)
+
+
+def shown(value: Any) -> str:
+    """Return a value, shortened, for an error."""
+    try:
+        return "null" if value is None else f"{type(value).__name__} {_short.repr(value)}"
+    except (ValueError, RecursionError):  # of an integer of thousands of digits, and of deep nesting
+        return type(value).__name__

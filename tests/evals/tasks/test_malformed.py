@@ -1,0 +1,78 @@
+"""A broken file of a set gives an error that names it, and never other questions or a traceback."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.files.malformed import Mutation, mutations
+from helpers.files.tasks import SETS
+
+from tokenprune.errors import DataError
+from tokenprune.evals.tasks import TASKS
+from tokenprune.evals.tasks._base.question import Question
+
+ANSWERS = ("A", "yes", "no", "0.1", "[0.50, 0.25, 0.75, 0.75]", "table")
+#: What changes the questions and breaks no rule: patterns of "file, what was done to it", by task; "" is any.
+VALID = {
+    "": r"(question_?[iI]d|qa_id): (3|'x'|text|a number)$",  # IDs are numbers in some forms, texts in others
+    "ai2d": r"csv, removed|Which (is it|letter)\?: missing|parquet, every record twice",
+    "chartqa": r"removed|every record twice",  # records have no IDs
+    "gqa": r"types(\.structural)?: (None|null|\{\}|missing)|parquet, id: a number",
+    "mmbench": r"(B|category|hint): (null|missing)|tsv, (question|[A-D]|hint|split|category): '",
+    "mme": "removed",
+    "pope": r"removed|category: (null|missing)",
+    "refcoco": r"bbox\[0\]: 1.5",
+    "scienceqa": r"(hint|subject): (None|null|missing)|parquet, every record twice",
+    "visual7w": r"(width|height|x|y): 1.5",
+}
+
+
+def asked(questions: Sequence[Question]) -> list[Any]:
+    """Everything that decides an answer and its score; reads the images."""
+    return [
+        (
+            question.id,
+            question.text,
+            question.split,
+            question.category,
+            question.group,
+            [image.tobytes() for image in question.open_images()],
+            [question.score(answer) for answer in ANSWERS],
+        )
+        for question in questions
+    ]
+
+
+def outcome(name: str, folder: Path, mutation: Mutation, whole: list[Any]) -> str | None:
+    """Return what is wrong with how a broken file was read; None if it gave a good error, or was not needed."""
+    try:
+        found = asked(TASKS[name].load(folder))
+    except DataError as error:
+        said = str(error)
+        return None if mutation.path.name in said or mutation.content is None else f"does not name the file: {said}"
+    except Exception as error:  # noqa: BLE001
+        return f"{type(error).__name__}: {error}"
+    done = f"{mutation.path.name}, {mutation.what}"
+    valid = found == whole or any(re.search(VALID[key], done) for key in ("", name) if key in VALID)
+    return None if valid else "accepted, with other questions"
+
+
+@pytest.mark.parametrize(("name", "form"), SETS)
+def test_malformed(tmp_path: Path, name: str, form: str) -> None:
+    (tmp_path / "set").mkdir()
+    SETS[name, form](tmp_path / "set")
+    whole = asked(TASKS[name].load(tmp_path / "set"))
+    wrong = []
+    for mutation in mutations(tmp_path / "set"):
+        before = mutation.path.read_bytes()
+        if mutation.content is None:
+            mutation.path.unlink()
+        else:
+            mutation.path.write_bytes(mutation.content)
+        found = outcome(name, tmp_path / "set", mutation, whole)
+        if found is not None:
+            wrong.append(f"{mutation.path.relative_to(tmp_path / 'set')}, {mutation.what}: {found[:160]}")
+        mutation.path.write_bytes(before)
+    assert not wrong, f"{len(wrong)} wrong:\n" + "\n".join(wrong)
