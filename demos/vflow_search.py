@@ -17,6 +17,7 @@ from tokenprune.evals.cli.parser import at_least
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.search.optimize import Names, optimize
 from tokenprune.evals.search.plot import draw
+from tokenprune.evals.tasks._read.allowed import allowing
 from tokenprune.strategies.vflowopt import VFlowOpt
 
 
@@ -36,11 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = options.settings
     if settings is None:
         settings = options.output.with_suffix(".json")
+        with allowing(options.image_root, options.max_image_pixels):
+            questions = shared.calibration_questions(options)
         model, processor = load_model(options.model)
         optimize(
             model,
             processor,
-            shared.calibration_questions(options, model, processor),
+            questions,
             settings,
             base=VFlowOpt(keep_ratio=options.keep_ratio),
             trials=options.trials,

@@ -28,6 +28,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--tasks", nargs="+", metavar="NAME", help="tasks to run (default: all whose files are in --data)"
     )
     shared.add_data(parser)
+    shared.add_allowed(parser)
     parser.add_argument("--split", metavar="NAME", help="split, as the set names it (default: all but train)")
     parser.add_argument(
         "--limit", type=at_least(1), metavar="N", help="questions per task, evenly spaced (default: all)"
@@ -95,6 +96,8 @@ def run(options: Namespace) -> None:
         device_map=options.device_map,
         batch_tokens=options.batch_tokens,
         on_error=options.on_error,
+        image_roots=options.image_root,
+        max_image_pixels=options.max_image_pixels,
         console=screen,
     )
     if processes().is_first:

@@ -17,6 +17,7 @@ def add_options(parser: ArgumentParser) -> None:
     shared.add_box(parser)
     shared.add_model(parser)
     shared.add_dtype(parser)
+    shared.add_max_image_pixels(parser)
     shared.add_rounds(parser, 3)
     parser.add_argument("--output", type=Path, metavar="FILE", help="PNG file to draw what was kept and why")
     parser.add_argument(
@@ -41,10 +42,12 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.explain.table import table
     from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.run.setups import make_setups
+    from tokenprune.evals.tasks._read.allowed import allowing
     from tokenprune.evals.tasks._read.images import open_image
 
     screen = console(140)
-    image = open_image(options.image)
+    with allowing(max_image_pixels=options.max_image_pixels):
+        image = open_image(options.image)
     shown = make_setups(options.strategy, options.keep_ratio, options.position_ids, baselines=[])
     asked = shown if options.html is None else kept_tokens_page.slider(options.strategy, options.keep_ratio)
     model, processor = load_model(options.model, options.dtype)

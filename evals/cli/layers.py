@@ -25,9 +25,12 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import load_model
     from tokenprune.evals.search.layers import layer_changes, least_changing
+    from tokenprune.evals.tasks._read.allowed import allowing
 
-    model, processor = load_model(options.model, options.dtype)
-    changes = layer_changes(model, processor, shared.calibration_questions(options, model, processor))
+    with allowing(options.image_root, options.max_image_pixels):
+        questions = shared.calibration_questions(options)
+        model, processor = load_model(options.model, options.dtype)
+        changes = layer_changes(model, processor, questions)
     skipped = least_changing(changes, options.skip)
     table = Table("layer", "1 - cosine", "", title=f"Mean change over {options.samples} questions")
     for number, change in enumerate(changes):

@@ -69,7 +69,8 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.search import plot as search_plot
-    from tokenprune.evals.search.optimize import Names, optimize
+    from tokenprune.evals.search.optimize import Names, check_output, optimize
+    from tokenprune.evals.tasks._read.allowed import allowing
     from tokenprune.strategies.parsing import StrategySpec
     from tokenprune.strategies.vflowopt import VFlowOpt
 
@@ -83,19 +84,22 @@ def run(options: Namespace) -> None:
     options_of_base = {name: getattr(options, name) for name in ("recycle", "progressive", "layer", "as_released")}
     given = {name: value for name, value in options_of_base.items() if value != defaults[name]}
     base = cast(VFlowOpt, spec.make({"keep_ratio": options.keep_ratio, **given}))
-    model, processor = load_model(options.model, options.dtype)
-    record = optimize(
-        model,
-        processor,
-        shared.calibration_questions(options, model, processor),
-        options.output,
-        base=base,
-        strategy=spec.name,
-        state=options.state,
-        trials=options.trials,
-        seed=options.seed,
-        names=Names(public_name(options.model), public_name(str(options.data)), options.split),
-    )
+    check_output(options.output)
+    with allowing(options.image_root, options.max_image_pixels):
+        questions = shared.calibration_questions(options)
+        model, processor = load_model(options.model, options.dtype)
+        record = optimize(
+            model,
+            processor,
+            questions,
+            options.output,
+            base=base,
+            strategy=spec.name,
+            state=options.state,
+            trials=options.trials,
+            seed=options.seed,
+            names=Names(public_name(options.model), public_name(str(options.data)), options.split),
+        )
     plot = options.output.with_suffix(".png")
     search_plot.draw(options.output, plot)
     objective = record["search"]["objective"]

@@ -10,7 +10,7 @@ from typing import Any
 from tokenprune.evals.cli.completion import complete_strategy
 from tokenprune.evals.cli.parser import at_least, existing_file
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, POSITION_IDS
+from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, MAX_IMAGE_PIXELS, POSITION_IDS
 
 DTYPES = ("float32", "bfloat16", "float16")
 FORM = "with settings (fopru:mode=row,layer=-2); your own classes (my_module:MyStrategy,layer=2); or settings files"
@@ -41,6 +41,29 @@ def add_data(parser: ArgumentParser) -> None:
         help="the files of a published set, or a folder that holds one folder per task, named after the task "
         "(default: the bundled scenes)",
     )
+
+
+def add_max_image_pixels(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-image-pixels",
+        type=at_least(1),
+        default=MAX_IMAGE_PIXELS,
+        metavar="N",
+        help="larger images are an error: a file of a few kilobytes can claim any size, and fill the memory",
+    )
+
+
+def add_allowed(parser: ArgumentParser) -> None:
+    """What the files of a data set may make a command read."""
+    parser.add_argument(
+        "--image-root",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="folders outside the data folder that its images may be in (default: none)",
+    )
+    add_max_image_pixels(parser)
 
 
 def add_dtype(parser: ArgumentParser, default: str = "auto") -> None:
@@ -139,6 +162,7 @@ def add_rounds(parser: ArgumentParser, default: int, least: int = 0) -> None:
 def add_calibration(parser: ArgumentParser, samples: int = 30) -> None:
     """The questions that settings are searched on."""
     add_data(parser)
+    add_allowed(parser)
     parser.add_argument(
         "--split",
         type=lambda text: None if text == "all" else text,
@@ -156,11 +180,14 @@ def add_calibration(parser: ArgumentParser, samples: int = 30) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
 
 
-def calibration_questions(options: Namespace, model: Any, processor: Any) -> list[Any]:
-    """Return the questions that the options of `add_calibration` draw, as the model wants them asked."""
-    from tokenprune.evals.models.loading import load_questions
+def calibration_questions(options: Namespace) -> list[Any]:
+    """Return the questions that the options of `add_calibration` draw, as the model of `add_model` wants them asked.
+
+    The model's weights are not loaded, so that a mistake is said before.
+    """
+    from tokenprune.evals.models.loading import load_processor, load_questions
     from tokenprune.evals.models.prompt_styles import style_of
     from tokenprune.evals.search.calibration import calibration
 
-    questions = load_questions(options.data, split=options.split, style=style_of(model.config, processor))
+    questions = load_questions(options.data, split=options.split, style=style_of(*load_processor(options.model)))
     return list(calibration(questions, options.samples, options.seed))

@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import at_least
 
 EXTRA = "evals"
@@ -25,6 +26,7 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="N",
         help="worst questions that the page shows, for each setup and task",
     )
+    shared.add_allowed(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("report"), metavar="DIR", help="folder for Markdown, plots and page"
     )
@@ -40,14 +42,18 @@ def run(options: Namespace) -> None:
     page that also shows the questions pruning loses and which visual tokens were kept for them.
     """
     from tokenprune.evals.report.report import put_into, read, report, write
+    from tokenprune.evals.tasks._read.allowed import allowing
+    from tokenprune.evals.tasks._read.text import read_text
 
     rows = read(options.results)
     if options.split is not None:
         rows = [row.of_split(options.split) for row in rows]
     if options.into is not None:
-        text = put_into(options.into.read_text(encoding="utf-8"), rows, baseline=options.baseline)
+        text = put_into(read_text(options.into), rows, baseline=options.baseline)
         options.into.write_text(text, encoding="utf-8")
         return
     print(report(rows, baseline=options.baseline))
-    for path in write(options.results, rows, options.output, baseline=options.baseline, n_losses=options.losses):
+    with allowing(options.image_root, options.max_image_pixels):
+        written = write(options.results, rows, options.output, baseline=options.baseline, n_losses=options.losses)
+    for path in written:
         print(f"Written to {path}")

@@ -42,13 +42,13 @@ def arguments_of(path: Path, parser: ArgumentParser) -> list[str]:
 def _read(path: Path, parser: ArgumentParser) -> dict[str, Any]:
     content: Any = None
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         parser.error(f"argument --settings: {path}: {error.strerror}")
     except UnicodeDecodeError as error:
         parser.error(f"argument --settings: {path}, byte {error.start}: not UTF-8; save the file as UTF-8")
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # broken, nested too deeply, or an integer of thousands of digits
         parser.error(f"argument --settings: {path}: {error}")
     if not isinstance(content, dict):
         parser.error(f"argument --settings: {path}: expected options by name, found {type(content).__name__}")

@@ -1,13 +1,17 @@
 """Load a model with its processor, and the questions of a folder."""
 
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging
 
-from tokenprune.errors import DataError, SettingError, unknown
+from tokenprune.errors import DataError, SettingError, TokenPruneError, unknown
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.tasks import TASKS
@@ -28,19 +32,69 @@ def load_model(
     float32 for float16 weights on a CPU, where float16 is several times slower. device_map: from_pretrained's, instead
     of `device`; "auto" spreads a model over all devices. DataError if there is no such model.
     """
-    if Path(name) == MODEL and not (MODEL / "model.safetensors").is_file():
-        raise DataError(f"{MODEL}: the bundled model is missing, wheels leave it out; name a model with --model")
+    config, processor = load_processor(name)
     torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype)
-    try:
-        model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=torch_dtype, device_map=device_map)
-    except OSError as error:
-        message = f"{name}: not a model ({str(error).splitlines()[0]}); give a folder or a Hugging Face name"
-        raise DataError(message) from error
+    with _named(name, "weights"), _progress_on_terminals():
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            name, config=config, dtype=torch_dtype, device_map=device_map
+        )
     if device_map is None:
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if dtype == "auto" and model.device.type == "cpu" and model.dtype == torch.float16:
             model.float()
-    return model.eval(), AutoProcessor.from_pretrained(name)
+    return model.eval(), processor
+
+
+def load_processor(name: str) -> tuple[Any, Any]:
+    """Return (config, processor) from a folder or a Hugging Face name: what questions need to know about a model.
+
+    DataError if there is no such model, or if it is of a kind that answers no questions about images.
+    """
+    if Path(name) == MODEL and not (MODEL / "model.safetensors").is_file():
+        raise DataError(f"{MODEL}: the bundled model is missing, wheels leave it out; name a model with --model")
+    is_folder = Path(name).is_dir()
+    if not is_folder and (Path(name).is_absolute() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name[0] == "."):
+        raise DataError(f"{name}: no such folder; --model takes a folder with a config.json or a Hugging Face name")
+    if is_folder and not (Path(name) / "config.json").is_file():
+        raise DataError(f"{name}: no config.json in this folder, so it is not a model; name a folder that has one")
+    with _named(name, "config.json"):
+        config: Any = AutoConfig.from_pretrained(name)
+    if type(config) not in AutoModelForImageTextToText._model_mapping:
+        raise DataError(
+            f"{name}: its config.json is of a {getattr(config, 'model_type', None)!r} model, which takes no images and "
+            "text; name a vision-language model"
+        )
+    with _named(name, "processor"):
+        return config, AutoProcessor.from_pretrained(name)
+
+
+@contextmanager
+def _named(name: str, what: str) -> Iterator[None]:
+    """Raise DataError, with the first line of the reason, for any error of loading this part of a model."""
+    try:
+        yield
+    except (torch.cuda.OutOfMemoryError, ImportError, TokenPruneError):
+        raise
+    except Exception as error:  # transformers, safetensors and huggingface_hub raise any type
+        where = f"the folder {name}" if Path(name).is_dir() else f"the Hugging Face model {name}, nor such a folder"
+        reason = (str(error).splitlines() or [""])[0].rstrip(".")
+        raise DataError(
+            f"{name}: no model could be loaded: found no {what} that can be read in {where} "
+            f"({type(error).__name__}: {reason})"
+        ) from error
+
+
+@contextmanager
+def _progress_on_terminals() -> Iterator[None]:
+    """Show transformers' progress bars only where no file or pipe gets them together with a command's output."""
+    was_shown = logging.is_progress_bar_enabled()
+    if not (sys.stderr.isatty() and sys.stdout.isatty()):
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_shown:
+            logging.enable_progress_bar()
 
 
 def public_name(model: str) -> str:

@@ -5,4 +5,6 @@ DEFAULT_STRATEGIES = ("grid", "fopru:mode=rank,layer=-2", "fopru:mode=row,layer=
 #: What is compared on a single image: the baseline, a ranking, and one that merges.
 EXPLAINED_STRATEGIES = ("random", "fopru:mode=rank,layer=-2", "visionzip:layer=-2")
 DEFAULT_KEEP_RATIOS = (0.5, 0.25, 0.1)
+#: Pixels of the largest image that is decoded: Pillow's own limit, 0.5 GB in RGB.
+MAX_IMAGE_PIXELS = 178_956_970
 POSITION_IDS = ("original", "compact")

@@ -1,6 +1,6 @@
 """Evaluate a model on tasks under every setup, in a folder from which a killed run resumes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import tokenprune
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.models.loading import limit_questions, load_model, load_tasks, public_name
+from tokenprune.evals.models.loading import (
+    limit_questions,
+    load_model,
+    load_processor,
+    load_tasks,
+    public_name,
+)
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.aggregate import task_results
-from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
+from tokenprune.evals.run.answers import Answer
+from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, MAX_IMAGE_PIXELS, POSITION_IDS
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
@@ -24,6 +31,7 @@ from tokenprune.evals.run.runner import OnError, Runner
 from tokenprune.evals.run.setups import BASELINES, DOWNSAMPLE, Setup, make_setups
 from tokenprune.evals.search.calibration import apart
 from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks._read.allowed import allowing
 
 BATCH_TOKENS = 4096
 
@@ -44,6 +52,8 @@ def evaluate(
     device_map: str | None = None,
     batch_tokens: int = BATCH_TOKENS,
     on_error: OnError = "stop",
+    image_roots: Sequence[str | Path] = (),
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
     console: Console | None = None,
 ) -> list[TaskResult]:
     """Ask `model` all questions under all setups, and return one result per setup and task.
@@ -63,39 +73,47 @@ def evaluate(
     tasks, data, split: the questions, see `load_tasks`. limit: at most so many of each task, spread evenly.
     dtype, device_map: how the model is loaded, see `load_model`.
     batch_tokens, on_error: see `Runner`.
+    image_roots: folders outside `data` that its images may be in. max_image_pixels: larger images are not decoded.
     console: where progress is shown.
     """
     here, output, data = processes(), Path(output), Path(data)
     console = (console or Console()) if here.is_first else Console(quiet=True)
-    if isinstance(model, str):
-        name, (loaded, processor) = public_name(model), load_model(model, dtype, here.device, device_map)
-    else:
-        loaded, processor = model
-        name = loaded.config._name_or_path or type(loaded).__name__
-    if baselines is None:
-        baselines = _possible_baselines(loaded, processor, console)
-    compared = make_setups(strategies, keep_ratios, position_ids, baselines)
-    _try(compared, loaded, processor)
-    asked = load_tasks(data, tasks, split=split, style=style_of(loaded.config, processor))
-    questions = limit_questions(_uncalibrated(asked, compared, data, console), limit)
-    folder, plan = RunFolder(output), Plan(questions, compared)
-    identity = {
-        "model": model_identity(loaded),
-        "data": {"split": split, "limit": limit, **tasks_identity(questions)},
-        "configurations": {str(setup.key): setup.settings() for setup in compared},
-        "batch_tokens": batch_tokens,
-        "versions": versions(),
-    }
-    about = {"model": name, "loaded_from": _place(model if isinstance(model, str) else name), "data": _place(data)}
-    about |= {"processes": here.count, "begun": _now()}
-    if here.is_first:
-        folder.begin(identity, about)
-    here.meet()
-    folder.begin(identity, about)  # checks that every machine has the same model, data and versions
-    _ask(plan, Runner(loaded, processor, compared, batch_tokens, on_error), folder, here, console)
-    results = task_results(questions, compared, folder.answers(), scenes=data.name, model=name, identity=identity)
-    if here.is_first:
-        folder.write_results(results)
+    make_setups(strategies, keep_ratios, position_ids, baselines or ())  # a mistake is said before the weights load
+    with allowing(image_roots, max_image_pixels):
+        if isinstance(model, str):
+            name, style = public_name(model), style_of(*load_processor(model))
+            asked = load_tasks(data, tasks, split=split, style=style)
+            loaded, processor = load_model(model, dtype, here.device, device_map)
+        else:
+            loaded, processor = model
+            name = loaded.config._name_or_path or type(loaded).__name__
+            asked = load_tasks(data, tasks, split=split, style=style_of(loaded.config, processor))
+        if baselines is None:
+            baselines = _possible_baselines(loaded, processor, console)
+        compared = make_setups(strategies, keep_ratios, position_ids, baselines)
+        _try(compared, loaded, processor)
+        questions = limit_questions(_uncalibrated(asked, compared, data, console), limit)
+        folder, plan = RunFolder(output), Plan(questions, compared)
+        identity = {
+            "model": model_identity(loaded),
+            "data": {"split": split, "limit": limit, **tasks_identity(questions)},
+            "configurations": {str(setup.key): setup.settings() for setup in compared},
+            "batch_tokens": batch_tokens,
+            "versions": versions(),
+        }
+        about = {"model": name, "loaded_from": _place(model if isinstance(model, str) else name), "data": _place(data)}
+        about |= {"processes": here.count, "begun": _now()}
+        folder.check(identity)
+        with folder.writing(here.index) as write:
+            if here.is_first:
+                folder.begin(identity, about)
+            here.meet()
+            folder.check(identity)  # that every machine has the same model, data and versions
+            _ask(plan, Runner(loaded, processor, compared, batch_tokens, on_error), folder, here, console, write)
+            answers = folder.answers()
+            results = task_results(questions, compared, answers, scenes=data.name, model=name, identity=identity)
+            if here.is_first:
+                folder.write_results(results)
     return results
 
 
@@ -129,13 +147,17 @@ def _uncalibrated(questions: list[Question], compared: Sequence[Setup], data: Pa
     return left
 
 
-def _ask(plan: Plan, runner: Runner, folder: RunFolder, here: Processes, console: Console) -> None:
+def _ask(
+    plan: Plan,
+    runner: Runner,
+    folder: RunFolder,
+    here: Processes,
+    console: Console,
+    write: Callable[[Sequence[Answer]], None],
+) -> None:
     """Ask this process's share of the missing answers, and return once all processes are done."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with (
-        folder.writing(here.index) as write,
-        Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress,
-    ):
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
         if here.is_first:
             folder.drop_results()
         done = {asked for asked, answer in folder.answers().items() if answer.error is None}

@@ -4,14 +4,15 @@ import os
 import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.errors import DataError, SettingError, UnsupportedError
 
 
 @contextmanager
-def lock_for_appending(path: Path, doing: str) -> Iterator[BinaryIO]:
+def lock_for_appending(path: Path, doing: str) -> Iterator[FileIO]:
     """Open a file of lines to append to, lock out other processes, and cut off an unfinished last line.
 
     doing: what the holder of the lock does, for the error: "another search is writing it". A killed process holds no
@@ -24,7 +25,7 @@ def lock_for_appending(path: Path, doing: str) -> Iterator[BinaryIO]:
             f"{path}: file locks need a POSIX system (Linux or macOS). On Windows, run this under WSL."
         ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
+    with naming(path), path.open("a+b", buffering=0) as file:  # a buffer would be written again after an error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -33,18 +34,35 @@ def lock_for_appending(path: Path, doing: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def append(file: BinaryIO, text: str) -> None:
+@contextmanager
+def naming(path: object) -> Iterator[None]:
+    """Raise DataError, naming `path`, for an error of the system that names no file, such as a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise DataError(
+            f"{path}: cannot be written: {error.strerror or error}. Make room and repeat the command; what is complete "
+            "is kept"
+        ) from error
+
+
+def append(file: FileIO, text: str) -> None:
     """Append whole lines, which are on disk when this returns."""
-    file.write(text.encode())
-    file.flush()
-    os.fsync(file.fileno())
+    content = text.encode()
+    with naming(file.name):
+        while content:
+            content = content[file.write(content) :]
+        os.fsync(file.fileno())
 
 
 def replace(path: Path, text: str) -> None:
     """Replace a file's content in one step: a killed process leaves the old content or the new."""
     unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    with naming(path):
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
 
 
 def check_same(found: Mapping[str, Any], now: Mapping[str, Any], holds: str, instead: str) -> None:
@@ -62,7 +80,7 @@ _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
 
 
-def _cut_unfinished_line(file: BinaryIO) -> None:
+def _cut_unfinished_line(file: FileIO) -> None:
     """Remove the half line that a process killed while writing leaves, so that the next line stands alone."""
     file.seek(0)
     content = file.read()

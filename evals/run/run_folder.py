@@ -30,15 +30,31 @@ class RunFolder:
     def begin(self, identity: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Write a new run's `run.json`, or check that the existing run has the same `identity`.
 
+        Only while `writing`, so that nobody else's run is changed.
+
         identity: everything that decides the answers. The run may grow by setups and tasks, if all that it has are
             named again. Any other difference raises SettingError, which lists it, because answers under different
             settings must not be mixed in one folder.
         about: everything else worth recording.
         """
         now = json.loads(json.dumps(identity))
-        if self._record.is_file():
+        if self._begun(now):
             record = self.record
             found = record["identity"]
+            if now != found:
+                self._write(now, record["about"])
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write(now, about)
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Raise the errors of `begin`, and write nothing."""
+        self._begun(json.loads(json.dumps(identity)))
+
+    def _begun(self, now: Mapping[str, Any]) -> bool:
+        """Return whether there is a run, which has this identity or can grow to it."""
+        if self._record.is_file():
+            found = self.record["identity"]
             same = now | {
                 part: {name: now[part][name] for name in now[part] if name in found[part]} for part in GROWING
             }
@@ -47,13 +63,10 @@ class RunFolder:
                 "ratios, position IDs and tasks, if those that it has are named too.)"
             )
             files.check_same(_flat(found), _flat(same), f"{self._record}: holds another run", instead)
-            if now != found:
-                self._write(now, record["about"])
-        else:
-            if self._answer_files():
-                raise DataError(f"{self.path}: has answers but no run.json. Name another --output.")
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._write(now, about)
+            return True
+        if any(path.stat().st_size for path in self._answer_files()):  # a run that was killed at once has an empty file
+            raise DataError(f"{self.path}: has answers but no run.json. Name another --output.")
+        return False
 
     def _write(self, identity: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         self.drop_results()

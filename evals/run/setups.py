@@ -147,6 +147,8 @@ def make_setups(
 def _of(given: StrategySpec | tokenprune.Strategy | str, keep_ratio: float) -> Setup | None:
     """Return a strategy at a keep ratio, with original position IDs; None for a settings file of another keep ratio."""
     if isinstance(given, str):
+        if not 0 < keep_ratio <= 1:
+            raise tokenprune.SettingError(f"{given}: keep_ratio={keep_ratio} is not a fraction above 0 and up to 1")
         return Downsampled(keep_ratio=keep_ratio)
     if isinstance(given, tokenprune.Strategy):
         changed = {

@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from tokenprune.errors import SettingError
-from tokenprune.evals.run.files import check_same, lock_for_appending
+from tokenprune.evals.run.files import check_same, lock_for_appending, naming
 
 STUDY = "search"
 
@@ -27,11 +27,11 @@ def held_study(path: Path, identity: Mapping[str, Any]) -> Iterator[optuna.Study
     `identity` is what must not change between runs: JSON values by name. SettingError where it did, where another
     process holds the file, and where the file is something else.
     """
-    with lock_for_appending(path, "another search is writing it"), _quiet_optuna():
+    with lock_for_appending(path, "another search is writing it"), naming(path), _quiet_optuna():
         try:
             storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_AlreadyLocked(str(path))))
             study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SettingError(f"{path}: no journal of a search. Name another output, or delete it.") from error
         found = study.user_attrs.get("identity", identity)
         instead = "Name another output, or delete the file to start again."

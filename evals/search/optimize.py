@@ -75,17 +75,12 @@ def optimize(
     state: whose agreement is maximised, see `tokenprune.evals.search.objective`.
     """
     base, names = base or VFlowOpt(keep_ratio=0.1), names or Names()
-    if output.suffix != ".json":
-        raise SettingError(
-            f"{output}: patch() recognises a settings file by its ending; write {output.with_suffix('.json')}."
-        )
+    check_output(output)
     if trials < 1 or not samples:
         raise SettingError(
             f"a search of {trials} trials on {len(samples)} samples finds nothing; it needs at least one of each."
         )
     journal = output.with_suffix(".journal")
-    if output.exists() and not journal.exists():
-        raise SettingError(f"{output}: exists, but {journal.name} to resume from does not. Name another output.")
     adapter = adapter_for(model)
     about_model = {
         "class": type(model).__name__,
@@ -128,6 +123,17 @@ def optimize(
         }
     files.replace(output, json.dumps(record, indent=1) + "\n")
     return record
+
+
+def check_output(output: Path) -> None:
+    """Raise SettingError for a settings file that `optimize` cannot write."""
+    if output.suffix != ".json":
+        raise SettingError(
+            f"{output}: patch() recognises a settings file by its ending; write {output.with_suffix('.json')}."
+        )
+    journal = output.with_suffix(".journal")
+    if output.exists() and not journal.exists():
+        raise SettingError(f"{output}: exists, but {journal.name} to resume from does not. Name another output.")
 
 
 def _search(

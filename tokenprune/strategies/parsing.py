@@ -84,7 +84,7 @@ def setting_value(word: Any, hint: Any = None) -> Any:
     if isinstance(word, str):
         try:
             word = ast.literal_eval(word)
-        except (ValueError, SyntaxError):  # a bare word
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # a bare word, or too deep for a value
             return word
     is_whole = isinstance(word, float) and word.is_integer()
     return int(word) if is_whole and hint is not None and "float" not in str(hint) else word

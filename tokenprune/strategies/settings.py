@@ -80,13 +80,15 @@ class SettingsFile:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise SettingError(f"{path}: no such settings file. Make one: tokenprune optimize --output {path}") from error
     except json.JSONDecodeError as error:
         raise SettingError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise SettingError(f"{path}, byte {error.start}: not UTF-8. Save the file as UTF-8.") from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, or an integer of thousands of digits
+        raise SettingError(f"{path}: broken JSON: {error}") from error
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def model_of(folder: Path) -> Any:
 def keep_visionzip(folder: Path, budgets: list[str]) -> None:
     from visionzip import visionzip
 
-    pixels, results = torch.load(folder / "pixels.pt"), {}
+    pixels, results = torch.load(folder / "pixels.pt", weights_only=True), {}
     for budget in budgets:
         n_patches, contextual = map(int, budget.split("+"))
         model = model_of(folder)
@@ -79,7 +79,7 @@ def keep_visionzip(folder: Path, budgets: list[str]) -> None:
 def keep_flowcut(folder: Path, budgets: list[str]) -> None:
     from flowcut.main import flowcut
 
-    pixels, results = torch.load(folder / "pixels.pt"), {}
+    pixels, results = torch.load(folder / "pixels.pt", weights_only=True), {}
     for budget in budgets:
         model = model_of(folder)
         flowcut(model, target_num=int(budget))

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenprune.errors import DataError
-
-#: Pillow's own limit, 0.5 GB in RGB. A file of a few kilobytes can claim any size.
-MAX_IMAGE_PIXELS = 178_956_970
+from tokenprune.evals.run.defaults import MAX_IMAGE_PIXELS
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """image_roots: folders outside the data folder that images may be in. max_image_pixels: of one image."""
+    """image_roots: folders outside the data folder that images may be in. max_image_pixels: of one image.
+    A file of a few kilobytes can claim any size.
+    """
 
     image_roots: tuple[Path, ...] = ()
     max_image_pixels: int = MAX_IMAGE_PIXELS

@@ -20,7 +20,7 @@ VALID = {
     "ai2d": r"csv, removed|Which (is it|letter)\?: missing|parquet, every record twice",
     "chartqa": r"removed|every record twice",  # records have no IDs
     "gqa": r"types(\.structural)?: (None|null|\{\}|missing)|parquet, id: a number",
-    "mmbench": r"(B|category|hint): (null|missing)|tsv, (question|[A-D]|hint|split|category): '",
+    "mmbench": r"(B|category|hint|split): (null|missing)|tsv, (question|[A-D]|hint|split|category): '",
     "mme": "removed",
     "pope": r"removed|category: (null|missing)",
     "refcoco": r"bbox\[0\]: 1.5",

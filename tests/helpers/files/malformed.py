@@ -133,7 +133,8 @@ def _wrong_columns(name: str, values: list[Any]) -> Iterator[tuple[str, list[Any
     if isinstance(values[0], (int, list)):
         yield "text", ["x"] * len(values)
     if name == "image":
-        one: Any = values[0] if isinstance(values[0], dict) else (values[0] or [None])[0]
+        first: Any = values[0]
+        one = first if isinstance(first, dict) else (first or [None])[0]
         broken: list[tuple[str, Any]] = [
             ("no image", b"x" * 99),
             ("cut", one["bytes"][:60] if one else b""),

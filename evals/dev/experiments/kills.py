@@ -1,0 +1,127 @@
+"""Kill `tokenprune eval` and `tokenprune optimize` at random moments, resume them, and compare with undisturbed runs.
+
+    python -m tokenprune.evals.dev.experiments.kills MODEL DATA --eval 50 --optimize 50 --output kills.json
+
+Every run is killed several times before it may finish. The processes are forks of this one, so that no time goes into
+importing torch and the moments fall into the command itself.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenprune.__main__ import main as command
+from tokenprune.evals.cli.parser import script_parser
+from tokenprune.evals.report import terminal
+from tokenprune.evals.run import evaluate
+from tokenprune.evals.search import optimize, plot
+
+LOADED = evaluate, optimize, plot, terminal
+
+#: Kills of one run before it may finish.
+KILLS = 3
+#: What differs between two undisturbed runs, by name of the field.
+TIMES = frozenset({"seconds", "begun", "date", "datetime_start", "datetime_complete"})
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_times(part) for key, part in value.items() if key not in TIMES}
+    return [without_times(part) for part in value] if isinstance(value, list) else value
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Return everything in a folder but times, and the lines of answers in any order.
+
+    A journal also has the trials that a kill cut short; the settings file has every finished one.
+    """
+    found: dict[str, Any] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".jsonl"):
+            lines = path.read_text(encoding="utf-8")
+            parsed = [json.loads(lines)] if path.suffix == ".json" else map(json.loads, lines.splitlines())
+            found[path.name] = sorted(json.dumps(without_times(one), sort_keys=True) for one in parsed)
+        else:
+            found[path.name] = None
+    return found
+
+
+def start(words: Sequence[str]) -> int:
+    process = os.fork()
+    if process == 0:
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, 1)
+        os.dup2(devnull, 2)
+        try:
+            command(list(words))
+        except BaseException:  # noqa: BLE001  # its status tells
+            os._exit(1)
+        os._exit(0)
+    return process
+
+
+def finish(words: Sequence[str]) -> float:
+    begun = time.monotonic()
+    _, status = os.waitpid(start(words), 0)
+    if status:
+        sys.exit(f"{' '.join(words)}: ended with {status}")
+    return time.monotonic() - begun
+
+
+def disturbed(words: Sequence[str], length: float, draw: random.Random) -> int:
+    """Kill a command at random moments, then let it finish. Return how many kills met it alive."""
+    met = 0
+    for _ in range(KILLS):
+        process = start(words)
+        time.sleep(draw.uniform(0, length))
+        os.kill(process, signal.SIGKILL)
+        _, status = os.waitpid(process, 0)
+        met += status == signal.SIGKILL
+    finish(words)
+    return met
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = script_parser(__doc__)
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("data", metavar="DATA")
+    parser.add_argument("--eval", type=int, default=50, metavar="N", help="kills of eval, at least")
+    parser.add_argument("--optimize", type=int, default=50, metavar="N", help="kills of optimize, at least")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--output", type=Path, default=Path("kills.json"), metavar="FILE")
+    options = parser.parse_args(arguments)
+    draw, place = random.Random(options.seed), ["--model", options.model, "--data", options.data]
+    searched = ["--trials", "6", "--samples", "3", "--keep-ratio", "0.3", "--split", "val"]
+    compared = ["--strategy", "fopru", "--keep-ratio", "0.25", "--baselines", "unpruned", "--batch-tokens", "200"]
+    found: dict[str, Any] = {"seed": options.seed}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, words, wanted in (("eval", compared, options.eval), ("optimize", searched, options.optimize)):
+            folder = Path(scratch) / name
+            end = "" if name == "eval" else "/settings.json"
+            whole = [name, *place, *words, "--output", f"{folder / 'whole'}{end}"]
+            finish(whole)
+            lengths = finish([*whole[:-1], f"{folder / 'again'}{end}"])
+            equal = contents(folder / "again") == contents(folder / "whole")
+            moments = alive = runs = differing = 0
+            while alive < wanted:
+                here = folder / str(runs)
+                alive += disturbed([*whole[:-1], f"{here}{end}"], lengths, draw)
+                differing += contents(here) != contents(folder / "whole")
+                moments, runs = moments + KILLS, runs + 1
+                found[name] = {
+                    "killed": alive, "finished before the kill": moments - alive, "runs": runs, "runs that differ": differing,
+                    "seconds undisturbed": round(lengths, 2), "undisturbed runs are equal": equal,
+                }  # fmt: skip
+                options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
