@@ -37,6 +37,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_dropping_equals_masking_in_200_draws() -> None:
     lines = [draw(SEED, index).line() for index in range(200)]
     failed = [(line["index"], line["reason"]) for line in lines if line["outcome"] == "failed"]
@@ -124,6 +125,7 @@ def test_a_failed_draw_says_how_to_replay_it(
     assert command.main(["--seed", str(SEED), "--only", index]) == 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     output = tmp_path / "run.jsonl"
     words = [sys.executable, "-m", command.__spec__.name.removesuffix(".__main__"), "--seed", str(SEED)]
