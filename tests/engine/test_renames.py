@@ -109,7 +109,7 @@ def run_renamed(name: str | None, connection: Connection) -> None:
         handle = tokenprune.patch(model, tokenprune.FoPru(keep=N_KEPT))
         found = answers(model)
         connection.send((found, handle.report.n_kept))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever is raised is loud
         connection.send(f"{type(error).__name__}: {error}")
 
 

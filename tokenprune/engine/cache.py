@@ -59,9 +59,8 @@ class CacheIndex:
         """Raise PruningError unless the cache was filled with exactly these layers skipped."""
         if self.skipped != layers:
             raise PruningError(
-                f"this cache was filled with {_format_layers(self.skipped)} skipped, and the strategy skips "
-                f"{_format_layers(layers)}. Continue with the strategy that it was made with, or start again from an "
-                f"empty cache."
+                f"this cache was filled with decoder layers {list(self.skipped)} skipped, and the strategy skips "
+                f"{list(layers)}. Continue with the strategy that it was made with, or start again from an empty cache."
             )
 
     def slots(self, n_slots: int) -> Slots:
@@ -256,13 +255,23 @@ def physical_view(cache: Any) -> Any:
     return view
 
 
+def pass_view(kwargs: dict[str, Any], cache: Any) -> Any:
+    """Put the physical view of a cache in its place in the language model's arguments, and return it."""
+    view = physical_view(cache)
+    for name, value in kwargs.items():
+        if value is cache:
+            kwargs[name] = view
+    return view
+
+
 def return_cache(output: Any, view: Any, cache: Any) -> Any:
     """An output of the language model with the cache in place of its view."""
     if isinstance(output, tuple):
         return tuple(cache if part is view else part for part in output)
     if isinstance(output, dict):
-        for name in [name for name, part in output.items() if part is view]:
-            output[name] = cache
+        for name, part in output.items():
+            if part is view:
+                output[name] = cache
     return output
 
 
@@ -286,12 +295,3 @@ def n_slots(cache: Any) -> int:
     if cache is None:
         return 0
     return int(getattr(cache, "_unpruned_class", type(cache)).get_seq_length(cache))
-
-
-def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int]:
-    """How many slots a layer attends to when `n_queries` are appended to `n_slots`, and the first of them."""
-    return (n_slots + n_queries, 0) if cache is None else cache.get_mask_sizes(n_queries, layer)
-
-
-def _format_layers(layers: tuple[int, ...]) -> str:
-    return f"decoder layers {', '.join(map(str, layers))}" if layers else "no decoder layer"

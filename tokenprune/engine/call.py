@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.engine.cache import CacheIndex, physical_view, span
+from tokenprune.engine.cache import CacheIndex, physical_view
 from tokenprune.sequence.masks import MaskRequest
 from tokenprune.sequence.packing import Mask, Packing, Slots, identity_packing, is_pattern, padding_of, prunable_mask
 from tokenprune.tokens.encoded import EncodedImage
@@ -179,3 +179,8 @@ def find_cache(*places: Any) -> Any:
             if hasattr(value, "get_seq_length") and hasattr(value, "update"):
                 return value
     return None
+
+
+def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int]:
+    """How many slots a layer attends to when `n_queries` are appended to `n_slots`, and the first of them."""
+    return (n_slots + n_queries, 0) if cache is None else cache.get_mask_sizes(n_queries, layer)

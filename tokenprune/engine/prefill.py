@@ -24,7 +24,7 @@ from tokenprune.engine.cache import (
     begin_pruning,
     index_of,
     n_slots,
-    physical_view,
+    pass_view,
     return_cache,
     set_index,
     settle,
@@ -139,15 +139,12 @@ class Prefill:
             return None
         kwargs["attention_mask"] = forward.mask(self.adapter, kwargs)
         if forward.packing is not None:
-            forward.new_index = CacheIndex.after(
-                forward.index, forward.n_slots, forward.packing, forward.shift, self._skipped
-            )
+            new = forward.n_slots, forward.packing, forward.shift, self._skipped
+            forward.new_index = CacheIndex.after(forward.index, *new)
             if forward.cache is not None:
                 begin_pruning(forward.cache, forward.new_index, partial(self._interrupted_index, forward))
         # The masks that came in are over logical columns; the language model's are over physical slots, as its cache.
-        forward.view = physical_view(forward.cache)
-        for name in [name for name, value in kwargs.items() if value is forward.cache and value is not None]:
-            kwargs[name] = forward.view
+        forward.view = None if forward.cache is None else pass_view(kwargs, forward.cache)
         if forward.packing is None:
             kwargs["position_ids"] = ids
             if self.stages is not None:
@@ -197,6 +194,7 @@ class Prefill:
         forward, stages = self._context.forward, self.stages
         if forward is None:
             return None
+        index = None if forward.packing is None else self._finished_index(forward)
         if forward.view is not None:
             output = return_cache(output, forward.view, forward.cache)
         if forward.packing is None and self.skipping is None:
@@ -216,8 +214,8 @@ class Prefill:
                     f"that tokenprune does not know. Pass use_cache=False, or report it with your transformers version."
                 )
             return output
-        if forward.packing is not None:
-            set_index(cache, self._finished_index(forward))
+        if index is not None:
+            set_index(cache, index)
         elif forward.index is None:
             embeds, skipped = kwargs["inputs_embeds"], self._skipped
             set_index(cache, CacheIndex.unpruned(len(embeds), n_slots(cache), embeds.device, skipped))
