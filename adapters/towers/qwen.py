@@ -1,7 +1,7 @@
-"""The vision towers of Qwen-VL: the patches of all images in one row, attention within a frame or a window of it.
+"""The vision towers of Qwen-VL: the patches of all images in one sequence, attention within frames or windows.
 
-In the row, the merge x merge patches that become one visual token are adjacent. These functions return frame after
-frame, in raster order within a frame.
+In the sequence, the merge x merge patches of a visual token are adjacent. These functions return one frame after the
+other, each in raster order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tokenprune.tokens.layout import Layout
 
 
 def layout(n_frames: int, height: int, width: int, merge: int) -> Layout:
-    """The layout of one image or video; sizes are in patches. A frame is a tile."""
+    """Make the layout of one image or video, in which a frame is a tile. Sizes are in patches."""
     frame = Layout.squares(height, width, merge)
     if n_frames == 1:
         return frame
@@ -43,8 +43,10 @@ def frames(
 
 
 def frame_pixels(arguments: Mapping[str, Any], config: Any) -> list[Float[Tensor, "channels height width"]]:
-    """Assemble every frame that a call of the tower gets from its patches. A patch covers a pair of frames (an image
-    twice); their mean is returned."""
+    """Assemble every frame of a tower call from its patches.
+
+    A patch covers a pair of frames (for an image, the same one twice), whose mean is returned.
+    """
     grids = arguments["grid_thw"]
     patches = reduce(
         arguments["hidden_states"],
@@ -62,7 +64,7 @@ def frame_pixels(arguments: Mapping[str, Any], config: Any) -> list[Float[Tensor
 
 
 def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """Queries and keys of every frame, from the joint projection of queries, keys and values."""
+    """Return the queries and keys of every frame, from the joint projection of queries, keys and values."""
     cos, sin = call["attention"]["position_embeddings"]
     pattern = "patch (part head width) -> part patch head width"
     queries, keys, _ = rearrange(call["qkv"], pattern, part=3, head=config.num_heads)
@@ -75,7 +77,7 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
 
 
 def windowed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """`heads` of a tower that groups the visual tokens by window before its first layer."""
+    """Return `heads` for a tower that groups the visual tokens by window before its first layer."""
     merge = config.spatial_merge_size
     order = window_order(call["tower"]["grid_thw"], merge, config.window_size // merge // config.patch_size)
     back = order.argsort()

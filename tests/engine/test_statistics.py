@@ -119,7 +119,7 @@ def test_half_precision_scores_are_float32() -> None:
 
 def test_what_was_not_declared_names_the_line_to_add() -> None:
     tokens = VisualTokens(torch.zeros(4, 2), Layout.raster((1, 2, 2)))
-    with pytest.raises(PruningError, match=r"tokens\.pixels was not asked for") as error:
+    with pytest.raises(PruningError, match=r"tokens\.pixels is not among the strategy's needs") as error:
         _ = tokens.pixels
     assert 'needs = frozenset({"pixels"})' in str(error.value)
     with pytest.raises(PruningError, match="needs = frozenset"):

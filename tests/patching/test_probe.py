@@ -242,7 +242,7 @@ def test_statistics_that_were_not_asked_for_or_are_not_there_yet(llava: Any) -> 
         with pytest.raises(PruningError, match="no statistics"):
             seen.run(input_ids=torch.tensor([[1, 2, 3]]))
         (image,) = seen.run(**prompt([1]))
-        with pytest.raises(PruningError, match="vision_attention was not asked for"):
+        with pytest.raises(PruningError, match="vision_attention is not among the strategy"):
             _ = image.tokens.vision_attention
         with pytest.raises(KeyError):
             image.text_attention[0]

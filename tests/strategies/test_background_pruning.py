@@ -15,7 +15,7 @@ import tokenprune
 from tokenprune import BackgroundPruning, PruningError, SettingError, UnsupportedError
 from tokenprune.adapters import adapter_for
 from tokenprune.engine.select import checked_selection
-from tokenprune.strategies._parts.clusters import best_links, roots_of
+from tokenprune.strategies._parts.clusters import find_roots, link_neighbours
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 RANKS = ["cls", "column", "distinct"]
@@ -86,7 +86,7 @@ def test_more_tokens_than_clusters() -> None:
     tokens = tokens_of(RASTER)
     flat = replace(tokens, features=torch.ones(36, 8) + 1e-3 * tokens.features)
     one = BackgroundPruning(keep=1, threshold=-1.0).select(flat)
-    n_clusters = len(roots_of(best_links(flat.features, RASTER)[0]).unique())
+    n_clusters = len(find_roots(link_neighbours(flat.features, RASTER)[0]).unique())
     for keep in range(n_clusters, 36):
         selection = BackgroundPruning(keep=keep, threshold=-1.0).select(flat)
         assert selection.merged is not None

@@ -14,7 +14,13 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from tokenprune.strategies._parts import clusters
-from tokenprune.strategies._parts.clusters import best_links, cluster_means, cut, places_within, roots_of
+from tokenprune.strategies._parts.clusters import (
+    cluster_means,
+    find_roots,
+    link_neighbours,
+    rank_within,
+    threshold_links,
+)
 from tokenprune.tokens import Layout
 
 STEPS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
@@ -27,7 +33,7 @@ def at(*degrees: float) -> Tensor:
 
 def cut_all(parents: Tensor, cosines: Tensor, threshold: float = -1.0, most: int = 10**6) -> Tensor:
     groups = torch.zeros_like(parents)
-    return roots_of(cut(parents, cosines, threshold, torch.tensor([most]), groups))
+    return find_roots(threshold_links(parents, cosines, threshold, torch.tensor([most]), groups))
 
 
 def smooth(side: int = 24, width: int = 16) -> Tensor:
@@ -75,10 +81,10 @@ def patterns(n: int, seed: int) -> Tensor:
 
 def test_a_row_by_hand() -> None:
     """0, 10, 40 and 100 degrees: the first two are each other's best, the third follows the second, the fourth it."""
-    parents, cosines = best_links(at(0, 10, 40, 100), Layout.raster((1, 1, 4)))
+    parents, cosines = link_neighbours(at(0, 10, 40, 100), Layout.raster((1, 1, 4)))
     assert parents.tolist() == [0, 0, 1, 2]
     assert cosines.tolist() == pytest.approx([cos(radians(a)) for a in (10, 10, 30, 60)], abs=1e-6)
-    assert roots_of(parents).tolist() == [0, 0, 0, 0]
+    assert find_roots(parents).tolist() == [0, 0, 0, 0]
     assert cut_all(parents, cosines, threshold=0.6).tolist() == [0, 0, 0, 3]
     assert cut_all(parents, cosines, threshold=0.9).tolist() == [0, 0, 2, 3]
     assert cut_all(parents, cosines, most=1).tolist() == [0, 0, 2, 3]
@@ -89,33 +95,33 @@ def test_a_square_by_hand() -> None:
     """The diagonals are alike, and count as neighbours:  0 50
     55  4
     """
-    parents, _ = best_links(at(0, 50, 55, 4), Layout.raster((1, 2, 2)))
+    parents, _ = link_neighbours(at(0, 50, 55, 4), Layout.raster((1, 2, 2)))
     assert parents.tolist() == [0, 1, 1, 0]
 
 
 def test_neighbours_do_not_wrap_around() -> None:
     """The end of a row and the beginning of the next are equal, and far apart."""
-    parents, cosines = best_links(at(0, 20, 90, 90, 50, 0), Layout.raster((1, 2, 3)))
+    parents, cosines = link_neighbours(at(0, 20, 90, 90, 50, 0), Layout.raster((1, 2, 3)))
     assert parents.tolist() == [0, 0, 4, 4, 1, 1]
     assert cosines.tolist() == pytest.approx([cos(radians(a)) for a in (20, 20, 40, 40, 30, 20)], abs=1e-6)
 
 
 def test_an_image_without_structure_is_one_cluster() -> None:
-    parents, _ = best_links(torch.ones(35, 4), Layout.raster((1, 5, 7)))
-    assert roots_of(parents).tolist() == [0] * 35
+    parents, _ = link_neighbours(torch.ones(35, 4), Layout.raster((1, 5, 7)))
+    assert find_roots(parents).tolist() == [0] * 35
 
 
 def test_a_smooth_field() -> None:
     """Each cluster has exactly one pair of mutual best neighbours. Were the pair's cycle not broken, both would be
     roots, twice as many; and were a token its own neighbour, every one."""
-    parents, _ = best_links(smooth(), Layout.raster((1, 24, 24)))
+    parents, _ = link_neighbours(smooth(), Layout.raster((1, 24, 24)))
     unit = torch.nn.functional.normalize(smooth(), dim=1)
     near = torch.zeros(576, 576).bool()
     for token, others in enumerate(neighbours(Layout.raster((1, 24, 24)))):
         near[token, others] = True
     best = (unit @ unit.T).masked_fill(~near, -torch.inf).argmax(1)
     pairs = int((best[best] == torch.arange(576)).sum()) // 2
-    assert len(roots_of(parents).unique()) == pairs
+    assert len(find_roots(parents).unique()) == pairs
     assert 576 / 6 < pairs < 576 / 2
     assert torch.equal(torch.where(parents == torch.arange(576), best, parents), best)
 
@@ -126,7 +132,7 @@ def test_clusters_of_any_layout(drawn: tuple[list[tuple[int, int, int]], int, in
     layout = scattered(*drawn, seed)
     n, index = layout.n_visual, torch.arange(layout.n_visual)
     features = patterns(n, seed)
-    parents, cosines = best_links(features, layout)
+    parents, cosines = link_neighbours(features, layout)
     unit = torch.nn.functional.normalize(features, dim=1)
     for token, near in enumerate(neighbours(layout)):
         if not near:
@@ -141,7 +147,7 @@ def test_clusters_of_any_layout(drawn: tuple[list[tuple[int, int, int]], int, in
         else:  # the first of a pair
             assert any(int(parents[other]) == token for other in near)
 
-    for roots in (roots_of(parents), cut_all(parents, cosines, most=most)):
+    for roots in (find_roots(parents), cut_all(parents, cosines, most=most)):
         assert torch.equal(roots[roots], roots)
         for root in roots.unique():
             members = (roots == root).nonzero()[:, 0].tolist()
@@ -150,7 +156,7 @@ def test_clusters_of_any_layout(drawn: tuple[list[tuple[int, int, int]], int, in
             graph = coo_array(([1] * len(inner), (rows, columns)), shape=(len(members), len(members)))
             assert connected_components(graph)[0] == 1
     links = int((parents != index).sum())
-    assert len(roots_of(parents).unique()) == n - links
+    assert len(find_roots(parents).unique()) == n - links
     assert len(cut_all(parents, cosines, most=most).unique()) == n - min(links, most)
 
 
@@ -158,9 +164,9 @@ def test_clusters_of_any_layout(drawn: tuple[list[tuple[int, int, int]], int, in
 def test_bands_of_rows_change_nothing(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = Layout.concat([Layout.raster((1, 24, 24))] * 3)
     features = torch.cat([smooth(), smooth().flip(0), torch.ones(576, 16)])
-    whole = best_links(features, layout)
-    monkeypatch.setattr(clusters, "BLOCK_ELEMENTS", elements)
-    for one, other in zip(whole, best_links(features, layout), strict=True):
+    whole = link_neighbours(features, layout)
+    monkeypatch.setattr(clusters, "BAND_ELEMENTS", elements)
+    for one, other in zip(whole, link_neighbours(features, layout), strict=True):
         assert torch.equal(one, other)
 
 
@@ -168,15 +174,15 @@ def test_the_strongest_links_stay_in_every_group() -> None:
     parents = torch.tensor([0, 0, 1, 3, 3, 4])
     cosines = torch.tensor([0.9, 0.9, 0.7, 0.8, 0.8, 0.95])
     groups = torch.tensor([0, 0, 0, 1, 1, 1])
-    assert cut(parents, cosines, -1.0, torch.tensor([1, 1]), groups).tolist() == [0, 0, 2, 3, 4, 4]
-    assert cut(parents, cosines, -1.0, torch.tensor([2, 0]), groups).tolist() == [0, 0, 1, 3, 4, 5]
-    assert cut(parents, cosines, 0.8, torch.tensor([9, 9]), groups).tolist() == [0, 0, 2, 3, 3, 4]
+    assert threshold_links(parents, cosines, -1.0, torch.tensor([1, 1]), groups).tolist() == [0, 0, 2, 3, 4, 4]
+    assert threshold_links(parents, cosines, -1.0, torch.tensor([2, 0]), groups).tolist() == [0, 0, 1, 3, 4, 5]
+    assert threshold_links(parents, cosines, 0.8, torch.tensor([9, 9]), groups).tolist() == [0, 0, 2, 3, 3, 4]
 
 
 def test_places_and_means() -> None:
     values, groups = torch.tensor([1.0, 3.0, 3.0, 2.0, 5.0]), torch.tensor([1, 0, 1, 1, 0])
-    assert places_within(values, groups).tolist() == [2, 1, 0, 1, 0]
-    assert places_within(torch.ones(4), torch.zeros(4).long()).tolist() == [0, 1, 2, 3]
+    assert rank_within(values, groups).tolist() == [2, 1, 0, 1, 0]
+    assert rank_within(torch.ones(4), torch.zeros(4).long()).tolist() == [0, 1, 2, 3]
     roots = torch.tensor([0, 0, 2, 0, 2])
     assert cluster_means(values, roots).tolist() == [2.0, 0.0, 4.0, 0.0, 0.0]
     assert cluster_means(torch.stack([values, -values]), roots)[1].tolist() == [-2.0, 0.0, -4.0, 0.0, 0.0]
@@ -185,7 +191,9 @@ def test_places_and_means() -> None:
 def test_features_that_want_a_gradient_are_clustered_alike() -> None:
     """Whoever calls a model outside of torch.no_grad() has such."""
     features, layout = smooth(), Layout.raster((1, 24, 24))
-    alike = zip(best_links(features, layout), best_links(features.clone().requires_grad_(), layout), strict=True)
+    alike = zip(
+        link_neighbours(features, layout), link_neighbours(features.clone().requires_grad_(), layout), strict=True
+    )
     for plain, wanted in alike:
         assert not wanted.requires_grad
         torch.testing.assert_close(wanted, plain, rtol=0, atol=0)

@@ -9,8 +9,8 @@ import torch
 
 from tokenprune import DivPrune
 from tokenprune.strategies._parts import similarity
-from tokenprune.strategies._parts.similarity import most_similar, unit
-from tokenprune.strategies.divprune import spread
+from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
+from tokenprune.strategies.divprune import most_diverse
 from tokenprune.tokens import Layout, VisualTokens
 
 
@@ -23,7 +23,7 @@ def test_the_most_different_directions_first() -> None:
     angles = torch.tensor([0.0, 10.0, 90.0, 105.0, 180.0]) * math.pi / 180
     lengths = torch.tensor([1.0, 9.0, 0.5, 2.0, 3.0])
     features = torch.stack([angles.cos(), angles.sin()], 1) * lengths[:, None]
-    assert spread(unit(features), 4).tolist() == [4, 0, 2, 3]
+    assert most_diverse(unit_vectors(features), 4).tolist() == [4, 0, 2, 3]
     tokens = VisualTokens(features, Layout.raster((1, 1, 5)))
     assert DivPrune(keep=3).select(tokens).kept.tolist() == [0, 2, 4]
 
@@ -43,17 +43,17 @@ def greedy(features: torch.Tensor, n_kept: int) -> list[int]:
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(similarity, "BLOCK_ELEMENTS", block)
     features = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
-    assert spread(unit(features), 17).tolist() == greedy(features, 17)
+    assert most_diverse(unit_vectors(features), 17).tolist() == greedy(features, 17)
 
 
 def test_copies_come_last() -> None:
     features = torch.eye(4)[[0, 0, 1, 0, 2, 3]]
-    assert set(spread(unit(features), 4).tolist()) - {1, 3} in ({0, 2, 4, 5}, {2, 4, 5})
-    assert len(set(spread(unit(features), 5).tolist())) == 5  # and are not chosen twice
+    assert set(most_diverse(unit_vectors(features), 4).tolist()) - {1, 3} in ({0, 2, 4, 5}, {2, 4, 5})
+    assert len(set(most_diverse(unit_vectors(features), 5).tolist())) == 5  # and are not chosen twice
 
 
 def test_most_similar_tells_the_best_first() -> None:
-    candidates = unit(torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]))
-    values, indices = most_similar(unit(torch.tensor([[2.0, 1.0]])), candidates, 3)
+    candidates = unit_vectors(torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]))
+    values, indices = most_similar(unit_vectors(torch.tensor([[2.0, 1.0]])), candidates, 3)
     assert indices.tolist() == [[1, 0, 2]]  # 3, 2 and 1 over the square root of 10, 5 and 5
     torch.testing.assert_close(values, torch.tensor([[3 / 10**0.5, 2 / 5**0.5, 1 / 5**0.5]]))

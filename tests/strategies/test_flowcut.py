@@ -15,7 +15,7 @@ from torch import Tensor
 
 import tokenprune
 from tokenprune import FlowCut
-from tokenprune.strategies.flowcut import flow, n_dropped
+from tokenprune.strategies.flowcut import information_flow, n_dropped
 from tokenprune.tokens import Layout, LeftInTower, TowerTokens, VisualTokens
 
 # Two heads of width 1: CLS, and three patches. Products with the CLS token's: 1, 0, 1 and log 2 in the first head, all
@@ -36,7 +36,7 @@ def test_flow() -> None:
     sizes = [(0 + 2) / 2, abs(1 - 3) / 2, (log(2) + 4) / 2]
     relation = [0.5, 0.25, 0.25]
     expected = [(r + a / sum(alike)) * s for r, a, s in zip(relation, alike, sizes, strict=True)]
-    torch.testing.assert_close(flow(torch.tensor(ATTENTION), torch.tensor(VALUES)), torch.tensor(expected))
+    torch.testing.assert_close(information_flow(torch.tensor(ATTENTION), torch.tensor(VALUES)), torch.tensor(expected))
 
 
 def test_how_many_are_dropped() -> None:
@@ -51,7 +51,7 @@ def test_how_many_are_dropped() -> None:
 
 
 def test_importance_is_averaged_with_what_it_was() -> None:
-    now = flow(torch.tensor([0.4, 0.2, 0.4]), torch.tensor(VALUES))
+    now = information_flow(torch.tensor([0.4, 0.2, 0.4]), torch.tensor(VALUES))
     strategy = FlowCut(keep=1)
     first, later = strategy.select_in_tower(seen()), strategy.select_in_tower(seen([9.0, 0.0, 0.0]))
     assert first.scores is not None

@@ -70,11 +70,11 @@ def test_layers_come_from_settings_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("skip", "message"),
     [
-        (-1, "are not decoder layers"),
-        (True, "are not decoder layers"),
-        ("2", "are not decoder layers"),
-        ((2.5,), "are not decoder layers"),
-        (2, r"into the first or last 2 of 5 decoder layers, which are never skipped; those between are 2\.\.2"),
+        (-1, "does not name decoder layers"),
+        (True, "does not name decoder layers"),
+        ("2", "does not name decoder layers"),
+        ((2.5,), "does not name decoder layers"),
+        (2, r"into the first or last 2 of 5 decoder layers, which are never skipped; choose from 2\.\.2"),
         ((3,), "into the first or last 2 of 5"),
         ((1,), "into the first or last 2 of 5"),
     ],

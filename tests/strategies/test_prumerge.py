@@ -10,7 +10,7 @@ import torch
 from helpers.by_hand import tokens_of
 
 from tokenprune import PruMerge, SettingError
-from tokenprune.strategies.prumerge import neighbours_of, outliers, spread_behind
+from tokenprune.strategies.prumerge import fill_evenly, nearest_neighbours, outliers
 
 # Attention in tenths. Keys are directions: 0 and 2 alike, 1 and 3 alike, 4 between.
 ATTENTION = [0.1, 0.4, 0.1, 0.1, 0.3]
@@ -50,18 +50,18 @@ def test_plus_spreads_the_rest_evenly() -> None:
     of seven patches those in the middle of each quarter are taken."""
     order = torch.tensor([5, 8, 7, 6, 4, 3, 2, 1, 0])
     plain = torch.zeros(9, dtype=torch.bool)
-    assert spread_behind(order, 1, 5, plain)[:5].tolist() == [5, 1, 3, 6, 8]
-    assert spread_behind(order, 1, 5, plain.index_fill(0, torch.tensor([3]), True))[:5].tolist() == [5, 0, 2, 6, 8]
-    assert spread_behind(order, 7, 5, plain).tolist()[:5] == [5, 8, 7, 6, 4]  # more outliers than budget
-    assert sorted(spread_behind(order, 1, 5, plain).tolist()) == list(range(9))
+    assert fill_evenly(order, 1, 5, plain)[:5].tolist() == [5, 1, 3, 6, 8]
+    assert fill_evenly(order, 1, 5, plain.index_fill(0, torch.tensor([3]), True))[:5].tolist() == [5, 0, 2, 6, 8]
+    assert fill_evenly(order, 7, 5, plain).tolist()[:5] == [5, 8, 7, 6, 4]  # more outliers than budget
+    assert sorted(fill_evenly(order, 1, 5, plain).tolist()) == list(range(9))
 
 
 def test_neighbours_leave_oneself_out() -> None:
     keys = torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]])
-    near = neighbours_of(torch.arange(4), keys, 2)
+    near = nearest_neighbours(torch.arange(4), keys, 2)
     assert [set(row) for row in near[:3].tolist()] == [{1, 2}, {0, 2}, {0, 1}]
     assert 3 not in near[3].tolist()
-    assert neighbours_of(torch.arange(4), keys, 32).shape == (4, 3)
+    assert nearest_neighbours(torch.arange(4), keys, 32).shape == (4, 3)
 
 
 def test_a_whole_image_is_not_touched() -> None:

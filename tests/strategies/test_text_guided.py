@@ -12,9 +12,9 @@ from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
 from tokenprune import AdaToken, EfficientVLA, FastV, PyramidDrop, SettingError, SparseVLM, Strategy
-from tokenprune.strategies._parts.density import aggregated, density_peaks, n_aggregated
-from tokenprune.strategies.adatoken import n_carrying
-from tokenprune.strategies.efficientvla import relevant_and_diverse
+from tokenprune.strategies._parts.density import density_peaks, recycle_by_cluster, recycling_counts
+from tokenprune.strategies.adatoken import n_reaching
+from tokenprune.strategies.efficientvla import select_relevant_and_diverse
 from tokenprune.strategies.sparsevlm import raters
 from tokenprune.strategy import Stage, StagedStrategy
 from tokenprune.tokens import Entered, Layout, StageTokens, TextAttention
@@ -63,13 +63,13 @@ def test_efficientvla_takes_key_relevant_and_diverse_tokens() -> None:
     relevance = torch.tensor([0.5, 0.1, 0.4, 0.2, 0.3, 0.0])
     features = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1], [1, 1], [-1, 0]])
     # SetupKey: 0. Of three others one by relevance: 2. Of 1, 3, 4, 5, at 0, 1, 0.29 and 2 from the key: 3 and 5.
-    selection = relevant_and_diverse(relevance, features, 4, n_key=1, alpha=0.34)
+    selection = select_relevant_and_diverse(relevance, features, 4, n_key=1, alpha=0.34)
     assert selection.kept.tolist() == [0, 2, 3, 5]
     assert selection.scores is not None
     torch.testing.assert_close(selection.scores, torch.tensor([1, 0.2, 0.8, 0.4, 0.6, 0]))
-    assert relevant_and_diverse(relevance, features, 4, n_key=1, alpha=1.0).kept.tolist() == [0, 2, 3, 4]
-    assert relevant_and_diverse(relevance, features, 4, n_key=1, alpha=0.0).kept.tolist() == [0, 2, 3, 5]
-    assert relevant_and_diverse(relevance, features, 2, n_key=4, alpha=0.5).kept.tolist() == [0, 2]
+    assert select_relevant_and_diverse(relevance, features, 4, n_key=1, alpha=1.0).kept.tolist() == [0, 2, 3, 4]
+    assert select_relevant_and_diverse(relevance, features, 4, n_key=1, alpha=0.0).kept.tolist() == [0, 2, 3, 5]
+    assert select_relevant_and_diverse(relevance, features, 2, n_key=4, alpha=0.5).kept.tolist() == [0, 2]
 
 
 def test_efficientvla_reads_the_text() -> None:
@@ -82,7 +82,7 @@ def test_efficientvla_reads_the_text() -> None:
 
 def test_adatoken_keeps_what_carries_the_mass() -> None:
     scores = torch.tensor([0.1, 0.4, 0.2, 0.3]) / 5  # sums up to a fifth: the rest is paid to text
-    assert [n_carrying(scores, mass) for mass in (0.05, 0.39, 0.41, 0.69, 0.71, 0.91, 1.0)] == [1, 1, 2, 2, 3, 4, 4]
+    assert [n_reaching(scores, mass) for mass in (0.05, 0.39, 0.41, 0.69, 0.71, 0.91, 1.0)] == [1, 1, 2, 2, 3, 4, 4]
     tokens = stage_tokens([1, 4, 2, 3, 10, 10], 4)
     assert left(AdaToken(mass=0.6), tokens, Stage(2, keep=4, at_most=True)) == [1, 3]
     assert left(AdaToken(mass=0.6), tokens, Stage(2, keep=1, at_most=True)) == [1]
@@ -122,7 +122,7 @@ def test_density_peaks() -> None:
 def test_sparsevlm_merges_what_it_drops() -> None:
     scores = torch.tensor([9, 8, 0.4, 0.3, 0.2, 0.1])
     features = torch.tensor([[7.0], [7], [0], [1], [10], [12]])
-    selection = aggregated(scores, features, 3, recycle=1.0, clusters=0.1)
+    selection = recycle_by_cluster(scores, features, 3, recycle=1.0, clusters=0.1)
     assert selection.kept.tolist() == [0, 1, 4]  # two whole, and the densest of the others for all four
     assert selection.merged is not None
     assert sorted(selection.merged.sources.tolist()) == [2, 3, 4, 5]
@@ -130,9 +130,9 @@ def test_sparsevlm_merges_what_it_drops() -> None:
 
 
 def test_only_the_best_of_what_is_dropped_is_merged() -> None:
-    assert [n_aggregated(n, 0.3, 0.1) for n in (0, 1, 2, 10, 100)] == [(0, 0), (1, 1), (1, 1), (4, 1), (31, 4)]
+    assert [recycling_counts(n, 0.3, 0.1) for n in (0, 1, 2, 10, 100)] == [(0, 0), (1, 1), (1, 1), (4, 1), (31, 4)]
     scores = torch.arange(20.0)
-    selection = aggregated(scores, torch.randn(20, 3), 9, recycle=0.3, clusters=0.1)
+    selection = recycle_by_cluster(scores, torch.randn(20, 3), 9, recycle=0.3, clusters=0.1)
     assert selection.merged is not None
     # Eight whole; of twelve dropped, int(3.6) + 1 = 4 are merged into one.
     assert selection.kept.tolist()[1:] == list(range(12, 20))
@@ -145,7 +145,7 @@ def test_merged_tokens_count() -> None:
         scores, features = torch.rand(n_left), torch.randn(n_left, 4)
         for n_kept in range(1, n_left + 1):
             for recycle, clusters in ((0.3, 0.1), (1.0, 1.0), (1.0, 0.5), (0.01, 0.0)):
-                assert len(aggregated(scores, features, n_kept, recycle, clusters).kept) == n_kept
+                assert len(recycle_by_cluster(scores, features, n_kept, recycle, clusters).kept) == n_kept
 
 
 @pytest.mark.parametrize(
@@ -219,14 +219,14 @@ def test_schedules_that_a_shallow_model_cannot_have(strategy: Strategy, message:
     [
         (FastV, {"budget_per": "tile"}, "the tiles of an image compete inside the language model"),
         (FastV, {"queries": "first"}, "unknown queries 'first'.*Known: all, last"),
-        (FastV, {"layer": 0}, "layer=0 cannot be; write an integer of at least 1"),
-        (FastV, {"keep": 64, "average": True}, "keep is a count, and has no average"),
+        (FastV, {"layer": 0}, "layer=0 is not a positive integer; write layer=1 or more"),
+        (FastV, {"keep": 64, "average": True}, "average=True needs a ratio, not a count"),
         (EfficientVLA, {"key": 0}, "key=0 cannot be"),
         (EfficientVLA, {"alpha": 1.5}, "alpha=1.5 is not a share"),
         (PyramidDrop, {"first": 0}, "first=0 cannot be"),
         (SparseVLM, {"recycle": -0.1}, "recycle=-0.1 is not a share"),
         (SparseVLM, {"clusters": "many"}, "clusters='many' is not a share"),
-        (AdaToken, {"mass": 0}, r"mass=0 is a share of the attention; write one in \(0, 1\]"),
+        (AdaToken, {"mass": 0}, r"mass=0 is not a share of the attention; write a number in \(0, 1\]"),
         (AdaToken, {"every": 0}, "every=0 cannot be"),
     ],
 )

@@ -8,8 +8,8 @@ from scipy.stats import entropy
 from torch import Tensor
 
 from tokenprune import Selection, SettingError
-from tokenprune.strategies._parts.cells import cells_of, recycled
-from tokenprune.strategies._parts.importance import anchors, context_relevance, importance_map, patch_entropy
+from tokenprune.strategies._parts.cells import grid_cells, recycle_by_cell
+from tokenprune.strategies._parts.importance import anchor_mask, context_relevance, importance_map, patch_entropy
 from tokenprune.strategies.vflowopt import VFlowOpt
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
@@ -28,8 +28,8 @@ def whole_maps(attention: VisionAttention) -> Tensor:
 
 def test_anchors_are_above_the_threshold() -> None:
     received = torch.tensor([[1.0, 2.0, 3.0, 6.0], [4.0, 4.0, 4.0, 4.0]])
-    assert anchors(received, 0.9).tolist() == [[False, False, True, True], [True] * 4]
-    assert anchors(received, 1.5).tolist() == [[False, False, False, True], [True, False, False, False]]
+    assert anchor_mask(received, 0.9).tolist() == [[False, False, True, True], [True] * 4]
+    assert anchor_mask(received, 1.5).tolist() == [[False, False, False, True], [True, False, False, False]]
 
 
 @pytest.mark.parametrize("threshold", [0.5, 1.0, 1.2, 30.0])
@@ -93,17 +93,17 @@ def test_the_map_is_carried_like_the_features() -> None:
 
 
 def test_cells() -> None:
-    assert cells_of(Layout.raster((1, 3, 5)), 2.0)[0].tolist() == [0, 0, 1, 1, 2, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5]
-    assert cells_of(Layout.raster((1, 1, 5)), 2.5)[0].tolist() == [0, 0, 0, 1, 1]
-    assert cells_of(Layout(((1, 1, 2), (1, 1, 2))), 9.0)[0].tolist() == [0, 0, 1, 1]
-    assert cells_of(Layout.raster((2, 1, 2)), 9.0)[0].tolist() == [0, 0, 1, 1]
+    assert grid_cells(Layout.raster((1, 3, 5)), 2.0)[0].tolist() == [0, 0, 1, 1, 2, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5]
+    assert grid_cells(Layout.raster((1, 1, 5)), 2.5)[0].tolist() == [0, 0, 0, 1, 1]
+    assert grid_cells(Layout(((1, 1, 2), (1, 1, 2))), 9.0)[0].tolist() == [0, 0, 1, 1]
+    assert grid_cells(Layout.raster((2, 1, 2)), 9.0)[0].tolist() == [0, 0, 1, 1]
 
 
 def test_recycling_by_hand() -> None:
     scores = torch.tensor([0.9, 0.1, 0.3, 0.2, 0.8, 0.7])
     cells = torch.tensor([0, 0, 0, 1, 1, 1])
     # Three kept: two cells lose tokens whatever stays, so one token stays whole.
-    selection = recycled(scores, cells, 2, 3)
+    selection = recycle_by_cell(scores, cells, 2, 3)
     assert selection.kept.tolist() == [0, 2, 4]
     features = torch.eye(6)
     assert selection.merged is not None
@@ -112,7 +112,7 @@ def test_recycling_by_hand() -> None:
     torch.testing.assert_close(new[1], (0.3 * features[2] + 0.1 * features[1]) / 0.4)
     torch.testing.assert_close(new[2], (0.2 * features[3] + 0.8 * features[4] + 0.7 * features[5]) / 1.7)
     # Fewer than cells: the cell with the best token lives on.
-    one = recycled(scores, cells, 2, 1)
+    one = recycle_by_cell(scores, cells, 2, 1)
     assert one.kept.tolist() == [0]
     assert one.merged is not None
     assert sorted(one.merged.sources.tolist()) == [0, 1, 2]
@@ -124,10 +124,10 @@ def test_recycling_is_exact_and_loses_no_cell(grid: tuple[int, int, int], side: 
     layout = Layout((grid,))
     n = layout.n_visual
     scores = torch.rand(n, generator=torch.Generator().manual_seed(3))
-    cells, n_cells = cells_of(layout, side)
+    cells, n_cells = grid_cells(layout, side)
     assert n_cells == int(cells.max()) + 1
     for n_kept in range(1, n):
-        selection = recycled(scores, cells, n_cells, n_kept)
+        selection = recycle_by_cell(scores, cells, n_cells, n_kept)
         assert len(selection.kept) == n_kept
         merge = selection.merged
         assert merge is not None

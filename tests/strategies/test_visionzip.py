@@ -64,5 +64,5 @@ def test_without_contextual_tokens_and_of_a_whole_image_nothing_is_merged() -> N
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("contextual", [-0.1, 1.5])
 def test_shares_that_cannot_be(contextual: Any) -> None:
-    with pytest.raises(SettingError, match=r"contextual=.* is a share of the budget"):
+    with pytest.raises(SettingError, match=r"contextual=.* is not a share of the budget"):
         VisionZip(contextual=contextual)

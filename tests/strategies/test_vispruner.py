@@ -9,8 +9,8 @@ import torch
 from helpers.by_hand import tokens_of
 
 from tokenprune import SettingError, VisPruner
-from tokenprune.strategies._parts.similarity import unit
-from tokenprune.strategies.vispruner import distinct
+from tokenprune.strategies._parts.similarity import unit_vectors
+from tokenprune.strategies.vispruner import drop_duplicates
 
 # Unit vectors by their angle in degrees; the order is that of attention.
 ANGLES = [0.0, 90.0, 88.0, 1.0, 45.0, 180.0]
@@ -18,7 +18,7 @@ ANGLES = [0.0, 90.0, 88.0, 1.0, 45.0, 180.0]
 
 def directions(angles: list[float]) -> torch.Tensor:
     radians = torch.tensor(angles) * torch.pi / 180
-    return unit(torch.stack([radians.cos(), radians.sin()], 1))
+    return unit_vectors(torch.stack([radians.cos(), radians.sin()], 1))
 
 
 def test_duplicates_go_round_by_round() -> None:
@@ -28,12 +28,12 @@ def test_duplicates_go_round_by_round() -> None:
     and 3 is 89.
     """
     vectors, order = directions(ANGLES), torch.arange(6)
-    assert distinct(order, vectors, 5, step=1).tolist() == [2, 4, 1, 3, 5]
-    assert distinct(order, vectors, 4, step=1).tolist() == [1, 5, 4, 3]
-    assert distinct(order, vectors, 3, step=2).tolist() == [3, 1, 5]
-    assert distinct(order, vectors, 0).tolist() == []
-    assert distinct(order, vectors, 6).tolist() == list(range(6))
-    assert len(distinct(order, vectors, 1, step=100)) == 1
+    assert drop_duplicates(order, vectors, 5, step=1).tolist() == [2, 4, 1, 3, 5]
+    assert drop_duplicates(order, vectors, 4, step=1).tolist() == [1, 5, 4, 3]
+    assert drop_duplicates(order, vectors, 3, step=2).tolist() == [3, 1, 5]
+    assert drop_duplicates(order, vectors, 0).tolist() == []
+    assert drop_duplicates(order, vectors, 6).tolist() == list(range(6))
+    assert len(drop_duplicates(order, vectors, 1, step=100)) == 1
 
 
 def test_important_and_diverse() -> None:
@@ -49,5 +49,5 @@ def test_important_and_diverse() -> None:
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("important", [-0.1, 1.5])
 def test_shares_that_cannot_be(important: Any) -> None:
-    with pytest.raises(SettingError, match=r"important=.* is a share of the budget"):
+    with pytest.raises(SettingError, match=r"important=.* is not a share of the budget"):
         VisPruner(important=important)

@@ -48,7 +48,7 @@ class CacheIndex:
     @classmethod
     def unpruned(cls, batch: int, n_slots: int, device: torch.device, skipped: tuple[int, ...]) -> CacheIndex:
         """The index of a cache that holds every column, except in the `skipped` layers."""
-        slots = Slots.empty(batch, device).grown(n_slots, 0)
+        slots = Slots.empty(batch, device).extend(n_slots, 0)
         return cls(slots.columns, slots.valid, n_slots, None, holes=False, skipped=skipped)
 
     @property
@@ -65,7 +65,7 @@ class CacheIndex:
 
     def slots(self, n_slots: int) -> Slots:
         """The slots of a cache that has grown to `n_slots`."""
-        return Slots(self.columns, self.valid).grown(n_slots - self.columns.shape[1], self.n_columns)
+        return Slots(self.columns, self.valid).extend(n_slots - self.columns.shape[1], self.n_columns)
 
     def over_slots(self, mask: Shaped[Tensor, "rows columns"] | None, n_columns: int) -> Tensor | None:
         """A padding mask over so many columns as one over the cache's slots; None stays None where no slot is a hole.
@@ -123,11 +123,11 @@ class CacheIndex:
         """
         if before is None:  # everything in the cache so far is one column per slot
             batch, device = len(packing.columns), packing.columns.device
-            past, n_columns = Slots.empty(batch, device).grown(n_slots, 0), n_slots
+            past, n_columns = Slots.empty(batch, device).extend(n_slots, 0), n_slots
         else:
             past, n_columns = before.slots(n_slots), n_slots + before.n_dropped
             shift = before.shift if shift is None else shift if before.shift is None else shift + before.shift
-        slots = past.appended(packing, n_columns)
+        slots = past.append(packing, n_columns)
         holes = packing.holes or (before is not None and before.holes)
         return cls(slots.columns, slots.valid, n_columns + packing.n_columns, shift, holes, skipped=skipped)
 

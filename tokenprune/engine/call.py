@@ -113,13 +113,13 @@ class Forward:
     def past(self, batch: int, device: torch.device) -> Slots:
         """What the cache holds at the start."""
         if self.index is None:
-            return Slots.empty(batch, device).grown(self.n_slots, 0)
+            return Slots.empty(batch, device).extend(self.n_slots, 0)
         return self.index.slots(self.n_slots)
 
     def past_valid(self, batch: int, device: torch.device) -> Bool[Tensor, "batch slots"]:
         """Which of the cache's slots may be attended to."""
         past = self.past(batch, device)
-        return past.valid if self.padding is None else past.without(self.padding.to(device)).valid
+        return past.valid if self.padding is None else past.mask_padding(self.padding.to(device)).valid
 
     def mask(self, adapter: ModelAdapter, kwargs: Mapping[str, Any]) -> Mask:
         """The attention mask over slots for a call of the language model; None if it may make a causal one itself."""
@@ -133,9 +133,9 @@ class Forward:
         if not patterned and grows and no_holes:  # all slots may be attended to, without reading from a GPU
             return None
         packing = self.packing or identity_packing(len(embeds), self.n_new, embeds.device)
-        slots = self.past(len(embeds), embeds.device).appended(packing, self.n_columns)
+        slots = self.past(len(embeds), embeds.device).append(packing, self.n_columns)
         if not is_pattern(mask) and self.padding is not None:
-            slots = slots.without(self.padding.to(embeds.device))
+            slots = slots.mask_padding(self.padding.to(embeds.device))
         if not patterned:
             return slots.valid
         adapter.decoder.check_masks()  # the attention may have been exchanged since

@@ -89,8 +89,8 @@ def choose(
 ) -> list[ImageSelection]:
     """The selection of every image, in reading order.
 
-    images: those of each modality, one per use, or, where `prompt.begins` says at which columns images begin, their
-        tiles, which were encoded as if each was an image.
+    images: those of each modality, one per use, or, where `prompt.image_starts` says at which columns images start,
+        their tiles, which were encoded as if each was an image.
 
     Raises PruningError if images and columns do not fit each other, or if the strategy breaks its contract.
     """
@@ -107,14 +107,14 @@ def _choose(
     modality: str,
     images: Sequence[EncodedImage],
 ) -> Iterator[ImageSelection]:
-    rows, places, columns = prompt.places(modality)
+    rows, places, columns = prompt.locate(modality)
     counts = [image.layout.n_visual for image in images]
     if sum(counts) != len(rows):
         raise PruningError(
             f"the prompt has {len(rows)} {modality} placeholder tokens, and the grids of the images have {sum(counts)} "
             f"visual tokens. Prepare text and images together, with the model's own processor."
         )
-    if (begins := prompt.begins[modality]) is not None:
+    if (begins := prompt.image_starts[modality]) is not None:
         firsts = list(accumulate(counts[:-1], initial=0))
         images = join_tiles(images, begins[rows, places][firsts].tolist())
         counts = [image.layout.n_visual for image in images]

@@ -109,7 +109,7 @@ class DecoderReader:
         """The attention of each layer in the rows of the last forward's images, given in reading order."""
         if self._prompt is None:
             return [{} for _ in images]
-        any_visual = torch.stack([*self._prompt.host.values()]).any(0)
+        any_visual = torch.stack([*self._prompt.visual_cpu.values()]).any(0)
         columns = [row.nonzero()[:, 0] for row in any_visual]
         taken = [0] * len(columns)
         result = []

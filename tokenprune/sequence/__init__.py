@@ -1,1 +1,1 @@
-"""Which tokens of a prompt are left, and the masks and position IDs that go with them."""
+"""The tokens of a prompt that are left after pruning, and their masks and position IDs."""

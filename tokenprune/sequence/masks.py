@@ -1,9 +1,9 @@
 """Attention masks after pruning: the one place that makes them.
 
-A mask comes over columns, as the unpruned model has it: a pruned cache answers its logical lengths until the language
-model is entered, so whatever transformers writes before (causal, prefix, image blocks, windows) is right for the
-unpruned sequence. Here it becomes one over slots: the rows and columns that are left are gathered. A sliding window
-counts columns, so where the language model would write the mask itself, counting slots, it is written here.
+Input masks cover columns, as in the unpruned model: until the language model is entered, a pruned cache reports its
+logical lengths, so the masks that transformers makes before (causal, prefix, image blocks, windows) are right for the
+unpruned sequence. This module turns them into masks over slots by gathering the remaining rows and columns. A sliding
+window counts columns; where the language model would make the mask itself and count slots, it is made here.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 class LayerKinds:
     """How the decoder layers attend.
 
-    kinds: of each layer, FULL or SLIDING.
-    window: how many columns a query of a SLIDING layer attends to, itself included.
-    by_kind: whether the language model takes ready masks in a dict, by kind.
+    kinds: FULL or SLIDING, for each layer.
+    window: the number of columns that a query of a SLIDING layer attends to, itself included.
+    by_kind: whether the language model takes finished masks as a dict by kind.
     """
 
     kinds: tuple[str, ...]
@@ -41,12 +41,12 @@ class LayerKinds:
 
 @dataclass(frozen=True, eq=False)
 class MaskRequest:
-    """One call of the language model.
+    """The masks that one call of the language model needs.
 
-    slots: those of the cache, and then those of the new tokens that are left.
-    packing: what is left of the new columns, which begin at `n_columns`.
-    span: of a layer, by its index, and a number of queries: how many slots its keys are, and from which one on.
-    dtype: bool, or that of masks that are added.
+    slots: those of the cache, followed by those of the remaining new tokens.
+    packing: the remaining new columns; the new columns start at `n_columns`.
+    span: (layer index, number of queries) -> number of slots in the layer's keys, and the first of them.
+    dtype: bool, or the dtype of additive masks.
     """
 
     slots: Slots
@@ -56,8 +56,8 @@ class MaskRequest:
     dtype: torch.dtype
 
     def masks(self, mask: Mask, layers: LayerKinds) -> Mask:
-        """The masks that the language model takes as they are, from patterns over columns. Without, they are causal
-        masks and windows; padding is then in `slots` already."""
+        """Make the language model's finished masks from patterns over columns; without patterns, causal masks and
+        windows. Padding is then already in `slots`."""
         masks = {kind: self._mask(mask, kind, layers) for kind in set(layers.kinds)}
         return masks if layers.by_kind else masks[layers.kinds[0]]
 
@@ -76,7 +76,7 @@ class MaskRequest:
 def causal_mask(
     queries: Int[Tensor, "batch queries"], keys: Slots, window: int | None, dtype: torch.dtype
 ) -> Shaped[Tensor, "batch one queries keys"]:
-    """The causal mask in which the query at a column attends to nothing that is `window` or more columns before it."""
+    """Make a causal mask; a query does not attend to keys that are `window` or more columns before it."""
     age = queries[:, :, None] - keys.columns[:, None]
     allowed = (age >= 0) & keys.valid[:, None]
     if window is not None:
@@ -89,7 +89,10 @@ def causal_mask(
 def gather_pattern(
     pattern: Shaped[Tensor, "rows heads new columns"], packing: Packing, keys: Slots, n_columns: int
 ) -> Shaped[Tensor, "batch heads queries keys"]:
-    """What is left of a pattern over the last columns up to the new ones, or beyond them into a static cache's room."""
+    """Gather the remaining rows and columns of a pattern.
+
+    The pattern covers the last columns up to the new ones, and possibly the unused room of a static cache after them.
+    """
     width = pattern.shape[-1]
     place = keys.columns - max(n_columns + packing.n_columns - width, 0)
     (batch, n_queries), n_heads = packing.columns.shape, pattern.shape[1]

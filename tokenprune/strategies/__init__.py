@@ -1,6 +1,6 @@
-"""Every strategy, one file each, and the registry of their names.
+"""All strategies, one file each, and the registry of their names.
 
-To add one: a file, an import and a name in `__all__`; tests, evals and commands follow. README.md is the guide.
+To add one: a file, an import and a name in `__all__`; tests, evals and commands then include it. See README.md.
 """
 
 from tokenprune.strategies.adatoken import AdaToken

@@ -19,19 +19,19 @@ from tokenprune.tokens import StageTokens
 @register_strategy("adatoken")
 @dataclass(frozen=True)
 class AdaToken(TextGuided):
-    """Keeps, at stages all through the language model, the fewest visual tokens that together get the share `mass` of
-    what the text pays to all that are left, and never more than the budget. Images that the text looks at in few
-    places keep few tokens.
+    """Keeps, at stages throughout the language model, the fewest visual tokens that together receive the share `mass`
+    of the text's attention, and never more than the budget. If the text attends to few places of an image, few tokens
+    are kept.
 
-    keep_ratio, keep: the most that may be left from `layer` on. keep_ratio=1.0 leaves it to `mass` alone.
-    mass: in (0, 1]. 1 keeps the whole budget.
+    keep_ratio, keep: the maximum from `layer` on. With keep_ratio=1.0, `mass` alone decides.
+    mass: a share in (0, 1]; 1 keeps the whole budget.
     layer: the decoder layer of the first stage, counted from 0.
-    every: how many layers further on each next one is.
+    every: the number of layers between stages.
 
-    A reconstruction: the paper's abstract says that what each token contributes is measured from attention, and that
-    tokens of low contribution are dropped adaptively; formula, layers and thresholds were not to be had. Contribution
-    here is the attention of the text after the image, averaged over heads and text, in the layer before the stage,
-    scaled to add up to 1 over the visual tokens that are left.
+    A reconstruction from the paper's abstract, which says that attention measures each token's contribution and that
+    tokens of low contribution are dropped adaptively. Formula, layers and thresholds were not available. Here, the
+    contribution of a token is the attention of the text after the image in the layer before the stage, averaged over
+    heads and text tokens and normalised over the remaining visual tokens.
     """
 
     mass: float = 0.95
@@ -43,7 +43,9 @@ class AdaToken(TextGuided):
         check_count("AdaToken", "layer", self.layer)
         check_count("AdaToken", "every", self.every)
         if not isinstance(self.mass, (int, float)) or isinstance(self.mass, bool) or not 0 < self.mass <= 1:
-            raise SettingError(f"AdaToken: mass={self.mass!r} is a share of the attention; write one in (0, 1].")
+            raise SettingError(
+                f"AdaToken: mass={self.mass!r} is not a share of the attention; write a number in (0, 1]."
+            )
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         at_most = self.mass < 1
@@ -52,11 +54,11 @@ class AdaToken(TextGuided):
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         scores = tokens.attention.from_text()
-        return Selection.best(scores, min(n_carrying(scores, self.mass), stage.budget(tokens.n_visual)))
+        return Selection.best(scores, min(n_reaching(scores, self.mass), stage.budget(tokens.n_visual)))
 
 
-def n_carrying(scores: Float[Tensor, " left"], mass: float) -> int:
-    """The fewest tokens whose scores add up to the share `mass` of all; all tokens for a mass of 1."""
+def n_reaching(scores: Float[Tensor, " left"], mass: float) -> int:
+    """Count the fewest tokens whose scores add up to the share `mass` of the total; all tokens for a mass of 1."""
     if mass == 1:
         return len(scores)
     carried = scores.sort(descending=True).values.cumsum(0) / scores.sum().clamp(min=torch.finfo(scores.dtype).tiny)

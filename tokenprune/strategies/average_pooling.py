@@ -1,4 +1,4 @@
-"""The pooling baseline."""
+"""Average pooling, a baseline."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tokenprune.tokens import VisualTokens
 @register_strategy("averagepooling")
 @dataclass(frozen=True)
 class AveragePooling(Strategy):
-    """Cuts the grid into as many rectangles as the budget allows, about as many of them in a row and a column as the
-    grid has, and keeps the mean of each, at the place and the position ID of its middle token.
+    """Divides the grid into as many rectangles as the budget allows, in the grid's proportions, and keeps the mean of
+    each, at the place and position ID of its middle token.
 
-    Each of several grids and frames gets what its size says. Newline tokens are no part of any rectangle: as large a
-    part of them is kept as of the patches, evenly spread and as they are.
+    Several grids and frames share the budget in proportion to their sizes. Newline tokens belong to no rectangle: the
+    same share of them is kept as of the patches, evenly spaced and unchanged.
     """
 
     def select(self, tokens: VisualTokens) -> Selection:
@@ -47,14 +47,14 @@ class AveragePooling(Strategy):
         kept, order = torch.cat(middles).sort()
         targets, pooled = order.argsort()[torch.cat(cells)], torch.cat(sources)
         lengths = [n_kept, len(targets), len(pooled)]
-        # In one copy: a GPU waits for each.
+        # One copy, because each one synchronises with the GPU.
         kept, targets, pooled = torch.cat([kept, targets, pooled]).to(device).split(lengths)
         merged = Merge.mean(targets, pooled, torch.ones(len(targets), device=device), n_kept)
         return Selection(kept, n_visual, merged=merged)
 
 
 def rectangles(count: int, height: int, width: int) -> tuple[Int[Tensor, " places"], Int[Tensor, " count"]]:
-    """Which of `count` rectangles each place of a height x width grid is in, and the middle place of each."""
+    """Return the rectangle, of `count`, of each place of a height x width grid, and the middle place of each."""
     per_row = columns_per_row(count, height, width)
     band, rows = segments(len(per_row), height)
     first = torch.tensor(list(accumulate(per_row, initial=0)))[band]
@@ -65,7 +65,7 @@ def rectangles(count: int, height: int, width: int) -> tuple[Int[Tensor, " place
 
 
 def segments(count: int, length: int) -> tuple[Int[Tensor, " length"], Int[Tensor, " count"]]:
-    """Which of `count` nearly equal segments each of range(length) is in, and the middle of each."""
+    """Divide range(length) into `count` nearly equal segments; return each element's segment and each one's middle."""
     starts = [-(-i * length // count) for i in range(count + 1)] if count else [0]
     middle = [(start + end) // 2 for start, end in pairwise(starts)]
     return torch.arange(length) * count // max(1, length), torch.tensor(middle, dtype=torch.long)

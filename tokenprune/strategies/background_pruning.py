@@ -11,7 +11,13 @@ from torch import Tensor
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, split
-from tokenprune.strategies._parts.clusters import best_links, cluster_means, cut, places_within, roots_of
+from tokenprune.strategies._parts.clusters import (
+    cluster_means,
+    find_roots,
+    link_neighbours,
+    rank_within,
+    threshold_links,
+)
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, check_choice
 from tokenprune.tokens import VisionAttention, VisualTokens
@@ -20,24 +26,24 @@ from tokenprune.tokens import VisionAttention, VisualTokens
 @register_strategy("backgroundpruning")
 @dataclass(frozen=True)
 class BackgroundPruning(AttentionStrategy):
-    """Clusters neighbouring visual tokens that are alike, and keeps the clusters that the CLS token attends to most.
+    """Clusters similar neighbouring visual tokens, and keeps the clusters that the CLS token attends to most.
 
     A cluster is kept as its root, with the root's position ID and the mean of the cluster's features. Tokens are linked
-    within their tile only, and newline tokens never. The budget is exact: if it is more than there are clusters, only
-    the strongest links are used, so that there are as many clusters as tokens to keep, up to each token being one.
+    only within their tile, and newline tokens never. The budget is exact: if it exceeds the number of clusters, only
+    the strongest links are used, down to one token per cluster.
 
     budget_per: "tile" as in the paper, or "image".
-    threshold: the cosine of two neighbours' features from which on they may be linked.
-    cluster: False leaves Background Token Pruning out: every token is a cluster.
-    rank: "cls" is Anchored Token Selection: the attention that the CLS token pays to a cluster's mean key among those
-        of its tile, mean over heads. "column", for towers without a CLS token: the mean attention that the cluster's
-        tokens receive. "distinct" is Background Token Pruning alone: the clusters whose tokens are least like their
-        best neighbours.
+    threshold: the lowest cosine at which the features of two neighbours may be linked.
+    cluster: False disables Background Token Pruning: every token is its own cluster.
+    rank: "cls" is Anchored Token Selection: the attention that the CLS token pays to a cluster's mean key, among the
+        clusters of its tile, averaged over heads. "column", for towers without a CLS token, is the mean attention that
+        the cluster's tokens receive. "distinct" is Background Token Pruning alone: it keeps the clusters whose tokens
+        are least similar to their best neighbours.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
 
-    Deviations from the paper, whose affinity is learned with the model: tokens are linked by the cosine of what the
-    projector gives, each to its best neighbour other than itself; means are taken after the projector; attention is
-    that of the layer's heads and keys, where the released code multiplies values; an overview is kept like any tile.
+    Deviations from the paper, whose affinity is learned with the model: tokens are linked by the cosine of their
+    projected features, each to its best neighbour other than itself; means are taken after the projector; attention
+    uses the layer's heads and keys, where the released code multiplies values; an overview is pruned like any tile.
     """
 
     budget_per: Literal["image", "tile"] = "tile"
@@ -55,7 +61,7 @@ class BackgroundPruning(AttentionStrategy):
 
     @property
     def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What `rank` reads."""
+        """The statistics that `rank` reads."""
         return {
             "cls": frozenset({"vision_attention", "cls"}),
             "column": frozenset({"vision_attention"}),
@@ -64,31 +70,35 @@ class BackgroundPruning(AttentionStrategy):
 
     @property
     def tiles_apart(self) -> bool:
-        """No: all tiles are clustered at once, in time and memory that grow with their number only linearly."""
+        """False: all tiles are clustered at once, in time and memory linear in their number."""
         return False
 
     def select(self, tokens: VisualTokens) -> Selection:
         n_visual, device = tokens.n_visual, tokens.features.device
-        tiles = tiles_of(tokens)
+        tiles = tile_indices(tokens)
         groups = tiles if self.budget_per == "tile" else torch.zeros_like(tiles)
         sizes = groups.bincount()
         n_kept = self.budget(n_visual)
         budgets = torch.tensor(split(n_kept, sizes.tolist()), device=device)
 
         index = torch.arange(n_visual, device=device)
-        parents, cosines = best_links(tokens.features, tokens.layout)
-        roots = roots_of(cut(parents, cosines, self.threshold, sizes - budgets, groups)) if self.cluster else index
+        parents, cosines = link_neighbours(tokens.features, tokens.layout)
+        roots = (
+            find_roots(threshold_links(parents, cosines, self.threshold, sizes - budgets, groups))
+            if self.cluster
+            else index
+        )
         if self.rank == "distinct":
             scores = cluster_means(1 - cosines.clamp(min=-1), roots)
         elif self.rank == "column":
             scores = cluster_means(tokens.vision_attention.received(), roots)
         else:
-            scores = anchored(tokens.vision_attention, roots, tiles)
-        scores = with_newlines(scores[roots], tokens, tiles)
+            scores = anchored_scores(tokens.vision_attention, roots, tiles)
+        scores = score_newlines(scores[roots], tokens, tiles)
 
-        kept = places_within(scores.masked_fill(roots != index, -torch.inf), groups) < budgets[groups]
+        kept = rank_within(scores.masked_fill(roots != index, -torch.inf), groups) < budgets[groups]
         selection = Selection.first(kept.int().argsort(descending=True, stable=True), n_kept, scores)
-        # Clusters of one token stay as they are, bit for bit.
+        # Clusters of a single token stay the same bit for bit.
         sources = (kept[roots] & (roots.bincount(minlength=n_visual)[roots] > 1)).nonzero()[:, 0]
         if not len(sources):
             return selection
@@ -96,11 +106,14 @@ class BackgroundPruning(AttentionStrategy):
         return replace(selection, merged=Merge.mean(targets, sources, torch.ones(len(sources), device=device), n_kept))
 
 
-def anchored(
+def anchored_scores(
     attention: VisionAttention, roots: Int[Tensor, " visual"], tiles: Int[Tensor, " visual"]
 ) -> Float[Tensor, " visual"]:
-    """Anchored Token Selection: at every root the attention that the CLS token pays to its cluster's mean key, among
-    those of its tile without newline tokens; mean over heads. 0 elsewhere."""
+    """Return the scores of Anchored Token Selection at every root, and 0 elsewhere.
+
+    A score is the attention that the CLS token pays to the cluster's mean key, among the clusters of its tile without
+    newline tokens, averaged over heads.
+    """
     centres = roots == torch.arange(len(roots), device=roots.device)
     if attention.layout.newlines is not None:
         centres &= ~attention.layout.newlines.to(roots.device)
@@ -108,8 +121,8 @@ def anchored(
     return softmax_within(logits.masked_fill(~centres, -torch.inf), tiles).mean(0)
 
 
-def tiles_of(tokens: VisualTokens) -> Int[Tensor, " visual"]:
-    """The tile of each visual token, counted from 0 without gaps."""
+def tile_indices(tokens: VisualTokens) -> Int[Tensor, " visual"]:
+    """Return the tile of each visual token, numbered from 0 without gaps."""
     if tokens.layout.tiles is None:
         return torch.zeros(tokens.n_visual, dtype=torch.long, device=tokens.features.device)
     return tokens.layout.tiles.to(tokens.features.device).unique(return_inverse=True)[1]
@@ -118,30 +131,33 @@ def tiles_of(tokens: VisualTokens) -> Int[Tensor, " visual"]:
 def softmax_within(
     logits: Float[Tensor, "heads visual"], groups: Int[Tensor, " visual"]
 ) -> Float[Tensor, "heads visual"]:
-    """The softmax over the tokens of each group."""
+    """Return the softmax over the tokens of each group."""
     groups = groups.expand_as(logits)
-    weights = (logits - best_of(logits, groups).gather(1, groups)).exp()
+    weights = (logits - group_max(logits, groups).gather(1, groups)).exp()
     totals = torch.zeros_like(weights).scatter_add(1, groups, weights)
     return weights / totals.gather(1, groups)
 
 
-def best_of(
+def group_max(
     values: Float[Tensor, "*rows visual"], groups: Int[Tensor, "*rows visual"]
 ) -> Float[Tensor, "*rows groups"]:
-    """The highest value in each group; -inf in an empty one."""
+    """Return the highest value in each group; -inf in an empty one."""
     shape = (*values.shape[:-1], int(groups.max()) + 1)
     return values.new_full(shape, -torch.inf).scatter_reduce(-1, groups, values, "amax")
 
 
-def with_newlines(
+def score_newlines(
     scores: Float[Tensor, " visual"], tokens: VisualTokens, tiles: Int[Tensor, " visual"]
 ) -> Float[Tensor, " visual"]:
-    """The scores, with those of newline tokens. One stands for its row, so it gets the best score that its tile has in
-    that row, or if it is alone there, the best of its tile."""
+    """Fill in the scores of newline tokens.
+
+    A newline token represents its row, so it gets the best score of its tile in that row or, if its tile has no other
+    token there, the best of its tile.
+    """
     if tokens.layout.newlines is None:
         return scores
     newlines = tokens.layout.newlines.to(scores.device)
     shown = scores.masked_fill(newlines, -torch.inf)
     rows = tokens.rows * (tiles.max() + 1) + tiles
-    of_row, of_tile = (best_of(shown, groups)[groups] for groups in (rows, tiles))
+    of_row, of_tile = (group_max(shown, groups)[groups] for groups in (rows, tiles))
     return torch.where(newlines, torch.where(of_row == -torch.inf, of_tile, of_row), scores)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.similarity import most_similar, unit
+from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens
@@ -18,25 +18,25 @@ from tokenprune.tokens import VisualTokens
 @register_strategy("divprune")
 @dataclass(frozen=True)
 class DivPrune(Strategy):
-    """Keeps the visual tokens that are most different from each other: a greedy solution of the max-min diversity
-    problem, under one minus the cosine of the features after the projector.
+    """Keeps the visual tokens that differ most from each other: a greedy solution of the max-min diversity problem,
+    with 1 - cosine of the projected features as the distance.
 
-    The paper prunes an image of several tiles tile by tile or whole: `budget_per` says which. Newline tokens are
-    all alike, so one of them is kept, and the others last.
+    The paper prunes a tiled image either tile by tile or as a whole: set `budget_per`. Newline tokens are identical,
+    so one of them is kept, and the others are chosen last.
     """
 
     def select(self, tokens: VisualTokens) -> Selection:
-        chosen = spread(unit(tokens.features), self.budget(tokens.n_visual))
+        chosen = most_diverse(unit_vectors(tokens.features), self.budget(tokens.n_visual))
         return Selection(chosen.sort().values, tokens.n_visual)
 
 
-def spread(vectors: Float[Tensor, "visual width"], n_kept: int) -> Int[Tensor, " kept"]:
-    """The unit vector that is least similar to the one nearest to it, and then again and again the one that is least
-    similar to the nearest of those chosen before."""
+def most_diverse(vectors: Float[Tensor, "visual width"], n_kept: int) -> Int[Tensor, " kept"]:
+    """Choose first the unit vector that is least similar to its nearest neighbour, and then repeatedly the one that is
+    least similar to the nearest vector chosen so far."""
     if n_kept == len(vectors):
         return torch.arange(n_kept, device=vectors.device)
     nearest = most_similar(vectors, vectors, 2)[0][:, 1]  # the first is itself
-    chosen = [nearest.argmin(0, keepdim=True)]  # with an axis, so that no index is asked of a GPU
+    chosen = [nearest.argmin(0, keepdim=True)]  # with an axis, so that the index stays on the GPU
     nearest = torch.full_like(nearest, -torch.inf)
     for _ in range(n_kept - 1):
         nearest = torch.maximum(nearest, vectors @ vectors[chosen[-1]][0])

@@ -19,16 +19,16 @@ from tokenprune.tokens import StageTokens
 @register_strategy("efficientvla")
 @dataclass(frozen=True)
 class EfficientVLA(OneStage):
-    """Keeps, from decoder layer `layer` on, a few key tokens that the text attends to most; then more of those, and
-    those that are least like any key token.
+    """Keeps, from decoder layer `layer` on, a few key tokens that the text attends to most, then further relevant
+    tokens, and the tokens that are least similar to every key token.
 
-    key: how many key tokens there are.
-    alpha: the share of the rest of the budget that goes to relevance; what is left of it goes to diversity.
+    key: the number of key tokens.
+    alpha: the share of the remaining budget that goes to relevance; the rest goes to diversity.
 
-    Deviations: relevance is what the text after the image pays to a visual token, averaged over heads and text; the
-    paper writes the attention from the visual token to the text, which a causal model does not have. Diversity is
-    1 - max cosine to the key tokens, of hidden states on entry to the layer: the paper does not say of which features.
-    The paper's removal of layers, sparse MLPs and cached action head are no part of this.
+    Deviations: relevance is the attention that the text after the image pays to a visual token, averaged over heads and
+    text tokens; the paper writes the attention from the visual token to the text, which a causal model does not have.
+    Diversity is 1 - max cosine to the key tokens, of the hidden states on entry to the layer; the paper does not name
+    the features. The paper's layer removal, sparse MLPs and cached action head are not included.
     """
 
     key: int = 4
@@ -40,22 +40,22 @@ class EfficientVLA(OneStage):
         check_share("EfficientVLA", "alpha", self.alpha)
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
-        return relevant_and_diverse(
+        return select_relevant_and_diverse(
             tokens.attention.from_text(), tokens.features, stage.budget(tokens.n_visual), self.key, self.alpha
         )
 
 
-def relevant_and_diverse(
+def select_relevant_and_diverse(
     relevance: Float[Tensor, " left"], features: Float[Tensor, "left width"], n_kept: int, n_key: int, alpha: float
 ) -> Selection:
-    """`n_key` tokens of the highest relevance, floor(alpha * the others) of the next, and the most diverse of the rest.
-    The scores are relevance scaled to 0..1."""
+    """Select the `n_key` most relevant tokens, floor(alpha * the rest of the budget) of the next most relevant, and the
+    most diverse of the others. The scores are the relevance scaled to 0..1."""
     n_key = min(n_key, n_kept)
     n_relevant = n_key + int(alpha * (n_kept - n_key))
     order = relevance.argsort(descending=True, stable=True)
     directions = normalize(features.float(), dim=-1)
     diversity = 1 - (directions @ directions[order[:n_key]].T).amax(1)
-    diversity[order[:n_relevant]] = -torch.inf  # taken already
+    diversity[order[:n_relevant]] = -torch.inf  # already selected
     diverse = diversity.argsort(descending=True, stable=True)[: n_kept - n_relevant]
     kept = torch.cat([order[:n_relevant], diverse]).sort().values
     low, high = relevance.aminmax()

@@ -18,11 +18,11 @@ class FastV(OneStage):
     """Keeps, from decoder layer K = `layer` on, the visual tokens that layer K - 1 attends to most. The paper's
     filtering ratio R is 1 - keep_ratio.
 
-    queries: whose attention counts, heads averaged. "last" is the last token of the prompt, as in the released code;
-        "all" is the average over all tokens, as the paper's text has it.
+    queries: the tokens whose attention counts, averaged over heads. "last" is the last token of the prompt, as in the
+        released code; "all" averages over all tokens, as in the paper's text.
 
-    Deviations from the released code: kept tokens and the text keep their position IDs, in answers that are decoded
-    from a cache too; layers from K on cache only what they saw.
+    Deviations from the released code: kept tokens and the text keep their position IDs, also while decoding from a
+    cache; layers from K on cache only the tokens they saw.
     """
 
     queries: Literal["last", "all"] = "last"

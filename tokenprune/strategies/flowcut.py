@@ -18,15 +18,16 @@ from tokenprune.tokens import TowerTokens, VisualTokens
 @register_strategy("flowcut")
 @dataclass(frozen=True)
 class FlowCut(TowerStrategy):
-    """Drops patches inside the vision tower, behind every other of its layers: those that information has flowed
-    through least so far. Later layers attend to what is left, and that is what the language model gets.
+    """Drops patches inside the vision tower, after every second layer: those with the least information flow so far.
+    Later layers attend only to the remaining patches, which are what the language model gets.
 
-    A patch's importance behind a layer is the mean of what it is there (`flow`) and what it was before. How many go is
-    up to the image: the more the CLS token's attention is concentrated, the more (`n_dropped`). Counted back from the
-    layer whose output the projector gets, the last drop is behind the one before, and leaves the budget exactly.
+    A patch's importance after a layer is the mean of its `information_flow` there and its previous importance. The
+    number of dropped patches depends on the image: it grows with the concentration of the CLS token's attention
+    (`n_dropped`). The last drop comes one layer before the layer whose output the projector gets, and meets the budget
+    exactly.
 
-    As the authors' package computes it, one image at a time: given several, that drops as many of each as of the one
-    that has most to lose. Not here: the further step inside the language model that it takes for LLaVA-NeXT.
+    Matches the authors' package for one image at a time; for several, the package drops as many patches from each as
+    from the image that loses most. Its additional step inside the language model for LLaVA-NeXT is not included.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"cls", "left_in_tower"})
@@ -39,7 +40,7 @@ class FlowCut(TowerStrategy):
         if tokens.n_left <= target:
             return Selection.all(tokens.n_left, tokens.left.device, tokens.scores)
         attention = tokens.attention.cls_row()
-        scores = flow(attention, tokens.values.float())
+        scores = information_flow(attention, tokens.values.float())
         if tokens.scores is not None:
             scores = (tokens.scores + scores) / 2
         if tokens.n_more % 2:
@@ -51,14 +52,14 @@ class FlowCut(TowerStrategy):
         return Selection(left.kept, tokens.n_visual, left.scores)
 
 
-def flow(
+def information_flow(
     attention: Float[Tensor, " patches"], values: Float[Tensor, "heads tokens width"]
 ) -> Float[Tensor, " patches"]:
-    """The importance of each patch in one layer: what the CLS token pays to it and how like its value is to the CLS
-    token's, each as shares of all patches, summed, times the absolute size of its value in the mean over heads.
+    """Return the importance of each patch in one layer.
 
-    `values` begin with the CLS token's. Alike is the softmax over all tokens of the values' products, which are not
-    scaled, in the mean over heads.
+    The CLS token's attention to the patch and the similarity of the patch's value to the CLS token's, each normalised
+    over all patches, are summed and multiplied by the L1 norm of the patch's head-averaged value. Similarity is the
+    softmax over all tokens of the values' unscaled products, averaged over heads. `values` start with the CLS token's.
     """
     alike = (values[:, :1] @ values.transpose(1, 2)).softmax(-1).mean(0)[0, 1:]
     size = values.mean(0)[1:].abs().sum(-1)
@@ -66,9 +67,11 @@ def flow(
 
 
 def n_dropped(attention: Float[Tensor, " patches"], target: int, n_more: int) -> int:
-    """How many of the patches to drop behind a layer, at most down to `target`: of those above it, the share
-    (1 - H^2) / sqrt(n_more), where H is the entropy of the CLS token's attention, 1 if it is even; all of them if no
-    layers are left to drop behind."""
+    """Return the number of patches to drop after a layer.
+
+    It is the share (1 - H^2) / sqrt(n_more) of the patches in excess of `target`, where H is the entropy of the CLS
+    token's attention, normalised to 1 for uniform attention; all of them if no further layers follow.
+    """
     above = len(attention) - target
     if n_more == 0:
         return above

@@ -23,12 +23,13 @@ class FoPru(AttentionStrategy):
 
     mode: "rank" keeps the best tokens; "row" keeps whole rows of the grid, best mean first. The budget is exact in
         both, so the last row that "row" reaches is trimmed to its best tokens.
-    score: "column" is the attention that a patch receives from all patches, "cls" what the CLS token pays it.
-    layer: an encoder layer, counted as a Python index; None is the one whose output the projector gets.
-    heads: how the attention maps of the heads are reduced before anything is summed.
+    score: "column" is the attention that a patch receives from all patches, "cls" the attention that the CLS token pays
+        to it.
+    layer: an encoder layer, counted like a Python index; None is the one whose output the projector gets.
+    heads: how the attention maps of the heads are reduced before they are summed.
 
-    The paper's abstract gives the three stages (significance, pruning by rank or row, reordering). Which layer, heads
-    and sum its authors used is not public, hence the settings.
+    The paper's abstract gives the three stages (significance, pruning by rank or row, reordering). The layer, heads and
+    sum that its authors used are not public, hence the settings.
     """
 
     mode: Literal["rank", "row"] = "rank"
@@ -43,7 +44,7 @@ class FoPru(AttentionStrategy):
 
     @property
     def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Only score="cls" needs a tower with a CLS token."""
+        """The attention, and for score="cls" a tower with a CLS token."""
         return frozenset({"vision_attention", "cls"} if self.score == "cls" else {"vision_attention"})
 
     def select(self, tokens: VisualTokens) -> Selection:
@@ -51,15 +52,17 @@ class FoPru(AttentionStrategy):
         scores = attention.cls_row(self.heads) if self.score == "cls" else attention.received(self.heads)
         order = scores.argsort(descending=True, stable=True)
         if self.mode == "row":
-            order = by_row(scores, order, tokens.rows, tokens.layout.n_rows)
+            order = order_by_row(scores, order, tokens.rows, tokens.layout.n_rows)
         return Selection.first(order, self.budget(len(scores)), scores)
 
 
-def by_row(
+def order_by_row(
     scores: Float[Tensor, " visual"], order: Int[Tensor, " visual"], rows: Int[Tensor, " visual"], n_rows: int
 ) -> Int[Tensor, " visual"]:
-    """Sorts `order` by the rank of each token's row, keeping it within a row. The `n_rows` of all frames compete, by
-    the mean of their scores: rasters after one another may be of different widths."""
+    """Sort `order` by the rank of each token's row; within a row, the order stays.
+
+    The `n_rows` of all frames compete by their mean scores, because consecutive rasters may differ in width.
+    """
     means = scores.new_zeros(n_rows).scatter_reduce(0, rows, scores, "mean", include_self=False)
     row_rank = means.argsort(descending=True, stable=True).argsort()
     return order[torch.argsort(row_rank[rows[order]], stable=True)]

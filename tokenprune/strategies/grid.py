@@ -1,4 +1,4 @@
-"""The evenly spread baseline."""
+"""An evenly spaced grid, a baseline."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from tokenprune.tokens import VisualTokens
 @register_strategy("grid")
 @dataclass(frozen=True)
 class Grid(Strategy):
-    """Keeps visual tokens spread evenly over the grid: about as many rows and columns as the budget allows,
-    and as many in each of several grids and frames as their sizes say."""
+    """Keeps evenly spaced visual tokens of the grid, about as far apart vertically as horizontally.
+
+    Several grids and frames share the budget in proportion to their sizes.
+    """
 
     def select(self, tokens: VisualTokens) -> Selection:
         kept, start = [], 0
@@ -31,7 +33,7 @@ class Grid(Strategy):
 
 
 def lattice(count: int, height: int, width: int) -> list[tuple[int, int]]:
-    """`count` cells of a height x width grid in raster order, evenly spaced on evenly spaced rows."""
+    """Return `count` cells of a height x width grid in raster order, evenly spaced on evenly spaced rows."""
     per_row = columns_per_row(count, height, width)
     return [
         (row, column)
@@ -41,11 +43,11 @@ def lattice(count: int, height: int, width: int) -> list[tuple[int, int]]:
 
 
 def columns_per_row(count: int, height: int, width: int) -> list[int]:
-    """How many of `count` cells are in each row of them, so that they are about as far apart down as across."""
+    """Return how many of `count` cells are in each of their rows, for about equal vertical and horizontal spacing."""
     n_rows = min(max(round(math.sqrt(count * height / width)), math.ceil(count / width)), height)
     return split(count, [1] * n_rows)
 
 
 def centres(count: int, length: int) -> list[int]:
-    """The middles of `count` equal segments of range(length)."""
+    """Return the middles of `count` equal segments of range(length)."""
     return [(2 * i + 1) * length // (2 * count) for i in range(count)]

@@ -23,10 +23,11 @@ from tokenprune.strategy import Strategy
 
 @dataclass(frozen=True)
 class StrategySpec:
-    """A strategy that a text names, before it is made.
+    """A strategy named by a text, before it is constructed.
 
-    name: registered, or `module:Class`. settings: those that the text gives, with values of the right types.
-    file: where the text is the path of a settings file, that file.
+    name: registered, or `module:Class`.
+    settings: the settings in the text, with values of the right types.
+    file: the settings file, if the text is the path of one.
     """
 
     name: str
@@ -36,9 +37,9 @@ class StrategySpec:
 
     @classmethod
     def read(cls, text: object, also: Iterable[str] = ()) -> StrategySpec:
-        """Read a text. Raises SettingError for whatever is wrong in it.
+        """Read a text. Raises SettingError for anything wrong in it.
 
-        also: other names that the caller accepts, for the error message.
+        also: further names that the caller accepts, for error messages.
         """
         if isinstance(text, str) and text.endswith(".json"):
             file = SettingsFile.read(text)
@@ -50,20 +51,20 @@ class StrategySpec:
         return cls(name, found, read_settings(found, words, f"strategy {text!r}: "))
 
     def make(self, overriding: Mapping[str, Any] | None = None, also: Iterable[str] = ()) -> Strategy:
-        """The strategy, with some settings added or replaced. `also` as in `read`."""
+        """Construct the strategy, with settings added or replaced. `also` as in `read`."""
         if self.file is not None:
             return self.file.make(overriding, also)
         return construct(self.strategy_class, self.name, {**self.settings, **(overriding or {})}, also)
 
 
 def parse(text: str, **settings: Any) -> Strategy:
-    """The strategy that a text names, with further settings as keywords.
+    """Make the strategy that a text names, with further settings as keywords.
 
         parse("fopru:layer=-2,mode=row", keep_ratio=0.25)
         parse("my_package.my_module:MyStrategy,layer=2")
         parse("settings.json")
 
-    Raises SettingError for whatever is wrong in it.
+    Raises SettingError for anything wrong in it.
     """
     return StrategySpec.read(text).make(settings)
 
@@ -71,7 +72,7 @@ def parse(text: str, **settings: Any) -> Strategy:
 def read_settings(
     cls: type[Strategy], words: Mapping[str, Any], where: str, also: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """The values of settings that a command line gives as words. Raises SettingError, its message after `where`."""
+    """Convert the words of a command line to settings. Raises SettingError with a message prefixed by `where`."""
     check_known(cls, words, where, also)
     types = setting_types(cls)
     settings = {name: setting_value(word, types.get(name)) for name, word in words.items()}
@@ -80,7 +81,7 @@ def read_settings(
 
 
 def setting_value(word: Any, hint: Any = None) -> Any:
-    """The value of a command line's word: `[2, 4]` is a list, and -2.0 is -2 for a setting that is not a float."""
+    """Convert a word of a command line to a value: `[2, 4]` is a list; -2.0 is -2 for a setting that is not a float."""
     if isinstance(word, str):
         try:
             word = ast.literal_eval(word)
@@ -93,7 +94,7 @@ def setting_value(word: Any, hint: Any = None) -> Any:
 def _split(text: str) -> tuple[str, dict[str, str]]:
     """`fopru:mode=row` -> ("fopru", {"mode": "row"}); `a.b:C,layer=2` -> ("a.b:C", {"layer": "2"}).
 
-    What stands before the colon is a module if it has a dot, or if a class and not a setting comes after the colon.
+    The part before the colon is a module if it contains a dot, or if the part after it starts with a class name.
     """
     name, _, rest = text.partition(":")
     words = [word for word in re.split(r",(?![^(\[]*[)\]])", rest) if word]  # not at the commas of a tuple or list

@@ -11,7 +11,7 @@ from torch import Tensor
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
 from tokenprune.sequence.packing import true_indices
-from tokenprune.strategies._parts.similarity import most_similar, unit
+from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy
 from tokenprune.tokens import VisualTokens
@@ -21,17 +21,18 @@ from tokenprune.tokens import VisualTokens
 @dataclass(frozen=True)
 class PruMerge(AttentionStrategy):
     """Keeps the visual tokens that the CLS token attends to most, and adds to each the tokens with the most similar
-    keys, weighted by the attention that those get.
+    keys, weighted by the attention that those receive.
 
-    plus: PruMerge+. Only outliers of the attention are kept for its sake, those above the third quartile by more than
-        1.5 interquartile ranges; the rest of the budget is spread over the other patches, evenly in raster order.
-    neighbours: how many tokens are added to each.
+    plus: PruMerge+. Attention selects only its outliers, more than 1.5 interquartile ranges above the third quartile;
+        the rest of the budget is spread evenly over the other patches in raster order.
+    neighbours: the number of tokens that are added to each kept one.
     layer: the encoder layer of attention and keys; None is the one whose output the projector gets. The released code
-        reads the last: -1.
+        uses the last: -1.
 
-    Without a CLS token, attention is what a patch receives. Deviations from the released code: the budget is given,
-    and not the number of outliers; attention is the mean of the heads', not one over all of their width; tokens are
-    merged after the projector; all dropped tokens are not summed up in one more. Newline tokens are not merged.
+    Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
+    code: the budget is fixed, instead of the number of outliers; attention is the mean over heads, instead of one
+    softmax over their whole width; tokens are merged after the projector; there is no extra token that sums up the
+    dropped ones. Newline tokens are not merged.
     """
 
     plus: bool = False
@@ -40,7 +41,9 @@ class PruMerge(AttentionStrategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.neighbours, int) or self.neighbours < 1:
-            raise SettingError(f"PruMerge: neighbours={self.neighbours!r} is not a count of tokens; write at least 1.")
+            raise SettingError(
+                f"PruMerge: neighbours={self.neighbours!r} is not a count of tokens; write an integer of at least 1."
+            )
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores = tokens.vision_attention.cls_or_mean()
@@ -48,15 +51,15 @@ class PruMerge(AttentionStrategy):
         n_kept, n_patches = self.budget(tokens.n_visual), tokens.n_visual - tokens.n_newlines
         patches = true_indices(~tokens.is_newline, n_patches)
         if self.plus:
-            order = spread_behind(order, int(outliers(scores)[patches].sum()), n_kept, tokens.is_newline)
+            order = fill_evenly(order, int(outliers(scores)[patches].sum()), n_kept, tokens.is_newline)
         if n_kept == tokens.n_visual or n_patches == 1:
             return Selection.first(order, n_kept, scores)
         kept = order[:n_kept].sort().values
         places = torch.arange(n_kept, device=kept.device)
         places = places[~tokens.is_newline[kept]] if tokens.n_newlines else places
         centres = torch.searchsorted(patches, kept[places])
-        keys = unit(tokens.vision_attention.patch_keys()[patches].flatten(1))
-        near = neighbours_of(centres, keys, self.neighbours)
+        keys = unit_vectors(tokens.vision_attention.patch_keys()[patches].flatten(1))
+        near = nearest_neighbours(centres, keys, self.neighbours)
         sources = patches[torch.cat([centres[:, None], near], 1)]
         weights = torch.cat([scores.new_ones(len(near), 1), scores[patches[near]]], 1)
         targets = places.repeat_interleave(sources.shape[1])
@@ -64,16 +67,16 @@ class PruMerge(AttentionStrategy):
 
 
 def outliers(scores: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """Which scores are above the third quartile by more than 1.5 interquartile ranges."""
+    """Mark the scores that are more than 1.5 interquartile ranges above the third quartile."""
     first, third = scores.quantile(scores.new_tensor([0.25, 0.75]))
     return scores > third + 1.5 * (third - first)
 
 
-def spread_behind(
+def fill_evenly(
     order: Int[Tensor, " visual"], n_best: int, n_kept: int, newline: Bool[Tensor, " visual"]
 ) -> Int[Tensor, " visual"]:
-    """The order with, behind its first `n_best`, as many of the other patches as the budget has room for, at even
-    distances, and then all else as it was."""
+    """Reorder the tokens: the first `n_best`, then evenly spaced other patches up to the budget, then all others in
+    their old order."""
     best, others = order[:n_best], order[n_best:]
     patches = others[~newline[others]].sort().values
     room = min(max(n_kept - n_best, 0), len(patches))
@@ -81,10 +84,10 @@ def spread_behind(
     return torch.cat([best, chosen, others[~torch.isin(others, chosen)]])
 
 
-def neighbours_of(
+def nearest_neighbours(
     centres: Int[Tensor, " centres"], keys: Float[Tensor, "patches width"], count: int
 ) -> Int[Tensor, "centres near"]:
-    """The patches whose keys are most similar to each centre's, itself left out."""
+    """Return the patches whose keys are most similar to each centre's, excluding the centre."""
     count = min(count, len(keys) - 1)
     near = most_similar(keys[centres], keys, count + 1)[1]
     itself_last = (near == centres[:, None]).long().argsort(dim=1, stable=True)

@@ -6,31 +6,30 @@ from dataclasses import dataclass
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.schedule import common_share, geometric_stages, spread
+from tokenprune.strategies._parts.schedule import common_share, geometric_stages, layers_at
 from tokenprune.strategies._parts.text_guided import TextGuided, check_count
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage
 from tokenprune.tokens import StageTokens
 
-#: The smallest share that a stage at the paper's layers leaves; the paper's own is 0.5.
+#: The smallest share that a stage at the paper's layers may keep; the paper uses 0.5.
 LEAST_SHARE = 0.4
 
 
 @register_strategy("pyramiddrop")
 @dataclass(frozen=True)
 class PyramidDrop(TextGuided):
-    """Prunes on entry to the second, third and last quarter of the decoder layers; each stage leaves the same share
-    lambda of what is left, of the tokens that the last token of the prompt attends to most.
+    """Prunes on entry to the second, third and last quarter of the decoder layers. Each stage keeps the same share
+    lambda of the remaining tokens: those that the last token of the prompt attends to most.
 
-    keep_ratio: the average over the layers, for which lambda is solved: (1 + l + l^2 + l^3) / 4 for four equal
-        quarters, so the paper's lambda of 0.5 is keep_ratio=0.469. A count `keep` has no average: use a ratio.
-    first: the layer at which the first stage begins; the others divide what is behind it evenly. None is a quarter of
-        the layers, or, where lambda would have to be below 0.4, as much earlier as it takes: layers that see everything
-        use up the average.
+    keep_ratio: the average over the layers, which determines lambda: (1 + l + l^2 + l^3) / 4 for four equal quarters,
+        so the paper's lambda of 0.5 is keep_ratio=0.469. A count `keep` is rejected.
+    first: the layer of the first stage; the other stages divide the layers after it evenly. None is a quarter of the
+        layers, or fewer if lambda would otherwise be below 0.4, because layers that see every token use up the average.
 
-    Deviations: the released code ranks by the attention weights of the layer about to be entered, applied once more to
-    the hidden states; here it is the attention that the layer before computed itself. Quarters that fall together in a
-    shallow model are one stage.
+    Deviations: the released code ranks by the attention of the layer about to be entered, recomputed from the hidden
+    states; here the layer before provides the attention that it computed. Quarters that coincide in a shallow model are
+    one stage.
     """
 
     first: int | None = None
@@ -39,7 +38,7 @@ class PyramidDrop(TextGuided):
         super().__post_init__()
         if self.keep is not None:
             raise SettingError(
-                "PyramidDrop: keep is a count, and its budget is an average over layers. Use keep_ratio."
+                "PyramidDrop: keep is a count, but the budget is an average over layers. Use keep_ratio."
             )
         if self.first is not None:
             check_count("PyramidDrop", "first", self.first)
@@ -49,14 +48,14 @@ class PyramidDrop(TextGuided):
         return geometric_stages("PyramidDrop", self.layers(n_layers), n_layers, self.keep_ratio)
 
     def layers(self, n_layers: int) -> list[int]:
-        """Where the stages begin."""
+        """Return the first layer of each stage."""
         assert self.keep_ratio is not None
         if self.first is not None and self.first >= n_layers:
             return [self.first]
         first = self.first or max(n_layers // 4, 1)
         while True:
             rest = (1 - first / n_layers) / 3
-            layers = spread([first / n_layers + rest * i for i in range(3)], n_layers)
+            layers = layers_at([first / n_layers + rest * i for i in range(3)], n_layers)
             if self.first is not None or first == 1:
                 return layers
             fits = first < self.keep_ratio * n_layers

@@ -1,4 +1,4 @@
-"""The random baseline."""
+"""Random selection, a baseline."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tokenprune.tokens import VisualTokens
 class Random(Strategy):
     """Keeps visual tokens drawn uniformly without replacement.
 
-    The draw depends on `seed` and on the image alone: the same image keeps the same tokens in every call, batch,
-    beam and device, and different images keep different ones.
+    The draw depends only on `seed` and the image: an image keeps the same tokens in every call, batch and beam and on
+    every device, and different images keep different tokens.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"pixels"})

@@ -1,6 +1,6 @@
-"""The names of strategies: this package's, those that were registered, and those of installed packages.
+"""Names of strategies: built in, registered by the user, and from installed packages.
 
-A strategy is known by its registered name, `fopru`, or by where its class is, `my_package.my_module:MyStrategy`.
+A strategy is identified by its registered name, `fopru`, or by its class, `my_package.my_module:MyStrategy`.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from tokenprune.errors import SettingError, UnsupportedError, unknown
 from tokenprune.strategy import Strategy
 
-#: Entry points of other distributions, each named like the strategy that it points to.
+#: The entry-point group of other distributions; an entry point has the name of its strategy.
 GROUP = "tokenprune.strategies"
-#: The classes of all registered names.
+#: Registered name -> class.
 STRATEGIES: dict[str, type[Strategy]] = {}
 
 StrategyClass = TypeVar("StrategyClass", bound=type[Strategy])
 
 
 def register_strategy(name: str) -> Callable[[StrategyClass], StrategyClass]:
-    """Give a strategy class the name by which `patch`, settings files and every command know it.
+    """Register a strategy class under the name that `patch`, settings files and every command accept.
 
         @register_strategy("norm")
         @dataclass(frozen=True)
         class Norm(ScoreStrategy): ...
 
-    Raises SettingError for a name that another class has, or that could not be told from a module or a file.
+    Raises SettingError for a name that another class has, or that looks like a module or a file.
     """
     if not re.fullmatch(r"[A-Za-z_][\w-]*", name):
         raise SettingError(f"{name!r} cannot name a strategy. Use letters, digits, - and _, such as 'norm'.")
@@ -51,22 +51,24 @@ def register_strategy(name: str) -> Callable[[StrategyClass], StrategyClass]:
 
 
 def make(name: str, **settings: Any) -> Strategy:
-    """The strategy of a registered name or of a class written `my_package.my_module:MyStrategy`.
+    """Make a strategy from a registered name or a class written `my_package.my_module:MyStrategy`.
 
         make("fopru", keep_ratio=0.25, layer=-2)
 
-    Raises SettingError for an unknown name and for a setting that cannot be right.
+    Raises SettingError for an unknown name or an invalid setting.
     """
     return construct(strategy_class(name), name, settings)
 
 
 def strategy_class(name: object, also: Iterable[str] = ()) -> type[Strategy]:
-    """The class of a strategy by its registered name or by `my_package.my_module:MyStrategy`.
+    """Find the class of a strategy by its registered name or by `my_package.my_module:MyStrategy`.
 
-    Installed packages are searched, and the one in question imported, only for a name that is not registered.
+    Entry points of installed packages are searched only for a name that is not registered; the one found is loaded.
 
-    also: other names that the caller accepts, for the error message. Raises SettingError for an unknown name, and
-    UnsupportedError for an installed package whose strategy cannot be loaded.
+    also: further names that the caller accepts, for error messages.
+
+    Raises SettingError for an unknown name, and UnsupportedError for an installed package whose strategy cannot be
+    loaded.
     """
     if isinstance(name, str) and ":" in name:
         return _imported(name)
@@ -79,10 +81,12 @@ def strategy_class(name: object, also: Iterable[str] = ()) -> type[Strategy]:
 
 
 def construct(cls: type[Strategy], name: str, settings: Mapping[str, Any], also: Iterable[str] = ()) -> Strategy:
-    """A strategy of a class with these settings.
+    """Construct a strategy from its class and settings.
 
-    name: the class as the user wrote it. also: other names that the caller accepts, for the error message. Raises
-    SettingError for an unknown or a missing setting, and what the class itself raises.
+    name: the class as the user wrote it.
+    also: further names that the caller accepts, for error messages.
+
+    Raises SettingError for an unknown or missing setting, and whatever the class itself raises.
     """
     check_known(cls, settings, f"{name}: ", also)
     if isabstract(cls):
@@ -101,7 +105,7 @@ def construct(cls: type[Strategy], name: str, settings: Mapping[str, Any], also:
 
 
 def check_known(cls: type[Strategy], names: Iterable[str], where: str, also: Iterable[str] = ()) -> None:
-    """Raise SettingError, its message after `where`, unless the class has settings of all these names."""
+    """Raise SettingError with a message prefixed by `where` unless the class has settings of all these names."""
     known = [field.name for field in fields(cls) if field.init]
     for name in names:
         if name not in known:
@@ -111,9 +115,9 @@ def check_known(cls: type[Strategy], names: Iterable[str], where: str, also: Ite
 
 
 def check_types(cls: type[Strategy], settings: Mapping[str, Any], where: str) -> None:
-    """Raise SettingError, its message after `where` and the setting's name, unless every value is of its type.
+    """Raise SettingError with a message prefixed by `where` unless every value has its setting's type.
 
-    For values that were read from text or a file. A value whose type cannot be told is left to the class.
+    For values read from text or a file. Values of types that cannot be checked here are left to the class.
     """
     hints = setting_types(cls)
     for name, value in settings.items():
@@ -125,7 +129,7 @@ def check_types(cls: type[Strategy], settings: Mapping[str, Any], where: str) ->
 
 
 def setting_types(cls: type[Strategy]) -> dict[str, Any]:
-    """The annotated type of each setting; none if the annotations name what only a type checker imports."""
+    """Return the annotated type of each setting; empty if annotations use names that only a type checker imports."""
     try:
         return get_type_hints(cls)
     except NameError:
@@ -133,11 +137,11 @@ def setting_types(cls: type[Strategy]) -> dict[str, Any]:
 
 
 def _imported(name: str) -> type[Strategy]:
-    """The class that `my_package.my_module:MyStrategy` says."""
+    """Import the class written `my_package.my_module:MyStrategy`."""
     module_name, _, class_name = name.partition(":")
     try:
         module = import_module(module_name)
-    except Exception as error:  # whatever the module's own code raises
+    except Exception as error:  # the module's own code may raise anything
         raise SettingError(
             f"strategy {name!r}: {module_name} cannot be imported ({type(error).__name__}: {error}). Install the "
             f"package, or put the folder that contains it on PYTHONPATH."
@@ -149,11 +153,11 @@ def _imported(name: str) -> type[Strategy]:
 
 
 def _loaded(entry: EntryPoint) -> type[Strategy]:
-    """The class of an installed package, which is registered now. Raises UnsupportedError if it is broken."""
+    """Load and register the class of an installed package. Raises UnsupportedError if that fails."""
     package = entry.dist.name if entry.dist is not None else "a package"
     try:
         cls = _checked_class(entry.load(), entry.value)
-    except Exception as error:  # whatever the package's own code raises
+    except Exception as error:  # the package's own code may raise anything
         raise UnsupportedError(
             f"{package} brings the strategy {entry.name!r}, and {entry.value} cannot be loaded: {error!r}. Update or "
             f"uninstall {package}."
@@ -171,13 +175,13 @@ def _checked_class(cls: Any, name: str) -> type[Strategy]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type. true is not a number, and 1 is a float."""
+    """Return whether a value has an annotated type. A bool is not a number, and 1 is a float."""
     if get_origin(hint) in (Union, UnionType):
         return any(_fits(value, part) for part in get_args(hint))
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if hint in (Any, object) or get_origin(hint) is not None or not isinstance(hint, type):
-        return True  # what a container holds is for the strategy to check
+        return True  # the strategy checks the contents of containers
     if isinstance(value, bool):
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)

@@ -1,4 +1,4 @@
-"""A strategy in a JSON file: what `tokenprune optimize` writes and `patch(model, "settings.json")` loads."""
+"""Settings files: strategies in JSON, written by `tokenprune optimize`, loaded by `patch(model, "settings.json")`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from tokenprune.errors import SettingError, unknown
 from tokenprune.strategies.registry import check_known, check_types, construct, strategy_class
 from tokenprune.strategy import Strategy
 
-#: "strategy" and "settings" are what patch(model, name, **settings) takes; the others say where they come from.
+#: "strategy" and "settings" are the arguments of patch(model, name, **settings); the others record their origin.
 KEYS = ("strategy", "settings", "model", "search")
 
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """The content of a settings file, whose names are all known and whose values have the right types.
+    """The validated content of a settings file.
 
     strategy: a registered name, or `my_package.my_module:MyStrategy`; `strategy_class` is its class.
-    model: the model that the settings were found on; `layers` counts its decoder layers. search: how they were found.
+    model: the model that the settings were found on; `layers` is the number of its decoder layers.
+    search: the search that found them.
     """
 
     path: Path
@@ -34,7 +35,7 @@ class SettingsFile:
 
     @classmethod
     def read(cls, path: str | Path) -> SettingsFile:
-        """Raises SettingError, with the file's name and the key, for anything wrong in it."""
+        """Read a file. Raises SettingError, with the file's name and the key, for anything wrong in it."""
         path = Path(path)
         content = _mapping(_json(path), str(path))
         _check_keys(content, str(path))
@@ -54,9 +55,9 @@ class SettingsFile:
         return cls(path, name, found, settings, model, search)
 
     def make(self, overriding: Mapping[str, Any] | None = None, also: Iterable[str] = ()) -> Strategy:
-        """The strategy, with some settings added or replaced.
+        """Construct the strategy, with settings added or replaced.
 
-        also: other names that the caller accepts, for the error message.
+        also: further names that the caller accepts, for error messages.
         """
         check_known(self.strategy_class, overriding or (), f"{self.strategy}: ", also)
         try:
@@ -65,9 +66,9 @@ class SettingsFile:
             raise SettingError(f"{self.path}: {error}") from error
 
     def warn_unless_made_for(self, n_layers: int) -> None:
-        """Warn if the model has another depth than the one that the settings were found on.
+        """Warn if the model has a different number of decoder layers than the one that the settings were found on.
 
-        The budget still holds there, so it is not an error; that the settings are good is a guess.
+        Not an error, because the budget still holds; but the settings may not be good for this model.
         """
         made_for = self.model.get("layers", n_layers)
         if made_for != n_layers:

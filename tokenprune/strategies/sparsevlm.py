@@ -9,35 +9,35 @@ from torch import Tensor
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.density import aggregated
-from tokenprune.strategies._parts.schedule import geometric_stages, spread
+from tokenprune.strategies._parts.density import recycle_by_cluster
+from tokenprune.strategies._parts.schedule import geometric_stages, layers_at
 from tokenprune.strategies._parts.text_guided import TextGuided, check_share
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage
 from tokenprune.tokens import Entered, StageTokens
 
-#: Where the released code prunes: behind layers 2, 6 and 15 of 32.
+#: The depths at which the released code prunes: after layers 2, 6 and 15 of 32.
 DEPTHS = (3 / 32, 7 / 32, 16 / 32)
 
 
 @register_strategy("sparsevlm")
 @dataclass(frozen=True)
 class SparseVLM(TextGuided):
-    """Prunes in three stages in the first half of the decoder layers, by what those text tokens attend to that have to
-    do with the image (the raters). Some of what is dropped lives on, merged into a few tokens.
+    """Prunes in three stages in the first half of the decoder layers, by the attention of the text tokens that relate
+    to the image (the raters). The best dropped tokens are merged into a few cluster centres.
 
-    keep_ratio: the average over the layers; each stage leaves the same share of what is left before it, solved for that
-        average. Merged tokens count. A count `keep` has no average: use a ratio.
+    keep_ratio: the average over the layers; every stage keeps the same share of the remaining tokens. Merged tokens
+        count. A count `keep` is rejected.
     recycle: the share of the dropped tokens, those with the highest scores, that are merged; 0 merges none.
-    clusters: how many tokens they are merged into, as a share of their number.
+    clusters: the number of tokens that they are merged into, as a share of their number.
 
-    Stages lie at 3/32, 7/32 and 16/32 of the depth, as in the released code's 32 layers; those that fall together in a
+    Stages are at 3/32, 7/32 and 16/32 of the depth, as in the released code's 32 layers; stages that coincide in a
     shallow model are one.
 
-    Deviations: the paper drops as many tokens as the attention matrix lacks in rank, and its released code has tables
-    for four budgets that do not count merged tokens; here the budget is exact. A cluster is merged into the mean of its
-    tokens as in the released code (the paper writes their sum), at the place and position ID of its centre. Raters are
-    chosen among the text after the image.
+    Deviations: the paper derives the number of dropped tokens from the rank of the attention matrix, and its released
+    code has tables for four budgets that do not count merged tokens; here the budget is exact. A cluster becomes the
+    mean of its tokens as in the released code (the paper writes their sum), at the place and position ID of its centre.
+    Raters are chosen from the text after the image.
     """
 
     recycle: float = 0.3
@@ -46,24 +46,26 @@ class SparseVLM(TextGuided):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.keep is not None:
-            raise SettingError("SparseVLM: keep is a count, and its budget is an average over layers. Use keep_ratio.")
+            raise SettingError("SparseVLM: keep is a count, but the budget is an average over layers. Use keep_ratio.")
         check_share("SparseVLM", "recycle", self.recycle)
         check_share("SparseVLM", "clusters", self.clusters)
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         assert self.keep_ratio is not None
-        return geometric_stages("SparseVLM", spread(DEPTHS, n_layers), n_layers, self.keep_ratio)
+        return geometric_stages("SparseVLM", layers_at(DEPTHS, n_layers), n_layers, self.keep_ratio)
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         attention, budget = tokens.attention, stage.budget(tokens.n_visual)
         scores = attention.from_rows(attention.text[raters(tokens.entered)])
         if not self.recycle:
             return Selection.best(scores, budget)
-        return aggregated(scores, tokens.features, budget, self.recycle, self.clusters)
+        return recycle_by_cluster(scores, tokens.features, budget, self.recycle, self.clusters)
 
 
 def raters(entered: Entered) -> Bool[Tensor, " text"]:
-    """The text tokens that visual tokens are like, more than the mean of the text: each visual token's similarities to
-    the text are a softmax, averaged over visual tokens."""
+    """Mark the text tokens that are more similar to the visual tokens than the average text token.
+
+    Similarity is the softmax over the text of a visual token's products with it, averaged over visual tokens.
+    """
     relevance = (entered.visual.float() @ entered.text.float().T).softmax(1).mean(0)
     return (relevance >= relevance.mean()) | (relevance == relevance.max())

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.cells import cells_of, recycled
+from tokenprune.strategies._parts.cells import grid_cells, recycle_by_cell
 from tokenprune.strategies._parts.importance import importance_map
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, Stage, StagedStrategy
@@ -17,24 +17,25 @@ from tokenprune.tokens import VisualTokens
 @dataclass(frozen=True)
 class VFlowOpt(AttentionStrategy, StagedStrategy):
     """Ranks visual tokens once, by an importance map of the vision tower, and prunes by it in three stages: before the
-    language model, and where its layers enter their second and last third. What the first stage drops is recycled.
+    language model, and on entry to the second and last third of its layers. Tokens dropped by the first stage are
+    recycled.
 
-    keep_ratio: the average over the layers, since every stage keeps fewer. A count `keep` has no average: use a ratio.
+    keep_ratio: the average over the layers, because every stage keeps fewer tokens. A count `keep` is rejected.
     first: the share R1 of the visual tokens that enter the language model; None is 1.15 times keep_ratio.
-    second: the share R2 of those that go on into the second third. The share R3 of the last third is solved from
-        keep_ratio; SettingError if no R3 in (0, 1] gives that average.
-    threshold: how many times the mean a patch must be attended to, to be an anchor of the map.
-    alpha: weight of the patches' entropies in the map. The released settings have 0.
-    cell: side of a recycling cell in visual tokens; None is half the shorter side of the grid.
-    recycle, progressive: False leaves that part out; without stages, keep_ratio of the tokens are kept all through.
+    second: the share R2 of those that enter the second third. The share R3 of the last third follows from keep_ratio;
+        raises SettingError if no R3 in (0, 1] gives that average.
+    threshold: the attention that makes a patch an anchor of the map, as a multiple of the mean.
+    alpha: the weight of the patches' entropies in the map; 0 in the released settings.
+    cell: the side of a recycling cell in visual tokens; None is half the shorter side of the grid.
+    recycle, progressive: False disables that part; without stages, keep_ratio of the tokens are kept throughout.
     layer: the encoder layer of the map; None is the one whose output the projector gets.
-    as_released: the map as the released code computes it: the mean over the anchors in place of the sum, and entropies
-        in bits. It makes a difference only if alpha is not 0.
+    as_released: compute the map as the released code does: average over the anchors instead of summing, and measure
+        entropies in bits. This matters only if alpha is not 0.
 
-    Other deviations from the released code: position IDs are kept as the paper says; the entropy is that of the
-    image's own grey values; without a single anchor the best patch is one; the budget is exact with recycling;
-    newline tokens are worth what the best token of their row is, where the code has a score of 1, which spends the
-    budget on nearly all of them.
+    Other deviations from the released code: position IDs are kept, as in the paper; the entropy is that of the image's
+    own grey values; if no patch reaches the threshold, the best one is an anchor; the budget is exact with recycling; a
+    newline token gets the score of the best token of its row, where the code gives it a score of 1, which spends the
+    budget on nearly all newline tokens.
     """
 
     first: float | None = None
@@ -49,22 +50,26 @@ class VFlowOpt(AttentionStrategy, StagedStrategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.keep is not None:
-            raise SettingError("VFlowOpt: keep is a count, and its budget is an average over layers. Use keep_ratio.")
+            raise SettingError("VFlowOpt: keep is a count, but the budget is an average over layers. Use keep_ratio.")
         for name in ("first", "second"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
-                raise SettingError(f"VFlowOpt: {name}={value!r} is a share of visual tokens; write one in (0, 1].")
+                raise SettingError(
+                    f"VFlowOpt: {name}={value!r} is not a share of visual tokens; write a number in (0, 1]."
+                )
         if self.cell is not None and not self.cell >= 1:
-            raise SettingError(f"VFlowOpt: cell={self.cell!r} is a side in visual tokens; write one of at least 1.")
+            raise SettingError(
+                f"VFlowOpt: cell={self.cell!r} is not a side in visual tokens; write a number of at least 1."
+            )
 
     @property
     def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Entropies need the image's colours; they have no weight unless alpha is set."""
+        """The attention and, for entropies, the image's colours; entropies have no weight unless alpha is set."""
         return frozenset({"vision_attention", "colors"} if self.alpha else {"vision_attention"})
 
     @property
     def entering(self) -> float:
-        """R1."""
+        """The share R1 of the visual tokens that enter the language model."""
         assert self.keep_ratio is not None
         if not self.progressive:
             return self.keep_ratio
@@ -78,7 +83,7 @@ class VFlowOpt(AttentionStrategy, StagedStrategy):
         return replace(self, keep_ratio=share, first=share, budget_per="image")
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
-        """The second and third stage; their shares count from all visual tokens."""
+        """Return the second and third stage; their shares refer to all visual tokens."""
         if not self.progressive or n_layers < 3:
             return ()
         third = n_layers // 3
@@ -88,7 +93,7 @@ class VFlowOpt(AttentionStrategy, StagedStrategy):
         )
 
     def last(self, n_layers: int) -> float:
-        """R3, solved from keep_ratio: (R1 L1 + R1 R2 L2 + R1 R2 R3 L3) / L = keep_ratio."""
+        """Solve (R1 L1 + R1 R2 L2 + R1 R2 R3 L3) / L = keep_ratio for R3."""
         assert self.keep_ratio is not None
         third = n_layers // 3
         first, second = self.entering, self.entering * self.second
@@ -115,5 +120,5 @@ class VFlowOpt(AttentionStrategy, StagedStrategy):
         if not self.recycle:
             return Selection.first(scores.argsort(descending=True, stable=True), n_kept, scores)
         side = self.cell or max(1.0, max(min(grid[1:]) for grid in tokens.grids) / 2)
-        cells, n_cells = cells_of(tokens.layout, side)
-        return recycled(scores, cells.to(scores.device), n_cells, n_kept)
+        cells, n_cells = grid_cells(tokens.layout, side)
+        return recycle_by_cell(scores, cells.to(scores.device), n_cells, n_kept)

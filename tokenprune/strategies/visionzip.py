@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
-from tokenprune.strategies._parts.similarity import most_similar, unit
+from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy
 from tokenprune.tokens import VisualTokens
@@ -20,18 +20,18 @@ from tokenprune.tokens import VisualTokens
 @dataclass(frozen=True)
 class VisionZip(AttentionStrategy):
     """Keeps the dominant visual tokens, which the CLS token attends to most, and merges the others into a few
-    contextual ones, by the similarity of their keys.
+    contextual tokens, by the similarity of their keys.
 
-    Contextual tokens are taken at even steps from those that are not dominant. Each stays where it is, and the mean
+    Contextual tokens are taken at even steps from the tokens that are not dominant. Each keeps its place, and the mean
     of the tokens whose keys are most similar to its own is added to it.
 
-    contextual: the share of the budget that is contextual. The paper has 10 of 64, and as many of 128 and 192.
+    contextual: the contextual share of the budget. The paper uses 10 of 64 tokens, and the same share of 128 and 192.
     layer: the encoder layer of attention and keys; None is the one whose output the projector gets.
 
-    Without a CLS token, dominant is what receives most attention, as in the paper. Deviations from the released code:
-    tokens are merged after the projector; the CLS token itself, one of its dominant tokens, does not reach the
-    language model, so that a patch has its place; contextual tokens are not put behind the dominant ones. Newline
-    tokens are not merged.
+    Without a CLS token, the tokens that receive the most attention are dominant, as in the paper. Deviations from the
+    released code: tokens are merged after the projector; a patch takes the place of the CLS token, which is among the
+    released code's dominant tokens but does not reach the language model; contextual tokens stay in raster order
+    instead of following the dominant ones. Newline tokens are not merged.
     """
 
     contextual: float = 10 / 64
@@ -40,7 +40,7 @@ class VisionZip(AttentionStrategy):
         super().__post_init__()
         if not 0 <= self.contextual <= 1:
             raise SettingError(
-                f"VisionZip: contextual={self.contextual!r} is a share of the budget; write one in [0, 1]."
+                f"VisionZip: contextual={self.contextual!r} is not a share of the budget; write a number in [0, 1]."
             )
 
     def select(self, tokens: VisualTokens) -> Selection:
@@ -55,29 +55,29 @@ class VisionZip(AttentionStrategy):
         if tokens.n_newlines:
             newline = tokens.is_newline[others]
             patches, fill = others[~newline], others[newline]
-        contextual, merging = every_step(patches.sort().values, n_contextual)
+        contextual, merging = split_evenly(patches.sort().values, n_contextual)
         # Where there are too few patches, newline tokens fill the budget.
         kept = torch.cat([dominant, contextual, fill[: n_contextual - len(contextual)]]).sort().values
-        keys = unit(tokens.vision_attention.patch_keys().mean(1))
+        keys = unit_vectors(tokens.vision_attention.patch_keys().mean(1))
         nearest = most_similar(keys[merging], keys[contextual])[1][:, 0]
         places = torch.searchsorted(kept, contextual)
-        return Selection(kept, tokens.n_visual, scores, added_means(places, contextual, nearest, merging))
+        return Selection(kept, tokens.n_visual, scores, add_means(places, contextual, nearest, merging))
 
 
-def every_step(left: Int[Tensor, " left"], count: int) -> tuple[Int[Tensor, " contextual"], Int[Tensor, " merging"]]:
-    """`count` of the tokens that are left, at even steps from the first, and the others."""
+def split_evenly(left: Int[Tensor, " left"], count: int) -> tuple[Int[Tensor, " contextual"], Int[Tensor, " merging"]]:
+    """Split the remaining tokens into `count` at even steps from the first, and the others."""
     n, step = min(count, len(left)), max(1, len(left) // count)
     steps = left[: n * step].view(n, step)
     return steps[:, 0].contiguous(), torch.cat([steps[:, 1:].flatten(), left[n * step :]])
 
 
-def added_means(
+def add_means(
     places: Int[Tensor, " contextual"],
     contextual: Int[Tensor, " contextual"],
     nearest: Int[Tensor, " merging"],
     merging: Int[Tensor, " merging"],
 ) -> Merge | None:
-    """Each contextual token plus the mean of the tokens that are merged into it, if there are any."""
+    """Add to each contextual token the mean of the tokens merged into it; None if there are none to merge."""
     if not len(merging):
         return None
     counts = torch.zeros_like(contextual).index_add(0, nearest, torch.ones_like(nearest))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.similarity import most_similar, unit
+from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy
 from tokenprune.tokens import VisualTokens
@@ -19,14 +19,15 @@ from tokenprune.tokens import VisualTokens
 @register_strategy("vispruner")
 @dataclass(frozen=True)
 class VisPruner(AttentionStrategy):
-    """Keeps the visual tokens that the CLS token attends to most, and, of the others, diverse ones: duplicates are
-    dropped round by round until the budget is met.
+    """Keeps the visual tokens that the CLS token attends to most, and diverse ones of the others: duplicates are
+    dropped in rounds until the budget is met.
 
-    important: the share of the budget that is kept for the attention it gets.
+    important: the share of the budget that goes to attention.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
 
-    Without a CLS token, attention is what a patch receives. Deviations from the released code: features are compared
-    after the projector; where there are more than 576 visual tokens, a round drops more than 8 in proportion.
+    Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
+    code: features are compared after the projector; with more than 576 visual tokens, a round drops proportionally more
+    than 8.
     """
 
     important: float = 0.5
@@ -35,7 +36,7 @@ class VisPruner(AttentionStrategy):
         super().__post_init__()
         if not 0 <= self.important <= 1:
             raise SettingError(
-                f"VisPruner: important={self.important!r} is a share of the budget; write one in [0, 1]."
+                f"VisPruner: important={self.important!r} is not a share of the budget; write a number in [0, 1]."
             )
 
     def select(self, tokens: VisualTokens) -> Selection:
@@ -44,16 +45,19 @@ class VisPruner(AttentionStrategy):
         n_kept = self.budget(tokens.n_visual)
         n_important = int(self.important * n_kept)
         step = max(8, tokens.n_visual // 72)
-        diverse = distinct(order[n_important:], unit(tokens.features), n_kept - n_important, step)
+        diverse = drop_duplicates(order[n_important:], unit_vectors(tokens.features), n_kept - n_important, step)
         kept = torch.cat([order[:n_important], diverse]).sort().values
         return Selection(kept, tokens.n_visual, scores)
 
 
-def distinct(
+def drop_duplicates(
     left: Int[Tensor, " left"], vectors: Float[Tensor, "visual width"], count: int, step: int = 8
 ) -> Int[Tensor, " count"]:
-    """`count` of the tokens that are left. In a round, every second of them is compared with those between, and up to
-    `step` of those with the most similar partner are dropped."""
+    """Reduce the tokens to `count` in rounds.
+
+    A round compares every second token with those in between, and drops up to `step` tokens with the most similar
+    partners.
+    """
     if count == 0:
         return left[:0]
     while len(left) > count:

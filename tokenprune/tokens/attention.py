@@ -1,7 +1,7 @@
 """Attention statistics of one vision-encoder layer, from its queries and keys.
 
-The tower itself keeps its fast attention kernel; here only the rows or sums that a strategy asks for are computed,
-in float32 and in blocks of query rows, so that a whole map exists for small images only.
+The tower keeps its fast attention kernel. Only the rows or sums that a strategy needs are computed here, in float32 and
+in blocks of query rows, so that a whole attention map exists only for small images.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tokenprune.tokens.layout import Layout
 
 HeadReduction = Literal["mean", "max"]
 
-# Attention weights held at once, over all heads: 64 MiB in float32; on a CPU 1 MiB, which its cache holds, or as many
-# rows as make it worth reading the keys.
+# Attention weights in memory at once, over all heads: 64 MiB in float32. On a CPU 1 MiB, which fits its cache, or
+# enough rows to be worth reading the keys.
 BLOCK_ELEMENTS = 2**24
 CACHED_ELEMENTS = 2**18
 CACHED_ROWS = 16
@@ -30,7 +30,7 @@ CACHED_ROWS = 16
 def split_heads(
     projection: Float[Tensor, "tiles tokens heads_width"], n_heads: int
 ) -> Float[Tensor, "tiles heads tokens width"]:
-    """A query, key or value projection, by heads."""
+    """Split a query, key or value projection into heads."""
     return projection.unflatten(-1, (n_heads, -1)).transpose(1, 2)
 
 
@@ -38,9 +38,9 @@ def split_heads(
 class VisionAttention:
     """The attention of one encoder layer over one image: A[h, i, j] = softmax_j(scale * q[h, i] . k[h, j]).
 
-    Every tile is a sequence of its own. The first `n_prefix` tokens of each are no patches (a CLS token); they take
-    part in the softmax and are left out of what the methods return: one float32 per visual token, carried there from
-    the patches as `layout` says. Tokens that are not `real` are padding: they give no attention and get none.
+    Every tile is its own sequence. The first `n_prefix` tokens of each are not patches (a CLS token): they take part in
+    the softmax, but the results leave them out. Unless stated otherwise, a result has one float32 per visual token,
+    mapped from patches by `layout`. Tokens that are not `real` are padding: they neither pay nor receive attention.
     """
 
     queries: Float[Tensor, "tiles heads tokens width"]
@@ -51,8 +51,8 @@ class VisionAttention:
     real: Bool[Tensor, "tiles tokens"] | None = None
 
     def column_sums(self, heads: HeadReduction = "mean") -> Float[Tensor, "tiles patches"]:
-        """The attention that each patch receives from all patches of its tile; heads reduced first. Not carried onto
-        visual tokens yet."""
+        """Sum the attention that each patch receives from all patches of its tile, after reducing heads. Not mapped to
+        visual tokens."""
         n_tiles, n_heads, n_tokens, _ = self.keys.shape
         total = self.keys.new_zeros(n_tiles, n_tokens, dtype=torch.float32)
         length = block_length(n_heads * n_tokens, self.keys.device)
@@ -68,8 +68,8 @@ class VisionAttention:
     def received_from(
         self, rows: Int[Tensor, "tiles rows"], counted: Bool[Tensor, "tiles rows"]
     ) -> Float[Tensor, "tiles patches"]:
-        """The attention that each patch receives from the patches `rows` of its tile, as far as they are `counted`,
-        averaged over heads. Not mapped to visual tokens yet."""
+        """Sum the attention, averaged over heads, that each patch receives from the patches `rows` of its tile that are
+        `counted`. Not mapped to visual tokens."""
         n_tiles, n_heads, n_tokens, _ = self.keys.shape
         total = self.keys.new_zeros(n_tiles, n_tokens, dtype=torch.float32)
         length = block_length(n_heads * n_tokens, self.keys.device)
@@ -81,14 +81,14 @@ class VisionAttention:
         return total[:, self.n_prefix :]
 
     def received(self, heads: HeadReduction = "mean") -> Float[Tensor, " visual"]:
-        """Column sums: the attention that each patch receives from all patches, heads reduced first."""
+        """Return the column sums: the attention that each patch receives from all patches, after reducing heads."""
         return self.layout.to_tokens(self.column_sums(heads))
 
     def cls_row(self, heads: HeadReduction = "mean") -> Float[Tensor, " visual"]:
-        """The CLS row: the attention that the CLS token pays to each patch.
+        """Return the CLS row: the attention that the CLS token pays to each patch.
 
-        Raises PruningError for a tower without one. A strategy that calls this declares "cls" in its needs, so that
-        `patch` can say so instead.
+        Raises PruningError for a tower without a CLS token. A strategy that calls this declares "cls" in its needs, so
+        that `patch` raises UnsupportedError first.
         """
         self._check_cls()
         rows = [
@@ -98,8 +98,9 @@ class VisionAttention:
         return self.layout.to_tokens(torch.stack(rows)[:, self.n_prefix :])
 
     def cls_logits(self) -> Float[Tensor, "heads visual"]:
-        """scale * q . k of the CLS token with each patch, of every head, before the softmax. Linear in the keys: the
-        mean over several visual tokens is the logit of their mean key.
+        """Return scale * q . k of the CLS token with each patch, per head, before the softmax.
+
+        Linear in the keys: the mean over several visual tokens is the logit of their mean key.
 
         Raises PruningError for a tower without a CLS token.
         """
@@ -110,24 +111,26 @@ class VisionAttention:
         return torch.stack([self.layout.to_tokens(head) for head in torch.stack(logits, 1)])
 
     def cls_or_mean(self) -> Float[Tensor, " visual"]:
-        """The CLS row or, in a tower without a CLS token, the mean attention that each patch receives from all patches.
-        Heads are averaged."""
+        """Return the CLS row or, without a CLS token, the mean attention that each patch receives from all patches.
+
+        Averaged over heads.
+        """
         return self.cls_row() if self.n_prefix else self.received() / self.keys.shape[2]
 
     def patch_keys(self) -> Float[Tensor, "visual heads width"]:
-        """The keys of each patch, carried onto visual tokens. Those of a newline token say nothing."""
+        """Return the keys of the patches, mapped to visual tokens. Those of newline tokens are meaningless."""
         patches = self.keys[:, :, self.n_prefix :].float()
         vectors = rearrange(patches, "tile head patch width -> tile patch (head width)")
         carried = torch.vmap(self.layout.to_tokens, in_dims=2, out_dims=1)(vectors)
         return rearrange(carried, "visual (head width) -> visual head width", head=patches.shape[1])
 
     def with_layout(self, layout: Layout) -> VisionAttention:
-        """The same attention, for the visual tokens of another layout over the same tiles."""
+        """Return the same attention for the visual tokens of another layout over the same tiles."""
         return replace(self, layout=layout)
 
     @classmethod
     def concat(cls, parts: Sequence[VisionAttention], layout: Layout) -> VisionAttention:
-        """The attention over an image whose tiles were looked at apart."""
+        """Join the attention of tiles that were encoded separately into that of their image."""
         queries, keys = torch.cat([part.queries for part in parts]), torch.cat([part.keys for part in parts])
         real = [part.real for part in parts if part.real is not None]
         return replace(parts[0], queries=queries, keys=keys, layout=layout, real=torch.cat(real) if real else None)
@@ -135,8 +138,8 @@ class VisionAttention:
     def _check_cls(self) -> None:
         if self.n_prefix == 0:
             raise PruningError(
-                'this vision tower has no CLS token. Add "cls" to the strategy\'s needs to be told by patch(), '
-                "and use received() here."
+                'this vision tower has no CLS token. Call received() instead, or add "cls" to the strategy\'s needs, so that '
+                "patch() rejects such models."
             )
 
     def _weights(
@@ -152,11 +155,11 @@ class VisionAttention:
 
 
 def block_length(row: int, device: torch.device) -> int:
-    """How many rows of so many attention weights, over all heads, are computed at once."""
+    """Return how many query rows to compute at once, for `row` attention weights per row over all heads."""
     most = max(1, BLOCK_ELEMENTS // row)
     return most if device.type != "cpu" else min(most, max(CACHED_ROWS, CACHED_ELEMENTS // row))
 
 
 def reduce_heads(weights: Float[Tensor, "heads rows tokens"], heads: HeadReduction) -> Float[Tensor, "rows tokens"]:
-    """One map from those of all heads."""
+    """Reduce the maps of all heads to one."""
     return weights.mean(0) if heads == "mean" else weights.amax(0)

@@ -1,4 +1,4 @@
-"""What is known about one image or video before its visual tokens reach the language model."""
+"""Records of encoded images and videos, from the vision tower to the language model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tokenprune.tokens.layout import Layout
 
 @dataclass(frozen=True)
 class Modality:
-    """How one kind of image enters a model.
+    """A kind of visual input, image or video, and how it enters a model.
 
     name: "image" or "video"; also its key in `mm_encoder_outputs`.
-    function: the method of the base model that encodes it.
-    pixels: what the argument that brings it is called.
+    function: the name of the base model's method that encodes it.
+    pixels: the name of the argument that holds its pixels.
     token_id: the placeholder token that its features replace.
     """
 
@@ -32,8 +32,11 @@ class Modality:
 
 @dataclass(frozen=True)
 class CapturePoints:
-    """Which modules show one attention layer: the call of `attention` its arguments (rotary embeddings), and each of
-    `outputs` what it returns, by a name that the tower knows ("queries", "keys")."""
+    """The modules to record one attention layer from.
+
+    attention: the module whose call arguments are recorded (rotary embeddings).
+    outputs: the modules whose outputs are recorded, by names that the tower defines ("queries", "keys").
+    """
 
     attention: nn.Module
     outputs: Mapping[str, nn.Module]
@@ -41,9 +44,9 @@ class CapturePoints:
 
 @dataclass(eq=False)
 class EncodedImage:
-    """One image or video: the layout of its visual tokens and the statistics that the strategy declared.
+    """One encoded image or video: the layout of its visual tokens and the statistics that the strategy declared.
 
-    selected: the strategy that selected among its tokens, and what, if the attention that it looked at is gone since.
+    selected: a strategy and its selection, cached once the attention that it read has been freed; else None.
     """
 
     layout: Layout
@@ -52,7 +55,7 @@ class EncodedImage:
 
     @classmethod
     def concat(cls, tiles: Sequence[EncodedImage]) -> EncodedImage:
-        """Join the tiles of one image, which were encoded as separate images."""
+        """Join the tiles of one image that were encoded as separate images."""
         if len(tiles) == 1:
             return tiles[0]
         layout = Layout.concat([tile.layout for tile in tiles])

@@ -1,4 +1,4 @@
-"""Where the visual tokens of one image lie, and how a map over its patches is carried onto them."""
+"""The layout of one image's visual tokens, and the mapping from its patches to them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch.nn.functional import avg_pool2d
 
 from tokenprune.errors import PruningError
 
-#: (t, h, w) of one raster of visual tokens: frames, rows, columns; raster order.
+#: (t, h, w) of one raster of visual tokens, in raster order: frames, rows, columns.
 Grid3 = tuple[int, int, int]
 
 
 def one_to_one(values: Float[Tensor, "tiles patches"]) -> Float[Tensor, " visual"]:
-    """One visual token per patch, tile after tile."""
+    """Map each patch to one visual token, tile after tile."""
     return values.flatten()
 
 
@@ -28,13 +28,13 @@ def one_to_one(values: Float[Tensor, "tiles patches"]) -> Float[Tensor, " visual
 class Layout:
     """The visual tokens of one image or video, in the order in which the language model sees them.
 
-    grids: the rasters they form, one after the other. Most models have one; an anyres model has the thumbnail's and
-        then the canvas's, whose last column are the newline tokens.
-    n_tiles: number of tiles or frames in which the vision tower sees it.
-    to_tokens: takes one number per patch of every tile to one per visual token, as the model takes the features there.
-    tiles: the tile that each visual token shows; None if there is only one. A tile's tokens form a rectangle in every
-        raster that they are in.
-    newlines: which visual tokens are newline tokens; None if there are none.
+    grids: the rasters that they form, one after the other. Most models have one; an anyres model has the thumbnail's
+        and then the canvas's, whose last column holds the newline tokens.
+    n_tiles: the number of tiles or frames in which the vision tower sees the image.
+    to_tokens: maps one number per patch of every tile to one per visual token, as the model maps the features.
+    tiles: the tile of each visual token; None if there is only one. A tile's tokens form a rectangle in every raster
+        that contains them.
+    newlines: a mask of the newline tokens; None if there are none.
     """
 
     grids: tuple[Grid3, ...]
@@ -45,13 +45,15 @@ class Layout:
 
     @classmethod
     def raster(cls, grid: Grid3) -> Layout:
-        """One visual token per patch of one image."""
+        """Make the layout of an image with one visual token per patch."""
         return cls((grid,))
 
     @classmethod
     def squares(cls, rows: int, columns: int, side: int) -> Layout:
-        """One visual token for every side x side square of the rows x columns patches of one image. Patches that do
-        not fill a square are left out."""
+        """Make the layout of an image with one visual token per side x side square of its rows x columns patches.
+
+        Patches that do not fill a square are left out.
+        """
         to_tokens = partial(square_means, rows=rows, columns=columns, side=side)
         return cls(((1, rows // side, columns // side),), to_tokens=to_tokens)
 
@@ -72,14 +74,14 @@ class Layout:
 
     @property
     def grid(self) -> Grid3:
-        """The only raster. Raises PruningError if there are several."""
+        """(t, h, w) of the only raster. Raises PruningError if there are several."""
         first, *others = self.grids
         if others:
             raise PruningError(f"these visual tokens form {len(self.grids)} grids, {self.grids}: read .grids instead.")
         return first
 
     def coordinates(self) -> Int[Tensor, "visual 4"]:
-        """Which raster, frame, row and column each visual token is in."""
+        """Return the raster, frame, row and column of each visual token."""
         return torch.cat(
             [
                 torch.cartesian_prod(torch.tensor([i]), *map(torch.arange, grid)).reshape(-1, 4)
@@ -89,11 +91,11 @@ class Layout:
 
     @property
     def n_rows(self) -> int:
-        """How many rows all frames of all rasters have."""
+        """The number of rows of all frames and rasters."""
         return sum(frames * height for frames, height, _ in self.grids)
 
     def rows(self, device: torch.device | None = None) -> Int[Tensor, " visual"]:
-        """The row of each visual token, counted on through frames and rasters."""
+        """Return the row of each visual token, numbered consecutively across frames and rasters."""
         ends = accumulate(frames * height for frames, height, _ in self.grids)
         return torch.cat(
             [
@@ -103,7 +105,7 @@ class Layout:
         )
 
     def of_tile(self, tile: int) -> tuple[Int[Tensor, " part"], Layout]:
-        """The visual tokens of one tile: their indices, and their own layout, whose maps are carried from the whole."""
+        """Return the indices of one tile's visual tokens, and their layout, which maps from all tiles' patches."""
         assert self.tiles is not None
         index = (self.tiles == tile).nonzero()[:, 0]
         places = self.coordinates()[index.cpu()]
@@ -119,11 +121,11 @@ class Layout:
 
 
 def square_means(values: Float[Tensor, "one patches"], rows: int, columns: int, side: int) -> Float[Tensor, " visual"]:
-    """The mean of every side x side square of a rows x columns raster of patches."""
+    """Average every side x side square of a rows x columns raster of patches."""
     return avg_pool2d(values.view(1, rows, columns), side).flatten()
 
 
 def to_tokens_each(values: Float[Tensor, "tiles patches"], layouts: Sequence[Layout]) -> Float[Tensor, " visual"]:
-    """Every tile's map as its own layout carries it."""
+    """Map every tile's patches by its own layout."""
     parts = values.split([layout.n_tiles for layout in layouts])
     return torch.cat([layout.to_tokens(part) for layout, part in zip(layouts, parts, strict=True)])

@@ -1,6 +1,6 @@
-"""What the text of a prompt attends to, in one decoder layer: from its queries and keys, for the rows that are asked.
+"""Attention of one decoder layer to the visual tokens, from its queries and keys.
 
-The layer itself keeps its fast attention kernel.
+The layer keeps its fast attention kernel; only the rows that a strategy needs are computed here.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ class TextAttention:
     """The attention of one decoder layer in one row of the batch, over the tokens of this call that the layer saw.
 
     real: False for padding and holes, which take no part.
-    visual: where the image's visual tokens stand among those tokens, as far as the layer saw them.
-    text: where the text behind the image stands, all that is no visual token of any image; the last token if there is
-        none.
-    seen: which tokens each attends to, where that is not all up to itself.
+    visual: indices of the image's visual tokens among those tokens.
+    text: indices of the text after the image, without visual tokens of any image; the last token if there is none.
+    seen: a mask of the tokens that each token attends to; None if each attends to all tokens up to itself.
 
-    In a conversation that reuses a cache, what earlier turns cached is left out of the softmax.
+    In a conversation that reuses a cache, the softmax leaves out the tokens cached by earlier turns.
     """
 
     queries: Float[Tensor, "heads tokens width"]
@@ -37,21 +36,21 @@ class TextAttention:
     seen: Bool[Tensor, "tokens tokens"] | None = None
 
     def from_last(self, heads: HeadReduction = "mean") -> Float[Tensor, " left"]:
-        """What the last token of the prompt pays to each visual token."""
+        """Return the attention that the last token of the prompt pays to each visual token."""
         places = torch.arange(len(self.real), device=self.real.device)
         return self.from_rows((places * self.real).amax(0, keepdim=True), heads)
 
     def from_text(self, heads: HeadReduction = "mean") -> Float[Tensor, " left"]:
-        """What the text behind the image pays to each visual token, in the mean over its tokens."""
+        """Return the attention that the text after the image pays to each visual token, averaged over its tokens."""
         return self.from_rows(self.text, heads)
 
     def from_all(self, heads: HeadReduction = "mean") -> Float[Tensor, " left"]:
-        """What all tokens, visual ones included, pay to each visual token, in their mean."""
+        """Return the attention that all tokens, visual ones included, pay to each visual token, averaged over them."""
         return self.from_rows(self.real.nonzero()[:, 0], heads)
 
     def from_rows(self, rows: Int[Tensor, " rows"], heads: HeadReduction = "mean") -> Float[Tensor, " left"]:
-        """What the tokens at `rows` pay to each visual token, heads reduced first, in the mean over rows; computed in
-        blocks of them."""
+        """Return the attention that the tokens at `rows` pay to each visual token, averaged over rows after reducing
+        heads. Computed in blocks of rows."""
         n_heads, n_tokens, _ = self.queries.shape
         keys = rearrange(self.keys.float(), "key_head token width -> key_head 1 width token")
         groups = rearrange(

@@ -1,4 +1,4 @@
-"""What a strategy may look at."""
+"""The visual tokens and statistics that a strategy reads at each place where it may prune."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Grid3, Layout
 from tokenprune.tokens.text_attention import TextAttention
 
-#: All that a strategy can declare in `needs`, and what to do with a model that cannot give it.
+#: The statistics that a strategy can declare in `needs`; each text says what to do if a model does not offer it.
 STATISTICS = {
     "vision_attention": "attention of one vision-encoder layer; without it use a strategy that scores features",
     "cls": "a CLS token in the vision tower; without one use column sums: "
     'FoPru(score="column"), BackgroundPruning(rank="column")',
-    "pixels": "the image as the vision tower gets it; without it use a strategy that scores features",
-    "text_tower": "the text tower that its vision tower was trained with, as CLIP's, which no model here has; "
-    "pass one: CDPruner(relevance=ClipRelevance(clip, tokenizer, question))",
+    "pixels": "the image as the vision tower receives it; without it use a strategy that scores features",
+    "text_tower": "the text tower that its vision tower was trained with, such as CLIP's, which no model here "
+    "includes; pass one: CDPruner(relevance=ClipRelevance(clip, tokenizer, question))",
     "text_attention": "attention of the language model's layers; without it use a strategy that prunes before it",
     "left_in_tower": "a vision tower that may drop patches between its layers: LLaVA's (not LLaVA-NeXT's) with CLIP, "
     "SigLIP or, in recent transformers, DINOv2, eager or sdpa attention, and one feature layer, not among the first; "
@@ -37,8 +37,9 @@ STATISTICS = {
 class VisualTokens:
     """The visual tokens of one image or video, after the projector, as the language model would see them.
 
-    `features` are in the order of `layout`; `image` counts the images of the batch in reading order. Statistics
-    are there only if the strategy declared them in `needs`; asking for another one raises PruningError.
+    features: in the order of `layout`.
+    image: the index of the image in the batch, in reading order.
+    statistics: those that the strategy declared in `needs`; reading another one raises PruningError.
     """
 
     features: Float[Tensor, "visual width"]
@@ -52,17 +53,17 @@ class VisualTokens:
 
     @property
     def grids(self) -> tuple[Grid3, ...]:
-        """(t, h, w) of every raster that the tokens form, one after the other."""
+        """(t, h, w) of every raster that the tokens form, in order."""
         return self.layout.grids
 
     @cached_property
     def rows(self) -> Int[Tensor, " visual"]:
-        """The row of each token, counted on through frames and rasters."""
+        """The row of each token, numbered consecutively across frames and rasters."""
         return self.layout.rows(self.features.device)
 
     @cached_property
     def is_newline(self) -> Bool[Tensor, " visual"]:
-        """Which visual tokens are newline tokens: no patches, and nothing to merge into one."""
+        """A mask of the newline tokens, which are not patches and are not merged."""
         newlines = self.layout.newlines
         device = self.features.device
         return torch.zeros(self.n_visual, dtype=torch.bool, device=device) if newlines is None else newlines.to(device)
@@ -77,7 +78,7 @@ class VisualTokens:
 
     @property
     def pixels(self) -> Float[Tensor, "tiles channels height width"]:
-        """The image's tiles as the vision tower gets them: resized and normalised."""
+        """The image's tiles as the vision tower receives them: resized and normalised."""
         return torch.stack(tuple(self._declared("pixels")))
 
     @property
@@ -87,12 +88,11 @@ class VisualTokens:
 
     @property
     def left_in_tower(self) -> LeftInTower:
-        """What the vision tower has left of the image; the features of other tokens mean nothing."""
+        """The patches that are left after pruning in the vision tower; features of other tokens are meaningless."""
         return self._declared("left_in_tower")
 
     def of_tile(self, tile: int) -> tuple[Int[Tensor, " part"], VisualTokens]:
-        """The tokens of one tile, and their indices here. Statistics stay those of the whole image's tiles, reduced
-        to the tile's tokens."""
+        """Return the indices of one tile's tokens, and those tokens with the statistics of the whole image."""
         index, layout = self.layout.of_tile(tile)
         index = index.to(self.features.device)
         statistics = dict(self.statistics)
@@ -106,11 +106,11 @@ class VisualTokens:
 
 @dataclass(frozen=True, eq=False)
 class LeftInTower:
-    """What a vision tower that drops patches between its layers has left of one image.
+    """One image after pruning between the layers of the vision tower.
 
     kept: sorted indices within the image's visual tokens.
-    scores: the last that `select_in_tower` gave each of them all; None if it did not score all.
-    stages: what was left from which encoder layer on.
+    scores: the last score that `select_in_tower` gave each visual token; None if it did not score all of them.
+    stages: the tokens left after each encoder layer that dropped some.
     """
 
     kept: Int[Tensor, " kept"]
@@ -120,14 +120,14 @@ class LeftInTower:
 
 @dataclass(frozen=True, eq=False)
 class TowerTokens:
-    """The patches of one tile that are left in the vision tower behind encoder layer `layer`.
+    """The remaining patches of one tile in the vision tower, after encoder layer `layer`.
 
-    n_more: how many layers follow before the one whose output the projector gets: as many more chances to drop some.
-    attention: that of the layer, over what it was given.
-    values: what its attention averages, of prefix tokens (CLS) and patches.
-    left: which of the tile's patches they are, ascending.
-    n_patches: how many the whole tile has.
-    scores: theirs, by the selection before this one; None if it gave none.
+    n_more: the number of later layers after which patches can still be dropped.
+    attention: the attention of the layer, over its input tokens.
+    values: the value vectors of the layer, of prefix tokens (CLS) and patches.
+    left: the indices of the remaining patches within the tile, ascending.
+    n_patches: the number of patches of the whole tile.
+    scores: the scores of the previous selection; None if it gave none.
     """
 
     layer: int
@@ -145,7 +145,7 @@ class TowerTokens:
 
 @dataclass(frozen=True, eq=False)
 class Entered:
-    """Hidden states on entry to the first decoder layer: of one image's visual tokens, and of the text behind it."""
+    """Hidden states of one image's visual tokens, and of the text after it, on entry to the first decoder layer."""
 
     visual: Float[Tensor, "entered width"]
     text: Float[Tensor, "text width"]
@@ -153,12 +153,13 @@ class Entered:
 
 @dataclass(frozen=True, eq=False)
 class StageTokens:
-    """The visual tokens of one image that are left where an in-LLM stage begins.
+    """The remaining visual tokens of one image at the start of an in-LLM stage.
 
     features: their hidden states on entry to the stage's first decoder layer.
-    left: which of the image's visual tokens they are, ascending.
-    layout: of all the image's visual tokens.
-    scores: theirs, by the selection before this one; None if it gave none.
+    left: their indices within the image's visual tokens, ascending.
+    layout: the layout of all the image's visual tokens.
+    scores: their scores in the previous selection; None if it gave none.
+    text_attention, prompt: read them as `attention` and `entered`.
     """
 
     features: Float[Tensor, "left width"]
@@ -174,16 +175,17 @@ class StageTokens:
 
     @property
     def n_visual(self) -> int:
-        """How many visual tokens the whole image has."""
+        """The number of visual tokens of the whole image."""
         return self.layout.n_visual
 
     @property
     def attention(self) -> TextAttention:
-        """That of the decoder layer before the stage, which still saw all the tokens that are left."""
+        """The attention of the decoder layer before the stage, which saw at least all the remaining tokens."""
         return _declared("attention", "text_attention", self.text_attention)
 
     @property
     def entered(self) -> Entered:
+        """Hidden states on entry to the first decoder layer."""
         return _declared("entered", "text_attention", self.prompt)
 
 
@@ -193,13 +195,14 @@ Declared = TypeVar("Declared")
 def _declared(name: str, need: str, value: Declared | None) -> Declared:
     if value is None:
         raise PruningError(
-            f'tokens.{name} was not asked for. Add this line to the strategy:\n    needs = frozenset({{"{need}"}})'
+            f"tokens.{name} is not among the strategy's needs. Add this line to its class:\n"
+            f'    needs = frozenset({{"{need}"}})'
         )
     return value
 
 
 def check_needs(owner: str, needs: frozenset[str], offers: frozenset[str], model: str) -> None:
-    """Raises SettingError for a need that does not exist, UnsupportedError for one that `model` cannot give."""
+    """Raise SettingError for an unknown need, UnsupportedError for one that `model` does not offer."""
     for need in sorted(needs):
         if need not in STATISTICS:
             raise SettingError(f"{owner}.needs: {unknown('statistic', need, STATISTICS)}")

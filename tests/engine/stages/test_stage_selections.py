@@ -251,7 +251,7 @@ def test_selections_that_break_the_contract(strategy: Strategy, message: str) ->
 def test_attention_must_be_declared() -> None:
     tokens = StageTokens(torch.ones(2, 4), torch.arange(2), Layout.raster((1, 1, 2)))
     for name in ("attention", "entered"):
-        with pytest.raises(PruningError, match=rf'(?s)tokens.{name} was not asked for.*needs = .*"text_attention"'):
+        with pytest.raises(PruningError, match=rf'(?s)tokens.{name} is not among the .*needs = .*"text_attention"'):
             getattr(tokens, name)
 
 

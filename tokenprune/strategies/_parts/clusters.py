@@ -1,6 +1,6 @@
 """Background Token Pruning's clustering (GeoLLaVA-8K, https://arxiv.org/abs/2505.21375), without its learned affinity.
 
-Every visual token may be linked to one of its neighbours; what is linked is one cluster, and its root stands for it.
+Every visual token may be linked to one of its neighbours. Linked tokens form a cluster, which its root represents.
 Links never cross tiles, frames or rasters, and newline tokens have none.
 """
 
@@ -15,22 +15,23 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tokenprune.tokens import Layout
+from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
 #: One step (down, right) to the four neighbours that follow a token in raster order; the other four precede it.
 AHEAD = ((0, 1), (1, -1), (1, 0), (1, 1))
 
-# Features normalised at once: 32 MiB in float32.
-BLOCK_ELEMENTS = 2**23
+# Features normalised at once: half a block, because the products of a band exist beside it.
+BAND_ELEMENTS = BLOCK_ELEMENTS // 2
 
 
-def best_links(
+def link_neighbours(
     features: Float[Tensor, "visual width"], layout: Layout
 ) -> tuple[Int[Tensor, " visual"], Float[Tensor, " visual"]]:
-    """Each token's link, to its most similar neighbour in the 3 x 3 window, itself excluded; and their cosine.
+    """Link each token to its most similar neighbour in the 3 x 3 window; return the links and their cosines.
 
-    Of two tokens that are each other's best, the first is a root and linked to itself, and so is one without
-    neighbours, which has -inf for a cosine. Of equal neighbours the first in raster order is best, so there are no
-    longer cycles, and every link joins two clusters that are otherwise apart.
+    If two tokens are each other's best neighbour, the first is a root, linked to itself. So is a token without
+    neighbours, with a cosine of -inf. Ties go to the first neighbour in raster order, which rules out longer cycles:
+    every link joins two otherwise separate clusters.
     """
     raster, frame = layout.coordinates()[:, :2].T
     tiles = torch.zeros_like(frame) if layout.tiles is None else layout.tiles.cpu()
@@ -54,8 +55,10 @@ def best_links(
 def best_neighbours(
     features: Float[Tensor, "tiles rows columns width"], regions: Int[Tensor, "tiles rows columns"]
 ) -> tuple[Int[Tensor, " visual"], Float[Tensor, " visual"]]:
-    """`best_links` of equal rasters, tile after tile, to tokens of the same region; in a negative one are none. Tiles
-    must be different regions."""
+    """Link the tokens of equally sized rasters, one after the other, within their regions; see `link_neighbours`.
+
+    Every raster must have regions of its own. Tokens of a negative region are not linked.
+    """
     columns, n = features.shape[2], prod(features.shape[:3])
     index, flat = torch.arange(n, device=features.device), regions.flatten()
     steps = [down * columns + right for down, right in AHEAD]
@@ -71,14 +74,17 @@ def best_neighbours(
 
 
 def similarities(features: Float[Tensor, "rows columns width"]) -> Float[Tensor, "4 rows columns"]:
-    """The cosine of every token with its neighbour at each step AHEAD; -inf where there is none. Computed in bands of
-    rows: beside the result, memory does not grow with the raster. No gradient comes from them: they choose."""
+    """Return the cosine of every token with its neighbour at each step in AHEAD; -inf where there is none.
+
+    Computed in bands of rows, so that memory apart from the result does not grow with the raster. Detached, because
+    the result only selects.
+    """
     features = features.detach()
     n_rows, columns, width = features.shape
     result = features.new_full((4, n_rows, columns), -torch.inf, dtype=torch.float32)
-    height = max(1, BLOCK_ELEMENTS // (columns * width))
+    height = max(1, BAND_ELEMENTS // (columns * width))
     for top in range(0, n_rows, height):
-        band = normalize(features[top : top + height + 1].float(), dim=-1)  # and the row below it
+        band = normalize(features[top : top + height + 1].float(), dim=-1)  # with the row below it
         for cosines, (down, right) in zip(result, AHEAD, strict=True):
             here = slice(max(0, -right), columns - max(0, right))
             there = slice(max(0, right), columns - max(0, -right))
@@ -88,23 +94,25 @@ def similarities(features: Float[Tensor, "rows columns width"]) -> Float[Tensor,
     return result
 
 
-def cut(
+def threshold_links(
     parents: Int[Tensor, " visual"],
     cosines: Float[Tensor, " visual"],
     threshold: float,
     most: Int[Tensor, " groups"],
     groups: Int[Tensor, " visual"],
 ) -> Int[Tensor, " visual"]:
-    """The parents when only links of at least `threshold` are left, and of these the strongest, at most `most` in each
-    group. Every link that is cut leaves one more cluster."""
+    """Remove links below `threshold`, and all except the `most` strongest of each group; return the parents.
+
+    Every removed link adds one cluster.
+    """
     index = torch.arange(len(parents), device=parents.device)
     strengths = cosines.masked_fill(parents == index, -torch.inf)
-    left = (strengths >= threshold) & (places_within(strengths, groups) < most[groups])
+    left = (strengths >= threshold) & (rank_within(strengths, groups) < most[groups])
     return torch.where(left, parents, index)
 
 
-def roots_of(parents: Int[Tensor, " visual"]) -> Int[Tensor, " visual"]:
-    """Where following the links ends for each token; pointer jumping, so in the logarithm of the longest way."""
+def find_roots(parents: Int[Tensor, " visual"]) -> Int[Tensor, " visual"]:
+    """Follow the links from each token to its root, by pointer jumping: logarithmic in the longest path."""
     while not torch.equal(further := parents[parents], parents):
         parents = further
     return parents
@@ -113,13 +121,13 @@ def roots_of(parents: Int[Tensor, " visual"]) -> Int[Tensor, " visual"]:
 def cluster_means(
     values: Float[Tensor, "*rows visual"], roots: Int[Tensor, " visual"]
 ) -> Float[Tensor, "*rows visual"]:
-    """At every root the mean of its cluster's values; 0 elsewhere."""
+    """Return the mean of each cluster's values at its root, and 0 elsewhere."""
     sizes = roots.bincount(minlength=len(roots)).clamp(min=1)
     return torch.zeros_like(values).index_add(-1, roots, values) / sizes
 
 
-def places_within(values: Float[Tensor, " visual"], groups: Int[Tensor, " visual"]) -> Int[Tensor, " visual"]:
-    """How many of its group come before each token when the highest value is first; of equals the first is."""
+def rank_within(values: Float[Tensor, " visual"], groups: Int[Tensor, " visual"]) -> Int[Tensor, " visual"]:
+    """Return each token's rank within its group, from 0 for the highest value. Ties go to the first token."""
     order = values.argsort(descending=True, stable=True)
     order = order[groups[order].argsort(stable=True)]
     counts = groups.bincount()

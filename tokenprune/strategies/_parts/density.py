@@ -1,4 +1,4 @@
-"""SparseVLM's recycling (https://arxiv.org/abs/2410.04417, section 3.3): dropped tokens live on, one per cluster."""
+"""SparseVLM's recycling (https://arxiv.org/abs/2410.04417, section 3.3): merge dropped tokens, one per cluster."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from torch import Tensor
 
 from tokenprune.selection import Merge, Selection
 
-NEIGHBOURS = 5  # of which the density around a token is measured
+NEIGHBOURS = 5  # that the density around a token is measured from
 
 
-def n_aggregated(n_dropped: int, recycle: float, clusters: float) -> tuple[int, int]:
-    """How many of the dropped tokens are recycled, and into how many; at least one if any is dropped."""
+def recycling_counts(n_dropped: int, recycle: float, clusters: float) -> tuple[int, int]:
+    """Return how many dropped tokens are recycled, and into how many clusters: at least 1 each if any is dropped."""
     if n_dropped == 0:
         return 0, 0
     n_recycled = min(int(recycle * n_dropped) + 1, n_dropped)
     return n_recycled, min(int(clusters * n_recycled) + 1, n_recycled)
 
 
-def aggregated(
+def recycle_by_cluster(
     scores: Float[Tensor, " left"], features: Float[Tensor, "left width"], n_kept: int, recycle: float, clusters: float
 ) -> Selection:
-    """The best tokens, and the best of the others merged into cluster centres, `n_kept` in all."""
+    """Keep the best tokens, and merge the best of the others into cluster centres: `n_kept` in total."""
     n_left, order = len(scores), scores.argsort(descending=True, stable=True)
     if n_kept == n_left:
         return Selection.best(scores, n_kept)
-    # One whole token more takes at most one cluster: the largest number of whole ones that fits fills the budget.
-    fitting = (n for n in range(n_kept, -1, -1) if n + n_aggregated(n_left - n, recycle, clusters)[1] <= n_kept)
+    # One more unmerged token costs at most one cluster, so the largest number that fits fills the budget.
+    fitting = (n for n in range(n_kept, -1, -1) if n + recycling_counts(n_left - n, recycle, clusters)[1] <= n_kept)
     n_whole = next(fitting, 0)
-    n_recycled, n_clusters = n_aggregated(n_left - n_whole, recycle, clusters)
+    n_recycled, n_clusters = recycling_counts(n_left - n_whole, recycle, clusters)
     sources = order[n_whole : n_whole + n_recycled]
     centres, members = density_peaks(features[sources], min(n_clusters, n_kept))
     kept = torch.cat([order[:n_whole], sources[centres]]).sort().values
@@ -41,20 +41,24 @@ def aggregated(
 def density_peaks(
     features: Float[Tensor, "tokens width"], n_clusters: int
 ) -> tuple[Int[Tensor, " clusters"], Int[Tensor, " tokens"]]:
-    """Which tokens are cluster centres, and the cluster of every token: that of the nearest centre.
+    """Return the tokens that are cluster centres, and for every token the cluster of its nearest centre.
 
-    A token's density is exp(-mean squared distance to its nearest neighbours); centres are the tokens with the highest
-    product of density and distance to the nearest denser token. Distances are divided by the root of the width, and of
-    tokens as dense as each other the first counts as denser.
+    A token's density is exp(-mean squared distance to its nearest neighbours). Centres are the tokens with the highest
+    product of density and distance to the nearest denser token. Distances are divided by the square root of the width.
+    Of equally dense tokens, the first counts as denser.
     """
     distances = torch.cdist(features.float(), features.float()) / features.shape[1] ** 0.5
-    nearest = distances.topk(min(NEIGHBOURS + 1, len(features)), largest=False).values[:, 1:]  # itself is the first
+    nearest = distances.topk(min(NEIGHBOURS + 1, len(features)), largest=False).values[
+        :, 1:
+    ]  # the first is the token itself
     log_density = -nearest.square().mean(1) if nearest.shape[1] else distances.new_zeros(len(features))
     rank = log_density.argsort(descending=True, stable=True).argsort()
     denser = rank[None] < rank[:, None]
     isolation = distances.masked_fill(~denser, torch.inf).amin(1)
     isolation = torch.where(rank == 0, distances.max(), isolation)
-    centres = (log_density + isolation.log()).argsort(descending=True, stable=True)[:n_clusters]  # no underflow in logs
+    centres = (log_density + isolation.log()).argsort(descending=True, stable=True)[
+        :n_clusters
+    ]  # logs do not underflow
     members = distances[:, centres].argmin(1)
     members[centres] = torch.arange(len(centres), device=members.device)
     return centres, members

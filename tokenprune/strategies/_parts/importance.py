@@ -15,9 +15,11 @@ from tokenprune.tokens import VisionAttention
 BINS = 256
 
 
-def anchors(received: Float[Tensor, "tiles patches"], threshold: float) -> Bool[Tensor, "tiles patches"]:
-    """The patches whose received attention is above `threshold` times their tile's mean, and in a tile where none is,
-    the one that receives most: an empty set has no opinion."""
+def anchor_mask(received: Float[Tensor, "tiles patches"], threshold: float) -> Bool[Tensor, "tiles patches"]:
+    """Mark the patches that receive more than `threshold` times the mean attention of their tile.
+
+    In a tile without such a patch, the one that receives the most attention is the anchor.
+    """
     above = received > threshold * received.mean(1, keepdim=True)
     best = torch.zeros_like(above).scatter_(1, received.argmax(1, keepdim=True), True)
     return torch.where(above.any(1, keepdim=True), above, best)
@@ -26,9 +28,9 @@ def anchors(received: Float[Tensor, "tiles patches"], threshold: float) -> Bool[
 def context_relevance(
     attention: VisionAttention, threshold: float, *, mean: bool = False
 ) -> Float[Tensor, "tiles patches"]:
-    """How much a tile's anchors attend to each of its patches, summed over the anchors, or their mean."""
-    chosen = anchors(attention.column_sums(), threshold)
-    first = true_indices(chosen, int(chosen.sum(1).max()))  # one wait for a GPU, for far fewer rows than all
+    """Return the attention that a tile's anchors pay to each of its patches: the sum over anchors, or their `mean`."""
+    chosen = anchor_mask(attention.column_sums(), threshold)
+    first = true_indices(chosen, int(chosen.sum(1).max()))  # one GPU synchronisation saves most of the rows
     paid = attention.received_from(first, chosen.gather(1, first))
     return paid / chosen.sum(1, keepdim=True) if mean else paid
 
@@ -36,7 +38,7 @@ def context_relevance(
 def patch_entropy(
     colors: Float[Tensor, "tiles 3 height width"], n_patches: int, *, bits: bool = False
 ) -> Float[Tensor, "tiles patches"]:
-    """Entropy in nats, or bits, of each square patch's grey values, 256 levels; `colors` are in 0..1."""
+    """Return the entropy of each square patch's grey values (256 levels), in nats or `bits`. `colors` are in 0..1."""
     side = round((colors.shape[-2] * colors.shape[-1] / n_patches) ** 0.5)
     levels = (colors.mean(1) * BINS).long().clamp(0, BINS - 1)
     patches = rearrange(levels, "tile (row i) (column j) -> tile (row column) (i j)", i=side, j=side)
@@ -56,11 +58,12 @@ def importance_map(
     *,
     as_released: bool = False,
 ) -> Float[Tensor, " visual"]:
-    """Context relevance plus alpha times the softmax of the patch entropies, both within tiles, carried onto visual
-    tokens. `colors` are needed if alpha is not 0.
+    """Return context relevance plus alpha times the softmax of patch entropies, per visual token.
 
-    as_released: what the paper's code computes, and not what the paper says: the mean over the anchors, so that alpha
-        weighs the same however many there are, and entropies in bits.
+    Both terms are computed within tiles. `colors` are required unless alpha is 0.
+
+    as_released: follow the released code instead of the paper: average over the anchors, so that the weight of alpha
+        does not depend on their number, and measure entropies in bits.
     """
     values = context_relevance(attention, threshold, mean=as_released)
     if alpha:

@@ -1,5 +1,4 @@
-"""Progressive schedules: which share of the visual tokens every in-LLM stage leaves, so that the average over the
-layers is a keep ratio."""
+"""Progressive schedules: in-LLM stages whose average over the decoder layers is a given keep ratio."""
 
 from __future__ import annotations
 
@@ -10,17 +9,22 @@ from tokenprune.errors import SettingError
 from tokenprune.strategy import Stage
 
 
-def spread(shares: Sequence[float], n_layers: int) -> list[int]:
-    """The decoder layers that lie at these shares of the depth, after the first; those that fall together in a shallow
-    model are one."""
+def layers_at(shares: Sequence[float], n_layers: int) -> list[int]:
+    """Return the decoder layers at these shares of the depth, never the first layer.
+
+    Shares that round to the same layer in a shallow model give one layer.
+    """
     return sorted({min(max(round(share * n_layers), 1), n_layers - 1) for share in shares}) if n_layers > 1 else []
 
 
 def geometric_stages(owner: str, layers: Sequence[int], n_layers: int, average: float) -> tuple[Stage, ...]:
-    """Stages that each leave the same share of what is left before them, solved so that the average over the layers of
-    the share of all visual tokens is `average`; only rounding to whole tokens moves it.
+    """Make stages that each keep the same share of the remaining tokens, for a given average keep ratio.
 
-    Raises SettingError if no share gives that average. Layers that the model does not have are left to `patch`.
+    average: the share of all visual tokens, averaged over the layers. Exact except for rounding to whole tokens.
+    owner: the strategy, for error messages.
+
+    Raises SettingError if no share gives that average. Layers that the model does not have are left for `patch` to
+    reject.
     """
     if layers and layers[-1] >= n_layers:
         return tuple(Stage(layer, 1.0) for layer in layers)
@@ -29,16 +33,16 @@ def geometric_stages(owner: str, layers: Sequence[int], n_layers: int, average: 
 
 
 def common_share(owner: str, layers: Sequence[int], n_layers: int, average: float) -> float:
-    """The share that each of `geometric_stages` leaves."""
+    """Solve for the share that each of `geometric_stages` keeps."""
     lengths = [end - start for start, end in pairwise([0, *layers, n_layers])]
     if lengths[0] >= average * n_layers and average < 1:
         raise SettingError(
             f"{owner}: keep_ratio={average} is an average over {n_layers} layers, and the {lengths[0]} before the "
-            f"first stage see all visual tokens, which makes {lengths[0] / n_layers:.3g} alone. Use a higher "
+            f"first stage see all visual tokens, which alone averages {lengths[0] / n_layers:.3g}. Use a higher "
             f"keep_ratio, or a strategy that prunes before the language model or earlier in it."
         )
     low, high = 0.0, 1.0
-    for _ in range(60):  # to the last bit of a double
+    for _ in range(60):  # bisection to the last bit of a double
         middle = (low + high) / 2
         reached = sum(length * middle**i for i, length in enumerate(lengths)) >= average * n_layers
         low, high = (low, middle) if reached else (middle, high)

@@ -1,4 +1,4 @@
-"""What strategies share that prune inside the language model, by what the text attends to there."""
+"""Base classes of strategies that prune inside the language model by the text's attention."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from tokenprune.tokens import VisualTokens
 
 @dataclass(frozen=True)
 class TextGuided(StagedStrategy):
-    """Lets every visual token enter the language model, and prunes in stages. All tiles compete there, so a budget per
-    tile is a SettingError."""
+    """Lets every visual token enter the language model, and prunes in stages.
+
+    All tiles compete there, so a budget per tile raises SettingError.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"text_attention"})
 
@@ -28,7 +30,7 @@ class TextGuided(StagedStrategy):
             )
 
     def budget(self, n_visual: int) -> int:
-        """All enter; `Stage.budget` says how many are left further on."""
+        """Return `n_visual`: every token enters, and `Stage.budget` limits what is left later."""
         return n_visual
 
     def select(self, tokens: VisualTokens) -> Selection:
@@ -39,9 +41,9 @@ class TextGuided(StagedStrategy):
 class OneStage(TextGuided):
     """Prunes once, on entry to decoder layer `layer`, counted from 0, by the attention of the layer before.
 
-    keep_ratio, keep: what is left from `layer` on; the layers before it see every visual token.
-    average: True makes keep_ratio the average over all layers, to compare with strategies that prune elsewhere. What is
-        left from `layer` on is then fewer: (keep_ratio * layers - layer) / (layers - layer).
+    keep_ratio, keep: the budget from `layer` on; the layers before it see every visual token.
+    average: True makes keep_ratio the average over all layers, for comparison with strategies that prune elsewhere. The
+        share kept from `layer` on is then smaller: (keep_ratio * layers - layer) / (layers - layer).
     """
 
     layer: int = 2
@@ -51,7 +53,7 @@ class OneStage(TextGuided):
         super().__post_init__()
         check_count(type(self).__name__, "layer", self.layer)
         if self.average and self.keep is not None:
-            raise SettingError(f"{type(self).__name__}: keep is a count, and has no average. Use keep_ratio.")
+            raise SettingError(f"{type(self).__name__}: average=True needs a ratio, not a count. Use keep_ratio.")
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         if not self.average:
@@ -61,12 +63,12 @@ class OneStage(TextGuided):
 
 
 def check_count(owner: str, field: str, value: object) -> None:
-    """Raises SettingError unless `value` is an integer of at least 1."""
+    """Raise SettingError unless `value` is an integer of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise SettingError(f"{owner}: {field}={value!r} cannot be; write an integer of at least 1.")
+        raise SettingError(f"{owner}: {field}={value!r} is not a positive integer; write {field}=1 or more.")
 
 
 def check_share(owner: str, field: str, value: object) -> None:
-    """Raises SettingError unless `value` is a number in 0..1."""
+    """Raise SettingError unless `value` is a number in 0..1."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise SettingError(f"{owner}: {field}={value!r} is not a share; write a number from 0 to 1.")
+        raise SettingError(f"{owner}: {field}={value!r} is not a share; write a number in [0, 1].")
