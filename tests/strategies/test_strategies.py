@@ -65,7 +65,7 @@ def test_budgets_are_exact(name: str, grid: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("name", sorted(AVERAGES))
 def test_an_average_is_no_count(name: str) -> None:
-    with pytest.raises(SettingError, match="keep is a count, and its budget is an average over layers"):
+    with pytest.raises(SettingError, match="keep is a count, but the budget is an average over layers"):
         STRATEGIES[name](keep=64)
 
 

@@ -198,7 +198,10 @@ def test_pyramiddrop_begins_earlier_where_the_average_is_low() -> None:
 @pytest.mark.parametrize(
     ("strategy", "message"),
     [
-        (PyramidDrop(keep_ratio=0.25), r"keep_ratio=0.25 is an average over 3 layers, and the 1 .* makes 0.333 alone"),
+        (
+            PyramidDrop(keep_ratio=0.25),
+            r"keep_ratio=0.25 is an average over 3 layers, and the 1 .* alone averages 0.333",
+        ),
         (SparseVLM(keep_ratio=0.2), "Use a higher keep_ratio, or a strategy that prunes before the language model"),
         (PyramidDrop(keep_ratio=0.5, first=2), "the 2 before the first stage see all"),
         (FastV(keep_ratio=0.25, average=True), "FastV: keep_ratio=0.25 is an average over 3 layers, and the 2 before"),
@@ -221,13 +224,13 @@ def test_schedules_that_a_shallow_model_cannot_have(strategy: Strategy, message:
         (FastV, {"queries": "first"}, "unknown queries 'first'.*Known: all, last"),
         (FastV, {"layer": 0}, "layer=0 is not a positive integer; write layer=1 or more"),
         (FastV, {"keep": 64, "average": True}, "average=True needs a ratio, not a count"),
-        (EfficientVLA, {"key": 0}, "key=0 cannot be"),
+        (EfficientVLA, {"key": 0}, "key=0 is not a positive integer"),
         (EfficientVLA, {"alpha": 1.5}, "alpha=1.5 is not a share"),
-        (PyramidDrop, {"first": 0}, "first=0 cannot be"),
+        (PyramidDrop, {"first": 0}, "first=0 is not a positive integer"),
         (SparseVLM, {"recycle": -0.1}, "recycle=-0.1 is not a share"),
         (SparseVLM, {"clusters": "many"}, "clusters='many' is not a share"),
         (AdaToken, {"mass": 0}, r"mass=0 is not a share of the attention; write a number in \(0, 1\]"),
-        (AdaToken, {"every": 0}, "every=0 cannot be"),
+        (AdaToken, {"every": 0}, "every=0 is not a positive integer"),
     ],
 )
 def test_settings_that_cannot_be(cls: Any, settings: dict[str, Any], message: str) -> None:
