@@ -128,7 +128,7 @@ def test_what_was_not_declared_names_the_line_to_add() -> None:
 
 def test_the_cls_row_of_a_tower_without_cls() -> None:
     vision = VisionAttention(torch.randn(1, 2, 9, 4), torch.randn(1, 2, 9, 4), 0.5, 0, Layout.raster((1, 3, 3)))
-    with pytest.raises(PruningError, match='add "cls" to the strategy'):
+    with pytest.raises(PruningError, match="add 'cls' to the strategy"):
         vision.cls_row()
     with pytest.raises(UnsupportedError, match=r"siglip_vision_model tower does not have it.*") as error:
         tokenprune.patch(tiny_llava("siglip"), FoPru(score="cls"))

@@ -138,8 +138,8 @@ class VisionAttention:
     def _check_cls(self) -> None:
         if self.n_prefix == 0:
             raise PruningError(
-                'this vision tower has no CLS token. Call received() instead, or add "cls" to the strategy\'s needs, so that '
-                "patch() rejects such models."
+                "this vision tower has no CLS token. Call received() instead, or add 'cls' to the strategy's needs, so "
+                "that patch() rejects such models."
             )
 
     def _weights(
