@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import nn
 
+#: The method of a model through which every use of continuous batching goes: `generate_batch`, and servers.
+CONTINUOUS_BATCHING = "init_continuous_batching"
+
 
 def loss_function(model: Any) -> tuple[str, Callable[..., Any]]:
     """Return the attribute that holds a loss function of this instance only, and the function in use now. It is called

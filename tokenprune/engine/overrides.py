@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.packing import Packing
 
 IGNORED_LABEL = -100  # the label that every Hugging Face loss leaves out
@@ -65,6 +66,16 @@ class ForwardOverride(MethodOverride):
     def remove(self) -> None:
         self.removed = True
         super().remove()
+
+
+class ContinuousBatching(MethodOverride):
+    """Refuses continuous batching, which gives the model no images and a cache that cannot be pruned."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise UnsupportedError(
+            "a patched model does not support continuous batching (generate_batch): transformers gives it no images, "
+            "patched or not. Call generate with a padded batch, or remove the patch."
+        )
 
 
 class LossFunction(MethodOverride):

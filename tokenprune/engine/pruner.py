@@ -3,6 +3,7 @@
 Prefill           the model, its base model and its language model: what happens to one prompt
 VisionRecorder    the vision tower and the feature functions: what images show while they are encoded
 LossFunction      labels as short as the logits
+ContinuousBatching   refused, because it brings no images
 TowerPruning      between encoder layers }
 StagePruning      between decoder layers } only for a strategy that asks for it
 LayerSkipping     around decoder layers  }
@@ -16,10 +17,10 @@ from typing import Any
 from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import loss_function
+from tokenprune.adapters.conventions import CONTINUOUS_BATCHING, loss_function
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import unwatch_hooks, watch_hooks
-from tokenprune.engine.overrides import LossFunction
+from tokenprune.engine.overrides import ContinuousBatching, LossFunction
 from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recording import VisionRecorder
 from tokenprune.engine.skipping import LayerSkipping
@@ -87,6 +88,8 @@ class Pruner:
         if self.prefill.stages is not None:  # around skipped layers, too: what they hand on is pruned
             captured += self.prefill.stages.register(register)
         register(LossFunction(self.model, *loss_function(self.adapter.model), self._context).install())
+        if hasattr(self.model, CONTINUOUS_BATCHING):
+            register(ContinuousBatching(self.model, CONTINUOUS_BATCHING).install())
         return captured
 
     def __setstate__(self, state: dict[str, Any]) -> None:
