@@ -60,7 +60,7 @@ def test_wrapped_behind_the_patch() -> None:
     model = tiny_llava()
     tokenprune.patch(model, STRATEGY)
     wrapped = with_lora(model)
-    with pytest.raises(PruningError, match=r"replaced after patch\(\). Call patch\(\) again, behind get_peft_model"):
+    with pytest.raises(PruningError, match=r"replaced after patch\(\). Call patch\(\) again, after get_peft_model"):
         n_logits(wrapped, prompt([1]))
     assert_answers(wrapped, model, [1])
 
