@@ -53,7 +53,7 @@ class Record:
             facts = [Facts(**one | {"schedule": Schedule.from_json(one["schedule"])}) for one in content["cases"]]
             rounds = [(one["batch"], one["moment"], one["seconds"]) for one in content["rounds"]]
             return cls(path, content["about"], facts, rounds)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SettingError(f"{path}: not a file of tokenprune bench ({error!r}). Name another --output.") from error
 
     @classmethod

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tokenprune.errors import DataError
-from tokenprune.evals.tasks._read.fields import field
+from tokenprune.evals.tasks._read.fields import check_types, field
+from tokenprune.evals.tasks._read.text import parse_json
 
 Score = float | None  # 0 to 1; None if the answer could not be read, which counts as 0
 
@@ -102,13 +103,31 @@ def to_line(answer: Answer) -> str:
 
 def from_line(line: str, where: str) -> Answer:
     """Return the answer in a line. DataError, naming `where`, if it is broken."""
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: broken JSON: {error.msg}; delete the line and run the command again") from error
+    record = parse_json(line, where, "; delete the line and run the command again", one_line=True)
     values: dict[str, Any] = {item.name: field(record, item.name, where) for item in fields(Answer)}
-    values["kept"] = tuple(
-        KeptTokens(tuple((t, h, w) for t, h, w in field(kept, "grids", where)), field(kept, "bits", where))
-        for kept in values["kept"]
-    )
+    check_types(values, _KINDS, where)
+    if not 0 <= (values["score"] or 0) <= 1:
+        raise DataError(f"{where}: a score of {values['score']}, which is not from 0 to 1")
+    values["kept"] = tuple(_kept(kept, where) for kept in values["kept"])
     return Answer(**values)
+
+
+_NUMBER, _MAYBE = (int, float), type(None)
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("task", "id", "split", "strategy", "position_ids", "text"), str),
+    **dict.fromkeys(("keep_ratio", "n_mean", "seconds"), _NUMBER),
+    **dict.fromkeys(("n_visual", "n_kept"), int),
+    "score": (*_NUMBER, _MAYBE),
+    "kept": list,
+    "kv_cache_bytes": (int, _MAYBE),
+    "error": (str, _MAYBE),
+}
+
+
+def _kept(record: Any, where: str) -> KeptTokens:
+    try:
+        grids = tuple((int(t), int(h), int(w)) for t, h, w in field(record, "grids", where))
+        base64.b64decode(field(record, "bits", where), validate=True)
+    except (TypeError, ValueError) as error:
+        raise error if isinstance(error, DataError) else DataError(f"{where}, 'kept': broken ({error})") from error
+    return KeptTokens(grids, record["bits"])

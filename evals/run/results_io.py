@@ -13,7 +13,9 @@ from typing import Any
 
 from tokenprune.errors import DataError
 from tokenprune.evals.run.results import FAILED, QuestionScore, TaskResult
-from tokenprune.evals.tasks._read.fields import field
+from tokenprune.evals.tasks._read import fields as fields_
+from tokenprune.evals.tasks._read.fields import as_number, as_object, check_types, field
+from tokenprune.evals.tasks._read.text import parse_json, read_text
 
 _CHARACTERS: dict[QuestionScore, str] = {0.0: "0", 1.0: "1", None: "-", FAILED: "!"}
 _SCORES: dict[str, QuestionScore] = {character: score for score, character in _CHARACTERS.items()}
@@ -31,7 +33,7 @@ def read(paths: Sequence[Path]) -> list[TaskResult]:
     """Return the results of all files. DataError if one is there twice with different scores."""
     results: dict[Any, TaskResult] = {}
     for path in paths:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
             where = f"{path}, line {number}"
             result = _from_line(line, where)
             twin = results.setdefault((result.scenes, result.model, result.task, result.key), result)
@@ -43,16 +45,22 @@ def read(paths: Sequence[Path]) -> list[TaskResult]:
 
 
 def _from_line(line: str, where: str) -> TaskResult:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: broken JSON: {error.msg}; delete the line or restore the file") from error
+    record = as_object(parse_json(line, where, "; delete the line or restore the file", one_line=True), where)
     if "pictures" in record and "images" not in record:
         raise DataError(f'{where}: written before version 0.2; rename the key "pictures" to "images" in this file')
     known = [item.name for item in fields(TaskResult) if item.default_factory is MISSING or item.name in record]
     values = {name: field(record, name, where) for name in known}
-    values["intervals"] = {name: tuple(bounds) for name, bounds in values.get("intervals", {}).items()}
-    values["scores"] = {split: _unpacked(packed) for split, packed in values["scores"].items()}
+    check_types(values, {name: kind for name, kind in _KINDS.items() if name in values}, where)
+    for name in values["versions"]:
+        fields_.text(values["versions"], name, f"{where}, 'versions'")
+    values["intervals"] = {name: _bounds(found, where) for name, found in values.get("intervals", {}).items()}
+    values["scores"] = {split: _unpacked(packed, where) for split, packed in values["scores"].items()}
+    for split, scores in values["scores"].items():
+        images = fields_.items(values["images"], split, f"{where}, 'images'", may_be_empty=True)
+        if len(images) != len(scores) or not all(isinstance(image, int) for image in images):
+            raise DataError(f"{where}, 'images': not one number for each of the {len(scores)} scores of {split!r}")
+    for name, value in values.get("metrics", {}).items():
+        as_number(value, f"{where}, 'metrics', {name!r}")
     return TaskResult(**values)
 
 
@@ -60,5 +68,25 @@ def _packed(scores: list[QuestionScore]) -> str | list[QuestionScore]:
     return "".join(_CHARACTERS[score] for score in scores) if set(scores) <= set(_CHARACTERS) else scores
 
 
-def _unpacked(packed: str | list[QuestionScore]) -> list[QuestionScore]:
-    return [_SCORES[character] for character in packed] if isinstance(packed, str) else packed
+def _unpacked(packed: Any, where: str) -> list[QuestionScore]:
+    if isinstance(packed, str) and set(packed) <= set(_SCORES):
+        return [_SCORES[character] for character in packed]
+    if isinstance(packed, list) and all(score in (None, FAILED) or as_number(score, where) <= 1 for score in packed):
+        return packed
+    raise DataError(f"{where}, 'scores': found {fields_.shown(packed)}, which are not scores; restore the file")
+
+
+def _bounds(found: Any, where: str) -> tuple[float, float]:
+    if not isinstance(found, list) or len(found) != 2:
+        raise DataError(f"{where}, 'intervals': found {fields_.shown(found)}; expected two numbers")
+    return as_number(found[0], where), as_number(found[1], where)
+
+
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("scenes", "model", "task", "metric", "strategy", "position_ids", "device", "dtype"), str),
+    **dict.fromkeys(("questions",), str),
+    **dict.fromkeys(("settings", "versions", "scores", "images", "metrics", "intervals"), dict),
+    **dict.fromkeys(("keep_ratio", "n_visual", "n_kept", "n_mean"), (int, float)),
+    "kv_cache_bytes": int,
+    "seconds": (int, float, type(None)),
+}

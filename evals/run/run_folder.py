@@ -14,6 +14,8 @@ from tokenprune.errors import DataError
 from tokenprune.evals.run import files, results_io
 from tokenprune.evals.run.answers import Answer, AnswerKey, from_line, to_line
 from tokenprune.evals.run.results import TaskResult
+from tokenprune.evals.tasks._read import fields
+from tokenprune.evals.tasks._read.fields import field
 from tokenprune.evals.tasks._read.text import read_json
 
 #: The parts of the identity that may grow: more can be asked in the same folder.
@@ -51,7 +53,7 @@ class RunFolder:
         """Raise the errors of `begin`, and write nothing."""
         self._begun(json.loads(json.dumps(identity)))
 
-    def _begun(self, now: Mapping[str, Any]) -> bool:
+    def _begun(self, now: dict[str, Any]) -> bool:
         """Return whether there is a run, which has this identity or can grow to it."""
         if self._record.is_file():
             found = self.record["identity"]
@@ -77,7 +79,12 @@ class RunFolder:
         """The content of `run.json`: `identity` and `about`. DataError if there is no run."""
         if not self._record.is_file():
             raise DataError(f"{self.path}: has no run.json, so it is not a run; `tokenprune eval` starts one")
-        return read_json(self._record)
+        record, where = read_json(self._record), str(self._record)
+        identity, about = (field(record, part, where) for part in ("identity", "about"))
+        for part in GROWING:
+            fields.as_object(field(identity, part, f"{where}, 'identity'"), f"{where}, 'identity', {part!r}")
+        fields.as_object(about, f"{where}, 'about'")
+        return record
 
     def drop_results(self) -> None:
         """Mark the run as unfinished."""
@@ -103,7 +110,9 @@ class RunFolder:
     def _n_asked(self) -> int:
         identity = self.record["identity"]
         tasks = [task for task in identity["data"].values() if isinstance(task, dict)]
-        return len(identity["configurations"]) * sum(task["questions"] for task in tasks)
+        return len(identity["configurations"]) * sum(
+            fields.whole(task, "questions", f"{self._record}, 'data'") for task in tasks
+        )
 
     def answers(self) -> dict[AnswerKey, Answer]:
         """Return every answer, without a last line that a killed process left unfinished.

@@ -75,17 +75,25 @@ def finish(words: Sequence[str]) -> float:
     return time.monotonic() - begun
 
 
-def disturbed(words: Sequence[str], length: float, draw: random.Random) -> int:
-    """Kill a command at random moments, then let it finish. Return how many kills met it alive."""
-    met = 0
-    for _ in range(KILLS):
-        process = start(words)
-        time.sleep(draw.uniform(0, length))
-        os.kill(process, signal.SIGKILL)
-        _, status = os.waitpid(process, 0)
-        met += status == signal.SIGKILL
-    finish(words)
-    return met
+class Moments:
+    """Random moments within a run's length, which is not the same on a machine with other load."""
+
+    def __init__(self, draw: random.Random, length: float) -> None:
+        self.draw, self.length = draw, length
+
+    def disturbed(self, words: Sequence[str]) -> int:
+        """Kill a command at random moments, then let it finish. Return how many kills met it alive."""
+        met = 0
+        for _ in range(KILLS):
+            process, end = start(words), time.monotonic() + self.draw.uniform(0, self.length)
+            while time.monotonic() < end and os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                time.sleep(0.005)
+            os.kill(process, signal.SIGKILL)
+            _, status = os.waitpid(process, 0)
+            met += status == signal.SIGKILL
+            self.length *= 1.1 if status == signal.SIGKILL else 0.7
+        finish(words)
+        return met
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -109,14 +117,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             finish(whole)
             lengths = finish([*whole[:-1], f"{folder / 'again'}{end}"])
             equal = contents(folder / "again") == contents(folder / "whole")
+            drawn = Moments(draw, lengths)
             moments = alive = runs = differing = 0
             while alive < wanted:
                 here = folder / str(runs)
-                alive += disturbed([*whole[:-1], f"{here}{end}"], lengths, draw)
+                alive += drawn.disturbed([*whole[:-1], f"{here}{end}"])
                 differing += contents(here) != contents(folder / "whole")
                 moments, runs = moments + KILLS, runs + 1
                 found[name] = {
-                    "killed": alive, "finished before the kill": moments - alive, "runs": runs, "runs that differ": differing,
+                    "killed": alive, "finished before the kill": moments - alive, "runs": runs,
+                    "runs that differ": differing,
                     "seconds undisturbed": round(lengths, 2), "undisturbed runs are equal": equal,
                 }  # fmt: skip
                 options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -75,6 +75,21 @@ def as_text(value: Any, where: str) -> str:
     return value
 
 
+def as_object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: expected an object, found {shown(value)}")
+    return value
+
+
+def check_types(record: dict[str, Any], kinds: Mapping[str, Any], where: str) -> None:
+    """Raise DataError unless each field's value has its type, one of `isinstance`'s; numbers are finite."""
+    for key, kind in kinds.items():
+        value = field(record, key, where)
+        of_type = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        if not of_type or (isinstance(value, float) and not math.isfinite(value)):
+            raise DataError(f"{where}, {key!r}: found {shown(value)}, which this field cannot be")
+
+
 def as_number(value: Any, where: str) -> float:
     """Return a finite number."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -1,0 +1,182 @@
+"""Broken settings files, runs, results and models: each gives one sentence that names the file."""
+
+import errno
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.commands import command
+from helpers.files.evals import saved, write_vqav2
+from helpers.files.malformed import DEEP, HUGE, Mutation, of_bytes, of_json
+from helpers.tiny import tiny_llava
+
+from tokenprune.errors import DataError, SettingError
+from tokenprune.evals.models.loading import load_processor
+from tokenprune.evals.run import files, results_io
+from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.strategies.parsing import parse
+from tokenprune.strategies.settings import SettingsFile
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, a set and a finished run."""
+    place = tmp_path_factory.mktemp("malformed")
+    write_vqav2(place / "set", 2)
+    saved(tiny_llava(), place / "model")
+    assert command(*evaluation(place), "--output", place / "run") == 0
+    return place
+
+
+def evaluation(place: Path) -> list[str]:
+    options = ["--strategy", "fopru", "--keep-ratio", "0.25", "--position-ids", "original", "--baselines", "none"]
+    return ["eval", "--model", str(place / "model"), "--data", str(place / "set"), *options]
+
+
+def tracebacks(found: Iterator[Mutation], read: Callable[[], object]) -> tuple[list[str], int]:
+    """Return what was wrong with how broken files were read, and how many were refused."""
+    wrong, refused = [], 0
+    for mutation in found:
+        before = mutation.path.read_bytes()
+        mutation.path.write_bytes(mutation.content or b"")
+        try:
+            read()
+        except (DataError, SettingError) as error:
+            refused += 1
+            if mutation.path.name not in str(error):
+                wrong.append(f"{mutation.what}: does not name the file: {error}")
+        except Exception as error:  # noqa: BLE001
+            wrong.append(f"{mutation.what}: {type(error).__name__}: {error}")
+        mutation.path.write_bytes(before)
+    return wrong, refused
+
+
+def of_file(path: Path) -> Iterator[Mutation]:
+    content = path.read_bytes()
+    yield from of_bytes(path, content)
+    text = content.decode()
+    yield from of_json(path, text if path.suffix == ".jsonl" else json.dumps(json.loads(text)))
+
+
+READ: dict[str, Callable[[Path], object]] = {
+    "run.json": lambda run: RunFolder(run).record,
+    "answers.jsonl": lambda run: RunFolder(run).answers(),
+    "rows.jsonl": lambda run: results_io.read([run / "rows.jsonl"]),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_runs(place: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(place / "run", tmp_path / "run")
+    wrong, refused = tracebacks(of_file(tmp_path / "run" / name), lambda: READ[name](tmp_path / "run"))
+    assert not wrong, "\n".join(wrong)
+    assert refused > (8 if name == "run.json" else 60)
+
+
+def test_settings_files(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    content = {"strategy": "fopru", "settings": {"keep_ratio": 0.25, "layer": -2}, "model": {"layers": 2}, "search": {}}
+    path.write_text(json.dumps(content))
+    wrong, refused = tracebacks(of_file(path), lambda: SettingsFile.read(path).make())
+    assert not wrong, "\n".join(wrong)
+    assert refused > 30
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(content).encode())
+    assert SettingsFile.read(path).make().keep_ratio == 0.25
+
+
+@pytest.mark.parametrize("text", [f"fopru:layer={'(' * 9999}", f"fopru:layer={HUGE}", f"fopru:layer={DEEP[:9999]}"])
+def test_settings_on_the_command_line(text: str) -> None:
+    with pytest.raises(SettingError, match="layer="):
+        parse(text, keep_ratio=0.5)
+
+
+@pytest.mark.parametrize("content", [DEEP, HUGE, "[", "3", '{"a": 1}'])
+@pytest.mark.parametrize("name", ["a.json", "a.toml"])
+def test_options_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str) -> None:
+    (tmp_path / name).write_text(content if name == "a.json" else f"x = {content}")
+    assert command("eval", "--settings", tmp_path / name) == 2
+    assert f"argument --settings: {tmp_path / name}" in capsys.readouterr().err
+
+
+def test_a_second_eval_changes_nothing(place: Path, tmp_path: Path) -> None:
+    """It would grow the run, and the first could not resume from the other `run.json`."""
+    shutil.copytree(place / "run", tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with RunFolder(tmp_path / "run").writing():
+        said = command(*evaluation(place), "random", "--strategy", "fopru", "grid", "--output", tmp_path / "run")
+        assert "another run is writing it" in said
+        assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    said = command(*evaluation(place), "--limit", 1, "--output", tmp_path / "run")
+    assert "holds another run" in said
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_mistakes_are_said_before_the_weights_load(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    def load(*_: Any, **__: Any) -> None:
+        raise AssertionError("the weights were loaded")
+
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", load)
+    output = ["--output", tmp_path / "run"]
+    for options, said in {
+        ("--strategy", "fopro"): "Did you mean 'fopru'",
+        ("--keep-ratio", "7"): "keep_ratio=7.0 is not a fraction",
+        ("--tasks", "poep"): "Did you mean 'pope'",
+        ("--data", str(tmp_path / "nowhere")): "nowhere: no such folder",
+        ("--split", "nowhere"): "no split 'nowhere'",
+        ("--image-root", str(tmp_path / "nowhere")): "nowhere: no such folder of images",
+        ("--baselines", "downsampled"): "Did you mean 'downsample'",
+    }.items():
+        assert said in command(*evaluation(place), *options, *output)
+    search = ["optimize", "--model", place / "model", "--data", place / "set", "--split", "all", "--samples", 2]
+    assert "settings.json" in command(*search, "--output", tmp_path / "settings.txt")
+    assert "no split 'val'" in command(*search, "--split", "val", "--output", tmp_path / "settings.json")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere/at/all", "no such folder; --model takes a folder with a config.json or a Hugging Face name"),
+        ("./nowhere", "no such folder"),
+        ("{}/set", "no config.json in this folder"),
+        ("{}/broken", "no model could be loaded: found no config.json that can be read in the folder"),
+        ("{}/text", "config.json is of a 'gpt2' model, which takes no images"),
+    ],
+)
+def test_unknown_models(place: Path, name: str, said: str) -> None:
+    for folder, content in (("broken", "{"), ("text", '{"model_type": "gpt2"}')):
+        (place / folder).mkdir(exist_ok=True)
+        (place / folder / "config.json").write_text(content)
+    with pytest.raises(DataError, match=r"^[^\n]*$") as caught:
+        load_processor(name.format(place))
+    assert said in str(caught.value)
+    assert name.format(place) in str(caught.value)
+
+
+def test_a_full_disk_is_named(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full while answers are appended; once there is room, the same command resumes."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    said = command(*evaluation(place), "--output", tmp_path / "run")
+    path = tmp_path / "run" / "answers.jsonl"
+    assert said.startswith(f"Error: {path}: cannot be written: No space left on device. Make room and repeat")
+    monkeypatch.undo()
+    assert command(*evaluation(place), "--output", tmp_path / "run") == 0
+    assert len(RunFolder(tmp_path / "run").results()) == 1
+    with pytest.raises(DataError, match="full: cannot be written"):
+        _fill(tmp_path)
+
+
+def _fill(folder: Path) -> None:
+    (folder / "full.unfinished").symlink_to("/dev/full")
+    files.replace(folder / "full", "x")
