@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.cache import CacheIndex, physical_view
+from tokenprune.errors import PruningError
 from tokenprune.sequence.masks import MaskRequest
 from tokenprune.sequence.packing import Mask, Packing, Slots, identity_packing, is_pattern, padding_of, prunable_mask
 from tokenprune.tokens.encoded import EncodedImage
@@ -71,8 +72,8 @@ class Forward:
     begins: at which of the new columns an image begins, of modalities whose function is given tiles.
     images: the images, or tiles, of each of those modalities that are encoded so far.
     n_slots, n_columns: physical and logical length of the cache at the start.
-    n_new: how many columns the call brings.
-    columns_mask: its attention mask, over columns.
+    columns_mask: the attention mask of the call, over columns.
+    n_new: how many columns the call brings; known when the language model is entered.
     pruned: whether the language model was called and its visual tokens selected.
     packing, shift: which of the new columns are left, and by how much later position IDs are lower, None if they are
         not; set when anything is dropped.
@@ -89,8 +90,8 @@ class Forward:
     images: dict[str, list[EncodedImage]]
     n_slots: int
     n_columns: int
-    n_new: int
     columns_mask: Mask
+    n_new: int = 0
     pruned: bool = False
     packing: Packing | None = None
     shift: Int[Tensor, " batch"] | None = None
@@ -184,3 +185,18 @@ def find_cache(*places: Any) -> Any:
 def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int]:
     """How many slots a layer attends to when `n_queries` are appended to `n_slots`, and the first of them."""
     return (n_slots + n_queries, 0) if cache is None else cache.get_mask_sizes(n_queries, layer)
+
+
+def check_not_rebuilt(cache: Any, kwargs: Mapping[str, Any]) -> None:
+    """Raise PruningError for a cache made from a pruned one's tensors: it does not know what was dropped, but the mask
+    of the call does."""
+    mask = kwargs.get("attention_mask")
+    length = 0 if cache is None else cache.get_seq_length()
+    if not (isinstance(mask, Tensor) and mask.ndim == 2 and isinstance(length, int) and length):
+        return
+    if mask.shape[1] > length + n_new_columns(kwargs):
+        raise PruningError(
+            f"attention_mask covers {mask.shape[1]} tokens, and the cache holds {length}: it was made from the tensors "
+            f"of a pruned cache, or belongs to another prompt. Pass the cache that the model returned; copy.deepcopy, "
+            f"pickle and torch.save keep what it knows."
+        )

@@ -29,7 +29,7 @@ from tokenprune.engine.cache import (
     set_index,
     settle,
 )
-from tokenprune.engine.call import CallContext, Forward, find_cache, n_new_columns, named_arguments
+from tokenprune.engine.call import CallContext, Forward, check_not_rebuilt, find_cache, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import RECORD_ATTRIBUTE, Register, recall_images
 from tokenprune.engine.select import choose, drops_any, merge_dropped, prune_prompt, report_images
@@ -97,7 +97,7 @@ class Prefill:
             kwargs = named_arguments(module, args, kwargs)
         cache = find_cache(kwargs)
         settle(cache)
-        index, slots = index_of(cache), n_slots(cache)
+        index = index_of(cache)
         if index is not None:
             index.check_skipped(self._skipped)
         if self.skipping is not None:
@@ -111,17 +111,19 @@ class Prefill:
                 encoded[name] = self.adapter.encoded(modality, kwargs)
         if unseen - visual.keys():
             self._check_placeholders(unseen - visual.keys(), kwargs)
-        if index is None and not visual and self.skipping is None:
-            return
+        if index is None and not visual:
+            check_not_rebuilt(cache, kwargs)
+            if self.skipping is None:
+                return
         images = {}
         for name, output in encoded.items():
             records = self._context.records.get(name)
             if output is not None and records is not None and not hasattr(output, RECORD_ATTRIBUTE):
                 setattr(output, RECORD_ATTRIBUTE, records)  # accelerate's hooks hand on a copy without them
             images[name] = recall_images(output, visual[name])
+        slots, mask = n_slots(cache), prunable_mask(kwargs.get("attention_mask"))
         columns = slots if index is None else slots + index.n_dropped
-        n_new, mask = n_new_columns(kwargs), prunable_mask(kwargs.get("attention_mask"))
-        self._context.forward = Forward(cache, index, visual, begins, images, slots, columns, n_new, mask)
+        self._context.forward = Forward(cache, index, visual, begins, images, slots, columns, mask)
 
     @dynamo_disabled
     def before_language_model(
@@ -132,6 +134,7 @@ class Prefill:
             return None
         if args:
             kwargs = named_arguments(module, args, kwargs)
+        forward.n_new = kwargs["inputs_embeds"].shape[1]
         ids = self._incoming_ids(forward, kwargs)
         if forward.visual:
             self._prune(forward, kwargs, ids)

@@ -169,7 +169,10 @@ def test_a_cache_goes_on_with_the_same_layers_only(n_images: int) -> None:
             cache = model(**inputs, use_cache=True)[CACHE]
             model(**more, **{CACHE: cache})
             cache.crop(-1)
-        with tokenprune.patch(model, Skipping(layers=(2,))), pytest.raises(PruningError, match=r"layers \[2, 3\] skipped"):
+        with (
+            tokenprune.patch(model, Skipping(layers=(2,))),
+            pytest.raises(PruningError, match=r"layers \[2, 3\] skipped"),
+        ):
             model(**more, **{CACHE: cache})
         with pytest.raises(PruningError, match="the model that continues it is not patched"):
             model(**more, **{CACHE: cache})
