@@ -56,7 +56,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (to_line(RIGHT_AND_WRONG)[:-5], r"rows\.jsonl, line 1: broken JSON"),
+        (to_line(RIGHT_AND_WRONG)[:-5], r"rows\.jsonl, line 1, column \d+: broken JSON"),
         ('{"scenes": "scenes"}', r"line 1: no 'model'"),
         ("", r"rows\.jsonl: no results"),
         (

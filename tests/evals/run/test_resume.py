@@ -152,7 +152,7 @@ def test_broken_lines_are_named(whole: RunFolder, tmp_path: Path) -> None:
         return RunFolder(tmp_path / "run").answers()
 
     assert len(read(first, second)) == 2
-    with pytest.raises(ValueError, match=r"answers\.jsonl, line 2: broken JSON: .*; delete the line"):
+    with pytest.raises(ValueError, match=r"answers\.jsonl, line 2, column \d+: broken JSON: .*; delete the line"):
         read(first, second[:-9])
     with pytest.raises(ValueError, match=r"answers\.jsonl, line 1: not UTF-8"):
         read(b"\xff", second)
