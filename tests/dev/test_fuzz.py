@@ -155,3 +155,12 @@ def test_a_run_of_another_seed_is_refused(tmp_path: Path) -> None:
     log.add({"seed": 1, "index": 0})
     with pytest.raises(ValueError, match=r"is not a run with seed 2"):
         Log(output, 2)
+
+
+def test_the_page_tells_what_was_stored() -> None:
+    results = Path(__file__).parents[2] / "evals/results"
+    stored = json.loads((results / "fuzz.json").read_text(encoding="utf-8"))
+    page = (results / "trust.md").read_text(encoding="utf-8")
+    assert f"{stored['draws']:,} draws" in page
+    assert all(f"{count:,} {outcome}" in page for outcome, count in stored["outcomes"].items())
+    assert sum(stored["outcomes"].values()) == stored["draws"]

@@ -178,5 +178,6 @@ def _nothing(chunks: list[Chunk]) -> Tensor:
 def reason_class(error: Exception) -> str:
     """An error without names and numbers, so that alike ones are counted together."""
     text = re.sub(r"\s+", " ", str(error))
+    text = re.sub(r"^\w+(?= prunes|: )", "…", text)
     text = re.sub(r"[\w.]+\(.*?\)|\[.*?\]|'[^']*'|\b[\d.]+\b|\b\w+ForConditionalGeneration\b", "…", text)
-    return f"{type(error).__name__}: {text[:90]}"
+    return f"{type(error).__name__}: {text[:75]}"
