@@ -1,0 +1,42 @@
+"""Boxes that no answer can hit, and IDs that are there twice, are errors and no questions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.files.evals import write_refcoco, write_vqav2
+
+from tokenprune.errors import DataError
+from tokenprune.evals.tasks import TASKS
+
+BOXES = [[0, 0, 0, 4], [0, 0, 5, -4], [0, 0, float("nan"), 4], "1234", None, [70, 0, 5, 5], [0, 0, "5", 5], [1, 2, 3]]
+
+
+@pytest.mark.parametrize("box", BOXES, ids=str)
+def test_boxes(tmp_path: Path, box: Any) -> None:
+    write_refcoco(tmp_path)
+    path = tmp_path / "instances.json"
+    content = json.loads(path.read_text())
+    content["annotations"][1]["bbox"] = box
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"instances\.json"):
+        TASKS["refcoco"].load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "key"),
+    [
+        ("refcoco", "instances.json", "annotations"),
+        ("refcoco", "instances.json", "images"),
+        ("vqav2", "v2_mscoco_val2014_annotations.json", "annotations"),
+        ("vqav2", "v2_OpenEnded_mscoco_val2014_questions.json", "questions"),
+    ],
+)
+def test_every_id_twice(tmp_path: Path, task: str, name: str, key: str) -> None:
+    (write_refcoco if task == "refcoco" else write_vqav2)(tmp_path)
+    content = json.loads((tmp_path / name).read_text())
+    content[key] *= 2
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"{name}.* is there twice"):
+        TASKS[task].load(tmp_path)
