@@ -10,7 +10,7 @@ from helpers.files.evals import write_refcoco, write_vqav2
 from tokenprune.errors import DataError
 from tokenprune.evals.tasks import TASKS
 
-BOXES = [[0, 0, 0, 4], [0, 0, 5, -4], [0, 0, float("nan"), 4], "1234", None, [70, 0, 5, 5], [0, 0, "5", 5], [1, 2, 3]]
+BOXES = [[9, 9, 0, 4], [9, 9, 5, -4], [0, 0, float("nan"), 4], "1234", None, [70, 0, 5, 5], [0, 0, "5", 5], [1, 2, 3]]
 
 
 @pytest.mark.parametrize("box", BOXES, ids=str)
