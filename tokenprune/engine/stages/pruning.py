@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import recomputes_hooks
 from tokenprune.adapters.decoder.attention import text_attention_scale, text_heads
-from tokenprune.engine.cache import CacheIndex, physical_view
+from tokenprune.engine.cache import CacheIndex
 from tokenprune.engine.call import CallContext, Forward
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
@@ -92,7 +92,7 @@ class StagePruning:
             )
         text = [prompt.text_after(image.row, image.last) for image in chosen] if self.reads_attention else []
         entry = Entry(packing, chosen, text, self._slots_before(forward.index, past_valid))
-        forward.stages = StagedForward(physical_view(forward.cache), past_valid.shape[1], entry=entry)
+        forward.stages = StagedForward(forward.cache, past_valid.shape[1], entry=entry)
         self._activate(forward.stages)
 
     def resume(self, forward: Forward, embeds: Float[Tensor, "batch length width"]) -> None:
@@ -101,7 +101,7 @@ class StagePruning:
         if index is None or not index.stages:
             return
         self._check_stages(index)
-        forward.stages = StagedForward(physical_view(forward.cache), forward.n_slots, continues=index, embeds=embeds)
+        forward.stages = StagedForward(forward.cache, forward.n_slots, continues=index, embeds=embeds)
         if not all(stage.has_no_holes for stage in index.stages):
             self._activate(forward.stages)
 

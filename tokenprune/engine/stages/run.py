@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from tokenprune.engine.cache import physical_view
 from tokenprune.engine.call import span
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError
@@ -87,7 +88,7 @@ class StageRun:
         rows = keys.gather(2, queries) if self.drops else keys
         index = held.slots[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
         gathered = _masked(rows.gather(3, index), ~held.valid[:, None, None])
-        n_keys, _ = span(self.cache, self.past.slots.shape[1], layer, self.packing.columns.shape[1])
+        n_keys, _ = span(physical_view(self.cache), self.past.slots.shape[1], layer, self.packing.columns.shape[1])
         # A static cache answers with all its room.
         free = gathered.new_zeros(*gathered.shape[:-1], n_keys - gathered.shape[-1])
         return torch.cat([gathered, _masked(free, torch.ones_like(free).bool())], -1) if free.shape[-1] else gathered
