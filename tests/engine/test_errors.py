@@ -15,11 +15,7 @@ from transformers import Dinov2WithRegistersConfig, LlamaConfig, LlamaForCausalL
 
 import tokenprune
 from tokenprune import FoPru, Grid, PruningError, Selection, SettingError, Strategy, UnsupportedError
-from tokenprune.adapters import ADAPTERS, adapter_for, register_adapter
-from tokenprune.adapters.llava import LlavaAdapter
-from tokenprune.engine.pruner import pruner_of
 from tokenprune.tokens import VisualTokens
-from tokenprune.tokens.encoded import CapturePoints
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -217,75 +213,6 @@ def test_a_broken_strategy_breaks_one_call_only(llava: Any, how: str, error: Any
 def test_a_need_that_does_not_exist(llava: Any) -> None:
     with pytest.raises(SettingError, match=r"unknown statistic 'vision_atention'. Did you mean 'vision_attention'"):
         tokenprune.patch(llava, Broken(how="need"))
-
-
-class OddLlava(LlavaForConditionalGeneration):
-    """A class of another package."""
-
-
-@pytest.fixture
-def odd() -> Any:
-    model = tiny_llava("clip")
-    model.__class__ = OddLlava
-    yield model
-    ADAPTERS.pop("OddLlava", None)
-
-
-def test_subclasses_and_adapters_of_other_packages(odd: Any) -> None:
-    assert type(adapter_for(odd)) is LlavaAdapter  # inherited
-
-    @register_adapter("OddLlava")
-    class OddAdapter(LlavaAdapter):
-        pass
-
-    assert type(adapter_for(odd)) is OddAdapter
-    with torch.no_grad(), tokenprune.patch(odd, FoPru()) as handle:
-        odd(**prompt([1]))
-    assert handle.report.n_kept == 9
-
-
-def test_an_adapter_that_names_the_wrong_modules_prunes_loudly(odd: Any) -> None:
-    """A newer transformers that calls other modules must not silently answer unpruned."""
-
-    @register_adapter("OddLlava")
-    class WrongLanguageModel(LlavaAdapter):
-        @property
-        def language_model(self) -> torch.nn.Module:
-            return self.model.lm_head  # type: ignore[return-value]
-
-        @property
-        def layers(self) -> torch.nn.ModuleList:
-            return self.core.language_model.layers
-
-    with torch.no_grad(), tokenprune.patch(odd, Grid()), pytest.raises(PruningError, match="nothing was pruned"):
-        odd.model(**prompt([1]))
-
-    others = {"queries": torch.nn.Linear(1, 1), "keys": torch.nn.Linear(1, 1)}
-
-    @register_adapter("OddLlava")
-    class WrongProjections(LlavaAdapter):
-        def capture_points(self, layer: int | None) -> list[CapturePoints]:
-            return [CapturePoints(self.layers[0], others)]
-
-    calling_it = pytest.raises(PruningError, match="names modules that the vision tower does not call")
-    with torch.no_grad(), tokenprune.patch(odd, FoPru()), calling_it:
-        odd(**prompt([1]))
-
-
-def test_an_adapter_that_raises_while_hooks_go_on(odd: Any) -> None:
-    @register_adapter("OddLlava")
-    class Raises(LlavaAdapter):
-        def capture_points(self, layer: int | None) -> list[CapturePoints]:
-            assert pruner_of(self.model) is not None  # so the first hooks are on by now
-            raise ZeroDivisionError("in the adapter")
-
-    def hooks() -> list[int]:
-        return [len(m._forward_pre_hooks) + len(m._forward_hooks) for m in odd.modules()]
-
-    before = hooks()
-    with pytest.raises(ZeroDivisionError):
-        tokenprune.patch(odd, FoPru())
-    assert hooks() == before
 
 
 @pytest.mark.parametrize("how", ["argument", "config"])
