@@ -32,7 +32,7 @@ from tokenprune.engine.cache import (
 from tokenprune.engine.call import CallContext, Forward, check_not_rebuilt, find_cache, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import RECORD_ATTRIBUTE, Register, recall_images
-from tokenprune.engine.select import choose, drops_any, merge_dropped, prune_prompt, report_images
+from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
 from tokenprune.errors import PruningError
 from tokenprune.report import Report
 from tokenprune.sequence.packing import PromptTokens, prunable_mask
@@ -174,7 +174,7 @@ class Prefill:
         skipped = () if self.skipping is None else self.skipping.layers
         self._publish(forward, Report(report_images(chosen, ids), skipped))
 
-        if not drops_any(chosen) and (self.stages is None or not self.stages.may_drop(chosen)):
+        if not changes_any(chosen) and (self.stages is None or not self.stages.may_drop(chosen)):
             return
         if self._context.unprunable:
             raise PruningError(

@@ -76,9 +76,10 @@ def report_images(chosen: Sequence[ImageSelection], ids: Int[Tensor, "*component
     return [image.report(ids) for image in chosen]
 
 
-def drops_any(chosen: Sequence[ImageSelection]) -> bool:
-    """Whether any image loses a visual token."""
-    return any(len(image.selection.kept) < image.selection.n_visual for image in chosen)
+def changes_any(chosen: Sequence[ImageSelection]) -> bool:
+    """Whether any image loses a visual token, or has one merged into another."""
+    selections = [image.selection for image in chosen]
+    return any(one.merged is not None or len(one.kept) < one.n_visual for one in selections)
 
 
 def choose(

@@ -74,7 +74,7 @@ class StageRun:
         Raises PruningError for any other kind of mask.
         """
         if mask is None:
-            return None if self.has_no_holes else self._causal(hidden)
+            return None if self.has_no_holes else self._with_free_room(self._causal(hidden), layer)
         held = self.slots
         if not isinstance(mask, Tensor) or mask.ndim not in (2, 4):
             raise PruningError(
@@ -87,11 +87,13 @@ class StageRun:
         queries = self.packing.columns[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[-1])
         rows = keys.gather(2, queries) if self.drops else keys
         index = held.slots[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
-        gathered = _masked(rows.gather(3, index), ~held.valid[:, None, None])
+        return self._with_free_room(_masked(rows.gather(3, index), ~held.valid[:, None, None]), layer)
+
+    def _with_free_room(self, mask: Tensor, layer: int) -> Tensor:
+        """The mask over all keys that the cache answers with: a static one answers with all its room."""
         n_keys, _ = span(physical_view(self.cache), self.past.slots.shape[1], layer, self.packing.columns.shape[1])
-        # A static cache answers with all its room.
-        free = gathered.new_zeros(*gathered.shape[:-1], n_keys - gathered.shape[-1])
-        return torch.cat([gathered, _masked(free, torch.ones_like(free).bool())], -1) if free.shape[-1] else gathered
+        free = mask.new_zeros(*mask.shape[:-1], n_keys - mask.shape[-1])
+        return torch.cat([mask, _masked(free, torch.ones_like(free).bool())], -1) if free.shape[-1] else mask
 
     def _causal(self, hidden: Tensor) -> Tensor:
         """Nothing was masked, but the stage has holes: an additive mask over its own tokens."""
