@@ -46,6 +46,7 @@ def id_shift(
 
     This is the change of the last column that is not padding.
     """
-    last = (real * torch.arange(real.shape[1], device=real.device)).amax(1)
-    moved = (before - after)[..., torch.arange(len(last), device=last.device), last]
-    return moved if moved.ndim == 1 else moved[-3:].amax(0)  # the first of four components is not part of M-RoPE
+    # The first of four components is not part of M-RoPE.
+    ends = [ids[-3:] if ids.ndim == 3 else ids[None] for ids in (before, after)]
+    highest = [ids.masked_fill(~real, torch.iinfo(ids.dtype).min).amax((0, 2)) for ids in ends]
+    return highest[0] - highest[1]
