@@ -7,7 +7,7 @@ import pytest
 
 from tokenprune.errors import DataError, PruningError, SettingError, TokenPruneError, UnsupportedError
 from tokenprune.evals.cli.errors import plain_errors
-from tokenprune.evals.run import files, results_io
+from tokenprune.evals.run import files
 from tokenprune.evals.stats.intervals import interval
 
 
@@ -32,7 +32,7 @@ def test_a_bug_of_ours_keeps_its_traceback() -> None:
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     with pytest.raises(SystemExit) as caught, plain_errors():
-        results_io.read([path])
+        path.read_text()
     assert caught.value.code == f"Error: cannot read or write {path}: No such file or directory"
 
 

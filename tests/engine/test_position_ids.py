@@ -137,3 +137,11 @@ def test_ids_with_several_components() -> None:
     assert compact[3, 0, real[0] & ~dropped[0]].tolist() == [5, 6, 7, 8, 9]
     assert id_shift(ids, compact, real).tolist() == [1, 0]
     assert id_shift(ids[1:], compact[1:], real).tolist() == [1, 0]
+
+
+def test_what_follows_is_numbered_from_the_highest_id() -> None:
+    """M-RoPE: a video's temporal IDs exceed those of the text after it."""
+    temporal, spatial = [5, 10, 11, 8], [5, 5, 6, 8]
+    before = torch.tensor([temporal, spatial, spatial])[:, None]
+    after = torch.tensor([5, 6, 7, 8]).expand(3, 1, 4)
+    assert id_shift(before, after, torch.ones(1, 4).bool()).tolist() == [3]

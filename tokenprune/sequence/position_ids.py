@@ -44,7 +44,8 @@ def id_shift(
 ) -> Int[Tensor, " batch"]:
     """Return how much lower the position IDs after these columns are than without pruning, for each row.
 
-    This is the change of the last column that is not padding.
+    What follows is numbered from the highest ID on, which is not always that of the last column: with M-RoPE, the
+    temporal IDs of a video may exceed those of the text after it.
     """
     # The first of four components is not part of M-RoPE.
     ends = [ids[-3:] if ids.ndim == 3 else ids[None] for ids in (before, after)]
