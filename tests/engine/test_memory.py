@@ -104,7 +104,10 @@ def test_calls_leave_nothing_behind(name: str) -> None:
 
     with tokenprune.patch(model, strategy_of(name)):
         before = calls(2)
-        assert calls(100 if name in ("fopru", "fastv") else 5) == before
+        after = calls(100 if name in ("fopru", "fastv") else 5)
+        assert all(
+            now <= then for now, then in zip(after, before, strict=True)
+        )  # other tests' remains may go meanwhile
 
 
 MANY = (64, 72)  # visual tokens, more than 4,096
