@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from helpers.contract.oracle import assert_close
 from helpers.families import FAMILIES
-from helpers.oracle import assert_close
 
 import tokenprune
 from tokenprune import FoPru, Random

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.contract.oracle import assert_close, dropped_columns
 from helpers.families import FAMILIES
 from helpers.families.base import tower
 from helpers.families.llava import VIDEO_LLAVA_PIXELS
-from helpers.oracle import assert_close, dropped_columns
 from helpers.tiled import IMAGES, VIDEOS, inputs_of, model_of, reported
 from torch.nn.functional import interpolate
 from transformers import SiglipVisionConfig

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.contract.modes import run_cell
+from helpers.contract.oracle import assert_close, dropped_columns
 from helpers.families import FAMILIES
 from helpers.families.base import CACHE
-from helpers.modes import run_cell
-from helpers.oracle import assert_close, dropped_columns
 
 import tokenprune
 from tokenprune import FoPru, Grid

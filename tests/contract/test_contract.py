@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from contract.matrix import README, label_of, read_results, section, table
-from helpers.contract import (
+from helpers.contract.cells import (
     ANYWHERE,
     CELLS,
     DEPTH,
@@ -27,10 +27,10 @@ from helpers.contract import (
     served,
     strategy_of,
 )
+from helpers.contract.modes import BATCHES, STEPS, VIDEO_BATCHES, run_cell
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns, seen_by
 from helpers.families import FAMILIES
 from helpers.families.base import CACHE, ENCODES_FIRST
-from helpers.modes import BATCHES, STEPS, VIDEO_BATCHES, run_cell
-from helpers.oracle import as_reported, assert_close, dropped_columns, seen_by
 
 import tokenprune
 from tokenprune import UnsupportedError

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.contract.modes import BATCHES, VIDEO_BATCHES, cells_of, run_cell
+from helpers.contract.oracle import assert_close
 from helpers.families import FAMILIES
-from helpers.modes import BATCHES, VIDEO_BATCHES, cells_of, run_cell
-from helpers.oracle import assert_close
 
 FORWARDS: dict[str, dict[str, Any]] = {
     **BATCHES,

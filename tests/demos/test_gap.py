@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from demos.test_demos import load
-from helpers.evals_rows import row
 from helpers.files.evals import sample_image, saved
+from helpers.files.rows import row
 from helpers.files.search import write_scenes
 from helpers.tiny import tiny_llava
 from matplotlib.axes import Axes

@@ -12,13 +12,13 @@ from helpers.discs import NAMES, discs_on_gray
 
 from tokenprune.evals.dev.train.assets import HELD_OUT_BACKGROUNDS, TRAINING_BACKGROUNDS
 from tokenprune.evals.dev.train.assets import _files_by_noun as v1_files
-from tokenprune.evals.dev.train.v2.ask import Question, rec_questions, vqa_questions
-from tokenprune.evals.dev.train.v2.assets import HELD_OUT_FONTS, TRAINING_FONTS, Assets, background_files
-from tokenprune.evals.dev.train.v2.draw import KINDS, Scene, draw_scene
-from tokenprune.evals.dev.train.v2.grids import WEIGHTS
 from tokenprune.evals.dev.train.v2.model import build_processor
-from tokenprune.evals.dev.train.v2.nouns import Noun, nouns
-from tokenprune.evals.dev.train.v2.words import SIGN_WORDS
+from tokenprune.evals.dev.train.v2.scenes.ask import Question, rec_questions, vqa_questions
+from tokenprune.evals.dev.train.v2.scenes.assets import HELD_OUT_FONTS, TRAINING_FONTS, Assets, background_files
+from tokenprune.evals.dev.train.v2.scenes.draw import KINDS, Scene, draw_scene
+from tokenprune.evals.dev.train.v2.scenes.grids import WEIGHTS
+from tokenprune.evals.dev.train.v2.scenes.nouns import Noun, nouns
+from tokenprune.evals.dev.train.v2.scenes.words import SIGN_WORDS
 
 
 @pytest.fixture(scope="module")

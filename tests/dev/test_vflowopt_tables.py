@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers.evals_rows import row
+from helpers.files.rows import row
 
 from tokenprune.evals.dev.tables import vflowopt
 from tokenprune.evals.models.bundled import SCENES

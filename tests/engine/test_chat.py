@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.oracle import assert_close, compact_ids, dropped_columns, oracle_logits
+from helpers.contract.oracle import assert_close, compact_ids, dropped_columns, oracle_logits
 from helpers.tiny import CACHE, EOS, IMAGE, prompt, tiny_llava
 from torch import Tensor
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.contract.modes import MODES
+from helpers.contract.oracle import assert_close, dropped_columns
 from helpers.families import FAMILIES, Family
 from helpers.families.base import CACHE, ENCODES_FIRST, EOS, IMAGE, RECENT, additive, decoder
 from helpers.families.llava import Llava
-from helpers.modes import MODES
-from helpers.oracle import assert_close, dropped_columns
 from torch import Tensor
 from transformers import DynamicCache, Gemma2Config, MistralConfig, Qwen2Config, StaticCache
 

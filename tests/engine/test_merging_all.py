@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from helpers.oracle import as_reported, assert_close, dropped_columns, oracle_logits
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns, oracle_logits
 from helpers.tiny import prompt
 
 import tokenprune

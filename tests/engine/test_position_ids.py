@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.oracle import as_reported, assert_close, compact_ids, dropped_columns, oracle_logits
+from helpers.contract.oracle import as_reported, assert_close, compact_ids, dropped_columns, oracle_logits
 from helpers.tiny import BEFORE_THE_LANGUAGE_MODEL, CACHE, IMAGE, prompt
 
 import tokenprune

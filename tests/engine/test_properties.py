@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from helpers.contract.oracle import assert_close, dropped_columns
 from helpers.families import FAMILIES
 from helpers.families.base import Size
-from helpers.oracle import assert_close, dropped_columns
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 

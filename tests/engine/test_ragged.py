@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from engine.test_chat import Chat
+from helpers.contract.modes import MODES
+from helpers.contract.oracle import assert_close, dropped_columns
 from helpers.families import FAMILIES
-from helpers.modes import MODES
-from helpers.oracle import assert_close, dropped_columns
 from helpers.tiny import CACHE, prompt
 from transformers import StaticCache
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.contract.oracle import assert_close
 from helpers.families import FAMILIES
-from helpers.oracle import assert_close
 from helpers.pretended import DEVICE, Elsewhere, Pretended, moved
 from helpers.tiny import CACHE, prompt
 from torch import Tensor

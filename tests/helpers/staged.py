@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 import tokenprune
+from helpers.contract.oracle import as_reported, dropped_columns, oracle_logits
 from helpers.families.llava import Llava
-from helpers.oracle import as_reported, dropped_columns, oracle_logits
 from tokenprune import ScoreStrategy, Selection
 from tokenprune.strategy import Stage, StagedStrategy
 from tokenprune.tokens import StageTokens, VisualTokens

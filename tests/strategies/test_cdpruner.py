@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.contract.oracle import assert_close, dropped_columns
 from helpers.families import FAMILIES
-from helpers.oracle import assert_close, dropped_columns
 from helpers.tiny import PATCH, SIDE, VOCAB
 from transformers import CLIPConfig, CLIPModel
 

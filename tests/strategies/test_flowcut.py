@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from helpers.by_hand import tokens_of
+from helpers.contract.oracle import assert_close
 from helpers.families.llava import Llava
-from helpers.oracle import assert_close
 from helpers.tiny import prompt
 from torch import Tensor
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from helpers.commands import command
+from helpers.contract.modes import MODES, STEPS
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns, oracle_logits
 from helpers.files.evals import saved, tiny_processor
 from helpers.files.search import scenes, write_scenes
-from helpers.modes import MODES, STEPS
-from helpers.oracle import as_reported, assert_close, dropped_columns, oracle_logits
 from helpers.staged import FAMILY, LAYERS, model_of
 from helpers.tiny import prompt
 from strategies.test_text_guided import stage_tokens

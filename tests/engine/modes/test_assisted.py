@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.answers import STRATEGY, answer, assert_answers
+from helpers.contract.answers import STRATEGY, answer, assert_answers
 from helpers.families.base import RECENT
 from helpers.tiny import ENCODES_FIRST, EOS, PAD, VOCAB, prompt, tiny_llava
 from transformers import LlamaConfig, LlamaForCausalLM

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.answers import STRATEGY, answer, assert_answers, oracle_of
+from helpers.contract.answers import STRATEGY, answer, assert_answers, oracle_of
 from helpers.families.base import RECENT
 from helpers.tiny import ENCODES_FIRST, prompt, tiny_llava
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.answers import STEPS, STRATEGY, answer, assert_answers
-from helpers.oracle import assert_close
+from helpers.contract.answers import STEPS, STRATEGY, answer, assert_answers
+from helpers.contract.oracle import assert_close
 from helpers.tiny import CACHE, prompt, tiny_llava
 from torch import Tensor
 from transformers import QuantizedCache, cache_utils

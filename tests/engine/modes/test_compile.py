@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.answers import STRATEGY, answer, assert_answers, n_logits
+from helpers.contract.answers import STRATEGY, answer, assert_answers, n_logits
 from helpers.tiny import CACHE, prompt, tiny_llava
 
 import tokenprune

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.answers import STRATEGY, answer, n_logits
-from helpers.oracle import dropped_columns
+from helpers.contract.answers import STRATEGY, answer, n_logits
+from helpers.contract.oracle import dropped_columns
 from helpers.tiny import prompt, tiny_llava
 
 import tokenprune

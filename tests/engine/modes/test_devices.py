@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload, disk_offload, dispatch_model
-from helpers.answers import STRATEGY, assert_answers, n_logits
+from helpers.contract.answers import STRATEGY, assert_answers, n_logits
 from helpers.tiny import prompt, tiny_llava
 from transformers import LlavaForConditionalGeneration
 

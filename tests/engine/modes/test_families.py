@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.contract.oracle import dropped_columns
 from helpers.families import FAMILIES
 from helpers.families.base import IMAGE
-from helpers.oracle import dropped_columns
 
 import tokenprune
 from tokenprune import Grid, PruningError

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.answers import STRATEGY, assert_answers, n_logits
+from helpers.contract.answers import STRATEGY, assert_answers, n_logits
 from helpers.tiny import prompt, tiny_llava
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.answers import STRATEGY, n_logits
-from helpers.oracle import dropped_columns
+from helpers.contract.answers import STRATEGY, n_logits
+from helpers.contract.oracle import dropped_columns
 from helpers.tiny import IMAGE, prompt, tiny_llava
 from torch import Tensor
 

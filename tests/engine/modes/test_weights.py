@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.answers import assert_answers
+from helpers.contract.answers import assert_answers
 from helpers.tiny import tiny_llava
 from transformers import LlavaForConditionalGeneration, QuantoConfig
 

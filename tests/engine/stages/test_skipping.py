@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from engine.modes.test_training import assert_same_gradients, checkpointing, given, labels_of, trained
-from helpers.answers import answer
-from helpers.contract import CASES
+from helpers.contract.answers import answer
+from helpers.contract.cells import CASES
+from helpers.contract.modes import MODES, STEPS, run_cell
+from helpers.contract.oracle import Identity, as_reported, assert_close, dropped_columns
 from helpers.families import FAMILIES
-from helpers.modes import MODES, STEPS, run_cell
-from helpers.oracle import Identity, as_reported, assert_close, dropped_columns
 from helpers.staged import FAMILY, LAYERS, STAGES, Guided, Staged, expected, model_of
 from helpers.tiny import CACHE, prompt
 from transformers import DynamicCache, StaticCache

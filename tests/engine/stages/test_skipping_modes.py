@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from engine.stages.test_skipping import Skipping
-from helpers.answers import answer
-from helpers.oracle import assert_close
+from helpers.contract.answers import answer
+from helpers.contract.oracle import assert_close
 from helpers.staged import LAYERS, model_of
 from helpers.tiny import prompt
 from torch import Tensor

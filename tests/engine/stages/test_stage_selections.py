@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.contract.modes import MODES, STEPS
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns, oracle_logits
 from helpers.families import FAMILIES
-from helpers.modes import MODES, STEPS
-from helpers.oracle import as_reported, assert_close, dropped_columns, oracle_logits
 from helpers.staged import FAMILY, LAYERS
 from helpers.tiny import CACHE, IMAGE, prompt
 

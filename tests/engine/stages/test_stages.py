@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from helpers.contract import CASES
+from helpers.contract.cells import CASES
+from helpers.contract.modes import MODES, STEPS, run_cell
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns
 from helpers.families import FAMILIES
 from helpers.families.base import ENCODES_FIRST
-from helpers.modes import MODES, STEPS, run_cell
-from helpers.oracle import as_reported, assert_close, dropped_columns
 from helpers.staged import FAMILY, LAYERS, STAGES, Guided, Staged, expected, model_of
 from helpers.tiny import CACHE, IMAGE, prompt
 from torch import Tensor

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.contract.oracle import assert_close
 from helpers.families.base import CACHE
-from helpers.oracle import assert_close
 from helpers.staged import model_of
 from helpers.tiny import prompt
 from transformers import StaticCache

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns
 from helpers.families.llava import Llava
-from helpers.oracle import as_reported, assert_close, dropped_columns
 from helpers.tiny import prompt, tiny_llava
 from torch import Tensor
 

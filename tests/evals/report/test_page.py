@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.commands import command
-from helpers.evals_rows import row
 from helpers.files.evals import saved, write_refcoco
+from helpers.files.rows import row
 from helpers.files.tasks import SETS
 from helpers.tiny import tiny_llava
 from PIL import Image

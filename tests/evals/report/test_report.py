@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from helpers.commands import command
-from helpers.evals_rows import row
+from helpers.files.rows import row
 
 from tokenprune.evals.report import markers
 from tokenprune.evals.report.report import differences, put_into, report, summary

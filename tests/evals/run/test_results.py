@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.evals_rows import row
+from helpers.files.rows import row
 
 from tokenprune.evals.run.results import FAILED, digest
 from tokenprune.evals.run.results_io import read, to_line

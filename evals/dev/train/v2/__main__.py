@@ -10,7 +10,7 @@ import torch
 
 from tokenprune.evals.dev.train.v2 import state
 from tokenprune.evals.dev.train.v2.run import Run
-from tokenprune.evals.dev.train.v2.sources import fetch_all
+from tokenprune.evals.dev.train.v2.scenes.sources import fetch_all
 from tokenprune.evals.dev.train.v2.stage_one import learn_patches
 from tokenprune.evals.dev.train.v2.stage_two import learn_answers
 

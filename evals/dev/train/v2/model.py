@@ -9,8 +9,8 @@ from torch import nn
 from transformers import Dinov2Model, LlavaForConditionalGeneration, LlavaProcessor
 
 from tokenprune.evals.dev.train import checkpoint
-from tokenprune.evals.dev.train.v2.nouns import nouns
-from tokenprune.evals.dev.train.v2.words import SIGN_WORDS
+from tokenprune.evals.dev.train.v2.scenes.nouns import nouns
+from tokenprune.evals.dev.train.v2.scenes.words import SIGN_WORDS
 
 LAYERS, WIDTH, INNER, HEAD = 12, 384, 1024, 64
 NEW_WORDS = ("sign", "does", "say", "0", "##s", "##es")

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import LlavaProcessor
 
-from tokenprune.evals.dev.train.v2.ask import Question, rec_questions, vqa_questions
-from tokenprune.evals.dev.train.v2.draw import SIGN, Scene
-from tokenprune.evals.dev.train.v2.nouns import nouns
+from tokenprune.evals.dev.train.v2.scenes.ask import Question, rec_questions, vqa_questions
+from tokenprune.evals.dev.train.v2.scenes.draw import SIGN, Scene
+from tokenprune.evals.dev.train.v2.scenes.nouns import nouns
 
 TEXT_LENGTH = 192  # question tokens behind one image; fixed, so that every batch of a grid has one shape
 UNASKED = -100

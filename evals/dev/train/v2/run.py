@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from tokenprune.evals.dev.train.v2 import state
-from tokenprune.evals.dev.train.v2.draw import Scene
 from tokenprune.evals.dev.train.v2.encode import Encoder, Jitter
 from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.model import build_model, build_processor
 from tokenprune.evals.dev.train.v2.pack import Packer
+from tokenprune.evals.dev.train.v2.scenes.draw import Scene
 from tokenprune.evals.dev.train.v2.smollm import build_smollm
 from tokenprune.evals.dev.train.v2.tower import tower_and_positions
 

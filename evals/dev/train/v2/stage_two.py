@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from tokenprune.evals.dev.train.train import export
 from tokenprune.evals.dev.train.v2 import state
-from tokenprune.evals.dev.train.v2.assets import load_assets
 from tokenprune.evals.dev.train.v2.check import check, checking_batches
-from tokenprune.evals.dev.train.v2.draw import MOST_ASKED, Scene
 from tokenprune.evals.dev.train.v2.feed import AnswerFeed, feed
 from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.pack import Batch
 from tokenprune.evals.dev.train.v2.run import Run
+from tokenprune.evals.dev.train.v2.scenes.assets import load_assets
+from tokenprune.evals.dev.train.v2.scenes.draw import MOST_ASKED, Scene
 
 _NOTHING = np.zeros((0, 0, 3), np.uint8)
 

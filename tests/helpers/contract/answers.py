@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import tokenprune
-from helpers.oracle import assert_close, dropped_columns, oracle_logits
+from helpers.contract.oracle import assert_close, dropped_columns, oracle_logits
 from helpers.tiny import prompt
 from tokenprune import FoPru, Report
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import tokenprune
+from helpers.contract.modes import cells_of
 from helpers.families import FAMILIES, Family
-from helpers.modes import cells_of
 from tokenprune import STRATEGIES, UnsupportedError
 from tokenprune.adapters import ADAPTERS, adapter_for
 from tokenprune.strategy import Stage, StagedStrategy

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import permutations
 
-from tokenprune.evals.dev.train.v2.draw import SIGN, Scene, Thing
-from tokenprune.evals.dev.train.v2.nouns import Noun
+from tokenprune.evals.dev.train.v2.scenes.draw import SIGN, Scene, Thing
+from tokenprune.evals.dev.train.v2.scenes.nouns import Noun
 
 APART = 0.08  # of a side; things nearer than this are neither left nor right of each other
 _MOST_COUNTED = 6

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 from tokenprune.evals.dev.train.tower import PATCH
-from tokenprune.evals.dev.train.v2.assets import SOLID, Assets, CutOut
-from tokenprune.evals.dev.train.v2.words import PLATES, SIGN_WORDS, Plate
+from tokenprune.evals.dev.train.v2.scenes.assets import SOLID, Assets, CutOut
+from tokenprune.evals.dev.train.v2.scenes.words import PLATES, SIGN_WORDS, Plate
 
 DRAWN_SIDE = 224  # px of the longer side at least; a smaller grid is such a scene, made smaller
 KINDS = {"mixed": 0.36, "count": 0.24, "text": 0.26, "small": 0.14}

@@ -13,7 +13,7 @@ from PIL import Image, ImageFont
 
 from tokenprune.evals.dev.train.assets import HELD_OUT_BACKGROUNDS, TRAINING_BACKGROUNDS
 from tokenprune.evals.dev.train.scenes import color_word
-from tokenprune.evals.dev.train.v2.nouns import Noun, nouns
+from tokenprune.evals.dev.train.v2.scenes.nouns import Noun, nouns
 
 SOLID = 40  # alpha above which a pixel belongs to the thing
 CUTOUT_SIDE = 256  # px of the longer side at most

@@ -1,5 +1,5 @@
 """Copy only what version 2 reads, made small, so that it can be carried to a machine with an accelerator:
-`python -m tokenprune.evals.dev.train.v2.shrink --sources DIR --output DIR`, then train with the copy as `--sources`.
+`python -m tokenprune.evals.dev.train.v2.scenes.shrink --sources DIR --output DIR`; then train with the copy.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from tokenprune.evals.dev.train.v2.assets import CUTOUT_SIDE, HELD_OUT_FONTS, TRAINING_FONTS, background_files
-from tokenprune.evals.dev.train.v2.nouns import nouns
+from tokenprune.evals.dev.train.v2.scenes.assets import CUTOUT_SIDE, HELD_OUT_FONTS, TRAINING_FONTS, background_files
+from tokenprune.evals.dev.train.v2.scenes.nouns import nouns
 from tokenprune.evals.dev.train.v2.tower import TOWER_FILE, tower_and_positions
 
 BACKGROUND_SIDE = 640  # px

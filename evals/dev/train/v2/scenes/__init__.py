@@ -1,0 +1,1 @@
+"""Version 2's scenes and questions, and the sources that they are drawn from."""
