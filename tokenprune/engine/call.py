@@ -32,7 +32,7 @@ CACHE_NAMES = ("cache", "past_key_values")
 
 
 class CallContext(threading.local):
-    """The call in progress, one per thread. `drop` is the only way out: nothing of a call is reset piece by piece.
+    """The call in progress, one per thread. When the base model returns, `drop` forgets it as a whole.
 
     encoding: the call of a feature function; None outside of one.
     tower: the call of the vision tower, if the strategy prunes there.
@@ -47,14 +47,14 @@ class CallContext(threading.local):
     """
 
     def __init__(self) -> None:
-        self.encoding: Encoding | None = None
-        self.tower: TowerCall | None = None
         self.packing: Packing | None = None
         self.report: Report | None = None
         self.drop()
 
     def drop(self) -> None:
         """Forget the call, except for `packing` and `report`."""
+        self.encoding: Encoding | None = None
+        self.tower: TowerCall | None = None
         self.records: dict[str, list[EncodedImage]] = {}
         self.unprunable: list[str] = []
         self.encoded: list[str] = []

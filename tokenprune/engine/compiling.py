@@ -36,8 +36,8 @@ def watch_hooks(owner: object) -> None:
         while _marked:
             module, qualified = _marked.pop()
             *path, name = qualified.split(".")
-            owner = reduce(getattr, path, sys.modules[module])
-            setattr(owner, name, torch.compiler.disable(vars(owner)[name]))
+            holder = reduce(getattr, path, sys.modules[module])
+            setattr(holder, name, torch.compiler.disable(vars(holder)[name]))
         config = torch._dynamo.config  # `disable` has imported it
         if config.skip_nnmodule_hook_guards:
             config.skip_nnmodule_hook_guards = False

@@ -57,7 +57,7 @@ class Pruner:
 
     @property
     def report(self) -> Report | None:
-        """The last forward that had visual tokens, of any thread; None if there was none yet."""
+        """The last forward of this thread that had visual tokens; if there was none, that of any thread."""
         return self.prefill.report
 
     def install(self) -> None:
