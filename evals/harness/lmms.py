@@ -24,7 +24,7 @@ from tokenprune.evals.harness.model import Conversation, HarnessModel, Reply
 class Chat(lmms):
     """The model behind `--model tokenprune`: tasks give whole conversations.
 
-    arguments: HarnessModel's. Each process of `accelerate launch` has a device of its own. lmms-eval passes
+    arguments: HarnessModel's. Each process of `accelerate launch` has its own device. lmms-eval passes
     max_batch_size to every model; it is for models that search for a batch size, and ignored here.
     """
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -173,3 +175,10 @@ def test_rcc_files_come_out_whole(tmp_path: Path) -> None:
     file.write_bytes(b"not one")
     with pytest.raises(ValueError, match="not a Qt resource"):
         list(read_rcc(file))
+
+
+def test_the_sources_command_does_what_errors_advise(tmp_path: Path) -> None:
+    (tmp_path / "complete").touch()  # everything is there, so nothing is downloaded
+    command = [sys.executable, "-m", "tokenprune.evals.dev.train.sources", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout == f"the sources are in {tmp_path}\n"

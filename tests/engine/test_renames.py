@@ -96,6 +96,7 @@ def answers(model: Any) -> dict[str, list[int]]:
 
 def run_renamed(name: str | None, connection: Connection) -> None:
     """In a process of its own: what a patched model answers once `name` has another one."""
+    torch.set_num_threads(1)  # a forked process does not have the threads that its parent's pool has
     for module in [module for module in sys.modules if module.startswith("tokenprune")]:
         del sys.modules[module]
     # Annotations are not checked: it is code of the tests that would stumble over a new name.
@@ -118,8 +119,11 @@ def outcome_of(name: str | None) -> Any:
     ours, theirs = context.Pipe()
     process = context.Process(target=run_renamed, args=(name, theirs))
     process.start()
-    result = ours.recv() if ours.poll(60) else "no answer"
+    answered = ours.poll(60)
+    result = ours.recv() if answered else None
+    process.kill()
     process.join()
+    assert answered, f"no answer with {name} renamed"
     return result
 
 

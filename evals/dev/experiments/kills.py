@@ -61,7 +61,7 @@ def start(words: Sequence[str]) -> int:
         os.dup2(devnull, 2)
         try:
             command(list(words))
-        except BaseException:  # noqa: BLE001  # its status tells
+        except BaseException:  # noqa: BLE001  # the exit status reports it
             os._exit(1)
         os._exit(0)
     return process

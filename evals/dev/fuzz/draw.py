@@ -85,7 +85,7 @@ def draw(seed: int, index: int, broken: Callable[[], AbstractContextManager[Any]
         warnings.simplefilter("ignore")
         try:
             _run(result, family, strategy_name, rng, broken)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the fuzz goes on and says so
+        except Exception as error:  # noqa: BLE001  # recorded as a failure of this draw
             result.outcome, result.reason = "failed", f"{type(error).__name__}: {error}"
         finally:
             tokenprune.unpatch(family.model)

@@ -77,7 +77,10 @@ def _open(file: Path, mode: str) -> Image.Image:
     try:
         return Image.open(file).convert(mode)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{file} is missing; run python -m tokenprune.evals.dev.train.sources first") from None
+        raise FileNotFoundError(
+            f"{file} is missing. Fetch the sources: python -m tokenprune.evals.dev.train.sources FOLDER, with the "
+            f"folder of --sources"
+        ) from None
 
 
 def _cropped(picture: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import zipfile
 from pathlib import Path
@@ -75,3 +76,11 @@ def _have(downloads: Path, pattern: str) -> Path | None:
 def _apt(package: str, downloads: Path) -> Path:
     run_for(package, ["apt-get", "download", "-qq", package], cwd=downloads)
     return next(downloads.glob(f"{package}_*.deb"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Fetch what the bundled model and scenes are made from.")
+    parser.add_argument("folder", type=Path, help="where to put it; what is there already is kept")
+    fetched = parser.parse_args().folder
+    fetch_sources(fetched)
+    print(f"the sources are in {fetched}")

@@ -122,7 +122,7 @@ class Qwen2_5_VL(QwenVL):
 
 
 class Qwen3VL(QwenVL):
-    """Timestamps precede every step of a video, which has markers of its own."""
+    """A timestamp precedes every step of a video, and each step has its own markers."""
 
     class_name = "Qwen3VLForConditionalGeneration"
 

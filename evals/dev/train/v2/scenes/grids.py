@@ -32,5 +32,5 @@ def choose_grid(rng: random.Random, most_patches: int) -> tuple[int, int]:
 
 
 def images_of(grid: tuple[int, int], patches: int, text: int = 0, most: int = 32) -> int:
-    """How many images of a grid, each with `text` tokens behind it, come to about `patches` tokens; at least two."""
+    """How many images of a grid, each followed by `text` tokens, come to about `patches` tokens; at least two."""
     return max(2, min(most, round(patches / (grid[0] * grid[1] + text))))
