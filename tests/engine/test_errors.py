@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.families.base import RECENT
 from helpers.families.llava import BACKBONES
-from helpers.tiny import ENCODES_FIRST, TOWERS, prompt, tiny_llava
+from helpers.tiny import ENCODES_FIRST, IMAGE, TOWERS, prompt, tiny_llava
 from transformers import Dinov2WithRegistersConfig, LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration
 
 import tokenprune
@@ -240,3 +240,22 @@ def test_pixels_that_are_not_numbers(llava: Any, strategy: str) -> None:
         with pytest.raises(PruningError, match=named):
             llava(**inputs)
         llava(**prompt([1, 1]))
+
+
+@pytest.mark.parametrize("shown", [0, 1])
+@pytest.mark.parametrize("n_rows", [1, 2])
+def test_a_mask_that_shows_nothing_that_is_left(llava: Any, n_rows: int, shown: int) -> None:
+    """One that shows a single dropped token, or in a batch of one row nothing at all."""
+    inputs = prompt([1] * n_rows)
+    with torch.no_grad(), tokenprune.patch(llava, Grid(keep=4)) as handle:
+        llava(**inputs)
+        kept = handle.report.images[-1].kept.tolist()
+        columns = (inputs["input_ids"][-1] == IMAGE).nonzero()[:, 0]
+        dropped = next(column for i, column in enumerate(columns.tolist()) if i not in kept)
+        inputs["attention_mask"][-1] = 0
+        inputs["attention_mask"][-1, dropped] = shown
+        if n_rows == 2 and not shown:  # a row that is padding as a whole
+            assert llava(**inputs).logits[0].isfinite().all()
+            return
+        with pytest.raises(PruningError, match=f"row {n_rows - 1} of attention_mask shows no token that is left"):
+            llava(**inputs)

@@ -175,12 +175,21 @@ def explained_nan(strategy: Strategy, where: str, features: Tensor) -> Iterator[
 
 
 def prune_prompt(prompt: PromptTokens, dropped: Bool[Tensor, "batch new"], chosen: Sequence[ImageSelection]) -> Packing:
-    """Which of the new columns are left. Padding is dropped too where every row allows it."""
+    """Which of the new columns are left. Padding is dropped too where every row allows it.
+
+    Raises PruningError for a row of which nothing is left that its mask shows.
+    """
     keep, counts = prompt.real & ~dropped, prompt.n_real
     for image in chosen:
         counts[image.row] -= image.selection.n_visual - len(image.selection.kept)
     if prompt.pads_visual:  # a mask over visual tokens: some were no longer there to be dropped
         counts = keep.sum(1).tolist()
+    for row, (n_left, n_real) in enumerate(zip(counts, prompt.n_real, strict=True)):
+        if n_left == 0 and (n_real or len(counts) == 1):
+            raise PruningError(
+                f"row {row} of attention_mask shows no token that is left after pruning. Show the text of the prompt, "
+                f"or keep more visual tokens."
+            )
     return pack(keep, counts, prompt.right_padded)
 
 
