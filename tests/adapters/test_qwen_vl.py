@@ -99,6 +99,30 @@ def test_compact_ids_are_those_of_text(name: str) -> None:
             assert calls[step]["position_ids"][1:, row].tolist() == [[n_left + step - 1]] * 3
 
 
+@pytest.mark.parametrize("in_loop", [False, True])
+def test_compact_ids_after_a_video_whose_time_runs_ahead(in_loop: bool) -> None:
+    """`generate` goes on from the last text token, a loop without IDs from the highest ID."""
+    family, model = FAMILIES["qwen2.5-vl"], model_of("qwen2.5-vl")
+    inputs = {**family.prompt([1, 0], videos_per_row=[1, 1]), "second_per_grid_ts": torch.full((3,), 60.0)}
+    last = family.position_ids(model, inputs)[..., -1]
+    patched = tokenprune.patch(model, Grid(keep=3), position_ids="compact")
+    with torch.no_grad(), patched, Called(model) as calls:
+        if in_loop:
+            mask, out = inputs["attention_mask"], model(**inputs, use_cache=True)
+            longer = torch.cat([mask, mask[:, -1:]], 1)
+            model(input_ids=inputs["input_ids"][:, -1:], attention_mask=longer, **{CACHE: out[CACHE]})
+        else:
+            answered(model, inputs)
+    highest = [call["position_ids"][-3:].amax((0, 2)) for call in calls]
+    if in_loop:
+        ahead = model.model.rope_deltas[:, 0] + inputs["attention_mask"].sum(1) - 1 - last[0]
+        assert (ahead > 0).all()
+        assert torch.equal(highest[1], highest[0] + 1 + ahead)
+    else:
+        for step in range(1, STEPS):
+            assert torch.equal(highest[step], highest[0] + step)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_compact_leaves_a_row_that_loses_nothing(name: str) -> None:
     family, model = FAMILIES[name], model_of(name)

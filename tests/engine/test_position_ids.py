@@ -139,9 +139,9 @@ def test_ids_with_several_components() -> None:
     assert id_shift(ids[1:], compact[1:], real).tolist() == [1, 0]
 
 
-def test_what_follows_is_numbered_from_the_highest_id() -> None:
-    """M-RoPE: a video's temporal IDs exceed those of the text after it."""
+def test_what_follows_keeps_its_distance_to_the_last_column() -> None:
+    """M-RoPE: a video's temporal IDs exceed those of the text after it, from which `generate` goes on."""
     temporal, spatial = [5, 10, 11, 8], [5, 5, 6, 8]
     before = torch.tensor([temporal, spatial, spatial])[:, None]
     after = torch.tensor([5, 6, 7, 8]).expand(3, 1, 4)
-    assert id_shift(before, after, torch.ones(1, 4).bool()).tolist() == [3]
+    assert id_shift(before, after, torch.ones(1, 4).bool()).tolist() == [0]

@@ -44,10 +44,9 @@ def id_shift(
 ) -> Int[Tensor, " batch"]:
     """Return how much lower the position IDs after these columns are than without pruning, for each row.
 
-    What follows is numbered from the highest ID on, which is not always that of the last column: with M-RoPE, the
-    temporal IDs of a video may exceed those of the text after it.
+    What follows keeps its distance to the last column that is not padding. With M-RoPE, the temporal IDs of a video may
+    exceed that column's: `generate` numbers an answer from the last column on, a bare forward from the highest ID on.
     """
-    # The first of four components is not part of M-RoPE.
-    ends = [ids[-3:] if ids.ndim == 3 else ids[None] for ids in (before, after)]
-    highest = [ids.masked_fill(~real, torch.iinfo(ids.dtype).min).amax((0, 2)) for ids in ends]
-    return highest[0] - highest[1]
+    last = (real * torch.arange(real.shape[1], device=real.device)).amax(1)
+    moved = (before - after)[..., torch.arange(len(last), device=last.device), last]
+    return moved if moved.ndim == 1 else moved[-3:].amax(0)  # the first of four components is not part of M-RoPE
