@@ -2,7 +2,7 @@
 
 A strategy derives from the protocols of the places where it prunes: `Strategy` before the language model, which every
 strategy does, `StagedStrategy` inside it, `TowerStrategy` in the vision tower. The engine builds only what these ask
-for.
+for. `RankedStrategy`, `ScoreStrategy` and `AttentionStrategy` are for strategies that rank tokens by a score.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.errors import PruningError, SettingError, unknown
 from tokenprune.selection import Selection, budget, check_budget
+from tokenprune.tokens.cells import cell_side, order_by_cell, selection_cells
 from tokenprune.tokens.visual import StageTokens, TowerTokens, VisualTokens
 
 
@@ -87,7 +88,41 @@ class Strategy(ABC):
 
 
 @dataclass(frozen=True)
-class ScoreStrategy(Strategy):
+class RankedStrategy(Strategy):
+    """Ranks visual tokens by a score: all of an image, or within cells of its grid, which keeps tokens everywhere.
+
+    cells: the side of a square cell in visual tokens; "auto" is the largest of which the best tokens alone, one a cell,
+        can fill the budget, but at least 2 (2 for a quarter, 3 for 10 %). Of every cell, as few of the best tokens as
+        can fill the budget are candidates, and the candidates with the highest scores are kept, as many as the budget
+        allows. Cells end at the edges of tiles with a grid of their own and of video frames, and newline tokens have
+        cells of their own. None ranks all tokens of the image.
+    """
+
+    # By keyword only, so that a subclass's own settings keep their places.
+    cells: Literal["auto"] | int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole = isinstance(self.cells, int) and not isinstance(self.cells, bool) and self.cells > 1
+        if not (self.cells is None or self.cells == "auto" or whole):
+            raise SettingError(
+                f"{type(self).__name__}: cells={self.cells!r} is not the side of a cell in visual tokens; write "
+                f'cells="auto", an integer of at least 2, or None to rank all tokens of the image.'
+            )
+
+    def ranked(
+        self, scores: Float[Tensor, " left"], n_kept: int, tokens: VisualTokens | StageTokens
+    ) -> Int[Tensor, " left"]:
+        """Return the order in which the tokens are kept, for `n_kept` of them; of equal scores the first is better."""
+        if self.cells is None:
+            return scores.argsort(descending=True, stable=True)
+        side = cell_side(n_kept, tokens.n_visual) if self.cells == "auto" else self.cells
+        cells = selection_cells(tokens.layout, side).to(scores.device)
+        return order_by_cell(scores, cells[tokens.left] if isinstance(tokens, StageTokens) else cells, n_kept)
+
+
+@dataclass(frozen=True)
+class ScoreStrategy(RankedStrategy):
     """Keeps the tokens with the highest importance scores; a subclass needs only `score`."""
 
     @abstractmethod
@@ -95,7 +130,8 @@ class ScoreStrategy(Strategy):
         """One importance score per visual token, higher = keep. NaN raises PruningError."""
 
     def select(self, tokens: VisualTokens) -> Selection:
-        return Selection.best(self.score(tokens), self.budget(tokens.n_visual))
+        scores, n_kept = self.score(tokens), self.budget(tokens.n_visual)
+        return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)
 
 
 @dataclass(frozen=True)

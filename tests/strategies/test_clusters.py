@@ -18,10 +18,10 @@ from tokenprune.strategies._parts.clusters import (
     cluster_means,
     find_roots,
     link_neighbours,
-    rank_within,
     threshold_links,
 )
 from tokenprune.tokens import Layout
+from tokenprune.tokens.cells import rank_within
 
 STEPS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 

@@ -8,10 +8,11 @@ from scipy.stats import entropy
 from torch import Tensor
 
 from tokenprune import Selection, SettingError
-from tokenprune.strategies._parts.cells import grid_cells, recycle_by_cell
+from tokenprune.strategies._parts.cells import recycle_by_cell
 from tokenprune.strategies._parts.importance import anchor_mask, context_relevance, importance_map, patch_entropy
 from tokenprune.strategies.vflowopt import VFlowOpt
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
+from tokenprune.tokens.cells import grid_cells
 
 
 def attention_of(n_tiles: int = 1, side: int = 4, n_prefix: int = 1, seed: int = 0) -> VisionAttention:

@@ -15,12 +15,12 @@ from tokenprune.strategies._parts.clusters import (
     cluster_means,
     find_roots,
     link_neighbours,
-    rank_within,
     threshold_links,
 )
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, check_choice
 from tokenprune.tokens import VisionAttention, VisualTokens
+from tokenprune.tokens.cells import rank_within
 
 
 @register_strategy("backgroundpruning")

@@ -8,18 +8,19 @@ from typing import Literal
 from tokenprune.selection import Selection
 from tokenprune.strategies._parts.text_guided import OneStage
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Stage, check_choice
+from tokenprune.strategy import RankedStrategy, Stage, check_choice
 from tokenprune.tokens import StageTokens
 
 
 @register_strategy("fastv")
 @dataclass(frozen=True)
-class FastV(OneStage):
+class FastV(OneStage, RankedStrategy):
     """Keeps, from decoder layer K = `layer` on, the visual tokens that layer K - 1 attends to most. The paper's
     filtering ratio R is 1 - keep_ratio.
 
     queries: the tokens whose attention counts, averaged over heads. "last" is the last token of the prompt, as in the
         released code; "all" averages over all tokens, as in the paper's text.
+    cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
     Deviations from the released code: kept tokens and the text keep their position IDs, also while decoding from a
     cache; layers from K on cache only the tokens they saw.
@@ -34,4 +35,5 @@ class FastV(OneStage):
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         attention = tokens.attention
         scores = attention.from_last() if self.queries == "last" else attention.from_all()
-        return Selection.best(scores, stage.budget(tokens.n_visual))
+        n_kept = stage.budget(tokens.n_visual)
+        return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)

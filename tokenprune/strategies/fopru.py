@@ -9,16 +9,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AttentionStrategy, check_choice
+from tokenprune.strategy import AttentionStrategy, RankedStrategy, check_choice
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.attention import HeadReduction
 
 
 @register_strategy("fopru")
 @dataclass(frozen=True)
-class FoPru(AttentionStrategy):
+class FoPru(AttentionStrategy, RankedStrategy):
     """Keeps the visual tokens that the vision encoder attends to most, in their original order.
 
     mode: "rank" keeps the best tokens; "row" keeps whole rows of the grid, best mean first. The budget is exact in
@@ -27,9 +28,11 @@ class FoPru(AttentionStrategy):
         to it.
     layer: an encoder layer, counted like a Python index; None is the one whose output the projector gets.
     heads: how the attention maps of the heads are reduced before they are summed.
+    cells: rank within cells of the grid, see `RankedStrategy`; only for "rank". The paper has no cells.
 
-    The paper's abstract gives the three stages (significance, pruning by rank or row, reordering). The layer, heads and
-    sum that its authors used are not public, hence the settings.
+    The paper's abstract gives the three stages (significance, pruning by rank or row, reordering). A third party's
+    public reproduction, which averages over heads, agrees with "rank" and "row" exactly where the budget is a whole
+    number of tokens and rows. The authors' own code, and so their layer, is not public, hence the settings.
     """
 
     mode: Literal["rank", "row"] = "rank"
@@ -41,6 +44,8 @@ class FoPru(AttentionStrategy):
         check_choice("FoPru", "mode", self.mode, ("rank", "row"))
         check_choice("FoPru", "score", self.score, ("column", "cls"))
         check_choice("FoPru", "heads", self.heads, ("mean", "max"))
+        if self.mode == "row" and self.cells is not None:
+            raise SettingError('FoPru: mode="row" keeps whole rows, which cells would cut. Write mode="rank".')
 
     @property
     def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -50,10 +55,11 @@ class FoPru(AttentionStrategy):
     def select(self, tokens: VisualTokens) -> Selection:
         attention = tokens.vision_attention
         scores = attention.cls_row(self.heads) if self.score == "cls" else attention.received(self.heads)
-        order = scores.argsort(descending=True, stable=True)
+        n_kept = self.budget(tokens.n_visual)
+        order = self.ranked(scores, n_kept, tokens)
         if self.mode == "row":
             order = order_by_row(scores, order, tokens.rows, tokens.layout.n_rows)
-        return Selection.first(order, self.budget(len(scores)), scores)
+        return Selection.first(order, n_kept, scores)
 
 
 def order_by_row(

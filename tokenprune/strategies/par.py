@@ -8,7 +8,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies._parts.text_guided import OneStage
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Stage
+from tokenprune.strategy import RankedStrategy, Stage
 from tokenprune.tokens import StageTokens
 
 #: Decoder layers at either end that are never skipped.
@@ -17,13 +17,14 @@ ENDS = 2
 
 @register_strategy("par")
 @dataclass(frozen=True)
-class PAR(OneStage):
+class PAR(OneStage, RankedStrategy):
     """Prunes visual tokens and decoder layers: keeps, from decoder layer `layer` on, the visual tokens that the text
     after the image attends to most, and does not execute the layers of `skip`.
 
     skip: the skipped decoder layers, counted from 0 and ascending, as `tokenprune layers` finds them for a model on a
         few unlabelled questions; or a count, which skips that many layers right before the last two. The first two and
         the last two layers cannot be skipped. keep_ratio counts visual tokens only, whichever layers are skipped.
+    cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
     Deviations: the paper trains a router that decides on tokens and layers together, for every sample; this strategy
     has no trained router. Tokens are ranked by the attention of layer `layer` - 1, averaged over heads and then over
@@ -57,4 +58,5 @@ class PAR(OneStage):
         return layers
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
-        return Selection.best(tokens.attention.from_text(), stage.budget(tokens.n_visual))
+        scores, n_kept = tokens.attention.from_text(), stage.budget(tokens.n_visual)
+        return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)

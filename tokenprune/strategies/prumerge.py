@@ -13,13 +13,13 @@ from tokenprune.selection import Merge, Selection
 from tokenprune.sequence.packing import true_indices
 from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AttentionStrategy
+from tokenprune.strategy import AttentionStrategy, RankedStrategy
 from tokenprune.tokens import VisualTokens
 
 
 @register_strategy("prumerge")
 @dataclass(frozen=True)
-class PruMerge(AttentionStrategy):
+class PruMerge(AttentionStrategy, RankedStrategy):
     """Keeps the visual tokens that the CLS token attends to most, and adds to each the tokens with the most similar
     keys, weighted by the attention that those receive.
 
@@ -28,6 +28,8 @@ class PruMerge(AttentionStrategy):
     neighbours: the number of tokens that are added to each kept one.
     layer: the encoder layer of attention and keys; None is the one whose output the projector gets. The released code
         uses the last: -1.
+    cells: rank within cells of the grid, see `RankedStrategy`; not with `plus`, whose outliers are those of the whole
+        image. The paper has no cells.
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
     code: the budget is fixed, instead of the number of outliers; attention is the mean over heads, instead of one
@@ -44,11 +46,13 @@ class PruMerge(AttentionStrategy):
             raise SettingError(
                 f"PruMerge: neighbours={self.neighbours!r} is not a count of tokens; write an integer of at least 1."
             )
+        if self.plus and self.cells is not None:
+            raise SettingError("PruMerge: plus=True spreads tokens evenly already. Leave out cells, or plus.")
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores = tokens.vision_attention.cls_or_mean()
-        order = scores.argsort(descending=True, stable=True)
         n_kept, n_patches = self.budget(tokens.n_visual), tokens.n_visual - tokens.n_newlines
+        order = self.ranked(scores, n_kept, tokens)
         patches = true_indices(~tokens.is_newline, n_patches)
         if self.plus:
             order = fill_evenly(order, int(outliers(scores)[patches].sum()), n_kept, tokens.is_newline)

@@ -9,7 +9,7 @@ from tokenprune.selection import Selection
 from tokenprune.strategies._parts.schedule import common_share, geometric_stages, layers_at
 from tokenprune.strategies._parts.text_guided import TextGuided, check_count
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Stage
+from tokenprune.strategy import RankedStrategy, Stage
 from tokenprune.tokens import StageTokens
 
 #: The smallest share that a stage at the paper's layers may keep; the paper uses 0.5.
@@ -18,7 +18,7 @@ LEAST_SHARE = 0.4
 
 @register_strategy("pyramiddrop")
 @dataclass(frozen=True)
-class PyramidDrop(TextGuided):
+class PyramidDrop(TextGuided, RankedStrategy):
     """Prunes on entry to the second, third and last quarter of the decoder layers. Each stage keeps the same share
     lambda of the remaining tokens: those that the last token of the prompt attends to most.
 
@@ -26,6 +26,7 @@ class PyramidDrop(TextGuided):
         so the paper's lambda of 0.5 is keep_ratio=0.469. A count `keep` is rejected.
     first: the layer of the first stage; the other stages divide the layers after it evenly. None is a quarter of the
         layers, or fewer if lambda would otherwise be below 0.4, because layers that see every token use up the average.
+    cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
     Deviations: the released code ranks by the attention of the layer about to be entered, recomputed from the hidden
     states; here the layer before provides the attention that it computed. Quarters that coincide in a shallow model are
@@ -64,4 +65,5 @@ class PyramidDrop(TextGuided):
             first -= 1
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
-        return Selection.best(tokens.attention.from_last(), stage.budget(tokens.n_visual))
+        scores, n_kept = tokens.attention.from_last(), stage.budget(tokens.n_visual)
+        return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.cells import grid_cells, recycle_by_cell
+from tokenprune.strategies._parts.cells import recycle_by_cell
 from tokenprune.strategies._parts.importance import importance_map
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, Stage, StagedStrategy
 from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.cells import grid_cells
 
 
 @register_strategy("vflowopt")

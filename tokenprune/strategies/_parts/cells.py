@@ -7,23 +7,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.selection import Merge, Selection
-from tokenprune.tokens import Layout
-
-
-def grid_cells(layout: Layout, side: float) -> tuple[Int[Tensor, " visual"], int]:
-    """Return the index of each visual token's square cell, `side` tokens wide, and the number of cells.
-
-    Cells are numbered consecutively across frames and rasters.
-    """
-    parts, n_cells = [], 0
-    for frames, height, width in layout.grids:
-        down, across = ((torch.arange(length) / side).floor().long() for length in (height, width))
-        per_row = int(across[-1]) + 1
-        of_frame = down[:, None] * per_row + across
-        n_frame = int(of_frame[-1, -1]) + 1
-        parts.append((n_cells + n_frame * torch.arange(frames)[:, None, None] + of_frame).flatten())
-        n_cells += frames * n_frame
-    return torch.cat(parts), n_cells
 
 
 def recycle_by_cell(

@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 from tokenprune.tokens import Layout
 from tokenprune.tokens.attention import BLOCK_ELEMENTS
+from tokenprune.tokens.cells import rank_within
 
 #: One step (down, right) to the four neighbours that follow a token in raster order; the other four precede it.
 AHEAD = ((0, 1), (1, -1), (1, 0), (1, 1))
@@ -124,12 +125,3 @@ def cluster_means(
     """Return the mean of each cluster's values at its root, and 0 elsewhere."""
     sizes = roots.bincount(minlength=len(roots)).clamp(min=1)
     return torch.zeros_like(values).index_add(-1, roots, values) / sizes
-
-
-def rank_within(values: Float[Tensor, " visual"], groups: Int[Tensor, " visual"]) -> Int[Tensor, " visual"]:
-    """Return each token's rank within its group, from 0 for the highest value. Ties go to the first token."""
-    order = values.argsort(descending=True, stable=True)
-    order = order[groups[order].argsort(stable=True)]
-    counts = groups.bincount()
-    begins = (counts.cumsum(0) - counts)[groups[order]]
-    return torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device) - begins)

@@ -1,0 +1,177 @@
+"""Cells of the grid: which tokens are in which, and which are kept of them, by hand."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenprune import STRATEGIES, FastV, FoPru, PruMerge, SettingError
+from tokenprune.engine.select import select_per_tile
+from tokenprune.strategies import VisionZip
+from tokenprune.strategy import RankedStrategy, Stage
+from tokenprune.tokens import Layout, StageTokens, TextAttention, VisionAttention, VisualTokens
+from tokenprune.tokens.cells import cell_side, grid_cells, order_by_cell, rank_within, selection_cells
+
+RANKED = [name for name, cls in STRATEGIES.items() if issubclass(cls, RankedStrategy)]
+#: A thumbnail of 3 x 3, and a canvas of 4 x 4 with a newline token behind each row, both of two tiles.
+ANYRES = Layout(
+    ((1, 3, 3), (1, 4, 5)),
+    n_tiles=3,
+    tiles=torch.tensor([0] * 9 + [1] * 10 + [2] * 10),
+    newlines=torch.arange(29).sub(9).remainder(5).eq(4) & (torch.arange(29) >= 9),
+)
+
+
+def scored(scores: list[float], layout: Layout) -> VisualTokens:
+    """Visual tokens that receive attention in proportion to `scores`."""
+    keys = torch.tensor(scores).log()[None, None, :, None]
+    attention = VisionAttention(torch.ones_like(keys), keys, 1.0, 0, layout)
+    return VisualTokens(torch.zeros(len(scores), 2), layout, 0, {"vision_attention": attention})
+
+
+def test_an_odd_grid_ends_in_smaller_cells() -> None:
+    assert selection_cells(Layout.raster((1, 3, 5)), 2).tolist() == [0, 0, 1, 1, 2, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5]
+
+
+def test_frames_and_rasters_share_no_cell() -> None:
+    assert selection_cells(Layout.raster((2, 2, 2)), 2).tolist() == [0] * 4 + [1] * 4
+    assert selection_cells(Layout(((1, 2, 2), (1, 1, 3))), 2).tolist() == [0, 0, 0, 0, 1, 1, 2]
+
+
+def test_newlines_have_cells_of_as_many_tokens() -> None:
+    """The canvas's patches fill four cells and its four newline tokens a fifth, where the grid's own would make them
+    two more."""
+    cells = selection_cells(ANYRES, 2)
+    assert cells[9:].view(4, 5)[:, :4].unique().numel() == 4
+    newlines = cells[ANYRES.newlines]
+    assert newlines.unique().numel() == 1
+    assert not torch.isin(newlines, cells[~ANYRES.newlines]).any()  # pyright: ignore[reportOperatorIssue, reportOptionalOperand]
+
+
+def test_the_best_of_each_cell_comes_first() -> None:
+    """9 8 | 1 2     One token a cell is enough for four: 9, 2, 5 and 4, best first. For five, two a cell are needed,
+    7 6 | 1 1     and the five best of those eight are kept: 9, 8, 5, 4 and 2. The third of the first cell, 7, is not,
+    5 1 | 4 1     though only 9 and 8 are better.
+    1 1 | 1 1"""
+    scores = torch.tensor([9.0, 8, 1, 2, 7, 6, 1, 1, 5, 1, 4, 1, 1, 1, 1, 1])
+    cells = grid_cells(Layout.raster((1, 4, 4)), 2.0)[0]
+    assert scores[order_by_cell(scores, cells, 4)][:4].tolist() == [9, 5, 4, 2]
+    assert scores[order_by_cell(scores, cells, 3)][:3].tolist() == [9, 5, 4]
+    assert scores[order_by_cell(scores, cells, 5)][:5].tolist() == [9, 8, 5, 4, 2]
+    assert order_by_cell(scores, cells, 4)[4:].tolist()[0] == 1  # the 8 is next
+
+
+def test_side_by_budget() -> None:
+    """One token a cell fills the budget on an even grid, and no larger cells would do."""
+    assert [cell_side(n, 576) for n in (576, 288, 192, 144, 128, 64, 58, 36, 28, 1)] == [2, 2, 2, 2, 2, 3, 3, 4, 4, 24]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(2, 5), st.data())
+def test_budgets_are_exact_and_cells_nearly_equal(height: int, width: int, frames: int, side: int, data: Any) -> None:
+    layout = Layout.raster((frames, height, width))
+    n_kept = data.draw(st.integers(1, layout.n_visual))
+    scores = torch.rand(layout.n_visual, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99))))
+    cells = selection_cells(layout, side)
+    kept = order_by_cell(scores, cells, n_kept)[:n_kept]
+    assert len(kept.unique()) == n_kept
+    worst = int(rank_within(scores, cells)[kept].max())  # nothing is taken deeper in a cell than the budget needs
+    assert int(cells.bincount().clamp(max=worst).sum()) < n_kept
+    counts, sizes = cells[kept].bincount(minlength=int(cells.max()) + 1), cells.bincount()
+    assert (counts <= sizes).all()
+
+
+def test_cells_keep_what_ranking_would_drop() -> None:
+    """All of the attention goes to the left half; cells of two keep half of the tokens on the right."""
+    layout = Layout.raster((1, 4, 4))
+    tokens = scored([8.0, 7, 0.1, 0.2] * 4, layout)
+    assert set((FoPru(keep=4).select(tokens).kept % 4).tolist()) <= {0, 1}
+    assert (FoPru(keep=4, cells=2).select(tokens).kept % 4 >= 2).sum() == 2
+    assert (
+        FoPru(keep=4, cells="auto").select(tokens).kept.tolist() == FoPru(keep=4, cells=2).select(tokens).kept.tolist()
+    )
+
+
+def test_auto_is_by_the_budget_of_what_is_ranked() -> None:
+    """Of 36 tokens 4 are kept: cells of three. VisionZip ranks only its dominant ones, 2 of 36: cells of four."""
+    layout = Layout.raster((1, 6, 6))
+    tokens = scored(torch.rand(36, generator=torch.Generator().manual_seed(0)).tolist(), layout)
+    for strategy, side in ((FoPru(keep=4), 3), (VisionZip(keep=4, contextual=0.5), 4)):
+        auto, by_hand = (replace(strategy, cells=cells).select(tokens) for cells in ("auto", side))
+        assert auto.kept.tolist() == by_hand.kept.tolist()
+        assert auto.kept.tolist() != replace(strategy, cells=2).select(tokens).kept.tolist()
+
+
+@pytest.mark.parametrize("cells", ["auto", 2, 3])
+def test_tiles(cells: Any) -> None:
+    """With a budget per tile, each tile has cells of its own and its own share."""
+    tokens = scored(torch.rand(29, generator=torch.Generator().manual_seed(1)).tolist(), ANYRES)
+    attention = tokens.vision_attention
+    spread = replace(ANYRES, to_tokens=lambda values: values.flatten()[:29])
+    attention = VisionAttention(torch.ones(3, 1, 10, 1), torch.randn(3, 1, 10, 1), 1.0, 0, spread)
+    tokens = VisualTokens(tokens.features, spread, 0, {"vision_attention": attention})
+    strategy = FoPru(keep=12, cells=cells, budget_per="tile")
+    selection = select_per_tile(strategy, tokens)
+    assert ANYRES.tiles is not None
+    assert ANYRES.tiles[selection.kept].bincount().tolist() == [3, 4, 5]  # of 9, 10 and 10
+    assert len(FoPru(keep=12, cells=cells).select(tokens).kept) == 12
+
+
+def test_stages_count_cells_of_the_whole_image() -> None:
+    """Two stages on one row of eight: the tokens that are left have the cells that they had before."""
+    left = torch.tensor([0, 1, 2, 6, 7])
+    keys = torch.tensor([9.0, 8, 7, 1, 2, 1]).log()[None, :, None]
+    attention = TextAttention(
+        torch.ones_like(keys), keys, 1.0, torch.ones(6).bool(), torch.arange(5), torch.tensor([5])
+    )
+    tokens = StageTokens(torch.zeros(5, 2), left, Layout.raster((1, 1, 8)), text_attention=attention)
+    stage = Stage(2, keep=3)
+    assert FastV().select_at(stage, tokens).kept.tolist() == [0, 1, 2]
+    assert FastV(cells=2).select_at(stage, tokens).kept.tolist() == [0, 2, 4]  # cells 0 0 1 3 3
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_every_ranking_strategy_takes_cells(name: str, llava: Any) -> None:
+    from helpers.contract.cells import DEPTH, FAMILIES, model_of
+
+    import tokenprune
+
+    inputs = FAMILIES["llava-clip"].prompt([1])
+    kept = []
+    for cells in (None, 2):
+        with (
+            torch.no_grad(),
+            tokenprune.patch(
+                model_of("llava-clip", DEPTH),
+                STRATEGIES[name](keep_ratio=0.5, cells=cells),  # pyright: ignore[reportCallIssue]
+            ) as handle,
+        ):
+            model_of("llava-clip", DEPTH)(**inputs)
+        image = handle.report.images[0]
+        kept.append((image.kept_at(DEPTH - 1) if image.stages else image.kept).tolist())
+    assert len(kept[0]) == len(kept[1])
+    assert kept[0] != kept[1]
+
+
+def test_who_takes_cells() -> None:
+    assert set(RANKED) >= {"fopru", "visionzip", "vispruner", "prumerge", "fastv", "par", "pyramiddrop"}
+    assert not any("cells" in {f.name for f in fields(cls)} for name, cls in STRATEGIES.items() if name not in RANKED)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("cells", [0, 1, -2, 2.5, True, "all"])
+def test_cells_that_cannot_be(cells: Any) -> None:
+    with pytest.raises(SettingError, match=r'cells=.*is not the side of a cell.*write cells="auto"'):
+        FoPru(cells=cells)
+
+
+def test_cells_and_what_contradicts_them() -> None:
+    with pytest.raises(SettingError, match='mode="row" keeps whole rows'):
+        FoPru(mode="row", cells=2)
+    with pytest.raises(SettingError, match="plus=True spreads tokens evenly already"):
+        PruMerge(plus=True, cells=2)
