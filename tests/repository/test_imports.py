@@ -23,6 +23,8 @@ def python_files(*folders: str) -> list[str]:
 
 # __main__.py is the command: it starts what is in the evals.
 LIBRARY = [file for file in python_files("tokenprune") if file != "tokenprune/__main__.py"]
+#: The plug-in for vLLM, which knows vLLM's names and the model families there, as the adapters know those here.
+VLLM = "tokenprune/serving/vllm/"
 ADAPTERS = python_files("adapters")
 EVALS = python_files("evals")
 DEV = [file for file in EVALS if file.startswith("evals/dev/")]
@@ -46,16 +48,18 @@ PATCHING = (
     "tokenprune/patching/",
     "tokenprune/zoom/",
     "tokenprune/retrieval/",
+    VLLM,
     "evals/bench/stopwatch.py",
     "evals/models/cache.py",
 )
 #: Outside of the engine, only the reader that probes use knows a language model's calls.
-KNOW_CALLS = ("tokenprune/engine/", "tokenprune/patching/decoder_attention.py")
+KNOW_CALLS = ("tokenprune/engine/", "tokenprune/patching/decoder_attention.py", VLLM)
 #: The files that register hooks outside of the engine, where every one is passed to the `register` of pruner.py.
 HOOKS = {
     "tokenprune/patching/decoder_attention.py",
     "tokenprune/patching/probing.py",
     "tokenprune/retrieval/patching.py",
+    "tokenprune/serving/vllm/capture.py",  # vLLM's own model, which nobody else holds
 }
 
 
@@ -127,7 +131,12 @@ def test_adapters_import_the_shared_vocabulary_only(file: str) -> None:
     assert reaches(file, "tokenprune") == reaches(file, *vocabulary)
 
 
-@pytest.mark.parametrize("file", LIBRARY)
+@pytest.mark.parametrize("file", [file for file in [*LIBRARY, *ADAPTERS, *EVALS] if not file.startswith(VLLM)])
+def test_only_the_plug_in_imports_vllm(file: str) -> None:
+    assert not reaches(file, "vllm", "tokenprune.serving.vllm.core")
+
+
+@pytest.mark.parametrize("file", [file for file in LIBRARY if not file.startswith(VLLM)])
 def test_only_adapters_know_names_of_modules_and_settings(file: str) -> None:
     assert not MODULE_NAMES & set(names_in(file))
 

@@ -1,0 +1,1 @@
+"""Tiny models on disk, the same model in vLLM and in transformers, and their comparison."""

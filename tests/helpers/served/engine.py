@@ -1,0 +1,117 @@
+"""A pruned engine in this process, and the comparison of its answers with transformers'."""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.served.reference import Answer, Request, answers, draw
+from tokenprune.sequence.position_ids import PositionIds
+
+TOLERANCE = 1e-4
+needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM has an environment of its own: make test-vllm")
+
+# Read when vLLM is imported, and inherited by its processes.
+os.environ.update(
+    VLLM_ENABLE_V1_MULTIPROCESSING="0",  # a third of the time to start, and real tracebacks
+    VLLM_CPU_KVCACHE_SPACE="1",
+    VLLM_CACHE_ROOT=os.environ.get("VLLM_CACHE_ROOT", tempfile.mkdtemp(prefix="vllm-cache-")),
+    HF_HUB_OFFLINE="1",
+)
+
+
+@cache
+def reference_process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+def expected(
+    model: Path, settings: Mapping[str, Any], requests: Sequence[Request], position_ids: PositionIds | None = None
+) -> list[Answer]:
+    """The answers of transformers with tokenprune, for the settings of an engine."""
+    strategy = {name: value for name, value in settings.items() if name not in ("position_ids", "record")}
+    ids: PositionIds = position_ids or settings.get("position_ids", "original")
+    return reference_process().submit(answers, model, strategy.pop("strategy"), strategy, ids, requests).result()
+
+
+@contextmanager
+def engine(model: Path, architecture: str, settings: Mapping[str, Any], **options: Any) -> Iterator[Any]:
+    """vLLM's `LLM` in this process, with the plug-in, whether or not tokenprune is installed with its entry points."""
+    from vllm import LLM
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    from tokenprune.serving.vllm.plugin import register
+
+    register()
+    chosen: dict[str, Any] = {
+        "dtype": "float32",
+        "max_model_len": 512,
+        "enforce_eager": True,
+        "distributed_executor_backend": "uni",
+        "max_logprobs": 400,
+        "limit_mm_per_prompt": {"image": 4},
+        "block_size": 32,
+        "disable_log_stats": False,
+        "hf_overrides": {"architectures": [architecture], "tokenprune": dict(settings)},
+        **options,
+    }
+    llm = LLM(str(model), **chosen)
+    try:
+        yield llm
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        gc.collect()
+        cleanup_dist_env_and_memory()
+
+
+def served(llm: Any, requests: Sequence[Request]) -> list[Any]:
+    """vLLM's outputs for requests that are sent together."""
+    from vllm import SamplingParams
+
+    n_logprobs = llm.llm_engine.model_config.get_vocab_size()
+    prompts, sampling = [], []
+    for request in requests:
+        prompt: dict[str, Any] = {"prompt": request.text}
+        if request.images:
+            prompt["multi_modal_data"] = {"image": [draw(*one) for one in request.images]}
+        if request.keep_ratio is not None:
+            prompt["mm_processor_kwargs"] = {"keep_ratio": request.keep_ratio}
+        prompts.append(prompt)
+        sampling.append(SamplingParams(temperature=0, max_tokens=request.n_new, logprobs=n_logprobs, ignore_eos=True))
+    return llm.generate(prompts, sampling, use_tqdm=False)
+
+
+def check_equal(output: Any, answer: Answer) -> None:
+    """Fail unless vLLM's output has the answer's tokens and log probabilities, and its prompt is as short as it ought
+    to be."""
+    assert difference(output, answer) < TOLERANCE
+    assert list(output.outputs[0].token_ids) == answer.tokens
+
+
+def difference(output: Any, answer: Answer) -> float:
+    """The largest difference of a log probability: of any first token, and of the answered ones as long as they are the
+    same."""
+    completion = output.outputs[0]
+    found = [abs(answer.first[token] - one.logprob) for token, one in completion.logprobs[0].items()]
+    assert len(found) > 50
+    for step, token, wanted, logprob in zip(
+        completion.logprobs, completion.token_ids, answer.tokens, answer.logprobs, strict=True
+    ):
+        if token != wanted:
+            break
+        found.append(abs(step[token].logprob - logprob))
+    return max(found)

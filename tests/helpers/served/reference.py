@@ -1,0 +1,92 @@
+"""What transformers with tokenprune answers, from a process of its own: vLLM's Transformers backend changes
+transformers' classes in the process that it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tokenprune.sequence.position_ids import PositionIds
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt, with the seeds and (width, height) of its images, for an answer of `n_new` tokens."""
+
+    text: str
+    images: tuple[tuple[int, int, int], ...] = ()
+    n_new: int = 10
+    keep_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The tokens that were answered, and their log probabilities; those of every possible first token; which visual
+    tokens of each image were kept; the length of the unpruned prompt."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    first: list[float]
+    kept: list[list[int]]
+    n_prompt: int
+
+
+def draw(seed: int, width: int, height: int) -> Image.Image:
+    """An image of large squares, so that its patches differ."""
+    squares = np.random.default_rng(seed).integers(0, 255, (5, 5, 3), dtype=np.uint8)
+    return Image.fromarray(squares).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def answers(
+    model: Path, strategy: str, settings: dict[str, Any], position_ids: PositionIds, requests: Sequence[Request]
+) -> list[Answer]:
+    """Answer every request by itself, with a patched model in float32."""
+    return [_answer(model, strategy, settings, position_ids, request) for request in requests]
+
+
+@cache
+def _loaded(folder: Path) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    torch.set_num_threads(1)
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    return model.eval(), AutoProcessor.from_pretrained(folder)
+
+
+def _answer(
+    model_folder: Path, strategy: str, settings: dict[str, Any], position_ids: PositionIds, request: Request
+) -> Answer:
+    import torch
+
+    import tokenprune
+    from tokenprune.strategies.parsing import StrategySpec
+
+    model, processor = _loaded(model_folder)
+    images = [draw(*one) for one in request.images]
+    inputs = processor(text=[request.text], images=images or None, return_tensors="pt", add_special_tokens=False)
+    ratio = {} if request.keep_ratio is None else {"keep_ratio": request.keep_ratio}
+    chosen = StrategySpec.read(strategy).make({**settings, **ratio})
+    with tokenprune.patch(model, chosen, position_ids=position_ids) as handle:
+        out = model.generate(
+            **inputs,
+            do_sample=False,
+            max_new_tokens=request.n_new,
+            return_dict_in_generate=True,
+            output_logits=True,
+            eos_token_id=None,
+        )
+        kept = [image.kept.tolist() for image in handle.report.images] if images else []
+    n_prompt = inputs["input_ids"].shape[1]
+    tokens = out.sequences[0, n_prompt:].tolist()
+    steps = [logits[0].float().log_softmax(-1) for logits in out.logits]
+    chosen = [step[token].item() for step, token in zip(steps, tokens, strict=True)]
+    assert len(tokens) == request.n_new
+    assert torch.isfinite(steps[0]).all()
+    return Answer(tokens, chosen, steps[0].tolist(), kept, n_prompt)

@@ -1,0 +1,1 @@
+"""Pruned models in serving engines."""

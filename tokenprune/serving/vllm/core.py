@@ -1,0 +1,221 @@
+"""In the worker: what a vLLM model class needs in order to prune images, whatever its family is.
+
+embed_multimodal     the tower runs, the strategy selects; kept tokens get their offsets appended
+embed_input_ids      every step, before `forward`: takes the offsets off again
+forward              adds them to the step's position IDs
+get_mrope_input_positions   once per request: the position IDs of the unpruned prompt
+"""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
+
+from tokenprune.engine.select import checked_selection, explained_nan
+from tokenprune.selection import Selection
+from tokenprune.serving.vllm.capture import AttentionCapture
+from tokenprune.serving.vllm.metrics import KeptFile, SelectionClock
+from tokenprune.serving.vllm.positions import (
+    StepPositions,
+    append_offsets,
+    compact_ids,
+    pruned_ids,
+    unpruned_prompt,
+    visual_run,
+)
+from tokenprune.serving.vllm.processing import FIELD, Asked
+from tokenprune.serving.vllm.rope import lengthen, n_positions
+from tokenprune.serving.vllm.settings import Settings
+from tokenprune.strategy import Strategy
+from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.encoded import EncodedImage
+
+logger = logging.getLogger("vllm.tokenprune")  # below vLLM's own, so that it is shown with the same settings
+
+
+class ImageSelector:
+    """Selects the visual tokens of encoded images, as many as their prompts have placeholder tokens for.
+
+    width: that of a visual token's features; further columns, if there are any, are taken along (DeepStack).
+    times: the folder for the time that it takes.
+    """
+
+    def __init__(self, settings: Settings, width: int, times: str) -> None:
+        self.settings, self._width = settings, width
+        self._clock = SelectionClock(times)
+        self.file = None if settings.record is None or not get_tp_group().is_first_rank else KeptFile(settings.record)
+        self._filled = False
+
+    def select(
+        self, features: Float[Tensor, "visual columns"], image: EncodedImage, asked: Asked
+    ) -> tuple[Float[Tensor, "kept columns"], Int[Tensor, " kept"]]:
+        """The features of the kept tokens, after merging, and their indices."""
+        strategy = self.settings.strategy_at(asked.keep_ratio)
+        if strategy is None:
+            kept = torch.arange(len(features), device=features.device)
+            rows = features
+        else:
+            with self._clock.one_image():
+                kept, rows = self._pruned(strategy, features, image)
+        if self.file is not None:
+            self.file.write(asked.key, len(features), kept)
+        return rows, kept
+
+    def _pruned(
+        self, strategy: Strategy, features: Float[Tensor, "visual columns"], image: EncodedImage
+    ) -> tuple[Int[Tensor, " kept"], Float[Tensor, "kept columns"]]:
+        tokens = VisualTokens(features[:, : self._width], image.layout, 0, image.statistics)
+        with explained_nan(strategy, "an image", tokens.features):
+            selection = checked_selection(strategy, tokens)
+        rows = features[selection.kept]
+        if selection.merged is not None:
+            rows[:, : self._width] = selection.merged.apply(tokens.features, selection.kept)
+        missing = strategy.budget(tokens.n_visual) - len(selection.kept)
+        if missing == 0:
+            return selection.kept, rows
+        if not self._filled:
+            self._filled = True
+            logger.warning(
+                "%s kept fewer visual tokens than its budget. Here an image has exactly as many, so those that it "
+                "scored best of the others were added, or the first ones.",
+                type(strategy).__name__,
+            )
+        extra = best_dropped(selection, missing)
+        kept, order = torch.cat([selection.kept, extra]).sort()
+        return kept, torch.cat([rows, features[extra]])[order]
+
+
+def best_dropped(selection: Selection, count: int) -> Int[Tensor, " count"]:
+    """The `count` dropped tokens with the highest scores; the first ones if there are no scores."""
+    device, n = selection.kept.device, selection.n_visual
+    scores = torch.zeros(n, device=device) if selection.scores is None else selection.scores.float()
+    scores = scores.index_fill(0, selection.kept, -torch.inf)
+    return scores.argsort(descending=True, stable=True)[:count]
+
+
+if TYPE_CHECKING:
+    Base = Any
+else:
+    Base = object
+
+
+class PrunedModel(Base):
+    """Mixed in before a vLLM model class, whose images are pruned and whose videos are not.
+
+    n_components: how many components a position ID has.
+    """
+
+    supports_mrope: ClassVar = True
+    n_components: ClassVar[int] = 1
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        model_config, config = vllm_config.model_config, vllm_config.model_config.hf_config
+        self.settings = Settings.of(config)
+        strategy = self.settings.strategy
+        most = max(
+            vllm_config.scheduler_config.max_num_batched_tokens,
+            vllm_config.compilation_config.max_cudagraph_capture_size or 0,
+        )
+        self.step = StepPositions(self.n_components, most, adds=self.settings.position_ids == "original")
+        self.selector = ImageSelector(self.settings, config.get_text_config().hidden_size, config.tokenprune_times)
+        self.capture = AttentionCapture(self.attention_module()) if "vision_attention" in strategy.needs else None
+        if self.settings.position_ids == "original":
+            lengthen(self.decoder, n_positions(model_config.max_model_len, strategy))
+
+    # What a family answers.
+
+    @property
+    def decoder(self) -> Any:
+        """The module that holds the language model's rotary embeddings."""
+        return self.language_model
+
+    def attention_module(self) -> Any:
+        """The attention module of the encoder layer that the strategy reads. Raises UnsupportedError for a layer that
+        cannot be read."""
+        raise NotImplementedError
+
+    def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
+        """The layout and the declared statistics of every image in a call of `embed_multimodal`."""
+        raise NotImplementedError
+
+    def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
+        """How much higher the position ID of each visual token is than that of the image's first."""
+        return torch.arange(image.layout.n_visual)[:, None]
+
+    # What vLLM calls.
+
+    def embed_multimodal(self, **kwargs: Any) -> Any:
+        asked = kwargs.pop(FIELD, None)
+        if self.capture is not None:
+            self.capture.clear()
+        found = list(super().embed_multimodal(**kwargs))
+        if asked is None:  # videos
+            return [append_offsets(rows, rows.new_zeros(len(rows), self.n_components).long()) for rows in found]
+        images = self.encoded_images(kwargs, found)
+        if self.capture is not None:
+            self.capture.clear()
+        return [
+            self._placed(rows, image, Asked.read(one)) for rows, image, one in zip(found, images, asked, strict=True)
+        ]
+
+    def embed_input_ids(
+        self, input_ids: Tensor, multimodal_embeddings: Any = None, *, is_multimodal: Tensor | None = None
+    ) -> Tensor:
+        embeddings = [] if multimodal_embeddings is None else list(multimodal_embeddings)
+        rows = self.step.unpack(embeddings, is_multimodal)
+        return super().embed_input_ids(input_ids, rows or None, is_multimodal=is_multimodal)
+
+    def forward(
+        self,
+        input_ids: Any,
+        positions: Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        return super().forward(input_ids, self.step_ids(positions), intermediate_tensors, inputs_embeds, **kwargs)
+
+    def step_ids(self, positions: Int[Tensor, "rows scheduled"]) -> Tensor:
+        """The position IDs of a step, in the shape that the model class takes."""
+        ids = self.step.apply(positions)
+        return ids if self.n_components > 1 else ids[0]
+
+    def get_mrope_input_positions(self, input_tokens: list[int], mm_features: Any) -> tuple[Tensor, int]:
+        asked = {id(feature): Asked.of(feature) for feature in mm_features}
+        self._name(mm_features, asked)
+        if self.settings.position_ids == "compact":
+            pruned = any(
+                one is not None and one.n_visual > visual_run(feature.mm_position)[1]
+                for feature, one in zip(mm_features, asked.values(), strict=True)
+            )
+            return compact_ids(len(input_tokens)) if pruned else self.unpruned_ids(input_tokens, mm_features)
+        counts = {key: None if one is None else one.n_visual for key, one in asked.items()}
+        ids, features, places = unpruned_prompt(input_tokens, mm_features, lambda feature: counts[id(feature)])
+        return pruned_ids(*self.unpruned_ids(ids, features), places)
+
+    def unpruned_ids(self, ids: list[int], features: Any) -> tuple[Tensor, int]:
+        """The position IDs of an unpruned prompt, (3, length), and the delta of what follows."""
+        if self.n_components > 1:
+            return super().get_mrope_input_positions(ids, features)
+        return compact_ids(len(ids))
+
+    def _name(self, features: Any, asked: dict[int, Asked | None]) -> None:
+        for feature, one in zip(features, asked.values(), strict=True):
+            if one is not None and self.selector.file is not None:
+                self.selector.file.name(one.key, feature.identifier)
+
+    def _placed(self, features: Tensor, image: EncodedImage, asked: Asked) -> Tensor:
+        rows, kept = self.selector.select(features, image, asked)
+        placed = append_offsets(rows, self.offsets(image).to(kept.device)[kept])
+        if get_tensor_model_parallel_world_size() > 1:
+            placed = get_tp_group().broadcast(placed.contiguous())  # every rank keeps what the first one does
+        return placed

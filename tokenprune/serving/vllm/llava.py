@@ -1,0 +1,48 @@
+"""LLaVA 1.0 and 1.5 with a CLIP or SigLIP tower: an image is one square of patches."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from vllm.model_executor.models import llava
+from vllm.model_executor.models.interfaces import SupportsMRoPE
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from tokenprune.serving.vllm.core import PrunedModel
+from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.tiles import tiled_images
+from tokenprune.serving.vllm.towers import encoder_layer
+from tokenprune.tokens import Layout
+from tokenprune.tokens.encoded import EncodedImage
+
+
+class LlavaProcessor(PruningProcessor, llava.LlavaMultiModalProcessor): ...
+
+
+class PrunedLlavaTower(PrunedModel):
+    """What models with a CLIP or SigLIP tower and LLaVA's names share."""
+
+    def attention_module(self) -> Any:
+        layers = self.vision_tower.vision_model.encoder.layers
+        return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].self_attn.attn
+
+    @property
+    def side(self) -> int:
+        """The side of a tile in patches."""
+        return self.config.vision_config.image_size // self.config.vision_config.patch_size
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    LlavaProcessor, info=llava.LlavaProcessingInfo, dummy_inputs=llava.LlavaDummyInputsBuilder
+)
+class PrunedLlava(PrunedLlavaTower, llava.LlavaForConditionalGeneration, SupportsMRoPE):
+    """vLLM's LLaVA, pruned."""
+
+    def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
+        layout = Layout.raster((1, self.side, self.side))
+        pixels = arguments.get("pixel_values")
+        return tiled_images(self, [layout] * len(features), [1] * len(features), pixels)

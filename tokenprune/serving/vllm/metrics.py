@@ -1,0 +1,95 @@
+"""Prometheus counters of pruning, on vLLM's own /metrics, and a file of the kept indices.
+
+Tokens are counted in the API server, which makes the placeholders; a cached image counts again. Selection takes time in
+the workers, each of which adds it up in a file of its own that the API server reads when it is asked.
+"""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from prometheus_client import REGISTRY, Counter
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+from torch import Tensor
+
+#: How many images may wait for being encoded. Cached ones wait for ever, so the oldest are forgotten.
+MOST_WAITING = 4096
+
+SEEN = Counter("tokenprune_visual_tokens", "Visual tokens of the images in requests, before pruning")
+KEPT = Counter("tokenprune_kept_visual_tokens", "Visual tokens of the images in requests that the language model sees")
+
+
+def count_image(n_visual: int, n_kept: int) -> None:
+    """Count one image of one request."""
+    SEEN.inc(n_visual)
+    KEPT.inc(n_kept)
+
+
+class SelectionTimes(Collector):
+    """Collects what `SelectionClock` has written below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        totals = sum((np.fromfile(path) for path in self.folder.glob("*.f64")), np.zeros(2))
+        yield CounterMetricFamily("tokenprune_selection_seconds", "Time that selecting visual tokens took", totals[0])
+        yield CounterMetricFamily("tokenprune_selected_images", "Images that were selected from", totals[1])
+
+
+def collect_selection_times(hf_config: Any) -> None:
+    """Make the folder for the workers' files, name it in the config that they get, and collect from it."""
+    folder = Path(tempfile.mkdtemp(prefix="tokenprune-"))
+    hf_config.tokenprune_times = str(folder)
+    REGISTRY.register(SelectionTimes(folder))
+
+
+class SelectionClock:
+    """Adds up the seconds and the images of this process, in a file below `folder`."""
+
+    def __init__(self, folder: str) -> None:
+        path = Path(folder) / f"{os.getpid()}-{id(self)}.f64"
+        self._totals = np.memmap(path, dtype=np.float64, mode="w+", shape=(2,))
+
+    @contextmanager
+    def one_image(self) -> Iterator[None]:
+        """Measure what happens inside. A GPU is not waited for."""
+        start = time.perf_counter()
+        yield
+        self._totals += (time.perf_counter() - start, 1)
+
+
+class KeptFile:
+    """A file of one JSON line for each image that is encoded: its name in vLLM's caches, which starts with the `uuid`
+    that a request may give it, the number of its visual tokens, and the indices of the kept ones."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.touch()
+        self._names: dict[int, str] = {}
+
+    def name(self, key: int, name: str) -> None:
+        """Note the name of an image that will be encoded unless it is cached. `key` is that of its `Asked`."""
+        self._names[key] = name
+        if len(self._names) > MOST_WAITING:
+            del self._names[next(iter(self._names))]
+
+    def write(self, key: int, n_visual: int, kept: Int[Tensor, " kept"]) -> None:
+        """Append the line of an image, unless it has no name: vLLM makes up images to measure memory."""
+        if (name := self._names.pop(key, None)) is not None:
+            line = json.dumps({"image": name, "n_visual": n_visual, "kept": kept.tolist()})
+            with self._path.open("a") as file:
+                file.write(line + "\n")

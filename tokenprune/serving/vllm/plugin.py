@@ -1,0 +1,63 @@
+"""The entry point `vllm.general_plugins`. vLLM calls `register` in every process, maybe several times."""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenprune.errors import SettingError
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.settings import KEY
+
+
+def register() -> None:
+    """Make the architectures known to vLLM; models under their own names stay as they are."""
+    from vllm import ModelRegistry
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
+
+    class PrunedConfig(VerifyAndUpdateConfig):
+        """Checks the configuration of a pruned model."""
+
+        @staticmethod
+        def verify_and_update_model_config(model_config: Any) -> None:
+            from tokenprune.serving.vllm.metrics import collect_selection_times
+            from tokenprune.serving.vllm.refusals import check_model
+
+            config = model_config.hf_config
+            architecture = ARCHITECTURES[config.architectures[0]]
+            check_model(architecture, model_config)
+            if not architecture.multidimensional:
+                # vLLM then keeps position IDs per request. Only the top level says so, so that the language model,
+                # which is built from the text config, keeps its one-dimensional rotary embedding.
+                config.mrope_section = [1, 1, 1]
+            if not hasattr(config, "tokenprune_times"):
+                collect_selection_times(config)
+
+        @staticmethod
+        def verify_and_update_config(vllm_config: Any) -> None:
+            from tokenprune.serving.vllm.refusals import check_engine
+
+            check_engine(vllm_config)
+
+    for name, architecture in ARCHITECTURES.items():
+        if name not in ModelRegistry.models:
+            ModelRegistry.register_model(name, f"{__package__}.{architecture.home}")
+        MODELS_CONFIG_MAP[name] = PrunedConfig
+        if architecture.replaces not in MODELS_CONFIG_MAP:
+            MODELS_CONFIG_MAP[architecture.replaces] = forgotten(VerifyAndUpdateConfig, name)
+
+
+def forgotten(base: type, name: str) -> Any:
+    """A check of an unpruned model: settings that would have no effect are an error."""
+
+    class UnprunedConfig(base):
+        @staticmethod
+        def verify_and_update_model_config(model_config: Any) -> None:
+            if hasattr(model_config.hf_config, KEY):
+                raise SettingError(
+                    f'--hf-overrides has "{KEY}", which has no effect on '
+                    f'{model_config.hf_config.architectures[0]}. Add "architectures": ["{name}"] to it.'
+                )
+
+    return UnprunedConfig

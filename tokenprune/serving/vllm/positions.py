@@ -1,0 +1,141 @@
+"""Original position IDs in vLLM, which knows where a kept token was only after it has encoded the image.
+
+The position IDs of text, and of what is decoded, do not depend on which tokens are kept, because their number is known.
+So a request starts with those of its unpruned prompt, in which every kept token has the position ID of its image's
+first token. What is missing travels with the features: each kept token's distance from the first, in two more columns
+per component, which vLLM caches and cuts into chunks together with the features.
+"""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
+
+#: Two digits of this base hold an offset. bfloat16 holds the integers up to 256, not all above.
+BASE = 256
+#: Offsets are below this.
+MOST = BASE**2
+
+
+def append_offsets(
+    rows: Float[Tensor, "kept width"], offsets: Int[Tensor, "kept components"]
+) -> Float[Tensor, "kept more"]:
+    """Append the offsets as two digits per component, all high ones first."""
+    return torch.cat([rows, (offsets // BASE).to(rows.dtype), (offsets % BASE).to(rows.dtype)], -1)
+
+
+def split_offsets(
+    rows: Float[Tensor, "kept more"], n_components: int
+) -> tuple[Float[Tensor, "kept width"], Int[Tensor, "kept components"]]:
+    """Undo `append_offsets`."""
+    features, digits = rows.split([rows.shape[-1] - 2 * n_components, 2 * n_components], -1)
+    high, low = digits.float().chunk(2, -1)
+    return features, (high * BASE + low).long()
+
+
+class StepPositions:
+    """The offsets of one step of the engine, and its position IDs, in buffers that stay at their addresses: a CUDA
+    graph reads its inputs there.
+
+    n_tokens: the most that a step can have.
+    adds: False for compact IDs, which have no offsets.
+    """
+
+    def __init__(self, n_components: int, n_tokens: int, adds: bool) -> None:
+        self.n_components, self._adds = n_components, adds
+        # One column more than is used, as in vLLM's own buffer of position IDs, whose slices are not contiguous either.
+        self._offsets = torch.zeros(n_components, n_tokens + 1, dtype=torch.long)
+        self._ids = torch.zeros_like(self._offsets)
+
+    def unpack(
+        self, embeddings: Sequence[Float[Tensor, "kept more"]], is_visual: Bool[Tensor, " scheduled"] | None
+    ) -> list[Float[Tensor, "kept width"]]:
+        """The features of the step's visual tokens; their offsets are held for its position IDs."""
+        self._offsets.zero_()
+        if not embeddings:
+            return []
+        assert is_visual is not None
+        rows, offsets = zip(*(split_offsets(one, self.n_components) for one in embeddings), strict=True)
+        mask = is_visual.to(self._offsets.device, non_blocking=True)
+        if self._adds:
+            self._offsets[:, : len(mask)].masked_scatter_(mask, torch.cat(offsets).T.contiguous())
+        return list(rows)
+
+    def apply(self, ids: Int[Tensor, "rows scheduled"]) -> Int[Tensor, "components scheduled"]:
+        """The step's position IDs, given those of its requests."""
+        n = ids.shape[-1]
+        out = self._ids[:, :n]
+        torch.add(ids[: self.n_components], self._offsets[:, :n], out=out)
+        return out
+
+
+@dataclass(frozen=True)
+class Place:
+    """An image's visual tokens in a prompt and in the unpruned prompt, where they start at `unpruned_start`."""
+
+    n_kept: int
+    unpruned_start: int
+    n_visual: int
+
+
+def unpruned_prompt(
+    ids: list[int], features: Sequence[MultiModalFeatureSpec], n_visual: Callable[[MultiModalFeatureSpec], int | None]
+) -> tuple[list[int], list[MultiModalFeatureSpec], list[Place]]:
+    """The prompt as it would be without pruning: its token IDs, its images and videos, and the places of the images.
+
+    n_visual: how many visual tokens an item had, or None for one that is not pruned.
+    """
+    prompt, moved, places, done = [], [], [], 0
+    for feature in sorted(features, key=lambda feature: feature.mm_position.offset):
+        where = feature.mm_position
+        prompt += ids[done : where.offset]
+        done = where.offset + where.length
+        n, whole = n_visual(feature), ids[where.offset : done]
+        if n is None:
+            moved.append(replace(feature, mm_position=replace(where, offset=len(prompt))))
+            prompt += whole
+            continue
+        before, n_kept = visual_run(where)
+        places.append(Place(n_kept, len(prompt) + before, n))
+        longer = n - n_kept
+        mask = where.is_embed
+        if mask is not None:
+            mask = torch.cat([mask[:before], torch.ones(longer, dtype=torch.bool), mask[before:]])
+        moved.append(replace(feature, mm_position=PlaceholderRange(len(prompt), where.length + longer, is_embed=mask)))
+        prompt += whole[:before] + [whole[before]] * longer + whole[before:]
+    return prompt + ids[done:], moved, places
+
+
+def visual_run(where: PlaceholderRange) -> tuple[int, int]:
+    """How many markers of an image's placeholder stand before its visual tokens, and how many visual tokens it has."""
+    if where.is_embed is None:
+        return 0, where.length
+    places = where.is_embed.nonzero()[:, 0]
+    return int(places[0]), len(places)
+
+
+def pruned_ids(
+    ids: Int[Tensor, "rows unpruned"], delta: int, places: Sequence[Place]
+) -> tuple[Int[Tensor, "rows length"], int]:
+    """The position IDs of a pruned prompt, before offsets, given those of the unpruned one. `delta` is what a place
+    beyond the prompt must be increased by to get its position ID."""
+    index = torch.arange(ids.shape[1])
+    parts, done = [], 0
+    for place in places:
+        first = place.unpruned_start
+        parts += [index[done:first], index[first].expand(place.n_kept)]
+        done = first + place.n_visual
+    dropped = sum(place.n_visual - place.n_kept for place in places)
+    return ids[:, torch.cat([*parts, index[done:]])], delta + dropped
+
+
+def compact_ids(n_tokens: int) -> tuple[Int[Tensor, "rows tokens"], int]:
+    """Consecutive position IDs, in the three rows that vLLM wants whatever the model, and the delta of what follows."""
+    return torch.arange(n_tokens).expand(3, -1), 0

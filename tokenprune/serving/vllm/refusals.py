@@ -1,0 +1,132 @@
+"""What cannot work inside vLLM is refused when the engine starts, with the reason and what to type instead."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenprune.errors import UnsupportedError
+from tokenprune.serving.vllm.architectures import Architecture, architecture_of
+from tokenprune.serving.vllm.rope import n_positions
+from tokenprune.serving.vllm.settings import Settings
+from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
+from tokenprune.strategy import StagedStrategy, Strategy
+from tokenprune.tokens.visual import check_needs
+
+#: Why vLLM cannot give a strategy what it needs.
+NEVER = {
+    "text_attention": "the attention of decoder layers, and vLLM has one KV length for all layers",
+    "text_tower": "the question, and vLLM encodes an image without it, once for all questions",
+    "left_in_tower": "to prune between the layers of the vision tower, which are vLLM's own",
+}
+OTHER = "Use a strategy that selects after the vision tower, such as FoPru, VisionZip or DivPrune."
+
+
+def check_model(architecture: Architecture, model_config: Any) -> None:
+    """Raise SettingError or UnsupportedError for settings that are wrong, or that do not fit the model."""
+    config = model_config.hf_config
+    settings = Settings.of(config)
+    strategy = settings.strategy
+    check_architecture(architecture, config)
+    check_strategy(strategy, config.get_text_config().num_hidden_layers)
+    tower = tower_of_config(config)
+    offers = {"vision_attention", "pixels", "colors", *({"cls"} if tower.n_prefix else ())}
+    check_needs(repr(strategy), strategy.needs, frozenset(offers), f"{architecture.name} inside vLLM")
+    if "vision_attention" in strategy.needs:
+        encoder_layer(config, strategy.attention_layer)
+    if strategy.needs and model_config.multimodal_config.enable_mm_embeds:
+        raise UnsupportedError(
+            f"{type(strategy).__name__} reads what the vision tower does with an image, and --enable-mm-embeds takes "
+            f"images that another one has encoded. Leave it out, or use a strategy that reads features only, such as "
+            f"DivPrune."
+        )
+    longest = n_positions(model_config.max_model_len, strategy)
+    if (window := shortest_window(config.get_text_config())) is not None and window < longest:
+        raise UnsupportedError(
+            f"the language model attends within a sliding window of {window} tokens, in which vLLM would count only "
+            f"those that are left. Lower --max-model-len until {longest} tokens fit, or serve it without pruning."
+        )
+
+
+def check_architecture(architecture: Architecture, config: Any) -> None:
+    """Raise UnsupportedError for a checkpoint of another family, or one whose tower vLLM does not have."""
+    fitting = architecture_of(config.to_dict())
+    if fitting != architecture.name and architecture.model_type != config.model_type:
+        raise UnsupportedError(
+            f"{architecture.name} serves models of type {architecture.model_type!r}, and this is a "
+            f'{config.model_type!r}. Write "architectures": ["{fitting}"].'
+        )
+
+
+def check_strategy(strategy: Strategy, n_layers: int) -> None:
+    """Raise UnsupportedError for a strategy that prunes anywhere but before the language model, or that reads more than
+    the image."""
+    name = type(strategy).__name__
+    for need in sorted(strategy.needs & NEVER.keys()):
+        raise UnsupportedError(f"{name} cannot run inside vLLM: it needs {NEVER[need]}. {OTHER}")
+    if not isinstance(strategy, StagedStrategy):
+        return
+    if strategy.stages(n_layers):
+        hint = 'Write "progressive": false to prune in one stage.' if hasattr(strategy, "progressive") else OTHER
+        raise UnsupportedError(
+            f"{name} cannot run inside vLLM: it prunes inside the language model too, and vLLM has one KV length for "
+            f"all layers. {hint}"
+        )
+    if strategy.skipped_layers(n_layers):
+        raise UnsupportedError(f"{name} cannot run inside vLLM: it skips decoder layers. {OTHER}")
+
+
+def shortest_window(text_config: Any) -> int | None:
+    """The sliding window of any layer; None if every layer attends to everything."""
+    window = getattr(text_config, "sliding_window", None)
+    kinds = getattr(text_config, "layer_types", None)
+    if kinds:
+        return window if any(kind != "full_attention" for kind in kinds) else None
+    return window if getattr(text_config, "use_sliding_window", True) else None
+
+
+def check_engine(vllm_config: Any) -> None:
+    """Raise UnsupportedError for options of the engine that pruning does not go with."""
+    parallel, compilation = vllm_config.parallel_config, vllm_config.compilation_config
+    settings = Settings.of(vllm_config.model_config.hf_config)
+    multimodal = vllm_config.model_config.multimodal_config
+    refused = {
+        "--pipeline-parallel-size": (
+            parallel.pipeline_parallel_size > 1,
+            "only the first stage sees the images, and later ones would not know their position IDs",
+        ),
+        "--decode-context-parallel-size and --prefill-context-parallel-size": (
+            parallel.decode_context_parallel_size > 1 or getattr(parallel, "prefill_context_parallel_size", 1) > 1,
+            "a rank sees a part of the tokens, whose position IDs are not where they are looked up",
+        ),
+        "--enable-dbo": (
+            getattr(parallel, "use_ubatching", False),
+            "a micro-batch sees a part of the tokens, whose position IDs are not where they are looked up",
+        ),
+        "--speculative-config": (
+            vllm_config.speculative_config is not None,
+            "the draft model would get features with our offsets in them",
+        ),
+        "compile_mm_encoder in --compilation-config": (
+            bool(getattr(compilation, "compile_mm_encoder", False)),
+            "the attention of a compiled vision tower cannot be read",
+        ),
+        "cudagraph_mm_encoder in --compilation-config": (
+            bool(getattr(compilation, "cudagraph_mm_encoder", False)),
+            "a replayed vision tower bypasses the selection",
+        ),
+        "--video-pruning-rate": (
+            bool(multimodal.video_pruning_rate),
+            "vLLM's pruning of videos appends position IDs of its own",
+        ),
+        "--mm-encoder-tp-mode data": (
+            parallel.tensor_parallel_size > 1
+            and multimodal.mm_encoder_tp_mode == "data"
+            and "vision_attention" in settings.strategy.needs,
+            "each rank encodes other images, and sees the attention of those only",
+        ),
+    }
+    for option, (given, reason) in refused.items():
+        if given:
+            raise UnsupportedError(f"{option} does not go with pruned images: {reason}. Leave it out.")

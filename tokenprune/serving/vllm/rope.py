@@ -1,0 +1,53 @@
+"""Rotary embeddings at position IDs beyond the length that vLLM counts.
+
+vLLM tabulates cosines and sines up to the length of the longest sequence. Original position IDs run on past that,
+because pruned tokens count too, and reading beyond the table gives NaN without an error.
+"""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding, RotaryEmbeddingBase
+from vllm.model_executor.layers.rotary_embedding.linear_scaling_rope import LinearScalingRotaryEmbedding
+from vllm.model_executor.layers.rotary_embedding.llama3_rope import Llama3RotaryEmbedding
+from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
+
+from tokenprune.errors import UnsupportedError
+from tokenprune.strategy import Strategy
+
+#: Their frequencies do not depend on the length of the table.
+LENGTHENED = (RotaryEmbedding, LinearScalingRotaryEmbedding, Llama3RotaryEmbedding, MRotaryEmbedding)
+#: How many times longer than the longest sequence an unpruned prompt may be: at least, and if the budget is a count.
+LEAST_STRETCH, COUNT_STRETCH = 4, 16
+
+
+def n_positions(max_model_len: int, strategy: Strategy) -> int:
+    """How many position IDs an engine provides, given how many tokens its sequences may have: as if each of them was a
+    visual token that the strategy has kept, and at least as if a request had asked to keep a quarter."""
+    if strategy.keep is not None:
+        return max_model_len * COUNT_STRETCH
+    many = 2**20
+    return math.ceil(max_model_len * max(LEAST_STRETCH, many / strategy.budget(many)))
+
+
+def lengthen(language_model: nn.Module, n_positions: int) -> None:
+    """Lengthen every table of a language model to `n_positions` at least. Raises UnsupportedError for a kind whose
+    frequencies depend on the length."""
+    module: Any
+    for module in language_model.modules():
+        if not isinstance(module, RotaryEmbeddingBase) or len(module.cos_sin_cache) >= n_positions:
+            continue
+        yarn = isinstance(module, MRotaryEmbedding) and module.scaling_factor is not None
+        if type(module) not in LENGTHENED or yarn:
+            raise UnsupportedError(
+                f"the language model's {type(module).__name__} has frequencies that depend on the length, and original "
+                f"position IDs run to {n_positions}, beyond its {len(module.cos_sin_cache)}. Lower --max-model-len, "
+                f'or write "position_ids": "compact".'
+            )
+        module.max_position_embeddings = n_positions
+        module.cos_sin_cache = module._compute_cos_sin_cache().to(module.cos_sin_cache)

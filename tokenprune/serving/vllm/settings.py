@@ -1,0 +1,82 @@
+"""The settings of a pruned engine: the key "tokenprune" of `--hf-overrides`, and `keep_ratio` of a request."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import tokenprune
+from tokenprune.errors import SettingError
+from tokenprune.sequence.position_ids import PositionIds
+from tokenprune.strategies.parsing import StrategySpec
+from tokenprune.strategies.registry import check_types
+from tokenprune.strategy import Strategy, check_choice
+
+#: The attribute of the model's config that vLLM makes of the override.
+KEY = "tokenprune"
+#: The setting that a request may override, in `mm_processor_kwargs`.
+KEEP_RATIO = "keep_ratio"
+EXAMPLE = '{"architectures": ["TokenPruneLlava"], "tokenprune": {"strategy": "fopru", "keep_ratio": 0.25}}'
+#: The settings that are not the strategy's.
+OWN = ("strategy", "position_ids", "record")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an engine prunes with.
+
+    position_ids: as in `tokenprune.patch`.
+    record: the path of a file that gets one JSON line for each image that is encoded; None for none.
+    """
+
+    strategy: Strategy
+    position_ids: PositionIds = "original"
+    record: str | None = None
+
+    @classmethod
+    def read(cls, written: object) -> Settings:
+        """Read `{"strategy": "fopru", "keep_ratio": 0.25, ...}`: a strategy as `patch` takes it, its settings, and
+        optionally `position_ids` and `record`. Raises SettingError for anything wrong in it."""
+        where = f'--hf-overrides, "{KEY}": '
+        if not isinstance(written, Mapping) or "strategy" not in written:
+            raise SettingError(f"{where}expected settings with a strategy, found {written!r}. Write {EXAMPLE}")
+        own = {name: written[name] for name in OWN if name in written}
+        check_choice("tokenprune", "position_ids", own.get("position_ids", "original"), ("original", "compact"))
+        if not isinstance(own.get("record", ""), str):
+            raise SettingError(f'{where}record={own["record"]!r} is not a path. Write "record": "kept.jsonl".')
+        spec = StrategySpec.read(own.pop("strategy"))
+        settings = {name: value for name, value in written.items() if name not in OWN}
+        check_types(spec.strategy_class, settings, where)
+        return cls(spec.make(settings, also=OWN), **own)
+
+    @classmethod
+    def of(cls, hf_config: Any) -> Settings:
+        """The settings in a model's config. Raises SettingError if there are none."""
+        return cls.read(getattr(hf_config, KEY, None))
+
+    def strategy_at(self, keep_ratio: float | None) -> Strategy | None:
+        """The strategy for an image whose request has this keep ratio, or none. Returns None if the image is not
+        pruned, at a ratio of 1. Raises SettingError for a ratio that cannot be right."""
+        asked = keep_ratio is not None
+        strategy = replace(self.strategy, keep_ratio=keep_ratio, keep=None) if asked else self.strategy
+        return None if strategy.keep_ratio == 1 else strategy
+
+    def budget(self, n_visual: int, keep_ratio: float | None) -> int:
+        """How many of an image's visual tokens are kept, given the keep ratio of its request."""
+        strategy = self.strategy_at(keep_ratio)
+        return n_visual if strategy is None else strategy.budget(n_visual)
+
+    @property
+    def digest(self) -> str:
+        """Eight characters that differ between engines whose encoder outputs or KV caches differ."""
+        text = f"{tokenprune.__version__} {self.strategy!r} {self.position_ids}"
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def split_request(kwargs: Mapping[str, object]) -> tuple[float | None, dict[str, object]]:
+    """Split a request's `mm_processor_kwargs` into the keep ratio, None if there is none, and what is for the model's
+    own processor."""
+    others = {name: value for name, value in kwargs.items() if name != KEEP_RATIO}
+    return cast("float | None", kwargs.get(KEEP_RATIO)), others

@@ -1,0 +1,42 @@
+"""Statistics of images that a tower encodes as square tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tokenprune.serving.vllm.towers import tower_of_config
+from tokenprune.tokens import Layout, VisionAttention
+from tokenprune.tokens.encoded import EncodedImage
+
+if TYPE_CHECKING:
+    from tokenprune.serving.vllm.core import PrunedModel
+
+
+def tiled_images(
+    model: PrunedModel, layouts: Sequence[Layout], n_encoded: Sequence[int], pixels: Sequence[Tensor] | Tensor | None
+) -> list[EncodedImage]:
+    """The encoded images of one call of the tower, which has just been captured.
+
+    n_encoded: how many tiles the tower encoded for each image, those of the layout first and then padding.
+    pixels: all tiles, one by one; None if the images came as features.
+    """
+    needs, tower = model.settings.strategy.needs, tower_of_config(model.config)
+    heads = model.capture.heads() if model.capture is not None and pixels is not None else None
+    images = []
+    for layout, (start, _) in zip(layouts, pairwise(accumulate(n_encoded, initial=0)), strict=True):
+        tiles = slice(start, start + layout.n_tiles)
+        statistics: dict[str, Any] = {}
+        if heads is not None and model.capture is not None:
+            queries, keys = (part[tiles] for part in heads)
+            statistics["vision_attention"] = VisionAttention(queries, keys, model.capture.scale, tower.n_prefix, layout)
+        if pixels is not None and "pixels" in needs:
+            statistics["pixels"] = tuple(pixels[tiles])
+        if pixels is not None and "colors" in needs:
+            statistics["colors"] = tuple(tower.colors(torch.stack(tuple(pixels[tiles]))))
+        images.append(EncodedImage(layout, statistics))
+    return images
