@@ -13,10 +13,12 @@ from tokenprune.adapters import llava_onevision as llava_onevision
 from tokenprune.adapters import mistral3 as mistral3
 from tokenprune.adapters import paligemma as paligemma
 from tokenprune.adapters import qwen_vl as qwen_vl
+from tokenprune.adapters import verified as verified
 from tokenprune.adapters import video_llava as video_llava
 from tokenprune.adapters import vip_llava as vip_llava
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.generic import GenericAdapter
 from tokenprune.adapters.registry import ADAPTERS, adapter_for, register_adapter
 from tokenprune.adapters.towers import Tower, register_tower
 
-__all__ = ["ADAPTERS", "ModelAdapter", "Tower", "adapter_for", "register_adapter", "register_tower"]
+__all__ = ["ADAPTERS", "GenericAdapter", "ModelAdapter", "Tower", "adapter_for", "register_adapter", "register_tower"]

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from tokenprune.adapters.decoder.attention import readable_attention
 from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.towers import Tower, tower_of
 from tokenprune.adapters.towers.layers import TowerLayers
@@ -150,9 +151,10 @@ class Vision(Parts):
     @property
     def offers(self) -> frozenset[str]:
         """The available statistics, by their names in `tokenprune.tokens.visual.STATISTICS`."""
-        everywhere = {"vision_attention", "text_attention", "pixels", "colors"}
+        everywhere = {"vision_attention", "pixels", "colors", "grid"}
+        text = {"text_attention"} if readable_attention(self.layers) else set()
         cls, left = {"cls"} if self.tower.n_prefix else set(), {"left_in_tower"} if self.tower_layers else set()
-        return frozenset(everywhere | cls | left)
+        return frozenset(everywhere | text | cls | left)
 
     @property
     def tower_layers(self) -> TowerLayers | None:
@@ -162,6 +164,11 @@ class Vision(Parts):
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         """The tiles in a call of a vision tower, one by one."""
         return list(arguments[next(name for name in ("pixel_values", "hidden_states") if name in arguments)])
+
+    def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
+        """The pixels of every image, from the arguments of its encoding function, for models whose vision tower is
+        not known: all `vision_towers` are read otherwise."""
+        raise NotImplementedError
 
     def consumed_layer(self, n_layers: int) -> int:
         """The encoder layer whose output the projector gets, of `n_layers`."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.decoder.deepstack import ADDS_FEATURES, prune_added, prune_deepstack
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, frame_pixels, layout
@@ -79,31 +80,14 @@ class Qwen2_5_VLAdapter(Qwen2VLAdapter):
 class Qwen3VLAdapter(Qwen2VLAdapter):
     """For Qwen3VLForConditionalGeneration, which adds more features after its first decoder layers (DeepStack)."""
 
-    inner_features = "_deepstack_process"
+    inner_features = ADDS_FEATURES
 
     def describe_tower(self) -> Tower:
         return QWEN3_TOWER
 
     def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
         super().prune_arguments(kwargs, packing, n_slots)
-        visual = kwargs.get("visual_pos_masks")
-        if visual is not None:
-            kwargs["visual_pos_masks"], left = kept_features(visual, packing)
-            kwargs["deepstack_visual_embeds"] = [
-                features[left.to(features.device)] for features in kwargs["deepstack_visual_embeds"]
-            ]
+        prune_deepstack(kwargs, packing)
 
     def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
-        hidden, visual, features = arguments
-        visual, left = kept_features(visual, packing)
-        return hidden, visual, features[left.to(features.device)]
-
-
-def kept_features(
-    visual: Bool[Tensor, "batch length"], packing: Packing
-) -> tuple[Bool[Tensor, "batch kept"], Int[Tensor, " left"]]:
-    """Return which of the columns that are left are visual tokens, and their indices among all visual tokens of the
-    batch, whose features are one row."""
-    numbers = (visual.flatten().cumsum(0) - 1).view_as(visual)
-    still = packing.gather_tokens(visual) & packing.valid
-    return still, packing.gather_tokens(numbers)[still]
+        return prune_added(arguments, packing)

@@ -10,7 +10,8 @@ from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.installed import load_installed
-from tokenprune.errors import UnsupportedError
+from tokenprune.adapters.refused import refusal
+from tokenprune.errors import SettingError, UnsupportedError
 
 #: The transformers versions that the tests pass on: from, and below.
 TRANSFORMERS_RANGE = ((5, 4), (6, 0))
@@ -33,8 +34,9 @@ def register_adapter(*class_names: str) -> Callable[[Adapter], Adapter]:
     return register
 
 
-def adapter_for(model: object) -> ModelAdapter:
-    """Return the adapter of a loaded model, found by its class or the nearest registered class that it inherits from.
+def adapter_for(model: object, adapter: type[ModelAdapter] | None = None) -> ModelAdapter:
+    """Return the adapter of a loaded model: an instance of `adapter`, or of the one that is registered for its class or
+    the nearest registered class that it inherits from.
 
     Installed packages are searched only for a class that is not registered, and only the matching one is imported.
     Raises UnsupportedError for an unknown class and outside the supported transformers versions.
@@ -42,12 +44,17 @@ def adapter_for(model: object) -> ModelAdapter:
     names = [cls.__name__ for cls in type(model).__mro__]
     installed = {} if names[0] in ADAPTERS else {entry.name: entry for entry in entry_points(group=GROUP)}
     name = next((name for name in names if name in ADAPTERS or name in installed), None)
-    if name is None or not isinstance(model, nn.Module):
-        what = f"a {type(model).__name__}" if isinstance(model, nn.Module) else f"{model!r}, which is not an nn.Module"
+    if not isinstance(model, nn.Module):
         raise UnsupportedError(
-            f"no model adapter for {what}. Adapters: {', '.join(sorted({*ADAPTERS, *installed}))}. Pass the Hugging "
-            f"Face model itself, not a wrapper around it; to add an adapter see adapters/README.md."
+            f"{model!r} is not a model. Pass the loaded Hugging Face model, as from_pretrained returns it."
         )
+    if adapter is not None:
+        if not _is_adapter(adapter):
+            raise SettingError(f"adapter={adapter!r} is not a subclass of ModelAdapter. Try adapter=GenericAdapter.")
+        check_transformers()
+        return adapter(model)
+    if name is None:
+        raise UnsupportedError(refusal(names))
     check_transformers()
     if name not in ADAPTERS:
         ADAPTERS[name] = load_installed(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from tokenprune.adapters import GenericAdapter as GenericAdapter
     from tokenprune.errors import (
         DataError as DataError,
         PruningError as PruningError,
@@ -71,6 +72,7 @@ _HOMES = {
     "FastV": "tokenprune.strategies",
     "FlowCut": "tokenprune.strategies",
     "FoPru": "tokenprune.strategies",
+    "GenericAdapter": "tokenprune.adapters",
     "Grid": "tokenprune.strategies",
     "ImageReport": "tokenprune.report",
     "Look": "tokenprune.zoom",

@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.decoder.rotation import rotation_of
 from tokenprune.errors import UnsupportedError
 from tokenprune.tokens.encoded import CapturePoints
 
+#: What an attention whose scores are plain products of queries and keys may consist of.
+KNOWN_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm", "rotary_emb"}
+
 
 def text_capture_points(layer: Any) -> CapturePoints:
-    """Return the modules that expose one decoder layer's attention. Raises UnsupportedError for an attention without
-    separate queries and keys."""
-    attention = layer.self_attn
-    queries, keys = (getattr(attention, f"{part}_norm", getattr(attention, f"{part}_proj", None)) for part in "qk")
-    if queries is None or keys is None:
-        raise UnsupportedError(
-            f"the attention of {type(attention).__name__} has no separate query and key projections, which a "
-            f"text-guided strategy needs. Use one that prunes before the language model."
+    """Return the modules that expose one decoder layer's attention. Raises UnsupportedError for an attention whose
+    queries and keys are not projected, perhaps normed, rotated by position, and then multiplied as they are."""
+    attention = getattr(layer, "self_attn", None)
+    if attention is None:
+        raise _unreadable(f"{type(layer).__name__} has no self_attn")
+    name = type(attention).__name__
+    if not {"q_proj", "k_proj"} <= vars(attention)["_modules"].keys():
+        raise _unreadable(f"the attention of {name} has no separate query and key projections")
+    more = [part for part in (*attention._modules, *attention._parameters) if part not in KNOWN_PARTS]
+    if more or not hasattr(attention, "scaling") or getattr(attention, "attn_logit_softcapping", None) is not None:
+        raise _unreadable(
+            f"{name} computes attention in a way of its own ({', '.join(more) or 'its scores are capped'})"
         )
+    if rotation_of(type(attention)) is None:
+        raise _unreadable(f"{name} does not rotate all its queries and keys by their positions")
+    queries, keys = (getattr(attention, f"{part}_norm", getattr(attention, f"{part}_proj")) for part in "qk")
     return CapturePoints(attention, {"queries": queries, "keys": keys})
+
+
+def _unreadable(why: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{why}, so a text-guided strategy cannot read it. Use one that prunes before the language model, such as "
+        f"FoPru or DivPrune."
+    )
+
+
+def readable_attention(layers: Iterable[Any]) -> bool:
+    """Whether the attention of all decoder layers can be read as text-guided strategies do."""
+    try:
+        for layer in layers:
+            text_capture_points(layer)
+    except UnsupportedError:
+        return False
+    return True
 
 
 def text_heads(
@@ -35,16 +62,16 @@ def text_heads(
 
     Norms return separate heads, in either order; projections return them concatenated.
     """
-    cos, sin = (_one_angle(layer.self_attn, part) for part in call["attention"]["position_embeddings"])
-    n_tokens, width = cos.shape[-2:]
-    rotated = []
+    attention = layer.self_attn
+    rotate = rotation_of(type(attention))
+    assert rotate is not None  # the capture points exist
+    cos, sin = (_one_angle(attention, part) for part in call["attention"]["position_embeddings"])
+    n_tokens, parts = cos.shape[-2], []
     for part in (call["queries"], call["keys"]):
         if part.ndim == 4 and part.shape[2] == n_tokens != part.shape[1]:
             part = part.transpose(1, 2)
-        part = part.reshape(len(part), n_tokens, -1, width)
-        rows = zip(part, cos.expand(len(part), -1, -1), sin.expand(len(part), -1, -1), strict=True)
-        rotated.append(torch.stack([apply_rotary(*row) for row in rows]).transpose(1, 2))
-    return rotated[0], rotated[1]
+        parts.append(part.reshape(len(part), n_tokens, -1, attention.head_dim).transpose(1, 2))
+    return rotate(parts[0], parts[1], cos, sin)
 
 
 def text_attention_scale(layer: Any) -> float:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from tokenprune.adapters.decoder.masking import makes_windows, rewrites_masks
 from tokenprune.errors import UnsupportedError
-from tokenprune.sequence.masks import FULL, SLIDING, LayerKinds
+from tokenprune.sequence.masks import CHUNKED, CONVOLUTION, FULL, INDEXED, LINEAR, SLIDING, LayerKinds
 
 #: Attention implementations that take any mask as a tensor.
 TENSOR_MASKS = ("sdpa", "eager")
+
+
+#: The kinds of layers that can be pruned, by their names in transformers' configs.
+KINDS = {
+    **{kind: kind for kind in (FULL, SLIDING, CHUNKED, INDEXED, LINEAR, CONVOLUTION)},
+    "attention": FULL,
+    "mamba": LINEAR,
+}
+
+#: What pruning is equal to, exactly.
+Contract = Literal["masking", "masking but for ties", "never seen"]
 
 
 @dataclass(frozen=True)
@@ -36,11 +47,12 @@ class Decoder:
         if kinds is None:
             kinds = (FULL if window is None else SLIDING,) * config.num_hidden_layers
         for kind in kinds:
-            if kind not in (FULL, SLIDING):
+            if kind not in KINDS:
                 raise UnsupportedError(
-                    f"a {config.model_type} language model with {kind!r} layers is not supported: what they compute "
-                    f"depends on tokens that pruning drops. Supported: {FULL}, {SLIDING}."
+                    f"a {config.model_type} language model with {kind!r} layers is not supported: how they attend is "
+                    f"not known. Supported: {', '.join(KINDS)}."
                 )
+        kinds = tuple(KINDS[kind] for kind in kinds)
         name = type(language_model).__name__
         if SLIDING in kinds and not makes_windows(language_model):
             raise UnsupportedError(
@@ -48,21 +60,32 @@ class Decoder:
                 f"attends to is unknown. If it attends to all of them, set sliding_window = None (and layer_types = "
                 f"None) in model.config.get_text_config()."
             )
-        sparse = rewrites_masks(layers)
+        sparse = None if INDEXED in kinds else rewrites_masks(layers)
         if sparse is not None:
             raise UnsupportedError(
                 f"a {config.model_type} language model is not supported: its {sparse} computes which tokens to attend "
                 f"to from their content, which pruning changes."
             )
-        decoder = cls(config, LayerKinds(tuple(kinds), window, by_kind), noncausal)
+        chunk = getattr(config, "attention_chunk_size", None)
+        decoder = cls(config, LayerKinds(kinds, window, by_kind, chunk), noncausal)
         decoder.check_masks()
         return decoder
+
+    @property
+    def contract(self) -> Contract:
+        """What pruning is equal to: masking the dropped tokens out of attention; the same where the indexer of sparse
+        layers scores no two tokens alike; or, with layers that have a state, never having seen them."""
+        if self.layers.recurrent:
+            return "never seen"
+        return "masking but for ties" if INDEXED in self.layers.kinds else "masking"
 
     def check_masks(self) -> None:
         """Raise UnsupportedError if the attention does not take the masks that pruning needs."""
         implementation = self.config._attn_implementation
-        if (self.noncausal or self.layers.sliding) and implementation not in TENSOR_MASKS:
-            what = "sliding-window attention" if self.layers.sliding else "attention that is not causal"
+        if (self.noncausal or self.layers.patterned) and implementation not in TENSOR_MASKS:
+            names = {SLIDING: "sliding-window attention", CHUNKED: "chunked attention", INDEXED: "indexed attention"}
+            found = (name for kind, name in names.items() if kind in self.layers.kinds)
+            what = next(found, "attention that is not causal")
             raise UnsupportedError(
                 f"{what} needs its own masks after pruning, and attn_implementation={implementation!r} does not take "
                 f'them. Load the model with attn_implementation="sdpa" or "eager".'

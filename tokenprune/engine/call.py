@@ -125,7 +125,7 @@ class Forward:
     def mask(self, adapter: ModelAdapter, kwargs: Mapping[str, Any]) -> Mask:
         """The attention mask over slots for a call of the language model; None if it may make a causal one itself."""
         mask, embeds = prunable_mask(kwargs.get("attention_mask")), kwargs["inputs_embeds"]
-        patterned = is_pattern(mask) or adapter.decoder.layers.sliding
+        patterned = is_pattern(mask) or adapter.decoder.layers.patterned
         if not patterned and self.packing is None and self.index is not None and not is_pattern(self.columns_mask):
             return self.index.over_slots(cast("Tensor | None", self.columns_mask), self.n_columns + self.n_new)
         # Without cache and mask, gaps in the position IDs would be read as borders of packed sequences.
@@ -141,7 +141,9 @@ class Forward:
             return slots.valid
         adapter.decoder.check_masks()  # the attention may have been exchanged since
         spans = partial(span, physical_view(self.cache), self.n_slots)
-        call = MaskRequest(slots, packing, self.n_columns, spans, adapter.decoder.mask_dtype(embeds.dtype))
+        dtype = adapter.decoder.mask_dtype(embeds.dtype)
+        first = None if self.padding is None else (~self.padding).int().argmax(1).to(embeds.device)
+        call = MaskRequest(slots, packing, self.n_columns, spans, dtype, first)
         return call.masks(mask, adapter.decoder.layers)
 
 

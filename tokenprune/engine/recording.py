@@ -177,8 +177,10 @@ class VisionRecorder:
         """The images of this encoding."""
         assert self._context.encoding is not None
         tiles = self._context.encoding.tiles
-        images, start = [], 0
-        for layout in self.adapter.layouts(modality, arguments, output):
+        images, start, layouts = [], 0, self.adapter.layouts(modality, arguments, output)
+        if "pixels" in tiles and not self.adapter.vision_towers:
+            tiles["pixels"] += self.adapter.image_pixels(modality, arguments, layouts)
+        for layout in layouts:
             stop = start + layout.n_tiles
             statistics = {name: self._statistic(name, found[start:stop], layout) for name, found in tiles.items()}
             images.append(EncodedImage(layout, statistics))

@@ -6,7 +6,7 @@ from typing import Any, cast, overload
 
 from torch import nn
 
-from tokenprune.adapters import adapter_for
+from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.engine.pruner import Pruner, pruner_of
 from tokenprune.errors import PruningError, SettingError
@@ -59,18 +59,32 @@ class PatchHandle(Handle):
 
 
 @overload
-def patch(model: nn.Module, strategy: Strategy, *, position_ids: PositionIds = "original") -> PatchHandle: ...
+def patch(
+    model: nn.Module,
+    strategy: Strategy,
+    *,
+    position_ids: PositionIds = "original",
+    adapter: type[ModelAdapter] | None = None,
+) -> PatchHandle: ...
 @overload
 def patch(
     model: nn.Module,
     strategy: str,
     *,
     position_ids: PositionIds = "original",
+    adapter: type[ModelAdapter] | None = None,
     keep_ratio: float | None = ...,
     keep: int | None = ...,
     **settings: Any,
 ) -> PatchHandle: ...
-def patch(model: object, strategy: object, *, position_ids: str = "original", **settings: Any) -> PatchHandle:
+def patch(
+    model: object,
+    strategy: object,
+    *,
+    position_ids: str = "original",
+    adapter: type[ModelAdapter] | None = None,
+    **settings: Any,
+) -> PatchHandle:
     """Prune the visual tokens of a loaded model until the handle's `remove`, or `unpatch`, is called.
 
         handle = tokenprune.patch(model, FoPru(keep_ratio=0.25))
@@ -87,6 +101,8 @@ def patch(model: object, strategy: object, *, position_ids: str = "original", **
     position_ids: "original" leaves every token, including the text after the images and the answer, at the position
         ID that it has without pruning (GAP, https://arxiv.org/abs/2506.21873). "compact" renumbers without gaps; where
         IDs have several components (Qwen-VL), it numbers kept tokens one by one in all of them, like text.
+    adapter: how the model is read, instead of the adapter that is registered for its class. GenericAdapter fits many
+        classes for which there is none; whether it is exact for yours, nobody has tested.
 
     Raises SettingError for an invalid setting and UnsupportedError for a model that cannot be patched; the model is
     then unchanged.
@@ -97,12 +113,12 @@ def patch(model: object, strategy: object, *, position_ids: str = "original", **
         chosen, file = _named(strategy, settings)
     check_choice("patch", "position_ids", position_ids, ("original", "compact"))
     model = unwrap_model(model)
-    adapter = adapter_for(model)
-    check_needs(repr(chosen), chosen.needs, adapter.offers, adapter.description)
+    answers = adapter_for(model, adapter)
+    check_needs(repr(chosen), chosen.needs, answers.offers, answers.description)
     if file is not None:
-        file.warn_unless_made_for(len(adapter.layers))
+        file.warn_unless_made_for(len(answers.layers))
     assert isinstance(model, nn.Module)
-    pruner, replaced = Pruner(model, adapter, chosen, cast(PositionIds, position_ids)), pruner_of(model)
+    pruner, replaced = Pruner(model, answers, chosen, cast(PositionIds, position_ids)), pruner_of(model)
     if replaced is not None:
         replaced.remove()
     try:

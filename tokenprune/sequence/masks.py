@@ -2,8 +2,9 @@
 
 Input masks cover columns, as in the unpruned model: until the language model is entered, a pruned cache reports its
 logical lengths, so the masks that transformers makes before (causal, prefix, image blocks, windows) are right for the
-unpruned sequence. This module turns them into masks over slots by gathering the remaining rows and columns. A sliding
-window counts columns; where the language model would make the mask itself and count slots, it is made here.
+unpruned sequence. This module turns them into masks over slots by gathering the remaining rows and columns. Sliding
+windows and chunks count columns; where the language model would make the mask itself and count slots, it is made here.
+Layers with a recurrent state take no such mask: they get the padding of the new tokens.
 """
 
 from __future__ import annotations
@@ -13,30 +14,41 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from tokenprune.sequence.packing import Mask, Packing, Slots, is_pattern, wrong_width
 
-FULL, SLIDING = "full_attention", "sliding_attention"
+FULL, SLIDING, CHUNKED, INDEXED = "full_attention", "sliding_attention", "chunked_attention", "indexed_attention"
+#: Layers with a state instead of keys: linear attention, state-space models and short convolutions.
+LINEAR, CONVOLUTION = "linear_attention", "conv"
+RECURRENT = (LINEAR, CONVOLUTION)
 
 
 @dataclass(frozen=True)
 class LayerKinds:
     """How the decoder layers attend.
 
-    kinds: FULL or SLIDING, for each layer.
+    kinds: FULL, SLIDING, CHUNKED, INDEXED, LINEAR or CONVOLUTION, for each layer.
     window: the number of columns that a query of a SLIDING layer attends to, itself included.
     by_kind: whether the language model takes finished masks as a dict by kind.
+    chunk: the number of columns of the chunks within which CHUNKED layers attend.
     """
 
     kinds: tuple[str, ...]
     window: int | None
     by_kind: bool
+    chunk: int | None = None
 
     @cached_property
-    def sliding(self) -> bool:
-        return SLIDING in self.kinds
+    def patterned(self) -> bool:
+        """Whether any layer needs a finished mask even where all tokens may be attended to."""
+        return not {SLIDING, CHUNKED, INDEXED}.isdisjoint(self.kinds)
+
+    @cached_property
+    def recurrent(self) -> bool:
+        """Whether any layer has a state instead of keys."""
+        return not set(RECURRENT).isdisjoint(self.kinds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +59,7 @@ class MaskRequest:
     packing: the remaining new columns; the new columns start at `n_columns`.
     span: (layer index, number of queries) -> number of slots in the layer's keys, and the first of them.
     dtype: bool, or the dtype of additive masks.
+    first: the first column of each row that is not padding; None if no row is padded on the left.
     """
 
     slots: Slots
@@ -54,6 +67,7 @@ class MaskRequest:
     n_columns: int
     span: Callable[[int, int], tuple[int, int]]
     dtype: torch.dtype
+    first: Int[Tensor, " batch"] | None
 
     def masks(self, mask: Mask, layers: LayerKinds) -> Mask:
         """Make the language model's finished masks from patterns over columns; without patterns, causal masks and
@@ -61,7 +75,9 @@ class MaskRequest:
         masks = {kind: self._mask(mask, kind, layers) for kind in set(layers.kinds)}
         return masks if layers.by_kind else masks[layers.kinds[0]]
 
-    def _mask(self, mask: Mask, kind: str, layers: LayerKinds) -> Shaped[Tensor, "batch heads queries keys"]:
+    def _mask(self, mask: Mask, kind: str, layers: LayerKinds) -> Tensor | None:
+        if kind in RECURRENT:
+            return self._padding()
         keys = self.slots.span(*self.span(layers.kinds.index(kind), self.packing.columns.shape[1]))
         pattern = mask[kind] if isinstance(mask, Mapping) else mask if is_pattern(mask) else None
         if pattern is not None:
@@ -69,18 +85,37 @@ class MaskRequest:
             if kind == FULL and pattern.shape[-1] < total:
                 raise wrong_width(pattern, total)
             return gather_pattern(pattern, self.packing, keys, self.n_columns)
-        window = layers.window if kind == SLIDING else None
-        return causal_mask(self.n_columns + self.packing.columns, keys, window, self.dtype)
+        queries = self.n_columns + self.packing.columns
+        if kind == CHUNKED:
+            assert layers.chunk is not None
+            return causal_mask(queries, keys, self.dtype, chunk=layers.chunk, first=self.first)
+        return causal_mask(queries, keys, self.dtype, window=layers.window if kind == SLIDING else None)
+
+    def _padding(self) -> Bool[Tensor, "batch new"] | None:
+        """Which of the remaining new tokens a layer with a state is to take in; None if all of them."""
+        n_new = self.packing.columns.shape[1]
+        real = self.slots.valid[:, -n_new:]
+        return None if n_new == 1 or bool(real.all()) else real
 
 
 def causal_mask(
-    queries: Int[Tensor, "batch queries"], keys: Slots, window: int | None, dtype: torch.dtype
+    queries: Int[Tensor, "batch queries"],
+    keys: Slots,
+    dtype: torch.dtype,
+    window: int | None = None,
+    chunk: int | None = None,
+    first: Int[Tensor, " batch"] | None = None,
 ) -> Shaped[Tensor, "batch one queries keys"]:
-    """Make a causal mask; a query does not attend to keys that are `window` or more columns before it."""
+    """Make a causal mask. A query does not attend to keys that are `window` or more columns before it, nor to keys
+    outside its chunk of `chunk` columns, counted from each row's `first` column; from 0 if that is None."""
     age = queries[:, :, None] - keys.columns[:, None]
     allowed = (age >= 0) & keys.valid[:, None]
     if window is not None:
         allowed &= age < window
+    if chunk is not None:
+        start = 0 if first is None else first[:, None]
+        of_query, of_key = ((columns - start).div(chunk, rounding_mode="floor") for columns in (queries, keys.columns))
+        allowed &= of_query[:, :, None] == of_key[:, None]
     if dtype != torch.bool:
         allowed = torch.zeros_like(age, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
     return allowed[:, None]

@@ -212,8 +212,8 @@ def padding_of(mask: Mask, n_columns: int, n_new: int) -> Bool[Tensor, "rows col
     Raises PruningError for a mask over any other number of columns.
     """
     total = n_columns + n_new
-    if isinstance(mask, Mapping):
-        mask = next((pattern for pattern in mask.values() if pattern is not None), None)
+    if isinstance(mask, Mapping):  # of layers with a state, only the new columns
+        mask = next((pattern for pattern in mask.values() if pattern is not None and pattern.ndim == 4), None)
     if mask is None:
         return None
     if mask.ndim == 2 and mask.shape[1] == total:

@@ -29,6 +29,7 @@ STATISTICS = {
     "left_in_tower": "a vision tower that may drop patches between its layers: LLaVA's (not LLaVA-NeXT's) with CLIP, "
     "SigLIP or, in recent transformers, DINOv2, eager or sdpa attention, and one feature layer, not among the first; "
     "without it use a strategy that prunes after the tower, as VisionZip",
+    "grid": "the rows and columns of visual tokens; without them use a strategy that scores attention or features",
     "colors": "the image's own colours; without them use a strategy that scores attention or features",
 }
 

@@ -12,6 +12,7 @@ from helpers.contract.modes import cells_of
 from helpers.families import FAMILIES, Family
 from tokenprune import STRATEGIES, UnsupportedError
 from tokenprune.adapters import ADAPTERS, adapter_for
+from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import Stage, StagedStrategy
 
 RATIOS = {"fopru": 0.3, "grid": 0.4, "random": 0.25, "pyramiddrop": 0.5, "sparsevlm": 0.5}
@@ -64,8 +65,8 @@ def served(name: str, case: str) -> tuple[Family, Any]:
     adapter, refusal = adapter_for(model), None
     if not strategy.needs <= adapter.offers:
         refusal = "does not have it"
-    elif stages_of(strategy) and adapter.decoder.layers.sliding:
-        refusal = "has sliding-window layers, where only pruning before it is supported"
+    elif stages_of(strategy) and set(adapter.decoder.layers.kinds) != {FULL}:
+        refusal = "only pruning before the language model is supported"
     if refusal is not None:
         with pytest.raises(UnsupportedError, match=refusal):
             tokenprune.patch(model, strategy)

@@ -9,6 +9,7 @@ from .internvl import InternVL
 from .llava import TOWERS, Llava, VideoLlava, VipLlava
 from .llava_next import LlavaNext, LlavaNextVideo, LlavaOnevision
 from .mistral3 import LlavaPixtral, Mistral3
+from .qwen3_vl_moe import Qwen3VLMoe
 from .qwen_vl import Qwen2_5_VL, Qwen2VL, Qwen3VL
 
 FAMILIES: dict[str, Family] = {
@@ -24,6 +25,7 @@ FAMILIES: dict[str, Family] = {
         Qwen2VL("qwen2-vl"),
         Qwen2_5_VL("qwen2.5-vl"),
         Qwen3VL("qwen3-vl"),
+        Qwen3VLMoe("qwen3-vl-moe"),
         InternVL("internvl"),
         Idefics3("idefics3"),
         SmolVLM("smolvlm"),

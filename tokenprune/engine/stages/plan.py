@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import Stage, StagedStrategy
 
 
@@ -11,14 +12,17 @@ def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Sta
     """The strategy's stages.
 
     Raises SettingError unless they ascend through the decoder layers after the first, and UnsupportedError for a model
-    with layers whose caches hold a window only.
+    with layers that attend in another way than to all tokens before.
     """
     n_layers = len(adapter.layers)
     stages = strategy.stages(n_layers)
-    if stages and adapter.decoder.layers.sliding:
+    kinds = enumerate(adapter.decoder.layers.kinds)
+    number, kind = next(((number, kind) for number, kind in kinds if kind != FULL), (None, None))
+    if stages and kind is not None:
         raise UnsupportedError(
-            f"{type(strategy).__name__} prunes inside the language model, and that of {adapter.description} has "
-            f"sliding-window layers, where only pruning before it is supported. Use a strategy without stages."
+            f"{type(strategy).__name__} prunes inside the language model, and decoder layer {number} of "
+            f"{adapter.description} is {kind!r}: where any layer is not {FULL!r}, only pruning before the language "
+            f"model is supported. Use a strategy without stages, such as FoPru."
         )
     layers = [stage.layer for stage in stages]
     if layers != sorted(set(layers)) or not all(0 < layer < n_layers for layer in layers):

@@ -1,0 +1,126 @@
+"""One adapter for every model that follows the interface that transformers' vision-language models share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.decoder.attention import readable_attention
+from tokenprune.adapters.decoder.config import Decoder
+from tokenprune.adapters.decoder.deepstack import ADDS_FEATURES, FEATURES, MASK, prune_added, prune_deepstack
+from tokenprune.adapters.layouts.grids import grid_argument, grids_of, image_pixels
+from tokenprune.errors import UnsupportedError
+from tokenprune.sequence.packing import Packing
+from tokenprune.tokens.encoded import Modality
+from tokenprune.tokens.layout import Layout
+
+#: What the pixels are called in calls of a base model, in order of preference.
+PIXELS = {
+    "image": ("pixel_values", "pixel_values_images", "flattened_patches", "image_patches"),
+    "video": ("pixel_values_videos", "pixel_values"),
+}
+#: Arguments of a language model that the engine prunes itself, and those of DeepStack.
+PRUNED_ELSEWHERE = {"inputs_embeds", "attention_mask", "position_ids", MASK, FEATURES}
+
+
+class GenericAdapter(ModelAdapter):
+    """For a class with `get_image_features`, `get_decoder` and a placeholder token for every visual token.
+
+    It knows how many tokens an image has, and where; nothing of the vision tower. So strategies that read features,
+    pixels or the text's attention work, and those that read the tower's attention are refused. A model is used with it
+    unasked only if its class is in `verified.py`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.config = model.config
+        if not self.modalities:
+            raise UnsupportedError(
+                f"{type(model).__name__} does not follow the interface that the generic adapter needs: a base model "
+                f"with get_image_features, and image_token_id in its config. Write an adapter: see adapters/README.md."
+            )
+        self.decoder = Decoder.of(self.config.get_text_config(), self.noncausal, self.language_model, self.layers)
+
+    @property
+    def core(self) -> Any:
+        inner = getattr(self.model, "model", None)
+        return inner if hasattr(inner, "get_image_features") else self.model
+
+    @property
+    def language_model(self) -> nn.Module:
+        decoder = cast(Any, self.model).get_decoder()
+        return getattr(decoder, "model", decoder)  # some hold a whole causal language model
+
+    @property
+    def vision_tower(self) -> Any:
+        encoder = cast(Any, self.model).get_encoder(modality="image")
+        return None if encoder in (self.model, self.core) else encoder
+
+    @property
+    def vision_towers(self) -> tuple[Any, ...]:
+        return ()
+
+    @property
+    def description(self) -> str:
+        return type(self.model).__name__
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        found = []
+        for name in ("image", "video"):
+            function, token_id = f"get_{name}_features", getattr(self.config, f"{name}_token_id", None)
+            taken = inspect.signature(type(self.core).forward).parameters
+            pixels = next((pixels for pixels in PIXELS[name] if pixels in taken), None)
+            if token_id is not None and pixels is not None and hasattr(self.core, function):
+                found.append(Modality(name, function, pixels, token_id))
+        return tuple(found)
+
+    @property
+    def inner_features(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return ADDS_FEATURES if hasattr(self.language_model, ADDS_FEATURES) else None
+
+    @property
+    def offers(self) -> frozenset[str]:
+        text = {"text_attention"} if readable_attention(self.layers) else set()
+        grid = {"grid"} if all(self._takes_grids(modality) for modality in self.modalities) else set()
+        return frozenset({"pixels", *text, *grid})
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        """A row of tokens for each image, unless the model is told its grid."""
+        counts = [image[..., 0].numel() for image in self.features(output)]
+        grids = grids_of(modality, arguments, counts, self._merge)
+        return [Layout.raster(grid) for grid in grids or [(1, 1, count) for count in counts]]
+
+    def features(self, output: Any) -> Sequence[Float[Tensor, "*tokens width"]]:
+        """The features of every image, from the output of the function that encodes them."""
+        return output.pooler_output
+
+    def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
+        return image_pixels(modality, arguments, len(layouts))
+
+    def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
+        """Prune DeepStack's features, and every tensor that runs along the sequence: (batch or 1, length, ...)."""
+        prune_deepstack(kwargs, packing)
+        batch, length = len(packing.columns), packing.n_columns
+        for name, tensor in kwargs.items():
+            if name in PRUNED_ELSEWHERE or not isinstance(tensor, Tensor) or tensor.ndim < 2:
+                continue
+            if tensor.shape[0] in (1, batch) and tensor.shape[1] == length:
+                kwargs[name] = packing.gather_tokens(tensor)
+
+    def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
+        return prune_added(arguments, packing)
+
+    @property
+    def _merge(self) -> int | None:
+        """How many patches a visual token is wide and high, of models that take any size."""
+        return getattr(getattr(self.config, "vision_config", None), "spatial_merge_size", None)
+
+    def _takes_grids(self, modality: Modality) -> bool:
+        function = getattr(self.core, modality.function)
+        return self._merge is not None and grid_argument(modality) in inspect.signature(function).parameters

@@ -1,0 +1,44 @@
+"""Classes of transformers that have no adapter, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_ENCODER_DECODER = "it is an encoder-decoder: visual tokens are in an encoder, not in the language model's sequence"
+_CROSS_ATTENTION = "its language model reads visual tokens by cross-attention; they are not in its sequence"
+
+#: Class -> why visual-token pruning means nothing there.
+NEVER = {
+    "BlipForConditionalGeneration": _CROSS_ATTENTION,
+    "EvollaForProteinText2Text": "it reads proteins, and has no visual tokens",
+    "Florence2ForConditionalGeneration": _ENCODER_DECODER,
+    "IdeficsForVisionText2Text": _CROSS_ATTENTION,
+    "Mistral4ForCausalLM": "it reads text only; as the language model of a Mistral3ForConditionalGeneration it can be",
+    "MllamaForConditionalGeneration": _CROSS_ATTENTION,
+    "PI0ForConditionalGeneration": "it is a robot policy, which generates actions by flow matching and no text",
+    "Pix2StructForConditionalGeneration": _ENCODER_DECODER,
+    "PPFormulaNetForConditionalGeneration": _ENCODER_DECODER,
+    "T5Gemma2ForConditionalGeneration": _ENCODER_DECODER,
+    "UdopForConditionalGeneration": _ENCODER_DECODER,
+    "VisionEncoderDecoderModel": _ENCODER_DECODER,
+}
+
+#: Class -> what an adapter would have to do that none does yet.
+NOT_YET: dict[str, str] = {}
+
+
+def refusal(names: Sequence[str]) -> str:
+    """Return why a model is refused, and what to do instead. `names` are those of its class and its base classes."""
+    never = next((name for name in names if name in NEVER), None)
+    if never is not None:
+        return f"{names[0]} cannot be pruned: {NEVER[never]}."
+    not_yet = next((name for name in names if name in NOT_YET), None)
+    if not_yet is not None:
+        return f"{names[0]} is not supported yet: {NOT_YET[not_yet]}. `tokenprune models` lists what is."
+    return (
+        f"no model adapter for a {names[0]}. `tokenprune models` lists the classes that have one. If it is a "
+        f"vision-language model of transformers, not a wrapper around one, try the generic adapter, which is exact for "
+        f"many but was not tested on this class:\n"
+        f"    tokenprune.patch(model, strategy, adapter=tokenprune.GenericAdapter)\n"
+        f"To add an adapter see adapters/README.md."
+    )
