@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tokenprune.adapters.decoder.attention import readable_attention
+from tokenprune.adapters.decoder.attention import unreadable_attention
 from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.towers import Tower, tower_of
 from tokenprune.adapters.towers.layers import TowerLayers
@@ -152,9 +152,13 @@ class Vision(Parts):
     def offers(self) -> frozenset[str]:
         """The available statistics, by their names in `tokenprune.tokens.visual.STATISTICS`."""
         everywhere = {"vision_attention", "pixels", "colors", "grid"}
-        text = {"text_attention"} if readable_attention(self.layers) else set()
+        text = {"text_attention"} if unreadable_attention(self.layers) is None else set()
         cls, left = {"cls"} if self.tower.n_prefix else set(), {"left_in_tower"} if self.tower_layers else set()
         return frozenset(everywhere | text | cls | left)
+
+    def why_not(self, statistic: str) -> str | None:
+        """Why a statistic is not available, where there is more to say than that."""
+        return unreadable_attention(self.layers) if statistic == "text_attention" else None
 
     @property
     def tower_layers(self) -> TowerLayers | None:

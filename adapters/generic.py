@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.decoder.attention import readable_attention
+from tokenprune.adapters.decoder.attention import unreadable_attention
 from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.decoder.deepstack import ADDS_FEATURES, FEATURES, MASK, prune_added, prune_deepstack
 from tokenprune.adapters.layouts.grids import grid_argument, grids_of, image_pixels
@@ -86,7 +86,7 @@ class GenericAdapter(ModelAdapter):
 
     @property
     def offers(self) -> frozenset[str]:
-        text = {"text_attention"} if readable_attention(self.layers) else set()
+        text = {"text_attention"} if unreadable_attention(self.layers) is None else set()
         grid = {"grid"} if all(self._takes_grids(modality) for modality in self.modalities) else set()
         return frozenset({"pixels", *text, *grid})
 

@@ -34,7 +34,7 @@ def register_adapter(*class_names: str) -> Callable[[Adapter], Adapter]:
     return register
 
 
-def adapter_for(model: object, adapter: type[ModelAdapter] | None = None) -> ModelAdapter:
+def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
     """Return the adapter of a loaded model: an instance of `adapter`, or of the one that is registered for its class or
     the nearest registered class that it inherits from.
 
@@ -49,7 +49,7 @@ def adapter_for(model: object, adapter: type[ModelAdapter] | None = None) -> Mod
             f"{model!r} is not a model. Pass the loaded Hugging Face model, as from_pretrained returns it."
         )
     if adapter is not None:
-        if not _is_adapter(adapter):
+        if not (isinstance(adapter, type) and issubclass(adapter, ModelAdapter)):
             raise SettingError(f"adapter={adapter!r} is not a subclass of ModelAdapter. Try adapter=GenericAdapter.")
         check_transformers()
         return adapter(model)

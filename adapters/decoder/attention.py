@@ -20,38 +20,33 @@ KNOWN_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm", "rota
 def text_capture_points(layer: Any) -> CapturePoints:
     """Return the modules that expose one decoder layer's attention. Raises UnsupportedError for an attention whose
     queries and keys are not projected, perhaps normed, rotated by position, and then multiplied as they are."""
-    attention = getattr(layer, "self_attn", None)
-    if attention is None:
-        raise _unreadable(f"{type(layer).__name__} has no self_attn")
-    name = type(attention).__name__
-    if not {"q_proj", "k_proj"} <= vars(attention)["_modules"].keys():
-        raise _unreadable(f"the attention of {name} has no separate query and key projections")
-    more = [part for part in (*attention._modules, *attention._parameters) if part not in KNOWN_PARTS]
-    if more or not hasattr(attention, "scaling") or getattr(attention, "attn_logit_softcapping", None) is not None:
-        raise _unreadable(
-            f"{name} computes attention in a way of its own ({', '.join(more) or 'its scores are capped'})"
-        )
-    if rotation_of(type(attention)) is None:
-        raise _unreadable(f"{name} does not rotate all its queries and keys by their positions")
+    reason = _unreadable(layer)
+    if reason is not None:
+        raise UnsupportedError(f"{reason}, so a text-guided strategy cannot read it. Use one that prunes before it.")
+    attention = layer.self_attn
     queries, keys = (getattr(attention, f"{part}_norm", getattr(attention, f"{part}_proj")) for part in "qk")
     return CapturePoints(attention, {"queries": queries, "keys": keys})
 
 
-def _unreadable(why: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"{why}, so a text-guided strategy cannot read it. Use one that prunes before the language model, such as "
-        f"FoPru or DivPrune."
-    )
+def unreadable_attention(layers: Iterable[Any]) -> str | None:
+    """Return why the attention of some decoder layer cannot be read as text-guided strategies do; None if all can."""
+    return next((reason for reason in map(_unreadable, layers) if reason is not None), None)
 
 
-def readable_attention(layers: Iterable[Any]) -> bool:
-    """Whether the attention of all decoder layers can be read as text-guided strategies do."""
-    try:
-        for layer in layers:
-            text_capture_points(layer)
-    except UnsupportedError:
-        return False
-    return True
+def _unreadable(layer: Any) -> str | None:
+    attention = getattr(layer, "self_attn", None)
+    if attention is None:
+        return f"{type(layer).__name__} has no self_attn"
+    name, parts = type(attention).__name__, {*attention._modules, *attention._parameters}
+    if not {"q_proj", "k_proj"} <= parts:
+        return f"{name} has no separate query and key projections"
+    if getattr(attention, "attn_logit_softcapping", None) is not None:
+        return f"{name} caps its scores"
+    if parts - KNOWN_PARTS or not hasattr(attention, "scaling"):
+        return f"{name} computes attention in its own way ({', '.join(sorted(parts - KNOWN_PARTS)) or 'no scaling'})"
+    if rotation_of(type(attention)) is None:
+        return f"{name} does not rotate all its queries and keys by their positions"
+    return None
 
 
 def text_heads(

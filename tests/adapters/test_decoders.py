@@ -7,18 +7,24 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.families.base import VOCAB, decoder
+from helpers.families.base import IMAGE, VOCAB, decoder
 from helpers.families.llava import BACKBONES, Llava
 from helpers.tiny import prompt
 from transformers import (
     BloomConfig,
+    CohereConfig,
     DogeConfig,
     FalconConfig,
+    Gemma2Config,
+    GlmConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
     MptConfig,
     OPTConfig,
+    Phi3Config,
+    Qwen3Config,
+    SmolLM3Config,
 )
 
 import tokenprune
@@ -85,10 +91,20 @@ def test_masks_that_depend_on_content(monkeypatch: pytest.MonkeyPatch) -> None:
         tokenprune.patch(model, Grid())
 
 
+class SectionedAttention(torch.nn.Module):
+    """Names the function that rotates by sections, as those of older transformers do."""
+
+    config = SimpleNamespace(rope_parameters={"mrope_section": [2, 1, 1]})
+    head_dim = 8
+
+    def forward(self, *states: Any) -> Any:
+        return apply_multimodal_rotary_pos_emb(*states)  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
+
+
 def test_position_embeddings_of_several_components() -> None:
     """As older transformers give them to Qwen-VL: each component has the angles of its own sections."""
     rows, tokens, width = 2, 5, 8
-    attention = SimpleNamespace(config=SimpleNamespace(rope_parameters={"mrope_section": [2, 1, 1]}))
+    attention = SectionedAttention()
     several = torch.randn(2, 3, rows, tokens, width)
     component = [0, 0, 1, 2, 0, 0, 1, 2]  # of each angle
     one = torch.stack([several[:, component[i], ..., i] for i in range(width)], -1)
@@ -99,3 +115,40 @@ def test_position_embeddings_of_several_components() -> None:
     )
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
+
+
+TEXT_GUIDED = {
+    "interleaved and in part": GlmConfig(**decoder(head_dim=8, partial_rotary_factor=0.5)),
+    "interleaved": CohereConfig(**decoder()),
+    "with norms": Qwen3Config(**decoder(head_dim=8)),
+}
+UNREADABLE = {
+    "one projection": (Phi3Config(**decoder()), "no separate query and key projections"),
+    "some layers do not rotate": (SmolLM3Config(**decoder(no_rope_layers=[1, 0])), "does not rotate all its queries"),
+    "capped": (Gemma2Config(**decoder(head_dim=8, layer_types=["full_attention"] * 2)), "caps its scores"),
+}
+
+
+@pytest.mark.parametrize("kind", TEXT_GUIDED)
+def test_attention_is_read_as_the_model_rotates(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = llava_on(TEXT_GUIDED[kind], monkeypatch), prompt([1])
+    with tokenprune.probe(model, decoder_layers=[0, 1]) as seen:
+        (image,) = seen.run(**inputs)
+    with torch.no_grad():
+        maps = llava_on(TEXT_GUIDED[kind], monkeypatch, "eager")(**inputs, output_attentions=True).attentions
+    visual = inputs["input_ids"][0] == IMAGE
+    for layer, weights in enumerate(maps):
+        expected = weights[0].mean(0)[-1, visual]
+        torch.testing.assert_close(image.text_attention[layer].from_last(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_attention_that_cannot_be_read(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, why = UNREADABLE[kind]
+    model = llava_on(config, monkeypatch, "eager")
+    with pytest.raises(UnsupportedError, match=f"attention of the language model's layers.*{why}"):
+        tokenprune.patch(model, "fastv", keep_ratio=0.5)
+    with pytest.raises(UnsupportedError, match=why):
+        tokenprune.probe(model, decoder_layers=[0, 1])
+    with torch.no_grad(), tokenprune.patch(model, Grid()):  # strategies before the language model work
+        model(**prompt([1]))

@@ -14,7 +14,17 @@ from helpers.tiny import ENCODES_FIRST, IMAGE, TOWERS, prompt, tiny_llava
 from transformers import Dinov2WithRegistersConfig, LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration
 
 import tokenprune
-from tokenprune import FoPru, Grid, PruningError, Selection, SettingError, Strategy, UnsupportedError
+from tokenprune import (
+    DivPrune,
+    FoPru,
+    GenericAdapter,
+    Grid,
+    PruningError,
+    Selection,
+    SettingError,
+    Strategy,
+    UnsupportedError,
+)
 from tokenprune.tokens import VisualTokens
 
 
@@ -50,12 +60,34 @@ def test_wrong_calls(llava: Any, strategy: Any, settings: Any, error: Any, messa
 
 def test_what_is_no_supported_model() -> None:
     llama = LlamaForCausalLM(LlamaConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=9))
-    others: list[Any] = [llama, torch.nn.Linear(2, 2), "llava-hf/llava-1.5-7b-hf", None]
-    for model in others:
-        with pytest.raises(UnsupportedError, match=r"no model adapter for .*LlavaForCond.*adapters/README.md"):
+    for model in (llama, torch.nn.Linear(2, 2)):
+        why = r"no model adapter for .*tokenprune models.*adapter=tokenprune.GenericAdapter.*adapters/README.md"
+        with pytest.raises(UnsupportedError, match=f"(?s){why}"):
             tokenprune.patch(model, FoPru())
-    with pytest.raises(UnsupportedError, match="which is not an nn"):
-        tokenprune.patch(LlavaForConditionalGeneration, FoPru())  # type: ignore[arg-type]
+    others: list[Any] = ["llava-hf/llava-1.5-7b-hf", None, LlavaForConditionalGeneration]
+    for other in others:
+        with pytest.raises(UnsupportedError, match="is not a model"):
+            tokenprune.patch(other, FoPru())
+
+
+def test_the_generic_adapter_says_what_it_needs() -> None:
+    llama = LlamaForCausalLM(LlamaConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=9))
+    with pytest.raises(UnsupportedError, match="does not follow the interface that the generic adapter needs"):
+        tokenprune.patch(llama, FoPru(), adapter=GenericAdapter)
+    wrong: Any = "generic"
+    with pytest.raises(SettingError, match="not a subclass of ModelAdapter"):
+        tokenprune.patch(llama, FoPru(), adapter=wrong)
+
+
+def test_the_generic_adapter_on_a_class_of_ones_own(llava: Any) -> None:
+    inputs = prompt([1])
+    with torch.no_grad(), tokenprune.patch(llava, DivPrune(keep_ratio=0.25)) as handle:
+        logits, kept = llava(**inputs).logits, handle.report.images[0].kept
+    with torch.no_grad(), tokenprune.patch(llava, DivPrune(keep_ratio=0.25), adapter=GenericAdapter) as handle:
+        assert torch.equal(llava(**inputs).logits, logits)
+        assert torch.equal(handle.report.images[0].kept, kept)
+    with pytest.raises(UnsupportedError, match="needs attention of one vision-encoder layer"):
+        tokenprune.patch(llava, FoPru(), adapter=GenericAdapter)
 
 
 def test_a_model_without_a_vision_tower() -> None:

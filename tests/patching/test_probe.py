@@ -16,17 +16,29 @@ from transformers import StaticCache
 
 import tokenprune
 from tokenprune import PruningError, Random, SettingError, UnsupportedError
+from tokenprune.adapters import adapter_for
 from tokenprune.engine.pruner import pruner_of
 
 NAMES = [name for name, family in FAMILIES.items() if family.refused is None]
-#: Families whose decoder attends causally, with images that attend to all of themselves, and within a window.
-DECODERS = ["llava-clip", "qwen2.5-vl", "qwen3-vl", "gemma3", "gemma3-window", "paligemma", "mistral3", "idefics3"]
+
+
+def offered(name: str, statistics: set[str]) -> Any:
+    """A model of a family that offers the statistics; else the test ends here, having seen that a probe is refused."""
+    model = FAMILIES[name].build()
+    if statistics <= adapter_for(model).offers:
+        return model
+    with (
+        pytest.raises(UnsupportedError),
+        tokenprune.probe(model, statistics - {"text_attention"}, decoder_layers=[0, 1]),
+    ):
+        pass
+    pytest.skip(f"refused: {name} does not offer {statistics}")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_are_bitwise_unpatched(name: str) -> None:
     family = FAMILIES[name]
-    model, inputs = family.build(), family.prompt([2, 1])
+    model, inputs = offered(name, {"vision_attention", "pixels", "text_attention"}), family.prompt([2, 1])
     with torch.no_grad():
         plain = model(**inputs)
         answer = model.generate(**inputs, max_new_tokens=3, do_sample=False)
@@ -61,12 +73,12 @@ def test_vision_attention_is_the_eager_map(tower: str, layer: int | None) -> Non
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_text_attention_is_the_eager_map(name: str, padding: str) -> None:
     family = FAMILIES[name]
     inputs = family.prompt([2, 1], texts=[3, 5], padding=padding)
-    eager = family.build("eager")
-    with tokenprune.probe(family.build(), decoder_layers=[0, 1]) as seen:
+    model, eager = offered(name, {"text_attention"}), family.build("eager")
+    with tokenprune.probe(model, decoder_layers=[0, 1]) as seen:
         images = seen.run(**inputs)
     with torch.no_grad():
         maps = [layer.mean(1) for layer in eager(**inputs, output_attentions=True).attentions]

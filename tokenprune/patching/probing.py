@@ -204,7 +204,7 @@ def probe(
     wanted = frozenset({needs} if isinstance(needs, str) else needs) | ({"text_attention"} if decoder_layers else set())
     model = unwrap_model(model)
     adapter = adapter_for(model)
-    check_needs("probe", wanted, adapter.offers, adapter.description)
+    check_needs("probe", wanted, adapter.offers, adapter.description, adapter.why_not)
     if "left_in_tower" in wanted:
         raise SettingError("probe: left_in_tower is the outcome of pruning in the tower, and a probe prunes nothing.")
     if "text_attention" in wanted and not decoder_layers:

@@ -82,7 +82,7 @@ def patch(
     strategy: object,
     *,
     position_ids: str = "original",
-    adapter: type[ModelAdapter] | None = None,
+    adapter: object = None,
     **settings: Any,
 ) -> PatchHandle:
     """Prune the visual tokens of a loaded model until the handle's `remove`, or `unpatch`, is called.
@@ -114,7 +114,7 @@ def patch(
     check_choice("patch", "position_ids", position_ids, ("original", "compact"))
     model = unwrap_model(model)
     answers = adapter_for(model, adapter)
-    check_needs(repr(chosen), chosen.needs, answers.offers, answers.description)
+    check_needs(repr(chosen), chosen.needs, answers.offers, answers.description, answers.why_not)
     if file is not None:
         file.warn_unless_made_for(len(answers.layers))
     assert isinstance(model, nn.Module)

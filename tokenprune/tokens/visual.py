@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -202,13 +202,22 @@ def _declared(name: str, need: str, value: Declared | None) -> Declared:
     return value
 
 
-def check_needs(owner: str, needs: frozenset[str], offers: frozenset[str], model: str) -> None:
-    """Raise SettingError for an unknown need, UnsupportedError for one that `model` does not offer."""
+def check_needs(
+    owner: str,
+    needs: frozenset[str],
+    offers: frozenset[str],
+    model: str,
+    why: Callable[[str], str | None] = lambda need: None,
+) -> None:
+    """Raise SettingError for an unknown need, UnsupportedError for one that `model` does not offer; `why` says why it
+    does not, where that is known."""
     for need in sorted(needs):
         if need not in STATISTICS:
             raise SettingError(f"{owner}.needs: {unknown('statistic', need, STATISTICS)}")
         if need not in offers:
+            reason = why(need)
+            lacks = "does not have it" if reason is None else f"does not have it: {reason}"
             raise UnsupportedError(
-                f"{owner} needs {STATISTICS[need]}. {model} does not have it; it offers: "
+                f"{owner} needs {STATISTICS[need]}. {model} {lacks}; it offers: "
                 f"{', '.join(sorted(offers)) or 'nothing'}."
             )
