@@ -183,14 +183,3 @@ def test_a_report_belongs_to_its_call(strategy: Strategy) -> None:
         with ThreadPoolExecutor(4) as pool:
             for _ in range(15):
                 assert list(pool.map(lambda inputs: asked(handle, inputs), prompts)) == expected
-
-
-def test_a_cache_made_of_a_pruned_ones_tensors_is_refused() -> None:
-    model, inputs = tiny_llava(), prompt([1])
-    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25)):
-        cache = model(**inputs, use_cache=True)[CACHE]
-        rebuilt = DynamicCache([(layer.keys, layer.values) for layer in cache.layers])
-        mask = torch.ones(1, cache.get_seq_length() + 1, dtype=torch.long)
-        assert step(model, copy.deepcopy(cache), attention_mask=mask).isfinite().all()
-        with pytest.raises(PruningError, match="made from the tensors of a pruned cache"):
-            step(model, rebuilt, attention_mask=mask)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.cache import CacheIndex, physical_view
-from tokenprune.errors import PruningError
 from tokenprune.sequence.masks import MaskRequest
 from tokenprune.sequence.packing import Mask, Packing, Slots, identity_packing, is_pattern, padding_of, prunable_mask
 from tokenprune.tokens.encoded import EncodedImage
@@ -187,18 +186,3 @@ def find_cache(*places: Any) -> Any:
 def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int]:
     """How many slots a layer attends to when `n_queries` are appended to `n_slots`, and the first of them."""
     return (n_slots + n_queries, 0) if cache is None else cache.get_mask_sizes(n_queries, layer)
-
-
-def check_not_rebuilt(cache: Any, kwargs: Mapping[str, Any]) -> None:
-    """Raise PruningError for a cache made from a pruned one's tensors: it does not know what was dropped, but the mask
-    of the call does."""
-    mask = kwargs.get("attention_mask")
-    length = 0 if cache is None else cache.get_seq_length()
-    if not (isinstance(mask, Tensor) and mask.ndim == 2 and isinstance(length, int) and length):
-        return
-    if mask.shape[1] > length + n_new_columns(kwargs):
-        raise PruningError(
-            f"attention_mask covers {mask.shape[1]} tokens, and the cache holds {length}: it was made from the tensors "
-            f"of a pruned cache, or belongs to another prompt. Pass the cache that the model returned; copy.deepcopy, "
-            f"pickle and torch.save keep what it knows."
-        )

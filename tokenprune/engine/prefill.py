@@ -29,8 +29,9 @@ from tokenprune.engine.cache import (
     set_index,
     settle,
 )
-from tokenprune.engine.call import CallContext, Forward, check_not_rebuilt, find_cache, named_arguments
+from tokenprune.engine.call import CallContext, Forward, find_cache, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.rebuilt import check_not_rebuilt, mark_pruned
 from tokenprune.engine.recording import RECORD_ATTRIBUTE, Register, recall_images
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
 from tokenprune.errors import PruningError
@@ -100,6 +101,8 @@ class Prefill:
         index = index_of(cache)
         if index is not None:
             index.check_skipped(self._skipped)
+        else:
+            check_not_rebuilt(cache, kwargs)
         if self.skipping is not None:
             self.skipping.check_cache(cache)
         unseen, self._context.encoded = set(self._context.encoded), []
@@ -111,10 +114,8 @@ class Prefill:
                 encoded[name] = self.adapter.encoded(modality, kwargs)
         if unseen - visual.keys():
             self._check_placeholders(unseen - visual.keys(), kwargs)
-        if index is None and not visual:
-            check_not_rebuilt(cache, kwargs)
-            if self.skipping is None:
-                return
+        if index is None and not visual and self.skipping is None:
+            return
         images = {}
         for name, output in encoded.items():
             records = self._context.records.get(name)
@@ -142,8 +143,8 @@ class Prefill:
             return None
         kwargs["attention_mask"] = forward.mask(self.adapter, kwargs)
         if forward.packing is not None:
-            new = forward.n_slots, forward.packing, forward.shift, self._skipped
-            forward.new_index = CacheIndex.after(forward.index, *new)
+            before, n_before = forward.index, forward.n_slots
+            forward.new_index = CacheIndex.after(before, n_before, forward.packing, forward.shift, self._skipped)
             if forward.cache is not None:
                 begin_pruning(forward.cache, forward.new_index, partial(self._interrupted_index, forward))
         # The masks that came in are over logical columns; the language model's are over physical slots, as its cache.
@@ -171,8 +172,7 @@ class Prefill:
         # Tokens that stay keep their position IDs, or are numbered without gaps.
         before = ids.expand(*ids.shape[:-2], batch, n_new)
         ids = before if self.position_ids == "original" else compact_ids(before, dropped, real)
-        skipped = () if self.skipping is None else self.skipping.layers
-        self._publish(forward, Report(report_images(chosen, ids), skipped))
+        self._publish(forward, Report(report_images(chosen, ids), self._skipped))
 
         if not changes_any(chosen) and (self.stages is None or not self.stages.may_drop(chosen)):
             return
@@ -219,6 +219,7 @@ class Prefill:
             return output
         if index is not None:
             set_index(cache, index)
+            mark_pruned(cache, index, forward.padding)
         elif forward.index is None:
             embeds, skipped = kwargs["inputs_embeds"], self._skipped
             set_index(cache, CacheIndex.unpruned(len(embeds), n_slots(cache), embeds.device, skipped))
@@ -272,7 +273,9 @@ class Prefill:
                     "the call that filled this cache was interrupted between decoder layers: some hold the prompt, "
                     "others do not. Start again from an empty cache."
                 )
-        return self._finished_index(forward)
+        index = self._finished_index(forward)
+        mark_pruned(forward.cache, index, forward.padding)
+        return index
 
     def _check_placeholders(self, modalities: set[str], kwargs: dict[str, Any]) -> None:
         """Raise PruningError if a prompt has placeholder tokens of images that were encoded for it and did not come."""
@@ -287,12 +290,11 @@ class Prefill:
 
     def _incoming_ids(self, forward: Forward, kwargs: dict[str, Any]) -> Tensor:
         """The position IDs of the new columns; after a pruned prompt with compact IDs, those that continue it."""
-        n_new = kwargs["inputs_embeds"].shape[1]
         ids = kwargs.get("position_ids")
         if ids is None:
-            ids = default_ids(forward.n_columns, n_new, kwargs["inputs_embeds"].device)
+            ids = default_ids(forward.n_columns, forward.n_new, kwargs["inputs_embeds"].device)
         if forward.index is not None:
             # Given a mask over the cache, Qwen-VL numbers the cache's columns as well.
-            ids = ids[..., -n_new:] if ids.shape[-1] > n_new else ids
+            ids = ids[..., -forward.n_new :] if ids.shape[-1] > forward.n_new else ids
             ids = ids if forward.index.shift is None else ids - forward.index.shift[:, None]
         return ids

@@ -1,0 +1,134 @@
+"""Recognises a cache that was made from the tensors of a pruned one, and so does not know what was dropped.
+
+Every prompt that is pruned into a cache leaves a mark here: for each row, the key of one token that is in an earlier
+slot than without pruning. A cache without index that comes to a patched model with tokens in it is compared with the
+marks once; an unpruned one has another token in that slot. So tensors are recognised in this process, also when they
+were cloned, moved, cast or cropped, or their rows picked. Of tensors from elsewhere, quantised or offloaded ones, only
+an attention mask that covers more than the cache can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tokenprune.engine.cache import CacheIndex, n_slots
+from tokenprune.engine.call import n_new_columns
+from tokenprune.errors import PruningError
+from tokenprune.sequence.packing import Slots
+
+#: How many rows are remembered for each device, type and width of keys; half a megabyte or less.
+N_MARKS = 1024
+
+
+@dataclass(eq=False)
+class Marks:
+    """The last rows that were pruned: a slot that holds a later token than without pruning, -1 where none does, and
+    the key of the first head there. The tensors have this size from the start, so that memory does not grow."""
+
+    slots: Int[Tensor, " marks"]
+    keys: Float[Tensor, "marks width"]
+
+    @classmethod
+    def none(cls, like: Tensor) -> Marks:
+        slots = torch.full((N_MARKS,), -1, dtype=torch.long, device=like.device)
+        return cls(slots, like.new_zeros(N_MARKS, like.shape[-1]))
+
+    def with_rows(self, slots: Int[Tensor, " rows"], keys: Float[Tensor, "rows width"]) -> Marks:
+        return Marks(torch.cat([slots, self.slots])[:N_MARKS], torch.cat([keys, self.keys])[:N_MARKS])
+
+    def any_in(self, keys: Float[Tensor, "batch heads slots width"], n_slots: int) -> Bool[Tensor, ""]:
+        """Whether a layer's keys, of which `n_slots` are in use, are those of a mark in its slot."""
+        slots, marked = self.slots.to(keys.device), self.keys.to(keys)
+        same = (keys.detach()[:, 0].index_select(1, slots.clamp(0, n_slots - 1)) == marked).all(-1)
+        return (same & (slots >= 0) & (slots < n_slots)).any()
+
+
+_marks: dict[tuple[torch.device, torch.dtype, int], Marks] = {}
+_lock = Lock()
+#: Caches that were compared, or that were empty when they came.
+_known: WeakSet[Any] = WeakSet()
+
+
+def mark_pruned(cache: Any, index: CacheIndex, padding: Bool[Tensor, "rows columns"] | None) -> None:
+    """Remember a cache that `index` describes; `padding` tells which of all columns are padding, None if none is."""
+    slots = Slots(index.columns, index.valid)
+    for number in _by_use(cache.layers):
+        stage = next((stage for stage in reversed(index.stages) if stage.layer <= number), None)
+        held = slots if stage is None else Slots(slots.columns.gather(1, stage.slots), stage.valid)
+        keys = getattr(cache.layers[number], "keys", None)
+        if not isinstance(keys, Tensor) or keys.ndim != 4 or keys.shape[2] < held.columns.shape[1]:
+            continue  # skipped, or stored in another way
+        moved = _is_moved(held, padding)
+        first, some = moved.int().argmax(1).to(keys.device), moved.any(1).to(keys.device)
+        marked = keys.detach()[:, 0].gather(1, first[:, None, None].expand(-1, 1, keys.shape[3]))[:, 0]
+        kind = keys.device, keys.dtype, keys.shape[3]
+        with _lock:
+            before = _marks.get(kind) or Marks.none(keys)
+            _marks[kind] = before.with_rows(first.masked_fill(~some, -1), marked)
+        return
+
+
+def check_not_rebuilt(cache: Any, kwargs: Mapping[str, Any]) -> None:
+    """Raise PruningError for a cache without index that was made from a pruned one's tensors."""
+    if cache is None:
+        return
+    if cache not in _known:
+        if _is_marked(cache.layers, n_slots(cache)):
+            raise _rebuilt("this cache was made from the tensors of a pruned one, and does not know what was dropped")
+        _known.add(cache)
+    mask, length = kwargs.get("attention_mask"), cache.get_seq_length()
+    if not (isinstance(mask, Tensor) and mask.ndim == 2 and isinstance(length, int) and length):
+        return
+    if mask.shape[1] > length + n_new_columns(kwargs):
+        raise _rebuilt(
+            f"attention_mask covers {mask.shape[1]} tokens, and the cache holds {length}: it was made from the tensors "
+            f"of a pruned cache, or belongs to another prompt"
+        )
+
+
+def _rebuilt(what: str) -> PruningError:
+    return PruningError(
+        f"{what}. Pass the cache that the model returned; copy.deepcopy, pickle and torch.save keep what it knows."
+    )
+
+
+def _by_use(layers: list[Any]) -> list[int]:
+    """The layers of a cache: first those that keep every slot in its place, and of these the last, which hold least."""
+    return sorted(range(len(layers)), key=lambda number: (getattr(layers[number], "is_sliding", False), -number))
+
+
+def _is_moved(held: Slots, padding: Bool[Tensor, "rows columns"] | None) -> Bool[Tensor, "batch slots"]:
+    """Which slots hold a token before which another was dropped. Padding that is gone does not count."""
+    if padding is None:
+        return held.valid & (held.columns >= held.valid.long().cumsum(1))
+    padding = padding.to(held.columns.device).expand(len(held.columns), -1)
+    valid = held.mask_padding(padding).valid
+    return valid & ((~padding).long().cumsum(1).gather(1, held.columns) > valid.long().cumsum(1))
+
+
+def _is_marked(layers: list[Any], length: int) -> bool:
+    """Whether any layer of a cache of this length holds the keys of a mark. Waits once for each device."""
+    found: dict[torch.device, list[Tensor]] = {}
+    for layer in layers if length else ():
+        keys = getattr(layer, "keys", None)
+        if isinstance(keys, Tensor) and keys.ndim == 4 and keys.numel():
+            n_used = min(length, keys.shape[2])
+            found.setdefault(keys.device, []).extend(marks.any_in(keys, n_used) for marks in _comparable(keys))
+    return any(bool(torch.stack(there).any()) for there in found.values() if there)
+
+
+def _comparable(keys: Tensor) -> list[Marks]:
+    """The marks of this width; those that have no data only for keys that have none."""
+    return [
+        marks
+        for (device, _, width), marks in list(_marks.items())
+        if width == keys.shape[3] and (device.type == "meta") == keys.is_meta
+    ]
