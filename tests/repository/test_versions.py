@@ -19,9 +19,10 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def requirements() -> list[Requirement]:
-    """The requirements of the library and of its extras, but not on itself."""
-    lines = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
-    found = [Requirement(line) for line in lines]
+    """The requirements of the library and of its extras, but not on itself, nor on vLLM, which has one torch of its own
+    and so an environment."""
+    extras = [extra for name, extra in PROJECT["optional-dependencies"].items() if name != "vllm"]
+    found = [Requirement(line) for line in [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]]
     return [requirement for requirement in found if requirement.name != PROJECT["name"]]
 
 
