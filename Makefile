@@ -81,10 +81,13 @@ VLLM_PYTEST = OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/serving --
 
 VLLM_INSTALL = .venv-vllm/bin/python -m pip install --quiet --requirement tests/serving/requirements.txt --editable ".[evals]"
 
-# The table of models and modes in adapters/README.md, from a run of the contract matrix.
+# All tests of all families, of which `make test` runs a part that changes every day; then the table in adapters/README.md
+# and what `tokenprune models` prints.
 matrix: install
-	$(BIN)/python -m pytest tests/contract/test_contract.py -k "not readme" --matrix tests/contract/matrix.json
-	$(BIN)/python tests/contract/matrix.py
+	mkdir -p runs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --all-cells tests/contract -k "not readme and not models_prints" \
+		--matrix runs/matrix.json
+	PYTHONPATH=tests $(BIN)/python -m contract.matrix runs/matrix.json
 
 # N random models, prompts, strategies and caches against masking; an interrupted run resumes. 0.1 s a draw.
 N := 10000

@@ -9,6 +9,7 @@ from typing import Any
 
 import jaxtyping
 import pytest
+from contract import rotation
 from helpers.files.wordnet import write_wordnet
 from helpers.tiny import tiny_llava
 
@@ -48,17 +49,39 @@ def unchecked() -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--matrix", type=Path, help="write what the contract matrix's cells did to this JSON file")
+    parser.addoption("--all-cells", action="store_true", help="run all tests of all families, not the part of the day")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    cells = "all" if config.getoption("--all-cells") else f"part {rotation.part()} of {rotation.PARTS}"
+    return f"contract matrix: {cells}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--all-cells") or any("::" in argument for argument in config.args):  # or one that is named
+        return
+    left_out = [item for item in items if not rotation.runs(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if rotation.runs(item)]
 
 
 #: Family -> cell -> the worst outcome of its tests: failed, cannot (transformers itself), passed.
 _cells: dict[str, dict[str, str]] = {}
+#: Family -> the largest difference from the oracle in any cell.
+_errors: dict[str, float] = {}
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    cell = dict(report.user_properties).get("cell")
-    if report.when != "call" or not isinstance(cell, list) or report.outcome == "skipped":
+    properties = dict(report.user_properties)
+    cell = properties.get("cell")
+    if not isinstance(cell, list):
         return
     family, label, passes_as = cell
+    if report.when == "teardown":
+        _errors[family] = max(_errors.get(family, 0.0), float(str(properties.get("error", 0.0))))
+    if report.when != "call" or report.outcome == "skipped":
+        return
     outcome = passes_as if report.outcome == "passed" else "failed"
     cells = _cells.setdefault(family, {})
     order = ["passed", "cannot", "failed"]
@@ -68,4 +91,5 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption("--matrix")
     if path is not None and _cells:  # the workers of a parallel run have none
-        path.write_text(json.dumps({name: _cells[name] for name in sorted(_cells)}, indent=1, sort_keys=True) + "\n")
+        found = {name: {"cells": _cells[name], "error": _errors.get(name, 0.0)} for name in sorted(_cells)}
+        path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")

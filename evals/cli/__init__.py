@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import tokenprune
-from tokenprune.evals.cli import bench, explain, layers, optimize, report
+from tokenprune.evals.cli import bench, explain, layers, models, optimize, report
 from tokenprune.evals.cli import eval as eval_
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.cli.parser import Formatter, script_parser
@@ -27,6 +27,7 @@ COMMANDS = {
     "optimize": optimize,
     "layers": layers,
     "bench": bench,
+    "models": models,
 }
 COMPLETION = """\
 Enable shell completion in bash or zsh:

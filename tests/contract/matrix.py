@@ -1,12 +1,18 @@
-"""The table of models and modes in adapters/README.md. `make matrix` runs the contract matrix and writes it."""
+"""What `tokenprune models` and the table in adapters/README.md show. `make matrix` runs the contract matrix and writes
+both."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from tokenprune.adapters.tested import FILE, Tested, read_tested
 
 ROOT = Path(__file__).parents[2]
-RESULTS, README = ROOT / "tests" / "contract" / "matrix.json", ROOT / "adapters" / "README.md"
+README = ROOT / "adapters" / "README.md"
 BEGIN, END = "<!-- matrix: made by `make matrix` -->", "<!-- end of matrix -->"
 
 #: Column of the table -> the labels of the cells that it summarises.
@@ -34,17 +40,38 @@ def label_of(test: str, parameters: dict[str, object]) -> str:
     return f"{name} {parameters['padding']}" if "padding" in parameters else name
 
 
-def table(results: dict[str, dict[str, str]], class_names: dict[str, str]) -> str:
+def facts_of(case: str) -> dict[str, Any]:
+    """What the adapter of a family's model answers."""
+    from helpers.contract.cells import model_of
+    from helpers.families import FAMILIES
+
+    from tokenprune.adapters import adapter_for
+    from tokenprune.sequence.masks import FULL
+
+    model = model_of(case)
+    adapter = adapter_for(model)
+    return {
+        "class_name": FAMILIES[case].class_name,
+        "model_type": model.config.model_type,
+        "adapter": type(adapter).__name__,
+        "contract": adapter.decoder.contract,
+        "statistics": sorted(adapter.offers),
+        "stages": set(adapter.decoder.layers.kinds) == {FULL},
+        "modalities": [modality.name for modality in adapter.modalities],
+    }
+
+
+def table(tested: Mapping[str, Tested]) -> str:
     """Markdown: a row per family. ✓: every test passed; ✗: one failed; HF: transformers itself cannot do it; empty: the
     family has no such input."""
-    lines = [f"| | {' | '.join(COLUMNS)} |", f"|---|{':-:|' * len(COLUMNS)}"]
-    for family, class_name in class_names.items():
-        cells, marks = results.get(family, {}), []
+    lines = [f"| | contract | {' | '.join(COLUMNS)} | error |", f"|---|---|{':-:|' * len(COLUMNS)}--:|"]
+    for family, one in tested.items():
+        marks = []
         for labels in COLUMNS.values():
-            found = {cells[label] for label in labels if label in cells}
+            found = {one.cells[label] for label in labels if label in one.cells}
             worst = next((mark for mark in ("failed", "cannot", "passed") if mark in found), "")
             marks.append({"failed": "✗", "cannot": "HF", "passed": "✓", "": ""}[worst])
-        lines.append(f"| {class_name} ({family}) | {' | '.join(marks)} |")
+        lines.append(f"| {one.class_name} ({family}) | {one.contract} | {' | '.join(marks)} | {one.error:.0e} |")
     return "\n".join(lines)
 
 
@@ -53,14 +80,18 @@ def section(readme: str) -> str:
     return readme.split(BEGIN)[1].split(END)[0].strip()
 
 
-def read_results() -> dict[str, dict[str, str]]:
-    return json.loads(RESULTS.read_text())
+def write(runs: Path) -> None:
+    """Write the table, and what `tokenprune models` prints, from what a run of the matrix has written."""
+    from helpers.contract.cells import CASES
+
+    found = json.loads(runs.read_text())
+    tested = {case: {**facts_of(case), **found[case]} for case in CASES}
+    FILE.write_text(json.dumps(tested, indent=1) + "\n", encoding="utf-8")
+    read_tested.cache_clear()
+    head, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    made = table(read_tested())
+    README.write_text(f"{head}{BEGIN}\n\n{made}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    from helpers.families import FAMILIES
-
-    text = README.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    made = table(read_results(), {name: family.class_name for name, family in FAMILIES.items()})
-    README.write_text(f"{head}{BEGIN}\n\n{made}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    write(Path(sys.argv[1]))

@@ -7,13 +7,16 @@ run. One strategy for each mechanism meets all LLaVA towers in every mode, and o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 import torch
-from contract.matrix import README, label_of, read_results, section, table
+from contract.matrix import README, facts_of, label_of, section, table
 from helpers.contract.cells import (
     ANYWHERE,
+    CASES,
     CELLS,
     DEPTH,
     FEW_PAIRS,
@@ -28,32 +31,42 @@ from helpers.contract.cells import (
     strategy_of,
 )
 from helpers.contract.modes import BATCHES, STEPS, VIDEO_BATCHES, run_cell
-from helpers.contract.oracle import as_reported, assert_close, dropped_columns, seen_by
+from helpers.contract.oracle import ERRORS, as_reported, assert_close, dropped_columns, seen_by
 from helpers.families import FAMILIES
 from helpers.families.base import CACHE, ENCODES_FIRST
 
 import tokenprune
 from tokenprune import UnsupportedError
 from tokenprune.adapters import ADAPTERS
+from tokenprune.adapters.tested import read_tested
 
 
 @pytest.fixture(autouse=True)
-def cell(request: pytest.FixtureRequest, record_property: Any) -> None:
-    """Tells `make matrix` which cell a test fills."""
+def cell(request: pytest.FixtureRequest, record_property: Any) -> Iterator[None]:
+    """Tells `make matrix` which cell a test fills, and how far from the oracle it was at most."""
+    ERRORS.clear()
     parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
     if "case" in parameters:
         label = label_of(request.node.name, parameters)
         cannot = parameters.get("mode", label) in FAMILIES[parameters["case"]].cannot
         record_property("cell", [parameters["case"], label, "cannot" if cannot else "passed"])
+    yield
+    record_property("error", max(ERRORS, default=0.0))
 
 
 def test_the_readme_shows_the_matrix() -> None:
     """The one in adapters/; `make matrix` writes its table."""
-    results = read_results()
-    assert set(results) == set(REGISTERED)
-    class_names = {name: family.class_name for name, family in FAMILIES.items()}
-    assert section(README.read_text(encoding="utf-8")) == table(results, class_names)
-    assert "✗" not in table(results, class_names)
+    tested = read_tested()
+    assert set(tested) == set(CASES)
+    assert section(README.read_text(encoding="utf-8")) == table(tested)
+    assert "✗" not in table(tested)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_tokenprune_models_prints_is_what_the_adapter_answers(case: str) -> None:
+    """`make matrix` writes it."""
+    tested = asdict(read_tested()[case])
+    assert {name: tested[name] for name in facts_of(case)} == facts_of(case)
 
 
 def test_every_adapter_is_in_the_matrix() -> None:

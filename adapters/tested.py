@@ -1,0 +1,41 @@
+"""What `make matrix` found out about every class: the contract that its tests hold it to, and what it offers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+FILE = Path(__file__).with_name("tested.json")
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A class of transformers, with one kind of tower and language model, as the contract matrix ran it.
+
+    class_name, model_type: transformers' names.
+    adapter: the class that answers for it.
+    contract: what pruning is equal to, exactly ("masking", "masking but for ties" or "never seen").
+    statistics: what strategies may read, by the names in tokenprune.tokens.visual.STATISTICS.
+    stages: whether strategies may prune inside the language model.
+    modalities: "image", "video".
+    error: the largest difference from the oracle's logits in any test.
+    cells: test -> passed, cannot (transformers itself does not support it) or failed.
+    """
+
+    class_name: str
+    model_type: str
+    adapter: str
+    contract: str
+    statistics: list[str]
+    stages: bool
+    modalities: list[str]
+    error: float
+    cells: dict[str, str]
+
+
+@cache
+def read_tested() -> dict[str, Tested]:
+    """Return what was tested, by the name of the test family."""
+    return {name: Tested(**found) for name, found in json.loads(FILE.read_text(encoding="utf-8")).items()}

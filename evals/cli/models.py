@@ -1,0 +1,104 @@
+"""`tokenprune models`: which classes of transformers can be pruned, and with what."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenprune.adapters.tested import Tested
+
+EXTRA = "evals"
+CONTRACTS = """\
+What pruning is equal to, to 2e-5 in float32, on tiny models of every class:
+masking               dropped tokens, masked out of the unpruned model's attention
+masking but for ties  the same, where the indexer of its sparse layers scores no two tokens alike
+never seen            its layers with a state see only the kept tokens, at their original position IDs"""
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a class or model type, or a part of its name")
+
+
+def run(options: Namespace) -> None:
+    """List the model classes that can be pruned: contracts, strategies, images and videos.
+
+    With a name, all about that class, or why it is refused.
+    """
+    from tokenprune.adapters.tested import read_tested
+
+    tested = list(read_tested().values())
+    if options.name is None:
+        _print_all(tested)
+        return
+    chosen = [one for one in tested if _matches(options.name, one.class_name, one.model_type)]
+    refused = [text for text in _refusals() if _matches(options.name, text.split()[0])]
+    if not chosen and not refused:
+        names = [name for one in tested for name in (one.class_name, one.model_type)]
+        close = get_close_matches(options.name, names, 1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise SystemExit(
+            f"Error: no class or model type has {options.name!r} in its name.{hint} Type: tokenprune models"
+        )
+    for one in chosen:
+        _print_one(one)
+    print(*refused, sep="\n")
+
+
+def strategies_of(one: Tested) -> list[str]:
+    """The names of the strategies that a class can be pruned with, with their default settings."""
+    from tokenprune.strategies import STRATEGIES
+    from tokenprune.strategy import StagedStrategy
+
+    found = []
+    for name, kind in STRATEGIES.items():
+        strategy = kind()
+        inside = isinstance(strategy, StagedStrategy) and bool(strategy.stages(32))
+        if strategy.needs <= set(one.statistics) and (one.stages or not inside):
+            found.append(name)
+    return found
+
+
+def _print_all(tested: list[Tested]) -> None:
+    from rich.table import Table
+
+    from tokenprune.evals.cli.output import console
+    from tokenprune.strategies import STRATEGIES
+
+    classes = {one.class_name: one for one in reversed(tested)}
+    headings = "class", "model type", "contract", "strategies", "images, videos"
+    table = Table(*headings, caption=CONTRACTS, caption_justify="left")
+    for name in sorted(classes):
+        one = classes[name]
+        n_strategies = f"{len(strategies_of(one))} of {len(STRATEGIES)}"
+        table.add_row(name, one.model_type, one.contract, n_strategies, ", ".join(one.modalities))
+    screen = console(150)
+    screen.print(table)
+    refused = _refusals()
+    screen.print(
+        f"{len(classes)} classes. {len(refused)} are refused: tokenprune models NAME says why, and which strategies a "
+        f"class can have. For any other class of transformers try patch(..., adapter=tokenprune.GenericAdapter)."
+    )
+
+
+def _print_one(one: Tested) -> None:
+    can = strategies_of(one)
+    modes = sorted(cell for cell, outcome in one.cells.items() if outcome == "passed")
+    lacks = sorted(cell for cell, outcome in one.cells.items() if outcome == "cannot")
+    print(f"{one.class_name} ({one.model_type}), read by {one.adapter}")
+    print(f"  contract    {one.contract}; at most {one.error:.0e} from it in {len(modes)} tests")
+    print(f"  inputs      {', '.join(one.modalities)}")
+    print(f"  strategies  {', '.join(can)}")
+    if lacks:
+        print(f"  not         {', '.join(lacks)}: transformers itself does not support it")
+
+
+def _refusals() -> list[str]:
+    from tokenprune.adapters.refused import NEVER, NOT_YET, refusal
+
+    return [refusal([name]) for name in sorted([*NEVER, *NOT_YET])]
+
+
+def _matches(wanted: str, *names: str) -> bool:
+    return any(wanted.lower() in name.lower() for name in names)

@@ -1,0 +1,38 @@
+"""Every vision-language class of transformers is supported, or refused with a reason."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+import tokenprune
+from tokenprune import UnsupportedError
+from tokenprune.adapters import ADAPTERS
+from tokenprune.adapters.refused import NEVER, NOT_YET
+
+CLASSES = {
+    name
+    for names in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
+    for name in ([names] if isinstance(names, str) else names)
+}
+
+
+def test_new_types_announce_themselves() -> None:
+    """A class that transformers has added needs an adapter, a line in verified.py, or a reason in refused.py."""
+    assert not sorted(CLASSES - ADAPTERS.keys() - NEVER.keys() - NOT_YET.keys())
+
+
+def test_nothing_is_both_supported_and_refused() -> None:
+    assert not ADAPTERS.keys() & (NEVER.keys() | NOT_YET.keys())
+    assert not NEVER.keys() & NOT_YET.keys()
+
+
+@pytest.mark.parametrize("name", [*NEVER, *NOT_YET])
+def test_a_refusal_gives_its_reason(name: str) -> None:
+    model = type(name, (nn.Linear,), {})(1, 1)
+    reason = {**NEVER, **NOT_YET}[name]
+    with pytest.raises(UnsupportedError) as caught:
+        tokenprune.patch(model, "grid", keep_ratio=0.5)
+    assert name in str(caught.value)
+    assert reason in str(caught.value)

@@ -1,0 +1,43 @@
+"""`tokenprune models`."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.commands import command
+
+from tokenprune.adapters import ADAPTERS
+from tokenprune.adapters.refused import NEVER
+from tokenprune.adapters.tested import read_tested
+from tokenprune.evals.cli.models import strategies_of
+
+
+def test_every_class_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("models") == 0
+    shown = capsys.readouterr().out
+    for name in ADAPTERS:
+        assert name in shown
+    assert f"{len(ADAPTERS)} classes" in shown
+
+
+def test_one_class(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("models", "qwen2_5_vl") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Qwen2_5_VLForConditionalGeneration (qwen2_5_vl), read by Qwen2_5_VLAdapter")
+    assert "fopru" in shown
+    assert "flowcut" not in shown  # its tower has no CLS token
+
+
+def test_a_class_that_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("models", "Mllama") == 0
+    assert NEVER["MllamaForConditionalGeneration"] in capsys.readouterr().out
+
+
+def test_an_unknown_name() -> None:
+    assert "Did you mean qwen2_5_vl?" in command("models", "qwen2_5_vll")
+
+
+def test_strategies_are_those_that_patch_accepts() -> None:
+    """The contract matrix holds patch() to the same rule: `served` in helpers/contract/cells.py."""
+    llava = next(one for one in read_tested().values() if one.model_type == "llava")
+    assert {"fopru", "fastv", "flowcut", "random"} <= set(strategies_of(llava))
+    assert "cdpruner" not in strategies_of(llava)
