@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.selection import Merge, StageReport
+from tokenprune.sequence.masks import Contract
 from tokenprune.tokens.layout import Grid3, Layout
 
 
@@ -78,10 +79,14 @@ class Report:
     """A report on the last forward that contained visual tokens.
 
     skipped: the decoder layers that were not executed.
+    contract: what this model's answers are equal to: those of the unpruned model with the dropped tokens masked out of
+        attention ("masking"; "masking but for ties" with an indexer that may score tokens alike), or, where layers
+        have a state, those of a language model that has "never seen" them.
     """
 
     images: list[ImageReport]
     skipped: tuple[int, ...] = ()
+    contract: Contract = "masking"
 
     @property
     def n_visual(self) -> int:
@@ -94,5 +99,6 @@ class Report:
     def __repr__(self) -> str:
         share = self.n_kept / self.n_visual
         skipped = f", decoder layers {list(self.skipped)} skipped" if self.skipped else ""
-        head = f"Report(kept {self.n_kept} of {self.n_visual} visual tokens, keep ratio {share:.1%}{skipped})"
+        contract = "" if self.contract == "masking" else f", dropped tokens: {self.contract}"
+        head = f"Report(kept {self.n_kept} of {self.n_visual} visual tokens, keep ratio {share:.1%}{skipped}{contract})"
         return "\n".join([head, *(f"  {image!r}" for image in self.images)])

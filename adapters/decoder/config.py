@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,9 +22,6 @@ KINDS = {
     "attention": FULL,
     "mamba": LINEAR,
 }
-
-#: What pruning is equal to, exactly.
-Contract = Literal["masking", "masking but for ties", "never seen"]
 
 
 @dataclass(frozen=True)
@@ -70,14 +67,6 @@ class Decoder:
         decoder = cls(config, LayerKinds(kinds, window, by_kind, chunk), noncausal)
         decoder.check_masks()
         return decoder
-
-    @property
-    def contract(self) -> Contract:
-        """What pruning is equal to: masking the dropped tokens out of attention; the same where the indexer of sparse
-        layers scores no two tokens alike; or, with layers that have a state, never having seen them."""
-        if self.layers.recurrent:
-            return "never seen"
-        return "masking but for ties" if INDEXED in self.layers.kinds else "masking"
 
     def check_masks(self) -> None:
         """Raise UnsupportedError if the attention does not take the masks that pruning needs."""

@@ -54,7 +54,7 @@ def facts_of(case: str) -> dict[str, Any]:
         "class_name": FAMILIES[case].class_name,
         "model_type": model.config.model_type,
         "adapter": type(adapter).__name__,
-        "contract": adapter.decoder.contract,
+        "contract": adapter.decoder.layers.contract,
         "statistics": sorted(adapter.offers),
         "stages": set(adapter.decoder.layers.kinds) == {FULL},
         "modalities": [modality.name for modality in adapter.modalities],

@@ -172,7 +172,7 @@ class Prefill:
         # Tokens that stay keep their position IDs, or are numbered without gaps.
         before = ids.expand(*ids.shape[:-2], batch, n_new)
         ids = before if self.position_ids == "original" else compact_ids(before, dropped, real)
-        self._publish(forward, Report(report_images(chosen, ids), self._skipped))
+        self._publish(forward, Report(report_images(chosen, ids), self._skipped, self.adapter.decoder.layers.contract))
 
         if not changes_any(chosen) and (self.stages is None or not self.stages.may_drop(chosen)):
             return

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Int, Shaped
@@ -23,6 +24,9 @@ FULL, SLIDING, CHUNKED, INDEXED = "full_attention", "sliding_attention", "chunke
 #: Layers with a state instead of keys: linear attention, state-space models and short convolutions.
 LINEAR, CONVOLUTION = "linear_attention", "conv"
 RECURRENT = (LINEAR, CONVOLUTION)
+
+#: What pruning is equal to, exactly.
+Contract = Literal["masking", "masking but for ties", "never seen"]
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,12 @@ class LayerKinds:
         return not {SLIDING, CHUNKED, INDEXED}.isdisjoint(self.kinds)
 
     @cached_property
-    def recurrent(self) -> bool:
-        """Whether any layer has a state instead of keys."""
-        return not set(RECURRENT).isdisjoint(self.kinds)
+    def contract(self) -> Contract:
+        """What pruning is equal to: masking the dropped tokens out of attention; the same where the indexer of sparse
+        layers scores no two tokens alike; or, with layers that have a state, never having seen them."""
+        if not set(RECURRENT).isdisjoint(self.kinds):
+            return "never seen"
+        return "masking but for ties" if INDEXED in self.kinds else "masking"
 
 
 @dataclass(frozen=True, eq=False)
