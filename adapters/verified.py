@@ -6,5 +6,7 @@ from tokenprune.adapters.generic import GenericAdapter
 from tokenprune.adapters.registry import register_adapter
 
 register_adapter(
+    "Gemma4ForConditionalGeneration",
+    "Gemma4UnifiedForConditionalGeneration",
     "Qwen3VLMoeForConditionalGeneration",
 )(GenericAdapter)

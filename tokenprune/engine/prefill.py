@@ -31,6 +31,7 @@ from tokenprune.engine.cache import (
 )
 from tokenprune.engine.call import CallContext, Forward, find_cache, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.interrupted import check_filled
 from tokenprune.engine.rebuilt import check_not_rebuilt, mark_pruned
 from tokenprune.engine.recording import RECORD_ATTRIBUTE, Register, recall_images
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
@@ -265,14 +266,9 @@ class Prefill:
         lengths = dict.fromkeys(range(len(self.adapter.layers)), forward.new_index.columns.shape[1])
         if self.stages is not None:
             lengths |= self.stages.held_lengths(forward)
-        layers = forward.cache.layers
-        for number, length in lengths.items():
-            filled = number < len(layers) and int(layers[number].get_seq_length()) == length
-            if not filled and number not in self._skipped:
-                raise PruningError(
-                    "the call that filled this cache was interrupted between decoder layers: some hold the prompt, "
-                    "others do not. Start again from an empty cache."
-                )
+        for number in self._skipped:
+            lengths.pop(number, None)
+        check_filled(forward.cache, lengths, self.adapter.decoder.layers)
         index = self._finished_index(forward)
         mark_pruned(forward.cache, index, forward.padding)
         return index

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .base import Family
 from .gemma import Gemma3, PaliGemma
+from .gemma4 import Gemma4, Gemma4MoE, Gemma4Unified
 from .idefics import Idefics3, SmolVLM
 from .internvl import InternVL
 from .llava import TOWERS, Llava, VideoLlava, VipLlava
@@ -32,6 +33,9 @@ FAMILIES: dict[str, Family] = {
         Gemma3("gemma3", window=512),
         Gemma3("gemma3-window", window=12),
         PaliGemma("paligemma"),
+        Gemma4("gemma4"),
+        Gemma4MoE("gemma4-moe"),
+        Gemma4Unified("gemma4-unified"),
         Mistral3("mistral3"),
     )
 }

@@ -48,7 +48,9 @@ class CommonFamily(Family):
             self.unpatched(**inputs, use_cache=False)
         hook.remove()
         ids = seen.get("position_ids")
-        return super().position_ids(model, inputs) if ids is None else ids
+        if ids is None:
+            return super().position_ids(model, inputs)
+        return ids.expand(*ids.shape[:-2], len(next(iter(inputs.values()))), -1)
 
     def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         embeds = self.unpatched.get_input_embeddings()(inputs["input_ids"]).detach()
