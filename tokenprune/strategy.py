@@ -69,6 +69,11 @@ class Strategy(ABC):
         return None
 
     @property
+    def reads_grid(self) -> bool:
+        """Whether `select` reads where tokens are in an image, which is not known of every model."""
+        return False
+
+    @property
     def tiles_apart(self) -> bool:
         """Whether `select` gets every tile of a tiled image by itself. A strategy that splits a budget per tile in its
         own way, or handles all tiles at once, returns False."""
@@ -109,6 +114,10 @@ class RankedStrategy(Strategy):
                 f"{type(self).__name__}: cells={self.cells!r} is not the side of a cell in visual tokens; write "
                 f'cells="auto", an integer of at least 2, or None to rank all tokens of the image.'
             )
+
+    @property
+    def reads_grid(self) -> bool:
+        return self.cells is not None
 
     def ranked(
         self, scores: Float[Tensor, " left"], n_kept: int, tokens: VisualTokens | StageTokens

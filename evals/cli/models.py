@@ -55,7 +55,8 @@ def strategies_of(one: Tested) -> list[str]:
     for name, kind in STRATEGIES.items():
         strategy = kind()
         inside = isinstance(strategy, StagedStrategy) and bool(strategy.stages(32))
-        if strategy.needs <= set(one.statistics) and (one.stages or not inside):
+        needs = strategy.needs | ({"grid"} if strategy.reads_grid else set())
+        if needs <= set(one.statistics) and (one.stages or not inside):
             found.append(name)
     return found
 

@@ -114,7 +114,8 @@ def patch(
     check_choice("patch", "position_ids", position_ids, ("original", "compact"))
     model = unwrap_model(model)
     answers = adapter_for(model, adapter)
-    check_needs(repr(chosen), chosen.needs, answers.offers, answers.description, answers.why_not)
+    needs = chosen.needs | ({"grid"} if chosen.reads_grid else set())
+    check_needs(repr(chosen), needs, answers.offers, answers.description, answers.why_not)
     if file is not None:
         file.warn_unless_made_for(len(answers.layers))
     assert isinstance(model, nn.Module)

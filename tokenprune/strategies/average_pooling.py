@@ -26,6 +26,10 @@ class AveragePooling(Strategy):
     same share of them is kept as of the patches, evenly spaced and unchanged.
     """
 
+    @property
+    def reads_grid(self) -> bool:
+        return True
+
     def select(self, tokens: VisualTokens) -> Selection:
         n_visual, n_kept, device = tokens.n_visual, self.budget(tokens.n_visual), tokens.features.device
         if n_kept == n_visual:

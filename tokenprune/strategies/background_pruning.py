@@ -73,6 +73,10 @@ class BackgroundPruning(AttentionStrategy):
         """False: all tiles are clustered at once, in time and memory linear in their number."""
         return False
 
+    @property
+    def reads_grid(self) -> bool:
+        return True
+
     def select(self, tokens: VisualTokens) -> Selection:
         n_visual, device = tokens.n_visual, tokens.features.device
         tiles = tile_indices(tokens)

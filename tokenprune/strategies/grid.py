@@ -21,6 +21,10 @@ class Grid(Strategy):
     Several grids and frames share the budget in proportion to their sizes.
     """
 
+    @property
+    def reads_grid(self) -> bool:
+        return True
+
     def select(self, tokens: VisualTokens) -> Selection:
         kept, start = [], 0
         sizes = [height * width for frames, height, width in tokens.grids for _ in range(frames)]

@@ -12,6 +12,8 @@ from helpers.contract.modes import cells_of
 from helpers.families import FAMILIES, Family
 from tokenprune import STRATEGIES, UnsupportedError
 from tokenprune.adapters import ADAPTERS, adapter_for
+from tokenprune.adapters.tested import read_tested
+from tokenprune.evals.cli.models import strategies_of
 from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import Stage, StagedStrategy
 
@@ -63,10 +65,12 @@ def served(name: str, case: str) -> tuple[Family, Any]:
     strategy = strategy_of(name)
     model = model_of(case, DEPTH if stages_of(strategy) else None)
     adapter, refusal = adapter_for(model), None
-    if not strategy.needs <= adapter.offers:
+    if not (strategy.needs | ({"grid"} if strategy.reads_grid else set())) <= adapter.offers:
         refusal = "does not have it"
     elif stages_of(strategy) and set(adapter.decoder.layers.kinds) != {FULL}:
         refusal = "only pruning before the language model is supported"
+    if case in read_tested():  # not before `make matrix` has run
+        assert (refusal is None) == (name in strategies_of(read_tested()[case]))
     if refusal is not None:
         with pytest.raises(UnsupportedError, match=refusal):
             tokenprune.patch(model, strategy)
