@@ -4,6 +4,7 @@ if __name__ != "tokenprune.adapters":  # a second name would make a second copy 
     raise ImportError("import tokenprune.adapters, not adapters")
 
 from tokenprune.adapters import gemma3 as gemma3  # one line per family; importing it registers its adapter
+from tokenprune.adapters import glm4v as glm4v
 from tokenprune.adapters import idefics3 as idefics3
 from tokenprune.adapters import internvl as internvl
 from tokenprune.adapters import llava as llava

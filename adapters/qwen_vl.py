@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: images and videos of any size, and position IDs with three components."""
+"""Qwen-VL, from Qwen2-VL to Qwen3.5: images and videos of any size, and position IDs with three components."""
 
 from __future__ import annotations
 
@@ -76,9 +76,19 @@ class Qwen2_5_VLAdapter(Qwen2VLAdapter):
         return sorted(number for number in named if number < len(blocks))
 
 
-@register_adapter("Qwen3VLForConditionalGeneration")
+@register_adapter("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration")
+class Qwen3_5Adapter(Qwen2VLAdapter):
+    """For Qwen3.5, most of whose decoder layers have a state instead of keys."""
+
+    def describe_tower(self) -> Tower:
+        return QWEN3_TOWER
+
+
+@register_adapter(
+    "Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration", "Cosmos3OmniForConditionalGeneration"
+)
 class Qwen3VLAdapter(Qwen2VLAdapter):
-    """For Qwen3VLForConditionalGeneration, which adds more features after its first decoder layers (DeepStack)."""
+    """For Qwen3-VL and models of its design, which add more features after their first decoder layers (DeepStack)."""
 
     inner_features = ADDS_FEATURES
 

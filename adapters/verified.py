@@ -8,5 +8,5 @@ from tokenprune.adapters.registry import register_adapter
 register_adapter(
     "Gemma4ForConditionalGeneration",
     "Gemma4UnifiedForConditionalGeneration",
-    "Qwen3VLMoeForConditionalGeneration",
+    "PaddleOCRVLForConditionalGeneration",
 )(GenericAdapter)

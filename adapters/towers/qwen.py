@@ -65,12 +65,27 @@ def frame_pixels(arguments: Mapping[str, Any], config: Any) -> list[Float[Tensor
 
 def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     """Return the queries and keys of every frame, from the joint projection of queries, keys and values."""
-    cos, sin = call["attention"]["position_embeddings"]
     pattern = "patch (part head width) -> part patch head width"
     queries, keys, _ = rearrange(call["qkv"], pattern, part=3, head=config.num_heads)
+    return rotated_frames(queries, keys, call, config.spatial_merge_size)
+
+
+def separate_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """Return `heads` for a tower that projects or norms queries and keys apart."""
+    return rotated_frames(call["queries"], call["keys"], call, config.spatial_merge_size)
+
+
+def rotated_frames(
+    queries: Float[Tensor, "patches heads width"],
+    keys: Float[Tensor, "patches heads width"],
+    call: Mapping[str, Any],
+    merge: int,
+) -> QueryKey:
+    """Rotate the queries and keys of all patches, and return those of every frame."""
+    cos, sin = call["attention"]["position_embeddings"]
 
     def by_frame(states: Tensor) -> list[Tensor]:
-        found = frames(apply_rotary(states, cos, sin), call["tower"]["grid_thw"], config.spatial_merge_size)
+        found = frames(apply_rotary(states, cos, sin), call["tower"]["grid_thw"], merge)
         return [rearrange(frame, "patch head width -> head patch width") for frame in found]
 
     return by_frame(queries), by_frame(keys)

@@ -23,14 +23,13 @@ from helpers.contract.cells import (
     KEEP_ALL,
     MORE_PAIRS,
     REGISTERED,
-    VIDEO_CASES,
     assert_within_budget,
     kept_of,
     model_of,
     served,
     strategy_of,
 )
-from helpers.contract.modes import BATCHES, STEPS, VIDEO_BATCHES, run_cell
+from helpers.contract.modes import BATCHES, STEPS, VIDEO_BATCHES, run_cell, video_batches_of
 from helpers.contract.oracle import ERRORS, as_reported, assert_close, dropped_columns, seen_by
 from helpers.families import FAMILIES
 from helpers.families.base import CACHE, ENCODES_FIRST
@@ -102,7 +101,7 @@ def test_dropping_equals_masking(name: str, case: str, mode: str, batch: str) ->
 def test_beams(name: str, case: str) -> None:
     family, model = served(name, case)
     # Where transformers repeats each image by itself, the beams of a prompt with two images see different ones.
-    per_row, n = [1, 2] if ENCODES_FIRST else [1, 1], 2
+    per_row, n = [1, 2] if ENCODES_FIRST and family.repeats_rows() else [1, 1], 2
     inputs = family.prompt(per_row)
     with family.expectation("beams"):
         with torch.no_grad(), tokenprune.patch(model, strategy_of(name)) as handle:
@@ -179,7 +178,7 @@ def test_keeping_all_is_bitwise_the_unpatched_model(name: str, case: str) -> Non
 
 
 def batches_of(case: str) -> list[dict[str, Any]]:
-    names = ["padded", *(VIDEO_BATCHES if case in VIDEO_CASES else [])]
+    names = ["padded", *video_batches_of(FAMILIES[case])]
     return [FAMILIES[case].prompt(**{**BATCHES, **VIDEO_BATCHES}[name]) for name in names]
 
 

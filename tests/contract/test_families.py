@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.contract.modes import BATCHES, VIDEO_BATCHES, cells_of, run_cell
+from helpers.contract.modes import BATCHES, VIDEO_BATCHES, cells_of, run_cell, video_batches_of
 from helpers.contract.oracle import assert_close
 from helpers.families import FAMILIES
 
@@ -16,11 +16,7 @@ FORWARDS: dict[str, dict[str, Any]] = {
     "right-padded": {"images_per_row": [2, 1], "padding": "right"},
     "text": {"images_per_row": [0, 0]},
 }
-CASES = [
-    (name, batch)
-    for name, family in FAMILIES.items()
-    for batch in [*FORWARDS, *(VIDEO_BATCHES if family.video_sizes else {})]
-]
+CASES = [(name, batch) for name, family in FAMILIES.items() for batch in [*FORWARDS, *video_batches_of(family)]]
 
 
 @cache

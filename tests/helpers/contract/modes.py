@@ -107,13 +107,21 @@ CELLS = [(mode, "padded") for mode in MODES] + [(mode, "single") for mode in ("g
 VIDEO_CELLS = [("greedy", "video"), ("uncached", "video"), ("loop", "video"), ("greedy", "both"), ("static", "both")]
 
 
+def video_batches_of(family: Family) -> list[str]:
+    """The batches with videos that a family can take."""
+    if not family.video_sizes:
+        return []
+    return list(VIDEO_BATCHES) if family.mixes else ["video"]
+
+
 def cells_of(family: Family) -> list[tuple[str, str]]:
     """(mode, batch) of what the contract matrix runs a family in."""
-    return CELLS + (VIDEO_CELLS if family.video_sizes else [])
+    return CELLS + [(mode, batch) for mode, batch in VIDEO_CELLS if batch in video_batches_of(family)]
 
 
 def run_cell(family: Family, model: Any, mode: str, batch: str) -> Run:
     settings: dict[str, Any] = {**BATCHES, **VIDEO_BATCHES}[batch]
-    if mode == "sampled" and not ENCODES_FIRST:  # several answers: each image is repeated by itself
+    if mode == "sampled" and not (ENCODES_FIRST and family.repeats_rows()):
+        # Several answers: each image is repeated by itself.
         settings = {"images_per_row": [1, 1]}
     return MODES[mode](family, model, family.prompt(**settings), settings["images_per_row"])

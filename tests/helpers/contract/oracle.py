@@ -27,9 +27,13 @@ PLACEHOLDERS = {"image": IMAGE, "video": VIDEO}
 
 
 def placed(ids: Tensor, reports: Iterable[tokenprune.Report]) -> Iterator[tuple[int, Tensor, tokenprune.ImageReport]]:
-    """(row, columns, image) of every reported image; the reports' forwards saw the conversation's images in order."""
+    """(row, columns, image) of every reported image; the reports' forwards saw the conversation's images in order.
+    Videos in a conversation without placeholders of their own have those of images."""
     images = [image for report in reports for image in report.images]
-    for modality, placeholder in PLACEHOLDERS.items():
+    placeholders = PLACEHOLDERS
+    if any(image.modality == "video" for image in images) and not (ids == VIDEO).any():
+        placeholders = {"video": IMAGE}
+    for modality, placeholder in placeholders.items():
         for row in range(len(ids)):
             columns = (ids[row] == placeholder).nonzero()[:, 0]
             for image in images:

@@ -10,7 +10,10 @@ from .internvl import InternVL
 from .llava import TOWERS, Llava, VideoLlava, VipLlava
 from .llava_next import LlavaNext, LlavaNextVideo, LlavaOnevision
 from .mistral3 import LlavaPixtral, Mistral3
-from .qwen3_vl_moe import Qwen3VLMoe
+from .packed.glm import Glm4v, Glm46V, Glmga, GlmMoe, GlmOcr
+from .packed.paddle_ocr import PaddleOCRVL
+from .packed.qwen3_5 import Qwen3_5, Qwen3_5Moe
+from .packed.qwen3_vl_moe import Cosmos3Omni, Qwen3VLMoe
 from .qwen_vl import Qwen2_5_VL, Qwen2VL, Qwen3VL
 
 FAMILIES: dict[str, Family] = {
@@ -27,6 +30,15 @@ FAMILIES: dict[str, Family] = {
         Qwen2_5_VL("qwen2.5-vl"),
         Qwen3VL("qwen3-vl"),
         Qwen3VLMoe("qwen3-vl-moe"),
+        Cosmos3Omni("cosmos3-omni"),
+        Qwen3_5("qwen3.5"),
+        Qwen3_5Moe("qwen3.5-moe"),
+        Glm4v("glm4v"),
+        Glm46V("glm4.6v"),
+        Glmga("glmga"),
+        GlmMoe("glm4v-moe"),
+        GlmOcr("glm-ocr"),
+        PaddleOCRVL("paddleocr-vl"),
         InternVL("internvl"),
         Idefics3("idefics3"),
         SmolVLM("smolvlm"),

@@ -32,6 +32,7 @@ class Family:
     class_name: the class that an adapter is registered for.
     sizes, video_sizes: (height, width) and (frames, height, width) of the images and videos, taken in turn, so that
         those of a prompt differ where the family allows it. No video_sizes: no videos.
+    mixes: whether one call may have both.
     volatile: attributes in which HF itself keeps something between calls.
     cannot: modes of the contract matrix in which HF fails without any patch -> the exception; an AssertionError that
         "logits differ" where it answers wrongly.
@@ -41,6 +42,7 @@ class Family:
     class_name: str
     sizes: tuple[Size, ...]
     video_sizes: tuple[Size, ...] = ()
+    mixes: bool = True
     volatile: tuple[str, ...] = ()
     refused: str | None = None
     cannot: dict[str, tuple[type[Exception], str]]

@@ -1,0 +1,82 @@
+"""GLM-4.1V and its successors: a frame of a video is written with the placeholder tokens of an image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers import Glm4vConfig, Glm4vMoeConfig, Glm46VConfig, GlmgaConfig, GlmOcrConfig
+
+from helpers.families.base import BREAK, END, IMAGE, PATCH, START, VIDEO, VOCAB, Size, decoder
+from helpers.families.packed.mrope import MRope
+from helpers.families.qwen_vl import MERGE
+
+VIDEO_START, VIDEO_END, N_TOKENS = VOCAB, VOCAB + 1, VOCAB + 2
+
+
+class Glm4v(MRope):
+    """Positions rotate neighbouring pairs of numbers, of half of each head."""
+
+    class_name = "Glm4vForConditionalGeneration"
+    config_class: Any = Glm4vConfig
+    mixes = False
+
+    def tokens(self) -> Any:
+        return {
+            "image_token_id": IMAGE,
+            "video_token_id": VIDEO,
+            "image_start_token_id": START,
+            "image_end_token_id": END,
+            "video_start_token_id": VIDEO_START,
+            "video_end_token_id": VIDEO_END,
+        }
+
+    def text(self, **settings: Any) -> Any:
+        rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 0], "partial_rotary_factor": 0.5}
+        return decoder(rope_parameters=rope, vocab_size=N_TOKENS, **settings)
+
+    def config(self) -> Any:
+        vision = self.vision(out_hidden_size=32, image_size=8 * PATCH)
+        return self.config_class(vision_config=vision, text_config=self.text(), **self.tokens())
+
+    def block(self, size: Size) -> list[int]:
+        t, h, w = self.grid(size)
+        frame = [START, *[IMAGE] * (h * w // MERGE**2), END]
+        timestamp = BREAK
+        return [VIDEO_START, *[*frame, timestamp] * t, VIDEO_END] if len(size) == 3 else frame
+
+    def token_types(self, ids: Tensor) -> dict[str, Tensor]:
+        in_video = (ids == VIDEO_START).cumsum(1) > (ids == VIDEO_END).cumsum(1)
+        return {"mm_token_type_ids": ((ids == IMAGE) * (1 + in_video.int())).int()}
+
+    def repeats_rows(self) -> bool:
+        return False
+
+
+class Glm46V(Glm4v):
+    class_name = "Glm46VForConditionalGeneration"
+    config_class = Glm46VConfig
+
+
+class Glmga(Glm46V):
+    """The class of GLM-4.6V under another configuration."""
+
+    config_class = GlmgaConfig
+
+
+class GlmMoe(Glm4v):
+    """A layer without experts, then one with."""
+
+    class_name = "Glm4vMoeForConditionalGeneration"
+    config_class = Glm4vMoeConfig
+
+    def text(self, **settings: Any) -> Any:
+        experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+        return super().text(**experts, first_k_dense_replace=1, **settings)
+
+
+class GlmOcr(Glm4v):
+    """The tower norms its queries and keys."""
+
+    class_name = "GlmOcrForConditionalGeneration"
+    config_class = GlmOcrConfig
