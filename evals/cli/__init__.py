@@ -1,7 +1,8 @@
 """The command `tokenprune`: one module for each of its subcommands.
 
 To add one: a module with `EXTRA`, `add_options(parser)` and `run(options)`, and its name in COMMANDS. The docstring of
-`run` is its help. Modules import what is heavy inside `run`, so that `--help` and shell completion are quick.
+`run` is its help. With `PASSES_ON`, words that the parser does not know are in `options.passed_on`. Modules import what
+is heavy inside `run`, so that `--help` and shell completion are quick.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import tokenprune
-from tokenprune.evals.cli import bench, explain, layers, models, optimize, report
+from tokenprune.evals.cli import bench, explain, layers, models, optimize, report, serve
 from tokenprune.evals.cli import eval as eval_
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.cli.parser import Formatter, script_parser
@@ -28,6 +29,7 @@ COMMANDS = {
     "layers": layers,
     "bench": bench,
     "models": models,
+    "serve": serve,
 }
 COMPLETION = """\
 Enable shell completion in bash or zsh:
@@ -71,7 +73,13 @@ def build_parser() -> ArgumentParser:
 
 
 def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
-    options = parser.parse_args(words or ["--help"])
+    options, others = parser.parse_known_args(words or ["--help"])
+    if hasattr(options.command, "PASSES_ON"):
+        if words[1].startswith("-"):  # a value of an option that is passed on would be taken for the argument
+            options.parser.error("its first argument comes before all options")
+        options.passed_on = others
+    elif others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     file = getattr(options, "settings", None)
     if file is None:
         return options

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from tokenprune.evals.cli import options as shared
-from tokenprune.evals.cli.parser import at_least
+from tokenprune.evals.cli.parser import at_least, json_object
 from tokenprune.evals.cli.settings import add_settings
 from tokenprune.evals.run.defaults import DEFAULT_STRATEGIES, POSITION_IDS
 
@@ -51,6 +51,17 @@ def add_options(parser: ArgumentParser) -> None:
         choices=("stop", "record"),
         default="stop",
         help="when a question cannot be asked: stop, or record it and count it apart, never as a wrong answer",
+    )
+    parser.add_argument(
+        "--engine",
+        metavar="NAME",
+        help="what answers: vllm, or the URL of a server of `tokenprune serve` (default: the model in this process)",
+    )
+    parser.add_argument(
+        "--engine-options",
+        type=json_object,
+        metavar="JSON",
+        help="arguments of vLLM's LLM, as JSON, with --engine vllm (default: {})",
     )
     add_settings(parser)
     parser.add_argument(
@@ -99,6 +110,8 @@ def run(options: Namespace) -> None:
         image_roots=options.image_root,
         max_image_pixels=options.max_image_pixels,
         console=screen,
+        engine=options.engine,
+        engine_options=options.engine_options,
     )
     if processes().is_first:
         screen.print(table(rows, f"{rows[0].model} on {rows[0].scenes}"))

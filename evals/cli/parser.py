@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, HelpFormatter
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 
 class Formatter(HelpFormatter):
@@ -47,3 +49,14 @@ def at_least(least: int | float, kind: type[int] | type[float] = int) -> Callabl
 
     number.__name__ = "whole number" if kind is int else "number"  # argparse: invalid ... value: 'x'
     return number
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The type of an option that takes a JSON object."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ArgumentTypeError(f"{text} is not a JSON object")
+    return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig
 from transformers.utils import logging
 
 from tokenprune.errors import DataError, SettingError, TokenPruneError, unknown
@@ -66,6 +66,15 @@ def load_processor(name: str) -> tuple[Any, Any]:
         )
     with _named(name, "processor"):
         return config, AutoProcessor.from_pretrained(name)
+
+
+def read_config(name: str, revision: str | None = None) -> dict[str, Any]:
+    """Return the config.json of a folder or a Hugging Face name. DataError if there is none."""
+    with _named(name, "config.json"):
+        found, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
+    if not found:
+        raise DataError(f"{name}: found no config.json, so it is not a model; name a folder or a Hugging Face model")
+    return found
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def table(rows: Sequence[TaskResult], title: str) -> Table:
             head.position_ids,
             f"{head.n_mean / head.n_visual:.0%}" if head.n_visual else NOTHING,
             f"{head.n_mean:.4g} of {head.n_visual:.4g}",
-            decimal(head.kv_cache_bytes),
+            decimal(head.kv_cache_bytes) if head.kv_cache_bytes else NOTHING,
             *map(_accuracy, group),
             str(sum(row.unparsable for row in group)),
             *([str(sum(row.failed for row in group))] if failed else []),

@@ -1,6 +1,6 @@
 """Evaluate a model on tasks under every setup, in a folder from which a killed run resumes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import tokenprune
+from tokenprune.errors import SettingError
+from tokenprune.evals.engines.offline import Offline
+from tokenprune.evals.engines.server import Server
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import (
     limit_questions,
@@ -18,17 +21,17 @@ from tokenprune.evals.models.loading import (
     public_name,
 )
 from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.run import downsample
 from tokenprune.evals.run.aggregate import task_results
-from tokenprune.evals.run.answers import Answer
+from tokenprune.evals.run.answering import Answering, InEngine, InProcess
+from tokenprune.evals.run.answers import Answer, AnswerKey
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, MAX_IMAGE_PIXELS, POSITION_IDS
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
-from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
+from tokenprune.evals.run.provenance import tasks_identity
 from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.run_folder import RunFolder
-from tokenprune.evals.run.runner import OnError, Runner
-from tokenprune.evals.run.setups import BASELINES, DOWNSAMPLE, Setup, make_setups
+from tokenprune.evals.run.runner import OnError
+from tokenprune.evals.run.setups import Setup, make_setups
 from tokenprune.evals.search.calibration import apart
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._read.allowed import allowing
@@ -55,6 +58,8 @@ def evaluate(
     image_roots: Sequence[str | Path] = (),
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     console: Console | None = None,
+    engine: str | None = None,
+    engine_options: Mapping[str, Any] | None = None,
 ) -> list[TaskResult]:
     """Ask `model` all questions under all setups, and return one result per setup and task.
 
@@ -75,6 +80,8 @@ def evaluate(
     batch_tokens, on_error: see `Runner`.
     image_roots: folders outside `data` that its images may be in. max_image_pixels: larger images are not decoded.
     console: where progress is shown.
+    engine: what answers instead of the model in this process: "vllm", with `engine_options` as arguments of its `LLM`,
+        or the URL of a server that `tokenprune serve` started. `model` is then the name or folder that it serves.
     """
     here, output, data = processes(), Path(output), Path(data)
     console = (console or Console()) if here.is_first else Console(quiet=True)
@@ -82,57 +89,68 @@ def evaluate(
     with allowing(image_roots, max_image_pixels):
         if isinstance(model, str):
             name, style = public_name(model), style_of(*load_processor(model))
-            asked = load_tasks(data, tasks, split=split, style=style)
-            loaded, processor = load_model(model, dtype, here.device, device_map)
         else:
-            loaded, processor = model
-            name = loaded.config._name_or_path or type(loaded).__name__
-            asked = load_tasks(data, tasks, split=split, style=style_of(loaded.config, processor))
+            config = model[0].config
+            name, style = config._name_or_path or type(model[0]).__name__, style_of(config, model[1])
+        asked = load_tasks(data, tasks, split=split, style=style)
+        if engine is not None:
+            answering = _engine(engine, model, dtype, engine_options or {}, on_error)
+        else:
+            loaded, processor = load_model(model, dtype, here.device, device_map) if isinstance(model, str) else model
+            answering = InProcess(loaded, processor, batch_tokens, on_error)
         if baselines is None:
-            baselines = _possible_baselines(loaded, processor, console)
+            baselines = answering.baselines(console)
         compared = make_setups(strategies, keep_ratios, position_ids, baselines)
-        _try(compared, loaded, processor)
+        groups = answering.groups(compared)
         questions = limit_questions(_uncalibrated(asked, compared, data, console), limit)
-        folder, plan = RunFolder(output), Plan(questions, compared)
-        identity = {
-            "model": model_identity(loaded),
-            "data": {"split": split, "limit": limit, **tasks_identity(questions)},
-            "configurations": {str(setup.key): setup.settings() for setup in compared},
-            "batch_tokens": batch_tokens,
-            "versions": versions(),
-        }
-        about = {"model": name, "loaded_from": _place(model if isinstance(model, str) else name), "data": _place(data)}
-        about |= {"processes": here.count, "begun": _now()}
-        folder.check(identity)
-        with folder.writing(here.index) as write:
-            if here.is_first:
-                folder.begin(identity, about)
-            here.meet()
-            folder.check(identity)  # that every machine has the same model, data and versions
-            _ask(plan, Runner(loaded, processor, compared, batch_tokens, on_error), folder, here, console, write)
-            answers = folder.answers()
-            results = task_results(questions, compared, answers, scenes=data.name, model=name, identity=identity)
-            if here.is_first:
-                folder.write_results(results)
+        folder, about = RunFolder(output), {"model": name, "data": _place(data)}
+        about |= {"loaded_from": _place(model if isinstance(model, str) else name)}
+        about |= {"processes": here.count, "begun": _now()} | ({} if engine is None else {"engine": engine})
+        Plan(questions, compared)  # that no two have the same name
+        plans = [Plan(questions, group) for group in groups]
+        done, identity = _done(folder), dict[str, Any]()
+        unfinished = [plan for plan in plans if any(plan.parts(done))]
+        for plan in unfinished or plans[:1]:
+            with answering.serving(plan.setups):
+                found = answering.identity()
+                identity = {
+                    "model": found["model"],
+                    "data": {"split": split, "limit": limit, **tasks_identity(questions)},
+                    "configurations": {str(setup.key): setup.settings() for setup in compared},
+                    "batch_tokens": batch_tokens,
+                    "versions": found["versions"],
+                }
+                folder.check(identity)
+                with folder.writing(here.index) as write:
+                    if here.is_first:
+                        folder.begin(identity, about)
+                    here.meet()
+                    folder.check(identity)  # that every machine has the same model, data and versions
+                    _ask(plan, answering, folder, here, console, write)
+        answers = folder.answers()
+        results = task_results(questions, compared, answers, scenes=data.name, model=name, identity=identity)
+        if here.is_first:
+            folder.write_results(results)
     return results
 
 
-def _possible_baselines(model: Any, processor: Any, console: Console) -> Sequence[str]:
-    try:
-        downsample.full_grid(processor)
-        with downsample.any_resolution(model):
-            pass
-    except tokenprune.UnsupportedError as error:
-        console.print(f"Leaving out the baseline {DOWNSAMPLE}: {error}")
-        return [name for name in BASELINES if name != DOWNSAMPLE]
-    return BASELINES
+def _engine(
+    engine: str, model: str | tuple[Any, Any], dtype: str, options: Mapping[str, Any], on_error: OnError
+) -> InEngine:
+    if not isinstance(model, str):
+        raise SettingError("an engine loads the model itself: give evaluate() its name or folder")
+    _, processor = load_processor(model)
+    if engine == "vllm":
+        return InEngine(Offline(model, dtype, options), public_name(model), processor, on_error)
+    if not engine.startswith(("http://", "https://")):
+        raise SettingError(f"engine {engine!r}: write vllm, or the URL of a server, http://localhost:8000")
+    if options:
+        raise SettingError("a server has its options already: leave out those of the engine")
+    return InEngine(Server(engine), public_name(model), processor, on_error)
 
 
-def _try(compared: Sequence[Setup], model: Any, processor: Any) -> None:
-    """Raise now any error that a setup would otherwise raise an hour into the run."""
-    for setup in compared:
-        with setup.patched(model):
-            setup.processor_options(processor)
+def _done(folder: RunFolder) -> set[AnswerKey]:
+    return {asked for asked, answer in folder.answers().items() if answer.error is None}
 
 
 def _uncalibrated(questions: list[Question], compared: Sequence[Setup], data: Path, console: Console) -> list[Question]:
@@ -149,7 +167,7 @@ def _uncalibrated(questions: list[Question], compared: Sequence[Setup], data: Pa
 
 def _ask(
     plan: Plan,
-    runner: Runner,
+    answering: Answering,
     folder: RunFolder,
     here: Processes,
     console: Console,
@@ -160,16 +178,15 @@ def _ask(
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
         if here.is_first:
             folder.drop_results()
-        done = {asked for asked, answer in folder.answers().items() if answer.error is None}
+        done = _done(folder)
         here.meet()  # no process writes before all have read
         parts = list(plan.parts(done, here.index, here.count))
         total = plan.n_asked(here.index, here.count)
         n_done = total - sum(len(part.missing) for part in parts)
         bar = progress.add_task("answers", total=total, completed=n_done)
-        for part in parts:
-            for answers in runner.ask(part):
-                write(answers)
-                progress.advance(bar, len(answers))
+        for answers in answering.ask(parts, plan.setups):
+            write(answers)
+            progress.advance(bar, len(answers))
     here.meet()
 
 

@@ -115,19 +115,23 @@ class Runner:
         ]
 
     def _failed(self, question: Question, setup: Setup, error: Exception) -> Answer:
-        """Return the record of a question that failed, or raise QuestionError if the run is to stop."""
-        if self.on_error == "stop":
-            images = ", ".join(map(str, question.images))
-            raise QuestionError(f"{setup.key}: stopped at {question.id} ({images}): {_described(error)}") from error
-        return Answer(
-            task=question.task,
-            id=question.id,
-            split=question.split,
-            **setup.key._asdict(),
-            text="",
-            score=None,
-            error=f"{type(error).__name__}: {error}",
-        )
+        return failed(question, setup, error, self.on_error)
+
+
+def failed(question: Question, setup: Setup, error: Exception, on_error: OnError) -> Answer:
+    """Return the record of a question that failed, or raise QuestionError if the run is to stop."""
+    if on_error == "stop":
+        images = ", ".join(map(str, question.images))
+        raise QuestionError(f"{setup.key}: stopped at {question.id} ({images}): {_described(error)}") from error
+    return Answer(
+        task=question.task,
+        id=question.id,
+        split=question.split,
+        **setup.key._asdict(),
+        text="",
+        score=None,
+        error=f"{type(error).__name__}: {error}",
+    )
 
 
 def _described(error: Exception) -> str:

@@ -1,0 +1,127 @@
+"""`tokenprune serve`: vLLM's own server, with pruned images."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from argparse import ArgumentParser, Namespace
+from importlib.util import find_spec
+
+from tokenprune.evals.cli import options as shared
+from tokenprune.evals.cli.parser import json_object
+from tokenprune.evals.run.defaults import POSITION_IDS
+
+EXTRA = "vllm"
+#: Options that this command does not know are vLLM's.
+PASSES_ON = True
+KEEP_RATIO = 0.25
+#: `vllm serve` is the same, but does not start with vLLM's CPU build.
+SERVER = "vllm.entrypoints.openai.api_server"
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.usage = "tokenprune serve MODEL [--strategy NAME] [--keep-ratio RATIO] [options] [vLLM options]"
+    parser.add_argument("model", metavar="MODEL", help="model folder or Hugging Face name")
+    shared.add_strategy(parser, "fopru")
+    parser.add_argument(
+        "--keep-ratio",
+        type=float,
+        metavar="RATIO",
+        help=f"fraction of the visual tokens to keep (default: {KEEP_RATIO:g}, or that of a settings file)",
+    )
+    parser.add_argument(
+        "--position-ids",
+        choices=POSITION_IDS,
+        default=POSITION_IDS[0],
+        help="position IDs after pruning: original or compact (renumbered)",
+    )
+    parser.add_argument(
+        "--record",
+        metavar="FILE",
+        help="file that gets one JSON line with the kept indices of each image (default: none)",
+    )
+    parser.add_argument(
+        "--hf-overrides",
+        "--hf_overrides",
+        type=json_object,
+        default={},
+        metavar="JSON",
+        help="vLLM's option; what this command adds to it is merged (default: {})",
+    )
+    parser.add_argument(
+        "--revision", metavar="NAME", help="branch, tag or commit of a Hugging Face model (default: main)"
+    )
+    parser.add_argument(
+        "--print", action="store_true", dest="only_print", help="print vLLM's command, and do not start it"
+    )
+
+
+def run(options: Namespace) -> None:
+    """Serve a model with vLLM and pruned images.
+
+    Starts vLLM's own OpenAI-compatible server. All options that are not listed here go to it as they are; they follow
+    MODEL:
+
+      tokenprune serve llava-hf/llava-1.5-7b-hf --strategy fopru --keep-ratio 0.25 --port 8000
+
+    A request may have a keep ratio of its own, "mm_processor_kwargs": {"keep_ratio": 0.5}, if the server has vLLM's
+    option --trust-request-mm-kwargs. GET /tokenprune returns the settings.
+    """
+    from tokenprune.errors import SettingError
+
+    command = _command(options)
+    if options.only_print:
+        print(shlex.join(command))
+        return
+    if find_spec("vllm") is None:
+        raise SettingError(
+            'vLLM is not installed. Type: pip install "tokenprune-vlm[vllm]" for GPUs; for CPUs, '
+            "tokenprune/serving/README.md has the command"
+        )
+    print(f"Starting {shlex.join(command)}", flush=True)
+    os.execv(command[0], command)
+
+
+def _command(options: Namespace) -> list[str]:
+    """Return the command that starts vLLM's server. Raises a TokenPruneError for anything that is wrong in it."""
+    from tokenprune.evals.models.loading import read_config
+    from tokenprune.serving.vllm.endpoint import MIDDLEWARE
+    from tokenprune.serving.vllm.overrides import overrides
+    from tokenprune.serving.vllm.settings import Settings
+    from tokenprune.strategies.parsing import StrategySpec
+
+    _check_passed_on(options)
+    spec = StrategySpec.read(options.strategy)
+    ratio = options.keep_ratio if spec.file is not None or options.keep_ratio is not None else KEEP_RATIO
+    strategy = spec.make({} if ratio is None else {"keep_ratio": ratio})
+    config = read_config(options.model, options.revision)
+    ours = overrides(config, Settings(strategy, options.position_ids, options.record))
+    merged = json.dumps({**options.hf_overrides, **ours})
+    start = [
+        sys.executable,
+        "-m",
+        SERVER,
+        "--model",
+        options.model,
+        "--hf-overrides",
+        merged,
+        "--middleware",
+        MIDDLEWARE,
+    ]
+    revision = [] if options.revision is None else ["--revision", options.revision]
+    return [*start, *revision, *options.passed_on]
+
+
+def _check_passed_on(options: Namespace) -> None:
+    from tokenprune.errors import SettingError
+
+    for word in options.passed_on:
+        if word.startswith(("--hf-overrides.", "--hf_overrides.")):
+            raise SettingError(f"{word}: this command merges --hf-overrides only as one JSON object. Write it as such.")
+        if word.split("=")[0] == "--model":
+            raise SettingError("--model: the model is this command's first argument. Write tokenprune serve MODEL ...")
+    for key in ("architectures", "tokenprune"):
+        if key in options.hf_overrides:
+            raise SettingError(f'--hf-overrides: this command sets "{key}" itself. Leave it out.')

@@ -1,0 +1,99 @@
+"""Ask an engine questions under every setup, and record the same answers as the model in this process would give."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenprune.evals.engines.engine import Engine, EngineError, Prompt, Reply
+from tokenprune.evals.run.answers import Answer, AnswerKey
+from tokenprune.evals.run.plan import Part
+from tokenprune.evals.run.runner import OnError, failed
+from tokenprune.evals.run.setups import Pruned, Setup
+from tokenprune.evals.tasks._base.question import Question
+from tokenprune.zoom.prompts import chat_prompt, encode_chat
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A question, its prompt, and the lengths that the processor gives it without pruning."""
+
+    question: Question
+    prompt: Prompt
+    n_tokens: int
+    n_visual: int
+
+    @classmethod
+    def of(cls, question: Question, processor: Any) -> Sized:
+        images = question.open_images()
+        ids = encode_chat(processor, [images], [question.text])["input_ids"][0]
+        chat = chat_prompt(processor, question.text, len(images))
+        prompt = Prompt(images, question.text, chat, question.max_new_tokens)
+        return cls(question, prompt, len(ids), int((ids == processor.image_token_id).sum()))
+
+
+@dataclass(frozen=True)
+class EngineRunner:
+    """Asks an engine. on_error: as in `Runner`."""
+
+    engine: Engine
+    processor: Any
+    on_error: OnError = "stop"
+
+    def ask(self, parts: Sequence[Part], setups: Sequence[Setup]) -> Iterator[list[Answer]]:
+        """Yield the missing answers of all parts under some setups that the engine is serving, a few at a time."""
+        for part in parts:
+            for setup in setups:
+                questions = [one for one in part.questions if AnswerKey(one.task, one.id, setup.key) in part.missing]
+                for start in range(0, len(questions), self.engine.at_once):
+                    yield self._asked(questions[start : start + self.engine.at_once], setup)
+
+    def _asked(self, questions: Sequence[Question], setup: Setup) -> list[Answer]:
+        sized: list[Sized] = []
+        answers: list[Answer] = []
+        for question in questions:
+            try:
+                sized.append(Sized.of(question, self.processor))
+            except Exception as error:  # noqa: BLE001  # raised again by failed(), or recorded
+                answers.append(failed(question, setup, error, self.on_error))
+        start = time.perf_counter()
+        replies = self.engine.ask([one.prompt for one in sized], setup) if sized else []
+        seconds = (time.perf_counter() - start) / max(1, len(sized))
+        return [
+            *answers,
+            *(self._answer(one, setup, reply, seconds) for one, reply in zip(sized, replies, strict=True)),
+        ]
+
+    def _answer(self, one: Sized, setup: Setup, reply: Reply | Exception, seconds: float) -> Answer:
+        question = one.question
+        if isinstance(reply, Exception):
+            return failed(question, setup, reply, self.on_error)
+        n_kept = one.n_visual - (one.n_tokens - reply.n_prompt)
+        if (wrong := self._miscounted(one, setup, n_kept)) is not None:
+            return failed(question, setup, wrong, self.on_error)
+        return Answer(
+            task=question.task,
+            id=question.id,
+            split=question.split,
+            **setup.key._asdict(),
+            text=reply.text.strip(),
+            score=question.score(reply.text),
+            n_visual=one.n_visual,
+            n_kept=n_kept,
+            n_mean=float(n_kept),
+            seconds=seconds,
+        )
+
+    @staticmethod
+    def _miscounted(one: Sized, setup: Setup, n_kept: int) -> EngineError | None:
+        """Return an error if the engine did not keep as many visual tokens as the setup does. The budgets of several
+        images are rounded one by one."""
+        expected = setup.strategy.budget(one.n_visual) if isinstance(setup, Pruned) else one.n_visual
+        if abs(n_kept - expected) < max(1, len(one.prompt.images)):
+            return None
+        return EngineError(
+            f"{setup.key}: the engine's prompt has {n_kept} of {one.n_visual} visual tokens, and {expected} were to be "
+            f"kept. It has another model, another chat template or other settings."
+        )

@@ -1,0 +1,78 @@
+"""What an evaluation asks of an engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from tokenprune.errors import TokenPruneError
+from tokenprune.evals.run.setups import Setup
+
+
+class EngineError(TokenPruneError, RuntimeError):
+    """An engine that answers with an error, or with something else than was asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """A question after its images. `chat` is the prompt by the model's own template."""
+
+    images: Sequence[Image.Image]
+    question: str
+    chat: str
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, and how many tokens its prompt had after pruning."""
+
+    text: str
+    n_prompt: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run records of an engine.
+
+    version: vLLM's. architecture, dtype, device: "unknown" of a server that `tokenprune serve` did not start.
+    """
+
+    version: str
+    architecture: str
+    dtype: str
+    device: str
+
+
+class Engine(ABC):
+    """An engine, or a way to start one for each setup that needs its own."""
+
+    #: Questions that are asked at once.
+    at_once: int
+
+    @abstractmethod
+    def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
+        """Sort setups by the engine that they need. Raises a TokenPruneError for one that this engine cannot run."""
+
+    @abstractmethod
+    @contextmanager
+    def serving(self, group: Sequence[Setup]) -> Iterator[None]:
+        """Answer for the setups of a group inside a `with` block."""
+
+    @abstractmethod
+    def facts(self) -> Facts:
+        """Describe the engine; inside `serving`."""
+
+    @abstractmethod
+    def ask(self, prompts: Sequence[Prompt], setup: Setup) -> list[Reply | Exception]:
+        """Answer all prompts greedily, as many at once as the engine takes. The error of one is in its place."""
+
+
+def settings_of(setup: Setup) -> dict[str, Any]:
+    """Return what distinguishes the engines that setups need: everything but the keep ratio, which requests have."""
+    return {name: value for name, value in setup.settings().items() if name not in ("keep_ratio", "keep")}

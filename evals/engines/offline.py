@@ -1,0 +1,87 @@
+"""vLLM in this process: one `LLM` after the other, for each strategy and kind of position IDs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from tokenprune.errors import UnsupportedError
+from tokenprune.evals.engines.engine import Engine, Facts, Prompt, Reply, settings_of
+from tokenprune.evals.models.loading import read_config
+from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
+from tokenprune.serving.vllm.overrides import overrides
+from tokenprune.serving.vllm.settings import Settings
+from tokenprune.strategies.grid import Grid
+
+
+class Offline(Engine):
+    """Starts an `LLM` with a model for each group of setups.
+
+    options: arguments of `LLM`, besides the model, its dtype and `hf_overrides`.
+    """
+
+    at_once = 256
+
+    def __init__(self, model: str, dtype: str, options: Mapping[str, Any]) -> None:
+        self.model, self.dtype, self.options = model, dtype, options
+        self.config = read_config(model)
+        self._llm: Any = None
+
+    def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
+        """Sort by strategy and kind of position IDs. What prunes nothing is asked of the first engine."""
+        groups: dict[object, list[Setup]] = {}
+        for setup in setups:
+            if isinstance(setup, Pruned):
+                name = type(setup.strategy), repr(settings_of(setup)), setup.position_ids
+                groups.setdefault(name, []).append(setup)
+            elif not isinstance(setup, Unpruned):
+                raise UnsupportedError(f"{setup.key}: vLLM does not run it. Leave out {setup.label}.")
+        found = list(groups.values()) or [[]]
+        return [[*(setup for setup in setups if isinstance(setup, Unpruned)), *found[0]], *found[1:]]
+
+    @contextmanager
+    def serving(self, group: Sequence[Setup]) -> Iterator[None]:
+        pruned = [setup for setup in group if isinstance(setup, Pruned)]
+        settings = Settings(pruned[0].strategy, pruned[0].position_ids) if pruned else Settings(Grid(keep_ratio=1.0))
+        self._llm = import_module("vllm").LLM(
+            self.model, dtype=self.dtype, hf_overrides=overrides(self.config, settings), **self.options
+        )
+        try:
+            yield
+        finally:
+            self._llm.llm_engine.engine_core.shutdown()
+            self._llm = None
+
+    def facts(self) -> Facts:
+        config = self._llm.llm_engine.vllm_config
+        model = config.model_config
+        return Facts(
+            version=import_module("vllm").__version__,
+            architecture=model.hf_config.architectures[0],
+            dtype=str(model.dtype).removeprefix("torch."),
+            device=config.device_config.device_type,
+        )
+
+    def ask(self, prompts: Sequence[Prompt], setup: Setup) -> list[Reply | Exception]:
+        try:
+            return self._generated(prompts, setup.keep_ratio)
+        except Exception as error:  # noqa: BLE001  # raised again or recorded by whoever asks
+            if len(prompts) == 1:
+                return [error]
+            return [reply for prompt in prompts for reply in self.ask([prompt], setup)]
+
+    def _generated(self, prompts: Sequence[Prompt], keep_ratio: float) -> list[Reply | Exception]:
+        sampling: Any = import_module("vllm").SamplingParams
+        inputs = [
+            {
+                "prompt": prompt.chat,
+                "multi_modal_data": {"image": list(prompt.images)},
+                "mm_processor_kwargs": {"keep_ratio": keep_ratio},
+            }
+            for prompt in prompts
+        ]
+        greedy = [sampling(temperature=0, max_tokens=prompt.max_new_tokens) for prompt in prompts]
+        outputs = self._llm.generate(inputs, greedy, use_tqdm=False)
+        return [Reply(output.outputs[0].text, len(output.prompt_token_ids)) for output in outputs]

@@ -1,0 +1,128 @@
+"""A running server with the OpenAI API, by its URL."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from PIL import Image
+
+from tokenprune.errors import DataError, UnsupportedError
+from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, settings_of
+from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
+from tokenprune.serving.vllm.endpoint import PATH
+from tokenprune.serving.vllm.settings import Settings
+
+#: Seconds after which a request has failed: a question waits for those before it.
+PATIENCE = 600
+
+
+class Server(Engine):
+    """A server at `url`, with or without the final /v1. It must have been started with the settings of all setups but
+    for their keep ratios. DataError if none answers there."""
+
+    def __init__(self, url: str, at_once: int = 8) -> None:
+        self.url, self.at_once = url.rstrip("/").removesuffix("/v1"), at_once
+        self.model = str(self._json("/v1/models")["data"][0]["id"])
+        self.version = str(self._json("/version")["version"])
+        self.described = self._described()
+
+    def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
+        """Return all setups in one group."""
+        for setup in setups:
+            self._check(setup)
+        return [list(setups)]
+
+    @contextmanager
+    def serving(self, group: Sequence[Setup]) -> Iterator[None]:
+        yield
+
+    def facts(self) -> Facts:
+        told = {name: str(self.described.get(name, "unknown")) for name in ("architecture", "dtype", "device")}
+        return Facts(self.version, **told)
+
+    def ask(self, prompts: Sequence[Prompt], setup: Setup) -> list[Reply | Exception]:
+        with ThreadPoolExecutor(self.at_once) as pool:
+            return list(pool.map(lambda prompt: self._reply(prompt, setup), prompts))
+
+    def _reply(self, prompt: Prompt, setup: Setup) -> Reply | Exception:
+        images = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in prompt.images]
+        request: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": [*images, {"type": "text", "text": prompt.question}]}],
+            "add_special_tokens": True,  # as a processor does that is given text
+            "temperature": 0,
+            "max_tokens": prompt.max_new_tokens,
+        }
+        if self.described and setup.keep_ratio != self._settings().strategy.keep_ratio:
+            request["mm_processor_kwargs"] = {"keep_ratio": setup.keep_ratio}
+        try:
+            answer = self._json("/v1/chat/completions", request)
+        except EngineError as error:
+            return error
+        return Reply(answer["choices"][0]["message"]["content"] or "", answer["usage"]["prompt_tokens"])
+
+    def _settings(self) -> Settings:
+        return Settings.read(self.described["settings"])
+
+    def _check(self, setup: Setup) -> None:
+        if isinstance(setup, Unpruned):
+            return
+        if not isinstance(setup, Pruned):
+            raise UnsupportedError(f"{setup.key}: a server does not run it. Leave out {setup.label}.")
+        if not self.described:
+            raise UnsupportedError(
+                f"{self.url} does not say what it prunes with, so nothing but --strategy none --baselines unpruned can "
+                f"be measured. Start it with `tokenprune serve`."
+            )
+        theirs = self._settings()
+        own = Pruned(label="", keep_ratio=1.0, strategy=theirs.strategy)
+        same = type(theirs.strategy) is type(setup.strategy) and settings_of(own) == settings_of(setup)
+        if not same or theirs.position_ids != setup.position_ids:
+            raise UnsupportedError(
+                f"{setup.key}: {self.url} prunes with {theirs.strategy} and {theirs.position_ids} position IDs. "
+                f"Name the same with --strategy and --position-ids, or start another server."
+            )
+
+    def _described(self) -> dict[str, Any]:
+        """Return what the server says about its pruning, {} if it knows nothing about it."""
+        try:
+            return self._json(PATH)
+        except EngineError:
+            return {}
+
+    def _json(self, path: str, request: dict[str, Any] | None = None) -> Any:
+        data = None if request is None else json.dumps(request).encode()
+        asked = Request(self.url + path, data, {"Content-Type": "application/json"})
+        try:
+            with urlopen(asked, timeout=PATIENCE) as response:
+                return json.load(response)
+        except HTTPError as error:
+            raise EngineError(f"{self.url}{path}: HTTP {error.code}: {_said(error.read())}") from error
+        except (URLError, TimeoutError) as error:
+            reason = getattr(error, "reason", error)
+            raise DataError(
+                f"{self.url}: no server answers there ({reason}). Start one with `tokenprune serve`."
+            ) from error
+
+
+def data_url(image: Image.Image) -> str:
+    """Return an image as a URL that holds it, without loss."""
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _said(body: bytes) -> str:
+    """Return the sentence in an error's body, or the body."""
+    try:
+        return json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")[:200]

@@ -1,0 +1,115 @@
+"""What answers the questions of a run: the model in this process, or an engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from tokenprune.errors import UnsupportedError
+from tokenprune.evals.engines.answering import EngineRunner
+from tokenprune.evals.engines.engine import Engine
+from tokenprune.evals.run import downsample
+from tokenprune.evals.run.answers import Answer
+from tokenprune.evals.run.plan import Part
+from tokenprune.evals.run.provenance import model_identity, versions
+from tokenprune.evals.run.runner import OnError, Runner
+from tokenprune.evals.run.setups import BASELINES, DOWNSAMPLE, Setup
+
+
+class Answering(ABC):
+    """Answers the questions of a run."""
+
+    @abstractmethod
+    def baselines(self, console: Console) -> Sequence[str]:
+        """Return the baselines that it can run; say on the console which it cannot."""
+
+    @abstractmethod
+    def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
+        """Sort setups into those that it runs one after the other. Raises now any error of theirs that would otherwise
+        come an hour into the run."""
+
+    @abstractmethod
+    def serving(self, group: Sequence[Setup]) -> AbstractContextManager[None]:
+        """Be ready for the setups of a group inside a `with` block."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Return `model` and `versions` of the run's identity; inside `serving`."""
+
+    @abstractmethod
+    def ask(self, parts: Sequence[Part], group: Sequence[Setup]) -> Iterator[list[Answer]]:
+        """Yield the missing answers of all parts, a few at a time; inside `serving`."""
+
+
+@dataclass(frozen=True)
+class InProcess(Answering):
+    """The model in this process. batch_tokens, on_error: see `Runner`."""
+
+    model: Any
+    processor: Any
+    batch_tokens: int
+    on_error: OnError
+
+    def baselines(self, console: Console) -> Sequence[str]:
+        try:
+            downsample.full_grid(self.processor)
+            with downsample.any_resolution(self.model):
+                pass
+        except UnsupportedError as error:
+            return _without_downsampling(str(error), console)
+        return BASELINES
+
+    def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
+        for setup in setups:
+            with setup.patched(self.model):
+                setup.processor_options(self.processor)
+        return [list(setups)]
+
+    def serving(self, group: Sequence[Setup]) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def identity(self) -> dict[str, Any]:
+        return {"model": model_identity(self.model), "versions": versions()}
+
+    def ask(self, parts: Sequence[Part], group: Sequence[Setup]) -> Iterator[list[Answer]]:
+        runner = Runner(self.model, self.processor, group, self.batch_tokens, self.on_error)
+        for part in parts:
+            yield from runner.ask(part)
+
+
+@dataclass(frozen=True)
+class InEngine(Answering):
+    """An engine with the model `name`, whose processor counts tokens here."""
+
+    engine: Engine
+    name: str
+    processor: Any
+    on_error: OnError
+
+    def baselines(self, console: Console) -> Sequence[str]:
+        return _without_downsampling("an engine gets images as they are", console)
+
+    def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
+        return self.engine.groups(setups)
+
+    def serving(self, group: Sequence[Setup]) -> AbstractContextManager[None]:
+        return self.engine.serving(group)
+
+    def identity(self) -> dict[str, Any]:
+        """The weights of an engine cannot be looked at, so their name identifies them."""
+        facts = self.engine.facts()
+        model = {"class": facts.architecture, "weights": self.name, "dtype": facts.dtype, "device": facts.device}
+        return {"model": model, "versions": {**versions(), "vllm": facts.version}}
+
+    def ask(self, parts: Sequence[Part], group: Sequence[Setup]) -> Iterator[list[Answer]]:
+        yield from EngineRunner(self.engine, self.processor, self.on_error).ask(parts, group)
+
+
+def _without_downsampling(reason: str, console: Console) -> Sequence[str]:
+    console.print(f"Leaving out the baseline {DOWNSAMPLE}: {reason}")
+    return [name for name in BASELINES if name != DOWNSAMPLE]

@@ -1,0 +1,51 @@
+"""`GET /tokenprune` on vLLM's server: what it prunes with. `tokenprune eval --engine URL` reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import tokenprune
+from tokenprune.serving.vllm.settings import KEY
+
+PATH = "/tokenprune"
+
+Message = MutableMapping[str, Any]
+Application = Callable[
+    [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+]
+
+
+class Endpoint:
+    """An ASGI middleware that answers this path, and passes all other requests on. For vLLM's `--middleware`."""
+
+    def __init__(self, app: Application) -> None:
+        self.app = app
+
+    async def __call__(
+        self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        if scope["type"] != "http" or scope["path"] != PATH:
+            return await self.app(scope, receive, send)
+        body = json.dumps(described(scope["app"].state.vllm_config)).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def described(vllm_config: Any) -> dict[str, Any]:
+    """Return the settings of an engine's pruning, without the path of its record, and what its answers depend on."""
+    model = vllm_config.model_config
+    settings = {name: value for name, value in getattr(model.hf_config, KEY).items() if name != "record"}
+    return {
+        "tokenprune": tokenprune.__version__,
+        "settings": settings,
+        "architecture": model.hf_config.architectures[0],
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": vllm_config.device_config.device_type,
+    }
+
+
+#: The value of `--middleware`.
+MIDDLEWARE = f"{__name__}.{Endpoint.__name__}"
