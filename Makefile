@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The first with --group; a new environment may have an older one.
 PIP := "pip>=25.1"
 
-.PHONY: install demo test test-oldest test-peers test-vllm test-vllm-smoke check matrix fuzz results train train-v2
+.PHONY: install demo test test-oldest test-peers test-vllm test-vllm-smoke check-vllm check matrix fuzz results train train-v2
 
 install: .venv/installed
 
@@ -78,6 +78,13 @@ VLLM_PYTEST = OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/serving --
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	.venv-vllm/bin/python -c "import vllm"
 	touch $@
+
+# Whether vLLM's newest release has every name that the plug-in uses. Its wheel is read, not installed.
+check-vllm: .venv-vllm/installed
+	rm -rf .venv-vllm/newest
+	.venv-vllm/bin/python -m pip download --quiet --no-deps --dest .venv-vllm/newest vllm || \
+		{ echo "vLLM's newest release cannot be downloaded, so nothing was checked" >&2; exit 1; }
+	.venv-vllm/bin/python -m tokenprune.evals.dev.vllm_names --release .venv-vllm/newest/*.whl
 
 VLLM_INSTALL = .venv-vllm/bin/python -m pip install --quiet --requirement tests/serving/requirements.txt --editable ".[evals]"
 

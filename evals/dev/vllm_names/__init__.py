@@ -1,0 +1,6 @@
+"""Whether a vLLM release has every name, method and parameter that our plug-in uses. Imports nothing of either.
+
+    python -m tokenprune.evals.dev.vllm_names --release WHEEL_OR_FOLDER
+
+`make check-vllm` downloads the newest release and does that.
+"""

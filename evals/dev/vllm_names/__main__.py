@@ -1,0 +1,47 @@
+"""See the package."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import tokenprune
+from tokenprune.evals.cli.parser import script_parser
+from tokenprune.evals.dev import vllm_names
+from tokenprune.evals.dev.vllm_names.sources import Sources
+from tokenprune.evals.dev.vllm_names.uses import File
+
+PLUGIN = Path(tokenprune.__file__).parent / "serving" / "vllm"
+
+
+def open_sources(place: Path) -> Sources:
+    """Open a wheel, or a folder in which the package `vllm` is."""
+    return Sources.of_wheel(place) if place.suffix == ".whl" else Sources.of_folder(place)
+
+
+def installed() -> Path:
+    """Return the folder that the installed vLLM is in, without importing it."""
+    spec = find_spec("vllm")
+    if spec is None or spec.origin is None:
+        sys.exit("vLLM is not installed here, so there is nothing to compare with. Type: make check-vllm")
+    return Path(spec.origin).parents[1]
+
+
+def main() -> None:
+    parser = script_parser(vllm_names.__doc__)
+    parser.add_argument(
+        "--known", type=Path, metavar="PATH", help="the release on which the tests pass (default: installed)"
+    )
+    parser.add_argument("--release", type=Path, required=True, metavar="PATH", help="the release to check")
+    options = parser.parse_args()
+    known, release = open_sources(options.known or installed()), open_sources(options.release)
+    files = [File(path) for path in sorted(PLUGIN.glob("*.py"))]
+    n_names = sum(len(file.imported) for file in files)
+    missing = [line for file in files for line in file.missing(known, release)]
+    print(
+        *missing, f"{options.release.name}: {n_names} imports of {len(files)} files, {len(missing)} missing", sep="\n"
+    )
+    sys.exit(bool(missing))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""The sources of a vLLM release, read without importing them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from zipfile import ZipFile
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Something that a module defines."""
+
+    module: str
+    node: ast.AST
+
+
+class Sources:
+    """A release in a folder that holds the package, or in a wheel.
+
+    read: the text of a file by its path in the release, None if there is none.
+    """
+
+    def __init__(self, read: Callable[[str], str | None]) -> None:
+        self._read = read
+        self.tree = lru_cache(maxsize=None)(self._tree)
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Sources:
+        return cls(lambda path: (folder / path).read_text() if (folder / path).is_file() else None)
+
+    @classmethod
+    def of_wheel(cls, wheel: Path) -> Sources:
+        archive = ZipFile(wheel)
+        names = frozenset(archive.namelist())
+        return cls(lambda path: archive.read(path).decode() if path in names else None)
+
+    def find(self, module: str, name: str, seen: frozenset[tuple[str, str]] = frozenset()) -> Place | None:
+        """Return where `from module import name` leads to; None if nowhere."""
+        if (module, name) in seen:
+            return None
+        seen |= {(module, name)}
+        tree = self.tree(module)
+        if tree is None:
+            return None
+        for node in _statements(tree):
+            if isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    if alias.name == "*" and (found := self.find(self._absolute(module, node), name, seen)) is not None:
+                        return found
+                    if name == (alias.asname or alias.name):
+                        found = self.find(self._absolute(module, node), alias.name, seen)
+                        return found or Place(module, node)
+            elif name in _defined(node):
+                return Place(module, node)
+        if (lazy := self._lazily(tree, module, name)) is not None:
+            return self.find(*lazy, seen)
+        submodule = self.tree(f"{module}.{name}")
+        return None if submodule is None else Place(f"{module}.{name}", submodule)
+
+    def lineage(self, place: Place) -> Iterator[tuple[str, ast.ClassDef]]:
+        """Yield a class and what it inherits from, with their modules. Bases outside of vLLM are left out."""
+        if isinstance(place.node, ast.ClassDef):
+            yield place.module, place.node
+            for base in place.node.bases:
+                found = self.resolve(place.module, base)
+                if found is not None:
+                    yield from self.lineage(found)
+
+    def resolve(self, module: str, expression: ast.expr) -> Place | None:
+        """Return what a name in a module, possibly dotted or with an index, stands for."""
+        if isinstance(expression, ast.Subscript):
+            return self.resolve(module, expression.value)
+        if isinstance(expression, ast.Attribute):
+            owner = self.resolve(module, expression.value)
+            return self.find(owner.module, expression.attr) if owner and isinstance(owner.node, ast.Module) else None
+        return self.find(module, expression.id) if isinstance(expression, ast.Name) else None
+
+    def method(self, place: Place, name: str) -> Function | None:
+        """Return a class's own or inherited method."""
+        for _, cls in self.lineage(place):
+            for node in cls.body:
+                if isinstance(node, Function) and node.name == name:
+                    return node
+        return None
+
+    def members(self, module: str) -> frozenset[str]:
+        """Return every name that a module gives to classes, their fields and methods, and attributes of `self`."""
+        tree = self.tree(module)
+        if tree is None:
+            return frozenset()
+        names = {name for node in ast.walk(tree) for name in _defined(node)}
+        return frozenset(names | {node.attr for node in ast.walk(tree) if _is_set(node)})
+
+    def _tree(self, module: str) -> ast.Module | None:
+        path = module.replace(".", "/")
+        text = self._read(f"{path}.py")
+        text = self._read(f"{path}/__init__.py") if text is None else text
+        return None if text is None else ast.parse(text)
+
+    def _absolute(self, module: str, node: ast.ImportFrom) -> str:
+        if not node.level:
+            return node.module or ""
+        is_package = self._read(f"{module.replace('.', '/')}/__init__.py") is not None
+        parts = module.split(".")
+        parts = parts[: len(parts) - node.level + is_package]
+        return ".".join([*parts, *([node.module] if node.module else [])])
+
+    @staticmethod
+    def _lazily(tree: ast.Module, module: str, name: str) -> tuple[str, str] | None:
+        """vLLM's own package imports when a name is used: {"LLM": ".entrypoints.llm:LLM"}."""
+        for node in tree.body:
+            value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+            if isinstance(value, ast.Dict):
+                for key, place in zip(value.keys, value.values, strict=True):
+                    if isinstance(key, ast.Constant) and key.value == name and isinstance(place, ast.Constant):
+                        home, colon, found = str(place.value).partition(":")
+                        if colon and home.startswith("."):
+                            return f"{module}{home}", found
+        return None
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Yield the statements of a module, with those inside `if` and `try`."""
+    waiting: list[ast.AST] = list(reversed(tree.body))
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.stmt):
+            yield node
+        if isinstance(node, (ast.If, ast.Try, ast.ExceptHandler, ast.With)):
+            waiting += reversed(list(ast.iter_child_nodes(node)))
+
+
+def _defined(node: ast.AST) -> list[str]:
+    if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        return [node.name]
+    if isinstance(node, ast.Import):
+        return [(alias.asname or alias.name).split(".")[0] for alias in node.names]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _is_set(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)

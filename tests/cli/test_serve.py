@@ -1,0 +1,144 @@
+"""`tokenprune serve`: the command that starts vLLM, and what is wrong before it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.commands import command
+
+from tokenprune.evals.cli import serve
+from tokenprune.evals.models.bundled import MODEL, SETTINGS
+from tokenprune.serving.vllm.settings import Settings
+from tokenprune.strategies.parsing import parse
+
+
+def write_model(folder: Path, model_type: str, **config: Any) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type, **config}))
+    return folder
+
+
+@pytest.fixture
+def llava(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "llava", "llava", vision_config={"model_type": "clip_vision_model"})
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: object) -> list[str]:
+    assert command("serve", *words, "--print") == 0
+    return shlex.split(capsys.readouterr().out)
+
+
+def overrides_in(words: list[str]) -> dict[str, Any]:
+    return json.loads(words[words.index("--hf-overrides") + 1])
+
+
+def test_what_is_not_ours_is_passed_on_in_its_order(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    others = ["--port", "8000", "-tp", "1", "--max-model-len=512", "--enforce-eager", "-O3"]
+    words = printed(capsys, llava, *others[:3], "--strategy", "grid", *others[3:])
+    assert words[:3] == [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    assert words[words.index("--model") + 1] == str(llava)
+    assert words[-len(others) :] == others
+
+
+def test_the_override(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = overrides_in(printed(capsys, llava, "--strategy", "fopru:mode=row,layer=-2", "--keep-ratio", 0.5))
+    assert found["architectures"] == ["TokenPruneLlava"]
+    assert found["tokenprune"] == {"strategy": "fopru", "keep_ratio": 0.5, "layer": -2, "mode": "row"}
+    words = printed(capsys, llava, "--position-ids", "compact", "--record", "kept.jsonl")
+    found = Settings.read(overrides_in(words)["tokenprune"])
+    assert found == Settings(parse("fopru", keep_ratio=0.25), "compact", "kept.jsonl")
+
+
+@pytest.mark.parametrize(
+    "text", ["visionzip:layer=-2", "vispruner:layer=-2,important=0.6", "grid", "prumerge:plus=True"]
+)
+def test_vllm_reads_the_strategy_that_was_meant(text: str, llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = overrides_in(printed(capsys, llava, "--strategy", text, "--keep-ratio", 0.1))
+    assert Settings.read(found["tokenprune"]) == Settings(parse(text, keep_ratio=0.1))
+
+
+def test_a_settings_file_has_its_keep_ratio(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = SETTINGS / "searched_10.json"
+    found = overrides_in(printed(capsys, llava, "--strategy", path))
+    assert Settings.read(found["tokenprune"]).strategy == parse(str(path))
+
+
+def test_an_own_strategy(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = overrides_in(printed(capsys, llava, "--strategy", "tokenprune.strategies.divprune:DivPrune"))
+    assert found["tokenprune"]["strategy"] == "divprune"
+
+
+def test_the_users_overrides_are_merged(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = '{"text_config": {"rope_theta": 5}}'
+    for option in ("--hf-overrides", "--hf_overrides"):
+        words = printed(capsys, llava, option, given)
+        assert words.count("--hf-overrides") == 1
+        assert "--hf_overrides" not in words
+        found = overrides_in(words)
+        assert found.keys() == {"text_config", "architectures", "tokenprune"}
+        assert found["text_config"] == {"rope_theta": 5}
+
+
+def test_the_bundled_model_runs_on_the_transformers_backend(capsys: pytest.CaptureFixture[str]) -> None:
+    assert overrides_in(printed(capsys, MODEL))["architectures"] == ["TokenPruneTransformers"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--keep-ratio", "0"], "keep_ratio=0.0 is not a fraction in (0, 1]"),
+        (["--strategy", "fopro"], "unknown strategy 'fopro'. Did you mean 'fopru'?"),
+        (["--strategy", "fopru:layers=2"], "unknown setting 'layers'"),
+        (["--hf-overrides", '{"architectures": ["X"]}'], 'this command sets "architectures" itself'),
+        (["--hf-overrides.text_config.rope_theta", "5"], "only as one JSON object"),
+        (["--model", "other"], "the model is this command's first argument"),
+        (["--model=other"], "the model is this command's first argument"),
+    ],
+)
+def test_errors(words: list[str], said: str, llava: Path) -> None:
+    assert said in command("serve", llava, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--port", "8000", "MODEL"], "its first argument comes before all options"),
+        (["MODEL", "--hf-overrides", "{"], "not JSON"),
+        (["MODEL", "--hf-overrides", "[]"], "[] is not a JSON object"),
+        (["MODEL", "--position-ids", "new"], "invalid choice: 'new'"),
+    ],
+)
+def test_wrong_usage(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("serve", *words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_unsupported_model(tmp_path: Path) -> None:
+    said = command("serve", write_model(tmp_path / "model", "bert"))
+    assert "no pruned model for vLLM with model_type 'bert'. Served: " in said
+    (tmp_path / "empty").mkdir()
+    assert "no config.json" in command("serve", tmp_path / "empty")
+
+
+def test_without_vllm(llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "find_spec", lambda name: None)
+    assert 'Type: pip install "tokenprune-vlm[vllm]"' in command("serve", llava)
+
+
+def test_the_process_becomes_vllms(
+    llava: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = printed(capsys, llava, "--port", "1")
+    started: list[Any] = []
+    monkeypatch.setattr(serve, "find_spec", lambda name: ModuleSpec(name, None))
+    monkeypatch.setattr(os, "execv", lambda *call: started.append(call))
+    assert command("serve", llava, "--port", "1") == 0
+    assert started == [(sys.executable, expected)]
+    assert capsys.readouterr().out == f"Starting {shlex.join(expected)}\n"
