@@ -95,7 +95,8 @@ class Sources:
         if tree is None:
             return frozenset()
         names = {name for node in ast.walk(tree) for name in _defined(node)}
-        return frozenset(names | {node.attr for node in ast.walk(tree) if _is_set(node)})
+        attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+        return frozenset(names | {node.attr for node in attributes if isinstance(node.ctx, ast.Store)})
 
     def _tree(self, module: str) -> ast.Module | None:
         path = module.replace(".", "/")
@@ -143,7 +144,3 @@ def _defined(node: ast.AST) -> list[str]:
         return [(alias.asname or alias.name).split(".")[0] for alias in node.names]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     return [target.id for target in targets if isinstance(target, ast.Name)]
-
-
-def _is_set(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)

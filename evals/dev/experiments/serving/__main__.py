@@ -1,0 +1,166 @@
+"""See the package."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from statistics import median
+from typing import Any
+from urllib.request import Request, urlopen
+
+import numpy as np
+from PIL import Image
+
+from tokenprune.evals.cli.parser import at_least, script_parser
+from tokenprune.evals.dev.experiments import serving
+from tokenprune.evals.dev.experiments.serving.model import operations
+from tokenprune.evals.engines.server import Server, data_url
+from tokenprune.selection import budget
+
+KEEP_RATIOS = (1.0, 0.5, 0.25, 0.1)
+CLIENTS = (1, 4, 16)
+N_NEW, N_WORDS, N_VISUAL = 16, 20, 576
+#: Every image is new, so that no cache has seen it.
+_images = count()
+
+
+class Measured(Server):
+    """A server, and how long its answers take."""
+
+    def first_token(self, keep_ratio: float) -> float:
+        """Return the seconds from a request to its first token."""
+        body = self._body(keep_ratio, 1)  # drawing and encoding the image is the client's time
+        start = time.perf_counter()
+        self._json("/v1/chat/completions", body)
+        return time.perf_counter() - start
+
+    def per_second(self, keep_ratio: float, n_clients: int, n_requests: int) -> tuple[float, float]:
+        """Return how many requests are answered a second, and the most KV blocks in use."""
+        bodies = [self._body(keep_ratio, N_NEW) for _ in range(n_requests)]
+        start = time.perf_counter()
+        with self._watching_blocks() as most, ThreadPoolExecutor(n_clients) as pool:
+            list(pool.map(lambda body: self._json("/v1/chat/completions", body), bodies))
+        return n_requests / (time.perf_counter() - start), most[0]
+
+    def selection_seconds(self) -> tuple[float, float]:
+        """Return the seconds that selecting took so far, and for how many images."""
+        text = self._metrics()
+        return tuple(_value(text, f"tokenprune_{name}_total") for name in ("selection_seconds", "selected_images"))  # pyright: ignore[reportReturnType]
+
+    def _body(self, keep_ratio: float, n_new: int) -> dict[str, Any]:
+        pixels = np.random.default_rng(next(_images)).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+        url = data_url(Image.fromarray(pixels).resize((336, 336)))
+        text = " ".join(f"w{i}" for i in range(N_WORDS))
+        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
+        return {
+            "model": self.model,
+            "messages": [{"role": "user", "content": content}],
+            "temperature": 0,
+            "max_tokens": n_new,
+            "ignore_eos": True,
+            "mm_processor_kwargs": {"keep_ratio": keep_ratio},
+        }
+
+    @contextmanager
+    def _watching_blocks(self) -> Iterator[list[float]]:
+        """Yield a list of the most KV blocks that were in use at once, looked at ten times a second."""
+        done, most = threading.Event(), [0.0]
+        n_blocks = float(re.findall(r'num_gpu_blocks="(\d+)"', self._metrics())[0])
+
+        def watch() -> None:
+            while not done.wait(0.1):
+                most[0] = max(most[0], _value(self._metrics(), "vllm:kv_cache_usage_perc") * n_blocks)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield most
+        finally:
+            done.set()
+            watcher.join()
+
+    def _metrics(self) -> str:
+        with urlopen(Request(f"{self.url}/metrics")) as response:
+            return response.read().decode()
+
+
+def _value(metrics: str, name: str) -> float:
+    return sum(float(value) for value in re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", metrics, re.MULTILINE))
+
+
+def measure(servers: dict[str, Measured], rounds: int, loads: Sequence[int]) -> list[dict[str, Any]]:
+    """Measure every server at every keep ratio, in turn; a row for each value."""
+    for server in servers.values():
+        for ratio in KEEP_RATIOS:
+            server.first_token(ratio)
+    rows = []
+    for number in range(rounds):
+        for ratio in KEEP_RATIOS:
+            for name, server in servers.items():
+                case = {"round": number, "strategy": name, "keep_ratio": ratio}
+                before = server.selection_seconds()
+                rows.append({**case, "ttft": server.first_token(ratio)})
+                selecting, images = (b - a for a, b in zip(before, server.selection_seconds(), strict=True))
+                rows[-1]["selection"] = selecting / images if images else 0.0
+                for n_clients in loads:
+                    rate, blocks = server.per_second(ratio, n_clients, max(2, 2 * n_clients))
+                    rows.append({**case, "clients": n_clients, "rate": rate, "blocks": blocks})
+    return rows
+
+
+def table(rows: list[dict[str, Any]], model: Path, loads: Sequence[int]) -> str:
+    """Return the medians as Markdown; ratios are within rounds, to the same server unpruned."""
+    heads = ["strategy", "keep ratio", "TTFT", "ratio", "FLOPs bound", "selection"]
+    heads += [f"requests/s, {n} clients" if n > 1 else "requests/s, 1 client" for n in loads]
+    lines = [f"| {' | '.join([*heads, f'KV blocks, {loads[-1]} clients'])} |", "|---" * (len(heads) + 1) + "|"]
+    whole = sum(operations(model, N_VISUAL, N_WORDS))
+    for name in dict.fromkeys(row["strategy"] for row in rows):
+        for ratio in KEEP_RATIOS:
+            mine = [row for row in rows if (row["strategy"], row["keep_ratio"]) == (name, ratio)]
+            first = {row["round"]: row["ttft"] for row in mine if "ttft" in row}
+            base = {
+                row["round"]: row["ttft"]
+                for row in rows
+                if "ttft" in row and (row["strategy"], row["keep_ratio"]) == (name, 1.0)
+            }
+            bound = sum(operations(model, budget(N_VISUAL, ratio, None), N_WORDS)) / whole
+            selection = median(row["selection"] for row in mine if "selection" in row)
+            cells = [
+                name if ratio < 1 else f"{name}'s engine, unpruned",
+                f"{ratio:.0%}",
+                f"{median(first.values()):.2f} s",
+            ]
+            cells += [f"{median(first[n] / base[n] for n in first):.2f}", f"{bound:.2f}", f"{1e3 * selection:.1f} ms"]
+            for n_clients in loads:
+                cells.append(f"{median(row['rate'] for row in mine if row.get('clients') == n_clients):.2f}")
+            cells.append(f"{median(row['blocks'] for row in mine if row.get('clients') == loads[-1]):.0f}")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = script_parser(serving.__doc__)
+    parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="the model that both serve")
+    parser.add_argument("--fopru", required=True, metavar="URL", help="a server with FoPru")
+    parser.add_argument(
+        "--grid", required=True, metavar="URL", help="a server with Grid, whose selection costs nothing"
+    )
+    parser.add_argument("--rounds", type=at_least(1), default=5, metavar="N", help="rounds, in each of which all run")
+    parser.add_argument("--clients", nargs="+", type=int, default=list(CLIENTS), metavar="N", help="clients at once")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file of every value")
+    options = parser.parse_args()
+    servers = {"FoPru": Measured(options.fopru), "Grid": Measured(options.grid)}
+    rows = measure(servers, options.rounds, options.clients)
+    options.output.write_text(json.dumps({"vllm": servers["FoPru"].version, "rows": rows}, indent=1) + "\n")
+    print(table(rows, options.model, options.clients))
+
+
+if __name__ == "__main__":
+    main()

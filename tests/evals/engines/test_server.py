@@ -1,0 +1,159 @@
+"""`tokenprune eval --engine URL`: the rows are those of the model in this process, and other servers are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+from helpers.files.evals import saved, tiny_processor, write_refcoco, write_vqav2
+from helpers.openai_server import VERSION, Answering, serving
+from helpers.tiny import tiny_llava
+
+from tokenprune.errors import DataError, SettingError, UnsupportedError
+from tokenprune.evals import evaluate
+from tokenprune.evals.engines.server import Server
+from tokenprune.evals.run.results import TaskResult
+from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.run.runner import QuestionError
+
+FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_vqav2(tmp_path / "data", n=9)
+    write_refcoco(tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return saved(tiny_llava(), tmp_path / "model")
+
+
+@pytest.fixture
+def answering() -> Answering:
+    return Answering(tiny_llava(), tiny_processor(), FOPRU)
+
+
+@pytest.fixture
+def url(answering: Answering) -> Iterator[str]:
+    with serving(answering) as url:
+        yield url
+
+
+def run(model: str, data: Path, output: Path, **options: Any) -> list[TaskResult]:
+    chosen: dict[str, Any] = {
+        "strategies": ["fopru"],
+        "keep_ratios": [0.25, 0.5],
+        "position_ids": ["original"],
+        "baselines": ["unpruned"],
+        "dtype": "float32",
+        **options,
+    }
+    return evaluate(model, data=data, output=output, **chosen)
+
+
+def test_the_rows_are_the_same(model: str, data: Path, url: str, answering: Answering, tmp_path: Path) -> None:
+    served = run(model, data, tmp_path / "served", engine=url)
+    here = run(model, data, tmp_path / "here")
+    assert len(served) == 6
+    for row, other in zip(served, here, strict=True):
+        assert (row.key, row.task, row.scores, row.questions) == (other.key, other.task, other.scores, other.questions)
+        assert (row.n_visual, row.n_kept, row.settings) == (other.n_visual, other.n_kept, other.settings)
+        assert row.versions == {**other.versions, "vllm": VERSION}
+        assert (row.dtype, row.device, row.kv_cache_bytes) == ("float32", "cpu", 0)
+    texts = [
+        {key: one.text for key, one in RunFolder(tmp_path / name).answers().items()} for name in ("served", "here")
+    ]
+    assert texts[0] == texts[1]
+    assert len(set(texts[0].values())) > 3
+    n_asked = len(answering.requests)
+    assert run(model, data, tmp_path / "served", engine=url) == served
+    assert len(answering.requests) == n_asked
+
+
+def test_only_another_keep_ratio_is_sent(
+    model: str, data: Path, url: str, answering: Answering, tmp_path: Path
+) -> None:
+    """vLLM refuses per-request settings unless it was started with --trust-request-mm-kwargs."""
+    run(model, data, tmp_path / "run", engine=url, keep_ratios=[0.25], baselines=[], tasks=["vqa"])
+    assert all("mm_processor_kwargs" not in request for request in answering.requests)
+    run(model, data, tmp_path / "run", engine=url, keep_ratios=[0.25], tasks=["vqa"])
+    assert [request["mm_processor_kwargs"] for request in answering.requests[9:]] == [{"keep_ratio": 1.0}] * 9
+
+
+def test_a_plain_server_is_measured_unpruned(model: str, data: Path, tmp_path: Path) -> None:
+    with serving(Answering(tiny_llava(), tiny_processor())) as url:
+        (row,) = run(model, data, tmp_path / "run", engine=f"{url}/v1", strategies=[], tasks=["vqa"])
+        assert (row.strategy, row.n, row.dtype) == ("unpruned", 9, "unknown")
+        with pytest.raises(UnsupportedError, match="does not say what it prunes with"):
+            run(model, data, tmp_path / "other", engine=url, tasks=["vqa"])
+
+
+def test_questions_are_asked_at_once(model: str, data: Path, tmp_path: Path) -> None:
+    """The barrier lets nobody through before eight are there."""
+    waiting = Answering(tiny_llava(), tiny_processor(), FOPRU, meeting=Barrier(8))
+    with serving(waiting) as url:
+        (row,) = run(
+            model, data, tmp_path / "run", engine=url, keep_ratios=[0.25], baselines=[], tasks=["vqa"], limit=8
+        )
+    assert (row.n, row.failed) == (8, 0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"strategies": ["grid"]}, {"strategies": ["fopru:layer=-2"]}, {"position_ids": ["compact"]}],
+)
+def test_other_settings_are_refused(model: str, data: Path, url: str, options: Any, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"prunes with FoPru\(.*\) and original position IDs"):
+        run(model, data, tmp_path / "run", engine=url, **options)
+
+
+def test_downsampling_is_refused(model: str, data: Path, url: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"a server does not run it\. Leave out downsample"):
+        run(model, data, tmp_path / "run", engine=url, baselines=["downsample"])
+
+
+def test_a_server_that_keeps_another_number(model: str, data: Path, tmp_path: Path) -> None:
+    lying = Answering(tiny_llava(), tiny_processor(), FOPRU, keep_ratio=0.5)
+    with (
+        serving(lying) as url,
+        pytest.raises(QuestionError, match=r"prompt has 18 of 36 visual tokens, and 9 were to be kept"),
+    ):
+        run(model, data, tmp_path / "run", engine=url)
+
+
+def test_an_error_of_the_server(model: str, data: Path, url: str, tmp_path: Path) -> None:
+    path = data / "v2_OpenEnded_mscoco_val2014_questions.json"
+    path.write_text(path.read_text().replace("Is it box 3?", "Is it bad?"))
+    options: dict[str, Any] = {"engine": url, "tasks": ["vqa"], "keep_ratios": [0.25], "baselines": []}
+    with pytest.raises(QuestionError, match="HTTP 400: this question is bad"):
+        run(model, data, tmp_path / "run", **options)
+    (row,) = run(model, data, tmp_path / "recorded", on_error="record", **options)
+    assert (row.n, row.failed) == (8, 1)
+
+
+def test_no_server() -> None:
+    with pytest.raises(DataError, match=r"http://127.0.0.1:9: no server answers there \(.*refused"):
+        Server("http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"engine": "vlm"}, "engine 'vlm': write vllm, or the URL of a server"),
+        ({"engine": "http://127.0.0.1:9", "engine_options": {"max_model_len": 5}}, "a server has its options already"),
+    ],
+)
+def test_wrong_engines(model: str, data: Path, options: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=said):
+        run(model, data, tmp_path / "run", **options)
+
+
+def test_a_loaded_model_has_no_engine(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="an engine loads the model itself"):
+        evaluate((tiny_llava(), tiny_processor()), data=data, output=tmp_path / "run", engine="vllm")

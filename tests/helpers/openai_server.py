@@ -1,0 +1,114 @@
+"""A server with vLLM's API, in a thread, that answers with transformers and tokenprune."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Barrier, BrokenBarrierError, Lock, Thread
+from typing import Any
+
+from PIL import Image
+
+import tokenprune
+from tokenprune.serving.vllm.settings import Settings
+from tokenprune.zoom.prompts import encode_chat
+
+VERSION = "0.32.0"
+
+
+@dataclass
+class Answering:
+    """What the server does, and what it was sent.
+
+    settings: what it says that it prunes with; None for a plain vLLM, which says nothing.
+    keep_ratio: what it prunes at; None for what it says.
+    meeting: waits until so many requests are there at once.
+    """
+
+    model: Any
+    processor: Any
+    settings: dict[str, Any] | None = None
+    keep_ratio: float | None = None
+    meeting: Barrier | None = None
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    lock: Lock = field(default_factory=Lock)
+
+    def get(self, path: str) -> tuple[int, Any]:
+        answers: dict[str, Any] = {"/v1/models": {"data": [{"id": "served"}]}, "/version": {"version": VERSION}}
+        if self.settings is not None:
+            about = {"architecture": "TokenPruneLlava", "dtype": "float32", "device": "cpu"}
+            answers["/tokenprune"] = {"settings": self.settings, **about}
+        return (200, answers[path]) if path in answers else (404, {"detail": "Not Found"})
+
+    def post(self, request: dict[str, Any]) -> tuple[int, Any]:
+        if self.meeting is not None:
+            self.meeting.wait(20)
+        with self.lock:
+            self.requests.append(request)
+            (message,) = request["messages"]
+            *images, text = message["content"]
+            if "bad" in text["text"]:
+                return 400, {"error": {"message": "this question is bad", "code": 400}}
+            images = [decoded(part["image_url"]["url"]) for part in images]
+            return 200, self._generated(images, text["text"], request)
+
+    def _generated(self, images: list[Image.Image], text: str, request: dict[str, Any]) -> dict[str, Any]:
+        assert (request["temperature"], request["add_special_tokens"]) == (0, True)
+        inputs = encode_chat(self.processor, [images], [text])
+        n_prompt = inputs["input_ids"].shape[1]
+        ratio = request.get("mm_processor_kwargs", {}).get("keep_ratio")
+        strategy = None if self.settings is None else Settings.read(self.settings).strategy_at(ratio or self.keep_ratio)
+        with nullcontext() if strategy is None else tokenprune.patch(self.model, strategy):
+            output = self.model.generate(**inputs, do_sample=False, max_new_tokens=request["max_tokens"])
+        (answer,) = self.processor.batch_decode(output[:, n_prompt:], skip_special_tokens=True)
+        if strategy is not None:
+            n_visual = int((inputs["input_ids"] == self.processor.image_token_id).sum())
+            n_prompt -= n_visual - strategy.budget(n_visual)
+        return {"choices": [{"message": {"content": answer}}], "usage": {"prompt_tokens": n_prompt}}
+
+
+def decoded(url: str) -> Image.Image:
+    head, _, data = url.partition(",")
+    assert head == "data:image/png;base64"
+    return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+
+
+@contextmanager
+def serving(answering: Answering) -> Iterator[str]:
+    """The URL of a server that answers so."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._send(*answering.get(self.path))
+
+        def do_POST(self) -> None:
+            assert self.path == "/v1/chat/completions"
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            try:
+                self._send(*answering.post(request))
+            except BrokenBarrierError:
+                self._send(500, {"error": {"message": "the others did not come", "code": 500}})
+
+        def _send(self, status: int, answer: Any) -> None:
+            body = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,66 @@
+"""`tokenprune serve` in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+#: Seconds until a server answers: three processes that import vLLM.
+PATIENCE = 600
+#: vLLM's options for tiny models on a CPU, whose attention has no smaller blocks.
+OPTIONS = ("--dtype", "float32", "--max-model-len", "512", "--enforce-eager", "--block-size", "32")
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else each server binds itself to the first core
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def command(model: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "tokenprune", "serve", str(model), *words]
+
+
+@contextmanager
+def serving(model: Path, *words: str) -> Iterator[str]:
+    """The URL of a server that answers; what it prints is in the error if it ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryFile("w+") as printed:
+        process = subprocess.Popen(
+            [*command(model, *words), *OPTIONS, "--host", "127.0.0.1", "--port", str(port)],
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **ENVIRONMENT, "VLLM_CACHE_ROOT": os.environ.get("VLLM_CACHE_ROOT", cache)},
+        )
+        try:
+            wait(process, f"http://127.0.0.1:{port}/health")
+            yield f"http://127.0.0.1:{port}"
+        except AssertionError as error:
+            printed.seek(0)
+            raise AssertionError(printed.read()[-5000:]) from error
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def wait(process: subprocess.Popen[bytes], url: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        assert process.poll() is None, "the server has ended"
+        try:
+            with urlopen(url, timeout=5):
+                return
+        except (URLError, OSError):
+            time.sleep(0.5)
+    raise AssertionError("the server does not answer")

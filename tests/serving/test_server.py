@@ -1,0 +1,166 @@
+"""`tokenprune serve` with the client that people use: answers, settings, counters, and what happens to bad input."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from helpers.served.engine import expected, needs_vllm
+from helpers.served.models import save_llava
+from helpers.served.reference import Request, draw
+from helpers.served.server import ENVIRONMENT, OPTIONS, command, serving
+
+from tokenprune.evals.engines.server import data_url
+
+pytestmark = [needs_vllm, pytest.mark.slow, pytest.mark.smoke]
+
+FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
+A, B = (1, 100, 100), (2, 150, 80)
+N_NEW = 12
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llava")
+    save_llava(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("record") / "kept.jsonl"
+
+
+@pytest.fixture(scope="module")
+def url(model: Path, record: Path) -> Iterator[str]:
+    words = "--strategy", "fopru", "--keep-ratio", "0.25", "--record", str(record), "--trust-request-mm-kwargs"
+    with serving(model, *words) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Any:
+    import openai
+
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+
+def ask(client: Any, *images: str, **extra: Any) -> Any:
+    content = [{"type": "image_url", "image_url": {"url": image}} for image in images]
+    return client.chat.completions.create(
+        model=client.models.list().data[0].id,
+        messages=[{"role": "user", "content": [*content, {"type": "text", "text": "w1 w2"}]}],
+        temperature=0,
+        max_tokens=N_NEW,
+        extra_body={"ignore_eos": True, **extra},
+    )
+
+
+def image(seed: int, width: int, height: int) -> str:
+    return data_url(draw(seed, width, height))
+
+
+def as_url(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
+def words_of(model: Path, tokens: list[int]) -> str:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model).decode(tokens, skip_special_tokens=True)
+
+
+def test_vllm_finds_the_plug_in() -> None:
+    assert "tokenprune" in entry_points(group="vllm.general_plugins").names
+
+
+@pytest.mark.parametrize(("images", "keep_ratio", "n_dropped"), [((A,), None, 27), ((A, B), None, 54), ((B,), 0.5, 18)])
+def test_answers(model: Path, client: Any, images: Any, keep_ratio: float | None, n_dropped: int) -> None:
+    extra = {} if keep_ratio is None else {"mm_processor_kwargs": {"keep_ratio": keep_ratio}}
+    answer = ask(client, *(image(*one) for one in images), **extra)
+    request = Request(" <image> " * len(images) + "w1 w2", images, n_new=N_NEW)
+    (reference,) = expected(model, {**FOPRU, "keep_ratio": keep_ratio or 0.25}, [request])
+    assert answer.choices[0].message.content.split() == words_of(model, reference.tokens).split()
+    assert answer.usage.prompt_tokens == reference.n_prompt - n_dropped
+
+
+def test_it_says_what_it_prunes_with(url: str) -> None:
+    with urlopen(f"{url}/tokenprune") as response:
+        found = json.load(response)
+    assert found["settings"] == FOPRU
+    assert (found["architecture"], found["dtype"], found["device"]) == ("TokenPruneLlava", "float32", "cpu")
+
+
+def test_the_record_and_the_counters(url: str, client: Any, record: Path) -> None:
+    def counters() -> dict[str, float]:
+        with urlopen(f"{url}/metrics") as response:
+            lines = [line.split() for line in response.read().decode().splitlines() if line.startswith("tokenprune_")]
+        return {name: float(value) for name, value in lines}
+
+    before, n_lines = counters(), len(record.read_text().splitlines())
+    ask(client, image(9, 60, 60))
+    after = counters()
+    gained = {name: after[name] - before[name] for name in after}
+    assert gained["tokenprune_visual_tokens_total"] == 36
+    assert gained["tokenprune_kept_visual_tokens_total"] == 9
+    assert gained["tokenprune_selected_images_total"] == 1
+    assert gained["tokenprune_selection_seconds_total"] > 0
+    (line,) = record.read_text().splitlines()[n_lines:]
+    assert (len(json.loads(line)["kept"]), json.loads(line)["n_visual"]) == (9, 36)
+
+
+def truncated() -> bytes:
+    file = io.BytesIO()
+    draw(1, 100, 100).save(file, "PNG")
+    return file.getvalue()[:-200]
+
+
+@pytest.mark.parametrize(
+    ("image", "kwargs", "said"),
+    [
+        (image(*A), {"keep_ratio": 0}, "keep_ratio=0 is not a fraction in (0, 1]"),
+        (image(*A), {"keep_ratio": 1.5}, "keep_ratio=1.5 is not a fraction in (0, 1]"),
+        (image(*A), {"keep_ratio": "half"}, "keep_ratio='half' is not a fraction in (0, 1]"),
+        (as_url(truncated()), {}, "image file is truncated"),
+        (as_url(b"no image"), {}, "cannot identify image file"),
+    ],
+)
+def test_bad_input_is_an_error_and_the_server_lives_on(client: Any, image: str, kwargs: Any, said: str) -> None:
+    import openai
+
+    before = ask(client, data_url(draw(*A))).choices[0].message.content
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, image, mm_processor_kwargs=kwargs)
+    assert said in str(caught.value)
+    assert ask(client, data_url(draw(*A))).choices[0].message.content == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--strategy", "fastv"], "FastV cannot run inside vLLM: it needs the attention of decoder layers"),
+        (["--pipeline-parallel-size", "2"], "--pipeline-parallel-size does not go with pruned images"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_the_start(model: Path, words: list[str], said: str) -> None:
+    ended = subprocess.run(
+        [*command(model, *words), *OPTIONS],
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert ended.returncode != 0
+    assert said in ended.stdout + ended.stderr

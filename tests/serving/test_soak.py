@@ -1,0 +1,140 @@
+"""Two thousand requests: no answer differs from transformers', and the server's memory does not grow."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from helpers.served.engine import expected, needs_vllm
+from helpers.served.models import save_llava
+from helpers.served.reference import Request, draw
+from helpers.served.server import serving
+
+from tokenprune.evals.engines.server import data_url
+
+pytestmark = [needs_vllm, pytest.mark.slow]
+
+FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
+N_REQUESTS, N_CLIENTS, N_NEW = 2000, 16, 8
+#: What most requests begin with, so that they share blocks of the prefix cache.
+PREFIX = " ".join(f"w{i % 70}" for i in range(70))
+#: Growth after the first quarter that is not a leak: 2,000 images of 20 kB would be more.
+MOST_GROWTH = 32e6
+
+
+def requests() -> list[Request]:
+    """Different requests that share images and beginnings, in a fixed order."""
+    chosen = random.Random(0)
+    images = [(seed, chosen.randrange(20, 300), chosen.randrange(20, 300)) for seed in range(20)]
+    found = []
+    for number in range(80):
+        own = tuple(chosen.sample(images, chosen.choice((0, 1, 1, 1, 2, 3))))
+        text = f"{' <image> ' * len(own)}{PREFIX if number % 3 else ''} w{number % 80}"
+        ratio = chosen.choice((None, None, 0.5, 1.0)) if own else None
+        found.append(Request(text, own, N_NEW, ratio))
+    return found
+
+
+class Clients:
+    """Send requests to a server and compare the answers."""
+
+    def __init__(self, url: str, references: dict[Request, list[str]]) -> None:
+        import openai
+
+        self.client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        self.model = self.client.models.list().data[0].id
+        self.references = references
+        self.urls = {one: data_url(draw(*one)) for request in references for one in request.images}
+        self.drawn = list(references)
+
+    def send(self, number: int) -> str:
+        """Send one request and return what came of it."""
+        import openai
+
+        chosen = random.Random(number)
+        request, kind = chosen.choice(self.drawn), chosen.random()
+        images = [self.urls[one] for one in request.images]
+        if kind < 0.05:
+            with pytest.raises(openai.BadRequestError):
+                self._ask(request, [*images, self._corrupt(chosen)])
+            return "corrupt"
+        if kind < 0.1:
+            with self._ask(request, images, stream=True) as stream:
+                next(iter(stream))
+            return "cancelled"
+        answer = self._ask(request, images).choices[0].message.content.split()
+        return "equal" if answer == self.references[request] else f"{request}: {answer}"
+
+    def _ask(self, request: Request, images: list[str], **options: Any) -> Any:
+        text = request.text.replace("<image>", "").strip()
+        content = [{"type": "image_url", "image_url": {"url": image}} for image in images]
+        extra = {} if request.keep_ratio is None else {"mm_processor_kwargs": {"keep_ratio": request.keep_ratio}}
+        return self.client.chat.completions.create(
+            model=self.model,
+            messages=[{"role": "user", "content": [*content, {"type": "text", "text": text}]}],
+            temperature=0,
+            max_tokens=N_NEW,
+            extra_body={"ignore_eos": True, **extra},
+            **options,
+        )
+
+    @staticmethod
+    def _corrupt(chosen: random.Random) -> str:
+        url = data_url(draw(chosen.randrange(1000), 100, 100))
+        return url[: chosen.randrange(len(url) // 8, len(url) // 2) // 4 * 4 + len(url) % 4]
+
+
+def memory(url: str) -> int:
+    """Bytes that the server's processes hold."""
+    port = int(url.rpartition(":")[2])
+    (server,) = {
+        connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr[1] == port
+    }
+    process = psutil.Process(server)
+    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llava")
+    save_llava(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(model: Path) -> Iterator[str]:
+    words = "--strategy", "fopru", "--keep-ratio", "0.25", "--trust-request-mm-kwargs", "--disable-uvicorn-access-log"
+    with serving(model, *words) as url:
+        yield url
+
+
+def test_two_thousand_requests(model: Path, url: str) -> None:
+    from transformers import AutoTokenizer
+
+    words = AutoTokenizer.from_pretrained(model)
+    drawn = requests()
+    answers = expected(model, FOPRU, [replace(one, text=f"{one.text} ") for one in drawn])
+    texts = [words.decode(answer.tokens, skip_special_tokens=True).split() for answer in answers]
+    clients = Clients(url, dict(zip(drawn, texts, strict=True)))
+    assert len({" ".join(text) for text in texts}) > 40
+    sizes, outcomes = [], Counter[str]()
+    with ThreadPoolExecutor(N_CLIENTS) as pool:
+        for quarter in range(4):
+            numbers = range(quarter * N_REQUESTS // 4, (quarter + 1) * N_REQUESTS // 4)
+            outcomes.update(pool.map(clients.send, numbers))
+            sizes.append(memory(url))
+    print(outcomes, [f"{size / 1e6:.1f} MB" for size in sizes])
+    assert set(outcomes) == {"equal", "corrupt", "cancelled"}
+    assert min(outcomes["corrupt"], outcomes["cancelled"]) > N_REQUESTS * 0.03
+    assert sizes[-1] - sizes[0] < MOST_GROWTH
