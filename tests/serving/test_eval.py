@@ -1,0 +1,122 @@
+"""`tokenprune eval --engine`: vLLM answers as the model in this process, from an `LLM` and behind a URL."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.files.evals import write_refcoco, write_vqav2
+from helpers.served.engine import needs_vllm
+from helpers.served.models import save_llava
+from helpers.served.server import ENVIRONMENT, serving
+
+from tokenprune.evals import evaluate
+from tokenprune.evals.engines import server
+from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.evals.run import evaluate as evaluating
+from tokenprune.evals.run.results import TaskResult
+from tokenprune.evals.run.run_folder import RunFolder
+
+pytestmark = [needs_vllm, pytest.mark.slow]
+
+#: An engine for a prompt of the bundled model, or of a tiny one, on a CPU.
+OPTIONS = {"max_model_len": 512, "enforce_eager": True, "block_size": 32}
+
+
+def here(model: Path, data: Path, output: Path, *words: str) -> list[TaskResult]:
+    """The rows of the model in a process of its own, in which vLLM has changed nothing of transformers."""
+    command = [sys.executable, "-m", "tokenprune", "eval", "--model", str(model), "--data", str(data)]
+    command += ["--dtype", "float32", "--output", str(output), "--strategy", "fopru:layer=-2", *words]
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return RunFolder(output).results()
+
+
+def check_same(served: Path, alone: Path) -> None:
+    """Fail unless two runs have the same rows and the same answers."""
+    for row, other in zip(RunFolder(served).results(), RunFolder(alone).results(), strict=True):
+        assert (row.key, row.task, row.accuracy) == (other.key, other.task, other.accuracy)
+        assert (row.n_visual, row.n_kept, row.scores) == (other.n_visual, other.n_kept, other.scores)
+        assert row.versions["vllm"]
+    answers, others = (
+        {key: one.text for key, one in RunFolder(folder).answers().items()} for folder in (served, alone)
+    )
+    assert answers == others
+
+
+def test_an_engine_in_this_process(tmp_path: Path) -> None:
+    save_llava(tmp_path / "model")
+    write_vqav2(tmp_path / "data", n=5)
+    write_refcoco(tmp_path / "data")
+    words = "--keep-ratio", "0.5", "0.25", "--baselines", "unpruned"
+    here(tmp_path / "model", tmp_path / "data", tmp_path / "here", *words)
+    rows = evaluate(
+        str(tmp_path / "model"),
+        data=tmp_path / "data",
+        output=tmp_path / "served",
+        strategies=["fopru:layer=-2"],
+        keep_ratios=[0.5, 0.25],
+        baselines=["unpruned"],
+        dtype="float32",
+        engine="vllm",
+        engine_options=OPTIONS,
+    )
+    assert {row.position_ids for row in rows} == {"original", "compact"}
+    check_same(tmp_path / "served", tmp_path / "here")
+
+
+class OpenAI(server.Server):
+    """A server that is asked with the client that most people use."""
+
+    def _json(self, path: str, request: dict[str, Any] | None = None) -> Any:
+        if request is None:
+            return super()._json(path)
+        import openai
+
+        known = {name: request[name] for name in ("model", "messages", "temperature", "max_tokens")}
+        with openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0) as client:
+            answer = client.chat.completions.create(
+                **known, extra_body={name: value for name, value in request.items() if name not in known}
+            )
+        return answer.model_dump()
+
+
+@pytest.fixture(params=["original", "compact"])
+def bundled(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """A server of the bundled model, and its kind of position IDs."""
+    words = "--strategy", "fopru:layer=-2", "--keep-ratio", "0.25", "--position-ids", request.param
+    with serving(MODEL, *words, "--disable-uvicorn-access-log") as url:
+        yield url, request.param
+
+
+def test_the_bundled_model(bundled: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 questions of each task, eight at once; the same answers, and so the same accuracies."""
+    url, position_ids = bundled
+    monkeypatch.setattr(evaluating, "Server", OpenAI)
+    options: dict[str, Any] = {"data": SCENES, "dtype": "float32", "limit": 200, "keep_ratios": [0.25]}
+    options |= {"strategies": ["fopru:layer=-2"], "position_ids": [position_ids], "baselines": []}
+    rows = evaluate(str(MODEL), output=tmp_path / "served", engine=url, **options)
+    assert [(row.task, row.n, row.n_kept) for row in rows] == [("rec", 200, 64), ("vqa", 200, 64)]
+    words = "--keep-ratio", "0.25", "--position-ids", position_ids, "--baselines", "none", "--limit", "200"
+    here(MODEL, SCENES, tmp_path / "here", *words)
+    check_same(tmp_path / "served", tmp_path / "here")
+    print([(row.task, row.accuracy) for row in rows])
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """With engine options that are wrong, vLLM says so, and nothing is written."""
+    save_llava(tmp_path / "model")
+    write_vqav2(tmp_path / "data")
+    command = [sys.executable, "-m", "tokenprune", "eval", "--model", str(tmp_path / "model"), "--engine", "vllm"]
+    command += ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "run"), "--strategy", "grid"]
+    command += ["--engine-options", '{"maximum": 5}']
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | ENVIRONMENT)
+    assert ended.returncode != 0
+    assert "unexpected keyword argument 'maximum'" in ended.stderr
+    assert not (tmp_path / "run").exists()
