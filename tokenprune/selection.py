@@ -14,6 +14,9 @@ from torch import Tensor
 
 from tokenprune.errors import PruningError, SettingError
 
+# Elements of merged features in memory at once: 256 MiB in float32.
+PAIR_ELEMENTS = 2**26
+
 
 @dataclass(frozen=True, eq=False)
 class Selection:
@@ -116,8 +119,11 @@ class Merge:
     def apply(self, features: Float[Tensor, "visual width"], kept: Int[Tensor, " kept"]) -> Float[Tensor, "kept width"]:
         """The features of the kept tokens, summed in float32."""
         result = features[kept]
-        parts = features[self.sources].float() * self.weights.float()[:, None]
-        sums = parts.new_zeros(result.shape).index_add(0, self.targets, parts)
+        sums = torch.zeros(result.shape, dtype=torch.float32, device=result.device)
+        length = max(1, PAIR_ELEMENTS // features.shape[1])
+        pairs = zip(*(part.split(length) for part in (self.targets, self.sources, self.weights)), strict=True)
+        for targets, sources, weights in pairs:
+            sums = sums.index_add(0, targets, features[sources].float() * weights.float()[:, None])
         result[self.targets] = sums[self.targets].to(result.dtype)
         return result
 

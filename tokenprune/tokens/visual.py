@@ -160,7 +160,7 @@ class StageTokens:
     left: their indices within the image's visual tokens, ascending.
     layout: the layout of all the image's visual tokens.
     scores: their scores in the previous selection; None if it gave none.
-    text_attention, prompt: read them as `attention` and `entered`.
+    text_attention, prompt, text: read them as `attention`, `entered` and `text_features`.
     """
 
     features: Float[Tensor, "left width"]
@@ -169,6 +169,7 @@ class StageTokens:
     scores: Float[Tensor, " left"] | None = None
     text_attention: TextAttention | None = None
     prompt: Entered | None = None
+    text: Float[Tensor, "text width"] | None = None
 
     @property
     def n_left(self) -> int:
@@ -188,6 +189,11 @@ class StageTokens:
     def entered(self) -> Entered:
         """Hidden states on entry to the first decoder layer."""
         return _declared("entered", "text_attention", self.prompt)
+
+    @property
+    def text_features(self) -> Float[Tensor, "text width"]:
+        """The hidden states of the text after the image on entry to the stage's first decoder layer."""
+        return _declared("text_features", "text_attention", self.text)
 
 
 Declared = TypeVar("Declared")

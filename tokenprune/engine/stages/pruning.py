@@ -245,7 +245,8 @@ class StagePruning:
                 text, entered = entry.text[i], places_of(entry.packing)[row]
                 kept = image.columns[image.selection.kept]
                 prompt = Entered(entry.hidden[row, entered[kept]], entry.hidden[row, entered[text]])
-                tokens = replace(tokens, text_attention=read(row, visual, places[row, text]), prompt=prompt)
+                attention = read(row, visual, places[row, text])
+                tokens = replace(tokens, text_attention=attention, prompt=prompt, text=hidden[row, places[row, text]])
             yield image, tokens
 
     def _attention(

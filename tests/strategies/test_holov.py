@@ -1,0 +1,48 @@
+"""HoloV: shares of crops, worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenprune import HoloV, SettingError
+from tokenprune.strategies.holov import order_by_crop
+
+
+def kept(scores: list[float], n_crops: int, n_kept: int) -> list[int]:
+    return sorted(order_by_crop(torch.tensor(scores), n_crops, n_kept)[:n_kept].tolist())
+
+
+def test_shares_are_those_of_the_mean_attention() -> None:
+    """Means of 6, 3 and 1 of 10. Of four tokens: 2.4, 1.2 and 0.4, and the one that is left goes to the largest: 3, 1
+    and 0. Of six: 3.6, 1.8 and 0.6: two are left, for the first two crops."""
+    scores = [8.0, 4, 6, 6, 1, 5, 2, 4, 1, 1, 1, 1]
+    assert kept(scores, 3, 4) == [0, 2, 3, 5]
+    assert kept(scores, 3, 6) == [0, 1, 2, 3, 5, 7]
+
+
+def test_uneven_crops() -> None:
+    """Seven tokens in crops of 3, 2 and 2, with means of 8, 9 and 9 of 26. Of three: 0.92, 1.04 and 1.04, and the
+    one that is left goes to the second crop."""
+    assert kept([8.0, 8, 8, 8, 10, 10, 8], 3, 3) == [3, 4, 5]
+
+
+def test_what_a_crop_cannot_hold_goes_to_the_best_of_the_others() -> None:
+    """Nearly all attention is on the first crop of two: it would get four of the four tokens."""
+    assert kept([50.0, 50, 1, 2, 1, 1, 1, 1], 4, 4) == [0, 1, 2, 3]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 40), st.integers(1, 20), st.data())
+def test_budgets_are_exact(n: int, n_crops: int, data: st.DataObject) -> None:
+    scores = torch.rand(n, generator=torch.Generator().manual_seed(n)) + 0.01
+    n_kept = data.draw(st.integers(1, n))
+    order = order_by_crop(scores, min(n_crops, n), n_kept)
+    assert order.sort().values.tolist() == list(range(n))
+
+
+def test_crops_that_cannot_be() -> None:
+    with pytest.raises(SettingError, match="HoloV: crops=0 is not a positive integer"):
+        HoloV(crops=0)

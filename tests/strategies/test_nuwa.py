@@ -1,0 +1,99 @@
+"""Nüwa: its budgets, and what weak tokens gather, worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tokenprune import Nuwa, SettingError
+from tokenprune.strategies.nuwa import gathering_weights, nearness
+from tokenprune.strategy import Stage
+from tokenprune.tokens import Layout, VisionAttention, VisualTokens
+
+
+@pytest.mark.parametrize(("average", "entering", "left"), [(64, 112, 16), (128, 224, 32), (192, 336, 48)])
+def test_the_papers_budgets(average: int, entering: int, left: int) -> None:
+    strategy = Nuwa(keep_ratio=average / 576)
+    assert strategy.budget(576) == entering
+    (stage,) = strategy.stages(32)
+    assert stage.layer == 16
+    assert stage.budget(576) == left
+
+
+@pytest.mark.parametrize("n_layers", [2, 5, 6, 28])
+@pytest.mark.parametrize("keep_ratio", [0.05, 0.3, 0.6, 0.9])
+def test_the_average_is_exact(n_layers: int, keep_ratio: float) -> None:
+    strategy = Nuwa(keep_ratio=keep_ratio)
+    (stage,) = strategy.stages(n_layers)
+    assert stage.keep_ratio is not None
+    assert 0 < stage.keep_ratio <= strategy.entering <= 1
+    mean = (strategy.entering * stage.layer + stage.keep_ratio * (n_layers - stage.layer)) / n_layers
+    assert mean == pytest.approx(keep_ratio)
+
+
+def test_stages_can_be_left_out() -> None:
+    assert Nuwa(keep_ratio=1.0).stages(8) == ()
+    flat = Nuwa(keep_ratio=0.25, progressive=False)
+    assert flat.stages(8) == ()
+    assert flat.budget(576) == 144
+
+
+def test_nearness_by_hand() -> None:
+    """Reach 2 on two rows of three: neighbours are half as near, diagonal ones at 1.414, two columns away nothing."""
+    near = nearness(Layout.raster((1, 2, 3)), torch.tensor([0]), 2.0)
+    torch.testing.assert_close(near, torch.tensor([[1, 0.5, 0, 0.5, 1 - 2**0.5 / 2, 0]]))
+
+
+def test_nothing_is_near_across_frames_tiles_and_newlines() -> None:
+    assert nearness(Layout.raster((2, 1, 2)), torch.tensor([0]), 9.0)[0, 2:].tolist() == [0, 0]
+    tiled = Layout(((1, 1, 4),), n_tiles=2, tiles=torch.tensor([0, 0, 1, 1]))
+    assert (nearness(tiled, torch.tensor([1]), 9.0) > 0).tolist() == [[True, True, False, False]]
+    ended = Layout(((1, 1, 3),), newlines=torch.tensor([False, False, True]))
+    assert (nearness(ended, torch.tensor([0]), 9.0) > 0).tolist() == [[True, True, False]]
+
+
+def test_weights_by_hand() -> None:
+    """The first token's own 1, half of a like one, nothing of an opposite one: 1 : .5 : 0. Normalised that is 2/3 and
+    1/3; with its own weight at 1, 1 and 1/3; normalised again, 3/4 and 1/4."""
+    vectors = torch.tensor([[1.0, 0], [1, 0], [-1, 0]])
+    weights = gathering_weights(vectors, torch.tensor([0]), torch.tensor([[1.0, 0.5, 0.5]]))
+    torch.testing.assert_close(weights, torch.tensor([[0.75, 0.25, 0]]))
+
+
+def tokens_of(scores: list[float], layout: Layout) -> VisualTokens:
+    keys = torch.tensor([1.0, *scores]).log()[None, None, :, None]
+    attention = VisionAttention(torch.ones_like(keys), keys, 1.0, 1, layout)
+    features = torch.eye(len(scores)) + 1
+    return VisualTokens(features, layout, 0, {"vision_attention": attention})
+
+
+def test_the_weaker_half_gathers() -> None:
+    """Cells of two by two keep 8, 7, 2 and 1. The quantile of .55 lies between 2 and 7, so the tokens of 2 and 1
+    gather, and the others stay as they are, bit for bit."""
+    layout = Layout.raster((1, 4, 4))
+    tokens = tokens_of([8.0, 1, 7, 1, 1, 1, 1, 1, 2, 0.5, 1, 0.5, 1, 1, 0.5, 0.5], layout)
+    selection = Nuwa(keep_ratio=0.25, progressive=False).select(tokens)
+    assert selection.kept.tolist() == [0, 2, 8, 10]
+    assert selection.merged is not None
+    assert selection.merged.targets.unique().tolist() == [2, 3]
+    for target in (2, 3):
+        assert float(selection.merged.weights[selection.merged.targets == target].sum()) == pytest.approx(1)
+    merged = selection.merged.apply(tokens.features, selection.kept)
+    assert torch.equal(merged[:2], tokens.features[[0, 2]])
+    assert not torch.allclose(merged[2:], tokens.features[[8, 10]])
+    assert Nuwa(keep_ratio=0.25, progressive=False, gather=False).select(tokens).merged is None
+
+
+def test_it_ranks_all_tokens_without_cells() -> None:
+    tokens = tokens_of([8.0, 7, 6, 5, *[1.0] * 12], Layout.raster((1, 4, 4)))
+    flat = {"keep_ratio": 0.25, "progressive": False, "gather": False}
+    assert Nuwa(cells=None, **flat).select(tokens).kept.tolist() == [0, 1, 2, 3]
+    assert Nuwa(**flat).select(tokens).kept.tolist() == [0, 2, 8, 10]
+
+
+def test_settings_that_cannot_be() -> None:
+    with pytest.raises(SettingError, match=r"reach=0.0 is not a distance"):
+        Nuwa(reach=0.0)
+    with pytest.raises(SettingError, match="keep is a count, but the budget is an average over layers"):
+        Nuwa(keep=64)
+    assert Stage(2, keep_ratio=0.1).budget(576) == 58

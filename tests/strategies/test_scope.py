@@ -1,0 +1,46 @@
+"""SCOPE: coverage and saliency, worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tokenprune import SCOPE, SettingError
+from tokenprune.strategies import scope
+from tokenprune.strategies.scope import most_covering
+
+
+def at(*degrees: float) -> torch.Tensor:
+    angles = torch.tensor(degrees).deg2rad()
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+def test_coverage_by_hand() -> None:
+    """Cosines of 0, 60 and 90 degrees: .5 between 0 and 60, .866 between 60 and 90, 0 between 0 and 90. The columns sum
+    up to 1.5, 2.366 and 1.866: 60 degrees is first. It covers .5, 1 and .866; 0 then adds .5, and 90 adds .134."""
+    vectors, even = at(0, 60, 90), torch.ones(3)
+    assert most_covering(vectors, even, 3).tolist() == [1, 0, 2]
+    # With saliency, 90 degrees is worth 10 * 1.866 at first, and then 10 * .134 against .5.
+    assert most_covering(vectors, torch.tensor([1.0, 1, 10]), 2).tolist() == [2, 0]
+    assert most_covering(vectors, torch.tensor([1.0, 10, 10]), 2).tolist() == [1, 2]
+
+
+def test_opposite_vectors_cover_nothing() -> None:
+    """A negative cosine is no coverage: of two opposites each covers itself only."""
+    assert most_covering(at(0, 10, 180), torch.ones(3), 2).tolist() == [0, 2]
+
+
+def test_blocks_choose_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(40, 6, generator=generator), dim=1)
+    saliency = torch.rand(40, generator=generator)
+    stored = most_covering(vectors, saliency, 12)
+    monkeypatch.setattr(scope, "BLOCK_ELEMENTS", 300)
+    assert most_covering(vectors, saliency, 12).tolist() == stored.tolist()
+    assert len(stored.unique()) == 12
+
+
+@pytest.mark.parametrize("alpha", [-1.0, float("nan")])
+def test_powers_that_cannot_be(alpha: float) -> None:
+    with pytest.raises(SettingError, match=r"SCOPE: alpha=.* is not a power"):
+        SCOPE(alpha=alpha)

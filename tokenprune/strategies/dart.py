@@ -1,0 +1,65 @@
+"""DART: duplication-aware reduction of tokens (https://arxiv.org/abs/2502.11494)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.selection import Selection, split
+from tokenprune.strategies._parts.similarity import unit_vectors
+from tokenprune.strategies._parts.text_guided import OneStage, check_count
+from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategy import Stage
+from tokenprune.tokens import StageTokens
+
+
+@register_strategy("dart")
+@dataclass(frozen=True)
+class DART(OneStage):
+    """Keeps, from decoder layer `layer` on, a few pivots and the visual tokens that duplicate them least.
+
+    The pivots are the visual and the text tokens whose keys in layer `layer` - 1 have the largest L1 norms. Each in
+    turn takes an equal share of the rest of the budget: the remaining visual tokens whose hidden states have the lowest
+    cosine to its own. No attention is computed, so the choice costs little with any attention kernel.
+
+    pivots, text_pivots: the numbers of visual and of text pivots. Text pivots do not count against the budget.
+
+    Deviations from the released code: visual pivots take their shares first, then text pivots, each by descending norm
+    (the code goes through a Python set); the budget is exact, where the code keeps up to seven tokens less and the
+    visual pivots on top; cosines are of the hidden states, without the model's last norm; position IDs are kept.
+    """
+
+    pivots: int = 4
+    text_pivots: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("DART", "pivots", self.pivots)
+        check_count("DART", "text_pivots", self.text_pivots)
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        attention, n_kept = tokens.attention, stage.budget(tokens.n_visual)
+        norms = attention.keys.float().abs().sum((0, 2))
+        visual, text = norms[attention.visual], norms[attention.text]
+        own = visual.argsort(descending=True, stable=True)[: min(self.pivots, n_kept)]
+        other = text.argsort(descending=True, stable=True)[: self.text_pivots]
+        chosen = least_similar(unit_vectors(tokens.features), own, unit_vectors(tokens.text_features)[other], n_kept)
+        return Selection(chosen.sort().values, tokens.n_left, visual)
+
+
+def least_similar(
+    vectors: Float[Tensor, "left width"], own: Int[Tensor, " own"], other: Float[Tensor, "other width"], n_kept: int
+) -> Int[Tensor, " kept"]:
+    """Choose the vectors `own`, and for them and then for each of `other` an equal share of those left that have the
+    lowest cosine to it."""
+    pivots = torch.cat([vectors[own], other])
+    chosen, free = [own], torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
+    free[own] = False
+    for pivot, share in zip(pivots, split(n_kept - len(own), [1] * len(pivots)), strict=True):
+        cosines = (vectors @ pivot).masked_fill(~free, torch.inf)
+        chosen.append(cosines.argsort(stable=True)[:share])
+        free[chosen[-1]] = False
+    return torch.cat(chosen)

@@ -1,0 +1,66 @@
+"""HoloV (https://arxiv.org/abs/2510.02912)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.selection import Selection, split
+from tokenprune.strategies._parts.text_guided import check_count
+from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategy import AttentionStrategy
+from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.cells import rank_within
+
+
+@register_strategy("holov")
+@dataclass(frozen=True)
+class HoloV(AttentionStrategy):
+    """Splits an image into crops, gives each a share of the budget, and keeps the tokens of each crop that the CLS
+    token attends to most.
+
+    A crop's share is that of the attention that its average token receives. Crops are strips: runs of equally many
+    tokens in raster order.
+
+    crops: the number of crops; the released code has 16.
+    layer: the encoder layer of the attention; None is the one whose output the projector gets.
+
+    Follows the released code, whose strips and whose choice within a crop by attention alone the paper does not tell
+    of. The code adds to a crop's score its tokens' diversity, but scaled to the crop's mean attention, so that all
+    crops' scores grow by the same factor and the shares stay; it is left out here. Deviations: tokens that do not fit
+    into a crop go to the best tokens of all others, where the code pads with zeros; the budget is not fixed at 64.
+    Without a CLS token, the attention that a patch receives from all patches is used. The paper's visual context
+    refetching is not public.
+    """
+
+    crops: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("HoloV", "crops", self.crops)
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        scores = tokens.vision_attention.cls_or_mean()
+        order = order_by_crop(scores, min(self.crops, tokens.n_visual), n_kept := self.budget(tokens.n_visual))
+        return Selection.first(order, n_kept, scores)
+
+
+def order_by_crop(scores: Float[Tensor, " visual"], n_crops: int, n_kept: int) -> Int[Tensor, " visual"]:
+    """Order tokens by score, those within their crop's share of `n_kept` before all others.
+
+    Shares are rounded down, and what is left goes one by one to the crops with the largest shares. The first crops are
+    one token longer than the others if the tokens do not divide evenly.
+    """
+    lengths = sorted(split(len(scores), [1] * n_crops), reverse=True)
+    crop = torch.arange(n_crops, device=scores.device).repeat_interleave(torch.tensor(lengths, device=scores.device))
+    means = scores.new_zeros(n_crops).scatter_reduce(0, crop, scores, "mean", include_self=False)
+    exact = means / means.sum() * n_kept
+    share = exact.floor().long()
+    by_size = exact.argsort(descending=True, stable=True).argsort()
+    share += by_size < n_kept - share.sum()
+    fits = rank_within(scores, crop) < share[crop]
+    order = scores.argsort(descending=True, stable=True)
+    return order[fits[order].int().argsort(descending=True, stable=True)]

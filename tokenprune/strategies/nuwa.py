@@ -1,0 +1,127 @@
+"""Nüwa (https://arxiv.org/abs/2602.02951)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.errors import SettingError
+from tokenprune.selection import Merge, Selection
+from tokenprune.strategies._parts.similarity import unit_vectors
+from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategy import AttentionStrategy, RankedStrategy, Stage, StagedStrategy
+from tokenprune.tokens import Layout, StageTokens, VisualTokens
+
+#: The share of the tokens that enter the language model, as a multiple of the average: 112 of 64.
+ENTERING = 1.75
+#: Tokens that score below this quantile of the kept ones gather from their surroundings.
+QUANTILE = 0.55
+
+
+@register_strategy("nuwa")
+@dataclass(frozen=True)
+class Nuwa(AttentionStrategy, RankedStrategy, StagedStrategy):
+    """Keeps the visual tokens that the CLS token attends to most within cells of the grid, and lets the weaker of them
+    gather similar tokens nearby. In the middle of the language model, those are left that the last token of the prompt
+    attends to most.
+
+    A gathering token becomes a mean of all tokens of its tile, weighted by cosine (at least 0) times nearness, 1 -
+    distance / `reach`, at least 0; its own weight is as large as the sum of all weights.
+
+    keep_ratio: the average over the layers: 1.75 times as many tokens enter the language model, and the rest of the
+        average is left from the middle layer on, as the paper's 112, 224 and 336 tokens of 576 give 64, 128 and 192. A
+        count `keep` is rejected.
+    cells: see `RankedStrategy`. With "auto", sides are those of the paper for its budgets.
+    gather, progressive: False disables that part; without stages, keep_ratio of the tokens are kept throughout.
+    reach: the distance in tokens from which on nothing is gathered.
+    layer: the encoder layer of the attention; None is the one whose output the projector gets.
+
+    Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
+    code: similarity is that of the projected features, where the code has the mean over encoder layers 16 to 24, and
+    tokens gather after the projector; their weights add up to 1, where the code's can reach 2; cells at the edges of an
+    odd grid are smaller, where the code leaves the last row and column out; below a ninth, cells are larger than 2 x 2;
+    the layers that stages start at scale with the model's depth (the code has layer 16 of 32).
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"vision_attention", "text_attention"})
+
+    gather: bool = True
+    progressive: bool = True
+    reach: float = 280**0.5
+    cells: Literal["auto"] | int | None = field(default="auto", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep is not None:
+            raise SettingError("Nuwa: keep is a count, but the budget is an average over layers. Use keep_ratio.")
+        if not self.reach > 0:
+            raise SettingError(f"Nuwa: reach={self.reach!r} is not a distance in tokens; write a positive number.")
+
+    @property
+    def entering(self) -> float:
+        """The share of the visual tokens that enter the language model."""
+        assert self.keep_ratio is not None
+        return min(1.0, ENTERING * self.keep_ratio) if self.progressive else self.keep_ratio
+
+    def budget(self, n_visual: int) -> int:
+        return Stage(0, self.entering).budget(n_visual)
+
+    def for_part(self, n_kept: int, n_visual: int) -> Nuwa:
+        return replace(self, keep_ratio=n_kept / n_visual, progressive=False, budget_per="image")
+
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        assert self.keep_ratio is not None
+        half = n_layers // 2
+        if not self.progressive or not half or self.entering == self.keep_ratio:
+            return ()
+        left = (self.keep_ratio * n_layers - self.entering * half) / (n_layers - half)
+        return (Stage(half, left),)
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        scores, n_kept = tokens.vision_attention.cls_or_mean(), self.budget(tokens.n_visual)
+        selection = Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)
+        if not self.gather or n_kept == tokens.n_visual:
+            return selection
+        chosen = scores[selection.kept]
+        weak = chosen < chosen.float().quantile(QUANTILE)
+        if tokens.n_newlines:
+            weak &= ~tokens.is_newline[selection.kept]
+        places = weak.nonzero()[:, 0]
+        vectors = unit_vectors(tokens.features)
+        near = nearness(tokens.layout, selection.kept[places].cpu(), self.reach).to(vectors.device)
+        weights = gathering_weights(vectors, selection.kept[places], near)
+        targets, sources = weights.nonzero().T
+        merge = Merge(places[targets], sources, weights[targets, sources])
+        return replace(selection, merged=merge) if len(sources) else selection
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        return Selection.best(tokens.attention.from_last(), stage.budget(tokens.n_visual))
+
+
+def nearness(layout: Layout, places: Int[Tensor, " places"], reach: float) -> Float[Tensor, "places visual"]:
+    """Return 1 - distance / reach, at least 0, of the tokens at `places` to every visual token of the same raster,
+    frame and tile; 0 for others and for newline tokens."""
+    coordinates = layout.coordinates()
+    if layout.tiles is not None:
+        coordinates = torch.cat([coordinates, layout.tiles.cpu()[:, None]], 1)
+    near = 1 - torch.cdist(coordinates[places, 2:4].float(), coordinates[:, 2:4].float()) / reach
+    apart = [0, 1, *range(4, coordinates.shape[1])]
+    same = (coordinates[places][:, None, apart] == coordinates[None][..., apart]).all(-1)
+    if layout.newlines is not None:
+        same &= ~layout.newlines.cpu()
+    return near.clamp(min=0) * same
+
+
+def gathering_weights(
+    vectors: Float[Tensor, "visual width"], places: Int[Tensor, " places"], near: Float[Tensor, "places visual"]
+) -> Float[Tensor, "places visual"]:
+    """Return the weights of all tokens in the features of those at `places`: cosine, at least 0, times nearness,
+    normalised, then 1 for the token itself, and normalised again."""
+    weights = (vectors[places] @ vectors.T).clamp(min=0) * near
+    weights = weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    weights = weights.scatter(1, places[:, None], 1.0)
+    return weights / weights.sum(1, keepdim=True)

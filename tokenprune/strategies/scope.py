@@ -1,0 +1,73 @@
+"""SCOPE: saliency-coverage oriented pruning (https://arxiv.org/abs/2510.24214)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.errors import SettingError
+from tokenprune.selection import Selection
+from tokenprune.strategies._parts.similarity import unit_vectors
+from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategy import AttentionStrategy
+from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.attention import BLOCK_ELEMENTS
+
+
+@register_strategy("scope")
+@dataclass(frozen=True)
+class SCOPE(AttentionStrategy):
+    """Keeps visual tokens that together resemble all others, and that the CLS token attends to: one after the other the
+    token that adds most coverage, times its attention.
+
+    The coverage of a token is its largest cosine to a kept one, at least 0; what a candidate adds is summed over all
+    tokens.
+
+    alpha: the power of the attention. 0 chooses by coverage alone; the paper uses 1.
+    layer: the encoder layer of the attention; None is the one whose output the projector gets.
+
+    Without a CLS token, the attention that a patch receives from all patches is used. Deviation from the released code:
+    features are compared after the projector.
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.alpha >= 0:
+            raise SettingError(f"SCOPE: alpha={self.alpha!r} is not a power; write a number of at least 0.")
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        scores, n_kept = tokens.vision_attention.cls_or_mean(), self.budget(tokens.n_visual)
+        if n_kept == tokens.n_visual:
+            return Selection.all(n_kept, scores.device, scores)
+        chosen = most_covering(unit_vectors(tokens.features), scores**self.alpha, n_kept)
+        return Selection(chosen.sort().values, tokens.n_visual, scores)
+
+
+def most_covering(
+    vectors: Float[Tensor, "visual width"], saliency: Float[Tensor, " visual"], n_kept: int
+) -> Int[Tensor, " kept"]:
+    """Choose greedily `n_kept` unit vectors by saliency times added coverage. Of equal ones the first.
+
+    The cosines of up to 4096 vectors are stored; of more, they are computed again for every choice, in blocks.
+    """
+    blocks = vectors.split(max(1, BLOCK_ELEMENTS // len(vectors)))
+    stored = [blocks[0] @ vectors.T] if len(blocks) == 1 else None
+    covered = vectors.new_zeros(len(vectors))
+    taken = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
+    chosen = []
+    for _ in range(n_kept):
+        added = torch.zeros_like(covered)
+        for rows, before in zip(
+            stored or (block @ vectors.T for block in blocks), covered.split(len(blocks[0])), strict=True
+        ):
+            added += (rows - before[:, None]).clamp(min=0).sum(0)
+        best = (added * saliency).masked_fill(taken, -torch.inf).argmax(0, keepdim=True)  # stays on the GPU
+        covered = torch.maximum(covered, vectors @ vectors[best][0])
+        taken[best] = True
+        chosen.append(best)
+    return torch.cat(chosen)
