@@ -24,6 +24,10 @@ def budget(rng: Random, tile: bool = True) -> Settings:
     return {**kind, "budget_per": "tile"} if tile and rng.random() < 0.2 else kind
 
 
+def cells(rng: Random) -> Settings:
+    return {"cells": rng.choice([None, "auto", 2, 3])}
+
+
 def ratio(rng: Random) -> float:
     return rng.choice([round(rng.uniform(0.05, 0.95), 3), 0.25, 0.5, 1.0, 0.001])
 
@@ -61,14 +65,35 @@ SETTINGS: dict[str, Callable[[Random, int], Settings]] = {
         "score": rng.choice(["column", "column", "cls"]),
         "heads": rng.choice(["mean", "max"]),
     },
-    "visionzip": lambda rng, n: {**budget(rng), **encoder_layer(rng), "contextual": rng.choice([0.16, rng.random()])},
+    "visionzip": lambda rng, n: {
+        **budget(rng),
+        **encoder_layer(rng),
+        **cells(rng),
+        "contextual": rng.choice([0.16, rng.random()]),
+    },
+    "nuwa": lambda rng, n: {
+        **average(rng),
+        **encoder_layer(rng),
+        **cells(rng),
+        "gather": rng.random() < 0.7,
+        "progressive": rng.random() < 0.7,
+        "reach": rng.choice([1.5, 16.7]),
+    },
+    "scope": lambda rng, n: {**budget(rng), **encoder_layer(rng), "alpha": rng.choice([0.0, 1.0, 2.0])},
+    "holov": lambda rng, n: {**budget(rng), **encoder_layer(rng), "crops": rng.choice([1, 4, 16])},
+    "dart": lambda rng, n: {**one_stage(rng, n), "pivots": rng.randint(1, 5), "text_pivots": rng.randint(1, 5)},
     "prumerge": lambda rng, n: {
         **budget(rng),
         **encoder_layer(rng),
         "plus": rng.random() < 0.5,
         "neighbours": rng.choice([1, 3, 32]),
     },
-    "vispruner": lambda rng, n: {**budget(rng), **encoder_layer(rng), "important": rng.choice([0.0, 0.5, 1.0])},
+    "vispruner": lambda rng, n: {
+        **budget(rng),
+        **encoder_layer(rng),
+        **cells(rng),
+        "important": rng.choice([0.0, 0.5, 1.0]),
+    },
     "backgroundpruning": lambda rng, n: {
         **budget(rng, tile=False),
         **encoder_layer(rng),
@@ -86,7 +111,7 @@ SETTINGS: dict[str, Callable[[Random, int], Settings]] = {
         "progressive": rng.random() < 0.7,
         "cell": rng.choice([None, None, 1.0, 2.0]),
     },
-    "fastv": lambda rng, n: {**one_stage(rng, n), "queries": rng.choice(["last", "all"])},
+    "fastv": lambda rng, n: {**one_stage(rng, n), **cells(rng), "queries": rng.choice(["last", "all"])},
     "efficientvla": lambda rng, n: {**one_stage(rng, n), "key": rng.randint(1, 6), "alpha": rng.random()},
     "par": lambda rng, n: {**one_stage(rng, n), **skipped(rng, n)},
     "adatoken": lambda rng, n: {
