@@ -1,5 +1,6 @@
 """Write files so that a process killed at any moment leaves them readable."""
 
+import errno
 import os
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import DataError, SettingError, UnsupportedError
+
+#: Full, over quota, too large a file, broken, read-only. Others, such as a broken pipe, are of something else.
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
 @contextmanager
@@ -25,22 +29,23 @@ def lock_for_appending(path: Path, doing: str) -> Iterator[FileIO]:
             f"{path}: file locks need a POSIX system (Linux or macOS). On Windows, run this under WSL."
         ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    with naming(path), path.open("a+b", buffering=0) as file:  # a buffer would be written again after an error
+    with path.open("a+b", buffering=0) as file:  # a buffer would be written again after an error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise SettingError(f"{path}: {doing}. Wait until it is done, or name another --output.") from error
-        _cut_unfinished_line(file)
+        with naming(path):
+            _cut_unfinished_line(file)
         yield file
 
 
 @contextmanager
 def naming(path: object) -> Iterator[None]:
-    """Raise DataError, naming `path`, for an error of the system that names no file, such as a full disk."""
+    """Raise DataError, naming `path`, for an error of the disk, such as a full one: the system names no file then."""
     try:
         yield
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is not None or error.errno not in DISK_ERRORS:
             raise
         raise DataError(
             f"{path}: cannot be written: {error.strerror or error}. Make room and repeat the command; what is complete "

@@ -1,13 +1,16 @@
 """Files that a killed process leaves readable."""
 
+import errno
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tokenprune import SettingError, UnsupportedError
-from tokenprune.evals.run.files import append, check_same, lock_for_appending, replace
+from tokenprune.errors import DataError, SettingError, UnsupportedError
+from tokenprune.evals.run import files
+from tokenprune.evals.run.files import append, check_same, lock_for_appending, naming, replace
 
 
 def test_an_unfinished_line_is_cut_off(tmp_path: Path) -> None:
@@ -41,3 +44,26 @@ def test_differences_are_named() -> None:
     check_same({"seed": 0}, {"seed": 0}, "x.json: holds another run", "Name another --output.")
     with pytest.raises(SettingError, match=r"x: holds another run, with seed=0 and not seed=1\. Name another"):
         check_same({"seed": 0}, {"seed": 1}, "x: holds another run", "Name another --output.")
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_named_by_whoever_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        open("/dev/full", "ab", buffering=0) as file,
+        pytest.raises(DataError, match=r"/dev/full: cannot be written: No space left on device\. Make room"),
+    ):
+        append(file, "one\n")
+    monkeypatch.setattr(files, "_cut_unfinished_line", full)
+    with pytest.raises(DataError, match="lines: cannot be written: No space left"):
+        lock_for_appending(tmp_path / "lines", "another run is writing it").__enter__()
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError("image file is truncated")])
+@pytest.mark.parametrize("guard", [naming, partial(lock_for_appending, doing="another run is writing it")])
+def test_other_errors_while_a_file_is_written_are_not_the_files(tmp_path: Path, guard: Any, error: OSError) -> None:
+    with pytest.raises(type(error)) as caught, guard(tmp_path / "lines"):
+        raise error
+    assert caught.value is error
