@@ -33,14 +33,18 @@ class LlavaNextAdapter(LlavaAdapter):
 
     def anyres(self, size: Any, **packing: Any) -> Layout:
         """The layout of an image of (height, width) pixels. `packing` is passed on to the model's own packing."""
-        # The same function in every model that cuts tiles.
-        from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
+        return layout_of_size(size, type(self.core), self.config, **packing)
 
-        rows, columns = get_anyres_image_grid_shape(
-            size, self.config.image_grid_pinpoints, self.config.vision_config.image_size
-        )
-        packed = partial(pack, core=type(self.core), config=self.config, size=size, **packing)
-        return anyres_layout(packed, rows, columns, self.side)
+
+def layout_of_size(size: Any, core: Any, config: Any, **packing: Any) -> Layout:
+    """The layout of an image of (height, width) pixels, given the base model's class and the model's config. `packing`
+    is passed on to the class's own packing."""
+    # The same function in every model that cuts tiles.
+    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
+
+    side = config.vision_config.image_size // config.vision_config.patch_size
+    rows, columns = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, config.vision_config.image_size)
+    return anyres_layout(partial(pack, core=core, config=config, size=size, **packing), rows, columns, side)
 
 
 def pack(

@@ -82,10 +82,11 @@ def served(llm: Any, requests: Sequence[Request]) -> list[Any]:
     """vLLM's outputs for requests that are sent together."""
     from vllm import SamplingParams
 
-    n_logprobs = llm.llm_engine.model_config.get_vocab_size()
+    n_logprobs, tokenizer = llm.llm_engine.model_config.get_vocab_size(), llm.get_tokenizer()
     prompts, sampling = [], []
     for request in requests:
-        prompt: dict[str, Any] = {"prompt": request.text}
+        ids = tokenizer(request.text, add_special_tokens=False)["input_ids"]
+        prompt: dict[str, Any] = {"prompt_token_ids": ids}
         if request.images:
             prompt["multi_modal_data"] = {"image": [draw(*one) for one in request.images]}
         if request.keep_ratio is not None:

@@ -17,9 +17,18 @@ N_WORDS = 80
 PATCH = 14
 #: How an image is written in a prompt.
 IMAGE = "<image>"
-QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+QWEN_IMAGE = "<|vision_start|> <|image_pad|> <|vision_end|>"
+INTERN_IMAGE = "<IMG_CONTEXT>"
 #: The layers of every tower and of every language model.
 N_LAYERS = 3
+
+
+#: Messages in a row, without roles.
+CHAT = (
+    "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %} IMAGE {% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %} {% endfor %}"
+)
 
 
 def tokenizer(*specials: str) -> Any:
@@ -118,9 +127,128 @@ def save_llava(folder: Path, kind: str = "clip", side: int = 6 * PATCH, **settin
     save(transformers.LlavaForConditionalGeneration(config), processor, folder, published_clip_name)
 
 
-#: Messages in a row, without roles.
-CHAT = (
-    "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %} IMAGE {% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %} {% endfor %}"
-)
+def save_qwen(folder: Path, kind: str) -> None:
+    """Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Qwen3-VL-MoE, `kind` as in its model_type."""
+    marks = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+    words = tokenizer(*marks)
+    start, end, image, video = words.convert_tokens_to_ids(list(marks))
+    name = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL", "qwen3_vl_moe": "Qwen3VLMoe"}[
+        kind
+    ]
+    third = kind.startswith("qwen3")
+    patch = 16 if third else PATCH
+    vision: dict[str, Any] = {"depth": N_LAYERS, "num_heads": 2, "patch_size": patch, "spatial_merge_size": 2}
+    if kind == "qwen2_vl":
+        vision |= {"embed_dim": 64, "hidden_size": 64, "mlp_ratio": 2}
+    else:
+        vision |= {"hidden_size": 64, "intermediate_size": 96, "out_hidden_size": 64}
+    if kind == "qwen2_5_vl":
+        vision |= {"window_size": 4 * PATCH, "fullatt_block_indexes": [0, 2]}
+    if third:
+        vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5]}
+    text = decoder(len(words), rope_parameters={**rope, "mrope_interleaved": True} if third else rope)
+    if kind == "qwen3_vl_moe":
+        text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "decoder_sparse_step": 1}
+    config = getattr(transformers, f"{name}Config")(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+    )
+    images = transformers.Qwen2VLImageProcessor(
+        patch_size=patch, size={"shortest_edge": (4 * patch) ** 2, "longest_edge": (14 * patch) ** 2}
+    )
+    family = "Qwen3VL" if third else name
+    processor = getattr(transformers, f"{family}Processor")(
+        image_processor=images,
+        tokenizer=words,
+        video_processor=getattr(transformers, f"{'Qwen3VL' if third else 'Qwen2VL'}VideoProcessor")(patch_size=patch),
+        chat_template=CHAT.replace("IMAGE", QWEN_IMAGE),
+    )
+    save(getattr(transformers, f"{name}ForConditionalGeneration")(config), processor, folder)
+
+
+def save_llava_next(folder: Path) -> None:
+    """LLaVA-NeXT with tiles of 4 x 4 visual tokens, up to four and an overview."""
+    side, words = 4 * PATCH, tokenizer(IMAGE)
+    pinpoints = [[side, 2 * side], [2 * side, side], [2 * side, 2 * side]]
+    config = transformers.LlavaNextConfig(
+        vision_config=transformers.CLIPVisionConfig(**tower(side)),
+        text_config=transformers.LlamaConfig(**decoder(len(words))),
+        image_token_index=words.convert_tokens_to_ids(IMAGE),
+        image_grid_pinpoints=pinpoints,
+        image_seq_length=16,
+    )
+    images = transformers.LlavaNextImageProcessor(
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}, image_grid_pinpoints=pinpoints
+    )
+    processor = transformers.LlavaNextProcessor(
+        image_processor=images,
+        tokenizer=words,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token=IMAGE,
+        chat_template=CHAT.replace("IMAGE", IMAGE),
+    )
+    save(transformers.LlavaNextForConditionalGeneration(config), processor, folder, published_clip_name)
+
+
+def save_llava_onevision(folder: Path) -> None:
+    """LLaVA-OneVision with tiles of 4 x 4 visual tokens; those of large images are resized."""
+    side, words = 4 * PATCH, tokenizer(IMAGE, "<video>")
+    pinpoints = [[rows * side, columns * side] for rows in range(1, 5) for columns in range(1, 5)]
+    config = transformers.LlavaOnevisionConfig(
+        vision_config=transformers.SiglipVisionConfig(**tower(side, vision_use_head=False)),
+        text_config=transformers.Qwen2Config(**decoder(len(words))),
+        image_token_index=words.convert_tokens_to_ids(IMAGE),
+        video_token_index=words.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=pinpoints,
+        vision_feature_select_strategy="full",
+        vision_aspect_ratio="anyres_max_9",
+    )
+    images = transformers.LlavaOnevisionImageProcessor(
+        size={"height": side, "width": side}, image_grid_pinpoints=pinpoints
+    )
+    processor = transformers.LlavaOnevisionProcessor(
+        image_processor=images,
+        tokenizer=words,
+        video_processor=transformers.LlavaOnevisionVideoProcessor(size={"height": side, "width": side}),
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
+        image_token=IMAGE,
+        video_token="<video>",
+        vision_aspect_ratio="anyres_max_9",
+        chat_template=CHAT.replace("IMAGE", IMAGE),
+    )
+    save(transformers.LlavaOnevisionForConditionalGeneration(config), processor, folder, published_clip_name)
+
+
+def save_internvl(folder: Path) -> None:
+    """InternVL with tiles of 3 x 3 visual tokens, up to four and an overview."""
+    side, marks = 6 * PATCH, ("<img>", "</img>", "<IMG_CONTEXT>", "<video>")
+    words = tokenizer(*marks)
+    words.start_image_token, words.end_image_token, words.context_image_token, words.video_token = marks
+    words.start_image_token_id, words.end_image_token_id, words.context_image_token_id, words.video_token_id = (
+        words.convert_tokens_to_ids(list(marks))
+    )
+    config = transformers.InternVLConfig(
+        vision_config=transformers.InternVLVisionConfig(**tower(side)),
+        text_config=transformers.Qwen2Config(**decoder(len(words))),
+        image_token_id=words.context_image_token_id,
+        image_seq_length=9,
+    )
+    images = transformers.GotOcr2ImageProcessor(
+        size={"height": side, "width": side}, crop_to_patches=True, min_patches=1, max_patches=4
+    )
+    processor = transformers.InternVLProcessor(
+        image_processor=images,
+        tokenizer=words,
+        video_processor=transformers.InternVLVideoProcessor(size={"height": side, "width": side}),
+        image_seq_length=9,
+        chat_template=CHAT.replace("IMAGE", INTERN_IMAGE),
+    )
+    save(transformers.InternVLForConditionalGeneration(config), processor, folder)

@@ -12,6 +12,20 @@ from tokenprune.errors import UnsupportedError
 NATIVE_TOWERS = ("clip_vision_model", "siglip_vision_model")
 
 
+_MARKERS = (
+    "it has markers between the visual tokens of an image, and how many tokens are kept between two of them is unknown "
+    "when vLLM writes the prompt"
+)
+#: Why a family that tokenprune prunes in transformers is not pruned in vLLM.
+IMPOSSIBLE = {
+    "gemma3": "it attends within sliding windows, in which vLLM would count only the tokens that are left",
+    "idefics3": _MARKERS,
+    "smolvlm": _MARKERS,
+    "mistral3": _MARKERS,
+    "paligemma": "its images see the whole prompt, in which vLLM would count only the tokens that are left",
+}
+
+
 @dataclass(frozen=True)
 class Architecture:
     """An architecture that the plug-in registers.
@@ -30,12 +44,37 @@ class Architecture:
     multidimensional: bool = False
 
 
-ARCHITECTURES = {
-    one.name: one
-    for one in (Architecture("TokenPruneLlava", "llava:PrunedLlava", "LlavaForConditionalGeneration", "llava"),)
-}
 #: Serves what the others do not, on vLLM's Transformers backend.
 GENERIC = "TokenPruneTransformers"
+ARCHITECTURES = {
+    one.name: one
+    for one in (
+        Architecture("TokenPruneLlava", "llava:PrunedLlava", "LlavaForConditionalGeneration", "llava"),
+        Architecture(
+            "TokenPruneLlavaNext", "llava_next:PrunedLlavaNext", "LlavaNextForConditionalGeneration", "llava_next"
+        ),
+        Architecture(
+            "TokenPruneLlavaOnevision",
+            "llava_next:PrunedLlavaOnevision",
+            "LlavaOnevisionForConditionalGeneration",
+            "llava_onevision",
+        ),
+        Architecture("TokenPruneInternVL", "internvl:PrunedInternVL", "InternVLForConditionalGeneration", "internvl"),
+        Architecture("TokenPruneQwen2VL", "qwen_vl:PrunedQwen2VL", "Qwen2VLForConditionalGeneration", "qwen2_vl", True),
+        Architecture(
+            "TokenPruneQwen2_5_VL", "qwen_vl:PrunedQwen2_5_VL", "Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl", True
+        ),
+        Architecture("TokenPruneQwen3VL", "qwen_vl:PrunedQwen3VL", "Qwen3VLForConditionalGeneration", "qwen3_vl", True),
+        Architecture(
+            "TokenPruneQwen3VLMoe",
+            "qwen_vl:PrunedQwen3VLMoe",
+            "Qwen3VLMoeForConditionalGeneration",
+            "qwen3_vl_moe",
+            True,
+        ),
+        Architecture(GENERIC, "generic:PrunedTransformers", "TransformersMultiModalForCausalLM", "llava"),
+    )
+}
 
 
 def architecture_of(config: Mapping[str, Any]) -> str:
@@ -49,7 +88,8 @@ def architecture_of(config: Mapping[str, Any]) -> str:
                 return GENERIC
             return architecture.name
     served = sorted({architecture.model_type for architecture in ARCHITECTURES.values()})
+    reason = f" It cannot be: {IMPOSSIBLE[model_type]}." if model_type in IMPOSSIBLE else ""
     raise UnsupportedError(
-        f"no pruned model for vLLM with model_type {model_type!r}. Served: {', '.join(served)}. Patch it in "
+        f"a model of type {model_type!r} is not pruned inside vLLM.{reason} Served: {', '.join(served)}. Patch it in "
         f"transformers instead: tokenprune.patch(model, strategy)."
     )

@@ -1,4 +1,4 @@
-"""Queries and keys of one layer of a vision tower, taken where vLLM's attention gets them."""
+"""Queries and keys of one layer of a vision tower inside vLLM."""
 
 # pyright: reportMissingImports=false
 
@@ -9,23 +9,24 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from vllm.distributed import get_tensor_model_parallel_world_size, tensor_model_parallel_all_gather
+from vllm.distributed import tensor_model_parallel_all_gather
 
-from tokenprune.errors import PruningError
+from tokenprune.errors import PruningError, UnsupportedError
 
 
-class AttentionCapture:
-    """Holds the queries and keys of the calls of one `MMEncoderAttention` since the last `clear`.
+class Capture:
+    """Holds the queries and keys of the calls of one attention layer since the last `clear`.
 
-    Each tensor parallel rank computes some of the heads; what is returned holds all of them.
+    scale: the factor of q . k.
+    n_local: how many heads this tensor parallel rank computes, of the tower's `n_heads`.
+    width: that of a head.
     """
 
-    def __init__(self, attention: Any) -> None:
-        self.scale: float = attention.scale
-        self._n_heads, self._width = attention.num_heads, attention.head_size
+    def __init__(self, scale: float, n_local: int, n_heads: int, width: int) -> None:
+        self.scale = scale
+        self._n_local, self._width = n_local, width
+        self._split_over_ranks = n_local < n_heads
         self._calls: list[tuple[Tensor, Tensor]] = []
-        assert isinstance(attention, nn.Module)
-        attention.register_forward_pre_hook(self._before, with_kwargs=True)
 
     def clear(self) -> None:
         """Forget all calls."""
@@ -39,14 +40,46 @@ class AttentionCapture:
         queries, keys = (torch.cat([self._split(call[part]) for call in self._calls]) for part in (0, 1))
         return queries, keys
 
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        named = {**dict(zip(("query", "key"), args, strict=False)), **kwargs}
-        self._calls.append((named["query"].detach(), named["key"].detach()))
+    def _hold(self, queries: Tensor, keys: Tensor) -> None:
+        self._calls.append((queries.detach(), keys.detach()))
 
     def _split(self, states: Tensor) -> Float[Tensor, "tiles heads tokens width"]:
         """(tiles, tokens, heads * width) or (tiles, tokens, heads, width) by head, with those of all ranks."""
-        by_head = states.unflatten(-1, (self._n_heads, self._width)) if states.ndim == 3 else states
+        by_head = states.unflatten(-1, (self._n_local, self._width)) if states.ndim == 3 else states
         by_head = by_head.transpose(1, 2)
-        if get_tensor_model_parallel_world_size() > 1:
+        if self._split_over_ranks:
             by_head = tensor_model_parallel_all_gather(by_head.contiguous(), dim=1)
         return by_head
+
+
+class AttentionCapture(Capture):
+    """That of a vision tower of vLLM's own, where its `MMEncoderAttention` gets them."""
+
+    def __init__(self, attention: Any, n_heads: int) -> None:
+        super().__init__(attention.scale, attention.num_heads, n_heads, attention.head_size)
+        attention.register_forward_pre_hook(self._before, with_kwargs=True)
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        named = {**dict(zip(("query", "key"), args, strict=False)), **kwargs}
+        self._hold(named["query"], named["key"])
+
+
+class FusedCapture(Capture):
+    """That of a transformers tower in which vLLM has fused the projections of queries, keys and values.
+
+    Raises UnsupportedError for a layer in which it has not.
+    """
+
+    def __init__(self, layer: nn.Module, scale: float) -> None:
+        fused: Any = next((module.qkv_proj for module in layer.modules() if hasattr(module, "qkv_proj")), None)
+        if fused is None:
+            raise UnsupportedError(
+                f"vLLM's Transformers backend keeps the projections of {type(layer).__name__} apart, and tokenprune "
+                f"reads fused ones. Use a strategy that reads no vision attention, such as DivPrune."
+            )
+        super().__init__(scale, fused.num_heads, fused.total_num_heads, fused.head_size)
+        fused.register_forward_hook(self._after)
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        self._hold(*states.split(self._n_local * self._width, -1)[:2])

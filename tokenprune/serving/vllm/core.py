@@ -21,7 +21,7 @@ from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
 
 from tokenprune.engine.select import checked_selection, explained_nan
 from tokenprune.selection import Selection
-from tokenprune.serving.vllm.capture import AttentionCapture
+from tokenprune.serving.vllm.capture import AttentionCapture, Capture
 from tokenprune.serving.vllm.metrics import KeptFile, SelectionClock
 from tokenprune.serving.vllm.positions import (
     StepPositions,
@@ -32,8 +32,9 @@ from tokenprune.serving.vllm.positions import (
     visual_run,
 )
 from tokenprune.serving.vllm.processing import FIELD, Asked
-from tokenprune.serving.vllm.rope import lengthen, n_positions
+from tokenprune.serving.vllm.rope import lengthen
 from tokenprune.serving.vllm.settings import Settings
+from tokenprune.serving.vllm.towers import n_heads
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.encoded import EncodedImage
@@ -127,9 +128,8 @@ class PrunedModel(Base):
         )
         self.step = StepPositions(self.n_components, most, adds=self.settings.position_ids == "original")
         self.selector = ImageSelector(self.settings, config.get_text_config().hidden_size, config.tokenprune_times)
-        self.capture = AttentionCapture(self.attention_module()) if "vision_attention" in strategy.needs else None
-        if self.settings.position_ids == "original":
-            lengthen(self.decoder, n_positions(model_config.max_model_len, strategy))
+        self.capture = self.make_capture() if "vision_attention" in strategy.needs else None
+        lengthen(self.decoder, self.settings.n_positions(model_config.max_model_len))
 
     # What a family answers.
 
@@ -138,9 +138,12 @@ class PrunedModel(Base):
         """The module that holds the language model's rotary embeddings."""
         return self.language_model
 
+    def make_capture(self) -> Capture:
+        """What captures the encoder layer that the strategy reads."""
+        return AttentionCapture(self.attention_module(), n_heads(self.config.vision_config))
+
     def attention_module(self) -> Any:
-        """The attention module of the encoder layer that the strategy reads. Raises UnsupportedError for a layer that
-        cannot be read."""
+        """The attention module of that layer, in a tower of vLLM's own."""
         raise NotImplementedError
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:

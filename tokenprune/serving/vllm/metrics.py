@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -38,22 +37,25 @@ def count_image(n_visual: int, n_kept: int) -> None:
 
 
 class SelectionTimes(Collector):
-    """Collects what `SelectionClock` has written below a folder."""
+    """Collects what every `SelectionClock` has written below `folders`, of the engines that this process started."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
+        self.folders: list[tempfile.TemporaryDirectory[str]] = []
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        totals = sum((np.fromfile(path) for path in self.folder.glob("*.f64")), np.zeros(2))
+        files = (path for folder in self.folders for path in Path(folder.name).glob("*.f64"))
+        totals = sum(map(np.fromfile, files), np.zeros(2))
         yield CounterMetricFamily("tokenprune_selection_seconds", "Time that selecting visual tokens took", totals[0])
         yield CounterMetricFamily("tokenprune_selected_images", "Images that were selected from", totals[1])
 
+    def new_folder(self) -> str:
+        """Make the folder of one more engine; it is deleted when this process ends."""
+        self.folders.append(tempfile.TemporaryDirectory(prefix="tokenprune-"))
+        return self.folders[-1].name
 
-def collect_selection_times(hf_config: Any) -> None:
-    """Make the folder for the workers' files, name it in the config that they get, and collect from it."""
-    folder = Path(tempfile.mkdtemp(prefix="tokenprune-"))
-    hf_config.tokenprune_times = str(folder)
-    REGISTRY.register(SelectionTimes(folder))
+
+SELECTION_TIMES = SelectionTimes()
+REGISTRY.register(SELECTION_TIMES)
 
 
 class SelectionClock:

@@ -21,7 +21,7 @@ def register() -> None:
 
         @staticmethod
         def verify_and_update_model_config(model_config: Any) -> None:
-            from tokenprune.serving.vllm.metrics import collect_selection_times
+            from tokenprune.serving.vllm.metrics import SELECTION_TIMES
             from tokenprune.serving.vllm.refusals import check_model
 
             config = model_config.hf_config
@@ -32,7 +32,7 @@ def register() -> None:
                 # which is built from the text config, keeps its one-dimensional rotary embedding.
                 config.mrope_section = [1, 1, 1]
             if not hasattr(config, "tokenprune_times"):
-                collect_selection_times(config)
+                config.tokenprune_times = SELECTION_TIMES.new_folder()  # the workers get the config
 
         @staticmethod
         def verify_and_update_config(vllm_config: Any) -> None:

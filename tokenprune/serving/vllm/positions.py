@@ -55,8 +55,8 @@ class StepPositions:
         self._ids = torch.zeros_like(self._offsets)
 
     def unpack(
-        self, embeddings: Sequence[Float[Tensor, "kept more"]], is_visual: Bool[Tensor, " scheduled"] | None
-    ) -> list[Float[Tensor, "kept width"]]:
+        self, embeddings: Sequence[Float[Tensor, "_ more"]], is_visual: Bool[Tensor, " scheduled"] | None
+    ) -> list[Float[Tensor, "_ width"]]:
         """The features of the step's visual tokens; their offsets are held for its position IDs."""
         self._offsets.zero_()
         if not embeddings:

@@ -18,7 +18,6 @@ from vllm.multimodal.processing.processor import ResolvedPromptUpdate
 
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.serving.vllm.metrics import count_image
-from tokenprune.serving.vllm.rope import n_positions
 from tokenprune.serving.vllm.settings import KEEP_RATIO, Settings, split_request
 
 #: The field that an image's item carries from the API server to the worker.
@@ -144,7 +143,7 @@ class PruningProcessor(Base):
 
     def _check_length(self, dropped: int) -> None:
         longest = self.info.ctx.model_config.max_model_len
-        provided = n_positions(longest, self.settings.strategy)
+        provided = self.settings.n_positions(longest)
         if self.settings.position_ids == "original" and dropped + longest > provided:
             raise SettingError(
                 f"the images of this prompt lose {dropped} visual tokens, so that its position IDs may run to "

@@ -1,14 +1,11 @@
 """What cannot work inside vLLM is refused when the engine starts, with the reason and what to type instead."""
 
-# pyright: reportMissingImports=false
-
 from __future__ import annotations
 
 from typing import Any
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.serving.vllm.architectures import Architecture, architecture_of
-from tokenprune.serving.vllm.rope import n_positions
+from tokenprune.serving.vllm.architectures import GENERIC, Architecture, architecture_of
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
 from tokenprune.strategy import StagedStrategy, Strategy
@@ -20,6 +17,8 @@ NEVER = {
     "text_tower": "the question, and vLLM encodes an image without it, once for all questions",
     "left_in_tower": "to prune between the layers of the vision tower, which are vLLM's own",
 }
+#: Rotary embeddings whose frequencies do not depend on the length.
+ROPE_TYPES = ("default", "linear", "llama3", "mrope")
 OTHER = "Use a strategy that selects after the vision tower, such as FoPru, VisionZip or DivPrune."
 
 
@@ -33,7 +32,7 @@ def check_model(architecture: Architecture, model_config: Any) -> None:
     tower = tower_of_config(config)
     offers = {"vision_attention", "pixels", "colors", *({"cls"} if tower.n_prefix else ())}
     check_needs(repr(strategy), strategy.needs, frozenset(offers), f"{architecture.name} inside vLLM")
-    if "vision_attention" in strategy.needs:
+    if "vision_attention" in strategy.needs and architecture.name != GENERIC:
         encoder_layer(config, strategy.attention_layer)
     if strategy.needs and model_config.multimodal_config.enable_mm_embeds:
         raise UnsupportedError(
@@ -41,22 +40,45 @@ def check_model(architecture: Architecture, model_config: Any) -> None:
             f"images that another one has encoded. Leave it out, or use a strategy that reads features only, such as "
             f"DivPrune."
         )
-    longest = n_positions(model_config.max_model_len, strategy)
-    if (window := shortest_window(config.get_text_config())) is not None and window < longest:
+    check_decoder(config.get_text_config(), settings, model_config.max_model_len)
+
+
+def check_decoder(text_config: Any, settings: Settings, max_model_len: int) -> None:
+    """Raise UnsupportedError for a language model in which pruned tokens would be missed."""
+    longest, window = settings.n_positions(max_model_len), getattr(text_config, "sliding_window", None)
+    kinds = getattr(text_config, "layer_types", None)
+    if kinds is None:
+        slides = window is not None and getattr(text_config, "use_sliding_window", True)
+        kinds = ["sliding_attention" if slides else "full_attention"]
+    for kind in kinds:
+        if kind not in ("full_attention", "sliding_attention"):
+            raise UnsupportedError(
+                f"the language model has {kind!r} layers, which depend on tokens that pruning drops. Serve it without "
+                f"pruning."
+            )
+    if "sliding_attention" in kinds and window < longest:
         raise UnsupportedError(
             f"the language model attends within a sliding window of {window} tokens, in which vLLM would count only "
-            f"those that are left. Lower --max-model-len until {longest} tokens fit, or serve it without pruning."
+            f"those that are left. Lower --max-model-len until {longest} is no more than {window}, or serve it without "
+            f"pruning."
+        )
+    rope = (getattr(text_config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if settings.position_ids == "original" and rope not in ROPE_TYPES:
+        raise UnsupportedError(
+            f"the language model's rotary embedding is of type {rope!r}: its frequencies depend on the length, and "
+            f'vLLM does not count the tokens that are pruned. Write "position_ids": "compact".'
         )
 
 
 def check_architecture(architecture: Architecture, config: Any) -> None:
     """Raise UnsupportedError for a checkpoint of another family, or one whose tower vLLM does not have."""
     fitting = architecture_of(config.to_dict())
-    if fitting != architecture.name and architecture.model_type != config.model_type:
-        raise UnsupportedError(
-            f"{architecture.name} serves models of type {architecture.model_type!r}, and this is a "
-            f'{config.model_type!r}. Write "architectures": ["{fitting}"].'
-        )
+    if fitting == architecture.name or (architecture.name == GENERIC and architecture.model_type == config.model_type):
+        return
+    raise UnsupportedError(
+        f"{architecture.name} does not serve a model of type {config.model_type!r} with a "
+        f'{config.vision_config.model_type} tower. Write "architectures": ["{fitting}"].'
+    )
 
 
 def check_strategy(strategy: Strategy, n_layers: int) -> None:
@@ -75,15 +97,6 @@ def check_strategy(strategy: Strategy, n_layers: int) -> None:
         )
     if strategy.skipped_layers(n_layers):
         raise UnsupportedError(f"{name} cannot run inside vLLM: it skips decoder layers. {OTHER}")
-
-
-def shortest_window(text_config: Any) -> int | None:
-    """The sliding window of any layer; None if every layer attends to everything."""
-    window = getattr(text_config, "sliding_window", None)
-    kinds = getattr(text_config, "layer_types", None)
-    if kinds:
-        return window if any(kind != "full_attention" for kind in kinds) else None
-    return window if getattr(text_config, "use_sliding_window", True) else None
 
 
 def check_engine(vllm_config: Any) -> None:

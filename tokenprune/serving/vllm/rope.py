@@ -8,7 +8,6 @@ because pruned tokens count too, and reading beyond the table gives NaN without 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import nn
@@ -18,21 +17,9 @@ from vllm.model_executor.layers.rotary_embedding.llama3_rope import Llama3Rotary
 from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.strategy import Strategy
 
 #: Their frequencies do not depend on the length of the table.
 LENGTHENED = (RotaryEmbedding, LinearScalingRotaryEmbedding, Llama3RotaryEmbedding, MRotaryEmbedding)
-#: How many times longer than the longest sequence an unpruned prompt may be: at least, and if the budget is a count.
-LEAST_STRETCH, COUNT_STRETCH = 4, 16
-
-
-def n_positions(max_model_len: int, strategy: Strategy) -> int:
-    """How many position IDs an engine provides, given how many tokens its sequences may have: as if each of them was a
-    visual token that the strategy has kept, and at least as if a request had asked to keep a quarter."""
-    if strategy.keep is not None:
-        return max_model_len * COUNT_STRETCH
-    many = 2**20
-    return math.ceil(max_model_len * max(LEAST_STRETCH, many / strategy.budget(many)))
 
 
 def lengthen(language_model: nn.Module, n_positions: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -21,6 +22,8 @@ KEEP_RATIO = "keep_ratio"
 EXAMPLE = '{"architectures": ["TokenPruneLlava"], "tokenprune": {"strategy": "fopru", "keep_ratio": 0.25}}'
 #: The settings that are not the strategy's.
 OWN = ("strategy", "position_ids", "record")
+#: How many times longer than the longest sequence an unpruned prompt may be: at least, and if the budget is a count.
+LEAST_STRETCH, COUNT_STRETCH = 4, 16
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,16 @@ class Settings:
         """How many of an image's visual tokens are kept, given the keep ratio of its request."""
         strategy = self.strategy_at(keep_ratio)
         return n_visual if strategy is None else strategy.budget(n_visual)
+
+    def n_positions(self, max_model_len: int) -> int:
+        """How many position IDs an engine provides, given how many tokens its sequences may have: as if each of them
+        was a visual token that the strategy has kept, and at least as if a request had asked to keep a quarter."""
+        if self.position_ids == "compact":
+            return max_model_len
+        if self.strategy.keep is not None:
+            return max_model_len * COUNT_STRETCH
+        many = 2**20
+        return math.ceil(max_model_len * max(LEAST_STRETCH, many / self.strategy.budget(many)))
 
     @property
     def digest(self) -> str:

@@ -7,8 +7,10 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from tokenprune.adapters.towers import Tower
 from tokenprune.serving.vllm.towers import tower_of_config
 from tokenprune.tokens import Layout, VisionAttention
 from tokenprune.tokens.encoded import EncodedImage
@@ -34,9 +36,19 @@ def tiled_images(
         if heads is not None and model.capture is not None:
             queries, keys = (part[tiles] for part in heads)
             statistics["vision_attention"] = VisionAttention(queries, keys, model.capture.scale, tower.n_prefix, layout)
-        if pixels is not None and "pixels" in needs:
-            statistics["pixels"] = tuple(pixels[tiles])
-        if pixels is not None and "colors" in needs:
-            statistics["colors"] = tuple(tower.colors(torch.stack(tuple(pixels[tiles]))))
+        if pixels is not None and needs & {"pixels", "colors"}:
+            statistics.update(image_statistics(needs, tower, torch.stack(tuple(pixels[tiles]))))
         images.append(EncodedImage(layout, statistics))
     return images
+
+
+def image_statistics(
+    needs: frozenset[str], tower: Tower, tiles: Float[Tensor, "tiles channels height width"]
+) -> dict[str, Any]:
+    """What a strategy needs to see of an image itself, given its tiles as the tower gets them."""
+    found = {}
+    if "pixels" in needs:
+        found["pixels"] = tuple(tiles)
+    if "colors" in needs:
+        found["colors"] = tuple(tower.colors(tiles))
+    return found

@@ -1,39 +1,79 @@
-"""CLIP and SigLIP towers as vLLM builds them: only up to the layer whose output the projector gets."""
+"""Vision towers as vLLM builds them, described by a model's config alone."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tokenprune.adapters.towers import Tower, tower_of
+from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
 from tokenprune.errors import UnsupportedError
+
+QWEN_TOWERS = {
+    "qwen2_vl": QWEN2_TOWER,
+    "qwen2_5_vl": QWEN2_5_TOWER,
+    "qwen3_vl": QWEN3_TOWER,
+    "qwen3_vl_moe": QWEN3_TOWER,
+}
 
 
 def tower_of_config(config: Any) -> Tower:
-    """How the vision tower of a model's config is read."""
+    """How the vision tower of a model is read."""
+    if config.model_type in QWEN_TOWERS:
+        return QWEN_TOWERS[config.model_type]
     return tower_of(config.vision_config.model_type, config.architectures[0])
 
 
-def states_of(config: Any) -> list[int]:
-    """The hidden states of the tower that the projector gets, as numbers of layers that were run."""
-    states = config.vision_feature_layer
-    n_layers = config.vision_config.num_hidden_layers
-    return [
-        state if state >= 0 else n_layers + 1 + state for state in ([states] if isinstance(states, int) else states)
-    ]
+def transformers_class(model_type: str) -> str:
+    """The name of transformers' class for a model type."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[model_type]
 
 
 def encoder_layer(config: Any, layer: int | None) -> int:
-    """The index of the encoder layer that a strategy's `layer` means; None means the layer whose output the projector
-    gets. Raises UnsupportedError for a layer that does not exist, or that vLLM does not build."""
-    n_layers, n_built = config.vision_config.num_hidden_layers, max(states_of(config))
-    if layer is None:
-        layer = n_built - 1
-    if not -n_layers <= layer < n_layers or n_built == 0:
-        raise UnsupportedError(f"layer={layer} is not in the vision tower, whose layers are 0..{n_layers - 1}.")
-    if layer % n_layers >= n_built:
+    """The index of the encoder layer that a strategy's `layer` means; None means the one whose output the projector
+    gets or, with windows, the last one without. Raises UnsupportedError for a layer that does not exist, or that cannot
+    be read."""
+    qwen = config.model_type in QWEN_TOWERS
+    n_layers = config.vision_config.depth if qwen else config.vision_config.num_hidden_layers
+    readable = unwindowed_layers(config.vision_config) if qwen else list(range(n_built_layers(config)))
+    if not readable:
         raise UnsupportedError(
-            f"layer={layer} is layer {layer % n_layers} of the vision tower, and vLLM builds only layers "
-            f"0..{n_built - 1}, because the projector gets the output of the last of these. Write a setting of the "
-            f'strategy such as "layer": {n_built - 1 - n_layers}.'
+            "no layer of this vision tower can be read. Use a strategy that reads no vision attention, such as Grid or "
+            "DivPrune."
         )
-    return layer % n_layers
+    number = readable[-1] if layer is None else layer
+    if not -n_layers <= number < n_layers:
+        raise UnsupportedError(f"layer={layer} is not in the vision tower, whose layers are 0..{n_layers - 1}.")
+    number %= n_layers
+    if number not in readable:
+        reason = (
+            "attends within small windows, so its attention does not compare the patches of an image"
+            if qwen
+            else f"is not built by vLLM, which stops after layer {readable[-1]}, whose output the projector gets"
+        )
+        raise UnsupportedError(
+            f"layer={layer} of this vision tower {reason}. Write null for layer {readable[-1]}, or one of "
+            f"{', '.join(map(str, readable))}."
+        )
+    return number
+
+
+def n_built_layers(config: Any) -> int:
+    """How many layers of a LLaVA-like tower vLLM builds: up to the last one whose output the projector gets."""
+    states = config.vision_feature_layer
+    n_layers = config.vision_config.num_hidden_layers
+    return max(
+        state if state >= 0 else n_layers + 1 + state for state in ([states] if isinstance(states, int) else states)
+    )
+
+
+def unwindowed_layers(vision_config: Any) -> list[int]:
+    """The layers of Qwen-VL's tower that attend to whole images."""
+    named = getattr(vision_config, "fullatt_block_indexes", None)
+    return list(range(vision_config.depth)) if named is None else sorted(n for n in named if n < vision_config.depth)
+
+
+def n_heads(vision_config: Any) -> int:
+    """How many heads the attention of a vision tower has."""
+    return getattr(vision_config, "num_attention_heads", None) or vision_config.num_heads

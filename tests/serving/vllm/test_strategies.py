@@ -1,0 +1,47 @@
+"""Strategies of every kind in vLLM, unchanged, answer as in transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
+from helpers.served.models import save_llava
+from helpers.served.reference import Request
+
+pytestmark = [needs_vllm, pytest.mark.slow]
+A, B = (1, 100, 100), (2, 150, 80)
+REQUESTS = (
+    Request("w1 w2 <image> w3 w4", (A,)),
+    Request("<image> w5 <image> w6 w7", (A, B)),
+    Request("w1 w2 <image> w3 w4", (B,), keep_ratio=0.5),
+    Request("w9 w10 w11"),
+)
+SETTINGS = {
+    "merging": {"strategy": "visionzip", "keep_ratio": 0.25, "contextual": 0.4},
+    "cls": {"strategy": "fopru", "keep": 10, "score": "cls", "layer": 0},
+    "features": {"strategy": "divprune", "keep_ratio": 0.3},
+    "pixels": {"strategy": "random", "keep_ratio": 0.25},
+    "colors and recycling": {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 0.5, "cell": 2},
+    "nothing": {"strategy": "grid", "keep_ratio": 1.0},
+    "compact": {"strategy": "fopru", "keep_ratio": 0.25, "position_ids": "compact"},
+}
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llava")
+    save_llava(folder)
+    return folder
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_strategy(llava: Path, settings: dict[str, Any]) -> None:
+    answers = expected(llava, settings, REQUESTS)
+    with engine(llava, "TokenPruneLlava", settings) as llm:
+        for request, answer in zip(REQUESTS, answers, strict=True):
+            (output,) = served(llm, [request])
+            check_equal(output, answer)
+        for output, answer in zip(served(llm, REQUESTS), answers, strict=True):
+            check_equal(output, answer)

@@ -1,0 +1,80 @@
+"""What vLLM has no model of its own for, on its Transformers backend: LLaVA with a DINOv2 tower, such as the bundled
+model. tokenprune's model adapters answer as they do for transformers."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from vllm.model_executor.models.transformers import (
+    MultiModalDummyInputsBuilder,
+    MultiModalMixin,
+    MultiModalProcessingInfo,
+    MultiModalProcessor,
+    TransformersMultiModalForCausalLM,
+)
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from tokenprune.adapters import ModelAdapter, adapter_for
+from tokenprune.errors import UnsupportedError
+from tokenprune.serving.vllm.capture import FusedCapture
+from tokenprune.serving.vllm.core import PrunedModel
+from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.tiles import tiled_images
+from tokenprune.serving.vllm.towers import transformers_class
+from tokenprune.tokens.encoded import EncodedImage
+
+
+class GenericProcessor(PruningProcessor, MultiModalProcessor): ...
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    GenericProcessor, info=MultiModalProcessingInfo, dummy_inputs=MultiModalDummyInputsBuilder
+)
+class PrunedTransformers(PrunedModel, TransformersMultiModalForCausalLM):
+    """vLLM's wrapper of a transformers model, pruned."""
+
+    @property
+    def decoder(self) -> Any:
+        """The module that holds the language model's rotary embeddings, which are transformers' and have no table."""
+        return self.model.language_model
+
+    def make_capture(self) -> FusedCapture:
+        adapter = self.adapter
+        if adapter.tower.heads is not None:
+            raise UnsupportedError(
+                f"vLLM's Transformers backend does not show the attention of a {self.config.vision_config.model_type} "
+                f"tower. Use a strategy that reads no vision attention, such as DivPrune."
+            )
+        tower = adapter.vision_tower
+        layer = adapter.tower.layers(tower)[adapter.encoder_layer(self.settings.strategy.attention_layer)]
+        return FusedCapture(layer, adapter.tower.scale(tower))
+
+    @property
+    def adapter(self) -> ModelAdapter:
+        """tokenprune's adapter for the model that vLLM wraps, whose class it finds by the name alone."""
+        whole = type(transformers_class(self.config.model_type), (nn.Module,), {})()
+        object.__setattr__(whole, "config", self.config)
+        object.__setattr__(whole, "model", self.model)  # not as a submodule, which would hold it twice
+        return adapter_for(whole)
+
+    def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
+        adapter = self.adapter
+        (image, *_) = (modality for modality in adapter.modalities if modality.name == "image")
+        layouts = adapter.layouts(image, arguments, None)
+        return tiled_images(self, layouts, [layout.n_tiles for layout in layouts], arguments[image.pixels])
+
+    def forward(
+        self,
+        input_ids: Any,
+        positions: Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        # Not the mixin's own, which takes position IDs per request to be those of M-RoPE.
+        ids = self.step_ids(positions)
+        return super(MultiModalMixin, self).forward(input_ids, ids, intermediate_tensors, inputs_embeds)

@@ -1,0 +1,42 @@
+"""InternVL: square tiles, whose visual tokens each combine 2 x 2 patches."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from vllm.model_executor.models import interns1
+from vllm.model_executor.models.interfaces import SupportsMRoPE
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from tokenprune.serving.vllm.core import PrunedModel
+from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.tiles import tiled_images
+from tokenprune.serving.vllm.towers import encoder_layer
+from tokenprune.tokens import Layout
+from tokenprune.tokens.encoded import EncodedImage
+
+
+class InternVLProcessor(PruningProcessor, interns1.InternS1MultiModalProcessor): ...
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    InternVLProcessor, info=interns1.InternS1ProcessingInfo, dummy_inputs=interns1.InternS1DummyInputsBuilder
+)
+class PrunedInternVL(PrunedModel, interns1.InternS1ForConditionalGeneration, SupportsMRoPE):
+    """vLLM's InternVL, which it runs with its class for Intern-S1, pruned."""
+
+    def attention_module(self) -> Any:
+        layers = self.vision_tower.encoder.layer
+        return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].attention.attn
+
+    def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
+        vision, merge = self.config.vision_config, int(1 / self.config.downsample_ratio)
+        rows, columns = (size // patch for size, patch in zip(vision.image_size, vision.patch_size, strict=True))
+        tile = Layout.squares(rows, columns, merge)
+        counts = [len(rows) // tile.n_visual for rows in features]
+        layouts = [tile if n == 1 else Layout.concat([tile] * n) for n in counts]
+        return tiled_images(self, layouts, counts, arguments.get("pixel_values"))

@@ -1,0 +1,98 @@
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL and its mixture of experts: images of any size, position IDs with three components."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+from vllm.model_executor.models import qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from tokenprune.adapters.towers.qwen import frame_pixels, frames, layout, window_order
+from tokenprune.serving.vllm.core import PrunedModel
+from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.tiles import image_statistics
+from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
+from tokenprune.tokens import VisionAttention
+from tokenprune.tokens.encoded import EncodedImage
+
+
+class Qwen2VLProcessor(PruningProcessor, qwen2_vl.Qwen2VLMultiModalProcessor): ...
+
+
+class Qwen2_5_VLProcessor(PruningProcessor, qwen2_5_vl.Qwen2_5_VLMultiModalProcessor): ...
+
+
+class Qwen3VLProcessor(PruningProcessor, qwen3_vl.Qwen3VLMultiModalProcessor): ...
+
+
+class PrunedQwenVL(PrunedModel):
+    """What the families share."""
+
+    n_components = 3
+
+    def attention_module(self) -> Any:
+        return self.visual.blocks[encoder_layer(self.config, self.settings.strategy.attention_layer)].attn.attn
+
+    def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
+        vision, needs = self.config.vision_config, self.settings.strategy.needs
+        grids, pixels = arguments["image_grid_thw"].cpu(), arguments.get("pixel_values")
+        layouts = [layout(t, h, w, vision.spatial_merge_size) for t, h, w in grids.tolist()]
+        statistics: list[dict[str, Any]] = [{} for _ in layouts]
+        if pixels is not None and self.capture is not None:
+            queries, keys = (self._by_image(part[0], grids) for part in self.capture.heads())
+            for found, one, query, key in zip(statistics, layouts, queries, keys, strict=True):
+                found["vision_attention"] = VisionAttention(query[None], key[None], self.capture.scale, 0, one)
+        if pixels is not None and needs & {"pixels", "colors"}:
+            images = frame_pixels({"hidden_states": pixels, "grid_thw": grids}, vision)
+            for found, image in zip(statistics, images, strict=True):
+                found.update(image_statistics(needs, tower_of_config(self.config), image[None]))
+        return [EncodedImage(one, found) for one, found in zip(layouts, statistics, strict=True)]
+
+    def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
+        return image.layout.coordinates()[:, 1:]
+
+    def _by_image(
+        self, states: Float[Tensor, "heads patches width"], grids: Int[Tensor, "images 3"]
+    ) -> list[Float[Tensor, "heads image_patches width"]]:
+        """Queries or keys of every image, which is one frame, in raster order."""
+        vision = self.config.vision_config
+        merge = vision.spatial_merge_size
+        row = rearrange(states, "head patch width -> patch head width")
+        if hasattr(vision, "fullatt_block_indexes"):  # the tower groups visual tokens by window
+            order = window_order(grids, merge, vision.window_size // merge // vision.patch_size).to(row.device)
+            row = row.unflatten(0, (-1, merge**2))[order.argsort()].flatten(0, 1)
+        return [rearrange(frame, "patch head width -> head patch width") for frame in frames(row, grids, merge)]
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Qwen2VLProcessor, info=qwen2_vl.Qwen2VLProcessingInfo, dummy_inputs=qwen2_vl.Qwen2VLDummyInputsBuilder
+)
+class PrunedQwen2VL(PrunedQwenVL, qwen2_vl.Qwen2VLForConditionalGeneration):
+    """vLLM's Qwen2-VL, pruned."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Qwen2_5_VLProcessor, info=qwen2_5_vl.Qwen2_5_VLProcessingInfo, dummy_inputs=qwen2_5_vl.Qwen2_5_VLDummyInputsBuilder
+)
+class PrunedQwen2_5_VL(PrunedQwenVL, qwen2_5_vl.Qwen2_5_VLForConditionalGeneration):
+    """vLLM's Qwen2.5-VL, pruned."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Qwen3VLProcessor, info=qwen3_vl.Qwen3VLProcessingInfo, dummy_inputs=qwen3_vl.Qwen3VLDummyInputsBuilder
+)
+class PrunedQwen3VL(PrunedQwenVL, qwen3_vl.Qwen3VLForConditionalGeneration):
+    """vLLM's Qwen3-VL, pruned. What its tower adds to decoder layers (DeepStack) follows the features, in columns."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Qwen3VLProcessor, info=qwen3_vl_moe.Qwen3VLMoeProcessingInfo, dummy_inputs=qwen3_vl.Qwen3VLDummyInputsBuilder
+)
+class PrunedQwen3VLMoe(PrunedQwenVL, qwen3_vl_moe.Qwen3VLMoeForConditionalGeneration):
+    """vLLM's Qwen3-VL with experts, pruned."""
