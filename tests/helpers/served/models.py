@@ -31,9 +31,9 @@ CHAT = (
 )
 
 
-def tokenizer(*specials: str) -> Any:
-    """One token for each of the words `w0`, `w1`, ... and for each special one."""
-    words = ["<pad>", "<end>", *specials, *(f"w{i}" for i in range(N_WORDS))]
+def tokenizer(*specials: str, **named: str) -> Any:
+    """One token for each of the words `w0`, `w1`, ... and for each special one; processors know some by name."""
+    words = ["<pad>", "<end>", *specials, *named.values(), *(f"w{i}" for i in range(N_WORDS))]
     tokens = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
     tokens.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")
     return PreTrainedTokenizerFast(
@@ -41,6 +41,7 @@ def tokenizer(*specials: str) -> Any:
         pad_token="<pad>",
         eos_token="<end>",
         additional_special_tokens=list(specials),
+        extra_special_tokens=named,
         model_max_length=4096,
     )
 
@@ -229,16 +230,17 @@ def save_llava_onevision(folder: Path) -> None:
 
 def save_internvl(folder: Path) -> None:
     """InternVL with tiles of 3 x 3 visual tokens, up to four and an overview."""
-    side, marks = 6 * PATCH, ("<img>", "</img>", "<IMG_CONTEXT>", "<video>")
-    words = tokenizer(*marks)
-    words.start_image_token, words.end_image_token, words.context_image_token, words.video_token = marks
-    words.start_image_token_id, words.end_image_token_id, words.context_image_token_id, words.video_token_id = (
-        words.convert_tokens_to_ids(list(marks))
+    side = 6 * PATCH
+    words = tokenizer(
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token=INTERN_IMAGE,
+        video_token="<video>",
     )
     config = transformers.InternVLConfig(
         vision_config=transformers.InternVLVisionConfig(**tower(side)),
         text_config=transformers.Qwen2Config(**decoder(len(words))),
-        image_token_id=words.context_image_token_id,
+        image_token_id=words.convert_tokens_to_ids(INTERN_IMAGE),
         image_seq_length=9,
     )
     images = transformers.GotOcr2ImageProcessor(

@@ -22,7 +22,6 @@ IMPOSSIBLE = {
     "idefics3": _MARKERS,
     "smolvlm": _MARKERS,
     "mistral3": _MARKERS,
-    "paligemma": "its images see the whole prompt, in which vLLM would count only the tokens that are left",
 }
 
 

@@ -56,7 +56,7 @@ def check_decoder(text_config: Any, settings: Settings, max_model_len: int) -> N
                 f"the language model has {kind!r} layers, which depend on tokens that pruning drops. Serve it without "
                 f"pruning."
             )
-    if "sliding_attention" in kinds and window < longest:
+    if "sliding_attention" in kinds and window is not None and window < longest:
         raise UnsupportedError(
             f"the language model attends within a sliding window of {window} tokens, in which vLLM would count only "
             f"those that are left. Lower --max-model-len until {longest} is no more than {window}, or serve it without "

@@ -1,0 +1,199 @@
+"""What cannot work is refused before a model is loaded, read from configs without vLLM."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from transformers import (
+    CLIPVisionConfig,
+    Dinov2Config,
+    Gemma3Config,
+    LlamaConfig,
+    LlavaConfig,
+    MistralConfig,
+    Qwen2_5_VLConfig,
+    SiglipVisionConfig,
+)
+
+from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.serving.vllm.architectures import ARCHITECTURES, architecture_of
+from tokenprune.serving.vllm.refusals import check_engine, check_model
+
+FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
+
+
+def llava(text: Any = None, vision: Any = None, **settings: Any) -> Any:
+    strategy = "full" if isinstance(vision, SiglipVisionConfig) else "default"
+    config = LlavaConfig(
+        text_config=text or LlamaConfig(num_hidden_layers=6),
+        vision_config=vision or CLIPVisionConfig(num_hidden_layers=4),
+        vision_feature_select_strategy=strategy,
+    )
+    config.architectures = ["TokenPruneLlava"]
+    config.tokenprune = {**FOPRU, **settings}
+    return config
+
+
+def check(config: Any, architecture: str = "TokenPruneLlava", embeds: bool = False, longest: int = 2048) -> None:
+    multimodal = SimpleNamespace(enable_mm_embeds=embeds)
+    model = SimpleNamespace(hf_config=config, multimodal_config=multimodal, max_model_len=longest)
+    check_model(ARCHITECTURES[architecture], model)
+
+
+def test_what_works() -> None:
+    check(llava())
+    check(llava(strategy="visionzip"))
+    check(llava(strategy="vflowopt", progressive=False))
+    check(llava(strategy="divprune"), embeds=True)
+    check(llava(vision=SiglipVisionConfig(num_hidden_layers=4), layer=1))
+    check(llava(MistralConfig(sliding_window=4096)), longest=1024)
+    check(llava(MistralConfig(sliding_window=None)))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ("fastv", "needs the attention of decoder layers"),
+        ("pyramiddrop", "needs the attention of decoder layers"),
+        ("flowcut", "needs to prune between the layers of the vision tower"),
+        ("vflowopt", 'Write "progressive": false'),
+    ],
+)
+def test_strategies(strategy: str, message: str) -> None:
+    with pytest.raises(UnsupportedError, match=message):
+        check(llava(strategy=strategy))
+
+
+def test_text_guided_strategy() -> None:
+    class Relevance:
+        def __call__(self, *args: Any) -> Any: ...
+
+    from tokenprune import CDPruner
+    from tokenprune.serving.vllm.refusals import check_strategy
+
+    with pytest.raises(UnsupportedError, match="needs the question"):
+        check_strategy(CDPruner(relevance=None), 6)
+
+
+def test_needs() -> None:
+    with pytest.raises(UnsupportedError, match="needs a CLS token"):
+        check(llava(vision=SiglipVisionConfig(num_hidden_layers=4), score="cls"))
+    with pytest.raises(UnsupportedError, match="--enable-mm-embeds takes images that another one has encoded"):
+        check(llava(), embeds=True)
+
+
+def test_settings() -> None:
+    with pytest.raises(SettingError, match="Did you mean 'fopru'"):
+        check(llava(strategy="fopruu"))
+    config = llava()
+    del config.tokenprune
+    with pytest.raises(SettingError, match="expected settings with a strategy, found None"):
+        check(config)
+
+
+def test_encoder_layers() -> None:
+    """The projector gets the output of layer 2 of 4, and vLLM does not build the last."""
+    check(llava(layer=-2))
+    with pytest.raises(UnsupportedError, match="layer=-1 of this vision tower is not built by vLLM"):
+        check(llava(layer=-1))
+    with pytest.raises(UnsupportedError, match="layer=9 is not in the vision tower"):
+        check(llava(layer=9))
+    qwen = Qwen2_5_VLConfig(vision_config={"depth": 4, "fullatt_block_indexes": [1, 3]})
+    qwen.architectures = ["TokenPruneQwen2_5_VL"]
+    qwen.tokenprune = {**FOPRU, "layer": 1}
+    check(qwen, "TokenPruneQwen2_5_VL")
+    qwen.tokenprune = {**FOPRU, "layer": 2}
+    with pytest.raises(UnsupportedError, match="layer=2 of this vision tower attends within small windows"):
+        check(qwen, "TokenPruneQwen2_5_VL")
+
+
+def test_language_models() -> None:
+    with pytest.raises(UnsupportedError, match="sliding window of 4096"):
+        check(llava(MistralConfig(sliding_window=4096)))
+    rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 512}
+    with pytest.raises(UnsupportedError, match="of type 'yarn'"):
+        check(llava(LlamaConfig(rope_parameters=rope)))
+    check(llava(LlamaConfig(rope_parameters=rope), position_ids="compact"))
+
+
+def test_models() -> None:
+    dino = llava(vision=Dinov2Config())
+    with pytest.raises(UnsupportedError, match=r'Write "architectures": \["TokenPruneTransformers"\]'):
+        check(dino)
+    check(dino, "TokenPruneTransformers")
+    check(llava(), "TokenPruneTransformers")
+    with pytest.raises(UnsupportedError, match=r'Write "architectures": \["TokenPruneLlava"\]'):
+        check(llava(), "TokenPruneQwen2VL")
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({"model_type": "llava"}, "TokenPruneLlava"),
+        ({"model_type": "llava", "vision_config": {"model_type": "dinov2"}}, "TokenPruneTransformers"),
+        ({"model_type": "qwen3_vl_moe", "vision_config": {"model_type": "qwen3_vl_moe"}}, "TokenPruneQwen3VLMoe"),
+    ],
+)
+def test_architecture_of_a_checkpoint(config: dict[str, Any], name: str) -> None:
+    assert architecture_of(config) == name
+
+
+def test_models_that_cannot_be_served() -> None:
+    with pytest.raises(UnsupportedError, match="attends within sliding windows"):
+        architecture_of(Gemma3Config().to_dict())
+    with pytest.raises(UnsupportedError, match="markers between the visual tokens"):
+        architecture_of({"model_type": "idefics3"})
+    with pytest.raises(UnsupportedError, match=r"'bert' is not pruned inside vLLM\. Served: internvl, llava,"):
+        architecture_of({"model_type": "bert"})
+
+
+ENGINE = {
+    "parallel_config.pipeline_parallel_size": 2,
+    "parallel_config.decode_context_parallel_size": 2,
+    "parallel_config.use_ubatching": True,
+    "speculative_config": object(),
+    "compilation_config.compile_mm_encoder": True,
+    "compilation_config.cudagraph_mm_encoder": True,
+    "model_config.multimodal_config.video_pruning_rate": 0.5,
+}
+
+
+def engine_config() -> Any:
+    return SimpleNamespace(
+        parallel_config=SimpleNamespace(
+            pipeline_parallel_size=1, decode_context_parallel_size=1, use_ubatching=False, tensor_parallel_size=1
+        ),
+        compilation_config=SimpleNamespace(compile_mm_encoder=False, cudagraph_mm_encoder=False),
+        speculative_config=None,
+        model_config=SimpleNamespace(
+            hf_config=llava(),
+            multimodal_config=SimpleNamespace(video_pruning_rate=None, mm_encoder_tp_mode="weights"),
+        ),
+    )
+
+
+def test_options_that_work() -> None:
+    check_engine(engine_config())
+
+
+@pytest.mark.parametrize(("option", "value"), ENGINE.items(), ids=ENGINE)
+def test_options(option: str, value: Any) -> None:
+    config = engine_config()
+    *path, name = option.split(".")
+    owner = config
+    for part in path:
+        owner = getattr(owner, part)
+    setattr(owner, name, value)
+    with pytest.raises(UnsupportedError, match="does not go with pruned images"):
+        check_engine(config)
+
+
+def test_data_parallel_tower() -> None:
+    config = engine_config()
+    config.parallel_config.tensor_parallel_size = 2
+    check_engine(config)
+    config.model_config.multimodal_config.mm_encoder_tp_mode = "data"
+    with pytest.raises(UnsupportedError, match=r"--mm-encoder-tp-mode data does not go"):
+        check_engine(config)
