@@ -40,8 +40,7 @@ def tokenizer(*specials: str, **named: str) -> Any:
         tokenizer_object=tokens,
         pad_token="<pad>",
         eos_token="<end>",
-        additional_special_tokens=list(specials),
-        extra_special_tokens=named,
+        extra_special_tokens=named or list(specials),
         model_max_length=4096,
     )
 
@@ -150,7 +149,7 @@ def save_qwen(folder: Path, kind: str) -> None:
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5]}
     text = decoder(len(words), rope_parameters={**rope, "mrope_interleaved": True} if third else rope)
     if kind == "qwen3_vl_moe":
-        text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "decoder_sparse_step": 1}
+        text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True}
     config = getattr(transformers, f"{name}Config")(
         vision_config=vision,
         text_config=text,
