@@ -107,7 +107,7 @@ fuzz: install
 QUESTIONS := 200
 EVAL = $(BIN)/tokenprune eval --dtype bfloat16 --limit $(QUESTIONS)
 STRATEGIES := grid fopru:mode=rank fopru:mode=rank,layer=-2 fopru:mode=row vflowopt visionzip:layer=-2 \
-	prumerge:layer=-2 vispruner:layer=-2 flowcut divprune averagepooling backgroundpruning:layer=-2 fastv efficientvla adatoken par
+	prumerge:layer=-2 vispruner:layer=-2 flowcut divprune averagepooling backgroundpruning:layer=-2 fastv efficientvla attentionmass par
 # These cannot average 10 % over the bundled model's six layers, because the first layers see every token.
 FROM_25 := pyramiddrop sparsevlm
 results: install

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         SCOPE as SCOPE,
         STRATEGIES as STRATEGIES,
         AdaToken as AdaToken,
+        AttentionMass as AttentionMass,
         AveragePooling as AveragePooling,
         BackgroundPruning as BackgroundPruning,
         CDPruner as CDPruner,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 #: Public name -> the module that defines it.
 _HOMES = {
     "AdaToken": "tokenprune.strategies",
+    "AttentionMass": "tokenprune.strategies",
     "AveragePooling": "tokenprune.strategies",
     "BackgroundPruning": "tokenprune.strategies",
     "CDPruner": "tokenprune.strategies",

@@ -1,4 +1,4 @@
-"""`tokenprune layers`: find the decoder layers that a model can do without."""
+"""`tokenprune layers`: what the decoder layers of a model can do without: some of them, or visual tokens."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -10,6 +10,12 @@ EXTRA = "evals"
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--skip", type=at_least(0), default=1, metavar="N", help="how many layers to skip")
+    parser.add_argument(
+        "--stages",
+        type=at_least(1),
+        metavar="N",
+        help="calibrate AdaToken instead: print its schedule with so many stages",
+    )
     shared.add_model(parser)
     shared.add_calibration(parser)
     shared.add_dtype(parser, "float32")
@@ -18,7 +24,8 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Rank decoder layers by how little they change their input, on a few unlabelled questions.
 
-    The layers that it prints are for PAR(skip=...), which does not execute them.
+    The layers that it prints are for PAR(skip=...), which does not execute them. With --stages, print how many visual
+    tokens the layers need, as a schedule for AdaToken.
     """
     from rich.table import Table
 
@@ -30,6 +37,15 @@ def run(options: Namespace) -> None:
     with allowing(options.image_root, options.max_image_pixels):
         questions = shared.calibration_questions(options)
         model, processor = load_model(options.model, options.dtype)
+        if options.stages is not None:
+            from tokenprune.evals.search.schedule import calibrated
+
+            strategy = calibrated(model, processor, questions, options.stages)
+            stages = ", ".join(f"({layer}, {share:.4f})" for layer, share in strategy.schedule or ())
+            console(160).print(
+                f"tokenprune.patch(model, AdaToken(keep_ratio={strategy.keep_ratio:.6f}, schedule=({stages},)))"
+            )
+            return
         changes = layer_changes(model, processor, questions)
     skipped = least_changing(changes, options.skip)
     table = Table("layer", "1 - cosine", "", title=f"Mean change over {options.samples} questions")

@@ -19,7 +19,8 @@ from tokenprune import STRATEGIES
 
 #: In a prefill of one image, and for each further image of the batch, beside those of transformers itself.
 WAITS = {
-    "adatoken": (3, 2),
+    "adatoken": (4, 3),
+    "attentionmass": (3, 2),
     "averagepooling": (3, 2),
     "backgroundpruning": (14, 13),
     "dart": (2, 1),
@@ -41,7 +42,7 @@ WAITS = {
     "visionzip": (2, 1),
     "vispruner": (2, 1),
 }
-RATIOS = {"pyramiddrop": 0.5, "sparsevlm": 0.5}
+RATIOS = {"pyramiddrop": 0.5, "sparsevlm": 0.5, "adatoken": 0.5}
 
 
 @cache

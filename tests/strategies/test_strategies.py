@@ -15,7 +15,7 @@ from tokenprune.strategy import TowerStrategy
 from tokenprune.tokens import Layout, LeftInTower, TowerTokens, VisionAttention, VisualTokens
 from tokenprune.tokens.visual import STATISTICS
 
-AVERAGES = {"vflowopt", "pyramiddrop", "sparsevlm", "nuwa"}  # whose budget is one over layers: a ratio only
+AVERAGES = {"vflowopt", "pyramiddrop", "sparsevlm", "nuwa", "adatoken"}  # whose budget is one over layers: a ratio only
 GRIDS = [(1, 6, 6), (1, 5, 7), (1, 1, 1), (1, 1, 9), (1, 8, 1), (3, 4, 5)]
 
 

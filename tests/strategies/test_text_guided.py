@@ -11,9 +11,9 @@ from helpers.staged import Deep
 from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
-from tokenprune import AdaToken, EfficientVLA, FastV, PyramidDrop, SettingError, SparseVLM, Strategy
+from tokenprune import AttentionMass, EfficientVLA, FastV, PyramidDrop, SettingError, SparseVLM, Strategy
 from tokenprune.strategies._parts.density import density_peaks, recycle_by_cluster, recycling_counts
-from tokenprune.strategies.adatoken import n_reaching
+from tokenprune.strategies.attention_mass import n_reaching
 from tokenprune.strategies.efficientvla import select_relevant_and_diverse
 from tokenprune.strategies.sparsevlm import raters
 from tokenprune.strategy import Stage, StagedStrategy
@@ -80,13 +80,13 @@ def test_efficientvla_reads_the_text() -> None:
     torch.testing.assert_close(tokens.attention.from_text(), torch.tensor([3 / 18, 1 / 12, 1 / 4]))
 
 
-def test_adatoken_keeps_what_carries_the_mass() -> None:
+def test_attention_mass_keeps_what_carries_the_mass() -> None:
     scores = torch.tensor([0.1, 0.4, 0.2, 0.3]) / 5  # sums up to a fifth: the rest is paid to text
     assert [n_reaching(scores, mass) for mass in (0.05, 0.39, 0.41, 0.69, 0.71, 0.91, 1.0)] == [1, 1, 2, 2, 3, 4, 4]
     tokens = stage_tokens([1, 4, 2, 3, 10, 10], 4)
-    assert left(AdaToken(mass=0.6), tokens, Stage(2, keep=4, at_most=True)) == [1, 3]
-    assert left(AdaToken(mass=0.6), tokens, Stage(2, keep=1, at_most=True)) == [1]
-    assert left(AdaToken(mass=1.0), tokens, Stage(2, keep=3)) == [1, 2, 3]
+    assert left(AttentionMass(mass=0.6), tokens, Stage(2, keep=4, at_most=True)) == [1, 3]
+    assert left(AttentionMass(mass=0.6), tokens, Stage(2, keep=1, at_most=True)) == [1]
+    assert left(AttentionMass(mass=1.0), tokens, Stage(2, keep=3)) == [1, 2, 3]
 
 
 def test_sparsevlm_chooses_raters() -> None:
@@ -160,7 +160,7 @@ def test_merged_tokens_count() -> None:
         # 32 average = 3 + 4 / 2 + 9 / 4 + 16 / 8 = 9.25
         (SparseVLM(keep_ratio=9.25 / 32), 32, [(3, 0.5), (7, 0.25), (16, 0.125)]),
         (SparseVLM(keep_ratio=0.75), 2, [(1, 0.5)]),
-        (AdaToken(keep_ratio=0.5), 12, [(2, 0.5), (6, 0.5), (10, 0.5)]),
+        (AttentionMass(keep_ratio=0.5), 12, [(2, 0.5), (6, 0.5), (10, 0.5)]),
     ],
     ids=str,
 )
@@ -208,7 +208,7 @@ def test_pyramiddrop_begins_earlier_where_the_average_is_low() -> None:
         (PyramidDrop(keep_ratio=0.5, first=4), r"PyramidDrop: stages at layers \[4\] do not ascend within 1..2"),
         (FastV(layer=7, average=True), r"FastV: stages at layers \[7\] do not ascend within 1..2"),
         (FastV(layer=3), r"FastV: stages at layers \[3\] do not ascend within 1..2"),
-        (AdaToken(layer=5), r"AdaToken: stages at layers \[5\] do not ascend within 1..2"),
+        (AttentionMass(layer=5), r"AttentionMass: stages at layers \[5\] do not ascend within 1..2"),
     ],
 )
 def test_schedules_that_a_shallow_model_cannot_have(strategy: Strategy, message: str) -> None:
@@ -229,8 +229,8 @@ def test_schedules_that_a_shallow_model_cannot_have(strategy: Strategy, message:
         (PyramidDrop, {"first": 0}, "first=0 is not a positive integer"),
         (SparseVLM, {"recycle": -0.1}, "recycle=-0.1 is not a share"),
         (SparseVLM, {"clusters": "many"}, "clusters='many' is not a share"),
-        (AdaToken, {"mass": 0}, r"mass=0 is not a share of the attention; write a number in \(0, 1\]"),
-        (AdaToken, {"every": 0}, "every=0 is not a positive integer"),
+        (AttentionMass, {"mass": 0}, r"mass=0 is not a share of the attention; write a number in \(0, 1\]"),
+        (AttentionMass, {"every": 0}, "every=0 is not a positive integer"),
     ],
 )
 def test_settings_that_cannot_be(cls: Any, settings: dict[str, Any], message: str) -> None:
@@ -238,10 +238,10 @@ def test_settings_that_cannot_be(cls: Any, settings: dict[str, Any], message: st
         cls(**settings)
 
 
-def test_adatoken_prunes_by_mass_alone() -> None:
+def test_attention_mass_prunes_by_mass_alone() -> None:
     """keep_ratio=1.0 leaves it to the mass, and the image decides."""
     model = tiny_llava()
-    with torch.no_grad(), tokenprune.patch(model, AdaToken(keep_ratio=1.0, mass=0.8, layer=1)) as handle:
+    with torch.no_grad(), tokenprune.patch(model, AttentionMass(keep_ratio=1.0, mass=0.8, layer=1)) as handle:
         model(**prompt([2]))
     counts = [len(image.kept_at(1)) for image in handle.report.images]
     assert all(0 < count < 36 for count in counts)

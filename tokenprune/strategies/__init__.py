@@ -4,6 +4,7 @@ To add one: a file, an import and a name in `__all__`; tests, evals and commands
 """
 
 from tokenprune.strategies.adatoken import AdaToken
+from tokenprune.strategies.attention_mass import AttentionMass
 from tokenprune.strategies.average_pooling import AveragePooling
 from tokenprune.strategies.background_pruning import BackgroundPruning
 from tokenprune.strategies.cdpruner import CDPruner
@@ -34,6 +35,7 @@ __all__ = [
     "SCOPE",
     "STRATEGIES",
     "AdaToken",
+    "AttentionMass",
     "AveragePooling",
     "BackgroundPruning",
     "CDPruner",

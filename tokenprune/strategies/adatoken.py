@@ -1,65 +1,89 @@
-"""AdaToken-style pruning by cumulative attention (https://arxiv.org/abs/2505.12782)."""
+"""AdaToken-3D (https://arxiv.org/abs/2505.12782)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from itertools import pairwise
+from typing import Any, ClassVar
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.text_guided import TextGuided, check_count
+from tokenprune.strategies._parts.schedule import layers_at, powered_stages
+from tokenprune.strategies._parts.text_guided import TextGuided
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Stage
+from tokenprune.strategy import RankedStrategy, Stage
 from tokenprune.tokens import StageTokens
+
+#: One of the released schedules, for 32 layers: the depth from which a share of all visual tokens is left.
+DEPTHS, SHARES = (8 / 32, 16 / 32, 24 / 32), (0.8, 0.5, 0.25)
 
 
 @register_strategy("adatoken")
 @dataclass(frozen=True)
-class AdaToken(TextGuided):
-    """Keeps, at stages throughout the language model, the fewest visual tokens that together receive the share `mass`
-    of the text's attention, and never more than the budget. If the text attends to few places of an image, few tokens
-    are kept.
+class AdaToken(TextGuided, RankedStrategy):
+    """Prunes at the stages of a schedule that was calibrated for the model. At each, those visual tokens are left that
+    the last token of the prompt attends to most.
 
-    keep_ratio, keep: the maximum from `layer` on. With keep_ratio=1.0, `mass` alone decides.
-    mass: a share in (0, 1]; 1 keeps the whole budget.
-    layer: the decoder layer of the first stage, counted from 0.
-    every: the number of layers between stages.
+    keep_ratio: the average over the layers. The shares of the schedule are all raised to the power that gives it; with
+        the schedule's own average, as `tokenprune layers --stages` prints it, they stay as they are. A count `keep` is
+        rejected.
+    schedule: for each stage, by ascending layer, its decoder layer and the share of all visual tokens that is left from
+        it on: ((8, 0.8), (16, 0.5)). `tokenprune layers --stages 3` finds one for a model. None is one of the released
+        schedules: 0.8, 0.5 and 0.25 from a quarter, a half and three quarters of the layers on.
+    cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
-    A reconstruction from the paper's abstract, which says that attention measures each token's contribution and that
-    tokens of low contribution are dropped adaptively. Formula, layers and thresholds were not available. Here, the
-    contribution of a token is the attention of the text after the image in the layer before the stage, averaged over
-    heads and text tokens and normalised over the remaining visual tokens.
+    The paper adapts to the model, not to the image. Deviations from the released code: the layer before a stage
+    provides the attention that it computed, where the code computes that of the layer about to be entered; position IDs
+    are kept. Those of the calibration are in `tokenprune.evals.search.schedule`.
     """
 
-    mass: float = 0.95
-    layer: int = 2
-    every: int = 4
+    retired: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("mass", "layer", "every"),
+        "AdaToken is the paper's schedule since that is public. The rule that keeps as few tokens as carry a share of "
+        "the attention is AttentionMass now: write AttentionMass(mass=0.95), or attentionmass in commands and files.",
+    )
+
+    schedule: Sequence[Sequence[Any]] | None = None
+
+    def __new__(cls, *args: Any, **settings: Any) -> AdaToken:
+        for name in settings:
+            if name in cls.retired:
+                raise SettingError(f"AdaToken: {name}: {cls.retired[name]}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("AdaToken", "layer", self.layer)
-        check_count("AdaToken", "every", self.every)
-        if not isinstance(self.mass, (int, float)) or isinstance(self.mass, bool) or not 0 < self.mass <= 1:
-            raise SettingError(
-                f"AdaToken: mass={self.mass!r} is not a share of the attention; write a number in (0, 1]."
-            )
+        if self.keep is not None:
+            raise SettingError("AdaToken: keep is a count, but the budget is an average over layers. Use keep_ratio.")
+        if self.schedule is not None:
+            object.__setattr__(self, "schedule", checked_schedule(self.schedule))
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
-        at_most = self.mass < 1
-        layers = range(self.layer, max(n_layers, self.layer + 1), self.every)
-        return tuple(Stage(layer, self.keep_ratio, self.keep, at_most) for layer in layers)
+        assert self.keep_ratio is not None
+        if self.schedule is not None:
+            layers, shares = zip(*self.schedule, strict=True)
+        else:
+            layers = layers_at(DEPTHS, n_layers)
+            shares = SHARES[: len(layers)]
+        return powered_stages("AdaToken", [int(layer) for layer in layers], shares, n_layers, self.keep_ratio)
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
-        scores = tokens.attention.from_text()
-        return Selection.best(scores, min(n_reaching(scores, self.mass), stage.budget(tokens.n_visual)))
+        scores, n_kept = tokens.attention.from_last(), stage.budget(tokens.n_visual)
+        return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)
 
 
-def n_reaching(scores: Float[Tensor, " left"], mass: float) -> int:
-    """Count the fewest tokens whose scores add up to the share `mass` of the total; all tokens for a mass of 1."""
-    if mass == 1:
-        return len(scores)
-    carried = scores.sort(descending=True).values.cumsum(0) / scores.sum().clamp(min=torch.finfo(scores.dtype).tiny)
-    return min(int((carried < mass).sum()) + 1, len(scores))
+def checked_schedule(schedule: Any) -> tuple[tuple[int, float], ...]:
+    """Return a schedule as a tuple of layers and shares. Raises SettingError unless layers ascend from 1 and shares
+    descend within (0, 1)."""
+    try:
+        stages = tuple((int(layer), float(share)) for layer, share in schedule)
+    except (TypeError, ValueError):
+        stages = ()
+    ascending = all(a[0] < b[0] and a[1] >= b[1] for a, b in pairwise(stages))
+    if not stages or not ascending or stages[0][0] < 1 or not all(0 < share < 1 for _, share in stages):
+        raise SettingError(
+            f"AdaToken: schedule={schedule!r} is not a list of decoder layers, ascending from 1, and shares of the "
+            f"visual tokens, descending within 0 and 1; write schedule=((8, 0.8), (16, 0.5))."
+        )
+    return stages

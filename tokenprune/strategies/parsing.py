@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -91,13 +90,25 @@ def setting_value(word: Any, hint: Any = None) -> Any:
     return int(word) if is_whole and hint is not None and "float" not in str(hint) else word
 
 
+def _outer_parts(text: str) -> list[str]:
+    """Split a text at its commas, but not at those of a tuple or list, which may hold others."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([") - (letter in ")]")
+        if letter == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
 def _split(text: str) -> tuple[str, dict[str, str]]:
     """`fopru:mode=row` -> ("fopru", {"mode": "row"}); `a.b:C,layer=2` -> ("a.b:C", {"layer": "2"}).
 
     The part before the colon is a module if it contains a dot, or if the part after it starts with a class name.
     """
     name, _, rest = text.partition(":")
-    words = [word for word in re.split(r",(?![^(\[]*[)\]])", rest) if word]  # not at the commas of a tuple or list
+    words = [word for word in _outer_parts(rest) if word]
     names_class = bool(words) and words[0].isidentifier()
     if "." in name and not names_class:
         raise SettingError(f"strategy {text!r}: {name} is a module. Write {name}:Class,key=value")

@@ -108,6 +108,8 @@ def check_known(cls: type[Strategy], names: Iterable[str], where: str, also: Ite
     """Raise SettingError with a message prefixed by `where` unless the class has settings of all these names."""
     known = [field.name for field in fields(cls) if field.init]
     for name in names:
+        if name not in known and name in (retired := getattr(cls, "retired", {})):
+            raise SettingError(f"{where}{name}: {retired[name]}")
         if name not in known:
             undecorated = name in vars(cls).get("__annotations__", {}) and "__dataclass_params__" not in vars(cls)
             hint = f" Decorate {cls.__name__} with @dataclass(frozen=True)." if undecorated else ""

@@ -114,7 +114,8 @@ SETTINGS: dict[str, Callable[[Random, int], Settings]] = {
     "fastv": lambda rng, n: {**one_stage(rng, n), **cells(rng), "queries": rng.choice(["last", "all"])},
     "efficientvla": lambda rng, n: {**one_stage(rng, n), "key": rng.randint(1, 6), "alpha": rng.random()},
     "par": lambda rng, n: {**one_stage(rng, n), **skipped(rng, n)},
-    "adatoken": lambda rng, n: {
+    "adatoken": lambda rng, n: {"keep_ratio": round(rng.uniform(0.5, 0.95), 3), **cells(rng)},
+    "attentionmass": lambda rng, n: {
         **budget(rng, tile=False),
         **decoder_layer(rng, n),
         "mass": rng.choice([0.5, 0.95, 1.0]),

@@ -11,7 +11,7 @@ from helpers.tiny import prompt
 from transformers import StaticCache
 
 import tokenprune
-from tokenprune import AdaToken
+from tokenprune import AttentionMass
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -21,7 +21,7 @@ def test_unequal_rows_in_a_static_cache(attention: str) -> None:
     inputs = prompt([1, 1], texts=[4, 4], seed=5)
     del inputs["attention_mask"]
     room = StaticCache(config=model.config.get_text_config(), max_cache_len=64)
-    with torch.no_grad(), tokenprune.patch(model, AdaToken(keep_ratio=1.0, mass=0.6, layer=1)) as handle:
+    with torch.no_grad(), tokenprune.patch(model, AttentionMass(keep_ratio=1.0, mass=0.6, layer=1)) as handle:
         expected = model(**inputs, use_cache=True)
         assert len({len(image.stages[0].kept) for image in handle.report.images}) > 1
         found = model(**inputs, **{CACHE: room}, use_cache=True)

@@ -17,8 +17,8 @@ from tokenprune.evals.cli.models import strategies_of
 from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import Stage, StagedStrategy
 
-RATIOS = {"fopru": 0.3, "grid": 0.4, "random": 0.25, "pyramiddrop": 0.5, "sparsevlm": 0.5}
-KEEP_ALL: dict[str, dict[str, Any]] = {"adatoken": {"mass": 1.0}}  # what this takes beside keep_ratio=1.0
+RATIOS = {"fopru": 0.3, "grid": 0.4, "random": 0.25, "pyramiddrop": 0.5, "sparsevlm": 0.5, "adatoken": 0.5}
+KEEP_ALL: dict[str, dict[str, Any]] = {"attentionmass": {"mass": 1.0}}  # what this takes beside keep_ratio=1.0
 ANYWHERE = "random"  # a strategy that every model can serve
 #: One for each mechanism: drops before the language model; drops inside the vision tower; merges before the language
 #: model and drops inside by the tower's scores; drops by the text's attention; merges by it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -35,15 +36,48 @@ def geometric_stages(owner: str, layers: Sequence[int], n_layers: int, average: 
 def common_share(owner: str, layers: Sequence[int], n_layers: int, average: float) -> float:
     """Solve for the share that each of `geometric_stages` keeps."""
     lengths = [end - start for start, end in pairwise([0, *layers, n_layers])]
-    if lengths[0] >= average * n_layers and average < 1:
-        raise SettingError(
-            f"{owner}: keep_ratio={average} is an average over {n_layers} layers, and the {lengths[0]} before the "
-            f"first stage see all visual tokens, which alone averages {lengths[0] / n_layers:.3g}. Use a higher "
-            f"keep_ratio, or a strategy that prunes before the language model or earlier in it."
-        )
+    check_before_first(owner, lengths[0], n_layers, average)
     low, high = 0.0, 1.0
     for _ in range(60):  # bisection to the last bit of a double
         middle = (low + high) / 2
         reached = sum(length * middle**i for i, length in enumerate(lengths)) >= average * n_layers
         low, high = (low, middle) if reached else (middle, high)
     return high
+
+
+def check_before_first(owner: str, n_before: int, n_layers: int, average: float) -> None:
+    """Raise SettingError if the layers before the first stage, which see every visual token, use up the average."""
+    if n_before >= average * n_layers and average < 1:
+        raise SettingError(
+            f"{owner}: keep_ratio={average} is an average over {n_layers} layers, and the {n_before} before the first "
+            f"stage see all visual tokens, which alone averages {n_before / n_layers:.3g}. Use a higher keep_ratio, or "
+            f"a strategy that prunes before the language model or earlier in it."
+        )
+
+
+def powered_stages(
+    owner: str, layers: Sequence[int], shares: Sequence[float], n_layers: int, average: float
+) -> tuple[Stage, ...]:
+    """Make stages whose shares of all visual tokens are those of a schedule, raised to the power that gives an average
+    keep ratio. Exact except for rounding to whole tokens; an average that is the schedule's own changes nothing.
+
+    Raises SettingError if no power gives that average. Layers that the model does not have are left for `patch` to
+    reject.
+    """
+    if not layers or layers[-1] >= n_layers:
+        return tuple(Stage(layer, share) for layer, share in zip(layers, shares, strict=True))
+    lengths = [end - start for start, end in pairwise([0, *layers, n_layers])]
+
+    def reached(power: float) -> float:
+        return sum(n * share**power for n, share in zip(lengths, [1.0, *shares], strict=True)) / n_layers
+
+    if math.isclose(reached(1.0), average, abs_tol=1e-6):
+        return tuple(Stage(layer, share) for layer, share in zip(layers, shares, strict=True))
+    check_before_first(owner, lengths[0], n_layers, average)
+    low, high = 0.0, 1.0
+    while reached(high) > average:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if reached(middle) <= average else (middle, high)
+    return tuple(Stage(layer, share**high) for layer, share in zip(layers, shares, strict=True))

@@ -1,0 +1,68 @@
+"""AdaToken: its schedule's budgets, and the name's former rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tokenprune import AdaToken, SettingError
+from tokenprune.strategies import make, parse
+
+SCHEDULE = ((8, 0.8), (16, 0.5), (24, 0.25))
+
+
+def shares(strategy: AdaToken, n_layers: int = 32) -> list[tuple[int, float]]:
+    return [(stage.layer, round(stage.keep_ratio or 0, 6)) for stage in strategy.stages(n_layers)]
+
+
+def test_the_schedules_own_average_changes_nothing() -> None:
+    """(1 + .8 + .5 + .25) / 4."""
+    assert shares(AdaToken(keep_ratio=0.6375)) == list(SCHEDULE)
+    assert shares(AdaToken(keep_ratio=0.6375, schedule=SCHEDULE)) == list(SCHEDULE)
+
+
+@pytest.mark.parametrize("keep_ratio", [0.3, 0.5, 0.9])
+def test_another_average_is_exact(keep_ratio: float) -> None:
+    stages = AdaToken(keep_ratio=keep_ratio).stages(32)
+    left = [stage.keep_ratio or 0 for stage in stages]
+    assert (8 + sum(8 * share for share in left)) / 32 == pytest.approx(keep_ratio)
+    first, second, third = left
+    assert 1 > first > second > third > 0
+
+
+def test_a_power_of_two_by_hand() -> None:
+    """Squared, the shares are .64, .25 and .0625, with an average of .488125."""
+    assert shares(AdaToken(keep_ratio=(1 + 0.64 + 0.25 + 0.0625) / 4)) == [(8, 0.64), (16, 0.25), (24, 0.0625)]
+
+
+def test_an_average_that_the_first_layers_use_up() -> None:
+    with pytest.raises(SettingError, match=r"AdaToken: keep_ratio=0.25 is an average over 32 layers, and the 8 before"):
+        AdaToken(keep_ratio=0.25).stages(32)
+
+
+def test_keeping_all_has_stages_that_keep_all() -> None:
+    assert {share for _, share in shares(AdaToken(keep_ratio=1.0))} == {1.0}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("schedule", [(), ((0, 0.5),), ((2, 1.0),), ((4, 0.5), (2, 0.2)), ((2, 0.2), (4, 0.5)), 0.95])
+def test_schedules_that_cannot_be(schedule: Any) -> None:
+    with pytest.raises(SettingError, match=r"AdaToken: schedule=.* is not a list of decoder layers"):
+        AdaToken(keep_ratio=0.5, schedule=schedule)
+
+
+def test_a_schedule_from_a_command_or_a_file() -> None:
+    assert parse("adatoken:schedule=((2,0.8),(4,0.5))", keep_ratio=0.7) == AdaToken(
+        keep_ratio=0.7, schedule=((2, 0.8), (4, 0.5))
+    )
+    assert make("adatoken", keep_ratio=0.7, schedule=[[2, 0.8], [4, 0.5]]) == AdaToken(
+        keep_ratio=0.7, schedule=((2, 0.8), (4, 0.5))
+    )
+
+
+@pytest.mark.parametrize("settings", [{"mass": 0.9}, {"layer": 2}, {"every": 4}])
+def test_the_former_rule_has_another_name(settings: dict[str, Any]) -> None:
+    for old in (lambda: AdaToken(**settings), lambda: make("adatoken", **settings)):
+        with pytest.raises(SettingError, match=r"write AttentionMass\(mass=0.95\), or attentionmass in commands"):
+            old()

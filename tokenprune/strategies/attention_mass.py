@@ -1,0 +1,64 @@
+"""Pruning by cumulative attention: as few tokens as carry a share of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenprune.errors import SettingError
+from tokenprune.selection import Selection
+from tokenprune.strategies._parts.text_guided import TextGuided, check_count
+from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategy import Stage
+from tokenprune.tokens import StageTokens
+
+
+@register_strategy("attentionmass")
+@dataclass(frozen=True)
+class AttentionMass(TextGuided):
+    """Keeps, at stages throughout the language model, the fewest visual tokens that together receive the share `mass`
+    of the text's attention, and never more than the budget. If the text attends to few places of an image, few tokens
+    are kept.
+
+    keep_ratio, keep: the maximum from `layer` on. With keep_ratio=1.0, `mass` alone decides.
+    mass: a share in (0, 1]; 1 keeps the whole budget.
+    layer: the decoder layer of the first stage, counted from 0.
+    every: the number of layers between stages.
+
+    The attention is that of the text after the image in the layer before the stage, averaged over heads and text tokens
+    and normalised over the remaining visual tokens. This is no paper's algorithm; it was called AdaToken before that
+    one's was public.
+    """
+
+    mass: float = 0.95
+    layer: int = 2
+    every: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("AttentionMass", "layer", self.layer)
+        check_count("AttentionMass", "every", self.every)
+        if not isinstance(self.mass, (int, float)) or isinstance(self.mass, bool) or not 0 < self.mass <= 1:
+            raise SettingError(
+                f"AttentionMass: mass={self.mass!r} is not a share of the attention; write a number in (0, 1]."
+            )
+
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        at_most = self.mass < 1
+        layers = range(self.layer, max(n_layers, self.layer + 1), self.every)
+        return tuple(Stage(layer, self.keep_ratio, self.keep, at_most) for layer in layers)
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        scores = tokens.attention.from_text()
+        return Selection.best(scores, min(n_reaching(scores, self.mass), stage.budget(tokens.n_visual)))
+
+
+def n_reaching(scores: Float[Tensor, " left"], mass: float) -> int:
+    """Count the fewest tokens whose scores add up to the share `mass` of the total; all tokens for a mass of 1."""
+    if mass == 1:
+        return len(scores)
+    carried = scores.sort(descending=True).values.cumsum(0) / scores.sum().clamp(min=torch.finfo(scores.dtype).tiny)
+    return min(int((carried < mass).sum()) + 1, len(scores))
