@@ -73,7 +73,16 @@ FAMILIES = [
 ]
 
 
-@pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.name)
+SMOKE = ("llava-clip",)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(family, id=family.name, marks=[pytest.mark.smoke] if family.name in SMOKE else [])
+        for family in FAMILIES
+    ],
+)
 def family(request: pytest.FixtureRequest) -> Served:
     return request.param
 

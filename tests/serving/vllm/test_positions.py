@@ -1,0 +1,134 @@
+"""Position IDs of pruned prompts, put together from two halves, are those of the unpruned prompt."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from helpers.served.engine import needs_vllm
+
+from tokenprune.selection import Selection
+from tokenprune.strategy import Strategy
+from tokenprune.tokens import Layout, VisualTokens
+from tokenprune.tokens.encoded import EncodedImage
+
+pytestmark = needs_vllm
+VISUAL, MARKER = -1, -2
+
+
+class Fewer(Strategy):
+    """Keeps one token less than it may."""
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        scores = tokens.features[:, 0]
+        return Selection.best(scores, self.budget(tokens.n_visual) - 1)
+
+
+def test_offsets_survive_every_dtype() -> None:
+    from tokenprune.serving.vllm.positions import MOST, append_offsets, split_offsets
+
+    offsets = torch.arange(MOST)[:, None] + torch.zeros(3, dtype=torch.long)
+    features = torch.randn(MOST, 2)
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        rows, found = split_offsets(append_offsets(features.to(dtype), offsets), 3)
+        assert torch.equal(found, offsets)
+        assert torch.equal(rows, features.to(dtype))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_prompt_with_images_and_a_video(seed: int) -> None:
+    """Images with markers around them or not, beside items that are not pruned."""
+    from vllm.multimodal.inputs import (  # pyright: ignore[reportMissingImports]
+        MultiModalFeatureSpec,
+        PlaceholderRange,
+    )
+
+    from tokenprune.serving.vllm.positions import StepPositions, compact_ids, pruned_ids, unpruned_prompt
+
+    draw = random.Random(seed)
+    ids: list[int] = []
+    whole: list[int] = []  # the unpruned prompt
+    original: list[int] = []  # the place in it of every token that is left
+    features, counts, offsets, visual = [], {}, [], []
+
+    def write(tokens: list[int]) -> None:
+        original.extend(range(len(whole), len(whole) + len(tokens)))
+        ids.extend(tokens)
+        whole.extend(tokens)
+        visual.extend([False] * len(tokens))
+
+    for number in range(4):
+        write([draw.randrange(9) for _ in range(draw.randrange(5))])
+        n, markers = draw.randrange(1, 9), draw.randrange(3)
+        k, start, pruned = draw.randrange(1, n + 1), len(ids), draw.random() < 0.8
+        if not pruned:
+            write([VISUAL] * n)
+            mask = None
+        else:
+            write([MARKER] * markers)
+            kept = sorted(draw.sample(range(n), k))
+            original.extend(len(whole) + place for place in kept)
+            offsets.append(torch.tensor(kept)[:, None])
+            ids.extend([VISUAL] * k)
+            whole.extend([VISUAL] * n)
+            visual.extend([True] * k)
+            write([MARKER] * markers)
+            mask = torch.tensor([False] * markers + [True] * k + [False] * markers) if markers else None
+        where = PlaceholderRange(start, len(ids) - start, is_embed=mask)
+        features.append(MultiModalFeatureSpec(None, "image", str(number), where))
+        counts[str(number)] = n if pruned else None
+    write([draw.randrange(9) for _ in range(3)])
+
+    found, moved, places = unpruned_prompt(ids, features, lambda feature: counts[feature.identifier])
+    assert found == whole
+    assert [found[one.mm_position.offset : one.mm_position.offset + one.mm_position.length] for one in moved]
+    positions, delta = pruned_ids(*compact_ids(len(found)), places)
+    step = StepPositions(1, 200, adds=True)
+    rows = [torch.randn(len(one), 5) for one in offsets]
+    unpacked = step.unpack(
+        [torch.cat([row, one // 256, one % 256], 1) for row, one in zip(rows, offsets, strict=True)],
+        torch.tensor(visual),
+    )
+    assert all(torch.equal(a, b) for a, b in zip(unpacked, rows, strict=True))
+    assert step.apply(positions)[0].tolist() == original
+    assert len(ids) + delta == len(whole)  # the first answered token
+
+
+def test_a_strategy_that_keeps_fewer_is_filled_up(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    from tokenprune.serving.vllm.core import ImageSelector
+    from tokenprune.serving.vllm.processing import Asked
+    from tokenprune.serving.vllm.settings import Settings
+
+    selector = ImageSelector(Settings(Fewer(keep=3)), 2, str(tmp_path))
+    features = torch.tensor([[5.0, 0], [1, 1], [4, 2], [3, 3], [0, 4], [2, 5]])
+    image = EncodedImage(Layout.raster((1, 2, 3)), {})
+    for _ in range(2):
+        rows, kept = selector.select(features, image, Asked(6, None, 0))
+        assert kept.tolist() == [0, 2, 3]
+        assert torch.equal(rows, features[kept])
+    assert sum("kept fewer visual tokens than its budget" in one.message for one in caplog.records) <= 1
+    rows, kept = selector.select(features, image, Asked(6, 1.0, 0))
+    assert kept.tolist() == list(range(6))
+
+
+def test_an_item_says_what_is_asked() -> None:
+    from vllm.multimodal.inputs import (  # pyright: ignore[reportMissingImports]
+        MultiModalFeatureSpec,
+        MultiModalKwargsItem,
+        PlaceholderRange,
+    )
+
+    from tokenprune.errors import PruningError
+    from tokenprune.serving.vllm.processing import FIELD, Asked
+
+    def feature(data: Any, modality: str = "image") -> Any:
+        return MultiModalFeatureSpec(data, modality, "name", PlaceholderRange(0, 9))
+
+    for asked in (Asked(36, None, 2**53 - 1), Asked(576, 0.1, 3)):
+        assert Asked.read(asked.element().data) == asked
+        assert Asked.of(feature(MultiModalKwargsItem({FIELD: asked.element()}))) == asked
+    assert Asked.of(feature(None, "video")) is None
+    with pytest.raises(PruningError, match="vLLM lost what tokenprune must know"):
+        Asked.of(feature(None))
