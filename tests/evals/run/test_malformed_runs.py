@@ -101,6 +101,16 @@ def test_options_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], n
     assert f"argument --settings: {tmp_path / name}" in capsys.readouterr().err
 
 
+def test_options_in_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"data": "\xff"}')
+    assert command("eval", "--settings", tmp_path / "a.json") == 2
+    assert f"argument --settings: {tmp_path / 'a.json'}, byte 10: not UTF-8" in capsys.readouterr().err
+    assert command("eval", "--settings", tmp_path / "b.json") == 2
+    assert f"argument --settings: {tmp_path / 'b.json'}: No such file" in capsys.readouterr().err
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"data": "nowhere"}')  # as Windows' editors save it
+    assert "nowhere: no such folder" in command("eval", "--settings", tmp_path / "a.json")
+
+
 def test_a_second_eval_changes_nothing(place: Path, tmp_path: Path) -> None:
     """It would grow the run, and the first could not resume from the other `run.json`."""
     shutil.copytree(place / "run", tmp_path / "run")
