@@ -3,17 +3,29 @@
 if __name__ != "tokenprune.adapters":  # a second name would make a second copy of every class
     raise ImportError("import tokenprune.adapters, not adapters")
 
-from tokenprune.adapters import gemma3 as gemma3  # one line per family; importing it registers its adapter
+# One line per family; importing it registers its adapter.
+from tokenprune.adapters import deepseek_ocr2 as deepseek_ocr2
+from tokenprune.adapters import deepseek_vl as deepseek_vl
+from tokenprune.adapters import gemma3 as gemma3
 from tokenprune.adapters import glm4v as glm4v
+from tokenprune.adapters import got_ocr2 as got_ocr2
+from tokenprune.adapters import granite4_vision as granite4_vision
+from tokenprune.adapters import granite_docling as granite_docling
+from tokenprune.adapters import idefics2 as idefics2
 from tokenprune.adapters import idefics3 as idefics3
 from tokenprune.adapters import internvl as internvl
+from tokenprune.adapters import lighton_ocr as lighton_ocr
 from tokenprune.adapters import llava as llava
 from tokenprune.adapters import llava_next as llava_next
 from tokenprune.adapters import llava_next_video as llava_next_video
 from tokenprune.adapters import llava_onevision as llava_onevision
 from tokenprune.adapters import mistral3 as mistral3
+from tokenprune.adapters import ovis2 as ovis2
 from tokenprune.adapters import paligemma as paligemma
+from tokenprune.adapters import qianfan_ocr as qianfan_ocr
 from tokenprune.adapters import qwen_vl as qwen_vl
+from tokenprune.adapters import step3p7 as step3p7
+from tokenprune.adapters import unlimited_ocr as unlimited_ocr
 from tokenprune.adapters import verified as verified
 from tokenprune.adapters import video_llava as video_llava
 from tokenprune.adapters import vip_llava as vip_llava

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -92,6 +92,13 @@ class Inputs(Parts):
     noncausal: bool = False
     #: The method of the language model, if any, that adds features to visual tokens between decoder layers.
     inner_features: str | None = None
+    #: Whether visual tokens enter the language model without their features, which are added between decoder layers.
+    late_features: bool = False
+
+    @property
+    def first_stage(self) -> int:
+        """The first decoder layer before which tokens can be dropped inside the language model."""
+        return 1
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -106,11 +113,15 @@ class Inputs(Parts):
         """Which of a call's new columns are visual tokens of a modality; None if the call brings none."""
         if kwargs.get(modality.pixels) is None and self.encoded(modality, kwargs) is None:
             return None
+        return self.columns_of(modality.token_id, kwargs)
+
+    def columns_of(self, token_id: int, kwargs: Mapping[str, Any]) -> Bool[Tensor, "batch length"]:
+        """Which of a call's new columns hold a token, also if the call brings embeddings."""
         if kwargs.get("input_ids") is not None:
-            return kwargs["input_ids"] == modality.token_id
+            return kwargs["input_ids"] == token_id
         embeds = kwargs["inputs_embeds"]
         embedding = self.core.get_input_embeddings()
-        return (embeds == embedding(torch.tensor(modality.token_id, device=embeds.device))).all(-1)
+        return (embeds == embedding(torch.tensor(token_id, device=embeds.device))).all(-1)
 
     def image_starts(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
@@ -133,6 +144,16 @@ class Inputs(Parts):
     def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
         """Prune the arguments of `inner_features` to the columns that an in-LLM stage has left. Hidden states, the
         first of them, are pruned already."""
+        raise NotImplementedError
+
+    def visual_features(self, kwargs: Mapping[str, Any]) -> Float[Tensor, "batch length width"]:
+        """What strategies read as the features of visual tokens, from the language model's arguments, of models with
+        `late_features`."""
+        raise NotImplementedError
+
+    def merge_late(self, kwargs: dict[str, Any], merge: Callable[[Tensor], Tensor]) -> None:
+        """Apply `merge`, (batch, length, width) to the same, to `late_features` among the language model's
+        arguments, in place: it adds dropped tokens to kept ones."""
         raise NotImplementedError
 
     def unprunable(self, kwargs: Mapping[str, Any]) -> list[str]:
@@ -199,8 +220,8 @@ class Vision(Parts):
     def tile_heads(self, call: Mapping[str, Any]) -> QueryKey:
         """Queries and keys of every tile in a call of a vision tower, as its attention multiplies them.
 
-        `call` holds the outputs of the capture points by name, the arguments of the attention under "attention" and
-        those of the tower under "tower".
+        `call` holds the outputs of the capture points by name, the arguments of the attention under "attention", its
+        module under "attention_module", and the arguments of the tower under "tower".
         """
         config = self.vision_tower.config
         if self.tower.heads is not None:
@@ -218,7 +239,8 @@ class ModelAdapter(Vision, Inputs):
 
         Parts   core, language_model, layers, vision_tower, vision_towers, describe_tower
         Inputs  takes_video or modalities, visual_mask, image_starts, encoded, sequence_arguments,
-                prune_arguments, inner_features with prune_inner_features, noncausal, unprunable
+                prune_arguments, inner_features with prune_inner_features, late_features with visual_features,
+                merge_late and first_stage, noncausal, unprunable
         Vision  layouts, offers, tower_layers, encoder_layer or consumed_layer, capture_points, tile_heads,
                 tile_pixels
     """

@@ -98,7 +98,7 @@ class GenericAdapter(ModelAdapter):
 
     def features(self, output: Any) -> Sequence[Float[Tensor, "*tokens width"]]:
         """The features of every image, from the output of the function that encodes them."""
-        return output.pooler_output
+        return list(output.pooler_output)
 
     def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
         return image_pixels(modality, arguments, len(layouts))

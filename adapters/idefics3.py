@@ -35,12 +35,7 @@ class Idefics3Adapter(ModelAdapter):
         return getattr(self.core, "vision_model", None)
 
     def encoded(self, modality: Modality, kwargs: Mapping[str, Any]) -> Any:
-        features = kwargs.get("image_hidden_states")  # what it was called up to 5.1x
-        if features is not None or isinstance(kwargs.get("mm_encoder_outputs"), Tensor):
-            raise PruningError(
-                "bare features say nothing about their tiles, so their visual tokens cannot be pruned. Pass "
-                "pixel_values instead."
-            )
+        refuse_bare_features(kwargs)
         return super().encoded(modality, kwargs)
 
     def image_starts(
@@ -53,3 +48,13 @@ class Idefics3Adapter(ModelAdapter):
         n_tiles, n_patches, _ = output.last_hidden_state.shape
         side = isqrt(n_patches)
         return [Layout.squares(side, side, self.config.scale_factor)] * n_tiles
+
+
+def refuse_bare_features(kwargs: Mapping[str, Any]) -> None:
+    """Raise PruningError for a call that brings the features of its images instead of the encoder's output."""
+    features = kwargs.get("image_hidden_states")  # what it was called up to 5.1x
+    if features is not None or isinstance(kwargs.get("mm_encoder_outputs"), Tensor):
+        raise PruningError(
+            "bare features say nothing about their tiles, so their visual tokens cannot be pruned. Pass "
+            "pixel_values instead."
+        )

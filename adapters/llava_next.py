@@ -36,13 +36,13 @@ class LlavaNextAdapter(LlavaAdapter):
         return layout_of_size(size, type(self.core), self.config, **packing)
 
 
-def layout_of_size(size: Any, core: Any, config: Any, **packing: Any) -> Layout:
+def layout_of_size(size: Any, core: Any, config: Any, side: int | None = None, **packing: Any) -> Layout:
     """The layout of an image of (height, width) pixels, given the base model's class and the model's config. `packing`
-    is passed on to the class's own packing."""
+    is passed on to the class's own packing. `side` is that of a tile in visual tokens, unless they are its patches."""
     # The same function in every model that cuts tiles.
     from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
-    side = config.vision_config.image_size // config.vision_config.patch_size
+    side = side or config.vision_config.image_size // config.vision_config.patch_size
     rows, columns = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, config.vision_config.image_size)
     return anyres_layout(partial(pack, core=core, config=config, size=size, **packing), rows, columns, side)
 
@@ -52,13 +52,15 @@ def pack(
 ) -> Float[Tensor, " visual"]:
     """Pack a map over patches with the base model's class, as features of one channel.
 
-    That reads only the config of a model. A layout that held the model would carry its weights wherever a report goes.
+    That reads only the config of a model, or what Granite 4 Vision's class takes from it. A layout that held the model would carry its weights wherever a report goes.
     """
-    (packed,), _ = core.pack_image_features(
-        SimpleNamespace(config=config),
+    rate = getattr(config, "downsample_rate", None)
+    first, *_ = core.pack_image_features(
+        SimpleNamespace(config=config, downsample_rate=rate, layerwise_projectors=()),
         [values[..., None]],
         [size],
         image_newline=values.new_full((1,), newline),
         **packing,
     )
+    packed = first if isinstance(first, Tensor) else first[0]  # some return the lengths too
     return packed[:, 0]

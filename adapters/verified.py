@@ -6,7 +6,10 @@ from tokenprune.adapters.generic import GenericAdapter
 from tokenprune.adapters.registry import register_adapter
 
 register_adapter(
+    "AriaForConditionalGeneration",
+    "FastVlmForConditionalGeneration",
     "Gemma4ForConditionalGeneration",
     "Gemma4UnifiedForConditionalGeneration",
     "PaddleOCRVLForConditionalGeneration",
+    "PerceptionLMForConditionalGeneration",
 )(GenericAdapter)

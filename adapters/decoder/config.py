@@ -10,7 +10,7 @@ from torch import nn
 
 from tokenprune.adapters.decoder.masking import makes_windows, rewrites_masks
 from tokenprune.errors import UnsupportedError
-from tokenprune.sequence.masks import CHUNKED, CONVOLUTION, FULL, INDEXED, LINEAR, SLIDING, LayerKinds
+from tokenprune.sequence.masks import CHUNKED, CONVOLUTION, FULL, INDEXED, LINEAR, REFERENCE, SLIDING, LayerKinds
 
 #: Attention implementations that take any mask as a tensor.
 TENSOR_MASKS = ("sdpa", "eager")
@@ -18,7 +18,7 @@ TENSOR_MASKS = ("sdpa", "eager")
 
 #: The kinds of layers that can be pruned, by their names in transformers' configs.
 KINDS = {
-    **{kind: kind for kind in (FULL, SLIDING, CHUNKED, INDEXED, LINEAR, CONVOLUTION)},
+    **{kind: kind for kind in (FULL, SLIDING, REFERENCE, CHUNKED, INDEXED, LINEAR, CONVOLUTION)},
     "attention": FULL,
     "mamba": LINEAR,
 }
@@ -72,7 +72,8 @@ class Decoder:
         """Raise UnsupportedError if the attention does not take the masks that pruning needs."""
         implementation = self.config._attn_implementation
         if (self.noncausal or self.layers.patterned) and implementation not in TENSOR_MASKS:
-            names = {SLIDING: "sliding-window attention", CHUNKED: "chunked attention", INDEXED: "indexed attention"}
+            window = "sliding-window attention"
+            names = {SLIDING: window, REFERENCE: window, CHUNKED: "chunked attention", INDEXED: "indexed attention"}
             found = (name for kind, name in names.items() if kind in self.layers.kinds)
             what = next(found, "attention that is not causal")
             raise UnsupportedError(

@@ -1,4 +1,4 @@
-"""The vision towers of the LLaVA, InternVL and Idefics families, registered by `config.model_type`.
+"""The vision towers of the LLaVA, InternVL, Idefics, DeepSeek-VL and Ovis families, registered by `config.model_type`.
 
 DINOv2 with registers is missing on purpose: LLaVA mistakes its register tokens for patches.
 """
@@ -55,6 +55,14 @@ def _pixtral_points(layer: Any) -> CapturePoints:
     return projections(layer.attention)
 
 
+def _listed_layers(tower: Any) -> nn.ModuleList:
+    return tower.layers
+
+
+def _ovis_layers(tower: Any) -> nn.ModuleList:
+    return tower.transformer.encoder.layers
+
+
 _IDEFICS = Tower(_clip_layers, _clip_points, n_prefix=0, heads=padded_heads)
 
 register_tower(
@@ -69,3 +77,7 @@ register_tower("smolvlm_vision", _IDEFICS)
 register_tower(
     "pixtral", Tower(_pixtral_layers, _pixtral_points, n_prefix=0, heads=packed_heads, normalisation=CLIP_COLORS)
 )
+register_tower("qianfan_ocr_vision", Tower(_listed_layers, _internvl_points, n_prefix=1, normalisation=IMAGENET))
+register_tower("janus_vision_model", Tower(_clip_layers, _clip_points, n_prefix=0, normalisation=CLIP_COLORS))
+register_tower("granite_docling_vision", Tower(_clip_layers, _clip_points, n_prefix=0, normalisation=CLIP_COLORS))
+register_tower("ovis2_vision", Tower(_ovis_layers, _pixtral_points, n_prefix=0, normalisation=CLIP_COLORS))

@@ -1,7 +1,8 @@
 """How one kind of vision encoder is read, and its queries and keys.
 
 Functions for `Tower.heads` get a `call`, which holds the outputs of the capture points by name, the arguments of the
-attention under "attention" and those of the tower under "tower", and the tower's config.
+attention under "attention", its module under "attention_module" and the arguments of the tower under "tower", and the
+tower's config.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.cache import CacheIndex, physical_view
+from tokenprune.errors import PruningError
 from tokenprune.sequence.masks import MaskRequest
 from tokenprune.sequence.packing import Mask, Packing, Slots, identity_packing, is_pattern, padding_of, prunable_mask
 from tokenprune.tokens.encoded import EncodedImage
@@ -142,7 +143,8 @@ class Forward:
         spans = partial(span, physical_view(self.cache), self.n_slots)
         dtype = adapter.decoder.mask_dtype(embeds.dtype)
         first = None if self.padding is None else (~self.padding).int().argmax(1).to(embeds.device)
-        call = MaskRequest(slots, packing, self.n_columns, spans, dtype, first)
+        prompt = prompt_slots(physical_view(self.cache))
+        call = MaskRequest(slots, packing, self.n_columns, spans, dtype, first, prompt)
         return call.masks(mask, adapter.decoder.layers)
 
 
@@ -186,3 +188,25 @@ def find_cache(*places: Any) -> Any:
 def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int]:
     """How many slots a layer attends to when `n_queries` are appended to `n_slots`, and the first of them."""
     return (n_slots + n_queries, 0) if cache is None else cache.get_mask_sizes(n_queries, layer)
+
+
+def prompt_slots(cache: Any) -> int | None:
+    """How many slots a cache keeps that was made to keep the prompt and a window of the answer; None for one of another
+    kind, and as long as the prompt is not complete."""
+    layers = (layer for layer in getattr(cache, "layers", ()) if hasattr(layer, "prefill_cumulative_length"))
+    layer = next(layers, None)
+    if layer is None or layer.prefill_length is None or layer.prefill_cumulative_length < layer.prefill_length:
+        return None
+    return int(layer.prefill_length)
+
+
+def check_placeholders(adapter: ModelAdapter, modalities: set[str], kwargs: Mapping[str, Any]) -> None:
+    """Raise PruningError if a prompt has placeholder tokens of images that were encoded for it and did not come."""
+    ids = kwargs.get("input_ids")
+    for modality in adapter.modalities:
+        if modality.name in modalities and ids is not None and bool((ids == modality.token_id).any()):
+            raise PruningError(
+                f"{type(adapter.model).__name__} encoded an {modality.name} for this prompt and passes it on in a way "
+                f"that {type(adapter).__name__} does not know, so nothing would be pruned. Remove the patch, and "
+                f"report it with your transformers version."
+            )

@@ -29,7 +29,7 @@ from tokenprune.engine.cache import (
     set_index,
     settle,
 )
-from tokenprune.engine.call import CallContext, Forward, find_cache, named_arguments
+from tokenprune.engine.call import CallContext, Forward, check_placeholders, find_cache, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.interrupted import check_filled
 from tokenprune.engine.rebuilt import check_not_rebuilt, mark_pruned
@@ -114,7 +114,7 @@ class Prefill:
                 visual[name], begins[name] = mask, self.adapter.image_starts(kwargs, mask)
                 encoded[name] = self.adapter.encoded(modality, kwargs)
         if unseen - visual.keys():
-            self._check_placeholders(unseen - visual.keys(), kwargs)
+            check_placeholders(self.adapter, unseen - visual.keys(), kwargs)
         if index is None and not visual and self.skipping is None:
             return
         images = {}
@@ -164,7 +164,8 @@ class Prefill:
         prompt = PromptTokens.of(forward.visual, forward.begins, real)
 
         # The strategy selects, image by image.
-        chosen = choose(self.strategy, embeds, prompt, forward.images)
+        features = self.adapter.visual_features(kwargs) if self.adapter.late_features else embeds
+        chosen = choose(self.strategy, features, prompt, forward.images)
         forward.pruned = True
         dropped = torch.stack(list(forward.visual.values())).any(0)
         for image in chosen:
@@ -184,6 +185,8 @@ class Prefill:
             )
         # Everything that runs along the sequence is shortened alike.
         embeds = merge_dropped(embeds, chosen)
+        if self.adapter.late_features:
+            self.adapter.merge_late(kwargs, partial(merge_dropped, chosen=chosen))
         packing = prune_prompt(prompt, dropped, chosen)
         if self.stages is not None:
             self.stages.begin(forward, forward.past_valid(batch, embeds.device), packing, chosen, prompt)
@@ -272,17 +275,6 @@ class Prefill:
         index = self._finished_index(forward)
         mark_pruned(forward.cache, index, forward.padding)
         return index
-
-    def _check_placeholders(self, modalities: set[str], kwargs: dict[str, Any]) -> None:
-        """Raise PruningError if a prompt has placeholder tokens of images that were encoded for it and did not come."""
-        ids = kwargs.get("input_ids")
-        for modality in self._modalities:
-            if modality.name in modalities and ids is not None and bool((ids == modality.token_id).any()):
-                raise PruningError(
-                    f"{type(self.model).__name__} encoded an {modality.name} for this prompt and passes it on in a way "
-                    f"that {type(self.adapter).__name__} does not know, so nothing would be pruned. Remove the patch, "
-                    f"and report it with your transformers version."
-                )
 
     def _incoming_ids(self, forward: Forward, kwargs: dict[str, Any]) -> Tensor:
         """The position IDs of the new columns; after a pruned prompt with compact IDs, those that continue it."""

@@ -147,7 +147,7 @@ class VisionRecorder:
     @dynamo_disabled
     def before_attention(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if (encoding := self._context.encoding) is not None:
-            encoding.tower_call["attention"] = kwargs
+            encoding.tower_call |= {"attention": kwargs, "attention_module": module}
 
     @dynamo_disabled
     def after_capture(self, name: str, module: nn.Module, args: Any, output: Tensor) -> None:

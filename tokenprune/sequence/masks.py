@@ -21,6 +21,8 @@ from torch import Tensor
 from tokenprune.sequence.packing import Mask, Packing, Slots, is_pattern, wrong_width
 
 FULL, SLIDING, CHUNKED, INDEXED = "full_attention", "sliding_attention", "chunked_attention", "indexed_attention"
+#: Layers that see the whole prompt, and a window of what was answered.
+REFERENCE = "reference_sliding_attention"
 #: Layers with a state instead of keys: linear attention, state-space models and short convolutions.
 LINEAR, CONVOLUTION = "linear_attention", "conv"
 RECURRENT = (LINEAR, CONVOLUTION)
@@ -33,8 +35,8 @@ Contract = Literal["masking", "masking but for ties", "never seen"]
 class LayerKinds:
     """How the decoder layers attend.
 
-    kinds: FULL, SLIDING, CHUNKED, INDEXED, LINEAR or CONVOLUTION, for each layer.
-    window: the number of columns that a query of a SLIDING layer attends to, itself included.
+    kinds: FULL, SLIDING, REFERENCE, CHUNKED, INDEXED, LINEAR or CONVOLUTION, for each layer.
+    window: the number of columns that a query of a SLIDING or REFERENCE layer attends to, itself included.
     by_kind: whether the language model takes finished masks as a dict by kind.
     chunk: the number of columns of the chunks within which CHUNKED layers attend.
     """
@@ -47,7 +49,7 @@ class LayerKinds:
     @cached_property
     def patterned(self) -> bool:
         """Whether any layer needs a finished mask even where all tokens may be attended to."""
-        return not {SLIDING, CHUNKED, INDEXED}.isdisjoint(self.kinds)
+        return not {SLIDING, REFERENCE, CHUNKED, INDEXED}.isdisjoint(self.kinds)
 
     @cached_property
     def contract(self) -> Contract:
@@ -67,6 +69,7 @@ class MaskRequest:
     span: (layer index, number of queries) -> number of slots in the layer's keys, and the first of them.
     dtype: bool, or the dtype of additive masks.
     first: the first column of each row that is not padding; None if no row is padded on the left.
+    prompt: how many slots REFERENCE layers always see; None as long as they see all.
     """
 
     slots: Slots
@@ -75,6 +78,7 @@ class MaskRequest:
     span: Callable[[int, int], tuple[int, int]]
     dtype: torch.dtype
     first: Int[Tensor, " batch"] | None
+    prompt: int | None = None
 
     def masks(self, mask: Mask, layers: LayerKinds) -> Mask:
         """Make the language model's finished masks from patterns over columns; without patterns, causal masks and
@@ -85,7 +89,7 @@ class MaskRequest:
     def _mask(self, mask: Mask, kind: str, layers: LayerKinds) -> Tensor | None:
         if kind in RECURRENT:
             return self._padding()
-        keys = self.slots.span(*self.span(layers.kinds.index(kind), self.packing.columns.shape[1]))
+        keys = self._keys(kind, layers)
         pattern = mask[kind] if isinstance(mask, Mapping) else mask if is_pattern(mask) else None
         if pattern is not None:
             total = self.n_columns + self.packing.n_columns
@@ -96,7 +100,17 @@ class MaskRequest:
         if kind == CHUNKED:
             assert layers.chunk is not None
             return causal_mask(queries, keys, self.dtype, chunk=layers.chunk, first=self.first)
+        if kind == REFERENCE and self.prompt is not None:
+            return causal_mask(queries, keys, self.dtype, window=layers.window, always=self.prompt)
         return causal_mask(queries, keys, self.dtype, window=layers.window if kind == SLIDING else None)
+
+    def _keys(self, kind: str, layers: LayerKinds) -> Slots:
+        """The slots in the keys of the first layer of a kind."""
+        length, first = self.span(layers.kinds.index(kind), self.packing.columns.shape[1])
+        if kind != REFERENCE or self.prompt is None:
+            return self.slots.span(length, first)
+        prompt, answer = self.slots.span(self.prompt, 0), self.slots.span(length - self.prompt, self.prompt + first)
+        return Slots(torch.cat([prompt.columns, answer.columns], 1), torch.cat([prompt.valid, answer.valid], 1))
 
     def _padding(self) -> Bool[Tensor, "batch new"] | None:
         """Which of the remaining new tokens a layer with a state is to take in; None if all of them."""
@@ -112,13 +126,16 @@ def causal_mask(
     window: int | None = None,
     chunk: int | None = None,
     first: Int[Tensor, " batch"] | None = None,
+    always: int = 0,
 ) -> Shaped[Tensor, "batch one queries keys"]:
-    """Make a causal mask. A query does not attend to keys that are `window` or more columns before it, nor to keys
-    outside its chunk of `chunk` columns, counted from each row's `first` column; from 0 if that is None."""
+    """Make a causal mask. A query does not attend to keys that are `window` or more columns before it, except for the
+    first `always` ones, nor to keys outside its chunk of `chunk` columns, counted from each row's `first` column; from
+    0 if that is None."""
     age = queries[:, :, None] - keys.columns[:, None]
     allowed = (age >= 0) & keys.valid[:, None]
     if window is not None:
-        allowed &= age < window
+        exempt = torch.arange(age.shape[-1], device=age.device) < always
+        allowed &= (age < window) | exempt
     if chunk is not None:
         start = 0 if first is None else first[:, None]
         of_query, of_key = ((columns - start).div(chunk, rounding_mode="floor") for columns in (queries, keys.columns))

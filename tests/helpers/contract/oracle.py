@@ -88,11 +88,23 @@ def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> It
     adapter = adapter_for(model)
 
     def merge(module: Any, args: Any, kwargs: Any) -> Any:
-        embeds = kwargs["inputs_embeds"].clone()
-        for row, columns, image in placed(ids, reports):
-            if image.merged is not None:
-                embeds[row, columns[image.kept]] = image.merged.apply(embeds[row, columns], image.kept)
-        return args, {**kwargs, "inputs_embeds": embeds}
+        def merged(along: Tensor) -> Tensor:
+            along = along.clone()
+            for row, columns, image in placed(ids, reports):
+                if image.merged is not None:
+                    along[row, columns[image.kept]] = image.merged.apply(along[row, columns], image.kept)
+            return along
+
+        given = {**kwargs, "inputs_embeds": merged(kwargs["inputs_embeds"])}
+        late = kwargs.get("deepstack_features") or {}  # Granite 4 Vision's, whose embeddings are zeros
+        for layer, features in late.items():
+            spread = torch.zeros_like(kwargs["inputs_embeds"])
+            spread[kwargs["vision_mask"][..., 0]] = features
+            given["deepstack_features"] = {
+                **given["deepstack_features"],
+                layer: merged(spread)[kwargs["vision_mask"][..., 0]],
+            }
+        return args, given
 
     def close(number: int, module: Any, args: Any, kwargs: Any) -> Any:
         hidden, *rest = args

@@ -15,6 +15,12 @@ from .packed.paddle_ocr import PaddleOCRVL
 from .packed.qwen3_5 import Qwen3_5, Qwen3_5Moe
 from .packed.qwen3_vl_moe import Cosmos3Omni, Qwen3VLMoe
 from .qwen_vl import Qwen2_5_VL, Qwen2VL, Qwen3VL
+from .tiled.crops import Step3p7, UnlimitedOcr
+from .tiled.deepseek_vl import DeepseekVL, DeepseekVLHybrid, Janus
+from .tiled.granite import Granite4Vision, GraniteDocling
+from .tiled.idefics2 import Idefics2
+from .tiled.ocr import DeepseekOcr2, GotOcr2, LightOnOcr, QianfanOcr
+from .tiled.others import Aria, FastVlm, Ovis2, PerceptionLM
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -49,6 +55,22 @@ FAMILIES: dict[str, Family] = {
         Gemma4MoE("gemma4-moe"),
         Gemma4Unified("gemma4-unified"),
         Mistral3("mistral3"),
+        DeepseekVL("deepseek-vl"),
+        DeepseekVLHybrid("deepseek-vl-hybrid"),
+        Janus("janus"),
+        LightOnOcr("lighton-ocr"),
+        QianfanOcr("qianfan-ocr"),
+        GotOcr2("got-ocr2"),
+        Ovis2("ovis2"),
+        Aria("aria"),
+        FastVlm("fast-vlm"),
+        PerceptionLM("perception-lm"),
+        Granite4Vision("granite4-vision"),
+        GraniteDocling("granite-docling"),
+        Idefics2("idefics2"),
+        DeepseekOcr2("deepseek-ocr2"),
+        Step3p7("step3p7"),
+        UnlimitedOcr("unlimited-ocr"),
     )
 }
 

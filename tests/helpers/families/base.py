@@ -45,7 +45,7 @@ class Family:
     mixes: bool = True
     volatile: tuple[str, ...] = ()
     refused: str | None = None
-    cannot: dict[str, tuple[type[Exception], str]]
+    cannot: dict[str, tuple[type[Exception] | tuple[type[Exception], ...], str]]
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -66,8 +66,9 @@ class Family:
         if n_layers is not None:
             text = config.get_text_config()
             text.num_hidden_layers = n_layers
-            if getattr(text, "layer_types", None):
-                text.layer_types = [text.layer_types[i % len(text.layer_types)] for i in range(n_layers)]
+            for name in ("layer_types", "mlp_layer_types"):
+                if kinds := getattr(text, name, None):
+                    setattr(text, name, [kinds[i % len(kinds)] for i in range(n_layers)])
         config._attn_implementation = attention
         model: Any = getattr(transformers, self.class_name)(config).eval()
         with torch.no_grad():

@@ -22,9 +22,15 @@ class CommonFamily(Family):
         position IDs.
 
     contract: which of the two.
+    eager_tower: whether only the language model may be built with another attention than the eager one.
     """
 
     contract: str = "masking"
+    eager_tower: bool = False
+
+    def build(self, attention: Any = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
+        parts = {"": "eager", "text_config": attention, "vision_config": "eager"} if self.eager_tower else attention
+        return super().build(parts, seed, n_layers)
 
     def language_model(self, model: Any) -> nn.Module:
         """The decoder without its head."""

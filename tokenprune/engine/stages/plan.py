@@ -25,6 +25,13 @@ def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Sta
             f"model is supported. Use a strategy without stages, such as FoPru."
         )
     layers = [stage.layer for stage in stages]
+    early = next((layer for layer in layers if layer < adapter.first_stage), None)
+    if early is not None and adapter.first_stage > 1:
+        raise UnsupportedError(
+            f"{type(strategy).__name__} drops visual tokens before decoder layer {early}, and {adapter.description} "
+            f"adds features to them up to layer {adapter.first_stage}. Use stages from that layer on, or a strategy "
+            f"without, such as FoPru."
+        )
     if layers != sorted(set(layers)) or not all(0 < layer < n_layers for layer in layers):
         raise SettingError(
             f"{type(strategy).__name__}: stages at layers {layers} do not ascend within 1..{n_layers - 1}, the decoder "

@@ -1,0 +1,50 @@
+"""Ovis 2: an overview and tiles, whose visual tokens are mixtures of a visual vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isqrt
+from typing import Any
+
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.layouts.tiles import run_starts
+from tokenprune.adapters.registry import register_adapter
+from tokenprune.errors import UnsupportedError
+from tokenprune.tokens.encoded import Modality
+from tokenprune.tokens.layout import Layout
+
+
+@register_adapter("Ovis2ForConditionalGeneration")
+class Ovis2Adapter(ModelAdapter):
+    """For Ovis2ForConditionalGeneration.
+
+    The model does not know which tiles belong to one image; the marker that the processor writes before each overview
+    tells. Markers are text and stay.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        vision = self.vision_tower.config
+        if vision.image_size // vision.patch_size % vision.hidden_stride:
+            raise UnsupportedError(
+                f"the vision tower's {vision.image_size // vision.patch_size} x "
+                f"{vision.image_size // vision.patch_size} patches do not fill squares of hidden_stride="
+                f"{vision.hidden_stride}, so some visual tokens show padding. Load a model whose patches do, as all "
+                f"published ones are."
+            )
+
+    def image_starts(
+        self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
+    ) -> Bool[Tensor, "batch length"]:
+        begin = self.config.visual_indicator_token_ids[0]
+        before = self.columns_of(begin, kwargs).roll(1, 1)
+        return run_starts(visual) & before
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        n_tiles, n_tokens, _ = output.pooler_output.shape
+        stride = self.vision_tower.config.hidden_stride
+        side = isqrt(n_tokens) * stride
+        return [Layout.squares(side, side, stride)] * n_tiles

@@ -1,0 +1,95 @@
+"""DeepSeek-VL, its hybrid with a second tower for high resolution, and Janus, with the same tower, which draws too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    DeepseekVLConfig,
+    DeepseekVLHybridConfig,
+    JanusConfig,
+    JanusVisionConfig,
+    JanusVQVAEConfig,
+    LlamaConfig,
+    SamVisionConfig,
+    SiglipVisionConfig,
+)
+
+from helpers.families.base import END, IMAGE, PATCH, START, ImageInputs, Size, decoder, tower
+from helpers.families.common import CommonFamily
+from helpers.families.llava import SIDE, Llava
+
+FINE = 32  # pixels of an image as the tower for high resolution gets it
+
+
+class DeepseekVL(CommonFamily, Llava):
+    class_name = "DeepseekVLForConditionalGeneration"
+
+    def config(self) -> Any:
+        return DeepseekVLConfig(
+            vision_config=SiglipVisionConfig(**tower(SIDE), vision_use_head=False),
+            text_config=LlamaConfig(**decoder()),
+            image_token_id=IMAGE,
+            tie_word_embeddings=False,
+        )
+
+
+class DeepseekVLHybrid(DeepseekVL):
+    class_name = "DeepseekVLHybridForConditionalGeneration"
+
+    def config(self) -> Any:
+        fine = SamVisionConfig(
+            **tower(FINE, patch_size=2, mlp_dim=48, output_channels=8, window_size=4, global_attn_indexes=[1])
+        )
+        return DeepseekVLHybridConfig(
+            vision_config=SiglipVisionConfig(**tower(SIDE), vision_use_head=False),
+            high_res_vision_config=fine,
+            text_config=LlamaConfig(**decoder()),
+            image_token_id=IMAGE,
+            tie_word_embeddings=False,
+        )
+
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
+        fine = torch.randn(1, 3, FINE, FINE, generator=generator)
+        return {**super().image_inputs(size, generator), "high_res_pixel_values": fine}
+
+    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
+        both = zip(inputs["pixel_values"].split(1), inputs["high_res_pixel_values"].split(1), strict=True)
+        return [{"pixel_values": pixels, "high_res_pixel_values": fine} for pixels, fine in both]
+
+
+class Janus(DeepseekVL):
+    """The processor writes a marker before and behind every image."""
+
+    class_name = "JanusForConditionalGeneration"
+
+    def config(self) -> Any:
+        codes = JanusVQVAEConfig(
+            embed_dim=8,
+            num_embeddings=16,
+            latent_channels=8,
+            base_channels=32,
+            channel_multiplier=[1, 1],
+            num_res_blocks=1,
+            projection_dim=32,
+            image_token_embed_dim=32,
+        )
+        vision = tower(SIDE, projection_dim=32, num_image_tokens=(SIDE // PATCH) ** 2)
+        return JanusConfig(
+            vision_config=JanusVisionConfig(**vision),
+            vq_config=codes,
+            text_config=LlamaConfig(**decoder()),
+            image_token_id=IMAGE,
+            tie_word_embeddings=False,
+        )
+
+    def block(self, size: Size) -> list[int]:
+        return [START, *super().block(size), END]
+
+
+def drawn(model: Any, ids: Tensor) -> Tensor:
+    """The codes of an image that a Janus draws for a prompt of text."""
+    model.generation_config.generation_kwargs = {"boi_token_id": START}
+    return model.generate(ids, attention_mask=torch.ones_like(ids), generation_mode="image", do_sample=False)
