@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
@@ -50,7 +51,7 @@ class Granite4VisionAdapter(LlavaNextAdapter):
 
     def visual_features(self, kwargs: Mapping[str, Any]) -> Float[Tensor, "batch length width"]:
         embeds, mask = kwargs["inputs_embeds"], kwargs[MASK]
-        return embeds + spread(sum(kwargs[FEATURES].values()), mask[..., 0])
+        return embeds + spread(torch.stack(list(kwargs[FEATURES].values())).sum(0), mask[..., 0])
 
     def merge_late(self, kwargs: dict[str, Any], merge: Callable[[Tensor], Tensor]) -> None:
         mask = kwargs[MASK][..., 0]

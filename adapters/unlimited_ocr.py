@@ -47,8 +47,8 @@ class UnlimitedOcrAdapter(GenericAdapter):
         super().prune_arguments(kwargs, packing, n_slots)
         for layer in getattr(kwargs.get("cache"), "layers", ()):
             told = getattr(layer, "prefill_length", None)
-            if told is not None and layer.prefill_cumulative_length < told:
-                layer.prefill_length = told - (packing.n_columns - packing.columns.shape[1])
+            if n_slots == 0 and told is not None:  # less than the prompt where a static cache has room for all
+                layer.prefill_length = min(told, packing.columns.shape[1])
 
 
 def canvas_and_whole(rows: int, columns: int, part: int, side: int) -> Layout:

@@ -73,5 +73,5 @@ def test_splitting_and_repeating(name: str) -> None:
     inputs = family.prompt(per_row)
     again = family.rows(inputs, [0, 1], per_row)
     assert again.keys() == inputs.keys()
-    assert all(torch.equal(again[key], inputs[key]) for key in inputs)
+    assert all(torch.equal(torch.as_tensor(again[key]), torch.as_tensor(inputs[key])) for key in inputs)
     assert len(family.repeated(inputs, 2, per_row)["input_ids"]) == 4

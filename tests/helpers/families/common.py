@@ -29,7 +29,9 @@ class CommonFamily(Family):
     eager_tower: bool = False
 
     def build(self, attention: Any = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
-        parts = {"": "eager", "text_config": attention, "vision_config": "eager"} if self.eager_tower else attention
+        parts: Any = (
+            {"": "eager", "text_config": attention, "vision_config": "eager"} if self.eager_tower else attention
+        )
         return super().build(parts, seed, n_layers)
 
     def language_model(self, model: Any) -> nn.Module:

@@ -43,7 +43,7 @@ class Granite4Vision(CommonFamily, LlavaNext):
         # The query transformer has a head for each 64 of the tower's width.
         vision = {**tower(self.tile), "hidden_size": 64, "vision_use_head": False}
         text = Granite4VisionTextConfig(**decoder(), embedding_multiplier=1.5, residual_multiplier=0.5)
-        config = Granite4VisionConfig(
+        config: Any = Granite4VisionConfig(
             vision_config=SiglipVisionConfig(**vision),
             text_config=text,
             image_token_index=IMAGE,
