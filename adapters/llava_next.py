@@ -42,9 +42,9 @@ def layout_of_size(size: Any, core: Any, config: Any, side: int | None = None, *
     # The same function in every model that cuts tiles.
     from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
-    side = side or config.vision_config.image_size // config.vision_config.patch_size
+    patches = config.vision_config.image_size // config.vision_config.patch_size
     rows, columns = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, config.vision_config.image_size)
-    return anyres_layout(partial(pack, core=core, config=config, size=size, **packing), rows, columns, side)
+    return anyres_layout(partial(pack, core=core, config=config, size=size, **packing), rows, columns, side or patches)
 
 
 def pack(
@@ -52,7 +52,8 @@ def pack(
 ) -> Float[Tensor, " visual"]:
     """Pack a map over patches with the base model's class, as features of one channel.
 
-    That reads only the config of a model, or what Granite 4 Vision's class takes from it. A layout that held the model would carry its weights wherever a report goes.
+    That reads only the config of a model, or what Granite 4 Vision's class takes from it. A layout that held the model
+    would carry its weights wherever a report goes.
     """
     rate = getattr(config, "downsample_rate", None)
     first, *_ = core.pack_image_features(
