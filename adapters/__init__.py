@@ -6,11 +6,14 @@ if __name__ != "tokenprune.adapters":  # a second name would make a second copy 
 # One line per family; importing it registers its adapter.
 from tokenprune.adapters import deepseek_ocr2 as deepseek_ocr2
 from tokenprune.adapters import deepseek_vl as deepseek_vl
+from tokenprune.adapters import ernie4_5_vl as ernie4_5_vl
 from tokenprune.adapters import gemma3 as gemma3
 from tokenprune.adapters import glm4v as glm4v
 from tokenprune.adapters import got_ocr2 as got_ocr2
 from tokenprune.adapters import granite4_vision as granite4_vision
 from tokenprune.adapters import granite_docling as granite_docling
+from tokenprune.adapters import hunyuan_vl as hunyuan_vl
+from tokenprune.adapters import hyperclovax as hyperclovax
 from tokenprune.adapters import idefics2 as idefics2
 from tokenprune.adapters import idefics3 as idefics3
 from tokenprune.adapters import internvl as internvl
@@ -21,12 +24,15 @@ from tokenprune.adapters import llava_next_video as llava_next_video
 from tokenprune.adapters import llava_onevision as llava_onevision
 from tokenprune.adapters import mistral3 as mistral3
 from tokenprune.adapters import ovis2 as ovis2
+from tokenprune.adapters import paddleocr_vl as paddleocr_vl
 from tokenprune.adapters import paligemma as paligemma
 from tokenprune.adapters import qianfan_ocr as qianfan_ocr
+from tokenprune.adapters import qwen_omni as qwen_omni
 from tokenprune.adapters import qwen_vl as qwen_vl
 from tokenprune.adapters import step3p7 as step3p7
 from tokenprune.adapters import unlimited_ocr as unlimited_ocr
 from tokenprune.adapters import verified as verified
+from tokenprune.adapters import video_llama_3 as video_llama_3
 from tokenprune.adapters import video_llava as video_llava
 from tokenprune.adapters import vip_llava as vip_llava
 from tokenprune.adapters.base import ModelAdapter

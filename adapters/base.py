@@ -138,8 +138,9 @@ class Inputs(Parts):
         """Prune, in place, the language model's arguments besides inputs_embeds, attention_mask and position_ids.
         `n_slots` slots of the cache are filled already."""
         for name in self.sequence_arguments:
-            if kwargs.get(name) is not None:
-                kwargs[name] = packing.gather_tokens(kwargs[name])
+            tensor = kwargs.get(name)
+            if tensor is not None and tensor.shape[1] == packing.n_columns:  # the model says what is wrong with others
+                kwargs[name] = packing.gather_tokens(tensor)
 
     def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
         """Prune the arguments of `inner_features` to the columns that an in-LLM stage has left. Hidden states, the

@@ -106,12 +106,9 @@ class GenericAdapter(ModelAdapter):
     def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
         """Prune DeepStack's features, and every tensor that runs along the sequence: (batch or 1, length, ...)."""
         prune_deepstack(kwargs, packing)
-        batch, length = len(packing.columns), packing.n_columns
-        for name, tensor in kwargs.items():
-            if name in PRUNED_ELSEWHERE or not isinstance(tensor, Tensor) or tensor.ndim < 2:
-                continue
-            if tensor.shape[0] in (1, batch) and tensor.shape[1] == length:
-                kwargs[name] = packing.gather_tokens(tensor)
+        for name, value in kwargs.items():
+            if name not in PRUNED_ELSEWHERE and packing.runs_along(value):
+                kwargs[name] = packing.gather_tokens(value)
 
     def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
         return prune_added(arguments, packing)

@@ -42,9 +42,10 @@ class Qwen2VLAdapter(ModelAdapter):
         return frame_pixels(arguments, self.vision_tower.config)
 
 
-@register_adapter("Qwen2_5_VLForConditionalGeneration")
+@register_adapter("Qwen2_5_VLForConditionalGeneration", "Exaone4_5_ForConditionalGeneration")
 class Qwen2_5_VLAdapter(Qwen2VLAdapter):
-    """For Qwen2_5_VLForConditionalGeneration, most of whose vision layers attend within small windows."""
+    """For Qwen2_5_VLForConditionalGeneration, most of whose vision layers attend within small windows, and EXAONE 4.5,
+    which has its tower and position IDs that count tokens."""
 
     def describe_tower(self) -> Tower:
         return QWEN2_5_TOWER

@@ -7,9 +7,9 @@ from tokenprune.adapters.registry import register_adapter
 
 register_adapter(
     "AriaForConditionalGeneration",
+    "Cosmos3EdgeForConditionalGeneration",
     "FastVlmForConditionalGeneration",
     "Gemma4ForConditionalGeneration",
     "Gemma4UnifiedForConditionalGeneration",
-    "PaddleOCRVLForConditionalGeneration",
     "PerceptionLMForConditionalGeneration",
 )(GenericAdapter)

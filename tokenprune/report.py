@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from tokenprune.selection import Merge, StageReport
@@ -33,7 +33,7 @@ class ImageReport:
     layout: Layout
     kept: Int[Tensor, " kept"]
     scores: Float[Tensor, " visual"] | None
-    position_ids: Int[Tensor, "*components kept"]
+    position_ids: Real[Tensor, "*components kept"]
     merged: Merge | None = None
     stages: tuple[StageReport, ...] = ()
     in_tower: tuple[StageReport, ...] = ()

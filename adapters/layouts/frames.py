@@ -22,6 +22,23 @@ def frames_layout(n_frames: int, height: int, width: int, to_tokens: ToTokens = 
     return Layout(((n_frames, height, width),), n_frames, to_tokens, tiles if n_frames > 1 else None)
 
 
+def frame_pairs(n_frames: int, frame: Layout) -> Layout:
+    """The layout of a video whose visual tokens are each merged from two frames like `frame`; of one frame, an image.
+    A pair counts as a tile of the visual tokens, which gets the mean of the maps over its two frames."""
+    if n_frames == 1:
+        return frame
+    n_pairs, (_, height, width) = n_frames // 2, frame.grid
+    tiles = torch.arange(n_pairs).repeat_interleave(height * width)
+    to_tokens = partial(to_tokens_of_pairs, frame=frame)
+    return Layout(((n_pairs, height, width),), n_frames, to_tokens, tiles if n_pairs > 1 else None)
+
+
+def to_tokens_of_pairs(values: Float[Tensor, "frames patches"], frame: Layout) -> Float[Tensor, " visual"]:
+    """A map over two frames for each visual token."""
+    of_frames = torch.stack([frame.to_tokens(one[None]) for one in values])
+    return of_frames.unflatten(0, (-1, 2)).mean(1).flatten()
+
+
 def ended_by_newline(layout: Layout) -> Layout:
     """Append one newline token, which belongs to the last tile."""
     return Layout(

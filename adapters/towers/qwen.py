@@ -6,7 +6,7 @@ other, each in raster order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,14 +31,16 @@ def layout(n_frames: int, height: int, width: int, merge: int) -> Layout:
 
 
 def frames(
-    row: Shaped[Tensor, "patches ..."], grids: Int[Tensor, "images 3"], merge: int
+    row: Shaped[Tensor, "patches ..."], grids: Int[Tensor, "images 3"], merges: int | Sequence[int]
 ) -> list[Shaped[Tensor, "frame_patches ..."]]:
-    """Return the patches of every frame in raster order. `grids` are in patches."""
-    sizes = [(height, width) for n_frames, height, width in grids.tolist() for _ in range(n_frames)]
+    """Return the patches of every frame in raster order; a row with merge 1 has that order. `grids` are in patches."""
+    each = [merges] * len(grids) if isinstance(merges, int) else merges
+    images = zip(grids.tolist(), each, strict=True)
+    shapes = [(height, width, merge) for (n_frames, height, width), merge in images for _ in range(n_frames)]
     pattern = "(row column y x) ... -> (row y column x) ..."
     return [
         rearrange(frame, pattern, row=height // merge, column=width // merge, y=merge, x=merge)
-        for frame, (height, width) in zip(row.split([h * w for h, w in sizes]), sizes, strict=True)
+        for frame, (height, width, merge) in zip(row.split([h * w for h, w, _ in shapes]), shapes, strict=True)
     ]
 
 
@@ -47,7 +49,6 @@ def frame_pixels(arguments: Mapping[str, Any], config: Any) -> list[Float[Tensor
 
     A patch covers a pair of frames (for an image, the same one twice), whose mean is returned.
     """
-    grids = arguments["grid_thw"]
     patches = reduce(
         arguments["hidden_states"],
         "patch (channel time y x) -> patch channel y x",
@@ -56,43 +57,70 @@ def frame_pixels(arguments: Mapping[str, Any], config: Any) -> list[Float[Tensor
         y=config.patch_size,
         x=config.patch_size,
     )
+    return assembled(patches, arguments["grid_thw"], config.spatial_merge_size)
+
+
+def assembled(
+    patches: Float[Tensor, "patches channels y x"], grids: Int[Tensor, "images 3"], merges: int | Sequence[int]
+) -> list[Float[Tensor, "channels height width"]]:
+    """Assemble every frame from its patches, which are in the order of the tower's row."""
     widths = [width for n_frames, _, width in grids.tolist() for _ in range(n_frames)]
     return [
         rearrange(frame, "(row column) channel y x -> channel (row y) (column x)", column=width)
-        for frame, width in zip(frames(patches, grids, config.spatial_merge_size), widths, strict=True)
+        for frame, width in zip(frames(patches, grids, merges), widths, strict=True)
     ]
 
 
 def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """Return the queries and keys of every frame, from the joint projection of queries, keys and values."""
-    pattern = "patch (part head width) -> part patch head width"
-    queries, keys, _ = rearrange(call["qkv"], pattern, part=3, head=config.num_heads)
+    """Return the queries and keys of every frame, from the joint projection of queries, keys and values. Queries may
+    share keys."""
+    n_heads = config.num_heads
+    n_keys = getattr(config, "num_key_value_heads", n_heads)
+    width = call["attention"]["position_embeddings"][0].shape[-1]
+    queries, keys, _ = call["qkv"].unflatten(-1, (-1, width)).split([n_heads, n_keys, n_keys], 1)
+    keys = keys.repeat_interleave(n_heads // n_keys, 1)
     return rotated_frames(queries, keys, call, config.spatial_merge_size)
 
 
 def separate_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """Return `heads` for a tower that projects or norms queries and keys apart."""
-    return rotated_frames(call["queries"], call["keys"], call, config.spatial_merge_size)
+    """Return `heads` for a tower that projects or norms queries and keys apart. Projections return the heads one after
+    the other."""
+    width = call["attention"]["position_embeddings"][0].shape[-1]
+    queries, keys = (call[part].reshape(len(call[part]), -1, width) for part in ("queries", "keys"))
+    return rotated_frames(queries, keys, call, config.spatial_merge_size)
 
 
 def rotated_frames(
     queries: Float[Tensor, "patches heads width"],
     keys: Float[Tensor, "patches heads width"],
     call: Mapping[str, Any],
-    merge: int,
+    merges: int | Sequence[int],
 ) -> QueryKey:
     """Rotate the queries and keys of all patches, and return those of every frame."""
     cos, sin = call["attention"]["position_embeddings"]
+    grids = call["tower"]["grid_thw"]
+    return tuple(by_frame(apply_rotary(states, cos, sin), grids, merges) for states in (queries, keys))
 
-    def by_frame(states: Tensor) -> list[Tensor]:
-        found = frames(apply_rotary(states, cos, sin), call["tower"]["grid_thw"], merge)
-        return [rearrange(frame, "patch head width -> head patch width") for frame in found]
 
-    return by_frame(queries), by_frame(keys)
+def by_frame(
+    states: Float[Tensor, "patches heads width"], grids: Int[Tensor, "images 3"], merges: int | Sequence[int]
+) -> list[Float[Tensor, "heads frame_patches width"]]:
+    """Return the queries or keys of every frame."""
+    return [rearrange(frame, "patch head width -> head patch width") for frame in frames(states, grids, merges)]
 
 
 def windowed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     """Return `heads` for a tower that groups the visual tokens by window before its first layer."""
+    return heads(ungrouped(call, config), config)
+
+
+def windowed_separate_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """Return `separate_heads` for such a tower."""
+    return separate_heads(ungrouped(call, config), config)
+
+
+def ungrouped(call: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """Return a call whose patches are in the order that they have without windows."""
     merge = config.spatial_merge_size
     order = window_order(call["tower"]["grid_thw"], merge, config.window_size // merge // config.patch_size)
     back = order.argsort()
@@ -101,7 +129,8 @@ def windowed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
         return rearrange(row, "(token patch) width -> token patch width", patch=merge**2)[back].flatten(0, 1)
 
     cos, sin = map(undo, call["attention"]["position_embeddings"])
-    return heads({**call, "qkv": undo(call["qkv"]), "attention": {"position_embeddings": (cos, sin)}}, config)
+    parts = {name: undo(part) for name, part in call.items() if isinstance(part, Tensor)}
+    return {**call, **parts, "attention": {"position_embeddings": (cos, sin)}}
 
 
 def window_order(grids: Int[Tensor, "images 3"], merge: int, side: int) -> Int[Tensor, " visual"]:

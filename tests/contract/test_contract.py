@@ -113,7 +113,8 @@ def test_beams(name: str, case: str) -> None:
         answers = out.sequences[:, -STEPS:]
         whole = family.continued(family.repeated(inputs, n, per_row), answers)
         with as_reported(model, out.sequences, [report]):
-            logits = family.oracle(model, whole, dropped_columns(out.sequences, [report]))
+            ids = family.repeated_ids(model, inputs, answers)
+            logits = family.oracle(model, whole, dropped_columns(out.sequences, [report]), ids)
         log_p = logits[:, -STEPS - 1 : -1].log_softmax(-1).gather(2, answers[..., None])[..., 0]
         assert_close(out.sequences_scores, log_p.mean(1))
         assert len({tuple(answer) for answer in answers.tolist()}) > 2  # the beams differ, so reordering mattered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -64,7 +65,8 @@ def test_a_batch_gives_what_its_rows_give(name: str) -> None:
             one[key] = one[key][:, real]
         with torch.no_grad():
             logits = model(**one, position_ids=family.position_ids(model, one), use_cache=False).logits
-        assert_close(logits[0], together[row, real])
+        with family.expectation("rows") if row else nullcontext():
+            assert_close(logits[0], together[row, real])
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Int, Real, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -40,7 +40,7 @@ class CacheIndex:
     columns: Int[Tensor, "batch slots"]
     valid: Bool[Tensor, "batch slots"]
     n_columns: int
-    shift: Int[Tensor, " batch"] | None
+    shift: Real[Tensor, " batch"] | None
     holes: bool
     stages: tuple[StageSlots, ...] = ()
     skipped: tuple[int, ...] = ()
@@ -114,7 +114,7 @@ class CacheIndex:
         before: CacheIndex | None,
         n_slots: int,
         packing: Packing,
-        shift: Int[Tensor, " batch"] | None,
+        shift: Real[Tensor, " batch"] | None,
         skipped: tuple[int, ...] = (),
     ) -> CacheIndex:
         """The index after the columns of `packing` were appended to a cache of `n_slots`.

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Real
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
@@ -94,7 +94,7 @@ class Forward:
     n_new: int = 0
     pruned: bool = False
     packing: Packing | None = None
-    shift: Int[Tensor, " batch"] | None = None
+    shift: Real[Tensor, " batch"] | None = None
     report: Report | None = None
     new_index: CacheIndex | None = None
     view: Any = None

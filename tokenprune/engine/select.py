@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 
 from tokenprune.errors import PruningError
@@ -35,7 +35,7 @@ class ImageSelection:
     selection: Selection
     in_tower: tuple[StageReport, ...] = ()
 
-    def report(self, ids: Int[Tensor, "*components batch length"]) -> ImageReport:
+    def report(self, ids: Real[Tensor, "*components batch length"]) -> ImageReport:
         kept = self.selection.kept
         return ImageReport(
             self.row,
@@ -71,7 +71,7 @@ def merge_dropped(
     return merge_features(embeds, [(image.row, image.columns, image.selection) for image in chosen])
 
 
-def report_images(chosen: Sequence[ImageSelection], ids: Int[Tensor, "*components batch length"]) -> list[ImageReport]:
+def report_images(chosen: Sequence[ImageSelection], ids: Real[Tensor, "*components batch length"]) -> list[ImageReport]:
     """The report of every image, given the position IDs of the prompt."""
     return [image.report(ids) for image in chosen]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Int, Real, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -105,6 +105,12 @@ class Packing:
         """Whether any column is dropped. If not, `columns` has all of them, in order."""
         return self.columns.shape[1] < self.n_columns or self.holes
 
+    def runs_along(self, value: Any) -> bool:
+        """Whether a value is a tensor with an entry for every column: (batch or 1, length, ...)."""
+        if not isinstance(value, Tensor) or value.ndim < 2:
+            return False
+        return value.shape[0] in (1, len(self.columns)) and value.shape[1] == self.n_columns
+
     def gather_tokens(self, tensor: Shaped[Tensor, "rows length *rest"]) -> Shaped[Tensor, "batch kept *rest"]:
         """Gather the kept columns of a (batch or 1, length, ...) tensor; a view if nothing is dropped."""
         if not self.drops:
@@ -113,7 +119,7 @@ class Packing:
         index = index.expand(-1, -1, *tensor.shape[2:])
         return tensor.expand(len(self.columns), *tensor.shape[1:]).gather(1, index)
 
-    def gather_ids(self, ids: Int[Tensor, "*components rows length"]) -> Int[Tensor, "*components batch kept"]:
+    def gather_ids(self, ids: Real[Tensor, "*components rows length"]) -> Real[Tensor, "*components batch kept"]:
         """Gather the kept position IDs; with several components (M-RoPE), the same columns of each."""
         return (
             self.gather_tokens(ids) if ids.ndim == 2 else torch.stack([self.gather_ids(component) for component in ids])

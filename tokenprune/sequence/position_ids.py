@@ -1,11 +1,11 @@
-"""Position IDs of pruned sequences."""
+"""Position IDs of pruned sequences. They may be fractions: those of Qwen3-Omni count seconds of a video."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Real
 from torch import Tensor
 
 PositionIds = Literal["original", "compact"]
@@ -17,10 +17,10 @@ def default_ids(n_columns: int, n_new: int, device: torch.device) -> Int[Tensor,
 
 
 def compact_ids(
-    ids: Int[Tensor, "*components batch length"],
+    ids: Real[Tensor, "*components batch length"],
     dropped: Bool[Tensor, "batch length"],
     real: Bool[Tensor, "batch length"],
-) -> Int[Tensor, "*components batch length"]:
+) -> Real[Tensor, "*components batch length"]:
     """Renumber position IDs without gaps.
 
     real: False for padding.
@@ -32,16 +32,16 @@ def compact_ids(
     """
     if ids.ndim == 2:
         return ids - dropped.long().cumsum(1)
-    first = ids.masked_fill(~real, torch.iinfo(ids.dtype).max).amin(-1, keepdim=True)
+    first = ids.where(real, ids.amax(-1, keepdim=True)).amin(-1, keepdim=True)
     counted = first + (real & ~dropped).long().cumsum(1) - 1
     return torch.where(real & dropped.any(1, keepdim=True), counted, ids)
 
 
 def id_shift(
-    before: Int[Tensor, "*components batch length"],
-    after: Int[Tensor, "*components batch length"],
+    before: Real[Tensor, "*components batch length"],
+    after: Real[Tensor, "*components batch length"],
     real: Bool[Tensor, "batch length"],
-) -> Int[Tensor, " batch"]:
+) -> Real[Tensor, " batch"]:
     """Return how much lower the position IDs after these columns are than without pruning, for each row.
 
     What follows keeps its distance to the last column that is not padding. With M-RoPE, the temporal IDs of a video may

@@ -56,7 +56,7 @@ def static(family: Family, model: Any, inputs: dict[str, Any], per_row: list[int
 def sampled(family: Family, model: Any, inputs: dict[str, Any], per_row: list[int]) -> Run:
     torch.manual_seed(3)
     answers, logits = generated(model, inputs, do_sample=True, num_return_sequences=2)
-    return Run(family.repeated(inputs, 2, per_row), answers, logits)
+    return Run(family.repeated(inputs, 2, per_row), answers, logits, family.repeated_ids(model, inputs, answers))
 
 
 def embedded(family: Family, model: Any, inputs: dict[str, Any], per_row: list[int]) -> Run:

@@ -10,10 +10,16 @@ from .internvl import InternVL
 from .llava import TOWERS, Llava, VideoLlava, VipLlava
 from .llava_next import LlavaNext, LlavaNextVideo, LlavaOnevision
 from .mistral3 import LlavaPixtral, Mistral3
+from .packed.cosmos3_edge import Cosmos3Edge
+from .packed.ernie import Ernie4_5VL
 from .packed.glm import Glm4v, Glm46V, Glmga, GlmMoe, GlmOcr
+from .packed.hunyuan import HunyuanVL
+from .packed.omni import Qwen2_5Omni, Qwen3Omni
 from .packed.paddle_ocr import PaddleOCRVL
 from .packed.qwen3_5 import Qwen3_5, Qwen3_5Moe
 from .packed.qwen3_vl_moe import Cosmos3Omni, Qwen3VLMoe
+from .packed.qwen_towers import Exaone4_5, HyperClovaX
+from .packed.video_llama_3 import VideoLlama3
 from .qwen_vl import Qwen2_5_VL, Qwen2VL, Qwen3VL
 from .tiled.crops import Step3p7, UnlimitedOcr
 from .tiled.deepseek_vl import DeepseekVL, DeepseekVLHybrid, Janus
@@ -45,6 +51,14 @@ FAMILIES: dict[str, Family] = {
         GlmMoe("glm4v-moe"),
         GlmOcr("glm-ocr"),
         PaddleOCRVL("paddleocr-vl"),
+        Qwen2_5Omni("qwen2.5-omni"),
+        Qwen3Omni("qwen3-omni"),
+        HunyuanVL("hunyuan-vl"),
+        VideoLlama3("video-llama-3"),
+        Ernie4_5VL("ernie4.5-vl"),
+        Exaone4_5("exaone4.5"),
+        HyperClovaX("hyperclovax"),
+        Cosmos3Edge("cosmos3-edge"),
         InternVL("internvl"),
         Idefics3("idefics3"),
         SmolVLM("smolvlm"),

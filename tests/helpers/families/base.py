@@ -22,6 +22,9 @@ RECENT = CACHE == "cache"
 PAD, BOS, IMAGE, EOS, VIDEO, START, END, BREAK, VOCAB = 0, 1, 90, 91, 92, 93, 94, 95, 96
 PATCH = 4  # pixels
 
+#: What transformers says of a class whose `generate` takes no embeddings.
+NO_EMBEDS = (ValueError, "doesn't have its forwarding implemented")
+
 Size = tuple[int, ...]
 ImageInputs = dict[str, Tensor]  # the tensors of one image or video, as `join` puts them together
 
@@ -35,7 +38,7 @@ class Family:
     mixes: whether one call may have both.
     volatile: attributes in which HF itself keeps something between calls.
     cannot: modes of the contract matrix in which HF fails without any patch -> the exception; an AssertionError that
-        "logits differ" where it answers wrongly.
+        "logits differ" where it answers wrongly. "rows": what it makes of a row depends on those above it.
     refused: what patch() says in its UnsupportedError; None if it takes the model.
     """
 
@@ -78,7 +81,8 @@ class Family:
         model.generation_config.eos_token_id = None
         model.generation_config.pad_token_id = PAD
         # Placeholders and their markers are text to the oracle, were they answered.
-        model.generation_config.suppress_tokens = [IMAGE, VIDEO, START, END, BREAK]
+        more = range(VOCAB, config.get_text_config().vocab_size)
+        model.generation_config.suppress_tokens = [IMAGE, VIDEO, START, END, BREAK, *more]
         return model
 
     # Prompts.
@@ -207,6 +211,13 @@ class Family:
     def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Those that HF gives a prompt of which it gets the embeddings instead of the IDs."""
         return self.position_ids(model, inputs)
+
+    def repeated_ids(self, model: Any, inputs: dict[str, Any], answers: Tensor) -> Tensor | None:
+        """Those that `generate` gives to several answers to each row of a batch; None if it numbers the repeated batch.
+
+        answers: (batch * answers of a row, steps)
+        """
+        return None
 
     def compact_ids(self, model: Any, inputs: dict[str, Any], dropped: Tensor) -> Tensor:
         """Those that position_ids="compact" gives to what is left."""

@@ -18,11 +18,10 @@ from transformers import (
 )
 from transformers.models.gemma3 import modeling_gemma3
 
-from .base import BOS, END, IMAGE, START, Family, ImageInputs, Size, additive, decoder, tower
+from .base import BOS, END, IMAGE, NO_EMBEDS, START, Family, ImageInputs, Size, additive, decoder, tower
 
 SIDE = 24  # pixels
 #: Since transformers 5.2x generate asks for an argument of this name, which both classes hide behind **kwargs.
-NO_EMBEDS = (ValueError, "doesn't have its forwarding implemented")
 
 
 class Gemma3(Family):

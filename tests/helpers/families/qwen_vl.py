@@ -14,12 +14,11 @@ MERGE = 2
 FRAMES_PER_STEP = 2
 
 
-class QwenVL(Family):
-    """What the generations share; sizes are in pixels and frames."""
+class PackedImages(Family):
+    """Images and videos as one row of patches, with a grid for each; sizes are in pixels and frames."""
 
     sizes = ((32, 32), (48, 32), (24, 40))  # 4 x 4, 6 x 4 and 3 x 5 visual tokens
     video_sizes = ((4, 32, 24), (6, 24, 24))  # 2 steps of 4 x 3, 3 of 3 x 3
-    volatile = ("rope_deltas",)
 
     def vision(self, **settings: Any) -> Any:
         return {
@@ -32,10 +31,6 @@ class QwenVL(Family):
             "temporal_patch_size": FRAMES_PER_STEP,
             **settings,
         }
-
-    def text(self, **settings: Any) -> Any:
-        rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], **settings}
-        return decoder(rope_parameters=rope)
 
     def tokens(self) -> Any:
         return {
@@ -68,6 +63,16 @@ class QwenVL(Family):
 
     def repeats_rows(self) -> bool:
         return True
+
+
+class QwenVL(PackedImages):
+    """What the generations share."""
+
+    volatile = ("rope_deltas",)
+
+    def text(self, **settings: Any) -> Any:
+        rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], **settings}
+        return decoder(rope_parameters=rope)
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
         return {"mm_token_type_ids": ((ids == IMAGE) + 2 * (ids == VIDEO)).int()}

@@ -48,18 +48,25 @@ class StageRun:
         return self.past.followed_by(self.n_slots + self.packing.columns, self.packing.valid, self.packing.holes)
 
     def gather_arguments(self, kwargs: dict[str, Any], hidden: Tensor, layer: int) -> dict[str, Any]:
-        """A layer's arguments for the stage's tokens. All its layers get the same objects: they are gathered once."""
+        """A layer's arguments for the stage's tokens. All its layers get the same masks, position IDs and rotary
+        embeddings: these are gathered once."""
         mask, rotary = kwargs.get("attention_mask"), kwargs.get("position_embeddings")
         if mask is None and self.has_no_holes and not self.drops:
             return kwargs
         if self._gathered is None or self._gathered[0] is not mask or self._gathered[1] is not rotary:
-            new: dict[str, Any] = {"attention_mask": self._mask(mask, hidden, layer)}
+            same: dict[str, Any] = {"attention_mask": self._mask(mask, hidden, layer)}
             if self.drops and rotary is not None:
-                new["position_embeddings"] = tuple(self._take(part) for part in rotary)
+                same["position_embeddings"] = tuple(self._take(part) for part in rotary)
             if self.drops and isinstance(kwargs.get("position_ids"), Tensor):
-                new["position_ids"] = self.packing.gather_ids(kwargs["position_ids"])
-            self._gathered = (mask, rotary, new)
-        return {**kwargs, **self._gathered[2]}
+                same["position_ids"] = self.packing.gather_ids(kwargs["position_ids"])
+            self._gathered = (mask, rotary, same)
+        new = {**kwargs, **self._gathered[2]}
+        if self.drops:  # what else runs along the sequence, which may differ from layer to layer
+            others = (
+                name for name in kwargs.keys() - self._gathered[2].keys() if self.packing.runs_along(kwargs[name])
+            )
+            new |= {name: self.packing.gather_tokens(kwargs[name]) for name in others}
+        return new
 
     def _take(self, tensor: Tensor) -> Tensor:
         """The stage's tokens of a (..., batch or 1, length, width) tensor."""

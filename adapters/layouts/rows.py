@@ -1,0 +1,29 @@
+"""Images whose rows end with a newline token, between a token before the first and one behind the last."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenprune.tokens.layout import Layout
+
+
+def framed_rows(inner: Layout) -> Layout:
+    """Add these tokens to the layout of an image without them. They count as newline tokens."""
+    _, height, width = inner.grid
+    newlines = torch.ones(height * (width + 1) + 2, dtype=torch.bool)
+    newlines[1:-1].view(height, width + 1)[:, :-1] = False
+    to_tokens = partial(to_tokens_with_frame, inner=inner)
+    return Layout(((1, 1, 1), (1, height, width + 1), (1, 1, 1)), inner.n_tiles, to_tokens, newlines=newlines)
+
+
+def to_tokens_with_frame(values: Float[Tensor, "tiles patches"], inner: Layout) -> Float[Tensor, " visual"]:
+    """A newline token stands for its row, and those at the ends for the whole image: they get the highest value."""
+    _, height, _ = inner.grid
+    rows = inner.to_tokens(values).view(height, -1)
+    ended = torch.cat([rows, rows.amax(1, keepdim=True)], 1).flatten()
+    end = ended.amax(0, keepdim=True)
+    return torch.cat([end, ended, end])

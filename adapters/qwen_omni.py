@@ -1,0 +1,29 @@
+"""The thinkers of Qwen2.5-Omni and Qwen3-Omni: Qwen-VL with audio, all of which stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tokenprune.adapters.qwen_vl import Qwen2_5_VLAdapter, Qwen3VLAdapter
+from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, windowed_separate_heads
+from tokenprune.tokens.encoded import CapturePoints
+
+
+def _points(block: Any) -> CapturePoints:
+    return CapturePoints(block.attn, {"queries": block.attn.q, "keys": block.attn.k})
+
+
+@register_adapter("Qwen2_5OmniThinkerForConditionalGeneration")
+class Qwen2_5OmniAdapter(Qwen2_5_VLAdapter):
+    """For Qwen2_5OmniThinkerForConditionalGeneration, the `thinker` of a whole Qwen2.5-Omni."""
+
+    def describe_tower(self) -> Tower:
+        return replace(QWEN2_5_TOWER, capture_points=_points, heads=windowed_separate_heads)
+
+
+@register_adapter("Qwen3OmniMoeThinkerForConditionalGeneration")
+class Qwen3OmniAdapter(Qwen3VLAdapter):
+    """For Qwen3OmniMoeThinkerForConditionalGeneration, the `thinker` of a whole Qwen3-Omni."""

@@ -1,0 +1,70 @@
+"""Vision towers made of SigLIP's layers that take the patches of all images in one sequence, frame after frame.
+
+PaddleOCR-VL and HunyuanOCR keep the patches of a frame in raster order. In VideoLLaMA 3 those that become one visual
+token are adjacent, and every image says how many these are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tokenprune.adapters.towers.qwen import assembled, by_frame, rotated_frames
+from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower, projections
+from tokenprune.tokens.encoded import CapturePoints
+
+
+def packed_pixels(
+    arguments: Mapping[str, Any], config: Any, merges: int | list[int] = 1
+) -> list[Float[Tensor, "channels height width"]]:
+    """Assemble every frame of a tower call from its patches."""
+    patch = config.patch_size
+    patches = arguments["pixel_values"].reshape(-1, config.num_channels, patch, patch)
+    return assembled(patches, arguments["grid_thw"], merges)
+
+
+def merge_sizes(arguments: Mapping[str, Any]) -> list[int]:
+    """How many patches of each image in a call of VideoLLaMA 3's tower become one visual token, along each side."""
+    return arguments["merge_sizes"].tolist()
+
+
+def _raster_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    queries, keys = _projected(call, config)
+    return tuple(by_frame(states, call["tower"]["grid_thw"], 1) for states in (queries, keys))
+
+
+def _rotated_raster_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    return rotated_frames(*_projected(call, config), call, 1)
+
+
+def _rotated_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    return rotated_frames(*_projected(call, config), call, merge_sizes(call["tower"]))
+
+
+def _projected(call: Mapping[str, Any], config: Any) -> tuple[Tensor, Tensor]:
+    """Queries and keys of all patches, (patches, heads, width); the images may be a batch of one sequence."""
+    pattern, n_heads = "one patch (head width) -> (one patch) head width", config.num_attention_heads
+    rows = (part if part.ndim == 3 else part[None] for part in (call["queries"], call["keys"]))
+    queries, keys = (rearrange(row, pattern, head=n_heads) for row in rows)
+    return queries, keys
+
+
+def _points(layer: Any) -> CapturePoints:
+    return projections(layer.self_attn)
+
+
+def _encoder_layers(tower: Any) -> nn.ModuleList:
+    return getattr(tower, "vision_model", tower).encoder.layers
+
+
+def _layers(tower: Any) -> nn.ModuleList:
+    return tower.layers
+
+
+PADDLE_TOWER = Tower(_encoder_layers, _points, 0, heads=_rotated_raster_heads, normalisation=CLIP_COLORS)
+HUNYUAN_TOWER = Tower(_layers, _points, 0, heads=_raster_heads, normalisation=CLIP_COLORS)
+VIDEO_LLAMA_TOWER = Tower(_encoder_layers, _points, 0, heads=_rotated_heads)

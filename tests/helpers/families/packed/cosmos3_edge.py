@@ -1,0 +1,43 @@
+"""Cosmos 3 Edge: SigLIP 2 with packed patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import Cosmos3EdgeConfig
+
+from helpers.families.base import BREAK, END, PATCH, START, VIDEO, ImageInputs, Size, tower
+from helpers.families.packed.mrope import MRope
+from helpers.families.qwen_vl import MERGE
+
+
+class Cosmos3Edge(MRope):
+    """Every frame of a video has a timestamp and markers of its own."""
+
+    class_name = "Cosmos3EdgeForConditionalGeneration"
+    video_sizes = ((2, 32, 24), (3, 24, 24))
+
+    def config(self) -> Any:
+        vision = tower(8 * PATCH, spatial_merge_size=MERGE, num_patches=16)
+        del vision["image_size"]
+        text = {**self.text(), "head_dim": 8}
+        return Cosmos3EdgeConfig(vision_config=vision, text_config=text, projector_hidden_size=48, **self.tokens())
+
+    def grid(self, size: Size) -> list[int]:
+        frames, height, width = size if len(size) == 3 else (1, *size)
+        return [frames, height // PATCH, width // PATCH]
+
+    def block(self, size: Size) -> list[int]:
+        if len(size) == 2:
+            return super().block(size)
+        t, h, w = self.grid(size)
+        timestamp = BREAK
+        return [timestamp, START, *[VIDEO] * (h * w // MERGE**2), END] * t
+
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
+        grid = torch.tensor([self.grid(size)])
+        pixels = torch.randn(int(grid.prod()), 3 * PATCH**2, generator=generator)
+        if len(size) == 3:
+            return {"pixel_values_videos": pixels, "video_grid_thw": grid}
+        return {"pixel_values": pixels, "image_grid_thw": grid}
