@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 N_WORDS = 80
@@ -76,7 +76,12 @@ def tower(side: int, **settings: Any) -> dict[str, Any]:
     }
 
 
-def save(model: nn.Module, processor: Any, folder: Path, rename: Callable[[str], str] = str) -> None:
+#: Changes a weight's name and values to those of published checkpoints, where transformers saves others. It loads both,
+#: and vLLM only the published ones.
+Publish = Callable[[str, Tensor], tuple[str, Tensor]]
+
+
+def save(model: nn.Module, processor: Any, folder: Path, publish: Publish | None = None) -> None:
     """Save a model whose attention is far from uniform."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -87,16 +92,22 @@ def save(model: nn.Module, processor: Any, folder: Path, rename: Callable[[str],
     assert isinstance(model, transformers.PreTrainedModel)
     model.float().save_pretrained(folder)
     processor.save_pretrained(folder)
-    weights = load_file(folder / "model.safetensors")
-    save_file({rename(name): one for name, one in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    if publish is not None:
+        weights = load_file(folder / "model.safetensors")
+        published = dict(publish(name, one) for name, one in weights.items())
+        save_file(published, folder / "model.safetensors", {"format": "pt"})
 
 
-def published_clip_name(name: str) -> str:
-    """A weight of a CLIP or SigLIP tower under the name that published LLaVA checkpoints have. transformers loads both
-    names, and vLLM only this one."""
+def published_tower(name: str, weight: Tensor) -> tuple[str, Tensor]:
+    """Those of LLaVA's CLIP and SigLIP towers are one module deeper."""
     if "vision_tower." in name and "vision_model." not in name:
-        return name.replace("vision_tower.", "vision_tower.vision_model.", 1)
-    return name
+        name = name.replace("vision_tower.", "vision_tower.vision_model.", 1)
+    return name, weight
+
+
+def published_experts(name: str, weight: Tensor) -> tuple[str, Tensor]:
+    """Those of Qwen3-VL's experts are transposed."""
+    return name, weight.transpose(1, 2).contiguous() if ".experts." in name else weight
 
 
 def save_llava(folder: Path, kind: str = "clip", side: int = 6 * PATCH, **settings: Any) -> None:
@@ -124,7 +135,7 @@ def save_llava(folder: Path, kind: str = "clip", side: int = 6 * PATCH, **settin
         image_token=IMAGE,
         chat_template=CHAT.replace("IMAGE", IMAGE),
     )
-    save(transformers.LlavaForConditionalGeneration(config), processor, folder, published_clip_name)
+    save(transformers.LlavaForConditionalGeneration(config), processor, folder, published_tower)
 
 
 def save_qwen(folder: Path, kind: str) -> None:
@@ -149,7 +160,7 @@ def save_qwen(folder: Path, kind: str) -> None:
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5]}
     text = decoder(len(words), rope_parameters={**rope, "mrope_interleaved": True} if third else rope)
     if kind == "qwen3_vl_moe":
-        text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True}
+        text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "norm_topk_prob": True}
     config = getattr(transformers, f"{name}Config")(
         vision_config=vision,
         text_config=text,
@@ -168,7 +179,8 @@ def save_qwen(folder: Path, kind: str) -> None:
         video_processor=getattr(transformers, f"{'Qwen3VL' if third else 'Qwen2VL'}VideoProcessor")(patch_size=patch),
         chat_template=CHAT.replace("IMAGE", QWEN_IMAGE),
     )
-    save(getattr(transformers, f"{name}ForConditionalGeneration")(config), processor, folder)
+    publish = published_experts if kind == "qwen3_vl_moe" else None
+    save(getattr(transformers, f"{name}ForConditionalGeneration")(config), processor, folder, publish)
 
 
 def save_llava_next(folder: Path) -> None:
@@ -194,7 +206,7 @@ def save_llava_next(folder: Path) -> None:
         image_token=IMAGE,
         chat_template=CHAT.replace("IMAGE", IMAGE),
     )
-    save(transformers.LlavaNextForConditionalGeneration(config), processor, folder, published_clip_name)
+    save(transformers.LlavaNextForConditionalGeneration(config), processor, folder, published_tower)
 
 
 def save_llava_onevision(folder: Path) -> None:
@@ -224,7 +236,7 @@ def save_llava_onevision(folder: Path) -> None:
         vision_aspect_ratio="anyres_max_9",
         chat_template=CHAT.replace("IMAGE", IMAGE),
     )
-    save(transformers.LlavaOnevisionForConditionalGeneration(config), processor, folder, published_clip_name)
+    save(transformers.LlavaOnevisionForConditionalGeneration(config), processor, folder, published_tower)
 
 
 def save_internvl(folder: Path) -> None:

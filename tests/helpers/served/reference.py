@@ -71,7 +71,7 @@ def _answer(
     model, processor = _loaded(model_folder)
     images = [draw(*one) for one in request.images]
     inputs = processor(text=[request.text], images=images or None, return_tensors="pt", add_special_tokens=False)
-    ratio = {} if request.keep_ratio is None else {"keep_ratio": request.keep_ratio}
+    ratio = {} if request.keep_ratio is None else {"keep_ratio": request.keep_ratio, "keep": None}
     chosen = StrategySpec.read(strategy).make({**settings, **ratio})
     with tokenprune.patch(model, chosen, position_ids=position_ids) as handle:
         out = model.generate(

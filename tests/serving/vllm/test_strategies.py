@@ -23,7 +23,7 @@ SETTINGS = {
     "cls": {"strategy": "fopru", "keep": 10, "score": "cls", "layer": 0},
     "features": {"strategy": "divprune", "keep_ratio": 0.3},
     "pixels": {"strategy": "random", "keep_ratio": 0.25},
-    "colors and recycling": {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 0.5, "cell": 2},
+    "colors and recycling": {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 0.5, "cell": 2.0},
     "nothing": {"strategy": "grid", "keep_ratio": 1.0},
     "compact": {"strategy": "fopru", "keep_ratio": 0.25, "position_ids": "compact"},
 }

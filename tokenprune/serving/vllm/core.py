@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -47,12 +48,13 @@ class ImageSelector:
 
     width: that of a visual token's features; further columns, if there are any, are taken along (DeepStack).
     times: the folder for the time that it takes.
+    reports: whether this process records what is kept and how long it took, as one of several ranks does.
     """
 
-    def __init__(self, settings: Settings, width: int, times: str) -> None:
+    def __init__(self, settings: Settings, width: int, times: str, reports: bool = True) -> None:
         self.settings, self._width = settings, width
-        self._clock = SelectionClock(times)
-        self.file = None if settings.record is None or not get_tp_group().is_first_rank else KeptFile(settings.record)
+        self._clock = SelectionClock(times) if reports else None
+        self.file = KeptFile(settings.record) if reports and settings.record is not None else None
         self._filled = False
 
     def select(
@@ -64,7 +66,7 @@ class ImageSelector:
             kept = torch.arange(len(features), device=features.device)
             rows = features
         else:
-            with self._clock.one_image():
+            with self._clock.one_image() if self._clock is not None else nullcontext():
                 kept, rows = self._pruned(strategy, features, image)
         if self.file is not None:
             self.file.write(asked.key, len(features), kept)
@@ -127,7 +129,8 @@ class PrunedModel(Base):
             vllm_config.compilation_config.max_cudagraph_capture_size or 0,
         )
         self.step = StepPositions(self.n_components, most, adds=self.settings.position_ids == "original")
-        self.selector = ImageSelector(self.settings, config.get_text_config().hidden_size, config.tokenprune_times)
+        width, first = config.get_text_config().hidden_size, get_tp_group().is_first_rank
+        self.selector = ImageSelector(self.settings, width, config.tokenprune_times, reports=first)
         self.capture = self.make_capture() if "vision_attention" in strategy.needs else None
         lengthen(self.decoder, self.settings.n_positions(model_config.max_model_len))
 

@@ -1,0 +1,41 @@
+"""Two processes, each with half of the heads, keep the same visual tokens as one."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
+from helpers.served.models import save_llava
+from helpers.served.reference import Request
+
+pytestmark = [
+    needs_vllm,
+    pytest.mark.slow,
+    pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes are bound to two cores"),
+    pytest.mark.skipif(
+        not entry_points(group="vllm.general_plugins", name="tokenprune"),
+        reason="vLLM's other processes load plug-ins that are installed: make test-vllm",
+    ),
+]
+A, B = (1, 100, 100), (2, 150, 80)
+REQUESTS = (
+    Request("w1 w2 <image> w3 w4", (A,)),
+    Request("<image> w5 <image> w6 w7", (A, B)),
+    Request("w1 w2 <image> w3 w4", (B,), keep_ratio=0.5),
+    Request("w9 w10 w11"),
+)
+
+
+def test_two_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
+    save_llava(tmp_path)
+    settings: dict[str, Any] = {"strategy": "visionzip", "keep_ratio": 0.25, "contextual": 0.4}
+    answers = expected(tmp_path, settings, REQUESTS)
+    options = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
+    with engine(tmp_path, "TokenPruneLlava", settings, **options) as llm:
+        for output, answer in zip(served(llm, REQUESTS), answers, strict=True):
+            check_equal(output, answer)
