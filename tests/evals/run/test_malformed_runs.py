@@ -14,7 +14,7 @@ from helpers.files.malformed import DEEP, HUGE, Mutation, of_bytes, of_json
 from helpers.tiny import tiny_llava
 
 from tokenprune.errors import DataError, SettingError
-from tokenprune.evals.models.loading import load_processor
+from tokenprune.evals.models.loading import load_model, load_processor
 from tokenprune.evals.run import files, results_io
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.strategies.parsing import parse
@@ -168,6 +168,19 @@ def test_unknown_models(place: Path, name: str, said: str) -> None:
         load_processor(name.format(place))
     assert said in str(caught.value)
     assert name.format(place) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("*.safetensors", "found no weights that can be read"),
+        ("tokenizer.json", "found no processor that can be read"),
+    ],
+)
+def test_models_of_which_a_part_is_missing(place: Path, tmp_path: Path, missing: str, said: str) -> None:
+    shutil.copytree(place / "model", tmp_path / "model", ignore=shutil.ignore_patterns(missing))
+    with pytest.raises(DataError, match=rf"^[^\n]*{said} in the folder [^\n]*$"):
+        load_model(str(tmp_path / "model"))
 
 
 def test_a_full_disk_is_named(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
