@@ -31,6 +31,7 @@ WAITS = {
     "fopru": (2, 1),
     "grid": (3, 2),
     "holov": (4, 3),
+    "mosaic": (5, 4),
     "nuwa": (10, 9),
     "par": (2, 1),
     "prumerge": (2, 1),

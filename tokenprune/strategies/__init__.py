@@ -16,6 +16,7 @@ from tokenprune.strategies.flowcut import FlowCut
 from tokenprune.strategies.fopru import FoPru
 from tokenprune.strategies.grid import Grid
 from tokenprune.strategies.holov import HoloV
+from tokenprune.strategies.mosaic import Mosaic
 from tokenprune.strategies.nuwa import Nuwa
 from tokenprune.strategies.par import PAR
 from tokenprune.strategies.parsing import parse
@@ -46,6 +47,7 @@ __all__ = [
     "FoPru",
     "Grid",
     "HoloV",
+    "Mosaic",
     "Nuwa",
     "PruMerge",
     "PyramidDrop",

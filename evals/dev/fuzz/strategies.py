@@ -79,6 +79,13 @@ SETTINGS: dict[str, Callable[[Random, int], Settings]] = {
         "progressive": rng.random() < 0.7,
         "reach": rng.choice([1.5, 16.7]),
     },
+    "mosaic": lambda rng, n: {
+        **budget(rng),
+        **encoder_layer(rng),
+        "score": rng.choice(["column", "cls"]),
+        "merge": rng.random() < 0.8,
+        "reach": rng.choice([0.5, 1.0, 3.0]),
+    },
     "scope": lambda rng, n: {**budget(rng), **encoder_layer(rng), "alpha": rng.choice([0.0, 1.0, 2.0])},
     "holov": lambda rng, n: {**budget(rng), **encoder_layer(rng), "crops": rng.choice([1, 4, 16])},
     "dart": lambda rng, n: {**one_stage(rng, n), "pivots": rng.randint(1, 5), "text_pivots": rng.randint(1, 5)},

@@ -1,0 +1,102 @@
+"""Mosaic: its rectangles, what it keeps of them and what is merged into what, worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenprune import Mosaic, SettingError
+from tokenprune.strategies import mosaic
+from tokenprune.strategies.mosaic import best_of_each, budget_cells, similar_nearby
+from tokenprune.tokens import Layout, VisionAttention, VisualTokens
+
+#: A canvas of 3 x 3 with a newline token behind each row, and two frames of 2 x 2.
+MIXED = Layout(((1, 3, 4), (2, 2, 2)), n_tiles=3, newlines=torch.tensor([False, False, False, True] * 3 + [False] * 8))
+
+
+def tokens_of(scores: list[float], layout: Layout, features: torch.Tensor) -> VisualTokens:
+    keys = torch.tensor(scores).log()[None, None, :, None]
+    attention = VisionAttention(torch.ones_like(keys), keys, 1.0, 0, layout)
+    return VisualTokens(features, layout, 0, {"vision_attention": attention})
+
+
+def test_one_token_of_each_rectangle_and_what_is_like_it() -> None:
+    """0 1 | 2 3     The best of the halves are 1 and 6. The upper row is like 1, the lower like 6. A reach of one side
+    4 5 | 6 7     is two tokens, which 3 and 4 are just within."""
+    red, blue = [1.0, 0.0], [0.0, 1.0]
+    features = torch.tensor([red, red, red, red, blue, blue, blue, blue])
+    tokens = tokens_of([1.0, 4, 1, 1, 1, 1, 2, 1], Layout.raster((1, 2, 4)), features)
+    selection = Mosaic(keep=2, reach=1.0).select(tokens)
+    assert selection.kept.tolist() == [1, 6]
+    merged = selection.merged
+    assert merged is not None
+    pairs = dict(zip(merged.sources.tolist(), merged.targets.tolist(), strict=True))
+    assert pairs == {0: 0, 1: 0, 2: 0, 3: 0, 4: 1, 5: 1, 6: 1, 7: 1}
+    shares = dict(zip(merged.sources.tolist(), merged.weights.tolist(), strict=True))
+    assert shares[1] == pytest.approx(4 / 7)
+    assert shares[0] == pytest.approx(1 / 7)
+    assert shares[6] == pytest.approx(2 / 5)
+    near = Mosaic(keep=2, reach=0.5).select(tokens).merged  # one token
+    assert near is not None
+    # 3 and 4 are not next to a kept token.
+    assert sorted(near.sources.tolist()) == [0, 1, 2, 5, 6, 7]
+    assert Mosaic(keep=2, merge=False).select(tokens).merged is None
+
+
+def test_of_two_kept_tokens_nearby_the_more_similar() -> None:
+    vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0], [0.4, 1], [0, 1]]), dim=1)
+    sources, targets = similar_nearby(vectors, Layout.raster((1, 1, 3)), torch.tensor([0, 2]), 1.0)
+    assert (sources.tolist(), targets.tolist()) == ([0, 1, 2], [0, 1, 1])
+
+
+def test_kept_tokens_stand_for_themselves() -> None:
+    """Equal features, but a kept token is never merged into another."""
+    sources, targets = similar_nearby(torch.ones(3, 1), Layout.raster((1, 1, 3)), torch.tensor([0, 2]), 5.0)
+    assert dict(zip(sources.tolist(), targets.tolist(), strict=True)) == {0: 0, 1: 0, 2: 1}
+
+
+def test_nothing_is_merged_across_frames_tiles_and_newlines() -> None:
+    sources, _ = similar_nearby(torch.ones(4, 1), Layout.raster((2, 1, 2)), torch.tensor([0]), 9.0)
+    assert sources.tolist() == [0, 1]
+    tiled = Layout(((1, 1, 4),), n_tiles=2, tiles=torch.tensor([0, 0, 1, 1]))
+    assert similar_nearby(torch.ones(4, 1), tiled, torch.tensor([0]), 9.0)[0].tolist() == [0, 1]
+    ended = Layout(((1, 1, 4),), newlines=torch.tensor([False, False, True, True]))
+    assert similar_nearby(torch.ones(4, 1), ended, torch.tensor([0, 2]), 9.0)[0].tolist() == [0, 1, 2]
+
+
+def test_blocks_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = torch.nn.functional.normalize(torch.randn(48, 5, generator=torch.Generator().manual_seed(0)), dim=1)
+    layout, kept = Layout.raster((1, 6, 8)), torch.arange(0, 48, 5)
+    whole = similar_nearby(vectors, layout, kept, 2.0)
+    monkeypatch.setattr(mosaic, "BLOCK_ELEMENTS", 30)
+    assert [part.tolist() for part in similar_nearby(vectors, layout, kept, 2.0)] == [part.tolist() for part in whole]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 20))
+def test_every_cell_has_a_token_and_no_cell_crosses_frames(n_kept: int) -> None:
+    cells = budget_cells(MIXED, n_kept)
+    assert cells.max() <= n_kept
+    assert cells.unique()[:n_kept].tolist() == list(range(n_kept))
+    frame = torch.tensor([0, 0, 0, -1] * 3 + [1] * 4 + [2] * 4)
+    for cell in range(n_kept):
+        assert len(frame[cells == cell].unique()) == 1
+    kept = best_of_each(torch.rand(20), cells, n_kept)
+    assert len(kept) == n_kept
+    assert sorted(cells[kept].tolist()) == list(range(n_kept))
+
+
+def test_a_budget_smaller_than_the_frames() -> None:
+    cells = budget_cells(Layout.raster((3, 1, 2)), 1)
+    assert sorted(cells.tolist()) == [0, 0, 1, 1, 1, 1]  # of two frames nothing is kept
+
+
+def test_of_equal_scores_the_first() -> None:
+    assert best_of_each(torch.ones(4), torch.tensor([0, 0, 1, 1]), 2).tolist() == [0, 2]
+
+
+def test_settings_that_cannot_be() -> None:
+    with pytest.raises(SettingError, match=r"reach=0.0 is not a distance in rectangles"):
+        Mosaic(reach=0.0)

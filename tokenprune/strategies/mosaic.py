@@ -1,0 +1,130 @@
+"""Mosaic: the best token of every part of the image, with what it stands for merged into it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.errors import SettingError
+from tokenprune.selection import Merge, Selection, split
+from tokenprune.strategies._parts.similarity import unit_vectors
+from tokenprune.strategies.average_pooling import rectangles
+from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategy import AttentionStrategy, check_choice
+from tokenprune.tokens import Layout, VisualTokens
+from tokenprune.tokens.attention import BLOCK_ELEMENTS
+
+
+@register_strategy("mosaic")
+@dataclass(frozen=True)
+class Mosaic(AttentionStrategy):
+    """Divides the grid into as many rectangles as the budget allows, keeps the token of each that receives the most
+    attention, and merges every other token into the most similar kept one nearby. No question and no calibration.
+
+    A kept token becomes the mean of itself and of what is merged into it, weighted by attention, and keeps its position
+    ID. Tokens are merged into kept ones of their own tile and frame, at most `reach` rectangles away. Several grids and
+    frames share the budget in proportion to their sizes. Newline tokens belong to no rectangle and are not merged: the
+    same share of them is kept as of the patches, those with the highest scores.
+
+    score: "column" is the attention that a patch receives from all patches, "cls" the attention that the CLS token pays
+        to it.
+    merge: False drops the other tokens.
+    reach: how far a token may be from the one that it is merged into, in sides of an average rectangle.
+    layer: the encoder layer of the attention; None is the one whose output the projector gets.
+
+    Not from a paper: Nüwa's cells, as many as are kept, with VFlowOpt's weighted recycling and VisionZip's choice of
+    what is merged into what.
+    """
+
+    score: Literal["column", "cls"] = "column"
+    merge: bool = True
+    reach: float = 1.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("Mosaic", "score", self.score, ("column", "cls"))
+        if not self.reach > 0:
+            raise SettingError(
+                f"Mosaic: reach={self.reach!r} is not a distance in rectangles; write a positive number."
+            )
+
+    @property
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The attention, and for score="cls" a tower with a CLS token."""
+        return frozenset({"vision_attention", "cls"} if self.score == "cls" else {"vision_attention"})
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        attention, n_visual = tokens.vision_attention, tokens.n_visual
+        scores = attention.cls_row() if self.score == "cls" else attention.received()
+        n_kept = self.budget(n_visual)
+        if n_kept == n_visual:
+            return Selection.all(n_visual, scores.device, scores)
+        cells = budget_cells(tokens.layout, n_kept).to(scores.device)
+        kept = best_of_each(scores, cells, n_kept)
+        if not self.merge:
+            return Selection(kept, n_visual, scores.detach())
+        reach = self.reach * (n_visual / n_kept) ** 0.5
+        sources, targets = similar_nearby(unit_vectors(tokens.features), tokens.layout, kept, reach)
+        weights = scores[sources].float().clamp(min=torch.finfo(torch.float32).tiny)
+        return Selection(kept, n_visual, scores.detach(), Merge.mean(targets, sources, weights, n_kept))
+
+
+def budget_cells(layout: Layout, n_kept: int) -> Int[Tensor, " visual"]:
+    """Return the cell of every visual token, of `n_kept` cells without an empty one: rectangles of a frame, or runs of
+    newline tokens. Tokens of a frame that gets none of the budget have cell `n_kept`."""
+    places, newlines = layout.coordinates(), layout.newlines
+    newlines = torch.zeros(layout.n_visual, dtype=torch.bool) if newlines is None else newlines.cpu()
+    frame = places[:, :2].unique(dim=0, return_inverse=True)[1].masked_fill(newlines, -1)
+    groups = [(frame == i).nonzero()[:, 0] for i in range(-1, int(frame.max()) + 1)]
+    shares = split(n_kept, [len(group) for group in groups])
+    cells, begin = torch.full((layout.n_visual,), n_kept), 0
+    for i, (group, share) in enumerate(zip(groups, shares, strict=True)):
+        if share:
+            height = 1 if i == 0 else len(places[group, 2].unique())
+            cells[group] = begin + rectangles(share, height, len(group) // height)[0]
+            begin += share
+    return cells
+
+
+def best_of_each(
+    scores: Float[Tensor, " visual"], cells: Int[Tensor, " visual"], n_cells: int
+) -> Int[Tensor, " cells"]:
+    """Return the token with the highest score of each of the first `n_cells` cells, ascending; of equal ones the first
+    token."""
+    order = scores.argsort(descending=True, stable=True)
+    rank = torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device))
+    best = rank.new_full((n_cells + 1,), len(scores)).scatter_reduce(0, cells, rank, "amin")
+    return order[best[:n_cells]].sort().values
+
+
+def similar_nearby(
+    vectors: Float[Tensor, "visual width"], layout: Layout, kept: Int[Tensor, " kept"], reach: float
+) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
+    """Return which token is merged into which: the tokens, and each one's place within the kept ones.
+
+    A kept token goes to itself, any other to the kept one of the highest cosine that is at most `reach` tokens away in
+    the same raster, frame and tile. Tokens without one, and newline tokens, are left out. Computed in blocks.
+    """
+    device = vectors.device
+    places = layout.coordinates().to(device)
+    regions = places[:, 0] * (places[:, 1].max() + 1) + places[:, 1]
+    if layout.tiles is not None:
+        regions = regions * (int(layout.tiles.max()) + 1) + layout.tiles.to(device)
+    if layout.newlines is not None:
+        regions = regions.masked_fill(layout.newlines.to(device), -1)
+    at = places[:, 2:].float()
+    found = []
+    for block in torch.arange(layout.n_visual, device=device).split(max(1, BLOCK_ELEMENTS // len(kept))):
+        cosines = vectors[block] @ vectors[kept].T
+        near = (torch.cdist(at[block], at[kept]) <= reach) & (regions[block][:, None] == regions[kept])
+        near &= regions[block][:, None] >= 0
+        cosines = cosines.masked_fill(~near, -torch.inf).masked_fill(block[:, None] == kept, torch.inf)
+        highest, target = cosines.max(1)
+        found.append(torch.where(highest > -torch.inf, target, -1))
+    targets = torch.cat(found)
+    sources = (targets >= 0).nonzero()[:, 0]
+    return sources, targets[sources]
