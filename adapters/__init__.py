@@ -4,9 +4,12 @@ if __name__ != "tokenprune.adapters":  # a second name would make a second copy 
     raise ImportError("import tokenprune.adapters, not adapters")
 
 # One line per family; importing it registers its adapter.
+from tokenprune.adapters import apertus as apertus
 from tokenprune.adapters import deepseek_ocr2 as deepseek_ocr2
 from tokenprune.adapters import deepseek_vl as deepseek_vl
+from tokenprune.adapters import emu3 as emu3
 from tokenprune.adapters import ernie4_5_vl as ernie4_5_vl
+from tokenprune.adapters import fuyu as fuyu
 from tokenprune.adapters import gemma3 as gemma3
 from tokenprune.adapters import glm4v as glm4v
 from tokenprune.adapters import got_ocr2 as got_ocr2
@@ -16,6 +19,7 @@ from tokenprune.adapters import hunyuan_vl as hunyuan_vl
 from tokenprune.adapters import hyperclovax as hyperclovax
 from tokenprune.adapters import idefics2 as idefics2
 from tokenprune.adapters import idefics3 as idefics3
+from tokenprune.adapters import inkling2 as inkling2
 from tokenprune.adapters import internvl as internvl
 from tokenprune.adapters import lighton_ocr as lighton_ocr
 from tokenprune.adapters import llava as llava

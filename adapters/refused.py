@@ -7,6 +7,15 @@ from collections.abc import Sequence
 _ENCODER_DECODER = "it is an encoder-decoder: visual tokens are in an encoder, not in the language model's sequence"
 _CROSS_ATTENTION = "its language model reads visual tokens by cross-attention; they are not in its sequence"
 
+_PAST_HOOKS = (
+    "its generate() calls the language model with embeddings, past the base model at which pruning begins, so nothing "
+    "would be pruned"
+)
+_OWN_PLACES = (
+    "its text model is told the places of the visual tokens by image_embeds_position_mask, puts the features there "
+    "itself and numbers the positions by the unpruned prompt"
+)
+
 #: Class -> why visual-token pruning means nothing there.
 NEVER = {
     "BlipForConditionalGeneration": _CROSS_ATTENTION,
@@ -24,7 +33,27 @@ NEVER = {
 }
 
 #: Class -> what an adapter would have to do that none does yet.
-NOT_YET: dict[str, str] = {}
+NOT_YET = {
+    "Blip2ForConditionalGeneration": _PAST_HOOKS,
+    "ChameleonForConditionalGeneration": (
+        "its base model is its language model, so no call lies between the features and the decoder layers at which "
+        "tokens could be dropped"
+    ),
+    "DiffusionGemmaForBlockDiffusion": (
+        "its decoder denoises blocks with masks that count the slots of the encoder's cache, which would have to be "
+        "made for a pruned one"
+    ),
+    "GitForCausalLM": (
+        "its text model puts the visual tokens before the text itself, without placeholder tokens that say where"
+    ),
+    "InklingForConditionalGeneration": (
+        "its patches come as an image each, and which of them belong together is only in the prompt"
+    ),
+    "InstructBlipForConditionalGeneration": _PAST_HOOKS,
+    "InstructBlipVideoForConditionalGeneration": _PAST_HOOKS,
+    "Kosmos2ForConditionalGeneration": _OWN_PLACES,
+    "Kosmos2_5ForConditionalGeneration": _OWN_PLACES,
+}
 
 
 def refusal(names: Sequence[str]) -> str:

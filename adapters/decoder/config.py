@@ -21,6 +21,9 @@ KINDS = {
     **{kind: kind for kind in (FULL, SLIDING, REFERENCE, CHUNKED, INDEXED, LINEAR, CONVOLUTION)},
     "attention": FULL,
     "mamba": LINEAR,
+    # A convolution beside attention by distances in the cache, whose masks the model makes itself.
+    "hybrid": LINEAR,
+    "hybrid_sliding": LINEAR,
 }
 
 

@@ -159,7 +159,7 @@ def test_compact_is_masking_under_compact_ids(name: str, case: str) -> None:
         expected = family.oracle(model, whole, dropped, ids)
         original = family.oracle(model, whole, dropped)
     assert_close(logits, expected[:, -STEPS - 1 : -1])
-    if dropped.any():  # so the oracle does tell the two apart
+    if dropped.any() and family.numbered:  # so the oracle does tell the two apart
         assert (logits - original[:, -STEPS - 1 : -1]).abs().max() > 1e-2
 
 

@@ -21,10 +21,12 @@ from .packed.qwen3_vl_moe import Cosmos3Omni, Qwen3VLMoe
 from .packed.qwen_towers import Exaone4_5, HyperClovaX
 from .packed.video_llama_3 import VideoLlama3
 from .qwen_vl import Qwen2_5_VL, Qwen2VL, Qwen3VL
+from .tiled.codes import Apertus1p5, Emu3, Fuyu
 from .tiled.crops import Step3p7, UnlimitedOcr
 from .tiled.deepseek_vl import DeepseekVL, DeepseekVLHybrid, Janus
 from .tiled.granite import Granite4Vision, GraniteDocling
 from .tiled.idefics2 import Idefics2
+from .tiled.inkling import Inkling2, Inkling2Loop
 from .tiled.ocr import DeepseekOcr2, GotOcr2, LightOnOcr, QianfanOcr
 from .tiled.others import Aria, FastVlm, Ovis2, PerceptionLM
 
@@ -85,6 +87,11 @@ FAMILIES: dict[str, Family] = {
         DeepseekOcr2("deepseek-ocr2"),
         Step3p7("step3p7"),
         UnlimitedOcr("unlimited-ocr"),
+        Apertus1p5("apertus1p5"),
+        Emu3("emu3"),
+        Fuyu("fuyu"),
+        Inkling2("inkling2"),
+        Inkling2Loop("inkling2-loop"),
     )
 }
 

@@ -39,6 +39,7 @@ class Family:
     volatile: attributes in which HF itself keeps something between calls.
     cannot: modes of the contract matrix in which HF fails without any patch -> the exception; an AssertionError that
         "logits differ" where it answers wrongly. "rows": what it makes of a row depends on those above it.
+    numbered: whether position IDs make any difference.
     refused: what patch() says in its UnsupportedError; None if it takes the model.
     """
 
@@ -47,6 +48,7 @@ class Family:
     video_sizes: tuple[Size, ...] = ()
     mixes: bool = True
     volatile: tuple[str, ...] = ()
+    numbered: bool = True
     refused: str | None = None
     cannot: dict[str, tuple[type[Exception] | tuple[type[Exception], ...], str]]
 

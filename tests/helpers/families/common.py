@@ -142,7 +142,7 @@ class CommonFamily(Family):
                 else [part[chosen] for part in features]
             )
         given["position_ids"] = rows[..., row : row + 1, left]
-        given["attention_mask"] = None
+        given["attention_mask"] = torch.ones(1, len(left)).long()  # without, gaps in IDs would be borders of sequences
         return args, given
 
 

@@ -1,0 +1,92 @@
+"""Inkling 2, with and without loops: attention by relative positions, short convolutions, and residuals over blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import Inkling2Config, Inkling2LoopConfig
+
+from helpers.families.base import END, IMAGE, START, VOCAB, ImageInputs, Size, decoder
+from helpers.families.common import CommonFamily
+
+PIXELS = 8  # the side of a visual token
+
+
+class Inkling2(CommonFamily):
+    """Grids count visual tokens, and pixels come as one square for each. No images of several frames."""
+
+    class_name = "Inkling2ForConditionalGeneration"
+    contract = "never seen"
+    numbered = False
+    sizes = ((32, 32), (48, 32), (24, 40))  # 4 x 4, 6 x 4 and 3 x 5 visual tokens
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        # Its distances count the slots that hold something, and the keys of a static cache are all of them.
+        self.cannot["static"] = ((RuntimeError, KeyError), "must match the size|sliding_attention")
+
+    def build(self, attention: Any = "eager", seed: int = 0, n_layers: int | None = None) -> Any:
+        return super().build("eager", seed, n_layers)
+
+    def settings(self) -> dict[str, Any]:
+        text = decoder(
+            num_hidden_layers=4,
+            head_dim=8,
+            swa_num_attention_heads=4,
+            swa_num_key_value_heads=2,
+            swa_head_dim=8,
+            sliding_window_size=12,
+            d_rel=4,
+            rel_extent=16,
+            layer_types=["hybrid_sliding", "hybrid", "hybrid_sliding", "hybrid"],
+            moe_intermediate_size=24,
+            n_routed_experts=4,
+            num_experts_per_tok=2,
+            n_layers_per_attn_res_block=2,
+            unpadded_vocab_size=VOCAB,
+        )
+        vision = {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "mlp_ratio": 1.5,
+            "patch_size": 4,
+            "posemb_grid_size": 8,
+            "projection_hidden_dim": 32,
+            "text_hidden_size": 32,
+        }
+        return {"text_config": text, "vision_config": vision, "image_token_id": IMAGE}
+
+    def config(self) -> Any:
+        return Inkling2Config(**self.settings())
+
+    def block(self, size: Size) -> list[int]:
+        return [START, *[IMAGE] * (size[0] // PIXELS * (size[1] // PIXELS)), END]
+
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
+        grid = [1, size[0] // PIXELS, size[1] // PIXELS]
+        pixels = torch.randn(grid[1] * grid[2], PIXELS, PIXELS, 3, generator=generator)
+        return {"pixel_values": pixels, "image_grid_thw": torch.tensor([grid])}
+
+    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
+        grids = inputs["image_grid_thw"]
+        pixels = inputs["pixel_values"].split(grids.prod(-1).tolist())
+        return [{"pixel_values": one, "image_grid_thw": grid} for one, grid in zip(pixels, grids.split(1), strict=True)]
+
+
+class Inkling2Loop(Inkling2):
+    """The last two of the decoder's four layers run twice."""
+
+    class_name = "Inkling2LoopForConditionalGeneration"
+
+    def config(self) -> Any:
+        settings = self.settings()
+        settings["text_config"] |= {
+            "loop_layer_index_start": 2,
+            "loop_layer_index_end": 4,
+            "loop_num_passes": 2,
+            "loop_gate_rank": 4,
+        }
+        settings["vision_config"]["model_type"] = "inkling2_vision"
+        return Inkling2LoopConfig(**settings)
