@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _ENCODER_DECODER = "it is an encoder-decoder: visual tokens are in an encoder, not in the language model's sequence"
 _CROSS_ATTENTION = "its language model reads visual tokens by cross-attention; they are not in its sequence"
@@ -56,16 +56,19 @@ NOT_YET = {
 }
 
 
-def refusal(names: Sequence[str]) -> str:
-    """Return why a model is refused, and what to do instead. `names` are those of its class and its base classes."""
+def refusal(names: Sequence[str], installed: Iterable[str] = ()) -> str:
+    """Return why a model is refused, and what to do instead. `names` are those of its class and its base classes;
+    `installed` packages have adapters for other classes."""
     never = next((name for name in names if name in NEVER), None)
     if never is not None:
         return f"{names[0]} cannot be pruned: {NEVER[never]}."
     not_yet = next((name for name in names if name in NOT_YET), None)
     if not_yet is not None:
         return f"{names[0]} is not supported yet: {NOT_YET[not_yet]}. `tokenprune models` lists what is."
+    others = ", ".join(sorted(installed))
+    packages = f", and installed packages have one for {others}" if others else ""
     return (
-        f"no model adapter for a {names[0]}. `tokenprune models` lists the classes that have one. If it is a "
+        f"no model adapter for a {names[0]}. `tokenprune models` lists the classes that have one{packages}. If it is a "
         f"vision-language model of transformers, not a wrapper around one, try the generic adapter, which is exact for "
         f"many but was not tested on this class:\n"
         f"    tokenprune.patch(model, strategy, adapter=tokenprune.GenericAdapter)\n"

@@ -54,7 +54,7 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
         check_transformers()
         return adapter(model)
     if name is None:
-        raise UnsupportedError(refusal(names))
+        raise UnsupportedError(refusal(names, installed))
     check_transformers()
     if name not in ADAPTERS:
         ADAPTERS[name] = load_installed(

@@ -264,7 +264,7 @@ def test_by_hand() -> None:
     closed = torch.finfo(torch.float32).min
 
     def call(length: int, first: int) -> Any:
-        return MaskRequest(slots.append(packing, 4), packing, 4, lambda layer, n: (length, first), torch.bool)
+        return MaskRequest(slots.append(packing, 4), packing, 4, lambda layer, n: (length, first), torch.bool, None)
 
     full, sliding = LayerKinds((FULL,), None, by_kind=False), LayerKinds((SLIDING,), 3, by_kind=True)
     assert call(5, 0).masks(pattern, full)[0, 0].tolist() == [[10, 12, closed, 13, 15]]
