@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.files.evals import write_refcoco, write_vqav2
 from helpers.served.engine import needs_vllm
 from helpers.served.models import save_llava
 from helpers.served.server import ENVIRONMENT, serving
@@ -52,13 +51,12 @@ def check_same(served: Path, alone: Path) -> None:
 
 def test_an_engine_in_this_process(tmp_path: Path) -> None:
     save_llava(tmp_path / "model")
-    write_vqav2(tmp_path / "data", n=5)
-    write_refcoco(tmp_path / "data")
-    words = "--keep-ratio", "0.5", "0.25", "--baselines", "unpruned"
-    here(tmp_path / "model", tmp_path / "data", tmp_path / "here", *words)
+    words = "--keep-ratio", "0.5", "0.25", "--baselines", "unpruned", "--limit", "5"
+    here(tmp_path / "model", SCENES, tmp_path / "here", *words)
     rows = evaluate(
         str(tmp_path / "model"),
-        data=tmp_path / "data",
+        data=SCENES,
+        limit=5,
         output=tmp_path / "served",
         strategies=["fopru:layer=-2"],
         keep_ratios=[0.5, 0.25],
@@ -112,9 +110,8 @@ def test_the_bundled_model(bundled: tuple[str, str], tmp_path: Path, monkeypatch
 def test_the_command(tmp_path: Path) -> None:
     """With engine options that are wrong, vLLM says so, and nothing is written."""
     save_llava(tmp_path / "model")
-    write_vqav2(tmp_path / "data")
     command = [sys.executable, "-m", "tokenprune", "eval", "--model", str(tmp_path / "model"), "--engine", "vllm"]
-    command += ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "run"), "--strategy", "grid"]
+    command += ["--output", str(tmp_path / "run"), "--strategy", "grid"]
     command += ["--engine-options", '{"maximum": 5}']
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | ENVIRONMENT)
     assert ended.returncode != 0
