@@ -77,9 +77,14 @@ class Qwen2_5_VLAdapter(Qwen2VLAdapter):
         return sorted(number for number in named if number < len(blocks))
 
 
-@register_adapter("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration")
+@register_adapter(
+    "Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration", "Qwen4ExpForConditionalGeneration"
+)
 class Qwen3_5Adapter(Qwen2VLAdapter):
-    """For Qwen3.5, most of whose decoder layers have a state instead of keys."""
+    """For Qwen3.5, most of whose decoder layers have a state instead of keys, and Qwen4-Exp, whose language model also
+    reads token IDs."""
+
+    sequence_arguments = ("ple_input_ids",)
 
     def describe_tower(self) -> Tower:
         return QWEN3_TOWER

@@ -18,6 +18,7 @@ from .packed.omni import Qwen2_5Omni, Qwen3Omni
 from .packed.paddle_ocr import PaddleOCRVL
 from .packed.qwen3_5 import Qwen3_5, Qwen3_5Moe
 from .packed.qwen3_vl_moe import Cosmos3Omni, Qwen3VLMoe
+from .packed.qwen4_exp import Qwen4Exp
 from .packed.qwen_towers import Exaone4_5, HyperClovaX
 from .packed.video_llama_3 import VideoLlama3
 from .qwen_vl import Qwen2_5_VL, Qwen2VL, Qwen3VL
@@ -61,6 +62,7 @@ FAMILIES: dict[str, Family] = {
         Exaone4_5("exaone4.5"),
         HyperClovaX("hyperclovax"),
         Cosmos3Edge("cosmos3-edge"),
+        Qwen4Exp("qwen4-exp"),
         InternVL("internvl"),
         Idefics3("idefics3"),
         SmolVLM("smolvlm"),
