@@ -1,0 +1,202 @@
+"""Vision towers that take the patches of all images in one row: their attention, and what visual tokens are made of.
+
+What is expected comes from the model itself: the attention weights that its eager attention computes, and the patches
+on which each of its visual tokens depends behind the last encoder layer.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.families import FAMILIES
+from torch import Tensor
+from transformers import (
+    Ernie4_5_VLMoeImageProcessor,
+    Glm4vImageProcessor,
+    Glm46VImageProcessor,
+    HunYuanVLImageProcessor,
+    PaddleOCRVLImageProcessor,
+    Qwen2VLImageProcessor,
+    VideoLlama3ImageProcessor,
+)
+
+import tokenprune
+from tokenprune import FoPru, Grid
+from tokenprune.adapters import adapter_for
+
+NAMES = [
+    "cosmos3-omni",
+    "ernie4.5-vl",
+    "exaone4.5",
+    "glm-ocr",
+    "glm4.6v",
+    "glm4v",
+    "glm4v-moe",
+    "hunyuan-vl",
+    "hyperclovax",
+    "paddleocr-vl",
+    "qwen2.5-omni",
+    "qwen3-omni",
+    "qwen3-vl-moe",
+    "qwen3.5",
+    "qwen3.5-moe",
+    "qwen4-exp",
+    "video-llama-3",
+]
+CASES = [(name, kind) for name in NAMES for kind in ("image", "video") if kind == "image" or FAMILIES[name].video_sizes]
+
+
+@cache
+def model_of(name: str) -> Any:
+    return FAMILIES[name].build("eager")
+
+
+def inputs_of(name: str, kind: str) -> dict[str, Any]:
+    """Three images of different sizes or two videos, one row of the batch with more of them than the other."""
+    return FAMILIES[name].prompt(**({"images_per_row": [2, 1]} if kind == "image" else VIDEOS))
+
+
+VIDEOS: dict[str, Any] = {"images_per_row": [0, 0], "videos_per_row": [1, 1]}
+
+
+def encoded(model: Any, inputs: dict[str, Any], kind: str) -> Tensor:
+    """The features of all visual tokens of a kind, one after the other."""
+    encode = getattr(model.model, f"get_{kind}_features")
+    taken = inspect.signature(encode).parameters
+    output = encode(**{name: value for name, value in inputs.items() if name in taken}).pooler_output
+    return torch.cat([image.reshape(-1, image.shape[-1]) for image in output])
+
+
+def received(
+    model: Any, inputs: dict[str, Any], kind: str, layer: int, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Tensor, int]:
+    """What each patch of the row receives from the others in one encoder layer, on average over the heads; and in how
+    many frames."""
+    adapter, maps = adapter_for(model), []
+    attention = adapter.tower.capture_points(adapter.tower.layers(adapter.vision_tower)[layer]).attention
+    code = sys.modules[type(attention).__module__]
+    compute = vars(code)["eager_attention_forward"]
+
+    def watched(module: Any, *args: Any, **kwargs: Any) -> Any:
+        output, weights = compute(module, *args, **kwargs)
+        if module is attention:
+            maps.append(weights[0])
+        return output, weights
+
+    with monkeypatch.context() as patched, torch.no_grad():
+        patched.setattr(code, "eager_attention_forward", watched)
+        encoded(model, inputs, kind)
+    assert all(torch.allclose(weights.sum(-1), torch.ones(())) for weights in maps)
+    return torch.cat([weights.mean(0).sum(0) for weights in maps]), len(maps)
+
+
+def patches_of_tokens(model: Any, inputs: dict[str, Any], kind: str) -> Tensor:
+    """(tokens, patches) bool: which patches of the row each visual token is made of behind the last encoder layer."""
+    adapter, rows = adapter_for(model), []
+
+    def restart(module: Any, args: Any, output: Tensor) -> Tensor:
+        rows.append(output.detach().requires_grad_())
+        return rows[-1]
+
+    hook = adapter.tower.layers(adapter.vision_tower)[-1].register_forward_hook(restart)
+    features = encoded(model, inputs, kind)
+    hook.remove()
+    (row,), direction = rows, torch.randn(features.shape[-1], generator=torch.Generator().manual_seed(0))
+    slopes = [
+        torch.autograd.grad(feature @ direction, row, retain_graph=True, allow_unused=True) for feature in features
+    ]
+    return torch.stack(
+        [(torch.zeros_like(row) if slope is None else slope).flatten(0, -2).abs().sum(-1) > 0 for (slope,) in slopes]
+    )
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_scores_are_the_column_sums_of_the_towers_own_attention(
+    name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, inputs = model_of(name), inputs_of(name, kind)
+    with torch.no_grad(), tokenprune.patch(model, FoPru()) as handle:
+        model(**inputs)
+    images = handle.report.images
+    adapter = adapter_for(model)
+    column_sums, n_frames = received(model, inputs, kind, adapter.encoder_layer(None), monkeypatch)
+    assert n_frames == sum(image.layout.n_tiles for image in images)
+    of_token = patches_of_tokens(model, inputs, kind)
+    made = of_token.any(1)
+    expected = (of_token * column_sums).sum(1) / of_token.sum(1)
+    scores = torch.cat([image.scores for image in images if image.scores is not None])
+    newlines = [image.layout.newlines for image in images]
+    plain = torch.cat(
+        [torch.ones(i.n_visual).bool() if n is None else ~n for i, n in zip(images, newlines, strict=True)]
+    )
+    assert torch.equal(plain, made)
+    torch.testing.assert_close(scores[made], expected[made], atol=1e-5, rtol=1e-5)
+    assert expected[made].std() > 0.02  # far above the tolerance, so a wrong row or layer would show
+
+
+def test_tokens_that_are_no_patches_get_the_highest_score() -> None:
+    """HunyuanOCR's: one before the image, one behind every row, one behind the image."""
+    model = model_of("hunyuan-vl")
+    with torch.no_grad(), tokenprune.patch(model, FoPru()) as handle:
+        model(**FAMILIES["hunyuan-vl"].prompt([1], sizes=[(24, 40)]))
+    (image,) = handle.report.images
+    assert image.layout.grids == ((1, 1, 1), (1, 3, 6), (1, 1, 1))
+    assert image.scores is not None
+    rows = image.scores[1:-1].view(3, 6)
+    assert torch.equal(rows[:, -1], rows[:, :-1].amax(1))
+    assert torch.equal(image.scores[[0, -1]], rows.amax().expand(2))
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_grids_are_those_of_the_visual_tokens(name: str, kind: str) -> None:
+    """A visual token's patches are those of its cell."""
+    model, inputs = model_of(name), inputs_of(name, kind)
+    with torch.no_grad(), tokenprune.patch(model, Grid(keep_ratio=0.5)) as handle:
+        model(**inputs)
+    sizes = FAMILIES[name].sizes if kind == "image" else FAMILIES[name].video_sizes
+    side = 4 if name == "video-llama-3" and kind == "image" else 8  # pixels of a visual token
+    for image, size in zip(handle.report.images, sizes, strict=False):
+        *_, (t, h, w) = [grid for grid in image.layout.grids if grid != (1, 1, 1)]
+        *frames, height, width = size
+        assert (h, w - (name == "hunyuan-vl")) == (height // side, width // side)
+        assert t == (len(image.layout.tiles.unique()) if image.layout.tiles is not None else 1)
+        assert image.modality == kind
+        assert not frames or t in (frames[0], frames[0] // 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "processor"),
+    [
+        ("glm4v", Glm4vImageProcessor),
+        ("glm4.6v", Glm46VImageProcessor),
+        ("glm-ocr", Glm46VImageProcessor),
+        ("paddleocr-vl", PaddleOCRVLImageProcessor),
+        ("hunyuan-vl", HunYuanVLImageProcessor),
+        ("video-llama-3", VideoLlama3ImageProcessor),
+        ("ernie4.5-vl", Ernie4_5_VLMoeImageProcessor),
+        ("qwen2.5-omni", Qwen2VLImageProcessor),
+        ("hyperclovax", Qwen2VLImageProcessor),
+    ],
+)
+def test_pixels_are_the_image_that_the_processor_cut_up(name: str, processor: Any) -> None:
+    colors = np.random.default_rng(0).integers(0, 255, (24, 40, 3), dtype=np.uint8)
+    given = processor(patch_size=4)(images=[colors], do_resize=False, return_tensors="pt")
+    adapter = adapter_for(model_of(name))
+    calls: list[Any] = []
+    hook = adapter.vision_tower.register_forward_pre_hook(
+        lambda module, args, kwargs: calls.append((args, kwargs)), with_kwargs=True
+    )
+    with torch.no_grad():
+        encoded(adapter.model, dict(given), "image")
+    hook.remove()
+    ((args, kwargs),) = calls
+    names = list(inspect.signature(type(adapter.vision_tower).forward).parameters)[1:]
+    (image,) = adapter.tile_pixels({**dict(zip(names, args, strict=False)), **kwargs})
+    expected = torch.from_numpy(colors).permute(2, 0, 1) / 255
+    torch.testing.assert_close(adapter.tower.colors(image[None])[0], expected, atol=1e-5, rtol=0)
