@@ -59,10 +59,8 @@ def model_of(name: str) -> Any:
 
 def inputs_of(name: str, kind: str) -> dict[str, Any]:
     """Three images of different sizes or two videos, one row of the batch with more of them than the other."""
-    return FAMILIES[name].prompt(**({"images_per_row": [2, 1]} if kind == "image" else VIDEOS))
-
-
-VIDEOS: dict[str, Any] = {"images_per_row": [0, 0], "videos_per_row": [1, 1]}
+    family = FAMILIES[name]
+    return family.prompt([2, 1]) if kind == "image" else family.prompt([0, 0], videos_per_row=[1, 1])
 
 
 def encoded(model: Any, inputs: dict[str, Any], kind: str) -> Tensor:

@@ -19,7 +19,7 @@ class Qwen4Exp(MRope, Qwen3VL):
 
     def config(self) -> Any:
         rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
-        text = decoder(
+        text: Any = decoder(
             rope_parameters={**rope, "partial_rotary_factor": 0.25},
             head_dim=32,
             layer_types=["linear_attention", "indexed_attention"],
