@@ -40,8 +40,8 @@ def entered_by(strategy: str) -> list[str]:
 
 def test_a_fopru_prefill_is_short_to_read() -> None:
     entered = entered_by("fopru")
-    assert len(set(entered)) <= 14, sorted(set(entered))
-    assert len(entered) - 1 <= 50, entered
+    assert len(set(entered)) <= 15, sorted(set(entered))  # rebuilt.py marks what was pruned
+    assert len(entered) - 1 <= 53, entered
     assert not [file for file in entered if file.startswith(MECHANISMS)]
     assert {"engine/prefill.py", "engine/select.py", "strategies/fopru.py"} <= set(entered)
 

@@ -99,10 +99,10 @@ class Prefill:
             kwargs = named_arguments(module, args, kwargs)
         cache = find_cache(kwargs)
         settle(cache)
-        index = index_of(cache)
+        index, slots = index_of(cache), n_slots(cache)
         if index is not None:
             index.check_skipped(self._skipped)
-        else:
+        elif slots:
             check_not_rebuilt(cache, kwargs)
         if self.skipping is not None:
             self.skipping.check_cache(cache)
@@ -123,7 +123,7 @@ class Prefill:
             if output is not None and records is not None and not hasattr(output, RECORD_ATTRIBUTE):
                 setattr(output, RECORD_ATTRIBUTE, records)  # accelerate's hooks hand on a copy without them
             images[name] = recall_images(output, visual[name])
-        slots, mask = n_slots(cache), prunable_mask(kwargs.get("attention_mask"))
+        mask = prunable_mask(kwargs.get("attention_mask"))
         columns = slots if index is None else slots + index.n_dropped
         self._context.forward = Forward(cache, index, visual, begins, images, slots, columns, mask)
 

@@ -53,7 +53,7 @@ class Marks:
 
 _marks: dict[tuple[torch.device, torch.dtype, int], Marks] = {}
 _lock = Lock()
-#: Caches that were compared, or that were empty when they came.
+#: Caches that were compared.
 _known: WeakSet[Any] = WeakSet()
 
 
@@ -77,9 +77,7 @@ def mark_pruned(cache: Any, index: CacheIndex, padding: Bool[Tensor, "rows colum
 
 
 def check_not_rebuilt(cache: Any, kwargs: Mapping[str, Any]) -> None:
-    """Raise PruningError for a cache without index that was made from a pruned one's tensors."""
-    if cache is None:
-        return
+    """Raise PruningError for a cache without index, but with tokens, that was made from a pruned one's tensors."""
     if cache not in _known:
         if _is_marked(cache.layers, n_slots(cache)):
             raise _rebuilt("this cache was made from the tensors of a pruned one, and does not know what was dropped")
