@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import pytest
 from contract import rotation
 from helpers.files.wordnet import write_wordnet
 from helpers.tiny import tiny_llava
+from helpers.unchecked import unchecked as unchecked
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,14 +37,6 @@ def llava(shared_llava: Any) -> Any:
     for module in shared_llava.modules():
         for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
             assert not getattr(hook, "__module__", "").startswith("tokenprune"), f"{hook} is still there"
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Annotations are not checked, as in a user's process: wrong values must meet our own errors."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -96,12 +96,12 @@ def test_prompt_with_images_and_a_video(seed: int) -> None:
     assert len(ids) + delta == len(whole)  # the first answered token
 
 
-def test_a_strategy_that_keeps_fewer_is_filled_up(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_strategy_that_keeps_fewer_is_filled_up(caplog: pytest.LogCaptureFixture) -> None:
     from tokenprune.serving.vllm.core import ImageSelector
     from tokenprune.serving.vllm.processing import Asked
     from tokenprune.serving.vllm.settings import Settings
 
-    selector = ImageSelector(Settings(Fewer(keep=3)), 2, str(tmp_path))
+    selector = ImageSelector(Settings(Fewer(keep=3)), 2)
     features = torch.tensor([[5.0, 0], [1, 1], [4, 2], [3, 3], [0, 4], [2, 5]])
     image = EncodedImage(Layout.raster((1, 2, 3)), {})
     for _ in range(2):

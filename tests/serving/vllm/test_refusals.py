@@ -154,6 +154,7 @@ ENGINE = {
     "parallel_config.decode_context_parallel_size": 2,
     "parallel_config.use_ubatching": True,
     "speculative_config": object(),
+    "lora_config": SimpleNamespace(enable_tower_connector_lora=True),
     "compilation_config.compile_mm_encoder": True,
     "compilation_config.cudagraph_mm_encoder": True,
     "model_config.multimodal_config.video_pruning_rate": 0.5,
@@ -167,6 +168,7 @@ def engine_config() -> Any:
         ),
         compilation_config=SimpleNamespace(compile_mm_encoder=False, cudagraph_mm_encoder=False),
         speculative_config=None,
+        lora_config=None,
         model_config=SimpleNamespace(
             hf_config=llava(),
             multimodal_config=SimpleNamespace(video_pruning_rate=None, mm_encoder_tp_mode="weights"),

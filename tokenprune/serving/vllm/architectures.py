@@ -80,7 +80,7 @@ def architecture_of(config: Mapping[str, Any]) -> str:
     """Return the name of the architecture that serves a checkpoint, given its config.json. Raises UnsupportedError for
     a model that none serves."""
     model_type = config.get("model_type")
-    tower = config.get("vision_config", {}).get("model_type", NATIVE_TOWERS[0])
+    tower = (config.get("vision_config") or {}).get("model_type", NATIVE_TOWERS[0])
     for architecture in ARCHITECTURES.values():
         if architecture.model_type == model_type:
             if model_type == "llava" and tower not in NATIVE_TOWERS:

@@ -47,13 +47,12 @@ class ImageSelector:
     """Selects the visual tokens of encoded images, as many as their prompts have placeholder tokens for.
 
     width: that of a visual token's features; further columns, if there are any, are taken along (DeepStack).
-    times: the folder for the time that it takes.
     reports: whether this process records what is kept and how long it took, as one of several ranks does.
     """
 
-    def __init__(self, settings: Settings, width: int, times: str, reports: bool = True) -> None:
+    def __init__(self, settings: Settings, width: int, reports: bool = True) -> None:
         self.settings, self._width = settings, width
-        self._clock = SelectionClock(times) if reports else None
+        self._clock = SelectionClock() if reports else None
         self.file = KeptFile(settings.record) if reports and settings.record is not None else None
         self._filled = False
 
@@ -130,7 +129,7 @@ class PrunedModel(Base):
         )
         self.step = StepPositions(self.n_components, most, adds=self.settings.position_ids == "original")
         width, first = config.get_text_config().hidden_size, get_tp_group().is_first_rank
-        self.selector = ImageSelector(self.settings, width, config.tokenprune_times, reports=first)
+        self.selector = ImageSelector(self.settings, width, reports=first)
         self.capture = self.make_capture() if "vision_attention" in strategy.needs else None
         lengthen(self.decoder, self.settings.n_positions(model_config.max_model_len))
 

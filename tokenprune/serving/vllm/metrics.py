@@ -23,6 +23,8 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 from torch import Tensor
 
+#: The environment variable with the folder of all processes' files.
+FOLDER = "TOKENPRUNE_SELECTION_TIMES"
 #: How many images may wait for being encoded. Cached ones wait for ever, so the oldest are forgotten.
 MOST_WAITING = 4096
 
@@ -37,21 +39,27 @@ def count_image(n_visual: int, n_kept: int) -> None:
 
 
 class SelectionTimes(Collector):
-    """Collects what every `SelectionClock` has written below `folders`, of the engines that this process started."""
+    """Collects what every `SelectionClock` of this process and its workers has written.
+
+    The workers get the folder in an environment variable. In the model's config, which they also get, it would give
+    every start of a server another key in vLLM's cache of compiled models.
+    """
 
     def __init__(self) -> None:
-        self.folders: list[tempfile.TemporaryDirectory[str]] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def share_folder(self) -> None:
+        """Make a folder for the workers to come, unless there is one. It is deleted when this process ends."""
+        if not Path(os.environ.get(FOLDER, "no folder")).is_dir():
+            self._folder = tempfile.TemporaryDirectory(prefix="tokenprune-")
+            os.environ[FOLDER] = self._folder.name
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        files = (path for folder in self.folders for path in Path(folder.name).glob("*.f64"))
+        folder = os.environ.get(FOLDER)
+        files = [] if folder is None else Path(folder).glob("*.f64")
         totals = sum(map(np.fromfile, files), np.zeros(2))
         yield CounterMetricFamily("tokenprune_selection_seconds", "Time that selecting visual tokens took", totals[0])
         yield CounterMetricFamily("tokenprune_selected_images", "Images that were selected from", totals[1])
-
-    def new_folder(self) -> str:
-        """Make the folder of one more engine; it is deleted when this process ends."""
-        self.folders.append(tempfile.TemporaryDirectory(prefix="tokenprune-"))
-        return self.folders[-1].name
 
 
 SELECTION_TIMES = SelectionTimes()
@@ -59,10 +67,11 @@ REGISTRY.register(SELECTION_TIMES)
 
 
 class SelectionClock:
-    """Adds up the seconds and the images of this process, in a file below `folder`."""
+    """Adds up the seconds and the images of this process, in a file of its own in the shared folder."""
 
-    def __init__(self, folder: str) -> None:
-        path = Path(folder) / f"{os.getpid()}-{id(self)}.f64"
+    def __init__(self) -> None:
+        SELECTION_TIMES.share_folder()
+        path = Path(os.environ[FOLDER]) / f"{os.getpid()}-{id(self)}.f64"
         self._totals = np.memmap(path, dtype=np.float64, mode="w+", shape=(2,))
 
     @contextmanager

@@ -31,8 +31,7 @@ def register() -> None:
                 # vLLM then keeps position IDs per request. Only the top level says so, so that the language model,
                 # which is built from the text config, keeps its one-dimensional rotary embedding.
                 config.mrope_section = [1, 1, 1]
-            if not hasattr(config, "tokenprune_times"):
-                config.tokenprune_times = SELECTION_TIMES.new_folder()  # the workers get the config
+            SELECTION_TIMES.share_folder()
 
         @staticmethod
         def verify_and_update_config(vllm_config: Any) -> None:

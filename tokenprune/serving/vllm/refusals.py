@@ -129,6 +129,10 @@ def check_engine(vllm_config: Any) -> None:
             bool(getattr(compilation, "cudagraph_mm_encoder", False)),
             "a replayed vision tower bypasses the selection",
         ),
+        "--enable-tower-connector-lora": (
+            bool(getattr(vllm_config.lora_config, "enable_tower_connector_lora", False)),
+            "vLLM would count the tower's tokens by those that are kept",
+        ),
         "--video-pruning-rate": (
             bool(multimodal.video_pruning_rate),
             "vLLM's pruning of videos appends position IDs of its own",
