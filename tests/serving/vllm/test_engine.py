@@ -96,9 +96,9 @@ def test_keep_ratios_that_cannot_be(llava: Path, llm: Any) -> None:
     images = tuple((seed, 90, 90) for seed in range(12))
     with pytest.raises(SettingError, match="lose 420 visual tokens, so that its position IDs may run to 548"):
         served(llm, [Request("<image> w1 " * 12, images, keep_ratio=0.02)])
-    request = Request("w1 <image> w2", (A,))
-    (output,) = served(llm, [request])
-    check_equal(output, expected(llava, FOPRU, [request])[0])
+    requests = [Request("w1 <image> w2", (A,)), Request("w1 <image> w2", images[:1], keep_ratio=0.02)]
+    for output, answer in zip(served(llm, requests), expected(llava, FOPRU, requests), strict=True):
+        check_equal(output, answer)
 
 
 def test_refusals_reach_the_user(llava: Path) -> None:

@@ -100,7 +100,13 @@ class PruningProcessor(Base):
         self.settings.strategy_at(ratio)  # raises, before anything is processed
         result = super()._cached_apply_hf_processor(inputs, timing_ctx)
         images = [update.content for update, *_ in result.prompt_updates.get("image", ())]
-        self._check_length(sum(image.n_visual - image.n_kept for image in images))
+        try:
+            self._check_length(sum(image.n_visual - image.n_kept for image in images))
+        except SettingError:
+            # The engine will not get the images, and must not be taken to have them.
+            for one in result.hashes["image"] if inputs.cache is not None else ():
+                inputs.cache.invalidate(one)
+            raise
         if inputs.hf_processor_mm_kwargs is not LARGEST:
             for image in images:
                 count_image(image.n_visual, image.n_kept)
