@@ -9,8 +9,11 @@ positions   ... by offsets that travel in the embeddings
 rope        ... beyond the length that vLLM counts
 capture     queries and keys of one layer of vLLM's vision towers
 metrics     Prometheus counters, and a file of kept indices
+overrides   what `tokenprune serve` writes for a strategy and a model
+endpoint    GET /tokenprune: what the server prunes with
 
 llava, llava_next, qwen_vl, internvl, generic: one file per family.
 
-Only this folder imports vLLM, and nothing outside of it imports this folder.
+Only this folder imports vLLM. Of the rest, only the command and the evals import this folder: `architectures`, `settings`,
+`overrides` and `endpoint`, which load no vLLM.
 """

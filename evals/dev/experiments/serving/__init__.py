@@ -3,7 +3,7 @@
     python -m tokenprune.evals.dev.experiments.serving.model FOLDER              # random weights, with a processor
     tokenprune serve FOLDER --strategy fopru --trust-request-mm-kwargs --port 8001 [vLLM options]
     tokenprune serve FOLDER --strategy grid --trust-request-mm-kwargs --port 8002 [vLLM options]
-    python -m tokenprune.evals.dev.experiments.serving --model FOLDER --fopru URL --grid URL --output FILE
+    python -m tokenprune.evals.dev.experiments.serving URL URL --model FOLDER --output FILE
 
 Works with any model of LLaVA-1.5's kind. The keep ratio is each request's, so one engine serves all of them, and they
 are measured in turn.

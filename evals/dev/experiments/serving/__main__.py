@@ -105,12 +105,13 @@ def measure(servers: dict[str, Measured], rounds: int, loads: Sequence[int]) -> 
         for ratio in KEEP_RATIOS:
             for name, server in servers.items():
                 case = {"round": number, "strategy": name, "keep_ratio": ratio}
+                print(case, flush=True)
                 before = server.selection_seconds()
                 rows.append({**case, "ttft": server.first_token(ratio)})
                 selecting, images = (b - a for a, b in zip(before, server.selection_seconds(), strict=True))
                 rows[-1]["selection"] = selecting / images if images else 0.0
                 for n_clients in loads:
-                    rate, blocks = server.per_second(ratio, n_clients, max(2, 2 * n_clients))
+                    rate, blocks = server.per_second(ratio, n_clients, max(2, n_clients))
                     rows.append({**case, "clients": n_clients, "rate": rate, "blocks": blocks})
     return rows
 
@@ -133,7 +134,7 @@ def table(rows: list[dict[str, Any]], model: Path, loads: Sequence[int]) -> str:
             bound = sum(operations(model, budget(N_VISUAL, ratio, None), N_WORDS)) / whole
             selection = median(row["selection"] for row in mine if "selection" in row)
             cells = [
-                name if ratio < 1 else f"{name}'s engine, unpruned",
+                name if ratio < 1 else f"unpruned, in the engine of {name}",
                 f"{ratio:.0%}",
                 f"{median(first.values()):.2f} s",
             ]
@@ -148,17 +149,17 @@ def table(rows: list[dict[str, Any]], model: Path, loads: Sequence[int]) -> str:
 def main() -> None:
     parser = script_parser(serving.__doc__)
     parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="the model that both serve")
-    parser.add_argument("--fopru", required=True, metavar="URL", help="a server with FoPru")
     parser.add_argument(
-        "--grid", required=True, metavar="URL", help="a server with Grid, whose selection costs nothing"
+        "servers", nargs="+", metavar="URL", help="a server of each strategy; Grid's selection is cheap"
     )
     parser.add_argument("--rounds", type=at_least(1), default=5, metavar="N", help="rounds, in each of which all run")
     parser.add_argument("--clients", nargs="+", type=int, default=list(CLIENTS), metavar="N", help="clients at once")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file of every value")
     options = parser.parse_args()
-    servers = {"FoPru": Measured(options.fopru), "Grid": Measured(options.grid)}
+    opened = [Measured(url) for url in options.servers]
+    servers = {server.described["settings"]["strategy"]: server for server in opened}
     rows = measure(servers, options.rounds, options.clients)
-    options.output.write_text(json.dumps({"vllm": servers["FoPru"].version, "rows": rows}, indent=1) + "\n")
+    options.output.write_text(json.dumps({"vllm": opened[0].version, "rows": rows}, indent=1) + "\n")
     print(table(rows, options.model, options.clients))
 
 
