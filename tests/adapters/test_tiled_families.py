@@ -36,6 +36,24 @@ def test_tiles_of_one_image(name: str, tiles: list[int], embedded: bool) -> None
     assert [image.row for image in handle.report.images] == [0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("name", "grids"),
+    [
+        ("inkling2", [((1, 4, 4),), ((1, 6, 4),), ((1, 3, 5),)]),
+        ("apertus1p5", [((1, 3, 4),), ((1, 5, 2),), ((1, 4, 4),)]),
+        ("emu3", [((1, 3, 5),), ((1, 5, 3),), ((1, 4, 5),)]),  # with a newline token in every row
+        ("lighton-ocr", [((1, 3, 4),), ((1, 5, 2),), ((1, 4, 4),)]),
+        ("step3p7", [((1, 2, 2), (1, 2, 2), (1, 4, 4)), ((1, 4, 4),), ((1, 2, 2), (1, 2, 2), (1, 4, 4))]),
+    ],
+)
+def test_grids(name: str, grids: list[Any]) -> None:
+    """Rows before columns."""
+    model = FAMILIES[name].build()
+    with torch.no_grad(), tokenprune.patch(model, Random(keep_ratio=0.5)) as handle:
+        model(**FAMILIES[name].prompt([1, 2]))
+    assert [image.grids for image in handle.report.images] == grids
+
+
 def test_the_fine_route_of_granite_docling() -> None:
     """Four times as many visual tokens a tile."""
     family = FAMILIES["granite-docling"]
