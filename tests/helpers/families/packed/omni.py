@@ -76,7 +76,7 @@ class Qwen3Omni(Qwen2_5Omni):
         rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
         experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
         text = decoder(rope_parameters=rope, head_dim=8, vocab_size=N_TOKENS, **experts)
-        audio = self.audio(n_window_infer=8, conv_chunksize=8, downsample_hidden_size=4)
+        audio = self.audio(n_window=50, n_window_infer=100, conv_chunksize=8, downsample_hidden_size=4)
         return Qwen3OmniMoeThinkerConfig(vision_config=vision, text_config=text, audio_config=audio, **self.tokens())
 
     def n_audio(self, n_frames: int) -> int:
