@@ -22,15 +22,16 @@ from helpers.served.reference import Answer, Request, answers, draw
 from tokenprune.sequence.position_ids import PositionIds
 
 TOLERANCE = 1e-4
-needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM has an environment of its own: make test-vllm")
-
-# Read when vLLM is imported, and inherited by its processes.
-os.environ.update(
-    VLLM_ENABLE_V1_MULTIPROCESSING="0",  # a third of the time to start, and real tracebacks
-    VLLM_CPU_KVCACHE_SPACE="1",
-    VLLM_CACHE_ROOT=os.environ.get("VLLM_CACHE_ROOT", tempfile.mkdtemp(prefix="vllm-cache-")),
-    HF_HUB_OFFLINE="1",
-)
+HAS_VLLM = find_spec("vllm") is not None
+needs_vllm = pytest.mark.skipif(not HAS_VLLM, reason="vLLM has an environment of its own: make test-vllm")
+COMPILED = tempfile.TemporaryDirectory(prefix="vllm-cache-")
+if HAS_VLLM:  # read when vLLM is imported, and inherited by its processes
+    os.environ |= {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # a third of the time to start, and real tracebacks
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CACHE_ROOT": os.environ.get("VLLM_CACHE_ROOT", COMPILED.name),
+        "HF_HUB_OFFLINE": "1",
+    }
 
 
 @cache

@@ -103,9 +103,9 @@ class PruningProcessor(Base):
         try:
             self._check_length(sum(image.n_visual - image.n_kept for image in images))
         except SettingError:
-            # The engine will not get the images, and must not be taken to have them.
-            for one in result.hashes["image"] if inputs.cache is not None else ():
-                inputs.cache.invalidate(one)
+            if inputs.cache is not None:  # the engine will not get the images, and must not be taken to have them
+                for one in result.hashes["image"]:
+                    inputs.cache.invalidate(one)
             raise
         if inputs.hf_processor_mm_kwargs is not LARGEST:
             for image in images:
