@@ -14,6 +14,6 @@ endpoint    GET /tokenprune: what the server prunes with
 
 llava, llava_next, qwen_vl, internvl, generic: one file per family.
 
-Only this folder imports vLLM. Of the rest, only the command and the evals import this folder: `architectures`, `settings`,
+Only this folder imports vLLM. Of all else, only the command and the evals import it: `architectures`, `settings`,
 `overrides` and `endpoint`, which load no vLLM.
 """
