@@ -116,7 +116,8 @@ class GenericAdapter(ModelAdapter):
     @property
     def _merge(self) -> int | None:
         """How many patches a visual token is wide and high, of models that take any size."""
-        return getattr(getattr(self.config, "vision_config", None), "spatial_merge_size", None)
+        vision = getattr(self.config, "vision_config", None)
+        return getattr(vision, "spatial_merge_size", getattr(vision, "merge_size", None))
 
     def _takes_grids(self, modality: Modality) -> bool:
         function = getattr(self.core, modality.function)

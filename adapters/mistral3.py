@@ -12,10 +12,10 @@ from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 
-@register_adapter("Mistral3ForConditionalGeneration")
+@register_adapter("Mistral3ForConditionalGeneration", "MistralLarge4ForConditionalGeneration")
 class Mistral3Adapter(LlavaAdapter):
-    """For Mistral3ForConditionalGeneration. The processor writes a marker after every row of visual tokens; markers are
-    text and stay."""
+    """For Mistral3- and MistralLarge4ForConditionalGeneration. The processor writes a marker after every row of visual
+    tokens; markers are text and stay."""
 
     def check_patches(self) -> None:
         """Accept any setting: the projector always gets the whole output of the tower."""

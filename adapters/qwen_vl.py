@@ -91,7 +91,10 @@ class Qwen3_5Adapter(Qwen2VLAdapter):
 
 
 @register_adapter(
-    "Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration", "Cosmos3OmniForConditionalGeneration"
+    "Qwen3VLForConditionalGeneration",
+    "Qwen3VLMoeForConditionalGeneration",
+    "Cosmos3OmniForConditionalGeneration",
+    "CohereCompassForConditionalGeneration",
 )
 class Qwen3VLAdapter(Qwen2VLAdapter):
     """For Qwen3-VL and models of its design, which add more features after their first decoder layers (DeepStack)."""

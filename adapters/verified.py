@@ -8,8 +8,10 @@ from tokenprune.adapters.registry import register_adapter
 register_adapter(
     "AriaForConditionalGeneration",
     "Cosmos3EdgeForConditionalGeneration",
+    "Dots3NoteForConditionalGeneration",
     "FastVlmForConditionalGeneration",
-    "Gemma4ForConditionalGeneration",
-    "Gemma4UnifiedForConditionalGeneration",
+    "Lfm3VlForConditionalGeneration",
+    "MuseGlimmerForConditionalGeneration",
+    "MuseSparkForConditionalGeneration",
     "PerceptionLMForConditionalGeneration",
 )(GenericAdapter)

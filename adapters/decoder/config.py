@@ -10,7 +10,17 @@ from torch import nn
 
 from tokenprune.adapters.decoder.masking import makes_windows, rewrites_masks
 from tokenprune.errors import UnsupportedError
-from tokenprune.sequence.masks import CHUNKED, CONVOLUTION, FULL, INDEXED, LINEAR, REFERENCE, SLIDING, LayerKinds
+from tokenprune.sequence.masks import (
+    CHUNKED,
+    CONVOLUTION,
+    FULL,
+    INDEXED,
+    LINEAR,
+    REFERENCE,
+    SEPARATE,
+    SLIDING,
+    LayerKinds,
+)
 
 #: Attention implementations that take any mask as a tensor.
 TENSOR_MASKS = ("sdpa", "eager")
@@ -24,6 +34,8 @@ KINDS = {
     # A convolution beside attention by distances in the cache, whose masks the model makes itself.
     "hybrid": LINEAR,
     "hybrid_sliding": LINEAR,
+    "moe": SEPARATE,
+    "mlp": SEPARATE,
 }
 
 

@@ -39,6 +39,30 @@ def starts_after_overviews(
     return starts
 
 
+def starts_after_gaps(visual: Bool[Tensor, "batch length"], more_than: int) -> Bool[Tensor, "batch length"]:
+    """The first column of every image, where more than so many columns separate it from the image before, and no more
+    than that its own tiles."""
+    starts = run_starts(visual)
+    places = torch.arange(visual.shape[1], device=visual.device).expand_as(visual)
+    last = places.masked_fill(~visual, -1).cummax(1).values.roll(1, 1)  # the visual column before
+    last[:, 0] = -1
+    return starts & ((last < 0) | (places - last - 1 > more_than))
+
+
+def starts_after_the_last_kind(
+    ids: Int[Tensor, "batch length"], visual: Bool[Tensor, "batch length"]
+) -> Bool[Tensor, "batch length"]:
+    """The first column of every image, where the marker before an image's last or only tile is not that before
+    others."""
+    starts = run_starts(visual)
+    for row in range(len(ids)):
+        firsts = starts[row].nonzero()[:, 0]
+        markers = ids[row, firsts - 1].tolist()
+        for first, previous in zip(firsts[1:].tolist(), markers, strict=False):
+            starts[row, first] = previous == markers[-1]
+    return starts
+
+
 def header(before: list[int], marker: int | None) -> list[int]:
     """Return what follows the last marker; everything if there is none."""
     return before[len(before) - before[::-1].index(marker) :] if marker in before else before

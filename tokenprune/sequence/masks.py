@@ -26,6 +26,8 @@ REFERENCE = "reference_sliding_attention"
 #: Layers with a state instead of keys: linear attention, state-space models and short convolutions.
 LINEAR, CONVOLUTION = "linear_attention", "conv"
 RECURRENT = (LINEAR, CONVOLUTION)
+#: Layers that do not mix tokens: those with experts or a plain MLP only.
+SEPARATE = "separate"
 
 #: What pruning is equal to, exactly.
 Contract = Literal["masking", "masking but for ties", "never seen"]
@@ -35,7 +37,7 @@ Contract = Literal["masking", "masking but for ties", "never seen"]
 class LayerKinds:
     """How the decoder layers attend.
 
-    kinds: FULL, SLIDING, REFERENCE, CHUNKED, INDEXED, LINEAR or CONVOLUTION, for each layer.
+    kinds: FULL, SLIDING, REFERENCE, CHUNKED, INDEXED, LINEAR, CONVOLUTION or SEPARATE, for each layer.
     window: the number of columns that a query of a SLIDING or REFERENCE layer attends to, itself included.
     by_kind: whether the language model takes finished masks as a dict by kind.
     chunk: the number of columns of the chunks within which CHUNKED layers attend.
@@ -87,6 +89,8 @@ class MaskRequest:
         return masks if layers.by_kind else masks[layers.kinds[0]]
 
     def _mask(self, mask: Mask, kind: str, layers: LayerKinds) -> Tensor | None:
+        if kind == SEPARATE:
+            return None
         if kind in RECURRENT:
             return self._padding()
         keys = self._keys(kind, layers)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from .base import Family
+from .cohere import AyaVision, Cohere2Vision
 from .gemma import Gemma3, PaliGemma
 from .gemma4 import Gemma4, Gemma4MoE, Gemma4Unified
 from .idefics import Idefics3, SmolVLM
 from .internvl import InternVL
+from .kimi import KimiK25
+from .llama4 import Llama4
 from .llava import TOWERS, Llava, VideoLlava, VipLlava
 from .llava_next import LlavaNext, LlavaNextVideo, LlavaOnevision
 from .mistral3 import LlavaPixtral, Mistral3
+from .molmo2 import Molmo2
+from .packed.compass import CohereCompass
 from .packed.cosmos3_edge import Cosmos3Edge
 from .packed.ernie import Ernie4_5VL
 from .packed.glm import Glm4v, Glm46V, Glmga, GlmMoe, GlmOcr
 from .packed.hunyuan import HunyuanVL
+from .packed.muse import MuseGlimmer, MuseSpark
 from .packed.omni import Qwen2_5Omni, Qwen3Omni
 from .packed.paddle_ocr import PaddleOCRVL
 from .packed.qwen3_5 import Qwen3_5, Qwen3_5Moe
@@ -22,6 +28,10 @@ from .packed.qwen4_exp import Qwen4Exp
 from .packed.qwen_towers import Exaone4_5, HyperClovaX
 from .packed.video_llama_3 import VideoLlama3
 from .qwen_vl import Qwen2_5_VL, Qwen2VL, Qwen3VL
+from .sparse.indexed import HYV4VL, Dots3Note, MistralLarge4
+from .states.lfm import Lfm2VL, Lfm3VL
+from .states.minicpm import MiniCPMOcr, MiniCPMV46, MiniCPMV47
+from .states.nemotron import NemotronOmni
 from .tiled.codes import Apertus1p5, Emu3, Fuyu
 from .tiled.crops import Step3p7, UnlimitedOcr
 from .tiled.deepseek_vl import DeepseekVL, DeepseekVLHybrid, Janus
@@ -72,6 +82,23 @@ FAMILIES: dict[str, Family] = {
         Gemma4("gemma4"),
         Gemma4MoE("gemma4-moe"),
         Gemma4Unified("gemma4-unified"),
+        NemotronOmni("nemotron-omni"),
+        Molmo2("molmo2"),
+        Dots3Note("dots3-note"),
+        HYV4VL("hy-v4-vl"),
+        MistralLarge4("mistral-large4"),
+        MuseSpark("muse-spark"),
+        MuseGlimmer("muse-glimmer"),
+        CohereCompass("cohere-compass"),
+        AyaVision("aya-vision"),
+        Cohere2Vision("cohere2-vision"),
+        Lfm3VL("lfm3-vl"),
+        Lfm2VL("lfm2-vl"),
+        Llama4("llama4"),
+        MiniCPMOcr("minicpm-ocr"),
+        MiniCPMV47("minicpmv4_7"),
+        MiniCPMV46("minicpmv4_6"),
+        KimiK25("kimi-k25"),
         Mistral3("mistral3"),
         DeepseekVL("deepseek-vl"),
         DeepseekVLHybrid("deepseek-vl-hybrid"),

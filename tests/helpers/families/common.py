@@ -57,7 +57,7 @@ class CommonFamily(Family):
         hook.remove()
         ids = seen.get("position_ids")
         if ids is None:
-            return super().position_ids(model, inputs)
+            return Family.position_ids(self, model, inputs)
         return ids.expand(*ids.shape[:-2], len(next(iter(inputs.values()))), -1)
 
     def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
@@ -142,8 +142,13 @@ class CommonFamily(Family):
                 else [part[chosen] for part in features]
             )
         given["position_ids"] = rows[..., row : row + 1, left]
-        given["attention_mask"] = torch.ones(1, len(left)).long()  # without, gaps in IDs would be borders of sequences
+        given["attention_mask"] = self.mask_of(left)
         return args, given
+
+    def mask_of(self, left: Tensor) -> Any:
+        """The mask of a call of the language model with the columns that are left. Without one, gaps in the position
+        IDs would be read as borders of packed sequences."""
+        return torch.ones(1, len(left), dtype=torch.long)
 
 
 def renumber(position_ids: Tensor | None, module: nn.Module, args: Any, kwargs: Any) -> Any:

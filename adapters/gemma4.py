@@ -1,0 +1,115 @@
+"""Gemma 4: images and videos of any shape, padded to one number of patches, which are averaged in squares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import isqrt
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.adapters.generic import GenericAdapter
+from tokenprune.adapters.layouts.padded import padded_squares
+from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.tower import QueryKey
+from tokenprune.tokens.encoded import CapturePoints, Modality
+from tokenprune.tokens.layout import Layout
+
+
+@register_adapter("Gemma4UnifiedForConditionalGeneration")
+class Gemma4UnifiedAdapter(GenericAdapter):
+    """For Gemma4UnifiedForConditionalGeneration, which has no vision encoder: it projects pixels. In the large models
+    the visual tokens of an image or a frame attend to each other in both directions."""
+
+    #: How many of the places that an image's pixels have are averaged to one visual token, along a side.
+    side = 1
+
+    @property
+    def noncausal(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.config.get_text_config().use_bidirectional_attention is not None
+
+    @property
+    def offers(self) -> frozenset[str]:
+        return super().offers | {"grid"}
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        sizes = sizes_of(arguments[f"{modality.name}_position_ids"])
+        frames = [padded_squares(rows, columns, self.side) for rows, columns in sizes]
+        if modality.name == "image":
+            return frames
+        layouts, start = [], 0
+        for n_frames in arguments["num_frames_per_video"].tolist():
+            video = frames[start : start + n_frames]
+            _, rows, columns = video[0].grid
+            layouts.append(replace(Layout.concat(video), grids=((n_frames, rows, columns),)))
+            start += n_frames
+        return layouts
+
+    def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
+        return tiles_of(arguments[modality.pixels], arguments[f"{modality.name}_position_ids"])
+
+
+@register_adapter("Gemma4ForConditionalGeneration")
+class Gemma4Adapter(ToweredAdapter, Gemma4UnifiedAdapter):
+    """For Gemma4ForConditionalGeneration. What each layer adds for every token is shortened with the sequence."""
+
+    @property
+    def side(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.vision_tower.config.pooling_kernel_size
+
+    def describe_tower(self) -> Tower:
+        return TOWER
+
+    def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
+        return tiles_of(arguments["pixel_values"], arguments["pixel_position_ids"])
+
+
+def tiles_of(
+    pixels: Float[Tensor, "tiles patches values"], places: Int[Tensor, "tiles patches 2"]
+) -> list[Float[Tensor, "channels height width"]]:
+    """Assemble every tile from its patches."""
+    pattern = "(row column) (y x channel) -> channel (row y) (column x)"
+    return [
+        rearrange(tile[: rows * columns], pattern, column=columns, y=isqrt(tile.shape[1] // 3), channel=3)
+        for tile, (rows, columns) in zip(pixels, sizes_of(places), strict=True)
+    ]
+
+
+def sizes_of(places: Int[Tensor, "tiles patches 2"]) -> list[tuple[int, int]]:
+    """Rows and columns of every tile, from the (column, row) of its patches, which are -1 where there is none."""
+    return [(row + 1, column + 1) for column, row in places.amax(1).tolist()]
+
+
+def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """Normed queries and keys, of whose width one half is rotated by columns and the other by rows."""
+    cos, sin = (part.flatten(0, 1).chunk(2, -1) for part in call["attention"]["position_embeddings"])
+    places = call["tower"]["pixel_position_ids"]
+
+    def rotated(states: Float[Tensor, "tiles patches heads width"]) -> list[Tensor]:
+        halves = zip(states.flatten(0, 1).chunk(2, -1), cos, sin, strict=True)
+        row = torch.cat([apply_rotary(half, *angles) for half, *angles in halves], -1)
+        return list(rearrange(row, "(tile patch) head width -> tile head patch width", tile=len(states)))
+
+    return rotated(call["queries"]), rotated(call["keys"]), list((places != -1).all(-1))
+
+
+def _points(layer: Any) -> CapturePoints:
+    attention = layer.self_attn
+    return CapturePoints(attention, {"queries": attention.q_norm, "keys": attention.k_norm})
+
+
+TOWER = Tower(
+    lambda tower: tower.encoder.layers,
+    _points,
+    n_prefix=0,
+    heads=heads,
+    scale=lambda tower: 1.0,
+    normalisation=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+)

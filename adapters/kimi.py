@@ -1,0 +1,78 @@
+"""Kimi K2.5: images of any size, and videos in chunks of frames that the tower sees at once and averages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from einops import rearrange, reduce
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.tower import QueryKey
+from tokenprune.tokens.encoded import CapturePoints, Modality
+from tokenprune.tokens.layout import Layout, square_means
+
+
+@register_adapter("Kimi_K25ForConditionalGeneration")
+class KimiK25Adapter(ModelAdapter):
+    """For Kimi_K25ForConditionalGeneration. Each chunk of a video is a video of its own, with a timestamp before it."""
+
+    takes_video = True
+
+    def describe_tower(self) -> Tower:
+        return TOWER
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        side, _ = self.vision_tower.config.merge_kernel_size
+        grids = arguments[f"{modality.name}_grid_thw"].tolist()
+        return [chunk_layout(frames, rows, columns, side) for frames, rows, columns in grids]
+
+    def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
+        """The mean of each chunk's frames."""
+        grids = arguments["grid_thw"]
+        pattern = "(frame row column) channel y x -> channel (row y) (column x)"
+        return [
+            reduce(chunk, pattern, "mean", frame=frames, column=columns)
+            for chunk, (frames, _, columns) in zip(
+                arguments["pixel_values"].split(grids.prod(-1).tolist()), grids.tolist(), strict=True
+            )
+        ]
+
+
+def chunk_layout(frames: int, rows: int, columns: int, side: int) -> Layout:
+    """The layout of frames of rows x columns patches, of which all frames' side x side squares at a place make one
+    visual token."""
+    to_tokens = partial(frame_means, frames=frames, rows=rows, columns=columns, side=side)
+    return Layout(((1, rows // side, columns // side),), to_tokens=to_tokens)
+
+
+def frame_means(
+    values: Float[Tensor, "one patches"], frames: int, rows: int, columns: int, side: int
+) -> Float[Tensor, " visual"]:
+    """Average every square over all frames."""
+    return square_means(values.view(frames, -1).mean(0, keepdim=True), rows, columns, side)
+
+
+def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """Queries and keys of every chunk, from the projections of all chunks in one row."""
+    cos, sin = call["attention"]["position_embeddings"]
+    sizes = call["tower"]["grid_thw"].prod(-1).tolist()
+
+    def by_chunk(states: Float[Tensor, "patches heads_width"]) -> list[Tensor]:
+        row = apply_rotary(rearrange(states, "patch (head width) -> patch head width", width=cos.shape[-1]), cos, sin)
+        return [rearrange(chunk, "patch head width -> head patch width") for chunk in row.split(sizes)]
+
+    return by_chunk(call["queries"]), by_chunk(call["keys"])
+
+
+def _points(layer: Any) -> CapturePoints:
+    return CapturePoints(layer.attn, {"queries": layer.attn.q_proj, "keys": layer.attn.k_proj})
+
+
+TOWER = Tower(lambda tower: tower.layers, _points, n_prefix=0, heads=heads)

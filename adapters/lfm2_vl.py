@@ -1,0 +1,52 @@
+"""LFM2-VL: tiles of any shape, padded to one number of patches, and a smaller overview behind several tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.layouts.padded import padded_squares
+from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.tower import QueryKey, projections
+from tokenprune.tokens.attention import split_heads
+from tokenprune.tokens.encoded import Modality
+from tokenprune.tokens.layout import Layout
+
+
+@register_adapter("Lfm2VlForConditionalGeneration")
+class Lfm2VlAdapter(ModelAdapter):
+    """For Lfm2VlForConditionalGeneration, most of whose decoder layers are short convolutions.
+
+    Tiles and the overview of an image, of different sizes, count as images of their own.
+    """
+
+    def describe_tower(self) -> Tower:
+        return TOWER
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        shapes = arguments["spatial_shapes"].tolist()
+        return [padded_squares(rows, columns, self.config.downsample_factor) for rows, columns in shapes]
+
+    def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
+        patch = self.vision_tower.config.patch_size
+        pattern = "(row column) (y x channel) -> channel (row y) (column x)"
+        tiles = zip(arguments["pixel_values"], arguments["spatial_shapes"].tolist(), strict=True)
+        return [
+            rearrange(pixels[: rows * columns], pattern, column=columns, y=patch, x=patch)
+            for pixels, (rows, columns) in tiles
+        ]
+
+
+def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """Queries and keys of every tile, and which patches are real."""
+    queries, keys = (list(split_heads(call[part], config.num_attention_heads)) for part in ("queries", "keys"))
+    return queries, keys, list(call["tower"]["pixel_attention_mask"].bool())
+
+
+TOWER = Tower(lambda tower: tower.encoder.layers, lambda layer: projections(layer.self_attn), n_prefix=0, heads=heads)

@@ -1,0 +1,63 @@
+"""Llama 4: square tiles with separators between them and an overview last; most layers attend within chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tokenprune.adapters.layouts.tiles import starts_after_the_last_kind, token_ids
+from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.tower import QueryKey, projections
+from tokenprune.tokens.attention import split_heads
+from tokenprune.tokens.encoded import Modality
+from tokenprune.tokens.layout import Layout
+
+
+@register_adapter("Llama4ForConditionalGeneration")
+class Llama4Adapter(ToweredAdapter):
+    """For Llama4ForConditionalGeneration, which is its own base model.
+
+    It does not know which tiles belong to one image; the marker that the processor writes before an image's overview,
+    its last or only tile, tells.
+    """
+
+    @property
+    def vision_tower(self) -> Any:
+        return getattr(self.model, "vision_model", None)
+
+    def describe_tower(self) -> Tower:
+        return TOWER
+
+    def features(self, output: Any) -> Sequence[Float[Tensor, "*tokens width"]]:
+        return list(output.last_hidden_state)
+
+    def image_starts(
+        self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
+    ) -> Bool[Tensor, "batch length"]:
+        return starts_after_the_last_kind(token_ids(kwargs), visual)
+
+    def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        config = self.vision_tower.config
+        side = config.image_size // config.patch_size
+        return [Layout.squares(side, side, round(1 / config.pixel_shuffle_ratio))] * len(self.features(output))
+
+
+def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """Rotated queries and keys, of the CLS token first, which is last in the tower."""
+    angles = call["attention"]["freqs_ci"][:, 0]
+
+    def rotated(states: Float[Tensor, "tiles tokens heads_width"]) -> list[Tensor]:
+        pairs = split_heads(states, config.num_attention_heads).float().unflatten(-1, (-1, 2))
+        turned = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * angles).flatten(-2)
+        return list(turned.roll(1, -2).to(states.dtype))
+
+    return rotated(call["queries"]), rotated(call["keys"])
+
+
+TOWER = Tower(lambda tower: tower.model.layers, lambda layer: projections(layer.self_attn), n_prefix=1, heads=heads)

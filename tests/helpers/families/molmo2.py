@@ -1,0 +1,107 @@
+"""Molmo 2: a small version of every image and crops of it, whose patches are pooled; markers end every row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Molmo2Config
+
+from .base import BREAK, END, IMAGE, PATCH, START, ImageInputs, Size, decoder, tower
+from .common import CommonFamily
+
+CROP = 6  # patches of a crop's side
+POOL = 2
+SIDE = CROP // POOL
+COLUMN, SMALL_START, FRAME_START, FRAME_END = BREAK, 87, 88, 89  # markers: behind a row, before a small version
+
+
+class Molmo2(CommonFamily):
+    class_name = "Molmo2ForConditionalGeneration"
+    sizes = ((1, 1), (1, 2))  # crops; the small version comes in addition
+    video_sizes = ((2, 1, 1), (3, 1, 1))  # frames
+    mixes = False
+
+    def config(self) -> Any:
+        vision = tower(0, num_key_value_heads=4, head_dim=8, image_size=[CROP * PATCH] * 2)
+        adapter = {
+            "vision_feature_layer": [1, 0],
+            "hidden_size": 32,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "head_dim": 8,
+            "intermediate_size": 48,
+            "text_hidden_size": 32,
+        }
+        return Molmo2Config(
+            vision_config=vision,
+            adapter_config=adapter,
+            text_config=decoder(head_dim=8, additional_vocab_size=0),
+            image_start_token_id=START,
+            low_res_image_start_token_id=SMALL_START,
+            image_end_token_id=END,
+            image_patch_id=IMAGE,
+            frame_start_token_id=FRAME_START,
+            frame_end_token_id=FRAME_END,
+        )
+
+    def block(self, size: Size) -> list[int]:
+        if len(size) == 3:
+            timestamp = 2
+            return [timestamp, FRAME_START, *[IMAGE] * SIDE**2, FRAME_END] * size[0]
+        rows, columns = size
+        small = [*[IMAGE] * SIDE, COLUMN] * SIDE
+        canvas = [*[IMAGE] * (SIDE * columns), COLUMN] * (SIDE * rows)
+        return [SMALL_START, *small, END, START, *canvas, END]
+
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
+        *frames, rows, columns = size
+        n_crops = frames[0] if frames else 1 + rows * columns
+        pixels = torch.randn(n_crops, CROP**2, 3 * PATCH**2, generator=generator)
+        crops = torch.arange(n_crops * CROP**2).view(n_crops, CROP, CROP)
+        if frames:
+            pooled = torch.cat([pools(crop) for crop in crops])
+            grid = torch.tensor([[n_crops, SIDE, SIDE]])
+            return {"pixel_values_videos": pixels, "video_token_pooling": pooled, "video_grids": grid}
+        canvas = torch.cat([torch.cat(list(line), 1) for line in crops[1:].view(rows, columns, CROP, CROP)])
+        return {
+            "pixel_values": pixels,
+            "image_token_pooling": torch.cat([pools(crops[0]), pools(canvas)]),
+            "image_grids": torch.tensor([[SIDE, SIDE, SIDE * rows, SIDE * columns]]),
+            "image_num_crops": torch.tensor([n_crops]),
+        }
+
+    def join(self, images: list[ImageInputs], per_row: list[int]) -> dict[str, Any]:
+        """Pooled patches are numbered over all images."""
+        numbered, start = [], 0
+        for image in images:
+            (pooling,) = (name for name in image if "pooling" in name)
+            numbered.append({**image, pooling: image[pooling] + start})
+            start += sum(value.shape[:2].numel() for name, value in image.items() if "pixel" in name)
+        return super().join(numbered, per_row)
+
+    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
+        counts, grids = inputs["image_num_crops"].tolist(), inputs["image_grids"]
+        n_visual = (grids[:, 0] * grids[:, 1] + grids[:, 2] * grids[:, 3]).tolist()
+        pooled = inputs["image_token_pooling"].split(n_visual)
+        parts = zip(inputs["pixel_values"].split(counts), pooled, grids.split(1), counts, strict=True)
+        return [
+            {
+                "pixel_values": pixels,
+                "image_token_pooling": indices - int(indices.min()),
+                "image_grids": grid,
+                "image_num_crops": torch.tensor([n_crops]),
+            }
+            for pixels, indices, grid, n_crops in parts
+        ]
+
+    def token_types(self, ids: Tensor) -> dict[str, Tensor]:
+        markers = torch.tensor([IMAGE, COLUMN, START, SMALL_START, FRAME_START, END, FRAME_END])
+        return {"mm_token_type_ids": torch.isin(ids, markers).long()}
+
+
+def pools(patches: Tensor) -> Tensor:
+    """(visual, patches of each) of a raster of patches."""
+    squares = patches.unfold(0, POOL, POOL).unfold(1, POOL, POOL)
+    return squares.reshape(-1, POOL**2)

@@ -1,0 +1,1 @@
+"""Families whose language models attend to the tokens that an indexer chooses."""

@@ -1,0 +1,1 @@
+"""Families whose language models have layers with a state."""

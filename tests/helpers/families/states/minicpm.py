@@ -1,0 +1,117 @@
+"""MiniCPM-V and MiniCPM-OCR: an overview of every image, and slices of larger ones behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import MiniCPMOcrConfig, MiniCPMV4_6Config, MiniCPMV4_7Config
+
+from helpers.families.base import BREAK, END, IMAGE, PATCH, START, VIDEO, ImageInputs, Size, tower
+from helpers.families.common import CommonFamily
+from helpers.families.packed.qwen3_5 import Qwen3_5
+
+#: Markers around slices; ordinary text tokens would do, were they not told apart.
+SLICE_START, SLICE_END, NEWLINE = 87, 88, BREAK
+
+
+class MiniCPMV46(CommonFamily):
+    """The first layer has a state, the second does not; the tower merges 2 x 2 patches within and again at its end."""
+
+    class_name = "MiniCPMV4_6ForConditionalGeneration"
+    contract = "never seen"
+    config_class: Any = MiniCPMV4_6Config
+    sizes = ((48, 48), (32, 64), (64, 64))  # one overview; 1 x 2 slices; 2 x 2 slices
+    video_sizes = ((2, 32, 48), (3, 48, 32))
+    merge = 4  # patches side by side that make one visual token
+    slice = 32  # pixels of a slice's side
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def config(self) -> Any:
+        return self.config_class(
+            text_config={**Qwen3_5("").layers(), "model_type": "qwen3_5_text"},
+            vision_config=tower(self.slice),
+            insert_layer_id=0,
+            image_size=self.slice,
+            image_token_id=IMAGE,
+            video_token_id=VIDEO,
+            tie_word_embeddings=False,
+            **self.settings(),
+        )
+
+    def tiles(self, size: Size) -> list[Size]:
+        """The sizes of the overview and of the slices."""
+        height, width = size
+        rows, columns = height // self.slice, width // self.slice
+        if rows * columns < 2:
+            return [size]
+        overview = (self.slice, self.slice) if rows == columns else (self.slice // 2 * rows, self.slice // 2 * columns)
+        return [overview, *[(self.slice, self.slice)] * (rows * columns)]
+
+    def n_visual(self, size: Size) -> int:
+        return (size[0] // PATCH // self.merge) * (size[1] // PATCH // self.merge)
+
+    def block(self, size: Size) -> list[int]:
+        if len(size) == 3:
+            frames, *frame = size
+            return [START, *[VIDEO] * self.n_visual(tuple(frame)), END] * frames
+        overview, *slices = self.tiles(size)
+        block, columns = [START, *[IMAGE] * self.n_visual(overview), END], size[1] // self.slice
+        for i, one in enumerate(slices):
+            newline = [NEWLINE] if i and i % columns == 0 else []
+            block += [*newline, SLICE_START, *[IMAGE] * self.n_visual(one), SLICE_END]
+        return block
+
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
+        tiles = [size[1:]] * size[0] if len(size) == 3 else self.tiles(size)
+        grids = torch.tensor([[height // PATCH, width // PATCH] for height, width in tiles])
+        pixels = torch.randn(1, 3, PATCH, PATCH * int(grids.prod(-1).sum()), generator=generator)
+        if len(size) == 3:
+            return {"pixel_values_videos": pixels, "target_sizes_videos": grids}
+        return {"pixel_values": pixels, "target_sizes": grids}
+
+    def join(self, images: list[ImageInputs], per_row: list[int]) -> dict[str, Any]:
+        joined = {key: [image[key] for image in images if key in image] for key in {key for i in images for key in i}}
+        return {key: torch.cat(parts, -1 if key.startswith("pixel") else 0) for key, parts in sorted(joined.items())}
+
+    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
+        ids = inputs["input_ids"].flatten()
+        first = (ids[1:] == IMAGE) & (ids[:-1] != IMAGE)
+        starts = (ids[:-1][first] == START).nonzero()[:, 0].tolist()
+        grids = inputs["target_sizes"].tensor_split(starts[1:])
+        pixels = inputs["pixel_values"].split([PATCH * int(grid.prod(-1).sum()) for grid in grids], -1)
+        return [{"pixel_values": p, "target_sizes": g} for p, g in zip(pixels, grids, strict=True)]
+
+
+class MiniCPMV47(MiniCPMV46):
+    """Position IDs have three components: slices lie on a canvas."""
+
+    class_name = "MiniCPMV4_7ForConditionalGeneration"
+    config_class = MiniCPMV4_7Config
+    volatile = ("rope_deltas",)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "image_start_id": START,
+            "image_end_id": END,
+            "slice_start_id": SLICE_START,
+            "slice_end_id": SLICE_END,
+            "newline_id": NEWLINE,
+        }
+
+    def token_types(self, ids: Tensor) -> dict[str, Tensor]:
+        return {"mm_token_type_ids": ((ids == IMAGE) + 2 * (ids == VIDEO)).int()}
+
+
+class MiniCPMOcr(MiniCPMV46):
+    """Merges once."""
+
+    class_name = "MiniCPMOcrForConditionalGeneration"
+    config_class = MiniCPMOcrConfig
+    sizes = ((16, 24), (16, 32), (32, 32))
+    video_sizes = ((2, 16, 24),)
+    merge = 2
+    slice = 16
