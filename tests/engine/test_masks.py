@@ -239,8 +239,8 @@ def test_attention_that_is_exchanged_for_such_a_one() -> None:
 
 def test_layers_of_other_kinds() -> None:
     model = CASES["qwen2-8"].build()
-    model.config.text_config.layer_types = ["full_attention", "linear_attention"]
-    with pytest.raises(UnsupportedError, match="qwen2 language model with 'linear_attention' layers is not supported"):
+    model.config.text_config.layer_types = ["full_attention", "compressed_sparse_attention"]
+    with pytest.raises(UnsupportedError, match="qwen2 language model with 'compressed_sparse_attention' layers is not"):
         tokenprune.patch(model, strategy())
 
 
