@@ -12,12 +12,14 @@ from tokenprune.adapters import emu3 as emu3
 from tokenprune.adapters import ernie4_5_vl as ernie4_5_vl
 from tokenprune.adapters import fuyu as fuyu
 from tokenprune.adapters import gemma3 as gemma3
+from tokenprune.adapters import gemma3n as gemma3n
 from tokenprune.adapters import gemma4 as gemma4
 from tokenprune.adapters import glm4v as glm4v
 from tokenprune.adapters import got_ocr2 as got_ocr2
 from tokenprune.adapters import granite4_vision as granite4_vision
 from tokenprune.adapters import granite_docling as granite_docling
 from tokenprune.adapters import hunyuan_vl as hunyuan_vl
+from tokenprune.adapters import hy_v4_vl as hy_v4_vl
 from tokenprune.adapters import hyperclovax as hyperclovax
 from tokenprune.adapters import idefics2 as idefics2
 from tokenprune.adapters import idefics3 as idefics3

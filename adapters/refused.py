@@ -49,6 +49,10 @@ NOT_YET = {
     "InklingForConditionalGeneration": (
         "its patches come as an image each, and which of them belong together is only in the prompt"
     ),
+    "MiniMaxM3SparseForConditionalGeneration": (
+        "its sparse layers compare position IDs with places in the cache, so that only compact IDs could be right, and "
+        "only without padding; an adapter would have to make the masks of these layers"
+    ),
     "InstructBlipForConditionalGeneration": _PAST_HOOKS,
     "InstructBlipVideoForConditionalGeneration": _PAST_HOOKS,
     "Kosmos2ForConditionalGeneration": _OWN_PLACES,

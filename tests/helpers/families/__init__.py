@@ -5,6 +5,7 @@ from __future__ import annotations
 from .base import Family
 from .cohere import AyaVision, Cohere2Vision
 from .gemma import Gemma3, PaliGemma
+from .gemma3n import Gemma3n
 from .gemma4 import Gemma4, Gemma4MoE, Gemma4Unified
 from .idefics import Idefics3, SmolVLM
 from .internvl import InternVL
@@ -79,6 +80,7 @@ FAMILIES: dict[str, Family] = {
         Gemma3("gemma3", window=512),
         Gemma3("gemma3-window", window=12),
         PaliGemma("paligemma"),
+        Gemma3n("gemma3n"),
         Gemma4("gemma4"),
         Gemma4MoE("gemma4-moe"),
         Gemma4Unified("gemma4-unified"),
