@@ -11,6 +11,11 @@ EXTRA = "evals"
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--skip", type=at_least(0), default=1, metavar="N", help="how many layers to skip")
     parser.add_argument(
+        "--block",
+        action="store_true",
+        help="skip layers that follow each other: those that turn the last token's state least",
+    )
+    parser.add_argument(
         "--stages",
         type=at_least(1),
         metavar="N",
@@ -31,7 +36,7 @@ def run(options: Namespace) -> None:
 
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import load_model
-    from tokenprune.evals.search.layers import layer_changes, least_changing
+    from tokenprune.evals.search.layers import block_distances, layer_changes, least_changing, least_turning
     from tokenprune.evals.tasks._read.allowed import allowing
 
     with allowing(options.image_root, options.max_image_pixels):
@@ -46,9 +51,13 @@ def run(options: Namespace) -> None:
                 f"tokenprune.patch(model, AdaToken(keep_ratio={strategy.keep_ratio:.6f}, schedule=({stages},)))"
             )
             return
-        changes = layer_changes(model, processor, questions)
-    skipped = least_changing(changes, options.skip)
-    table = Table("layer", "1 - cosine", "", title=f"Mean change over {options.samples} questions")
+        if options.block and options.skip:
+            changes = block_distances(model, processor, questions, options.skip)
+            skipped, heading = least_turning(changes, options.skip), "angle of the block from here / pi"
+        else:
+            changes = layer_changes(model, processor, questions)
+            skipped, heading = least_changing(changes, options.skip), "1 - cosine"
+    table = Table("layer", heading, "", title=f"Mean change over {options.samples} questions")
     for number, change in enumerate(changes):
         table.add_row(str(number), f"{change:.4f}", "skipped" if number in skipped else "")
     screen = console(80)

@@ -1,5 +1,6 @@
-"""The change that each decoder layer makes to its input, as 1 - cosine: EfficientVLA's ranking of layers
-(https://arxiv.org/abs/2506.10100), which PAR's skipping uses. Only images and questions are needed, no answers."""
+"""What decoder layers change: 1 - cosine of a layer's input and output, EfficientVLA's ranking of single layers
+(https://arxiv.org/abs/2506.10100); and the angle that a block of layers turns the last token by
+(https://arxiv.org/abs/2403.17887). Only images and questions are needed, no answers."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from torch.nn.functional import cosine_similarity
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.evals.tasks._base.question import Question
-from tokenprune.strategies.par import ENDS
+from tokenprune.strategies._parts.skipping import ENDS
 from tokenprune.zoom.prompts import encode_chat
 
 
@@ -36,6 +37,40 @@ def layer_changes(model: Any, processor: Any, samples: Sequence[Question]) -> li
                     raise PruningError(f"{sample.id}: layer {number} gives NaN. Load the model in another dtype.")
                 totals[number] += change
     return [total / len(samples) for total in totals]
+
+
+@torch.inference_mode()
+def block_distances(model: Any, processor: Any, samples: Sequence[Question], n_skipped: int) -> list[float]:
+    """For every block of `n_skipped` contiguous decoder layers, by its first layer: the angle between the states of the
+    last token before and behind the block in the unpruned model, as a share of a half turn, averaged over samples."""
+    if not samples:
+        raise SettingError("no samples, so there is nothing to measure the layers on. Ask for at least one.")
+    layers = list(adapter_for(model).layers)
+    if not 0 < n_skipped <= len(layers):
+        raise SettingError(f"a block of {n_skipped} of {len(layers)} layers; ask for 1 to {len(layers)}.")
+    totals = torch.zeros(len(layers) - n_skipped + 1, dtype=torch.float64)
+    with _last_states(layers) as states:
+        for sample in samples:
+            model(**encode_chat(processor, [sample.open_images()], [sample.text]).to(model.device, model.dtype))
+            whole = torch.stack(states)
+            cosines = cosine_similarity(whole[:-n_skipped], whole[n_skipped:], dim=-1).clamp(-1, 1)
+            if bool(cosines.isnan().any()):
+                raise PruningError(f"{sample.id}: a layer gives NaN. Load the model in another dtype.")
+            totals += cosines.arccos() / math.pi
+    return (totals / len(samples)).tolist()
+
+
+def least_turning(distances: Sequence[float], n_skipped: int) -> tuple[int, ...]:
+    """The block of `n_skipped` layers with the least distance that has none of the first or last two. SettingError if
+    there is none."""
+    starts = range(ENDS, len(distances) - ENDS)
+    if not starts:
+        raise SettingError(
+            f"a block of {n_skipped} layers reaches into the first or last {ENDS}, which are never skipped; ask for"
+            f" fewer."
+        )
+    first = min(starts, key=lambda start: distances[start])
+    return tuple(range(first, first + n_skipped))
 
 
 def least_changing(changes: Sequence[float], n_skipped: int) -> tuple[int, ...]:
@@ -61,6 +96,26 @@ def _changes(layers: Sequence[Any]) -> Iterator[list[float]]:
     hooks = [layer.register_forward_hook(partial(after, number)) for number, layer in enumerate(layers)]
     try:
         yield changes
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _last_states(layers: Sequence[Any]) -> Iterator[list[Tensor]]:
+    """Record the last token's state before each layer and behind the last one, in the last forward of their model."""
+    states: list[Tensor] = [torch.empty(0)] * (len(layers) + 1)
+
+    def before(number: int, module: Any, args: tuple[Any, ...]) -> None:
+        states[number] = args[0][0, -1].double().cpu()
+
+    def after(module: Any, args: tuple[Any, ...], output: Tensor) -> None:
+        states[-1] = output[0, -1].double().cpu()
+
+    hooks = [layer.register_forward_pre_hook(partial(before, number)) for number, layer in enumerate(layers)]
+    hooks.append(layers[-1].register_forward_hook(after))
+    try:
+        yield states
     finally:
         for hook in hooks:
             hook.remove()

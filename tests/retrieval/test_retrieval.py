@@ -147,7 +147,7 @@ def test_factor_1_and_remove_are_bitwise_the_unpatched_model(colqwen: Any) -> No
     first = tokenprune.patch_retrieval(colqwen, 4)
     second = tokenprune.patch_retrieval(colqwen, 9)  # replaces, and does not stack
     assert embedded(colqwen, inputs).shape[1] == 5 + 1
-    assert "factor=4, removed" in repr(first)
+    assert "factor=4, text='all', removed" in repr(first)
     second.remove()
     second.remove()
     assert torch.equal(embedded(colqwen, inputs), whole)
@@ -252,3 +252,27 @@ def test_embeddings_instead_of_tokens_are_refused(colqwen: Any) -> None:
 def test_embeddings_that_are_not_finite() -> None:
     with pytest.raises(PruningError, match="NaN or infinite"):
         merge_clusters(torch.full((8, 4), torch.nan), 2)
+
+
+# Which text is kept.
+
+
+def test_text_behind_the_patches(colqwen: Any) -> None:
+    """Of 5, START, patches, END, 8, 9 the authors' code keeps 8: behind the end of the image, without the last."""
+    inputs = colqwen_pages([(8, 8), (4, 8)])
+    whole = embedded(colqwen, inputs)
+    kept = {}
+    for text in ("all", "behind", "none"):
+        with tokenprune.patch_retrieval(colqwen, 4, text=text):
+            kept[text] = embedded(colqwen, inputs)
+    assert kept["all"].shape[1] - kept["none"].shape[1] == 5
+    assert torch.equal(kept["all"][0, 5:], kept["none"][0])
+    assert torch.equal(kept["behind"][0, 0], whole[0, -2])
+    assert torch.equal(kept["behind"][0, 1:], kept["none"][0])
+    assert torch.equal(kept["behind"][1, :1], whole[1, -2:-1])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_text_that_cannot_be(colqwen: Any) -> None:
+    with pytest.raises(SettingError, match="unknown text 'before'"):
+        tokenprune.patch_retrieval(colqwen, text="before")  # type: ignore[arg-type]

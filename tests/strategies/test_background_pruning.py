@@ -184,6 +184,27 @@ def test_cls_logits_are_carried_and_linear() -> None:
 
 
 def test_settings_that_cannot_be() -> None:
-    for settings in ({"threshold": 1.5}, {"threshold": float("nan")}):
+    for settings in ({"threshold": 1.5}, {"threshold": float("nan")}, {"quantile": 1.5}):
         with pytest.raises(SettingError, match="BackgroundPruning: "):
             BackgroundPruning(**settings)  # type: ignore[arg-type]
+
+
+def clusters(strategy: BackgroundPruning, offset: float) -> int:
+    """How many clusters an image has whose features all get the same vector of this length added: their cosines rise,
+    and their order hardly changes."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(12, 12, 8, generator=generator).cumsum(0).cumsum(1).flatten(0, 1)
+    features = torch.nn.functional.normalize(features, dim=1) + offset * torch.eye(8)[0]
+    tokens = VisualTokens(features, Layout.raster((1, 12, 12)), 0, {})
+    scores = strategy.select(tokens).scores
+    assert scores is not None
+    return len(scores.unique())
+
+
+def test_the_quantile_is_that_of_the_images_own_cosines() -> None:
+    """With a fixed cosine, features that are all alike form far fewer clusters."""
+    settings: dict[str, Any] = {"keep": 1, "rank": "distinct"}
+    relative = [clusters(BackgroundPruning(quantile=0.6, **settings), offset) for offset in (0.0, 3.0, 30.0)]
+    fixed = [clusters(BackgroundPruning(threshold=0.99, **settings), offset) for offset in (0.0, 3.0, 30.0)]
+    assert max(relative) <= 1.2 * min(relative)
+    assert max(fixed) > 1.5 * min(fixed)

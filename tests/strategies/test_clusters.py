@@ -18,6 +18,7 @@ from tokenprune.strategies._parts.clusters import (
     cluster_means,
     find_roots,
     link_neighbours,
+    quantile_of_links,
     threshold_links,
 )
 from tokenprune.tokens import Layout
@@ -197,3 +198,9 @@ def test_features_that_want_a_gradient_are_clustered_alike() -> None:
     for plain, wanted in alike:
         assert not wanted.requires_grad
         torch.testing.assert_close(wanted, plain, rtol=0, atol=0)
+
+
+def test_the_quantile_leaves_out_tokens_without_neighbours() -> None:
+    cosines = torch.tensor([0.2, -torch.inf, 0.4, 0.6, 0.8, 1.0])
+    assert float(quantile_of_links(cosines, 0.25)) == pytest.approx(0.4)
+    assert float(quantile_of_links(cosines, 0.0)) == pytest.approx(0.2)

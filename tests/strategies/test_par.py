@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -20,9 +21,9 @@ from strategies.test_text_guided import stage_tokens
 from torch.nn.functional import cosine_similarity
 
 import tokenprune
-from tokenprune import PAR, SettingError
+from tokenprune import PAR, EfficientVLA, SettingError
 from tokenprune.evals.run.costs import kv_cache_bytes
-from tokenprune.evals.search.layers import layer_changes, least_changing
+from tokenprune.evals.search.layers import block_distances, layer_changes, least_changing, least_turning
 from tokenprune.strategy import Stage
 from tokenprune.zoom.prompts import encode_chat
 
@@ -110,12 +111,56 @@ def test_the_least_changing_layers_between_the_ends() -> None:
         layer_changes(model_of(), tiny_processor(), [])
 
 
+def test_blocks_turn_the_last_token(tmp_path: Path) -> None:
+    """Against what transformers returns; a block whose layers add nothing turns by 0, and is the one to skip."""
+    model, samples = copy.deepcopy(model_of()), scenes(tmp_path)
+    distances = block_distances(model, tiny_processor(), samples, 2)
+    assert len(distances) == LAYERS - 1
+    expected = torch.zeros(LAYERS - 2)  # the last state that transformers returns is normalised
+    for sample in samples:
+        inputs = encode_chat(tiny_processor(), [sample.open_images()], [sample.text])
+        with torch.no_grad():
+            states = torch.stack(model(**inputs, output_hidden_states=True).hidden_states[:-1])[:, 0, -1]
+        expected += cosine_similarity(states[:-2], states[2:], dim=-1).arccos() / torch.pi
+    torch.testing.assert_close(torch.tensor(distances[:-1]), expected / len(samples), atol=1e-4, rtol=0)
+    with torch.no_grad():
+        layer = model.model.language_model.layers[2]
+        for part in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            part.weight.zero_()
+    assert block_distances(model, tiny_processor(), samples, 1)[2] == pytest.approx(0, abs=1e-6)
+    with pytest.raises(SettingError, match="no samples"):
+        block_distances(model, tiny_processor(), [], 1)
+    with pytest.raises(SettingError, match="a block of 9 of"):
+        block_distances(model, tiny_processor(), samples, 9)
+
+
+def test_the_block_that_turns_least_between_the_ends() -> None:
+    assert least_turning([0.0, 0.0, 0.4, 0.3, 0.5, 0.0, 0.0], 2) == (3, 4)
+    with pytest.raises(SettingError, match="a block of 2 layers reaches into the first or last 2"):
+        least_turning([0.0, 0.0, 0.0, 0.0], 2)
+
+
+def test_efficientvla_skips_layers_too() -> None:
+    model, strategy = model_of(), EfficientVLA(keep=8, skip=(2,))
+    assert strategy.skipped_layers(5) == (2,)
+    with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
+        model(**prompt([1]))
+    assert handle.report.skipped == (2,)
+    assert len(handle.report.images[0].stages[0].kept) == 8
+    with pytest.raises(SettingError, match=r"EfficientVLA: skip=\(0,\) reaches into the first or last 2"):
+        EfficientVLA(skip=(0,)).skipped_layers(8)
+
+
 def test_the_command_prints_the_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_scenes(tmp_path / "scenes")
     model = saved(model_of(), tmp_path / "model")
     given = ["--model", model, "--data", tmp_path / "scenes", "--split", "all", "--samples", 2]
     assert command("layers", *given) == 0
     assert "skip=(2,)" in capsys.readouterr().out
+    assert command("layers", "--block", *given) == 0
+    assert "skip=(2,)" in capsys.readouterr().out
+    assert command("layers", "--stages", 2, *given) == 0
+    assert "AdaToken(keep_ratio=0." in capsys.readouterr().out
 
 
 def test_skipped_layers_cost_no_cache_in_the_evals() -> None:

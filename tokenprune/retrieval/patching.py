@@ -7,7 +7,7 @@ output embeddings are merged.
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,6 +22,10 @@ from tokenprune.engine.compiling import dynamo_disabled, unwatch_hooks, watch_ho
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.patching.handle import Handle
 from tokenprune.retrieval.ward import merge_clusters
+from tokenprune.strategy import check_choice
+
+#: The text tokens of a page whose embeddings are kept.
+KeptText = Literal["all", "behind", "none"]
 
 #: The attribute of a patched model that holds its handle.
 HANDLE_ATTRIBUTE = "_tokenprune_retrieval"
@@ -30,8 +34,8 @@ HANDLE_ATTRIBUTE = "_tokenprune_retrieval"
 class RetrievalHandle(Handle):
     """A patched retrieval model, and the way back. Leaving a `with` block removes the patch."""
 
-    def __init__(self, retriever: Retriever, factor: int) -> None:
-        self.factor = factor
+    def __init__(self, retriever: Retriever, factor: int, text: KeptText) -> None:
+        self.factor, self.text = factor, text
         self._retriever = retriever
         self._hook: RemovableHandle | None = None
 
@@ -57,7 +61,7 @@ class RetrievalHandle(Handle):
             delattr(self.model, HANDLE_ATTRIBUTE)
 
     def _settings(self) -> str:
-        return f"factor={self.factor}"
+        return f"factor={self.factor}, text={self.text!r}"
 
     @dynamo_disabled
     def _after_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
@@ -67,10 +71,10 @@ class RetrievalHandle(Handle):
             return None
         embeddings = self._retriever.embeddings(output)
         real = self._retriever.real(kwargs, embeddings)
-        return self._retriever.with_embeddings(output, merge_pages(embeddings, patches, real, self.factor))
+        return self._retriever.with_embeddings(output, merge_pages(embeddings, patches, real, self.factor, self.text))
 
 
-def patch_retrieval(model: nn.Module, factor: int = 9) -> RetrievalHandle:
+def patch_retrieval(model: nn.Module, factor: int = 9, *, text: KeptText = "all") -> RetrievalHandle:
     """Make a loaded ColPali or ColQwen2 return `factor` times fewer patch embeddings per page until the handle's
     `remove` is called (Light-ColPali, https://arxiv.org/abs/2506.04997).
 
@@ -80,11 +84,14 @@ def patch_retrieval(model: nn.Module, factor: int = 9) -> RetrievalHandle:
         processor.score_retrieval(queries, pages)
 
     factor: how many patch embeddings are merged into one on average; the paper uses 4, 9, 25 and 49. A page of N
-        patches keeps N // factor; 1 changes nothing.
+        patches keeps N // factor; 1 changes nothing, whatever `text` is.
+    text: which of the few tokens around the patches keep their embeddings, which add to a page's score. "all";
+        "behind", as the authors' code: those behind the patches without the first and the last of them (of ColQwen2 the
+        first is the end of the image); or "none".
 
-    All patch embeddings of a page are merged after the projector by hierarchical clustering. The embeddings of the few
-    instruction tokens around them are kept unchanged and in order, before the merged ones. (The paper does not say
-    so; the memory that it reports implies it.) Queries contain no image, so their embeddings stay bitwise the same
+    All patch embeddings of a page are merged after the projector by hierarchical clustering. Those of the text are kept
+    unchanged and in order, before the merged ones (the authors' code puts them behind, which scores do not see).
+    Queries contain no image, so their embeddings stay bitwise the same
     with the patch on or off. Pages that end up shorter than others of their batch are padded with rows of zeros at the
     end, which add nothing to a score beyond transformers' own padding; only `page[page.any(-1)]` needs to be stored.
     Everything else in the output keeps its length. Gradients flow, so a model can be trained with the merging in place.
@@ -97,10 +104,11 @@ def patch_retrieval(model: nn.Module, factor: int = 9) -> RetrievalHandle:
             f"factor={factor!r} is not a number of embeddings to merge into one. Write an integer of at least 1, such "
             f"as factor=9."
         )
+    check_choice("patch_retrieval", "text", text, get_args(KeptText))
     if find_spec("scipy") is None:
         raise UnsupportedError('hierarchical merging needs scipy. Type: pip install "tokenprune-vlm[retrieval]"')
     retriever = Retriever(unwrap_model(model))
-    handle, replaced = RetrievalHandle(retriever, factor), handle_of(retriever.model)
+    handle, replaced = RetrievalHandle(retriever, factor, text), handle_of(retriever.model)
     if replaced is not None:
         replaced.remove()
     handle.install()
@@ -117,12 +125,25 @@ def merge_pages(
     patches: Bool[Tensor, "batch length"],
     real: Bool[Tensor, "batch length"],
     factor: int,
+    text: KeptText,
 ) -> Float[Tensor, "batch shorter width"]:
-    """Each row without its padding: the embeddings of other tokens, followed by the merged patch embeddings."""
+    """Each row without its padding: the embeddings of the text that is kept, followed by the merged patch
+    embeddings."""
     rows = [
-        torch.cat([row[is_real & ~is_patch], merge_clusters(row[is_patch], factor)])
+        torch.cat([row[kept_text(is_real & ~is_patch, is_patch, text)], merge_clusters(row[is_patch], factor)])
         if bool(is_patch.any())
         else row[is_real]
         for row, is_patch, is_real in zip(embeddings, patches, real, strict=True)
     ]
     return pad_sequence(rows, batch_first=True)
+
+
+def kept_text(
+    others: Bool[Tensor, " length"], patches: Bool[Tensor, " length"], text: KeptText
+) -> Bool[Tensor, " length"]:
+    """A mask of the tokens that are kept as they are, of the `others` in a page's row, which are no patches."""
+    if text == "all":
+        return others
+    places = torch.arange(len(others), device=others.device)
+    behind = others & (places > (places * patches).max()) if text == "behind" else torch.zeros_like(others)
+    return behind & (behind.cumsum(0) > 1) & (behind.cumsum(0) < behind.sum())

@@ -15,8 +15,10 @@ from tokenprune.strategies._parts.clusters import (
     cluster_means,
     find_roots,
     link_neighbours,
+    quantile_of_links,
     threshold_links,
 )
+from tokenprune.strategies._parts.text_guided import check_share
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, check_choice
 from tokenprune.tokens import VisionAttention, VisualTokens
@@ -33,7 +35,10 @@ class BackgroundPruning(AttentionStrategy):
     the strongest links are used, down to one token per cluster.
 
     budget_per: "tile" as in the paper, or "image".
-    threshold: the lowest cosine at which the features of two neighbours may be linked.
+    quantile: links are the best of the image's own: a token may be linked if the cosine to its best neighbour is not
+        below this quantile of all tokens'. Towers differ in how alike neighbours are, so a fixed cosine that suits one
+        links nothing, or everything, with another.
+    threshold: a lowest cosine for links instead of the quantile.
     cluster: False disables Background Token Pruning: every token is its own cluster.
     rank: "cls" is Anchored Token Selection: the attention that the CLS token pays to a cluster's mean key, among the
         clusters of its tile, averaged over heads. "column", for towers without a CLS token, is the mean attention that
@@ -47,16 +52,19 @@ class BackgroundPruning(AttentionStrategy):
     """
 
     budget_per: Literal["image", "tile"] = "tile"
-    threshold: float = 0.95
+    threshold: float | None = None
     cluster: bool = True
     rank: Literal["cls", "column", "distinct"] = "cls"
+    quantile: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("BackgroundPruning", "rank", self.rank, ("cls", "column", "distinct"))
-        if not -1 <= self.threshold <= 1:
+        check_share("BackgroundPruning", "quantile", self.quantile)
+        if self.threshold is not None and not -1 <= self.threshold <= 1:
             raise SettingError(
-                f"BackgroundPruning: threshold={self.threshold!r} is not a cosine; write one in [-1, 1], such as 0.95."
+                f"BackgroundPruning: threshold={self.threshold!r} is not a cosine; write one in [-1, 1], such as 0.95, "
+                f"or None."
             )
 
     @property
@@ -87,11 +95,8 @@ class BackgroundPruning(AttentionStrategy):
 
         index = torch.arange(n_visual, device=device)
         parents, cosines = link_neighbours(tokens.features, tokens.layout)
-        roots = (
-            find_roots(threshold_links(parents, cosines, self.threshold, sizes - budgets, groups))
-            if self.cluster
-            else index
-        )
+        least = quantile_of_links(cosines, self.quantile) if self.threshold is None else self.threshold
+        roots = find_roots(threshold_links(parents, cosines, least, sizes - budgets, groups)) if self.cluster else index
         if self.rank == "distinct":
             scores = cluster_means(1 - cosines.clamp(min=-1), roots)
         elif self.rank == "column":

@@ -1,4 +1,4 @@
-"""EfficientVLA's selection of visual tokens (https://arxiv.org/abs/2506.10100)."""
+"""EfficientVLA's selection of visual tokens and removal of layers (https://arxiv.org/abs/2506.10100)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tokenprune.selection import Selection
+from tokenprune.strategies._parts.skipping import LayerSkipping
 from tokenprune.strategies._parts.text_guided import OneStage, check_count, check_share
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage
@@ -18,17 +19,20 @@ from tokenprune.tokens import StageTokens
 
 @register_strategy("efficientvla")
 @dataclass(frozen=True)
-class EfficientVLA(OneStage):
+class EfficientVLA(OneStage, LayerSkipping):
     """Keeps, from decoder layer `layer` on, a few key tokens that the text attends to most, then further relevant
     tokens, and the tokens that are least similar to every key token.
 
     key: the number of key tokens.
     alpha: the share of the remaining budget that goes to relevance; the rest goes to diversity.
+    skip: the layers that are not executed, see `LayerSkipping`: the paper's layer removal, with the ranking of
+        `tokenprune layers`.
 
     Deviations: relevance is the attention that the text after the image pays to a visual token, averaged over heads and
     text tokens; the paper writes the attention from the visual token to the text, which a causal model does not have.
     Diversity is 1 - max cosine to the key tokens, of the hidden states on entry to the layer; the paper does not name
-    the features. The paper's layer removal, sparse MLPs and cached action head are not included.
+    the features. The first and last two layers are never removed. The paper's sparse MLPs and cached action head are
+    not included.
     """
 
     key: int = 4

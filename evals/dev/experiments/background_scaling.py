@@ -52,7 +52,7 @@ def measure(n_tiles: int, rounds: int, threads: int) -> dict[str, float]:
     seconds, n_kept = [], KEEP * n_tiles
     for _ in range(rounds):
         start = time.process_time()
-        selection = checked_selection(BackgroundPruning(keep=n_kept), tokens)
+        selection = checked_selection(BackgroundPruning(keep=n_kept, threshold=0.95), tokens)
         seconds.append(time.process_time() - start)
         assert len(selection.kept) == n_kept
     return {

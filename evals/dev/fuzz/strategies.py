@@ -105,7 +105,8 @@ SETTINGS: dict[str, Callable[[Random, int], Settings]] = {
         **budget(rng, tile=False),
         **encoder_layer(rng),
         "budget_per": rng.choice(["image", "tile"]),
-        "threshold": rng.choice([0.95, 0.3, -1.0]),
+        "threshold": rng.choice([None, 0.95, 0.3, -1.0]),
+        "quantile": rng.choice([0.0, 0.1, 0.5, 1.0]),
         "cluster": rng.random() < 0.8,
         "rank": rng.choice(["cls", "column", "distinct"]),
     },
@@ -119,7 +120,12 @@ SETTINGS: dict[str, Callable[[Random, int], Settings]] = {
         "cell": rng.choice([None, None, 1.0, 2.0]),
     },
     "fastv": lambda rng, n: {**one_stage(rng, n), **cells(rng), "queries": rng.choice(["last", "all"])},
-    "efficientvla": lambda rng, n: {**one_stage(rng, n), "key": rng.randint(1, 6), "alpha": rng.random()},
+    "efficientvla": lambda rng, n: {
+        **one_stage(rng, n),
+        **skipped(rng, n),
+        "key": rng.randint(1, 6),
+        "alpha": rng.random(),
+    },
     "par": lambda rng, n: {**one_stage(rng, n), **skipped(rng, n)},
     "adatoken": lambda rng, n: {"keep_ratio": round(rng.uniform(0.5, 0.95), 3), **cells(rng)},
     "attentionmass": lambda rng, n: {

@@ -95,10 +95,15 @@ def similarities(features: Float[Tensor, "rows columns width"]) -> Float[Tensor,
     return result
 
 
+def quantile_of_links(cosines: Float[Tensor, " visual"], quantile: float) -> Float[Tensor, ""]:
+    """Return the quantile of the tokens' cosines to their best neighbours, without tokens that have none."""
+    return cosines.masked_fill(cosines == -torch.inf, torch.nan).nanquantile(quantile)
+
+
 def threshold_links(
     parents: Int[Tensor, " visual"],
     cosines: Float[Tensor, " visual"],
-    threshold: float,
+    threshold: float | Float[Tensor, ""],
     most: Int[Tensor, " groups"],
     groups: Int[Tensor, " visual"],
 ) -> Int[Tensor, " visual"]:

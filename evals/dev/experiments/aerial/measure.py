@@ -26,8 +26,8 @@ from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.encoded import EncodedImage
 
 COMPARED: dict[str, Strategy] = {
-    "both steps": BackgroundPruning(),
-    "Background Token Pruning alone": BackgroundPruning(rank="distinct"),
+    "both steps": BackgroundPruning(threshold=0.95),
+    "Background Token Pruning alone": BackgroundPruning(rank="distinct", threshold=0.95),
     "Anchored Token Selection alone": BackgroundPruning(cluster=False),
     "Random": Random(),
     "Grid": Grid(budget_per="tile"),
