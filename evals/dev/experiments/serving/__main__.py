@@ -95,12 +95,12 @@ def _value(metrics: str, name: str) -> float:
     return sum(float(value) for value in re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", metrics, re.MULTILINE))
 
 
-def measure(servers: dict[str, Measured], rounds: int, loads: Sequence[int]) -> list[dict[str, Any]]:
-    """Measure every server at every keep ratio, in turn; a row for each value."""
+def measure(servers: dict[str, Measured], rounds: int, loads: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
+    """Measure every server at every keep ratio, in turn. Yield all rows so far after each round, one for each value."""
     for server in servers.values():
         for ratio in KEEP_RATIOS:
             server.first_token(ratio)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in range(rounds):
         for ratio in KEEP_RATIOS:
             for name, server in servers.items():
@@ -113,7 +113,7 @@ def measure(servers: dict[str, Measured], rounds: int, loads: Sequence[int]) -> 
                 for n_clients in loads:
                     rate, blocks = server.per_second(ratio, n_clients, max(2, n_clients))
                     rows.append({**case, "clients": n_clients, "rate": rate, "blocks": blocks})
-    return rows
+        yield rows
 
 
 def table(rows: list[dict[str, Any]], model: Path, loads: Sequence[int]) -> str:
@@ -158,8 +158,9 @@ def main() -> None:
     options = parser.parse_args()
     opened = [Measured(url) for url in options.servers]
     servers = {server.described["settings"]["strategy"]: server for server in opened}
-    rows = measure(servers, options.rounds, options.clients)
-    options.output.write_text(json.dumps({"vllm": opened[0].version, "rows": rows}, indent=1) + "\n")
+    rows = []
+    for rows in measure(servers, options.rounds, options.clients):
+        options.output.write_text(json.dumps({"vllm": opened[0].version, "rows": rows}, indent=1) + "\n")
     print(table(rows, options.model, options.clients))
 
 
