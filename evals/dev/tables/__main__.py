@@ -4,7 +4,17 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tokenprune.evals.dev.tables import accuracy, aerial, background, bench, decode_steps, needles, peers, vflowopt
+from tokenprune.evals.dev.tables import (
+    accuracy,
+    aerial,
+    background,
+    bench,
+    decode_steps,
+    grounding,
+    needles,
+    peers,
+    vflowopt,
+)
 from tokenprune.evals.report import markers
 
 #: What makes each table, by the name in its markers.
@@ -17,6 +27,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "vflowopt": vflowopt.stored,
     "aerial": aerial.stored,
     "background": background.stored,
+    "grounding": grounding.stored,
     "needles": needles.stored,
 }
 

@@ -1,0 +1,45 @@
+"""What keeps grounding without calibration: rows of `tokenprune eval` on the bundled model."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.report.table import Table
+from tokenprune.evals.report.tables import accuracy_table
+from tokenprune.evals.run.results import SetupKey, TaskResult, by_setup, compare
+from tokenprune.evals.run.results_io import read
+
+CELLS = "FoPru cls -2 auto", "FoPru cls -2"
+
+
+def stored() -> str:
+    return report(read([RESULTS / "grounding.jsonl"]))
+
+
+def report(rows: Sequence[TaskResult]) -> str:
+    """Return the accuracy of every setup, and paired differences: of Mosaic to the others, and of a score in cells to
+    the same score without."""
+    groups = by_setup(rows)
+    titles = list(dict.fromkeys(row.task.upper() for row in rows))
+    return (
+        f"Accuracy in per cent, with 95 % interval:\n\n{accuracy_table(rows)}\n\nDifferences on the same questions, in "
+        f"points, with 95 % interval and, for scores of 0 and 1, McNemar's p:\n\n"
+        f"{Table(['keep ratio', 'first', 'minus', *titles], list(_differences(groups)))}\n"
+    )
+
+
+def _differences(groups: Mapping[SetupKey, Mapping[str, TaskResult]]) -> Iterator[list[str]]:
+    for ratio in sorted({key.keep_ratio for key in groups}, reverse=True):
+        names = [key.strategy for key in groups if key.keep_ratio == ratio]
+        pairs = [("Mosaic", name) for name in names if name != "Mosaic"]
+        if CELLS[0] in names:
+            pairs.append(CELLS)
+        for first, second in pairs:
+            one, other = (groups[SetupKey(name, "original", ratio)] for name in (first, second))
+            yield [f"{ratio:.0%}", first, second, *(_difference(one[task], other[task]) for task in one)]
+
+
+def _difference(row: TaskResult, other: TaskResult) -> str:
+    found = compare(row, other)
+    low, high = found.interval
+    p = "" if found.p is None else f", p = {found.p:.2g}"
+    return f"{100 * found.difference:+.1f} [{100 * low:.1f}, {100 * high:.1f}]{p}"
