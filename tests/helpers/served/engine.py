@@ -97,6 +97,26 @@ def served(llm: Any, requests: Sequence[Request]) -> list[Any]:
     return llm.generate(prompts, sampling, use_tqdm=False)
 
 
+def served_apart(
+    model: Path, architecture: str, settings: Mapping[str, Any], batches: Sequence[Sequence[Request]], **options: Any
+) -> list[list[Any]]:
+    """The outputs for several batches, of an engine in a process of its own: vLLM's Transformers backend changes
+    transformers' classes, with which other tests save models."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_served_batches, model, architecture, settings, batches, options).result()
+
+
+def _served_batches(
+    model: Path,
+    architecture: str,
+    settings: Mapping[str, Any],
+    batches: Sequence[Sequence[Request]],
+    options: Mapping[str, Any],
+) -> list[list[Any]]:
+    with engine(model, architecture, settings, **options) as llm:
+        return [served(llm, batch) for batch in batches]
+
+
 def check_equal(output: Any, answer: Answer) -> None:
     """Fail unless vLLM's output has the answer's tokens and log probabilities, and its prompt is as short as it ought
     to be."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
+from helpers.served.engine import TOLERANCE, check_equal, difference, expected, needs_vllm, served_apart
 from helpers.served.reference import Request
 
 MODEL = Path(__file__).parents[3] / "evals" / "bundled" / "model"
@@ -25,13 +25,13 @@ REQUESTS = (
 def test_bundled_model() -> None:
     answers = expected(MODEL, FOPRU, REQUESTS)
     compact = expected(MODEL, FOPRU, REQUESTS[:2], "compact")
-    with engine(MODEL, "TokenPruneTransformers", FOPRU, max_model_len=1024) as llm:
-        for request, answer in zip(REQUESTS, answers, strict=True):
-            (output,) = served(llm, [request])
-            check_equal(output, answer)
-            kept = sum(map(len, answer.kept))
-            assert len(output.prompt_token_ids) == answer.n_prompt - 256 * len(request.images) + kept
-        for output, answer in zip(served(llm, REQUESTS), answers, strict=True):
-            check_equal(output, answer)
-        for output, answer in zip(served(llm, REQUESTS[:2]), compact, strict=True):
-            assert difference(output, answer) > 100 * TOLERANCE
+    batches = [*([request] for request in REQUESTS), REQUESTS]
+    *alone, together = served_apart(MODEL, "TokenPruneTransformers", FOPRU, batches, max_model_len=1024)
+    for request, (output,), answer in zip(REQUESTS, alone, answers, strict=True):
+        check_equal(output, answer)
+        kept = sum(map(len, answer.kept))
+        assert len(output.prompt_token_ids) == answer.n_prompt - 256 * len(request.images) + kept
+    for output, answer in zip(together, answers, strict=True):
+        check_equal(output, answer)
+    for (output,), answer in zip(alone[:2], compact, strict=True):
+        assert difference(output, answer) > 100 * TOLERANCE

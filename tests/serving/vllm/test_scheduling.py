@@ -124,3 +124,15 @@ def test_qwen_in_chunks_with_merging(tmp_path: Path, position_ids: str) -> None:
             check_equal(output, answer)
         for output, answer in zip(served(llm, requests), answers, strict=True):
             check_equal(output, answer)
+
+
+def test_a_compiled_language_model(llava: Path) -> None:
+    """It reads its position IDs at an address that stays the same."""
+    requests = [Request("w1 <image> w2 <image> w3", (image(1), image(2))), Request("w1 <image> w2", (image(3),))]
+    answers = expected(llava, FOPRU, requests)
+    with engine(llava, "TokenPruneLlava", FOPRU, enforce_eager=False) as llm:
+        for request, answer in zip(requests, answers, strict=True):
+            (output,) = served(llm, [request])
+            check_equal(output, answer)
+        for output, answer in zip(served(llm, requests), answers, strict=True):
+            check_equal(output, answer)
