@@ -106,7 +106,7 @@ def digest(ids: Sequence[str]) -> str:
 def compare(result: TaskResult, baseline: TaskResult) -> stats.Paired:
     """Compare two results question by question, without the questions that failed under either.
 
-    Pairing takes the luck of the draw of questions out of the difference, so the interval is narresulter than the two
+    Pairing takes the luck of the draw of questions out of the difference, so the interval is narrower than the two
     accuracies' own intervals let one think.
     """
     if result.questions != baseline.questions:
