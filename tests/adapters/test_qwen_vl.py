@@ -284,3 +284,17 @@ def test_a_video_and_an_image_in_one_prompt(name: str) -> None:
     dropped = dropped_columns(run.whole(family)["input_ids"], [handle.report])
     assert_close(run.logits, run.expected(family, model, dropped))
     assert {image.modality for image in handle.report.images} == {"image", "video"}
+
+
+def test_videos_encoded_into_a_tuple() -> None:
+    """Videos are encoded by the function for images."""
+    family = FAMILIES["qwen3-vl"]
+    model, inputs = family.build(), family.prompt([0], videos_per_row=[1])
+    videos = (inputs["pixel_values_videos"], inputs["video_grid_thw"])
+    model.config.return_dict = False
+    with torch.no_grad():
+        plain = model.get_video_features(*videos)
+        with tokenprune.patch(model, FoPru()):
+            patched = model.get_video_features(*videos)
+    assert type(patched) is type(plain) is tuple
+    assert torch.equal(patched[0], plain[0])

@@ -61,12 +61,12 @@ class FeatureFunction(MethodOverride):
         return inspect.signature(self.original)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._recorder.begin():  # videos may be encoded by the function for images
-            return self.original(*args, **kwargs)
-        as_dict = kwargs.get("return_dict")
-        if as_dict is None:
-            as_dict = getattr(self._module.config, "return_dict", True)
-        kwargs = kwargs if as_dict else {**kwargs, "return_dict": True}  # a tuple could not hold the record
+        wanted = kwargs.get("return_dict")
+        as_dict = getattr(self._module.config, "return_dict", True) if wanted is None else wanted
+        dict_kwargs = kwargs if as_dict else {**kwargs, "return_dict": True}  # a tuple could not hold the record
+        if not self._recorder.begin():  # videos may be encoded by the function for images, whose output they return
+            return self.original(*args, **(dict_kwargs if wanted is None else kwargs))
+        kwargs = dict_kwargs
         try:
             output = self.original(*args, **kwargs)
             self._recorder.record(self._modality, bind_arguments(self.original, args, kwargs), output)
