@@ -18,7 +18,7 @@ never seen            its layers with a state see only the kept tokens, at their
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a class or model type, or a part of its name (default: all)")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="class, model type or part of one (default: all)")
 
 
 def run(options: Namespace) -> None:
