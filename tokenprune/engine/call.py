@@ -201,7 +201,11 @@ def prompt_slots(cache: Any) -> int | None:
 
 
 def check_placeholders(adapter: ModelAdapter, modalities: set[str], kwargs: Mapping[str, Any]) -> None:
-    """Raise PruningError if a prompt has placeholder tokens of images that were encoded for it and did not come."""
+    """Raise PruningError if a prompt has placeholder tokens of images that were encoded for it, and they came under a
+    name that the adapter does not know. If nothing came, the model is its own assistant, which transformers gives no
+    images."""
+    if not any(_holds_features(value) for name, value in kwargs.items() if name != "attention_mask"):
+        return
     ids = kwargs.get("input_ids")
     for modality in adapter.modalities:
         if modality.name in modalities and ids is not None and bool((ids == modality.token_id).any()):
@@ -210,3 +214,10 @@ def check_placeholders(adapter: ModelAdapter, modalities: set[str], kwargs: Mapp
                 f"that {type(adapter).__name__} does not know, so nothing would be pruned. Remove the patch, and "
                 f"report it with your transformers version."
             )
+
+
+def _holds_features(argument: Any) -> bool:
+    if isinstance(argument, Tensor):
+        return argument.is_floating_point()
+    parts = argument.values() if isinstance(argument, Mapping) else argument
+    return isinstance(argument, (Mapping, list, tuple)) and any(map(_holds_features, parts))

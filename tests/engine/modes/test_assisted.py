@@ -56,6 +56,11 @@ def test_an_assistant_model(llava: Any, assistant: Any) -> None:
     assert_answers(llava, llava, [1], assistant_model=assistant(), max_new_tokens=8)
 
 
+def test_the_model_as_its_own_assistant(llava: Any) -> None:
+    """It proposes without images, while those of the prompt wait for its own turn."""
+    assert_answers(llava, llava, [1], assistant_model=llava, max_new_tokens=8)
+
+
 def test_a_patched_assistant_of_an_unpatched_model(llava: Any) -> None:
     inputs = prompt([1])
     plain = answer(llava, inputs, max_new_tokens=8)
