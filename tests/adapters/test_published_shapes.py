@@ -1,0 +1,298 @@
+"""Families at their published configuration, and prompts as their processors write them for common sizes.
+
+Heads and their widths, patch and merge sizes, kinds of layers and sections of position IDs are the published ones;
+there are few layers and experts, narrow hidden states and a small vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from helpers.contract.modes import Run, generated
+from helpers.contract.oracle import TOLERANCE, dropped_columns
+from helpers.families.base import BREAK, END, IMAGE, PAD, START, VIDEO, Family
+from helpers.families.packed.glm import VIDEO_END, VIDEO_START, Glm4v, Glm46V, GlmMoe
+from helpers.families.packed.qwen3_5 import Qwen3_5, Qwen3_5Moe
+from helpers.families.packed.qwen3_vl_moe import Qwen3VLMoe
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import (
+    Glm4vImageProcessor,
+    Glm4vProcessor,
+    Glm4vVideoProcessor,
+    Glm46VImageProcessor,
+    Glm46VProcessor,
+    Glm46VVideoProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2VLImageProcessor,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
+from transformers.video_utils import VideoMetadata
+
+import tokenprune
+
+WIDTH, VOCABULARY = 256, 128
+NARROW: dict[str, Any] = {"hidden_size": WIDTH, "intermediate_size": 64, "vocab_size": VOCABULARY}
+QWEN_MARKERS = {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO, "<|vision_start|>": START, "<|vision_end|>": END}
+GLM_MARKERS = {
+    "<|image|>": IMAGE,
+    "<|video|>": VIDEO,
+    "<|begin_of_image|>": START,
+    "<|end_of_image|>": END,
+    "<|begin_of_video|>": VIDEO_START,
+    "<|end_of_video|>": VIDEO_END,
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A family at its published configuration.
+
+    base: the test family of the class.
+    text, vision: what is other than in the configuration's defaults, which are those of the checkpoint.
+    processor: makes the processor from a tokenizer.
+    image, video: how a prompt writes them.
+    n_visual: visual tokens of the images of 240 x 320 and 480 x 640, and of the video of 4 frames of 240 x 320.
+    facts: attributes of the text config that are as published.
+    """
+
+    base: type[Any]
+    text: dict[str, Any]
+    vision: dict[str, Any]
+    processor: Callable[[Any], Any]
+    markers: dict[str, int]
+    image: str
+    video: str
+    n_visual: tuple[int, int, int]
+    facts: dict[str, Any]
+
+
+def qwen(tokenizer: Any) -> Any:
+    """As in the checkpoints' preprocessor_config.json: patches of 16 x 16, normalised by halves."""
+    settings: dict[str, Any] = {"patch_size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    pixels: dict[str, Any] = {"size": {"shortest_edge": 65536, "longest_edge": 16777216}}
+    return Qwen3VLProcessor(Qwen2VLImageProcessor(**settings, **pixels), tokenizer, Qwen3VLVideoProcessor())
+
+
+def glm(tokenizer: Any) -> Any:
+    return Glm4vProcessor(Glm4vImageProcessor(), tokenizer, Glm4vVideoProcessor())
+
+
+def glm46(tokenizer: Any) -> Any:
+    return Glm46VProcessor(Glm46VImageProcessor(), tokenizer, Glm46VVideoProcessor())
+
+
+def rope(**settings: Any) -> Any:
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": 1e7, **settings}}
+
+
+QWEN: dict[str, Any] = {
+    "processor": qwen,
+    "markers": QWEN_MARKERS,
+    "image": "<|vision_start|><|image_pad|><|vision_end|>",
+    "video": "<|vision_start|><|video_pad|><|vision_end|>",
+    "n_visual": (80, 300, 160),
+}
+GLM: dict[str, Any] = {
+    "markers": GLM_MARKERS,
+    "image": "<|begin_of_image|><|image|><|end_of_image|>",
+    "video": "<|begin_of_video|><|video|><|end_of_video|>",
+    "n_visual": (99, 391, 198),
+}
+QWEN_TOWER = {"depth": 2, "intermediate_size": 64, "out_hidden_size": WIDTH}
+GLM_TOWER = {"depth": 2, "intermediate_size": 64, "out_hidden_size": WIDTH}
+#: The width of its heads is that of the hidden states over their number.
+GLM_TEXT: dict[str, Any] = {**NARROW, "hidden_size": 4096, "num_hidden_layers": 2}
+HYBRID = ["linear_attention"] * 3 + ["full_attention"]
+QWEN_ROPE = {"mrope_section": [24, 20, 20], "mrope_interleaved": True}
+QWEN3_5_ROPE = {"mrope_section": [11, 11, 10], "mrope_interleaved": True, "partial_rotary_factor": 0.25}
+GLM_ROPE = {"mrope_section": [8, 12, 12], "partial_rotary_factor": 0.5}
+FEW_EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+
+PUBLISHED = {
+    "Qwen3.5-9B": Published(
+        Qwen3_5,
+        {**NARROW, **rope(**QWEN3_5_ROPE), "num_hidden_layers": 4},
+        QWEN_TOWER,
+        **QWEN,
+        facts={"num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 256, "layer_types": HYBRID},
+    ),
+    "Qwen3.5-35B-A3B": Published(
+        Qwen3_5Moe,
+        {
+            "hidden_size": WIDTH,
+            "vocab_size": VOCABULARY,
+            **rope(**QWEN3_5_ROPE),
+            **FEW_EXPERTS,
+            "shared_expert_intermediate_size": 32,
+            "num_hidden_layers": 4,
+        },
+        QWEN_TOWER,
+        **QWEN,
+        facts={"num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 256, "layer_types": HYBRID},
+    ),
+    "Qwen3-VL-30B-A3B": Published(
+        Qwen3VLMoe,
+        {
+            **NARROW,
+            **rope(**QWEN_ROPE),
+            **FEW_EXPERTS,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 4,
+            "head_dim": 128,
+        },
+        {**QWEN_TOWER, "depth": 4, "deepstack_visual_indexes": [1, 2, 3]},
+        **QWEN,
+        facts={},
+    ),
+    "GLM-4.1V-9B": Published(
+        Glm4v,
+        {**GLM_TEXT, **rope(**GLM_ROPE)},
+        {**GLM_TOWER, "out_hidden_size": 4096},
+        processor=glm,
+        **GLM,
+        facts={"num_attention_heads": 32, "num_key_value_heads": 2},
+    ),
+    "GLM-4.6V-Flash": Published(
+        Glm46V,
+        {**GLM_TEXT, **rope(**GLM_ROPE), "model_type": "glm4v_text"},
+        {**GLM_TOWER, "out_hidden_size": 4096, "model_type": "glm4v_vision"},
+        processor=glm46,
+        **GLM,
+        facts={"num_attention_heads": 32, "num_key_value_heads": 2},
+    ),
+    "GLM-4.5V": Published(
+        GlmMoe,
+        {
+            **NARROW,
+            **rope(**GLM_ROPE),
+            "head_dim": 128,
+            "num_hidden_layers": 2,
+            "n_routed_experts": 8,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+        },
+        GLM_TOWER,
+        processor=glm,
+        **GLM,
+        facts={"num_attention_heads": 96, "num_key_value_heads": 8, "first_k_dense_replace": 1},
+    ),
+}
+
+
+def family_of(name: str) -> Family:
+    published = PUBLISHED[name]
+
+    class AsPublished(published.base):
+        """Weights keep the scale of what they multiply, however wide it is."""
+
+        def config(self) -> Any:
+            kind: Any = type(published.base(name).config())
+            return kind(text_config=published.text, vision_config=published.vision, **self.tokens())
+
+        def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
+            torch.manual_seed(seed)
+            config = self.config()
+            config._attn_implementation = attention
+            model: Any = getattr(transformers, self.class_name)(config).eval()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.ndim > 1:
+                        parameter.normal_(std=parameter[0].numel() ** -0.5)
+            model.generation_config.eos_token_id = None
+            model.generation_config.pad_token_id = PAD
+            model.generation_config.suppress_tokens = [IMAGE, VIDEO, START, END, BREAK, VIDEO_START, VIDEO_END]
+            return model
+
+    return AsPublished(name)
+
+
+@lru_cache(maxsize=1)
+def served(name: str) -> tuple[Family, Any]:
+    family = family_of(name)
+    model = family.build()
+    vars(family)["unpatched"] = model  # the oracle works when the patch is gone; one of these models is enough
+    return family, model
+
+
+def processor_of(name: str) -> Any:
+    """The real processor, with a tokenizer of one token for a word."""
+    published = PUBLISHED[name]
+    words = {f"w{number}": number for number in range(VOCABULARY) if number not in published.markers.values()}
+    backend = Tokenizer(WordLevel({**words, **published.markers}, unk_token="w1"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token=f"w{PAD}", padding_side="left")
+    tokenizer.add_special_tokens({"additional_special_tokens": list(published.markers)})
+    return published.processor(tokenizer)
+
+
+def image(height: int, width: int) -> Any:
+    return np.random.default_rng(height).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def images_prompt(name: str) -> dict[str, Any]:
+    """A row with one image and one with two."""
+    marker = PUBLISHED[name].image
+    return dict(
+        processor_of(name)(
+            text=[f"w5 {marker} w6 w7", f"w8 w9 {marker} w10 {marker} w11 w12 w13"],
+            images=[[image(240, 320)], [image(240, 320), image(480, 640)]],
+            padding=True,
+            return_tensors="pt",
+        )
+    )
+
+
+def video_prompt(name: str) -> dict[str, Any]:
+    frames = np.stack([image(240, 320)] * 4)
+    times = VideoMetadata(total_num_frames=4, fps=2.0, frames_indices=[0, 1, 2, 3], duration=2.0)
+    return dict(
+        processor_of(name)(
+            text=[f"w5 {PUBLISHED[name].video} w6 w7"],
+            videos=[frames],
+            videos_kwargs={"video_metadata": [times], "do_sample_frames": False},
+            return_tensors="pt",
+        )
+    )
+
+
+def answered(name: str, inputs: dict[str, Any], strategy: tokenprune.Strategy) -> tokenprune.Report:
+    """The report of an answer that equals the oracle's. Sums over hundreds of tokens and heads of up to 256 numbers
+    round more than those of the tiny models, so the tolerance is relative to the largest logit."""
+    family, model = served(name)
+    with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
+        run = Run(inputs, *generated(model, inputs, do_sample=False))
+    dropped = dropped_columns(run.whole(family)["input_ids"], [handle.report])
+    expected = run.expected(family, model, dropped)
+    error, largest = float((run.logits - expected).abs().max()), float(expected.abs().max())
+    assert error < TOLERANCE * largest, f"logits of up to {largest:.1f} differ by {error:.1e}"
+    return handle.report
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of GLM-4V's processor
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_shapes(name: str) -> None:
+    """Two rows of images with tower attention as the score, then a video of two pairs of frames."""
+    published, (_, model) = PUBLISHED[name], served(name)
+    text = model.config.get_text_config()
+    assert {fact: getattr(text, fact) for fact in published.facts} == published.facts
+    strategy = tokenprune.FoPru(keep_ratio=0.1)
+
+    report = answered(name, images_prompt(name), strategy)
+    small, large, of_video = published.n_visual
+    assert [(one.row, one.n_visual) for one in report.images] == [(0, small), (1, small), (1, large)]
+    assert [one.n_kept for one in report.images] == [strategy.budget(one.n_visual) for one in report.images]
+
+    (video,) = answered(name, video_prompt(name), strategy).images
+    assert (video.modality, video.n_visual) == ("video", of_video)
+    assert video.layout.grid[0] == video.layout.n_tiles == 2
