@@ -43,6 +43,10 @@ NOT_YET = {
         "its decoder denoises blocks with masks that count the slots of the encoder's cache, which would have to be "
         "made for a pruned one"
     ),
+    "Glm5NextForConditionalGeneration": (
+        "its sparse layers take the padding of the new tokens instead of a mask over the cache, as layers with a state "
+        "do, so they would have to be told apart from other sparse layers wherever masks are made"
+    ),
     "GitForCausalLM": (
         "its text model puts the visual tokens before the text itself, without placeholder tokens that say where"
     ),
