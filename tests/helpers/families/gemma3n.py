@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, Gemma3nConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from .base import END, IMAGE, START, VOCAB, ImageInputs, Size, decoder
+from .base import END, EOS, IMAGE, START, VOCAB, ImageInputs, Size, decoder
 from .common import CommonFamily
 
 SIDE = 24  # pixels
@@ -59,7 +59,7 @@ class Gemma3n(CommonFamily):
             image_token_id=IMAGE,
             boi_token_id=START,
             eoi_token_id=END,
-            audio_token_id=VOCAB,
+            audio_token_id=EOS,
         )
 
     def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:

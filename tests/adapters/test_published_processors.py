@@ -1,0 +1,139 @@
+"""Families at the shapes of published checkpoints (heads, patches, tiles, kinds of layers), with few layers and narrow
+hidden states, and prompts with the token counts of their real image processors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from helpers.contract.oracle import as_reported, dropped_columns
+from helpers.families import FAMILIES
+from helpers.families.base import BREAK, END, IMAGE, START
+from transformers import (
+    Gemma4ImageProcessor,
+    Kimi_K25ImageProcessor,
+    Llama4ImageProcessor,
+    MiniCPMV4_6ImageProcessor,
+)
+
+import tokenprune
+from tokenprune import FoPru, Random
+
+HIDDEN = 128
+
+Run = list[int]  # the markers before a run of placeholders, and their number last
+
+
+def tokens_of(name: str) -> dict[str, Any]:
+    family: Any = FAMILIES[name]
+    return family.tokens()
+
+
+def gemma4(config: Any) -> Any:
+    vision = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_key_value_heads": 12}
+    vision |= {"head_dim": 64, "patch_size": 16, "pooling_kernel_size": 3, "num_hidden_layers": 2}
+    text = config.get_text_config().to_dict()
+    text |= {"num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256, "sliding_window": 512}
+    text |= {"hidden_size_per_layer_input": 256, "hidden_size": HIDDEN, "global_head_dim": 512}
+    del text["per_layer_config"]
+    return type(config)(vision_config=vision, audio_config=None, text_config=text, **tokens_of("gemma4"))
+
+
+def kimi(config: Any) -> Any:
+    vision = {"num_hidden_layers": 2}
+    text = {**config.get_text_config().to_dict(), "hidden_size": HIDDEN, "num_attention_heads": 64}
+    text |= {"num_key_value_heads": 64, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_rope_head_dim": 64}
+    text |= {"qk_nope_head_dim": 128, "v_head_dim": 128, "head_dim": 64, "qk_head_dim": 192}
+    return type(config)(vision_config=vision, text_config=text, tie_word_embeddings=False, **tokens_of("kimi-k25"))
+
+
+def llama4(config: Any) -> Any:
+    vision = {"hidden_size": 1408, "intermediate_size": 5632, "num_attention_heads": 16, "image_size": 336}
+    vision |= {"patch_size": 14, "num_hidden_layers": 2, "vision_output_dim": 4096}
+    text = {**config.get_text_config().to_dict(), "hidden_size": HIDDEN, "num_attention_heads": 40}
+    text |= {"num_key_value_heads": 8, "head_dim": 128, "attention_chunk_size": 256}
+    return type(config)(
+        vision_config=vision, text_config=text, image_token_index=IMAGE, boi_token_index=START, eoi_token_index=END
+    )
+
+
+def minicpm(config: Any) -> Any:
+    vision = {"hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16, "image_size": 980}
+    vision |= {"patch_size": 14, "num_hidden_layers": 2}
+    text = {**config.get_text_config().to_dict(), "hidden_size": HIDDEN, "num_attention_heads": 8}
+    text |= {"num_key_value_heads": 2, "head_dim": 256, "linear_key_head_dim": 128, "linear_value_head_dim": 128}
+    return type(config)(
+        vision_config=vision, text_config=text, insert_layer_id=0, image_token_id=IMAGE, video_token_id=None
+    )
+
+
+def gemma4_runs(inputs: Any) -> list[Run]:
+    return [[START, int(n)] for n in inputs.pop("num_soft_tokens_per_image")]
+
+
+def kimi_runs(inputs: Any) -> list[Run]:
+    return [[START, int(n) // 4] for n in inputs["image_grid_thw"].prod(-1)]
+
+
+def llama4_runs(inputs: Any) -> list[Run]:
+    inputs.pop("aspect_ratios")
+    tile, overview, n_tiles = 87, BREAK, len(inputs["pixel_values"])
+    return [*[[START if i == 0 else tile, 144] for i in range(n_tiles - 1)], [overview, 144]]
+
+
+def minicpm_runs(inputs: Any) -> list[Run]:
+    counts = [int(n) // 16 for n in inputs["target_sizes"].prod(-1)]
+    for name in ("grids", "num_patches_per_image"):
+        inputs.pop(name)
+    return [[START, counts[0]], *[[87, n] for n in counts[1:]]]
+
+
+#: Family -> its published configuration, image processor, and runs of placeholders; height and width of an image; the
+#: number of its visual tokens and of images that are reported.
+PUBLISHED: dict[str, tuple[Callable[[Any], Any], Any, Callable[[Any], list[Run]], tuple[int, int], int, int]] = {
+    "gemma4": (gemma4, Gemma4ImageProcessor, gemma4_runs, (480, 640), 266, 1),
+    "kimi-k25": (kimi, Kimi_K25ImageProcessor, kimi_runs, (480, 640), 414, 1),
+    "llama4": (llama4, Llama4ImageProcessor, llama4_runs, (336, 672), 3 * 144, 1),
+    "minicpmv4_6": (minicpm, MiniCPMV4_6ImageProcessor, minicpm_runs, (480, 640), 63 + 2 * 70, 3),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_at_published_shapes(name: str) -> None:
+    publish, processor, runs_of, size, n_visual, n_images = PUBLISHED[name]
+    plain: Any = FAMILIES[name]
+
+    class Published(type(plain)):  # type: ignore[misc]
+        def config(self) -> Any:
+            return publish(super().config())
+
+    family: Any = Published(name)
+    torch.manual_seed(0)
+    model = family.build("eager")
+    with torch.no_grad():  # so wide, weights must be smaller
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(0.3)
+    family.unpatched = model
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
+    inputs = dict(processor()(images=[image], return_tensors="pt"))
+    inputs["pixel_values"] = inputs["pixel_values"].float()
+    runs = runs_of(inputs)
+    ids = [token for run in runs for token in (*run[:-1], *[IMAGE] * run[-1])]
+    ids = torch.tensor([[5, 6, *ids, END, 7, 8, 9]])
+    inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids), **family.token_types(ids)}
+
+    for strategy in (Random(keep_ratio=0.25), FoPru(keep_ratio=0.25)):
+        with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
+            logits = model(**inputs).logits
+        dropped = dropped_columns(ids, [handle.report])
+        with as_reported(model, ids, [handle.report]):
+            expected = family.oracle(model, inputs, dropped)
+        assert handle.report.n_visual == n_visual
+        assert len(handle.report.images) == n_images
+        scale = float(expected.abs().max())
+        assert (logits[0] - expected[0, ~dropped[0]]).abs().max() < 2e-5 * max(1.0, scale)
