@@ -211,3 +211,15 @@ def test_a_chunk_of_frames_is_averaged() -> None:
     carried = torch.cat([image.layout.to_tokens(value) for image, value in zip(images, values, strict=True)])
     grids = {"image_grid_thw": inputs["video_grid_thw"]}
     torch.testing.assert_close(carried, by_kimi(core, values, grids))
+
+
+def test_llama_4_is_not_pruned_where_it_scales_attention_by_place() -> None:
+    inputs, model = FAMILIES["llama4"].prompt([1]), FAMILIES["llama4"].build()
+    length = inputs["input_ids"].shape[1]
+    with torch.no_grad(), tokenprune.patch(model, "random", keep_ratio=0.5) as handle:
+        model.config.text_config.floor_scale = length + 1
+        model(**inputs)
+        assert handle.report.n_kept < handle.report.n_visual
+        model.config.text_config.floor_scale = length
+        with pytest.raises(tokenprune.PruningError, match=f"from {length} on"):
+            model(**inputs)
