@@ -47,7 +47,7 @@ class HunyuanVL(MRope):
 
     def position_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         ids = super().position_ids(model, inputs)
-        return ids if len(ids) == 4 else ids[:1].expand(4, -1, -1)  # of text only
+        return ids if ids.ndim == 3 else ids.expand(4, -1, -1)  # of text only
 
     def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         return super().embedded_ids(model, inputs)[:1].expand(4, -1, -1)
