@@ -22,7 +22,7 @@ class Ovis2Adapter(ModelAdapter):
     """For Ovis2ForConditionalGeneration.
 
     The model does not know which tiles belong to one image; the marker that the processor writes before each overview
-    tells. Markers are text and stay.
+    tells; without markers, every run of visual tokens is an image. Markers are text and stay.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -39,9 +39,10 @@ class Ovis2Adapter(ModelAdapter):
     def image_starts(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
     ) -> Bool[Tensor, "batch length"]:
-        begin = self.config.visual_indicator_token_ids[0]
-        before = self.columns_of(begin, kwargs).roll(1, 1)
-        return run_starts(visual) & before
+        runs, markers = run_starts(visual), self.config.visual_indicator_token_ids
+        if not markers:  # nothing ties tiles together
+            return runs
+        return runs & self.columns_of(markers[0], kwargs).roll(1, 1)
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         n_tiles, n_tokens, _ = output.pooler_output.shape

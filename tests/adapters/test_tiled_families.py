@@ -67,6 +67,17 @@ def test_the_fine_route_of_granite_docling() -> None:
     assert image.grids == ((1, 8, 8),) * 3
 
 
+def test_ovis2_without_markers() -> None:
+    """Nothing tells which tiles belong to one image then."""
+    model, inputs = FAMILIES["ovis2"].build(), FAMILIES["ovis2"].prompt([1, 2])
+    model.config.visual_indicator_token_ids = model.model.visual_indicator_token_ids = []
+    with torch.no_grad():
+        plain = model(**inputs).logits
+        with tokenprune.patch(model, Random(keep_ratio=1.0)) as handle:
+            torch.testing.assert_close(model(**inputs).logits, plain)
+    assert [image.grids for image in handle.report.images] == [((1, 3, 3),)] * 7
+
+
 @dataclass(frozen=True)
 class Long(ScoreStrategy):
     """Scores a visual token by the length of its feature."""
