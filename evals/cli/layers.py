@@ -19,7 +19,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--stages",
         type=at_least(1),
         metavar="N",
-        help="calibrate AdaToken instead: print its schedule with so many stages",
+        help="calibrate AdaToken instead: print its schedule with so many stages (default: none)",
     )
     shared.add_model(parser)
     shared.add_calibration(parser)

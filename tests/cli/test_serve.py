@@ -122,7 +122,7 @@ def test_wrong_usage(words: list[str], said: str, capsys: pytest.CaptureFixture[
 
 def test_an_unsupported_model(tmp_path: Path) -> None:
     said = command("serve", write_model(tmp_path / "model", "bert"))
-    assert "no pruned model for vLLM with model_type 'bert'. Served: " in said
+    assert "a model of type 'bert' is not pruned inside vLLM. Served: " in said
     (tmp_path / "empty").mkdir()
     assert "no config.json" in command("serve", tmp_path / "empty")
 

@@ -97,7 +97,7 @@ def similarities(features: Float[Tensor, "rows columns width"]) -> Float[Tensor,
 
 def quantile_of_links(cosines: Float[Tensor, " visual"], quantile: float) -> Float[Tensor, ""]:
     """Return the quantile of the tokens' cosines to their best neighbours, without tokens that have none."""
-    return cosines.masked_fill(cosines == -torch.inf, torch.nan).nanquantile(quantile)
+    return cosines.masked_fill(cosines == -torch.inf, torch.nan).nanquantile(quantile).reshape(())
 
 
 def threshold_links(
