@@ -22,7 +22,6 @@ WAITS = {
     "adatoken": (4, 3),
     "attentionmass": (3, 2),
     "averagepooling": (3, 2),
-    "backgroundpruning": (14, 13),
     "dart": (2, 1),
     "divprune": (2, 1),
     "efficientvla": (2, 1),
@@ -43,6 +42,8 @@ WAITS = {
     "visionzip": (2, 1),
     "vispruner": (2, 1),
 }
+#: The same for strategies that wait as often as an image's content makes them: at most.
+AT_MOST = {"backgroundpruning": 20}  # links are followed by pointer jumping
 RATIOS = {"pyramiddrop": 0.5, "sparsevlm": 0.5, "adatoken": 0.5}
 
 
@@ -83,6 +84,9 @@ def test_a_prefill_waits_as_often_as_it_says(name: str) -> None:
             assert_close(logits[0], on_the_cpu(model_of(), inputs))  # whose fused attention rounds otherwise
             assert not decode.ours, [str(wait) for wait in decode.ours]
             counts.append(len(prefill.ours))
+    if name in AT_MOST:
+        assert all(count <= AT_MOST[name] * n_images for count, n_images in zip(counts, (1, 3, 5), strict=True))
+        return
     first, third, fifth = counts
     assert fifth - third == third - first
     assert (first, (third - first) // 2) == WAITS[name], [str(wait) for wait in prefill.ours]
