@@ -84,7 +84,9 @@ def tiles_of(
 
 def sizes_of(places: Int[Tensor, "tiles patches 2"]) -> list[tuple[int, int]]:
     """Rows and columns of every tile, from the (column, row) of its patches, which are -1 where there is none."""
-    return [(row + 1, column + 1) for column, row in places.amax(1).tolist()]
+    last = places.amax(1)
+    first = places.where(places >= 0, last[:, None]).amin(1)
+    return [(row, column) for column, row in (last - first + 1).tolist()]
 
 
 def heads(call: Mapping[str, Any], config: Any) -> QueryKey:

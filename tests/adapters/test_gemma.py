@@ -10,6 +10,7 @@ from helpers.families import FAMILIES
 
 import tokenprune
 from tokenprune import FoPru, Random
+from tokenprune.adapters.gemma4 import sizes_of
 
 
 def test_a_visual_token_of_gemma_3_gets_the_mean_of_its_patches() -> None:
@@ -42,3 +43,10 @@ def test_position_ids_of_paligemma_begin_at_1() -> None:
                 model(**inputs)
             image = handle.report.images[0]
             assert image.position_ids.tolist() == (ids or (image.kept + n_text + 1).tolist())
+
+
+def test_tiles_whose_places_do_not_begin_at_zero() -> None:
+    rectangle = torch.cartesian_prod(torch.arange(1, 3), torch.arange(2, 5)).flip(1)  # (column, row): 2 rows, 3 columns
+    padding = torch.full((2, 2), -1)
+    assert sizes_of(torch.stack([torch.cat([rectangle, padding])])) == [(2, 3)]
+    assert sizes_of(torch.tensor([[[1, 1]]])) == [(1, 1)]
