@@ -35,7 +35,8 @@ class RetrievalHandle(Handle):
     """A patched retrieval model, and the way back. Leaving a `with` block removes the patch."""
 
     def __init__(self, retriever: Retriever, factor: int, text: KeptText) -> None:
-        self.factor, self.text = factor, text
+        self.factor = factor
+        self.text: KeptText = text
         self._retriever = retriever
         self._hook: RemovableHandle | None = None
 
