@@ -12,6 +12,7 @@ from PIL import Image
 
 import tokenprune
 from tokenprune import Strategy
+from tokenprune.adapters import ADAPTERS
 from tokenprune.evals.dev.tables import bench
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model
@@ -88,6 +89,10 @@ def test_the_readme_names_every_strategy() -> None:
     names = {cls.__name__ for cls in classes if isinstance(cls, type) and issubclass(cls, Strategy)}
     table = re.findall(r"^\| (\[?`.+?) \| .+ \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
     assert {name for cell in table for name in re.findall(r"`(\w+)`", cell)} == names
+
+
+def test_the_readme_counts_the_classes() -> None:
+    assert f"\n{len(ADAPTERS)} classes of transformers: " in README.read_text(encoding="utf-8")
 
 
 def test_the_readme_has_the_measured_time() -> None:
