@@ -157,6 +157,9 @@ class Inputs(Parts):
         arguments, in place: it adds dropped tokens to kept ones."""
         raise NotImplementedError
 
+    def check_length(self, n_columns: int) -> None:
+        """Raise PruningError for a pruned sequence that is too long, dropped tokens included."""
+
     def unprunable(self, kwargs: Mapping[str, Any]) -> list[str]:
         """The arguments in a call of the model that only fit the unpruned sequence, by name."""
         return ["logits_to_keep"] if isinstance(kwargs.get("logits_to_keep"), Tensor) else []

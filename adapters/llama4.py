@@ -15,7 +15,6 @@ from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.tower import QueryKey, projections
 from tokenprune.errors import PruningError
-from tokenprune.sequence.packing import Packing
 from tokenprune.tokens.attention import split_heads
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
@@ -49,16 +48,15 @@ class Llama4Adapter(ToweredAdapter):
         side = config.image_size // config.patch_size
         return [Layout.squares(side, side, round(1 / config.pixel_shuffle_ratio))] * len(self.features(output))
 
-    def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
-        """Raise PruningError for a prompt so long that attention is scaled by places in the cache."""
-        text, length = self.config.get_text_config(), n_slots + packing.n_columns
-        if text.attn_temperature_tuning and length >= text.floor_scale:
+    def check_length(self, n_columns: int) -> None:
+        """Raise PruningError for a sequence so long that attention is scaled by places in the cache."""
+        text = self.config.get_text_config()
+        if text.attn_temperature_tuning and n_columns >= text.floor_scale:
             raise PruningError(
-                f"this prompt has {length} tokens, and from {text.floor_scale} on Llama 4 scales attention by places "
-                f"in the cache, which pruning changes. Shorten the prompt, or load the model with "
+                f"this sequence has {n_columns} tokens, and from {text.floor_scale} on Llama 4 scales attention by "
+                f"places in the cache, which pruning changes. Shorten it, or load the model with "
                 f"attn_temperature_tuning=False in its text config."
             )
-        super().prune_arguments(kwargs, packing, n_slots)
 
 
 def heads(call: Mapping[str, Any], config: Any) -> QueryKey:

@@ -223,3 +223,8 @@ def test_llama_4_is_not_pruned_where_it_scales_attention_by_place() -> None:
         model.config.text_config.floor_scale = length
         with pytest.raises(tokenprune.PruningError, match=f"from {length} on"):
             model(**inputs)
+        model.config.text_config.floor_scale = length + 3  # the answer gets there
+        assert model.generate(**inputs, max_new_tokens=3, do_sample=False).shape[1] == length + 3
+        with pytest.raises(tokenprune.PruningError, match=f"from {length + 3} on"):
+            model.generate(**inputs, max_new_tokens=4, do_sample=False)
+        model.generate(**FAMILIES["llama4"].prompt([0]), max_new_tokens=40, do_sample=False)  # nothing was pruned

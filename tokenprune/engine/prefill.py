@@ -142,6 +142,7 @@ class Prefill:
             self._prune(forward, kwargs, ids)
         if forward.packing is None and forward.index is None:
             return None
+        self.adapter.check_length(forward.n_columns + forward.n_new)
         kwargs["attention_mask"] = forward.mask(self.adapter, kwargs)
         if forward.packing is not None:
             before, n_before = forward.index, forward.n_slots
