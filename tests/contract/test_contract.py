@@ -26,6 +26,7 @@ from helpers.contract.cells import (
     assert_within_budget,
     kept_of,
     model_of,
+    refusal_of,
     served,
     strategy_of,
 )
@@ -35,9 +36,10 @@ from helpers.families import FAMILIES
 from helpers.families.base import CACHE, ENCODES_FIRST
 
 import tokenprune
-from tokenprune import UnsupportedError
-from tokenprune.adapters import ADAPTERS
+from tokenprune import STRATEGIES, UnsupportedError
+from tokenprune.adapters import ADAPTERS, adapter_for
 from tokenprune.adapters.tested import read_tested
+from tokenprune.evals.cli.models import strategies_of
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +67,10 @@ def test_the_readme_shows_the_matrix() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_what_tokenprune_models_prints_is_what_the_adapter_answers(case: str) -> None:
     """`make matrix` writes it."""
-    tested = asdict(read_tested()[case])
-    assert {name: tested[name] for name in facts_of(case)} == facts_of(case)
+    tested = read_tested()[case]
+    assert {name: asdict(tested)[name] for name in facts_of(case)} == facts_of(case)
+    adapter = adapter_for(model_of(case))
+    assert strategies_of(tested) == [name for name in STRATEGIES if refusal_of(name, adapter) is None]
 
 
 def test_every_adapter_is_in_the_matrix() -> None:

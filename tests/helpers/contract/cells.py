@@ -11,9 +11,7 @@ import tokenprune
 from helpers.contract.modes import cells_of
 from helpers.families import FAMILIES, Family
 from tokenprune import STRATEGIES, UnsupportedError
-from tokenprune.adapters import ADAPTERS, adapter_for
-from tokenprune.adapters.tested import read_tested
-from tokenprune.evals.cli.models import strategies_of
+from tokenprune.adapters import ADAPTERS, ModelAdapter, adapter_for
 from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import Stage, StagedStrategy
 
@@ -59,18 +57,22 @@ def stages_of(strategy: tokenprune.Strategy) -> tuple[Stage, ...]:
     return strategy.stages(DEPTH) if isinstance(strategy, StagedStrategy) else ()
 
 
+def refusal_of(name: str, adapter: ModelAdapter) -> str | None:
+    """What patch() says where it refuses a strategy for a model; None if it does not."""
+    strategy = strategy_of(name)
+    if not (strategy.needs | ({"grid"} if strategy.reads_grid else set())) <= adapter.offers:
+        return "does not have it"
+    if stages_of(strategy) and set(adapter.decoder.layers.kinds) != {FULL}:
+        return "only pruning before the language model is supported"
+    return None
+
+
 def served(name: str, case: str) -> tuple[Family, Any]:
     """The family and its model, deep enough for the strategy's stages, for a strategy whose statistics it offers and
     whose stages it can have; else the test ends here, having seen that patch() refuses."""
     strategy = strategy_of(name)
     model = model_of(case, DEPTH if stages_of(strategy) else None)
-    adapter, refusal = adapter_for(model), None
-    if not (strategy.needs | ({"grid"} if strategy.reads_grid else set())) <= adapter.offers:
-        refusal = "does not have it"
-    elif stages_of(strategy) and set(adapter.decoder.layers.kinds) != {FULL}:
-        refusal = "only pruning before the language model is supported"
-    if case in read_tested():  # not before `make matrix` has run
-        assert (refusal is None) == (name in strategies_of(read_tested()[case]))
+    refusal = refusal_of(name, adapter_for(model))
     if refusal is not None:
         with pytest.raises(UnsupportedError, match=refusal):
             tokenprune.patch(model, strategy)
