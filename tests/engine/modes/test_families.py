@@ -14,7 +14,7 @@ from helpers.families import FAMILIES
 from helpers.families.base import IMAGE
 
 import tokenprune
-from tokenprune import Grid, PruningError
+from tokenprune import DivPrune, PruningError
 
 IGNORED = -100
 
@@ -30,7 +30,7 @@ def test_the_loss_is_that_of_the_kept_columns(name: str) -> None:
     model, inputs = model_of(name), FAMILIES[name].prompt([1, 2])
     ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
     labels = ids.masked_fill((ids >= IMAGE) | ~real, IGNORED)
-    with torch.no_grad(), tokenprune.patch(model, Grid(keep_ratio=0.3)) as handle:
+    with torch.no_grad(), tokenprune.patch(model, DivPrune(keep_ratio=0.3)) as handle:
         if name.startswith("gemma3") and "loss_function" not in unwrap(type(model).forward).__code__.co_names:
             with pytest.raises(PruningError, match="labels count the tokens of the unpruned sequence"):
                 model(**inputs, labels=labels)
@@ -52,7 +52,7 @@ def test_a_copy_is_patched_by_itself(name: str) -> None:
             return of(**inputs).logits.shape[1]
 
     whole = n_logits(model)
-    with tokenprune.patch(model, Grid(keep_ratio=0.3)):
+    with tokenprune.patch(model, DivPrune(keep_ratio=0.3)):
         twin = copy.deepcopy(model)
         pruned = n_logits(model)
         assert n_logits(twin) == pruned < whole

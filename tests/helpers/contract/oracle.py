@@ -66,8 +66,9 @@ class Identity(torch.nn.Module):
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
-        if hasattr(layer, "attention_type"):
-            self.attention_type = layer.attention_type
+        for name in ("attention_type", "block_type"):
+            if hasattr(layer, name):
+                setattr(self, name, getattr(layer, name))
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return hidden
