@@ -14,7 +14,8 @@ from torch import Tensor
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.overrides import ForwardOverride
 from tokenprune.engine.recording import Register
-from tokenprune.errors import PruningError, SettingError
+from tokenprune.errors import PruningError, SettingError, UnsupportedError
+from tokenprune.sequence.masks import INDEXED
 from tokenprune.strategy import StagedStrategy
 
 
@@ -22,7 +23,8 @@ class LayerSkipping:
     """Skips the `layers` that a strategy names.
 
     Raises SettingError unless they ascend through the decoder layers, and for layers that must be executed: those whose
-    attention stages read, and the first of each kind, which tells how long a cache is.
+    attention stages read, and the first of each kind, which tells how long a cache is. Raises UnsupportedError for a
+    model whose layers hand on more than hidden states.
     """
 
     def __init__(self, strategy: StagedStrategy, adapter: ModelAdapter, read: Collection[int]) -> None:
@@ -32,6 +34,11 @@ class LayerSkipping:
             raise SettingError(
                 f"{name}: skipped layers {list(self.layers)} do not ascend within 0..{len(adapter.layers) - 1}, the "
                 f"decoder layers of this model."
+            )
+        if self.layers and INDEXED in kinds:
+            raise UnsupportedError(
+                f"{name} skips decoder layers, and those of {adapter.description} hand on what their indexer chose, "
+                f"so none can be skipped. Use a strategy that skips no layers."
             )
         needed = {kinds.index(kind): "tells how long a cache is" for kind in set(kinds)}
         needed |= dict.fromkeys(read, "shows the attention that the strategy reads")

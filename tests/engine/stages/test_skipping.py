@@ -19,9 +19,10 @@ from helpers.tiny import CACHE, prompt
 from transformers import DynamicCache, StaticCache
 
 import tokenprune
-from tokenprune import PruningError, Random, SettingError
+from tokenprune import PruningError, Random, SettingError, UnsupportedError
 from tokenprune.adapters import adapter_for
 from tokenprune.engine.cache import index_of
+from tokenprune.sequence.masks import INDEXED
 from tokenprune.strategy import Stage, StagedStrategy
 
 
@@ -88,6 +89,10 @@ def test_every_family(case: str) -> None:
     kinds = adapter_for(model).decoder.layers.kinds
     layers = tuple(i for i in range(2, 4) if kinds.index(kinds[i]) != i)
     strategy = Skipping(layers=layers[-1:])
+    if INDEXED in kinds:
+        with pytest.raises(UnsupportedError, match="hand on what their indexer chose"):
+            tokenprune.patch(model, strategy)
+        return
     with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
         run = run_cell(family, model, "greedy", "padded")
     whole, report = run.whole(family), handle.report

@@ -62,11 +62,12 @@ def oracle_logits(
 
 
 class Identity(torch.nn.Module):
-    """Stands for a decoder layer, with whatever the language model reads of it."""
+    """Stands for a decoder layer, with whatever the language model may read of it."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
-        for name in ("attention_type", "block_type"):
+        own = [name for name in vars(layer) if not name.startswith("_") and name != "training"]
+        for name in {*own, "attention_type"}:
             if hasattr(layer, name):
                 setattr(self, name, getattr(layer, name))
 

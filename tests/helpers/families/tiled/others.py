@@ -46,6 +46,12 @@ class Ovis2(CommonFamily, Llava):
             tie_word_embeddings=False,
         )
 
+    def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
+        """Markers, were they answered, would be text to generate and embeddings to the oracle."""
+        model = super().build(attention, seed, n_layers)
+        model.generation_config.suppress_tokens += [GRID, COLUMN]
+        return model
+
     def block(self, size: Size) -> list[int]:
         tile = [IMAGE] * (OVIS_TILE // PATCH // 2) ** 2
         rows, columns = size[0] // OVIS_TILE, size[1] // OVIS_TILE
