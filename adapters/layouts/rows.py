@@ -1,4 +1,4 @@
-"""Images whose rows end with a newline token, between a token before the first and one behind the last."""
+"""Images whose rows end with a newline token, between a token before the first and one after the last."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ EXTRA = "evals"
 CONTRACTS = """\
 What pruning is equal to, to 2e-5 in float32, on tiny models of every class:
 masking               dropped tokens, masked out of the unpruned model's attention
-masking but for ties  the same, where the indexer of its sparse layers scores no two tokens alike
+masking except ties   the same, where the indexer of its sparse layers scores no two tokens alike
 never seen            its layers with a state see only the kept tokens, at their original position IDs"""
 
 

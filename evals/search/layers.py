@@ -42,7 +42,7 @@ def layer_changes(model: Any, processor: Any, samples: Sequence[Question]) -> li
 @torch.inference_mode()
 def block_distances(model: Any, processor: Any, samples: Sequence[Question], n_skipped: int) -> list[float]:
     """For every block of `n_skipped` contiguous decoder layers, by its first layer: the angle between the states of the
-    last token before and behind the block in the unpruned model, as a share of a half turn, averaged over samples."""
+    last token before and after the block in the unpruned model, as a share of a half turn, averaged over samples."""
     if not samples:
         raise SettingError("no samples, so there is nothing to measure the layers on. Ask for at least one.")
     layers = list(adapter_for(model).layers)
@@ -103,7 +103,7 @@ def _changes(layers: Sequence[Any]) -> Iterator[list[float]]:
 
 @contextmanager
 def _last_states(layers: Sequence[Any]) -> Iterator[list[Tensor]]:
-    """Record the last token's state before each layer and behind the last one, in the last forward of their model."""
+    """Record the last token's state before each layer and after the last one, in the last forward of their model."""
     states: list[Tensor] = [torch.empty(0)] * (len(layers) + 1)
 
     def before(number: int, module: Any, args: tuple[Any, ...]) -> None:

@@ -112,7 +112,7 @@ def held_shares(contribution: Sequence[float], n_layers: int) -> list[float]:
 
 
 def curve(layers: np.ndarray, rate: float, n_layers: int) -> np.ndarray:
-    """Return A exp(-rate x) + D with the A and D that give 1 in layer 1 and LEAST behind the last layer."""
+    """Return A exp(-rate x) + D with the A and D that give 1 in layer 1 and LEAST after the last layer."""
     length = n_layers - 1
     if math.isclose(rate * length, 0, abs_tol=1e-6):
         done = (layers - 1) / length

@@ -10,7 +10,7 @@ from helpers.families import FAMILIES
 
 import tokenprune
 from tokenprune import FoPru, Random
-from tokenprune.adapters.gemma4 import sizes_of
+from tokenprune.adapters.families.gemma4 import sizes_of
 
 
 def test_a_visual_token_of_gemma_3_gets_the_mean_of_its_patches() -> None:

@@ -22,9 +22,9 @@ from transformers.models.llava_next_video.modeling_llava_next_video import Llava
 import tokenprune
 from tokenprune import FoPru, UnsupportedError
 from tokenprune.adapters import adapter_for
+from tokenprune.adapters.families.llava_next_video import pool
 from tokenprune.adapters.layouts.anyres import anyres_layout
 from tokenprune.adapters.layouts.frames import ended_by_newline, frames_layout
-from tokenprune.adapters.llava_next_video import pool
 from tokenprune.tokens import Layout
 
 

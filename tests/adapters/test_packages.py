@@ -20,7 +20,7 @@ class FakeChild(FakeForConditionalGeneration):
     pass
 """
 ADAPTER = """
-from tokenprune.adapters.llava import LlavaAdapter
+from tokenprune.adapters.families.llava import LlavaAdapter
 
 class FakeAdapter(LlavaAdapter):
     @property

@@ -1,7 +1,7 @@
 """Vision towers that take the patches of all images in one row: their attention, and what visual tokens are made of.
 
 What is expected comes from the model itself: the attention weights that its eager attention computes, and the patches
-on which each of its visual tokens depends behind the last encoder layer.
+on which each of its visual tokens depends after the last encoder layer.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def received(
 
 
 def patches_of_tokens(model: Any, inputs: dict[str, Any], kind: str) -> Tensor:
-    """(tokens, patches) bool: which patches of the row each visual token is made of behind the last encoder layer."""
+    """(tokens, patches) bool: which patches of the row each visual token is made of after the last encoder layer."""
     adapter, rows = adapter_for(model), []
 
     def restart(module: Any, args: Any, output: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def test_scores_are_the_column_sums_of_the_towers_own_attention(
 
 
 def test_tokens_that_are_no_patches_get_the_highest_score() -> None:
-    """HunyuanOCR's: one before the image, one behind every row, one behind the image."""
+    """HunyuanOCR's: one before the image, one after every row, one after the image."""
     model = model_of("hunyuan-vl")
     with torch.no_grad(), tokenprune.patch(model, FoPru()) as handle:
         model(**FAMILIES["hunyuan-vl"].prompt([1], sizes=[(24, 40)]))

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import tokenprune
 from tokenprune import FastV, Grid, Random, UnsupportedError
-from tokenprune.adapters.deepseek_ocr2 import tiles_and_separator
-from tokenprune.adapters.granite4_vision import to_tokens_pooled
+from tokenprune.adapters.families.deepseek_ocr2 import tiles_and_separator
+from tokenprune.adapters.families.granite4_vision import to_tokens_pooled
 from tokenprune.strategy import ScoreStrategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.layout import one_to_one

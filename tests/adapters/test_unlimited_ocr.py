@@ -13,7 +13,7 @@ from transformers import DynamicCache
 
 import tokenprune
 from tokenprune import Random
-from tokenprune.adapters.unlimited_ocr import canvas_and_whole
+from tokenprune.adapters.families.unlimited_ocr import canvas_and_whole
 
 WINDOW, STEPS = 3, 9
 

@@ -12,7 +12,7 @@ from transformers import LlavaForConditionalGeneration
 import tokenprune
 from tokenprune import FoPru, Grid, PruningError
 from tokenprune.adapters import ADAPTERS, adapter_for, register_adapter
-from tokenprune.adapters.llava import LlavaAdapter
+from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.engine.pruner import pruner_of
 from tokenprune.tokens.encoded import CapturePoints
 

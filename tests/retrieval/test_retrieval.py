@@ -262,14 +262,14 @@ def test_text_behind_the_patches(colqwen: Any) -> None:
     inputs = colqwen_pages([(8, 8), (4, 8)])
     whole = embedded(colqwen, inputs)
     kept = {}
-    for text in ("all", "behind", "none"):
+    for text in ("all", "after", "none"):
         with tokenprune.patch_retrieval(colqwen, 4, text=text):
             kept[text] = embedded(colqwen, inputs)
     assert kept["all"].shape[1] - kept["none"].shape[1] == 5
     assert torch.equal(kept["all"][0, 5:], kept["none"][0])
-    assert torch.equal(kept["behind"][0, 0], whole[0, -2])
-    assert torch.equal(kept["behind"][0, 1:], kept["none"][0])
-    assert torch.equal(kept["behind"][1, :1], whole[1, -2:-1])
+    assert torch.equal(kept["after"][0, 0], whole[0, -2])
+    assert torch.equal(kept["after"][0, 1:], kept["none"][0])
+    assert torch.equal(kept["after"][1, :1], whole[1, -2:-1])
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -25,7 +25,7 @@ from tokenprune.retrieval.ward import merge_clusters
 from tokenprune.strategy import check_choice
 
 #: The text tokens of a page whose embeddings are kept.
-KeptText = Literal["all", "behind", "none"]
+KeptText = Literal["all", "after", "none"]
 
 #: The attribute of a patched model that holds its handle.
 HANDLE_ATTRIBUTE = "_tokenprune_retrieval"
@@ -87,11 +87,11 @@ def patch_retrieval(model: nn.Module, factor: int = 9, *, text: KeptText = "all"
     factor: how many patch embeddings are merged into one on average; the paper uses 4, 9, 25 and 49. A page of N
         patches keeps N // factor; 1 changes nothing, whatever `text` is.
     text: which of the few tokens around the patches keep their embeddings, which add to a page's score. "all";
-        "behind", as the authors' code: those behind the patches without the first and the last of them (of ColQwen2 the
+        "after", as the authors' code: those after the patches without the first and the last of them (of ColQwen2 the
         first is the end of the image); or "none".
 
     All patch embeddings of a page are merged after the projector by hierarchical clustering. Those of the text are kept
-    unchanged and in order, before the merged ones (the authors' code puts them behind, which scores do not see).
+    unchanged and in order, before the merged ones (the authors' code puts them last, which scores do not see).
     Queries contain no image, so their embeddings stay bitwise the same
     with the patch on or off. Pages that end up shorter than others of their batch are padded with rows of zeros at the
     end, which add nothing to a score beyond transformers' own padding; only `page[page.any(-1)]` needs to be stored.
@@ -146,5 +146,5 @@ def kept_text(
     if text == "all":
         return others
     places = torch.arange(len(others), device=others.device)
-    behind = others & (places > (places * patches).max()) if text == "behind" else torch.zeros_like(others)
-    return behind & (behind.cumsum(0) > 1) & (behind.cumsum(0) < behind.sum())
+    after = others & (places > (places * patches).max()) if text == "after" else torch.zeros_like(others)
+    return after & (after.cumsum(0) > 1) & (after.cumsum(0) < after.sum())

@@ -30,7 +30,7 @@ RECURRENT = (LINEAR, CONVOLUTION)
 SEPARATE = "separate"
 
 #: What pruning is equal to, exactly.
-Contract = Literal["masking", "masking but for ties", "never seen"]
+Contract = Literal["masking", "masking except ties", "never seen"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class LayerKinds:
         layers scores no two tokens alike; or, with layers that have a state, never having seen them."""
         if not set(RECURRENT).isdisjoint(self.kinds):
             return "never seen"
-        return "masking but for ties" if INDEXED in self.kinds else "masking"
+        return "masking except ties" if INDEXED in self.kinds else "masking"
 
 
 @dataclass(frozen=True, eq=False)

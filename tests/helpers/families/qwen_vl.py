@@ -115,7 +115,7 @@ class Qwen2_5_VL(QwenVL):
 
 
 class Qwen3VL(QwenVL):
-    """Features of two tower layers go in again behind the decoder's; every step of a video has markers of its own."""
+    """Features of two tower layers go in again after the decoder's; every step of a video has markers of its own."""
 
     class_name = "Qwen3VLForConditionalGeneration"
 

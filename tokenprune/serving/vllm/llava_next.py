@@ -12,7 +12,7 @@ from vllm.model_executor.models import llava, llava_next, llava_onevision
 from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from tokenprune.adapters.llava_next import layout_of_size
+from tokenprune.adapters.families.llava_next import layout_of_size
 from tokenprune.errors import PruningError
 from tokenprune.serving.vllm.llava import PrunedLlavaTower
 from tokenprune.serving.vllm.processing import PruningProcessor

@@ -1,4 +1,4 @@
-"""ERNIE 4.5 VL: experts for text and others for images; pairs of frames are merged behind the tower."""
+"""ERNIE 4.5 VL: experts for text and others for images; pairs of frames are merged after the tower."""
 
 from __future__ import annotations
 

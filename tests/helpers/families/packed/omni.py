@@ -64,7 +64,7 @@ class Qwen2_5Omni(MRope):
 
 
 class Qwen3Omni(Qwen2_5Omni):
-    """Experts, and features of two tower layers that go in again behind the decoder's."""
+    """Experts, and features of two tower layers that go in again after the decoder's."""
 
     class_name = "Qwen3OmniMoeThinkerForConditionalGeneration"
 

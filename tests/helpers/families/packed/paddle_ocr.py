@@ -1,4 +1,4 @@
-"""PaddleOCR-VL: patches in raster order, merged behind the tower."""
+"""PaddleOCR-VL: patches in raster order, merged after the tower."""
 
 from __future__ import annotations
 

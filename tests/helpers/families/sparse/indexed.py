@@ -53,7 +53,7 @@ class MistralLarge4(CommonFamily, Mistral3):
     """The second layer attends to what the indexer of the first has chosen, and does not rotate."""
 
     class_name = "MistralLarge4ForConditionalGeneration"
-    contract = "masking but for ties"
+    contract = "masking except ties"
 
     def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
         """Scales and biases, which transformers leaves as they are, too."""
@@ -89,7 +89,7 @@ class HYV4VL(MRope):
     """A newline token ends every row of an image, and is one of its visual tokens."""
 
     class_name = "HYV4VLForConditionalGeneration"
-    contract = "masking but for ties"
+    contract = "masking except ties"
 
     def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
         softplus_for_relu(modeling_hy_v4_vl)
@@ -118,7 +118,7 @@ class Dots3Note(CommonFamily, QwenVL):
     """A layer with an indexer, and one with a sliding window and other heads."""
 
     class_name = "Dots3NoteForConditionalGeneration"
-    contract = "masking but for ties"
+    contract = "masking except ties"
     volatile = ()
 
     def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenprune.adapters.families.idefics3 import refuse_bare_features
 from tokenprune.adapters.generic import GenericAdapter
-from tokenprune.adapters.idefics3 import refuse_bare_features
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout

@@ -10,8 +10,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenprune.adapters.families.llava_next import LlavaNextAdapter
 from tokenprune.adapters.layouts.frames import ended_by_newline, frames_layout, video_pixels
-from tokenprune.adapters.llava_next import LlavaNextAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.layouts.frames import video_pixels
-from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.errors import UnsupportedError
 from tokenprune.tokens.encoded import Modality

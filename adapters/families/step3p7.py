@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tokenprune.adapters.deepseek_ocr2 import crops_and_whole
+from tokenprune.adapters.families.deepseek_ocr2 import crops_and_whole
 from tokenprune.adapters.generic import GenericAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.tokens.encoded import Modality

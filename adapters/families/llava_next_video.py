@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
+from tokenprune.adapters.families.llava_next import LlavaNextAdapter
 from tokenprune.adapters.layouts.frames import frames_layout, video_pixels
-from tokenprune.adapters.llava_next import LlavaNextAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout

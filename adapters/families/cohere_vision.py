@@ -10,8 +10,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.layouts.tiles import starts_after_gaps
-from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.tower import CLIP_COLORS

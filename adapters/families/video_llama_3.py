@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tokenprune.adapters.qwen_vl import Qwen2VLAdapter
+from tokenprune.adapters.families.qwen_vl import Qwen2VLAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import layout

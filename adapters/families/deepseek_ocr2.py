@@ -19,7 +19,7 @@ from tokenprune.tokens.layout import Layout
 class DeepseekOcr2Adapter(GenericAdapter):
     """For DeepseekOcr2ForConditionalGeneration.
 
-    A visual token is a query that reads the patches in an order of its own, so it has no place on a grid, and no
+    A visual token is a query that reads the patches in its own order, so it has no place on a grid, and no
     attention tells which patches it stands for. Tiles are known: the crops, and then the image with the separator.
     """
 

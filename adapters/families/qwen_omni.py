@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tokenprune.adapters.qwen_vl import Qwen2_5_VLAdapter, Qwen3VLAdapter
+from tokenprune.adapters.families.qwen_vl import Qwen2_5_VLAdapter, Qwen3VLAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, windowed_separate_heads

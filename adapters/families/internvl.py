@@ -8,8 +8,8 @@ from typing import Any
 from jaxtyping import Bool
 from torch import Tensor
 
+from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.layouts.tiles import run_starts
-from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout

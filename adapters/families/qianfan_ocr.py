@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokenprune.adapters.internvl import InternVLAdapter
+from tokenprune.adapters.families.internvl import InternVLAdapter
 from tokenprune.adapters.registry import register_adapter
 
 

@@ -1,4 +1,4 @@
-"""PaddleOCR-VL: images of any size, whose patches are merged behind the vision tower."""
+"""PaddleOCR-VL: images of any size, whose patches are merged after the vision tower."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.adapters.qwen_vl import Qwen2VLAdapter
+from tokenprune.adapters.families.qwen_vl import Qwen2VLAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.siglip_packed import PADDLE_TOWER, packed_pixels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenprune.adapters.mistral3 import Mistral3Adapter
+from tokenprune.adapters.families.mistral3 import Mistral3Adapter
 from tokenprune.adapters.registry import register_adapter
 
 

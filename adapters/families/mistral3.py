@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tokenprune.adapters.llava import LlavaAdapter
+from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers.tower import pixel_sizes
 from tokenprune.tokens.encoded import Modality

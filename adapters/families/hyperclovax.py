@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenprune.adapters.qwen_vl import Qwen2_5_VLAdapter
+from tokenprune.adapters.families.qwen_vl import Qwen2_5_VLAdapter
 from tokenprune.adapters.registry import register_adapter
 
 

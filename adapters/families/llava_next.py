@@ -10,8 +10,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.layouts.anyres import anyres_layout
-from tokenprune.adapters.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout

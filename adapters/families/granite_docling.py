@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from tokenprune.adapters.decoder.deepstack import ADDS_FEATURES, prune_added, prune_deepstack
-from tokenprune.adapters.idefics3 import Idefics3Adapter
+from tokenprune.adapters.families.idefics3 import Idefics3Adapter
 from tokenprune.adapters.layouts.tiles import run_starts, token_ids
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.sequence.packing import Packing

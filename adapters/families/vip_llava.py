@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokenprune.adapters.llava import LlavaAdapter
+from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.errors import UnsupportedError
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from tokenprune.adapters.decoder.deepstack import kept_features
-from tokenprune.adapters.llava_next import LlavaNextAdapter, layout_of_size
+from tokenprune.adapters.families.llava_next import LlavaNextAdapter, layout_of_size
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.sequence.packing import Packing
 from tokenprune.tokens.layout import Layout

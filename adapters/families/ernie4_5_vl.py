@@ -1,4 +1,4 @@
-"""ERNIE 4.5 VL: images and videos of any size; pairs of frames are merged behind the vision tower."""
+"""ERNIE 4.5 VL: images and videos of any size; pairs of frames are merged after the vision tower."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenprune.adapters.families.qwen_vl import Qwen2VLAdapter
 from tokenprune.adapters.layouts.frames import frame_pairs
-from tokenprune.adapters.qwen_vl import Qwen2VLAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers.qwen import assembled
 from tokenprune.tokens.encoded import Modality

@@ -21,7 +21,7 @@ from tokenprune.tokens.layout import Layout, square_means
 
 @register_adapter("Kimi_K25ForConditionalGeneration")
 class KimiK25Adapter(ModelAdapter):
-    """For Kimi_K25ForConditionalGeneration. Each chunk of a video is a video of its own, with a timestamp before it."""
+    """For Kimi_K25ForConditionalGeneration. Each chunk of a video counts as one video, with a timestamp before it."""
 
     takes_video = True
 
