@@ -99,11 +99,11 @@ class Prefill:
             kwargs = named_arguments(module, args, kwargs)
         cache = find_cache(kwargs)
         settle(cache)
-        index, slots = index_of(cache), n_slots(cache)
+        index = index_of(cache)
         if index is not None:
             index.check_skipped(self._skipped)
-        elif slots:
-            check_not_rebuilt(cache, kwargs)
+        elif any(getattr(layer, "is_initialized", True) for layer in getattr(cache, "layers", ())):
+            check_not_rebuilt(cache, kwargs)  # asks a cache's length, which may wait for a GPU, once
         if self.skipping is not None:
             self.skipping.check_cache(cache)
         unseen, self._context.encoded = set(self._context.encoded), []
@@ -123,7 +123,7 @@ class Prefill:
             if output is not None and records is not None and not hasattr(output, RECORD_ATTRIBUTE):
                 setattr(output, RECORD_ATTRIBUTE, records)  # accelerate's hooks hand on a copy without them
             images[name] = recall_images(output, visual[name])
-        mask = prunable_mask(kwargs.get("attention_mask"))
+        slots, mask = n_slots(cache), prunable_mask(kwargs.get("attention_mask"))
         columns = slots if index is None else slots + index.n_dropped
         self._context.forward = Forward(cache, index, visual, begins, images, slots, columns, mask)
 
