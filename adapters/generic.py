@@ -14,7 +14,7 @@ from tokenprune.adapters.decoder.attention import unreadable_attention
 from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.decoder.deepstack import ADDS_FEATURES, FEATURES, MASK, prune_added, prune_deepstack
 from tokenprune.adapters.layouts.grids import grid_argument, grids_of, image_pixels
-from tokenprune.errors import UnsupportedError
+from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.sequence.packing import Packing
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
@@ -109,6 +109,16 @@ class GenericAdapter(ModelAdapter):
         for name, value in kwargs.items():
             if name not in PRUNED_ELSEWHERE and packing.runs_along(value):
                 kwargs[name] = packing.gather_tokens(value)
+
+    def unprunable(self, kwargs: Mapping[str, Any]) -> list[str]:
+        """Raise PruningError for videos that the model encodes in a way of which nothing is known."""
+        videos = PIXELS["video"][0]
+        if kwargs.get(videos) is not None and videos not in [modality.pixels for modality in self.modalities]:
+            raise PruningError(
+                f"{type(self.model).__name__} got {videos}, and {type(self).__name__} does not know how it encodes "
+                f"videos, so they cannot be pruned. Remove the patch for calls with videos, or pass frames as images."
+            )
+        return super().unprunable(kwargs)
 
     def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
         return prune_added(arguments, packing)
