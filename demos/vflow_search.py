@@ -18,7 +18,7 @@ from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.search.optimize import Names, optimize
 from tokenprune.evals.search.plot import draw
 from tokenprune.evals.tasks._read.allowed import allowing
-from tokenprune.strategies.vflowopt import VFlowOpt
+from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -72,7 +72,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.search.optimize import Names, check_output, optimize
     from tokenprune.evals.tasks._read.allowed import allowing
     from tokenprune.strategies.parsing import StrategySpec
-    from tokenprune.strategies.vflowopt import VFlowOpt
+    from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
     spec = StrategySpec.read(options.strategy)
     if not issubclass(spec.strategy_class, VFlowOpt):

@@ -13,7 +13,7 @@ from tokenprune.evals.models.loading import read_config
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.serving.vllm.overrides import overrides
 from tokenprune.serving.vllm.settings import Settings
-from tokenprune.strategies.grid import Grid
+from tokenprune.strategies.baselines.grid import Grid
 
 
 class Offline(Engine):

@@ -32,7 +32,7 @@ from tokenprune.evals.search.journal import finished, held_study
 from tokenprune.evals.search.objective import Objective, State
 from tokenprune.evals.search.space import SearchSpace
 from tokenprune.evals.tasks._base.question import Question
-from tokenprune.strategies.vflowopt import VFlowOpt
+from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
 SEARCHED = ("first", "second", "threshold", "alpha", "cell")
 

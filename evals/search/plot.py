@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from tokenprune.errors import DataError
 from tokenprune.evals.report.palette import BLUE, GREY, VERMILION
 from tokenprune.evals.search.space import SearchSpace
+from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile
-from tokenprune.strategies.vflowopt import VFlowOpt
 
 #: Labels of the searched settings, from the top.
 VARIABLES = {

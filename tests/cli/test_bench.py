@@ -21,8 +21,8 @@ from tokenprune.evals.bench.figures import figures
 from tokenprune.evals.bench.measuring import measure
 from tokenprune.evals.bench.record import Record, about
 from tokenprune.evals.run.setups import Pruned
-from tokenprune.strategies.fastv import FastV
-from tokenprune.strategies.vflowopt import VFlowOpt
+from tokenprune.strategies.in_llm.fastv import FastV
+from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
 
 @pytest.mark.parametrize(

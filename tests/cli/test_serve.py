@@ -71,7 +71,7 @@ def test_a_settings_file_has_its_keep_ratio(llava: Path, capsys: pytest.CaptureF
 
 
 def test_an_own_strategy(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = overrides_in(printed(capsys, llava, "--strategy", "tokenprune.strategies.divprune:DivPrune"))
+    found = overrides_in(printed(capsys, llava, "--strategy", "tokenprune.strategies.pre_llm.divprune:DivPrune"))
     assert found["tokenprune"]["strategy"] == "divprune"
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 from tokenprune.evals.dev.tables.vflowopt import settings_files
 from tokenprune.evals.models.bundled import SETTINGS
 from tokenprune.evals.search import plot as search_plot
+from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile
-from tokenprune.strategies.vflowopt import VFlowOpt
 
 FILES = [file.path for file in settings_files()]
 

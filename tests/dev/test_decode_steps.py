@@ -12,7 +12,7 @@ from tokenprune.evals.dev.experiments import decode_steps as steps
 from tokenprune.evals.dev.tables.decode_steps import table
 from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.run.setups import Pruned
-from tokenprune.strategies.vflowopt import VFlowOpt
+from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
 
 def test_steps_go_on_behind_the_same_lengths(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from tokenprune.evals.dev.tables import vflowopt
 from tokenprune.evals.models.bundled import SCENES
 from tokenprune.evals.models.loading import load_questions
 from tokenprune.evals.search.calibration import calibrated_on, image_digests
+from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile
-from tokenprune.strategies.vflowopt import VFlowOpt
 
 
 def test_tables() -> None:

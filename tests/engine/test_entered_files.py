@@ -43,7 +43,7 @@ def test_a_fopru_prefill_is_short_to_read() -> None:
     assert len(set(entered)) <= 15, sorted(set(entered))  # rebuilt.py marks what was pruned
     assert len(entered) - 1 <= 55, entered
     assert not [file for file in entered if file.startswith(MECHANISMS)]
-    assert {"engine/prefill.py", "engine/select.py", "strategies/fopru.py"} <= set(entered)
+    assert {"engine/prefill.py", "engine/select.py", "strategies/pre_llm/fopru.py"} <= set(entered)
 
 
 @pytest.mark.parametrize(("strategy", "mechanism"), [("fastv", "engine/stages/"), ("flowcut", "engine/tower.py")])

@@ -85,7 +85,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ("fopru:layer=-2.0", FoPru(layer=-2)),
         ("par:skip=(7,9),layer=3", tokenprune.PAR(skip=(7, 9), layer=3)),
         ("par:layer=3,skip=[7,9]", tokenprune.PAR(skip=(7, 9), layer=3)),
-        ("tokenprune.strategies.fopru:FoPru,mode=row", FoPru(mode="row")),
+        ("tokenprune.strategies.pre_llm.fopru:FoPru,mode=row", FoPru(mode="row")),
     ],
 )
 def test_texts(text: str, same: tokenprune.Strategy) -> None:
@@ -165,7 +165,9 @@ def test_registering(llava: Any) -> None:
 
 
 def test_names_that_cannot_be_registered() -> None:
-    with pytest.raises(SettingError, match=r"'fopru' belongs to tokenprune.strategies.fopru:FoPru.*another name"):
+    with pytest.raises(
+        SettingError, match=r"'fopru' belongs to tokenprune.strategies.pre_llm.fopru:FoPru.*another name"
+    ):
         register_strategy("fopru")(tokenprune.Grid)
     for name in ("", "a.b", "a:b", "settings.json", "a,b", "a=b"):
         with pytest.raises(SettingError, match="cannot name a strategy"):

@@ -1,34 +1,34 @@
-"""All strategies, one file each, and the registry of their names.
+"""All strategies, one file each in the folder of where they prune, and the registry of their names.
 
 To add one: a file, an import and a name in `__all__`; tests, evals and commands then include it. See README.md.
 """
 
-from tokenprune.strategies.adatoken import AdaToken
-from tokenprune.strategies.attention_mass import AttentionMass
-from tokenprune.strategies.average_pooling import AveragePooling
-from tokenprune.strategies.background_pruning import BackgroundPruning
-from tokenprune.strategies.cdpruner import CDPruner
-from tokenprune.strategies.dart import DART
-from tokenprune.strategies.divprune import DivPrune
-from tokenprune.strategies.efficientvla import EfficientVLA
-from tokenprune.strategies.fastv import FastV
-from tokenprune.strategies.flowcut import FlowCut
-from tokenprune.strategies.fopru import FoPru
-from tokenprune.strategies.grid import Grid
-from tokenprune.strategies.holov import HoloV
-from tokenprune.strategies.mosaic import Mosaic
-from tokenprune.strategies.nuwa import Nuwa
-from tokenprune.strategies.par import PAR
+from tokenprune.strategies.baselines.average_pooling import AveragePooling
+from tokenprune.strategies.baselines.grid import Grid
+from tokenprune.strategies.baselines.random import Random
+from tokenprune.strategies.in_llm.adatoken import AdaToken
+from tokenprune.strategies.in_llm.attention_mass import AttentionMass
+from tokenprune.strategies.in_llm.dart import DART
+from tokenprune.strategies.in_llm.efficientvla import EfficientVLA
+from tokenprune.strategies.in_llm.fastv import FastV
+from tokenprune.strategies.in_llm.par import PAR
+from tokenprune.strategies.in_llm.pyramiddrop import PyramidDrop
+from tokenprune.strategies.in_llm.sparsevlm import SparseVLM
+from tokenprune.strategies.in_tower.flowcut import FlowCut
 from tokenprune.strategies.parsing import parse
-from tokenprune.strategies.prumerge import PruMerge
-from tokenprune.strategies.pyramiddrop import PyramidDrop
-from tokenprune.strategies.random import Random
+from tokenprune.strategies.pre_llm.background_pruning import BackgroundPruning
+from tokenprune.strategies.pre_llm.cdpruner import CDPruner
+from tokenprune.strategies.pre_llm.divprune import DivPrune
+from tokenprune.strategies.pre_llm.fopru import FoPru
+from tokenprune.strategies.pre_llm.holov import HoloV
+from tokenprune.strategies.pre_llm.mosaic import Mosaic
+from tokenprune.strategies.pre_llm.nuwa import Nuwa
+from tokenprune.strategies.pre_llm.prumerge import PruMerge
+from tokenprune.strategies.pre_llm.scope import SCOPE
+from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
+from tokenprune.strategies.pre_llm.visionzip import VisionZip
+from tokenprune.strategies.pre_llm.vispruner import VisPruner
 from tokenprune.strategies.registry import STRATEGIES, make, register_strategy
-from tokenprune.strategies.scope import SCOPE
-from tokenprune.strategies.sparsevlm import SparseVLM
-from tokenprune.strategies.vflowopt import VFlowOpt
-from tokenprune.strategies.visionzip import VisionZip
-from tokenprune.strategies.vispruner import VisPruner
 
 __all__ = [
     "DART",

@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenprune.strategies._parts.similarity import unit_vectors
-from tokenprune.strategies.dart import least_similar
-from tokenprune.strategies.holov import order_by_crop
-from tokenprune.strategies.nuwa import QUANTILE, gathering_weights, nearness
-from tokenprune.strategies.scope import most_covering
+from tokenprune.strategies.in_llm.dart import least_similar
+from tokenprune.strategies.pre_llm.holov import order_by_crop
+from tokenprune.strategies.pre_llm.nuwa import QUANTILE, gathering_weights, nearness
+from tokenprune.strategies.pre_llm.scope import most_covering
 from tokenprune.tokens import Layout
 from tokenprune.tokens.cells import cell_side, order_by_cell, selection_cells
 

@@ -13,8 +13,8 @@ from tokenprune.evals.report.tables import accuracy_table
 from tokenprune.evals.run.results import SetupKey, TaskResult, by_setup, compare
 from tokenprune.evals.run.results_io import read
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
+from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile
-from tokenprune.strategies.vflowopt import VFlowOpt
 
 #: Settings files of the ablations.
 ABLATED = RESULTS.parent / "vflowopt_ablations"

@@ -26,8 +26,8 @@ from tokenprune.evals.bench.record import Record, about
 from tokenprune.evals.bench.schedule import Schedule
 from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.run.setups import Pruned
-from tokenprune.strategies.par import PAR
-from tokenprune.strategies.vflowopt import VFlowOpt
+from tokenprune.strategies.in_llm.par import PAR
+from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.tokens import VisualTokens
 
 CPU = torch.device("cpu")

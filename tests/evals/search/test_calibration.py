@@ -16,8 +16,8 @@ from tokenprune.evals.run.answers import Answer, SetupKey
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.search.calibration import apart, calibrated_on, image_digests
+from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile
-from tokenprune.strategies.vflowopt import VFlowOpt
 
 SETTINGS = {"strategy": "vflowopt", "settings": vars(BASE)}
 

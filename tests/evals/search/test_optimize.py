@@ -24,7 +24,7 @@ from tokenprune.evals.run.provenance import weights_digest
 from tokenprune.evals.search.calibration import calibration
 from tokenprune.evals.search.objective import Objective
 from tokenprune.evals.search.optimize import Names
-from tokenprune.strategies.vflowopt import VFlowOpt
+from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.zoom.prompts import encode_chat
 
 TESTS = Path(__file__).parents[2]

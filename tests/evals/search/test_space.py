@@ -9,7 +9,7 @@ import pytest
 
 from tokenprune import SettingError
 from tokenprune.evals.search.space import SearchSpace
-from tokenprune.strategies.vflowopt import VFlowOpt
+from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
 
 def box_of(keep_ratio: float, n_layers: int = 28, **settings: Any) -> SearchSpace:

@@ -13,7 +13,7 @@ from helpers.files.evals import ref, sample_image, tiny_processor
 from tokenprune.evals.search.optimize import optimize
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks._base.question import Question
-from tokenprune.strategies.vflowopt import VFlowOpt
+from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
 LAYERS = 5
 BASE = VFlowOpt(keep_ratio=0.3)

@@ -14,7 +14,7 @@ from transformers import CLIPConfig, CLIPModel
 import tokenprune
 from tokenprune import CDPruner, PruningError, UnsupportedError
 from tokenprune.adapters.clip_relevance import ClipRelevance
-from tokenprune.strategies.cdpruner import most_probable
+from tokenprune.strategies.pre_llm.cdpruner import most_probable
 from tokenprune.tokens import Layout, VisualTokens
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tokenprune.selection import Merge, Selection, split
-from tokenprune.strategies.grid import columns_per_row
+from tokenprune.strategies.baselines.grid import columns_per_row
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens

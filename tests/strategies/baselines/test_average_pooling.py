@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tokenprune import AveragePooling
-from tokenprune.strategies.average_pooling import rectangles
+from tokenprune.strategies.baselines.average_pooling import rectangles
 from tokenprune.tokens import Layout, VisualTokens
 
 

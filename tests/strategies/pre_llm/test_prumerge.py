@@ -10,7 +10,7 @@ import torch
 from helpers.by_hand import tokens_of
 
 from tokenprune import PruMerge, SettingError
-from tokenprune.strategies.prumerge import fill_evenly, nearest_neighbours, outliers
+from tokenprune.strategies.pre_llm.prumerge import fill_evenly, nearest_neighbours, outliers
 
 # Attention in tenths. Keys are directions: 0 and 2 alike, 1 and 3 alike, 4 between.
 ATTENTION = [0.1, 0.4, 0.1, 0.1, 0.3]

@@ -10,7 +10,7 @@ from torch import Tensor
 from tokenprune import Selection, SettingError
 from tokenprune.strategies._parts.cells import recycle_by_cell
 from tokenprune.strategies._parts.importance import anchor_mask, context_relevance, importance_map, patch_entropy
-from tokenprune.strategies.vflowopt import VFlowOpt
+from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 from tokenprune.tokens.cells import grid_cells
 

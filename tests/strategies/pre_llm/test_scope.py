@@ -7,7 +7,7 @@ import torch
 
 from tokenprune import SCOPE, SettingError
 from tokenprune.strategies import scope
-from tokenprune.strategies.scope import most_covering
+from tokenprune.strategies.pre_llm.scope import most_covering
 
 
 def at(*degrees: float) -> torch.Tensor:

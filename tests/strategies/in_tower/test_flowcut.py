@@ -15,7 +15,7 @@ from torch import Tensor
 
 import tokenprune
 from tokenprune import FlowCut
-from tokenprune.strategies.flowcut import information_flow, n_dropped
+from tokenprune.strategies.in_tower.flowcut import information_flow, n_dropped
 from tokenprune.tokens import Layout, LeftInTower, TowerTokens, VisualTokens
 
 # Two heads of width 1: CLS, and three patches. Products with the CLS token's: 1, 0, 1 and log 2 in the first head, all

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenprune import HoloV, SettingError
-from tokenprune.strategies.holov import order_by_crop
+from tokenprune.strategies.pre_llm.holov import order_by_crop
 
 
 def kept(scores: list[float], n_crops: int, n_kept: int) -> list[int]:

@@ -10,7 +10,7 @@ from helpers.tiny import prompt
 
 import tokenprune
 from tokenprune import DART, PruningError, SettingError
-from tokenprune.strategies.dart import least_similar
+from tokenprune.strategies.in_llm.dart import least_similar
 from tokenprune.strategy import Stage
 from tokenprune.tokens import Layout, StageTokens, TextAttention
 

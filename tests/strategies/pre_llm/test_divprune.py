@@ -10,7 +10,7 @@ import torch
 from tokenprune import DivPrune
 from tokenprune.strategies._parts import similarity
 from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
-from tokenprune.strategies.divprune import most_diverse
+from tokenprune.strategies.pre_llm.divprune import most_diverse
 from tokenprune.tokens import Layout, VisualTokens
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tokenprune import Mosaic, SettingError
 from tokenprune.strategies import mosaic
-from tokenprune.strategies.mosaic import best_of_each, budget_cells, similar_nearby
+from tokenprune.strategies.pre_llm.mosaic import best_of_each, budget_cells, similar_nearby
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 #: A canvas of 3 x 3 with a newline token behind each row, and two frames of 2 x 2.

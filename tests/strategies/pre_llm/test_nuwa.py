@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tokenprune import Nuwa, SettingError
-from tokenprune.strategies.nuwa import gathering_weights, nearness
+from tokenprune.strategies.pre_llm.nuwa import gathering_weights, nearness
 from tokenprune.strategy import Stage
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 

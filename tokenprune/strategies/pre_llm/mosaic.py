@@ -12,7 +12,7 @@ from torch import Tensor
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies._parts.similarity import unit_vectors
-from tokenprune.strategies.average_pooling import rectangles
+from tokenprune.strategies.baselines.average_pooling import rectangles
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, check_choice
 from tokenprune.tokens import Layout, VisualTokens

@@ -1,0 +1,1 @@
+"""Strategies that know nothing of the image: what any other has to beat."""

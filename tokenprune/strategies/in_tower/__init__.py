@@ -1,0 +1,1 @@
+"""Strategies that drop tokens inside the vision tower."""
