@@ -13,6 +13,7 @@ from tokenprune.evals.dev.tables import (
     grounding,
     needles,
     peers,
+    serving,
     vflowopt,
 )
 from tokenprune.evals.report import markers
@@ -29,6 +30,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "background": background.stored,
     "grounding": grounding.stored,
     "needles": needles.stored,
+    "serving": serving.stored,
 }
 
 

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from statistics import median
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -21,7 +20,9 @@ from PIL import Image
 from tokenprune.evals.cli.parser import at_least, script_parser
 from tokenprune.evals.dev.experiments import serving
 from tokenprune.evals.dev.experiments.serving.model import operations
+from tokenprune.evals.dev.tables.serving import table
 from tokenprune.evals.engines.server import Server, data_url
+from tokenprune.evals.run.provenance import versions
 from tokenprune.selection import budget
 
 KEEP_RATIOS = (1.0, 0.5, 0.25, 0.1)
@@ -116,34 +117,10 @@ def measure(servers: dict[str, Measured], rounds: int, loads: Sequence[int]) -> 
         yield rows
 
 
-def table(rows: list[dict[str, Any]], model: Path, loads: Sequence[int]) -> str:
-    """Return the medians as Markdown; ratios are within rounds, to the same server unpruned."""
-    heads = ["strategy", "keep ratio", "TTFT", "ratio", "FLOPs bound", "selection"]
-    heads += [f"requests/s, {n} clients" if n > 1 else "requests/s, 1 client" for n in loads]
-    lines = [f"| {' | '.join([*heads, f'KV blocks, {loads[-1]} clients'])} |", "|---" * (len(heads) + 1) + "|"]
+def bounds(model: Path) -> dict[str, float]:
+    """Return the floating-point operations of a prefill at each keep ratio, vision tower included, to the unpruned."""
     whole = sum(operations(model, N_VISUAL, N_WORDS))
-    for name in dict.fromkeys(row["strategy"] for row in rows):
-        for ratio in KEEP_RATIOS:
-            mine = [row for row in rows if (row["strategy"], row["keep_ratio"]) == (name, ratio)]
-            first = {row["round"]: row["ttft"] for row in mine if "ttft" in row}
-            base = {
-                row["round"]: row["ttft"]
-                for row in rows
-                if "ttft" in row and (row["strategy"], row["keep_ratio"]) == (name, 1.0)
-            }
-            bound = sum(operations(model, budget(N_VISUAL, ratio, None), N_WORDS)) / whole
-            selection = median(row["selection"] for row in mine if "selection" in row)
-            cells = [
-                name if ratio < 1 else f"unpruned, in the engine of {name}",
-                f"{ratio:.0%}",
-                f"{median(first.values()):.2f} s",
-            ]
-            cells += [f"{median(first[n] / base[n] for n in first):.2f}", f"{bound:.2f}", f"{1e3 * selection:.1f} ms"]
-            for n_clients in loads:
-                cells.append(f"{median(row['rate'] for row in mine if row.get('clients') == n_clients):.2f}")
-            cells.append(f"{median(row['blocks'] for row in mine if row.get('clients') == loads[-1]):.0f}")
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return {str(r): sum(operations(model, budget(N_VISUAL, r, None), N_WORDS)) / whole for r in KEEP_RATIOS}
 
 
 def main() -> None:
@@ -158,10 +135,17 @@ def main() -> None:
     options = parser.parse_args()
     opened = [Measured(url) for url in options.servers]
     servers = {server.described["settings"]["strategy"]: server for server in opened}
-    rows = []
-    for rows in measure(servers, options.rounds, options.clients):
-        options.output.write_text(json.dumps({"vllm": opened[0].version, "rows": rows}, indent=1) + "\n")
-    print(table(rows, options.model, options.clients))
+    about = {
+        "bounds": bounds(options.model),
+        "versions": {**versions(), "vllm": opened[0].version},
+        **{name: opened[0].described[name] for name in ("dtype", "device")},
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    content: dict[str, Any] = {}
+    for number, rows in enumerate(measure(servers, options.rounds, options.clients), 1):
+        content = {"about": {**about, "rounds": number}, "rows": rows}
+        options.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(table(content))
 
 
 if __name__ == "__main__":
