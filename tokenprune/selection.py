@@ -174,6 +174,24 @@ def budget(n_visual: int, keep_ratio: float | None, keep: int | None) -> int:
     return max(1, math.floor(keep_ratio * n_visual + 0.5))
 
 
+def n_reaching(scores: Float[Tensor, " left"], mass: float) -> int:
+    """Count the fewest tokens whose scores add up to the share `mass` of the total; all tokens for a mass of 1.
+
+    Raises PruningError for a negative score, with which a share of the total means nothing.
+    """
+    if mass == 1:
+        return len(scores)
+    ordered = scores.detach().float().sort(descending=True).values
+    carried = ordered.cumsum(0) / ordered.sum().clamp(min=torch.finfo(ordered.dtype).tiny)
+    below, negative = torch.stack([(carried < mass).sum(), (ordered < 0).any().long()]).tolist()  # one wait for a GPU
+    if negative:
+        raise PruningError(
+            "some importance scores are negative, so no tokens carry a share of them. Leave out mass, or return scores "
+            "of at least 0."
+        )
+    return min(int(below) + 1, len(scores))
+
+
 def split(count: int, sizes: Sequence[int]) -> list[int]:
     """`count` split exactly into one integer per part, in proportion to the parts' sizes and spread evenly.
 

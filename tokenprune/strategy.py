@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.errors import PruningError, SettingError, unknown
-from tokenprune.selection import Selection, budget, check_budget
+from tokenprune.selection import Selection, budget, check_budget, n_reaching
 from tokenprune.tokens.cells import cell_side, order_by_cell, selection_cells
 from tokenprune.tokens.visual import StageTokens, TowerTokens, VisualTokens
 
@@ -131,7 +131,44 @@ class RankedStrategy(Strategy):
 
 
 @dataclass(frozen=True)
-class ScoreStrategy(RankedStrategy):
+class AdaptiveStrategy(RankedStrategy):
+    """Ranks visual tokens before the language model, and keeps a fixed budget of them, or what each image needs.
+
+    mass: keep the fewest tokens whose scores add up to this share, in (0, 1], of those of the whole image, and never
+        more than the budget: an image whose importance is in few places costs less. Which tokens they are is up to the
+        subclass. 1 and None keep the budget.
+    least: with `mass`, the fewest that are kept, as a fraction of the visual tokens.
+    """
+
+    mass: float | None = field(default=None, kw_only=True)
+    least: float = field(default=0.05, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = type(self).__name__
+        if self.mass is None:
+            return
+        check_mass(name, self.mass)
+        if not isinstance(self.least, (int, float)) or isinstance(self.least, bool) or not 0 <= self.least <= 1:
+            raise SettingError(
+                f"{name}: least={self.least!r} is not a fraction of the visual tokens; write a number in [0, 1]."
+            )
+        if self.keep_ratio is not None and self.least > self.keep_ratio:
+            raise SettingError(
+                f"{name}: least={self.least!r} is more than keep_ratio={self.keep_ratio!r}, the most that may be kept. "
+                f"Write a lower least, or a higher keep_ratio."
+            )
+
+    def needed(self, scores: Float[Tensor, " visual"]) -> int:
+        """How many tokens to keep of an image with these scores. With `mass`, a negative score raises PruningError."""
+        most = self.budget(len(scores))
+        if self.mass is None:
+            return most
+        return min(most, max(budget(len(scores), self.least, None), n_reaching(scores, self.mass)))
+
+
+@dataclass(frozen=True)
+class ScoreStrategy(AdaptiveStrategy):
     """Keeps the tokens with the highest importance scores; a subclass needs only `score`."""
 
     @abstractmethod
@@ -139,7 +176,8 @@ class ScoreStrategy(RankedStrategy):
         """One importance score per visual token, higher = keep. NaN raises PruningError."""
 
     def select(self, tokens: VisualTokens) -> Selection:
-        scores, n_kept = self.score(tokens), self.budget(tokens.n_visual)
+        scores = self.score(tokens)
+        n_kept = self.needed(scores)
         return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)
 
 
@@ -218,3 +256,9 @@ def check_choice(owner: str, field: str, value: object, choices: tuple[str, ...]
     """Raise SettingError unless `value` is one of `choices`."""
     if value not in choices:
         raise SettingError(f"{owner}: {unknown(field, value, choices)} Write {field}={choices[0]!r}.")
+
+
+def check_mass(owner: str, mass: object) -> None:
+    """Raise SettingError unless `mass` is a share of a total."""
+    if not isinstance(mass, (int, float)) or isinstance(mass, bool) or not 0 < mass <= 1:
+        raise SettingError(f"{owner}: mass={mass!r} is not a share of the scores; write a number in (0, 1].")

@@ -28,6 +28,11 @@ def cells(rng: Random) -> Settings:
     return {"cells": rng.choice([None, "auto", 2, 3])}
 
 
+def mass(rng: Random) -> Settings:
+    """At times as many as carry a share of the scores."""
+    return {"mass": round(rng.uniform(0.05, 1.0), 3), "least": 0.0} if rng.random() < 0.3 else {}
+
+
 def ratio(rng: Random) -> float:
     return rng.choice([round(rng.uniform(0.05, 0.95), 3), 0.25, 0.5, 1.0, 0.001])
 
@@ -60,6 +65,7 @@ SETTINGS: dict[str, Callable[[Random, int], Settings]] = {
     "random": lambda rng, n: {**budget(rng), "seed": rng.randrange(100)},
     "fopru": lambda rng, n: {
         **budget(rng),
+        **mass(rng),
         **encoder_layer(rng),
         "mode": rng.choice(["rank", "row"]),
         "score": rng.choice(["column", "column", "cls"]),
@@ -67,6 +73,7 @@ SETTINGS: dict[str, Callable[[Random, int], Settings]] = {
     },
     "visionzip": lambda rng, n: {
         **budget(rng),
+        **mass(rng),
         **encoder_layer(rng),
         **cells(rng),
         "contextual": rng.choice([0.16, rng.random()]),
@@ -91,12 +98,14 @@ SETTINGS: dict[str, Callable[[Random, int], Settings]] = {
     "dart": lambda rng, n: {**one_stage(rng, n), "pivots": rng.randint(1, 5), "text_pivots": rng.randint(1, 5)},
     "prumerge": lambda rng, n: {
         **budget(rng),
+        **mass(rng),
         **encoder_layer(rng),
         "plus": rng.random() < 0.5,
         "neighbours": rng.choice([1, 3, 32]),
     },
     "vispruner": lambda rng, n: {
         **budget(rng),
+        **mass(rng),
         **encoder_layer(rng),
         **cells(rng),
         "important": rng.choice([0.0, 0.5, 1.0]),

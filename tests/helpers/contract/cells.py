@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,13 +11,16 @@ import pytest
 import tokenprune
 from helpers.contract.modes import cells_of
 from helpers.families import FAMILIES, Family
-from tokenprune import STRATEGIES, UnsupportedError
+from tokenprune import STRATEGIES, FoPru, UnsupportedError
 from tokenprune.adapters import ADAPTERS, ModelAdapter, adapter_for
 from tokenprune.sequence.masks import FULL
-from tokenprune.strategy import Stage, StagedStrategy
+from tokenprune.strategy import AdaptiveStrategy, Stage, StagedStrategy
 
 RATIOS = {"fopru": 0.3, "grid": 0.4, "random": 0.25, "pyramiddrop": 0.5, "sparsevlm": 0.5, "adatoken": 0.5}
-KEEP_ALL: dict[str, dict[str, Any]] = {"attentionmass": {"mass": 1.0}}  # what this takes beside keep_ratio=1.0
+#: What is in the matrix beside the registered strategies: one with settings by which it keeps less than its budget.
+VARIANTS = {"fopru by mass": FoPru(keep_ratio=0.6, mass=0.4, least=0.1)}
+#: What these take beside keep_ratio=1.0.
+KEEP_ALL: dict[str, dict[str, Any]] = {"attentionmass": {"mass": 1.0}, "fopru by mass": {"mass": 1.0}}
 ANYWHERE = "random"  # a strategy that every model can serve
 #: One for each mechanism: drops before the language model; drops inside the vision tower; merges before the language
 #: model and drops inside by the tower's scores; drops by the text's attention; merges by it.
@@ -33,7 +37,7 @@ def thorough(name: str, case: str) -> bool:
     return name == ANYWHERE or (llava and name in MECHANISMS)
 
 
-PAIRS = [(name, case) for name in STRATEGIES for case in CASES]
+PAIRS = [(name, case) for name in (*STRATEGIES, *VARIANTS) for case in CASES]
 CELLS = [
     (name, case, *cell)
     for name, case in PAIRS
@@ -50,6 +54,8 @@ def model_of(case: str, n_layers: int | None = None) -> Any:
 
 
 def strategy_of(name: str, **settings: Any) -> tokenprune.Strategy:
+    if name in VARIANTS:
+        return replace(VARIANTS[name], **settings)
     return STRATEGIES[name](**(settings or {"keep_ratio": RATIOS.get(name, 0.3)}))
 
 
@@ -84,7 +90,11 @@ def assert_within_budget(strategy: tokenprune.Strategy, image: tokenprune.ImageR
     """Exactly what the strategy and its stages said, in order, and something is dropped."""
     stages = stages_of(strategy)
     assert [done.layer for done in image.stages] == [stage.layer for stage in stages]
-    assert image.n_kept == strategy.budget(image.n_visual)
+    if isinstance(strategy, AdaptiveStrategy) and strategy.mass is not None:
+        assert image.scores is not None
+        assert image.n_kept == strategy.needed(image.scores) < strategy.budget(image.n_visual)
+    else:
+        assert image.n_kept == strategy.budget(image.n_visual)
     for stage, done in zip(stages, image.stages, strict=True):
         budget = stage.budget(image.n_visual)
         assert len(done.kept) <= budget if stage.at_most else len(done.kept) == budget

@@ -66,6 +66,12 @@ def test_strategies(strategy: str, message: str) -> None:
         check(llava(strategy=strategy))
 
 
+@pytest.mark.parametrize("strategy", ["fopru", "visionzip"])
+def test_budgets_that_adapt_to_the_image(strategy: str) -> None:
+    with pytest.raises(UnsupportedError, match="how many tokens an image keeps is then known once"):
+        check(llava(strategy=strategy, keep_ratio=0.5, mass=0.5))
+
+
 def test_text_guided_strategy() -> None:
     class Relevance:
         def __call__(self, *args: Any) -> Any: ...

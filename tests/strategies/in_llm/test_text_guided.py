@@ -12,8 +12,8 @@ from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
 from tokenprune import AttentionMass, EfficientVLA, FastV, PyramidDrop, SettingError, SparseVLM, Strategy
+from tokenprune.selection import n_reaching
 from tokenprune.strategies._parts.density import density_peaks, recycle_by_cluster, recycling_counts
-from tokenprune.strategies.in_llm.attention_mass import n_reaching
 from tokenprune.strategies.in_llm.efficientvla import select_relevant_and_diverse
 from tokenprune.strategies.in_llm.sparsevlm import raters
 from tokenprune.strategy import Stage, StagedStrategy

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.scored import ANYRES, scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,20 +19,6 @@ from tokenprune.tokens import Layout, StageTokens, TextAttention, VisionAttentio
 from tokenprune.tokens.cells import cell_side, grid_cells, order_by_cell, rank_within, selection_cells
 
 RANKED = [name for name, cls in STRATEGIES.items() if issubclass(cls, RankedStrategy)]
-#: A thumbnail of 3 x 3, and a canvas of 4 x 4 with a newline token behind each row, both of two tiles.
-ANYRES = Layout(
-    ((1, 3, 3), (1, 4, 5)),
-    n_tiles=3,
-    tiles=torch.tensor([0] * 9 + [1] * 10 + [2] * 10),
-    newlines=torch.arange(29).sub(9).remainder(5).eq(4) & (torch.arange(29) >= 9),
-)
-
-
-def scored(scores: list[float], layout: Layout) -> VisualTokens:
-    """Visual tokens that receive attention in proportion to `scores`."""
-    keys = torch.tensor(scores).log()[None, None, :, None]
-    attention = VisionAttention(torch.ones_like(keys), keys, 1.0, 0, layout)
-    return VisualTokens(torch.zeros(len(scores), 2), layout, 0, {"vision_attention": attention})
 
 
 def test_an_odd_grid_ends_in_smaller_cells() -> None:

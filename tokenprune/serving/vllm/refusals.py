@@ -8,7 +8,7 @@ from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import GENERIC, Architecture, architecture_of
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
-from tokenprune.strategy import StagedStrategy, Strategy
+from tokenprune.strategy import AdaptiveStrategy, StagedStrategy, Strategy
 from tokenprune.tokens.visual import check_needs
 
 #: Why vLLM cannot give a strategy what it needs.
@@ -87,6 +87,11 @@ def check_strategy(strategy: Strategy, n_layers: int) -> None:
     name = type(strategy).__name__
     for need in sorted(strategy.needs & NEVER.keys()):
         raise UnsupportedError(f"{name} cannot run inside vLLM: it needs {NEVER[need]}. {OTHER}")
+    if isinstance(strategy, AdaptiveStrategy) and strategy.mass is not None:
+        raise UnsupportedError(
+            f"{name} cannot run inside vLLM with mass={strategy.mass}: how many tokens an image keeps is then known "
+            f"once it is encoded, and vLLM counts them before. Leave out mass, and each image keeps keep_ratio."
+        )
     if not isinstance(strategy, StagedStrategy):
         return
     if strategy.stages(n_layers):

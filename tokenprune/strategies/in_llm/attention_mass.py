@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from tokenprune.errors import SettingError
-from tokenprune.selection import Selection
+from tokenprune.selection import Selection, n_reaching
 from tokenprune.strategies._parts.text_guided import TextGuided, check_count
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Stage
+from tokenprune.strategy import Stage, check_mass
 from tokenprune.tokens import StageTokens
 
 
@@ -41,10 +36,7 @@ class AttentionMass(TextGuided):
         super().__post_init__()
         check_count("AttentionMass", "layer", self.layer)
         check_count("AttentionMass", "every", self.every)
-        if not isinstance(self.mass, (int, float)) or isinstance(self.mass, bool) or not 0 < self.mass <= 1:
-            raise SettingError(
-                f"AttentionMass: mass={self.mass!r} is not a share of the attention; write a number in (0, 1]."
-            )
+        check_mass("AttentionMass", self.mass)
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         at_most = self.mass < 1
@@ -54,11 +46,3 @@ class AttentionMass(TextGuided):
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         scores = tokens.attention.from_text()
         return Selection.best(scores, min(n_reaching(scores, self.mass), stage.budget(tokens.n_visual)))
-
-
-def n_reaching(scores: Float[Tensor, " left"], mass: float) -> int:
-    """Count the fewest tokens whose scores add up to the share `mass` of the total; all tokens for a mass of 1."""
-    if mass == 1:
-        return len(scores)
-    carried = scores.sort(descending=True).values.cumsum(0) / scores.sum().clamp(min=torch.finfo(scores.dtype).tiny)
-    return min(int((carried < mass).sum()) + 1, len(scores))

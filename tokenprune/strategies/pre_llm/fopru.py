@@ -12,14 +12,14 @@ from torch import Tensor
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AttentionStrategy, RankedStrategy, check_choice
+from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy, check_choice
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.attention import HeadReduction
 
 
 @register_strategy("fopru")
 @dataclass(frozen=True)
-class FoPru(AttentionStrategy, RankedStrategy):
+class FoPru(AttentionStrategy, AdaptiveStrategy):
     """Keeps the visual tokens that the vision encoder attends to most, in their original order.
 
     mode: "rank" keeps the best tokens; "row" keeps whole rows of the grid, best mean first. The budget is exact in
@@ -29,6 +29,7 @@ class FoPru(AttentionStrategy, RankedStrategy):
     layer: an encoder layer, counted like a Python index; None is the one whose output the projector gets.
     heads: how the attention maps of the heads are reduced before they are summed.
     cells: rank within cells of the grid, see `RankedStrategy`; only for "rank". The paper has no cells.
+    mass, least: keep what each image needs, see `AdaptiveStrategy`. The paper has a fixed budget.
 
     The paper's abstract gives the three stages (significance, pruning by rank or row, reordering). A third party's
     public reproduction, which averages over heads, agrees with "rank" and "row" exactly where the budget is a whole
@@ -55,7 +56,7 @@ class FoPru(AttentionStrategy, RankedStrategy):
     def select(self, tokens: VisualTokens) -> Selection:
         attention = tokens.vision_attention
         scores = attention.cls_row(self.heads) if self.score == "cls" else attention.received(self.heads)
-        n_kept = self.budget(tokens.n_visual)
+        n_kept = self.needed(scores)
         order = self.ranked(scores, n_kept, tokens)
         if self.mode == "row":
             order = order_by_row(scores, order, tokens.rows, tokens.layout.n_rows)

@@ -13,13 +13,13 @@ from tokenprune.selection import Merge, Selection
 from tokenprune.sequence.packing import true_indices
 from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AttentionStrategy, RankedStrategy
+from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy
 from tokenprune.tokens import VisualTokens
 
 
 @register_strategy("prumerge")
 @dataclass(frozen=True)
-class PruMerge(AttentionStrategy, RankedStrategy):
+class PruMerge(AttentionStrategy, AdaptiveStrategy):
     """Keeps the visual tokens that the CLS token attends to most, and adds to each the tokens with the most similar
     keys, weighted by the attention that those receive.
 
@@ -30,6 +30,7 @@ class PruMerge(AttentionStrategy, RankedStrategy):
         uses the last: -1.
     cells: rank within cells of the grid, see `RankedStrategy`; not with `plus`, whose outliers are those of the whole
         image. The paper has no cells.
+    mass, least: keep what each image needs by the attention, see `AdaptiveStrategy`.
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
     code: the budget is fixed, instead of the number of outliers; attention is the mean over heads, instead of one
@@ -51,7 +52,7 @@ class PruMerge(AttentionStrategy, RankedStrategy):
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores = tokens.vision_attention.cls_or_mean()
-        n_kept, n_patches = self.budget(tokens.n_visual), tokens.n_visual - tokens.n_newlines
+        n_kept, n_patches = self.needed(scores), tokens.n_visual - tokens.n_newlines
         order = self.ranked(scores, n_kept, tokens)
         patches = true_indices(~tokens.is_newline, n_patches)
         if self.plus:

@@ -12,13 +12,13 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AttentionStrategy, RankedStrategy
+from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy
 from tokenprune.tokens import VisualTokens
 
 
 @register_strategy("visionzip")
 @dataclass(frozen=True)
-class VisionZip(AttentionStrategy, RankedStrategy):
+class VisionZip(AttentionStrategy, AdaptiveStrategy):
     """Keeps the dominant visual tokens, which the CLS token attends to most, and merges the others into a few
     contextual tokens, by the similarity of their keys.
 
@@ -28,6 +28,7 @@ class VisionZip(AttentionStrategy, RankedStrategy):
     contextual: the contextual share of the budget. The paper uses 10 of 64 tokens, and the same share of 128 and 192.
     layer: the encoder layer of attention and keys; None is the one whose output the projector gets.
     cells: take the dominant tokens within cells of the grid, see `RankedStrategy`. The paper has no cells.
+    mass, least: keep what each image needs by the attention, see `AdaptiveStrategy`. The paper has a fixed budget.
 
     Without a CLS token, the tokens that receive the most attention are dominant, as in the paper. Deviations from the
     released code: tokens are merged after the projector; a patch takes the place of the CLS token, which is among the
@@ -46,7 +47,7 @@ class VisionZip(AttentionStrategy, RankedStrategy):
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores = tokens.vision_attention.cls_or_mean()
-        n_kept = self.budget(tokens.n_visual)
+        n_kept = self.needed(scores)
         n_contextual = round(self.contextual * n_kept)
         order = self.ranked(scores, max(1, n_kept - n_contextual), tokens)
         if n_contextual == 0 or n_kept == tokens.n_visual:

@@ -12,19 +12,20 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AttentionStrategy, RankedStrategy
+from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy
 from tokenprune.tokens import VisualTokens
 
 
 @register_strategy("vispruner")
 @dataclass(frozen=True)
-class VisPruner(AttentionStrategy, RankedStrategy):
+class VisPruner(AttentionStrategy, AdaptiveStrategy):
     """Keeps the visual tokens that the CLS token attends to most, and diverse ones of the others: duplicates are
     dropped in rounds until the budget is met.
 
     important: the share of the budget that goes to attention.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
     cells: take the important tokens within cells of the grid, see `RankedStrategy`. The paper has no cells.
+    mass, least: keep what each image needs by the attention, see `AdaptiveStrategy`. The paper has a fixed budget.
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released
     code: features are compared after the projector; with more than 576 visual tokens, a round drops proportionally more
@@ -42,7 +43,7 @@ class VisPruner(AttentionStrategy, RankedStrategy):
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores = tokens.vision_attention.cls_or_mean()
-        n_kept = self.budget(tokens.n_visual)
+        n_kept = self.needed(scores)
         n_important = int(self.important * n_kept)
         order = self.ranked(scores, max(1, n_important), tokens)
         step = max(8, tokens.n_visual // 72)

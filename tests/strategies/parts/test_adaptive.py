@@ -1,0 +1,124 @@
+"""Budgets that adapt to the image: as few tokens as carry a share of its importance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from helpers.scored import ANYRES, scored
+from helpers.tiny import prompt, tiny_llava
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tokenprune
+from tokenprune import STRATEGIES, FoPru, PruningError, ScoreStrategy, SettingError
+from tokenprune.engine.select import checked_selection
+from tokenprune.selection import n_reaching
+from tokenprune.strategies.parsing import parse
+from tokenprune.strategy import AdaptiveStrategy
+from tokenprune.tokens import Layout, VisualTokens
+
+ADAPTIVE: list[str] = [name for name, cls in STRATEGIES.items() if issubclass(cls, AdaptiveStrategy)]
+ROW = Layout.raster((1, 1, 10))
+#: One token with half of the importance, and one with a quarter.
+PEAKED = [10.0, 5.0, *[0.625] * 8]
+FLAT = [1.0] * 10
+
+
+def n_kept(strategy: tokenprune.Strategy, scores: list[float]) -> int:
+    return len(strategy.select(scored(scores, ROW)).kept)
+
+
+def test_an_image_keeps_as_few_tokens_as_carry_the_share() -> None:
+    strategy = FoPru(keep_ratio=1.0, mass=0.7, least=0.0)
+    assert (n_kept(strategy, PEAKED), n_kept(strategy, FLAT)) == (2, 7)
+    assert FoPru(keep_ratio=1.0, mass=0.7).select(scored(PEAKED, ROW)).kept.tolist() == [0, 1]
+
+
+def test_never_more_than_the_budget_nor_fewer_than_the_least() -> None:
+    strategy = FoPru(keep_ratio=0.5, mass=0.7, least=0.3)
+    assert (n_kept(strategy, PEAKED), n_kept(strategy, FLAT)) == (3, 5)
+    assert n_kept(replace(strategy, keep=1, keep_ratio=None), FLAT) == 1  # a count is the most, too
+    assert n_kept(replace(strategy, mass=1.0), PEAKED) == 5
+    assert n_kept(replace(strategy, mass=None), PEAKED) == 5
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(0, 9), min_size=1, max_size=30), st.floats(0.01, 1.0))
+def test_one_fewer_would_not_carry_it(values: list[float], mass: float) -> None:
+    scores = torch.tensor(values)
+    count, best = n_reaching(scores, mass), scores.double().sort(descending=True).values
+    assert 1 <= count <= len(values)
+    tolerance = 1e-5 * float(best.sum()) + 1e-30  # sums are float32's
+    if mass < 1:
+        assert float(best[: count - 1].sum()) <= mass * float(best.sum()) + tolerance
+        assert count == len(values) or float(best[:count].sum()) >= mass * float(best.sum()) - tolerance
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_rows_of_a_batch_keep_different_numbers(name: str) -> None:
+    """And each what it keeps alone."""
+    model, inputs = tiny_llava(), prompt([1, 1, 2])
+    strategy: Any = STRATEGIES[name](keep_ratio=0.9, mass=0.5, least=0.0)  # pyright: ignore[reportCallIssue]
+    with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
+        model(**inputs)
+        images = handle.report.images
+    counts = [image.n_kept for image in images]
+    assert len(set(counts)) > 1
+    for image in images:
+        assert image.scores is not None
+        assert image.n_kept == strategy.needed(image.scores) < strategy.budget(image.n_visual)
+    assert handle.report.n_kept == sum(counts)
+
+
+def test_tiles_have_shares_of_their_own() -> None:
+    """A tile keeps what carries the mass of its own scores, at most its share of the budget."""
+
+    @dataclass(frozen=True)
+    class Given(ScoreStrategy):
+        def score(self, tokens: VisualTokens) -> torch.Tensor:
+            return tokens.features[:, 0]
+
+    scores = torch.ones(29)
+    scores[9] = 1000.0  # the second tile has all of it in one token
+    strategy = Given(keep=15, mass=0.5, budget_per="tile")
+    selection = checked_selection(strategy, VisualTokens(scores[:, None], ANYRES, 0, {}))
+    assert ANYRES.tiles is not None
+    assert ANYRES.tiles[selection.kept].bincount().tolist() == [4, 1, 5]
+
+
+def test_a_share_of_negative_scores_is_an_error() -> None:
+    @dataclass(frozen=True)
+    class Signed(ScoreStrategy):
+        def score(self, tokens: VisualTokens) -> torch.Tensor:
+            return tokens.features[:, 0]
+
+    tokens = VisualTokens(torch.tensor([[1.0], [-1.0]]), Layout.raster((1, 1, 2)), 0, {})
+    assert Signed(keep=1).select(tokens).kept.tolist() == [0]
+    with pytest.raises(PruningError, match="some importance scores are negative"):
+        Signed(keep=1, mass=0.5).select(tokens)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"mass": 0}, "mass=0 is not a share of the scores; write a number in"),
+        ({"mass": 1.5}, "mass=1.5 is not a share"),
+        ({"mass": True}, "mass=True is not a share"),
+        ({"mass": 0.5, "least": -0.1}, "least=-0.1 is not a fraction of the visual tokens"),
+        ({"mass": 0.5, "least": 0.3, "keep_ratio": 0.2}, "least=0.3 is more than keep_ratio=0.2, the most"),
+    ],
+)
+def test_wrong_settings(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        FoPru(**wrong)
+
+
+def test_commands_and_settings_files_take_it(tmp_path: Any) -> None:
+    expected = FoPru(mass=0.5, least=0.1, keep_ratio=0.4)
+    assert parse("fopru:mass=0.5,least=0.1", keep_ratio=0.4) == expected
+    file = tmp_path / "adaptive.json"
+    file.write_text('{"strategy": "fopru", "settings": {"mass": 0.5, "least": 0.1, "keep_ratio": 0.4}}')
+    assert parse(str(file)) == expected
