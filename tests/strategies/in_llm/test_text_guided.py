@@ -229,7 +229,7 @@ def test_schedules_that_a_shallow_model_cannot_have(strategy: Strategy, message:
         (PyramidDrop, {"first": 0}, "first=0 is not a positive integer"),
         (SparseVLM, {"recycle": -0.1}, "recycle=-0.1 is not a share"),
         (SparseVLM, {"clusters": "many"}, "clusters='many' is not a share"),
-        (AttentionMass, {"mass": 0}, r"mass=0 is not a share of the attention; write a number in \(0, 1\]"),
+        (AttentionMass, {"mass": 0}, r"mass=0 is not a share of the scores; write a number in \(0, 1\]"),
         (AttentionMass, {"every": 0}, "every=0 is not a positive integer"),
     ],
 )
