@@ -117,7 +117,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(model: Path) -> Iterator[str]:
     words = "--strategy", "fopru", "--keep-ratio", "0.25", "--trust-request-mm-kwargs", "--disable-uvicorn-access-log"
     with pytest.MonkeyPatch.context() as environment:
-        # oneDNN keeps a kernel for every length that it meets, pruned or not; two thousand requests bring ever new ones.
+        # oneDNN keeps a kernel for every length that it meets, pruned or not; the requests bring ever new ones.
         for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
             environment.setenv(name, "16")
         # A cache that is soon full, since its memory counts once it is written to. Requests are preempted then, too.
