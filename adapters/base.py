@@ -179,7 +179,8 @@ class Vision(Parts):
         everywhere = {"vision_attention", "pixels", "colors", "grid"}
         text = {"text_attention"} if unreadable_attention(self.layers) is None else set()
         cls, left = {"cls"} if self.tower.n_prefix else set(), {"left_in_tower"} if self.tower_layers else set()
-        return frozenset(everywhere | text | cls | left)
+        before = {"left_before_tower"} if self.tower.row else set()
+        return frozenset(everywhere | text | cls | left | before)
 
     def why_not(self, statistic: str) -> str | None:
         """Why a statistic is not available, where there is more to say than that."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
-from tokenprune.selection import Merge, StageReport
+from tokenprune.selection import Merge, StageReport, StepReport
 from tokenprune.sequence.masks import Contract
 from tokenprune.tokens.layout import Grid3, Layout
 
@@ -25,7 +25,8 @@ class ImageReport:
     position_ids: the position IDs of the kept tokens.
     merged: the tokens merged into kept ones; None if there are none.
     stages: for strategies that prune in the language model, the effect of each stage, by layer.
-    in_tower: for strategies that prune in the vision tower, the effect of each pruned layer, by layer.
+    in_tower: for strategies that prune in the vision tower or before it, the effect of each pruned layer, by layer.
+    steps: for several strategies one after the other, what each has left before the language model.
     """
 
     row: int
@@ -37,6 +38,7 @@ class ImageReport:
     merged: Merge | None = None
     stages: tuple[StageReport, ...] = ()
     in_tower: tuple[StageReport, ...] = ()
+    steps: tuple[StepReport, ...] = ()
 
     @property
     def grid(self) -> Grid3:
@@ -63,6 +65,7 @@ class ImageReport:
 
     def __repr__(self) -> str:
         kept = f"kept {self.n_kept} of {self.n_visual} visual tokens"
+        kept += f" ({', '.join(f'{step.strategy} {len(step.kept)}' for step in self.steps)})" if self.steps else ""
         kept += "".join(f", {len(stage.kept)} from layer {stage.layer}" for stage in self.stages)
         return f"ImageReport(row={self.row}, {self.modality}, {format_grids(self.grids)} grid, {kept})"
 

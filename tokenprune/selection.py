@@ -20,8 +20,8 @@ PAIR_ELEMENTS = 2**26
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The outcome for one image: `kept` indices, ascending and unique, the importance scores if there are any, and
-    what is merged into kept tokens, if anything is.
+    """The outcome for one image: `kept` indices, ascending and unique, the importance scores if there are any, what is
+    merged into kept tokens, if anything is, and what each of several strategies has left, if there were several.
 
     Raises PruningError for anything else, so code that holds a Selection need not check it again.
     """
@@ -30,6 +30,7 @@ class Selection:
     n_visual: int
     scores: Float[Tensor, " visual"] | None = None
     merged: Merge | None = None
+    steps: tuple[StepReport, ...] = ()
     trusted: InitVar[bool] = False  # kept is right by construction, so no GPU has to be waited for to check it
 
     def __post_init__(self, trusted: bool) -> None:
@@ -116,6 +117,28 @@ class Merge:
         kept ones are at `places` within all kept ones."""
         return Merge(places[self.targets], index[self.sources], self.weights)
 
+    def matrix(self, kept: Int[Tensor, " kept"], n_visual: int) -> Float[Tensor, "kept visual"]:
+        """The weights of all visual tokens in every kept one, sparse; a token that is no target is itself."""
+        same = torch.ones_like(kept, dtype=torch.bool).index_fill(0, self.targets, False).nonzero()[:, 0]
+        places = torch.stack([torch.cat([self.targets, same]), torch.cat([self.sources, kept[same]])])
+        weights = torch.cat([self.weights.float(), torch.ones(len(same), device=kept.device)])
+        return torch.sparse_coo_tensor(places, weights, (len(kept), n_visual))
+
+    @classmethod
+    def none(cls, device: torch.device) -> Merge:
+        """Nothing merged into anything."""
+        nothing = torch.empty(0, dtype=torch.long, device=device)
+        return cls(nothing, nothing, nothing.float())
+
+    def then(self, second: Merge, before: Int[Tensor, " before"], kept: Int[Tensor, " kept"], n_visual: int) -> Merge:
+        """This merge of `n_visual` tokens into those `before`, and then `second` of these into `kept` of them, as one
+        merge."""
+        product = torch.sparse.mm(second.matrix(kept, len(before)), self.matrix(before, n_visual)).coalesce()
+        changed = torch.isin(kept, self.targets).index_fill(0, second.targets, True)
+        (targets, sources), weights = product.indices(), product.values()
+        of_changed = changed[targets]
+        return Merge(targets[of_changed], sources[of_changed], weights[of_changed])
+
     def apply(self, features: Float[Tensor, "visual width"], kept: Int[Tensor, " kept"]) -> Float[Tensor, "kept width"]:
         """The features of the kept tokens, summed in float32."""
         result = features[kept]
@@ -142,6 +165,18 @@ class StageReport:
     kept: Int[Tensor, " kept"]
     scores: Float[Tensor, " visual"] | None = None
     merged: Merge | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class StepReport:
+    """What one of several strategies, applied one after the other, has left of an image.
+
+    strategy: the name of its class.
+    kept: sorted indices within the image's visual tokens.
+    """
+
+    strategy: str
+    kept: Int[Tensor, " kept"]
 
 
 def check_budget(owner: str, keep_ratio: object, keep: object) -> None:

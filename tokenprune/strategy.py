@@ -1,8 +1,9 @@
 """The base classes of every pruning strategy: tensors in, Selection out.
 
 A strategy derives from the protocols of the places where it prunes: `Strategy` before the language model, which every
-strategy does, `StagedStrategy` inside it, `TowerStrategy` in the vision tower. The engine builds only what these ask
-for. `RankedStrategy`, `ScoreStrategy` and `AttentionStrategy` are for strategies that rank tokens by a score.
+strategy does, `StagedStrategy` inside it, `TowerStrategy` in the vision tower, `PatchStrategy` before the tower. The
+engine builds only what these ask for. `RankedStrategy`, `ScoreStrategy` and `AttentionStrategy` are for strategies that
+rank tokens by a score.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from tokenprune.errors import PruningError, SettingError, unknown
 from tokenprune.selection import Selection, budget, check_budget, n_reaching
 from tokenprune.tokens.cells import cell_side, order_by_cell, selection_cells
-from tokenprune.tokens.visual import StageTokens, TowerTokens, VisualTokens
+from tokenprune.tokens.visual import PatchTokens, StageTokens, TowerTokens, VisualTokens
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,11 @@ class Strategy(ABC):
 
     needs: names from `tokenprune.tokens.visual.STATISTICS` that `select` reads from its tokens. A class attribute; a
         strategy whose settings decide what it reads overrides it with a property.
+    whole_image: whether `select` works on all tokens of an image only, so that no other strategy may come before it.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    whole_image: ClassVar[bool] = False
 
     keep_ratio: float | None = None
     keep: int | None = None
@@ -250,6 +253,21 @@ class TowerStrategy(Strategy):
         Returns a Selection over `tokens`: its indices count within the patches that were left before. Its scores are
         in the tokens of the next call.
         """
+
+
+@dataclass(frozen=True)
+class PatchStrategy(Strategy):
+    """Prunes before the vision tower: it encodes only the patches of the visual tokens that are left."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"left_before_tower"})
+
+    @abstractmethod
+    def select_patches(self, tokens: PatchTokens) -> Selection:
+        """Choose the visual tokens of one image or video whose patches are encoded."""
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        left = tokens.left_before_tower
+        return Selection(left.kept, tokens.n_visual, left.scores)
 
 
 def check_choice(owner: str, field: str, value: object, choices: tuple[str, ...]) -> None:

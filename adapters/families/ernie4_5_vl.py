@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Float
@@ -11,7 +12,8 @@ from torch import Tensor
 from tokenprune.adapters.families.qwen_vl import Qwen2VLAdapter
 from tokenprune.adapters.layouts.frames import frame_pairs
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towers.qwen import assembled
+from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.qwen import QWEN2_TOWER, assembled
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
@@ -25,6 +27,9 @@ class Ernie4_5VLAdapter(Qwen2VLAdapter):
     @property
     def vision_tower(self) -> Any:
         return getattr(self.core, "vision_tower", None)
+
+    def describe_tower(self) -> Tower:
+        return replace(QWEN2_TOWER, row=None)  # a visual token is merged from two frames, behind the tower
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         merge = self.vision_tower.config.spatial_merge_size

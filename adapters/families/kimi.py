@@ -14,6 +14,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.row import PatchRow, raster_chunks
 from tokenprune.adapters.towers.tower import QueryKey
 from tokenprune.tokens.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout, square_means
@@ -75,4 +76,10 @@ def _points(layer: Any) -> CapturePoints:
     return CapturePoints(layer.attn, {"queries": layer.attn.q_proj, "keys": layer.attn.k_proj})
 
 
-TOWER = Tower(lambda tower: tower.layers, _points, n_prefix=0, heads=heads)
+TOWER = Tower(
+    lambda tower: tower.layers,
+    _points,
+    n_prefix=0,
+    heads=heads,
+    row=PatchRow("pixel_values", raster_chunks, lambda tower: [tower.final_layernorm]),
+)

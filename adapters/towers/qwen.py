@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from einops import rearrange, reduce
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.row import PatchRow, Row, adjacent
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower
 from tokenprune.tokens.encoded import CapturePoints
 from tokenprune.tokens.layout import Layout
@@ -122,8 +123,7 @@ def windowed_separate_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
 def ungrouped(call: Mapping[str, Any], config: Any) -> dict[str, Any]:
     """Return a call whose patches are in the order that they have without windows."""
     merge = config.spatial_merge_size
-    order = window_order(call["tower"]["grid_thw"], merge, config.window_size // merge // config.patch_size)
-    back = order.argsort()
+    back = _window_order(call["tower"]["grid_thw"], config).argsort()
 
     def undo(row: Tensor) -> Tensor:
         return rearrange(row, "(token patch) width -> token patch width", patch=merge**2)[back].flatten(0, 1)
@@ -144,6 +144,24 @@ def window_order(grids: Int[Tensor, "images 3"], merge: int, side: int) -> Int[T
     return torch.cat(orders).to(grids.device)
 
 
+def _window_order(grids: Int[Tensor, "images 3"], config: Any) -> Int[Tensor, " visual"]:
+    merge = config.spatial_merge_size
+    return window_order(grids, merge, config.window_size // merge // config.patch_size)
+
+
+def _windowed(grids: Int[Tensor, "images 3"], config: Any) -> Row:
+    """The row of a tower that groups the visual tokens by window before its first layer."""
+    n_patches = config.spatial_merge_size**2
+    first = n_patches * _window_order(grids, config)
+    order = first[:, None] + torch.arange(n_patches, device=first.device)
+    return replace(adjacent(grids, config), order=order.flatten())
+
+
+def _mergers(tower: Any) -> list[nn.Module]:
+    """Those of the last layer, and of earlier ones whose features the decoder gets too (DeepStack)."""
+    return [tower.merger, *getattr(tower, "deepstack_merger_list", ())]
+
+
 def _blocks(tower: Any) -> Any:
     return tower.blocks
 
@@ -156,6 +174,8 @@ def _scale(tower: Any) -> float:
     return tower.blocks[0].attn.scaling
 
 
-QWEN2_TOWER = Tower(_blocks, _points, n_prefix=0, heads=heads, scale=_scale, normalisation=CLIP_COLORS)
-QWEN2_5_TOWER = replace(QWEN2_TOWER, heads=windowed_heads)
-QWEN3_TOWER = Tower(_blocks, _points, n_prefix=0, heads=heads, scale=_scale)
+_ROW = PatchRow("hidden_states", adjacent, _mergers)
+
+QWEN2_TOWER = Tower(_blocks, _points, n_prefix=0, heads=heads, scale=_scale, normalisation=CLIP_COLORS, row=_ROW)
+QWEN2_5_TOWER = replace(QWEN2_TOWER, heads=windowed_heads, row=replace(_ROW, describe=_windowed))
+QWEN3_TOWER = Tower(_blocks, _points, n_prefix=0, heads=heads, scale=_scale, row=_ROW)

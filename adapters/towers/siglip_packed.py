@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenprune.adapters.towers.qwen import assembled, by_frame, rotated_frames
+from tokenprune.adapters.towers.row import PatchRow, raster
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower, projections
 from tokenprune.tokens.encoded import CapturePoints
 
@@ -65,6 +66,17 @@ def _layers(tower: Any) -> nn.ModuleList:
     return tower.layers
 
 
-PADDLE_TOWER = Tower(_encoder_layers, _points, 0, heads=_rotated_raster_heads, normalisation=CLIP_COLORS)
+def _paddle_exits(tower: Any) -> list[nn.Module]:
+    return [getattr(tower, "vision_model", tower).post_layernorm]
+
+
+PADDLE_TOWER = Tower(
+    _encoder_layers,
+    _points,
+    0,
+    heads=_rotated_raster_heads,
+    normalisation=CLIP_COLORS,
+    row=PatchRow("pixel_values", raster, _paddle_exits),
+)
 HUNYUAN_TOWER = Tower(_layers, _points, 0, heads=_raster_heads, normalisation=CLIP_COLORS)
 VIDEO_LLAMA_TOWER = Tower(_encoder_layers, _points, 0, heads=_rotated_heads)

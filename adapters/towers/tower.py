@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.row import PatchRow
 from tokenprune.tokens.attention import split_heads
 from tokenprune.tokens.encoded import CapturePoints
 
@@ -76,6 +77,7 @@ class Tower:
     normalisation: what the processor normalises images with.
     values: the module of a layer that returns its values; only for towers whose layers accept a subset of the patches
         (no windows, no rotary embeddings, no padding), None otherwise.
+    row: how the tower takes the patches of all images in one row, so that some may be left out; None if it does not.
     """
 
     layers: Callable[[Any], nn.ModuleList]
@@ -85,6 +87,7 @@ class Tower:
     scale: Callable[[Any], float] = scale_of_width
     normalisation: Normalisation = HALVES
     values: Callable[[Any], nn.Module] | None = None
+    row: PatchRow | None = None
 
     def colors(self, pixels: Float[Tensor, "tiles 3 height width"]) -> Float[Tensor, "tiles 3 height width"]:
         """RGB in 0..1: undoes the normalisation that towers of this kind are trained with. A processor that normalises

@@ -11,7 +11,7 @@ import torch
 from helpers.contract.oracle import assert_close
 from helpers.families import FAMILIES
 from helpers.pretended import DEVICE, Elsewhere, Pretended, moved
-from helpers.tiny import CACHE, prompt
+from helpers.tiny import CACHE, ON_LLAVA, prompt
 from torch import Tensor
 
 import tokenprune
@@ -73,7 +73,7 @@ def on_the_cpu(model: Any, inputs: dict[str, Any]) -> Tensor:
         return model(**inputs).logits
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", ON_LLAVA)
 def test_a_prefill_waits_as_often_as_it_says(name: str) -> None:
     """And a decode step never."""
     counts, prefill = [], Pretended()

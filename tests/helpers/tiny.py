@@ -7,6 +7,7 @@ from typing import Any
 from helpers.families.base import CACHE, ENCODES_FIRST, EOS, IMAGE, PAD, PATCH, VOCAB
 from helpers.families.llava import SIDE, TOWERS, Llava
 from tokenprune import STRATEGIES
+from tokenprune.strategy import PatchStrategy
 
 __all__ = [
     "BEFORE_THE_LANGUAGE_MODEL",
@@ -14,6 +15,7 @@ __all__ = [
     "ENCODES_FIRST",
     "EOS",
     "IMAGE",
+    "ON_LLAVA",
     "PAD",
     "PATCH",
     "SIDE",
@@ -24,8 +26,10 @@ __all__ = [
 ]
 
 
-#: Strategies that look at no decoder layer, so that a model of two layers is deep enough for them.
-BEFORE_THE_LANGUAGE_MODEL = [name for name, cls in STRATEGIES.items() if "text_attention" not in cls().needs]
+#: Strategies that a LLaVA can be pruned with.
+ON_LLAVA = [name for name, cls in STRATEGIES.items() if not issubclass(cls, PatchStrategy)]
+#: Those of them that look at no decoder layer, so that a model of two layers is deep enough for them.
+BEFORE_THE_LANGUAGE_MODEL = [name for name in ON_LLAVA if "text_attention" not in STRATEGIES[name]().needs]
 
 
 def tiny_llava(tower: str = "clip", seed: int = 0, attention: str = "sdpa", **settings: Any) -> Any:

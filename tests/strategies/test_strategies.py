@@ -11,8 +11,8 @@ import torch
 
 from tokenprune import STRATEGIES, FoPru, Grid, PruningError, Random, ScoreStrategy, Selection, SettingError, Strategy
 from tokenprune.selection import budget
-from tokenprune.strategy import TowerStrategy
-from tokenprune.tokens import Layout, LeftInTower, TowerTokens, VisionAttention, VisualTokens
+from tokenprune.strategy import PatchStrategy, TowerStrategy
+from tokenprune.tokens import Layout, LeftInTower, PatchTokens, TowerTokens, VisionAttention, VisualTokens
 from tokenprune.tokens.visual import STATISTICS
 
 AVERAGES = {"vflowopt", "pyramiddrop", "sparsevlm", "nuwa", "adatoken"}  # whose budget is one over layers: a ratio only
@@ -33,8 +33,14 @@ def tokens_of(grid: tuple[int, int, int], seed: int = 0, n_prefix: int = 1) -> V
 
 
 def through_tower(strategy: Strategy, tokens: VisualTokens) -> VisualTokens:
-    """The tokens behind a tower with one layer behind which a strategy that prunes there may drop some; of no other
-    use to any other."""
+    """The tokens behind a tower with one layer behind which a strategy that prunes there may drop some, and before
+    which one that prunes there may; of no other use to any other."""
+    if isinstance(strategy, PatchStrategy):
+        grid = tokens.grids[0]
+        pixels = torch.rand(tokens.n_visual, 12, generator=torch.Generator().manual_seed(2))
+        done = strategy.select_patches(PatchTokens(pixels, grid))
+        left = LeftInTower(done.kept, done.scores, ())
+        return replace(tokens, statistics={**tokens.statistics, "left_before_tower": left})
     if not isinstance(strategy, TowerStrategy):
         return tokens
     n, generator = tokens.n_visual, torch.Generator().manual_seed(1)

@@ -21,6 +21,7 @@ from tokenprune.sequence.packing import Mask, Packing, Slots, identity_packing, 
 from tokenprune.tokens.encoded import EncodedImage
 
 if TYPE_CHECKING:
+    from tokenprune.engine.patches import RowCall
     from tokenprune.engine.recording import Encoding
     from tokenprune.engine.stages.forward import StagedForward
     from tokenprune.engine.tower import TowerCall
@@ -36,6 +37,7 @@ class CallContext(threading.local):
 
     encoding: the call of a feature function; None outside of one.
     tower: the call of the vision tower, if the strategy prunes there.
+    row: the call of the vision tower, if the strategy prunes before it.
     records: the images that the model got already encoded, by modality.
     unprunable: arguments of the model that only fit the unpruned sequence.
     encoded: the modalities of what was encoded since the last call of the base model began.
@@ -55,6 +57,7 @@ class CallContext(threading.local):
         """Forget the call, except for `packing` and `report`."""
         self.encoding: Encoding | None = None
         self.tower: TowerCall | None = None
+        self.row: RowCall | None = None
         self.records: dict[str, list[EncodedImage]] = {}
         self.unprunable: list[str] = []
         self.encoded: list[str] = []

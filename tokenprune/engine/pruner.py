@@ -4,6 +4,7 @@ Prefill           the model, its base model and its language model: what happens
 VisionRecorder    the vision tower and the feature functions: what images show while they are encoded
 LossFunction      labels as short as the logits
 ContinuousBatching   refused, because it brings no images
+PatchPruning      before encoder layers  }
 TowerPruning      between encoder layers }
 StagePruning      between decoder layers } only for a strategy that asks for it
 LayerSkipping     around decoder layers  }
@@ -21,6 +22,7 @@ from tokenprune.adapters.conventions import CONTINUOUS_BATCHING, loss_function
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import unwatch_hooks, watch_hooks
 from tokenprune.engine.overrides import ContinuousBatching, LossFunction
+from tokenprune.engine.patches import PatchPruning
 from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recording import VisionRecorder
 from tokenprune.engine.skipping import LayerSkipping
@@ -48,6 +50,7 @@ class Pruner:
         self._handles: list[Any] = []  # no ExitStack: a copy of one undoes the original
         self.prefill = Prefill(model, adapter, strategy, position_ids, context)
         self.recorder = VisionRecorder(adapter, strategy, context)
+        self.patches = PatchPruning(strategy, adapter, context) if "left_before_tower" in strategy.needs else None
         self.tower = TowerPruning(strategy, adapter, context) if "left_in_tower" in strategy.needs else None
         if isinstance(strategy, StagedStrategy):
             stages = StagePruning(strategy, adapter, context)
@@ -81,6 +84,8 @@ class Pruner:
         """Register everything; return the modules that show attention."""
         self.prefill.register(register)
         captured = self.recorder.register(register)
+        if self.patches is not None:
+            self.patches.register(register)
         if self.tower is not None:
             captured += self.tower.register(register)
         if self.prefill.skipping is not None:

@@ -11,7 +11,7 @@ FeatureFunction        one call of `get_image_features`: begins and ends an Enco
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -24,10 +24,12 @@ from tokenprune.engine.call import CallContext, bind_arguments, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.overrides import MethodOverride
 from tokenprune.errors import PruningError
+from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.encoded import EncodedImage, Modality
 from tokenprune.tokens.layout import Layout
+from tokenprune.tokens.visual import LeftInTower
 
 #: The record travels on the encoder's own output object, because `generate` encodes the images before it calls the
 #: model, and may repeat the features for beams in between.
@@ -41,11 +43,13 @@ class Encoding:
     """One call of a feature function.
 
     tiles: by statistic, one entry for each tile that the tower has encoded so far.
+    before: what was selected of each image that the tower was given, if the strategy prunes before it.
     tower_call: what the tower's current call has shown.
     """
 
     def __init__(self, statistics: frozenset[str]) -> None:
-        self.tiles: dict[str, list[Any]] = {name: [] for name in statistics}
+        self.tiles: dict[str, list[Any]] = {name: [] for name in statistics - {"left_before_tower"}}
+        self.before: list[Selection] = []
         self.tower_call: dict[str, Any] = {}
 
 
@@ -159,6 +163,9 @@ class VisionRecorder:
         if (encoding := self._context.encoding) is None:
             return
         call, encoding.tower_call = encoding.tower_call, {}
+        if (row := self._context.row) is not None:
+            encoding.before += row.selections
+            call = row.whole_call(call)
         for name in {"pixels", "colors"} & encoding.tiles.keys():
             encoding.tiles[name] += self.adapter.tile_pixels(call["tower"])
         if self._context.tower is not None:
@@ -169,7 +176,9 @@ class VisionRecorder:
                     f"{type(self.adapter).__name__}.capture_points names modules that the vision tower does not call, "
                     f"so the attention that the strategy needs is unknown. See adapters/README.md."
                 )
-            encoding.tiles["vision_attention"] += zip(*self.adapter.tile_heads(call), strict=True)
+            heads = self.adapter.tile_heads(call)
+            real = [] if row is None else [row.real()]
+            encoding.tiles["vision_attention"] += zip(*heads, *real, strict=True)
 
     # From tiles to images.
 
@@ -178,11 +187,14 @@ class VisionRecorder:
         assert self._context.encoding is not None
         tiles = self._context.encoding.tiles
         images, start, layouts = [], 0, self.adapter.layouts(modality, arguments, output)
+        before = iter(self._context.encoding.before)
         if "pixels" in tiles and not self.adapter.vision_towers:
             tiles["pixels"] += self.adapter.image_pixels(modality, arguments, layouts)
         for layout in layouts:
             stop = start + layout.n_tiles
             statistics = {name: self._statistic(name, found[start:stop], layout) for name, found in tiles.items()}
+            if "left_before_tower" in self.statistics:
+                statistics["left_before_tower"] = _left_of(before, layout.n_visual)
             images.append(EncodedImage(layout, statistics))
             start = stop
         if any(len(found) != start for found in tiles.values()):
@@ -202,6 +214,19 @@ class VisionRecorder:
             return tuple(self.adapter.tower.colors(torch.stack(tiles).detach()))
         queries, keys, *real = (torch.stack(part) for part in zip(*tiles, strict=True))
         return VisionAttention(queries, keys, self._scale, self.adapter.tower.n_prefix, layout, *real)
+
+
+def _left_of(selections: Iterator[Selection], n_visual: int) -> LeftInTower:
+    """What was left before the tower of the next image, whose frames the tower may have been given as images."""
+    kept, scores, start = [], [], 0
+    while start < n_visual:
+        one = next(selections)
+        kept.append(start + one.kept)
+        scores += [] if one.scores is None else [one.scores]
+        start += one.n_visual
+    left = torch.cat(kept)
+    stages = (StageReport(0, left),) if len(left) < n_visual else ()
+    return LeftInTower(left, torch.cat(scores) if len(scores) == len(kept) else None, stages)
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Real
@@ -18,7 +19,7 @@ from tokenprune.sequence.packing import Packing, PromptTokens, pack
 from tokenprune.strategy import Stage, StagedStrategy, Strategy
 from tokenprune.tokens.encoded import EncodedImage
 from tokenprune.tokens.layout import Layout
-from tokenprune.tokens.visual import StageTokens, VisualTokens
+from tokenprune.tokens.visual import LeftInTower, StageTokens, VisualTokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,7 @@ class ImageSelection:
             ids[..., self.row, self.columns[kept]],
             self.selection.merged,
             in_tower=self.in_tower,
+            steps=self.selection.steps,
         )
 
 
@@ -131,8 +133,7 @@ def _choose(
         if id(image) not in selections:
             tokens = VisualTokens(embeds[row, column], image.layout, len(selections), image.statistics)
             selections[id(image)] = _select_once(strategy, image, tokens)
-        left = image.statistics.get("left_in_tower")
-        in_tower = () if left is None else left.stages
+        in_tower = tuple(stage for left in left_by_tower(image.statistics) for stage in left.stages)
         yield ImageSelection(row, first, last, column, modality, image.layout, selections[id(image)], in_tower)
 
 
@@ -219,14 +220,18 @@ def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
             f"{name}.select kept {len(selection.kept)} visual tokens; its budget is {allowed} of {n_visual}. "
             f"Ask self.budget(tokens.n_visual) how many to keep."
         )
-    left = tokens.statistics.get("left_in_tower")
-    if left is None or selection.kept is left.kept:
-        return selection
-    if not bool(torch.isin(selection.kept, left.kept.to(selection.kept.device)).all()):
-        raise PruningError(
-            f"{name}.select kept visual tokens that the tower dropped. Keep of tokens.left_in_tower.kept."
-        )
+    for left in left_by_tower(tokens.statistics):
+        if selection.kept is not left.kept and not bool(torch.isin(selection.kept, left.kept).all()):
+            raise PruningError(
+                f"{name}.select kept visual tokens that were dropped in the tower or before it. Keep of "
+                f"tokens.left_in_tower.kept, or of tokens.left_before_tower.kept."
+            )
     return selection
+
+
+def left_by_tower(statistics: Mapping[str, Any]) -> list[LeftInTower]:
+    """What was left of an image before the tower and in it, as far as the strategy prunes there."""
+    return [statistics[name] for name in ("left_before_tower", "left_in_tower") if name in statistics]
 
 
 def checked_stage_selection(strategy: StagedStrategy, stage: Stage, tokens: StageTokens) -> Selection:

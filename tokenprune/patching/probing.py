@@ -205,8 +205,10 @@ def probe(
     model = unwrap_model(model)
     adapter = adapter_for(model)
     check_needs("probe", wanted, adapter.offers, adapter.description, adapter.why_not)
-    if "left_in_tower" in wanted:
-        raise SettingError("probe: left_in_tower is the outcome of pruning in the tower, and a probe prunes nothing.")
+    for name in sorted(wanted & {"left_in_tower", "left_before_tower"}):
+        raise SettingError(
+            f"probe: {name} is the outcome of pruning in or before the tower, and a probe prunes nothing."
+        )
     if "text_attention" in wanted and not decoder_layers:
         raise SettingError("probe: text_attention of which decoder layers? Write decoder_layers=[8], for instance.")
     if layer is not None and "vision_attention" not in wanted:

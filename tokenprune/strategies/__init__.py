@@ -6,6 +6,7 @@ To add one: a file, an import and a name in `__all__`; tests, evals and commands
 from tokenprune.strategies.baselines.average_pooling import AveragePooling
 from tokenprune.strategies.baselines.grid import Grid
 from tokenprune.strategies.baselines.random import Random
+from tokenprune.strategies.compose import Compose
 from tokenprune.strategies.in_llm.adatoken import AdaToken
 from tokenprune.strategies.in_llm.attention_mass import AttentionMass
 from tokenprune.strategies.in_llm.dart import DART
@@ -28,6 +29,7 @@ from tokenprune.strategies.pre_llm.scope import SCOPE
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.pre_llm.visionzip import VisionZip
 from tokenprune.strategies.pre_llm.vispruner import VisPruner
+from tokenprune.strategies.pre_tower.pixelprune import PixelPrune
 from tokenprune.strategies.registry import STRATEGIES, make, register_strategy
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "AveragePooling",
     "BackgroundPruning",
     "CDPruner",
+    "Compose",
     "DivPrune",
     "EfficientVLA",
     "FastV",
@@ -49,6 +52,7 @@ __all__ = [
     "HoloV",
     "Mosaic",
     "Nuwa",
+    "PixelPrune",
     "PruMerge",
     "PyramidDrop",
     "Random",

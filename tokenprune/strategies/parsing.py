@@ -1,4 +1,5 @@
-"""Strategies as one text: `fopru:layer=-2,mode=row`, `my_package.my_module:MyStrategy,layer=2`, `settings.json`."""
+"""Strategies as one text: `fopru:layer=-2,mode=row`, `my_package.my_module:MyStrategy,layer=2`, `settings.json`, or
+several, one after the other: `pixelprune+fopru:mode=row`."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 
 from tokenprune.errors import SettingError
 from tokenprune.strategies.registry import (
+    COMPOSE,
     STRATEGIES,
     check_known,
     check_types,
@@ -43,6 +45,10 @@ class StrategySpec:
         if isinstance(text, str) and text.endswith(".json"):
             file = SettingsFile.read(text)
             return cls(file.strategy, file.strategy_class, file.settings, file)
+        if isinstance(text, str) and len(steps := _outer_parts(text, "+")) > 1:
+            for step in steps:
+                cls.read(step).make()  # to say which of them is wrong
+            return cls(text, strategy_class(COMPOSE), {"steps": tuple(steps)})
         if not isinstance(text, str) or ":" not in text:
             return cls(str(text), strategy_class(text, also), {})
         name, words = _split(text)
@@ -62,6 +68,7 @@ def parse(text: str, **settings: Any) -> Strategy:
         parse("fopru:layer=-2,mode=row", keep_ratio=0.25)
         parse("my_package.my_module:MyStrategy,layer=2")
         parse("settings.json")
+        parse("pixelprune+fopru", keep_ratio=0.25)
 
     Raises SettingError for anything wrong in it.
     """
@@ -90,12 +97,12 @@ def setting_value(word: Any, hint: Any = None) -> Any:
     return int(word) if is_whole and hint is not None and "float" not in str(hint) else word
 
 
-def _outer_parts(text: str) -> list[str]:
-    """Split a text at its commas, but not at those of a tuple or list, which may hold others."""
+def _outer_parts(text: str, separator: str = ",") -> list[str]:
+    """Split a text at its separators, but not at those of a tuple, list or number, which may hold others."""
     parts, depth = [""], 0
-    for letter in text:
+    for i, letter in enumerate(text):
         depth += (letter in "([") - (letter in ")]")
-        if letter == "," and depth <= 0:
+        if letter == separator and depth <= 0 and not (letter == "+" and text[i + 1 : i + 2].isdigit()):
             parts.append("")
         else:
             parts[-1] += letter

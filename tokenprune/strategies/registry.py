@@ -19,6 +19,8 @@ from tokenprune.strategy import Strategy
 
 #: The entry-point group of other distributions; an entry point has the name of its strategy.
 GROUP = "tokenprune.strategies"
+#: The name, in settings files, of several strategies one after the other. It is not registered, as it is none itself.
+COMPOSE = "compose"
 #: Registered name -> class.
 STRATEGIES: dict[str, type[Strategy]] = {}
 
@@ -74,6 +76,8 @@ def strategy_class(name: object, also: Iterable[str] = ()) -> type[Strategy]:
         return _imported(name)
     if isinstance(name, str) and name in STRATEGIES:
         return STRATEGIES[name]
+    if name == COMPOSE:
+        return import_module("tokenprune.strategies.compose").Compose
     installed = {entry.name: entry for entry in entry_points(group=GROUP)}
     if not isinstance(name, str) or name not in installed:
         raise SettingError(unknown("strategy", name, {*STRATEGIES, *installed, *also}))

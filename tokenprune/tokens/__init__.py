@@ -3,13 +3,22 @@
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.text_attention import TextAttention
-from tokenprune.tokens.visual import STATISTICS, Entered, LeftInTower, StageTokens, TowerTokens, VisualTokens
+from tokenprune.tokens.visual import (
+    STATISTICS,
+    Entered,
+    LeftInTower,
+    PatchTokens,
+    StageTokens,
+    TowerTokens,
+    VisualTokens,
+)
 
 __all__ = [
     "STATISTICS",
     "Entered",
     "Layout",
     "LeftInTower",
+    "PatchTokens",
     "StageTokens",
     "TextAttention",
     "TowerTokens",

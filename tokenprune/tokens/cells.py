@@ -11,7 +11,8 @@ from tokenprune.tokens.layout import Layout
 
 
 def grid_cells(layout: Layout, side: float) -> tuple[Int[Tensor, " visual"], int]:
-    """Return the index of each visual token's square cell, `side` tokens wide, and the number of cells.
+    """Return the index of each visual token's square cell, `side` tokens wide, and the number of cells, of which some
+    are empty where tokens have been dropped.
 
     Cells are numbered consecutively across frames and rasters.
     """
@@ -23,7 +24,8 @@ def grid_cells(layout: Layout, side: float) -> tuple[Int[Tensor, " visual"], int
         n_frame = int(of_frame[-1, -1]) + 1
         parts.append((n_cells + n_frame * torch.arange(frames)[:, None, None] + of_frame).flatten())
         n_cells += frames * n_frame
-    return torch.cat(parts), n_cells
+    cells = torch.cat(parts)
+    return cells if layout.left is None else cells[layout.left.cpu()], n_cells
 
 
 def selection_cells(layout: Layout, side: int) -> Int[Tensor, " visual"]:

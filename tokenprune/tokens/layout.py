@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from math import prod
@@ -35,6 +35,8 @@ class Layout:
     tiles: the tile of each visual token; None if there is only one. A tile's tokens form a rectangle in every raster
         that contains them.
     newlines: a mask of the newline tokens; None if there are none.
+    left: the places within the rasters of the tokens that are left, ascending; None if none has been dropped. `grids`
+        are those of the whole image.
     """
 
     grids: tuple[Grid3, ...]
@@ -42,6 +44,7 @@ class Layout:
     to_tokens: Callable[[Float[Tensor, "tiles patches"]], Float[Tensor, " visual"]] = one_to_one
     tiles: Int[Tensor, " visual"] | None = None
     newlines: Bool[Tensor, " visual"] | None = None
+    left: Int[Tensor, " visual"] | None = None
 
     @classmethod
     def raster(cls, grid: Grid3) -> Layout:
@@ -70,7 +73,7 @@ class Layout:
 
     @property
     def n_visual(self) -> int:
-        return sum(map(prod, self.grids))
+        return sum(map(prod, self.grids)) if self.left is None else len(self.left)
 
     @property
     def grid(self) -> Grid3:
@@ -82,12 +85,13 @@ class Layout:
 
     def coordinates(self) -> Int[Tensor, "visual 4"]:
         """Return the raster, frame, row and column of each visual token."""
-        return torch.cat(
+        places = torch.cat(
             [
                 torch.cartesian_prod(torch.tensor([i]), *map(torch.arange, grid)).reshape(-1, 4)
                 for i, grid in enumerate(self.grids)
             ]
         )
+        return places if self.left is None else places[self.left.cpu()]
 
     @property
     def n_rows(self) -> int:
@@ -97,12 +101,13 @@ class Layout:
     def rows(self, device: torch.device | None = None) -> Int[Tensor, " visual"]:
         """Return the row of each visual token, numbered consecutively across frames and rasters."""
         ends = accumulate(frames * height for frames, height, _ in self.grids)
-        return torch.cat(
+        rows = torch.cat(
             [
                 torch.arange(end - frames * height, end, device=device).repeat_interleave(width)
                 for end, (frames, height, width) in zip(ends, self.grids, strict=True)
             ]
         )
+        return rows if self.left is None else rows[self.left.to(rows.device)]
 
     def of_tile(self, tile: int) -> tuple[Int[Tensor, " part"], Layout]:
         """Return the indices of one tile's visual tokens, and their layout, which maps from all tiles' patches."""
@@ -118,6 +123,20 @@ class Layout:
         )
         assert part.n_visual == len(index), "a tile's tokens must form rectangles"
         return index, part
+
+
+def of_left(layout: Layout, index: Int[Tensor, " left"]) -> Layout:
+    """Return the layout of those of its tokens that are left, which maps from all tiles' patches."""
+
+    def to_tokens(values: Float[Tensor, "tiles patches"]) -> Float[Tensor, " left"]:
+        mapped = layout.to_tokens(values)
+        return mapped[index.to(mapped.device)]
+
+    def chosen(one: Tensor | None) -> Tensor | None:
+        return None if one is None else one[index.to(one.device)]
+
+    left = index if layout.left is None else layout.left[index.to(layout.left.device)]
+    return replace(layout, to_tokens=to_tokens, tiles=chosen(layout.tiles), newlines=chosen(layout.newlines), left=left)
 
 
 def square_means(values: Float[Tensor, "one patches"], rows: int, columns: int, side: int) -> Float[Tensor, " visual"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from tokenprune.errors import PruningError, SettingError, UnsupportedError, unknown
 from tokenprune.selection import StageReport
 from tokenprune.tokens.attention import VisionAttention
-from tokenprune.tokens.layout import Grid3, Layout
+from tokenprune.tokens.layout import Grid3, Layout, of_left
 from tokenprune.tokens.text_attention import TextAttention
 
 #: The statistics that a strategy can declare in `needs`; each text says what to do if a model does not offer it.
@@ -29,6 +29,8 @@ STATISTICS = {
     "left_in_tower": "a vision tower that may drop patches between its layers: LLaVA's (not LLaVA-NeXT's) with CLIP, "
     "SigLIP or, in recent transformers, DINOv2, eager or sdpa attention, and one feature layer, not among the first; "
     "without it use a strategy that prunes after the tower, as VisionZip",
+    "left_before_tower": "a vision tower that takes the patches of all images in one row: those of Qwen-VL, GLM-V, "
+    "Kimi and PaddleOCR-VL; without it use a strategy that prunes after the tower, as DivPrune",
     "grid": "the rows and columns of visual tokens; without them use a strategy that scores attention or features",
     "colors": "the image's own colours; without them use a strategy that scores attention or features",
 }
@@ -92,6 +94,11 @@ class VisualTokens:
         """The patches that are left after pruning in the vision tower; features of other tokens are meaningless."""
         return self._declared("left_in_tower")
 
+    @property
+    def left_before_tower(self) -> LeftInTower:
+        """The visual tokens whose patches entered the vision tower; features of other tokens are meaningless."""
+        return self._declared("left_before_tower")
+
     def of_tile(self, tile: int) -> tuple[Int[Tensor, " part"], VisualTokens]:
         """Return the indices of one tile's tokens, and those tokens with the statistics of the whole image."""
         index, layout = self.layout.of_tile(tile)
@@ -101,22 +108,47 @@ class VisualTokens:
             statistics["vision_attention"] = statistics["vision_attention"].with_layout(layout)
         return index, VisualTokens(self.features[index], layout, self.image, statistics)
 
+    def of_left(self, index: Int[Tensor, " left"], features: Float[Tensor, "left width"]) -> VisualTokens:
+        """Return those of the tokens that are left, with the features that they have now. What the tower left of the
+        whole image is no longer among the statistics."""
+        layout = of_left(self.layout, index)
+        statistics = {name: one for name, one in self.statistics.items() if not isinstance(one, LeftInTower)}
+        if "vision_attention" in statistics:
+            statistics["vision_attention"] = statistics["vision_attention"].with_layout(layout)
+        return VisualTokens(features, layout, self.image, statistics)
+
     def _declared(self, name: str) -> Any:
         return _declared(name, name, self.statistics.get(name))
 
 
 @dataclass(frozen=True, eq=False)
 class LeftInTower:
-    """One image after pruning between the layers of the vision tower.
+    """One image after pruning between the layers of the vision tower, or before them.
 
     kept: sorted indices within the image's visual tokens.
-    scores: the last score that `select_in_tower` gave each visual token; None if it did not score all of them.
-    stages: the tokens left after each encoder layer that dropped some.
+    scores: the last score that the strategy gave each visual token; None if it did not score all of them.
+    stages: the tokens left after each encoder layer that dropped some; from layer 0 on, if they were dropped before it.
     """
 
     kept: Int[Tensor, " kept"]
     scores: Float[Tensor, " visual"] | None
     stages: tuple[StageReport, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PatchTokens:
+    """The visual tokens of one image or video before the vision tower.
+
+    pixels: the colours of the patches that become each visual token, 0 to 1, patch after patch.
+    grid: (t, h, w) of the visual tokens, which are in raster order.
+    """
+
+    pixels: Float[Tensor, "visual values"]
+    grid: Grid3
+
+    @property
+    def n_visual(self) -> int:
+        return len(self.pixels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ attends to a dropped column.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import tokenprune
+from helpers.contract.packed import masked_patches
 from helpers.families import FAMILIES
 from helpers.families.base import IMAGE, VIDEO
 from tokenprune.adapters import adapter_for
@@ -86,7 +87,8 @@ def seen_by(report: tokenprune.Report, layer: int) -> tokenprune.Report:
 def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> Iterator[None]:
     """The time in which an oracle's forward merges what the reports say was merged, before the language model and on
     entry to its stages, closes to every decoder layer what the stages before it dropped, and to every encoder layer
-    what was dropped in the tower before it, and has an identity in place of every skipped layer."""
+    what was dropped in the tower before it, or before the tower, and has an identity in place of every skipped
+    layer."""
     adapter = adapter_for(model)
 
     def merge(module: Any, args: Any, kwargs: Any) -> Any:
@@ -132,6 +134,9 @@ def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> It
         mask = torch.zeros(closed.shape).masked_fill(closed, torch.finfo(torch.float32).min)[:, None, None]
         return (hidden, mask.expand(-1, -1, hidden.shape[1], -1)), kwargs
 
+    images = [image for report in reports for image in report.images]
+    in_tower = any(image.in_tower for image in images)
+    in_row = in_tower and adapter.tower.row is not None
     skipped = {layer for report in reports for layer in report.skipped}
     layers = list(adapter.layers)
     for number in skipped:
@@ -140,11 +145,16 @@ def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> It
     if any(image.stages for report in reports for image in report.images):
         for number, layer in enumerate(adapter.layers):
             hooks.append(layer.register_forward_pre_hook(partial(close, number), with_kwargs=True))
-    if any(image.in_tower for report in reports for image in report.images):
+    if in_tower and not in_row:
         for number, layer in enumerate(adapter.tower.layers(adapter.vision_tower)):
             hooks.append(layer.register_forward_pre_hook(partial(close_in_tower, number), with_kwargs=True))
+    in_order = sorted(images, key=lambda image: image.modality)  # image, video: so the tower is called
+    entered = [torch.zeros(image.n_visual).bool() for image in in_order]
+    for image, mask in zip(in_order, entered, strict=True):
+        mask[image.in_tower[0].kept if image.in_tower else slice(None)] = True
     try:
-        yield
+        with masked_patches(adapter, entered) if in_row else nullcontext():
+            yield
     finally:
         for hook in hooks:
             hook.remove()

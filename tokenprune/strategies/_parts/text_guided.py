@@ -33,6 +33,10 @@ class TextGuided(StagedStrategy):
         """Return `n_visual`: every token enters, and `Stage.budget` limits what is left later."""
         return n_visual
 
+    def for_part(self, n_kept: int, n_visual: int) -> TextGuided:
+        """Return itself: the stages count all tokens of the image, whatever enters."""
+        return self
+
     def select(self, tokens: VisualTokens) -> Selection:
         return Selection.all(tokens.n_visual, tokens.features.device)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import ClassVar
 
 import torch
 from jaxtyping import Int
@@ -25,6 +26,8 @@ class AveragePooling(Strategy):
     Several grids and frames share the budget in proportion to their sizes. Newline tokens belong to no rectangle: the
     same share of them is kept as of the patches, evenly spaced and unchanged.
     """
+
+    whole_image: ClassVar[bool] = True
 
     @property
     def reads_grid(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -20,6 +21,8 @@ class Grid(Strategy):
 
     Several grids and frames share the budget in proportion to their sizes.
     """
+
+    whole_image: ClassVar[bool] = True
 
     @property
     def reads_grid(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -50,6 +50,8 @@ class BackgroundPruning(AttentionStrategy):
     projected features, each to its best neighbour other than itself; means are taken after the projector; attention
     uses the layer's heads and keys, where the released code multiplies values; an overview is pruned like any tile.
     """
+
+    whole_image: ClassVar[bool] = True
 
     budget_per: Literal["image", "tile"] = "tile"
     threshold: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -39,6 +39,8 @@ class Mosaic(AttentionStrategy):
     Not from a paper: Nüwa's cells, as many as are kept, with VFlowOpt's weighted recycling and VisionZip's choice of
     what is merged into what.
     """
+
+    whole_image: ClassVar[bool] = True
 
     score: Literal["column", "cls"] = "column"
     merge: bool = True

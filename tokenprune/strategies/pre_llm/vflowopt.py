@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
@@ -38,6 +39,8 @@ class VFlowOpt(AttentionStrategy, StagedStrategy):
     newline token gets the score of the best token of its row, where the code gives it a score of 1, which spends the
     budget on nearly all newline tokens.
     """
+
+    whole_image: ClassVar[bool] = True
 
     first: float | None = None
     second: float = 1.0

@@ -1,0 +1,88 @@
+"""Vision towers that take the patches of all images in one row, of which some may be left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from tokenprune.tokens.layout import Grid3
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """The patches of one call of a tower.
+
+    images: (t, h, w) of the visual tokens of every image or video.
+    tokens: which of the call's visual tokens each patch belongs to, in the order in which the tower is given them.
+    order: the patches in the order in which the tower's layers have them; None if that is the same.
+    in_tiles: what `tokens` is, tile after tile in raster order.
+    tiles: the number of patches of every tile.
+    """
+
+    images: tuple[Grid3, ...]
+    tokens: Int[Tensor, " patches"]
+    order: Int[Tensor, " patches"] | None
+    in_tiles: Int[Tensor, " patches"]
+    tiles: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PatchRow:
+    """How a tower takes the patches of all images. Its layers get them as (patches, width), possibly in a batch of one,
+    with rotary embeddings along them and `cu_seqlens`, the ends of the segments within which patches attend.
+
+    pixels: the tower's argument that holds the patches, each channel after channel.
+    describe: the row of a call, from the grids in patches and the tower's config.
+    exits: the modules of a tower that get what its layers have made. They return one row for each patch, or, where the
+        patches of a visual token are adjacent in the layers, one for each visual token.
+    """
+
+    pixels: str
+    describe: Callable[[Int[Tensor, "images 3"], Any], Row]
+    exits: Callable[[Any], Sequence[nn.Module]]
+
+
+def adjacent(grids: Int[Tensor, "images 3"], config: Any) -> Row:
+    """The row of a tower in which the patches of a visual token are adjacent."""
+    frames = raster(grids, config)
+    return replace(frames, tokens=frames.tokens.sort().values)
+
+
+def raster(grids: Int[Tensor, "images 3"], config: Any) -> Row:
+    """The row of a tower in which every frame is in raster order."""
+    merge = config.spatial_merge_size
+    images = [(frames, height // merge, width // merge) for frames, height, width in grids.tolist()]
+    tokens, start = [], 0
+    for (frames, height, width), image in zip(grids.tolist(), images, strict=True):
+        tokens.append(start + _squares(frames, height, width, merge))
+        start += prod(image)
+    sizes = tuple(height * width for frames, height, width in grids.tolist() for _ in range(frames))
+    return _row(images, tokens, sizes, grids.device)
+
+
+def raster_chunks(grids: Int[Tensor, "images 3"], config: Any) -> Row:
+    """The row of a tower in which every frame is in raster order, and all frames at a place become one visual token."""
+    merge, _ = config.merge_kernel_size
+    images = [(1, height // merge, width // merge) for _, height, width in grids.tolist()]
+    tokens, start = [], 0
+    for (frames, height, width), image in zip(grids.tolist(), images, strict=True):
+        tokens.append(start + _squares(1, height, width, merge).repeat(frames))
+        start += prod(image)
+    return _row(images, tokens, tuple(map(prod, grids.tolist())), grids.device)
+
+
+def _row(images: list[Grid3], tokens: list[Tensor], sizes: tuple[int, ...], device: torch.device) -> Row:
+    row = torch.cat(tokens).to(device)
+    return Row(tuple(images), row, None, row, sizes)
+
+
+def _squares(frames: int, height: int, width: int, side: int) -> Int[Tensor, " patches"]:
+    """The visual token of each patch of some frames in raster order, side x side patches each."""
+    tokens = torch.arange(frames * (height // side) * (width // side)).view(frames, height // side, width // side)
+    return tokens.repeat_interleave(side, 1).repeat_interleave(side, 2).flatten()

@@ -1,0 +1,233 @@
+"""Patches are dropped before the vision tower: what is left is as if the others had been masked there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns
+from helpers.families import FAMILIES
+from torch import Tensor
+
+import tokenprune
+from tokenprune import FoPru, PixelPrune, PruningError, Selection, SettingError, UnsupportedError
+from tokenprune.adapters import ADAPTERS, adapter_for
+from tokenprune.strategy import PatchStrategy
+from tokenprune.tokens import PatchTokens, VisualTokens
+
+NAMES = [
+    "qwen2-vl",
+    "qwen2.5-vl",
+    "qwen3-vl",
+    "qwen3-vl-moe",
+    "qwen3.5",
+    "qwen3.5-moe",
+    "qwen4-exp",
+    "qwen2.5-omni",
+    "qwen3-omni",
+    "glm4v",
+    "glm4.6v",
+    "glmga",
+    "glm4v-moe",
+    "glm-ocr",
+    "kimi-k25",
+    "paddleocr-vl",
+    "exaone4.5",
+    "hyperclovax",
+    "cosmos3-omni",
+    "cohere-compass",
+]
+CASES = [
+    (name, kind)
+    for name in NAMES
+    if name in FAMILIES
+    for kind in ("image", "video")
+    if kind == "image" or FAMILIES[name].video_sizes
+]
+
+
+@cache
+def model_of(name: str, attention: str = "sdpa") -> Any:
+    return FAMILIES[name].build(attention)
+
+
+def repetitive(name: str, kind: str, seed: int = 0) -> dict[str, Any]:
+    """A prompt of three images or two videos in which most visual tokens show one of two sets of pixels, and some
+    their own."""
+    family, adapter = FAMILIES[name], adapter_for(model_of(name))
+    inputs = family.prompt([2, 1]) if kind == "image" else family.prompt([0, 0], videos_per_row=[1, 1])
+    assert adapter.tower.row is not None
+    pixels = "pixel_values" if kind == "image" else "pixel_values_videos"
+    row = adapter.tower.row.describe(inputs[f"{kind}_grid_thw"], adapter.vision_tower.config)
+    shown = torch.randint(0, 7, (int(row.tokens.max()) + 1,), generator=torch.Generator().manual_seed(seed))
+    patches = inputs[pixels].clone()
+    for same in (range(0, 3), range(3, 6)):
+        tokens = torch.isin(shown, torch.tensor(same)).nonzero()[:, 0].tolist()
+        for token in tokens[1:]:
+            n_patches = int((row.tokens == token).sum())
+            patches[row.tokens == token] = patches[row.tokens == tokens[0]][:n_patches]
+    return {**inputs, pixels: patches}
+
+
+def encoded(model: Any, inputs: dict[str, Any], kind: str, strategy: tokenprune.Strategy | None = None) -> list[Tensor]:
+    """(tokens, width) of every image, as the base model's function for features returns them."""
+    pixels = "pixel_values" if kind == "image" else "pixel_values_videos"
+    encode = getattr(model.model, f"get_{kind}_features")
+    if strategy is not None:
+        with tokenprune.patch(model, strategy):
+            return encoded(model, inputs, kind)
+    with torch.no_grad():
+        output = encode(inputs[pixels], inputs[f"{kind}_grid_thw"])
+    return [image.flatten(0, -2) for image in output.pooler_output]
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_what_is_left_is_as_if_the_others_were_masked_in_the_tower(name: str, kind: str) -> None:
+    """The features of all that are left, and the logits of the model."""
+    family, model, inputs = FAMILIES[name], model_of(name), repetitive(name, kind)
+    with torch.no_grad(), tokenprune.patch(model, PixelPrune()) as handle:
+        logits, report = model(**inputs).logits, handle.report
+    ours = encoded(model, inputs, kind, PixelPrune())
+    assert report.images
+    for image in report.images:
+        assert 0 < image.n_kept < image.n_visual
+        assert [(stage.layer, stage.kept.tolist()) for stage in image.in_tower] == [(0, image.kept.tolist())]
+    dropped = dropped_columns(inputs["input_ids"], [report])
+    with as_reported(model, inputs["input_ids"], [report]):
+        theirs = encoded(model, inputs, kind)
+        expected = family.oracle(model, inputs, dropped)
+    whole = encoded(model, inputs, kind)
+    for image, mine, masked, unpruned in zip(report.images, ours, theirs, whole, strict=True):
+        assert mine.shape == unpruned.shape
+        assert_close(mine[image.kept], masked[image.kept])
+        assert (unpruned - masked)[image.kept].abs().max() > 1e-3  # so that masking matters
+    for row, left in enumerate((inputs["attention_mask"].bool() & ~dropped).sum(1).tolist()):
+        real = inputs["attention_mask"][row].bool() & ~dropped[row]
+        assert_close(logits[row, -left:], expected[row, real])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name in FAMILIES])
+def test_an_image_without_repetitions_is_untouched(name: str) -> None:
+    """Bitwise."""
+    model, inputs = model_of(name), FAMILIES[name].prompt([2, 1])
+    with torch.no_grad():
+        before = model(**inputs).logits
+        with tokenprune.patch(model, PixelPrune()) as handle:
+            assert torch.equal(model(**inputs).logits, before)
+        assert torch.equal(model(**inputs).logits, before)
+    assert handle.report.n_kept == handle.report.n_visual
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in NAMES])
+def test_other_towers_are_refused(name: str) -> None:
+    family = FAMILIES[name]
+    if family.refused is not None or family.class_name not in ADAPTERS:
+        pytest.skip("refused altogether")
+    model = family.build()
+    with pytest.raises(UnsupportedError, match="takes the patches of all images in one row"):
+        tokenprune.patch(model, PixelPrune())
+    assert not model._forward_pre_hooks
+
+
+@dataclass(frozen=True)
+class Every(PatchStrategy):
+    """Keeps every n-th token of an image."""
+
+    n: int = 3
+
+    def budget(self, n_visual: int) -> int:
+        return n_visual
+
+    def select_patches(self, tokens: PatchTokens) -> Selection:
+        return Selection(torch.arange(0, tokens.n_visual, self.n), tokens.n_visual)
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-vl", "qwen3-vl", "paddleocr-vl", "kimi-k25"])
+def test_attention_of_what_is_left(name: str) -> None:
+    """What a strategy reads of an encoder layer is the attention among the patches that were encoded."""
+    seen: dict[str, VisualTokens] = {}
+
+    @dataclass(frozen=True)
+    class Reading(Every):
+        needs = frozenset({"left_before_tower", "vision_attention"})
+
+        def select(self, tokens: VisualTokens) -> Selection:
+            seen[f"{tokens.image}"] = tokens
+            return super().select(tokens)
+
+    model, inputs = model_of(name), FAMILIES[name].prompt([1])
+    with torch.no_grad(), tokenprune.patch(model, Reading()):
+        model(**inputs)
+    (tokens,) = seen.values()
+    scores = tokens.vision_attention.received()
+    left = tokens.left_before_tower.kept
+    gone = torch.ones(tokens.n_visual).bool().index_fill(0, left, False)
+    assert not scores[gone].any()
+    n_patches = inputs["image_grid_thw"].prod() / tokens.n_visual
+    torch.testing.assert_close(scores[left].sum() * n_patches, len(left) * n_patches)  # rows add up to 1
+
+
+def test_gradients_reach_what_is_left_only() -> None:
+    model, inputs = model_of("qwen2.5-vl"), FAMILIES["qwen2.5-vl"].prompt([1])
+    pixels = inputs["pixel_values"].clone().requires_grad_()
+    with tokenprune.patch(model, Every()):
+        model(**{**inputs, "pixel_values": pixels}).logits.sum().backward()
+    assert pixels.grad is not None
+    moved = pixels.grad.view(-1, 4, pixels.shape[1]).abs().sum((1, 2)) > 0
+    assert moved.nonzero()[:, 0].tolist() == list(range(0, len(moved), 3))
+
+
+def test_what_was_dropped_cannot_be_kept() -> None:
+    @dataclass(frozen=True)
+    class Another(Every):
+        def select(self, tokens: VisualTokens) -> Selection:
+            return Selection(tokens.left_before_tower.kept[:2] + 1, tokens.n_visual)
+
+    model, inputs = model_of("qwen2-vl"), FAMILIES["qwen2-vl"].prompt([1])
+    with (
+        tokenprune.patch(model, Another()),
+        pytest.raises(PruningError, match="kept visual tokens that were dropped in the tower or before it"),
+    ):
+        model(**inputs)
+
+
+def test_a_selection_over_something_else() -> None:
+    @dataclass(frozen=True)
+    class Wrong(Every):
+        def select_patches(self, tokens: PatchTokens) -> Selection:
+            return Selection.all(tokens.n_visual + 1, tokens.pixels.device)
+
+    model, inputs = model_of("qwen2-vl"), FAMILIES["qwen2-vl"].prompt([1])
+    with tokenprune.patch(model, Wrong()), pytest.raises(PruningError, match="Selection over 16 visual tokens"):
+        model(**inputs)
+
+
+def test_only_patch_strategies_may_need_what_entered() -> None:
+    @dataclass(frozen=True)
+    class Reading(FoPru):
+        needs = frozenset({"left_before_tower"})
+
+    with pytest.raises(SettingError, match=r"Reading.needs has left_before_tower.*Derive it from .*PatchStrategy"):
+        tokenprune.patch(model_of("qwen2-vl"), Reading())
+
+
+def test_layers_that_the_tower_does_not_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing would be pruned, and nobody would notice."""
+    model, inputs = FAMILIES["qwen2-vl"].build(), FAMILIES["qwen2-vl"].prompt([1])
+    with tokenprune.patch(model, Every()):
+        layers = model.model.visual.blocks
+        model.model.visual.blocks = torch.nn.ModuleList([FAMILIES["qwen2-vl"].build().model.visual.blocks[0]])
+        with pytest.raises(PruningError, match="names encoder layers that the vision tower does not call"):
+            model(**inputs)
+        model.model.visual.blocks = layers
+
+
+def test_text_alone_is_none_of_its_business() -> None:
+    model, inputs = model_of("qwen2-vl"), FAMILIES["qwen2-vl"].prompt([0, 0])
+    with torch.no_grad():
+        before = model(**inputs).logits
+        with tokenprune.patch(model, PixelPrune()):
+            assert torch.equal(model(**inputs).logits, before)

@@ -1,0 +1,121 @@
+"""PixelPrune against grids worked by hand, and against its definition, token by token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokenprune import PixelPrune, SettingError
+from tokenprune.strategies.pre_tower.pixelprune import anchored_errors, exact_errors, prediction_errors
+from tokenprune.tokens import PatchTokens
+
+PAGE = """
+    aaaaaa
+    abbbba
+    abcbba
+    abbbba
+    aaaaaa
+"""
+
+
+def colors(page: str) -> Tensor:
+    """(1, rows, columns, 2): every letter a colour of its own, ten of which are 0.1 apart."""
+    rows = [[(ord(letter) - ord("a")) / 10 for letter in line] for line in page.split()]
+    return torch.tensor(rows)[None, :, :, None].repeat(1, 1, 1, 2)
+
+
+def kept(page: str, strategy: PixelPrune) -> list[tuple[int, int]]:
+    grid = colors(page)
+    tokens = PatchTokens(grid.flatten(0, 2), tuple(grid.shape[:3]))  # type: ignore[arg-type]
+    places = strategy.select_patches(tokens).kept
+    return [divmod(int(place), grid.shape[2]) for place in places]
+
+
+def test_a_box_costs_its_corners() -> None:
+    """Edges along rows are predicted from the left, edges along columns from above: of a box in a flat surface, only
+    its corners are kept, and the tokens beside them."""
+    left = kept(PAGE, PixelPrune())
+    assert left == [(0, 0), (1, 1), (1, 5), (2, 2), (2, 3), (3, 2), (4, 1)]
+
+
+def by_definition(grid: Tensor, threshold: float, metric: Any) -> list[bool]:
+    """Which tokens of one frame are kept, one after the other."""
+
+    def alike(one: Tensor, other: Tensor) -> bool:
+        difference = (one - other).abs()
+        measured = {"max": difference.max(), "mae": difference.mean(), "rmse": (difference**2).mean() ** 0.5}
+        return bool(measured[metric] <= threshold)
+
+    known, found = grid.clone(), []
+    for row in range(grid.shape[0]):
+        for column in range(grid.shape[1]):
+            if row == column == 0:
+                found.append(True)
+                continue
+            prediction = known[row, column - 1] if column else known[row - 1, column]
+            if row and column:
+                corner, above = known[row - 1, column - 1], known[row - 1, column]
+                if alike(corner, prediction) and not alike(corner, above):
+                    prediction = above
+            predicted = alike(grid[row, column], prediction)
+            known[row, column] = prediction if predicted else grid[row, column]
+            found.append(not predicted)
+    return found
+
+
+@pytest.mark.parametrize("metric", ["max", "mae", "rmse"])
+@pytest.mark.parametrize("threshold", [0.0, 0.04, 0.11])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_definition(metric: Any, threshold: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = [(6, 9), (1, 8), (7, 1), (5, 5)][seed]
+    grid = torch.randint(0, 3, (2, rows, columns, 1), generator=generator) / 10
+    grid = (grid + 0.05 * torch.rand(2, rows, columns, 3, generator=generator)).round(decimals=2)
+    if threshold == 0.0:
+        grid = grid.round(decimals=1)
+    expected = [by_definition(frame, threshold, metric) for frame in grid]
+    found = prediction_errors(grid, threshold, metric) > threshold
+    assert found.flatten(1).tolist() == expected
+    assert 0 < sum(map(sum, expected)) < 2 * rows * columns
+
+
+def test_both_ways_agree_without_a_threshold() -> None:
+    grid = torch.randint(0, 2, (3, 8, 7, 2), generator=torch.Generator().manual_seed(0)).float()
+    assert torch.equal(exact_errors(grid, "max"), anchored_errors(grid, 0.0, "max"))
+
+
+def test_errors_do_not_add_up() -> None:
+    """Each step of a slope is within the threshold, and every second one is kept."""
+    assert kept("abcdefg", PixelPrune(threshold=0.1001)) == [(0, 0), (0, 2), (0, 4), (0, 6)]
+    assert kept("abcdefg", PixelPrune(threshold=0.05)) == [(0, i) for i in range(7)]
+
+
+def test_a_bound_keeps_what_is_predicted_worst() -> None:
+    page = "aaj aaf aaa"
+    assert kept(page, PixelPrune()) == [(0, 0), (0, 2), (1, 2), (2, 2)]
+    assert kept(page, PixelPrune(keep=3)) == [(0, 0), (0, 2), (2, 2)]  # errors 1, 0.9, 0.4 and 0.5
+    assert kept(page, PixelPrune(keep_ratio=0.1)) == [(0, 0)]
+
+
+def test_by_default_no_bound() -> None:
+    assert PixelPrune() == PixelPrune(keep_ratio=1.0)
+    assert PixelPrune(keep=3).keep_ratio is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threshold": -0.1}, r"threshold=-0.1 is not an error of colours, in \[0, 1\)"),
+        ({"threshold": 1}, "threshold=1 is not"),
+        ({"threshold": True}, "threshold=True is not"),
+        ({"metric": "psnr"}, "metric"),
+        ({"budget_per": "tile"}, "what is left follows from the pixels"),
+        ({"keep_ratio": 0}, "keep_ratio=0 is not a fraction"),
+    ],
+)
+def test_settings_that_cannot_be_right(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        PixelPrune(**settings)

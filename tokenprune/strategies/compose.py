@@ -1,0 +1,190 @@
+"""Several strategies, one after the other, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from tokenprune.errors import PruningError, SettingError
+from tokenprune.selection import Merge, Selection, StepReport
+from tokenprune.strategies.parsing import parse
+from tokenprune.strategy import PatchStrategy, Stage, StagedStrategy, Strategy, TowerStrategy
+from tokenprune.tokens import PatchTokens, StageTokens, TowerTokens, VisualTokens
+
+Kind = TypeVar("Kind", bound=Strategy)
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
+    """Applies strategies one after the other, each to the visual tokens that the one before has left.
+
+        Compose(PixelPrune(), FoPru(keep_ratio=0.25))
+
+    In commands, `pixelprune+fopru`; in a settings file, the strategy "compose" with the setting
+    "steps": ["pixelprune", "fopru:mode=row"].
+
+    Every step's budget counts all visual tokens of the image, so that of the last one holds for the whole: a quarter of
+    the image's tokens here, or what PixelPrune leaves, if that is less. What a step leaves is in the report's `steps`,
+    as far as it prunes before the language model.
+
+    steps: strategies, or texts as `parse` reads them, in the order of the places where they prune: before the vision
+        tower, in it, before the language model (any number), inside it.
+    keep_ratio, keep: the last step's. `budget_per` is "image" in all steps.
+
+    Raises SettingError for steps that cannot follow each other.
+    """
+
+    steps: tuple[Strategy, ...] = ()
+
+    def __init__(
+        self,
+        *strategies: Strategy | str,
+        steps: Sequence[Strategy | str] = (),
+        keep_ratio: float | None = None,
+        keep: int | None = None,
+        budget_per: str = "image",
+    ) -> None:
+        made = [_made(one) for one in (*strategies, *steps)]
+        if len(made) < 2:
+            raise SettingError("Compose needs at least two strategies: write Compose(PixelPrune(), FoPru()).")
+        if keep_ratio is not None or keep is not None:
+            made[-1] = replace(made[-1], keep_ratio=keep_ratio, keep=keep)
+        object.__setattr__(self, "steps", tuple(made))
+        object.__setattr__(self, "keep_ratio", made[-1].keep_ratio)
+        object.__setattr__(self, "keep", made[-1].keep)
+        object.__setattr__(self, "budget_per", budget_per)
+        self._check()
+
+    def __repr__(self) -> str:
+        return f"Compose({', '.join(map(repr, self.steps))})"
+
+    @property
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What any step needs."""
+        return frozenset().union(*(step.needs for step in self.steps))
+
+    @property
+    def attention_layer(self) -> int | None:
+        return next((step.attention_layer for step in self.steps if "vision_attention" in step.needs), None)
+
+    @property
+    def reads_grid(self) -> bool:
+        return any(step.reads_grid for step in self.steps)
+
+    @property
+    def tiles_apart(self) -> bool:
+        return False
+
+    def budget(self, n_visual: int) -> int:
+        return min(step.budget(n_visual) for step in self.steps)
+
+    def for_part(self, n_kept: int, n_visual: int) -> Strategy:
+        return Compose(*self.steps[:-1], self.steps[-1].for_part(n_kept, n_visual))
+
+    def select_patches(self, tokens: PatchTokens) -> Selection:
+        return self._only(PatchStrategy).select_patches(tokens)
+
+    def tower_layers(self, n_layers: int) -> tuple[int, ...]:
+        return self._only(TowerStrategy).tower_layers(n_layers)
+
+    def select_in_tower(self, tokens: TowerTokens) -> Selection:
+        return self._only(TowerStrategy).select_in_tower(tokens)
+
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        last = self.steps[-1]
+        return last.stages(n_layers) if isinstance(last, StagedStrategy) else ()
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        return self._only(StagedStrategy).select_at(stage, tokens)
+
+    def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
+        last = self.steps[-1]
+        return last.skipped_layers(n_layers) if isinstance(last, StagedStrategy) else ()
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        n_visual, device, features = tokens.n_visual, tokens.features.device, tokens.features
+        kept, merged, scores, done = torch.arange(n_visual, device=device), Merge.none(device), None, []
+        for step in self.steps:
+            if isinstance(step, (PatchStrategy, TowerStrategy)):
+                selection, left = _of_left(step.select(tokens), kept)
+            else:
+                n_left = min(step.budget(n_visual), len(kept))
+                limited = step if not done else step.for_part(n_left, len(kept))
+                selection = limited.select(tokens if not done else tokens.of_left(kept, features))
+                left = selection.kept.to(device)
+                if len(left) > n_left:
+                    raise PruningError(
+                        f"{type(step).__name__}.select kept {len(left)} visual tokens; its budget is {n_left}. Ask "
+                        f"self.budget(tokens.n_visual) how many to keep."
+                    )
+            scores = _over_all(selection.scores, kept, n_visual)
+            second = Merge.none(device) if selection.merged is None else selection.merged
+            merged = merged.then(second, kept, left, n_visual) if len(second.targets) or len(merged.targets) else merged
+            features = features[left] if selection.merged is None else selection.merged.apply(features, left)
+            kept = kept[left]
+            done.append(StepReport(type(step).__name__, kept))
+        return Selection(kept, n_visual, scores, merged if len(merged.targets) else None, tuple(done))
+
+    def _only(self, kind: type[Kind]) -> Kind:
+        """The step of a kind of which there is one at most."""
+        return next(step for step in self.steps if isinstance(step, kind))
+
+    def _check(self) -> None:
+        """Raise SettingError for steps that cannot follow each other."""
+        places = [_place(step) for step in self.steps]
+        for before, after, place, next_place in zip(self.steps, self.steps[1:], places, places[1:], strict=False):
+            if place > next_place or place == next_place != BEFORE_MODEL:
+                raise SettingError(
+                    f"Compose: {type(after).__name__} prunes {PLACES[next_place]}, and {type(before).__name__} before "
+                    f"it prunes {PLACES[place]}. Write them in the order in which they prune, one at most for each "
+                    f"place but before the language model."
+                )
+        for step in self.steps[1:]:
+            if step.whole_image:
+                raise SettingError(
+                    f"Compose: {type(step).__name__} works on whole images only, and {type(self.steps[0]).__name__} "
+                    f"leaves a part. Put it first, or use another one, such as FoPru or DivPrune."
+                )
+        if self.budget_per != "image" or any(step.budget_per != "image" for step in self.steps):
+            raise SettingError('Compose: what a step leaves are no tiles. Leave budget_per="image" in all steps.')
+        layers = {step.attention_layer for step in self.steps if "vision_attention" in step.needs}
+        if len(layers) > 1:
+            raise SettingError(
+                f"Compose: the steps read the attention of encoder layers {sorted(map(str, layers))}, and only that of "
+                f"one is recorded. Give them the same layer=."
+            )
+
+
+BEFORE_MODEL = 2
+PLACES = ("before the vision tower", "in the vision tower", "before the language model", "inside the language model")
+
+
+def _place(step: Strategy) -> int:
+    kinds = (PatchStrategy, TowerStrategy, None, StagedStrategy)
+    return next((i for i, kind in enumerate(kinds) if kind is not None and isinstance(step, kind)), BEFORE_MODEL)
+
+
+def _made(one: Any) -> Strategy:
+    if isinstance(one, str):
+        return parse(one)
+    if isinstance(one, Compose) or not isinstance(one, Strategy):
+        raise SettingError(f"Compose: {one!r} is not a strategy to compose. Write Compose(PixelPrune(), FoPru(), ...).")
+    return one
+
+
+def _of_left(selection: Selection, kept: Tensor) -> tuple[Selection, Tensor]:
+    """A selection among all tokens of the image as one among those that are `kept`, in the tower or before it."""
+    left = torch.isin(kept, selection.kept.to(kept.device)).nonzero()[:, 0]
+    scores = None if selection.scores is None else selection.scores[kept]
+    return Selection(left, len(kept), scores), left
+
+
+def _over_all(scores: Tensor | None, kept: Tensor, n_visual: int) -> Tensor | None:
+    """Scores of the `kept` tokens as those of all, with the lowest there is for what earlier steps have dropped."""
+    if scores is None or len(kept) == n_visual:
+        return scores
+    return scores.new_full((n_visual,), -torch.inf).index_copy(0, kept, scores)

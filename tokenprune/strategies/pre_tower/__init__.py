@@ -1,0 +1,1 @@
+"""Strategies that drop tokens before the vision tower."""

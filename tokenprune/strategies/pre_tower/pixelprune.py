@@ -1,0 +1,118 @@
+"""PixelPrune (https://arxiv.org/abs/2604.00886)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Real
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenprune.errors import SettingError
+from tokenprune.selection import Selection
+from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategy import PatchStrategy, check_choice
+from tokenprune.tokens import PatchTokens
+
+Metric = Literal["max", "mae", "rmse"]
+
+
+@register_strategy("pixelprune")
+@dataclass(frozen=True)
+class PixelPrune(PatchStrategy):
+    """Drops, before the vision tower, the visual tokens whose pixels a neighbour predicts: most of a page, a table or a
+    screen, and hardly anything of a photograph.
+
+    The prediction is the token on the left (A), or the one above (B) if the one between them (C) is like A and not like
+    B. Like means: within `threshold`, of what has been predicted so far, so that errors do not add up. In the first row
+    it is the token on the left, in the first column the one above; the first token is always kept.
+
+    threshold: the largest error of a prediction, in colours of 0 to 1. 0, the default, drops exact repetitions only.
+    metric: the error is the largest of all pixels ("max"), their mean ("mae") or the root of their mean square
+        ("rmse").
+    keep_ratio, keep: how much is left at most, everything by default; usually the pixels leave less. The paper has no
+        such bound. Where more would be left, those are kept that are predicted worst, which are their scores.
+
+    Beyond the paper, each frame of a video (in Qwen-VL and GLM-V, each pair) is predicted by itself.
+    """
+
+    threshold: float = 0.0
+    metric: Metric = "max"
+
+    def __post_init__(self) -> None:
+        if self.keep_ratio is None and self.keep is None:
+            object.__setattr__(self, "keep_ratio", 1.0)
+        super().__post_init__()
+        check_choice("PixelPrune", "metric", self.metric, ("max", "mae", "rmse"))
+        if isinstance(self.threshold, bool) or not isinstance(self.threshold, Real) or not 0 <= self.threshold < 1:
+            raise SettingError(
+                f"PixelPrune: threshold={self.threshold!r} is not an error of colours, in [0, 1). Write "
+                f"threshold=0.0 to drop exact repetitions only, or threshold=0.02 for more."
+            )
+        if self.budget_per == "tile":
+            raise SettingError('PixelPrune: what is left follows from the pixels. Leave budget_per="image".')
+
+    def select_patches(self, tokens: PatchTokens) -> Selection:
+        grid = tokens.pixels.unflatten(0, tokens.grid)
+        errors = prediction_errors(grid, float(self.threshold), self.metric).flatten()
+        n_left = int((errors > self.threshold).sum())
+        return Selection.best(errors, min(n_left, self.budget(tokens.n_visual)))
+
+
+def prediction_errors(
+    pixels: Float[Tensor, "frames rows columns values"], threshold: float, metric: Metric = "max"
+) -> Float[Tensor, "frames rows columns"]:
+    """Return by how much the prediction of each token is wrong; at least 1, and no less than anywhere, for the first of
+    a frame."""
+    found = exact_errors(pixels, metric) if threshold == 0 else anchored_errors(pixels, threshold, metric)
+    found[:, 0, 0] = found.amax().clamp(min=1.0)
+    return found
+
+
+def exact_errors(
+    pixels: Float[Tensor, "frames rows columns values"], metric: Metric
+) -> Float[Tensor, "frames rows columns"]:
+    """Return the errors of predictions from the pixels themselves, which are what has been predicted if every
+    prediction that counts is exact."""
+    errors = pixels.new_zeros(pixels.shape[:3])
+    across = distance(pixels[:, :, 1:], pixels[:, :, :-1], metric)
+    down = distance(pixels[:, 1:], pixels[:, :-1], metric)
+    from_above = (down[:, :, :-1] == 0) & (across[:, :-1] > 0)
+    errors[:, 0, 1:] = across[:, 0]
+    errors[:, 1:, 0] = down[:, :, 0]
+    errors[:, 1:, 1:] = torch.where(from_above, down[:, :, 1:], across[:, 1:])
+    return errors
+
+
+def anchored_errors(
+    pixels: Float[Tensor, "frames rows columns values"], threshold: float, metric: Metric
+) -> Float[Tensor, "frames rows columns"]:
+    """Return the errors of predictions from what has been predicted so far: a token within `threshold` of its
+    prediction counts as that. One diagonal of the grid after the other, as each needs only the two before it."""
+    _, n_rows, n_columns, _ = pixels.shape
+    errors, known = pixels.new_zeros(pixels.shape[:3]), pixels.clone()
+    for diagonal in range(1, n_rows + n_columns - 1):
+        rows = torch.arange(max(0, diagonal - n_columns + 1), min(diagonal, n_rows - 1) + 1, device=pixels.device)
+        columns = diagonal - rows
+        left, above = known[:, rows, (columns - 1).clamp(min=0)], known[:, (rows - 1).clamp(min=0), columns]
+        corner = known[:, (rows - 1).clamp(min=0), (columns - 1).clamp(min=0)]
+        like_left = distance(corner, left, metric) <= threshold
+        like_above = distance(corner, above, metric) <= threshold
+        from_above = (like_left & ~like_above & (rows > 0)) | (columns == 0)
+        prediction = torch.where(from_above[..., None], above, left)
+        error = distance(known[:, rows, columns], prediction, metric)
+        errors[:, rows, columns] = error
+        known[:, rows, columns] = torch.where((error <= threshold)[..., None], prediction, known[:, rows, columns])
+    return errors
+
+
+def distance(
+    one: Float[Tensor, "*tokens values"], other: Float[Tensor, "*tokens values"], metric: Metric
+) -> Float[Tensor, "*tokens"]:
+    """Return the error that `metric` names, over the pixels of each token."""
+    difference = (one - other).abs()
+    if metric == "max":
+        return difference.amax(-1)
+    return difference.mean(-1) if metric == "mae" else difference.square().mean(-1).sqrt()
