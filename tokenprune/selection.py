@@ -117,27 +117,31 @@ class Merge:
         kept ones are at `places` within all kept ones."""
         return Merge(places[self.targets], index[self.sources], self.weights)
 
-    def matrix(self, kept: Int[Tensor, " kept"], n_visual: int) -> Float[Tensor, "kept visual"]:
-        """The weights of all visual tokens in every kept one, sparse; a token that is no target is itself."""
-        same = torch.ones_like(kept, dtype=torch.bool).index_fill(0, self.targets, False).nonzero()[:, 0]
-        places = torch.stack([torch.cat([self.targets, same]), torch.cat([self.sources, kept[same]])])
-        weights = torch.cat([self.weights.float(), torch.ones(len(same), device=kept.device)])
-        return torch.sparse_coo_tensor(places, weights, (len(kept), n_visual))
-
     @classmethod
     def none(cls, device: torch.device) -> Merge:
         """Nothing merged into anything."""
         nothing = torch.empty(0, dtype=torch.long, device=device)
         return cls(nothing, nothing, nothing.float())
 
-    def then(self, second: Merge, before: Int[Tensor, " before"], kept: Int[Tensor, " kept"], n_visual: int) -> Merge:
-        """This merge of `n_visual` tokens into those `before`, and then `second` of these into `kept` of them, as one
-        merge."""
-        product = torch.sparse.mm(second.matrix(kept, len(before)), self.matrix(before, n_visual)).coalesce()
-        changed = torch.isin(kept, self.targets).index_fill(0, second.targets, True)
-        (targets, sources), weights = product.indices(), product.values()
-        of_changed = changed[targets]
-        return Merge(targets[of_changed], sources[of_changed], weights[of_changed])
+    def then(self, second: Merge, before: Int[Tensor, " before"], kept: Int[Tensor, " kept"]) -> Merge:
+        """This merge into the tokens `before`, and then `second` of these into `kept` of them, as one merge."""
+        targets, sources, weights = self._pairs(before)
+        to, through, shares = second._pairs(kept)
+        counts = targets.bincount(minlength=len(before))
+        of_pair = counts[through]  # a pair of the second merge becomes as many as its source is merged from
+        pair = torch.arange(len(to), device=to.device).repeat_interleave(of_pair)
+        first = (counts.cumsum(0) - counts)[through] - (of_pair.cumsum(0) - of_pair)
+        at = torch.arange(len(pair), device=to.device) + first[pair]
+        changed = torch.isin(kept, self.targets).index_fill(0, second.targets, True)[to[pair]]
+        return Merge(to[pair][changed], sources[at][changed], (shares[pair] * weights[at])[changed])
+
+    def _pairs(self, kept: Int[Tensor, " kept"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Targets, sources and weights, by ascending target; a kept token that is no target is merged from itself."""
+        same = torch.ones_like(kept, dtype=torch.bool).index_fill(0, self.targets, False).nonzero()[:, 0]
+        targets, sources = torch.cat([self.targets, same]), torch.cat([self.sources, kept[same]])
+        weights = torch.cat([self.weights.float(), torch.ones(len(same), device=kept.device)])
+        order = targets.argsort(stable=True)
+        return targets[order], sources[order], weights[order]
 
     def apply(self, features: Float[Tensor, "visual width"], kept: Int[Tensor, " kept"]) -> Float[Tensor, "kept width"]:
         """The features of the kept tokens, summed in float32."""

@@ -13,7 +13,7 @@ from helpers.families import FAMILIES
 from torch import Tensor
 
 import tokenprune
-from tokenprune import FoPru, PixelPrune, PruningError, Selection, SettingError, UnsupportedError
+from tokenprune import DivPrune, PixelPrune, PruningError, Selection, SettingError, UnsupportedError
 from tokenprune.adapters import ADAPTERS, adapter_for
 from tokenprune.strategy import PatchStrategy
 from tokenprune.tokens import PatchTokens, VisualTokens
@@ -207,7 +207,7 @@ def test_a_selection_over_something_else() -> None:
 
 def test_only_patch_strategies_may_need_what_entered() -> None:
     @dataclass(frozen=True)
-    class Reading(FoPru):
+    class Reading(DivPrune):
         needs = frozenset({"left_before_tower"})
 
     with pytest.raises(SettingError, match=r"Reading.needs has left_before_tower.*Derive it from .*PatchStrategy"):

@@ -123,7 +123,7 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
                     )
             scores = _over_all(selection.scores, kept, n_visual)
             second = Merge.none(device) if selection.merged is None else selection.merged
-            merged = merged.then(second, kept, left, n_visual) if len(second.targets) or len(merged.targets) else merged
+            merged = merged.then(second, kept, left) if len(second.targets) or len(merged.targets) else merged
             features = features[left] if selection.merged is None else selection.merged.apply(features, left)
             kept = kept[left]
             done.append(StepReport(type(step).__name__, kept))

@@ -1,0 +1,189 @@
+"""Strategies one after the other: budgets, order, merging, reports, names."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns
+from helpers.families import FAMILIES
+from torch import Tensor
+
+import tokenprune
+from tokenprune import Compose, DivPrune, FastV, FlowCut, FoPru, Grid, PixelPrune, Random, Selection, SettingError
+from tokenprune.selection import Merge, StepReport, budget
+from tokenprune.strategies import parse
+from tokenprune.strategy import Strategy
+from tokenprune.tokens import Layout, VisualTokens
+
+#: Families and compositions that they can be pruned with: before the tower and behind it, behind it twice, in the tower
+#: and behind it, behind it and in the language model; merging in the second, in both, and in the first.
+PAIRS = [
+    ("qwen2.5-vl", "pixelprune:keep_ratio=0.8+fopru"),
+    ("qwen3-vl", "pixelprune:keep_ratio=0.7+divprune"),
+    ("kimi-k25", "pixelprune:keep_ratio=0.7+visionzip"),
+    ("paddleocr-vl", "pixelprune:keep_ratio=0.7+fopru:cells=auto"),
+    ("glm4v", "pixelprune:keep_ratio=0.7+fastv:layer=1"),
+    ("qwen3.5", "pixelprune:keep_ratio=0.7+random:keep_ratio=0.5+divprune"),
+    ("llava-clip", "divprune:keep_ratio=0.6+visionzip"),
+    ("llava-clip", "visionzip:keep_ratio=0.6+prumerge"),
+    ("llava-clip", "visionzip:keep_ratio=0.6+fopru"),
+    ("llava-clip", "flowcut:keep_ratio=0.6+divprune"),
+    ("llava-clip", "prumerge:keep_ratio=0.6+fastv:layer=1"),
+]
+
+
+@cache
+def model_of(case: str) -> Any:
+    return FAMILIES[case].build()
+
+
+@pytest.mark.parametrize(("case", "text"), PAIRS)
+def test_dropping_one_after_the_other_equals_masking(case: str, text: str) -> None:
+    family, model, strategy = FAMILIES[case], model_of(case), parse(text, keep_ratio=0.3)
+    inputs = family.prompt([2, 1])
+    with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
+        out = model.generate(
+            **inputs, max_new_tokens=4, do_sample=False, return_dict_in_generate=True, output_logits=True
+        )
+    report = handle.report
+    whole = family.continued(inputs, out.sequences[:, -4:])
+    dropped = dropped_columns(out.sequences, [report])
+    with as_reported(model, out.sequences, [report]):
+        expected = family.oracle(model, whole, dropped)
+    assert_close(torch.stack(out.logits, 1), expected[:, -5:-1])
+    assert isinstance(strategy, Compose)
+    for image in report.images:
+        assert [step.strategy for step in image.steps] == [type(step).__name__ for step in strategy.steps]
+        counts = [len(step.kept) for step in image.steps]
+        assert counts == [step.budget(image.n_visual) for step in strategy.steps[:-1]] + [image.n_kept]
+        assert len(image.kept_at(1)) == budget(image.n_visual, 0.3, None)
+        for before, after in zip(image.steps, image.steps[1:], strict=False):
+            assert set(after.kept.tolist()) <= set(before.kept.tolist())
+        assert torch.equal(image.steps[-1].kept, image.kept)
+
+
+@dataclass(frozen=True)
+class Halving(Strategy):
+    """Keeps every second token, the mean of itself and the next."""
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        kept = torch.arange(0, tokens.n_visual, 2)
+        pairs = torch.stack([kept, kept + 1], 1).flatten()
+        targets = torch.arange(len(kept)).repeat_interleave(2)
+        merge = Merge.mean(targets, pairs, torch.ones(len(pairs)), len(kept))
+        return Selection(kept, tokens.n_visual, None, merge)
+
+
+@dataclass(frozen=True)
+class Last(Strategy):
+    """Keeps the last tokens as they are."""
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        n_kept = self.budget(tokens.n_visual)
+        return Selection(torch.arange(tokens.n_visual)[-n_kept:], tokens.n_visual)
+
+
+def selected(strategy: Strategy, features: Tensor) -> tuple[list[int], list[float]]:
+    """What is kept of a row of tokens, and the one number that each then has."""
+    selection = strategy.select(VisualTokens(features[:, None], Layout.raster((1, 1, len(features)))))
+    merged = features[selection.kept][:, None]
+    if selection.merged is not None:
+        merged = selection.merged.apply(features[:, None], selection.kept)
+    return selection.kept.tolist(), merged[:, 0].tolist()
+
+
+def test_merging_twice_by_hand() -> None:
+    features = torch.tensor([1.0, 3.0, 5.0, 9.0, 2.0, 2.0, 0.0, 8.0])
+    assert selected(Compose(Halving(keep=4), Halving(keep=2)), features) == ([0, 4], [4.5, 3.0])
+    assert selected(Compose(Halving(keep=4), Last(keep=2)), features) == ([4, 6], [2.0, 4.0])
+    assert selected(Compose(Last(keep=4), Halving(keep=2)), features) == ([4, 6], [2.0, 4.0])
+    assert selected(Compose(Last(keep=4), Last(keep=2)), features) == ([6, 7], [0.0, 8.0])
+
+
+def test_what_is_left_is_where_it_was() -> None:
+    """At its place in the grid, and with its own attention."""
+    seen = []
+
+    @dataclass(frozen=True)
+    class Looking(Last):
+        def select(self, tokens: VisualTokens) -> Selection:
+            seen.append(tokens)
+            return super().select(tokens)
+
+    layout = Layout((((1, 2, 3)), (1, 1, 2)), newlines=torch.tensor([0, 0, 1, 0, 0, 1, 0, 0]).bool())
+    Compose(Last(keep=5), Looking(keep=2)).select(VisualTokens(torch.arange(8.0)[:, None], layout))
+    (tokens,) = seen
+    assert tokens.features[:, 0].tolist() == [3, 4, 5, 6, 7]
+    assert tokens.layout.coordinates()[:, 2:].tolist() == [[1, 0], [1, 1], [1, 2], [0, 0], [0, 1]]
+    assert tokens.rows.tolist() == [1, 1, 1, 2, 2]
+    assert tokens.is_newline.tolist() == [False, False, True, False, False]
+
+
+def test_the_budget_is_the_last_ones_of_the_whole_image() -> None:
+    both = Compose(DivPrune(keep_ratio=0.5), FoPru(keep_ratio=0.25))
+    assert (both.keep_ratio, both.budget(100)) == (0.25, 25)
+    assert replace(both, keep_ratio=0.1).steps == (DivPrune(keep_ratio=0.5), FoPru(keep_ratio=0.1))
+    assert replace(both, keep_ratio=None, keep=7).budget(100) == 7
+    assert Compose(DivPrune(keep_ratio=0.1), FoPru(keep_ratio=0.25)).budget(100) == 10
+    assert both == Compose(DivPrune(keep_ratio=0.5), FoPru(keep_ratio=0.25))
+    assert repr(both) == f"Compose({DivPrune(keep_ratio=0.5)!r}, {FoPru(keep_ratio=0.25)!r})"
+
+
+def test_texts_and_settings_files(tmp_path: Path) -> None:
+    expected = Compose(PixelPrune(threshold=0.02), FoPru(keep_ratio=0.1, layer=-2))
+    assert parse("pixelprune:threshold=0.02+fopru:layer=-2", keep_ratio=0.1) == expected
+    file = tmp_path / "both.json"
+    steps = ["pixelprune:threshold=0.02", "fopru:layer=-2"]
+    file.write_text(json.dumps({"strategy": "compose", "settings": {"steps": steps, "keep_ratio": 0.1}}))
+    assert parse(str(file)) == expected
+    assert parse("random:keep_ratio=5e-1+random") == Compose(Random(keep_ratio=0.5), Random())
+    with tokenprune.patch(model_of("qwen2.5-vl"), "pixelprune+fopru", keep_ratio=0.5) as handle:
+        assert handle.strategy == Compose(PixelPrune(), FoPru(keep_ratio=0.5))
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: Compose(FoPru()), "at least two strategies"),
+        (
+            lambda: Compose(FoPru(), PixelPrune()),
+            "PixelPrune prunes before the vision tower, and FoPru",
+        ),
+        (lambda: Compose(PixelPrune(), PixelPrune()), "Write them in the order in which they prune"),
+        (lambda: Compose(FastV(), DivPrune()), "FastV before it prunes inside the language model"),
+        (lambda: Compose(FoPru(), Grid()), "Grid works on whole images only, and FoPru leaves a part"),
+        (lambda: Compose(FoPru(layer=-2), FoPru()), r"encoder layers \['-2', 'None'\]"),
+        (lambda: Compose(FoPru(budget_per="tile"), DivPrune()), 'Leave budget_per="image" in all steps'),
+        (lambda: parse("pixelprune+fopruu"), "Did you mean 'fopru'|fopruu"),
+        (lambda: parse("pixelprune+"), "strategy"),
+        (lambda: parse("pixelprune+fopru:laier=2"), "laier"),
+    ],
+)
+def test_what_cannot_follow_each_other(made: Any, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        made()
+
+
+def test_a_step_that_keeps_too_many() -> None:
+    @dataclass(frozen=True)
+    class Greedy(Strategy):
+        def select(self, tokens: VisualTokens) -> Selection:
+            return Selection.all(tokens.n_visual, tokens.features.device)
+
+    with pytest.raises(tokenprune.PruningError, match=r"Greedy.select kept 4 visual tokens; its budget is 2"):
+        Compose(Last(keep=4), Greedy(keep=2)).select(VisualTokens(torch.zeros(8, 1), Layout.raster((1, 1, 8))))
+
+
+def test_in_the_report() -> None:
+    model = model_of("llava-clip")
+    with torch.no_grad(), tokenprune.patch(model, Compose(FlowCut(keep_ratio=0.5), DivPrune(keep=4))) as handle:
+        model(**FAMILIES["llava-clip"].prompt([1]))
+    (image,) = handle.report.images
+    assert "kept 4 of 36 visual tokens (FlowCut 18, DivPrune 4)" in repr(image)
+    assert [type(step) for step in image.steps] == [StepReport, StepReport]
