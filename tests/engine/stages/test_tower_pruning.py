@@ -220,7 +220,7 @@ def test_what_the_tower_dropped_cannot_be_kept() -> None:
 
     model = tiny_llava()
     tokenprune.patch(model, Another(keep=7, at=(0,)))
-    with pytest.raises(PruningError, match=r"Another.select kept visual tokens that the tower dropped"):
+    with pytest.raises(PruningError, match=r"Another.select kept visual tokens that were dropped in the tower"):
         model(**prompt([1]))
 
 
