@@ -168,6 +168,9 @@ class Inputs(Parts):
 class Vision(Parts):
     """Which layout does each image have, and which statistics are available?"""
 
+    #: How a video becomes several images, each with a layout of its own; None if it stays one.
+    splits_videos: str | None = None
+
     @abstractmethod
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         """The layout of every image that one call of the modality's encoding function encoded, from its arguments by
@@ -184,6 +187,8 @@ class Vision(Parts):
 
     def why_not(self, statistic: str) -> str | None:
         """Why a statistic is not available, where there is more to say than that."""
+        if statistic == "frames":
+            return self.splits_videos
         return unreadable_attention(self.layers) if statistic == "text_attention" else None
 
     @property
@@ -246,8 +251,8 @@ class ModelAdapter(Vision, Inputs):
         Inputs  takes_video or modalities, visual_mask, image_starts, encoded, sequence_arguments,
                 prune_arguments, inner_features with prune_inner_features, late_features with visual_features,
                 merge_late and first_stage, noncausal, unprunable
-        Vision  layouts, offers, tower_layers, encoder_layer or consumed_layer, capture_points, tile_heads,
-                tile_pixels
+        Vision  layouts, splits_videos, offers, tower_layers, encoder_layer or consumed_layer, capture_points,
+                tile_heads, tile_pixels
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -260,3 +265,13 @@ class ModelAdapter(Vision, Inputs):
             )
         self.tower = self.describe_tower()
         self.decoder = Decoder.of(self.config.get_text_config(), self.noncausal, self.language_model, self.layers)
+
+    @property
+    def frames_offered(self) -> frozenset[str]:
+        """{"frames"} if the model takes videos whose frames are in one layout."""
+        joined = any(modality.name == "video" for modality in self.modalities) and self.splits_videos is None
+        return frozenset({"frames"} if joined else ())
+
+    @property
+    def offers(self) -> frozenset[str]:
+        return super().offers | self.frames_offered

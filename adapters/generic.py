@@ -88,7 +88,7 @@ class GenericAdapter(ModelAdapter):
     def offers(self) -> frozenset[str]:
         text = {"text_attention"} if unreadable_attention(self.layers) is None else set()
         grid = {"grid"} if all(self._takes_grids(modality) for modality in self.modalities) else set()
-        return frozenset({"pixels", *text, *grid})
+        return frozenset({"pixels", *text, *grid, *(self.frames_offered if grid else ())})
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         """A row of tokens for each image, unless the model is told its grid."""

@@ -3,7 +3,7 @@
 A strategy derives from the protocols of the places where it prunes: `Strategy` before the language model, which every
 strategy does, `StagedStrategy` inside it, `TowerStrategy` in the vision tower, `PatchStrategy` before the tower. The
 engine builds only what these ask for. `RankedStrategy`, `ScoreStrategy` and `AttentionStrategy` are for strategies that
-rank tokens by a score.
+rank tokens by a score, and `VideoStrategy` for those that compare the frames of a video.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Strategy(ABC):
 
     A strategy is a pure function of `VisualTokens` and of its own frozen settings. The budget is `keep_ratio`, the
     fraction kept, in (0, 1], or `keep`, a count; with neither, a quarter is kept. Newline tokens count. It is a budget
-    per "image" (tiles compete for it) or per "tile" (each gets its share; an image without tiles is one tile).
+    per "image" (tiles compete for it) or per "tile" (each gets its share; an image without tiles is one tile), and per
+    "video" for a `VideoStrategy`. For others, a video is an image whose tiles are its frames.
     Settings that cannot be right raise SettingError when the strategy is made.
 
     needs: names from `tokenprune.tokens.visual.STATISTICS` that `select` reads from its tokens. A class attribute; a
@@ -52,16 +53,17 @@ class Strategy(ABC):
 
     needs: ClassVar[frozenset[str]] = frozenset()
     whole_image: ClassVar[bool] = False
+    budgets: ClassVar[tuple[str, ...]] = ("image", "tile")  # what `budget_per` may be
 
     keep_ratio: float | None = None
     keep: int | None = None
-    budget_per: Literal["image", "tile"] = "image"
+    budget_per: Literal["image", "tile", "video"] = "image"
 
     def __post_init__(self) -> None:
         if self.keep_ratio is None and self.keep is None:
             object.__setattr__(self, "keep_ratio", 0.25)
         check_budget(type(self).__name__, self.keep_ratio, self.keep)
-        check_choice(type(self).__name__, "budget_per", self.budget_per, ("image", "tile"))
+        check_choice(type(self).__name__, "budget_per", self.budget_per, self.budgets)
         # 1 and numpy's numbers are welcome; one type keeps equality, printing and JSON simple.
         object.__setattr__(self, "keep_ratio", None if self.keep_ratio is None else float(self.keep_ratio))
         object.__setattr__(self, "keep", None if self.keep is None else int(self.keep))
@@ -206,6 +208,21 @@ class AttentionStrategy(Strategy):
     @property
     def attention_layer(self) -> int | None:
         return self.layer
+
+
+@dataclass(frozen=True)
+class VideoStrategy(Strategy):
+    """Compares the frames of a video, `tokens.frames`, which share one budget as the strategy decides.
+
+    Its budget is one per video. An image, and a video of one frame, raise PruningError. Newline and CLS tokens stand
+    beside the frames and count too; `Frames.kept_beside` says which of them to keep.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"frames"})
+    whole_image: ClassVar[bool] = True
+    budgets: ClassVar[tuple[str, ...]] = ("video",)
+
+    budget_per: Literal["image", "tile", "video"] = "video"
 
 
 @dataclass(frozen=True)

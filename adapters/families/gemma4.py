@@ -37,7 +37,7 @@ class Gemma4UnifiedAdapter(GenericAdapter):
 
     @property
     def offers(self) -> frozenset[str]:
-        return super().offers | {"grid"}
+        return super().offers | self.frames_offered | {"grid"}
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         sizes = sizes_of(arguments[f"{modality.name}_position_ids"])

@@ -20,6 +20,8 @@ class InternVLAdapter(LlavaAdapter):
     """For InternVLForConditionalGeneration. The model does not know which tiles belong to one image, but the processor
     writes them without a gap: a run of placeholder tokens is an image. So is each frame of a video."""
 
+    splits_videos = "its processor writes every frame of a video as an image"
+
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         tiles, (height, width) = arguments[modality.pixels], self.vision_tower.config.patch_size
         merge = int(1 / self.config.downsample_ratio)

@@ -25,6 +25,7 @@ class KimiK25Adapter(ModelAdapter):
     """For Kimi_K25ForConditionalGeneration. Each chunk of a video counts as one video, with a timestamp before it."""
 
     takes_video = True
+    splits_videos = "its vision tower averages chunks of frames, each of which counts as a video of its own"
 
     def describe_tower(self) -> Tower:
         return TOWER

@@ -29,6 +29,8 @@ class MiniCPMAdapter(ModelAdapter):
     The overview and each slice, all of different sizes, count as images of their own; so does each frame of a video.
     """
 
+    splits_videos = "each frame counts as a video of its own"
+
     @property
     def takes_video(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.config.video_token_id is not None

@@ -35,7 +35,7 @@ class NemotronOmniAdapter(GenericAdapter):
 
     @property
     def offers(self) -> frozenset[str]:
-        return super().offers | {"grid"}
+        return super().offers | self.frames_offered | {"grid"}
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         merge = round(1 / self.config.downsample_ratio)

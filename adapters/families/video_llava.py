@@ -49,8 +49,16 @@ class VideoLlavaAdapter(LlavaAdapter):
         n_videos, n_frames = pixels.shape[:2]
         frame = ((1, 1, 1), (1, pixels.shape[-2] // patch, pixels.shape[-1] // patch))
         n_tokens = 1 + frame[1][1] * frame[1][2]
-        tiles = torch.arange(n_frames).repeat_interleave(n_tokens) if n_frames > 1 else None
-        return [Layout(frame * n_frames, n_frames, to_tokens_with_cls, tiles)] * n_videos
+        tiles = torch.arange(n_frames).repeat_interleave(n_tokens)
+        is_cls = torch.arange(len(tiles)) % n_tokens == 0
+        video = Layout(
+            frame * n_frames,
+            n_frames,
+            to_tokens_with_cls,
+            tiles if n_frames > 1 else None,
+            frame=tiles.masked_fill(is_cls, -1),
+        )
+        return [video] * n_videos
 
 
 def with_current_name(arguments: Mapping[str, Any]) -> Mapping[str, Any]:

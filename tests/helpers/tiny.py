@@ -14,6 +14,7 @@ __all__ = [
     "CACHE",
     "ENCODES_FIRST",
     "EOS",
+    "FOR_IMAGES",
     "IMAGE",
     "ON_LLAVA",
     "PAD",
@@ -26,8 +27,10 @@ __all__ = [
 ]
 
 
-#: Strategies that a LLaVA can be pruned with.
-ON_LLAVA = [name for name, cls in STRATEGIES.items() if not issubclass(cls, PatchStrategy)]
+#: Strategies that do not compare the frames of a video.
+FOR_IMAGES = [name for name, cls in STRATEGIES.items() if "frames" not in cls().needs]
+#: Those that a LLaVA can be pruned with.
+ON_LLAVA = [name for name in FOR_IMAGES if not issubclass(STRATEGIES[name], PatchStrategy)]
 #: Those of them that look at no decoder layer, so that a model of two layers is deep enough for them.
 BEFORE_THE_LANGUAGE_MODEL = [name for name in ON_LLAVA if "text_attention" not in STRATEGIES[name]().needs]
 

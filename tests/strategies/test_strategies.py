@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.tiny import FOR_IMAGES
 
 from tokenprune import STRATEGIES, FoPru, Grid, PruningError, Random, ScoreStrategy, Selection, SettingError, Strategy
 from tokenprune.selection import budget
@@ -16,7 +17,12 @@ from tokenprune.tokens import Layout, LeftInTower, PatchTokens, TowerTokens, Vis
 from tokenprune.tokens.visual import STATISTICS
 
 AVERAGES = {"vflowopt", "pyramiddrop", "sparsevlm", "nuwa", "adatoken"}  # whose budget is one over layers: a ratio only
-GRIDS = [(1, 6, 6), (1, 5, 7), (1, 1, 1), (1, 1, 9), (1, 8, 1), (3, 4, 5)]
+VIDEOS = [(3, 4, 5), (9, 1, 1), (2, 3, 6)]
+GRIDS = [(1, 6, 6), (1, 5, 7), (1, 1, 1), (1, 1, 9), (1, 8, 1), VIDEOS[0]]
+
+
+def grids_for(name: str) -> list[tuple[int, int, int]]:
+    return GRIDS if name in FOR_IMAGES else VIDEOS
 
 
 def tokens_of(grid: tuple[int, int, int], seed: int = 0, n_prefix: int = 1) -> VisualTokens:
@@ -51,8 +57,7 @@ def through_tower(strategy: Strategy, tokens: VisualTokens) -> VisualTokens:
     return replace(tokens, statistics={**tokens.statistics, "left_in_tower": left})
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(("name", "grid"), [(name, grid) for name in STRATEGIES for grid in grids_for(name)])
 def test_budgets_are_exact(name: str, grid: tuple[int, int, int]) -> None:
     tokens = tokens_of(grid)
     counts = [] if name in AVERAGES else [{"keep": 1}, {"keep": 7}]
@@ -85,7 +90,7 @@ def test_row_mode_is_exact_too(grid: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategies_declare_what_they_read(name: str) -> None:
     strategy = STRATEGIES[name]()
-    full = through_tower(strategy, tokens_of((1, 4, 4)))
+    full = through_tower(strategy, tokens_of(grids_for(name)[0]))
     assert strategy.needs <= set(STATISTICS)
     declared = {k: v for k, v in full.statistics.items() if k in strategy.needs}
     bare = VisualTokens(full.features, full.layout, 0, declared)

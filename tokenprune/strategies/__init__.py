@@ -31,12 +31,19 @@ from tokenprune.strategies.pre_llm.visionzip import VisionZip
 from tokenprune.strategies.pre_llm.vispruner import VisPruner
 from tokenprune.strategies.pre_tower.pixelprune import PixelPrune
 from tokenprune.strategies.registry import STRATEGIES, make, register_strategy
+from tokenprune.strategies.video.dycoke import DyCokeTTM
+from tokenprune.strategies.video.evs import EVS
+from tokenprune.strategies.video.fastvid import FastVID
+from tokenprune.strategies.video.vcast import VCAST
+from tokenprune.strategies.video.vidcom2 import VidCom2
 
 __all__ = [
     "DART",
+    "EVS",
     "PAR",
     "SCOPE",
     "STRATEGIES",
+    "VCAST",
     "AdaToken",
     "AttentionMass",
     "AveragePooling",
@@ -44,8 +51,10 @@ __all__ = [
     "CDPruner",
     "Compose",
     "DivPrune",
+    "DyCokeTTM",
     "EfficientVLA",
     "FastV",
+    "FastVID",
     "FlowCut",
     "FoPru",
     "Grid",
@@ -58,6 +67,7 @@ __all__ = [
     "Random",
     "SparseVLM",
     "VFlowOpt",
+    "VidCom2",
     "VisPruner",
     "VisionZip",
     "make",

@@ -33,7 +33,7 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
 
     steps: strategies, or texts as `parse` reads them, in the order of the places where they prune: before the vision
         tower, in it, before the language model (any number), inside it.
-    keep_ratio, keep: the last step's. `budget_per` is "image" in all steps.
+    keep_ratio, keep: the last step's. `budget_per` is "tile" in no step.
 
     Raises SettingError for steps that cannot follow each other.
     """
@@ -149,7 +149,7 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
                     f"Compose: {type(step).__name__} works on whole images only, and {type(self.steps[0]).__name__} "
                     f"leaves a part. Put it first, or use another one, such as FoPru or DivPrune."
                 )
-        if self.budget_per != "image" or any(step.budget_per != "image" for step in self.steps):
+        if self.budget_per != "image" or any(step.budget_per == "tile" for step in self.steps):
             raise SettingError('Compose: what a step leaves are no tiles. Leave budget_per="image" in all steps.')
         layers = {step.attention_layer for step in self.steps if "vision_attention" in step.needs}
         if len(layers) > 1:

@@ -1,6 +1,7 @@
 """The tensors that a strategy reads: visual tokens, their layout, and attention."""
 
 from tokenprune.tokens.attention import VisionAttention
+from tokenprune.tokens.frames import Frames
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.text_attention import TextAttention
 from tokenprune.tokens.visual import (
@@ -16,6 +17,7 @@ from tokenprune.tokens.visual import (
 __all__ = [
     "STATISTICS",
     "Entered",
+    "Frames",
     "Layout",
     "LeftInTower",
     "PatchTokens",

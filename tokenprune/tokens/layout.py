@@ -37,6 +37,8 @@ class Layout:
     newlines: a mask of the newline tokens; None if there are none.
     left: the places within the rasters of the tokens that are left, ascending; None if none has been dropped. `grids`
         are those of the whole image.
+    frame: the frame of each visual token of a video, -1 for tokens beside the frames; None for an image, and for a
+        video whose frames are those of a raster. See `tokenprune.tokens.frames`.
     """
 
     grids: tuple[Grid3, ...]
@@ -45,6 +47,7 @@ class Layout:
     tiles: Int[Tensor, " visual"] | None = None
     newlines: Bool[Tensor, " visual"] | None = None
     left: Int[Tensor, " visual"] | None = None
+    frame: Int[Tensor, " visual"] | None = None
 
     @classmethod
     def raster(cls, grid: Grid3) -> Layout:
@@ -136,7 +139,8 @@ def of_left(layout: Layout, index: Int[Tensor, " left"]) -> Layout:
         return None if one is None else one[index.to(one.device)]
 
     left = index if layout.left is None else layout.left[index.to(layout.left.device)]
-    return replace(layout, to_tokens=to_tokens, tiles=chosen(layout.tiles), newlines=chosen(layout.newlines), left=left)
+    masks = {name: chosen(getattr(layout, name)) for name in ("tiles", "newlines", "frame")}
+    return replace(layout, to_tokens=to_tokens, left=left, **masks)
 
 
 def square_means(values: Float[Tensor, "one patches"], rows: int, columns: int, side: int) -> Float[Tensor, " visual"]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tokenprune.errors import PruningError, SettingError, UnsupportedError, unknown
 from tokenprune.selection import StageReport
 from tokenprune.tokens.attention import VisionAttention
+from tokenprune.tokens.frames import Frames
 from tokenprune.tokens.layout import Grid3, Layout, of_left
 from tokenprune.tokens.text_attention import TextAttention
 
@@ -32,6 +33,7 @@ STATISTICS = {
     "left_before_tower": "a vision tower that takes the patches of all images in one row: those of Qwen-VL, GLM-V, "
     "Kimi and PaddleOCR-VL; without it use a strategy that prunes after the tower, as DivPrune",
     "grid": "the rows and columns of visual tokens; without them use a strategy that scores attention or features",
+    "frames": "videos whose frames it can compare; without them use a strategy for images, which prunes videos too",
     "colors": "the image's own colours; without them use a strategy that scores attention or features",
 }
 
@@ -74,6 +76,18 @@ class VisualTokens:
     @property
     def n_newlines(self) -> int:
         return 0 if self.layout.newlines is None else int(self.layout.newlines.sum())
+
+    @cached_property
+    def frames(self) -> Frames:
+        """The frames of a video of at least two. Raises PruningError for anything else."""
+        frames = Frames.of(self.layout, self.features.device)
+        if frames is None:
+            raise PruningError(
+                f"image {self.image} of the call has no frames to compare: it is an image, or a video of one frame "
+                f"(where a model merges pairs of frames, of two). Sample more frames of the video, or prune with a "
+                f"strategy for images, such as FoPru or DivPrune, which prunes videos too."
+            )
+        return frames
 
     @property
     def vision_attention(self) -> VisionAttention:

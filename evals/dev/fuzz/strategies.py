@@ -248,7 +248,8 @@ OWN: dict[str, Callable[[Random, int], Strategy]] = {
     "any stages": any_stages,
     "any in tower": lambda rng, n: AnyInTower(seed=rng.randrange(1000), **budget(rng, tile=False)),
 }
-NAMES = (*STRATEGIES, *OWN)
+#: All but those that compare frames: no draw has a video.
+NAMES = (*(name for name, cls in STRATEGIES.items() if "frames" not in cls().needs), *OWN)
 IN_TOWER = ("flowcut", "any in tower")
 
 

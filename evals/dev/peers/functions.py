@@ -50,14 +50,20 @@ class InOrder(dict):
         return InOrder(member for member in self if member not in other)
 
 
-def taken(repository: str, path: str, *names: str) -> dict[str, Any]:
-    """The functions and classes of these names in a file of a repository's last commit, without its imports."""
-    source = subprocess.run(
+def source_of(repository: str, path: str) -> str:
+    """A file of a repository's last commit."""
+    shown = subprocess.run(
         ["git", "-C", repository, "show", f"HEAD:{path}"], check=True, capture_output=True, text=True
-    ).stdout
-    found = [node for node in ast.walk(ast.parse(source)) if getattr(node, "name", None) in names]
+    )
+    return shown.stdout
+
+
+def taken(repository: str, path: str, *names: str, **given: Any) -> dict[str, Any]:
+    """The functions and classes of these names in a file of a repository's last commit, without its imports; `given`
+    are further names that they use."""
+    found = [node for node in ast.walk(ast.parse(source_of(repository, path))) if getattr(node, "name", None) in names]
     space: dict[str, Any] = {"torch": torch, "nn": torch.nn, "F": functional, "math": math, "os": os, "set": InOrder}
-    space["LlamaConfig"] = object
+    space.update(LlamaConfig=object, **given)
     exec(compile(ast.Module(found, []), path, "exec"), space)
     return space
 

@@ -32,6 +32,17 @@ VIDEO_CASES = [name for name in CASES if FAMILIES[name].video_sizes]
 FIRST_CASE = "llava-clip"
 
 
+def strategy_of(name: str, **settings: Any) -> tokenprune.Strategy:
+    if name in VARIANTS:
+        return replace(VARIANTS[name], **settings)
+    return STRATEGIES[name](**(settings or {"keep_ratio": RATIOS.get(name, 0.3)}))
+
+
+def commonest(name: str, case: str) -> tuple[str, str]:
+    """(mode, batch) in which a strategy meets a family: videos, if it compares frames and there are any."""
+    return ("greedy", "video" if "frames" in strategy_of(name).needs and case in VIDEO_CASES else "padded")
+
+
 def thorough(name: str, case: str) -> bool:
     llava = FAMILIES[case].class_name == "LlavaForConditionalGeneration"
     return name == ANYWHERE or (llava and name in MECHANISMS)
@@ -42,7 +53,7 @@ CELLS = [
     (name, case, *cell)
     for name, case in PAIRS
     for cell in cells_of(FAMILIES[case])
-    if thorough(name, case) or cell == ("greedy", "padded")
+    if thorough(name, case) or cell == commonest(name, case)
 ]
 FEW_PAIRS = [(name, case) for name, case in PAIRS if thorough(name, case) or case == FIRST_CASE]
 MORE_PAIRS = [(name, case) for name, case in PAIRS if name in MECHANISMS or case == FIRST_CASE]
@@ -51,12 +62,6 @@ MORE_PAIRS = [(name, case) for name, case in PAIRS if name in MECHANISMS or case
 @cache
 def model_of(case: str, n_layers: int | None = None) -> Any:
     return FAMILIES[case].build(n_layers=n_layers)
-
-
-def strategy_of(name: str, **settings: Any) -> tokenprune.Strategy:
-    if name in VARIANTS:
-        return replace(VARIANTS[name], **settings)
-    return STRATEGIES[name](**(settings or {"keep_ratio": RATIOS.get(name, 0.3)}))
 
 
 def stages_of(strategy: tokenprune.Strategy) -> tuple[Stage, ...]:

@@ -45,20 +45,24 @@ def density_peaks(
 
     A token's density is exp(-mean squared distance to its nearest neighbours). Centres are the tokens with the highest
     product of density and distance to the nearest denser token. Distances are divided by the square root of the width.
-    Of equally dense tokens, the first counts as denser.
     """
     distances = torch.cdist(features.float(), features.float()) / features.shape[1] ** 0.5
     nearest = distances.topk(min(NEIGHBOURS + 1, len(features)), largest=False).values[
         :, 1:
     ]  # the first is the token itself
     log_density = -nearest.square().mean(1) if nearest.shape[1] else distances.new_zeros(len(features))
-    rank = log_density.argsort(descending=True, stable=True).argsort()
-    denser = rank[None] < rank[:, None]
-    isolation = distances.masked_fill(~denser, torch.inf).amin(1)
-    isolation = torch.where(rank == 0, distances.max(), isolation)
-    centres = (log_density + isolation.log()).argsort(descending=True, stable=True)[
-        :n_clusters
-    ]  # logs do not underflow
+    centres = log_prominence(distances, log_density).argsort(descending=True, stable=True)[:n_clusters]
     members = distances[:, centres].argmin(1)
     members[centres] = torch.arange(len(centres), device=members.device)
     return centres, members
+
+
+def log_prominence(
+    distances: Float[Tensor, "tokens tokens"], log_density: Float[Tensor, " tokens"]
+) -> Float[Tensor, " tokens"]:
+    """Return the logarithm, which does not underflow, of each token's density times its distance to the nearest denser
+    token; for the densest, times the largest distance. Of equally dense tokens, the first counts as denser."""
+    rank = log_density.argsort(descending=True, stable=True).argsort()
+    denser = rank[None] < rank[:, None]
+    isolation = distances.masked_fill(~denser, torch.inf).amin(1)
+    return log_density + torch.where(rank == 0, distances.max(), isolation).log()

@@ -1,0 +1,245 @@
+"""Strategies for videos against what is known of a still clip, a cut, and frames that are alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokenprune import EVS, STRATEGIES, VCAST, DyCokeTTM, FastVID, SettingError, VidCom2
+from tokenprune.strategies._parts.shares import best_of_frames, largest_remainders
+from tokenprune.strategies.video.dycoke import window_of
+from tokenprune.strategies.video.evs import FIRST
+from tokenprune.strategies.video.vcast import curvature
+from tokenprune.tokens import Layout, VisionAttention, VisualTokens
+
+VIDEO = [name for name, cls in STRATEGIES.items() if "frames" in cls().needs]
+N_PLACES, WIDTH = 20, 16
+
+
+def clip(frames: Tensor, seed: int = 0) -> VisualTokens:
+    """A video with these features, (frames, places, width), and attention of its own."""
+    n_frames, n_places, _ = frames.shape
+    layout = Layout(((n_frames, 4, n_places // 4),), n_frames)
+    generator = torch.Generator().manual_seed(seed)
+    queries, keys = torch.randn(2, n_frames, 2, n_places, 4, generator=generator) * 2
+    attention = VisionAttention(queries, keys, 0.5, 0, layout)
+    return VisualTokens(frames.flatten(0, 1), layout, 0, {"vision_attention": attention})
+
+
+def scene(seed: int) -> Tensor:
+    return torch.randn(N_PLACES, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+def moving(n_frames: int, change: float = 0.3, seed: int = 1) -> Tensor:
+    """Frames that each differ a little from the one before."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = torch.randn(n_frames, N_PLACES, WIDTH, generator=generator) * change
+    return scene(0) + steps.cumsum(0)
+
+
+def per_frame(kept: Tensor, n_frames: int) -> list[int]:
+    return (kept // N_PLACES).bincount(minlength=n_frames).tolist()
+
+
+@pytest.mark.parametrize("keep_ratio", [0.01, 0.1, 0.125, 0.2, 0.25, 0.5, 0.9])
+def test_evs_keeps_the_first_frame_of_a_still_clip_first(keep_ratio: float) -> None:
+    tokens = clip(scene(0).expand(8, -1, -1))
+    kept = EVS(keep_ratio=keep_ratio).select(tokens).kept
+    n_first = min(len(kept), N_PLACES)
+    assert per_frame(kept, 8)[0] == n_first
+    assert len(kept) == round(keep_ratio * 160 + 1e-9)
+
+
+def test_a_budget_below_one_frame_is_spread_over_the_first() -> None:
+    for keep in range(1, N_PLACES):
+        kept = EVS(keep=keep).select(clip(moving(4))).kept
+        assert len(kept) == keep
+        assert int(kept[-1]) < N_PLACES
+        gaps = kept.diff()
+        assert keep < 2 or gaps.max() - gaps.min() <= 1
+
+
+def test_evs_keeps_the_frame_after_a_cut() -> None:
+    frames = torch.cat([moving(4, 0.01), scene(9) + 0.01 * moving(4)])
+    kept = per_frame(EVS(keep_ratio=0.25).select(clip(frames)).kept, 8)
+    assert kept == [N_PLACES, 0, 0, 0, N_PLACES, 0, 0, 0]
+
+
+def test_evs_scores_are_changes() -> None:
+    frames = torch.zeros(2, 4, 2)
+    frames[0] = torch.tensor([1.0, 0.0])
+    frames[1] = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0], [1.0, 1.0]])
+    selection = EVS(keep=6).select(clip(frames))
+    assert selection.scores is not None
+    torch.testing.assert_close(selection.scores, torch.tensor([FIRST] * 4 + [0.0, 1.0, 2.0, 1 - 0.5**0.5]))
+    assert selection.kept.tolist() == [0, 1, 2, 3, 5, 6]
+
+
+@pytest.mark.parametrize("name", ["vidcom2", "vcast"])
+@pytest.mark.parametrize("keep", [8, 40, 43, 80, 120, 159])
+def test_equal_frames_get_equal_budgets(name: str, keep: int) -> None:
+    """As far as whole tokens can be shared equally."""
+    kept = per_frame(STRATEGIES[name](keep=keep).select(clip(scene(0).expand(8, -1, -1))).kept, 8)
+    assert sum(kept) == keep
+    assert max(kept) - min(kept) <= 1
+
+
+def test_the_frame_that_stands_out_keeps_more() -> None:
+    frames = scene(0).expand(8, -1, -1).clone()
+    frames[5] = scene(9)
+    kept = per_frame(VidCom2(keep_ratio=0.25).select(clip(frames)).kept, 8)
+    assert kept[5] > max(kept[:5] + kept[6:])
+
+
+def test_turns_get_more_than_straight_lines() -> None:
+    """Means that go straight, turn back at frame 4 and go straight again."""
+    at = torch.tensor([0.0, 1, 2, 3, 4, 3, 2, 1, 0])[:, None]
+    means = torch.nn.functional.normalize(torch.cat([at, torch.ones_like(at) * 10], 1), dim=1)
+    found = curvature(means)
+    torch.testing.assert_close(found[[0, 4, 8]], torch.tensor([1.0, 2.0, 1.0]), atol=1e-3, rtol=0)
+    assert float(found[[1, 2, 3, 5, 6, 7]].max()) < 0.01
+    frames = means[:, None].expand(-1, N_PLACES, -1) + 0.01 * torch.randn(
+        9, N_PLACES, 2, generator=torch.Generator().manual_seed(0)
+    )
+    kept = per_frame(VCAST(keep_ratio=0.25).select(clip(frames)).kept, 9)
+    assert kept[4] == max(kept) > kept[0] > kept[2]
+
+
+def test_vcast_temperature_shares_more_evenly() -> None:
+    tokens = clip(moving(8))
+    spread = [torch.tensor(per_frame(VCAST(keep=60, temperature=t).select(tokens).kept, 8)) for t in (0.1, 0.7, 100.0)]
+    widths = [int(one.max() - one.min()) for one in spread]
+    assert widths[0] > widths[1] > widths[2]
+    assert widths[2] <= 1
+
+
+@pytest.mark.parametrize("name", VIDEO)
+def test_permuted_places_permute_the_selection(name: str) -> None:
+    strategy = STRATEGIES[name](keep_ratio=0.3)
+    tokens, order = clip(moving(8)), torch.randperm(N_PLACES, generator=torch.Generator().manual_seed(4))
+    attention = tokens.vision_attention
+    permuted = replace(
+        tokens,
+        features=tokens.features.view(8, N_PLACES, WIDTH)[:, order].flatten(0, 1),
+        statistics={
+            "vision_attention": replace(
+                attention, queries=attention.queries[:, :, order], keys=attention.keys[:, :, order]
+            )
+        },
+    )
+
+    def mask(seen: VisualTokens) -> Tensor:
+        return torch.zeros(160).index_fill(0, strategy.select(seen).kept, 1).view(8, N_PLACES)
+
+    assert torch.equal(mask(permuted), mask(tokens)[:, order])
+    assert not torch.equal(mask(permuted), mask(tokens))
+
+
+def test_dycoke_keeps_the_first_of_four_and_what_changed_most() -> None:
+    """The paper's budget: 30 % of the second, third and fourth frame."""
+    frames = moving(8)
+    selection = DyCokeTTM(keep_ratio=0.475).select(clip(frames))
+    assert per_frame(selection.kept, 8) == [20, 6, 6, 6, 20, 6, 6, 6]
+    mask = torch.zeros(160).bool().index_fill(0, selection.kept, True).view(8, N_PLACES)
+    for frame, other in ((1, 0), (2, 0), (3, 2), (5, 4), (6, 4), (7, 6)):
+        cosine = torch.nn.functional.cosine_similarity(frames[frame], frames[other], dim=-1)
+        assert set(mask[frame].nonzero()[:, 0].tolist()) == set(cosine.topk(6, largest=False).indices.tolist())
+
+
+@pytest.mark.parametrize(
+    ("n_frames", "n_whole", "window"), [(8, 2, 4), (8, 7, 4), (9, 2, 5), (8, 1, 8), (8, 0, 8), (2, 1, 4), (64, 6, 11)]
+)
+def test_windows_are_as_long_as_the_budget_makes_them(n_frames: int, n_whole: int, window: int) -> None:
+    assert window_of(n_frames, n_whole) == window
+    assert n_whole == 0 or -(-n_frames // window) <= n_whole
+
+
+def test_fastvid_cuts_where_frames_differ() -> None:
+    frames = torch.cat([moving(3, 0.01), scene(9).expand(5, -1, -1)])
+    assert FastVID(segments=1).segments_of(clip(frames).frames, frames.flatten(0, 1)) == [slice(0, 3), slice(3, 8)]
+    least = FastVID(segments=3, threshold=-1.0).segments_of(clip(moving(8)).frames, moving(8).flatten(0, 1))
+    assert len(least) == 3
+    assert [one.start for one in least[1:]] == [one.stop for one in least[:-1]]
+    assert len(FastVID(segments=99).segments_of(clip(moving(8)).frames, moving(8).flatten(0, 1))) == 8
+
+
+def test_fastvid_merges_a_segment_into_the_anchors_of_every_fourth_frame() -> None:
+    """One segment of 8 frames: anchors in frames 3 and 7, which have the contextual budget of all."""
+    tokens = clip(moving(8, 0.01))
+    strategy = FastVID(keep_ratio=0.25, segments=1, threshold=-1.0)
+    selection = strategy.select(tokens)
+    attended = tokens.vision_attention.received().view(8, N_PLACES)
+    salient = attended.topk(3, dim=1).indices  # of 5 a frame, 3 by attention
+    mask = torch.zeros(160).bool().index_fill(0, selection.kept, True).view(8, N_PLACES)
+    assert mask.sum(1).tolist() == [3, 3, 3, 11, 3, 3, 3, 11]
+    assert bool(mask.gather(1, salient).all())
+    merged = selection.merged
+    assert merged is not None
+    anchors = selection.kept[merged.targets].unique()
+    assert set(anchors.tolist()) == set(selection.kept.tolist()) - set(
+        (salient + N_PLACES * torch.arange(8)[:, None]).flatten().tolist()
+    )
+    sums = torch.zeros(len(selection.kept)).index_add(0, merged.targets, merged.weights)
+    torch.testing.assert_close(sums[merged.targets], torch.ones(len(merged.targets)))  # every anchor is a mean
+
+
+def test_fastvid_anchor_features() -> None:
+    """Two frames of three places, one salient each: the two others of both frames join the nearest of two anchors."""
+    frames = torch.tensor([[[9.0, 9], [1, 0], [0, 1]], [[9, 9], [2, 0], [0, 2]]])
+    layout = Layout(((2, 1, 3),), 2)
+    queries = torch.ones(2, 1, 3, 1)
+    keys = torch.tensor([[5.0], [0.0], [0.0]]).expand(2, 1, 3, 1)
+    tokens = VisualTokens(
+        frames.flatten(0, 1), layout, 0, {"vision_attention": VisionAttention(queries, keys, 1.0, 0, layout)}
+    )
+    selection = FastVID(keep=4, contextual=0.5, segments=1, threshold=-1.0).select(tokens)
+    assert selection.kept.tolist() == [0, 3, 4, 5]
+    assert selection.merged is not None
+    features = selection.merged.apply(tokens.features, selection.kept)
+    # An anchor, itself and one other: weight max(1/3, 0.6), and 0.4 of their mean.
+    torch.testing.assert_close(features, torch.tensor([[9.0, 9], [9, 9], [0.6 * 2 + 0.4 * 1.5, 0], [0, 1.8]]))
+
+
+def test_fastvid_fills_what_anchors_cannot_take() -> None:
+    """At 90 % the anchor frames have fewer tokens left than the contextual budget of their segment."""
+    selection = FastVID(keep_ratio=0.9, segments=1, threshold=-1.0).select(clip(moving(8)))
+    assert len(selection.kept) == 144
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "settings", [{"segments": 0}, {"step": 1.5}, {"step": True}, {"contextual": 1.1}, {"beta": -0.1}]
+)
+def test_fastvid_settings_that_cannot_be(settings: dict[str, object]) -> None:
+    with pytest.raises(SettingError, match=r"FastVID: .*write"):
+        FastVID(**settings)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_temperature_that_cannot_be() -> None:
+    with pytest.raises(SettingError, match=r"VCAST: temperature=0.*write a positive number"):
+        VCAST(temperature=0.0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "count", "least", "most", "expected"),
+    [
+        ([1, 1, 1], 9, 1, 5, [3, 3, 3]),
+        ([1, 1, 1], 11, 1, 5, [4, 4, 3]),
+        ([3, 1], 10, 1, 9, [7, 3]),
+        ([100, 1, 1], 12, 1, 5, [5, 4, 3]),
+        ([1, 1, 1], 2, 1, 5, [1, 1, 0]),
+        ([1, 2], 10, 0, 5, [5, 5]),
+    ],
+)
+def test_largest_remainders(weights: list[int], count: int, least: int, most: int, expected: list[int]) -> None:
+    assert largest_remainders([float(weight) for weight in weights], count, least, most) == expected
+
+
+def test_best_of_frames_takes_the_first_of_equal_scores() -> None:
+    scores = torch.tensor([[1.0, 3, 3, 3], [0, 0, 0, 0], [4, 3, 2, 1]])
+    marked = best_of_frames(scores, torch.tensor([2, 1, 0]))
+    assert marked.tolist() == [[False, True, True, False], [True, False, False, False], [False] * 4]

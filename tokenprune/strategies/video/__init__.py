@@ -1,0 +1,1 @@
+"""Strategies that compare the frames of a video."""

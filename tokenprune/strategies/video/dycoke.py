@@ -1,0 +1,70 @@
+"""The temporal half of DyCoke (https://arxiv.org/abs/2411.15024), which prunes before the language model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from tokenprune.selection import split
+from tokenprune.strategies._parts.places import PlaceStrategy
+from tokenprune.strategies._parts.shares import best_of_frames, evenly_spaced, marked_first
+from tokenprune.strategies.registry import register_strategy
+from tokenprune.tokens import VisualTokens
+
+#: Frames in a window.
+WINDOW = 4
+#: The score of tokens in a window's first frame, above any change.
+FIRST = 255.0
+
+
+@register_strategy("dycokettm")
+@dataclass(frozen=True)
+class DyCokeTTM(PlaceStrategy):
+    """Keeps the first frame of every four, and of the others the tokens that changed most (token temporal merging).
+
+    The second frame is compared with the first, the fourth with the third, and the third with the first, place by
+    place. Each keeps as many of the tokens with the lowest cosine as any other. The paper keeps 30 % of them, which is
+    keep_ratio=0.475; less than 0.25 cannot hold the first frames of all windows, and the windows are made longer. A
+    budget smaller than one frame is spread evenly over the first.
+
+    Only the half of DyCoke before the language model: the other half prunes the KV cache at every decoding step.
+    Deviations from the released code, which never prunes the third frame of the last window, and loses the last frame
+    of an odd number: here all windows are treated alike, and one at the end may be shorter.
+    """
+
+    def choose(self, tokens: VisualTokens, n_kept: int) -> tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]:
+        frames = tokens.frames
+        n_frames, n_places = frames.n_frames, frames.n_places
+        window = window_of(n_frames, n_kept // n_places)
+        scores = changes(tokens, window)
+        if n_kept < n_places:
+            return scores, evenly_spaced(n_places, n_kept, scores.device)
+        whole = range(0, n_frames, window)
+        rest = iter(split(n_kept - len(whole) * n_places, [1] * (n_frames - len(whole))))
+        counts = [n_places if frame in whole else next(rest) for frame in range(n_frames)]
+        return scores, marked_first(best_of_frames(scores, torch.tensor(counts, device=scores.device)))
+
+
+def window_of(n_frames: int, n_whole: int) -> int:
+    """Return the length of the windows of which `n_whole` whole frames can hold the first frames, at least four."""
+    return max(WINDOW, -(-n_frames // max(n_whole, 1)))
+
+
+def changes(tokens: VisualTokens, window: int) -> Float[Tensor, "frames places"]:
+    """Return 1 - each token's cosine to the same place in the frame that its frame is compared with."""
+    scores, first, before = [], None, None
+    for number, frame in enumerate(tokens.frames.each(tokens.features)):
+        place = number % window
+        if place == 0:
+            first = frame
+            scores.append(torch.full_like(frame[:, 0], FIRST))
+        else:
+            other = before if place % 2 else first
+            assert other is not None
+            scores.append(1 - cosine_similarity(frame, other, dim=-1))
+        before = frame
+    return torch.stack(scores)

@@ -1,0 +1,155 @@
+"""FastVID (https://arxiv.org/abs/2503.11187)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from tokenprune.errors import SettingError
+from tokenprune.selection import Merge, Selection, split
+from tokenprune.strategies._parts.density import log_prominence
+from tokenprune.strategies._parts.shares import best_of_frames
+from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
+from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategy import AttentionStrategy, VideoStrategy
+from tokenprune.tokens import Frames, VisualTokens
+
+#: Places in a frame, itself included, by whose distances the density at a token is measured.
+NEIGHBOURS = 4
+#: Tokens whose features are compared with anchors at once.
+SOURCES = 4096
+
+
+@register_strategy("fastvid")
+@dataclass(frozen=True)
+class FastVID(VideoStrategy, AttentionStrategy):
+    """Cuts the video into segments of similar frames; keeps the most attended tokens of every frame, and in every
+    fourth frame of a segment, counted from its end, anchors into which the rest of the segment is merged.
+
+    Frames have equal budgets, but the contextual part of a segment's is spent on its anchors alone. Anchors are density
+    peaks among the tokens of a frame that are not kept by attention: the product of density and distance to the nearest
+    denser token is highest. Every such token of the segment is merged into the most similar anchor of each frame that
+    has some. A kept anchor weighs 1 / (1 + the number of tokens merged into it), itself included, at least `beta`, and
+    their mean the rest. Position IDs stay as they are.
+
+    segments: at least so many, cut where neighbouring frames are least alike.
+    threshold: frames whose means have a smaller cosine are always cut apart. The paper has 0.9 for LLaVA-OneVision and
+        0.84 for Qwen2.5-VL.
+    contextual: the share of the budget that anchors have.
+    step: every which frame of a segment has anchors.
+    beta: the least weight of an anchor.
+    layer: the encoder layer of the attention; None is the one whose output the projector gets.
+
+    Deviations: the paper's attention and frame features come from SigLIP's pooling head, which the checkpoints do not
+    hold. Here the attention is the CLS token's, or what a token receives from all, and a frame is the mean of its
+    features. Densities get no random noise. Budgets are exact: anchor frames share a segment's contextual budget
+    evenly, and what exceeds their tokens goes to the most attended of the remaining tokens of the video.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"vision_attention", "frames"})
+
+    segments: int = 8
+    threshold: float = 0.9
+    contextual: float = 0.4
+    step: int = 4
+    beta: float = 0.6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("segments", "step"):
+            count = getattr(self, name)
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                raise SettingError(f"FastVID: {name}={count!r} is not a number of frames; write an integer from 1 on.")
+        for name in ("contextual", "beta"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingError(f"FastVID: {name}={getattr(self, name)!r} is not a share; write a number in [0, 1].")
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        frames, scores = tokens.frames, tokens.vision_attention.cls_or_mean().detach()
+        n_visual, n_kept = tokens.n_visual, self.budget(tokens.n_visual)
+        if n_kept == n_visual:
+            return Selection.all(n_visual, scores.device, scores)
+        beside = frames.kept_beside(n_kept)
+        counts = split(n_kept - len(beside), [1] * frames.n_frames)
+        contextual = [int(count * self.contextual) for count in counts]
+        salient = [count - few for count, few in zip(counts, contextual, strict=True)]
+        marked = best_of_frames(scores[frames.places], torch.tensor(salient, device=scores.device))
+        order = marked.byte().argsort(dim=1, stable=True)  # what is not salient comes first
+        others = [row[at[: len(at) - n]] for row, at, n in zip(frames.places, order, salient, strict=True)]
+        merged = [
+            one
+            for segment in self.segments_of(frames, tokens.features)
+            for one in self.merge_segment(tokens.features, others[segment], sum(contextual[segment]))
+        ]
+        taken = scores.new_zeros(n_visual, dtype=torch.bool).index_copy(0, frames.places.flatten(), marked.flatten())
+        taken = taken.index_fill(0, torch.cat([beside, *(one.anchors for one in merged)]), True)
+        # The most attended of the others, where anchors were too few for the budget.
+        rest = scores.masked_fill(taken, -torch.inf).argsort(descending=True, stable=True)
+        n_taken = len(beside) + sum(salient) + sum(len(one.anchors) for one in merged)
+        taken = taken.index_fill(0, rest[: n_kept - n_taken], True)
+        kept = (~taken).byte().argsort(stable=True)[:n_kept]
+        merges = [one.merge(torch.searchsorted(kept, one.anchors), self.beta) for one in merged]
+        return Selection(kept, n_visual, scores, Merge.concat(merges) if merges else None)
+
+    def segments_of(self, frames: Frames, features: Float[Tensor, "visual width"]) -> list[slice]:
+        """Return the frames of every segment: cut where neighbours are least alike, and below the threshold."""
+        means = [frame.mean(0) for frame in frames.each(features)]
+        alike = torch.stack([cosine_similarity(one, other, dim=0) for one, other in pairwise(means)]).tolist()
+        least = sorted(range(len(alike)), key=alike.__getitem__)[: self.segments - 1]
+        cuts = {*least, *(at for at, cosine in enumerate(alike) if cosine < self.threshold)}
+        return [slice(*ends) for ends in pairwise([0, *(at + 1 for at in sorted(cuts)), frames.n_frames])]
+
+    def merge_segment(
+        self, features: Float[Tensor, "visual width"], frames: Sequence[Int[Tensor, " others"]], n_anchors: int
+    ) -> Iterator[Merged]:
+        """Yield, for every frame of a segment that has anchors, what of the whole segment is merged into which.
+
+        frames: of each frame of the segment, the tokens that are not salient.
+        """
+        with_anchors = frames[::-1][:: self.step][::-1]
+        sources = torch.cat(list(frames))
+        for frame, count in zip(with_anchors, split(n_anchors, [1] * len(with_anchors)), strict=True):
+            if count := min(count, len(frame)):
+                anchors = frame[density_peaks(features[frame], count)]
+                directions = unit_vectors(features[anchors])
+                blocks = sources.split(SOURCES)
+                nearest = [most_similar(unit_vectors(features[block]), directions)[1][:, 0] for block in blocks]
+                yield Merged(anchors, sources, torch.cat(nearest))
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """What is merged into the anchors of one frame.
+
+    nearest: the place of each source's most similar anchor among the anchors. An anchor is a source too.
+    """
+
+    anchors: Int[Tensor, " anchors"]
+    sources: Int[Tensor, " sources"]
+    nearest: Int[Tensor, " sources"]
+
+    def merge(self, places: Int[Tensor, " anchors"], beta: float) -> Merge:
+        """Weigh each anchor and the mean of its sources, for anchors at these places among the kept tokens."""
+        counts = torch.zeros_like(places).index_add(0, self.nearest, torch.ones_like(self.nearest)).float()
+        own = (1 / (counts + 1)).clamp(min=beta)
+        weights = torch.cat([own, ((1 - own) / counts.clamp(min=1))[self.nearest]])
+        return Merge(torch.cat([places, places[self.nearest]]), torch.cat([self.anchors, self.sources]), weights)
+
+
+def density_peaks(features: Float[Tensor, "others width"], count: int) -> Int[Tensor, " count"]:
+    """Return the tokens with the highest products of density and distance to the nearest denser token.
+
+    Density is exp(-mean squared distance to the nearest tokens), of which one is the token itself.
+    """
+    vectors = features.detach().float()
+    distances = torch.cdist(vectors, vectors) / vectors.shape[1] ** 0.5
+    nearest = distances.topk(min(NEIGHBOURS, len(vectors)), largest=False).values
+    peaks = log_prominence(distances, -nearest.square().mean(1)).argsort(descending=True, stable=True)
+    return peaks[:count]

@@ -1,0 +1,68 @@
+"""V-CAST (https://arxiv.org/abs/2603.27650)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
+
+from tokenprune.errors import SettingError
+from tokenprune.strategies._parts.places import PlaceStrategy
+from tokenprune.strategies._parts.shares import best_of_frames, largest_remainders, marked_first
+from tokenprune.strategies.registry import register_strategy
+from tokenprune.tokens import VisualTokens
+
+EPSILON = 1e-6
+
+
+@register_strategy("vcast")
+@dataclass(frozen=True)
+class VCAST(PlaceStrategy):
+    """Gives frames at which the video changes its direction more of the budget, and keeps the tokens of each frame that
+    are least like its mean and largest.
+
+    The means of the frames are points on a path, and a frame's weight grows with the angle between the steps to it and
+    from it; the first and the last frame count as a right angle. A token's score is 1 - its cosine to the mean of its
+    frame, plus its length, scaled to 0..1 in the frame.
+
+    temperature: of the softmax that makes weights of curvatures; a higher one shares the budget more evenly.
+
+    A frame keeps at least one token where the budget allows. Deviation from the released code: what is left after
+    rounding down goes to the frames with the largest fractions, one token each; there, one frame gets all of it.
+    """
+
+    temperature: float = 0.7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.temperature > 0:
+            raise SettingError(
+                f"VCAST: temperature={self.temperature!r} is not that of a softmax; write a positive number."
+            )
+
+    def choose(self, tokens: VisualTokens, n_kept: int) -> tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]:
+        frames = tokens.frames
+        means = [normalize(frame.mean(0), dim=0, eps=EPSILON) for frame in frames.each(tokens.features)]
+        each = zip(frames.each(tokens.features), means, strict=True)
+        scores = torch.stack([outstanding(frame, mean) for frame, mean in each])
+        weights = (curvature(torch.stack(means)) / self.temperature).softmax(0).tolist()
+        counts = largest_remainders(weights, n_kept, 1, frames.n_places)
+        return scores, marked_first(best_of_frames(scores, torch.tensor(counts, device=scores.device)))
+
+
+def curvature(means: Float[Tensor, "frames width"]) -> Float[Tensor, " frames"]:
+    """Return 1 - the cosine of the steps to and from each frame; 1 at both ends, and where nothing moves."""
+    steps = means[1:] - means[:-1]
+    inner = 1 - cosine_similarity(steps[:-1], steps[1:], dim=-1, eps=EPSILON)
+    end = torch.ones_like(means[:1, 0])
+    return torch.cat([end, inner, end])
+
+
+def outstanding(frame: Float[Tensor, "places width"], mean: Float[Tensor, " width"]) -> Float[Tensor, " places"]:
+    """Return how much each token of a frame stands out from its mean, by direction and by length."""
+    lengths = frame.norm(dim=-1)
+    scaled = (lengths - lengths.min()) / (lengths.max() - lengths.min() + EPSILON)
+    return 1 - cosine_similarity(frame, mean[None], dim=-1, eps=EPSILON) + scaled
