@@ -35,6 +35,9 @@ class Parts(ABC):
     tower: Tower
     decoder: Decoder
 
+    #: Why tokens cannot be dropped, nor layers skipped, inside the language model; None if nothing forbids it.
+    only_before: str | None = None
+
     @property
     def core(self) -> Any:
         """The base model, whose forward inserts the visual features and calls the language model."""

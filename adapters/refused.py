@@ -24,7 +24,6 @@ NEVER = {
     "IdeficsForVisionText2Text": _CROSS_ATTENTION,
     "Mistral4ForCausalLM": "it reads text only; as the language model of a Mistral3ForConditionalGeneration it can be",
     "MllamaForConditionalGeneration": _CROSS_ATTENTION,
-    "PI0ForConditionalGeneration": "it is a robot policy, which generates actions by flow matching and no text",
     "Pix2StructForConditionalGeneration": _ENCODER_DECODER,
     "PPFormulaNetForConditionalGeneration": _ENCODER_DECODER,
     "T5Gemma2ForConditionalGeneration": _ENCODER_DECODER,
@@ -38,10 +37,6 @@ NOT_YET = {
     "ChameleonForConditionalGeneration": (
         "its base model is its language model, so no call lies between the features and the decoder layers at which "
         "tokens could be dropped"
-    ),
-    "DiffusionGemmaForBlockDiffusion": (
-        "its decoder denoises blocks with masks that count the slots of the encoder's cache, which would have to be "
-        "made for a pruned one"
     ),
     "Glm5NextForConditionalGeneration": (
         "its sparse layers take the padding of the new tokens instead of a mask over the cache, as layers with a state "

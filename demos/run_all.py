@@ -16,6 +16,8 @@ from tokenprune.evals.report.terminal import table
 from tokenprune.evals.run.evaluate import evaluate
 
 STRATEGIES, KEEP_RATIOS = ["fopru:mode=rank,layer=-2", "visionzip:layer=-2"], [0.5, 0.25, 0.1]
+#: The demos that print what they do with a tiny model whose weights are random.
+PRINTING = ("block_diffusion", "robot_policy")
 #: The demos that draw, and their arguments in addition to --output.
 DRAWING = {
     "compare_kept_tokens": ["--rounds", "3"],
@@ -50,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     screen.print(table(rows, "The bundled model on the bundled scenes"))
     run("patch_your_model", "--rounds", "3")
+    for demo in PRINTING:
+        run(demo)
     for demo, words in DRAWING.items():
         run(demo, *words, "--output", str(options.output / f"{demo}.png"))
     screen.rule("done")

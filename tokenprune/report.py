@@ -12,6 +12,47 @@ from tokenprune.sequence.masks import Contract
 from tokenprune.tokens.layout import Grid3, Layout
 
 
+@dataclass(frozen=True, eq=False)
+class LateStepReport:
+    """The effect of late-step pruning on one image, from denoising step `step` of the current canvas on.
+
+    kept: sorted indices within the image's visual tokens.
+    scores: importance score of every visual token, NaN for tokens dropped earlier; None if the strategy gives none.
+    """
+
+    step: int
+    kept: Int[Tensor, " kept"]
+    scores: Float[Tensor, " visual"] | None = None
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """What the denoising steps since the last prompt with an image have read, and computed.
+
+    steps: of all canvases, or of all actions.
+    computed: those in which every layer was computed; in the others, outputs of an earlier step were used again.
+    kv_bytes_read: cached keys and values that the steps have read.
+    kv_bytes_unpruned: what they would have read of the unpruned cache.
+    """
+
+    steps: int
+    computed: int
+    kv_bytes_read: int
+    kv_bytes_unpruned: int
+
+    def __repr__(self) -> str:
+        reused = f", {self.steps - self.computed} of them from earlier outputs," if self.computed < self.steps else ""
+        read, unpruned = (f"{n / 2**20:.3g} MiB" for n in (self.kv_bytes_read, self.kv_bytes_unpruned))
+        return f"{self.steps} denoising steps{reused} read {read} of keys and values, unpruned {unpruned}"
+
+
+#: What late-step pruning saves, and what it does not.
+LATE_STEPS = (
+    "late steps read fewer keys and values, and nothing else is saved: this model computes visual tokens once, so "
+    "speed-ups of models that compute them in every step do not carry over"
+)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageReport:
     """One image of the batch.
@@ -27,6 +68,7 @@ class ImageReport:
     stages: for strategies that prune in the language model, the effect of each stage, by layer.
     in_tower: for strategies that prune in the vision tower or before it, the effect of each pruned layer, by layer.
     steps: for several strategies one after the other, what each has left before the language model.
+    late_steps: for strategies that prune between denoising steps, the effect of each stage on the last canvas, by step.
     """
 
     row: int
@@ -39,6 +81,7 @@ class ImageReport:
     stages: tuple[StageReport, ...] = ()
     in_tower: tuple[StageReport, ...] = ()
     steps: tuple[StepReport, ...] = ()
+    late_steps: tuple[LateStepReport, ...] = ()
 
     @property
     def grid(self) -> Grid3:
@@ -67,6 +110,7 @@ class ImageReport:
         kept = f"kept {self.n_kept} of {self.n_visual} visual tokens"
         kept += f" ({', '.join(f'{step.strategy} {len(step.kept)}' for step in self.steps)})" if self.steps else ""
         kept += "".join(f", {len(stage.kept)} from layer {stage.layer}" for stage in self.stages)
+        kept += "".join(f", {len(stage.kept)} from denoising step {stage.step}" for stage in self.late_steps)
         return f"ImageReport(row={self.row}, {self.modality}, {format_grids(self.grids)} grid, {kept})"
 
 
@@ -90,6 +134,7 @@ class Report:
     images: list[ImageReport]
     skipped: tuple[int, ...] = ()
     contract: Contract = "masking"
+    denoising: Denoising | None = None
 
     @property
     def n_visual(self) -> int:
@@ -104,4 +149,8 @@ class Report:
         skipped = f", decoder layers {list(self.skipped)} skipped" if self.skipped else ""
         contract = "" if self.contract == "masking" else f", dropped tokens: {self.contract}"
         head = f"Report(kept {self.n_kept} of {self.n_visual} visual tokens, keep ratio {share:.1%}{skipped}{contract})"
-        return "\n".join([head, *(f"  {image!r}" for image in self.images)])
+        lines = [head, *(f"  {image!r}" for image in self.images)]
+        if self.denoising is not None:
+            late = any(image.late_steps for image in self.images)
+            lines.append(f"  {self.denoising!r}" + (f" ({LATE_STEPS})" if late else ""))
+        return "\n".join(lines)

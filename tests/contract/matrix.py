@@ -20,8 +20,15 @@ COLUMNS = {
     "greedy": ["greedy single", "greedy padded"],
     "sampling": ["sampled padded"],
     "beams": ["beams"],
-    "padding left, right": ["greedy padded", "plain_forward left", "plain_forward right"],
-    "several images": ["greedy padded"],
+    "denoising": ["denoised single", "denoised padded", "denoised right"],
+    "padding left, right": [
+        "greedy padded",
+        "plain_forward left",
+        "plain_forward right",
+        "denoised padded",
+        "denoised right",
+    ],
+    "several images": ["greedy padded", "denoised padded"],
     "video": ["greedy video", "uncached video", "loop video", "greedy both", "static both"],
     "static cache": ["static single", "static padded"],
     "no cache": ["uncached single", "uncached padded"],
@@ -42,8 +49,7 @@ def label_of(test: str, parameters: dict[str, object]) -> str:
 
 def facts_of(case: str) -> dict[str, Any]:
     """What the adapter of a family's model answers."""
-    from helpers.contract.cells import model_of
-    from helpers.families import FAMILIES
+    from helpers.contract.cells import EVERY, model_of
 
     from tokenprune.adapters import adapter_for
     from tokenprune.sequence.masks import FULL
@@ -51,12 +57,12 @@ def facts_of(case: str) -> dict[str, Any]:
     model = model_of(case)
     adapter = adapter_for(model)
     return {
-        "class_name": FAMILIES[case].class_name,
+        "class_name": EVERY[case].class_name,
         "model_type": model.config.model_type,
         "adapter": type(adapter).__name__,
         "contract": adapter.decoder.layers.contract,
         "statistics": sorted(adapter.offers),
-        "stages": set(adapter.decoder.layers.kinds) == {FULL},
+        "stages": set(adapter.decoder.layers.kinds) == {FULL} and adapter.only_before is None,
         "modalities": [modality.name for modality in adapter.modalities],
     }
 
@@ -83,9 +89,10 @@ def section(readme: str) -> str:
 def write(runs: Path) -> None:
     """Write the table, and what `tokenprune models` prints, from what a run of the matrix has written."""
     from helpers.contract.cells import CASES
+    from helpers.families.denoising import DENOISING
 
     found = json.loads(runs.read_text())
-    tested = {case: {**facts_of(case), **found[case]} for case in CASES}
+    tested = {case: {**facts_of(case), **found[case]} for case in [*CASES, *DENOISING]}
     FILE.write_text(json.dumps(tested, indent=1) + "\n", encoding="utf-8")
     read_tested.cache_clear()
     head, rest = README.read_text(encoding="utf-8").split(BEGIN)

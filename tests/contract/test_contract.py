@@ -7,18 +7,18 @@ run. One strategy for each mechanism meets all LLaVA towers in every mode, and o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 import torch
-from contract.matrix import README, facts_of, label_of, section, table
+from contract.matrix import README, facts_of, section, table
 from helpers.contract.cells import (
     ANYWHERE,
     CASES,
     CELLS,
     DEPTH,
+    EVERY,
     FEW_PAIRS,
     KEEP_ALL,
     MORE_PAIRS,
@@ -31,9 +31,10 @@ from helpers.contract.cells import (
     strategy_of,
 )
 from helpers.contract.modes import BATCHES, STEPS, VIDEO_BATCHES, run_cell, video_batches_of
-from helpers.contract.oracle import ERRORS, as_reported, assert_close, dropped_columns, seen_by
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns, seen_by
 from helpers.families import FAMILIES
 from helpers.families.base import CACHE, ENCODES_FIRST
+from helpers.families.denoising import DENOISING
 
 import tokenprune
 from tokenprune import STRATEGIES, UnsupportedError
@@ -42,29 +43,15 @@ from tokenprune.adapters.tested import read_tested
 from tokenprune.evals.cli.models import strategies_of
 
 
-@pytest.fixture(autouse=True)
-def cell(request: pytest.FixtureRequest, record_property: Any) -> Iterator[None]:
-    """Tells `make matrix` which cell a test fills, and how far from the oracle it was at most."""
-    ERRORS.clear()
-    cannot = False
-    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    if "case" in parameters:
-        label = label_of(request.node.name, parameters)
-        cannot = parameters.get("mode", label) in FAMILIES[parameters["case"]].cannot
-        record_property("cell", [parameters["case"], label, "cannot" if cannot else "passed"])
-    yield
-    record_property("error", 0.0 if cannot else max(ERRORS, default=0.0))
-
-
 def test_the_readme_shows_the_matrix() -> None:
     """The one in adapters/; `make matrix` writes its table."""
     tested = read_tested()
-    assert set(tested) == set(CASES)
+    assert set(tested) == {*CASES, *DENOISING}
     assert section(README.read_text(encoding="utf-8")) == table(tested)
     assert "✗" not in table(tested)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *DENOISING])
 def test_what_tokenprune_models_prints_is_what_the_adapter_answers(case: str) -> None:
     """`make matrix` writes it."""
     tested = read_tested()[case]
@@ -74,7 +61,7 @@ def test_what_tokenprune_models_prints_is_what_the_adapter_answers(case: str) ->
 
 
 def test_every_adapter_is_in_the_matrix() -> None:
-    assert {family.class_name for family in FAMILIES.values()} >= set(ADAPTERS)
+    assert {family.class_name for family in EVERY.values()} >= set(ADAPTERS)
 
 
 def test_refusals_are_those_that_the_families_tell() -> None:

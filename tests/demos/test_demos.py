@@ -17,6 +17,9 @@ FOLDER = Path(__file__).parents[2] / "demos"
 #: The demos by name, without what they share and what runs them all.
 DEMOS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("_common", "run_all"))
 
+#: Those that make a tiny model with random weights, of a kind that no small checkpoint exists of.
+RANDOM = ("block_diffusion", "robot_policy")
+
 
 def load(name: str) -> ModuleType:
     """Return the script as a module of its own, which a test may change."""
@@ -56,7 +59,18 @@ def test_demos_are_scripts(name: str) -> None:
     command = [sys.executable, FOLDER / f"{name}.py", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     assert shown.startswith(f"usage: {name}.py ")
-    assert "--model PATH" in shown
+    assert ("--model PATH" in shown) == (name not in RANDOM)
+
+
+@pytest.mark.parametrize(("name", "read"), [("block_diffusion", 0.25), ("robot_policy", 0.25)])
+def test_demos_with_random_weights(name: str, read: float, capsys: pytest.CaptureFixture[str]) -> None:
+    """They say that the weights are random, and what the steps have read."""
+    load(name).main([])
+    printed = capsys.readouterr().out
+    assert printed.startswith("The weights are random")
+    reports = [line for line in printed.splitlines() if "denoising steps" in line and " read " in line]
+    assert len(reports) == (2 if name == "block_diffusion" else 3)
+    assert f"keep_ratio={read}" in printed
 
 
 def test_compare_kept_tokens(tmp_path: Path, model: str) -> None:

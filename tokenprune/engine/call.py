@@ -21,6 +21,7 @@ from tokenprune.sequence.packing import Mask, Packing, Slots, identity_packing, 
 from tokenprune.tokens.encoded import EncodedImage
 
 if TYPE_CHECKING:
+    from tokenprune.engine.denoising.policy import ActionSteps
     from tokenprune.engine.patches import RowCall
     from tokenprune.engine.recording import Encoding
     from tokenprune.engine.stages.forward import StagedForward
@@ -42,6 +43,7 @@ class CallContext(threading.local):
     unprunable: arguments of the model that only fit the unpruned sequence.
     encoded: the modalities of what was encoded since the last call of the base model began.
     forward: the call of the base model, if it has images or a pruned cache.
+    actions: the steps of a robot policy whose action expert is called.
     packing: which columns the last logits are of; None if of all. The loss is computed after the base model has
         returned, so this one outlives the call. So does `report`, of the last call that had visual tokens.
 
@@ -62,6 +64,7 @@ class CallContext(threading.local):
         self.unprunable: list[str] = []
         self.encoded: list[str] = []
         self.forward: Forward | None = None
+        self.actions: ActionSteps | None = None
 
     def __reduce__(self) -> tuple[type[CallContext], tuple[()]]:
         return type(self), ()

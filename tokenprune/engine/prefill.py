@@ -243,8 +243,13 @@ class Prefill:
                 f"it with your transformers version."
             )
 
+    def publish(self, report: Report) -> None:
+        """Make `report` the one of this thread's last forward with visual tokens."""
+        self._context.report = self._last_report = report
+
     def _publish(self, forward: Forward, report: Report) -> None:
-        forward.report = self._context.report = self._last_report = report
+        forward.report = report
+        self.publish(report)
 
     @property
     def _skipped(self) -> tuple[int, ...]:

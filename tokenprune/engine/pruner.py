@@ -8,6 +8,8 @@ PatchPruning      before encoder layers  }
 TowerPruning      between encoder layers }
 StagePruning      between decoder layers } only for a strategy that asks for it
 LayerSkipping     around decoder layers  }
+CanvasSteps       the denoiser of a block diffusion model, which reads what was cached
+PolicySteps       the action expert of a robot policy, which does the same
 """
 
 from __future__ import annotations
@@ -19,8 +21,12 @@ from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import CONTINUOUS_BATCHING, loss_function
+from tokenprune.adapters.decoder.denoising import BlockDiffusion, Policy
+from tokenprune.denoising import ReusingStrategy, StepStrategy
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import unwatch_hooks, watch_hooks
+from tokenprune.engine.denoising.canvas import CanvasSteps
+from tokenprune.engine.denoising.policy import PolicySteps
 from tokenprune.engine.overrides import ContinuousBatching, LossFunction
 from tokenprune.engine.patches import PatchPruning
 from tokenprune.engine.prefill import Prefill
@@ -28,6 +34,7 @@ from tokenprune.engine.recording import VisionRecorder
 from tokenprune.engine.skipping import LayerSkipping
 from tokenprune.engine.stages.pruning import StagePruning
 from tokenprune.engine.tower import TowerPruning
+from tokenprune.errors import UnsupportedError
 from tokenprune.report import Report
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategy import StagedStrategy, Strategy
@@ -52,6 +59,19 @@ class Pruner:
         self.recorder = VisionRecorder(adapter, strategy, context)
         self.patches = PatchPruning(strategy, adapter, context) if "left_before_tower" in strategy.needs else None
         self.tower = TowerPruning(strategy, adapter, context) if "left_in_tower" in strategy.needs else None
+        denoises, acts = isinstance(adapter, BlockDiffusion), isinstance(adapter, Policy)
+        if isinstance(strategy, StepStrategy) and not denoises:
+            raise UnsupportedError(
+                f"{type(strategy).__name__} prunes between denoising steps, and {adapter.description} has none. Use a "
+                f"strategy that prunes before the language model, such as FoPru."
+            )
+        if isinstance(strategy, ReusingStrategy) and strategy.reused_every > 1 and not acts:
+            raise UnsupportedError(
+                f"{type(strategy).__name__} computes an action expert in every {strategy.reused_every} denoising steps "
+                f"only, and {adapter.description} has none. Patch a robot policy, or compute every step: reuse=1."
+            )
+        self.actions = PolicySteps(strategy, adapter, context, self.prefill) if acts else None
+        self.canvas = CanvasSteps(strategy, adapter, context, self.prefill) if denoises else None
         if isinstance(strategy, StagedStrategy):
             stages = StagePruning(strategy, adapter, context)
             skipping = LayerSkipping(strategy, adapter, stages.capture.layers)
@@ -92,7 +112,12 @@ class Pruner:
             self.prefill.skipping.register(register)
         if self.prefill.stages is not None:  # around skipped layers, too: what they hand on is pruned
             captured += self.prefill.stages.register(register)
-        register(LossFunction(self.model, *loss_function(self.adapter.model), self._context).install())
+        if self.actions is not None:
+            self.actions.register(register)
+        if self.canvas is not None:
+            self.canvas.register(register)
+        if self.canvas is None and self.actions is None:  # whose losses are not of the pruned sequence
+            register(LossFunction(self.model, *loss_function(self.adapter.model), self._context).install())
         if hasattr(self.model, CONTINUOUS_BATCHING):
             register(ContinuousBatching(self.model, CONTINUOUS_BATCHING).install())
         return captured

@@ -87,7 +87,7 @@ class VisionRecorder:
 
     def __init__(self, adapter: ModelAdapter, strategy: Strategy, context: CallContext) -> None:
         self.adapter, self.strategy, self._context = adapter, strategy, context
-        self.statistics = strategy.needs - {"cls", "grid", "frames", "text_attention"}
+        self.statistics = strategy.needs - {"cls", "grid", "frames", "text_attention", "canvas_attention"}
         self.modules: dict[str, nn.Module] = {}
         self._captures: frozenset[str] = frozenset()
         self._scale = adapter.tower.scale(adapter.vision_tower) if "vision_attention" in self.statistics else 1.0

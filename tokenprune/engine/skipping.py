@@ -40,6 +40,11 @@ class LayerSkipping:
                 f"{name} skips decoder layers, and those of {adapter.description} hand on what their indexer chose, "
                 f"so none can be skipped. Use a strategy that skips no layers."
             )
+        if self.layers and adapter.only_before is not None:
+            raise UnsupportedError(
+                f"{name} skips decoder layers, and none of {adapter.description} can be skipped: "
+                f"{adapter.only_before}. Use a strategy that skips no layers."
+            )
         needed = {kinds.index(kind): "tells how long a cache is" for kind in set(kinds)}
         needed |= dict.fromkeys(read, "shows the attention that the strategy reads")
         for layer in self.layers:

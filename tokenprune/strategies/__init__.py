@@ -12,6 +12,7 @@ from tokenprune.strategies.in_llm.attention_mass import AttentionMass
 from tokenprune.strategies.in_llm.dart import DART
 from tokenprune.strategies.in_llm.efficientvla import EfficientVLA
 from tokenprune.strategies.in_llm.fastv import FastV
+from tokenprune.strategies.in_llm.late_step import LateStep
 from tokenprune.strategies.in_llm.par import PAR
 from tokenprune.strategies.in_llm.pyramiddrop import PyramidDrop
 from tokenprune.strategies.in_llm.sparsevlm import SparseVLM
@@ -59,6 +60,7 @@ __all__ = [
     "FoPru",
     "Grid",
     "HoloV",
+    "LateStep",
     "Mosaic",
     "Nuwa",
     "PixelPrune",

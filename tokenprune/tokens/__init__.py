@@ -10,6 +10,7 @@ from tokenprune.tokens.visual import (
     LeftInTower,
     PatchTokens,
     StageTokens,
+    StepTokens,
     TowerTokens,
     VisualTokens,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "LeftInTower",
     "PatchTokens",
     "StageTokens",
+    "StepTokens",
     "TextAttention",
     "TowerTokens",
     "VisionAttention",

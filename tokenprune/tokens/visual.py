@@ -27,6 +27,8 @@ STATISTICS = {
     "text_tower": "the text tower that its vision tower was trained with, such as CLIP's, which no model here "
     "includes; pass one: CDPruner(relevance=ClipRelevance(clip, tokenizer, question))",
     "text_attention": "attention of the language model's layers; without it use a strategy that prunes before it",
+    "canvas_attention": "attention of the tokens that a block diffusion model denoises; without it use a strategy that "
+    "prunes before the language model",
     "left_in_tower": "a vision tower that may drop patches between its layers: LLaVA's (not LLaVA-NeXT's) with CLIP, "
     "SigLIP or, in recent transformers, DINOv2, eager or sdpa attention, and one feature layer, not among the first; "
     "without it use a strategy that prunes after the tower, as VisionZip",
@@ -240,6 +242,24 @@ class StageTokens:
     def text_features(self) -> Float[Tensor, "text width"]:
         """The hidden states of the text after the image on entry to the stage's first decoder layer."""
         return _declared("text_features", "text_attention", self.text)
+
+
+@dataclass(frozen=True, eq=False)
+class StepTokens:
+    """The remaining visual tokens of one image between two denoising steps.
+
+    attention: what the canvas paid to each of them in the step before, averaged over heads and canvas positions.
+    left: their indices within the image's visual tokens, ascending.
+    n_visual: the number of visual tokens of the whole image.
+    """
+
+    attention: Float[Tensor, " left"]
+    left: Int[Tensor, " left"]
+    n_visual: int
+
+    @property
+    def n_left(self) -> int:
+        return len(self.left)
 
 
 Declared = TypeVar("Declared")

@@ -11,6 +11,7 @@ import pytest
 import tokenprune
 from helpers.contract.modes import cells_of
 from helpers.families import FAMILIES, Family
+from helpers.families.denoising import DENOISING
 from tokenprune import STRATEGIES, FoPru, UnsupportedError
 from tokenprune.adapters import ADAPTERS, ModelAdapter, adapter_for
 from tokenprune.sequence.masks import FULL
@@ -26,6 +27,8 @@ ANYWHERE = "random"  # a strategy that every model can serve
 #: model and drops inside by the tower's scores; drops by the text's attention; merges by it.
 MECHANISMS = (ANYWHERE, "fopru", "flowcut", "vflowopt", "fastv", "sparsevlm")
 DEPTH = 4  # decoder layers of the models that in-LLM strategies meet
+#: All families, those that denoise included, whose tests are in test_denoising.py.
+EVERY: dict[str, Family] = {**FAMILIES, **DENOISING}
 REGISTERED = {name: family for name, family in FAMILIES.items() if family.class_name in ADAPTERS}
 CASES = [name for name, family in REGISTERED.items() if family.refused is None]
 VIDEO_CASES = [name for name in CASES if FAMILIES[name].video_sizes]
@@ -61,7 +64,7 @@ MORE_PAIRS = [(name, case) for name, case in PAIRS if name in MECHANISMS or case
 
 @cache
 def model_of(case: str, n_layers: int | None = None) -> Any:
-    return FAMILIES[case].build(n_layers=n_layers)
+    return EVERY[case].build(n_layers=n_layers)
 
 
 def stages_of(strategy: tokenprune.Strategy) -> tuple[Stage, ...]:
@@ -88,7 +91,7 @@ def served(name: str, case: str) -> tuple[Family, Any]:
         with pytest.raises(UnsupportedError, match=refusal):
             tokenprune.patch(model, strategy)
         pytest.skip(f"refused: {case} cannot serve {name}")
-    return FAMILIES[case], model
+    return EVERY[case], model
 
 
 def assert_within_budget(strategy: tokenprune.Strategy, image: tokenprune.ImageReport) -> None:

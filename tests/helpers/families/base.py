@@ -80,12 +80,16 @@ class Family:
             for parameter in model.parameters():
                 if parameter.ndim > 1:
                     parameter.normal_(std=0.15)
-        model.generation_config.eos_token_id = None
-        model.generation_config.pad_token_id = PAD
+        self.set_answers(getattr(model, "generation_config", None), config)
+        return model
+
+    def set_answers(self, settings: Any, config: Any) -> None:
+        """Change a new model's settings of `generate`: it answers as long as it is asked to."""
+        settings.eos_token_id = None
+        settings.pad_token_id = PAD
         # Placeholders and their markers are text to the oracle, were they answered.
         more = range(VOCAB, config.get_text_config().vocab_size)
-        model.generation_config.suppress_tokens = [IMAGE, VIDEO, START, END, BREAK, *more]
-        return model
+        settings.suppress_tokens = [IMAGE, VIDEO, START, END, BREAK, *more]
 
     # Prompts.
 

@@ -12,10 +12,16 @@ def checked_stages(strategy: StagedStrategy, adapter: ModelAdapter) -> tuple[Sta
     """The strategy's stages.
 
     Raises SettingError unless they ascend through the decoder layers after the first, and UnsupportedError for a model
-    with layers that attend in another way than to all tokens before.
+    with layers that attend in another way than to all tokens before, or that must hold the same tokens.
     """
     n_layers = len(adapter.layers)
     stages = strategy.stages(n_layers)
+    if stages and adapter.only_before is not None:
+        raise UnsupportedError(
+            f"{type(strategy).__name__} prunes inside the language model, and for {adapter.description} only pruning "
+            f"before the language model is supported: {adapter.only_before}. Use a strategy without stages, such as "
+            f"FoPru."
+        )
     kinds = enumerate(adapter.decoder.layers.kinds)
     number, kind = next(((number, kind) for number, kind in kinds if kind != FULL), (None, None))
     if stages and kind is not None:

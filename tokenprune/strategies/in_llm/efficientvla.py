@@ -1,14 +1,15 @@
-"""EfficientVLA's selection of visual tokens and removal of layers (https://arxiv.org/abs/2506.10100)."""
+"""EfficientVLA: visual tokens, layers and cached actions (https://arxiv.org/abs/2506.10100)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from tokenprune.denoising import ReusingStrategy
 from tokenprune.selection import Selection
 from tokenprune.strategies._parts.skipping import LayerSkipping
 from tokenprune.strategies._parts.text_guided import OneStage, check_count, check_share
@@ -19,29 +20,39 @@ from tokenprune.tokens import StageTokens
 
 @register_strategy("efficientvla")
 @dataclass(frozen=True)
-class EfficientVLA(OneStage, LayerSkipping):
+class EfficientVLA(OneStage, LayerSkipping, ReusingStrategy):
     """Keeps, from decoder layer `layer` on, a few key tokens that the text attends to most, then further relevant
     tokens, and the tokens that are least similar to every key token.
 
     key: the number of key tokens.
     alpha: the share of the remaining budget that goes to relevance; the rest goes to diversity.
     skip: the layers that are not executed, see `LayerSkipping`: the paper's layer removal, with the ranking of
-        `tokenprune layers`.
+        `tokenprune layers`. In a robot policy they are removed from the language model and from the action expert,
+        whose layers read each other's keys and values by number.
+    reuse: the action expert's attention and MLPs are computed in every so many denoising steps, and their outputs used
+        again in between; 1 computes them in every step, the paper uses 5. For robot policies only (PI0).
 
     Deviations: relevance is the attention that the text after the image pays to a visual token, averaged over heads and
-    text tokens; the paper writes the attention from the visual token to the text, which a causal model does not have.
+    text tokens; the paper writes the attention from the visual token to the text, which a causal model does not have
+    (a policy's prefix does; the direction is the same there, so that a strategy means one thing in all models).
     Diversity is 1 - max cosine to the key tokens, of the hidden states on entry to the layer; the paper does not name
-    the features. The first and last two layers are never removed. The paper's sparse MLPs and cached action head are
-    not included.
+    the features. The first and last two layers are never removed. The paper's sparse MLPs are not
+    included.
     """
 
     key: int = 4
     alpha: float = 0.5
+    reuse: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("EfficientVLA", "key", self.key)
+        check_count("EfficientVLA", "reuse", self.reuse)
         check_share("EfficientVLA", "alpha", self.alpha)
+
+    @property
+    def reused_every(self) -> int:
+        return self.reuse
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         return select_relevant_and_diverse(

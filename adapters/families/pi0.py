@@ -1,0 +1,65 @@
+"""PI0, a robot policy: PaliGemma reads cameras and instruction, and a Gemma expert denoises actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from tokenprune.adapters.decoder.config import Decoder
+from tokenprune.adapters.decoder.denoising import PREFIX_ATTRIBUTE, Policy, PolicyPrefix
+from tokenprune.adapters.families.paligemma import PaliGemmaAdapter
+from tokenprune.adapters.registry import register_adapter
+from tokenprune.errors import PruningError
+from tokenprune.tokens.encoded import Modality
+
+
+@register_adapter("PI0ForConditionalGeneration")
+class PI0Adapter(Policy, PaliGemmaAdapter):
+    """For PI0ForConditionalGeneration. An image is a camera. All of the prefix attends to all of it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.config = self._whole.config.vlm_config
+        self.tower = self.describe_tower()
+        self.decoder = Decoder.of(self.config.get_text_config(), self.noncausal, self.language_model, self.layers)
+        expert: Any = self.expert
+        Decoder.of(expert.config, self.noncausal, expert, expert.layers)  # takes the same masks
+
+    @property
+    def core(self) -> Any:
+        return self._whole.model.vlm
+
+    @property
+    def expert(self) -> nn.Module:
+        return self._whole.model.dit
+
+    @property
+    def embedding_function(self) -> tuple[nn.Module, str]:
+        return self._whole.model, "embed_prefix"
+
+    def embedded(self, call: Mapping[str, Any]) -> tuple[Bool[Tensor, "batch length"], Bool[Tensor, " images"]]:
+        return call["input_ids"] == self.config.image_token_id, call["pixel_attention_mask"].bool().flatten()
+
+    def expert_outputs(self, layer: int) -> Sequence[nn.Module]:
+        one: Any = self._whole.model.dit.layers[layer]
+        return one.self_attn, one.mlp
+
+    def visual_mask(self, modality: Modality, kwargs: Mapping[str, Any]) -> Bool[Tensor, "batch length"] | None:
+        """Raises PruningError for embeddings that the patched policy has not made."""
+        prefix = self.encoded(modality, kwargs)
+        if prefix is None and kwargs.get("inputs_embeds") is not None:
+            raise PruningError(
+                "these embeddings come from somewhere else than embed_prefix of the patched policy, so nothing is "
+                "known about their visual tokens. Call sample_actions, or embed_prefix after patch()."
+            )
+        return None if prefix is None else prefix.visual[modality.name]
+
+    def encoded(self, modality: Modality, kwargs: Mapping[str, Any]) -> PolicyPrefix | None:
+        return getattr(kwargs.get("inputs_embeds"), PREFIX_ATTRIBUTE, None)
+
+    @property
+    def _whole(self) -> Any:
+        return self.model

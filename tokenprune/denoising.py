@@ -1,0 +1,60 @@
+"""The base classes of strategies that act between the steps of models that denoise."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tokenprune.selection import Selection, budget
+from tokenprune.strategy import Strategy
+from tokenprune.tokens.visual import StepTokens
+
+
+@dataclass(frozen=True)
+class StepStage:
+    """Late-step pruning: from denoising step `step` of every canvas on, counted from 0, a fraction `keep_ratio` or a
+    count `keep` of all visual tokens of each image are read."""
+
+    step: int
+    keep_ratio: float | None = None
+    keep: int | None = None
+
+    def budget(self, n_visual: int) -> int:
+        """How many of an image's `n_visual` tokens are left."""
+        return budget(n_visual, self.keep_ratio, self.keep)
+
+
+@dataclass(frozen=True)
+class StepStrategy(Strategy):
+    """Prunes between the denoising steps of a block diffusion model: what the denoiser reads, not what is cached.
+    `select` decides which tokens are cached."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"canvas_attention"})
+
+    @property
+    def canvas_layer(self) -> int | None:
+        """The layer of the denoiser whose attention `select_in_step` reads; None is the last one."""
+        return None
+
+    @property
+    @abstractmethod
+    def step_stages(self) -> tuple[StepStage, ...]:
+        """The stages, by ascending step, none before step 1."""
+
+    @abstractmethod
+    def select_in_step(self, stage: StepStage, tokens: StepTokens) -> Selection:
+        """Choose the tokens of one image that are read from a step on.
+
+        Returns a Selection over `tokens`: its indices count within the tokens that were left before.
+        """
+
+
+@dataclass(frozen=True)
+class ReusingStrategy(Strategy):
+    """Computes the layers of a robot policy's action expert in some denoising steps only."""
+
+    @property
+    @abstractmethod
+    def reused_every(self) -> int:
+        """They are computed in every so many steps, the first included; 1 computes them in all."""

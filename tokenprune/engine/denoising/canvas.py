@@ -1,0 +1,279 @@
+"""The denoising steps of a block diffusion model, which read the cache that a pruned prompt has filled.
+
+before_prefix      caches that the denoiser could not read are refused
+after_prefix       the encoder has filled the cache: a canvas begins
+before_step        the denoiser gets the cache, its masks and its position IDs as they are after pruning
+  before_attention   what the canvas attends to is recorded, in a step before late-step pruning
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.decoder.denoising import BlockDiffusion
+from tokenprune.denoising import StepStage, StepStrategy
+from tokenprune.engine.cache import index_of, settle
+from tokenprune.engine.call import CallContext, Forward, find_cache, named_arguments
+from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.denoising.reading import Reading, cached, read, unpruned_bytes
+from tokenprune.engine.prefill import Prefill
+from tokenprune.engine.recording import Register
+from tokenprune.errors import PruningError, SettingError
+from tokenprune.report import Denoising, ImageReport, LateStepReport, Report
+from tokenprune.selection import Selection
+from tokenprune.sequence.masks import FULL
+from tokenprune.strategy import Strategy
+from tokenprune.tokens.visual import StepTokens
+
+#: The attribute of a cache that holds its Canvas. It lives and is copied with the cache.
+ATTRIBUTE = "_tokenprune_canvas"
+
+
+@dataclass(eq=False)
+class CachedImage:
+    """An image in a cache.
+
+    columns: of those of its visual tokens that were cached, which are number `left` of its `n_visual`.
+    number: its place in the report; None if that is of a later prompt.
+    """
+
+    row: int
+    columns: Int[Tensor, " cached"]
+    left: Int[Tensor, " cached"]
+    n_visual: int
+    number: int | None
+
+
+@dataclass(eq=False)
+class Canvas:
+    """The steps of one canvas.
+
+    cached: all images in the cache.
+    left: the same, with the tokens that are still read.
+    report: of the prompt that brought the last of them.
+    step: the number of steps so far, and `n_stages` that of the stages that are decided.
+    dropped: the slots that are not read any more.
+    attention: what the canvas paid to each slot in the step before a stage.
+    """
+
+    cached: Sequence[CachedImage] = ()
+    report: Report | None = None
+    left: Sequence[CachedImage] = field(init=False)
+    step: int = 0
+    n_stages: int = 0
+    dropped: Bool[Tensor, "batch slots"] | None = None
+    attention: Float[Tensor, "batch slots"] | None = None
+    reading: Reading | None = None
+
+    def __post_init__(self) -> None:
+        self.left = self.cached
+
+
+class CanvasSteps:
+    """The denoiser of one patched model.
+
+    Raises SettingError for a strategy that reads a layer which does not attend to the whole prompt.
+    """
+
+    def __init__(self, strategy: Strategy, adapter: ModelAdapter, context: CallContext, prefill: Prefill) -> None:
+        self.strategy, self.adapter, self.prefill, self._context = strategy, adapter, prefill, context
+        self.stages = strategy.step_stages if isinstance(strategy, StepStrategy) else ()
+        kinds = adapter.decoder.layers.kinds
+        wanted = strategy.canvas_layer if isinstance(strategy, StepStrategy) else None
+        number = len(kinds) - 1 if wanted is None else wanted
+        if self.stages and (not -len(kinds) <= number < len(kinds) or kinds[number] != FULL):
+            whole = [i for i, kind in enumerate(kinds) if kind == FULL]
+            raise SettingError(
+                f"{type(strategy).__name__}: layer={wanted} of the denoiser does not attend to the whole prompt. "
+                f"Choose from {whole}, or leave layer=None."
+            )
+        self._read_layer = number % len(kinds)
+
+    @property
+    def denoiser(self) -> Any:
+        return cast(BlockDiffusion, self.adapter).denoiser
+
+    def register(self, register: Register) -> None:
+        register(self.adapter.core.register_forward_pre_hook(self.before_prefix, with_kwargs=True))
+        register(self.adapter.language_model.register_forward_hook(self.after_prefix, with_kwargs=True))
+        register(self.denoiser.register_forward_pre_hook(self.before_step, with_kwargs=True))
+        if self.stages:
+            attention = cast(BlockDiffusion, self.adapter).canvas_attention(self._read_layer)
+            register(attention.register_forward_pre_hook(self.before_attention, with_kwargs=True))
+
+    @dynamo_disabled
+    def before_prefix(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if getattr(find_cache(named_arguments(module, args, kwargs)), "is_compileable", False):
+            raise PruningError(
+                "a static cache, whose steps transformers compiles as a whole, cannot be pruned in a block diffusion "
+                "model. Generate with a dynamic cache, which is the default."
+            )
+
+    @dynamo_disabled
+    def after_prefix(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        cache = find_cache(named_arguments(module, args, kwargs), output)
+        before, forward = getattr(cache, ATTRIBUTE, None) or Canvas(), self._context.forward
+        images, report = before.cached, before.report
+        if forward is not None and forward.report is not None:
+            images = [*(replace(image, number=None) for image in images), *images_of(forward)]
+            report = forward.report
+        setattr(cache, ATTRIBUTE, Canvas(images, report))
+
+    @dynamo_disabled
+    def before_step(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[tuple[()], dict[str, Any]] | None:
+        kwargs = named_arguments(module, args, kwargs)
+        cache = find_cache(kwargs)
+        if cache is None:  # the model says what is wrong
+            return None
+        settle(cache)
+        now = getattr(cache, ATTRIBUTE, None) or Canvas()
+        if now.step and kwargs.get("self_conditioning_logits") is None:  # another canvas from the same prompt
+            now = Canvas(now.cached, now.report)
+        setattr(cache, ATTRIBUTE, now)
+        while now.n_stages < len(self.stages) and self.stages[now.n_stages].step <= now.step:
+            self._decide(now, cache, self.stages[now.n_stages])
+        mask, n_canvas = kwargs.get("decoder_attention_mask"), kwargs["decoder_input_ids"].shape[1]
+        if now.reading is None or now.reading.made_from is not mask:
+            dtype = self.adapter.decoder.mask_dtype(self.denoiser.dtype)
+            now.reading = read(cache, self.adapter.decoder.layers, mask, n_canvas, dtype, now.dropped)
+        now.step += 1
+        _, n_columns = cached(cache)
+        self._report(now, cache, n_columns)
+        index = index_of(cache)
+        if index is None and now.dropped is None:
+            return None
+        ids = kwargs.get("decoder_position_ids")
+        if ids is None:
+            ids = torch.arange(n_columns, n_columns + n_canvas, device=kwargs["decoder_input_ids"].device)[None]
+        shift = None if index is None else index.shift
+        given = {
+            "decoder_position_ids": ids if shift is None else ids - shift[:, None].to(ids.dtype),
+            "decoder_attention_mask": now.reading.masks,
+        }
+        given |= {name: now.reading.cache for name, value in kwargs.items() if value is cache}
+        return (), {**kwargs, **given}
+
+    @dynamo_disabled
+    def before_attention(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        kwargs = named_arguments(module, args, kwargs)
+        cache = find_cache(kwargs)
+        now: Canvas | None = getattr(cache, ATTRIBUTE, None)
+        if now is None or now.reading is None or now.n_stages == len(self.stages):
+            return
+        if now.step != self.stages[now.n_stages].step:  # which is the number of the next step
+            return
+        queries, keys = cast(BlockDiffusion, self.adapter).canvas_heads(self._read_layer, kwargs)
+        held = cache.layers[self._read_layer].keys
+        weights = canvas_attention(queries, torch.cat([held, keys.to(held.dtype)], 2), kwargs.get("attention_mask"))
+        now.attention = now.reading.spread(FULL, weights[:, : held.shape[2]].detach())
+
+    def _decide(self, now: Canvas, cache: Any, stage: StepStage) -> None:
+        """Leave out what the strategy drops from a stage on."""
+        assert isinstance(self.strategy, StepStrategy)
+        assert now.attention is not None
+        slots, n_columns = cached(cache)
+        batch, n = slots.columns.shape
+        order = torch.arange(n, device=slots.columns.device).expand(batch, -1)
+        place = torch.zeros(batch, n_columns, dtype=torch.long, device=order.device)
+        place.scatter_reduce_(1, slots.columns, order * slots.valid, "amax")  # holes are at column 0, as real tokens
+        dropped = torch.zeros_like(slots.valid) if now.dropped is None else now.dropped.clone()
+        images, reports = [], {}
+        for image in now.left:
+            held = place[image.row, image.columns]
+            tokens = StepTokens(now.attention[image.row, held], image.left, image.n_visual)
+            selection = checked_step_selection(self.strategy, stage, tokens)
+            dropped[image.row, held] = True
+            dropped[image.row, held[selection.kept]] = False
+            left, columns = image.left[selection.kept], image.columns[selection.kept]
+            images.append(replace(image, columns=columns, left=left))
+            if image.number is not None:
+                scores = selection.scores
+                if scores is not None:
+                    whole = scores.new_full((image.n_visual,), torch.nan)
+                    scores = whole.index_copy(0, image.left, scores)
+                reports[image.number] = LateStepReport(stage.step, left, scores)
+        if now.report is not None:
+            found = [
+                replace(one, late_steps=(*(one.late_steps if now.n_stages else ()), reports[number]))
+                for number, one in enumerate(now.report.images)
+            ]
+            now.report = replace(now.report, images=found)
+        now.left, now.dropped, now.attention, now.reading = images, dropped, None, None
+        now.n_stages += 1
+
+    def _report(self, now: Canvas, cache: Any, n_columns: int) -> None:
+        """Count a step, of a cache with images."""
+        if now.report is None or now.reading is None:
+            return
+        done = now.report.denoising or Denoising(0, 0, 0, 0)
+        unpruned = unpruned_bytes(cache, self.adapter.decoder.layers, n_columns)
+        done = Denoising(
+            done.steps + 1,
+            done.computed + 1,
+            done.kv_bytes_read + now.reading.n_bytes,
+            done.kv_bytes_unpruned + unpruned,
+        )
+        now.report = replace(now.report, denoising=done)
+        self.prefill.publish(now.report)
+
+
+def images_of(forward: Forward) -> list[CachedImage]:
+    """The images that a call of the encoder brought, as the cache holds them."""
+    assert forward.report is not None
+    columns = {
+        (row, name): mask[row].nonzero()[:, 0] for name, mask in forward.visual.items() for row in range(len(mask))
+    }
+    found = []
+    for number, image in enumerate(forward.report.images):
+        place = image.row, image.modality
+        own, columns[place] = columns[place][: image.n_visual], columns[place][image.n_visual :]
+        found.append(cached_image(image, forward.n_columns + own, number))
+    return found
+
+
+def cached_image(image: ImageReport, columns: Int[Tensor, " visual"], number: int) -> CachedImage:
+    """An image, given the columns of all its visual tokens and its place in the report."""
+    return CachedImage(image.row, columns[image.kept], image.kept, image.n_visual, number)
+
+
+def canvas_attention(
+    queries: Float[Tensor, "batch heads canvas width"],
+    keys: Float[Tensor, "batch key_heads tokens width"],
+    mask: Tensor | None,
+) -> Float[Tensor, "batch tokens"]:
+    """The attention that the canvas pays to each token, averaged over heads and canvas positions, in float32.
+
+    queries: scaled. mask: over the tokens, bool or additive.
+    """
+    groups = rearrange(queries.float(), "b (k g) c w -> b k g c w", k=keys.shape[1])
+    logits = groups @ keys.float()[:, :, None].transpose(-1, -2)
+    if mask is not None:
+        mask = mask[:, :, None]
+        logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
+    return logits.softmax(-1).mean((1, 2, 3))
+
+
+def checked_step_selection(strategy: StepStrategy, stage: StepStage, tokens: StepTokens) -> Selection:
+    """What the strategy leaves from a stage on, if it keeps exactly to the stage's budget."""
+    allowed = stage.budget(tokens.n_visual)
+    if allowed >= tokens.n_left:
+        return Selection.all(tokens.n_left, tokens.left.device)
+    selection, name = strategy.select_in_step(stage, tokens), type(strategy).__name__
+    if not isinstance(selection, Selection) or selection.n_visual != tokens.n_left:
+        raise PruningError(
+            f"{name}.select_in_step must return a Selection over the {tokens.n_left} visual tokens that are left."
+        )
+    if len(selection.kept) != allowed:
+        raise PruningError(
+            f"{name}.select_in_step kept {len(selection.kept)} visual tokens from step {stage.step} on, and its budget "
+            f"is {allowed}. Ask stage.budget(tokens.n_visual) how many to keep."
+        )
+    return selection

@@ -1,0 +1,194 @@
+"""The denoising steps of a robot policy, whose action expert reads the cache that a pruned prefix has filled.
+
+EmbeddingFunction   images are encoded and embedded before the base model is called: what they show goes with them
+after_prefix        the prefix is in the cache: the steps begin
+before_step         the expert gets cache, masks and position IDs like a language model that continues the prefix
+  ReusedOutput        its attention and MLPs give what they gave in an earlier step
+after_step
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from torch import nn
+
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.decoder.denoising import PREFIX_ATTRIBUTE, Policy, PolicyPrefix
+from tokenprune.denoising import ReusingStrategy
+from tokenprune.engine.cache import index_of, n_slots
+from tokenprune.engine.call import CallContext, Forward, bind_arguments, find_cache, named_arguments
+from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.overrides import ForwardOverride, MethodOverride
+from tokenprune.engine.prefill import Prefill
+from tokenprune.engine.recording import RECORD_ATTRIBUTE, Register
+from tokenprune.engine.skipping import SkippedLayer
+from tokenprune.engine.stages.layers import StagedLayer
+from tokenprune.report import Denoising, Report
+from tokenprune.strategy import Strategy
+from tokenprune.tokens.encoded import EncodedImage
+
+#: The attribute of a cache that holds its ActionSteps. It lives and is copied with the cache.
+ATTRIBUTE = "_tokenprune_actions"
+
+
+@dataclass(eq=False)
+class ActionSteps:
+    """The steps that read one prefix so far.
+
+    report: of the prefix.
+    outputs: what each module of the expert gave when it was last computed.
+    reuses: whether they are used again in the current step.
+    """
+
+    report: Report | None = None
+    outputs: dict[int, Any] = field(default_factory=dict)
+    reuses: bool = False
+
+
+class PolicySteps:
+    """The action expert of one patched policy."""
+
+    def __init__(self, strategy: Strategy, adapter: ModelAdapter, context: CallContext, prefill: Prefill) -> None:
+        self.adapter, self.prefill, self._context = adapter, prefill, context
+        self.every = strategy.reused_every if isinstance(strategy, ReusingStrategy) else 1
+
+    @property
+    def policy(self) -> Policy:
+        return cast(Policy, self.adapter)
+
+    def register(self, register: Register) -> None:
+        expert: Any = self.policy.expert
+        register(EmbeddingFunction(self.adapter, self._context).install())
+        register(self.adapter.language_model.register_forward_hook(self.after_prefix, with_kwargs=True))
+        register(expert.register_forward_pre_hook(self.before_step, with_kwargs=True))
+        register(expert.register_forward_hook(self.after_step, with_kwargs=True, always_call=True))
+        skipping, stages = self.prefill.skipping, self.prefill.stages
+        for number in () if skipping is None else skipping.layers:
+            register(SkippedLayer(expert.layers[number]).install())
+        if stages is not None:
+            for number in range(stages.stages[0].layer, len(expert.layers)):
+                register(StagedLayer(expert.layers[number], stages, number).install())
+        if self.every > 1:
+            for number in range(len(expert.layers)):
+                for module in self.policy.expert_outputs(number):
+                    register(ReusedOutput(module, self._context).install())
+
+    @dynamo_disabled
+    def after_prefix(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        forward, cache = self._context.forward, find_cache(named_arguments(module, args, kwargs), output)
+        if cache is not None:
+            setattr(cache, ATTRIBUTE, ActionSteps(None if forward is None else forward.report))
+
+    @dynamo_disabled
+    def before_step(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[tuple[()], dict[str, Any]] | None:
+        kwargs = named_arguments(module, args, kwargs)
+        cache = find_cache(kwargs)
+        # The expert's embeddings are those of actions: nothing in them is a visual token.
+        self.prefill.before_base_model(module, (), {**kwargs, "inputs_embeds": None})
+        if cache is not None:
+            self._begin(cache)
+        return self.prefill.before_language_model(module, (), kwargs)
+
+    @dynamo_disabled
+    def after_step(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        if output is not None:  # no exception is on its way
+            output = self.prefill.after_language_model(module, (), named_arguments(module, args, kwargs), output)
+        self.prefill.after_base_model(module, args, kwargs, output)
+        return output
+
+    def _begin(self, cache: Any) -> None:
+        """Count a step."""
+        now: ActionSteps = getattr(cache, ATTRIBUTE, None) or ActionSteps()
+        setattr(cache, ATTRIBUTE, now)
+        self._context.actions = now
+        done = Denoising(0, 0, 0, 0)
+        if now.report is not None and now.report.denoising is not None:
+            done = now.report.denoising
+        now.reuses = bool(now.outputs) and done.steps % self.every > 0
+        if now.report is None:
+            return
+        held, unpruned = cached_bytes(cache, len(self.adapter.layers))
+        done = Denoising(
+            done.steps + 1,
+            done.computed + (not now.reuses),
+            done.kv_bytes_read + (0 if now.reuses else held),
+            done.kv_bytes_unpruned + unpruned,
+        )
+        now.report = replace(now.report, denoising=done)
+        self.prefill.publish(now.report)
+
+
+class EmbeddingFunction(MethodOverride):
+    """The policy's method that encodes the images and returns the base model's embeddings, which it marks."""
+
+    def __init__(self, adapter: ModelAdapter, context: CallContext) -> None:
+        super().__init__(*cast(Policy, adapter).embedding_function)
+        self._adapter, self._context = adapter, context
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.original)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        images = self._begin()
+        try:
+            embeds = self.original(*args, **kwargs)
+        finally:
+            self._context.forward = None
+        self._mark(embeds, bind_arguments(self.original, args, kwargs), images)
+        return embeds
+
+    @dynamo_disabled
+    def _begin(self) -> dict[str, list[EncodedImage]]:
+        """Collect the images of this call as one of the base model does."""
+        images: dict[str, list[EncodedImage]] = {modality.name: [] for modality in self._adapter.modalities}
+        self._context.forward = Forward(None, None, {}, {}, images, 0, 0, None)
+        return images
+
+    @dynamo_disabled
+    def _mark(self, embeds: Any, call: dict[str, Any], images: dict[str, list[EncodedImage]]) -> None:
+        visual, used = cast(Policy, self._adapter).embedded(call)
+        (name,) = images
+        prefix = PolicyPrefix({name: visual})
+        seen = [image for image, one in zip(images[name], used.tolist(), strict=True) if one]
+        setattr(prefix, RECORD_ATTRIBUTE, seen)
+        setattr(embeds, PREFIX_ATTRIBUTE, prefix)
+
+
+class ReusedOutput(ForwardOverride):
+    """A module that gives what it gave in the last step in which it was computed, in steps that reuse outputs."""
+
+    def __init__(self, module: nn.Module, context: CallContext) -> None:
+        super().__init__(module)
+        self._context, self._key = context, id(self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.removed:
+            return self.original(*args, **kwargs)
+        if (stored := self._stored()) is not None:
+            return stored
+        output = self.original(*args, **kwargs)
+        self._store(output)
+        return output
+
+    @dynamo_disabled
+    def _stored(self) -> Any:
+        now = self._context.actions
+        return now.outputs[self._key] if now is not None and now.reuses else None
+
+    @dynamo_disabled
+    def _store(self, output: Any) -> None:
+        if (now := self._context.actions) is not None:
+            now.outputs[self._key] = output
+
+
+def cached_bytes(cache: Any, n_layers: int) -> tuple[int, int]:
+    """The keys and values that a cache holds of a prefix, and that it would hold of the unpruned one."""
+    index, n = index_of(cache), n_slots(cache)
+    filled = [layer for layer in cache.layers if getattr(layer, "keys", None) is not None]
+    first = (filled[0].keys.nbytes + filled[0].values.nbytes) // max(n, 1)
+    n_columns = n if index is None else n + index.n_dropped
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in filled), first * n_columns * n_layers

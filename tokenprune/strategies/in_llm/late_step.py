@@ -1,0 +1,72 @@
+"""Late-step pruning in diffusion models (https://arxiv.org/abs/2511.15098)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenprune.denoising import StepStage, StepStrategy
+from tokenprune.errors import SettingError
+from tokenprune.selection import Selection
+from tokenprune.tokens import StepTokens, VisualTokens
+
+
+@dataclass(frozen=True)
+class LateStep(StepStrategy):
+    """Caches every visual token, and from denoising step `steps` of each canvas on reads only those that the canvas
+    attended to most in the step before.
+
+    keep_ratio, keep: the budget from the last of `steps` on.
+    steps: the step, counted from 0, from which fewer are read; or several, by which the count falls progressively: each
+        leaves the same share of the tokens before it.
+    layer: the layer of the denoiser whose attention counts, averaged over heads and canvas positions; None is the last
+        one. It must attend to the whole prompt.
+
+    Needs a model that denoises blocks of text from a cache (DiffusionGemma), so it has no registered name. Such a model
+    computes visual tokens once a prompt: late steps save the reading of their keys and values. They do not save, as in
+    the paper's models, the computation of visual tokens in every step.
+
+    Deviations: the paper applies rankings of other methods from a step on; this one is by the canvas's attention.
+    """
+
+    steps: int | tuple[int, ...] | list[int] = 8
+    layer: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.steps, list):  # settings files have lists
+            object.__setattr__(self, "steps", tuple(self.steps))
+        numbers = self.steps if isinstance(self.steps, tuple) else (self.steps,)
+        whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in numbers)
+        if not numbers or not whole or list(numbers) != sorted(set(numbers)):
+            raise SettingError(
+                f"LateStep: steps={self.steps!r} does not name denoising steps from 1 on, ascending. Write steps=8, or "
+                f"steps=(8, 16, 24)."
+            )
+        if len(numbers) > 1 and self.keep is not None:
+            raise SettingError("LateStep: several steps need a ratio, not a count. Use keep_ratio.")
+        if self.layer is not None and (not isinstance(self.layer, int) or isinstance(self.layer, bool)):
+            raise SettingError(f"LateStep: layer={self.layer!r} is not a layer; write layer=-1, or None.")
+        if self.budget_per == "tile":
+            raise SettingError('LateStep: the tiles of an image compete. Leave budget_per="image".')
+
+    @property
+    def canvas_layer(self) -> int | None:
+        return self.layer
+
+    @property
+    def step_stages(self) -> tuple[StepStage, ...]:
+        steps = (self.steps,) if isinstance(self.steps, int) else tuple(self.steps)
+        if self.keep_ratio is None:
+            return (StepStage(steps[0], keep=self.keep),)
+        shares = [self.keep_ratio ** ((i + 1) / len(steps)) for i in range(len(steps))]
+        return tuple(StepStage(step, share) for step, share in zip(steps, shares, strict=True))
+
+    def budget(self, n_visual: int) -> int:
+        """Return `n_visual`: every token is cached, and `StepStage.budget` limits what is read later."""
+        return n_visual
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        return Selection.all(tokens.n_visual, tokens.features.device)
+
+    def select_in_step(self, stage: StepStage, tokens: StepTokens) -> Selection:
+        return Selection.best(tokens.attention, stage.budget(tokens.n_visual))
