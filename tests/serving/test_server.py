@@ -132,6 +132,8 @@ def truncated() -> bytes:
         (image(*A), {"keep_ratio": 0}, "keep_ratio=0 is not a fraction in (0, 1]"),
         (image(*A), {"keep_ratio": 1.5}, "keep_ratio=1.5 is not a fraction in (0, 1]"),
         (image(*A), {"keep_ratio": "half"}, "keep_ratio='half' is not a fraction in (0, 1]"),
+        (image(*A), {"keepratio": 0.5}, "'keepratio' does nothing. Did you mean 'keep_ratio'?"),
+        (image(*A), {"strategy": "grid"}, "'strategy' is a setting of the whole engine"),
         (as_url(truncated()), {}, "image file is truncated"),
         (as_url(b"no image"), {}, "cannot identify image file"),
     ],

@@ -36,8 +36,14 @@ def llava(text: Any = None, vision: Any = None, **settings: Any) -> Any:
     return config
 
 
-def check(config: Any, architecture: str = "TokenPruneLlava", embeds: bool = False, longest: int = 2048) -> None:
-    multimodal = SimpleNamespace(enable_mm_embeds=embeds)
+def check(
+    config: Any,
+    architecture: str = "TokenPruneLlava",
+    embeds: bool = False,
+    longest: int = 2048,
+    options: dict[str, Any] | None = None,
+) -> None:
+    multimodal = SimpleNamespace(enable_mm_embeds=embeds, mm_processor_kwargs=options)
     model = SimpleNamespace(hf_config=config, multimodal_config=multimodal, max_model_len=longest)
     check_model(ARCHITECTURES[architecture], model)
 
@@ -97,6 +103,13 @@ def test_settings() -> None:
     del config.tokenprune
     with pytest.raises(SettingError, match="expected settings with a strategy, found None"):
         check(config)
+
+
+def test_settings_among_the_options_of_the_processor() -> None:
+    check(llava(), options={"size": {"shortest_edge": 9}})
+    for written in ({"keep_ratio": 0.5}, {"images_kwargs": {"keepratio": 0.5}}):
+        with pytest.raises(SettingError, match="'keep_ratio' is a setting of the whole engine"):
+            check(llava(), options=written)
 
 
 def test_encoder_layers() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import transformers
+from transformers.processing_utils import ImagesKwargs, TextKwargs
 
-from tokenprune import FoPru
+from tokenprune import STRATEGIES, FoPru
 from tokenprune.errors import SettingError
 from tokenprune.serving.vllm.settings import Settings, split_request
 
@@ -76,3 +78,48 @@ def test_position_ids_that_an_engine_provides() -> None:
 def test_request_is_split() -> None:
     assert split_request({"keep_ratio": 0.5, "max_pixels": 9}) == (0.5, {"max_pixels": 9})
     assert split_request({"max_pixels": 9}) == (None, {"max_pixels": 9})
+
+
+#: The processors of the models that are served.
+PROCESSORS = (
+    "CLIPImageProcessor",
+    "SiglipImageProcessor",
+    "LlavaNextImageProcessor",
+    "LlavaOnevisionImageProcessor",
+    "Qwen2VLImageProcessor",
+    "Qwen3VLVideoProcessor",
+    "GotOcr2ImageProcessor",
+)
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_what_a_processor_has_passes(processor: str) -> None:
+    own = getattr(transformers, processor).valid_kwargs
+    names = {name for kind in (own, ImagesKwargs, TextKwargs) for name in kind.__annotations__}
+    assert {"do_resize", "size"} <= names
+    for strategy in STRATEGIES.values():
+        settings = Settings(strategy(keep_ratio=0.5))
+        for request in (True, False):
+            settings.check_options(dict.fromkeys([*names, "keep_aspect_ratio"]), request)
+            settings.check_options({"images_kwargs": dict.fromkeys(names)}, request)
+        settings.check_options({"keep_ratio": 0.5}, request=True)
+
+
+NEAR = ("keepratio", "keepRatio", "keep-ratio", "keep_ratios", "keep_rate", "kept_ratio")
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_a_mistyped_keep_ratio_of_a_request(name: str) -> None:
+    with pytest.raises(SettingError, match=f"{name!r} does nothing. Did you mean 'keep_ratio'"):
+        Settings(FoPru(keep_ratio=0.25)).check_options({"size": 9, name: 0.5}, request=True)
+
+
+@pytest.mark.parametrize("name", ["strategy", "Strategy", "position_ids", "positionIds", "record", "keep", "layer"])
+def test_a_setting_of_the_engine_in_a_request(name: str) -> None:
+    with pytest.raises(SettingError, match=f"{name!r} does nothing, since '.*' is a setting of the whole engine"):
+        Settings(FoPru(keep_ratio=0.25)).check_options({name: "fopru"}, request=True)
+
+
+def test_a_keep_ratio_within_another_option() -> None:
+    with pytest.raises(SettingError, match=r"'images_kwargs\.keep_ratio' does nothing. Did you mean 'keep_ratio'"):
+        Settings(FoPru(keep_ratio=0.25)).check_options({"images_kwargs": {"keep_ratio": 0.5}}, request=True)

@@ -94,8 +94,9 @@ class PruningProcessor(Base):
         return {modality: [f"{one}-{self.settings.digest}" for one in ones] for modality, ones in hashes.items()}
 
     def _cached_apply_hf_processor(self, inputs: Any, timing_ctx: Any) -> Any:
-        """Process the images of one prompt. Raises SettingError for a keep ratio that cannot be right, and for one so
-        low that the unpruned prompt has more position IDs than the engine provides."""
+        """Process the images of one prompt. Raises SettingError for a keep ratio that cannot be right or is mistyped,
+        and for one so low that the unpruned prompt has more position IDs than the engine provides."""
+        self.settings.check_options(inputs.hf_processor_mm_kwargs, request=True)
         ratio, _ = split_request(inputs.hf_processor_mm_kwargs)
         self.settings.strategy_at(ratio)  # raises, before anything is processed
         result = super()._cached_apply_hf_processor(inputs, timing_ctx)

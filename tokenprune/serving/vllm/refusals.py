@@ -28,6 +28,7 @@ def check_model(architecture: Architecture, model_config: Any) -> None:
     config = model_config.hf_config
     settings = Settings.of(config)
     strategy = settings.strategy
+    settings.check_options(model_config.multimodal_config.mm_processor_kwargs or {}, request=False)
     check_architecture(architecture, config)
     check_strategy(strategy, config.get_text_config().num_hidden_layers)
     tower = tower_of_config(config)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from difflib import SequenceMatcher
 from typing import Any, cast
 
 import tokenprune
@@ -22,6 +23,8 @@ KEEP_RATIO = "keep_ratio"
 EXAMPLE = '{"architectures": ["TokenPruneLlava"], "tokenprune": {"strategy": "fopru", "keep_ratio": 0.25}}'
 #: The settings that are not the strategy's.
 OWN = ("strategy", "position_ids", "record")
+#: How alike a mistyped KEEP_RATIO is at least; "keep_aspect_ratio", which processors have, is 0.75.
+ALIKE = 0.8
 #: How many times longer than the longest sequence an unpruned prompt may be: at least, and if the budget is a count.
 LEAST_STRETCH, COUNT_STRETCH = 4, 16
 
@@ -66,6 +69,24 @@ class Settings:
         strategy = replace(self.strategy, keep_ratio=keep_ratio, keep=None) if asked else self.strategy
         return None if strategy.keep_ratio == 1 else strategy
 
+    def check_options(self, options: Mapping[str, object], request: bool) -> None:
+        """Raise SettingError for options of the model's own processor that are meant for us: the name of a setting in
+        any spelling, or one like `keep_ratio`, which only a `request` may have."""
+        where = "mm_processor_kwargs" if request else "--mm-processor-kwargs"
+        ours = {_plain(name): name for name in (*OWN, *(field.name for field in fields(self.strategy)))}
+        inside = {f"{of}.{name}": name for of, part in options.items() if isinstance(part, Mapping) for name in part}
+        for path, name in {**{name: name for name in options}, **inside}.items():
+            like = SequenceMatcher(None, _plain(name), _plain(KEEP_RATIO)).ratio() >= ALIKE
+            setting = KEEP_RATIO if like else ours.get(_plain(name))
+            if setting is None or (request and path == KEEP_RATIO):
+                continue
+            if request and setting == KEEP_RATIO:
+                raise SettingError(f"{where}: {path!r} does nothing. Did you mean {KEEP_RATIO!r}?")
+            raise SettingError(
+                f"{where}: {path!r} does nothing, since {setting!r} is a setting of the whole engine. Write it in "
+                f"--hf-overrides, such as {EXAMPLE}."
+            )
+
     def budget(self, n_visual: int, keep_ratio: float | None) -> int:
         """How many of an image's visual tokens are kept, given the keep ratio of its request."""
         strategy = self.strategy_at(keep_ratio)
@@ -93,3 +114,8 @@ def split_request(kwargs: Mapping[str, object]) -> tuple[float | None, dict[str,
     own processor."""
     others = {name: value for name, value in kwargs.items() if name != KEEP_RATIO}
     return cast("float | None", kwargs.get(KEEP_RATIO)), others
+
+
+def _plain(name: str) -> str:
+    """A name without what is often mistyped in it: capitals, underscores and hyphens."""
+    return "".join(filter(str.isalnum, name)).lower()
