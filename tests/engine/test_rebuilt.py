@@ -1,4 +1,4 @@
-"""A cache made from a pruned one's tensors is refused; any other cache is not, and is compared once."""
+"""A cache that holds a pruned one's tensors without what it knows is refused; any other cache is not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from transformers import DynamicCache, StaticCache
 
 import tokenprune
 from tokenprune import PAR, FastV, FoPru, Grid, PruningError, Strategy
-from tokenprune.engine.rebuilt import N_MARKS
 
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -55,6 +54,7 @@ TO_TENSORS: dict[str, Callable[[Pairs], Pairs]] = {
     "cloned": lambda pairs: [(keys.clone(), values.clone()) for keys, values in pairs],
     "saved": saved,
     "cast": lambda pairs: [(keys.bfloat16(), values.bfloat16()) for keys, values in pairs],
+    "offloaded": lambda pairs: pairs_of(DynamicCache(pairs, offloading=True)),
     "last row": lambda pairs: [(keys[-1:], values[-1:]) for keys, values in pairs],
     "twice": lambda pairs: [(keys.repeat(2, 1, 1, 1), values.repeat(2, 1, 1, 1)) for keys, values in pairs],
     "text cropped": lambda pairs: [(keys[:, :, :-2], values[:, :, :-2]) for keys, values in pairs],
@@ -230,12 +230,42 @@ def test_it_waits_once_for_each_cache() -> None:
     assert waits == [0, 1, 0, 0]
 
 
-def test_as_many_as_it_says_are_remembered() -> None:
-    model = tiny_llava()
+def test_as_many_as_it_says_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, n = tiny_llava(), 32
+    monkeypatch.setattr("tokenprune.engine.rebuilt._marks", {})
+    monkeypatch.setattr("tokenprune.engine.rebuilt.N_MARKS", n)
     with torch.no_grad(), tokenprune.patch(model, Grid(keep=4)):
         rebuilt = [DynamicCache(pairs_of(pruned(model, [1]))) for _ in range(2)]
-        for rows in (N_MARKS - 2, 1):
+        for rows in (n - 2, 1):
             one = prompt([1], seed=9)
             model(**{name: tensor.repeat_interleave(rows, 0) for name, tensor in one.items()}, use_cache=True)
             with pytest.raises(PruningError, match=REFUSED):
                 step(model, rebuilt[0])
+        model(**one, use_cache=True)
+        assert step(model, rebuilt[0]).isfinite().all()
+
+
+def test_candidates_of_another_model_are_not_compared_again() -> None:
+    """Assisted decoding crops what it does not take."""
+    model, text = FAMILIES["llava-clip"].build(n_layers=4), Elsewhere(torch.tensor([[3, 4, 5]]))
+    with moved(model), torch.no_grad(), tokenprune.patch(model, Grid(keep=4)):
+        with Pretended():
+            model(**{name: Elsewhere(tensor) for name, tensor in prompt([1]).items()}, use_cache=True)
+            cache = model(input_ids=text, use_cache=True)[CACHE]
+            model(input_ids=text, **{CACHE: cache})
+        for _ in range(2):
+            with Pretended() as done:
+                cache.crop(-2)
+                model(input_ids=text, **{CACHE: cache})
+            assert not done.ours
+
+
+def test_compact_tensors_of_one_row_are_right_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are numbered as a cache without index is; what can be done where a cache itself cannot be passed on."""
+    model = tiny_llava()
+    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.25), position_ids="compact"):
+        cache = pruned(model, [1])
+        rebuilt = DynamicCache(saved(pairs_of(cache)))
+        monkeypatch.setattr("tokenprune.engine.rebuilt._marks", {})  # as in another process
+        for _ in range(2):
+            assert_close(step(model, rebuilt), step(model, cache))

@@ -169,10 +169,10 @@ def bind_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: 
     return named
 
 
-def n_new_columns(kwargs: Mapping[str, Any]) -> int:
-    """Return how many columns a call of the base model brings."""
+def new_size(kwargs: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many rows and columns a call of the base model brings."""
     new = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
-    return new.shape[1]
+    return new.shape[0], new.shape[1]
 
 
 def find_cache(*places: Any) -> Any:
@@ -189,6 +189,12 @@ def find_cache(*places: Any) -> Any:
             if hasattr(value, "get_seq_length") and hasattr(value, "update"):
                 return value
     return None
+
+
+def last_columns(output: dict[str, Any], n: int) -> None:
+    """Leave the last `n` columns of a language model's output, in place. A model that tells its language model how
+    many logits it wants takes them to be there if they are fewer than its prompt had (Gemma 4)."""
+    output["last_hidden_state"] = output["last_hidden_state"][:, -n:]
 
 
 def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int]:

@@ -29,10 +29,10 @@ from tokenprune.engine.cache import (
     set_index,
     settle,
 )
-from tokenprune.engine.call import CallContext, Forward, check_placeholders, find_cache, named_arguments
+from tokenprune.engine.call import CallContext, Forward, check_placeholders, find_cache, last_columns, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.interrupted import check_filled
-from tokenprune.engine.rebuilt import check_not_rebuilt, mark_pruned
+from tokenprune.engine.rebuilt import check_not_exchanged, check_not_rebuilt, mark_pruned
 from tokenprune.engine.recording import RECORD_ATTRIBUTE, Register, recall_images
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
 from tokenprune.errors import PruningError
@@ -124,6 +124,8 @@ class Prefill:
                 setattr(output, RECORD_ATTRIBUTE, records)  # accelerate's hooks hand on a copy without them
             images[name] = recall_images(output, visual[name])
         slots, mask = n_slots(cache), prunable_mask(kwargs.get("attention_mask"))
+        if index is not None:
+            check_not_exchanged(cache, index, slots, kwargs)
         columns = slots if index is None else slots + index.n_dropped
         self._context.forward = Forward(cache, index, visual, begins, images, slots, columns, mask)
 
@@ -214,6 +216,8 @@ class Prefill:
                 self._publish(forward, replace(forward.report, images=images))
         if args:
             kwargs = named_arguments(module, args, kwargs)
+        if forward.packing is not None and kwargs.get("logits_to_keep"):
+            last_columns(output, kwargs["logits_to_keep"])
         cache = forward.cache if forward.cache is not None else find_cache(kwargs, output)
         if cache is None:
             if kwargs.get("use_cache") and forward.packing is not None:

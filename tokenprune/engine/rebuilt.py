@@ -2,9 +2,10 @@
 
 Every prompt that is pruned into a cache leaves a mark here: for each row, the key of one token that is in an earlier
 slot than without pruning. A cache without index that comes to a patched model with tokens in it is compared with the
-marks once; an unpruned one has another token in that slot. So tensors are recognised in this process, also when they
-were cloned, moved, cast or cropped, or their rows picked. Of tensors from elsewhere, quantised or offloaded ones, only
-an attention mask that covers more than the cache can tell.
+marks once, and again when it has a length that no call has left; an unpruned one has another token in that slot. So
+tensors are recognised in this process, also when they were cloned, moved, offloaded, cast or cropped, or their rows
+picked. Of tensors from elsewhere, quantised ones, and what is written into a static cache that is known, only an
+attention mask that covers more than the cache can tell.
 """
 
 from __future__ import annotations
@@ -13,62 +14,72 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.engine.cache import CacheIndex, n_slots
-from tokenprune.engine.call import n_new_columns
+from tokenprune.engine.call import new_size
 from tokenprune.errors import PruningError
 from tokenprune.sequence.packing import Slots
 
-#: How many rows are remembered for each device, type and width of keys; half a megabyte or less.
-N_MARKS = 1024
+#: The attribute of a pruned cache's first layer, which shallow copies share, that holds the greatest number of slots
+#: that the last call may have left.
+MOST = "_most_slots"
+#: How many rows are remembered for each device, type and width of keys, and about how many numbers of a key: some
+#: 600 kB.
+N_MARKS, N_NUMBERS = 8192, 16
 
 
 @dataclass(eq=False)
 class Marks:
     """The last rows that were pruned: a slot that holds a later token than without pruning, -1 where none does, and
-    the key of the first head there. The tensors have this size from the start, so that memory does not grow."""
+    some numbers of the key there. The tensors have this size from the start, so that memory does not grow."""
 
     slots: Int[Tensor, " marks"]
-    keys: Float[Tensor, "marks width"]
+    keys: Float[Tensor, "marks numbers"]
 
     @classmethod
-    def none(cls, like: Tensor) -> Marks:
-        slots = torch.full((N_MARKS,), -1, dtype=torch.long, device=like.device)
-        return cls(slots, like.new_zeros(N_MARKS, like.shape[-1]))
+    def none(cls, keys: Tensor) -> Marks:
+        slots = torch.full((N_MARKS,), -1, dtype=torch.long, device=keys.device)
+        return cls(slots, keys.new_zeros(N_MARKS, _some(keys).shape[-1]))
 
-    def with_rows(self, slots: Int[Tensor, " rows"], keys: Float[Tensor, "rows width"]) -> Marks:
+    def with_rows(self, slots: Int[Tensor, " rows"], keys: Float[Tensor, "rows numbers"]) -> Marks:
         return Marks(torch.cat([slots, self.slots])[:N_MARKS], torch.cat([keys, self.keys])[:N_MARKS])
 
     def any_in(self, keys: Float[Tensor, "batch heads slots width"], n_slots: int) -> Bool[Tensor, ""]:
         """Whether a layer's keys, of which `n_slots` are in use, are those of a mark in its slot."""
         slots, marked = self.slots.to(keys.device), self.keys.to(keys)
-        same = (keys.detach()[:, 0].index_select(1, slots.clamp(0, n_slots - 1)) == marked).all(-1)
+        same = (_some(keys).index_select(1, slots.clamp(0, n_slots - 1)) == marked).all(-1)
         return (same & (slots >= 0) & (slots < n_slots)).any()
 
 
 _marks: dict[tuple[torch.device, torch.dtype, int], Marks] = {}
 _lock = Lock()
-#: Caches that were compared.
-_known: WeakSet[Any] = WeakSet()
+#: Caches that were compared, and the least and the greatest length that the last call may have left; none for static
+#: caches, whose length may be on a GPU.
+_known: WeakKeyDictionary[Any, tuple[int, ...]] = WeakKeyDictionary()
 
 
 def mark_pruned(cache: Any, index: CacheIndex, padding: Bool[Tensor, "rows columns"] | None) -> None:
     """Remember a cache that `index` describes; `padding` tells which of all columns are padding, None if none is."""
+    layers = getattr(cache, "layers", None)
+    if not layers:  # of a class of its own, in older versions of transformers
+        return
+    setattr(layers[0], MOST, index.columns.shape[1])
     slots = Slots(index.columns, index.valid)
-    for number in _by_use(cache.layers):
+    for number in _by_use(layers):
         stage = next((stage for stage in reversed(index.stages) if stage.layer <= number), None)
         held = slots if stage is None else Slots(slots.columns.gather(1, stage.slots), stage.valid)
-        keys = getattr(cache.layers[number], "keys", None)
+        keys = getattr(layers[number], "keys", None)
         if not isinstance(keys, Tensor) or keys.ndim != 4 or keys.shape[2] < held.columns.shape[1]:
             continue  # skipped, or stored in another way
         moved = _is_moved(held, padding)
         first, some = moved.int().argmax(1).to(keys.device), moved.any(1).to(keys.device)
-        marked = keys.detach()[:, 0].gather(1, first[:, None, None].expand(-1, 1, keys.shape[3]))[:, 0]
+        numbers = _some(keys)
+        marked = numbers.gather(1, first[:, None, None].expand(-1, 1, numbers.shape[2]))[:, 0]
         kind = keys.device, keys.dtype, keys.shape[3]
         with _lock:
             before = _marks.get(kind) or Marks.none(keys)
@@ -78,24 +89,53 @@ def mark_pruned(cache: Any, index: CacheIndex, padding: Bool[Tensor, "rows colum
 
 def check_not_rebuilt(cache: Any, kwargs: Mapping[str, Any]) -> None:
     """Raise PruningError for a cache without index, but with tokens, that was made from a pruned one's tensors."""
-    if cache not in _known:
+    length, known = cache.get_seq_length(), _known.get(cache)
+    counted = isinstance(length, int)
+    if known is None or (counted and known and not known[0] <= length <= known[1]):
         if _is_marked(cache.layers, n_slots(cache)):
             raise _rebuilt("this cache was made from the tensors of a pruned one, and does not know what was dropped")
-        _known.add(cache)
-    mask, length = kwargs.get("attention_mask"), cache.get_seq_length()
-    if not (isinstance(mask, Tensor) and mask.ndim == 2 and isinstance(length, int) and length):
+        _known[cache] = ()
+    if not counted:
         return
-    if mask.shape[1] > length + n_new_columns(kwargs):
+    mask, most = kwargs.get("attention_mask"), length + new_size(kwargs)[1]
+    _known[cache] = length, most
+    if isinstance(mask, Tensor) and mask.ndim == 2 and length and mask.shape[1] > most:
         raise _rebuilt(
             f"attention_mask covers {mask.shape[1]} tokens, and the cache holds {length}: it was made from the tensors "
             f"of a pruned cache, or belongs to another prompt"
         )
 
 
+def check_not_exchanged(cache: Any, index: CacheIndex, n_slots: int, kwargs: Mapping[str, Any]) -> None:
+    """Raise PruningError for a cache of so many slots that holds other tensors than pruning and later calls have left:
+    the slots that `index` describes, and what was appended to them."""
+    first = next(iter(getattr(cache, "layers", ())), None)
+    described, most = index.columns.shape[1], getattr(first, MOST, n_slots)
+    if not described <= n_slots <= most:
+        raise _rebuilt(
+            f"this cache holds {n_slots} tokens, and should hold {most if n_slots > most else described} or "
+            f"{'fewer' if n_slots > most else 'more'}: its tensors were exchanged, or cropped by other means than "
+            f"cache.crop"
+        )
+    rows, n_new = new_size(kwargs)
+    if len(index.columns) not in (1, rows):
+        raise _rebuilt(
+            f"this cache holds {len(index.columns)} rows, and the call brings {rows}. Pick rows with "
+            f"cache.batch_select_indices"
+        )
+    if first is not None:
+        setattr(first, MOST, n_slots + n_new)
+
+
 def _rebuilt(what: str) -> PruningError:
     return PruningError(
         f"{what}. Pass the cache that the model returned; copy.deepcopy, pickle and torch.save keep what it knows."
     )
+
+
+def _some(keys: Float[Tensor, "batch heads slots width"]) -> Float[Tensor, "batch slots numbers"]:
+    """About N_NUMBERS numbers of the first head's keys, from its whole width."""
+    return keys.detach()[:, 0, :, :: max(1, keys.shape[3] // N_NUMBERS)]
 
 
 def _by_use(layers: list[Any]) -> list[int]:

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.attention import text_attention_scale, text_capture_points, text_heads
 from tokenprune.engine.cache import n_slots
-from tokenprune.engine.call import find_cache, n_new_columns
+from tokenprune.engine.call import find_cache, new_size
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.report import ImageReport
 from tokenprune.sequence.packing import PromptTokens, padding_of, prunable_mask
@@ -78,7 +78,7 @@ class DecoderReader:
         """Start a forward of the base model with these arguments, whose `visual` tokens are given by modality."""
         cache = find_cache(kwargs)
         n_columns = 0 if cache is None else int(cache.get_seq_length())  # dropped tokens included
-        padding = padding_of(prunable_mask(kwargs.get("attention_mask")), n_columns, n_new_columns(kwargs))
+        padding = padding_of(prunable_mask(kwargs.get("attention_mask")), n_columns, new_size(kwargs)[1])
         like = next(iter(visual.values()))
         real = torch.ones_like(like) if padding is None else ~padding[:, n_columns:].to(like.device).expand_as(like)
         self._captured, self._layers, self._n_past = {}, {}, n_slots(cache)
