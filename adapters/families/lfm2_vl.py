@@ -7,7 +7,7 @@ from typing import Any
 
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.layouts.padded import padded_squares
@@ -49,4 +49,9 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     return queries, keys, list(call["tower"]["pixel_attention_mask"].bool())
 
 
-TOWER = Tower(lambda tower: tower.encoder.layers, lambda layer: projections(layer.self_attn), n_prefix=0, heads=heads)
+def encoder_layers(tower: Any) -> nn.ModuleList:
+    """Those of a SigLIP 2, which is one module deeper in older versions of transformers."""
+    return getattr(tower, "vision_model", tower).encoder.layers
+
+
+TOWER = Tower(encoder_layers, lambda layer: projections(layer.self_attn), n_prefix=0, heads=heads)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.layouts.tiles import run_starts
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towers import Tower, tower_of
 from tokenprune.errors import UnsupportedError
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
@@ -35,6 +36,9 @@ class Ovis2Adapter(ModelAdapter):
                 f"{vision.hidden_stride}, so some visual tokens show padding. Load a model whose patches do, as all "
                 f"published ones are."
             )
+
+    def describe_tower(self) -> Tower:
+        return tower_of("ovis2_vision", type(self.model).__name__)  # which older configurations do not say
 
     def image_starts(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]

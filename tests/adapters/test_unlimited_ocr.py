@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.contract.oracle import assert_close, dropped_columns
-from helpers.families.tiled.crops import UnlimitedOcr
+from helpers.families import FAMILIES, Family
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -18,11 +18,13 @@ from tokenprune.adapters.families.unlimited_ocr import canvas_and_whole
 WINDOW, STEPS = 3, 9
 
 
-class ShortWindow(UnlimitedOcr):
-    window = WINDOW
+def short_window() -> Any:
+    family: Any = type(FAMILIES["unlimited-ocr"])("unlimited-ocr-short")
+    family.window = WINDOW
+    return family
 
 
-def expected(family: UnlimitedOcr, model: Any, whole: dict[str, Any], dropped: Tensor, n_prompt: int) -> Tensor:
+def expected(family: Family, model: Any, whole: dict[str, Any], dropped: Tensor, n_prompt: int) -> Tensor:
     """One uncached forward of the unpatched model, with masks by hand."""
     length = whole["input_ids"].shape[1]
     place = torch.arange(length)
@@ -38,7 +40,7 @@ def expected(family: UnlimitedOcr, model: Any, whole: dict[str, Any], dropped: T
 @pytest.mark.parametrize("cache", [None, "static"])
 @pytest.mark.parametrize("images", [[1], [1, 2]])
 def test_answers_longer_than_the_window(images: list[int], cache: str | None) -> None:
-    family = ShortWindow("unlimited-ocr-short")
+    family = short_window()
     model, inputs = family.build(), family.prompt(images)
     settings: dict[str, Any] = {"max_new_tokens": STEPS, "do_sample": False, "cache_implementation": cache}
     with torch.no_grad(), tokenprune.patch(model, Random(keep_ratio=0.4)) as handle:
@@ -52,7 +54,7 @@ def test_answers_longer_than_the_window(images: list[int], cache: str | None) ->
 
 
 def test_a_cache_that_was_not_told_the_length_of_the_prompt() -> None:
-    family = ShortWindow("unlimited-ocr-short")
+    family = short_window()
     model, inputs = family.build(), family.prompt([1, 2])
     cache, answers, logits = DynamicCache(config=model.config), inputs["input_ids"][:, :0], []
     with torch.no_grad(), tokenprune.patch(model, Random(keep_ratio=0.4)) as handle:

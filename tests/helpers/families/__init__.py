@@ -5,12 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+import pytest
 import transformers
 
 from .base import Family
 
 #: From this version of transformers on, all families exist.
 COMPLETE = (5, 24)
+VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 #: Name -> module and class, and settings of the class.
 CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "llava-clip": ("llava:Llava", {"kind": "clip"}),
@@ -96,19 +98,37 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def _families() -> dict[str, Family]:
-    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    found = {}
+class Families(dict[str, Family]):
+    """Those that this transformers has, by name. A test that asks for one of the others is skipped."""
+
+    def __missing__(self, name: str) -> Family:
+        if name not in CLASSES:
+            raise KeyError(name)
+        pytest.skip(f"transformers {transformers.__version__} lacks {name}")
+
+
+def _families() -> Families:
+    found = Families()
     for name, (where, settings) in CLASSES.items():
         module, _, kind = where.partition(":")
         try:
-            found[name] = getattr(import_module(f".{module}", __name__), kind)(name, **settings)
+            family = getattr(import_module(f".{module}", __name__), kind)(name, **settings)
         except ImportError:  # a class that an older transformers does not have
-            if version >= COMPLETE:
+            if VERSION >= COMPLETE:
                 raise
+            continue
+        classes = family.class_name, getattr(family, "config_name", family.class_name)
+        if VERSION >= COMPLETE or all(hasattr(transformers, one) for one in classes):
+            found[name] = family
     return found
 
 
-FAMILIES: dict[str, Family] = _families()
+FAMILIES = _families()
 
-__all__ = ["FAMILIES", "Family"]
+
+def present(*names: str) -> list[str]:
+    """Those of some families that this transformers has. Raises KeyError for one that no version has."""
+    return [name for name in names if CLASSES[name] and name in FAMILIES]
+
+
+__all__ = ["FAMILIES", "Family", "present"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import transformers
 from torch import Tensor
-from transformers import Glm4vConfig, Glm4vMoeConfig, Glm46VConfig, GlmgaConfig, GlmOcrConfig
 
 from helpers.families.base import BREAK, END, IMAGE, PATCH, START, VIDEO, VOCAB, Size, decoder
 from helpers.families.packed.mrope import MRope
@@ -18,7 +18,7 @@ class Glm4v(MRope):
     """Positions rotate neighbouring pairs of numbers, of half of each head."""
 
     class_name = "Glm4vForConditionalGeneration"
-    config_class: Any = Glm4vConfig
+    config_name = "Glm4vConfig"
     mixes = False
 
     def tokens(self) -> Any:
@@ -37,7 +37,8 @@ class Glm4v(MRope):
 
     def config(self) -> Any:
         vision = self.vision(out_hidden_size=32, image_size=8 * PATCH)
-        return self.config_class(vision_config=vision, text_config=self.text(), **self.tokens())
+        kind = getattr(transformers, self.config_name)
+        return kind(vision_config=vision, text_config=self.text(), **self.tokens())
 
     def block(self, size: Size) -> list[int]:
         t, h, w = self.grid(size)
@@ -55,20 +56,20 @@ class Glm4v(MRope):
 
 class Glm46V(Glm4v):
     class_name = "Glm46VForConditionalGeneration"
-    config_class = Glm46VConfig
+    config_name = "Glm46VConfig"
 
 
 class Glmga(Glm46V):
     """The class of GLM-4.6V under another configuration."""
 
-    config_class = GlmgaConfig
+    config_name = "GlmgaConfig"
 
 
 class GlmMoe(Glm4v):
     """A layer without experts, then one with."""
 
     class_name = "Glm4vMoeForConditionalGeneration"
-    config_class = Glm4vMoeConfig
+    config_name = "Glm4vMoeConfig"
 
     def text(self, **settings: Any) -> Any:
         experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
@@ -79,4 +80,4 @@ class GlmOcr(Glm4v):
     """The tower norms its queries and keys."""
 
     class_name = "GlmOcrForConditionalGeneration"
-    config_class = GlmOcrConfig
+    config_name = "GlmOcrConfig"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import Cosmos3OmniConfig, Qwen3VLMoeConfig
+import transformers
+from transformers import Qwen3VLMoeConfig
 
 from helpers.families.base import decoder
 from helpers.families.packed.mrope import MRope
@@ -28,4 +29,5 @@ class Cosmos3Omni(MRope, Qwen3VL):
 
     def config(self) -> Any:
         settings = Qwen3VL.config(self).to_dict()
-        return Cosmos3OmniConfig(**{name: settings[name] for name in ("vision_config", "text_config", *self.tokens())})
+        kept = {name: settings[name] for name in ("vision_config", "text_config", *self.tokens())}
+        return transformers.Cosmos3OmniConfig(**kept)

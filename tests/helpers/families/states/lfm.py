@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import Lfm2VlConfig, Lfm3VlConfig
+from transformers import Lfm2VlConfig
 
 from helpers.families.base import BREAK, END, IMAGE, PATCH, START, VIDEO, ImageInputs, Size, additive, decoder, tower
 from helpers.families.common import CommonFamily
@@ -91,7 +92,7 @@ class Lfm3VL(CommonFamily, QwenVL):
             layer_types=["conv", "sliding_attention", "full_attention"],
             sliding_window=self.window,
         )
-        return Lfm3VlConfig(
+        return transformers.Lfm3VlConfig(
             vision_config=vision, text_config=text, projector_hidden_size=32, tie_word_embeddings=False, **self.tokens()
         )
 

@@ -6,9 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
 from transformers import (
-    Apertus1p5Config,
-    Apertus1p5TextConfig,
     Emu3Config,
     Emu3TextConfig,
     Emu3VQVAEConfig,
@@ -89,8 +88,8 @@ class Apertus1p5(CommonFamily, Mistral3):
             "codebook_size": 16,
             "codebook_dim": 16,
         }
-        return Apertus1p5Config(
-            text_config=Apertus1p5TextConfig(**text),
+        return transformers.Apertus1p5Config(
+            text_config=transformers.Apertus1p5TextConfig(**text),
             vision_config=vision,
             audio_config=audio,
             image_token_id=IMAGE,

@@ -5,22 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
 from transformers import (
-    DeepseekOcr2Config,
-    DeepseekOcr2TextConfig,
-    DeepseekOcr2VisionConfig,
     GotOcr2Config,
     GotOcr2VisionConfig,
     LightOnOcrConfig,
     PixtralVisionConfig,
-    QianfanOCRConfig,
-    QianfanOCRVisionConfig,
     Qwen2Config,
     Qwen3Config,
-)
-from transformers.models.deepseek_ocr2.configuration_deepseek_ocr2 import (
-    DeepseekOcr2SamVisionConfig,
-    DeepseekOcr2VisionEncoderConfig,
 )
 
 from helpers.families.base import END, IMAGE, PATCH, START, ImageInputs, Size, decoder, tower
@@ -48,8 +40,8 @@ class QianfanOcr(CommonFamily, InternVL):
     class_name = "QianfanOCRForConditionalGeneration"
 
     def config(self) -> Any:
-        return QianfanOCRConfig(
-            vision_config=QianfanOCRVisionConfig(**tower(TILE)),
+        return transformers.QianfanOCRConfig(
+            vision_config=transformers.QianfanOCRVisionConfig(**tower(TILE)),
             text_config=Qwen3Config(**decoder(head_dim=8)),
             image_token_id=IMAGE,
             image_seq_length=9,
@@ -95,6 +87,11 @@ class DeepseekOcr2(CommonFamily, Llava):
     sizes = ((64, 128), (64, 64))  # two crops, no crop
 
     def config(self) -> Any:
+        from transformers.models.deepseek_ocr2.configuration_deepseek_ocr2 import (
+            DeepseekOcr2SamVisionConfig,
+            DeepseekOcr2VisionEncoderConfig,
+        )
+
         sam = DeepseekOcr2SamVisionConfig(
             **tower(64, mlp_dim=48, output_channels=16, window_size=6, global_attn_indexes=[0, 2]),
             downsample_channels=[16, 32],
@@ -107,9 +104,9 @@ class DeepseekOcr2(CommonFamily, Llava):
             n_shared_experts=1,
             mlp_layer_types=["dense", "sparse"],
         )
-        return DeepseekOcr2Config(
-            vision_config=DeepseekOcr2VisionConfig(sam_config=sam, encoder_config=encoder),
-            text_config=DeepseekOcr2TextConfig(**text),
+        return transformers.DeepseekOcr2Config(
+            vision_config=transformers.DeepseekOcr2VisionConfig(sam_config=sam, encoder_config=encoder),
+            text_config=transformers.DeepseekOcr2TextConfig(**text),
             image_token_id=IMAGE,
         )
 
