@@ -18,6 +18,8 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from tokenprune.adapters import GenericAdapter as GenericAdapter
+    from tokenprune.evals.adapt.adapt import adapt as adapt
+    from tokenprune.evals.tune.tune import tune as tune
     from tokenprune.errors import (
         DataError as DataError,
         PruningError as PruningError,
@@ -132,10 +134,25 @@ _HOMES = {
     "unpatch": "tokenprune.patching",
 }
 
+#: Tools of the evals, each with the extra that it needs. They are no part of `import *`.
+_TOOLS = {"adapt": ("tokenprune.evals.adapt.adapt", "adapt"), "tune": ("tokenprune.evals.tune.tune", "optimize")}
+
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _TOOLS:
+        home, extra = _TOOLS[name]
+        try:
+            return getattr(import_module(home), name)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("tokenprune"):
+                raise
+            package = error.name.partition(".")[0]
+            install = f'pip install "tokenprune-vlm[{extra}]"'
+            raise ModuleNotFoundError(
+                f"tokenprune.{name} needs {package}, which is not installed. Type: {install}", name=error.name
+            ) from error
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value = getattr(import_module(_HOMES[name]), name)
@@ -143,4 +160,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_TOOLS})

@@ -122,7 +122,7 @@ def facts(model: Any, inputs: Inputs, case: Case) -> Facts:
         output, peak = with_peak(case.prefill, model.device)
         kv_cache_bytes = cache_bytes(output)
         del output
-        flops = _flops(model, case)
+        flops = count_flops(model, case.prefill)
     return Facts(
         batch=len(inputs["input_ids"]),
         name=case.name,
@@ -140,10 +140,11 @@ def facts(model: Any, inputs: Inputs, case: Case) -> Facts:
 
 
 @torch.inference_mode()
-def _flops(model: Any, case: Case) -> int:
+def count_flops(model: Any, call: Callable[[], Any]) -> int:
+    """Count the operations of a call of the model, patched or not."""
     known = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
     with _countable(model), FlopCounterMode(display=False, custom_mapping=known) as counter:
-        case.prefill()
+        call()
     return counter.get_total_flops()
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import tokenprune
-from tokenprune.evals.cli import bench, explain, layers, models, optimize, report, serve
+from tokenprune.evals.cli import adapt, bench, explain, layers, models, optimize, report, serve, tune
 from tokenprune.evals.cli import eval as eval_
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.cli.parser import Formatter, script_parser
@@ -25,6 +25,8 @@ COMMANDS = {
     "explain": explain,
     "eval": eval_,
     "report": report,
+    "tune": tune,
+    "adapt": adapt,
     "optimize": optimize,
     "layers": layers,
     "bench": bench,

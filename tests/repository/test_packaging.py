@@ -155,7 +155,7 @@ def test_wheel_and_sdist(clone: Path, python: Path, tmp_path: Path) -> None:
     install(python, wheel)
     assert str(tmp_path / "env") in call(python, "-c", IMPORTS, cwd=Path("/"))
     extras = json.loads(call(python, "-c", EXTRAS, cwd=Path("/")))
-    assert set(extras) == {"evals", "optimize", "retrieval", "vllm"}
+    assert set(extras) == {"adapt", "evals", "optimize", "retrieval", "vllm"}
     assert "optuna" in extras["optimize"]
     assert not {"optuna", "greenlet", "pytest", "onnx"} & {*extras["evals"], *extras["retrieval"]}
     command = python.parent / "tokenprune"

@@ -134,6 +134,18 @@ def check_types(cls: type[Strategy], settings: Mapping[str, Any], where: str) ->
             raise SettingError(f"{where}{name}={value!r} is not of type {_type_name(hint)}.")
 
 
+def name_of(cls: type[Strategy]) -> str:
+    """Return what `make` finds a class by: its registered name, or `my_package.my_module:MyStrategy`."""
+    names = [name for name, known in STRATEGIES.items() if known is cls]
+    return names[0] if names else f"{cls.__module__}:{cls.__qualname__}"
+
+
+def changed_settings(strategy: Strategy) -> dict[str, Any]:
+    """Return the settings that differ from their defaults, which with `name_of` make an equal strategy."""
+    values = {field.name: (getattr(strategy, field.name), field.default) for field in fields(strategy) if field.init}
+    return {name: value for name, (value, default) in values.items() if value != default}
+
+
 def setting_types(cls: type[Strategy]) -> dict[str, Any]:
     """Return the annotated type of each setting; empty if annotations use names that only a type checker imports."""
     try:

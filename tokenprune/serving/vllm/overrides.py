@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from tokenprune.serving.vllm.architectures import architecture_of
 from tokenprune.serving.vllm.settings import KEY, Settings
-from tokenprune.strategies.registry import STRATEGIES
-from tokenprune.strategy import Strategy
+from tokenprune.strategies.registry import changed_settings, name_of
 
 
 def overrides(config: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
@@ -17,20 +15,9 @@ def overrides(config: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
 
     Raises UnsupportedError for a model that no architecture serves.
     """
-    written = {"strategy": _name(settings.strategy), **_changed(settings.strategy)}
+    written = {"strategy": name_of(type(settings.strategy)), **changed_settings(settings.strategy)}
     if settings.position_ids != "original":
         written["position_ids"] = settings.position_ids
     if settings.record is not None:
         written["record"] = settings.record
     return {"architectures": [architecture_of(config)], KEY: written}
-
-
-def _name(strategy: Strategy) -> str:
-    cls = type(strategy)
-    names = [name for name, known in STRATEGIES.items() if known is cls]
-    return names[0] if names else f"{cls.__module__}:{cls.__qualname__}"
-
-
-def _changed(strategy: Strategy) -> dict[str, Any]:
-    values = {field.name: (getattr(strategy, field.name), field.default) for field in fields(strategy) if field.init}
-    return {name: value for name, (value, default) in values.items() if value != default}

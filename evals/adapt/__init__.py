@@ -1,0 +1,8 @@
+"""`tokenprune adapt`: teach a model to answer from fewer visual tokens, in a plain PEFT adapter.
+
+examples   questions with the answers to learn, as batches
+lora       which layers are trained
+training   transformers' Trainer on a model that is patched anew in every step
+estimate   memory and time, before anything starts
+adapt      all of it, resumable
+"""

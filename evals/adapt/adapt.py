@@ -1,0 +1,208 @@
+"""Train a plain PEFT adapter on a pruned model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from rich.console import Console
+
+import tokenprune
+from tokenprune.errors import DataError, SettingError
+from tokenprune.evals.adapt.estimate import estimate
+from tokenprune.evals.adapt.examples import Collator, Example, labelled
+from tokenprune.evals.adapt.lora import Part, with_lora
+from tokenprune.evals.adapt.training import Examples, PrunedTrainer, Ratios, arguments, last_checkpoint
+from tokenprune.evals.models.loading import limit_questions, load_model, load_processor
+from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.run import files
+from tokenprune.evals.run.answers import AnswerKey
+from tokenprune.evals.run.defaults import MAX_IMAGE_PIXELS
+from tokenprune.evals.run.evaluate import BATCH_TOKENS
+from tokenprune.evals.run.plan import Plan
+from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
+from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.run.runner import Runner
+from tokenprune.evals.run.setups import Unpruned
+from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks._read.allowed import allowing
+from tokenprune.evals.tune.own import load
+from tokenprune.strategies.parsing import StrategySpec
+from tokenprune.strategies.registry import changed_settings, name_of
+
+#: In the output folder: the adapter, the checkpoints, what identifies the training, the losses.
+ADAPTER, CHECKPOINTS, IDENTITY, LOSSES = "adapter", "checkpoints", "adapt.json", "losses.jsonl"
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """adapter: a folder that `peft.PeftModel.from_pretrained` loads. losses: step and mean loss, as logged."""
+
+    adapter: Path
+    losses: Sequence[tuple[int, float]]
+
+
+def adapt(
+    model: str,
+    *,
+    data: str | Path,
+    output: str | Path,
+    strategy: str = "fopru",
+    keep_ratio: float = 0.1,
+    up_to: float = 0.5,
+    whole: float = 0.25,
+    labels: bool = True,
+    part: Part = "decoder",
+    rank: int = 16,
+    steps: int = 300,
+    batch: int = 8,
+    accumulate: int = 1,
+    learning_rate: float = 2e-4,
+    save_every: int = 50,
+    tasks: Sequence[str] | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    dtype: str = "auto",
+    image_roots: Sequence[str | Path] = (),
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
+    console: Console | None = None,
+) -> Adapted:
+    """Train low-rank updates of a model while it is pruned, so that it loses less.
+
+        adapted = tokenprune.adapt("llava-hf/llava-1.5-7b-hf", data="train", keep_ratio=0.1, output="runs/adapted")
+        model = PeftModel.from_pretrained(model, adapted.adapter)
+
+    model: a folder or a Hugging Face name. data, tasks, split, limit: the questions, as for `tune`.
+    output: a folder, from which the same call resumes. SettingError if it holds another training.
+    strategy: as in `--strategy`.
+    keep_ratio, up_to, whole: a share `whole` of the steps is unpruned, and in the others the keep ratio is drawn
+        between the two, so that one adapter serves them all.
+    labels: learn the right answers; False: the unpruned model's own (self-distillation).
+    part, rank: what is trained, see `tokenprune.evals.adapt.lora`.
+    batch, accumulate: questions in a forward, and forwards in a step.
+    """
+    output, data, console = Path(output), Path(data), console or Console()
+    for name, value in {"steps": steps, "batch": batch, "accumulate": accumulate, "rank": rank}.items():
+        if value < 1:
+            raise SettingError(f"{name}={value} is less than 1.")
+    ratios = Ratios(keep_ratio, up_to, whole, seed)
+    base = StrategySpec.read(strategy).make({"keep_ratio": keep_ratio})
+    with allowing(image_roots, max_image_pixels):
+        style = style_of(*load_processor(model))
+        questions = limit_questions(load(data, tasks, split=split, style=style, labels=labels), limit)
+        examples = labelled(questions) if labels else None  # answers that cannot be written are said before
+        loaded, processor = load_model(model, dtype)
+        with tokenprune.patch(loaded, base):  # and what cannot be pruned
+            pass
+        identity = {
+            "strategy": name_of(type(base)),
+            "settings": changed_settings(base),
+            "ratios": asdict(ratios),
+            "labels": labels,
+            "part": part,
+            "rank": rank,
+            "steps": steps,
+            "batch": batch,
+            "accumulate": accumulate,
+            "learning_rate": learning_rate,
+            "model": model_identity(loaded),
+            "data": tasks_identity(questions),
+            "versions": versions(),
+        }
+        output.mkdir(parents=True, exist_ok=True)
+        with files.lock_for_appending(output / LOSSES, "another training is writing it"):
+            _check_identity(output / IDENTITY, json.loads(json.dumps(identity)))
+            if examples is None:
+                examples = _distilled(loaded, processor, questions, output / "answers", console)
+            return _train(
+                loaded,
+                Collator(processor, loaded.dtype),
+                examples,
+                base,
+                ratios,
+                output,
+                console,
+                part=part,
+                rank=rank,
+                save_every=save_every,
+                options={"steps": steps, "batch": batch, "accumulate": accumulate, "learning_rate": learning_rate},
+            )
+
+
+def _train(
+    model: Any,
+    collator: Collator,
+    examples: Sequence[Example],
+    strategy: tokenprune.Strategy,
+    ratios: Ratios,
+    output: Path,
+    console: Console,
+    *,
+    part: str,
+    rank: int,
+    save_every: int,
+    options: dict[str, Any],
+) -> Adapted:
+    transformers.set_seed(ratios.seed)  # LoRA's own weights are drawn
+    adapted = with_lora(model, part, rank)
+    checkpoint = last_checkpoint(output / CHECKPOINTS)
+    if checkpoint is None:
+        longest = sorted(examples, key=lambda one: -len(one.question.text) - len(one.answer))[: options["batch"]]
+        found = estimate(adapted, collator(longest), options["accumulate"])
+        console.print(found.sentence(options["steps"]))
+    else:
+        console.print(f"Resuming from {checkpoint}.")
+    trainer = PrunedTrainer(
+        model=adapted,
+        args=arguments(
+            output / CHECKPOINTS,
+            save_every=save_every,
+            seed=ratios.seed,
+            cpu=model.device.type == "cpu",
+            **options,
+        ),
+        train_dataset=Examples(examples),
+        data_collator=collator,
+        strategy=strategy,
+        ratios=ratios,
+    )
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    adapted.save_pretrained(str(output / ADAPTER))
+    losses = [(int(line["step"]), line["loss"]) for line in trainer.state.log_history if "loss" in line]
+    text = "".join(f"{json.dumps({'step': step, 'loss': loss})}\n" for step, loss in losses)
+    files.replace(output / LOSSES, text)
+    return Adapted(output / ADAPTER, losses)
+
+
+def _distilled(
+    model: Any, processor: Any, questions: Sequence[Question], folder: Path, console: Console
+) -> list[Example]:
+    """The questions with the unpruned model's answers, which are on disk and not asked again."""
+    setup, run = Unpruned(), RunFolder(folder)
+    with run.writing() as write:
+        runner = Runner(model, processor, [setup], BATCH_TOKENS)
+        for part in Plan(questions, [setup]).parts(run.answers().keys()):
+            for answers in runner.ask(part):
+                write(answers)
+    answers = run.answers()
+    found = [Example(one, answers[AnswerKey(one.task, one.id, setup.key)].text) for one in questions]
+    kept = [example for example in found if example.answer]
+    if not kept:
+        raise DataError("the unpruned model answers none of the questions, so there is nothing to learn from it.")
+    console.print(f"Learning the unpruned model's own answers to {len(kept)} questions.")
+    return kept
+
+
+def _check_identity(path: Path, identity: dict[str, Any]) -> None:
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        files.check_same(
+            found, identity, f"{path}: holds another training", "Name another output, or delete its folder."
+        )
+    else:
+        files.replace(path, json.dumps(identity, indent=1) + "\n")

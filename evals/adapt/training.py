@@ -1,0 +1,121 @@
+"""transformers' Trainer on a model that is patched anew in every step, at a keep ratio drawn for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments
+
+import tokenprune
+from tokenprune.errors import SettingError
+from tokenprune.evals.adapt.examples import Example
+
+STATE = "trainer_state.json"
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Keep ratios for the steps of a training: a share `whole` of the steps is unpruned, and the others are spread over
+    `lowest` to `highest`, each octave alike. A step's depends on its number alone, so that a resumed training draws the
+    same."""
+
+    lowest: float
+    highest: float
+    whole: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lowest <= self.highest <= 1:
+            raise SettingError(
+                f"keep ratios {self.lowest:g} to {self.highest:g}: write the lower first, both above 0 and up to 1."
+            )
+        if not 0 <= self.whole < 1:
+            raise SettingError(f"a share of {self.whole:g} unpruned steps is not in [0, 1); write 0.25, for example.")
+
+    def at(self, step: int) -> float:
+        draw = np.random.default_rng([self.seed, step])
+        if draw.random() < self.whole:
+            return 1.0
+        return float(self.lowest * (self.highest / self.lowest) ** draw.random())
+
+
+class Examples(Dataset[Example]):
+    """A list that a Trainer takes."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._examples[index]
+
+
+class PrunedTrainer(Trainer):
+    """Prunes the model with `strategy` at the step's keep ratio, in forward and backward."""
+
+    def __init__(self, *args: Any, strategy: tokenprune.Strategy, ratios: Ratios, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._strategy, self._ratios = strategy, ratios
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        ratio = self._ratios.at(self.state.global_step)
+        if ratio == 1:
+            return super().training_step(*args, **kwargs)
+        model: Any = self.model
+        with tokenprune.patch(model, replace(self._strategy, keep_ratio=ratio, keep=None)):
+            return super().training_step(*args, **kwargs)
+
+
+def arguments(
+    folder: Path,
+    *,
+    steps: int,
+    batch: int,
+    accumulate: int,
+    learning_rate: float,
+    save_every: int,
+    seed: int,
+    cpu: bool,
+) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulate,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, steps // 20),
+        weight_decay=0.0,
+        logging_steps=max(1, steps // 50),
+        save_strategy="steps",
+        save_steps=save_every,
+        save_total_limit=2,
+        remove_unused_columns=False,
+        report_to=[],
+        seed=seed,
+        data_seed=seed,
+        use_cpu=cpu,
+        dataloader_pin_memory=not cpu,
+    )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint that is complete: a killed process may leave one that is not. The Trainer writes its state
+    last."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    return next((path for path in found if _complete(path)), None)
+
+
+def _complete(checkpoint: Path) -> bool:
+    try:
+        return "global_step" in json.loads((checkpoint / STATE).read_text())
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,95 @@
+"""`tokenprune adapt`: train an adapter for a pruned model."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from tokenprune.evals.cli import options as shared
+from tokenprune.evals.cli.parser import at_least
+
+EXTRA = "adapt"
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="model folder or Hugging Face name")
+    shared.add_data(parser)
+    shared.add_allowed(parser)
+    parser.add_argument(
+        "--tasks", nargs="+", metavar="NAME", help="tasks to learn (default: all whose files are in --data)"
+    )
+    parser.add_argument("--split", metavar="NAME", help="split, as the set names it (default: all but train)")
+    parser.add_argument(
+        "--limit", type=at_least(1), metavar="N", help="questions per task, evenly spaced (default: all)"
+    )
+    parser.add_argument(
+        "--no-labels",
+        action="store_false",
+        dest="labels",
+        help="learn the unpruned model's own answers instead of the right ones",
+    )
+    shared.add_strategy(parser, "fopru")
+    shared.add_keep_ratio(parser, 0.1, "lowest fraction of the visual tokens that is kept in training")
+    parser.add_argument("--up-to", type=float, default=0.5, metavar="RATIO", help="highest fraction, of pruned steps")
+    parser.add_argument("--whole", type=float, default=0.25, metavar="SHARE", help="share of the steps without pruning")
+    parser.add_argument(
+        "--part",
+        choices=("decoder", "projector", "both"),
+        default="decoder",
+        help="linear layers to train: the decoder's, those between vision tower and decoder, or both",
+    )
+    parser.add_argument("--rank", type=at_least(1), default=16, metavar="N", help="rank of the updates (LoRA)")
+    parser.add_argument("--steps", type=at_least(1), default=300, metavar="N", help="steps of the optimiser")
+    parser.add_argument("--batch", type=at_least(1), default=8, metavar="N", help="questions in a forward pass")
+    parser.add_argument("--accumulate", type=at_least(1), default=1, metavar="N", help="forward passes in a step")
+    parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="RATE", help="highest learning rate")
+    parser.add_argument("--save-every", type=at_least(1), default=50, metavar="N", help="steps between checkpoints")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+    shared.add_dtype(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/adapted"),
+        metavar="DIR",
+        help="folder of the adapter and its checkpoints; the same command resumes it",
+    )
+
+
+def run(options: Namespace) -> None:
+    """Train a plain PEFT adapter while the model is pruned, so that pruning costs less.
+
+    Says first how much memory and time it needs. An interrupted training resumes with the same command. The adapter
+    loads without tokenprune:
+
+      model = PeftModel.from_pretrained(model, "runs/adapted/adapter")
+    """
+    from tokenprune.evals.adapt.adapt import adapt
+    from tokenprune.evals.cli.output import console
+
+    screen = console(200)
+    adapted = adapt(
+        options.model,
+        data=options.data,
+        output=options.output,
+        strategy=options.strategy,
+        keep_ratio=options.keep_ratio,
+        up_to=options.up_to,
+        whole=options.whole,
+        labels=options.labels,
+        part=options.part,
+        rank=options.rank,
+        steps=options.steps,
+        batch=options.batch,
+        accumulate=options.accumulate,
+        learning_rate=options.learning_rate,
+        save_every=options.save_every,
+        tasks=options.tasks,
+        split=options.split,
+        limit=options.limit,
+        seed=options.seed,
+        dtype=options.dtype,
+        image_roots=options.image_root,
+        max_image_pixels=options.max_image_pixels,
+        console=screen,
+    )
+    first, last = adapted.losses[0][1], adapted.losses[-1][1]
+    screen.print(f"Loss {first:.3f} at first, {last:.3f} in the end. The adapter: {adapted.adapter}.")
+    screen.print(f"tokenprune eval --model {options.model} --adapter {adapted.adapter}", markup=False)

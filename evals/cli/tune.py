@@ -1,0 +1,110 @@
+"""`tokenprune tune`: the cheapest setting whose loss of accuracy is bounded."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from tokenprune.evals.cli import options as shared
+from tokenprune.evals.cli.parser import at_least
+
+EXTRA = "optimize"
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="model folder or Hugging Face name")
+    parser.add_argument(
+        "--max-loss",
+        type=float,
+        default=1.0,
+        metavar="POINTS",
+        help="points of accuracy that may be lost, at most, with 95 %% confidence",
+    )
+    shared.add_data(parser)
+    shared.add_allowed(parser)
+    parser.add_argument(
+        "--tasks", nargs="+", metavar="NAME", help="tasks to tune on (default: all whose files are in --data)"
+    )
+    parser.add_argument("--split", metavar="NAME", help="split, as the set names it (default: all but train)")
+    parser.add_argument(
+        "--limit", type=at_least(1), metavar="N", help="questions per task, evenly spaced (default: all)"
+    )
+    parser.add_argument(
+        "--no-labels",
+        action="store_false",
+        dest="labels",
+        help="read no right answers: accuracy is agreement with the unpruned model's",
+    )
+    shared.add_strategies(parser, [], " (default: all that need no calibration)")
+    parser.add_argument(
+        "--keep-ratio",
+        nargs=2,
+        type=float,
+        default=[0.05, 0.9],
+        metavar=("LOWEST", "HIGHEST"),
+        help="fractions of the visual tokens to keep, between which the search moves",
+    )
+    parser.add_argument(
+        "--cost",
+        choices=("flops", "kv", "ttft"),
+        default="flops",
+        help="what should be small: operations of the prefill, bytes of KV cache, or time to the first token here",
+    )
+    parser.add_argument("--servable", action="store_true", help="try only what `tokenprune serve` can run in vLLM")
+    parser.add_argument(
+        "--generations", type=at_least(1), default=3, metavar="N", help="how often new settings are proposed"
+    )
+    parser.add_argument(
+        "--size", type=at_least(1), default=24, metavar="N", help="how many settings are proposed at a time"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+    shared.add_dtype(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/tuned"),
+        metavar="DIR",
+        help="folder of the settings file, the page, the plot, and all answers; the same command resumes it",
+    )
+
+
+def run(options: Namespace) -> None:
+    """Find the cheapest setting that loses at most a few points of accuracy.
+
+    Searches strategies, keep ratios, layers, cells and stages on half of the questions, and tests the best on the other
+    half. DIR holds a published set, or your own `questions.jsonl` with lines like
+
+      {"image": "1.jpg", "question": "What is in the cup?", "answer": "tea"}
+
+    An interrupted search resumes with the same command. Its answer is a settings file for everything else:
+
+      tokenprune serve MODEL --strategy runs/tuned/settings.json
+    """
+    from tokenprune.evals.cli.output import console
+    from tokenprune.evals.tune.space import STRATEGIES
+    from tokenprune.evals.tune.tune import tune
+
+    screen = console(200)
+    tuned = tune(
+        options.model,
+        data=options.data,
+        output=options.output,
+        max_loss=options.max_loss,
+        strategies=options.strategy or STRATEGIES,
+        keep_ratios=tuple(options.keep_ratio),
+        cost=options.cost,
+        labels=options.labels,
+        servable=options.servable,
+        tasks=options.tasks,
+        split=options.split,
+        limit=options.limit,
+        generations=options.generations,
+        size=options.size,
+        seed=options.seed,
+        dtype=options.dtype,
+        image_roots=options.image_root,
+        max_image_pixels=options.max_image_pixels,
+        console=screen,
+    )
+    screen.print(tuned.page.read_text(encoding="utf-8").split("\n\n")[1], markup=False)
+    if tuned.settings is not None:
+        screen.print(f'Written to {tuned.settings}: tokenprune.patch(model, "{tuned.settings}").')
+    screen.print(f"The page: {tuned.page}.")

@@ -1,0 +1,112 @@
+"""Answers of a tuning: on disk before the next batch is asked, and never asked twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tokenprune.evals.models.boxes import HIT, iou
+from tokenprune.evals.run.answers import Answer, AnswerKey, SetupKey
+from tokenprune.evals.run.plan import Part
+from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.run.runner import Runner
+from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
+from tokenprune.evals.tasks._base.kinds import BoxQuestion
+from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks._base.short_answers import plain
+from tokenprune.evals.tune.questions import Half
+from tokenprune.evals.tune.sharing import shared_encoder, shares
+
+UNPRUNED = Unpruned()
+Write = Callable[[Sequence[Answer]], None]
+
+
+class Asker:
+    """Asks a loaded model questions under setups, and scores the answers.
+
+    labels: score by the questions' right answers; False: by agreement with the unpruned model's own.
+    advance: called with how many more answers there are of those that were asked for.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        write: Write,
+        found: Sequence[Answer],
+        *,
+        labels: bool,
+        batch_tokens: int,
+        advance: Callable[[int], None] = lambda n: None,
+    ) -> None:
+        self.model, self.processor, self.labels, self.advance = model, processor, labels, advance
+        self._write, self._batch_tokens = write, batch_tokens
+        self._answers = {answer.answer_key: _slim(answer) for answer in found}
+        self._counted = set[AnswerKey]()
+
+    def ask(self, setups: Sequence[Setup], half: Half) -> None:
+        """Ask every question of a half under every setup, unless that is answered already."""
+        pruned = [setup.strategy for setup in setups if isinstance(setup, Pruned)]
+        sharing = [setup for setup in setups if not isinstance(setup, Pruned) or shares(setup.strategy)]
+        alone = [setup for setup in setups if setup not in sharing]
+        with shared_encoder(self.model, [one for one in pruned if shares(one)]):
+            self._ask(sharing, half)
+        self._ask(alone, half)
+
+    def scores(self, setup: Setup, questions: Sequence[Question]) -> list[float]:
+        """The score of each question, 0 to 1. All must have been asked."""
+        return [self._score(question, self._answer(setup.key, question)) for question in questions]
+
+    def text(self, setup: Setup, question: Question) -> str:
+        return self._answer(setup.key, question).text
+
+    def _ask(self, setups: Sequence[Setup], half: Half) -> None:
+        runner = Runner(self.model, self.processor, setups, self._batch_tokens)
+        for chunk in half.chunks:
+            asked = {AnswerKey(one.task, one.id, setup.key) for one in chunk for setup in setups}
+            missing = asked - self._answers.keys()
+            self._count(asked - missing)
+            for answers in runner.ask(Part(chunk, missing, first_id="")) if missing else ():
+                slim = [_slim(answer) for answer in answers]
+                self._write(slim)
+                self._answers |= {answer.answer_key: answer for answer in slim}
+                self._count({answer.answer_key for answer in answers})
+
+    def _count(self, given: set[AnswerKey]) -> None:
+        new = given - self._counted
+        self._counted |= new
+        self.advance(len(new))
+
+    def _answer(self, key: SetupKey, question: Question) -> Answer:
+        return self._answers[AnswerKey(question.task, question.id, key)]
+
+    def _score(self, question: Question, answer: Answer) -> float:
+        if self.labels:
+            return answer.score or 0.0
+        return agreement(question, answer.text, self._answer(UNPRUNED.key, question).text)
+
+
+def agreement(question: Question, answer: str, unpruned: str) -> float:
+    """Whether an answer says what the unpruned model says: a box that overlaps its box by an IoU of 0.5, or the same
+    words in any case."""
+    if isinstance(question, BoxQuestion):
+        boxes = question.answered_box(answer), question.answered_box(unpruned)
+        if boxes[0] is not None and boxes[1] is not None:
+            return float(iou(boxes[0], boxes[1]) >= HIT)
+    return float(plain(answer) == plain(unpruned))
+
+
+@contextmanager
+def held_answers(folder: Path) -> Iterator[tuple[Write, list[Answer]]]:
+    """Yield what appends answers to a folder that no other process can then write to, and those that it has."""
+    run = RunFolder(folder)
+    with run.writing() as write:
+        yield write, list(run.answers().values())
+
+
+def _slim(answer: Answer) -> Answer:
+    """The answer without the list of kept tokens, which is longer than all the rest and not used."""
+    return replace(answer, kept=())

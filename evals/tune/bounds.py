@@ -1,0 +1,137 @@
+"""How many points of accuracy pruning loses, and how sure that is: a paired non-inferiority test.
+
+The loss that is not exceeded with 95 % confidence is the bias-corrected and accelerated (BCa) bootstrap's bound of the
+mean difference of paired scores. Three things keep it honest where it is used here:
+
+- Images are resampled, each with all its questions, because questions about one image are not independent.
+- Half an observation is added to each of the four outcomes of a pair (right or wrong, before and after), as Agresti and
+  Min propose (https://doi.org/10.1002/sim.1832). Without it, 30 questions that all got the same answer would prove that
+  nothing can ever be lost.
+- It is never below the exact binomial bound of the share of questions that lose, minus the share that wins: where two
+  or three questions lose, a bootstrap does not know how many more might have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.stats import beta, betabinom, binom, bootstrap, norm
+from statsmodels.stats.power import TTestPower
+
+CONFIDENCE = 0.95
+#: The chance of passing that `questions_needed` plans for.
+POWER = 0.8
+#: Agresti and Min's added pairs: how many questions each is worth, and the points that it loses.
+ADDED = ((0.5, 0.0), (0.5, 0.0), (0.5, 50.0), (0.5, -50.0))
+RESAMPLES, SEED = 2000, 0
+#: By which `questions_needed` goes on.
+STEP = 1.05
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Points of accuracy that pruning loses on paired questions: positive is worse.
+
+    points: the mean. n, n_images: how many questions about how many images.
+    lost, won: points of the questions that got worse, and of those that got better, per question.
+    images: of each image, and of each added pair, how many questions it has and how many points they lose.
+    """
+
+    points: float
+    n: int
+    n_images: int
+    lost: float
+    won: float
+    images: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def of(cls, scores: Sequence[float], unpruned: Sequence[float], images: Sequence[int]) -> Loss:
+        """The loss of `scores` against those of the unpruned model on the same questions; `images` are the numbers of
+        the questions' images."""
+        lost = 100 * (np.asarray(unpruned, float) - np.asarray(scores, float))
+        numbers = np.unique(np.asarray(images), return_inverse=True)[1]
+        counts, sums = np.bincount(numbers), np.bincount(numbers, weights=lost)
+        by_image = tuple(zip(counts.astype(float).tolist(), sums.tolist(), strict=True))
+        up, down = (float(np.clip(sign * lost, 0, None).mean()) for sign in (1, -1))
+        return cls(float(lost.mean()), len(lost), len(counts), up, down, (*by_image, *ADDED))
+
+    @cached_property
+    def adjusted(self) -> float:
+        """The mean with the added pairs."""
+        counts, sums = np.asarray(self.images).T
+        return float(sums.sum() / counts.sum())
+
+    @cached_property
+    def error(self) -> float:
+        """The standard error of `adjusted`, robust to what questions about one image share."""
+        counts, sums = np.asarray(self.images).T
+        residuals = sums - self.adjusted * counts
+        n = len(counts)
+        return float(math.sqrt(n / (n - 1) * (residuals**2).sum()) / counts.sum())
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """The bounds below and above, each with 95 % confidence."""
+        counts, sums = np.asarray(self.images).T
+        found = bootstrap(
+            (sums, counts),
+            lambda sums, counts, axis=-1: sums.sum(axis) / counts.sum(axis),
+            paired=True,
+            vectorized=True,
+            confidence_level=2 * CONFIDENCE - 1,
+            n_resamples=RESAMPLES,
+            method="BCa",
+            rng=np.random.default_rng(SEED),
+        ).confidence_interval
+        return float(found.low), max(float(found.high), 100 * float(exact_bounds(self.n)[self.n_lost]) - self.won)
+
+    @property
+    def n_lost(self) -> int:
+        """How many questions got worse; partial losses are added up, and rounded up."""
+        return math.ceil(self.lost * self.n / 100 - 1e-9)
+
+    @property
+    def upper(self) -> float:
+        """The loss that is not exceeded with 95 % confidence."""
+        return self.interval[1]
+
+    def passes(self, margin: float) -> bool:
+        """Whether the loss is at most `margin` with 95 % confidence."""
+        return self.upper <= margin
+
+    def assurance(self, margin: float, n_next: int) -> float:
+        """How probable it is, given this loss, that a test of `n_next` other questions passes: by the normal
+        distribution of its mean, and by the beta-binomial distribution of how many lose, whichever is less."""
+        next_error = self.error * math.sqrt((self.n + 2) / (n_next + 2))
+        most = margin - float(norm.ppf(CONFIDENCE)) * next_error
+        by_mean = float(norm.cdf((most - self.adjusted) / math.hypot(self.error, next_error)))
+        n_most = self._most_lost(margin, n_next)
+        return min(by_mean, float(betabinom.cdf(n_most, n_next, self.n_lost + 0.5, self.n - self.n_lost + 0.5)))
+
+    def questions_needed(self, margin: float) -> int | None:
+        """About how many questions would pass the test in four of five cases, if this loss is the true one. None if no
+        number would, because it is not below the margin."""
+        if self.points >= margin:
+            return None
+        deviation = self.error * math.sqrt(self.n + 2)
+        found = TTestPower().solve_power(
+            effect_size=(margin - self.points) / deviation, alpha=1 - CONFIDENCE, power=POWER, alternative="larger"
+        )
+        n = math.ceil(float(np.ravel(found)[0]))
+        while binom.cdf(self._most_lost(margin, n), n, self.lost / 100) < POWER:
+            n = math.ceil(STEP * n)
+        return n
+
+    def _most_lost(self, margin: float, n: int) -> int:
+        """How many of `n` questions may get worse, if as large a share gets better as here; -1 if not even none."""
+        return int(np.searchsorted(exact_bounds(n), (margin + self.won) / 100, side="right")) - 1
+
+
+def exact_bounds(n: int) -> np.ndarray:
+    """The share that is not exceeded with 95 % confidence if 0, 1, ... n of `n` were found (Clopper and Pearson)."""
+    count = np.arange(n)
+    return np.append(beta.ppf(CONFIDENCE, count + 1, n - count), 1.0)

@@ -1,0 +1,62 @@
+"""Test the best settings of a search on questions that it never saw.
+
+Several settings are tested in a fixed order, the safest first, each at the full 95 %, and the first that fails ends it.
+Whatever passed before can be promised: the probability that any setting passes whose true loss is above the margin is
+at most 5 %, however many are tested, because the order was fixed before (fixed-sequence testing, as in Learn then Test,
+https://arxiv.org/abs/2110.01052, and Pareto Testing, https://arxiv.org/abs/2210.07913).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tokenprune.evals.tune.asking import UNPRUNED, Asker
+from tokenprune.evals.tune.bounds import Loss
+from tokenprune.evals.tune.questions import Half
+from tokenprune.evals.tune.search import Tried, loss_on
+
+#: Settings that are tested at most.
+MOST = 5
+#: A setting that is less likely to pass is not worth its questions, unless it is the only one.
+LEAST_ASSURANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A setting, what the search knew of it, and its loss on fresh questions."""
+
+    tried: Tried
+    loss: Loss
+    passed: bool
+
+
+def sequence(tried: Sequence[Tried]) -> list[Tried]:
+    """The settings to test, the most likely to pass first; each saves more than the one before. If none is likely to
+    pass, the one that comes nearest."""
+    whole = [one for one in tried if one.whole and one.cost < 1]
+    whole.sort(key=lambda one: (-one.assurance, one.loss.upper, one.cost))
+    front: list[Tried] = []
+    for one in whole:
+        if not front or one.cost < front[-1].cost:
+            front.append(one)
+    likely = [one for one in front if one.assurance >= LEAST_ASSURANCE] or front[:1]
+    best = sorted(likely, key=lambda one: -one.value)[:MOST]
+    return [one for one in likely if one in best]
+
+
+def confirm(
+    order: Sequence[Tried], fresh: Half, asker: Asker, margin: float, say: Callable[[str], None] = lambda line: None
+) -> list[Tested]:
+    """Ask the settings the questions of the fresh half in this order, up to the first that does not pass."""
+    if order:
+        asker.ask([UNPRUNED], fresh)
+    tested: list[Tested] = []
+    for number, one in enumerate(order, start=1):
+        say(f"test {number} of at most {len(order)}")
+        asker.ask([one.setup], fresh)
+        loss = loss_on(asker, one.setup, fresh)
+        tested.append(Tested(one, loss, loss.passes(margin)))
+        if not tested[-1].passed:
+            break
+    return tested

@@ -1,0 +1,161 @@
+"""One page in Markdown: what to set, how sure that is, and what it loses on which kind of question."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tokenprune.evals.report.table import NOTHING, Table
+from tokenprune.evals.stats.intervals import paired
+from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tune.asking import UNPRUNED, Asker
+from tokenprune.evals.tune.bounds import Loss
+from tokenprune.evals.tune.questions import Half, image_numbers
+from tokenprune.evals.tune.search import Tried
+
+if TYPE_CHECKING:
+    from tokenprune.evals.tune.tune import Tuned
+
+#: Kinds of which there are fewer questions are put together.
+LEAST = 20
+OTHER = "other"
+COST_NAMES = {"flops": "operations of the prefill", "kv": "KV cache", "ttft": "time to the first token"}
+
+
+@dataclass(frozen=True)
+class About:
+    """What was asked for. n_searched: questions of the first half. refused: strategies that were left out, and why."""
+
+    model: str
+    data: str
+    max_loss: float
+    cost: str
+    labels: bool
+    n_searched: int
+    refused: Mapping[str, str]
+
+    @property
+    def score(self) -> str:
+        return "accuracy" if self.labels else "agreement with the unpruned model's answers"
+
+
+def write(tuned: Tuned, about: About, asker: Asker, fresh: Half, plot: str) -> str:
+    """Return the page."""
+    parts = [f"# What to set for {about.model}", *_answer(tuned, about)]
+    shown = [one.tried for one in tuned.tested if one.passed] or [one.tried for one in tuned.tested]
+    if shown:
+        names = "`, then `".join(_setting(one) for one in shown[-2:][::-1])
+        parts += ["## By kind of question", f"On the fresh questions, unpruned and with `{names}`:"]
+        parts.append(_by_kind(shown[-2:][::-1], asker, fresh.questions))
+    parts += ["## What was tried", f"![Loss against cost]({plot})", *_method(tuned, about)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _answer(tuned: Tuned, about: About) -> list[str]:
+    if tuned.best is None:
+        return ["**Leave it unpruned**: every setting that was tried costs more than the unpruned model."]
+    best, (_, loss) = tuned.best, _tested(tuned, tuned.best)
+    lines = []
+    if tuned.kept:
+        lines.append(
+            f"**{_setting(best)}** costs {best.cost:.0%} of the unpruned model's {COST_NAMES[about.cost]} and loses at "
+            f"most {about.max_loss:g} points of {about.score}, with 95 % confidence: {loss.points:+.1f} points lost on "
+            f"{loss.n} questions that the search never saw, at most {loss.upper:.1f}."
+        )
+    else:
+        lines.append(
+            f"**Nothing can be promised to lose at most {about.max_loss:g} points.** The most promising setting is "
+            f"**{_setting(best)}**, which costs {best.cost:.0%} of the unpruned model's {COST_NAMES[about.cost]}: "
+            f"{loss.points:+.1f} points of {about.score} lost on {loss.n} questions, but up to {loss.upper:.1f} with "
+            f"95 % confidence. {_needed(loss, about.max_loss)}"
+        )
+    lines.append(
+        f"```sh\ntokenprune eval --strategy settings.json --keep-ratio {best.setup.keep_ratio:g}  # on other images\n"
+        '```\n\n```python\ntokenprune.patch(model, "settings.json")\n```'
+    )
+    others = [one for one in (*[t.tried for t in tuned.tested[::-1] if t.passed], *tuned.tried) if one is not best]
+    second = next((one for one in others if one.cost < 1), None)
+    if second is not None:
+        passed, loss = _tested(tuned, second)
+        kind = "passed the test, too" if passed else "was not shown to keep the bound"
+        lines.append(
+            f"Runner-up: **{_setting(second)}**, {second.cost:.0%}, {loss.points:+.1f} points lost on {loss.n} "
+            f"questions, at most {loss.upper:.1f}; it {kind}."
+        )
+    return lines
+
+
+def _needed(loss: Loss, margin: float) -> str:
+    needed = loss.questions_needed(margin)
+    if needed is None:
+        return "It loses more than that, so more questions would not help: allow a larger loss."
+    return (
+        f"If it really loses {loss.points:.1f} points, a test of about {needed:,} fresh questions would show it, so "
+        f"about {2 * needed:,} in all."
+    )
+
+
+def _tested(tuned: Tuned, tried: Tried) -> tuple[bool, Loss]:
+    """Whether a setting has passed, and its loss on fresh questions, or on those of the search if it was not tested."""
+    found = next((one for one in tuned.tested if one.tried is tried), None)
+    return (False, tried.loss) if found is None else (found.passed, found.loss)
+
+
+def _by_kind(shown: Sequence[Tried], asker: Asker, questions: Sequence[Question]) -> str:
+    named = kinds(questions)
+    numbers = list(image_numbers(questions).values())
+    base = asker.scores(UNPRUNED, questions)
+    own = [asker.scores(one.setup, questions) for one in shown]
+    lines = []
+    for kind, count in [("all", len(questions)), *Counter(named).most_common()]:
+        at = [place for place, name in enumerate(named) if kind in ("all", name)]
+        cells = [kind, str(count), f"{100 * math.fsum(base[place] for place in at) / count:.1f}"]
+        for scores in own:
+            found = paired([scores[i] for i in at], [base[i] for i in at], [numbers[i] for i in at])
+            low, high = found.interval
+            cells.append(f"{100 * found.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]")
+        lines.append(cells)
+    return str(Table(["kind", "n", "unpruned, %", *(f"`{_setting(one)}`, points" for one in shown)], lines))
+
+
+def kinds(questions: Sequence[Question]) -> list[str]:
+    """Name each question's kind: its task, with the set's own category or else the first two words; rare ones of a task
+    are put together."""
+    full = [(one.task, one.category or " ".join(one.text.lower().split()[:2])) for one in questions]
+    counts = Counter(full)
+    return [f"{task}: {kind if counts[task, kind] >= LEAST else OTHER}" for task, kind in full]
+
+
+def _method(tuned: Tuned, about: About) -> list[str]:
+    whole = sum(one.whole for one in tuned.tried)
+    lines = [
+        f"{len(tuned.tried)} settings were asked the first of {about.n_searched} questions, and {whole} of them all. "
+        f"Those in the table were then tested on other questions, in this order, the safest first; the first that "
+        f"fails ends the test. It is a paired non-inferiority test at 95 % (Student's t on the larger of the "
+        f"independent and the image-clustered standard error, with Agresti and Min's added pairs). As the order was "
+        f"fixed before, testing several does not weaken the promise. It holds for questions like these, and no others."
+    ]
+    rows = [
+        [
+            f"`{_setting(one.tried)}`",
+            f"{one.tried.cost:.0%}",
+            f"{one.loss.points:+.1f}",
+            f"{one.loss.upper:.1f}",
+            str(one.loss.n),
+            "passed" if one.passed else "failed",
+            NOTHING if (needed := one.loss.questions_needed(about.max_loss)) is None else f"{needed:,}",
+        ]
+        for one in tuned.tested
+    ]
+    if rows:
+        head = ["setting", "cost", "points lost", "at most (95 %)", "n", "test", "n that suffice in 4 of 5 cases"]
+        lines.append(str(Table(head, rows)))
+    lines += [f"Left out: {text}: {why}" for text, why in about.refused.items()]
+    return lines
+
+
+def _setting(tried: Tried) -> str:
+    return f"{tried.setup.label} --keep-ratio {tried.setup.keep_ratio:g}"

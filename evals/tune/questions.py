@@ -1,0 +1,82 @@
+"""The questions of a tuning: two halves, and the order in which they are asked.
+
+Settings are searched on the first half. What is promised of the best of them is tested on the second, because the best
+of many on some questions is partly the luckiest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tokenprune.errors import DataError
+from tokenprune.evals.tasks._base.question import Question
+
+#: Questions that are batched together. The halves are cut into such chunks once, so that every answer is the same to
+#: the bit, whatever was asked before.
+CHUNK = 16
+#: Fewer images in a half tell nothing.
+LEAST_IMAGES = 8
+
+Chunk = tuple[Question, ...]
+
+
+@dataclass(frozen=True)
+class Half:
+    """Chunks of questions in an order in which every beginning is a fair sample of the tasks."""
+
+    chunks: tuple[Chunk, ...]
+
+    @cached_property
+    def questions(self) -> tuple[Question, ...]:
+        return tuple(question for chunk in self.chunks for question in chunk)
+
+    def first(self, n: int) -> Half:
+        """The fewest chunks that hold `n` questions, or all."""
+        counts = np.cumsum([len(chunk) for chunk in self.chunks])
+        return Half(self.chunks[: int(np.searchsorted(counts, n)) + 1])
+
+
+def halves(questions: Sequence[Question], seed: int) -> tuple[Half, Half]:
+    """Split the questions at random by their images, so that none is in both halves. DataError if there are too few
+    images."""
+    numbers = image_numbers(questions)
+    images = sorted(set(numbers.values()))
+    if len(images) < 2 * LEAST_IMAGES:
+        raise DataError(
+            f"{len(questions)} questions about {len(images)} images: tuning searches on one half and tests on the "
+            f"other, and needs at least {2 * LEAST_IMAGES} images. Use more questions, or all of them."
+        )
+    order = np.random.default_rng(seed).permutation(images)
+    first = {int(number) for number in order[: len(order) // 2]}
+    place = {int(number): position for position, number in enumerate(order)}
+    shuffled = sorted(questions, key=lambda question: place[numbers[_key(question)]])
+    return (
+        _half([question for question in shuffled if numbers[_key(question)] in first]),
+        _half([question for question in shuffled if numbers[_key(question)] not in first]),
+    )
+
+
+def image_numbers(questions: Sequence[Question]) -> Mapping[tuple[str, str], int]:
+    """The number of each question's image, by its task and ID: equal for questions about the same."""
+    known: dict[str, int] = {}
+    return {_key(one): known.setdefault(" ".join(map(str, one.images)), len(known)) for one in questions}
+
+
+def _half(questions: Sequence[Question]) -> Half:
+    of_task: dict[str, list[Question]] = {}
+    for question in questions:
+        of_task.setdefault(question.task, []).append(question)
+    placed: list[tuple[float, Chunk]] = []
+    for asked in of_task.values():
+        for start in range(0, len(asked), CHUNK):
+            chunk = tuple(asked[start : start + CHUNK])
+            placed.append(((start + len(chunk) / 2) / len(asked), chunk))
+    return Half(tuple(chunk for _, chunk in sorted(placed, key=lambda one: one[0])))
+
+
+def _key(question: Question) -> tuple[str, str]:
+    return question.task, question.id

@@ -1,0 +1,200 @@
+"""Search settings in generations, each of which is halved again and again.
+
+Optuna's tree-structured Parzen estimator proposes the settings of a generation from those before it (the first is
+spread over all strategies). All of them are asked a few questions; the better half goes on to more questions, and so
+forth, until an eighth is left that has been asked every question of the first half. This is successive halving
+(https://arxiv.org/abs/1502.07943).
+
+Settings are compared by the saving to be expected of them: what they save, times the probability, given the answers so
+far, that a test on as many fresh questions will pass. Without the probability the cheapest of those that were lucky
+would win; without the saving, the unpruned model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.samplers import TPESampler
+from optuna.trial import TrialState
+
+from tokenprune.evals.run.answers import SetupKey
+from tokenprune.evals.run.setups import Pruned
+from tokenprune.evals.search.journal import finished
+from tokenprune.evals.tune.asking import UNPRUNED, Asker
+from tokenprune.evals.tune.bounds import Loss
+from tokenprune.evals.tune.costs import CostMeter
+from tokenprune.evals.tune.questions import Half, image_numbers
+from tokenprune.evals.tune.space import N_TRIES, Params, Space
+
+#: The shares of the first half that are asked, and which part of a generation is asked them.
+RUNGS = ((1 / 8, 1), (1 / 4, 2), (1 / 2, 4), (1.0, 8))
+#: A first look at fewer questions says nothing.
+LEAST_QUESTIONS = 24
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A setting and what is known of it.
+
+    cost: relative to the unpruned model. loss: on the questions that it was asked. whole: those were all of the half's.
+    assurance: the probability, given that, that a test on fresh questions passes.
+    """
+
+    setup: Pruned
+    cost: float
+    loss: Loss
+    assurance: float
+    whole: bool
+
+    @property
+    def value(self) -> float:
+        """The saving to be expected: 0 is the unpruned model's."""
+        return (1 - self.cost) * self.assurance
+
+
+@dataclass(frozen=True)
+class Plan:
+    """generations, size: how many settings are tried, and how many of them at a time. n_fresh: how many questions the
+    test will have."""
+
+    margin: float
+    generations: int
+    size: int
+    n_fresh: int
+    seed: int = 0
+
+    def n_answers(self, half: Half) -> int:
+        """How many answers a search asks for at most, without those of the unpruned model."""
+        asked, before = 0, 0
+        for share, part in RUNGS:
+            n = len(rung(half, share).questions)
+            asked += -(-self.size // part) * (n - before)
+            before = n
+        return self.generations * asked
+
+
+def rung(half: Half, share: float) -> Half:
+    return half.first(max(LEAST_QUESTIONS, round(share * len(half.questions))))
+
+
+def search(
+    study: optuna.Study,
+    space: Space,
+    plan: Plan,
+    half: Half,
+    asker: Asker,
+    meter: CostMeter,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Tried]:
+    """Return every setting that was tried, those with the highest value first.
+
+    study: holds proposals and outcomes; a killed search goes on with the generation that it was in.
+    """
+    asker.ask([UNPRUNED], half)
+    tried: list[Tried] = []
+    n_done = len(finished(study))
+    for number in range(plan.generations):
+        say(f"generation {number + 1} of {plan.generations}")
+        name = f"generation {number}"
+        if name not in study.user_attrs:
+            known = {one.setup.key for one in tried}
+            study.set_user_attr(name, _proposals(study, space, plan, number, meter, known))
+        proposed = study.user_attrs[name]
+        setups = [_setup(space, one["params"]) for one in proposed]
+        costs = {setup.key: one["cost"] for setup, one in zip(setups, proposed, strict=True)}
+        outcomes = _halved(setups, costs, plan, half, asker)
+        for one, setup in list(zip(proposed, setups, strict=True))[max(0, n_done - len(tried)) :]:
+            study.add_trial(
+                optuna.create_trial(
+                    params=one["params"],
+                    distributions=_distributions(space, one["params"]),
+                    value=outcomes[setup.key].value,
+                )
+            )
+        tried += outcomes.values()
+    return sorted(tried, key=lambda one: (-one.value, one.cost))
+
+
+def _halved(
+    setups: Sequence[Pruned], costs: Mapping[SetupKey, float], plan: Plan, half: Half, asker: Asker
+) -> dict[SetupKey, Tried]:
+    """Return what is known of each setup after its last rung."""
+    outcomes: dict[SetupKey, Tried] = {}
+    left = list(setups)
+    for share, part in RUNGS:
+        asked = rung(half, share)
+        left = left[: -(-len(setups) // part)]
+        asker.ask(left, asked)
+        for setup in left:
+            outcomes[setup.key] = assess(asker, setup, costs[setup.key], asked, plan, share == 1)
+        left.sort(key=lambda setup: (-outcomes[setup.key].value, outcomes[setup.key].loss.points))
+    return outcomes
+
+
+def assess(asker: Asker, setup: Pruned, cost: float, asked: Half, plan: Plan, whole: bool) -> Tried:
+    """What the answers to the questions of `asked` say of a setup."""
+    loss = loss_on(asker, setup, asked)
+    return Tried(setup, cost, loss, loss.assurance(plan.margin, plan.n_fresh), whole)
+
+
+def loss_on(asker: Asker, setup: Pruned, asked: Half) -> Loss:
+    questions = asked.questions
+    images = list(image_numbers(questions).values())
+    return Loss.of(asker.scores(setup, questions), asker.scores(UNPRUNED, questions), images)
+
+
+def _proposals(
+    study: optuna.Study, space: Space, plan: Plan, number: int, meter: CostMeter, known: set[SetupKey]
+) -> list[dict[str, Any]]:
+    """Return new settings and their costs. Nothing is written to the study: a killed process leaves no half proposals,
+    and the next makes the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = TPESampler(
+            seed=int(np.random.SeedSequence([plan.seed, number]).generate_state(1)[0]),
+            n_startup_trials=plan.size,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+        )
+    drawing = optuna.create_study(direction="maximize", sampler=sampler)
+    drawing.add_trials(finished(study))
+    found: list[dict[str, Any]] = []
+    seen = set(known)
+    for turn in range(plan.size * N_TRIES):
+        if len(found) == plan.size:
+            break
+        if number == 0 and turn < plan.size:
+            drawing.enqueue_trial(space.start(turn))
+        trial = drawing.ask()
+        setup = space.suggest(trial)
+        if setup is None or setup.key in seen:
+            drawing.tell(trial, state=TrialState.FAIL)
+            continue
+        seen.add(setup.key)
+        found.append({"params": dict(trial.params), "cost": meter.relative(setup)})
+    return found
+
+
+def _setup(space: Space, params: Params) -> Pruned:
+    """The setup of proposed parameters."""
+    setup = space.suggest(optuna.trial.FixedTrial(params))
+    assert setup is not None  # it was possible when it was proposed, for the same model
+    return setup
+
+
+def _distributions(space: Space, params: Params) -> dict[str, BaseDistribution]:
+    low, high = space.keep_ratios
+    text = params["strategy"]
+    choices = {f"{text} {name}": CategoricalDistribution(values) for name, values in space.choices(text).items()}
+    return {
+        "strategy": CategoricalDistribution(space.possible),
+        "keep_ratio": FloatDistribution(low, high, log=True),
+        **choices,
+    }

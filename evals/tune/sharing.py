@@ -1,0 +1,132 @@
+"""One run of the vision tower for all setups that see the same images.
+
+A patch reads attention by hooks on modules of the tower, so its output alone is not enough. The calls of those modules
+are recorded in the first run, and made again, with their recorded results, whenever the tower is called with the same
+pixels: every hook sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import copy
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.adapters import adapter_for
+from tokenprune.strategy import Strategy, TowerStrategy
+
+
+@dataclass
+class Call:
+    """A call of a module. `output` is filled in when it returns: calls inside of it come later in a list."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    output: Any = None
+
+
+class SharedTower:
+    """The forward of a vision tower that remembers its last call, and that of no other.
+
+    modules: those whose calls hooks may listen to.
+    """
+
+    def __init__(self, tower: nn.Module, modules: Sequence[nn.Module]) -> None:
+        self._forward, self._modules = tower.forward, modules
+        self._last: Call | None = None
+        self._inside: list[Call] = []
+        self._tower = tower
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._last is None or not _same((args, kwargs), (self._last.args, dict(self._last.kwargs))):
+            self._last, self._inside = None, []  # freed before the next are made
+            with ExitStack() as overridden:
+                for module in self._modules:
+                    overridden.enter_context(_overridden(module, self._recording(module)))
+                output = self._forward(*args, **kwargs)
+            self._last = Call(self._tower, args, kwargs, output)
+        else:
+            for call in self._inside:
+                with _overridden(call.module, _returning(call)):
+                    call.module(*call.args, **call.kwargs)
+        return copy(self._last.output)  # models put more into the object that they get
+
+    @property
+    def __signature__(self) -> inspect.Signature:  # patches name a call's arguments by it
+        return inspect.signature(self._forward)
+
+    def _recording(self, module: nn.Module) -> Any:
+        forward = module.forward
+
+        @wraps(forward)
+        def record(*args: Any, **kwargs: Any) -> Any:
+            call = Call(module, args, kwargs)
+            self._inside.append(call)
+            call.output = forward(*args, **kwargs)
+            return call.output
+
+        return record
+
+
+def _returning(call: Call) -> Any:
+    @wraps(call.module.forward)
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        return call.output
+
+    return recorded
+
+
+def shares(strategy: Strategy) -> bool:
+    """Whether a strategy leaves the tower's output as it is."""
+    return not isinstance(strategy, TowerStrategy)
+
+
+@contextmanager
+def shared_encoder(model: Any, strategies: Iterable[Strategy]) -> Iterator[None]:
+    """Let calls of the model with the same images share one run of its vision tower in a `with` block, in which it may
+    be patched with any of the `strategies`, one after the other. What the tower showed of one batch is in memory."""
+    adapter = adapter_for(model)
+    layers = {one.attention_layer for one in strategies if "vision_attention" in one.needs}
+    points = [point for layer in layers for point in adapter.capture_points(layer)]
+    modules = list(dict.fromkeys(module for point in points for module in (point.attention, *point.outputs.values())))
+    with ExitStack() as overridden:
+        for tower in adapter.vision_towers:
+            inside = set(tower.modules())
+            shared = SharedTower(tower, [module for module in modules if module in inside])
+            overridden.enter_context(_overridden(tower, shared))
+        yield
+
+
+@contextmanager
+def _overridden(module: nn.Module, forward: Any) -> Iterator[None]:
+    before = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if before is not None:
+            module.forward = before
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two calls have equal arguments."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one is other or (
+            one.shape == other.shape
+            and one.dtype == other.dtype
+            and one.device == other.device
+            and torch.equal(one, other)
+        )
+    if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
+        return len(one) == len(other) and all(_same(*pair) for pair in zip(one, other, strict=True))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
+    return type(one) is type(other) and one == other

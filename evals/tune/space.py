@@ -1,0 +1,151 @@
+"""Which settings are tried: strategies, and for each of them its keep ratio, layer, cells, score and stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
+from optuna.trial import BaseTrial
+
+import tokenprune
+from tokenprune.errors import SettingError, TokenPruneError
+from tokenprune.evals.run.setups import Pruned
+from tokenprune.serving.vllm.refusals import check_strategy
+from tokenprune.strategies._parts.text_guided import OneStage
+from tokenprune.strategies.parsing import StrategySpec
+from tokenprune.strategies.registry import setting_types
+from tokenprune.strategy import AttentionStrategy, RankedStrategy
+
+#: What is tried unless told otherwise: strategies of each mechanism that need no calibration.
+STRATEGIES = (
+    "fopru",
+    "mosaic",
+    "visionzip",
+    "vispruner",
+    "divprune",
+    "backgroundpruning",
+    "holov",
+    "scope",
+    "nuwa",
+    "vflowopt",
+    "par",
+    "attentionmass",
+)
+#: The keep ratios between which the search moves.
+KEEP_RATIOS = (0.05, 0.9)
+#: What patch() is asked of a setting before it is tried.
+N_TRIES = 40
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Space:
+    """The settings that are searched around each of the `strategies`, for a loaded model.
+
+    strategies: as in `--strategy`; settings in the text stay as they are.
+    keep_ratios: the lowest and the highest.
+    servable: leave out what vLLM cannot run.
+    """
+
+    model: Any
+    n_layers: int
+    strategies: Sequence[str]
+    keep_ratios: tuple[float, float] = KEEP_RATIOS
+    servable: bool = False
+
+    def __post_init__(self) -> None:
+        low, high = self.keep_ratios
+        if not 0 < low < high <= 1:
+            raise SettingError(f"keep ratios {low:g} to {high:g}: write the lower first, both above 0 and up to 1.")
+        if len(set(self.strategies)) < len(self.strategies):
+            raise SettingError("a strategy is named twice. Name it once.")
+
+    @cached_property
+    def specs(self) -> Mapping[str, StrategySpec]:
+        return {text: StrategySpec.read(text) for text in self.strategies}
+
+    @cached_property
+    def refused(self) -> Mapping[str, str]:
+        """The strategies that this model, or vLLM, cannot run, and why."""
+        reasons = {}
+        for text in self.strategies:
+            errors = [self.error_of(self.setup(text, {}, ratio)) for ratio in np.geomspace(*self.keep_ratios, 4)]
+            if all(errors):
+                reasons[text] = str(errors[-1])
+        return reasons
+
+    @cached_property
+    def possible(self) -> list[str]:
+        """The strategies that can run. SettingError, with the reasons, if none can."""
+        found = [text for text in self.strategies if text not in self.refused]
+        if not found:
+            reasons = " ".join(f"{text}: {why}" for text, why in self.refused.items())
+            raise SettingError(f"none of the strategies can be tried. {reasons}")
+        return found
+
+    def choices(self, text: str) -> dict[str, tuple[Any, ...]]:
+        """The settings of a strategy that are searched, and their values, the default first."""
+        spec = self.specs[text]
+        cls, hints = spec.strategy_class, setting_types(spec.strategy_class)
+        defaults = {field.name: field.default for field in fields(cls)}
+        found: dict[str, tuple[Any, ...]] = {}
+        if issubclass(cls, AttentionStrategy):
+            found["layer"] = (None, -2)
+        elif issubclass(cls, OneStage):
+            deeper = {max(1, self.n_layers // 3), max(1, self.n_layers // 2)}
+            found["layer"] = (defaults["layer"], *sorted(deeper - {defaults["layer"]}))
+        if issubclass(cls, RankedStrategy):
+            found["cells"] = (defaults["cells"], None if defaults["cells"] else "auto")
+        if get_origin(hints.get("score")) is Literal:
+            found["score"] = (defaults["score"], *(one for one in get_args(hints["score"]) if one != defaults["score"]))
+        if hints.get("progressive") is bool:
+            found["progressive"] = (defaults["progressive"], not defaults["progressive"])
+        return {name: values for name, values in found.items() if name not in spec.settings}
+
+    def suggest(self, trial: BaseTrial) -> Pruned | None:
+        """The setup that a trial proposes; None for settings that do not go together."""
+        text = trial.suggest_categorical("strategy", self.possible)
+        low, high = self.keep_ratios
+        ratio = round(trial.suggest_float("keep_ratio", low, high, log=True), 3)
+        settings = {
+            name: trial.suggest_categorical(f"{text} {name}", values) for name, values in self.choices(text).items()
+        }
+        setup = self.setup(text, settings, ratio)
+        return None if isinstance(setup, TokenPruneError) or self.error_of(setup) else setup
+
+    def start(self, number: int) -> Params:
+        """The parameters of a starting point: the strategies in turn, each at its defaults, at keep ratios spread over
+        the range."""
+        text = self.possible[number % len(self.possible)]
+        place = (number * 0.618034 + 0.5) % 1  # multiples of the golden ratio are spread evenly, however many
+        low, high = self.keep_ratios
+        ratio = float(low * (high / low) ** place)
+        defaults = {f"{text} {name}": values[0] for name, values in self.choices(text).items()}
+        return {"strategy": text, "keep_ratio": ratio, **defaults}
+
+    def setup(self, text: str, settings: Mapping[str, Any], ratio: float) -> Pruned | TokenPruneError:
+        """The setup with these settings, labelled with what `--strategy` takes; or why there is none."""
+        try:
+            strategy = self.specs[text].make({**settings, "keep_ratio": float(ratio), "keep": None})
+        except TokenPruneError as error:
+            return error
+        changed = {name: value for name, value in settings.items() if value != self.choices(text)[name][0]}
+        words = ",".join(f"{name}={value}" for name, value in changed.items())
+        joint = "," if ":" in text else ":"
+        return Pruned(label=f"{text}{joint}{words}" if words else text, keep_ratio=float(ratio), strategy=strategy)
+
+    def error_of(self, setup: Pruned | TokenPruneError) -> TokenPruneError | None:
+        """Why a setup cannot be tried."""
+        if isinstance(setup, TokenPruneError):
+            return setup
+        try:
+            if self.servable:
+                check_strategy(setup.strategy, self.n_layers)
+            with tokenprune.patch(self.model, setup.strategy):
+                return None
+        except TokenPruneError as error:
+            return error

@@ -1,0 +1,206 @@
+"""Find the cheapest setting whose loss of accuracy is bounded, and write it down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import tokenprune
+from tokenprune.adapters import adapter_for
+from tokenprune.errors import SettingError
+from tokenprune.evals.models.loading import limit_questions, load_model, load_processor, public_name
+from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.run import files
+from tokenprune.evals.run.defaults import MAX_IMAGE_PIXELS
+from tokenprune.evals.run.evaluate import BATCH_TOKENS
+from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
+from tokenprune.evals.search.calibration import image_digests
+from tokenprune.evals.search.journal import held_study
+from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks._read.allowed import allowing
+from tokenprune.evals.tune import page, plot
+from tokenprune.evals.tune.asking import Asker, held_answers
+from tokenprune.evals.tune.confirm import MOST, Tested, confirm, sequence
+from tokenprune.evals.tune.costs import N_QUESTIONS, Cost, CostMeter
+from tokenprune.evals.tune.own import load
+from tokenprune.evals.tune.questions import halves
+from tokenprune.evals.tune.search import Plan, Tried, search
+from tokenprune.evals.tune.space import KEEP_RATIOS, STRATEGIES, Space
+from tokenprune.strategies.registry import changed_settings, name_of
+
+#: Files in the output folder.
+SETTINGS, PAGE, PLOT, JOURNAL = "settings.json", "tuned.md", "tuned.png", "search.journal"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a tuning found.
+
+    kept: whether the loss of `best` is at most the margin with 95 % confidence, on questions that the search never saw.
+        False: nothing could be promised, and `best` is the most promising.
+    best: None if every setting costs more than the unpruned model. settings: the file that holds it.
+    tested: the settings that were tested on fresh questions, in that order. tried: all others, too, the best first.
+    """
+
+    kept: bool
+    best: Tried | None
+    settings: Path | None
+    page: Path
+    tested: Sequence[Tested]
+    tried: Sequence[Tried]
+
+    @property
+    def strategy(self) -> tokenprune.Strategy | None:
+        return None if self.best is None else self.best.setup.strategy
+
+
+def tune(
+    model: str | tuple[Any, Any],
+    *,
+    data: str | Path,
+    output: str | Path,
+    max_loss: float = 1.0,
+    strategies: Sequence[str] = STRATEGIES,
+    keep_ratios: tuple[float, float] = KEEP_RATIOS,
+    cost: Cost = "flops",
+    labels: bool = True,
+    servable: bool = False,
+    tasks: Sequence[str] | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    generations: int = 3,
+    size: int = 24,
+    seed: int = 0,
+    dtype: str = "auto",
+    batch_tokens: int = BATCH_TOKENS,
+    image_roots: Sequence[str | Path] = (),
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
+    console: Console | None = None,
+) -> Tuned:
+    """Find the cheapest setting that loses at most `max_loss` points of accuracy, with 95 % confidence.
+
+        tuned = tokenprune.tune("llava-hf/llava-1.5-7b-hf", data="questions", max_loss=1.0, output="runs/tuned")
+        tokenprune.patch(model, tuned.strategy)
+
+    model: a folder or a Hugging Face name; or a pair of a loaded model and its processor, which are left as they are.
+    data, tasks, split, limit: the questions, as for `evaluate`; or a folder with a `questions.jsonl`, see
+        `tokenprune.evals.tune.own`. Half of them, by images, are searched on, the other half tests what was found.
+    output: a folder for the settings file, a page, a plot and everything that a killed call resumes from. SettingError
+        if it holds another tuning.
+    strategies: what is searched, as `--strategy` takes it. keep_ratios: between which.
+    cost: what should be small, "flops", "kv" or "ttft", see `tokenprune.evals.tune.costs`.
+    labels: False for questions without right answers: accuracy is then agreement with the unpruned model's answers.
+    servable: only settings that `tokenprune serve` can run in vLLM.
+    generations, size: that many times that many settings are tried.
+    """
+    output, data, console = Path(output), Path(data), console or Console()
+    if not 0 < max_loss < 100:
+        raise SettingError(f"max_loss={max_loss:g} is no number of points between 0 and 100; write 1.0 for one point.")
+    if generations < 1 or size < 1:
+        raise SettingError(f"{generations} generations of {size} settings are none; write at least 1 of each.")
+    with allowing(image_roots, max_image_pixels):
+        if isinstance(model, str):
+            name, style = public_name(model), style_of(*load_processor(model))
+        else:
+            name = model[0].config._name_or_path or type(model[0]).__name__
+            style = style_of(model[0].config, model[1])
+        questions = limit_questions(load(data, tasks, split=split, style=style, labels=labels), limit)
+        searched, fresh = halves(questions, seed)
+        loaded, processor = load_model(model, dtype) if isinstance(model, str) else model
+        n_layers = len(adapter_for(loaded).layers)
+        space = Space(loaded, n_layers, tuple(strategies), keep_ratios, servable)
+        for text, why in space.refused.items():
+            console.print(f"Leaving out {text}: {why}")
+        plan = Plan(max_loss, generations, size, len(fresh.questions), seed)
+        identity = {
+            "max_loss": max_loss,
+            "strategies": list(space.possible),
+            "keep_ratios": list(keep_ratios),
+            "cost": cost,
+            "labels": labels,
+            "servable": servable,
+            "size": size,
+            "seed": seed,
+            "batch_tokens": batch_tokens,
+            "model": model_identity(loaded),
+            "data": tasks_identity(questions),
+            "versions": versions(),
+        }
+        output.mkdir(parents=True, exist_ok=True)
+        with held_study(output / JOURNAL, identity) as study, held_answers(output / "answers") as (write, found):
+            n_all = plan.n_answers(searched) + len(questions) + MOST * len(fresh.questions)
+            with _progress(console, n_all) as (advance, say):
+                asker = Asker(
+                    loaded, processor, write, found, labels=labels, batch_tokens=batch_tokens, advance=advance
+                )
+                asked = searched.questions
+                few = asked[:: max(1, len(asked) // N_QUESTIONS)][:N_QUESTIONS]
+                tried = search(study, space, plan, searched, asker, CostMeter(loaded, processor, few, cost), say)
+                order = sequence(tried)
+                tested = confirm(order, fresh, asker, max_loss, say)
+        passed = [one.tried for one in tested if one.passed]
+        best = passed[-1] if passed else next(iter(order), None)
+        written = None if best is None else output / SETTINGS
+        tuned = Tuned(bool(passed), best, written, output / PAGE, tested, tried)
+        about = page.About(name, str(data), max_loss, cost, labels, len(searched.questions), space.refused)
+        if best is not None and written is not None:
+            record = _record(tuned, best, about, identity, questions, n_layers, split)
+            files.replace(written, json.dumps(record, indent=1) + "\n")
+        plot.draw(tuned, about, output / PLOT)
+        files.replace(output / PAGE, page.write(tuned, about, asker, fresh, PLOT))
+    return tuned
+
+
+def _record(
+    tuned: Tuned,
+    best: Tried,
+    about: page.About,
+    identity: dict[str, Any],
+    questions: Sequence[Question],
+    n_layers: int,
+    split: str | None,
+) -> dict[str, Any]:
+    """The content of the settings file."""
+    strategy = best.setup.strategy
+    return {
+        "strategy": name_of(type(strategy)),
+        "settings": changed_settings(strategy),
+        "model": {"name": about.model, "layers": n_layers, **identity["model"]},
+        "search": {
+            "max_loss": about.max_loss,
+            "promised": tuned.kept,
+            "cost": {"kind": about.cost, "relative": best.cost},
+            "tested": [
+                {
+                    "setting": str(one.tried.setup.key),
+                    "points": one.loss.points,
+                    "upper": one.loss.upper,
+                    "n": one.loss.n,
+                    "passed": one.passed,
+                }
+                for one in tuned.tested
+            ],
+            "labels": about.labels,
+            "data": {"name": about.data, "split": split, "pictures": image_digests(questions)},
+            "versions": {**versions(), "optuna": version("optuna")},
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        },
+    }
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[tuple[Any, Any]]:
+    """Yield what counts answers, and what says which part they are of. The total is the most that can be asked."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
+        bar = progress.add_task("unpruned", total=total)
+        yield lambda n: progress.advance(bar, n), lambda line: progress.update(bar, description=line)

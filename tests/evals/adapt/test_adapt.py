@@ -1,0 +1,215 @@
+"""A whole training of an adapter, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.commands import command
+from helpers.files.evals import sample_image, saved, tiny_processor
+from helpers.files.search import Deep, deep_llava
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
+
+import tokenprune
+from tokenprune import DataError, SettingError
+from tokenprune.evals.adapt.adapt import Adapted, adapt
+from tokenprune.evals.adapt.estimate import duration, estimate
+from tokenprune.evals.adapt.examples import IGNORED, Collator, labelled, right_answer
+from tokenprune.evals.adapt.lora import n_trained, target_names, with_lora
+from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, last_checkpoint
+from tokenprune.evals.models.prompt_styles import LLAVA
+from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.tune.own import load
+
+N = 12
+FEW: dict[str, Any] = {"steps": 12, "batch": 4, "learning_rate": 2e-2, "save_every": 3, "keep_ratio": 0.2}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Questions of two lengths, with answers of one and of two tokens."""
+    folder = tmp_path_factory.mktemp("own")
+    lines = []
+    for number in range(N):
+        sample_image(box=(number, number, number + 20, number + 15)).save(folder / f"{number}.png")
+        answer = "07 08" if number % 2 else "05"
+        question = "12 13" if number % 3 else "14"
+        lines.append(json.dumps({"image": f"{number}.png", "question": question, "answer": answer}))
+    (folder / "questions.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved(deep_llava(), tmp_path_factory.mktemp("model"))
+
+
+def fresh_llava() -> Any:
+    """One that is not shared with other tests: PEFT changes it."""
+    return Deep("llava-clip", "clip").build("sdpa")
+
+
+def adapted(model: str, data: Path, output: Path, **options: Any) -> Adapted:
+    return adapt(model, data=data, output=output, **{**FEW, **options})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Adapted:
+    return adapted(model, data, tmp_path_factory.mktemp("adapted"))
+
+
+def weights(found: Adapted) -> dict[str, torch.Tensor]:
+    return load_file(found.adapter / "adapter_model.safetensors")
+
+
+def test_the_loss_falls(undisturbed: Adapted) -> None:
+    losses = [loss for _, loss in undisturbed.losses]
+    assert len(losses) == 12
+    assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's
+def test_the_adapter_loads_with_plain_peft(undisturbed: Adapted, model: str, data: Path) -> None:
+    """And changes the answers, pruned or not."""
+    plain: Any = AutoModelForImageTextToText.from_pretrained(model)
+    batch = Collator(tiny_processor(), torch.float32)(labelled(load(data, split=None, style=LLAVA, labels=True))[:4])
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        before = float(plain(**batch, labels=labels).loss)
+        loaded: Any = PeftModel.from_pretrained(plain, str(undisturbed.adapter))
+        assert float(loaded(**batch, labels=labels).loss) < 0.7 * before
+        with tokenprune.patch(loaded, "fopru", keep_ratio=0.2) as handle:
+            assert float(loaded(**batch, labels=labels).loss) < 0.7 * before
+            assert handle.report.n_kept < handle.report.n_visual
+    config = (undisturbed.adapter / "adapter_config.json").read_text()
+    assert "tokenprune" not in config
+    assert json.loads(config)["base_model_name_or_path"] == model
+
+
+@pytest.mark.parametrize("step", [2, 7])
+def test_a_killed_training_resumes(
+    step: int, undisturbed: Adapted, model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its last complete checkpoint, if there is one, to the same weights."""
+
+    class Killed(BaseException):
+        pass
+
+    training_step = PrunedTrainer.training_step
+
+    def dies(trainer: PrunedTrainer, *args: Any, **kwargs: Any) -> Any:
+        if trainer.state.global_step == step:
+            raise Killed
+        return training_step(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(PrunedTrainer, "training_step", dies)
+    with pytest.raises(Killed):
+        adapted(model, data, tmp_path)
+    monkeypatch.undo()
+    (tmp_path / "checkpoints" / "checkpoint-9").mkdir(parents=True)  # one that was begun and not finished
+    found = last_checkpoint(tmp_path / "checkpoints")
+    assert found is None if step == 2 else found is not None and found.name == "checkpoint-6"
+    resumed = adapted(model, data, tmp_path)
+    expected = weights(undisturbed)
+    assert weights(resumed).keys() == expected.keys()
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights(resumed).items())
+    assert resumed.losses == undisturbed.losses
+    with pytest.raises(SettingError, match=r"adapt\.json: holds another training, with rank=16 and not rank=4"):
+        adapted(model, data, tmp_path, rank=4)
+
+
+def test_self_distillation_learns_the_unpruned_answers(
+    model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = adapted(model, data, tmp_path, labels=False, steps=1)
+    answers = RunFolder(tmp_path / "answers").answers()
+    assert {answer.strategy for answer in answers.values()} == {"unpruned"}
+    kept = sum(answer.text != "" for answer in answers.values())
+    assert f"Learning the unpruned model's own answers to {kept} questions." in capsys.readouterr().out
+    assert len(answers) == N
+    assert found.losses[0][0] == 1
+
+
+def test_labels_are_those_of_the_answers_alone(data: Path) -> None:
+    examples = labelled(load(data, split=None, style=LLAVA, labels=True))[:3]
+    processor = tiny_processor()
+    batch = Collator(processor, torch.float32)(examples)
+    for row, example in enumerate(examples):
+        labels, real = batch["labels"][row], batch["attention_mask"][row].bool()
+        answer = [int(word) + 2 for word in example.answer.split()]
+        assert labels[labels != IGNORED].tolist() == answer
+        assert batch["input_ids"][row][labels != IGNORED].tolist() == answer
+        shown = real.nonzero()[:, 0]
+        assert (shown.diff() == 1).all()  # nothing is padded between prompt and answer
+        assert labels[shown[-1]] == answer[-1]
+    assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape
+
+
+def test_what_is_trained() -> None:
+    model = fresh_llava()
+    names = {part: target_names(model, part) for part in ("decoder", "projector", "both")}
+    assert all(".layers." in name and "vision" not in name for name in names["decoder"])
+    assert names["projector"]
+    assert all("projector" in name for name in names["projector"])
+    assert set(names["both"]) == {*names["decoder"], *names["projector"]}
+    wrapped = with_lora(model, "projector", 2)
+    trained = [name for name, weight in wrapped.named_parameters() if weight.requires_grad]
+    assert trained
+    assert all("lora" in name and "projector" in name for name in trained)
+    assert len(trained) == 2 * len(names["projector"])
+
+
+def test_ratios_depend_on_the_step_alone() -> None:
+    ratios = Ratios(0.1, 0.5, 0.25, seed=3)
+    drawn = [ratios.at(step) for step in range(2000)]
+    assert drawn[77] == ratios.at(77)
+    pruned = [ratio for ratio in drawn if ratio < 1]
+    assert 0.2 < drawn.count(1.0) / 2000 < 0.3
+    assert 0.1 <= min(pruned) < 0.11 < 0.45 < max(pruned) <= 0.5
+    assert sorted(pruned)[len(pruned) // 2] == pytest.approx((0.1 * 0.5) ** 0.5, rel=0.1)  # each octave alike
+
+
+def test_the_estimate_changes_nothing(data: Path) -> None:
+    model = with_lora(fresh_llava(), "decoder", 4)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    batch = Collator(tiny_processor(), torch.float32)(labelled(load(data, split=None, style=LLAVA, labels=True))[:4])
+    state = torch.get_rng_state()
+    found = estimate(model, batch, accumulate=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(weight, before[name]) and weight.grad is None for name, weight in model.named_parameters())
+    assert found.n_trained == n_trained(model) < found.n_weights
+    assert found.peak > 12 * found.n_trained
+    assert "for 100 steps" in found.sentence(100)
+    assert [duration(seconds) for seconds in (80.0, 600.0, 7200.0)] == ["80 seconds", "10 minutes", "2.0 hours"]
+
+
+def test_bad_input_is_a_sentence(model: str, data: Path, tmp_path: Path) -> None:
+    def said(*options: object, data: Path = data) -> str:
+        return command("adapt", model, "--data", data, "--output", tmp_path / "out", *options)
+
+    assert "no such folder" in said(data=tmp_path / "nowhere")
+    assert "write the lower first" in said("--keep-ratio", 0.6)
+    assert "a share of 1 unpruned steps is not in" in said("--whole", 1)
+    assert "Did you mean 'fopru'" in said("--strategy", "fopruu")
+    (tmp_path / "unlabelled").mkdir()
+    sample_image().save(tmp_path / "unlabelled" / "1.png")
+    (tmp_path / "unlabelled" / "questions.jsonl").write_text('{"image": "1.png", "question": "12"}')
+    assert "line 1: no answer. Add one, or write --no-labels" in said(data=tmp_path / "unlabelled")
+
+
+def test_answers_that_cannot_be_written(data: Path) -> None:
+    question = load(data, split=None, style=LLAVA, labels=True)[0]
+    assert right_answer(question) == "05"
+
+    class Other(type(question).__mro__[1]):
+        def score(self, answer: str) -> float | None:
+            return None
+
+    other = Other(task="other", id="other-1", images=question.images, text="?")
+    with pytest.raises(DataError, match="other-1: how a right answer of task other is written is not known here"):
+        right_answer(other)

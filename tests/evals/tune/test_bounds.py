@@ -1,0 +1,91 @@
+"""How much is lost, and how sure that is: by hand, by simulation, and against independent formulas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tokenprune.evals.tune.bounds import Loss
+
+
+def loss_of(scores: Any, unpruned: Any, images: Any) -> Loss:
+    return Loss.of(np.asarray(scores, float).tolist(), np.asarray(unpruned, float).tolist(), list(map(int, images)))
+
+
+def test_independent_questions_by_hand() -> None:
+    """Four of twenty lost and one won: a mean of 15 points, and with Agresti and Min's pairs 300 over 22."""
+    unpruned, pruned = [1.0] * 15 + [0.0] * 5, [1.0] * 11 + [0.0] * 4 + [1.0] + [0.0] * 4
+    loss = loss_of(pruned, unpruned, range(20))
+    assert (loss.points, loss.n, loss.n_images) == (15.0, 20, 20)
+    assert (loss.lost, loss.won) == (20.0, 5.0)
+    mean = 300 / 22
+    assert loss.adjusted == pytest.approx(mean)
+    squares = 4 * (100 - mean) ** 2 + (100 + mean) ** 2 + 15 * mean**2
+    squares += 2 * (mean / 2) ** 2 + (50 - mean / 2) ** 2 + (50 + mean / 2) ** 2
+    assert loss.error == pytest.approx((24 / 23 * squares) ** 0.5 / 22)
+    assert loss.interval[0] < loss.adjusted - loss.error < loss.adjusted + loss.error < loss.upper < 40
+
+
+def test_where_hardly_any_question_loses_the_bound_is_the_exact_one() -> None:
+    """None of 100: 1 - 0.05 ** (1 / 100), the rule of three. None lost, but two won: two points less."""
+    exact = 100 * (1 - 0.05**0.01)
+    assert loss_of([1.0] * 100, [1.0] * 100, range(100)).upper == pytest.approx(exact)
+    assert loss_of([1.0] * 100, [0.0] * 2 + [1.0] * 98, range(100)).upper == pytest.approx(exact - 2)
+
+
+def test_equal_answers_prove_little_while_they_are_few() -> None:
+    """Nothing changed on 30 questions: a loss of one point cannot be excluded. On 400 it can."""
+    few, many = (loss_of([1.0] * n, [1.0] * n, range(n)) for n in (30, 400))
+    assert few.points == many.points == 0
+    assert not few.passes(1.0)
+    assert many.passes(1.0)
+
+
+def test_questions_about_one_image_count_less() -> None:
+    rng = np.random.default_rng(0)
+    unpruned = np.ones(200)
+    by_image = np.repeat(rng.random(20) < 0.7, 10).astype(float)  # all questions about an image alike
+    alone, clustered = (loss_of(by_image, unpruned, images) for images in (range(200), np.repeat(range(20), 10)))
+    assert clustered.points == alone.points
+    assert clustered.error > 2 * alone.error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_images", [60, 150])
+def test_the_test_errs_at_most_as_often_as_it_says(n_images: int) -> None:
+    """Pairs whose true loss is the margin itself, in images that share a difficulty: at most 5 % may pass."""
+    rng, passed, draws = np.random.default_rng(1), 0, 600
+    for _ in range(draws):
+        hard = np.repeat(rng.random(n_images) < 0.3, 4)
+        unpruned = rng.random(4 * n_images) < np.where(hard, 0.5, 0.9)
+        lost = rng.random(4 * n_images) < np.where(hard, 0.2, 0.05)
+        # A right answer is lost with this probability, and a wrong one is never won.
+        margin = 100 * (0.3 * 0.5 * 0.2 + 0.7 * 0.9 * 0.05)
+        passed += loss_of(unpruned & ~lost, unpruned, np.repeat(range(n_images), 4)).passes(margin)
+    assert passed / draws < 0.05 + 3 * (0.05 * 0.95 / draws) ** 0.5
+    assert passed / draws > 0.01  # and is no test that never passes
+
+
+def test_assurance_is_how_often_the_next_test_passes() -> None:
+    """The probability foretold from 400 questions, averaged over draws, against what then happens on 200 others."""
+    rng, foretold, passed = np.random.default_rng(2), [], 0
+    for _ in range(200):
+        rate = rng.uniform(0.0, 0.1)
+        first, second = (rng.random(n) < rate for n in (400, 200))
+        loss = loss_of(~first, np.ones(400), range(400))
+        foretold.append(loss.assurance(8.0, 200))
+        passed += loss_of(~second, np.ones(200), range(200)).passes(8.0)
+    assert np.mean(foretold) == pytest.approx(passed / 200, abs=0.08)
+
+
+def test_as_many_questions_as_it_says_are_needed() -> None:
+    rate, margin = 0.02, 4.0
+    many = np.arange(10_000) % 50 == 0  # two in a hundred are lost
+    needed = loss_of(~many, np.ones(10_000), range(10_000)).questions_needed(margin)
+    assert needed is not None
+    rng = np.random.default_rng(3)
+    passed = [loss_of(rng.random(needed) >= rate, np.ones(needed), range(needed)).passes(margin) for _ in range(120)]
+    assert np.mean(passed) == pytest.approx(0.83, abs=0.12)
+    assert loss_of(~many, np.ones(10_000), range(10_000)).questions_needed(2.0) is None

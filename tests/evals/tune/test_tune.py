@@ -1,0 +1,156 @@
+"""A whole tuning, on a tiny model whose answers are as good as random."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.commands import command
+from helpers.files.evals import saved, tiny_processor
+from helpers.files.search import deep_llava, write_scenes
+
+import tokenprune
+from tokenprune import DataError, SettingError
+from tokenprune.evals.run.answers import Answer
+from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.run.setups import make_setups
+from tokenprune.evals.search.calibration import calibrated_on
+from tokenprune.evals.tune.tune import Tuned, tune
+from tokenprune.strategies.settings import SettingsFile
+
+FEW: dict[str, Any] = {"generations": 2, "size": 4, "strategies": ("fopru", "flowcut"), "max_loss": 20.0}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, 39)
+    return folder
+
+
+def tuned(scenes: Path, output: Path, **options: Any) -> Tuned:
+    return tune((deep_llava(), tiny_processor()), data=scenes, output=output, **{**FEW, **options})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tuned, Path]:
+    output = tmp_path_factory.mktemp("tuned")
+    return tuned(scenes, output), output
+
+
+def summary(found: Tuned) -> Any:
+    return (
+        found.kept,
+        found.strategy,
+        [(one.tried.setup.key, one.loss, one.passed) for one in found.tested],
+        [(one.setup.key, one.cost, one.loss) for one in found.tried],
+    )
+
+
+def test_what_is_found(undisturbed: tuple[Tuned, Path], scenes: Path) -> None:
+    """No answer is right, with pruning or without, so nothing is lost: 20 questions show that it is not 20 points."""
+    found, output = undisturbed
+    assert found.kept
+    assert found.best is not None
+    assert found.best is [one.tried for one in found.tested if one.passed][-1]
+    assert len(found.tried) == 8
+    assert found.best.cost == min(one.tried.cost for one in found.tested) < 1
+    file = SettingsFile.read(output / "settings.json")
+    assert file.make() == found.strategy
+    assert len(calibrated_on(file)) == 40  # evaluations leave all of these images out
+    ratio = found.best.setup.keep_ratio
+    (setup,) = make_setups([str(output / "settings.json")], [ratio], ["original"], [])
+    with setup.patched(deep_llava()) as handle:
+        assert handle.strategy == found.strategy
+    page = (output / "tuned.md").read_text()
+    assert f"--keep-ratio {ratio:g}" in page.splitlines()[2]
+    assert "with 95 % confidence: +0.0 points lost on 20 questions that the search never saw" in page
+    assert (output / "tuned.png").stat().st_size > 10_000
+
+
+def test_questions_of_the_test_are_not_those_of_the_search(undisturbed: tuple[Tuned, Path]) -> None:
+    found, output = undisturbed
+    asked: dict[str, set[str]] = {}
+    for answer in RunFolder(output / "answers").answers().values():
+        asked.setdefault(str(answer.key), set()).add(answer.id)
+    first = set.intersection(*asked.values())
+    for one in found.tested:
+        assert len(asked[str(one.tried.setup.key)] - first) >= one.loss.n == 20
+    untested = [one for one in found.tried if one.setup.key not in [two.tried.setup.key for two in found.tested]]
+    fresh = set.union(*asked.values()) - set.union(*(asked[str(one.setup.key)] for one in untested))
+    assert len(fresh) == 20
+
+
+@pytest.mark.parametrize("batches", [2, 9])
+def test_a_killed_tuning_resumes(
+    batches: int, undisturbed: tuple[Tuned, Path], scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds the same, and asks nothing twice (a run folder refuses an answer that is there twice)."""
+    writing = RunFolder.writing
+
+    class Killed(BaseException):
+        pass
+
+    def dies(folder: RunFolder) -> Any:
+        class Dying:
+            def __enter__(self) -> Any:
+                self.context, self.left = writing(folder), batches
+                self.write = self.context.__enter__()
+                return self
+
+            def __call__(self, answers: Sequence[Answer]) -> None:
+                if self.left == 0:
+                    raise Killed
+                self.left -= 1
+                self.write(answers)
+
+            def __exit__(self, *error: Any) -> None:
+                self.context.__exit__(*error)
+
+        return Dying()
+
+    monkeypatch.setattr(RunFolder, "writing", dies)
+    with pytest.raises(Killed):
+        tuned(scenes, tmp_path)
+    monkeypatch.undo()
+    assert summary(tuned(scenes, tmp_path)) == summary(undisturbed[0])
+    with pytest.raises(
+        SettingError, match=r"search\.journal: holds another search, with max_loss=20\.0 and not max_loss=3\.0"
+    ):
+        tuned(scenes, tmp_path, max_loss=3.0)
+
+
+def test_a_target_that_cannot_be_met_gives_the_best_that_was_found(scenes: Path, tmp_path: Path) -> None:
+    found = tuned(scenes, tmp_path, max_loss=1.0, generations=1, labels=False, keep_ratios=(0.05, 0.3))
+    assert not found.kept
+    assert found.best is not None
+    assert SettingsFile.read(tmp_path / "settings.json").make() == found.strategy
+    page = (tmp_path / "tuned.md").read_text()
+    assert "**Nothing can be promised to lose at most 1 points.**" in page
+    assert json.loads((tmp_path / "settings.json").read_text())["search"]["promised"] is False
+
+
+def test_bad_input_is_a_sentence(scenes: Path, tmp_path: Path) -> None:
+    model = saved(deep_llava(), tmp_path / "model")
+    (tmp_path / "empty").mkdir()
+
+    def said(data: Path, *options: object) -> str:
+        return command("tune", model, "--data", data, "--output", tmp_path / "out", *options)
+
+    assert "no questions; needs refs(NAME).p" in said(tmp_path / "empty")
+    assert "3 questions about 3 images: tuning searches on one half" in said(scenes, "--limit", 3)
+    assert "max_loss=0 is no number of points between 0 and 100" in said(scenes, "--max-loss", 0)
+    assert "write the lower first" in said(scenes, "--keep-ratio", 0.9, 0.1)
+    assert "Did you mean 'fopru'" in said(scenes, "--strategy", "fopruu")
+    assert "none of the strategies can be tried. fastv: FastV cannot run inside vLLM" in said(
+        scenes, "--strategy", "fastv", "--servable"
+    )
+
+
+def test_the_package_has_it() -> None:
+    assert tokenprune.tune is tune
+    with pytest.raises(DataError, match="no such folder"):
+        tune((deep_llava(), tiny_processor()), data="nowhere", output="nowhere")
