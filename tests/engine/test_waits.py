@@ -38,6 +38,7 @@ WAITS = {
     "random": (4, 3),
     "scope": (2, 1),
     "sparsevlm": (5, 4),
+    "tome": (3, 2),
     "vflowopt": (7, 6),
     "visionzip": (2, 1),
     "vispruner": (2, 1),

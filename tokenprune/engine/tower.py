@@ -2,8 +2,10 @@
 
 After each layer that a strategy names in `tower_layers`, it selects tile by tile which patches are left, and the next
 layers get only those. Where the tiles of a batch have unequal numbers left, shorter ones are padded, and a mask keeps
-the padding out of the attention. After the tower the survivors are put back at their places in the grid, so that the
-model finds the shapes that it expects; the other places hold zeros, which are dropped before the language model.
+the padding out of the attention. A patch that others were merged into counts as often in the attention to it: as many
+equal keys add the logarithm of their number to its logit. After the tower the survivors are put back at their places in
+the grid, so that the model finds the shapes that it expects; the other places hold zeros, which are dropped before the
+language model.
 """
 
 from __future__ import annotations
@@ -35,20 +37,24 @@ from tokenprune.tokens.visual import LeftInTower, TowerTokens
 @dataclass(frozen=True, eq=False)
 class Survivors:
     """Which patches of every tile follow the prefix tokens in the hidden states; those not `real` are padding, of which
-    there is none where `real` is None."""
+    there is none where `real` is None. `sizes`: how many patches each stands for; None if none has been merged."""
 
     patches: Int[Tensor, "tiles left"]
     real: Bool[Tensor, "tiles left"] | None
+    sizes: Float[Tensor, "tiles left"] | None = None
 
     def mask(self, hidden: Float[Tensor, "tiles tokens width"]) -> Tensor | None:
-        """(tiles, 1, tokens, tokens), to be added to the attention's logits; None if nothing is padding."""
-        if self.real is None:
+        """(tiles, 1, tokens, tokens), to be added to the attention's logits; None if there is nothing to add."""
+        if self.real is None and self.sizes is None:
             return None
         n_tiles, n_tokens, _ = hidden.shape
-        prefix = self.real.new_ones(n_tiles, n_tokens - self.real.shape[1])
-        keys = torch.cat([prefix, self.real], 1)[:, None, None].to(hidden.device)
-        closed = torch.finfo(hidden.dtype).min
-        return hidden.new_zeros(keys.shape).masked_fill(~keys, closed).expand(-1, -1, n_tokens, -1)
+        keys = hidden.new_zeros(n_tiles, n_tokens)
+        patches = keys[:, n_tokens - self.patches.shape[1] :]
+        if self.sizes is not None:
+            patches += self.sizes.log().to(hidden)
+        if self.real is not None:
+            patches.masked_fill_(~self.real.to(hidden.device), torch.finfo(hidden.dtype).min)
+        return keys[:, None, None].expand(-1, -1, n_tokens, -1)
 
     def put_back(self, hidden: Float[Tensor, "tiles tokens width"], n_patches: int) -> Float[Tensor, "tiles all width"]:
         """The hidden states with every patch at its own place, and zeros where one was dropped."""
@@ -64,11 +70,13 @@ class Survivors:
 
 class Tile:
     """What is left of one tile so far: its patches and their scores; the last score of every patch of the tile, if all
-    were scored before the first was dropped; and what was left from which encoder layer on."""
+    were scored before the first was dropped; how many patches each stands for, if any were merged; and what was left
+    from which encoder layer on."""
 
     def __init__(self, n_patches: int, device: torch.device) -> None:
         self.left = torch.arange(n_patches, device=device)
         self.scores: Tensor | None = None
+        self.sizes: Tensor | None = None
         self.last: Tensor | None = None
         self.stages: list[StageReport] = []
 
@@ -79,12 +87,31 @@ class Tile:
             self.last = scores
         elif scores is not None and self.last is not None:
             self.last = self.last.index_copy(0, self.left, scores)
-        if len(selection.kept) == len(self.left):
+        if not changes(selection):
             self.scores = scores
         else:
             self.scores = None if scores is None else scores[selection.kept]
-            self.left = self.left[selection.kept]
-            self.stages.append(StageReport(layer, self.left))
+            left, merged = self.left[selection.kept], None
+            if selection.merged is not None:
+                merged = selection.merged.of_whole(self.left, torch.arange(len(left), device=left.device))
+            self.sizes = sizes_after(self.sizes, selection)
+            self.left = left
+            self.stages.append(StageReport(layer, left, None, merged))
+
+
+def changes(selection: Selection) -> bool:
+    """Whether patches are dropped, or merged into others."""
+    return selection.merged is not None or len(selection.kept) < selection.n_visual
+
+
+def sizes_after(sizes: Float[Tensor, " before"] | None, selection: Selection) -> Float[Tensor, " left"] | None:
+    """How many patches each of those that a selection keeps stands for; None if none has been merged."""
+    kept, merged = selection.kept, selection.merged
+    if merged is None:
+        return None if sizes is None else sizes[kept]
+    before = torch.ones(selection.n_visual, device=kept.device) if sizes is None else sizes
+    into = before[kept].index_fill(0, merged.targets, 0.0)
+    return into.index_add(0, merged.targets, before[merged.sources])
 
 
 class TowerCall:
@@ -92,7 +119,7 @@ class TowerCall:
 
     layer: the encoder layer that runs, if the strategy selects after it and has not yet.
     captured: what its capture points returned so far.
-    kept: of each tile, which of the patches that the layer was given are kept.
+    kept: of each tile, which of the patches that the layer was given are kept, and what is merged into them.
     tiles: those of the call; none before the first layer that the strategy selects after.
     survivors: what the hidden states hold; None as long as that is everything.
     entered: by encoder layer, the survivors that it was given.
@@ -101,7 +128,7 @@ class TowerCall:
     def __init__(self, first_layer: int | None) -> None:
         self.layer = first_layer
         self.captured: dict[str, Tensor] = {}
-        self.kept: list[Tensor] = []
+        self.kept: list[Selection] = []
         self.tiles: list[Tile] = []
         self.survivors: Survivors | None = None
         self.entered: dict[int, Survivors] = {}
@@ -210,31 +237,43 @@ class TowerPruning:
         if not call.tiles:
             call.n_patches = n_tokens - self.n_prefix
             call.tiles = [Tile(call.n_patches, projected[0].device) for _ in range(n_tiles)]
-        before = [len(tile.left) for tile in call.tiles]
         kept = [self._kept(call, layer, i, tile, projected) for i, tile in enumerate(call.tiles)]
-        call.kept = kept if [len(tile.left) for tile in call.tiles] != before else []
+        call.kept = kept if any(map(changes, kept)) else []
 
     def _prune_hidden(
         self, call: TowerCall, hidden: Float[Tensor, "tiles tokens width"]
     ) -> Float[Tensor, "tiles left width"]:
         """The hidden states of what was kept after the layer before."""
         n_prefix, device = self.n_prefix, hidden.device
-        left, kept, call.kept = [tile.left.to(device) for tile in call.tiles], call.kept, []
+        left, selections, call.kept = [tile.left.to(device) for tile in call.tiles], call.kept, []
+        kept = [selection.kept for selection in selections]
         places, counts = pad_sequence(kept, batch_first=True).to(device), torch.tensor([len(tile) for tile in left])
         real = torch.arange(places.shape[1]) < counts[:, None]
         padded = min(map(len, left)) < places.shape[1]
-        call.survivors = Survivors(pad_sequence(left, batch_first=True), real.to(device) if padded else None)
+        sizes = [torch.ones(len(tile.left)) if tile.sizes is None else tile.sizes.to(device) for tile in call.tiles]
+        merged = any(tile.sizes is not None for tile in call.tiles)
+        call.survivors = Survivors(
+            pad_sequence(left, batch_first=True),
+            real.to(device) if padded else None,
+            pad_sequence(sizes, batch_first=True, padding_value=1.0).to(device) if merged else None,
+        )
         prefix = torch.arange(n_prefix, device=device).expand(len(hidden), -1)
         tile = torch.arange(len(hidden), device=device)[:, None]  # whole rows are copied, as gather does not
-        return hidden[tile, torch.cat([prefix, n_prefix + places], 1)]
+        pruned = hidden[tile, torch.cat([prefix, n_prefix + places], 1)]
+        for i, selection in enumerate(selections):
+            if selection.merged is not None:
+                patches = hidden[i, n_prefix : n_prefix + selection.n_visual]
+                means = selection.merged.apply(patches, selection.kept)
+                pruned[i, n_prefix : n_prefix + len(means)] = means
+        return pruned
 
-    def _kept(self, call: TowerCall, layer: int, i: int, tile: Tile, projected: Projected) -> Int[Tensor, " kept"]:
-        """Which of a tile's patches that are left the strategy keeps after `layer`."""
+    def _kept(self, call: TowerCall, layer: int, i: int, tile: Tile, projected: Projected) -> Selection:
+        """What the strategy keeps after `layer` of a tile's patches that are left."""
         n_left, n_prefix = len(tile.left), self.n_prefix
         queries, keys, values = (part[i, :, : n_prefix + n_left] for part in projected)
         attention = VisionAttention(queries[None], keys[None], self.scale, n_prefix, Layout.raster((1, 1, n_left)))
         n_more = self.tower.n_before - layer - 1
-        tokens = TowerTokens(layer, n_more, attention, values, tile.left, call.n_patches, tile.scores)
+        tokens = TowerTokens(layer, n_more, attention, values, tile.left, call.n_patches, tile.scores, tile.sizes)
         with explained_nan(self.strategy, f"image tile {i}", values):
             selection = self.strategy.select_in_tower(tokens)
         if not isinstance(selection, Selection) or selection.n_visual != n_left:
@@ -243,4 +282,4 @@ class TowerPruning:
                 f"that are left."
             )
         tile.keep(selection, layer + 1)
-        return selection.kept
+        return selection

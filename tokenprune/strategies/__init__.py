@@ -17,6 +17,7 @@ from tokenprune.strategies.in_llm.par import PAR
 from tokenprune.strategies.in_llm.pyramiddrop import PyramidDrop
 from tokenprune.strategies.in_llm.sparsevlm import SparseVLM
 from tokenprune.strategies.in_tower.flowcut import FlowCut
+from tokenprune.strategies.in_tower.tome import ToMe
 from tokenprune.strategies.parsing import parse
 from tokenprune.strategies.pre_llm.background_pruning import BackgroundPruning
 from tokenprune.strategies.pre_llm.cdpruner import CDPruner
@@ -68,6 +69,7 @@ __all__ = [
     "PyramidDrop",
     "Random",
     "SparseVLM",
+    "ToMe",
     "VFlowOpt",
     "VidCom2",
     "VisPruner",

@@ -177,6 +177,7 @@ class TowerTokens:
     left: the indices of the remaining patches within the tile, ascending.
     n_patches: the number of patches of the whole tile.
     scores: the scores of the previous selection; None if it gave none.
+    merged_from: how many patches each of them stands for; None if none has been merged.
     """
 
     layer: int
@@ -186,10 +187,17 @@ class TowerTokens:
     left: Int[Tensor, " left"]
     n_patches: int
     scores: Float[Tensor, " left"] | None = None
+    merged_from: Float[Tensor, " left"] | None = None
 
     @property
     def n_left(self) -> int:
         return len(self.left)
+
+    @property
+    def sizes(self) -> Float[Tensor, " left"]:
+        """How many patches each of them stands for."""
+        ones = torch.ones(self.n_left, device=self.left.device)
+        return ones if self.merged_from is None else self.merged_from
 
 
 @dataclass(frozen=True, eq=False)

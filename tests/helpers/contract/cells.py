@@ -12,20 +12,29 @@ import tokenprune
 from helpers.contract.modes import cells_of
 from helpers.families import FAMILIES, Family
 from helpers.families.denoising import DENOISING
-from tokenprune import STRATEGIES, FoPru, UnsupportedError
+from tokenprune import STRATEGIES, Compose, DivPrune, FastV, FoPru, PixelPrune, UnsupportedError
 from tokenprune.adapters import ADAPTERS, ModelAdapter, adapter_for
 from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import AdaptiveStrategy, Stage, StagedStrategy
 
 RATIOS = {"fopru": 0.3, "grid": 0.4, "random": 0.25, "pyramiddrop": 0.5, "sparsevlm": 0.5, "adatoken": 0.5}
-#: What is in the matrix beside the registered strategies: one with settings by which it keeps less than its budget.
-VARIANTS = {"fopru by mass": FoPru(keep_ratio=0.6, mass=0.4, least=0.1)}
+#: What is in the matrix beside the registered strategies: one with settings by which it keeps less than its budget; two
+#: one after the other, before and behind the tower, and behind it and inside the language model.
+VARIANTS: dict[str, tokenprune.Strategy] = {
+    "fopru by mass": FoPru(keep_ratio=0.6, mass=0.4, least=0.1),
+    "pixelprune, fopru": Compose(PixelPrune(keep_ratio=0.6), FoPru(keep_ratio=0.3)),
+    "divprune, fastv": Compose(DivPrune(keep_ratio=0.6), FastV(keep_ratio=0.3)),
+}
 #: What these take beside keep_ratio=1.0.
-KEEP_ALL: dict[str, dict[str, Any]] = {"attentionmass": {"mass": 1.0}, "fopru by mass": {"mass": 1.0}}
+KEEP_ALL: dict[str, dict[str, Any]] = {
+    "attentionmass": {"mass": 1.0},
+    "fopru by mass": {"mass": 1.0},
+    "divprune, fastv": {"steps": (DivPrune(keep_ratio=1.0), FastV(keep_ratio=1.0))},
+}
 ANYWHERE = "random"  # a strategy that every model can serve
-#: One for each mechanism: drops before the language model; drops inside the vision tower; merges before the language
-#: model and drops inside by the tower's scores; drops by the text's attention; merges by it.
-MECHANISMS = (ANYWHERE, "fopru", "flowcut", "vflowopt", "fastv", "sparsevlm")
+#: One for each mechanism: drops before the language model; drops inside the vision tower; merges there; merges before
+#: the language model and drops inside by the tower's scores; drops by the text's attention; merges by it.
+MECHANISMS = (ANYWHERE, "fopru", "flowcut", "tome", "vflowopt", "fastv", "sparsevlm")
 DEPTH = 4  # decoder layers of the models that in-LLM strategies meet
 #: All families, those that denoise included, whose tests are in test_denoising.py.
 EVERY: dict[str, Family] = {**FAMILIES, **DENOISING}

@@ -123,16 +123,24 @@ def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> It
         return (hidden, *rest), {**kwargs, "attention_mask": mask.masked_fill(itself, 0.0)}
 
     def close_in_tower(number: int, module: Any, args: Any, kwargs: Any) -> Any:
-        """The whole tower, none of whose patches attends to a dropped one."""
+        """The whole tower, none of whose patches attends to a dropped one, and with others merged into those that are
+        left, where keys of as many patches add the logarithm of their number."""
         hidden, *_ = args
-        closed = torch.zeros(hidden.shape[:2], dtype=torch.bool)
+        hidden, bias, first = hidden.clone(), torch.zeros(hidden.shape[:2]), adapter.tower.n_prefix
         for tile, (_, _, image) in enumerate(placed(ids, reports)):
+            sizes = torch.ones(image.n_visual)
             for stage in image.in_tower:
-                if stage.layer <= number:
-                    closed[tile, adapter.tower.n_prefix :] = True
-                    closed[tile, adapter.tower.n_prefix + stage.kept] = False
-        mask = torch.zeros(closed.shape).masked_fill(closed, torch.finfo(torch.float32).min)[:, None, None]
-        return (hidden, mask.expand(-1, -1, hidden.shape[1], -1)), kwargs
+                if stage.layer > number:
+                    continue
+                if (merged := stage.merged) is not None:
+                    if stage.layer == number:
+                        hidden[tile, first + stage.kept] = merged.apply(hidden[tile, first:], stage.kept)
+                    totals = sizes[stage.kept].index_fill(0, merged.targets, 0.0)
+                    totals = totals.index_add(0, merged.targets, sizes[merged.sources])
+                    sizes = sizes.index_copy(0, stage.kept, totals)
+                bias[tile, first:] = torch.finfo(torch.float32).min
+                bias[tile, first + stage.kept] = sizes[stage.kept].log()
+        return (hidden, bias[:, None, None].expand(-1, -1, hidden.shape[1], -1)), kwargs
 
     images = [image for report in reports for image in report.images]
     in_tower = any(image.in_tower for image in images)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import exp, log, sqrt
 from typing import Any
 
-import pytest
 import torch
 from helpers.by_hand import tokens_of
 from helpers.contract.oracle import assert_close
@@ -16,7 +15,7 @@ from torch import Tensor
 import tokenprune
 from tokenprune import FlowCut
 from tokenprune.strategies.in_tower.flowcut import information_flow, n_dropped
-from tokenprune.tokens import Layout, LeftInTower, TowerTokens, VisualTokens
+from tokenprune.tokens import Layout, LeftInTower, TowerTokens, VisionAttention, VisualTokens
 
 # Two heads of width 1: CLS, and three patches. Products with the CLS token's: 1, 0, 1 and log 2 in the first head, all
 # 0 in the second.
@@ -127,6 +126,16 @@ def test_images_are_narrowed_as_if_each_was_alone() -> None:
     assert len(images) == 3
 
 
-def test_it_needs_a_cls_token() -> None:
-    with pytest.raises(tokenprune.UnsupportedError, match=r"FlowCut.* needs a CLS token.*does not have it"):
-        tokenprune.patch(Llava("llava-siglip", "siglip").build(), FlowCut())
+def test_without_a_cls_token_the_mean_stands_for_it() -> None:
+    queries = torch.tensor([[0.0], [0.0], [log(3)]])[None, None]
+    attention = VisionAttention(
+        queries, torch.tensor([[0.0], [1.0], [0.0]])[None, None], 1.0, 0, Layout.raster((1, 1, 3))
+    )
+    values = torch.tensor([[[1.0], [3.0], [-1.0]]])  # the mean is 1
+    done = FlowCut(keep=1).select_in_tower(TowerTokens(0, 0, attention, values, torch.arange(3), 3))
+    received = [(1 / 3 + 1 / 3 + weight) / 3 for weight in (1 / 5, 3 / 5, 1 / 5)]
+    alike = [exp(1), exp(3), exp(-1)]  # of products with the mean
+    expected = [(r + a / sum(alike)) * size for r, a, size in zip(received, alike, (1, 3, 1), strict=True)]
+    assert done.scores is not None
+    torch.testing.assert_close(done.scores, torch.tensor(expected))
+    assert done.kept.tolist() == [1]

@@ -27,10 +27,12 @@ class FlowCut(TowerStrategy):
     exactly.
 
     Matches the authors' package for one image at a time; for several, the package drops as many patches from each as
-    from the image that loses most. Its additional step inside the language model for LLaVA-NeXT is not included.
+    from the image that loses most. Its additional step inside the language model for LLaVA-NeXT is not included. In a
+    tower without a CLS token (SigLIP), beyond the package, the mean of all patches stands for it: the attention that a
+    patch receives on average, and the mean value.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"cls", "left_in_tower"})
+    needs: ClassVar[frozenset[str]] = frozenset({"left_in_tower"})
 
     def tower_layers(self, n_layers: int) -> tuple[int, ...]:
         return tuple(range(n_layers))
@@ -39,8 +41,10 @@ class FlowCut(TowerStrategy):
         target = self.budget(tokens.n_patches)
         if tokens.n_left <= target:
             return Selection.all(tokens.n_left, tokens.left.device, tokens.scores)
-        attention = tokens.attention.cls_row()
-        scores = information_flow(attention, tokens.values.float())
+        attention, values = tokens.attention.cls_or_mean(), tokens.values.float()
+        if not tokens.attention.n_prefix:
+            values = torch.cat([values.mean(1, keepdim=True), values], 1)
+        scores = information_flow(attention, values)
         if tokens.scores is not None:
             scores = (tokens.scores + scores) / 2
         if tokens.n_more % 2:

@@ -1,0 +1,108 @@
+"""ToMe, token merging (https://arxiv.org/abs/2210.09461)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from tokenprune.selection import Merge, Selection
+from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategy import TowerStrategy, check_choice
+from tokenprune.tokens import TowerTokens, VisualTokens
+
+
+@register_strategy("tome")
+@dataclass(frozen=True)
+class ToMe(TowerStrategy):
+    """Merges similar patches inside the vision tower, after every layer: bipartite soft matching. The language model
+    gets the merged ones.
+
+    Tokens are alike by the cosine of their keys, averaged over heads. Every second token looks for the most similar of
+    the others; the most similar pairs are merged into the mean of all patches that they stand for. A token that stands
+    for k patches weighs k times in the attention of later layers (proportional attention). A CLS token stays.
+
+    schedule: "constant" merges equally many after each layer, "decreasing" from twice as many down to none after the
+        last. How many follows from the budget, which is exact.
+
+    Deviations: tokens are merged after a layer, the paper does it between its attention and its MLP; those that are
+    left stay in raster order, where the code puts those without a partner first; where merging half of the tokens after
+    each layer is too little for the budget, the last layers match several times.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"left_in_tower"})
+
+    schedule: Literal["constant", "decreasing"] = "constant"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("ToMe", "schedule", self.schedule, ("constant", "decreasing"))
+
+    def tower_layers(self, n_layers: int) -> tuple[int, ...]:
+        return tuple(range(n_layers))
+
+    def select_in_tower(self, tokens: TowerTokens) -> Selection:
+        n_left, n_prefix = tokens.n_left, tokens.attention.n_prefix
+        keys, sizes = tokens.attention.keys[0, :, n_prefix:].float().mean(0), tokens.sizes
+        goal = n_left - n_merged(n_left - self.budget(tokens.n_patches), tokens.n_more, self.schedule)
+        kept = groups = torch.arange(n_left, device=tokens.left.device)
+        while len(kept) > goal:
+            left, places = matched(keys, len(kept) - goal, n_prefix)
+            keys, sizes = means(keys, sizes, places, len(left))
+            kept, groups = kept[left], places[groups]
+        if len(kept) == n_left:
+            return Selection.all(n_left, kept.device)
+        return Selection(kept, n_left, None, merge_groups(tokens.sizes, sizes, groups), trusted=True)
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        return Selection(tokens.left_in_tower.kept, tokens.n_visual)
+
+
+def n_merged(excess: int, n_more: int, schedule: str) -> int:
+    """Return how many of `excess` tokens to merge now, when `n_more` later layers are to merge the others."""
+    if excess <= 0:
+        return 0
+    if schedule == "constant" or n_more == 0:
+        return -(-excess // (n_more + 1))
+    return min(excess, round(2 * excess / (n_more + 1)))  # n_more of 1 + 2 + ... + n_more parts
+
+
+def matched(
+    keys: Float[Tensor, "tokens width"], count: int, n_prefix: int
+) -> tuple[Int[Tensor, " left"], Int[Tensor, " tokens"]]:
+    """Match every second token, counted from the `n_prefix` tokens before the patches, with the most similar of the
+    others. Return the tokens that are left if the `count` most similar pairs are merged, at most all, and, for every
+    token, the place among these of the one that it is part of."""
+    own = torch.arange(len(keys), device=keys.device)
+    sources, others = own[n_prefix % 2 :: 2], own[1 - n_prefix % 2 :: 2]
+    unit = normalize(keys, dim=-1)
+    similarity, best = (unit[sources] @ unit[others].T).max(1)
+    merged = sources[similarity.argsort(descending=True, stable=True)[:count]]
+    targets = own.index_copy(0, sources, others[best])
+    targets = torch.where(own.new_zeros(len(own)).index_fill(0, merged, 1) > 0, targets, own)
+    left = (targets != own).int().argsort(stable=True)[: len(own) - len(merged)]  # no waiting for their number
+    return left, torch.searchsorted(left, targets)
+
+
+def means(
+    keys: Float[Tensor, "tokens width"], sizes: Float[Tensor, " tokens"], places: Int[Tensor, " tokens"], n_left: int
+) -> tuple[Float[Tensor, "left width"], Float[Tensor, " left"]]:
+    """Return the means of the tokens that become one, in which each counts as often as the patches it stands for, and
+    how many patches these stand for."""
+    totals = sizes.new_zeros(n_left).index_add(0, places, sizes)
+    sums = keys.new_zeros(n_left, keys.shape[1]).index_add(0, places, keys * sizes[:, None])
+    return sums / totals[:, None], totals
+
+
+def merge_groups(
+    sizes: Float[Tensor, " tokens"], totals: Float[Tensor, " left"], groups: Int[Tensor, " tokens"]
+) -> Merge:
+    """Return the merge of every token into the one of its group, with the weights of `means`."""
+    members = torch.zeros_like(totals).index_add(0, groups, torch.ones_like(sizes))
+    sources = (members[groups] > 1).nonzero()[:, 0]
+    targets = groups[sources]
+    return Merge(targets, sources, sizes[sources] / totals[targets])
