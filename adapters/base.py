@@ -71,6 +71,12 @@ class Parts(ABC):
         """Every module that is called with images or videos; several are of one kind."""
         return (self.vision_tower,)
 
+    @property
+    def resampler(self) -> Any:
+        """The module behind the vision tower whose queries read all patches of a tile and become the visual tokens, if
+        their attention is read too; None otherwise."""
+        return None
+
     def describe_tower(self) -> Tower:
         """Return how the vision tower is read. Raises UnsupportedError for an unknown kind."""
         return tower_of(self.vision_tower.config.model_type, type(self.model).__name__)
@@ -203,6 +209,11 @@ class Vision(Parts):
         """The tiles in a call of a vision tower, one by one."""
         return list(arguments[next(name for name in ("pixel_values", "hidden_states") if name in arguments)])
 
+    def by_image(self, statistic: str, tiles: list[Any], layouts: Sequence[Layout]) -> list[Any]:
+        """A statistic of the tiles of one call, as many as the layouts have, in the order of their images, from the
+        order in which the towers were given them. Asked only where an image has several, which come out of one size."""
+        return tiles
+
     def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
         """The pixels of every image, from the arguments of its encoding function, for models whose vision tower is
         not known: all `vision_towers` are read otherwise."""
@@ -250,12 +261,12 @@ class ModelAdapter(Vision, Inputs):
     visual features over placeholder tokens and calls its language model with inputs_embeds, attention_mask,
     position_ids and a cache, as the LLaVA family does:
 
-        Parts   core, language_model, layers, vision_tower, vision_towers, describe_tower
+        Parts   core, language_model, layers, vision_tower, vision_towers, resampler, describe_tower
         Inputs  takes_video or modalities, visual_mask, image_starts, encoded, sequence_arguments,
                 prune_arguments, inner_features with prune_inner_features, late_features with visual_features,
                 merge_late and first_stage, noncausal, unprunable
         Vision  layouts, splits_videos, offers, tower_layers, encoder_layer or consumed_layer, capture_points,
-                tile_heads, tile_pixels
+                tile_heads, tile_pixels, by_image
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from tokenprune.adapters.generic import GenericAdapter
+from tokenprune.adapters.towers import Tower
 from tokenprune.errors import UnsupportedError
 
 
@@ -33,3 +34,35 @@ class ToweredAdapter(GenericAdapter):
     @property
     def offers(self) -> frozenset[str]:
         return super(GenericAdapter, self).offers
+
+
+class ConvolutionalAdapter(GenericAdapter):
+    """A family whose vision tower is convolutional, and may attend in its last layers (`find_attention`)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        found = self.find_attention(self.vision_tower)
+        self._attends = found is not None
+        if found is not None:
+            self.tower = found
+
+    def find_attention(self, vision: Any) -> Tower | None:
+        """Return how the attention of a tower is read; None if it has none that fits the visual tokens."""
+        raise NotImplementedError
+
+    @property
+    def vision_tower(self) -> Any:
+        return getattr(self.core, "vision_tower", None)
+
+    @property
+    def vision_towers(self) -> tuple[Any, ...]:
+        return (self.vision_tower,) if self._attends else ()
+
+    @property
+    def offers(self) -> frozenset[str]:
+        return super(GenericAdapter, self).offers if self._attends else super().offers | {"grid"}
+
+    def why_not(self, statistic: str) -> str | None:
+        if statistic in ("vision_attention", "colors"):
+            return f"its vision tower ({type(self.vision_tower).__name__}) is read as convolutional throughout"
+        return super().why_not(statistic)

@@ -6,12 +6,9 @@ from tokenprune.adapters.generic import GenericAdapter
 from tokenprune.adapters.registry import register_adapter
 
 register_adapter(
-    "AriaForConditionalGeneration",
     "Cosmos3EdgeForConditionalGeneration",
     "Dots3NoteForConditionalGeneration",
-    "FastVlmForConditionalGeneration",
     "Lfm3VlForConditionalGeneration",
     "MuseGlimmerForConditionalGeneration",
     "MuseSparkForConditionalGeneration",
-    "PerceptionLMForConditionalGeneration",
 )(GenericAdapter)

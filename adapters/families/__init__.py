@@ -1,12 +1,14 @@
 """Model families: one file each, which registers its adapters when it is imported."""
 
 from tokenprune.adapters.families import apertus as apertus
+from tokenprune.adapters.families import aria as aria
 from tokenprune.adapters.families import cohere_vision as cohere_vision
 from tokenprune.adapters.families import deepseek_ocr2 as deepseek_ocr2
 from tokenprune.adapters.families import deepseek_vl as deepseek_vl
 from tokenprune.adapters.families import diffusion_gemma as diffusion_gemma
 from tokenprune.adapters.families import emu3 as emu3
 from tokenprune.adapters.families import ernie4_5_vl as ernie4_5_vl
+from tokenprune.adapters.families import fast_vlm as fast_vlm
 from tokenprune.adapters.families import fuyu as fuyu
 from tokenprune.adapters.families import gemma3 as gemma3
 from tokenprune.adapters.families import gemma3n as gemma3n
@@ -37,6 +39,7 @@ from tokenprune.adapters.families import nemotron as nemotron
 from tokenprune.adapters.families import ovis2 as ovis2
 from tokenprune.adapters.families import paddleocr_vl as paddleocr_vl
 from tokenprune.adapters.families import paligemma as paligemma
+from tokenprune.adapters.families import perception_lm as perception_lm
 from tokenprune.adapters.families import pi0 as pi0
 from tokenprune.adapters.families import qianfan_ocr as qianfan_ocr
 from tokenprune.adapters.families import qwen_omni as qwen_omni

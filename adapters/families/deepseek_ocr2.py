@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
+from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from tokenprune.adapters.generic import GenericAdapter
+from tokenprune.adapters.layouts.crops import image_by_image
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.tokens.encoded import Modality
+from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.resampler import reading_shares
+from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.tower import QueryKey, projections, scale_of_width
+from tokenprune.tokens.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("DeepseekOcr2ForConditionalGeneration")
-class DeepseekOcr2Adapter(GenericAdapter):
+class DeepseekOcr2Adapter(ToweredAdapter):
     """For DeepseekOcr2ForConditionalGeneration.
 
-    A visual token is a query that reads the patches in its own order, so it has no place on a grid, and no
-    attention tells which patches it stands for. Tiles are known: the crops, and then the image with the separator.
+    In the second of the tower's encoders, all patches attend to each other; queries behind them attend to all patches
+    and to the queries before, and become the visual tokens, which have no place on a grid. A map over patches becomes
+    one over visual tokens by what the last layer reads. Tiles are the crops, and then the image with the separator.
     """
+
+    def describe_tower(self) -> Tower:
+        return TOWER
+
+    @property
+    def offers(self) -> frozenset[str]:
+        return super().offers - {"grid"}
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         n_global = output.last_hidden_state.shape[1]
@@ -30,8 +46,14 @@ class DeepseekOcr2Adapter(GenericAdapter):
         counts = [(len(image) - n_global - 1) // n_local if n_local else 0 for image in self.features(output)]
         return [tiles_and_separator(n_crops, n_local, n_global) for n_crops in counts]
 
-    def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
-        return crops_and_whole(modality, arguments, layouts)
+    def by_image(self, statistic: str, tiles: list[Any], layouts: Sequence[Layout]) -> list[Any]:
+        return image_by_image(statistic, tiles, layouts)
+
+    def capture_points(self, layer: int | None) -> list[CapturePoints]:
+        (point,) = super().capture_points(layer)
+        last = self.vision_tower.vision_encoder.layers[-1].self_attn
+        more = {"reading": last.q_proj, "read": last.k_proj, "convolved": self.vision_tower.sam_encoder.proj}
+        return [replace(point, outputs={**point.outputs, **more})]
 
 
 def tiles_and_separator(n_crops: int, n_local: int, n_global: int) -> Layout:
@@ -41,17 +63,42 @@ def tiles_and_separator(n_crops: int, n_local: int, n_global: int) -> Layout:
     return Layout(
         (*[(1, 1, n_local)] * n_crops, (1, 1, n_global), (1, 1, 1)),
         n_crops + 1,
-        tiles=torch.arange(n_crops + 1).repeat_interleave(sizes),
-        newlines=torch.arange(int(sizes.sum())) == int(sizes.sum()) - 1,
+        partial(to_tokens, n_local=n_local, n_global=n_global),
+        torch.arange(n_crops + 1).repeat_interleave(sizes),
+        torch.arange(int(sizes.sum())) == int(sizes.sum()) - 1,
     )
 
 
-def crops_and_whole(modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
-    """The pixels of every tile, of models that are given the crops of all images apart: an image's crops and then the
-    image. Crops are resized to the image's size."""
-    wholes, crops = arguments[modality.pixels], arguments.get("pixel_values_local")
-    counts = [layout.n_tiles - 1 for layout in layouts]
-    if crops is None:
-        return list(wholes)
-    parts = interpolate(crops.float(), wholes.shape[-2:], mode="bilinear").to(wholes.dtype).split(counts)
-    return [tile for whole, part in zip(wholes, parts, strict=True) for tile in (*part, whole)]
+def to_tokens(values: Float[Tensor, "tiles queries"], n_local: int, n_global: int) -> Float[Tensor, " visual"]:
+    """Join the maps over the queries of all tiles. The separator gets the highest value."""
+    joined = torch.cat([values[:-1, :n_local].flatten(), values[-1, :n_global]])
+    return torch.cat([joined, joined.amax(0, keepdim=True)])
+
+
+def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """Rotated queries and keys of every tile's patches, and what the queries behind them read."""
+    cos, sin = (part[0] for part in call["attention"]["position_embeddings"])
+    n_patches = call["convolved"][0, 0].numel()
+    n_groups = config.encoder_config.num_attention_heads // config.encoder_config.num_key_value_heads
+
+    def rotated(states: Float[Tensor, "tiles tokens heads_width"]) -> list[Tensor]:
+        split = rearrange(states, "tile token (head width) -> tile token head width", width=cos.shape[-1])
+        return [rearrange(apply_rotary(tile, cos, sin), "token head width -> head token width") for tile in split]
+
+    queries, keys, reading, read = (rotated(call[part]) for part in ("queries", "keys", "reading", "read"))
+    tiles = zip(reading, read, strict=True)
+    return (
+        [part[:, :n_patches] for part in queries],
+        [part[:, :n_patches].repeat_interleave(n_groups, 0) for part in keys],
+        [torch.ones(n_patches, dtype=torch.bool, device=cos.device)] * len(queries),
+        [reading_shares(one[:, n_patches:], all_[:, :n_patches], cos.shape[-1] ** -0.5) for one, all_ in tiles],
+    )
+
+
+TOWER = Tower(
+    lambda tower: tower.vision_encoder.layers,
+    lambda layer: projections(layer.self_attn),
+    n_prefix=0,
+    heads=heads,
+    scale=lambda tower: scale_of_width(tower.vision_encoder),
+)

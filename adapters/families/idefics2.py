@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tokenprune.adapters.families.idefics3 import refuse_bare_features
-from tokenprune.adapters.generic import GenericAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.tokens.encoded import Modality
+from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towers.resampler import reading_shares
+from tokenprune.adapters.towers.tower import QueryKey
+from tokenprune.tokens.attention import split_heads
+from tokenprune.tokens.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("Idefics2ForConditionalGeneration")
-class Idefics2Adapter(GenericAdapter):
+class Idefics2Adapter(ToweredAdapter):
     """For Idefics2ForConditionalGeneration.
 
-    A visual token is a query that has read all patches, so it has no place on a grid. Each crop of an image is an
-    image.
+    A visual token is a query that has read all patches, so it has no place on a grid. A map over patches becomes one
+    over visual tokens by what the last layer of the resampler reads. Each crop of an image is an image.
     """
 
     @property
     def language_model(self) -> nn.Module:
         return self.core.text_model
+
+    @property
+    def vision_tower(self) -> Any:
+        return getattr(self.core, "vision_model", None)
+
+    @property
+    def resampler(self) -> Any:
+        return self.core.connector
+
+    @property
+    def offers(self) -> frozenset[str]:
+        return super().offers - {"grid"}
 
     def encoded(self, modality: Modality, kwargs: Mapping[str, Any]) -> Any:
         refuse_bare_features(kwargs)
@@ -35,6 +50,16 @@ class Idefics2Adapter(GenericAdapter):
         n_tokens = self.config.perceiver_config.resampler_n_latents  # the output joins the images of a row
         return [Layout.raster((1, 1, n_tokens))] * len(output.last_hidden_state)
 
-    def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
-        pixels = arguments[modality.pixels].flatten(0, 1)
-        return list(pixels[torch.any(pixels.flatten(1) != 0, 1)])  # others fill up rows with fewer images
+    def capture_points(self, layer: int | None) -> list[CapturePoints]:
+        (point,) = super().capture_points(layer)
+        reader = self.resampler.perceiver_resampler.layers[-1].self_attn
+        return [replace(point, outputs={**point.outputs, "reading": reader.q_proj, "read": reader.k_proj})]
+
+    def tile_heads(self, call: Mapping[str, Any]) -> QueryKey:
+        queries, keys, real = super().tile_heads(call)
+        config, n_patches = self.config.perceiver_config, keys[0].shape[1]
+        reading = split_heads(call["reading"], config.resampler_n_heads)
+        read = split_heads(call["read"][:, :n_patches], config.num_key_value_heads)  # behind them, the queries' own
+        scale = config.resampler_head_dim**-0.5
+        shares = [reading_shares(*tile[:2], scale, tile[2]) for tile in zip(reading, read, real, strict=True)]
+        return queries, keys, real, shares

@@ -2,26 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenprune.adapters.generic import GenericAdapter
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.qwen import frames
+from tokenprune.adapters.towers.tower import QueryKey, projections
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("Inkling2ForConditionalGeneration", "Inkling2LoopForConditionalGeneration")
-class Inkling2Adapter(GenericAdapter):
+class Inkling2Adapter(ToweredAdapter):
     """For Inkling2ForConditionalGeneration and Inkling2LoopForConditionalGeneration.
 
-    Attention knows distances in the cache only, windows included, so what is dropped was never there: position IDs make
-    no difference.
+    Attention of the language model knows distances in the cache only, windows included, so what is dropped was never
+    there: position IDs make no difference.
     """
 
-    @property
-    def offers(self) -> frozenset[str]:
-        return super().offers | {"grid"}
+    def describe_tower(self) -> Tower:
+        return TOWER
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
-        return [Layout.raster((t, h, w)) for t, h, w in arguments["image_grid_thw"].tolist()]
+        side = self.vision_tower.config.spatial_merge_size
+        return [Layout.squares(rows * side, columns * side, side) for rows, columns in sizes(arguments)]
+
+    def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
+        grids = sizes(arguments)
+        images = zip(arguments["pixel_values"].split([rows * columns for rows, columns in grids]), grids, strict=True)
+        pattern = "(row column) y x channel -> channel (row y) (column x)"
+        return [rearrange(image, pattern, column=columns) for image, (_, columns) in images]
+
+
+def sizes(arguments: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Rows and columns of visual tokens of every image. The tower sees frames at once, as if they were further rows."""
+    return [(n_frames * rows, columns) for n_frames, rows, columns in arguments["image_grid_thw"].tolist()]
+
+
+def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """Rotated queries and keys of every image, of its CLS token first, from the projections of all images in one row,
+    in which the patches of a visual token are adjacent."""
+    cos, sin = (part[:, None].float() for part in call["attention"]["position_embeddings"])
+    side, grids = config.spatial_merge_size, sizes(call["tower"])
+    lengths = [1 + rows * columns * side**2 for rows, columns in grids]
+
+    def by_image(row: Float[Tensor, "tokens heads_width"]) -> list[Tensor]:
+        states = rearrange(row, "token (head width) -> token head width", head=config.num_attention_heads).float()
+        first, second = states.unflatten(-1, (-1, 2)).unbind(-1)
+        turned = states * cos + torch.stack([-second, first], -1).flatten(-2) * sin
+        images = turned.to(row.dtype).split(lengths)
+        return [in_raster(image, rows, columns) for image, (rows, columns) in zip(images, grids, strict=True)]
+
+    def in_raster(image: Float[Tensor, "tokens heads width"], rows: int, columns: int) -> Tensor:
+        grid = torch.tensor([[1, rows * side, columns * side]])
+        (patches,) = frames(image[1:], grid, side)
+        return rearrange(torch.cat([image[:1], patches]), "token head width -> head token width")
+
+    return by_image(call["queries"]), by_image(call["keys"])
+
+
+TOWER = Tower(lambda tower: tower.layers, lambda layer: projections(layer.self_attn), n_prefix=1, heads=heads)

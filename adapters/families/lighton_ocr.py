@@ -10,8 +10,7 @@ from tokenprune.adapters.registry import register_adapter
 
 @register_adapter("LightOnOcrForConditionalGeneration")
 class LightOnOcrAdapter(Mistral3Adapter):
-    """For LightOnOcrForConditionalGeneration. The processor writes a marker after every row of visual tokens; markers
-    are text and stay."""
+    """For LightOnOcrForConditionalGeneration, whose processor writes no markers between the rows of visual tokens."""
 
     @property
     def vision_tower(self) -> Any:

@@ -1,7 +1,9 @@
-"""The thinkers of Qwen2.5-Omni and Qwen3-Omni: Qwen-VL with audio, all of which stays."""
+"""The thinkers of Qwen2.5-Omni and Qwen3-Omni: Qwen-VL with audio, all of which stays. A whole model speaks only
+unpruned: its talker reads the thinker's hidden states by the tokens of the unpruned prompt."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +18,15 @@ def _points(block: Any) -> CapturePoints:
     return CapturePoints(block.attn, {"queries": block.attn.q, "keys": block.attn.k})
 
 
+def read_by_the_talker(kwargs: Mapping[str, Any]) -> list[str]:
+    """What only fits the unpruned sequence, where a call of a thinker asks for hidden states."""
+    asked = (
+        "the hidden states that a whole Qwen-Omni asks for, of which its talker reads one for every token of the "
+        'prompt (pass generation_mode="text" for an answer without speech),'
+    )
+    return [asked] if kwargs.get("output_hidden_states") else []
+
+
 @register_adapter("Qwen2_5OmniThinkerForConditionalGeneration")
 class Qwen2_5OmniAdapter(Qwen2_5_VLAdapter):
     """For Qwen2_5OmniThinkerForConditionalGeneration, the `thinker` of a whole Qwen2.5-Omni."""
@@ -23,7 +34,13 @@ class Qwen2_5OmniAdapter(Qwen2_5_VLAdapter):
     def describe_tower(self) -> Tower:
         return replace(QWEN2_5_TOWER, capture_points=_points, heads=windowed_separate_heads)
 
+    def unprunable(self, kwargs: Mapping[str, Any]) -> list[str]:
+        return [*super().unprunable(kwargs), *read_by_the_talker(kwargs)]
+
 
 @register_adapter("Qwen3OmniMoeThinkerForConditionalGeneration")
 class Qwen3OmniAdapter(Qwen3VLAdapter):
     """For Qwen3OmniMoeThinkerForConditionalGeneration, the `thinker` of a whole Qwen3-Omni."""
+
+    def unprunable(self, kwargs: Mapping[str, Any]) -> list[str]:
+        return [*super().unprunable(kwargs), *read_by_the_talker(kwargs)]

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from math import isqrt
 from typing import Any
 
+from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
-from tokenprune.adapters.families.deepseek_ocr2 import crops_and_whole
-from tokenprune.adapters.generic import GenericAdapter
+from tokenprune.adapters.layouts.crops import corner, image_by_image
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.rotary import apply_rotary
+from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, projections
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
+#: Patches to a visual token, in each direction: two convolutions with a stride of two.
+SIDE = 4
+
 
 @register_adapter("Step3p7ForConditionalGeneration")
-class Step3p7Adapter(GenericAdapter):
-    """For Step3p7ForConditionalGeneration. Two convolutions make a visual token of 4 x 4 patches, so no attention of
-    the tower is that of one. Markers are text and stay."""
+class Step3p7Adapter(ToweredAdapter):
+    """For Step3p7ForConditionalGeneration. Markers are text and stay. The convolutions behind the tower overlap: a
+    visual token is given the patches of its own square, and sees a little of those to the left of it and above."""
 
     @property
-    def offers(self) -> frozenset[str]:
-        return super().offers | {"grid"}
+    def vision_tower(self) -> Any:
+        return getattr(self.core, "vision_model", None)
+
+    def describe_tower(self) -> Tower:
+        return TOWER
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         n_whole = output.last_hidden_state.shape[1]
@@ -31,9 +44,39 @@ class Step3p7Adapter(GenericAdapter):
         layouts = []
         for image, n_crops in zip(output.pooler_output, counts, strict=True):
             part, side = isqrt((len(image) - n_whole) // max(n_crops, 1)), isqrt(n_whole)
-            tiles = [*[Layout.raster((1, part, part))] * n_crops, Layout.raster((1, side, side))]
+            tiles = [square(part)] * n_crops + [square(side)]
             layouts.append(Layout.concat(tiles) if n_crops else tiles[0])
         return layouts
 
-    def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
-        return crops_and_whole(modality, arguments, layouts)
+    def by_image(self, statistic: str, tiles: list[Any], layouts: Sequence[Layout]) -> list[Any]:
+        return image_by_image(statistic, tiles, layouts)
+
+
+def square(side: int) -> Layout:
+    """The layout of a tile of side x side visual tokens."""
+    return Layout(((1, side, side),), to_tokens=partial(to_tokens, side=side))
+
+
+def to_tokens(values: Float[Tensor, "one patches"], side: int) -> Float[Tensor, " visual"]:
+    """Average the patches of every visual token."""
+    return avg_pool2d(corner(values, side * SIDE), SIDE).flatten()
+
+
+def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """Rotated queries and keys of every tile; all tiles of a call have the same positions."""
+    cos, sin = call["attention"]["position_embeddings"]
+
+    def rotated(states: Float[Tensor, "tiles patches heads_width"]) -> list[Tensor]:
+        split = rearrange(states, "tile patch (head width) -> tile patch head width", head=config.num_attention_heads)
+        return [rearrange(apply_rotary(tile, cos, sin), "patch head width -> head patch width") for tile in split]
+
+    return rotated(call["queries"]), rotated(call["keys"])
+
+
+TOWER = Tower(
+    lambda tower: tower.layers,
+    lambda layer: projections(layer.self_attn),
+    n_prefix=0,
+    heads=heads,
+    normalisation=CLIP_COLORS,
+)

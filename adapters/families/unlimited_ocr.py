@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from math import isqrt
 from typing import Any
 
 import torch
+from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.adapters.families.deepseek_ocr2 import crops_and_whole
-from tokenprune.adapters.generic import GenericAdapter
+from tokenprune.adapters.layouts.crops import corner, image_by_image
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.tower import QueryKey, projections, scale_of_width
 from tokenprune.sequence.packing import Packing
+from tokenprune.tokens.attention import split_heads
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("UnlimitedOcrForConditionalGeneration")
-class UnlimitedOcrAdapter(GenericAdapter):
+class UnlimitedOcrAdapter(ToweredAdapter):
     """For UnlimitedOcrForConditionalGeneration.
 
-    Its cache keeps the prompt and a window of the answer. `generate` tells it beforehand how long the unpruned prompt
-    is.
+    Attention is that of the second of its two encoders, which has one patch for each visual token. Its cache keeps the
+    prompt and a window of the answer. `generate` tells it beforehand how long the unpruned prompt is.
     """
 
-    @property
-    def offers(self) -> frozenset[str]:
-        return super().offers | {"grid"}
+    def describe_tower(self) -> Tower:
+        return TOWER
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         side = isqrt(output.last_hidden_state.shape[1])
@@ -40,8 +45,8 @@ class UnlimitedOcrAdapter(GenericAdapter):
             for n_crops, (columns, rows) in zip(counts, grids, strict=True)
         ]
 
-    def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
-        return crops_and_whole(modality, arguments, layouts)
+    def by_image(self, statistic: str, tiles: list[Any], layouts: Sequence[Layout]) -> list[Any]:
+        return image_by_image(statistic, tiles, layouts, self.tower.n_prefix)
 
     def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
         super().prune_arguments(kwargs, packing, n_slots)
@@ -64,6 +69,32 @@ def canvas_and_whole(rows: int, columns: int, part: int, side: int) -> Layout:
     return Layout(
         (*grids, (1, side, side + 1), (1, 1, 1)),
         rows * columns + 1,
-        tiles=torch.cat([canvas.flatten(), whole]),
-        newlines=torch.cat(newlines),
+        partial(to_tokens, rows=rows, part=part, side=side),
+        torch.cat([canvas.flatten(), whole]),
+        torch.cat(newlines),
     )
+
+
+def to_tokens(values: Float[Tensor, "tiles patches"], rows: int, part: int, side: int) -> Float[Tensor, " visual"]:
+    """Assemble the maps over all tiles. A newline token gets the highest value of its row, and the separator that of
+    all."""
+    rasters = [corner(values[-1:], side)[0]]
+    if rows:
+        rasters.insert(0, rearrange(corner(values[:-1], part), "(row column) y x -> (row y) (column x)", row=rows))
+    ended = torch.cat([torch.cat([raster, raster.amax(1, keepdim=True)], 1).flatten() for raster in rasters])
+    return torch.cat([ended, ended.amax(0, keepdim=True)])
+
+
+def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """Queries and keys of every tile, of the CLS token first."""
+    n_heads = config.encoder_config.num_attention_heads
+    return tuple(list(split_heads(call[part], n_heads)) for part in ("queries", "keys"))
+
+
+TOWER = Tower(
+    lambda tower: tower.vision_encoder.encoder.layers,
+    lambda layer: projections(layer.self_attn),
+    n_prefix=1,
+    heads=heads,
+    scale=lambda tower: scale_of_width(tower.vision_encoder),
+)

@@ -7,12 +7,19 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenprune.errors import PruningError
 from tokenprune.tokens.layout import Layout, square_means
 
 
 def padded_squares(rows: int, columns: int, side: int) -> Layout:
     """The layout of an image whose first rows x columns patches are real, with one visual token for each side x side
-    square of them."""
+    square of them. Raises PruningError for patches that do not fill squares."""
+    if rows % side or columns % side:
+        raise PruningError(
+            f"an image of {rows} x {columns} patches does not fill squares of {side} x {side}, of which visual tokens "
+            f"are made, so it is not known which patches they show. Resize it as the model's processor does, or remove "
+            f"the patch."
+        )
     grid = (1, rows // side, columns // side)
     return Layout((grid,), to_tokens=partial(real_square_means, rows=rows, columns=columns, side=side))
 

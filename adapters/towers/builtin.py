@@ -72,6 +72,7 @@ register_tower(
 register_tower("siglip_vision_model", Tower(_clip_layers, _clip_points, n_prefix=0, values=_clip_values))
 register_tower("dinov2", Tower(_dino_layers, _dino_points, n_prefix=1, normalisation=IMAGENET, values=_dino_values))
 register_tower("internvl_vision", Tower(_dino_layers, _internvl_points, n_prefix=1, normalisation=IMAGENET))
+register_tower("idefics2_vision", _IDEFICS)
 register_tower("idefics3_vision", _IDEFICS)
 register_tower("smolvlm_vision", _IDEFICS)
 register_tower(

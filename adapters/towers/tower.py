@@ -30,14 +30,17 @@ IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 #: Queries and keys, (heads, tokens, width) per tile; a tower that pads its tiles adds a mask of the tokens that are not
-#: padding, (tokens,) per tile.
+#: padding, (tokens,) per tile; one with a resampler adds such a mask and the shares of patches in each visual token,
+#: (visual, patches) per tile.
 QueryKey = tuple[Sequence[Tensor], ...]
 
 
 def padded_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     """From projections without rotary embeddings, and the mask of patches that are not padding."""
     queries, keys = (list(split_heads(call[part], config.num_attention_heads)) for part in ("queries", "keys"))
-    return queries, keys, list(call["tower"]["patch_attention_mask"].flatten(1))
+    real = call["tower"].get("patch_attention_mask")
+    real = torch.ones_like(call["keys"][..., 0], dtype=torch.bool) if real is None else real.flatten(1)
+    return queries, keys, list(real)
 
 
 def packed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:

@@ -7,18 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 import transformers
-from helpers.contract.oracle import as_reported, dropped_columns
+from helpers.contract.published import Placeholders, assert_pruned_is_masked, build, image_of, prompt_of
 from helpers.families import FAMILIES
 from helpers.families.base import BREAK, END, IMAGE, START
 
-import tokenprune
-from tokenprune import FoPru, Random
-
 HIDDEN = 128
 
-Run = list[int]  # the markers before a run of placeholders, and their number last
+Publish = Callable[[Any], Any]
 
 
 def tokens_of(name: str) -> dict[str, Any]:
@@ -64,21 +60,21 @@ def minicpm(config: Any) -> Any:
     )
 
 
-def gemma4_runs(inputs: Any) -> list[Run]:
+def gemma4_runs(inputs: Any) -> list[Placeholders]:
     return [[START, int(n)] for n in inputs.pop("num_soft_tokens_per_image")]
 
 
-def kimi_runs(inputs: Any) -> list[Run]:
+def kimi_runs(inputs: Any) -> list[Placeholders]:
     return [[START, int(n) // 4] for n in inputs["image_grid_thw"].prod(-1)]
 
 
-def llama4_runs(inputs: Any) -> list[Run]:
+def llama4_runs(inputs: Any) -> list[Placeholders]:
     inputs.pop("aspect_ratios")
     tile, overview, n_tiles = 87, BREAK, len(inputs["pixel_values"])
     return [*[[START if i == 0 else tile, 144] for i in range(n_tiles - 1)], [overview, 144]]
 
 
-def minicpm_runs(inputs: Any) -> list[Run]:
+def minicpm_runs(inputs: Any) -> list[Placeholders]:
     counts = [int(n) // 16 for n in inputs["target_sizes"].prod(-1)]
     for name in ("grids", "num_patches_per_image"):
         inputs.pop(name)
@@ -87,7 +83,7 @@ def minicpm_runs(inputs: Any) -> list[Run]:
 
 #: Family -> its published configuration, image processor, and runs of placeholders; height and width of an image; the
 #: number of its visual tokens and of images that are reported.
-PUBLISHED: dict[str, tuple[Callable[[Any], Any], str, Callable[[Any], list[Run]], tuple[int, int], int, int]] = {
+PUBLISHED: dict[str, tuple[Publish, str, Callable[[Any], list[Placeholders]], tuple[int, int], int, int]] = {
     "gemma4": (gemma4, "Gemma4ImageProcessor", gemma4_runs, (480, 640), 266, 1),
     "kimi-k25": (kimi, "Kimi_K25ImageProcessor", kimi_runs, (480, 640), 414, 1),
     "llama4": (llama4, "Llama4ImageProcessor", llama4_runs, (336, 672), 3 * 144, 1),
@@ -106,29 +102,8 @@ def test_at_published_shapes(name: str) -> None:
             return publish(super().config())
 
     family: Any = Published(name)
-    torch.manual_seed(0)
-    model = family.build("eager")
-    with torch.no_grad():  # so wide, weights must be smaller
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(0.3)
-    family.unpatched = model
-    generator = torch.Generator().manual_seed(1)
-    image = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
-    inputs = dict(getattr(transformers, processor)()(images=[image], return_tensors="pt"))
+    model = build(family)
+    inputs = dict(getattr(transformers, processor)()(images=[image_of(*size)], return_tensors="pt"))
     inputs["pixel_values"] = inputs["pixel_values"].float()
     runs = runs_of(inputs)
-    ids = [token for run in runs for token in (*run[:-1], *[IMAGE] * run[-1])]
-    ids = torch.tensor([[5, 6, *ids, END, 7, 8, 9]])
-    inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids), **family.token_types(ids)}
-
-    for strategy in (Random(keep_ratio=0.25), FoPru(keep_ratio=0.25)):
-        with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
-            logits = model(**inputs).logits
-        dropped = dropped_columns(ids, [handle.report])
-        with as_reported(model, ids, [handle.report]):
-            expected = family.oracle(model, inputs, dropped)
-        assert handle.report.n_visual == n_visual
-        assert len(handle.report.images) == n_images
-        scale = float(expected.abs().max())
-        assert (logits[0] - expected[0, ~dropped[0]]).abs().max() < 2e-5 * max(1.0, scale)
+    assert_pruned_is_masked(family, model, prompt_of(family, inputs, runs), n_visual, n_images)

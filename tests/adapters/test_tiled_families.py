@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 from helpers.families import FAMILIES
-from helpers.families.base import VIDEO
 from helpers.families.tiled.deepseek_vl import drawn
 from torch import Tensor
 
 import tokenprune
-from tokenprune import FastV, Grid, PruningError, Random, UnsupportedError
+from tokenprune import FastV, Grid, Random, UnsupportedError
 from tokenprune.adapters.families.deepseek_ocr2 import tiles_and_separator
 from tokenprune.adapters.families.granite4_vision import to_tokens_pooled
 from tokenprune.strategy import ScoreStrategy
@@ -135,22 +134,3 @@ def test_tiles_and_separator_by_hand() -> None:
     assert layout.newlines is not None
     assert layout.tiles.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2]
     assert layout.newlines.nonzero()[:, 0].tolist() == [10]
-
-
-def test_videos_of_which_nothing_is_known() -> None:
-    """PerceptionLM encodes videos with its function for images."""
-    family = FAMILIES["perception-lm"]
-    model, ids = family.build(), torch.tensor([[5, *[VIDEO] * 18, 6]])
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "pixel_values_videos": torch.rand(1, 2, 3, 24, 24),
-    }
-    settings = {"max_new_tokens": 2, "do_sample": False}
-    plain = model.generate(**inputs, **settings)
-    with tokenprune.patch(model, Random(keep_ratio=0.5)):
-        with pytest.raises(PruningError, match="got pixel_values_videos, and GenericAdapter does not know"):
-            model(**inputs)
-        with pytest.raises(PruningError, match="got pixel_values_videos, and GenericAdapter does not know"):
-            model.generate(**inputs, **settings)
-    assert torch.equal(model.generate(**inputs, **settings), plain)

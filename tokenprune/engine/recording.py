@@ -54,11 +54,11 @@ class Encoding:
 
 
 class FeatureFunction(MethodOverride):
-    """The base model's method that encodes images, recorded."""
+    """The base model's method that encodes images, recorded; of some models also that for videos."""
 
-    def __init__(self, core: nn.Module, modality: Modality, recorder: VisionRecorder) -> None:
-        super().__init__(core, modality.function)
-        self._modality, self._recorder = modality, recorder
+    def __init__(self, core: nn.Module, function: str, recorder: VisionRecorder) -> None:
+        super().__init__(core, function)
+        self._function, self._recorder = function, recorder
 
     @property
     def __signature__(self) -> inspect.Signature:  # `generate` reads which arguments to pass
@@ -73,7 +73,7 @@ class FeatureFunction(MethodOverride):
         kwargs = dict_kwargs
         try:
             output = self.original(*args, **kwargs)
-            self._recorder.record(self._modality, bind_arguments(self.original, args, kwargs), output)
+            self._recorder.record(self._function, bind_arguments(self.original, args, kwargs), output)
         finally:
             self._recorder.end()
         return output if as_dict else output.to_tuple()
@@ -87,6 +87,7 @@ class VisionRecorder:
 
     def __init__(self, adapter: ModelAdapter, strategy: Strategy, context: CallContext) -> None:
         self.adapter, self.strategy, self._context = adapter, strategy, context
+        self._modalities = adapter.modalities
         self.statistics = strategy.needs - {"cls", "grid", "frames", "text_attention", "canvas_attention"}
         self.modules: dict[str, nn.Module] = {}
         self._captures: frozenset[str] = frozenset()
@@ -97,7 +98,7 @@ class VisionRecorder:
         adapter, captured = self.adapter, []
         for tower in adapter.vision_towers:
             register(tower.register_forward_pre_hook(self.before_tower, with_kwargs=True))
-            register(tower.register_forward_hook(self.after_tower))
+            register((adapter.resampler or tower).register_forward_hook(self.after_tower))
         if "vision_attention" in self.statistics:
             for point in adapter.capture_points(self.strategy.attention_layer):
                 register(point.attention.register_forward_pre_hook(self.before_attention, with_kwargs=True))
@@ -105,8 +106,8 @@ class VisionRecorder:
                     register(module.register_forward_hook(partial(self.after_capture, name)))
                 self._captures = frozenset(point.outputs)
                 captured += [point.attention, *point.outputs.values()]
-        for modality in adapter.modalities:
-            register(FeatureFunction(adapter.core, modality, self).install())
+        for function in dict.fromkeys(modality.function for modality in adapter.modalities):
+            register(FeatureFunction(adapter.core, function, self).install())
         return captured
 
     # The feature function.
@@ -128,8 +129,9 @@ class VisionRecorder:
         return True
 
     @dynamo_disabled
-    def record(self, modality: Modality, arguments: dict[str, Any], output: Any) -> None:
+    def record(self, function: str, arguments: dict[str, Any], output: Any) -> None:
         """Tie what was recorded to the output of the feature function."""
+        modality = self._modality(function)
         images = self._images(modality, arguments, output)
         setattr(output, RECORD_ATTRIBUTE, images)
         self._context.encoded.append(modality.name)
@@ -182,6 +184,12 @@ class VisionRecorder:
 
     # From tiles to images.
 
+    def _modality(self, function: str) -> Modality:
+        """What a call of a feature function encodes: the first of its modalities that the forward still waits for."""
+        modalities = [modality for modality in self._modalities if modality.function == function]
+        waiting = {} if (forward := self._context.forward) is None else forward.images
+        return next((one for one in modalities if waiting.get(one.name) == []), modalities[0])
+
     def _images(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[EncodedImage]:
         """The images of this encoding."""
         assert self._context.encoding is not None
@@ -190,6 +198,14 @@ class VisionRecorder:
         before = iter(self._context.encoding.before)
         if "pixels" in tiles and not self.adapter.vision_towers:
             tiles["pixels"] += self.adapter.image_pixels(modality, arguments, layouts)
+        n_tiles = sum(layout.n_tiles for layout in layouts)
+        if any(len(found) != n_tiles for found in tiles.values()):
+            raise PruningError(
+                f"{type(self.adapter).__name__} counts {n_tiles} tiles, and the vision tower was given "
+                f"{max(map(len, tiles.values()))}. Remove the patch, and report it with your transformers version."
+            )
+        if n_tiles > len(layouts) and self.adapter.vision_towers:
+            tiles = {name: self.adapter.by_image(name, found, layouts) for name, found in tiles.items()}
         for layout in layouts:
             stop = start + layout.n_tiles
             statistics = {name: self._statistic(name, found[start:stop], layout) for name, found in tiles.items()}
@@ -197,11 +213,6 @@ class VisionRecorder:
                 statistics["left_before_tower"] = _left_of(before, layout.n_visual)
             images.append(EncodedImage(layout, statistics))
             start = stop
-        if any(len(found) != start for found in tiles.values()):
-            raise PruningError(
-                f"{type(self.adapter).__name__} counts {start} tiles, and the vision tower was given "
-                f"{max(map(len, tiles.values()))}. Remove the patch, and report it with your transformers version."
-            )
         return images
 
     def _statistic(self, name: str, tiles: list[Any], layout: Layout) -> Any:

@@ -41,6 +41,9 @@ class VisionAttention:
     Every tile is its own sequence. The first `n_prefix` tokens of each are not patches (a CLS token): they take part in
     the softmax, but the results leave them out. Unless stated otherwise, a result has one float32 per visual token,
     mapped from patches by `layout`. Tokens that are not `real` are padding: they neither pay nor receive attention.
+
+    shares: where visual tokens are queries that read all patches of their tile, how much of each patch they read; the
+        shares of a visual token sum to 1.
     """
 
     queries: Float[Tensor, "tiles heads tokens width"]
@@ -49,6 +52,13 @@ class VisionAttention:
     n_prefix: int
     layout: Layout
     real: Bool[Tensor, "tiles tokens"] | None = None
+    shares: Float[Tensor, "tiles visual patches"] | None = None
+
+    def to_tokens(self, values: Float[Tensor, "tiles patches"]) -> Float[Tensor, " visual"]:
+        """Map one number per patch of every tile to one per visual token, as the model maps the features."""
+        if self.shares is not None:
+            values = torch.einsum("tvp,tp->tv", self.shares, values)
+        return self.layout.to_tokens(values)
 
     def column_sums(self, heads: HeadReduction = "mean") -> Float[Tensor, "tiles patches"]:
         """Sum the attention that each patch receives from all patches of its tile, after reducing heads. Not mapped to
@@ -82,7 +92,7 @@ class VisionAttention:
 
     def received(self, heads: HeadReduction = "mean") -> Float[Tensor, " visual"]:
         """Return the column sums: the attention that each patch receives from all patches, after reducing heads."""
-        return self.layout.to_tokens(self.column_sums(heads))
+        return self.to_tokens(self.column_sums(heads))
 
     def cls_row(self, heads: HeadReduction = "mean") -> Float[Tensor, " visual"]:
         """Return the CLS row: the attention that the CLS token pays to each patch.
@@ -95,7 +105,7 @@ class VisionAttention:
             reduce_heads(self._weights(tile, cls, self._keys(tile)), heads)[0]
             for tile, cls in enumerate(self.queries[:, :, :1])
         ]
-        return self.layout.to_tokens(torch.stack(rows)[:, self.n_prefix :])
+        return self.to_tokens(torch.stack(rows)[:, self.n_prefix :])
 
     def cls_logits(self) -> Float[Tensor, "heads visual"]:
         """Return scale * q . k of the CLS token with each patch, per head, before the softmax.
@@ -108,7 +118,7 @@ class VisionAttention:
         patches = self.keys[:, :, self.n_prefix :]
         cls = self.queries[:, :, :1].float() * self.scale
         logits = [(query @ key.float().transpose(1, 2))[:, 0] for query, key in zip(cls, patches, strict=True)]
-        return torch.stack([self.layout.to_tokens(head) for head in torch.stack(logits, 1)])
+        return torch.stack([self.to_tokens(head) for head in torch.stack(logits, 1)])
 
     def cls_or_mean(self) -> Float[Tensor, " visual"]:
         """Return the CLS row or, without a CLS token, the mean attention that each patch receives from all patches.
@@ -121,7 +131,7 @@ class VisionAttention:
         """Return the keys of the patches, mapped to visual tokens. Those of newline tokens are meaningless."""
         patches = self.keys[:, :, self.n_prefix :].float()
         vectors = rearrange(patches, "tile head patch width -> tile patch (head width)")
-        carried = torch.vmap(self.layout.to_tokens, in_dims=2, out_dims=1)(vectors)
+        carried = torch.vmap(self.to_tokens, in_dims=2, out_dims=1)(vectors)
         return rearrange(carried, "visual (head width) -> visual head width", head=patches.shape[1])
 
     def with_layout(self, layout: Layout) -> VisionAttention:
@@ -133,7 +143,15 @@ class VisionAttention:
         """Join the attention of tiles that were encoded separately into that of their image."""
         queries, keys = torch.cat([part.queries for part in parts]), torch.cat([part.keys for part in parts])
         real = [part.real for part in parts if part.real is not None]
-        return replace(parts[0], queries=queries, keys=keys, layout=layout, real=torch.cat(real) if real else None)
+        shares = [part.shares for part in parts if part.shares is not None]
+        return replace(
+            parts[0],
+            queries=queries,
+            keys=keys,
+            layout=layout,
+            real=torch.cat(real) if real else None,
+            shares=torch.cat(shares) if shares else None,
+        )
 
     def _check_cls(self) -> None:
         if self.n_prefix == 0:

@@ -30,7 +30,10 @@ class Convolution(nn.Module):
 
 
 class Gemma3n(CommonFamily):
+    """vision: what stands for the vision tower; None for the published one."""
+
     class_name = "Gemma3nForConditionalGeneration"
+    vision: Any = Convolution
     sizes = ((SIDE, SIDE),)
 
     def __init__(self, name: str) -> None:
@@ -65,7 +68,7 @@ class Gemma3n(CommonFamily):
     def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
         """Without the audio tower, and with a stand-in for the vision tower."""
         make = AutoModel.from_config
-        others: dict[str, Any] = {"gemma3n_vision": Convolution, "gemma3n_audio": nn.Identity}
+        others: dict[str, Any] = {"gemma3n_vision": self.vision, "gemma3n_audio": nn.Identity}
 
         def from_config(config: Any, **settings: Any) -> Any:
             kind = others.get(config.model_type)

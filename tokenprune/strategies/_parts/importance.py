@@ -68,5 +68,8 @@ def importance_map(
     values = context_relevance(attention, threshold, mean=as_released)
     if alpha:
         assert colors is not None
-        values = values + alpha * patch_entropy(colors, values.shape[1], bits=as_released).softmax(1)
-    return attention.layout.to_tokens(values)
+        entropies = patch_entropy(colors, values.shape[1], bits=as_released)
+        if attention.real is not None:
+            entropies = entropies.masked_fill(~attention.real[:, attention.n_prefix :], -torch.inf)
+        values = values + alpha * entropies.softmax(1)
+    return attention.to_tokens(values)

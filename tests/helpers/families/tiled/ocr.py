@@ -112,9 +112,10 @@ class DeepseekOcr2(CommonFamily, Llava):
 
     def build(self, attention: Any = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
         model = super().build(attention, seed, n_layers)
-        # The number of queries is fixed in the code; fewer are enough here.
-        queries = torch.nn.Embedding.from_pretrained(torch.randn(16, 32, generator=torch.Generator().manual_seed(seed)))
-        model.model.vision_tower.query_768_resolution = queries
+        if model.config.vision_config.sam_config.image_size == 64:  # fewer queries than the code fixes are enough
+            generator = torch.Generator().manual_seed(seed)
+            queries = torch.nn.Embedding.from_pretrained(torch.randn(16, 32, generator=generator))
+            model.model.vision_tower.query_768_resolution = queries
         return model
 
     def n_crops(self, size: Size) -> int:

@@ -124,11 +124,12 @@ class FastVlm(CommonFamily, Llava):
 
 
 class PerceptionLM(CommonFamily, Llava):
-    """An image is an overview and tiles, each pooled to a quarter; all images of a batch have as many. The published
-    tower comes from timm; CLIP's has the same interface."""
+    """An image is an overview and tiles, and a video frames, each pooled to a quarter; all images of a batch have as
+    many, and all videos. The published tower comes from timm; CLIP's has the same interface."""
 
     class_name = "PerceptionLMForConditionalGeneration"
     sizes = ((24, 48),)
+    video_sizes = ((3, 24, 24),)
 
     def config(self) -> Any:
         vision = CLIPVisionConfig(**tower(24))
@@ -142,7 +143,8 @@ class PerceptionLM(CommonFamily, Llava):
         )
 
     def block(self, size: Size) -> list[int]:
-        return [IMAGE] * 27
+        return [VIDEO if len(size) == 3 else IMAGE] * 27
 
     def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
-        return {"pixel_values": torch.randn(1, 3, 3, 24, 24, generator=generator)}
+        name = "pixel_values_videos" if len(size) == 3 else "pixel_values"
+        return {name: torch.randn(1, 3, 3, 24, 24, generator=generator)}

@@ -1,0 +1,114 @@
+"""Vision towers of timm, in transformers' wrapper: transformers of patches, such as the Perception Encoder, and
+convolutional ones whose last stages attend, FastViT and MobileNet V5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tokenprune.adapters.towers.tower import QueryKey, Tower
+from tokenprune.errors import UnsupportedError
+from tokenprune.tokens.encoded import CapturePoints
+
+#: What `config.model_type` is for all of timm's.
+WRAPPER = "timm_wrapper"
+
+
+def timm_tower(vision: Any) -> Tower:
+    """Return how a transformer of patches is read, CLS and register tokens first. Raises UnsupportedError for a model
+    of another design."""
+    model = vision.timm_model
+    blocks = getattr(model, "blocks", None)
+    if not blocks or not all(hasattr(getattr(block, "attn", None), "q_norm") for block in blocks):
+        raise UnsupportedError(
+            f"how timm's {type(model).__name__} attends is not known. Use a strategy that reads no vision attention, "
+            f"with adapter=tokenprune.GenericAdapter."
+        )
+    return Tower(
+        lambda tower: tower.timm_model.blocks,
+        _points,
+        n_prefix=model.num_prefix_tokens,
+        heads=_heads,
+        scale=lambda tower: tower.timm_model.blocks[0].attn.scale,
+    )
+
+
+def _points(block: Any) -> CapturePoints:
+    return CapturePoints(block.attn, {"queries": block.attn.q_norm, "keys": block.attn.k_norm})  # identities, without
+
+
+def _heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """Queries and keys, of which those of patches are rotated where the attention gets angles for them."""
+    attention, angles = call["attention_module"], call["attention"].get("rope")
+    queries, keys = (_rotated(call[part], angles, attention) for part in ("queries", "keys"))
+    return list(queries), list(keys.repeat_interleave(queries.shape[1] // keys.shape[1], 1))
+
+
+def _rotated(
+    states: Float[Tensor, "tiles heads tokens width"], angles: Tensor | None, attention: Any
+) -> Float[Tensor, "tiles heads tokens width"]:
+    if angles is None:
+        return states
+    from timm.layers import apply_rot_embed_cat  # pyright: ignore[reportMissingImports]
+
+    first = attention.num_prefix_tokens
+    patches = apply_rot_embed_cat(states[:, :, first:], angles, half=getattr(attention, "rotate_half", False))
+    return torch.cat([states[:, :, :first], patches], 2).to(states.dtype)
+
+
+def fastvit_tower(vision: Any) -> Tower | None:
+    """Return how the last stage of a FastViT is read, which has a token for each place of its output; None for another
+    tower, and where that stage is convolutional."""
+    stages = getattr(getattr(vision, "timm_model", None), "stages", None)
+    blocks = None if stages is None else getattr(stages[-1], "blocks", None)
+    if not blocks or not all(hasattr(getattr(block, "token_mixer", None), "qkv") for block in blocks):
+        return None
+    return Tower(
+        lambda tower: tower.timm_model.stages[-1].blocks,
+        lambda block: CapturePoints(block.token_mixer, {"qkv": block.token_mixer.qkv}),
+        n_prefix=0,
+        heads=_mixed_heads,
+        scale=lambda tower: tower.timm_model.stages[-1].blocks[0].token_mixer.scale,
+        normalisation=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    )
+
+
+def _mixed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    pattern = "tile patch (part head width) -> part tile head patch width"
+    queries, keys, _ = rearrange(call["qkv"], pattern, part=3, head=call["attention_module"].num_heads)
+    return list(queries), list(keys)
+
+
+def mobilenet_tower(vision: Any) -> Tower | None:
+    """Return how the attention in the last stage of a MobileNet is read, whose heads share keys; None for another tower
+    and where there is none."""
+    stages = getattr(getattr(vision, "timm_model", None), "blocks", None)
+    attending = _attending(stages[-1]) if stages else []
+    if not attending or any(block.attn.kv_stride > 1 or block.attn.has_query_strides for block in attending):
+        return None
+    return Tower(
+        lambda tower: nn.ModuleList(_attending(tower.timm_model.blocks[-1])),
+        lambda block: CapturePoints(block.attn, {"queries": block.attn.query, "keys": block.attn.key}),
+        n_prefix=0,
+        heads=_shared_heads,
+        scale=lambda tower: _attending(tower.timm_model.blocks[-1])[0].attn.scale,
+        normalisation=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    )
+
+
+def _attending(stage: Any) -> list[Any]:
+    if not isinstance(stage, nn.Sequential):
+        return []
+    return [block for block in stage if hasattr(getattr(block, "attn", None), "kv_stride")]
+
+
+def _shared_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    n_heads = call["attention_module"].num_heads
+    queries = rearrange(call["queries"], "tile (head width) row column -> tile head (row column) width", head=n_heads)
+    keys = rearrange(call["keys"], "tile width row column -> tile 1 (row column) width")
+    return list(queries), list(keys.expand(-1, n_heads, -1, -1))

@@ -1,0 +1,255 @@
+"""Towers that see the crops of an image apart from the whole, or all images in one row: Step 3.7, Unlimited-OCR,
+Inkling 2 and PerceptionLM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from helpers.families import FAMILIES, present
+from helpers.families.base import VIDEO
+from torch import Tensor, nn
+
+import tokenprune
+from tokenprune import FoPru, GenericAdapter, PruningError, Random
+from tokenprune.adapters import adapter_for
+from tokenprune.adapters.families.unlimited_ocr import canvas_and_whole
+from tokenprune.adapters.layouts.crops import corner, image_by_image
+from tokenprune.tokens.layout import Layout
+
+NAMES = present("step3p7", "unlimited-ocr", "inkling2", "inkling2-loop", "perception-lm")
+#: In the order of images, which tile of which call each is: wholes come first, and then all crops.
+ORDER = [(1, 0), (1, 1), (0, 0), (0, 1), (1, 2), (1, 3), (0, 2)]
+
+
+@cache
+def model_of(name: str) -> Any:
+    return FAMILIES[name].build("eager")
+
+
+def reported(name: str, strategy: tokenprune.Strategy) -> list[tokenprune.ImageReport]:
+    with torch.no_grad(), tokenprune.patch(model_of(name), strategy) as handle:
+        model_of(name)(**FAMILIES[name].prompt([1, 2]))
+    return handle.report.images
+
+
+def eager_maps(name: str, layer: int) -> list[Tensor]:
+    """(heads, tokens, tokens) of every tile, in the order of images: what the attention's own module returns."""
+    (point,), calls = adapter_for(model_of(name)).capture_points(layer), []
+    hook = point.attention.register_forward_hook(lambda module, args, output: calls.append(output[1]))
+    with torch.no_grad():
+        model_of(name)(**FAMILIES[name].prompt([1, 2]))
+    hook.remove()
+    if name in ("step3p7", "unlimited-ocr"):
+        return [calls[call][tile] for call, tile in ORDER]
+    if name == "perception-lm":
+        return list(calls[0])
+    return [weights for (weights,) in calls[0]]
+
+
+def in_raster(name: str, received: Tensor, number: int) -> Tensor:
+    """What the patches of a tile received, in raster order: Inkling's come visual token by visual token."""
+    if not name.startswith("inkling2"):
+        return received
+    rows, columns = ((4, 4), (6, 4), (3, 5))[number]
+    return received.view(rows, columns, 2, 2).transpose(1, 2).flatten()
+
+
+@pytest.mark.parametrize("layer", [0, -1])
+@pytest.mark.parametrize("name", NAMES)
+def test_attention_is_that_of_the_eager_map(name: str, layer: int) -> None:
+    maps, n_prefix = eager_maps(name, layer), adapter_for(model_of(name)).tower.n_prefix
+    received = [weights[:, n_prefix:, n_prefix:].mean(0).sum(0) for weights in maps]
+    received = [in_raster(name, one, number) for number, one in enumerate(received)]
+    for image in reported(name, FoPru(layer=layer, score="column", keep_ratio=0.5)):
+        own, received = received[: image.layout.n_tiles], received[image.layout.n_tiles :]
+        side = max(one.numel() for one in own) ** 0.5
+        same = [placed(one, round(side)) for one in own] if len(own) > 1 else own
+        assert image.scores is not None
+        torch.testing.assert_close(image.scores, image.layout.to_tokens(torch.stack(same)), atol=1e-5, rtol=1e-5)
+        assert all(one.std() > 0.03 for one in own)  # far from uniform
+    assert not received
+
+
+def placed(values: Tensor, side: int) -> Tensor:
+    """In the corner of a larger raster, with numbers around it that must not count."""
+    own = round(values.numel() ** 0.5)
+    raster = torch.full((side, side), 1e3)
+    raster[:own, :own] = values.view(own, own)
+    return raster.flatten()
+
+
+@pytest.mark.parametrize("name", ["unlimited-ocr", "inkling2"])
+def test_the_cls_row_is_that_of_the_eager_map(name: str) -> None:
+    maps = eager_maps(name, -1)
+    for image in reported(name, FoPru(layer=-1, score="cls", keep_ratio=0.5)):
+        own, maps = maps[: image.layout.n_tiles], maps[image.layout.n_tiles :]
+        rows = [in_raster(name, weights[:, 0, 1:].mean(0), 2 - len(maps)) for weights in own]
+        side = round(max(row.numel() for row in rows) ** 0.5)
+        rows = [placed(row, side) for row in rows] if len(own) > 1 else rows
+        assert image.scores is not None
+        torch.testing.assert_close(image.scores, image.layout.to_tokens(torch.stack(rows)), atol=1e-6, rtol=1e-5)
+
+
+@contextmanager
+def tower_returning(core: Any, calls: list[Tensor]) -> Iterator[None]:
+    """The tower returns a map over patches, (tiles, patches), from each of its calls, in every channel."""
+    tower, left = core.vision_tower, list(calls)
+
+    def show(module: Any, args: Any, output: Any) -> Any:
+        states = output.last_hidden_state
+        output.last_hidden_state = left.pop(0)[..., None].expand(-1, -1, states.shape[-1]).clone()
+        return output
+
+    hook = tower.register_forward_hook(show)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def test_a_map_of_unlimited_ocr_is_carried_as_features_are() -> None:
+    model, inputs = FAMILIES["unlimited-ocr"].build(), FAMILIES["unlimited-ocr"].prompt([1, 2])
+    core, calls = model.model, [torch.rand(3, 16), torch.rand(4, 4)]
+    core.multi_modal_projector = nn.Identity()
+    core.image_newline = core.view_separator = nn.Parameter(torch.zeros(64))
+    names = ("pixel_values", "pixel_values_local", "num_local_patches", "patches_grid")
+    with torch.no_grad(), tower_returning(core, calls):
+        carried = core.get_image_features(**{name: inputs[name] for name in names}).pooler_output
+    maps = [[calls[call][tile] for call, tile in ORDER[start:stop]] for start, stop in ((0, 3), (3, 4), (4, 7))]
+    for features, own, image in zip(carried, maps, reported("unlimited-ocr", Random(keep_ratio=0.5)), strict=True):
+        values = torch.stack([placed(one, 4) for one in own])
+        newlines = image.layout.newlines
+        assert newlines is not None
+        expected = image.layout.to_tokens(values)
+        torch.testing.assert_close(features[~newlines, 0], expected[~newlines])
+        ends = newlines.nonzero()[:, 0].tolist()
+        rows = [expected[start + 1 : end] for start, end in zip([-1, *ends[:-2]], ends[:-1], strict=True)]
+        assert expected[newlines].tolist() == [*(float(row.max()) for row in rows), float(expected.max())]
+
+
+def test_a_map_of_perception_lm_is_carried_as_features_are() -> None:
+    model, inputs = model_of("perception-lm"), FAMILIES["perception-lm"].prompt([1, 2])
+    core, values = model.model, torch.rand(9, 36)
+    projector, same = core.multi_modal_projector, nn.Identity()
+    plain = mock.patch.multiple(projector, linear_1=same, gelu=same, linear_2=same)
+    with torch.no_grad(), plain, tower_returning(core, [torch.cat([torch.zeros(9, 1), values], 1)]):
+        carried = core.get_image_features(inputs["pixel_values"]).pooler_output[..., 0]
+    images = reported("perception-lm", Random(keep_ratio=0.5))
+    assert [image.grids for image in images] == [((1, 3, 3),) * 3] * 3
+    expected = [image.layout.to_tokens(one) for image, one in zip(images, values.split(3), strict=True)]
+    torch.testing.assert_close(carried.flatten(), torch.cat(expected))
+
+
+def test_a_map_of_inkling_is_carried_as_features_are() -> None:
+    """Patches of a visual token are joined, so its mean is that of the joined states."""
+    model, inputs = model_of("inkling2"), FAMILIES["inkling2"].prompt([1, 2])
+    tower, found = model.model.vision_tower, []
+    grids = [(4, 4), (6, 4), (3, 5)]
+    maps = [torch.rand(1, rows * columns * 4) for rows, columns in grids]
+    row = [
+        torch.cat([torch.zeros(1), one.view(rows, 2, columns, 2).transpose(1, 2).flatten()])
+        for one, (rows, columns) in zip(maps, grids, strict=True)
+    ]
+    states = torch.cat(row)[:, None].expand(-1, 32)
+    hooks = [
+        tower.layers[-1].register_forward_hook(lambda module, args, output: states),
+        tower.merger.register_forward_pre_hook(lambda module, args: found.append(args[0].mean(-1))),
+    ]
+    with torch.no_grad():
+        model.model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"])
+    for hook in hooks:
+        hook.remove()
+    images = reported("inkling2", Random(keep_ratio=0.5))
+    expected = [image.layout.to_tokens(one) for image, one in zip(images, maps, strict=True)]
+    torch.testing.assert_close(found[0], torch.cat(expected))
+
+
+def test_a_visual_token_of_step_3_7_is_given_its_own_square() -> None:
+    """The convolutions overlap: among the patches, those of its square change a token most."""
+    tower = model_of("step3p7").model.vision_model
+    (image, *_) = reported("step3p7", Random(keep_ratio=0.5))
+    pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = tower(pixels).last_hidden_state
+        for patch in (0, 5 * 16 + 6, 255):
+
+            def disturb(module: Any, args: Any, states: Tensor, patch: int = patch) -> Tensor:
+                changed = states.clone()
+                changed[:, patch] += torch.linspace(-3, 3, states.shape[-1]) ** 3
+                return changed
+
+            hook = tower.layers[-1].register_forward_hook(disturb)
+            change = (tower(pixels).last_hidden_state - before).abs().sum(-1)[0]
+            hook.remove()
+            values = torch.zeros(3, 256)
+            values[-1, patch] = 1.0
+            (token,) = image.layout.to_tokens(values)[-16:].nonzero()[:, 0].tolist()
+            assert change[token] > 0.5 * change.max()
+
+
+def test_crops_are_put_into_the_corner() -> None:
+    """By hand: a crop of 2 x 2 patches beside a whole of 3 x 3, and a CLS token before each."""
+    image = Layout(((1, 2, 2), (1, 3, 3)), 2)
+    whole = (torch.full((1, 10, 1), 7.0), torch.full((1, 10, 1), 8.0))
+    crop = (torch.arange(5.0).view(1, 5, 1), torch.arange(5.0, 10.0).view(1, 5, 1))
+    (queries, keys, real), second = image_by_image("vision_attention", [whole, crop], [image], 1)
+    assert queries.flatten().tolist() == [0, 1, 2, 0, 3, 4, 0, 0, 0, 0]
+    assert keys.flatten().tolist() == [5, 6, 7, 0, 8, 9, 0, 0, 0, 0]
+    assert real.tolist() == [True, True, True, False, True, True, False, False, False, False]
+    assert second[2].all()
+    assert corner(queries[:, 1:, 0], 2).flatten().tolist() == [1, 2, 3, 4]
+    (small, large) = image_by_image("colors", [torch.ones(3, 6, 6), torch.ones(3, 4, 4)], [image])
+    assert small.shape == large.shape
+    assert small.sum() == 48
+    (small, large) = image_by_image("pixels", [torch.ones(3, 6, 6), torch.ones(3, 4, 4)], [image])
+    assert small.sum() == large.sum()
+
+
+def test_a_canvas_carries_its_crops_by_hand() -> None:
+    """Two crops side by side of one visual token, and the image of 2 x 2."""
+    layout = canvas_and_whole(1, 2, 1, 2)
+    values = torch.tensor([[5.0, 99, 99, 99], [6.0, 99, 99, 99], [1.0, 2, 3, 4]])
+    assert layout.to_tokens(values).tolist() == [5, 6, 6, 1, 2, 2, 3, 4, 4, 6]
+
+
+# PerceptionLM's videos, which come through the function for images.
+
+
+def with_video(image: bool) -> dict[str, Any]:
+    """Two videos of three frames, and an image of three tiles before the first."""
+    before = [90] * 27 if image else []
+    ids = torch.tensor([[5, *before, 6, *[VIDEO] * 27, 7, 8, *[VIDEO] * 27, 9]])
+    videos = torch.randn(2, 3, 3, 24, 24, generator=torch.Generator().manual_seed(2))
+    pixels = {"pixel_values": videos[:1].flip(1) + 1.0} if image else {}
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values_videos": videos, **pixels}
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_videos_and_images_of_perception_lm(image: bool) -> None:
+    model, inputs = model_of("perception-lm"), with_video(image)
+    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.3)) as handle:
+        answer = model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    images = handle.report.images
+    expected = [("image", ((1, 3, 3),) * 3)] * image + [("video", ((3, 3, 3),))] * 2
+    assert sorted((one.modality, one.grids) for one in images) == expected
+    assert [one.n_kept for one in images] == [8] * len(images)
+    assert answer.shape[1] == inputs["input_ids"].shape[1] + 3
+
+
+def test_videos_of_which_nothing_is_known() -> None:
+    """The generic adapter knows no function for videos here."""
+    family, inputs = FAMILIES["perception-lm"], with_video(False)
+    model, settings = family.build(), {"max_new_tokens": 2, "do_sample": False}
+    plain = model.generate(**inputs, **settings)
+    with tokenprune.patch(model, Random(keep_ratio=0.5), adapter=GenericAdapter):
+        with pytest.raises(PruningError, match="got pixel_values_videos, and GenericAdapter does not know"):
+            model(**inputs)
+        with pytest.raises(PruningError, match="got pixel_values_videos, and GenericAdapter does not know"):
+            model.generate(**inputs, **settings)
+    assert torch.equal(model.generate(**inputs, **settings), plain)

@@ -1,0 +1,70 @@
+"""Models at the shapes of published checkpoints, and prompts with the token counts of their real processors."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+import tokenprune
+from helpers.contract.oracle import as_reported, dropped_columns
+from helpers.families.base import END, IMAGE
+from tokenprune import FoPru, Random
+
+#: The markers before a run of placeholders, and their number last.
+Placeholders = list[int]
+
+
+def build(family: Any, attention: str = "eager") -> Any:
+    """A model of a family, whose weights are smaller than those of tiny models: hidden states are wide."""
+    torch.manual_seed(0)
+    model = family.build(attention)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(0.3)
+    family.unpatched = model  # the oracle works when the patch is gone; one of these models is enough
+    return model
+
+
+def image_of(height: int, width: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def n_placeholders(processor: Any, inputs: Any, **settings: Any) -> int:
+    """How many placeholders a processor class writes for the first image of `inputs`."""
+    written = processor.replace_image_token(SimpleNamespace(image_token="x", **settings), inputs, 0)
+    return written.count("x")
+
+
+def prompt_of(family: Any, inputs: dict[str, Any], runs: list[Placeholders]) -> dict[str, Any]:
+    """Text, the placeholders and markers of an image, and text."""
+    image = [token for run in runs for token in (*run[:-1], *[IMAGE] * run[-1])]
+    ids = torch.tensor([[5, 6, *image, END, 7, 8, 9]])
+    return {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids), **family.token_types(ids)}
+
+
+def assert_pruned_is_masked(
+    family: Any,
+    model: Any,
+    inputs: dict[str, Any],
+    n_visual: int,
+    n_images: int = 1,
+    strategies: tuple[tokenprune.Strategy, ...] = (Random(keep_ratio=0.25), FoPru(keep_ratio=0.25)),
+) -> list[tokenprune.Report]:
+    """The logits of a pruned prompt are the oracle's. The tolerance is relative to the largest. Returns the reports."""
+    reports = []
+    for strategy in strategies:
+        with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
+            logits = model(**inputs).logits
+        dropped = dropped_columns(inputs["input_ids"], [handle.report])
+        with as_reported(model, inputs["input_ids"], [handle.report]):
+            expected = family.oracle(model, inputs, dropped)
+        assert handle.report.n_visual == n_visual
+        assert len(handle.report.images) == n_images
+        error, scale = float((logits[0] - expected[0, ~dropped[0]]).abs().max()), float(expected.abs().max())
+        assert error < 2e-5 * max(1.0, scale), f"logits of up to {scale:.1f} differ by {error:.1e}"
+        reports.append(handle.report)
+    return reports
