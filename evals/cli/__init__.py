@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import tokenprune
-from tokenprune.evals.cli import adapt, bench, explain, layers, models, optimize, report, serve, tune
+from tokenprune.evals.cli import actions, adapt, bench, explain, layers, models, optimize, report, serve, tune
 from tokenprune.evals.cli import eval as eval_
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.cli.parser import Formatter, script_parser
@@ -32,6 +32,7 @@ COMMANDS = {
     "bench": bench,
     "models": models,
     "serve": serve,
+    "actions": actions,
 }
 COMPLETION = """\
 Enable shell completion in bash or zsh:

@@ -34,7 +34,7 @@ def load_model(
     """
     config, processor = load_processor(name)
     torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype)
-    with _named(name, "weights"), _progress_on_terminals():
+    with named(name, "weights"), _progress_on_terminals():
         model: Any = AutoModelForImageTextToText.from_pretrained(
             name, config=config, dtype=torch_dtype, device_map=device_map
         )
@@ -57,20 +57,20 @@ def load_processor(name: str) -> tuple[Any, Any]:
         raise DataError(f"{name}: no such folder; --model takes a folder with a config.json or a Hugging Face name")
     if is_folder and not (Path(name) / "config.json").is_file():
         raise DataError(f"{name}: no config.json in this folder, so it is not a model; name a folder that has one")
-    with _named(name, "config.json"):
+    with named(name, "config.json"):
         config: Any = AutoConfig.from_pretrained(name)
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise DataError(
             f"{name}: its config.json is of a {getattr(config, 'model_type', None)!r} model, which takes no images and "
             "text; name a vision-language model"
         )
-    with _named(name, "processor"):
+    with named(name, "processor"):
         return config, AutoProcessor.from_pretrained(name)
 
 
 def read_config(name: str, revision: str | None = None) -> dict[str, Any]:
     """Return the config.json of a folder or a Hugging Face name. DataError if there is none."""
-    with _named(name, "config.json"):
+    with named(name, "config.json"):
         found, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
     if not found:
         raise DataError(f"{name}: found no config.json, so it is not a model; name a folder or a Hugging Face model")
@@ -78,7 +78,7 @@ def read_config(name: str, revision: str | None = None) -> dict[str, Any]:
 
 
 @contextmanager
-def _named(name: str, what: str) -> Iterator[None]:
+def named(name: str, what: str) -> Iterator[None]:
     """Raise DataError, with the first line of the reason, for any error of loading this part of a model."""
     try:
         yield

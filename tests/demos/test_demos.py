@@ -62,6 +62,7 @@ def test_demos_are_scripts(name: str) -> None:
     assert ("--model PATH" in shown) == (name not in RANDOM)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(("name", "read"), [("block_diffusion", 0.25), ("robot_policy", 0.25)])
 def test_demos_with_random_weights(name: str, read: float, capsys: pytest.CaptureFixture[str]) -> None:
     """They say that the weights are random, and what the steps have read."""

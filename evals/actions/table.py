@@ -1,0 +1,41 @@
+"""The table that `tokenprune actions` prints."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from tokenprune.evals.actions.compare import ActionError
+
+CAPTION = """\
+Errors are absolute differences from the unpruned policy's actions, in the policy's normalised units.
+{other:.3g} is what another draw of the noise changes in the unpruned policy."""
+
+
+def table(results: Sequence[ActionError]) -> Table:
+    """A row for each strategy and keep ratio."""
+    found = Table(
+        "strategy",
+        "keep ratio",
+        "visual tokens",
+        "action error",
+        "first action",
+        "worst",
+        "KV read",
+        "time",
+        title=f"{results[0].n} observations, open loop",
+        caption=CAPTION.format(other=results[0].other_noise),
+        caption_justify="left",
+    )
+    for one in results:
+        low, high = one.interval
+        found.add_row(
+            one.label,
+            f"{one.keep_ratio:.0%}",
+            f"{one.kept} of {one.visual}",
+            f"{one.mean:.3g}" + ("" if low != low else f" [{low:.3g}, {high:.3g}]"),
+            f"{one.first:.3g}",
+            f"{one.worst:.3g}",
+            f"{one.kv_read:.0%}",
+            f"{one.seconds:.3f} s (unpruned {one.unpruned_seconds:.3f})",
+        )
+    return found

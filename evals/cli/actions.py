@@ -1,0 +1,70 @@
+"""`tokenprune actions`: how far pruning moves the actions of a robot policy."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from tokenprune.evals.cli import options as shared
+from tokenprune.evals.cli.parser import at_least
+
+EXTRA = "evals"
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("policy", metavar="POLICY", help="folder or Hugging Face name of a PI0")
+    parser.add_argument(
+        "data", type=Path, metavar="DIR", help="observations: a folder with observations.jsonl, or a LeRobot data set"
+    )
+    shared.add_strategies(parser, ["efficientvla"])
+    shared.add_keep_ratios(parser, [0.5, 0.25])
+    shared.add_position_ids(parser, ["original"])
+    parser.add_argument(
+        "--limit",
+        type=at_least(1),
+        default=100,
+        metavar="N",
+        help="observations, evenly spaced over all",
+    )
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, metavar="N", help="seed of the noise that actions start from"
+    )
+    shared.add_dtype(parser, "float32")
+    shared.add_allowed(parser)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write the results to")
+
+
+def run(options: Namespace) -> None:
+    """Compare a pruned robot policy's actions with the unpruned policy's on recorded observations.
+
+    Open loop: every call starts from the same noise, and no robot moves. An error that is small beside that of another
+    draw of the noise changes less than chance does; whether the robot still succeeds, only a closed loop can tell.
+
+      tokenprune actions lerobot/pi0_base recordings --strategy efficientvla efficientvla:reuse=5 --keep-ratio 0.25
+    """
+    import json
+    from dataclasses import asdict
+
+    from tqdm import tqdm
+
+    from tokenprune.evals.actions.compare import compare
+    from tokenprune.evals.actions.observations import load_observations
+    from tokenprune.evals.actions.policy import load_policy
+    from tokenprune.evals.actions.table import table
+    from tokenprune.evals.cli.output import console
+    from tokenprune.evals.models.loading import evenly
+    from tokenprune.evals.run.setups import Pruned, make_setups
+    from tokenprune.evals.tasks._read.allowed import allowing
+
+    screen = console(140)
+    setups = make_setups(options.strategy, options.keep_ratio, options.position_ids, baselines=[])
+    pruned = [setup for setup in setups if isinstance(setup, Pruned)]
+    with allowing(options.image_root, options.max_image_pixels):
+        observations = evenly(load_observations(options.data), options.limit)
+        policy, processor = load_policy(options.policy, options.dtype)
+        results = compare(
+            policy, processor, observations, pruned, options.seed, lambda all: iter(tqdm(all, disable=None))
+        )
+    screen.print(table(results))
+    if options.output is not None:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps([asdict(one) for one in results], indent=1) + "\n", encoding="utf-8")
+        screen.print(f"Written to {options.output}")

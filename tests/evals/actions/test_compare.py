@@ -1,0 +1,93 @@
+"""The command `tokenprune actions`: what it measures, prints and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from helpers.commands import command
+from helpers.files.policies import WIDTH, saved_policy, write_lerobot, write_observations
+from helpers.tiny import tiny_llava
+
+import tokenprune
+from tokenprune import EfficientVLA, Random
+from tokenprune.evals.actions.compare import compare
+from tokenprune.evals.actions.observations import load_observations
+from tokenprune.evals.actions.policy import actions_of, load_policy, prepare
+from tokenprune.evals.run.setups import Pruned
+
+pytestmark = pytest.mark.skipif(not hasattr(transformers, "PI0Processor"), reason="an older transformers")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved_policy(tmp_path_factory.mktemp("policy"))
+
+
+def test_errors_are_those_of_the_same_noise(folder: str, tmp_path: Path) -> None:
+    policy, processor = load_policy(folder)
+    observations = load_observations(write_observations(tmp_path))
+    strategy = Random(keep_ratio=0.25)
+    whole = Pruned(label="all", keep_ratio=1.0, strategy=Random(keep_ratio=1.0))
+    part = Pruned(label="a quarter", keep_ratio=0.25, strategy=strategy)
+    same, pruned = compare(policy, processor, observations, [whole, part], seed=3)
+    assert (same.mean, same.worst, same.kv_read) == (0, 0, 1)
+    differences = []
+    for number, observation in enumerate(observations):
+        inputs = prepare(policy, processor, observation)
+        unpruned = actions_of(policy, inputs, 3 + number)
+        with tokenprune.patch(policy, strategy):
+            differences.append((actions_of(policy, inputs, 3 + number) - unpruned)[:, :WIDTH].abs())
+    error = torch.stack(differences)
+    assert pruned.mean == pytest.approx(float(error.mean()), rel=1e-5)
+    assert pruned.first == pytest.approx(float(error[:, 0].mean()), rel=1e-5)
+    assert pruned.worst == pytest.approx(float(error.max()), rel=1e-5)
+    assert pruned.interval[0] <= pruned.mean <= pruned.interval[1]
+    assert (pruned.visual, pruned.kept, pruned.n) == (512, 128, 3)
+    assert 0.25 < pruned.kv_read < 0.3
+    assert pruned.other_noise > pruned.mean > 0
+
+
+def test_tokens_that_are_dropped_inside_are_counted(folder: str, tmp_path: Path) -> None:
+    policy, processor = load_policy(folder)
+    observations = load_observations(write_observations(tmp_path, n=1))
+    setup = Pruned(label="", keep_ratio=0.5, strategy=EfficientVLA(keep_ratio=0.5, layer=1, reuse=2))
+    (found,) = compare(policy, processor, observations, [setup])
+    assert (found.visual, found.kept) == (512, 256)
+    assert found.kv_read == pytest.approx(0.375, abs=0.01)  # half of the steps, and half of the tokens in half of it
+    assert found.interval[0] != found.interval[0]  # a single episode
+
+
+@pytest.mark.parametrize("data", ["lines", "lerobot"])
+def test_the_command(folder: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = write_observations(tmp_path / "data") if data == "lines" else write_lerobot(tmp_path / "data")
+    output = tmp_path / "new" / "actions.json"
+    words = ["--strategy", "random", "efficientvla:layer=1", "--keep-ratio", 0.5, "--limit", 2, "--output", output]
+    assert command("actions", folder, place, *words) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "2 observations, open loop" in printed
+    assert "another draw of the noise" in printed
+    rows = json.loads(output.read_text())
+    assert [row["label"] for row in rows] == ["Random", "EfficientVLA 1"]
+    assert all(0 < row["mean"] < row["worst"] for row in rows)
+
+
+def test_what_is_no_policy(tmp_path: Path, folder: str) -> None:
+    data = write_observations(tmp_path / "data")
+    tiny_llava().save_pretrained(tmp_path / "llava")
+    assert "'llava' model, which is no robot policy (pi0)" in command("actions", tmp_path / "llava", data)
+    assert "no config.json" in command("actions", tmp_path, data)
+    assert "no such folder" in command("actions", folder, tmp_path / "none")
+
+
+def test_observations_that_the_policy_does_not_take(tmp_path: Path, folder: str) -> None:
+    data = write_observations(tmp_path / "data", n=1, state=[0.1] * 9)
+    assert "a state of 9 numbers; the policy takes 8" in command("actions", folder, data)
+    data = write_observations(tmp_path / "data", n=1, state=None)
+    assert 'no state, which the policy reads; add "state"' in command("actions", folder, data)
+    without = saved_policy(tmp_path / "policy", state_mean=None)
+    data = write_observations(tmp_path / "data", n=1)
+    assert "does not take it: Processing `state` needs `state_mean`" in command("actions", without, data)

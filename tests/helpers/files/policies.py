@@ -1,0 +1,100 @@
+"""A tiny robot policy in a folder, and recorded observations for it."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import transformers
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
+
+from helpers.families.base import IMAGE, PAD, VOCAB
+from helpers.files.evals import sample_image
+
+WIDTH = 7  # of states and actions, which are padded to 8
+
+
+def saved_policy(folder: Path, **statistics: Any) -> str:
+    """A PI0 with two layers and random weights, of images of 224 x 224 pixels as its processor makes them."""
+    tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {**tower, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": VOCAB, "model_type": "gemma"}
+    vision = {
+        **tower,
+        "model_type": "siglip_vision_model",
+        "image_size": 224,
+        "patch_size": 14,
+        "vision_use_head": False,
+    }
+    vlm = {"model_type": "paligemma", "text_config": text, "vision_config": vision, "projection_dim": 32}
+    config = transformers.PI0Config(
+        vlm_config={**vlm, "image_token_id": IMAGE},
+        dit_config={**text, "hidden_size": 16},
+        chunk_size=3,
+        max_state_dim=8,
+        max_action_dim=8,
+        num_inference_steps=4,
+    )
+    transformers.set_seed(0)
+    transformers.PI0ForConditionalGeneration(config).save_pretrained(folder)
+    words = {f"w{number}": number for number in range(VOCAB)}  # a vocabulary without gaps
+    named = {"<pad>": PAD, "<unk>": 1, "<bos>": 2, "<eos>": 3, "<image>": IMAGE, "push": 5, "the": 6, "cup": 7}
+    words = {word: number for word, number in words.items() if number not in named.values()} | named
+    tokenizer: Any = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    special = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>"}
+    known = {"state_mean": [0.0] * WIDTH, "state_std": [1.0] * WIDTH, "actions_mean": [0.0] * WIDTH}
+    transformers.PI0Processor(
+        image_processor=transformers.PI0ImageProcessor(),
+        tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special),
+        max_state_dim=8,
+        chunk_size=3,
+        **{**known, "actions_std": [1.0] * WIDTH, **statistics},
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+def write_observations(folder: Path, n: int = 3, **changes: Any) -> Path:
+    """A folder with observations.jsonl: two cameras, and an episode for every observation. `changes` are of the last
+    line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines: list[dict[str, Any]] = []
+    for number in range(n):
+        for camera in range(2):
+            box = (5 + 3 * number, 5 + camera, 30, 25)
+            sample_image(box=box).save(folder / f"{number}_{camera}.png")
+        images = [f"{number}_0.png", f"{number}_1.png"]
+        lines.append({"images": images, "state": [0.1 * number] * WIDTH, "task": "push the cup"})
+    lines[-1] |= changes
+    (folder / "observations.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return folder
+
+
+def write_lerobot(folder: Path, version: str = "v2.1", camera: str = "image") -> Path:
+    """A LeRobot data set of two episodes with two frames each, whose cameras are stored as images."""
+    (folder / "meta").mkdir(parents=True)
+    names = ["observation.images.front", "observation.images.wrist"]
+    features: dict[str, Any] = {name: {"dtype": camera, "shape": [40, 60, 3]} for name in names}
+    features |= {"observation.state": {"dtype": "float32", "shape": [WIDTH]}, "action": {"dtype": "float32"}}
+    info = {"codebase_version": version, "fps": 10, "features": features}
+    (folder / "meta" / "info.json").write_text(json.dumps(info))
+    (folder / "meta" / "tasks.jsonl").write_text('{"task_index": 0, "task": "push the cup"}\n')
+    content = io.BytesIO()
+    sample_image().save(content, "PNG")
+    image = {"bytes": content.getvalue(), "path": "frame.png"}
+    for episode in range(2):
+        rows = [
+            {**dict.fromkeys(names, image), "observation.state": [0.5] * WIDTH, "action": [0.0] * WIDTH}
+            | {"timestamp": frame / 10, "frame_index": frame, "episode_index": episode, "task_index": 0}
+            for frame in range(2)
+        ]
+        path = folder / "data" / "chunk-000" / f"episode_{episode:06d}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return folder
