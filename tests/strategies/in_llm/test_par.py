@@ -17,7 +17,7 @@ from helpers.files.evals import saved, tiny_processor
 from helpers.files.search import scenes, write_scenes
 from helpers.staged import FAMILY, LAYERS, model_of
 from helpers.tiny import prompt
-from strategies.test_text_guided import stage_tokens
+from strategies.in_llm.test_text_guided import stage_tokens
 from torch.nn.functional import cosine_similarity
 
 import tokenprune

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenprune import Mosaic, SettingError
-from tokenprune.strategies import mosaic
+from tokenprune.strategies.pre_llm import mosaic
 from tokenprune.strategies.pre_llm.mosaic import best_of_each, budget_cells, similar_nearby
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 

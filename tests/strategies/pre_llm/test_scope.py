@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tokenprune import SCOPE, SettingError
-from tokenprune.strategies import scope
+from tokenprune.strategies.pre_llm import scope
 from tokenprune.strategies.pre_llm.scope import most_covering
 
 
