@@ -20,8 +20,8 @@ from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.stats.intervals import interval, paired
 
-STRATEGIES = ("fopru:layer=-2", "fopru:layer=-2,score=cls", "visionzip:layer=-2")
-MASSES = (0.15, 0.3, 0.5)
+STRATEGIES = ("fopru:layer=-2,score=cls", "visionzip:layer=-2")
+MASSES = (0.5, 0.7)
 MOST = 0.6
 
 
