@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from helpers.contract.oracle import assert_close
 from helpers.families import FAMILIES
 
 import tokenprune
-from tokenprune import FoPru, Random
+from tokenprune import FoPru, PruningError, Random
 from tokenprune.adapters.families.gemma4 import sizes_of
 
 
@@ -50,3 +51,15 @@ def test_tiles_whose_places_do_not_begin_at_zero() -> None:
     padding = torch.full((2, 2), -1)
     assert sizes_of(torch.stack([torch.cat([rectangle, padding])])) == [(2, 3)]
     assert sizes_of(torch.tensor([[[1, 1]]])) == [(1, 1)]
+
+
+@pytest.mark.parametrize("size", [(16, 20), (20, 16)])
+def test_patches_of_gemma_4_that_fill_no_squares(size: tuple[int, int]) -> None:
+    """Its processor makes no such images. transformers joins the end of a row of them and the beginning of the next."""
+    family = FAMILIES["gemma4"]
+    model, inputs = family.build(), family.prompt([1], sizes=[size])
+    rows, columns = (side // 4 for side in size)
+    with tokenprune.patch(model, Random(keep_ratio=0.5)):
+        with pytest.raises(PruningError, match=rf"{rows} x {columns} patches does not fill squares of 2 x 2"):
+            model(**inputs)
+        assert model(**family.prompt([1])).logits is not None
