@@ -269,6 +269,9 @@ class ModelAdapter(Vision, Inputs):
                 tile_heads, tile_pixels, by_image
     """
 
+    #: The oldest of the versions of transformers that are tested in which the model is as the adapter expects.
+    since: tuple[int, int] = (5, 4)
+
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.config = model.config

@@ -51,7 +51,7 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
     if adapter is not None:
         if not (isinstance(adapter, type) and issubclass(adapter, ModelAdapter)):
             raise SettingError(f"adapter={adapter!r} is not a subclass of ModelAdapter. Try adapter=GenericAdapter.")
-        check_transformers()
+        check_transformers(names[0], adapter.since)
         return adapter(model)
     if name is None:
         raise UnsupportedError(refusal(names, installed))
@@ -60,6 +60,7 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
         ADAPTERS[name] = load_installed(
             installed[name], "model adapter", _is_adapter, "a subclass of tokenprune.adapters.ModelAdapter"
         )
+    check_transformers(name, ADAPTERS[name].since)
     return ADAPTERS[name](model)
 
 
@@ -67,15 +68,16 @@ def _is_adapter(found: object) -> bool:
     return isinstance(found, type) and issubclass(found, ModelAdapter)
 
 
-def check_transformers() -> None:
-    """Raise UnsupportedError unless the installed transformers is in the supported range."""
+def check_transformers(name: str = "tokenprune", since: tuple[int, int] = TRANSFORMERS_RANGE[0]) -> None:
+    """Raise UnsupportedError unless the installed transformers is in the supported range, which for the class of this
+    name may begin later."""
     import transformers
 
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    oldest, below = TRANSFORMERS_RANGE
+    oldest, below = max(since, TRANSFORMERS_RANGE[0]), TRANSFORMERS_RANGE[1]
     if not oldest <= version < below:
         wanted = f">={'.'.join(map(str, oldest))},<{'.'.join(map(str, below))}"
         raise UnsupportedError(
-            f"transformers {transformers.__version__} is outside the range that tokenprune is tested with. Type: "
+            f"transformers {transformers.__version__} is outside the range that {name} is tested with. Type: "
             f'pip install "transformers{wanted}"'
         )

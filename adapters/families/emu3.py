@@ -18,6 +18,8 @@ from tokenprune.tokens.layout import Layout
 class Emu3Adapter(GenericAdapter):
     """For Emu3ForConditionalGeneration. When it draws, its prompt is text, and nothing is pruned."""
 
+    since = (5, 19)
+
     @property
     def language_model(self) -> nn.Module:
         return self.core.text_model

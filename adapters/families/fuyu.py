@@ -16,5 +16,7 @@ from tokenprune.adapters.registry import register_adapter
 class FuyuAdapter(GenericAdapter):
     """For FuyuForCausalLM. The processor writes a marker after every row; markers are text and stay."""
 
+    since = (5, 24)
+
     def features(self, output: Any) -> Sequence[Float[Tensor, "*tokens width"]]:
         return list(output.last_hidden_state)

@@ -27,6 +27,8 @@ class Gemma3nAdapter(ConvolutionalAdapter):
     last one, doubling the sides, and averages. The last stage is read.
     """
 
+    since = (5, 19)
+
     def find_attention(self, vision: Any) -> Tower | None:
         return mobilenet_tower(vision)
 

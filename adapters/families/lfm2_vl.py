@@ -7,7 +7,7 @@ from typing import Any
 
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.layouts.padded import padded_squares
@@ -25,6 +25,8 @@ class Lfm2VlAdapter(ModelAdapter):
 
     Tiles and the overview of an image, of different sizes, count as images of their own.
     """
+
+    since = (5, 24)
 
     def describe_tower(self) -> Tower:
         return TOWER
@@ -49,9 +51,4 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     return queries, keys, list(call["tower"]["pixel_attention_mask"].bool())
 
 
-def encoder_layers(tower: Any) -> nn.ModuleList:
-    """Those of a SigLIP 2, which is one module deeper in older versions of transformers."""
-    return getattr(tower, "vision_model", tower).encoder.layers
-
-
-TOWER = Tower(encoder_layers, lambda layer: projections(layer.self_attn), n_prefix=0, heads=heads)
+TOWER = Tower(lambda tower: tower.encoder.layers, lambda layer: projections(layer.self_attn), n_prefix=0, heads=heads)

@@ -31,6 +31,8 @@ def read_by_the_talker(kwargs: Mapping[str, Any]) -> list[str]:
 class Qwen2_5OmniAdapter(Qwen2_5_VLAdapter):
     """For Qwen2_5OmniThinkerForConditionalGeneration, the `thinker` of a whole Qwen2.5-Omni."""
 
+    since = (5, 24)
+
     def describe_tower(self) -> Tower:
         return replace(QWEN2_5_TOWER, capture_points=_points, heads=windowed_separate_heads)
 
@@ -41,6 +43,8 @@ class Qwen2_5OmniAdapter(Qwen2_5_VLAdapter):
 @register_adapter("Qwen3OmniMoeThinkerForConditionalGeneration")
 class Qwen3OmniAdapter(Qwen3VLAdapter):
     """For Qwen3OmniMoeThinkerForConditionalGeneration, the `thinker` of a whole Qwen3-Omni."""
+
+    since = (5, 24)
 
     def unprunable(self, kwargs: Mapping[str, Any]) -> list[str]:
         return [*super().unprunable(kwargs), *read_by_the_talker(kwargs)]

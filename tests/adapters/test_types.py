@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from helpers.families import FAMILIES
+from helpers.tiny import tiny_llava
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
@@ -36,3 +38,12 @@ def test_a_refusal_gives_its_reason(name: str) -> None:
         tokenprune.patch(model, "grid", keep_ratio=0.5)
     assert name in str(caught.value)
     assert reason in str(caught.value)
+
+
+def test_a_family_that_is_not_as_expected_in_an_older_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FAMILIES["fuyu"].build()
+    monkeypatch.setattr("transformers.__version__", "5.19.0")
+    with pytest.raises(UnsupportedError, match=r'that FuyuForCausalLM .*pip install "transformers>=5\.24,<6'):
+        tokenprune.patch(model, tokenprune.Random())
+    with tokenprune.patch(tiny_llava(), tokenprune.Random()):
+        pass

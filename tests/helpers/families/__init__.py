@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import transformers
+from huggingface_hub.errors import StrictDataclassError
+
+from tokenprune.adapters import ADAPTERS
 
 from .base import Family
 
@@ -117,10 +120,22 @@ def _families() -> Families:
             if VERSION >= COMPLETE:
                 raise
             continue
-        classes = family.class_name, getattr(family, "config_name", family.class_name)
-        if VERSION >= COMPLETE or all(hasattr(transformers, one) for one in classes):
+        if VERSION >= COMPLETE or _is_present(family):
             found[name] = family
     return found
+
+
+def _is_present(family: Family) -> bool:
+    """Whether an older transformers has the model, can make its configuration, and has it as the adapter expects."""
+    classes = family.class_name, getattr(family, "config_name", family.class_name)
+    if not all(hasattr(transformers, one) for one in classes):
+        return False
+    try:
+        family.config()
+    except StrictDataclassError:  # 5.4 takes True for no int, and declares some switches as one
+        return False
+    adapter = ADAPTERS.get(family.class_name)
+    return adapter is None or adapter.since <= VERSION
 
 
 FAMILIES = _families()

@@ -24,6 +24,9 @@ PATCH = 4  # pixels
 
 #: What transformers says of a class whose `generate` takes no embeddings.
 NO_EMBEDS = (ValueError, "doesn't have its forwarding implemented")
+#: What some models of older versions say of images beside embeddings; where transformers itself answers wrongly.
+PIXELS_OR_EMBEDS = (ValueError, "You cannot specify both .*pixel_values.* and inputs_embeds")
+DIFFER = (AssertionError, "logits differ")
 
 Size = tuple[int, ...]
 ImageInputs = dict[str, Tensor]  # the tensors of one image or video, as `join` puts them together

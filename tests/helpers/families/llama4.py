@@ -8,7 +8,21 @@ import torch
 from torch import Tensor, nn
 from transformers import Llama4Config
 
-from .base import BREAK, END, IMAGE, START, ImageInputs, Size, decoder, tiles_of_images, tower
+from .base import (
+    BREAK,
+    DIFFER,
+    ENCODES_FIRST,
+    END,
+    IMAGE,
+    PIXELS_OR_EMBEDS,
+    RECENT,
+    START,
+    ImageInputs,
+    Size,
+    decoder,
+    tiles_of_images,
+    tower,
+)
 from .common import CommonFamily
 
 TILE = 24  # pixels
@@ -25,8 +39,11 @@ class Llama4(CommonFamily):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        # generate repeats other features of an image than the model reads.
-        self.cannot["sampled"] = self.cannot["beams"] = (ValueError, "features and image tokens do not match")
+        # generate repeats other features of an image than the model reads, or pixels of other rows.
+        wrong = (ValueError, "features and image tokens do not match")
+        self.cannot["sampled"] = self.cannot["beams"] = wrong if ENCODES_FIRST else DIFFER
+        if not RECENT:
+            self.cannot["embedded"] = PIXELS_OR_EMBEDS
 
     def config(self) -> Any:
         text = decoder(

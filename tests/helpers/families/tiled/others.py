@@ -19,7 +19,20 @@ from transformers import (
 )
 from transformers.models.idefics3 import Idefics3VisionConfig
 
-from helpers.families.base import BREAK, END, IMAGE, PATCH, START, VIDEO, ImageInputs, Size, decoder, tower
+from helpers.families.base import (
+    BREAK,
+    END,
+    IMAGE,
+    PATCH,
+    PIXELS_OR_EMBEDS,
+    RECENT,
+    START,
+    VIDEO,
+    ImageInputs,
+    Size,
+    decoder,
+    tower,
+)
 from helpers.families.common import CommonFamily
 from helpers.families.llava import Llava
 
@@ -130,6 +143,11 @@ class PerceptionLM(CommonFamily, Llava):
     class_name = "PerceptionLMForConditionalGeneration"
     sizes = ((24, 48),)
     video_sizes = ((3, 24, 24),)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        if not RECENT:
+            self.cannot["embedded"] = PIXELS_OR_EMBEDS
 
     def config(self) -> Any:
         vision = CLIPVisionConfig(**tower(24))
