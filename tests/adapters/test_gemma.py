@@ -53,13 +53,12 @@ def test_tiles_whose_places_do_not_begin_at_zero() -> None:
     assert sizes_of(torch.tensor([[[1, 1]]])) == [(1, 1)]
 
 
-@pytest.mark.parametrize("size", [(16, 20), (20, 16)])
-def test_patches_of_gemma_4_that_fill_no_squares(size: tuple[int, int]) -> None:
-    """Its processor makes no such images. transformers joins the end of a row of them and the beginning of the next."""
+def test_patches_of_gemma_4_that_fill_no_squares() -> None:
+    """Its processor makes no such images. Of rows of 5 patches, transformers joins the last with the next row's first;
+    of 5 rows it makes an error of its own."""
     family = FAMILIES["gemma4"]
-    model, inputs = family.build(), family.prompt([1], sizes=[size])
-    rows, columns = (side // 4 for side in size)
+    model, inputs = family.build(), family.prompt([1], sizes=[(16, 20)])
     with tokenprune.patch(model, Random(keep_ratio=0.5)):
-        with pytest.raises(PruningError, match=rf"{rows} x {columns} patches does not fill squares of 2 x 2"):
+        with pytest.raises(PruningError, match=r"4 x 5 patches does not fill squares of 2 x 2"):
             model(**inputs)
         assert model(**family.prompt([1])).logits is not None
