@@ -29,6 +29,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     shared.add_data(parser)
     shared.add_allowed(parser)
+    shared.add_frames(parser)
     parser.add_argument("--split", metavar="NAME", help="split, as the set names it (default: all but train)")
     parser.add_argument(
         "--limit", type=at_least(1), metavar="N", help="questions per task, evenly spaced (default: all)"
@@ -109,6 +110,7 @@ def run(options: Namespace) -> None:
         on_error=options.on_error,
         image_roots=options.image_root,
         max_image_pixels=options.max_image_pixels,
+        frames=options.frames,
         console=screen,
         engine=options.engine,
         engine_options=options.engine_options,

@@ -1,9 +1,10 @@
-"""`tokenprune explain`: what each strategy makes of one image and one question."""
+"""`tokenprune explain`: what each strategy makes of one image or video and one question."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from tokenprune.evals.cli import options as shared
+from tokenprune.evals.run.defaults import EXPLAINED_OF_VIDEOS as OF_VIDEOS
 from tokenprune.evals.run.defaults import EXPLAINED_STRATEGIES
 
 EXTRA = "evals"
@@ -11,15 +12,20 @@ EXTRA = "evals"
 
 def add_options(parser: ArgumentParser) -> None:
     shared.add_image(parser)
-    shared.add_strategies(parser, EXPLAINED_STRATEGIES)
+    default = f"{' '.join(EXPLAINED_STRATEGIES)}; of a video {' '.join(OF_VIDEOS)}"
+    shared.add_strategies(parser, (), f" (default: {default})")
     shared.add_keep_ratios(parser)
     shared.add_position_ids(parser, ["original"])
     shared.add_box(parser)
     shared.add_model(parser)
     shared.add_dtype(parser)
     shared.add_max_image_pixels(parser)
+    shared.add_frames(parser)
     shared.add_rounds(parser, 3)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="PNG file to draw what was kept and why")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="PNG file to draw what was kept and why; of a video, frame by frame"
+    )
+    parser.add_argument("--gif", type=Path, metavar="FILE", help="animated GIF of what was kept of a video")
     parser.add_argument(
         "--html",
         type=Path,
@@ -29,13 +35,18 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Ask one question about one image, unpruned and with each strategy.
+    """Ask one question about one image or video, unpruned and with each strategy.
 
     Prints the answers, which visual tokens were kept, and what that saved.
 
       tokenprune explain cup.jpg "Where is the cup?" --strategy grid fopru --keep-ratio 0.25 --output cup.png
+      tokenprune explain cup.mp4 "When is the cup lifted?" --frames 16 --keep-ratio 0.25 --output cup.png --gif cup.gif
     """
+    from rich.progress import track
+
+    from tokenprune.errors import SettingError
     from tokenprune.evals.cli.output import console
+    from tokenprune.evals.explain import filmstrip
     from tokenprune.evals.explain import page as kept_tokens_page
     from tokenprune.evals.explain import sheet as kept_tokens
     from tokenprune.evals.explain.explain import explain
@@ -44,12 +55,26 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.run.setups import make_setups
     from tokenprune.evals.tasks._read.allowed import allowing
     from tokenprune.evals.tasks._read.images import open_image
+    from tokenprune.evals.tasks._read.videos import is_video, read_clip
 
     screen = console(140)
+    of_video = is_video(options.image)
+    if of_video and options.box is not None:
+        raise SettingError("--box is of an image, and a video has none: leave it out")
+    if options.gif is not None and not of_video:
+        raise SettingError(f"--gif draws a video, and {options.image} is an image: write --output for a PNG file")
     with allowing(max_image_pixels=options.max_image_pixels):
-        image = open_image(options.image)
-    shown = make_setups(options.strategy, options.keep_ratio, options.position_ids, baselines=[])
-    asked = shown if options.html is None else kept_tokens_page.slider(options.strategy, options.keep_ratio)
+        if of_video:
+            image = read_clip(
+                options.image,
+                options.frames,
+                track=lambda frames: track(frames, "frames", options.frames, console=screen, transient=True),
+            )
+        else:
+            image = open_image(options.image)
+    strategies = options.strategy or (OF_VIDEOS if of_video else EXPLAINED_STRATEGIES)
+    shown = make_setups(strategies, options.keep_ratio, options.position_ids, baselines=[])
+    asked = shown if options.html is None else kept_tokens_page.slider(strategies, options.keep_ratio)
     model, processor = load_model(options.model, options.dtype)
     explanation = explain(
         model,
@@ -63,8 +88,11 @@ def run(options: Namespace) -> None:
     )
     screen.print(table(explanation.only(shown)))
     if options.output is not None:
-        kept_tokens.draw(explanation.only(shown), options.output)
+        (filmstrip if of_video else kept_tokens).draw(explanation.only(shown), options.output)
         screen.print(f"Written to {options.output}")
+    if options.gif is not None:
+        filmstrip.animate(explanation.only(shown), options.gif)
+        screen.print(f"Written to {options.gif}")
     if options.html is not None:
         kept_tokens_page.write(explanation, options.html)
         screen.print(f"Written to {options.html}")

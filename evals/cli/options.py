@@ -10,7 +10,7 @@ from typing import Any
 from tokenprune.evals.cli.completion import complete_strategy
 from tokenprune.evals.cli.parser import at_least, existing_file
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, MAX_IMAGE_PIXELS, POSITION_IDS
+from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, FRAMES, MAX_IMAGE_PIXELS, POSITION_IDS
 
 DTYPES = ("float32", "bfloat16", "float16")
 FORM = "with settings (fopru:mode=row,layer=-2); your own classes (my_module:MyStrategy,layer=2); or settings files"
@@ -50,6 +50,16 @@ def add_max_image_pixels(parser: ArgumentParser) -> None:
         default=MAX_IMAGE_PIXELS,
         metavar="N",
         help="larger images are an error: a file of a few kilobytes can claim any size, and fill the memory",
+    )
+
+
+def add_frames(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--frames",
+        type=at_least(1),
+        default=FRAMES,
+        metavar="N",
+        help="frames read of a video, at even steps of time; a model that takes no videos gets them as images",
     )
 
 
@@ -126,7 +136,7 @@ def add_position_ids(parser: ArgumentParser, default: Sequence[str]) -> None:
 def add_image(parser: ArgumentParser, bundled: str | None = None) -> None:
     """IMAGE and QUESTION; both may be left out where `bundled` says what is asked about instead."""
     if bundled is None:
-        parser.add_argument("image", type=existing_file, metavar="IMAGE", help="image file")
+        parser.add_argument("image", type=existing_file, metavar="IMAGE", help="image or video file")
         parser.add_argument("question", metavar="QUESTION", help='what to ask about it: "Where is the cup?"')
     else:
         parser.add_argument(

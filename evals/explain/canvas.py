@@ -13,7 +13,8 @@ from PIL import Image
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.models.boxes import Box, parts_of, within
 from tokenprune.evals.models.image_view import ImageView
-from tokenprune.tokens import Layout
+from tokenprune.evals.tasks._read.videos import Clip
+from tokenprune.tokens import Frames, Layout
 
 SIDE = 1000.0  # the longer side of what one raster shows, in the canvas's units
 GAP = 30.0
@@ -75,6 +76,21 @@ def canvas(image: Image.Image, layout: Layout, seen: ImageView, tiles: Sequence[
         shown += [(tile, index, None) for tile, index in zip(tiles, tokens, strict=True)]
     else:
         shown = [(view, index, seen.window) for index in tokens]
+    return _mosaic(shown)
+
+
+def clip_canvas(clip: Clip, layout: Layout) -> Canvas:
+    """Lay out the frames of a video. Of frames that the model merges, the first is shown."""
+    frames = Frames.of(layout)
+    if frames is None:
+        raise UnsupportedError("the model sees this video as one frame: read more with --frames")
+    rows = layout.coordinates()[frames.places[0], 2].unique().numel()
+    merged = math.ceil(len(clip.frames) / frames.n_frames)
+    shown: list[tuple[Image.Image, np.ndarray, Box | None]] = []
+    for number, places in enumerate(frames.places):
+        frame = clip.frames[min(number * merged, len(clip.frames) - 1)]
+        whole = _view(frame, (0.0, 0.0, float(frame.width), float(frame.height)))
+        shown.append((whole, places.numpy().reshape(rows, -1), None))
     return _mosaic(shown)
 
 

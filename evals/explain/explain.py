@@ -1,4 +1,4 @@
-"""One image and one question under several setups: tokens kept, importance scores, answer, cost."""
+"""One image or video and one question under several setups: tokens kept, importance scores, answer, cost."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.bench.measuring import ttft_ratios
-from tokenprune.evals.explain.canvas import Canvas, canvas, tiles_of
+from tokenprune.evals.explain.canvas import Canvas, canvas, clip_canvas, tiles_of
 from tokenprune.evals.models.boxes import HIT, Box, iou
 from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.models.video_prompts import adapter_for_clips, encode_clips, placeholder_ids
 from tokenprune.evals.run.costs import kv_cache_bytes
-from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
+from tokenprune.evals.run.setups import Pruned, Setup, Unpruned, read_by
+from tokenprune.evals.tasks._read.videos import Clip
 from tokenprune.report import ImageReport
+from tokenprune.tokens import Layout
 from tokenprune.zoom.prompts import chat_prompt, encode_chat
 
 MAX_NEW_TOKENS = 64
@@ -155,7 +158,7 @@ class Explanation:
 def explain(
     model: Any,
     processor: Any,
-    image: Image.Image,
+    image: Image.Image | Clip,
     question: str,
     compared: Sequence[Setup],
     *,
@@ -163,9 +166,9 @@ def explain(
     name: str = "",
     rounds: int = ROUNDS,
 ) -> Explanation:
-    """Ask `model` one question about one image, unpruned and under each setup.
+    """Ask `model` one question about one image or video, unpruned and under each setup.
 
-    true_box: in pixels of the image. name: what the model is called. rounds: of timing; 0 skips it.
+    true_box: in pixels of the image; a video has none. name: what the model is called. rounds: of timing; 0 skips it.
 
     Raises DataError or UnsupportedError for a question that cannot be asked, and SettingError for a setup that prunes
     nothing.
@@ -175,17 +178,17 @@ def explain(
             raise tokenprune.SettingError(
                 f"{setup.label} keeps every visual token, so there is nothing to show. Measure it: tokenprune eval"
             )
+    if isinstance(image, Clip):
+        return _of_clip(model, processor, image, question, compared, name, rounds)
     inputs = _encoded(model, processor, image, question)
     style = style_of(model.config, processor)
     outcomes = []
     for setup in (Unpruned(), *compared):
-        kept, answer, n_bytes = _asked(model, processor, setup, inputs)
+        kept, answer, n_bytes, _ = _asked(model, processor, setup, inputs)
         box = style.read(answer, image.size)
         overlap = None if true_box is None else iou(box, true_box) if box else 0.0
         outcomes.append(Outcome(setup, kept, answer, box, overlap, n_bytes))
-    if rounds:
-        ratios = [1.0, *ttft_ratios(model, inputs, compared, rounds)]
-        outcomes = [replace(one, ttft=ratio) for one, ratio in zip(outcomes, ratios, strict=True)]
+    outcomes = _timed(model, inputs, outcomes, compared, rounds)
     with tokenprune.probe(model) as seen:
         (probed,) = seen.run(**inputs)
     layout = probed.tokens.layout
@@ -194,7 +197,35 @@ def explain(
     return Explanation(name, image, question, true_box, shown, outcomes)
 
 
-def _encoded(model: Any, processor: Any, image: Image.Image, question: str) -> Any:
+def _of_clip(
+    model: Any, processor: Any, clip: Clip, question: str, compared: Sequence[Setup], name: str, rounds: int
+) -> Explanation:
+    """The explanation of a video, whose frames are laid out beside each other. Boxes in answers are not read, because
+    nothing says of which frame they are."""
+    compared = read_by(adapter_for_clips(model, processor), compared)
+    _check_question(processor, question)
+    inputs = encode_clips(processor, [clip], [question]).to(model.device, model.dtype)
+    outcomes, layout = list[Outcome](), None
+    for setup in (Unpruned(), *compared):
+        kept, answer, n_bytes, reported = _asked(model, processor, setup, inputs)
+        layout = layout or reported
+        outcomes.append(Outcome(setup, kept, answer, None, None, n_bytes))
+    if layout is None:
+        raise tokenprune.SettingError("nothing is pruned, so there is nothing to show. Name a strategy")
+    outcomes = _timed(model, inputs, outcomes, compared, rounds)
+    return Explanation(name, clip.frames[0], question, None, clip_canvas(clip, layout), outcomes)
+
+
+def _timed(model: Any, inputs: Any, outcomes: list[Outcome], compared: Sequence[Setup], rounds: int) -> list[Outcome]:
+    """The outcomes with their times to first token; as they are if there are no rounds."""
+    if not rounds:
+        return outcomes
+    ratios = [1.0, *ttft_ratios(model, inputs, compared, rounds)]
+    return [replace(one, ttft=ratio) for one, ratio in zip(outcomes, ratios, strict=True)]
+
+
+def _check_question(processor: Any, question: str) -> None:
+    """Raise UnsupportedError or DataError for what cannot be asked."""
     if not getattr(processor, "chat_template", None):
         raise UnsupportedError(f"{type(processor).__name__} has no chat template, so this model cannot be prompted")
     if processor.image_token in question:
@@ -202,6 +233,10 @@ def _encoded(model: Any, processor: Any, image: Image.Image, question: str) -> A
             f"the question has the placeholder {processor.image_token} in it, which the processor puts there itself; "
             f"leave it out"
         )
+
+
+def _encoded(model: Any, processor: Any, image: Image.Image, question: str) -> Any:
+    _check_question(processor, question)
     if chat_prompt(processor, question).split() == chat_prompt(processor, question, n_images=0).split():
         raise UnsupportedError(
             "the chat template of this model leaves out the placeholder of the image, so that it would not see it; "
@@ -212,14 +247,23 @@ def _encoded(model: Any, processor: Any, image: Image.Image, question: str) -> A
 
 
 @torch.inference_mode()
-def _asked(model: Any, processor: Any, setup: Setup, inputs: Any) -> tuple[Kept, str, int]:
+def _asked(model: Any, processor: Any, setup: Setup, inputs: Any) -> tuple[Kept, str, int, Layout | None]:
+    """What became of the visual tokens, the answer, the size of the KV cache, and the layout of the visual tokens where
+    something is pruned."""
     with setup.patched(model) as handle:
         output = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
+        layout = None
         if handle is None:
-            kept = Kept.everything(int((inputs["input_ids"] == processor.image_token_id).sum()))
+            placeholders = torch.tensor(placeholder_ids(processor)).to(inputs["input_ids"])
+            kept = Kept.everything(int(torch.isin(inputs["input_ids"], placeholders).sum()))
         else:
-            (image,) = handle.report.images
-            kept = Kept.of(image, len(adapter_for(model).layers))
+            images = handle.report.images
+            if len(images) > 1:
+                raise UnsupportedError(
+                    f"{type(model).__name__} prunes {len(images)} parts of this video one by one, which cannot be "
+                    f"drawn as one. Measure it: tokenprune eval"
+                )
+            kept, layout = Kept.of(images[0], len(adapter_for(model).layers)), images[0].layout
         n_bytes = kv_cache_bytes(model, inputs)
     answer = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
-    return kept, answer, n_bytes
+    return kept, answer, n_bytes, layout

@@ -20,7 +20,7 @@ from tokenprune.evals.tasks._base.question import Question
 T = TypeVar("T")
 
 #: The tasks that are recognised by their files alone.
-ANY_SET = ("rec", "vqa")
+ANY_SET = ("rec", "vqa", "videoqa")
 
 
 def load_model(

@@ -13,6 +13,7 @@ from tokenprune.evals.report.regressions import Loss
 from tokenprune.evals.report.rendering import data_url, jpeg_url, render
 from tokenprune.evals.run.answers import KeptTokens
 from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks._base.video import VideoQuestion
 
 SIDE = 320  # pixels of an embedded image's longer side
 CELL = 10  # pixels of a visual token that is drawn without its image
@@ -89,19 +90,39 @@ def _card(loss: Loss, sample: Question | None, images: dict[tuple[str, str, int]
         for number, shown in enumerate(sample.open_images()):
             images[sample.task, sample.id, number] = _embedded(shown, f"image-{len(images)}")
     panels: list[Panel] = []
-    for number in range(len(sample.images)):
+    if isinstance(sample, VideoQuestion):
+        frames = [image for (task, name, _), image in images.items() if (task, name) == (sample.task, sample.id)]
+        panels = _frames(frames, answer.kept[0] if len(answer.kept) == 1 else None)
+    for number in range(0 if panels else len(sample.images)):
         image = images[sample.task, sample.id, number]
         kept = answer.kept[number] if len(answer.kept) == len(sample.images) else None
         of_image = _panels(image, kept, _window(sample, image))
         if len(sample.images) > 1:
             of_image = [replace(one, name=f"image {number + 1} {one.name}".strip()) for one in of_image]
         panels += of_image
-    if len(sample.images) == 1 and panels[0].image is not None:
+    if len(sample.images) == 1 and not isinstance(sample, VideoQuestion) and panels[0].image is not None:
         panels[0].boxes = _boxes(loss, sample, panels[0].image.scale)
     card.panels = panels[:MOST]
     if len(panels) > MOST:
         card.note = f"{len(panels) - MOST} more not drawn"
     return card
+
+
+def _frames(images: Sequence[EmbeddedImage], kept: KeptTokens | None) -> list[Panel]:
+    """Return a panel for each frame of a video. Of frames that the model merges, the first is shown."""
+    whole: Box = (0.0, 0.0, float(images[0].width), float(images[0].height))
+    steps = [] if kept is None else [step for grid in kept.dropped() for step in grid if step.size > 1]
+    shown = [images[number * len(images) // len(steps)] for number in range(len(steps))] or images
+    return [
+        Panel(
+            image.width,
+            image.height,
+            image,
+            _cells(steps[number], whole) if steps else "",
+            name=f"frame {number + 1}",
+        )
+        for number, image in enumerate(shown)
+    ]
 
 
 def _panels(image: EmbeddedImage, kept: KeptTokens | None, window: Box) -> list[Panel]:

@@ -1,4 +1,5 @@
-"""Decode the images of questions, batch them by their number of tokens, and encode each batch once for all setups."""
+"""Decode the images or videos of questions, batch them by their number of tokens, and encode each batch once for all
+setups."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from tokenprune.evals.models.devices import input_device
+from tokenprune.evals.models.video_prompts import encode_clips
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.zoom.prompts import encode_chat
@@ -15,14 +17,21 @@ from tokenprune.zoom.prompts import encode_chat
 
 @dataclass(frozen=True, eq=False)
 class DecodedQuestion:
-    """A question with its decoded images; `n_tokens` is the length of its prompt without pruning."""
+    """A question with its decoded images; `n_tokens` is the length of its prompt without pruning.
+
+    A video is decoded again when it is asked about: `images` is None, because the clips of many questions do not fit
+    into memory.
+    """
 
     question: Question
-    images: list[Image.Image]
+    images: list[Image.Image] | None
     n_tokens: int
 
     @classmethod
     def of(cls, question: Question, processor: Any) -> "DecodedQuestion":
+        clip = question.open_clip()
+        if clip is not None:
+            return cls(question, None, encode_clips(processor, [clip], [question.text])["input_ids"].shape[1])
         images = question.open_images()
         return cls(question, images, encode_chat(processor, [images], [question.text])["input_ids"].shape[1])
 
@@ -34,7 +43,8 @@ def batches(decoded: Sequence[DecodedQuestion], batch_tokens: int) -> Iterator[l
     """
     batch: list[DecodedQuestion] = []
     for one in sorted(decoded, key=lambda one: -one.n_tokens):
-        if batch and batch[0].n_tokens * (len(batch) + 1) > batch_tokens:
+        mixed = batch and (one.images is None) != (batch[0].images is None)
+        if batch and (mixed or batch[0].n_tokens * (len(batch) + 1) > batch_tokens):
             yield batch
             batch = []
         batch.append(one)
@@ -44,8 +54,13 @@ def batches(decoded: Sequence[DecodedQuestion], batch_tokens: int) -> Iterator[l
 
 def encode_batch(model: Any, processor: Any, batch: Sequence[DecodedQuestion], setup: Setup) -> Any:
     """Return the inputs of a batch on the model's device."""
-    images, questions = [one.images for one in batch], [one.question.text for one in batch]
-    inputs = encode_chat(processor, images, questions, **setup.processor_options(processor))
+    questions, options = [one.question.text for one in batch], setup.processor_options(processor)
+    images = [one.images for one in batch if one.images is not None]
+    if images:
+        inputs = encode_chat(processor, images, questions, **options)
+    else:
+        clips = [clip for one in batch if (clip := one.question.open_clip()) is not None]
+        inputs = encode_clips(processor, clips, questions, **options)
     return inputs.to(input_device(model), model.dtype)
 
 

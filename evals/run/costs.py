@@ -8,6 +8,7 @@ import torch
 
 from tokenprune.adapters import adapter_for
 from tokenprune.evals.models.cache import cache_bytes
+from tokenprune.evals.models.video_prompts import placeholder_ids
 from tokenprune.evals.run.answers import KeptTokens
 from tokenprune.evals.run.setups import Setup
 from tokenprune.report import ImageReport
@@ -26,7 +27,7 @@ class VisualCost:
 def visual_costs(model: Any, processor: Any, setup: Setup, handle: Any, input_ids: torch.Tensor) -> list[VisualCost]:
     """Return the cost of each row of `input_ids`: from the handle's report, else by placeholder tokens."""
     if handle is None:
-        placeholders = (input_ids == processor.image_token_id).sum(1).tolist()
+        placeholders = torch.isin(input_ids, torch.tensor(placeholder_ids(processor)).to(input_ids)).sum(1).tolist()
         return [VisualCost(setup.n_visual(processor, count), count, float(count)) for count in placeholders]
     n_layers, images = len(adapter_for(model).layers), handle.report.images
     return [_reported([image for image in images if image.row == row], n_layers) for row in range(len(input_ids))]

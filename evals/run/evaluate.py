@@ -21,19 +21,27 @@ from tokenprune.evals.models.loading import (
     public_name,
 )
 from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.run.aggregate import task_results
 from tokenprune.evals.run.answering import Answering, InEngine, InProcess
 from tokenprune.evals.run.answers import Answer, AnswerKey
-from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, MAX_IMAGE_PIXELS, POSITION_IDS
+from tokenprune.evals.run.defaults import (
+    DEFAULT_KEEP_RATIOS,
+    DEFAULT_STRATEGIES,
+    FRAMES,
+    MAX_IMAGE_PIXELS,
+    POSITION_IDS,
+)
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.provenance import tasks_identity
 from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.runner import OnError
-from tokenprune.evals.run.setups import Setup, make_setups
+from tokenprune.evals.run.setups import Setup, make_setups, read_by
 from tokenprune.evals.search.calibration import apart
 from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks._base.video import VideoQuestion
 from tokenprune.evals.tasks._read.allowed import allowing
 
 BATCH_TOKENS = 4096
@@ -57,6 +65,7 @@ def evaluate(
     on_error: OnError = "stop",
     image_roots: Sequence[str | Path] = (),
     max_image_pixels: int = MAX_IMAGE_PIXELS,
+    frames: int = FRAMES,
     console: Console | None = None,
     engine: str | None = None,
     engine_options: Mapping[str, Any] | None = None,
@@ -79,6 +88,7 @@ def evaluate(
     dtype, device_map: how the model is loaded, see `load_model`.
     batch_tokens, on_error: see `Runner`.
     image_roots: folders outside `data` that its images may be in. max_image_pixels: larger images are not decoded.
+    frames: how many are read of each video. A model that takes no videos gets them as images of one prompt.
     console: where progress is shown.
     engine: what answers instead of the model in this process: "vllm", with `engine_options` as arguments of its `LLM`,
         or the URL of a server that `tokenprune serve` started. `model` is then the name or folder that it serves.
@@ -86,7 +96,7 @@ def evaluate(
     here, output, data = processes(), Path(output), Path(data)
     console = (console or Console()) if here.is_first else Console(quiet=True)
     make_setups(strategies, keep_ratios, position_ids, baselines or ())  # a mistake is said before the weights load
-    with allowing(image_roots, max_image_pixels):
+    with allowing(image_roots, max_image_pixels, frames):
         if isinstance(model, str):
             name, style = public_name(model), style_of(*load_processor(model))
         else:
@@ -94,6 +104,8 @@ def evaluate(
             name, style = config._name_or_path or type(model[0]).__name__, style_of(config, model[1])
         asked = load_tasks(data, tasks, split=split, style=style)
         if engine is not None:
+            if videos := [one.id for one in asked if isinstance(one, VideoQuestion)]:
+                raise SettingError(f"{videos[0]} is about a video, and engines are asked about images only")
             answering = _engine(engine, model, dtype, engine_options or {}, on_error)
         else:
             loaded, processor = load_model(model, dtype, here.device, device_map) if isinstance(model, str) else model
@@ -101,6 +113,8 @@ def evaluate(
         if baselines is None:
             baselines = answering.baselines(console)
         compared = make_setups(strategies, keep_ratios, position_ids, baselines)
+        if isinstance(answering, InProcess) and all(isinstance(one, VideoQuestion) for one in asked):
+            compared = read_by(adapter_for_clips(answering.model, answering.processor), compared)
         groups = answering.groups(compared)
         questions = limit_questions(_uncalibrated(asked, compared, data, console), limit)
         folder, about = RunFolder(output), {"model": name, "data": _place(data)}

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, cast
 
 import tokenprune
-from tokenprune.adapters import adapter_for
+from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.errors import unknown
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.answers import SetupKey
@@ -72,12 +72,13 @@ class Unpruned(Setup):
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned(Setup):
-    """The model with a strategy."""
+    """The model with a strategy. adapter: how the model is read, as in `patch`."""
 
     strategy: tokenprune.Strategy
+    adapter: type[ModelAdapter] | None = None
 
     def patched(self, model: Any) -> AbstractContextManager[Any]:
-        return tokenprune.patch(model, self.strategy, position_ids=self.position_ids)
+        return tokenprune.patch(model, self.strategy, position_ids=self.position_ids, adapter=self.adapter)
 
     def settings(self) -> dict[str, Any]:
         return asdict(self.strategy)
@@ -142,6 +143,11 @@ def make_setups(
             elif one is not None:
                 found.append(one)
     return found
+
+
+def read_by(adapter: type[ModelAdapter] | None, setups: Sequence[Setup]) -> list[Setup]:
+    """Return the same setups, for models that are read by another adapter."""
+    return [replace(one, adapter=adapter) if isinstance(one, Pruned) else one for one in setups]
 
 
 def _of(given: StrategySpec | tokenprune.Strategy | str, keep_ratio: float) -> Setup | None:

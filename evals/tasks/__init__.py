@@ -1,19 +1,23 @@
 """The tasks, one file each. To add one, write a file and a line in TASKS."""
 
 from tokenprune.evals.tasks._base.task import Task
+from tokenprune.evals.tasks.activitynetqa import ActivityNetQa
 from tokenprune.evals.tasks.ai2d import Ai2d
 from tokenprune.evals.tasks.chartqa import ChartQa
 from tokenprune.evals.tasks.docvqa import DocVqa
+from tokenprune.evals.tasks.egoschema import EgoSchema
 from tokenprune.evals.tasks.gqa import Gqa
 from tokenprune.evals.tasks.lrsvqa import LrsVqa
 from tokenprune.evals.tasks.mmbench import MmBench
 from tokenprune.evals.tasks.mme import Mme
 from tokenprune.evals.tasks.mmstar import MmStar
+from tokenprune.evals.tasks.mvbench import MvBench
 from tokenprune.evals.tasks.pope import Pope
 from tokenprune.evals.tasks.refcoco import RefCoco
 from tokenprune.evals.tasks.scienceqa import ScienceQa
 from tokenprune.evals.tasks.seedbench import SeedBench
 from tokenprune.evals.tasks.textvqa import TextVqa
+from tokenprune.evals.tasks.videomme import VideoMme
 from tokenprune.evals.tasks.visual7w import Visual7w
 from tokenprune.evals.tasks.vizwiz import VizWiz
 from tokenprune.evals.tasks.vqav2 import Vqav2
@@ -43,7 +47,13 @@ _TASKS = (
     MmStar("mmstar", "MMStar"),
     Xlrs("xlrs", "XLRS-Bench"),
     LrsVqa("lrsvqa", "LRS-VQA"),
+    VideoMme("videomme", "Video-MME"),
+    MvBench("mvbench", "MVBench"),
+    EgoSchema("egoschema", "EgoSchema"),
+    ActivityNetQa("activitynetqa", "ActivityNet-QA"),
+    ActivityNetQa("videoqa", "Video QA"),
 )
 
-#: Tasks by name. `rec` and `vqa` read any set in the file formats of RefCOCO and VQAv2, such as the bundled scenes.
+#: Tasks by name. `rec`, `vqa` and `videoqa` read any set in the file formats of RefCOCO, VQAv2 and ActivityNet-QA,
+#: such as the bundled scenes and clips.
 TASKS: dict[str, Task] = {task.name: task for task in _TASKS}

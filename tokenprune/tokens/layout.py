@@ -65,13 +65,16 @@ class Layout:
 
     @classmethod
     def concat(cls, layouts: Sequence[Layout]) -> Layout:
-        """Join the layouts of several tiles, one after the other, into that of one image."""
+        """Join the layouts of several tiles, one after the other, into that of one image; or, where each names its
+        frames, into that of one video."""
         sizes = torch.tensor([layout.n_visual for layout in layouts])
+        tiles = torch.arange(len(layouts)).repeat_interleave(sizes)
         return cls(
             tuple(grid for layout in layouts for grid in layout.grids),
             sum(layout.n_tiles for layout in layouts),
             partial(to_tokens_each, layouts=tuple(layouts)),
-            torch.arange(len(layouts)).repeat_interleave(sizes),
+            tiles,
+            frame=tiles if all(layout.frame is not None for layout in layouts) else None,
         )
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from tokenprune.evals.tasks._read.images import StoredImage, open_image
+from tokenprune.evals.tasks._read.videos import Clip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,3 +36,7 @@ class Question(ABC):
     def open_images(self) -> list[Image.Image]:
         """Return the decoded images, upright and RGB."""
         return [open_image(image) for image in self.images]
+
+    def open_clip(self) -> Clip | None:
+        """Return what is read of the video that the question is about; None if it is about images."""
+        return None

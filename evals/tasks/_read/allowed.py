@@ -1,4 +1,4 @@
-"""What a data set may make this process read: which files, and how large an image."""
+"""What of a data set this process reads: which files, how large an image, and how many frames of a video."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenprune.errors import DataError
-from tokenprune.evals.run.defaults import MAX_IMAGE_PIXELS
+from tokenprune.evals.run.defaults import FRAMES, MAX_IMAGE_PIXELS
 
 
 @dataclass(frozen=True)
 class Allowed:
     """image_roots: folders outside the data folder that images may be in. max_image_pixels: of one image.
-    A file of a few kilobytes can claim any size.
+    A file of a few kilobytes can claim any size. frames: how many are read of a video.
     """
 
     image_roots: tuple[Path, ...] = ()
     max_image_pixels: int = MAX_IMAGE_PIXELS
+    frames: int = FRAMES
 
 
 _BY_DEFAULT = Allowed()
@@ -30,21 +31,23 @@ def allowed() -> Allowed:
 
 
 @contextmanager
-def allowing(image_roots: Sequence[str | Path] = (), max_image_pixels: int = MAX_IMAGE_PIXELS) -> Iterator[None]:
-    """Allow more inside a `with` block. DataError if a root is not a folder."""
+def allowing(
+    image_roots: Sequence[str | Path] = (), max_image_pixels: int = MAX_IMAGE_PIXELS, frames: int = FRAMES
+) -> Iterator[None]:
+    """Allow more, or other, inside a `with` block. DataError if a root is not a folder."""
     roots = tuple(map(Path, image_roots))
     for root in roots:
         if not root.is_dir():
             raise DataError(f"{root}: no such folder of images")
-    token = _allowed.set(Allowed(roots, max_image_pixels))
+    token = _allowed.set(Allowed(roots, max_image_pixels, frames))
     try:
         yield
     finally:
         _allowed.reset(token)
 
 
-def find_inside(folder: Path, names: Sequence[str], where: str) -> Path:
-    """Return the first of the files that exists. DataError, naming the record `where`, if none does.
+def find_inside(folder: Path, names: Sequence[str], where: str, what: str = "image") -> Path:
+    """Return the first of the files that exists; `what` it is, for errors. DataError, naming `where`, if none does.
 
     A file outside `folder`, by an absolute name, by `..` or by a link, is not looked for unless it is inside one of the
     `image_roots`.
@@ -57,13 +60,13 @@ def find_inside(folder: Path, names: Sequence[str], where: str) -> Path:
             raise DataError(f"{where}: {name!r} cannot name a file ({error})") from error
         if not any(real.is_relative_to(os.path.realpath(root)) for root in (folder, *allowed().image_roots)):
             raise DataError(
-                f"{where}: image {name!r} is {real}, outside the data folder {folder}, so it was not opened. If you "
+                f"{where}: {what} {name!r} is {real}, outside the data folder {folder}, so it was not opened. If you "
                 f"trust this data set, add --image-root {real.parent}"
             )
         if _is_file(path):
             return path
     others = f" (or {' or '.join(names[1:])})" if names[1:] else ""
-    raise DataError(f"{where}: missing image {folder / names[0]}{others}")
+    raise DataError(f"{where}: missing {what} {folder / names[0]}{others}")
 
 
 def _is_file(path: Path) -> bool:

@@ -45,6 +45,14 @@ def whole(record: Any, key: str, where: str) -> int:
     return value
 
 
+def number(record: Any, key: str, where: str) -> float:
+    """Return a finite number."""
+    value = field(record, key, where)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise DataError(f"{where}, {key!r}: expected a number, found {shown(value)}")
+    return float(value)
+
+
 def truth(record: Any, key: str, where: str) -> bool:
     value = field(record, key, where)
     if value not in (0, 1) or isinstance(value, float):

@@ -68,6 +68,9 @@ class Record:
     def truth(self, key: str) -> bool:
         return fields.truth(self.content, key, self.where)
 
+    def number(self, key: str) -> float:
+        return fields.number(self.content, key, self.where)
+
     def items(self, *keys: str) -> Sequence[Any]:
         return fields.items(self.content, self.key(*keys), self.where)
 
@@ -91,6 +94,10 @@ class Record:
     def find_image(self, folder: Path, *names: str) -> Path:
         """Return the first of the files that exists in the data folder, see `find_inside`."""
         return find_inside(folder, names, self.where)
+
+    def find_video(self, folder: Path, *names: str) -> Path:
+        """The same for a video."""
+        return find_inside(folder, names, self.where, "video")
 
 
 def _stored(value: Any, where: str) -> StoredImage:

@@ -17,7 +17,9 @@ from tokenprune.evals.tasks._score.synonyms import exact_or_synonym, wordnet
 
 GOLDEN = Path(__file__).parent / "golden"
 #: The same files and code under another name.
-TWINS = {"rec", "refcoco-google", "refcoco+", "refcocog", "refcocog-google", "vqa"}
+TWINS = {"rec", "refcoco-google", "refcoco+", "refcocog", "refcocog-google", "vqa", "videoqa"}
+#: Tested in test_video_tasks.py.
+VIDEOS = {"videomme", "mvbench", "egoschema", "activitynetqa"}
 
 
 def loaded(folder: Path, name: str, form: str) -> Sequence[Question]:
@@ -29,8 +31,8 @@ forms = pytest.mark.parametrize(("name", "form"), SETS)
 
 
 def test_every_task_is_tested() -> None:
-    assert set(TASKS) == {name for name, _ in SETS} | TWINS
-    assert {path.stem for path in GOLDEN.iterdir()} == {name for name, _ in SETS}
+    assert set(TASKS) == {name for name, _ in SETS} | TWINS | VIDEOS
+    assert {path.stem for path in GOLDEN.iterdir()} == {name for name, _ in SETS} | VIDEOS
 
 
 @forms

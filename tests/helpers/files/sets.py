@@ -52,3 +52,9 @@ def write_parquet(path: Path, records: Sequence[dict[str, Any]], **columns: pa.D
         else:
             arrays[name] = pa.array(values, columns.get(name))
     pq.write_table(pa.table(arrays), path, row_group_size=1)
+
+
+def write_plain_parquet(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Of a set whose images or videos are files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(list(records)), path)

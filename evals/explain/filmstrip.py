@@ -1,0 +1,94 @@
+"""An explanation of a video, frame by frame: as a strip for each setup, and as an animation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from tokenprune.evals.explain.canvas import Canvas, Raster
+from tokenprune.evals.explain.explain import Explanation, Outcome
+from tokenprune.evals.explain.panels import image_panel
+
+# In inches; fonts in points.
+FRAME, LABEL = 1.3, 2.1
+FONT, DPI = 9.0, 120
+#: How long a frame of the animation is shown, in milliseconds.
+SHOWN = 700
+
+
+def draw(explanation: Explanation, path: Path) -> None:
+    """Write a PNG file: a row for each setup, a column for each frame, and the kept tokens of each."""
+    frames, outcomes = explanation.canvas.rasters, explanation.outcomes
+    figure = _figure(LABEL + FRAME * len(frames), (FRAME + 0.25) * len(outcomes) + 0.35, explanation.question)
+    axes = figure.subplots(len(outcomes), len(frames) + 1, squeeze=False, width_ratios=[LABEL, *[FRAME] * len(frames)])
+    for row, outcome in zip(axes, outcomes, strict=True):
+        _label(row[0], explanation, outcome)
+        for panel, frame in zip(row[1:], frames, strict=True):
+            _panel(panel, explanation, outcome, frame)
+    _save(figure, path)
+
+
+def animate(explanation: Explanation, path: Path) -> None:
+    """Write an animated GIF file: all setups beside each other, one frame after the other."""
+    pictured = [_at(explanation, frame) for frame in explanation.canvas.rasters]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *others = pictured
+    first.save(path, save_all=True, append_images=others, duration=SHOWN, loop=0)
+
+
+def _at(explanation: Explanation, frame: Raster) -> Image.Image:
+    outcomes = explanation.outcomes
+    figure = _figure((LABEL + 0.2) * len(outcomes), LABEL + 0.9, explanation.question)
+    for panel, outcome in zip(figure.subplots(1, len(outcomes), squeeze=False)[0], outcomes, strict=True):
+        _panel(panel, explanation, outcome, frame)
+        panel.set_title(f"{outcome.setup.label}\n{panel.get_title()}", fontsize=FONT)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE)
+
+
+def _figure(width: float, height: float, title: str) -> Figure:
+    figure = Figure(figsize=(width, height), facecolor="white", layout="constrained", dpi=DPI)
+    figure.suptitle(title, fontsize=FONT + 2, parse_math=False)
+    return figure
+
+
+def _panel(axes: Axes, explanation: Explanation, outcome: Outcome, frame: Raster) -> None:
+    """Draw one frame, with its number of kept tokens above."""
+    left, top, right, bottom = frame.place
+    alone = replace(frame, place=(0.0, 0.0, right - left, bottom - top))
+    image_panel(axes, replace(explanation, canvas=Canvas(right - left, bottom - top, (alone,))), outcome)
+    axes.set_title(str(int(outcome.kept.left[frame.tokens].sum())), fontsize=FONT)
+
+
+def _label(axes: Axes, explanation: Explanation, outcome: Outcome) -> None:
+    """Write what a row shows: the setup, its tokens, its answer."""
+    axes.set_axis_off()
+    lines: Sequence[str] = (outcome.setup.label, outcome.kept.in_words, _shortened(outcome.answer or "(no answer)"))
+    verdict = explanation.verdict(outcome)
+    axes.text(
+        0.0,
+        0.5,
+        "\n".join([*lines, *([verdict] if verdict else [])]),
+        fontsize=FONT,
+        va="center",
+        transform=axes.transAxes,
+        parse_math=False,
+    )
+
+
+def _shortened(answer: str, most: int = 34) -> str:
+    return answer if len(answer) <= most else f"{answer[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=DPI)

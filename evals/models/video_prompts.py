@@ -1,0 +1,69 @@
+"""Prompts about videos: as the processor takes them, or with their frames as several images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers.video_utils import VideoMetadata
+
+from tokenprune.adapters import ModelAdapter, adapter_for
+from tokenprune.adapters.families.llava import LlavaAdapter
+from tokenprune.adapters.frames import LlavaFramesAdapter
+from tokenprune.errors import UnsupportedError
+from tokenprune.evals.tasks._read.videos import Clip
+from tokenprune.zoom.prompts import encode_chat
+
+#: Of the clock by which a processor is told when frames are shown, per second.
+TICKS = 1000
+
+
+def takes_videos(processor: Any) -> bool:
+    """Whether the processor takes videos. Otherwise their frames are several images of one prompt."""
+    return getattr(processor, "video_processor", None) is not None
+
+
+def encode_clips(processor: Any, clips: Sequence[Clip], questions: Sequence[str], **options: Any) -> Any:
+    """The model's inputs for a batch of questions, each about one clip, padded on the left."""
+    if not takes_videos(processor):
+        return encode_chat(processor, [clip.frames for clip in clips], questions, **options)
+    if options:
+        raise UnsupportedError(f"{', '.join(options)}: resizes images, not videos. Leave out the baseline downsample")
+    return processor(
+        videos=[list(clip.frames) for clip in clips],
+        text=[_prompt(processor, question) for question in questions],
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+        do_sample_frames=False,
+        video_metadata=[_metadata(clip) for clip in clips],
+    )
+
+
+def adapter_for_clips(model: Any, processor: Any) -> type[ModelAdapter] | None:
+    """The adapter with which a model is patched for prompts about clips; None is the registered one."""
+    is_llava = not takes_videos(processor) and type(adapter_for(model)) is LlavaAdapter
+    return LlavaFramesAdapter if is_llava else None
+
+
+def placeholder_ids(processor: Any) -> list[int]:
+    """The placeholder tokens of images and, if there are any, of videos."""
+    found = (getattr(processor, f"{name}_token_id", None) for name in ("image", "video"))
+    return [one for one in found if one is not None]
+
+
+def _prompt(processor: Any, question: str) -> str:
+    content = [{"type": "video"}, {"type": "text", "text": question}]
+    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+
+def _metadata(clip: Clip) -> VideoMetadata:
+    width, height = clip.frames[0].size
+    return VideoMetadata(
+        total_num_frames=max(1, round(clip.duration * TICKS)),
+        fps=TICKS,
+        width=width,
+        height=height,
+        duration=clip.duration,
+        frames_indices=[round(time * TICKS) for time in clip.times],
+    )

@@ -1,0 +1,40 @@
+"""A LLaVA that is given the frames of a video as images: strategies for videos see one video in each row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns, oracle_logits
+from helpers.tiny import prompt
+
+import tokenprune
+from tokenprune import STRATEGIES, PruningError
+from tokenprune.adapters.frames import LlavaFramesAdapter
+
+VIDEO = [name for name, cls in STRATEGIES.items() if "frames" in cls().needs]
+
+
+@pytest.mark.parametrize("name", [*VIDEO, "fopru"])
+def test_dropping_equals_masking(name: str, llava: Any) -> None:
+    inputs = prompt([3, 2])
+    strategy = STRATEGIES[name](keep_ratio=0.3)
+    with torch.no_grad(), tokenprune.patch(llava, strategy, adapter=LlavaFramesAdapter) as handle:
+        logits = llava(**inputs).logits[:, -1]
+    report = handle.report
+    assert [image.n_visual for image in report.images] == [3 * 36, 2 * 36]
+    assert [image.n_kept for image in report.images] == [strategy.budget(3 * 36), strategy.budget(2 * 36)]
+    ids, real = inputs["input_ids"], inputs["attention_mask"]
+    with as_reported(llava, ids, [report]):
+        expected = oracle_logits(llava, ids, real, inputs["pixel_values"], dropped_columns(ids, [report]))
+    assert_close(logits, expected[:, -1])
+
+
+def test_a_single_image_has_no_frames(llava: Any) -> None:
+    with (
+        torch.no_grad(),
+        tokenprune.patch(llava, "evs", adapter=LlavaFramesAdapter),
+        pytest.raises(PruningError, match="image 1 of the call has no frames to compare"),
+    ):
+        llava(**prompt([2, 1]))

@@ -1,0 +1,102 @@
+"""What is explained of a video: its frames, what is kept of each, and the files that show it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.commands import command
+from helpers.files.evals import saved, tiny_processor
+from helpers.files.videos import grey, write_video
+from helpers.tiny import tiny_llava
+from helpers.video_models import qwen, qwen_processor
+from PIL import Image
+
+from tokenprune import SettingError, UnsupportedError
+from tokenprune.evals.explain import filmstrip
+from tokenprune.evals.explain.explain import Explanation, explain
+from tokenprune.evals.run.setups import make_setups
+from tokenprune.evals.tasks._read.videos import Clip
+
+STEPS = [2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def clip(scenes: list[int]) -> Clip:
+    """Frames of noise, one kind for each number; equal numbers are equal frames."""
+    made = [np.random.default_rng(seed).integers(0, 255, (32, 48, 3), dtype=np.uint8) for seed in scenes]
+    return Clip([Image.fromarray(frame) for frame in made], [float(n) for n in range(len(scenes))], float(len(scenes)))
+
+
+def explained(model: Any, processor: Any, shown: Clip, *strategies: str, keep_ratio: float = 0.5) -> Explanation:
+    setups = make_setups(strategies, [keep_ratio], ["original"], baselines=[])
+    return explain(model, processor, shown, "01 02 03", setups, rounds=0)
+
+
+def kept_of_frames(explanation: Explanation, number: int = 1) -> list[int]:
+    kept = explanation.outcomes[number].kept.left
+    return [int(kept[frame.tokens].sum()) for frame in explanation.canvas.rasters]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenprune.evals.explain.explain.MAX_NEW_TOKENS", 4)
+
+
+def test_pairs_of_frames_are_one() -> None:
+    """Qwen2-VL merges pairs: of four equal frames and four others, it has two equal pairs and two more."""
+    found = explained(qwen(), qwen_processor(), clip([2, 2, 2, 2, 3, 3, 3, 3]), "evs", "random")
+    assert [frame.tokens.shape for frame in found.canvas.rasters] == [(4, 6)] * 4
+    assert kept_of_frames(found) == [24, 0, 24, 0]
+    assert sum(kept_of_frames(found, 2)) == 48
+    assert found.unpruned.kept.n_visual == 96
+    shown = [np.asarray(frame.image).mean() for frame in found.canvas.rasters]
+    assert shown[0] == shown[1] != shown[2]
+
+
+def test_a_llava_gets_frames_as_images() -> None:
+    found = explained(tiny_llava(), tiny_processor(), clip([2, 2, 3]), "evs", "fopru", keep_ratio=2 / 3)
+    assert [frame.tokens.shape for frame in found.canvas.rasters] == [(6, 6)] * 3
+    assert kept_of_frames(found) == [36, 0, 36]
+    assert found.unpruned.kept.n_visual == 108
+
+
+def test_a_video_of_one_frame_says_so() -> None:
+    with pytest.raises(UnsupportedError, match="read more with --frames"):
+        explained(qwen(), qwen_processor(), clip([2, 2]), "fopru")
+
+
+def test_nothing_to_compare_with() -> None:
+    with pytest.raises(SettingError, match="Name a strategy"):
+        explain(qwen(), qwen_processor(), clip(STEPS), "01", [], rounds=0)
+
+
+def test_files(tmp_path: Path) -> None:
+    found = explained(qwen(), qwen_processor(), clip(STEPS), "evs", "vidcom2")
+    filmstrip.draw(found, tmp_path / "new" / "strip.png")
+    filmstrip.animate(found, tmp_path / "new" / "strip.gif")
+    with Image.open(tmp_path / "new" / "strip.png") as strip:
+        assert strip.width > strip.height
+    with Image.open(tmp_path / "new" / "strip.gif") as moving:
+        assert moving.n_frames == 4
+        first = np.asarray(moving.convert("RGB")).copy()
+        moving.seek(2)
+        assert (np.asarray(moving.convert("RGB")) != first).any()
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = saved(tiny_llava(), tmp_path / "model")
+    path = write_video(tmp_path / "a.mp4", [grey(level) for level in (20, 20, 200, 200)])
+    asked = ["explain", path, "Where is it?", "--model", model, "--rounds", 0, "--frames", 4, "--keep-ratio", 0.5]
+    assert command(*asked, "--output", tmp_path / "a.png", "--gif", tmp_path / "a.gif") == 0
+    printed = capsys.readouterr().out
+    for expected in ("Random", "EVS", "VidCom2", "72 of 144", f"Written to {tmp_path / 'a.gif'}"):
+        assert expected in printed.replace("\n", "") or expected in printed
+    assert "a video has none" in command(*asked, "--box", 1, 2, 3, 4)
+    assert "read more with --frames" in command(*asked[:-4], "--frames", 1, "--strategy", "fopru")
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.jpg")
+    of_image = ["explain", tmp_path / "a.jpg", *asked[2:]]
+    assert "write --output for a PNG file" in command(*of_image, "--gif", tmp_path / "b.gif")
+    (tmp_path / "b.mp4").write_text("no video")
+    assert "b.mp4: not a complete video" in command("explain", tmp_path / "b.mp4", *asked[2:])

@@ -1,0 +1,64 @@
+"""Runs on questions about videos, of models that take them and of one that gets their frames as images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers.files.evals import saved
+from helpers.files.video_sets import activitynetqa
+from helpers.tiny import tiny_llava
+from helpers.video_models import saved_qwen
+from rich.console import Console
+
+from tokenprune import SettingError
+from tokenprune.evals.run.evaluate import evaluate
+from tokenprune.evals.run.results import TaskResult
+from tokenprune.evals.run.run_folder import RunFolder
+
+QUIET = Console(quiet=True)
+
+
+def run(folder: Path, model: str, frames: int = 4, **settings: object) -> list[TaskResult]:
+    if not (folder / "set").exists():
+        activitynetqa(folder / "set")
+    return evaluate(
+        model,
+        output=folder / "run",
+        strategies=["evs", "fopru"],
+        keep_ratios=[0.5],
+        position_ids=["original"],
+        baselines=["unpruned"],
+        tasks=["activitynetqa"],
+        data=folder / "set",
+        frames=frames,
+        console=QUIET,
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(("name", "n_visual"), [("llava", 4 * 36), ("qwen", 2 * 48)])
+def test_a_run(tmp_path: Path, name: str, n_visual: int) -> None:
+    model = saved(tiny_llava(), tmp_path / "model") if name == "llava" else saved_qwen(tmp_path / "model")
+    results = run(tmp_path, model)
+    assert [result.strategy for result in results] == ["unpruned", "EVS", "FoPru"]
+    answers = RunFolder(tmp_path / "run").answers().values()
+    assert len(answers) == 3 * 2
+    for answer in answers:
+        assert answer.error is None
+        assert answer.n_visual == n_visual
+        assert answer.n_kept == (n_visual if answer.strategy == "unpruned" else n_visual // 2)
+    again = run(tmp_path, model)  # nothing is asked twice
+    assert [result.metrics for result in again] == [result.metrics for result in results]
+
+
+def test_another_number_of_frames_is_another_run(tmp_path: Path) -> None:
+    model = saved(tiny_llava(), tmp_path / "model")
+    run(tmp_path, model)
+    with pytest.raises(SettingError, match=r"another run|differ"):
+        run(tmp_path, model, frames=2)
+
+
+def test_engines_are_asked_about_images_only(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="is about a video, and engines are asked about images only"):
+        run(tmp_path, saved(tiny_llava(), tmp_path / "model"), engine="http://localhost:1")
