@@ -1,8 +1,9 @@
 """The ideal: the unpatched model on a prompt that already has only the kept number of visual tokens.
 
 No pruning can be faster. The images are encoded in full, and then the language model gets the first visual tokens of
-each, as many as the strategy keeps: which ones does not affect the time. For a strategy that prunes inside the language
-model or in the vision tower, the sequence is cut to its first tokens wherever the strategy has fewer left, with nothing
+each, as many as the strategy keeps: which ones does not affect the time. For a strategy that prunes before the vision
+tower, each image has only so many visual tokens to begin with. For one that prunes inside the language model or in the
+tower, the sequence is cut to its first tokens wherever the strategy has fewer left, with nothing
 selected or gathered. None of this needs an attention mask, so none is passed on.
 """
 
@@ -25,12 +26,25 @@ AXES = {"position_embeddings": -2, "position_ids": -1, "cache_position": -1}
 def prefill(model: Any, inputs: Inputs, schedule: Schedule) -> Any:
     """Run the prompt with `schedule.entering` visual tokens a row, as if its image had given no more."""
     token, n_kept = model.config.image_token_id, schedule.entering
+    inputs = encoded(model, inputs, schedule)
     visual = inputs["input_ids"] == token
     ids = inputs["input_ids"][~visual | (visual.cumsum(1) <= n_kept)].view(len(visual), -1)
     embeds = model.get_input_embeddings()(ids)
     embeds[ids == token] = torch.cat([one[:n_kept] for one in features(model, inputs)]).to(embeds.dtype)
     ones, numbers = torch.ones_like(ids), positions(model, len(ids), 0, ids.shape[1])
     return model(inputs_embeds=embeds, attention_mask=ones, use_cache=True, logits_to_keep=1, **numbers)
+
+
+def encoded(model: Any, inputs: Inputs, schedule: Schedule) -> Inputs:
+    """Return the prompt with images of as many visual tokens as enter the tower's first layer, in one row each."""
+    n_patches = [int(grid.prod()) for grid in inputs.get("image_grid_thw", ())]
+    if not schedule.tower or not n_patches:
+        return inputs
+    side = model.config.vision_config.spatial_merge_size
+    count = side**2 * schedule.tower[0]
+    pixels = [image[:count] for image in inputs["pixel_values"].split(n_patches)]
+    grids = [inputs["image_grid_thw"].new_tensor([1, side, len(image) // side]) for image in pixels]
+    return {**inputs, "pixel_values": torch.cat(pixels), "image_grid_thw": torch.stack(grids)}
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import numpy as np
 import torch
+from einops import rearrange, repeat
 from PIL import Image
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
@@ -20,13 +22,18 @@ ALONG = ("input_ids", "attention_mask", "mm_token_type_ids")
 Inputs = dict[str, Tensor]
 
 
-def random_prompt(model: Any, batch: int, *, side: int = SIDE, n_text: int = 40) -> Inputs:
-    """Return `batch` rows of an image of noise and `n_text` random text tokens around it.
+def random_prompt(
+    model: Any, batch: int, *, side: int = SIDE, n_text: int = 40, shown: Image.Image | None = None
+) -> Inputs:
+    """Return `batch` rows of an image and `n_text` random text tokens around it.
 
     side: of the image in pixels; a model of one size gets its own.
+    shown: the image, of that side; None is noise.
     """
     generator = torch.Generator().manual_seed(0)
     image, token = image_of(model.config, side, generator), model.config.image_token_id
+    if shown is not None:
+        image["pixel_values"] = pixels_of(model.config, shown, image["pixel_values"].shape)
     count = count_of(model, image)
     before = n_text // 2
     ids = torch.randint(1, min(1000, token), (batch, count + n_text), generator=generator)
@@ -38,9 +45,12 @@ def random_prompt(model: Any, batch: int, *, side: int = SIDE, n_text: int = 40)
     return {name: tensor.to(model.device, _dtype(model, tensor)) for name, tensor in given.items()}
 
 
-def asked_prompt(model: Any, processor: Any, batch: int, *, side: int = SIDE) -> Inputs:
-    """Return `batch` rows of a grey image and a question, as the model's own processor makes them."""
-    image = Image.new("RGB", (side, side), "grey")
+def asked_prompt(
+    model: Any, processor: Any, batch: int, *, side: int = SIDE, shown: Image.Image | None = None
+) -> Inputs:
+    """Return `batch` rows of an image and a question, as the model's own processor makes them; without an image, of a
+    grey one."""
+    image = Image.new("RGB", (side, side), "grey") if shown is None else shown
     return dict(encode_chat(processor, [[image]] * batch, [QUESTION] * batch).to(model.device, model.dtype))
 
 
@@ -71,6 +81,26 @@ def count_of(model: Any, image: Inputs) -> int:
     """Return the number of visual tokens of one image."""
     adapter = adapter_for(model)
     return adapter.layouts(adapter.modalities[0], image, None)[0].n_visual
+
+
+def pixels_of(config: Any, shown: Image.Image, shape: torch.Size) -> Tensor:
+    """Return the pixels that a processor would make of an image, of the `shape` that noise has: resized, -1 to 1, and,
+    for models that take any size, in patches; the same for every tile."""
+    vision = config.vision_config
+    patched = hasattr(vision, "spatial_merge_size")
+    side = round(shape[0] ** 0.5) * vision.patch_size if patched else vision.image_size
+    colors = torch.from_numpy(np.array(shown.resize((side, side), Image.Resampling.BICUBIC))).float() / 127.5 - 1
+    if not patched:
+        return rearrange(colors, "y x channel -> channel y x").expand(shape)
+    return repeat(
+        colors,
+        "(row down y) (column across x) channel -> (row column down across) (channel time y x)",
+        down=vision.spatial_merge_size,
+        across=vision.spatial_merge_size,
+        y=vision.patch_size,
+        x=vision.patch_size,
+        time=vision.temporal_patch_size,
+    )
 
 
 def image_of(config: Any, side: int, generator: torch.Generator) -> Inputs:

@@ -85,8 +85,8 @@ class Record:
 
     @property
     def title(self) -> str:
-        """The model and the image's size."""
-        return f"{self.about['model']}, image of {self.about['side']} px"
+        """The model, and the image's kind and size."""
+        return f"{self.about['model']}, {self.about.get('image', 'image')} of {self.about['side']} px"
 
     @property
     def dates(self) -> str:

@@ -48,6 +48,11 @@ def add_options(parser: ArgumentParser) -> None:
         help="side of the square image, for models that take any size",
     )
     parser.add_argument(
+        "--image",
+        choices=("page", "table", "screen"),
+        help="draw a page of text, a table or a user interface (default: noise, or a grey image with --model)",
+    )
+    parser.add_argument(
         "--throughput", action="store_true", help="time `generate` instead, and find the largest batch that fits"
     )
     parser.add_argument(
@@ -86,6 +91,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.bench.measuring import measure, measure_throughput
     from tokenprune.evals.bench.memory import keep_memory
     from tokenprune.evals.bench.record import Record, about
+    from tokenprune.evals.bench.rendered import rendered
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.run.setups import Pruned, make_setups
@@ -102,12 +108,15 @@ def run(options: Namespace) -> None:
         model.set_attn_implementation(options.attention)
         name = public_name(options.model)
     facts = {**about(model, name, options.attention, options.side), "keeps_memory": keeps_memory}
+    shown = None
+    if options.image is not None:
+        facts["image"], shown = options.image, rendered(options.image, options.side)
     record = Record.begun(options.output, facts)
     for size in options.batch:
         if options.model is None:
-            inputs = prompts.random_prompt(model, size, side=options.side)
+            inputs = prompts.random_prompt(model, size, side=options.side, shown=shown)
         else:
-            inputs = prompts.asked_prompt(model, processor, size, side=options.side)
+            inputs = prompts.asked_prompt(model, processor, size, side=options.side, shown=shown)
         if options.throughput:
             measure_throughput(model, inputs, pruned, record, rounds=options.rounds, n_new=options.new_tokens)
         else:

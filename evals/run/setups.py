@@ -157,12 +157,7 @@ def _of(given: StrategySpec | tokenprune.Strategy | str, keep_ratio: float) -> S
             raise tokenprune.SettingError(f"{given}: keep_ratio={keep_ratio} is not a fraction above 0 and up to 1")
         return Downsampled(keep_ratio=keep_ratio)
     if isinstance(given, tokenprune.Strategy):
-        changed = {
-            field.name: getattr(given, field.name)
-            for field in sorted(fields(given), key=lambda field: field.kw_only is True)  # the order of the signature
-            if field.name not in ("keep_ratio", "keep") and getattr(given, field.name) != field.default
-        }
-        label = _label(type(given), changed)
+        label = _label_of(given)
         return Pruned(label=label, keep_ratio=keep_ratio, strategy=replace(given, keep_ratio=keep_ratio, keep=None))
     if given.file is not None:
         strategy = given.make()
@@ -174,7 +169,22 @@ def _of(given: StrategySpec | tokenprune.Strategy | str, keep_ratio: float) -> S
     return Pruned(label=label, keep_ratio=keep_ratio, strategy=given.make({"keep_ratio": keep_ratio}))
 
 
+def _label_of(given: tokenprune.Strategy | str) -> str:
+    """Return the label of a strategy, or of one in a text, by the settings that are not the default ones."""
+    if isinstance(given, str):
+        spec = StrategySpec.read(given)
+        return _label(spec.strategy_class, spec.settings)
+    changed = {
+        field.name: getattr(given, field.name)
+        for field in sorted(fields(given), key=lambda field: field.kw_only is True)  # the order of the signature
+        if field.name not in ("keep_ratio", "keep") and getattr(given, field.name) != field.default
+    }
+    return _label(type(given), changed)
+
+
 def _label(strategy_class: type[tokenprune.Strategy], settings: Mapping[str, Any]) -> str:
+    if strategy_class is tokenprune.Compose:
+        return " + ".join(map(_label_of, settings["steps"]))
     return " ".join([strategy_class.__name__, *map(str, settings.values())])
 
 

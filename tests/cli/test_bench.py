@@ -128,6 +128,27 @@ def _differs(path: Path) -> str:
     return f"weight_bytes={weights}, dtype='float32' and not weight_bytes={weights // 2}, dtype='bfloat16'"
 
 
+def test_command_on_a_drawn_image(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Patches are dropped before the tower, and the ideal is an image of so few."""
+    monkeypatch.setitem(shapes.SHAPES, "qwen2.5-vl-3b", Qwen2_5_VL("qwen2.5-vl").config)
+    options = ["--shape", "qwen2.5-vl-3b", "--image", "screen", "--side", 256, "--rounds", 0]
+    assert run(*options, "--strategy", "pixelprune", "pixelprune+divprune", "--keep-ratio", 1, 0.1) == 0
+    path = tmp_path / "new" / "bench.json"
+    assert Record.read(path).title.endswith("screen of 256 px")
+    found = {one["name"]: one for one in json.loads(path.read_text())["cases"]}
+    unpruned, pixels, both = (found[name] for name in ("unpruned", "PixelPrune @ 1", "PixelPrune + DivPrune @ 0.1"))
+    assert both["n_kept"] == round(0.1 * 32**2) < pixels["n_kept"] < unpruned["n_visual"] == 32**2
+    assert pixels["schedule"]["tower"] == [[pixels["n_kept"], 3]] == both["schedule"]["tower"]
+    for one in (pixels, both):
+        ideal = found[one["ideal"]]
+        assert ideal["flops"] < 0.9 * unpruned["flops"]
+        assert one["flops"] == pytest.approx(ideal["flops"], rel=0.15)  # its windows are other ones
+    said = run(*options, "--image", "table")
+    assert "image='screen' and not image='table'" in said
+
+
 def test_command_throughput(run: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--strategy", "grid", "--throughput", "--new-tokens", 2, "--rounds", 1, "--memory", 1]
     assert run(*options) == 0

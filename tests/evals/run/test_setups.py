@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import tokenprune
+from tokenprune import Compose, FoPru, PixelPrune
 from tokenprune.evals.run.setups import BASELINES, make_setups
 
 
@@ -17,6 +18,13 @@ def test_strategies_as_objects() -> None:
         "FoPru row, keep ratio 0.25, position IDs compact",
     )
     assert one.settings() == {**asdict(fopru), "keep_ratio": 0.5}
+
+
+def test_labels_of_several_strategies() -> None:
+    objects, text = Compose(PixelPrune(threshold=0.02), FoPru(mode="row")), "pixelprune:threshold=0.02+fopru:mode=row"
+    for one in (objects, text):
+        (setup,) = make_setups([one], [0.1], ["original"], baselines=())
+        assert (setup.label, setup.keep_ratio) == ("PixelPrune 0.02 + FoPru row", 0.1)
 
 
 def test_labels_have_settings_in_the_order_of_the_signature() -> None:
