@@ -13,7 +13,7 @@ from tokenprune.adapters.registry import check_transformers
 from tokenprune.errors import PruningError, UnsupportedError
 
 #: transformers classes whose output has "embeddings", one per input token, with zeros for padding.
-CLASSES = ("ColPaliForRetrieval", "ColQwen2ForRetrieval")
+CLASSES = ("ColPaliForRetrieval", "ColQwen2ForRetrieval", "ColModernVBertForRetrieval")
 
 
 class Retriever:

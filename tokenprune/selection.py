@@ -62,6 +62,23 @@ class Selection:
         if nan:
             raise PruningError("importance scores must be numbers, and some are NaN.")
 
+    def sizes(self, before: Float[Tensor, " visual"] | None = None) -> Float[Tensor, " kept"]:
+        """How many tokens each kept one stands for: itself, and those merged into it that are not kept.
+
+        before: the same for all tokens before the selection; None is 1 for each.
+
+        A dropped token that is merged into several counts in each in proportion to its weights there, so that it
+        counts once; one that is merged into none counts nowhere, and a kept one only as itself.
+        """
+        before = torch.ones(self.n_visual, device=self.kept.device) if before is None else before
+        sizes = before[self.kept]
+        if self.merged is None:
+            return sizes
+        targets, sources, weights = self.merged.targets, self.merged.sources, self.merged.weights.detach().float()
+        totals = torch.zeros_like(before).index_add(0, sources, weights).clamp(min=torch.finfo(before.dtype).tiny)
+        shares = (before / totals).index_fill(0, self.kept, 0.0)
+        return sizes.index_add(0, targets, weights * shares[sources])
+
     @classmethod
     def first(
         cls, order: Int[Tensor, " visual"], n_kept: int, scores: Float[Tensor, " visual"] | None = None

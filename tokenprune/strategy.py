@@ -79,6 +79,11 @@ class Strategy(ABC):
         return False
 
     @property
+    def biases_attention(self) -> bool:
+        """Whether the language model attends to tokens in proportion to their sizes."""
+        return False
+
+    @property
     def tiles_apart(self) -> bool:
         """Whether `select` gets every tile of a tiled image by itself. A strategy that splits a budget per tile in its
         own way, or handles all tiles at once, returns False."""
@@ -195,7 +200,6 @@ class AttentionStrategy(Strategy):
 
     needs: ClassVar[frozenset[str]] = frozenset({"vision_attention"})
 
-    # By keyword only, so that a subclass's own settings keep their places.
     layer: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -265,11 +269,8 @@ class TowerStrategy(Strategy):
 
     @abstractmethod
     def select_in_tower(self, tokens: TowerTokens) -> Selection:
-        """Choose the patches of one tile that are left after an encoder layer.
-
-        Returns a Selection over `tokens`: its indices count within the patches that were left before. Its scores are
-        in the tokens of the next call.
-        """
+        """Choose the patches of one tile that are left after an encoder layer. Returns a Selection over `tokens`: its
+        indices count within the patches that were left before. Its scores are in the tokens of the next call."""
 
 
 @dataclass(frozen=True)

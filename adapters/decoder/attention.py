@@ -25,7 +25,7 @@ def text_capture_points(layer: Any) -> CapturePoints:
         raise UnsupportedError(f"{reason}, so a text-guided strategy cannot read it. Use one that prunes before it.")
     attention = layer.self_attn
     queries, keys = (getattr(attention, f"{part}_norm", getattr(attention, f"{part}_proj")) for part in "qk")
-    return CapturePoints(attention, {"queries": queries, "keys": keys})
+    return CapturePoints(attention, {"queries": queries, "keys": keys, "values": attention.v_proj})
 
 
 def unreadable_attention(layers: Iterable[Any]) -> str | None:
@@ -37,9 +37,10 @@ def _unreadable(layer: Any) -> str | None:
     attention = getattr(layer, "self_attn", None)
     if attention is None:
         return f"{type(layer).__name__} has no self_attn"
-    name, parts = type(attention).__name__, {*attention._modules, *attention._parameters}
-    if not {"q_proj", "k_proj"} <= parts:
-        return f"{name} has no separate query and key projections"
+    modules = (name for name, module in attention._modules.items() if module is not None)
+    name, parts = type(attention).__name__, {*modules, *attention._parameters}
+    if not {"q_proj", "k_proj", "v_proj"} <= parts:
+        return f"{name} has no separate query, key and value projections"
     if getattr(attention, "attn_logit_softcapping", None) is not None:
         return f"{name} caps its scores"
     if parts - KNOWN_PARTS or not hasattr(attention, "scaling"):
@@ -60,13 +61,25 @@ def text_heads(
     attention = layer.self_attn
     rotate = rotation_of(type(attention))
     assert rotate is not None  # the capture points exist
-    cos, sin = (_one_angle(attention, part) for part in call["attention"]["position_embeddings"])
+    cos, sin = text_rotation(layer, call)
     n_tokens, parts = cos.shape[-2], []
     for part in (call["queries"], call["keys"]):
         if part.ndim == 4 and part.shape[2] == n_tokens != part.shape[1]:
             part = part.transpose(1, 2)
         parts.append(part.reshape(len(part), n_tokens, -1, attention.head_dim).transpose(1, 2))
     return rotate(parts[0], parts[1], cos, sin)
+
+
+def text_values(layer: Any, call: Mapping[str, Any]) -> Float[Tensor, "batch key_heads tokens width"]:
+    """Return a decoder layer's values, from what its capture points returned."""
+    values = call["values"]
+    return values.reshape(*values.shape[:2], -1, layer.self_attn.head_dim).transpose(1, 2)
+
+
+def text_rotation(layer: Any, call: Mapping[str, Any]) -> Float[Tensor, "two rows tokens width"]:
+    """Return the cosines and the sines by which a decoder layer rotates, from its attention's arguments."""
+    cos, sin = (_one_angle(layer.self_attn, part) for part in call["attention"]["position_embeddings"])
+    return torch.stack([cos, sin])
 
 
 def text_attention_scale(layer: Any) -> float:

@@ -16,6 +16,7 @@ from tokenprune.sequence.masks import (
     FULL,
     INDEXED,
     LINEAR,
+    RECURRENT,
     REFERENCE,
     SEPARATE,
     SLIDING,
@@ -83,9 +84,16 @@ class Decoder:
         decoder.check_masks()
         return decoder
 
-    def check_masks(self) -> None:
-        """Raise UnsupportedError if the attention does not take the masks that pruning needs."""
+    def check_masks(self, biased: bool = False) -> None:
+        """Raise UnsupportedError if the attention does not take the masks that pruning needs; `biased` ones add to the
+        logits."""
         implementation = self.config._attn_implementation
+        if biased and implementation not in TENSOR_MASKS:
+            raise UnsupportedError(
+                f'attention_bias="size" adds to the logits of attention, and attn_implementation={implementation!r} '
+                f'takes no mask that does. Load the model with attn_implementation="sdpa" or "eager", or leave '
+                f"attention_bias out."
+            )
         if (self.noncausal or self.layers.patterned) and implementation not in TENSOR_MASKS:
             window = "sliding-window attention"
             names = {SLIDING: window, REFERENCE: window, CHUNKED: "chunked attention", INDEXED: "indexed attention"}
@@ -95,6 +103,20 @@ class Decoder:
                 f"{what} needs its own masks after pruning, and attn_implementation={implementation!r} does not take "
                 f'them. Load the model with attn_implementation="sdpa" or "eager".'
             )
+
+    def check_bias(self) -> None:
+        """Raise UnsupportedError if nothing can be added to the attention logits of single keys in every layer."""
+        reasons = {
+            **dict.fromkeys(RECURRENT, "have a state, which takes in each token once"),
+            INDEXED: "choose keys by an indexer, which counts each token once",
+        }
+        kind = next((kind for kind in self.layers.kinds if kind in reasons), None)
+        if kind is not None:
+            raise UnsupportedError(
+                f'attention_bias="size" is for layers that attend to all tokens, and {kind!r} layers '
+                f"{reasons[kind]}. Leave attention_bias out."
+            )
+        self.check_masks(biased=True)
 
     def mask_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Return the dtype of the masks that the model makes itself, for embeddings of `dtype`."""

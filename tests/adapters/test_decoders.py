@@ -123,7 +123,7 @@ TEXT_GUIDED = {
     "with norms": Qwen3Config(**decoder(head_dim=8)),
 }
 UNREADABLE = {
-    "one projection": (Phi3Config(**decoder()), "no separate query and key projections"),
+    "one projection": (Phi3Config(**decoder()), "no separate query, key and value projections"),
     "some layers do not rotate": (SmolLM3Config(**decoder(no_rope_layers=[1, 0])), "does not rotate all its queries"),
     "capped": (Gemma2Config(**decoder(head_dim=8, layer_types=["full_attention"] * 2)), "caps its scores"),
 }

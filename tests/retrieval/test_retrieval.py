@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers.families.base import IMAGE, PAD, PATCH, VOCAB, decoder
 from helpers.families.base import tower as tower_settings
+from helpers.retrievers import built, embedded, queries
 from helpers.tiny import tiny_llava
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -23,16 +24,6 @@ FACTORS = (4, 9, 25, 49)
 SIDE = 8  # patches of ColPali's pages: 64 of them
 N_PAGES = 24
 START, END = 93, 94
-
-
-def built(model_class: Any, config: Any) -> Any:
-    torch.manual_seed(0)
-    model = model_class(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.15)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +75,6 @@ def colqwen_pages(grids: list[tuple[int, int]], seed: int = 0) -> dict[str, Tens
         "pixel_values": torch.nn.utils.rnn.pad_sequence(pixels, batch_first=True),
         "image_grid_thw": torch.tensor([[1, h, w] for h, w in grids]),
     }
-
-
-def queries() -> dict[str, Tensor]:
-    ids = torch.tensor([[1, 2, 3, 4, 5], [1, 6, 7, PAD, PAD]])
-    return {"input_ids": ids, "attention_mask": (ids != PAD).long()}
-
-
-def embedded(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    with torch.no_grad():
-        return model(**inputs).embeddings
 
 
 # The patch.
@@ -233,7 +214,9 @@ def test_a_factor_above_the_patches(colpali: Any) -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_other_models_are_refused() -> None:
     for model in (tiny_llava(), "colpali"):
-        with pytest.raises(UnsupportedError, match="Supported: ColPaliForRetrieval, ColQwen2ForRetrieval"):
+        with pytest.raises(
+            UnsupportedError, match="Supported: ColPaliForRetrieval, ColQwen2ForRetrieval, ColModernVBert"
+        ):
             tokenprune.patch_retrieval(model)  # type: ignore[arg-type]
 
 

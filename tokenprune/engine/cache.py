@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int, Real, Shaped
+from jaxtyping import Bool, Float, Int, Real, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -33,6 +33,7 @@ class CacheIndex:
     n_columns: how many columns the described part stands for.
     shift: by how much the next position IDs of each row are lower than the original ones; None if they are the same.
     holes: whether any slot is not valid; kept here because reading it from a GPU at every step is slow.
+    bias: what is added to the attention logits of each slot's key; None if nothing is.
     stages: the slots that the decoder layers of each in-LLM stage hold; empty if all layers hold all.
     skipped: the decoder layers that were not executed and hold nothing.
     """
@@ -44,6 +45,7 @@ class CacheIndex:
     holes: bool
     stages: tuple[StageSlots, ...] = ()
     skipped: tuple[int, ...] = ()
+    bias: Float[Tensor, "batch slots"] | None = None
 
     @classmethod
     def unpruned(cls, batch: int, n_slots: int, device: torch.device, skipped: tuple[int, ...]) -> CacheIndex:
@@ -65,7 +67,7 @@ class CacheIndex:
 
     def slots(self, n_slots: int) -> Slots:
         """The slots of a cache that has grown to `n_slots`."""
-        return Slots(self.columns, self.valid).extend(n_slots - self.columns.shape[1], self.n_columns)
+        return Slots(self.columns, self.valid, self.bias).extend(n_slots - self.columns.shape[1], self.n_columns)
 
     def over_slots(self, mask: Shaped[Tensor, "rows columns"] | None, n_columns: int) -> Tensor | None:
         """A padding mask over so many columns as one over the cache's slots; None stays None where no slot is a hole.
@@ -88,6 +90,7 @@ class CacheIndex:
             valid=pick(self.valid),
             shift=None if self.shift is None else pick(self.shift),
             stages=tuple(stage.with_rows(pick) for stage in self.stages),
+            bias=None if self.bias is None else pick(self.bias),
         )
 
     def without_tail(self, n: int) -> CacheIndex:
@@ -106,6 +109,7 @@ class CacheIndex:
             n_columns=self.n_columns - n,
             holes=not bool(valid.all()),
             stages=tuple(stage.without_tail(n) for stage in self.stages),
+            bias=None if self.bias is None else self.bias[:, :-n],
         )
 
     @classmethod
@@ -116,20 +120,19 @@ class CacheIndex:
         packing: Packing,
         shift: Real[Tensor, " batch"] | None,
         skipped: tuple[int, ...] = (),
+        bias: Float[Tensor, "batch kept"] | None = None,
     ) -> CacheIndex:
-        """The index after the columns of `packing` were appended to a cache of `n_slots`.
-
-        shift: by how much later position IDs are lower than before. skipped: the layers that hold no slots.
-        """
+        """The index after the columns of `packing`, with their `bias`, were appended to a cache of `n_slots`. `shift`
+        is by how much later position IDs are lower than before, `skipped` are the layers that hold no slots."""
         if before is None:  # everything in the cache so far is one column per slot
             batch, device = len(packing.columns), packing.columns.device
             past, n_columns = Slots.empty(batch, device).extend(n_slots, 0), n_slots
         else:
             past, n_columns = before.slots(n_slots), n_slots + before.n_dropped
             shift = before.shift if shift is None else shift if before.shift is None else shift + before.shift
-        slots = past.append(packing, n_columns)
+        slots, end = past.append(packing, n_columns, bias), n_columns + packing.n_columns
         holes = packing.holes or (before is not None and before.holes)
-        return cls(slots.columns, slots.valid, n_columns + packing.n_columns, shift, holes, skipped=skipped)
+        return cls(slots.columns, slots.valid, end, shift, holes, skipped=skipped, bias=slots.bias)
 
 
 class PrunedCache:

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Bool, Real
+from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
@@ -83,6 +83,7 @@ class Forward:
     pruned: whether the language model was called and its visual tokens selected.
     packing, shift: which of the new columns are left, and by how much later position IDs are lower, None if they are
         not; set when anything is dropped.
+    bias: what is added to the attention logits of the keys of the new columns that are left; None if nothing is.
     report: what was done to its images.
     new_index: the index of the cache when all layers have seen the call, in-LLM stages aside.
     view: the cache as the language model sees it.
@@ -101,6 +102,7 @@ class Forward:
     pruned: bool = False
     packing: Packing | None = None
     shift: Real[Tensor, " batch"] | None = None
+    bias: Float[Tensor, "batch kept"] | None = None
     report: Report | None = None
     new_index: CacheIndex | None = None
     view: Any = None
@@ -131,7 +133,8 @@ class Forward:
     def mask(self, adapter: ModelAdapter, kwargs: Mapping[str, Any]) -> Mask:
         """The attention mask over slots for a call of the language model; None if it may make a causal one itself."""
         mask, embeds = prunable_mask(kwargs.get("attention_mask")), kwargs["inputs_embeds"]
-        patterned = is_pattern(mask) or adapter.decoder.layers.patterned
+        biased = self.bias is not None or (self.index is not None and self.index.bias is not None)
+        patterned = biased or is_pattern(mask) or adapter.decoder.layers.patterned
         if not patterned and self.packing is None and self.index is not None and not is_pattern(self.columns_mask):
             return self.index.over_slots(cast("Tensor | None", self.columns_mask), self.n_columns + self.n_new)
         # Without cache and mask, gaps in the position IDs would be read as borders of packed sequences.
@@ -140,14 +143,14 @@ class Forward:
         if not patterned and grows and no_holes:  # all slots may be attended to, without reading from a GPU
             return None
         packing = self.packing or identity_packing(len(embeds), self.n_new, embeds.device)
-        slots = self.past(len(embeds), embeds.device).append(packing, self.n_columns)
+        slots = self.past(len(embeds), embeds.device).append(packing, self.n_columns, self.bias)
         if not is_pattern(mask) and self.padding is not None:
             slots = slots.mask_padding(self.padding.to(embeds.device))
         if not patterned:
             return slots.valid
-        adapter.decoder.check_masks()  # the attention may have been exchanged since
+        adapter.decoder.check_masks(biased)  # the attention may have been exchanged since
         spans = partial(span, physical_view(self.cache), self.n_slots)
-        dtype = adapter.decoder.mask_dtype(embeds.dtype)
+        dtype = embeds.dtype if biased else adapter.decoder.mask_dtype(embeds.dtype)
         first = None if self.padding is None else (~self.padding).int().argmax(1).to(embeds.device)
         prompt = prompt_slots(physical_view(self.cache))
         call = MaskRequest(slots, packing, self.n_columns, spans, dtype, first, prompt)

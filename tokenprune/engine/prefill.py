@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.engine.bias import entering_bias
 from tokenprune.engine.cache import (
     CacheIndex,
     begin_pruning,
@@ -66,7 +67,7 @@ class Prefill:
         self.stages: StagePruning | None = None
         self.skipping: LayerSkipping | None = None
         self._context = context
-        self._modalities = adapter.modalities
+        self._modalities, self._biased = adapter.modalities, strategy.biases_attention
 
     @property
     def report(self) -> Report | None:
@@ -147,8 +148,8 @@ class Prefill:
         self.adapter.check_length(forward.n_columns + forward.n_new)
         kwargs["attention_mask"] = forward.mask(self.adapter, kwargs)
         if forward.packing is not None:
-            before, n_before = forward.index, forward.n_slots
-            forward.new_index = CacheIndex.after(before, n_before, forward.packing, forward.shift, self._skipped)
+            packed = forward.packing, forward.shift, self._skipped, forward.bias
+            forward.new_index = CacheIndex.after(forward.index, forward.n_slots, *packed)
             if forward.cache is not None:
                 begin_pruning(forward.cache, forward.new_index, partial(self._interrupted_index, forward))
         # The masks that came in are over logical columns; the language model's are over physical slots, as its cache.
@@ -191,6 +192,7 @@ class Prefill:
         if self.adapter.late_features:
             self.adapter.merge_late(kwargs, partial(merge_dropped, chosen=chosen))
         packing = prune_prompt(prompt, dropped, chosen)
+        forward.bias = entering_bias(chosen, packing) if self._biased else None
         if self.stages is not None:
             self.stages.begin(forward, forward.past_valid(batch, embeds.device), packing, chosen, prompt)
         kwargs["inputs_embeds"] = packing.gather_tokens(embeds)

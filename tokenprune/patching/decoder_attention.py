@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.decoder.attention import text_attention_scale, text_capture_points, text_heads
+from tokenprune.adapters.decoder.attention import (
+    text_attention_scale,
+    text_capture_points,
+    text_heads,
+    text_rotation,
+    text_values,
+)
 from tokenprune.engine.cache import n_slots
 from tokenprune.engine.call import find_cache, new_size
 from tokenprune.engine.compiling import dynamo_disabled
@@ -24,11 +30,13 @@ from tokenprune.tokens.text_attention import TextAttention
 
 @dataclass(frozen=True, eq=False)
 class LayerCall:
-    """Queries and keys of one decoder layer for the new tokens of a forward, rotary embeddings applied, and the
-    attention mask that the layer got."""
+    """Queries and keys of one decoder layer for the new tokens of a forward, rotary embeddings applied, its values, the
+    cosines and sines that it rotated by, and the attention mask that it got."""
 
     queries: Float[Tensor, "batch heads tokens width"]
     keys: Float[Tensor, "batch key_heads tokens width"]
+    values: Float[Tensor, "batch key_heads tokens width"]
+    rotation: Float[Tensor, "two rows tokens angles"]
     mask: Any
 
     def seen(self, row: int, n_past: int) -> Bool[Tensor, "tokens tokens"] | None:
@@ -98,12 +106,14 @@ class DecoderReader:
             self._captured[layer][name] = output.detach()
 
     @dynamo_disabled
-    def _after_attention(self, layer: int, module: nn.Module, args: Any, output: Any) -> None:
+    def _after_attention(self, layer: int, attention: nn.Module, args: Any, output: Any) -> None:
         if self._captured is not None:
             call = self._captured.pop(layer)
+            module = self._adapter.layers[layer]
             with torch.no_grad():
-                queries, keys = text_heads(self._adapter.layers[layer], call)
-            self._layers[layer] = LayerCall(queries, keys, call["attention"].get("attention_mask"))
+                queries, keys = text_heads(module, call)
+            values, rotation = text_values(module, call), text_rotation(module, call)
+            self._layers[layer] = LayerCall(queries, keys, values, rotation, call["attention"].get("attention_mask"))
 
     def attention(self, images: Sequence[ImageReport]) -> list[dict[int, TextAttention]]:
         """The attention of each layer in the rows of the last forward's images, given in reading order."""
@@ -125,4 +135,6 @@ class DecoderReader:
         assert self._prompt is not None
         call, scale = self._layers[layer], text_attention_scale(self._adapter.layers[layer])
         real, visual, text = (part.to(call.keys.device) for part in (self._prompt.real[row], visual, text))
-        return TextAttention(call.queries[row], call.keys[row], scale, real, visual, text, call.seen(row, self._n_past))
+        seen, angles = call.seen(row, self._n_past), call.rotation[:, min(row, call.rotation.shape[1] - 1)]
+        heads = call.queries[row], call.keys[row]
+        return TextAttention(*heads, scale, real, visual, text, seen, values=call.values[row], rotation=angles)

@@ -76,8 +76,8 @@ class RetrievalHandle(Handle):
 
 
 def patch_retrieval(model: nn.Module, factor: int = 9, *, text: KeptText = "all") -> RetrievalHandle:
-    """Make a loaded ColPali or ColQwen2 return `factor` times fewer patch embeddings per page until the handle's
-    `remove` is called (Light-ColPali, https://arxiv.org/abs/2506.04997).
+    """Make a loaded ColPali, ColQwen2 or ColModernVBert return `factor` times fewer patch embeddings per page until
+    the handle's `remove` is called (Light-ColPali, https://arxiv.org/abs/2506.04997).
 
         with tokenprune.patch_retrieval(model, factor=9):
             pages = model(**processor(images=pages)).embeddings
@@ -86,16 +86,16 @@ def patch_retrieval(model: nn.Module, factor: int = 9, *, text: KeptText = "all"
 
     factor: how many patch embeddings are merged into one on average; the paper uses 4, 9, 25 and 49. A page of N
         patches keeps N // factor; 1 changes nothing, whatever `text` is.
-    text: which of the few tokens around the patches keep their embeddings, which add to a page's score. "all";
-        "after", as the authors' code: those after the patches without the first and the last of them (of ColQwen2 the
-        first is the end of the image); or "none".
+    text: which of the tokens around the patches keep their embeddings, which add to a page's score. "all", also those
+        between the tiles that ColModernVBert splits a page into; "after", as the authors' code: those after the
+        patches without the first and the last of them (of ColQwen2 the first is the end of the image); or "none".
 
-    All patch embeddings of a page are merged after the projector by hierarchical clustering. Those of the text are kept
-    unchanged and in order, before the merged ones (the authors' code puts them last, which scores do not see).
-    Queries contain no image, so their embeddings stay bitwise the same
-    with the patch on or off. Pages that end up shorter than others of their batch are padded with rows of zeros at the
-    end, which add nothing to a score beyond transformers' own padding; only `page[page.any(-1)]` needs to be stored.
-    Everything else in the output keeps its length. Gradients flow, so a model can be trained with the merging in place.
+    All patch embeddings of a page, of all its tiles, are merged after the projector by hierarchical clustering. Those
+    of the text are kept unchanged and in order, before the merged ones (the authors' code puts them last, which scores
+    do not see). Queries contain no image, so their embeddings stay bitwise the same with the patch on or off. Pages
+    that end up shorter than others of their batch are padded with rows of zeros at the end, which add nothing to a
+    score beyond transformers' own padding; only `page[page.any(-1)]` needs to be stored. Everything else in the output
+    keeps its length. Gradients flow, so a model can be trained with the merging in place.
 
     A second call replaces the first. Raises SettingError for an invalid factor, UnsupportedError for a model of another
     class or without scipy, and PruningError in a forward whose pages have fewer patches than `factor`.

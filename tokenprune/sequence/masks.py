@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from tokenprune.sequence.packing import Mask, Packing, Slots, is_pattern, wrong_width
@@ -94,6 +94,11 @@ class MaskRequest:
         if kind in RECURRENT:
             return self._padding()
         keys = self._keys(kind, layers)
+        allowed = self._allowed(mask, kind, layers, keys)
+        return allowed if keys.bias is None else add_bias(allowed, keys.bias, self.dtype)
+
+    def _allowed(self, mask: Mask, kind: str, layers: LayerKinds, keys: Slots) -> Tensor:
+        """The mask of the layers of a kind, from a pattern or its own, without bias."""
         pattern = mask[kind] if isinstance(mask, Mapping) else mask if is_pattern(mask) else None
         if pattern is not None:
             total = self.n_columns + self.packing.n_columns
@@ -114,7 +119,7 @@ class MaskRequest:
         if kind != REFERENCE or self.prompt is None:
             return self.slots.span(length, first)
         prompt, answer = self.slots.span(self.prompt, 0), self.slots.span(length - self.prompt, self.prompt + first)
-        return Slots(torch.cat([prompt.columns, answer.columns], 1), torch.cat([prompt.valid, answer.valid], 1))
+        return prompt.followed_by(answer)
 
     def _padding(self) -> Bool[Tensor, "batch new"] | None:
         """Which of the remaining new tokens a layer with a state is to take in; None if all of them."""
@@ -147,6 +152,15 @@ def causal_mask(
     if dtype != torch.bool:
         allowed = torch.zeros_like(age, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
     return allowed[:, None]
+
+
+def add_bias(
+    mask: Shaped[Tensor, "batch heads queries keys"], bias: Float[Tensor, "batch keys"], dtype: torch.dtype
+) -> Float[Tensor, "batch heads queries keys"]:
+    """Make an additive mask that also adds a bias, which is at least 0, to what every query finds at a key."""
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+    return mask + bias[:, None, None].to(mask.dtype)
 
 
 def gather_pattern(

@@ -6,11 +6,11 @@ A column is an index into the caller's sequence, dropped tokens included; a slot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int, Real, Shaped
+from jaxtyping import Bool, Float, Int, Real, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -161,10 +161,14 @@ def identity_packing(batch: int, n_new: int, device: torch.device) -> Packing:
 
 @dataclass(frozen=True, eq=False)
 class Slots:
-    """The column that each slot of a cache holds, and whether the slot is valid: something may attend to it."""
+    """The column that each slot of a cache holds, and whether the slot is valid: something may attend to it.
+
+    bias: what is added to the attention logits of each slot's key; None if nothing is.
+    """
 
     columns: Int[Tensor, "batch slots"]
     valid: Bool[Tensor, "batch slots"]
+    bias: Float[Tensor, "batch slots"] | None = None
 
     @classmethod
     def empty(cls, batch: int, device: torch.device) -> Slots:
@@ -174,21 +178,33 @@ class Slots:
     def extend(self, n: int, first: int) -> Slots:
         """Return the slots with `n` more columns from `first` on, one per slot."""
         columns = torch.arange(first, first + n, device=self.columns.device).expand(len(self.columns), -1)
-        return Slots(torch.cat([self.columns, columns], 1), pad(self.valid, (0, n), value=True))
+        return self.followed_by(Slots(columns, torch.ones_like(columns).bool()))
 
-    def append(self, packing: Packing, first: int) -> Slots:
-        """Return the slots with the kept columns of a packing that starts at column `first`."""
-        return Slots(torch.cat([self.columns, first + packing.columns], 1), torch.cat([self.valid, packing.valid], 1))
+    def append(self, packing: Packing, first: int, bias: Float[Tensor, "batch kept"] | None = None) -> Slots:
+        """Return the slots with the kept columns of a packing that starts at column `first`, and their bias."""
+        return self.followed_by(Slots(first + packing.columns, packing.valid, bias))
+
+    def followed_by(self, more: Slots) -> Slots:
+        """Return these slots and more behind them."""
+        columns, valid = torch.cat([self.columns, more.columns], 1), torch.cat([self.valid, more.valid], 1)
+        if self.bias is None and more.bias is None:
+            return Slots(columns, valid)
+        parts = [
+            torch.zeros(one.columns.shape, device=one.columns.device) if one.bias is None else one.bias
+            for one in (self, more)
+        ]
+        return Slots(columns, valid, torch.cat(parts, 1))
 
     def mask_padding(self, padding: Bool[Tensor, "rows columns"]) -> Slots:
         """Return the slots with padding columns marked invalid."""
-        return Slots(self.columns, self.valid & ~padding.expand(len(self.valid), -1).gather(1, self.columns))
+        return replace(self, valid=self.valid & ~padding.expand(len(self.valid), -1).gather(1, self.columns))
 
     def span(self, length: int, first: int) -> Slots:
         """Return `length` slots from `first` on; unused slots of a static cache are invalid."""
         columns, valid = (part[:, first : first + length] for part in (self.columns, self.valid))
         room = length - columns.shape[1]
-        return Slots(pad(columns, (0, room)), pad(valid, (0, room)))
+        bias = None if self.bias is None else pad(self.bias[:, first : first + length], (0, room))
+        return Slots(pad(columns, (0, room)), pad(valid, (0, room)), bias)
 
 
 def is_pattern(mask: Mask) -> bool:

@@ -12,6 +12,7 @@ from tokenprune.strategies.in_llm.attention_mass import AttentionMass
 from tokenprune.strategies.in_llm.dart import DART
 from tokenprune.strategies.in_llm.efficientvla import EfficientVLA
 from tokenprune.strategies.in_llm.fastv import FastV
+from tokenprune.strategies.in_llm.ivcprune import IVCPrune
 from tokenprune.strategies.in_llm.late_step import LateStep
 from tokenprune.strategies.in_llm.par import PAR
 from tokenprune.strategies.in_llm.pyramiddrop import PyramidDrop
@@ -27,6 +28,7 @@ from tokenprune.strategies.pre_llm.holov import HoloV
 from tokenprune.strategies.pre_llm.mosaic import Mosaic
 from tokenprune.strategies.pre_llm.nuwa import Nuwa
 from tokenprune.strategies.pre_llm.prumerge import PruMerge
+from tokenprune.strategies.pre_llm.prunesid import PruneSID
 from tokenprune.strategies.pre_llm.scope import SCOPE
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.pre_llm.visionzip import VisionZip
@@ -61,11 +63,13 @@ __all__ = [
     "FoPru",
     "Grid",
     "HoloV",
+    "IVCPrune",
     "LateStep",
     "Mosaic",
     "Nuwa",
     "PixelPrune",
     "PruMerge",
+    "PruneSID",
     "PyramidDrop",
     "Random",
     "SparseVLM",

@@ -79,6 +79,11 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
     def tiles_apart(self) -> bool:
         return False
 
+    @property
+    def biases_attention(self) -> bool:
+        """Whether any step asks for it. Sizes are of what all steps together have merged."""
+        return any(step.biases_attention for step in self.steps)
+
     def budget(self, n_visual: int) -> int:
         return min(step.budget(n_visual) for step in self.steps)
 

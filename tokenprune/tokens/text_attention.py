@@ -23,6 +23,9 @@ class TextAttention:
     visual: indices of the image's visual tokens among those tokens.
     text: indices of the text after the image, without visual tokens of any image; the last token if there is none.
     seen: a mask of the tokens that each token attends to; None if each attends to all tokens up to itself.
+    added: what the layer's mask adds to the logits; None if it adds nothing.
+    values: the value vectors of the tokens.
+    rotation: the cosines and the sines of the angles by which the layer rotates each token's query and key.
 
     In a conversation that reuses a cache, the softmax leaves out the tokens cached by earlier turns.
     """
@@ -34,6 +37,9 @@ class TextAttention:
     visual: Int[Tensor, " left"]
     text: Int[Tensor, " text"]
     seen: Bool[Tensor, "tokens tokens"] | None = None
+    added: Float[Tensor, "tokens tokens"] | None = None
+    values: Float[Tensor, "key_heads tokens width"] | None = None
+    rotation: Float[Tensor, "two tokens angles"] | None = None
 
     def from_last(self, heads: HeadReduction = "mean") -> Float[Tensor, " left"]:
         """Return the attention that the last token of the prompt pays to each visual token."""
@@ -59,6 +65,8 @@ class TextAttention:
         total = keys.new_zeros(n_tokens)
         for block in rows.split(block_length(n_heads * n_tokens, rows.device)):
             logits = (groups[:, :, block].float() * self.scale @ keys).flatten(0, 1)
+            if self.added is not None:
+                logits += self.added[block].float()
             weights = logits.masked_fill_(~self._seen_by(block), float("-inf")).softmax(-1)
             total += reduce_heads(weights, heads).sum(0)
         return total[self.visual] / len(rows)

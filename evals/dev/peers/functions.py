@@ -1,34 +1,43 @@
-"""Compare the selections of Nuwa, SCOPE, HoloV and DART with the authors' functions on the same random tensors.
+"""Compare the selections of Nuwa, SCOPE, HoloV, DART, PruneSID and IVCPrune, and AdaToken's schedule, with the authors'
+code on the same random tensors.
 
-    python evals/dev/peers/functions.py NUWA SCOPE HOLOV DART
+    python evals/dev/peers/functions.py NUWA SCOPE HOLOV DART PRUNESID IVCPRUNE ADATOKEN
 
 Each argument is a clone of the authors' code, at the commits that evals/results/peers.md names. Only
-the functions that select are taken from it, so that their old requirements are not needed.
+the parts that select are taken from it, so that their old requirements are not needed.
 """
 
 # pyright: reportAttributeAccessIssue=false
 # The functions are those of other repositories.
 import argparse
 import ast
+import contextlib
+import io
 import math
 import os
 import subprocess
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Optional
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
+from tokenprune.evals.search.schedule import contributions, held_shares
+from tokenprune.strategies import IVCPrune
 from tokenprune.strategies._parts.similarity import unit_vectors
 from tokenprune.strategies.in_llm.dart import least_similar
 from tokenprune.strategies.pre_llm.holov import order_by_crop
 from tokenprune.strategies.pre_llm.nuwa import QUANTILE, gathering_weights, nearness
+from tokenprune.strategies.pre_llm.prunesid import component_of_each, mean_cosine, shares_of_groups, suppress
 from tokenprune.strategies.pre_llm.scope import most_covering
-from tokenprune.tokens import Layout
-from tokenprune.tokens.cells import cell_side, order_by_cell, selection_cells
+from tokenprune.strategy import Stage
+from tokenprune.tokens import Layout, StageTokens, TextAttention
+from tokenprune.tokens.cells import cell_side, order_by_cell, rank_within, selection_cells
 
 SIDE, WIDTH, SEEDS = 24, 64, 8
 
@@ -63,7 +72,7 @@ def taken(repository: str, path: str, *names: str, **given: Any) -> dict[str, An
     are further names that they use."""
     found = [node for node in ast.walk(ast.parse(source_of(repository, path))) if getattr(node, "name", None) in names]
     space: dict[str, Any] = {"torch": torch, "nn": torch.nn, "F": functional, "math": math, "os": os, "set": InOrder}
-    space.update(LlamaConfig=object, **given)
+    space.update(LlamaConfig=object, Optional=Optional, **given)
     exec(compile(ast.Module(found, []), path, "exec"), space)
     return space
 
@@ -143,13 +152,121 @@ def dart(repository: str, seed: int) -> tuple[list[int], list[int], float]:
     return sorted(theirs.tolist()), sorted(kept.tolist()), 0.0
 
 
+class Exact:
+    """torch, whose approximate principal components are exact, and whose sorting keeps the order of equals."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    def pca_lowrank(self, matrix: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor]:
+        centred = matrix.double() - matrix.double().mean(-2, keepdim=True)
+        left, values, right = torch.linalg.svd(centred, full_matrices=False)
+        return left[..., :q].float(), values[..., :q].float(), right.mT[..., :q].float()
+
+    def argsort(self, values: Tensor, **settings: Any) -> Tensor:
+        return torch.argsort(values, stable=True, **settings)
+
+
+def prunesid(repository: str, seed: int) -> tuple[list[int], list[int], float]:
+    """Theirs keeps the CLS token as one of a budget of 32, 64, 128 or 192."""
+    torch.manual_seed(seed)
+    total = (32, 64, 128, 192)[seed % 4]
+    names = "CLIPVisionTower_PruneSID", "batch_pca", "batch_similarity_nms"
+    space = taken(repository, "prunesid/prunesid_llava/clip_encoder.py", *names)
+    space["torch"] = Exact()
+    centres = torch.randn(24, WIDTH)[torch.randint(24, (SIDE**2 + 1,))]
+    states, attention = (centres + torch.randn_like(centres))[None], torch.randn(1, 4, SIDE**2 + 1, SIDE**2 + 1)
+    attention = attention.softmax(-1)
+    out = SimpleNamespace(hidden_states=[states] * 3, attentions=[attention] * 3)
+    theirs = space[names[0]]()
+    theirs.__dict__.update(need_token_num=total)
+    object.__setattr__(theirs, "vision_tower", lambda *args, **kwargs: out)
+    type(theirs).device, type(theirs).dtype = "cpu", torch.float32
+    kept = theirs(torch.zeros(1, 3, 2, 2))[1][0, 1:] - 1
+
+    features, scores, n_kept = states[0, 1:], attention[0, :, 0, 1:].sum(0), total - 1
+    vectors, groups = unit_vectors(features), component_of_each(features, total // 4)
+    order, n_free = suppress(vectors, scores, groups, total / 32 * mean_cosine(vectors))
+    sizes = groups.bincount(minlength=len(n_free)).tolist()
+    shares = shares_of_groups(sizes, n_free.tolist(), n_kept, 5 * math.ceil(total / 64))
+    ours = (rank_within(-order.float(), groups) < torch.tensor(shares)[groups]).nonzero()[:, 0]
+    return sorted(kept.tolist()), ours.tolist(), 0.0
+
+
+def ivcprune(repository: str, seed: int) -> tuple[list[int], list[int], float]:
+    """The block of their forward that selects, for Qwen2.5-VL; ours gets the text without the two tokens behind the
+    image, and one component of position IDs."""
+    path = "transformers/src/transformers/models/qwen2_5_vl/modeling_qwen2_5_vl.py"
+    name, begin, n_text = "calculate_avg_similarity_for_subset_einsum", 5, 20
+    space = taken(repository, path, name)
+    tree = ast.parse(source_of(repository, path))
+    branches = (node for node in ast.walk(tree) if isinstance(node, ast.If))
+    (block,) = [node for node in branches if ast.unparse(node.test) == "layer_idx == IVCP_k"]
+    end = next(i for i, line in enumerate(block.body) if "torch.unique(keep_indexs" in ast.unparse(line))
+    torch.manual_seed(seed)
+    length = begin + SIDE**2 + n_text
+    values, angles = torch.randn(1, 4, length, 16), torch.arange(length)[:, None] / 100 ** (torch.arange(8) / 8)
+    cos, sin = (torch.cat([part, part], -1) for part in (angles.cos(), angles.sin()))
+    owner = SimpleNamespace(head_dim=16)
+    setattr(owner, name, lambda *args, **kwargs: space[name](owner, *args, **kwargs))
+    space |= {
+        "self": owner,
+        "critical_value_states": values.transpose(1, 2),
+        "position_embeddings": tuple(part.expand(3, 1, -1, -1) for part in (cos, sin)),
+        "IVCP_image_token_start_index": begin,
+        "IVCP_image_token_length": SIDE**2,
+        "seq_length_with_past": length,
+        "device": "cpu",
+    }
+    exec(compile(ast.Module(block.body[: end + 1], []), path, "exec"), space)
+    theirs = space["keep_indexs"] - begin
+    visual, text = torch.arange(begin, begin + SIDE**2), torch.arange(begin + SIDE**2 + 2, length)
+    attention = TextAttention(
+        values[0],
+        values[0],
+        1.0,
+        torch.ones(length).bool(),
+        visual,
+        text,
+        values=values[0],
+        rotation=torch.stack([cos, sin]),
+    )
+    tokens = StageTokens(torch.zeros(SIDE**2, 1), torch.arange(SIDE**2), Layout.raster((1, SIDE, SIDE)))
+    ours = IVCPrune(keep_ratio=0.5).select_at(Stage(1, 0.5), replace(tokens, text_attention=attention))
+    return theirs[(theirs >= 0) & (theirs < SIDE**2)].tolist(), ours.kept.tolist(), 0.0
+
+
+def adatoken(repository: str, seed: int) -> tuple[list[float], list[float], float]:
+    """The contributions, rounded, and how much smaller the error of their curve is than that of ours, 0 if it is not.
+    Theirs gets contributions in per cent, as its curve is: the released code gives it contributions of 0 to 1."""
+    names = "calculate_EMA_information", "exp_decay", "calculate_derivatives", "fit_function"
+    space = taken(repository, "llava/eval/ATE_inference.py", *names)
+    space["np"] = np
+    space["MinMaxScaler"] = lambda: SimpleNamespace(fit_transform=lambda v: (v - v.min()) / (v.max() - v.min()))
+    torch.manual_seed(seed)
+    fall = torch.linspace(1, 0, 32) * (seed + 1) / SEEDS
+    intra, inter = (torch.rand(32) * 0.2 + fall).double(), (torch.rand(32) * 0.2 + fall).double()
+    with contextlib.redirect_stdout(io.StringIO()):
+        theirs = space[names[0]](list(intra.clone()), list(inter), 32)
+    ours = contributions(intra.tolist(), inter.tolist())
+
+    def error(curve: Any) -> float:
+        return float(((curve - theirs) ** 2).sum() + ((np.gradient(curve) - np.gradient(theirs)) ** 2).sum())
+
+    with np.errstate(all="ignore"):
+        fitted = space["exp_decay"](np.arange(1, 32), *space["fit_function"](theirs, 100 * theirs, 10)) / 100
+    better = error(np.array(held_shares(ours, 32))) - error(fitted)
+    return np.round(theirs, 9).tolist(), np.round(ours, 9).tolist(), max(0.0, better)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     peers = {"nuwa": nuwa, "scope": scope, "holov": holov, "dart": dart}
+    peers |= {"prunesid": prunesid, "ivcprune": ivcprune, "adatoken": adatoken}
     for name in peers:
         parser.add_argument(name, help="the authors' repository")
     options = parser.parse_args()
-    table = Table("strategy", "draws", "kept the same", "largest difference of features")
+    table = Table("strategy", "draws", "the same", "largest difference of features, or of errors")
     for name, compared in peers.items():
         results = [compared(getattr(options, name), seed) for seed in range(SEEDS)]
         same = sum(theirs == ours for theirs, ours, _ in results)

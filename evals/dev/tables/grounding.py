@@ -8,7 +8,8 @@ from tokenprune.evals.report.tables import accuracy_table
 from tokenprune.evals.run.results import SetupKey, TaskResult, by_setup, compare
 from tokenprune.evals.run.results_io import read
 
-CELLS = "FoPru cls -2 auto", "FoPru cls -2"
+#: A score in cells, and without.
+CELLS = ("FoPru cls -2 auto", "FoPru cls -2"), ("VisionZip -2 auto", "VisionZip -2")
 
 
 def stored() -> str:
@@ -31,14 +32,14 @@ def _differences(groups: Mapping[SetupKey, Mapping[str, TaskResult]]) -> Iterato
     for ratio in sorted({key.keep_ratio for key in groups}, reverse=True):
         names = [key.strategy for key in groups if key.keep_ratio == ratio]
         pairs = [("Mosaic", name) for name in names if name != "Mosaic"]
-        if CELLS[0] in names:
-            pairs.append(CELLS)
+        pairs += [pair for pair in CELLS if pair[0] in names]
         for first, second in pairs:
             one, other = (groups[SetupKey(name, "original", ratio)] for name in (first, second))
-            yield [f"{ratio:.0%}", first, second, *(_difference(one[task], other[task]) for task in one)]
+            yield [f"{ratio:.0%}", first, second, *(difference(one[task], other[task]) for task in one)]
 
 
-def _difference(row: TaskResult, other: TaskResult) -> str:
+def difference(row: TaskResult, other: TaskResult) -> str:
+    """How much better a row is than another on the same questions, in points, with interval and p."""
     found = compare(row, other)
     low, high = found.interval
     p = "" if found.p is None else f", p = {found.p:.2g}"

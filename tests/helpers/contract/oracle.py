@@ -6,7 +6,7 @@ attends to a dropped column.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -83,12 +83,34 @@ def seen_by(report: tokenprune.Report, layer: int) -> tokenprune.Report:
     return tokenprune.Report([replace(image, kept=kept, position_ids=kept, merged=None) for image, kept in images])
 
 
+def sizes_at(image: tokenprune.ImageReport, layer: int) -> list[float]:
+    """How many tokens each visual token of an image stands for in a decoder layer, dropped ones 0: counted one by
+    one."""
+    sizes = [1.0] * image.n_visual
+    for step in [image, *(stage for stage in image.stages if stage.layer <= layer)]:
+        kept, before = step.kept.tolist(), sizes
+        sizes = [before[token] if token in kept else 0.0 for token in range(image.n_visual)]
+        if step.merged is not None:
+            weights: dict[int, dict[int, float]] = {}
+            parts = step.merged.targets.tolist(), step.merged.sources.tolist(), step.merged.weights.tolist()
+            for target, source, weight in zip(*parts, strict=True):
+                to = weights.setdefault(source, {})
+                to[kept[target]] = to.get(kept[target], 0.0) + weight  # by several ways, of a composed strategy
+            for source, to in weights.items():
+                for target, weight in to.items() if source not in kept else ():
+                    sizes[target] += before[source] * weight / sum(to.values())
+    return sizes
+
+
 @contextmanager
-def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> Iterator[None]:
+def as_reported(
+    model: Any, ids: Tensor, reports: list[tokenprune.Report], biased: Collection[tokenprune.Report] = ()
+) -> Iterator[None]:
     """The time in which an oracle's forward merges what the reports say was merged, before the language model and on
     entry to its stages, closes to every decoder layer what the stages before it dropped, and to every encoder layer
-    what was dropped in the tower before it, or before the tower, and has an identity in place of every skipped
-    layer."""
+    what was dropped in the tower before it, or before the tower, and has an identity in place of every skipped layer.
+    For the images of `biased` reports, every layer adds the log of how many tokens a kept one stands for to the logits
+    of its key."""
     adapter = adapter_for(model)
 
     def merge(module: Any, args: Any, kwargs: Any) -> Any:
@@ -122,6 +144,15 @@ def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> It
         mask = kwargs["attention_mask"].masked_fill(dropped & ~itself, torch.finfo(torch.float32).min)
         return (hidden, *rest), {**kwargs, "attention_mask": mask.masked_fill(itself, 0.0)}
 
+    def bias(number: int, module: Any, args: Any, kwargs: Any) -> Any:
+        sizes = torch.ones(ids.shape)
+        in_bias = {id(image) for report in biased for image in report.images}
+        for row, columns, image in placed(ids, reports):
+            if id(image) not in in_bias:
+                continue
+            sizes[row, columns] = torch.tensor(sizes_at(image, number)).clamp(min=1.0)  # dropped ones are masked
+        return args, {**kwargs, "attention_mask": kwargs["attention_mask"] + sizes.log()[:, None, None]}
+
     def close_in_tower(number: int, module: Any, args: Any, kwargs: Any) -> Any:
         """The whole tower, none of whose patches attends to a dropped one, and with others merged into those that are
         left, where keys of as many patches add the logarithm of their number."""
@@ -153,6 +184,9 @@ def as_reported(model: Any, ids: Tensor, reports: list[tokenprune.Report]) -> It
     if any(image.stages for report in reports for image in report.images):
         for number, layer in enumerate(adapter.layers):
             hooks.append(layer.register_forward_pre_hook(partial(close, number), with_kwargs=True))
+    if biased:
+        for number, layer in enumerate(adapter.layers):
+            hooks.append(layer.register_forward_pre_hook(partial(bias, number), with_kwargs=True))
     if in_tower and not in_row:
         for number, layer in enumerate(adapter.tower.layers(adapter.vision_tower)):
             hooks.append(layer.register_forward_pre_hook(partial(close_in_tower, number), with_kwargs=True))

@@ -5,7 +5,7 @@ A stage is decided on entry to its first layer, from the hidden states there and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import recomputes_hooks
-from tokenprune.adapters.decoder.attention import text_attention_scale, text_heads
+from tokenprune.engine.bias import stage_bias
 from tokenprune.engine.cache import CacheIndex
 from tokenprune.engine.call import CallContext, Forward
 from tokenprune.engine.compiling import dynamo_disabled
@@ -24,6 +24,7 @@ from tokenprune.engine.select import ImageSelection, checked_stage_selection, ex
 from tokenprune.engine.stages.capture import TextCapture
 from tokenprune.engine.stages.forward import Entry, StagedForward
 from tokenprune.engine.stages.plan import checked_stages
+from tokenprune.engine.stages.reading import attention_reader
 from tokenprune.engine.stages.run import StageRun, places_of
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError
@@ -31,7 +32,6 @@ from tokenprune.report import ImageReport
 from tokenprune.selection import Selection, StageReport
 from tokenprune.sequence.packing import Packing, PromptTokens, identity_packing, pack
 from tokenprune.strategy import Stage, StagedStrategy
-from tokenprune.tokens.text_attention import TextAttention
 from tokenprune.tokens.visual import Entered, StageTokens
 
 
@@ -218,8 +218,10 @@ class StagePruning:
             keep[image.row, entered[image.row, image.columns[reports[i].kept]]] = True
             counts[image.row] -= len(image.selection.kept) - len(reports[i].kept)
         packing = pack(keep, counts, entry.packing.holes and entry.packing.right_padded)
-        now.runs.append(StageRun(entry.past[number], packing, now.cache, now.n_slots))
         now.reports.append(reports)
+        biased = self.strategy.biases_attention
+        bias = stage_bias(entry.chosen, now.reports, entry.packing, packing) if biased else None
+        now.runs.append(StageRun(entry.past[number], packing, now.cache, now.n_slots, bias))
         if len(now.runs) == len(self.stages):
             entry.hidden = None
         return merge_features(hidden, merges)
@@ -235,7 +237,10 @@ class StagePruning:
         """Every image, and the tokens of it that enter a stage."""
         entry = now.entry
         assert entry is not None
-        read = self._attention(now, stage.layer - 1, before) if self.reads_attention else None
+        read, number = None, stage.layer - 1
+        if self.reads_attention:
+            n_past = now.runs[-1].past.slots.shape[1] if now.runs else now.n_slots
+            read = attention_reader(self.adapter.layers[number], now.captured.pop(number), n_past, before.valid)
         for i, image in enumerate(entry.chosen):
             row, last = image.row, now.reports[-1][i] if now.reports else image.selection
             visual = places[row, image.columns[last.kept]]
@@ -248,24 +253,6 @@ class StagePruning:
                 attention = read(row, visual, places[row, text])
                 tokens = replace(tokens, text_attention=attention, prompt=prompt, text=hidden[row, places[row, text]])
             yield image, tokens
-
-    def _attention(
-        self, now: StagedForward, layer: int, before: Packing
-    ) -> Callable[[int, Tensor, Tensor], TextAttention]:
-        """Reads a row's attention in a decoder layer, given the places of its visual tokens and its text there."""
-        call = now.captured.pop(layer)
-        queries, keys = text_heads(self.adapter.layers[layer], call)
-        scale, mask = text_attention_scale(self.adapter.layers[layer]), call["attention"].get("attention_mask")
-        n_past = now.runs[-1].past.slots.shape[1] if now.runs else now.n_slots
-
-        def read(row: int, visual: Tensor, text: Tensor) -> TextAttention:
-            seen = None
-            if isinstance(mask, Tensor) and mask.ndim == 4:  # over the cache's slots, and a static one's free room
-                own = mask[min(row, len(mask) - 1), 0, :, n_past : n_past + queries.shape[2]]
-                seen = own if own.dtype == torch.bool else own == 0
-            return TextAttention(queries[row], keys[row], scale, before.valid[row], visual, text, seen)
-
-        return read
 
 
 def report_of(stage: Stage, tokens: StageTokens, selection: Selection) -> StageReport:

@@ -12,25 +12,28 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.engine.cache import physical_view
 from tokenprune.engine.call import span
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError
+from tokenprune.sequence.masks import add_bias
 from tokenprune.sequence.packing import Packing
 
 
 @dataclass(eq=False)
 class StageRun:
     """The layers of one stage during one forward: the slots that they hold, out of the `n_slots` of the cache's first
-    layer, and which tokens of this forward they get."""
+    layer, and which tokens of this forward they get. `bias` is what the stage adds to the attention logits of these
+    tokens' keys; None if nothing."""
 
     past: StageSlots
     packing: Packing
     cache: Any
     n_slots: int
+    bias: Float[Tensor, "batch left"] | None = None
     _gathered: tuple[Any, Any, dict[str, Any]] | None = None
 
     @property
@@ -45,7 +48,8 @@ class StageRun:
     @cached_property
     def slots(self) -> StageSlots:
         """The slots that the stage's layers hold after the forward."""
-        return self.past.followed_by(self.n_slots + self.packing.columns, self.packing.valid, self.packing.holes)
+        packing = self.packing
+        return self.past.followed_by(self.n_slots + packing.columns, packing.valid, packing.holes, self.bias)
 
     def gather_arguments(self, kwargs: dict[str, Any], hidden: Tensor, layer: int) -> dict[str, Any]:
         """A layer's arguments for the stage's tokens. All its layers get the same masks, position IDs and rotary
@@ -94,7 +98,9 @@ class StageRun:
         queries = self.packing.columns[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[-1])
         rows = keys.gather(2, queries) if self.drops else keys
         index = held.slots[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
-        return self._with_free_room(_masked(rows.gather(3, index), ~held.valid[:, None, None]), layer)
+        left = _masked(rows.gather(3, index), ~held.valid[:, None, None])
+        left = left if held.bias is None else add_bias(left, held.bias, hidden.dtype)
+        return self._with_free_room(left, layer)
 
     def _with_free_room(self, mask: Tensor, layer: int) -> Tensor:
         """The mask over all keys that the cache answers with: a static one answers with all its room."""

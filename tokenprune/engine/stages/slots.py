@@ -6,19 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class StageSlots:
     """The slots that the layers of one stage hold, each given as a slot of the cache's first layer. Those not `valid`
-    are holes; `has_no_holes` tells without reading from a GPU whether there are any."""
+    are holes; `has_no_holes` tells without reading from a GPU whether there are any. `bias` is added to the attention
+    logits of their keys, beyond what is added in all layers; None if nothing is."""
 
     layer: int
     slots: Int[Tensor, "batch held"]
     valid: Bool[Tensor, "batch held"]
     has_no_holes: bool
+    bias: Float[Tensor, "batch held"] | None = None
 
     @classmethod
     def all(cls, layer: int, valid: Bool[Tensor, "batch slots"], has_no_holes: bool) -> StageSlots:
@@ -29,14 +31,27 @@ class StageSlots:
         tail = torch.arange(n_before, n_slots, device=self.slots.device).expand(len(self.slots), -1)
         return self.followed_by(tail, torch.ones_like(tail).bool(), holes=False)
 
-    def followed_by(self, slots: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"], holes: bool) -> StageSlots:
+    def followed_by(
+        self,
+        slots: Int[Tensor, "batch new"],
+        valid: Bool[Tensor, "batch new"],
+        holes: bool,
+        bias: Float[Tensor, "batch new"] | None = None,
+    ) -> StageSlots:
         """With further slots of the first layer, not all of them valid if there are `holes`."""
+        if self.bias is not None or bias is not None:
+            parts = ((self.bias, self.slots), (bias, slots))
+            bias = torch.cat(
+                [torch.zeros(at.shape, device=at.device) if part is None else part for part, at in parts], 1
+            )
         slots, valid = torch.cat([self.slots, slots], 1), torch.cat([self.valid, valid], 1)
-        return replace(self, slots=slots, valid=valid, has_no_holes=self.has_no_holes and not holes)
+        return StageSlots(self.layer, slots, valid, self.has_no_holes and not holes, bias)
 
     def with_rows(self, pick: Callable[[Tensor], Tensor]) -> StageSlots:
-        return replace(self, slots=pick(self.slots), valid=pick(self.valid))
+        bias = None if self.bias is None else pick(self.bias)
+        return replace(self, slots=pick(self.slots), valid=pick(self.valid), bias=bias)
 
     def without_tail(self, n: int) -> StageSlots:
         valid = self.valid[:, :-n]
-        return replace(self, slots=self.slots[:, :-n], valid=valid, has_no_holes=bool(valid.all()))
+        bias = None if self.bias is None else self.bias[:, :-n]
+        return replace(self, slots=self.slots[:, :-n], valid=valid, has_no_holes=bool(valid.all()), bias=bias)

@@ -94,6 +94,11 @@ def check_strategy(strategy: Strategy, n_layers: int) -> None:
             f"{name} cannot run inside vLLM with mass={strategy.mass}: how many tokens an image keeps is then known "
             f"once it is encoded, and vLLM counts them before. Leave out mass, and each image keeps keep_ratio."
         )
+    if strategy.biases_attention:
+        raise UnsupportedError(
+            f"{name} cannot run inside vLLM with an attention_bias: vLLM's attention takes no mask that adds to its "
+            f'logits. Leave "attention_bias" out.'
+        )
     if not isinstance(strategy, StagedStrategy):
         return
     if strategy.stages(n_layers):

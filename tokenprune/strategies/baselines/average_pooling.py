@@ -12,14 +12,14 @@ from torch import Tensor
 
 from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies.baselines.grid import columns_per_row
+from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens
 
 
 @register_strategy("averagepooling")
 @dataclass(frozen=True)
-class AveragePooling(Strategy):
+class AveragePooling(MergingStrategy):
     """Divides the grid into as many rectangles as the budget allows, in the grid's proportions, and keeps the mean of
     each, at the place and position ID of its middle token.
 

@@ -12,6 +12,7 @@ from tokenprune.selection import Selection
 from tokenprune.strategies._parts.density import recycle_by_cluster
 from tokenprune.strategies._parts.schedule import geometric_stages, layers_at
 from tokenprune.strategies._parts.text_guided import TextGuided, check_share
+from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage
 from tokenprune.tokens import Entered, StageTokens
@@ -22,7 +23,7 @@ DEPTHS = (3 / 32, 7 / 32, 16 / 32)
 
 @register_strategy("sparsevlm")
 @dataclass(frozen=True)
-class SparseVLM(TextGuided):
+class SparseVLM(TextGuided, MergingStrategy):
     """Prunes in three stages in the first half of the decoder layers, by the attention of the text tokens that relate
     to the image (the raters). The best dropped tokens are merged into a few cluster centres.
 

@@ -19,6 +19,7 @@ from tokenprune.strategies._parts.clusters import (
     threshold_links,
 )
 from tokenprune.strategies._parts.text_guided import check_share
+from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, check_choice
 from tokenprune.tokens import VisionAttention, VisualTokens
@@ -27,7 +28,7 @@ from tokenprune.tokens.cells import rank_within
 
 @register_strategy("backgroundpruning")
 @dataclass(frozen=True)
-class BackgroundPruning(AttentionStrategy):
+class BackgroundPruning(AttentionStrategy, MergingStrategy):
     """Clusters similar neighbouring visual tokens, and keeps the clusters that the CLS token attends to most.
 
     A cluster is kept as its root, with the root's position ID and the mean of the cluster's features. Tokens are linked

@@ -13,6 +13,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies._parts.similarity import unit_vectors
 from tokenprune.strategies.baselines.average_pooling import rectangles
+from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, check_choice
 from tokenprune.tokens import Layout, VisualTokens
@@ -21,7 +22,7 @@ from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
 @register_strategy("mosaic")
 @dataclass(frozen=True)
-class Mosaic(AttentionStrategy):
+class Mosaic(AttentionStrategy, MergingStrategy):
     """Divides the grid into as many rectangles as the budget allows, keeps the token of each that receives the most
     attention, and merges every other token into the most similar kept one nearby. No question and no calibration.
 

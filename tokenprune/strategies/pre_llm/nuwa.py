@@ -12,6 +12,7 @@ from torch import Tensor
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies._parts.similarity import unit_vectors
+from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, RankedStrategy, Stage, StagedStrategy
 from tokenprune.tokens import Layout, StageTokens, VisualTokens
@@ -24,7 +25,7 @@ QUANTILE = 0.55
 
 @register_strategy("nuwa")
 @dataclass(frozen=True)
-class Nuwa(AttentionStrategy, RankedStrategy, StagedStrategy):
+class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
     """Keeps the visual tokens that the CLS token attends to most within cells of the grid, and lets the weaker of them
     gather similar tokens nearby. In the middle of the language model, those are left that the last token of the prompt
     attends to most.

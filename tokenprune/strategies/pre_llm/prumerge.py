@@ -12,6 +12,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
 from tokenprune.sequence.packing import true_indices
 from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
+from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy
 from tokenprune.tokens import VisualTokens
@@ -19,7 +20,7 @@ from tokenprune.tokens import VisualTokens
 
 @register_strategy("prumerge")
 @dataclass(frozen=True)
-class PruMerge(AttentionStrategy, AdaptiveStrategy):
+class PruMerge(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
     """Keeps the visual tokens that the CLS token attends to most, and adds to each the tokens with the most similar
     keys, weighted by the attention that those receive.
 

@@ -9,6 +9,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies._parts.cells import recycle_by_cell
 from tokenprune.strategies._parts.importance import importance_map
+from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, Stage, StagedStrategy
 from tokenprune.tokens import VisualTokens
@@ -17,7 +18,7 @@ from tokenprune.tokens.cells import grid_cells
 
 @register_strategy("vflowopt")
 @dataclass(frozen=True)
-class VFlowOpt(AttentionStrategy, StagedStrategy):
+class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
     """Ranks visual tokens once, by an importance map of the vision tower, and prunes by it in three stages: before the
     language model, and on entry to the second and last third of its layers. Tokens dropped by the first stage are
     recycled.

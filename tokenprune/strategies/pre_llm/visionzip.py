@@ -11,6 +11,7 @@ from torch import Tensor
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
+from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy
 from tokenprune.tokens import VisualTokens
@@ -18,7 +19,7 @@ from tokenprune.tokens import VisualTokens
 
 @register_strategy("visionzip")
 @dataclass(frozen=True)
-class VisionZip(AttentionStrategy, AdaptiveStrategy):
+class VisionZip(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
     """Keeps the dominant visual tokens, which the CLS token attends to most, and merges the others into a few
     contextual tokens, by the similarity of their keys.
 

@@ -17,6 +17,7 @@ from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies._parts.density import log_prominence
 from tokenprune.strategies._parts.shares import best_of_frames
 from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
+from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy, VideoStrategy
 from tokenprune.tokens import Frames, VisualTokens
@@ -29,7 +30,7 @@ SOURCES = 4096
 
 @register_strategy("fastvid")
 @dataclass(frozen=True)
-class FastVID(VideoStrategy, AttentionStrategy):
+class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
     """Cuts the video into segments of similar frames; keeps the most attended tokens of every frame, and in every
     fourth frame of a segment, counted from its end, anchors into which the rest of the segment is merged.
 

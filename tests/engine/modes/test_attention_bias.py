@@ -1,0 +1,219 @@
+"""Proportional attention: kept tokens are attended to as much as the tokens that they stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.contract.cells import CASES, DEPTH, FIRST_CASE, model_of
+from helpers.contract.modes import MODES, run_cell
+from helpers.contract.oracle import as_reported, assert_close, dropped_columns
+from helpers.families import FAMILIES
+from helpers.families.base import CACHE, IMAGE
+from torch import Tensor
+
+import tokenprune
+from tokenprune import (
+    STRATEGIES,
+    AveragePooling,
+    BackgroundPruning,
+    Compose,
+    FastVID,
+    Mosaic,
+    Nuwa,
+    PruMerge,
+    SettingError,
+    SparseVLM,
+    UnsupportedError,
+    VFlowOpt,
+    VisionZip,
+)
+from tokenprune.adapters import adapter_for
+from tokenprune.engine.cache import index_of
+from tokenprune.serving.vllm.refusals import check_strategy
+from tokenprune.strategies.merging import MergingStrategy
+
+POOLED = AveragePooling(keep_ratio=0.3, attention_bias="size")
+#: One for each way to merge before the language model, and for each inside it.
+MERGING = {
+    "averagepooling": POOLED,
+    "visionzip": VisionZip(keep_ratio=0.3, attention_bias="size"),
+    "prumerge": PruMerge(keep_ratio=0.3, neighbours=4, attention_bias="size"),
+    "mosaic": Mosaic(keep_ratio=0.3, attention_bias="size"),
+    "backgroundpruning": BackgroundPruning(keep_ratio=0.3, attention_bias="size"),
+    "vflowopt": VFlowOpt(keep_ratio=0.3, attention_bias="size"),
+    "nuwa": Nuwa(keep_ratio=0.3, attention_bias="size"),
+    "sparsevlm": SparseVLM(keep_ratio=0.5, recycle=1.0, clusters=0.2, attention_bias="size"),
+}
+STAGED = {"vflowopt", "nuwa", "sparsevlm"}
+#: Families that differ in attention, position IDs or masks.
+COPIED = [FIRST_CASE, "qwen2-vl", "gemma3", "gemma3-window", "mistral3", "internvl", "cohere2-vision", "aria"]
+
+
+def kwargs_of(model: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
+    """What the language model is called with, and the hidden states that it returns."""
+    seen: dict[str, Any] = {}
+    hook = adapter_for(model).language_model.register_forward_hook(
+        lambda module, args, kwargs, output: seen.update(kwargs=kwargs, hidden=output.last_hidden_state),
+        with_kwargs=True,
+    )
+    with torch.no_grad():
+        model(**inputs, use_cache=False)
+    hook.remove()
+    return seen["kwargs"], seen["hidden"]
+
+
+def copied(mask: Any, places: Tensor) -> Any:
+    """A mask in which every copy of a token attends, and is attended to, as the token is."""
+    if isinstance(mask, dict):
+        return {kind: copied(one, places) for kind, one in mask.items()}
+    lowest = torch.finfo(mask.dtype).min
+    closed = mask[:, :, places][..., places] < lowest / 2
+    return torch.zeros(closed.shape).masked_fill(closed, lowest)
+
+
+@pytest.mark.parametrize("case", [case for case in COPIED if case in FAMILIES])
+def test_a_biased_token_is_so_many_copies_at_its_position(case: str) -> None:
+    """The exact oracle: the unpatched language model, given every pooled token as often as it has parts."""
+    model, inputs = model_of(case), FAMILIES[case].prompt([1])
+    with tokenprune.patch(model, POOLED) as handle:
+        kwargs, hidden = kwargs_of(model, inputs)
+        (image,) = handle.report.images
+    assert image.merged is not None
+    sizes = torch.ones(inputs["input_ids"].shape[1]).long()
+    columns = (inputs["input_ids"][0] == IMAGE).nonzero()[:, 0]
+    sizes[columns] = 0
+    sizes[columns[image.kept]] = torch.bincount(image.merged.targets, minlength=image.n_kept).clamp(min=1)
+    sizes = sizes[sizes > 0]
+    assert sizes.sum() == inputs["input_ids"].shape[1] > len(sizes) == hidden.shape[1]
+    places = torch.arange(len(sizes)).repeat_interleave(sizes)
+    copies = {
+        **kwargs,
+        "inputs_embeds": kwargs["inputs_embeds"][:, places],
+        "position_ids": kwargs["position_ids"][..., places],
+        "attention_mask": copied(kwargs["attention_mask"], places),
+    }
+    with torch.no_grad():
+        expected = adapter_for(model).language_model(**copies).last_hidden_state
+        plain = adapter_for(model).language_model(**{**kwargs, "attention_mask": None}).last_hidden_state
+    assert_close(hidden[:, places], expected)
+    assert (plain - hidden).abs().max() > 1e-2  # so the bias matters
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_family(case: str) -> None:
+    check(case, POOLED, "greedy", "padded")
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "greedy"])
+@pytest.mark.parametrize("case", [FIRST_CASE, "qwen2-vl", "gemma3-window"])
+def test_every_mode(case: str, mode: str) -> None:
+    check(case, POOLED, mode, "padded")
+
+
+@pytest.mark.parametrize("name", MERGING)
+@pytest.mark.parametrize("mode", ["greedy", "static"])
+def test_every_merging_strategy(name: str, mode: str) -> None:
+    check(FIRST_CASE, MERGING[name], mode, "padded")
+
+
+def test_a_video() -> None:
+    check("qwen2-vl", FastVID(keep_ratio=0.5, attention_bias="size"), "greedy", "video")
+
+
+def test_a_step_of_several() -> None:
+    """Sizes are of what all steps have merged."""
+    steps = PruMerge(keep_ratio=0.6, neighbours=4), VisionZip(keep_ratio=0.3, attention_bias="size")
+    check(FIRST_CASE, Compose(*steps), "greedy", "padded")
+
+
+def test_these_are_all_merging_strategies() -> None:
+    merging = {name for name, cls in STRATEGIES.items() if issubclass(cls, MergingStrategy)}
+    assert merging == {*MERGING, "fastvid"}
+
+
+def check(case: str, strategy: tokenprune.Strategy, mode: str, batch: str) -> None:
+    """A run of a mode has the logits of the masking oracle with the bias added to it, layer by layer."""
+    family = FAMILIES[case]
+    model = model_of(case, DEPTH if "text_attention" in strategy.needs or isinstance(strategy, VFlowOpt) else None)
+    adapter = adapter_for(model)
+    if adapter.decoder.layers.contract != "masking":
+        with pytest.raises(UnsupportedError, match="attention_bias"):
+            tokenprune.patch(model, strategy)
+        return
+    if "grid" not in adapter.offers:
+        strategy = VisionZip(keep_ratio=0.3, attention_bias="size")
+    if not strategy.needs <= adapter.offers:
+        pytest.skip("it offers neither attention nor grids")
+    with family.expectation(mode):
+        with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
+            run = run_cell(family, model, mode, batch)
+        report, ids = handle.report, run.whole(family)["input_ids"]
+        with as_reported(model, ids, [report], [report]):
+            expected = run.expected(family, model, dropped_columns(ids, [report]))
+        with as_reported(model, ids, [report]):
+            plain = run.expected(family, model, dropped_columns(ids, [report]))
+        again = mode == "uncached" and "text_attention" in strategy.needs  # each step looks at the text again
+        steps = slice(-1 if again else None, None)
+        assert_close(run.logits[:, steps], expected[:, steps])
+        assert (plain - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_padded_forward(padding: str, attention: str) -> None:
+    family = FAMILIES[FIRST_CASE]
+    model = family.build(attention)
+    inputs = family.prompt([2, 1], padding=padding)
+    with torch.no_grad(), tokenprune.patch(model, POOLED) as handle:
+        logits = model(**inputs, position_ids=family.position_ids(model, inputs)).logits
+    dropped = dropped_columns(inputs["input_ids"], [handle.report])
+    with as_reported(model, inputs["input_ids"], [handle.report], [handle.report]):
+        expected = family.oracle(model, inputs, dropped)
+    for row in range(2):
+        left = (inputs["attention_mask"][row].bool() & ~dropped[row]).nonzero()[:, 0]
+        got = logits[row, -len(left) :] if padding == "left" else logits[row, : len(left)]
+        assert_close(got, expected[row, left])
+
+
+def test_what_cannot_have_a_bias_is_refused_when_it_is_patched() -> None:
+    model = FAMILIES[FIRST_CASE].build()
+    config = model.config.get_text_config()
+    for implementation in ("flash_attention_2", "flex_attention"):
+        config._attn_implementation = implementation
+        with pytest.raises(UnsupportedError, match=f"'{implementation}' takes no mask.*sdpa"):
+            tokenprune.patch(model, POOLED)
+        tokenprune.patch(model, AveragePooling(keep_ratio=0.3)).remove()
+    config._attn_implementation = "sdpa"
+    with tokenprune.patch(model, POOLED):
+        config._attn_implementation = "flash_attention_2"
+        with pytest.raises(UnsupportedError, match="'flash_attention_2' takes no mask"):
+            model(**FAMILIES[FIRST_CASE].prompt([1]))
+    with pytest.raises(SettingError, match='attention_bias="size"'):
+        VisionZip(attention_bias="sizes")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UnsupportedError, match=r'inside vLLM with an attention_bias.*Leave "attention_bias" out'):
+        check_strategy(VisionZip(attention_bias="size"), 32)
+    check_strategy(VisionZip(), 32)
+
+
+def test_gradients_and_labels() -> None:
+    family = FAMILIES[FIRST_CASE]
+    model, inputs = family.build(), family.prompt([1])
+    with tokenprune.patch(model, VisionZip(keep_ratio=0.3, attention_bias="size")):
+        out = model(**inputs, labels=inputs["input_ids"], use_cache=True)
+        out.loss.backward()
+    index = index_of(out[CACHE])
+    assert index is not None
+    assert index.bias is not None
+    assert not index.bias.requires_grad
+    assert all(parameter.grad is not None for parameter in model.model.multi_modal_projector.parameters())
+
+
+def test_a_cache_without_bias_has_none() -> None:
+    """So its decode steps make the masks that they made before."""
+    model, inputs = model_of(FIRST_CASE), FAMILIES[FIRST_CASE].prompt([1])
+    with torch.no_grad(), tokenprune.patch(model, AveragePooling(keep_ratio=0.3)):
+        index = index_of(model(**inputs, use_cache=True)[CACHE])
+    assert index is not None
+    assert index.bias is None

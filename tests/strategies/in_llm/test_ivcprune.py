@@ -1,0 +1,84 @@
+"""IVC-Prune: coordinates and resemblance of values, worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny import prompt
+
+import tokenprune
+from tokenprune import IVCPrune, SettingError
+from tokenprune.strategies.in_llm.ivcprune import value_similarity
+from tokenprune.strategy import Stage
+from tokenprune.tokens import Layout, StageTokens, TextAttention
+
+
+def tokens_with(values: torch.Tensor, cosines: list[float], sines: list[float]) -> StageTokens:
+    """Four visual tokens and one of text after them, of one head."""
+    rotation = torch.tensor([cosines, sines])[..., None].expand(-1, -1, 2)
+    attention = TextAttention(
+        values, values, 1.0, torch.ones(5).bool(), torch.arange(4), torch.tensor([4]), values=values, rotation=rotation
+    )
+    return StageTokens(torch.zeros(4, 2), torch.arange(4), Layout.raster((1, 1, 4)), text_attention=attention)
+
+
+def test_similarity_by_hand() -> None:
+    """Products 0 and ln 3 times 2, over the root of a width of 4: weights of 1/4 and 3/4. A second head has equal
+    ones."""
+    values = torch.zeros(2, 3, 4)
+    values[0, 1, 0], values[0, 2, 0] = 2.0, torch.tensor(3.0).log()
+    found = value_similarity(values, torch.tensor([2]), torch.tensor([0, 1]))
+    assert found.tolist() == pytest.approx([(0.25 + 0.5) / 2, (0.75 + 0.5) / 2])
+
+
+def test_seeds_coordinates_and_then_what_resembles_most() -> None:
+    """Products with the text are .5, .4, 2 and -3, so 2 is the seed; 0 has the largest cosine, 3 the largest sine."""
+    values = torch.tensor([[[0.5, 0.0], [0.4, 3.0], [2.0, 1.0], [-3.0, 0.0], [1.0, 0.0]]])
+    tokens = tokens_with(values, [0.9, 0.1, 0.2, 0.3, 1.0], [0.1, 0.2, 0.3, 0.9, 1.0])
+    kept = {n: IVCPrune(keep=n, positions=0.34).select_at(Stage(1, keep=n), tokens).kept.tolist() for n in (2, 3)}
+    assert kept == {2: [0, 2], 3: [0, 2, 3]}
+    # Without coordinates, the seed's products with 0 and 1, 1 and 3.8, bring 1 before 0.
+    for n, expected in ((1, [2]), (2, [1, 2]), (3, [0, 1, 2])):
+        assert IVCPrune(keep=n, positions=0.0).select_at(Stage(1, keep=n), tokens).kept.tolist() == expected
+
+
+def test_it_reads_the_models_own_values_and_angles(llava: Any) -> None:
+    seen: list[TextAttention] = []
+
+    class Watching(IVCPrune):
+        def select_at(self, stage: Stage, tokens: StageTokens) -> Any:
+            seen.append(tokens.attention)
+            return super().select_at(stage, tokens)
+
+    inputs = prompt([1])
+    with torch.no_grad(), tokenprune.patch(llava, Watching(keep=8)) as handle:
+        states = []
+        hook = llava.model.language_model.layers[0].input_layernorm.register_forward_hook(
+            lambda module, args, output: states.append(output)
+        )
+        llava(**inputs)
+        hook.remove()
+    (stage,) = handle.report.images[0].stages
+    assert stage.layer == 1  # half of the depth
+    assert len(stage.kept) == 8
+    projection = llava.model.language_model.layers[0].self_attn.v_proj
+    heads = projection(states[0])[0].unflatten(-1, (seen[0].keys.shape[0], -1)).transpose(0, 1)
+    torch.testing.assert_close(seen[0].values, heads)
+    n_tokens = inputs["input_ids"].shape[1]
+    cos, sin = llava.model.language_model.rotary_emb(states[0], torch.arange(n_tokens)[None])
+    torch.testing.assert_close(seen[0].rotation, torch.cat([cos, sin]))
+    with torch.no_grad(), tokenprune.probe(llava, decoder_layers=[0]) as probed:
+        (image,) = probed.run(**inputs)
+    assert image.text_attention[0].values is not None
+    assert image.text_attention[0].rotation is not None
+    torch.testing.assert_close(image.text_attention[0].values, heads)
+    torch.testing.assert_close(image.text_attention[0].rotation, torch.cat([cos, sin]))
+
+
+def test_settings_that_cannot_be() -> None:
+    with pytest.raises(SettingError, match=r"more than 0.5 exceeds the budget"):
+        IVCPrune(positions=0.6)
+    with pytest.raises(SettingError, match=r"IVCPrune: layer=0 is not a positive integer"):
+        IVCPrune(layer=0)

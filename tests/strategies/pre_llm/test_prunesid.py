@@ -1,0 +1,72 @@
+"""PruneSID: groups, suppression and shares, worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny import prompt
+
+import tokenprune
+from tokenprune import PruneSID, SettingError
+from tokenprune.strategies.pre_llm.prunesid import component_of_each, mean_cosine, shares_of_groups, suppress
+
+
+def at(*degrees: float) -> torch.Tensor:
+    angles = torch.tensor(degrees).deg2rad()
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+@pytest.mark.parametrize("copies", [1, 3], ids=["fewer tokens than channels", "more"])
+def test_groups_are_principal_components(copies: int) -> None:
+    """Less their mean, two tokens are multiples of (1, -1, 1, -1) and two of (1, 1, -1, -1); the former vary more."""
+    first, second = torch.tensor([0.9, 0.1, 0.9, 0.1]), torch.tensor([0.6, 0.6, 0.4, 0.4])
+    values = torch.stack([second, first, 1 - first, 1 - second]).repeat(copies, 1)
+    assert component_of_each(values.logit(), 2).tolist() == [1, 0, 0, 1] * copies
+    assert component_of_each(values.logit(), 1).tolist() == [0, 0, 0, 0] * copies
+
+
+def test_the_mean_cosine_by_hand() -> None:
+    """Of 0, 60 and 90 degrees: .5, 0 and cos 30."""
+    assert float(mean_cosine(at(0, 60, 90))) == pytest.approx((0.5 + 3**0.5 / 2) / 3, abs=1e-6)
+    assert float(mean_cosine(at(0))) == 0
+
+
+def test_each_token_suppresses_those_of_its_group_that_resemble_it() -> None:
+    """At a threshold of cos 30: of the first group 10 degrees is best and suppresses 0, then 95 suppresses 90. The
+    token at 0 degrees in a group of its own is taken."""
+    scores, groups = torch.tensor([0.5, 0.9, 0.2, 0.3, 0.1]), torch.tensor([0, 0, 0, 0, 2])
+    order, n_free = suppress(at(0, 10, 90, 95, 0), scores, groups, 0.866)
+    assert order.argsort().tolist() == [1, 3, 4, 0, 2]
+    assert n_free.tolist() == [2, 0, 1]
+
+
+def test_nothing_is_suppressed_above_a_cosine_of_one() -> None:
+    order, n_free = suppress(at(0, 0, 0), torch.tensor([0.1, 0.3, 0.2]), torch.zeros(3).long(), 1.5)
+    assert order.tolist() == [2, 0, 1]
+    assert n_free.tolist() == [3]
+
+
+def test_shares_by_hand() -> None:
+    """Eight: one of each group that has any, and 5 in proportion to 6, 3 and 1: up to 3, 4.5 and 5, so 3, 1 and 1. The
+    third may keep one only, which leaves one more to the first."""
+    assert shares_of_groups([10, 6, 4, 0], [6, 3, 1, 0], 8, 5) == [5, 2, 1, 0]
+
+
+def test_limits_grow_until_the_budget_fits() -> None:
+    """Only one of each was not suppressed; with limits of two there is room for four, but for none more."""
+    assert shares_of_groups([3, 3], [1, 1], 4, 5) == [2, 2]
+    assert shares_of_groups([1, 9], [1, 9], 8, 5) == [1, 7]
+
+
+def test_it_prunes_a_model(llava: Any) -> None:
+    for keep in (1, 7, 12, 35):
+        with torch.no_grad(), tokenprune.patch(llava, PruneSID(keep=keep)) as handle:
+            llava(**prompt([1]))
+        assert handle.report.n_kept == keep
+
+
+def test_a_multiple_that_cannot_be() -> None:
+    with pytest.raises(SettingError, match=r"PruneSID: similar=0.0 is not a multiple of the mean cosine"):
+        PruneSID(similar=0.0)

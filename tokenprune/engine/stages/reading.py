@@ -1,0 +1,38 @@
+"""Reads the attention of a decoder layer from what was captured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from tokenprune.adapters.decoder.attention import text_attention_scale, text_heads, text_rotation, text_values
+from tokenprune.tokens.text_attention import TextAttention
+
+
+def attention_reader(
+    layer: Any, call: Mapping[str, Any], n_past: int, valid: Bool[Tensor, "batch tokens"]
+) -> Callable[[int, Int[Tensor, " visual"], Int[Tensor, " text"]], TextAttention]:
+    """Return a function that reads a row's attention in a decoder layer, given the places of its visual tokens and its
+    text there.
+
+    n_past: how many slots the layer's cache held before. valid: which of the tokens that it saw are neither holes nor
+    padding.
+    """
+    queries, keys = text_heads(layer, call)
+    values, rotation = text_values(layer, call), text_rotation(layer, call)
+    scale, mask = text_attention_scale(layer), call["attention"].get("attention_mask")
+
+    def read(row: int, visual: Tensor, text: Tensor) -> TextAttention:
+        seen = added = None
+        if isinstance(mask, Tensor) and mask.ndim == 4:  # over the cache's slots, and a static one's free room
+            own = mask[min(row, len(mask) - 1), 0, :, n_past : n_past + queries.shape[2]]
+            seen, added = (own, None) if own.dtype == torch.bool else (own > torch.finfo(own.dtype).min / 2, own)
+        angles = rotation[:, min(row, rotation.shape[1] - 1)]
+        own_heads = queries[row], keys[row]
+        return TextAttention(*own_heads, scale, valid[row], visual, text, seen, added, values[row], angles)
+
+    return read
