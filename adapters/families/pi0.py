@@ -55,7 +55,7 @@ class PI0Adapter(Policy, PaliGemmaAdapter):
                 "these embeddings come from somewhere else than embed_prefix of the patched policy, so nothing is "
                 "known about their visual tokens. Call sample_actions, or embed_prefix after patch()."
             )
-        return None if prefix is None else prefix.visual[modality.name]
+        return None if prefix is None else prefix.visual.get(modality.name)
 
     def encoded(self, modality: Modality, kwargs: Mapping[str, Any]) -> PolicyPrefix | None:
         return getattr(kwargs.get("inputs_embeds"), PREFIX_ATTRIBUTE, None)

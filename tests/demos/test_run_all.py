@@ -9,6 +9,7 @@ from demos.test_demos import DEMOS, FOLDER, load
 from PIL import Image
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # DiffusionGemma's
 def test_a_table_and_an_image_from_every_demo_that_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

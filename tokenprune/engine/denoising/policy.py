@@ -86,8 +86,8 @@ class PolicySteps:
     def before_step(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[tuple[()], dict[str, Any]] | None:
         kwargs = named_arguments(module, args, kwargs)
         cache = find_cache(kwargs)
-        # The expert's embeddings are those of actions: nothing in them is a visual token.
-        self.prefill.before_base_model(module, (), {**kwargs, "inputs_embeds": None})
+        setattr(kwargs["inputs_embeds"], PREFIX_ATTRIBUTE, PolicyPrefix({}))  # actions, no visual tokens
+        self.prefill.before_base_model(module, (), kwargs)
         if cache is not None:
             self._begin(cache)
         return self.prefill.before_language_model(module, (), kwargs)
