@@ -92,4 +92,4 @@ def run(options: Namespace) -> None:
     )
     first, last = adapted.losses[0][1], adapted.losses[-1][1]
     screen.print(f"Loss {first:.3f} at first, {last:.3f} in the end. The adapter: {adapted.adapter}.")
-    screen.print(f"tokenprune eval --model {options.model} --adapter {adapted.adapter}", markup=False)
+    screen.print(f'PeftModel.from_pretrained(model, "{adapted.adapter}")  # from peft', markup=False)
