@@ -6,8 +6,6 @@ from tokenprune.adapters.generic import GenericAdapter
 from tokenprune.adapters.registry import register_adapter
 
 register_adapter(
-    "Cosmos3EdgeForConditionalGeneration",
-    "Dots3NoteForConditionalGeneration",
     "Lfm3VlForConditionalGeneration",
     "MuseGlimmerForConditionalGeneration",
     "MuseSparkForConditionalGeneration",

@@ -3,9 +3,11 @@
 from tokenprune.adapters.families import apertus as apertus
 from tokenprune.adapters.families import aria as aria
 from tokenprune.adapters.families import cohere_vision as cohere_vision
+from tokenprune.adapters.families import cosmos3_edge as cosmos3_edge
 from tokenprune.adapters.families import deepseek_ocr2 as deepseek_ocr2
 from tokenprune.adapters.families import deepseek_vl as deepseek_vl
 from tokenprune.adapters.families import diffusion_gemma as diffusion_gemma
+from tokenprune.adapters.families import dots3_note as dots3_note
 from tokenprune.adapters.families import emu3 as emu3
 from tokenprune.adapters.families import ernie4_5_vl as ernie4_5_vl
 from tokenprune.adapters.families import fast_vlm as fast_vlm

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from tokenprune.adapters.generic import GenericAdapter
+from tokenprune.adapters.layouts.rows import ended_rows
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.siglip_packed import HUNYUAN_TOWER, packed_pixels
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("HYV4VLForConditionalGeneration")
-class HYV4VLAdapter(GenericAdapter):
-    """For HYV4VLForConditionalGeneration. Newline tokens count as visual tokens."""
+class HYV4VLAdapter(ToweredAdapter):
+    """For HYV4VLForConditionalGeneration. Newline tokens count as visual tokens; frames of a video are tiles."""
+
+    def describe_tower(self) -> Tower:
+        return replace(HUNYUAN_TOWER, scale=lambda tower: tower.layers[0].self_attn.scaling)
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
-        merge = self.config.vision_config.spatial_merge_size
-        layouts = []
-        for frames, rows, columns in arguments[f"{modality.name}_grid_thw"].tolist():
-            grid = (frames, rows // merge, columns // merge + 1)
-            places = torch.arange(frames * (rows // merge) * grid[2])
-            layouts.append(replace(Layout.raster(grid), newlines=(places + 1) % grid[2] == 0))
-        return layouts
+        merge = self.vision_tower.config.spatial_merge_size
+        grids = arguments[f"{modality.name}_grid_thw"].tolist()
+        return [ended_rows(Layout.squares(rows, columns, merge), n_frames) for n_frames, rows, columns in grids]
+
+    def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
+        return packed_pixels(arguments, self.vision_tower.config)

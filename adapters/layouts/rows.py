@@ -1,7 +1,8 @@
-"""Images whose rows end with a newline token, between a token before the first and one after the last."""
+"""Images whose rows end with a newline token, also between a token before the first and one after the last."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -27,3 +28,18 @@ def to_tokens_with_frame(values: Float[Tensor, "tiles patches"], inner: Layout) 
     ended = torch.cat([rows, rows.amax(1, keepdim=True)], 1).flatten()
     end = ended.amax(0, keepdim=True)
     return torch.cat([end, ended, end])
+
+
+def ended_rows(inner: Layout, n_frames: int) -> Layout:
+    """The layout of so many frames, each a tile, from that of a frame without newline tokens."""
+    _, height, width = inner.grid
+    newlines = (torch.arange(n_frames * height * (width + 1)) + 1) % (width + 1) == 0
+    frame = Layout(((1, height, width + 1),), to_tokens=partial(to_tokens_with_newlines, inner=inner))
+    frames = Layout.concat([frame] * n_frames) if n_frames > 1 else frame
+    return replace(frames, grids=((n_frames, height, width + 1),), newlines=newlines)
+
+
+def to_tokens_with_newlines(values: Float[Tensor, "one patches"], inner: Layout) -> Float[Tensor, " visual"]:
+    """A newline token gets the highest value of its row."""
+    rows = inner.to_tokens(values).unflatten(0, (inner.grid[1], -1))
+    return torch.cat([rows, rows.amax(1, keepdim=True)], 1).flatten()

@@ -23,7 +23,9 @@ from tokenprune import FoPru, Grid
 from tokenprune.adapters import adapter_for
 
 NAMES = present(
+    "cosmos3-edge",
     "cosmos3-omni",
+    "dots3-note",
     "ernie4.5-vl",
     "exaone4.5",
     "glm-ocr",
@@ -31,6 +33,7 @@ NAMES = present(
     "glm4v",
     "glm4v-moe",
     "hunyuan-vl",
+    "hy-v4-vl",
     "hyperclovax",
     "paddleocr-vl",
     "qwen2.5-omni",
@@ -154,7 +157,7 @@ def test_grids_are_those_of_the_visual_tokens(name: str, kind: str) -> None:
     for image, size in zip(handle.report.images, sizes, strict=False):
         *_, (t, h, w) = [grid for grid in image.layout.grids if grid != (1, 1, 1)]
         *frames, height, width = size
-        assert (h, w - (name == "hunyuan-vl")) == (height // side, width // side)
+        assert (h, w - (name in ("hunyuan-vl", "hy-v4-vl"))) == (height // side, width // side)
         assert t == (len(image.layout.tiles.unique()) if image.layout.tiles is not None else 1)
         assert image.modality == kind
         assert not frames or t in (frames[0], frames[0] // 2)
