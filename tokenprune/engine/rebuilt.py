@@ -36,10 +36,12 @@ N_MARKS, N_NUMBERS = 8192, 16
 @dataclass(eq=False)
 class Marks:
     """The last rows that were pruned: a slot that holds a later token than without pruning, -1 where none does, and
-    some numbers of the key there. The tensors have this size from the start, so that memory does not grow."""
+    some numbers of the key there. The tensors have this size from the start, so that memory does not grow; `n` rows
+    are in use."""
 
     slots: Int[Tensor, " marks"]
     keys: Float[Tensor, "marks numbers"]
+    n: int = 0
 
     @classmethod
     def none(cls, keys: Tensor) -> Marks:
@@ -47,11 +49,12 @@ class Marks:
         return cls(slots, keys.new_zeros(N_MARKS, _some(keys).shape[-1]))
 
     def with_rows(self, slots: Int[Tensor, " rows"], keys: Float[Tensor, "rows numbers"]) -> Marks:
-        return Marks(torch.cat([slots, self.slots])[:N_MARKS], torch.cat([keys, self.keys])[:N_MARKS])
+        n = min(N_MARKS, self.n + len(slots))
+        return Marks(torch.cat([slots, self.slots])[:N_MARKS], torch.cat([keys, self.keys])[:N_MARKS], n)
 
     def any_in(self, keys: Float[Tensor, "batch heads slots width"], n_slots: int) -> Bool[Tensor, ""]:
         """Whether a layer's keys, of which `n_slots` are in use, are those of a mark in its slot."""
-        slots, marked = self.slots.to(keys.device), self.keys.to(keys)
+        slots, marked = self.slots[: self.n].to(keys.device), self.keys[: self.n].to(keys)
         same = (_some(keys).index_select(1, slots.clamp(0, n_slots - 1)) == marked).all(-1)
         return (same & (slots >= 0) & (slots < n_slots)).any()
 
