@@ -142,7 +142,8 @@ def many_left() -> StageTokens:
     n_tokens = 16 + N_MANY + 32
     queries, keys = torch.randn(2, 2, n_tokens, 4, generator=generator)
     visual, text = torch.arange(16, 16 + N_MANY), torch.arange(16 + N_MANY, n_tokens)
-    attention = TextAttention(queries, keys, 0.5, torch.ones(n_tokens).bool(), visual, text)
+    real, rotation = torch.ones(n_tokens).bool(), torch.randn(2, n_tokens, 4, generator=generator)
+    attention = TextAttention(queries, keys, 0.5, real, visual, text, values=keys, rotation=rotation)
     features, behind = torch.randn(N_MANY, 8, generator=generator), torch.randn(32, 8, generator=generator)
     layout, scores = Layout.raster((1, *MANY)), torch.rand(N_MANY, generator=generator)
     prompt = Entered(features, behind)

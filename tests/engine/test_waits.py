@@ -30,6 +30,7 @@ WAITS = {
     "fopru": (2, 1),
     "grid": (3, 2),
     "holov": (4, 3),
+    "ivcprune": (2, 1),
     "mosaic": (5, 4),
     "nuwa": (10, 9),
     "par": (2, 1),
@@ -44,7 +45,10 @@ WAITS = {
     "vispruner": (2, 1),
 }
 #: The same for strategies that wait as often as an image's content makes them: at most.
-AT_MOST = {"backgroundpruning": 20}  # links are followed by pointer jumping
+AT_MOST = {
+    "backgroundpruning": 20,  # links are followed by pointer jumping
+    "prunesid": 20,  # tokens of all groups suppress others in turn
+}
 RATIOS = {"pyramiddrop": 0.5, "sparsevlm": 0.5, "adatoken": 0.5}
 
 
