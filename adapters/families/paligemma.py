@@ -7,6 +7,7 @@ from typing import Any
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towers.layers import TowerLayers
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
@@ -20,3 +21,8 @@ class PaliGemmaAdapter(ModelAdapter):
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         pixels, patch = arguments[modality.pixels], self.vision_tower.config.patch_size
         return [Layout.raster((1, pixels.shape[-2] // patch, pixels.shape[-1] // patch))] * len(pixels)
+
+    @property
+    def tower_layers(self) -> TowerLayers | None:
+        n_layers = len(self.tower.layers(self.vision_tower))
+        return TowerLayers.of(self.tower, self.vision_tower, self.consumed_layer(n_layers))

@@ -31,6 +31,7 @@ STATISTICS = {
     "prunes before the language model",
     "left_in_tower": "a vision tower that may drop patches between its layers: LLaVA's (not LLaVA-NeXT's) with CLIP, "
     "SigLIP or, in recent transformers, DINOv2, eager or sdpa attention, and one feature layer, not among the first; "
+    "or PaliGemma's; "
     "without it use a strategy that prunes after the tower, as VisionZip",
     "left_before_tower": "a vision tower that takes the patches of all images in one row: those of Qwen-VL, GLM-V, "
     "Kimi and PaddleOCR-VL; without it use a strategy that prunes after the tower, as DivPrune",
