@@ -133,6 +133,29 @@ def test_scores_are_the_column_sums_of_the_towers_own_attention(
     assert expected[made].std() > 0.02  # far above the tolerance, so a wrong row or layer would show
 
 
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_rows_say_what_each_patch_belongs_to(name: str, kind: str) -> None:
+    """In the order of the layers, which the model itself tells; and in that of tiles, which is raster order."""
+    model, inputs = model_of(name), inputs_of(name, kind)
+    adapter = adapter_for(model)
+    if adapter.tower.row is None:
+        pytest.skip("refused: its patches are not dropped before the tower")
+    grids = inputs[f"{kind}_grid_thw"]
+    row = adapter.tower.row.describe(grids, adapter.vision_tower.config)
+    in_layers = row.tokens if row.order is None else row.tokens[row.order]
+    of_token = patches_of_tokens(model, inputs, kind)
+    assert torch.equal(in_layers, of_token.int().argmax(0))
+    assert of_token.sum(0).eq(1).all()
+    first, expected = 0, []
+    for t, h, w in grids.tolist():
+        for _ in range(t):
+            frame = torch.arange(first, first + h * w // 4).view(h // 2, w // 2)
+            expected.append(frame.repeat_interleave(2, 0).repeat_interleave(2, 1).flatten())
+            first += h * w // 4
+    assert torch.equal(row.in_tiles, torch.cat(expected))
+    assert list(row.tiles) == [len(frame) for frame in expected]
+
+
 def test_tokens_that_are_no_patches_get_the_highest_score() -> None:
     """HunyuanOCR's: one before the image, one after every row, one after the image."""
     model = model_of("hunyuan-vl")
