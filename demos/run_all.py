@@ -23,6 +23,7 @@ DRAWING = {
     "compare_kept_tokens": ["--rounds", "3"],
     "grounding_gap": ["--limit", "20"],
     "large_image": [],
+    "video_tokens": ["--frames", "4"],
     "vflow_search": [str(SETTINGS / "searched_25.json")],
 }
 

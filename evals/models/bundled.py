@@ -7,6 +7,7 @@ _BUNDLED = _EVALS / "bundled"
 
 MODEL = _BUNDLED / "model"
 SCENES = _BUNDLED / "scenes"
+CLIPS = _BUNDLED / "clips"
 PHOTOGRAPHS = _BUNDLED / "photographs"
 LARGE = _BUNDLED / "large"
 SETTINGS = _BUNDLED / "settings"

@@ -1,0 +1,53 @@
+"""Draw which visual tokens of each frame of a video each strategy keeps: a filmstrip, and an animated GIF beside it.
+
+python demos/video_tokens.py                                       # a bundled clip
+python demos/video_tokens.py cat.mp4 "When does the cat jump?" --model PATH --frames 16 --strategy evs vcast
+"""
+
+from collections.abc import Sequence
+
+from _common import demo_parser
+
+from tokenprune.evals.cli import options as shared
+from tokenprune.evals.cli.errors import plain_errors
+from tokenprune.evals.cli.parser import existing_file
+from tokenprune.evals.explain import filmstrip
+from tokenprune.evals.explain.explain import explain
+from tokenprune.evals.models.bundled import CLIPS
+from tokenprune.evals.models.loading import load_model, public_name
+from tokenprune.evals.run.defaults import EXPLAINED_OF_VIDEOS
+from tokenprune.evals.run.setups import make_setups
+from tokenprune.evals.tasks._read.videos import read_clip
+
+BUNDLED, QUESTION = CLIPS / "videos" / "clip_001.mp4", "is there a chimpanzee?"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = demo_parser(__doc__, "video_tokens.png")
+    parser.add_argument(
+        "video", nargs="?", type=existing_file, default=BUNDLED, metavar="VIDEO", help="video file (default: bundled)"
+    )
+    parser.add_argument("question", nargs="?", default=QUESTION, metavar="QUESTION", help="what to ask about VIDEO")
+    shared.add_frames(parser)
+    shared.add_strategies(parser, [*EXPLAINED_OF_VIDEOS, "vcast"])
+    shared.add_keep_ratios(parser, [0.4])
+    options = parser.parse_args(arguments)
+    model, processor = load_model(options.model, "auto")
+    explained = explain(
+        model,
+        processor,
+        read_clip(options.video, options.frames),
+        options.question,
+        make_setups(options.strategy, options.keep_ratio, ["original"], baselines=[]),
+        name=public_name(options.model),
+        rounds=0,
+    )
+    moving = options.output.with_suffix(".gif")
+    filmstrip.draw(explained, options.output)
+    filmstrip.animate(explained, moving)
+    print(f"Written to {options.output} and {moving}")
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main()
