@@ -14,7 +14,7 @@ from rich.console import Console
 import tokenprune
 from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.adapt.estimate import estimate
-from tokenprune.evals.adapt.examples import Collator, Example, labelled
+from tokenprune.evals.adapt.examples import Collator, Example, check_images, labelled
 from tokenprune.evals.adapt.lora import Part, with_lora
 from tokenprune.evals.adapt.training import Examples, PrunedTrainer, Ratios, arguments, last_checkpoint
 from tokenprune.evals.models.loading import limit_questions, load_model, load_processor
@@ -95,6 +95,7 @@ def adapt(
     with allowing(image_roots, max_image_pixels):
         style = style_of(*load_processor(model))
         questions = limit_questions(load(data, tasks, split=split, style=style, labels=labels), limit)
+        check_images(questions)
         examples = labelled(questions) if labels else None  # answers that cannot be written are said before
         loaded, processor = load_model(model, dtype)
         with tokenprune.patch(loaded, base):  # and what cannot be pruned

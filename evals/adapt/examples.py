@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenprune.errors import DataError
+from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.tasks._base.kinds import YesNo
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer
+from tokenprune.evals.tasks._base.video import VideoQuestion
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 from tokenprune.zoom.prompts import encode_chat
 
@@ -26,6 +27,13 @@ class Example:
 
     question: Question
     answer: str
+
+
+def check_images(questions: Sequence[Question]) -> None:
+    """Raise UnsupportedError for a question about a video."""
+    for question in questions:
+        if isinstance(question, VideoQuestion):
+            raise UnsupportedError(f"{question.id} is about a video, and adapters are trained on images. Leave it out.")
 
 
 def labelled(questions: Sequence[Question]) -> list[Example]:

@@ -12,11 +12,10 @@ import torch
 from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.bench.cases import count_flops
 from tokenprune.evals.bench.measuring import ttft_ratios
-from tokenprune.evals.models.devices import input_device
+from tokenprune.evals.run.batches import DecodedQuestion, encode_batch
 from tokenprune.evals.run.costs import kv_cache_bytes
 from tokenprune.evals.run.setups import Setup, Unpruned
 from tokenprune.evals.tasks._base.question import Question
-from tokenprune.zoom.prompts import encode_chat
 
 #: flops: operations of the prefill, vision tower included. kv: bytes of the KV cache after it. ttft: time to the first
 #: token on this machine, vision tower included.
@@ -33,10 +32,8 @@ class CostMeter:
         if kind not in COSTS:
             raise SettingError(unknown("cost", kind, COSTS))
         self._model, self._kind = model, kind
-        self._inputs = [
-            encode_chat(processor, [one.open_images()], [one.text]).to(input_device(model), model.dtype)
-            for one in questions
-        ]
+        decoded = [DecodedQuestion.of(one, processor) for one in questions]
+        self._inputs = [encode_batch(model, processor, [one], Unpruned()) for one in decoded]
         self._unpruned = [] if kind == "ttft" else self._amounts(Unpruned())
 
     def relative(self, setup: Setup) -> float:

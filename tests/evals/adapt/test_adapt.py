@@ -16,14 +16,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 import tokenprune
-from tokenprune import DataError, SettingError
+from tokenprune import DataError, SettingError, UnsupportedError
 from tokenprune.evals.adapt.adapt import Adapted, adapt
 from tokenprune.evals.adapt.estimate import duration, estimate
-from tokenprune.evals.adapt.examples import IGNORED, Collator, labelled, right_answer
+from tokenprune.evals.adapt.examples import IGNORED, Collator, check_images, labelled, right_answer
 from tokenprune.evals.adapt.lora import n_trained, target_names, with_lora
 from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, last_checkpoint
 from tokenprune.evals.models.prompt_styles import LLAVA
 from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.tasks._base.short_answers import exact
+from tokenprune.evals.tasks._base.video import VideoAnswer
 from tokenprune.evals.tune.own import load
 
 N = 12
@@ -200,6 +202,12 @@ def test_bad_input_is_a_sentence(model: str, data: Path, tmp_path: Path) -> None
     sample_image().save(tmp_path / "unlabelled" / "1.png")
     (tmp_path / "unlabelled" / "questions.jsonl").write_text('{"image": "1.png", "question": "12"}')
     assert "line 1: no answer. Add one, or write --no-labels" in said(data=tmp_path / "unlabelled")
+
+
+def test_videos_are_refused() -> None:
+    video = VideoAnswer(task="t", id="t-1", images=(Path("a.mp4"),), text="?", answers=("x",), worth=exact, n_frames=2)
+    with pytest.raises(UnsupportedError, match="t-1 is about a video, and adapters are trained on images"):
+        check_images([video])
 
 
 def test_answers_that_cannot_be_written(data: Path) -> None:
