@@ -13,7 +13,10 @@ from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, FRAMES, MAX_IMAGE_PIXELS, POSITION_IDS
 
 DTYPES = ("float32", "bfloat16", "float16")
-FORM = "with settings (fopru:mode=row,layer=-2); your own classes (my_module:MyStrategy,layer=2); or settings files"
+FORM = (
+    "with settings (fopru:mode=row,layer=-2); your own classes (my_module:MyStrategy,layer=2); several, one after the "
+    "other (pixelprune+fopru); or settings files"
+)
 
 
 class _StoreTuple(Action):

@@ -17,7 +17,8 @@ from torch import Tensor
 import tokenprune
 from tokenprune import Compose, DivPrune, FastV, FlowCut, FoPru, Grid, PixelPrune, Random, Selection, SettingError
 from tokenprune.selection import Merge, StepReport, budget
-from tokenprune.strategies import parse
+from tokenprune.strategies import make, parse
+from tokenprune.strategies.registry import changed_settings, name_of
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import Layout, VisualTokens
 
@@ -145,6 +146,21 @@ def test_texts_and_settings_files(tmp_path: Path) -> None:
     assert parse("random:keep_ratio=5e-1+random") == Compose(Random(keep_ratio=0.5), Random())
     with tokenprune.patch(model_of("qwen2.5-vl"), "pixelprune+fopru", keep_ratio=0.5) as handle:
         assert handle.strategy == Compose(PixelPrune(), FoPru(keep_ratio=0.5))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        Compose(PixelPrune(threshold=0.02, metric="mae"), FoPru(keep_ratio=0.1, layer=-2)),
+        Compose(DivPrune(keep_ratio=0.5), Random(keep=9)),
+        Compose(DivPrune(keep_ratio=0.5), tokenprune.PAR(skip=(2, 3), keep_ratio=0.2)),
+    ],
+)
+def test_what_is_written_is_read_again(made: Compose) -> None:
+    """As `tokenprune serve` and settings files write it."""
+    settings = json.loads(json.dumps(changed_settings(made)))
+    assert make(name_of(type(made)), **settings) == made
+    assert name_of(type(made)) == "compose"
 
 
 @pytest.mark.parametrize(

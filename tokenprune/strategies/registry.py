@@ -20,7 +20,7 @@ from tokenprune.strategy import Strategy
 #: The entry-point group of other distributions; an entry point has the name of its strategy.
 GROUP = "tokenprune.strategies"
 #: The name, in settings files, of several strategies one after the other. It is not registered, as it is none itself.
-COMPOSE = "compose"
+COMPOSE, COMPOSE_CLASS = "compose", "tokenprune.strategies.compose:Compose"
 #: Registered name -> class.
 STRATEGIES: dict[str, type[Strategy]] = {}
 
@@ -77,7 +77,7 @@ def strategy_class(name: object, also: Iterable[str] = ()) -> type[Strategy]:
     if isinstance(name, str) and name in STRATEGIES:
         return STRATEGIES[name]
     if name == COMPOSE:
-        return import_module("tokenprune.strategies.compose").Compose
+        return _imported(COMPOSE_CLASS)
     installed = {entry.name: entry for entry in entry_points(group=GROUP)}
     if not isinstance(name, str) or name not in installed:
         raise SettingError(unknown("strategy", name, {*STRATEGIES, *installed, *also}))
@@ -137,13 +137,26 @@ def check_types(cls: type[Strategy], settings: Mapping[str, Any], where: str) ->
 def name_of(cls: type[Strategy]) -> str:
     """Return what `make` finds a class by: its registered name, or `my_package.my_module:MyStrategy`."""
     names = [name for name, known in STRATEGIES.items() if known is cls]
-    return names[0] if names else f"{cls.__module__}:{cls.__qualname__}"
+    own = f"{cls.__module__}:{cls.__qualname__}"
+    return names[0] if names else COMPOSE if own == COMPOSE_CLASS else own
 
 
 def changed_settings(strategy: Strategy) -> dict[str, Any]:
-    """Return the settings that differ from their defaults, which with `name_of` make an equal strategy."""
+    """Return the settings that differ from their defaults, which with `name_of` make an equal strategy; strategies in
+    them as texts that `parse` reads."""
     values = {field.name: (getattr(strategy, field.name), field.default) for field in fields(strategy) if field.init}
-    return {name: value for name, (value, default) in values.items() if value != default}
+    return {name: _with_texts(value) for name, (value, default) in values.items() if value != default}
+
+
+def _with_texts(value: Any) -> Any:
+    """Replace strategies in a tuple by texts."""
+    if not isinstance(value, tuple) or not any(isinstance(one, Strategy) for one in value):
+        return value
+    texts = []
+    for one in value:
+        name, settings = name_of(type(one)), [f"{key}={setting!r}" for key, setting in changed_settings(one).items()]
+        texts.append(name + ("," if ":" in name else ":") + ",".join(settings) if settings else name)
+    return texts
 
 
 def setting_types(cls: type[Strategy]) -> dict[str, Any]:
