@@ -20,6 +20,8 @@ from tokenprune import FoPru, GenericAdapter, PruningError, Random
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.families.unlimited_ocr import canvas_and_whole
 from tokenprune.adapters.layouts.crops import corner, image_by_image
+from tokenprune.strategies._parts.importance import importance_map
+from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 
 NAMES = present("step3p7", "unlimited-ocr", "inkling2", "inkling2-loop", "perception-lm")
@@ -253,3 +255,20 @@ def test_videos_of_which_nothing_is_known() -> None:
         with pytest.raises(PruningError, match="got pixel_values_videos, and GenericAdapter does not know"):
             model.generate(**inputs, **settings)
     assert torch.equal(model.generate(**inputs, **settings), plain)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_importance_of_a_crop_is_what_it_is_alone(alpha: float) -> None:
+    """What fills up its raster counts neither as attention nor as colours."""
+    generator = torch.Generator().manual_seed(3)
+    crop, whole = ([torch.randn(2, n, 4, generator=generator) for _ in range(2)] for n in (4, 9))
+    colors = [torch.rand(3, side, side, generator=generator) for side in (8, 12)]
+    image = Layout(((1, 2, 2), (1, 3, 3)), 2)
+    tiles = image_by_image("vision_attention", [tuple(whole), tuple(crop)], [image])
+    queries, keys, real = (torch.stack(part) for part in zip(*tiles, strict=True))
+    both = VisionAttention(queries, keys, 0.5, 0, image, real)
+    seen = torch.stack(image_by_image("colors", colors[::-1], [image]))
+    alone = VisionAttention(crop[0][None], crop[1][None], 0.5, 0, Layout.raster((1, 2, 2)))
+    found = importance_map(both, 0.9, alpha, seen)
+    expected = importance_map(alone, 0.9, alpha, colors[0][None])
+    torch.testing.assert_close(corner(found[None, :9], 2).flatten(), expected)

@@ -15,12 +15,15 @@ from tokenprune.tokens import VisionAttention
 BINS = 256
 
 
-def anchor_mask(received: Float[Tensor, "tiles patches"], threshold: float) -> Bool[Tensor, "tiles patches"]:
-    """Mark the patches that receive more than `threshold` times the mean attention of their tile.
+def anchor_mask(
+    received: Float[Tensor, "tiles patches"], threshold: float, real: Bool[Tensor, "tiles patches"] | None = None
+) -> Bool[Tensor, "tiles patches"]:
+    """Mark the patches that receive more than `threshold` times the mean attention of their tile's `real` patches.
 
     In a tile without such a patch, the one that receives the most attention is the anchor.
     """
-    above = received > threshold * received.mean(1, keepdim=True)
+    n_real = received.shape[1] if real is None else real.sum(1, keepdim=True)
+    above = received > threshold * received.sum(1, keepdim=True) / n_real
     best = torch.zeros_like(above).scatter_(1, received.argmax(1, keepdim=True), True)
     return torch.where(above.any(1, keepdim=True), above, best)
 
@@ -29,7 +32,8 @@ def context_relevance(
     attention: VisionAttention, threshold: float, *, mean: bool = False
 ) -> Float[Tensor, "tiles patches"]:
     """Return the attention that a tile's anchors pay to each of its patches: the sum over anchors, or their `mean`."""
-    chosen = anchor_mask(attention.column_sums(), threshold)
+    real = None if attention.real is None else attention.real[:, attention.n_prefix :]
+    chosen = anchor_mask(attention.column_sums(), threshold, real)
     first = true_indices(chosen, int(chosen.sum(1).max()))  # one GPU synchronisation saves most of the rows
     paid = attention.received_from(first, chosen.gather(1, first))
     return paid / chosen.sum(1, keepdim=True) if mean else paid
