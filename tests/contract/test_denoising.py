@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from helpers.contract.cells import ANYWHERE, DEPTH, MECHANISMS, assert_within_budget, served, strategy_of
-from helpers.contract.oracle import assert_close, dropped_columns, placed, seen_by
+from helpers.contract.oracle import assert_close, close_in_tower, dropped_columns, placed, seen_by
 from helpers.families.denoising import DENOISING
 from helpers.families.denoising.base import Closed
 from torch import Tensor
@@ -39,10 +40,10 @@ PAIRS = [(name, case) for name in MECHANISMS for case in DENOISING]
 
 
 @contextmanager
-def merging(model: Any, ids: Tensor, report: tokenprune.Report) -> Iterator[None]:
+def merging(model: Any, inputs: dict[str, Any], report: tokenprune.Report) -> Iterator[None]:
     """The time in which the first call of the language model gets what the report says was merged, before it and on
-    entry to its layers."""
-    adapter = adapter_for(model)
+    entry to its layers, and encoder layers do not see what was dropped in the tower."""
+    adapter, ids = adapter_for(model), inputs["input_ids"]
     done: list[int] = []
 
     def before(module: Any, args: Any, kwargs: Any) -> Any:
@@ -70,6 +71,12 @@ def merging(model: Any, ids: Tensor, report: tokenprune.Report) -> Iterator[None
     hooks = [adapter.language_model.register_forward_pre_hook(before, with_kwargs=True)]
     if any(image.stages for image in report.images):
         hooks += [layer.register_forward_pre_hook(entering(number)) for number, layer in enumerate(adapter.layers)]
+    if any(image.in_tower for image in report.images):
+        cameras = inputs["pixel_attention_mask"].flatten().nonzero()[:, 0].tolist()  # some places are empty
+        images = [image for *_, image in placed(ids, [report])]
+        for number, layer in enumerate(adapter.tower.layers(adapter.vision_tower)):
+            close = partial(close_in_tower, adapter, images, number, tiles=cameras)
+            hooks.append(layer.register_forward_pre_hook(close, with_kwargs=True))
     try:
         yield
     finally:
@@ -89,7 +96,7 @@ def test_dropping_equals_masking(name: str, case: str, mode: str, batch: str) ->
     with tokenprune.patch(model, strategy_of(name)) as handle:
         done = family.denoise(model, inputs, mode)
         report = handle.report
-    with merging(model, inputs["input_ids"], report):
+    with merging(model, inputs, report):
         expected = family.expected(model, inputs, done, closed_by(report, inputs["input_ids"]))
     assert_close(done.outputs, expected)
     for image in report.images:
@@ -114,7 +121,7 @@ def test_compact_is_masking_under_compact_ids(name: str, case: str) -> None:
     before = dropped_columns(inputs["input_ids"], [report])
     ids = family.position_ids(model, inputs) - (before.long().cumsum(1) - before.long())
     closed = Closed(closed.dropped, closed.late, ids, before.sum(1))
-    with merging(model, inputs["input_ids"], report):
+    with merging(model, inputs, report):
         assert_close(done.outputs, family.expected(model, inputs, done, closed))
 
 

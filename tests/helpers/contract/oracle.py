@@ -153,26 +153,6 @@ def as_reported(
             sizes[row, columns] = torch.tensor(sizes_at(image, number)).clamp(min=1.0)  # dropped ones are masked
         return args, {**kwargs, "attention_mask": kwargs["attention_mask"] + sizes.log()[:, None, None]}
 
-    def close_in_tower(number: int, module: Any, args: Any, kwargs: Any) -> Any:
-        """The whole tower, none of whose patches attends to a dropped one, and with others merged into those that are
-        left, where keys of as many patches add the logarithm of their number."""
-        hidden, *_ = args
-        hidden, bias, first = hidden.clone(), torch.zeros(hidden.shape[:2]), adapter.tower.n_prefix
-        for tile, (_, _, image) in enumerate(placed(ids, reports)):
-            sizes = torch.ones(image.n_visual)
-            for stage in image.in_tower:
-                if stage.layer > number:
-                    continue
-                if (merged := stage.merged) is not None:
-                    if stage.layer == number:
-                        hidden[tile, first + stage.kept] = merged.apply(hidden[tile, first:], stage.kept)
-                    totals = sizes[stage.kept].index_fill(0, merged.targets, 0.0)
-                    totals = totals.index_add(0, merged.targets, sizes[merged.sources])
-                    sizes = sizes.index_copy(0, stage.kept, totals)
-                bias[tile, first:] = torch.finfo(torch.float32).min
-                bias[tile, first + stage.kept] = sizes[stage.kept].log()
-        return (hidden, bias[:, None, None].expand(-1, -1, hidden.shape[1], -1)), kwargs
-
     images = [image for report in reports for image in report.images]
     in_tower = any(image.in_tower for image in images)
     in_row = in_tower and adapter.tower.row is not None
@@ -189,7 +169,8 @@ def as_reported(
             hooks.append(layer.register_forward_pre_hook(partial(bias, number), with_kwargs=True))
     if in_tower and not in_row:
         for number, layer in enumerate(adapter.tower.layers(adapter.vision_tower)):
-            hooks.append(layer.register_forward_pre_hook(partial(close_in_tower, number), with_kwargs=True))
+            close_layer = partial(close_in_tower, adapter, [image for *_, image in placed(ids, reports)], number)
+            hooks.append(layer.register_forward_pre_hook(close_layer, with_kwargs=True))
     in_order = sorted(images, key=lambda image: image.modality)  # image, video: so the tower is called
     entered = [torch.zeros(image.n_visual).bool() for image in in_order]
     for image, mask in zip(in_order, entered, strict=True):
@@ -202,6 +183,38 @@ def as_reported(
             hook.remove()
         for number in skipped:
             adapter.layers[number] = layers[number]
+
+
+def close_in_tower(
+    adapter: Any,
+    images: list[tokenprune.ImageReport],
+    number: int,
+    module: Any,
+    args: Any,
+    kwargs: Any,
+    tiles: list[int] | None = None,
+) -> Any:
+    """A hook before an encoder layer: the whole tower, none of whose patches attends to a dropped one, and with others
+    merged into those that are left, where keys of as many patches add the logarithm of their number.
+
+    tiles: where in the tower's batch each image is, if not one after the other.
+    """
+    hidden, *_ = args
+    hidden, bias, first = hidden.clone(), torch.zeros(hidden.shape[:2]), adapter.tower.n_prefix
+    for tile, image in zip(tiles or range(len(images)), images, strict=True):
+        sizes = torch.ones(image.n_visual)
+        for stage in image.in_tower:
+            if stage.layer > number:
+                continue
+            if (merged := stage.merged) is not None:
+                if stage.layer == number:
+                    hidden[tile, first + stage.kept] = merged.apply(hidden[tile, first:], stage.kept)
+                totals = sizes[stage.kept].index_fill(0, merged.targets, 0.0)
+                totals = totals.index_add(0, merged.targets, sizes[merged.sources])
+                sizes = sizes.index_copy(0, stage.kept, totals)
+            bias[tile, first:] = torch.finfo(torch.float32).min
+            bias[tile, first + stage.kept] = sizes[stage.kept].log()
+    return (hidden, bias[:, None, None].expand(-1, -1, hidden.shape[1], -1)), kwargs
 
 
 def compact_ids(real: Tensor, dropped: Tensor) -> Tensor:
