@@ -86,12 +86,13 @@ def test_copies_of_a_cache_keep_it(strategy: MergingStrategy, way: str) -> None:
 
 @pytest.mark.parametrize("strategy", [POOLED, INSIDE], ids=["before", "inside"])
 def test_a_cropped_cache_keeps_it(strategy: MergingStrategy) -> None:
+    """Also if the end of the prompt goes."""
     talk = Conversation(strategy, [1])
-    length = talk.inputs["input_ids"].shape[1]
+    length = talk.inputs["input_ids"].shape[1] - 2
     with torch.no_grad():
-        answered = torch.full((1, 4), 5)
-        talk.model(input_ids=answered, **{CACHE: talk.cache})
+        talk.model(input_ids=torch.full((1, 4), 5), **{CACHE: talk.cache})
     talk.cache.crop(length)
+    talk.inputs |= {name: talk.inputs[name][:, :length] for name in ("input_ids", "attention_mask")}
     index = index_of(talk.cache)
     assert index is not None
     assert index.bias is not None
