@@ -21,6 +21,8 @@ from transformers.models.idefics3 import Idefics3VisionConfig
 
 from helpers.families.base import (
     BREAK,
+    DIFFER,
+    ENCODES_FIRST,
     END,
     IMAGE,
     PATCH,
@@ -46,6 +48,11 @@ class Ovis2(CommonFamily, Llava):
 
     class_name = "Ovis2ForConditionalGeneration"
     sizes = ((OVIS_TILE, 2 * OVIS_TILE), (OVIS_TILE, OVIS_TILE), (2 * OVIS_TILE, OVIS_TILE))
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        if not ENCODES_FIRST:  # generate repeats each tile by itself
+            self.cannot["sampled"] = self.cannot["beams"] = DIFFER
 
     def config(self) -> Any:
         vision = Ovis2VisionConfig(**tower(OVIS_TILE), hidden_stride=2, vocab_size=40)
