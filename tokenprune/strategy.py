@@ -18,7 +18,8 @@ from torch import Tensor
 from tokenprune.errors import PruningError, SettingError, unknown
 from tokenprune.selection import Selection, budget, check_budget, n_reaching
 from tokenprune.tokens.cells import cell_side, order_by_cell, selection_cells
-from tokenprune.tokens.visual import PatchTokens, StageTokens, TowerTokens, VisualTokens
+from tokenprune.tokens.tower import PatchTokens, TowerTokens
+from tokenprune.tokens.visual import StageTokens, VisualTokens
 
 
 @dataclass(frozen=True)
@@ -284,8 +285,7 @@ class PatchStrategy(Strategy):
         """Choose the visual tokens of one image or video whose patches are encoded."""
 
     def select(self, tokens: VisualTokens) -> Selection:
-        left = tokens.left_before_tower
-        return Selection(left.kept, tokens.n_visual, left.scores)
+        return Selection(tokens.left_before_tower.kept, tokens.n_visual, tokens.left_before_tower.scores)
 
 
 def check_choice(owner: str, field: str, value: object, choices: tuple[str, ...]) -> None:

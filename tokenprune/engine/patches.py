@@ -27,7 +27,7 @@ from tokenprune.engine.recording import Register
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategy import PatchStrategy, Strategy
-from tokenprune.tokens.visual import PatchTokens
+from tokenprune.tokens.tower import PatchTokens
 
 
 class RowCall:

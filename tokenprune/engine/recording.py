@@ -29,7 +29,7 @@ from tokenprune.strategy import Strategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.encoded import EncodedImage, Modality
 from tokenprune.tokens.layout import Layout
-from tokenprune.tokens.visual import LeftInTower
+from tokenprune.tokens.tower import LeftInTower
 
 #: The record travels on the encoder's own output object, because `generate` encodes the images before it calls the
 #: model, and may repeat the features for beams in between.

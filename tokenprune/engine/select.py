@@ -19,7 +19,8 @@ from tokenprune.sequence.packing import Packing, PromptTokens, pack
 from tokenprune.strategy import Stage, StagedStrategy, Strategy
 from tokenprune.tokens.encoded import EncodedImage
 from tokenprune.tokens.layout import Layout
-from tokenprune.tokens.visual import LeftInTower, StageTokens, VisualTokens
+from tokenprune.tokens.tower import LeftInTower
+from tokenprune.tokens.visual import StageTokens, VisualTokens
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,7 @@ from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy, TowerStrategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
-from tokenprune.tokens.visual import LeftInTower, TowerTokens
+from tokenprune.tokens.tower import LeftInTower, TowerTokens
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,16 +4,8 @@ from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.frames import Frames
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.text_attention import TextAttention
-from tokenprune.tokens.visual import (
-    STATISTICS,
-    Entered,
-    LeftInTower,
-    PatchTokens,
-    StageTokens,
-    StepTokens,
-    TowerTokens,
-    VisualTokens,
-)
+from tokenprune.tokens.tower import LeftInTower, PatchTokens, TowerTokens
+from tokenprune.tokens.visual import STATISTICS, Entered, StageTokens, StepTokens, VisualTokens
 
 __all__ = [
     "STATISTICS",

@@ -13,7 +13,8 @@ from torch import Tensor
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies import STRATEGIES, CDPruner
 from tokenprune.strategy import Stage, StagedStrategy, Strategy, TowerStrategy
-from tokenprune.tokens.visual import StageTokens, TowerTokens, VisualTokens
+from tokenprune.tokens.tower import TowerTokens
+from tokenprune.tokens.visual import StageTokens, VisualTokens
 
 Settings = dict[str, Any]
 
