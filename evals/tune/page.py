@@ -118,7 +118,7 @@ def _by_kind(shown: Sequence[Tried], asker: Asker, questions: Sequence[Question]
             low, high = found.interval
             cells.append(f"{100 * found.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]")
         lines.append(cells)
-    return str(Table(["kind", "n", "unpruned, %", *(f"`{_setting(one)}`, points" for one in shown)], lines))
+    return str(Table(["kind", "n", "unpruned, %", *(f"`{_setting(one)}`, points gained" for one in shown)], lines))
 
 
 def kinds(questions: Sequence[Question]) -> list[str]:
@@ -134,9 +134,9 @@ def _method(tuned: Tuned, about: About) -> list[str]:
     lines = [
         f"{len(tuned.tried)} settings were asked the first of {about.n_searched} questions, and {whole} of them all. "
         f"Those in the table were then tested on other questions, in this order, the safest first; the first that "
-        f"fails ends the test. It is a paired non-inferiority test at 95 % (Student's t on the larger of the "
-        f"independent and the image-clustered standard error, with Agresti and Min's added pairs). As the order was "
-        f"fixed before, testing several does not weaken the promise. It holds for questions like these, and no others."
+        f"fails ends the test. It is a paired non-inferiority test at 95 %: the bound of a BCa bootstrap over images, "
+        f"never below the exact binomial one. As the order was fixed before, testing several does not weaken the "
+        f"promise. It holds for questions like these, and no others."
     ]
     rows = [
         [
