@@ -48,7 +48,7 @@ MERGING = {
 }
 STAGED = {"vflowopt", "nuwa", "sparsevlm"}
 #: Families that differ in attention, position IDs or masks.
-COPIED = [FIRST_CASE, "qwen2-vl", "gemma3", "gemma3-window", "mistral3", "internvl", "cohere2-vision", "aria"]
+COPIED = [FIRST_CASE, "qwen2-vl", "gemma3", "gemma3-window", "mistral3", "internvl", "cohere2-vision"]
 
 
 def kwargs_of(model: Any, inputs: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
