@@ -19,7 +19,7 @@ class Finder(finders.CompletionFinder):
     ("words", "expected"),
     [
         ("exp", ["explain"]),
-        ("explain a.jpg what --strategy vi", ["visionzip", "vispruner"]),
+        ("explain a.jpg what --strategy vis", ["visionzip", "vispruner"]),
         ("explain a.jpg what --strategy fopru:la", ["fopru:layer="]),
         ("explain a.jpg what --strategy fopru:mode=row,la", ["fopru:mode=row,layer="]),
         ("explain a.jpg what --position-ids c", ["compact"]),

@@ -37,20 +37,26 @@ N_MARKS, N_NUMBERS = 8192, 16
 class Marks:
     """The last rows that were pruned: a slot that holds a later token than without pruning, -1 where none does, and
     some numbers of the key there. The tensors have this size from the start, so that memory does not grow; `n` rows
-    are in use."""
+    are in use, and `following` is the next to be overwritten."""
 
     slots: Int[Tensor, " marks"]
     keys: Float[Tensor, "marks numbers"]
     n: int = 0
+    following: int = 0
 
     @classmethod
     def none(cls, keys: Tensor) -> Marks:
-        slots = torch.full((N_MARKS,), -1, dtype=torch.long, device=keys.device)
-        return cls(slots, keys.new_zeros(N_MARKS, _some(keys).shape[-1]))
+        with torch.inference_mode(False):  # they are written to in any mode
+            slots = torch.full((N_MARKS,), -1, dtype=torch.long, device=keys.device)
+            return cls(slots, keys.new_zeros(N_MARKS, _some(keys).shape[-1]))
 
-    def with_rows(self, slots: Int[Tensor, " rows"], keys: Float[Tensor, "rows numbers"]) -> Marks:
-        n = min(N_MARKS, self.n + len(slots))
-        return Marks(torch.cat([slots, self.slots])[:N_MARKS], torch.cat([keys, self.keys])[:N_MARKS], n)
+    def add(self, slots: Int[Tensor, " rows"], keys: Float[Tensor, "rows numbers"]) -> None:
+        """Remember rows in place of the oldest."""
+        n_rows = len(slots)
+        places = torch.arange(self.following, self.following + n_rows, device=self.slots.device) % N_MARKS
+        self.slots.index_copy_(0, places, slots)
+        self.keys.index_copy_(0, places, keys)
+        self.n, self.following = min(N_MARKS, self.n + n_rows), (self.following + n_rows) % N_MARKS
 
     def any_in(self, keys: Float[Tensor, "batch heads slots width"], n_slots: int) -> Bool[Tensor, ""]:
         """Whether a layer's keys, of which `n_slots` are in use, are those of a mark in its slot."""
@@ -85,8 +91,9 @@ def mark_pruned(cache: Any, index: CacheIndex, padding: Bool[Tensor, "rows colum
         marked = numbers.gather(1, first[:, None, None].expand(-1, 1, numbers.shape[2]))[:, 0]
         kind = keys.device, keys.dtype, keys.shape[3]
         with _lock:
-            before = _marks.get(kind) or Marks.none(keys)
-            _marks[kind] = before.with_rows(first.masked_fill(~some, -1), marked)
+            if kind not in _marks:
+                _marks[kind] = Marks.none(keys)
+            _marks[kind].add(first.masked_fill(~some, -1), marked)
         return
 
 

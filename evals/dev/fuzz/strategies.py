@@ -230,8 +230,12 @@ class AnyInTower(TowerStrategy):
         return Selection(left[best], tokens.n_visual)
 
 
-def norm(tokens: VisualTokens) -> Tensor:
-    return tokens.features.norm(dim=-1)
+@dataclass(frozen=True)
+class Norm:
+    """A relevance whose `repr` is the same in every process."""
+
+    def __call__(self, tokens: VisualTokens) -> Tensor:
+        return tokens.features.norm(dim=-1)
 
 
 def any_stages(rng: Random, n_layers: int) -> AnyStages:
@@ -244,13 +248,14 @@ def any_stages(rng: Random, n_layers: int) -> AnyStages:
 
 
 OWN: dict[str, Callable[[Random, int], Strategy]] = {
-    "cdpruner": lambda rng, n: CDPruner(relevance=norm, **budget(rng)),
+    "cdpruner": lambda rng, n: CDPruner(relevance=Norm(), **budget(rng)),
     "any merge": lambda rng, n: AnyMerge(seed=rng.randrange(1000), **budget(rng)),
     "any stages": any_stages,
     "any in tower": lambda rng, n: AnyInTower(seed=rng.randrange(1000), **budget(rng, tile=False)),
 }
-#: All but those that compare frames: no draw has a video.
-NAMES = (*(name for name, cls in STRATEGIES.items() if "frames" not in cls().needs), *OWN)
+#: All but those that compare frames, since no draw has a video, and ToMe, whose merging in the tower the oracle does not
+#: know.
+NAMES = (*(name for name, cls in STRATEGIES.items() if name != "tome" and "frames" not in cls().needs), *OWN)
 IN_TOWER = ("flowcut", "any in tower")
 
 

@@ -42,7 +42,9 @@ class Lfm2VL(CommonFamily):
     def tiles(self, size: Size) -> list[Size]:
         height, width = size
         n_tiles = (height // TILE) * (width // TILE)
-        return [size] if n_tiles == 1 else [*[(TILE, TILE)] * n_tiles, (height // 2, width // 2)]
+        square = PATCH * MERGE
+        overview = (-(-height // 2 // square) * square, -(-width // 2 // square) * square)
+        return [size] if n_tiles == 1 else [*[(TILE, TILE)] * n_tiles, overview]
 
     def block(self, size: Size) -> list[int]:
         """An image of several tiles has a marker before each: the tile's place, or that of the overview."""
