@@ -253,8 +253,8 @@ OWN: dict[str, Callable[[Random, int], Strategy]] = {
     "any stages": any_stages,
     "any in tower": lambda rng, n: AnyInTower(seed=rng.randrange(1000), **budget(rng, tile=False)),
 }
-#: All but those that compare frames, since no draw has a video, and ToMe, whose merging in the tower the oracle does not
-#: know.
+#: All but those that compare frames, since no draw has a video, and ToMe, since the oracle knows no merging in the
+#: tower.
 NAMES = (*(name for name, cls in STRATEGIES.items() if name != "tome" and "frames" not in cls().needs), *OWN)
 IN_TOWER = ("flowcut", "any in tower")
 
