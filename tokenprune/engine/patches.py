@@ -88,8 +88,12 @@ class RowCall:
     def whole_call(self, call: Mapping[str, Any]) -> dict[str, Any]:
         """What the recorder has seen of a layer's attention, the same way."""
         attention = {name: self.whole(value) for name, value in call.get("attention", {}).items()}
-        seen = {name: self.whole(value) for name, value in call.items() if isinstance(value, Tensor)}
+        seen = {name: self.whole(self._in_rows(value)) for name, value in call.items() if isinstance(value, Tensor)}
         return {**call, **seen, "attention": attention}
+
+    def _in_rows(self, value: Tensor) -> Tensor:
+        """Queries or keys of shape (patches, heads, width) as one row for each patch; anything else as it is."""
+        return value.flatten(1) if value.ndim == 3 and len(value) == len(self._patches) > 1 else value
 
     def real(self) -> list[Bool[Tensor, " patches"]]:
         """Which patches of each tile, in raster order, were encoded."""
