@@ -29,10 +29,6 @@ class PI0Adapter(Policy, PaliGemmaAdapter):
         Decoder.of(expert.config, self.noncausal, expert, expert.layers)  # takes the same masks
 
     @property
-    def tower_layers(self) -> None:
-        """None: the oracle of policies does not know pruning in the tower yet, so it is refused."""
-
-    @property
     def core(self) -> Any:
         return self._whole.model.vlm
 
