@@ -94,7 +94,8 @@ class Tile:
             left, merged = self.left[selection.kept], None
             if selection.merged is not None:
                 merged = selection.merged.of_whole(self.left, torch.arange(len(left), device=left.device))
-            self.sizes = sizes_after(self.sizes, selection)
+            if self.sizes is not None or selection.merged is not None:
+                self.sizes = selection.sizes(self.sizes)
             self.left = left
             self.stages.append(StageReport(layer, left, None, merged))
 
@@ -102,16 +103,6 @@ class Tile:
 def changes(selection: Selection) -> bool:
     """Whether patches are dropped, or merged into others."""
     return selection.merged is not None or len(selection.kept) < selection.n_visual
-
-
-def sizes_after(sizes: Float[Tensor, " before"] | None, selection: Selection) -> Float[Tensor, " left"] | None:
-    """How many patches each of those that a selection keeps stands for; None if none has been merged."""
-    kept, merged = selection.kept, selection.merged
-    if merged is None:
-        return None if sizes is None else sizes[kept]
-    before = torch.ones(selection.n_visual, device=kept.device) if sizes is None else sizes
-    into = before[kept].index_fill(0, merged.targets, 0.0)
-    return into.index_add(0, merged.targets, before[merged.sources])
 
 
 class TowerCall:
