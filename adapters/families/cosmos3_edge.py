@@ -12,8 +12,8 @@ from torch import Tensor
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers import Tower
-from tokenprune.adapters.towers.qwen import assembled, by_frame, layout
-from tokenprune.adapters.towers.tower import QueryKey, projections
+from tokenprune.adapters.towers.qwen import assembled, by_frame, layouts
+from tokenprune.adapters.towers.tower import QueryKey, encoder_layers, projected_points
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
@@ -30,9 +30,7 @@ class Cosmos3EdgeAdapter(ToweredAdapter):
         return TOWER
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
-        merge = self.vision_tower.config.spatial_merge_size
-        grids = arguments[f"{modality.name}_grid_thw"].tolist()
-        return [layout(n_frames, height, width, merge) for n_frames, height, width in grids]
+        return layouts(modality, arguments, self.vision_tower.config.spatial_merge_size)
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         config = self.vision_tower.config
@@ -51,4 +49,4 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     return tuple(by_frame(states, grids, merge) for states in split)
 
 
-TOWER = Tower(lambda tower: tower.encoder.layers, lambda layer: projections(layer.self_attn), n_prefix=0, heads=heads)
+TOWER = Tower(encoder_layers, projected_points, n_prefix=0, heads=heads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.resampler import reading_shares
 from tokenprune.adapters.towers.rotary import apply_rotary
-from tokenprune.adapters.towers.tower import QueryKey, projections, scale_of_width
+from tokenprune.adapters.towers.tower import QueryKey, projected_points, scale_of_width
 from tokenprune.tokens.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
@@ -95,10 +96,14 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     )
 
 
+def _scale(tower: Any) -> float:
+    return scale_of_width(tower.vision_encoder)
+
+
 TOWER = Tower(
-    lambda tower: tower.vision_encoder.layers,
-    lambda layer: projections(layer.self_attn),
+    attrgetter("vision_encoder.layers"),
+    projected_points,
     n_prefix=0,
     heads=heads,
-    scale=lambda tower: scale_of_width(tower.vision_encoder),
+    scale=_scale,
 )

@@ -18,7 +18,7 @@ from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.rotary import apply_rotary
-from tokenprune.adapters.towers.tower import QueryKey
+from tokenprune.adapters.towers.tower import QueryKey, encoder_layers, norms
 from tokenprune.tokens.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
@@ -103,15 +103,18 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
 
 
 def _points(layer: Any) -> CapturePoints:
-    attention = layer.self_attn
-    return CapturePoints(attention, {"queries": attention.q_norm, "keys": attention.k_norm})
+    return norms(layer.self_attn)
+
+
+def _scale(tower: Any) -> float:
+    return 1.0
 
 
 TOWER = Tower(
-    lambda tower: tower.encoder.layers,
+    encoder_layers,
     _points,
     n_prefix=0,
     heads=heads,
-    scale=lambda tower: 1.0,
+    scale=_scale,
     normalisation=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 )

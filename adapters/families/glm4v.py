@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from tokenprune.adapters.families.qwen_vl import Qwen2VLAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
-from tokenprune.adapters.towers.qwen import QWEN2_TOWER, separate_heads
-from tokenprune.tokens.encoded import CapturePoints, Modality
+from tokenprune.adapters.towers.qwen import NORMED_TOWER
+from tokenprune.tokens.encoded import Modality
 
 
 @register_adapter("Glm4vForConditionalGeneration", "Glm46VForConditionalGeneration", "Glm4vMoeForConditionalGeneration")
@@ -31,8 +30,4 @@ class GlmOcrAdapter(Glm4vAdapter):
     """For GlmOcrForConditionalGeneration, whose vision tower norms its queries and keys."""
 
     def describe_tower(self) -> Tower:
-        def points(block: Any) -> CapturePoints:
-            attention = block.attn
-            return CapturePoints(attention, {"queries": attention.q_norm, "keys": attention.k_norm})
-
-        return replace(QWEN2_TOWER, capture_points=points, heads=separate_heads)
+        return NORMED_TOWER

@@ -23,7 +23,7 @@ class HYV4VLAdapter(ToweredAdapter):
     """For HYV4VLForConditionalGeneration. Newline tokens count as visual tokens; frames of a video are tiles."""
 
     def describe_tower(self) -> Tower:
-        return replace(HUNYUAN_TOWER, scale=lambda tower: tower.layers[0].self_attn.scaling)
+        return replace(HUNYUAN_TOWER, scale=_scale)
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         merge = self.vision_tower.config.spatial_merge_size
@@ -32,3 +32,7 @@ class HYV4VLAdapter(ToweredAdapter):
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         return packed_pixels(arguments, self.vision_tower.config)
+
+
+def _scale(tower: Any) -> float:
+    return tower.layers[0].self_attn.scaling

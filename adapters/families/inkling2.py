@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import frames
-from tokenprune.adapters.towers.tower import QueryKey, projections
+from tokenprune.adapters.towers.tower import QueryKey, projected_points
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
@@ -68,4 +69,4 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     return by_image(call["queries"]), by_image(call["keys"])
 
 
-TOWER = Tower(lambda tower: tower.layers, lambda layer: projections(layer.self_attn), n_prefix=1, heads=heads)
+TOWER = Tower(attrgetter("layers"), projected_points, n_prefix=1, heads=heads)

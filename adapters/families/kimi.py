@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from einops import rearrange, reduce
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.row import PatchRow, raster_chunks
-from tokenprune.adapters.towers.tower import QueryKey
+from tokenprune.adapters.towers.tower import QueryKey, projections
 from tokenprune.tokens.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout, square_means
 
@@ -74,13 +75,17 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
 
 
 def _points(layer: Any) -> CapturePoints:
-    return CapturePoints(layer.attn, {"queries": layer.attn.q_proj, "keys": layer.attn.k_proj})
+    return projections(layer.attn)
+
+
+def _exits(tower: Any) -> list[nn.Module]:
+    return [tower.final_layernorm]
 
 
 TOWER = Tower(
-    lambda tower: tower.layers,
+    attrgetter("layers"),
     _points,
     n_prefix=0,
     heads=heads,
-    row=PatchRow("pixel_values", raster_chunks, lambda tower: [tower.final_layernorm]),
+    row=PatchRow("pixel_values", raster_chunks, _exits),
 )

@@ -13,7 +13,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.layouts.padded import padded_squares
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
-from tokenprune.adapters.towers.tower import QueryKey, projections
+from tokenprune.adapters.towers.tower import QueryKey, encoder_layers, projected_points
 from tokenprune.tokens.attention import split_heads
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
@@ -51,4 +51,4 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     return queries, keys, list(call["tower"]["pixel_attention_mask"].bool())
 
 
-TOWER = Tower(lambda tower: tower.encoder.layers, lambda layer: projections(layer.self_attn), n_prefix=0, heads=heads)
+TOWER = Tower(encoder_layers, projected_points, n_prefix=0, heads=heads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from tokenprune.adapters.layouts.tiles import starts_after_the_last_kind, token_
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers import Tower
-from tokenprune.adapters.towers.tower import QueryKey, projections
+from tokenprune.adapters.towers.tower import QueryKey, projected_points
 from tokenprune.errors import PruningError
 from tokenprune.tokens.attention import split_heads
 from tokenprune.tokens.encoded import Modality
@@ -71,4 +72,4 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     return rotated(call["queries"]), rotated(call["keys"])
 
 
-TOWER = Tower(lambda tower: tower.model.layers, lambda layer: projections(layer.self_attn), n_prefix=1, heads=heads)
+TOWER = Tower(attrgetter("model.layers"), projected_points, n_prefix=1, heads=heads)

@@ -14,7 +14,7 @@ from torch import Tensor
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
-from tokenprune.adapters.towers.tower import QueryKey, projections
+from tokenprune.adapters.towers.tower import QueryKey, encoder_layers, projected_points
 from tokenprune.tokens.attention import split_heads
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout, square_means
@@ -76,4 +76,4 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     return queries.split(sizes, 1), keys.split(sizes, 1)
 
 
-TOWER = Tower(lambda tower: tower.encoder.layers, lambda layer: projections(layer.self_attn), n_prefix=0, heads=heads)
+TOWER = Tower(encoder_layers, projected_points, n_prefix=0, heads=heads)

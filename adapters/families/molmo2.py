@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import isqrt
+from operator import attrgetter
 from typing import Any
 
 from einops import rearrange
@@ -14,7 +15,7 @@ from torch import Tensor
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
-from tokenprune.adapters.towers.tower import projections
+from tokenprune.adapters.towers.tower import projected_points
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Grid3, Layout
 
@@ -68,4 +69,4 @@ def pool(values: Float[Tensor, "tiles patches"], indices: Int[Tensor, "visual po
     return found.sum(1) / valid.sum(1)
 
 
-TOWER = Tower(lambda tower: tower.layers, lambda layer: projections(layer.self_attn), n_prefix=0)
+TOWER = Tower(attrgetter("layers"), projected_points, n_prefix=0)

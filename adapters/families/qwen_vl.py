@@ -12,7 +12,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.deepstack import ADDS_FEATURES, prune_added, prune_deepstack
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
-from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, frame_pixels, layout
+from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, frame_pixels, layouts
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.packing import Packing
 from tokenprune.tokens.encoded import Modality
@@ -34,9 +34,7 @@ class Qwen2VLAdapter(ModelAdapter):
         return QWEN2_TOWER
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
-        merge = self.vision_tower.config.spatial_merge_size
-        grids = arguments[f"{modality.name}_grid_thw"].tolist()
-        return [layout(n_frames, height, width, merge) for n_frames, height, width in grids]
+        return layouts(modality, arguments, self.vision_tower.config.spatial_merge_size)
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         return frame_pixels(arguments, self.vision_tower.config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import isqrt
+from operator import attrgetter
 from typing import Any
 
 from einops import rearrange
@@ -17,7 +18,7 @@ from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.rotary import apply_rotary
-from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, projections
+from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, projected_points
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
@@ -74,8 +75,8 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
 
 
 TOWER = Tower(
-    lambda tower: tower.layers,
-    lambda layer: projections(layer.self_attn),
+    attrgetter("layers"),
+    projected_points,
     n_prefix=0,
     heads=heads,
     normalisation=CLIP_COLORS,

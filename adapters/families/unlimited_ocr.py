@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import isqrt
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from tokenprune.adapters.layouts.crops import corner, image_by_image
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers import Tower
-from tokenprune.adapters.towers.tower import QueryKey, projections, scale_of_width
+from tokenprune.adapters.towers.tower import QueryKey, projected_points, scale_of_width
 from tokenprune.sequence.packing import Packing
 from tokenprune.tokens.attention import split_heads
 from tokenprune.tokens.encoded import Modality
@@ -91,10 +92,14 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     return tuple(list(split_heads(call[part], n_heads)) for part in ("queries", "keys"))
 
 
+def _scale(tower: Any) -> float:
+    return scale_of_width(tower.vision_encoder)
+
+
 TOWER = Tower(
-    lambda tower: tower.vision_encoder.encoder.layers,
-    lambda layer: projections(layer.self_attn),
+    attrgetter("vision_encoder.encoder.layers"),
+    projected_points,
     n_prefix=1,
     heads=heads,
-    scale=lambda tower: scale_of_width(tower.vision_encoder),
+    scale=_scale,
 )

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.row import PatchRow, Row, adjacent
-from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower
-from tokenprune.tokens.encoded import CapturePoints
+from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower, norms
+from tokenprune.tokens.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
 
@@ -29,6 +29,12 @@ def layout(n_frames: int, height: int, width: int, merge: int) -> Layout:
         return frame
     _, rows, columns = frame.grid
     return replace(Layout.concat([frame] * n_frames), grids=((n_frames, rows, columns),))
+
+
+def layouts(modality: Modality, arguments: Mapping[str, Any], merge: int) -> list[Layout]:
+    """Make the layout of every image or video in a call of an encoding function that is told their grids."""
+    grids = arguments[f"{modality.name}_grid_thw"].tolist()
+    return [layout(n_frames, height, width, merge) for n_frames, height, width in grids]
 
 
 def frames(
@@ -170,6 +176,10 @@ def _points(block: Any) -> CapturePoints:
     return CapturePoints(block.attn, {"qkv": block.attn.qkv})
 
 
+def _normed_points(block: Any) -> CapturePoints:
+    return norms(block.attn)
+
+
 def _scale(tower: Any) -> float:
     return tower.blocks[0].attn.scaling
 
@@ -178,4 +188,5 @@ _ROW = PatchRow("hidden_states", adjacent, _mergers)
 
 QWEN2_TOWER = Tower(_blocks, _points, n_prefix=0, heads=heads, scale=_scale, normalisation=CLIP_COLORS, row=_ROW)
 QWEN2_5_TOWER = replace(QWEN2_TOWER, heads=windowed_heads, row=replace(_ROW, describe=_windowed))
+NORMED_TOWER = replace(QWEN2_TOWER, capture_points=_normed_points, heads=separate_heads)
 QWEN3_TOWER = Tower(_blocks, _points, n_prefix=0, heads=heads, scale=_scale, row=_ROW)

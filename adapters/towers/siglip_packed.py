@@ -7,6 +7,7 @@ token are adjacent, and every image says how many these are.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from einops import rearrange
@@ -15,8 +16,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.towers.qwen import assembled, by_frame, rotated_frames
 from tokenprune.adapters.towers.row import PatchRow, raster
-from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower, projections
-from tokenprune.tokens.encoded import CapturePoints
+from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower, encoder_layers, projected_points
 
 
 def packed_pixels(
@@ -54,29 +54,17 @@ def _projected(call: Mapping[str, Any], config: Any) -> tuple[Tensor, Tensor]:
     return queries, keys
 
 
-def _points(layer: Any) -> CapturePoints:
-    return projections(layer.self_attn)
-
-
-def _encoder_layers(tower: Any) -> nn.ModuleList:
-    return getattr(tower, "vision_model", tower).encoder.layers
-
-
-def _layers(tower: Any) -> nn.ModuleList:
-    return tower.layers
-
-
 def _paddle_exits(tower: Any) -> list[nn.Module]:
     return [getattr(tower, "vision_model", tower).post_layernorm]
 
 
 PADDLE_TOWER = Tower(
-    _encoder_layers,
-    _points,
+    encoder_layers,
+    projected_points,
     0,
     heads=_rotated_raster_heads,
     normalisation=CLIP_COLORS,
     row=PatchRow("pixel_values", raster, _paddle_exits),
 )
-HUNYUAN_TOWER = Tower(_layers, _points, 0, heads=_raster_heads, normalisation=CLIP_COLORS)
-VIDEO_LLAMA_TOWER = Tower(_encoder_layers, _points, 0, heads=_rotated_heads)
+HUNYUAN_TOWER = Tower(attrgetter("layers"), projected_points, 0, heads=_raster_heads, normalisation=CLIP_COLORS)
+VIDEO_LLAMA_TOWER = Tower(encoder_layers, projected_points, 0, heads=_rotated_heads)

@@ -4,6 +4,7 @@ convolutional ones whose last stages attend, FastViT and MobileNet V5."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenprune.adapters.towers.tower import QueryKey, Tower
+from tokenprune.adapters.towers.tower import QueryKey, Tower, norms
 from tokenprune.errors import UnsupportedError
 from tokenprune.tokens.encoded import CapturePoints
 
@@ -30,16 +31,20 @@ def timm_tower(vision: Any) -> Tower:
             f"with adapter=tokenprune.GenericAdapter."
         )
     return Tower(
-        lambda tower: tower.timm_model.blocks,
+        attrgetter("timm_model.blocks"),
         _points,
         n_prefix=model.num_prefix_tokens,
         heads=_heads,
-        scale=lambda tower: tower.timm_model.blocks[0].attn.scale,
+        scale=_scale,
     )
 
 
 def _points(block: Any) -> CapturePoints:
-    return CapturePoints(block.attn, {"queries": block.attn.q_norm, "keys": block.attn.k_norm})  # identities, without
+    return norms(block.attn)  # identities, without
+
+
+def _scale(tower: Any) -> float:
+    return tower.timm_model.blocks[0].attn.scale
 
 
 def _heads(call: Mapping[str, Any], config: Any) -> QueryKey:
@@ -69,13 +74,25 @@ def fastvit_tower(vision: Any) -> Tower | None:
     if not blocks or not all(hasattr(getattr(block, "token_mixer", None), "qkv") for block in blocks):
         return None
     return Tower(
-        lambda tower: tower.timm_model.stages[-1].blocks,
-        lambda block: CapturePoints(block.token_mixer, {"qkv": block.token_mixer.qkv}),
+        _mixing_blocks,
+        _mixed_points,
         n_prefix=0,
         heads=_mixed_heads,
-        scale=lambda tower: tower.timm_model.stages[-1].blocks[0].token_mixer.scale,
+        scale=_mixed_scale,
         normalisation=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     )
+
+
+def _mixing_blocks(tower: Any) -> Any:
+    return tower.timm_model.stages[-1].blocks
+
+
+def _mixed_points(block: Any) -> CapturePoints:
+    return CapturePoints(block.token_mixer, {"qkv": block.token_mixer.qkv})
+
+
+def _mixed_scale(tower: Any) -> float:
+    return tower.timm_model.stages[-1].blocks[0].token_mixer.scale
 
 
 def _mixed_heads(call: Mapping[str, Any], config: Any) -> QueryKey:
@@ -92,11 +109,11 @@ def mobilenet_tower(vision: Any) -> Tower | None:
     if not attending or any(block.attn.kv_stride > 1 or block.attn.has_query_strides for block in attending):
         return None
     return Tower(
-        lambda tower: nn.ModuleList(_attending(tower.timm_model.blocks[-1])),
-        lambda block: CapturePoints(block.attn, {"queries": block.attn.query, "keys": block.attn.key}),
+        _last_attending,
+        _shared_points,
         n_prefix=0,
         heads=_shared_heads,
-        scale=lambda tower: _attending(tower.timm_model.blocks[-1])[0].attn.scale,
+        scale=_shared_scale,
         normalisation=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     )
 
@@ -105,6 +122,18 @@ def _attending(stage: Any) -> list[Any]:
     if not isinstance(stage, nn.Sequential):
         return []
     return [block for block in stage if hasattr(getattr(block, "attn", None), "kv_stride")]
+
+
+def _last_attending(tower: Any) -> nn.ModuleList:
+    return nn.ModuleList(_attending(tower.timm_model.blocks[-1]))
+
+
+def _shared_points(block: Any) -> CapturePoints:
+    return CapturePoints(block.attn, {"queries": block.attn.query, "keys": block.attn.key})
+
+
+def _shared_scale(tower: Any) -> float:
+    return _attending(tower.timm_model.blocks[-1])[0].attn.scale
 
 
 def _shared_heads(call: Mapping[str, Any], config: Any) -> QueryKey:

@@ -81,6 +81,8 @@ class Tower:
     values: the module of a layer that returns its values; only for towers whose layers accept a subset of the patches
         (no windows, no rotary embeddings, no padding), None otherwise.
     row: how the tower takes the patches of all images in one row, so that some may be left out; None if it does not.
+
+    All functions must be picklable, which lambdas are not: a patched model holds them.
     """
 
     layers: Callable[[Any], nn.ModuleList]
@@ -99,6 +101,21 @@ class Tower:
         return (pixels.float() * std + mean).clamp(0, 1)
 
 
+def encoder_layers(tower: Any) -> nn.ModuleList:
+    """The layers of a tower in CLIP's structure."""
+    return getattr(tower, "vision_model", tower).encoder.layers  # up to 5.1x the tower is one module deeper
+
+
 def projections(attention: Any) -> CapturePoints:
     """The capture points of an attention module with separate query and key projections."""
     return CapturePoints(attention, {"queries": attention.q_proj, "keys": attention.k_proj})
+
+
+def projected_points(layer: Any) -> CapturePoints:
+    """`projections` of a layer's `self_attn`."""
+    return projections(layer.self_attn)
+
+
+def norms(attention: Any) -> CapturePoints:
+    """The capture points of an attention module that norms its queries and keys."""
+    return CapturePoints(attention, {"queries": attention.q_norm, "keys": attention.k_norm})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from functools import cache
 from inspect import signature
 from typing import Any
@@ -131,6 +132,13 @@ def test_pruning_equals_masking(name: str, strategy: tokenprune.Strategy) -> Non
     assert_close(logits[0], family.oracle(model, inputs, dropped)[0, ~dropped[0]])
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_pickle_is_patched_by_itself(name: str) -> None:
+    model, inputs = FAMILIES[name].build(), FAMILIES[name].prompt([1])
+    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.3)):
+        assert torch.equal(pickle.loads(pickle.dumps(model))(**inputs).logits, model(**inputs).logits)
+
+
 def test_a_tower_of_another_design_is_refused() -> None:
     family = Perception("resnet")
     model = family.build()
@@ -181,6 +189,7 @@ def test_gemma_3n_at_published_shapes() -> None:
     """And the attention of the tower's last stage, carried to visual tokens as the tower fuses its maps."""
     family: Any = PublishedGemma3n("published")
     model = build(family, "sdpa")
+    assert pickle.loads(pickle.dumps(adapter_for(model).tower))
     processor = transformers.SiglipImageProcessor(size={"height": 768, "width": 768}, do_normalize=False)
     inputs = dict(processor(images=[image_of(480, 640)], return_tensors="pt"))
     length = signature(transformers.Gemma3nProcessor.__init__).parameters["image_seq_length"].default

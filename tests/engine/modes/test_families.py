@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from functools import cache
 from inspect import unwrap
 from typing import Any
@@ -58,3 +59,13 @@ def test_a_copy_is_patched_by_itself(name: str) -> None:
         assert n_logits(twin) == pruned < whole
         tokenprune.unpatch(twin)
         assert (n_logits(model), n_logits(twin)) == (pruned, whole)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_pickle_is_patched_by_itself(name: str) -> None:
+    model, inputs = FAMILIES[name].build(), FAMILIES[name].prompt([1])
+    with torch.no_grad(), tokenprune.patch(model, DivPrune(keep_ratio=0.3)):
+        if any(map(torch.nn.utils.parametrize.is_parametrized, model.modules())):
+            pytest.skip("PyTorch pickles no parametrized modules")
+        twin = pickle.loads(pickle.dumps(model))  # before the first call, from which on transformers' hooks forbid it
+        assert torch.equal(twin(**inputs).logits, model(**inputs).logits)
