@@ -2,7 +2,12 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from tokenprune.engine.call import CACHE_NAMES
+
+#: Where a quantised layer of a cache keeps its states; `keys` and `values` are those that are not quantised yet.
+QUANTISED = "_quantized_keys", "_quantized_values"
 
 
 def cache_in(output: Any) -> tuple[str, Any]:
@@ -12,6 +17,25 @@ def cache_in(output: Any) -> tuple[str, Any]:
 
 
 def cache_bytes(output: Any) -> int:
-    """Return the size of the cache tensors in bytes. Skipped decoder layers hold none."""
+    """Return the size of the cache tensors in bytes, those of quantised states and their scales included.
+
+    Skipped decoder layers hold none.
+    """
     _, cache = cache_in(output)
-    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers if layer.is_initialized)
+    layers = [layer for layer in cache.layers if layer.is_initialized]
+    return sum(
+        layer.keys.nbytes + layer.values.nbytes + sum(_bytes(getattr(layer, name, None)) for name in QUANTISED)
+        for layer in layers
+    )
+
+
+def _bytes(state: Any) -> int:
+    """The size of quantised states: a tensor that is made of others (quanto), or tensors with what describes them."""
+    if isinstance(state, tuple):
+        return sum(map(_bytes, state))
+    if isinstance(state, dict):
+        return sum(map(_bytes, state.values()))
+    if not isinstance(state, Tensor):
+        return 0
+    flatten = getattr(state, "__tensor_flatten__", None)
+    return state.nbytes if flatten is None else sum(_bytes(getattr(state, name)) for name in flatten()[0])

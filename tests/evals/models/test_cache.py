@@ -1,0 +1,39 @@
+"""The size of a KV cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import DynamicCache, LlamaConfig, QuantizedCache, cache_utils
+
+from tokenprune.evals.models.cache import cache_bytes
+
+STATES = torch.randn(1, 2, 32, 16, generator=torch.Generator().manual_seed(0))  # 1024 numbers
+BACKENDS: list[Any] = [
+    # half a byte for each of 1024 numbers, and scale and shift in float32 for each of 64 groups
+    pytest.param("quanto", {"nbits": 4, "q_group_size": 16}, 512 + 2 * 64 * 4, marks=pytest.mark.slow),
+    # a byte for each number, and one scale in float32
+    *([pytest.param("fp8", {}, 1024 + 4)] if hasattr(cache_utils, "Fp8QuantizedLayer") else []),
+]
+
+
+def filled(cache: Any) -> dict[str, Any]:
+    for layer in range(2):
+        cache.update(STATES, STATES, layer)
+    return {"past_key_values": cache}
+
+
+def test_keys_and_values() -> None:
+    assert cache_bytes(filled(DynamicCache())) == 2 * 2 * 1024 * 4
+
+
+@pytest.mark.parametrize(("backend", "settings", "expected"), BACKENDS)
+def test_quantised_states_and_their_scales(backend: str, settings: dict[str, Any], expected: int) -> None:
+    """What is not quantised yet is counted, too: with quanto, a later token is one float32 number for each channel."""
+    cache = QuantizedCache(backend, LlamaConfig(num_hidden_layers=2), **settings)
+    assert cache_bytes(filled(cache)) == 2 * 2 * expected
+    later = STATES[:, :, :1]
+    cache.update(later, later, 0)
+    assert cache_bytes({"past_key_values": cache}) == 2 * 2 * expected + 2 * (32 if backend == "fp8" else 32 * 4)
