@@ -11,15 +11,7 @@ EXTRA = "adapt"
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="model folder or Hugging Face name")
-    shared.add_data(parser)
-    shared.add_allowed(parser)
-    parser.add_argument(
-        "--tasks", nargs="+", metavar="NAME", help="tasks to learn (default: all whose files are in --data)"
-    )
-    parser.add_argument("--split", metavar="NAME", help="split, as the set names it (default: all but train)")
-    parser.add_argument(
-        "--limit", type=at_least(1), metavar="N", help="questions per task, evenly spaced (default: all)"
-    )
+    shared.add_questions(parser, "learn")
     parser.add_argument(
         "--no-labels",
         action="store_false",

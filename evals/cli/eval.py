@@ -24,16 +24,8 @@ def add_options(parser: ArgumentParser) -> None:
         help=f"what to run beside the strategies: unpruned, random, downsample, or {NONE} (default: all that the model "
         "supports)",
     )
-    parser.add_argument(
-        "--tasks", nargs="+", metavar="NAME", help="tasks to run (default: all whose files are in --data)"
-    )
-    shared.add_data(parser)
-    shared.add_allowed(parser)
+    shared.add_questions(parser, "run")
     shared.add_frames(parser)
-    parser.add_argument("--split", metavar="NAME", help="split, as the set names it (default: all but train)")
-    parser.add_argument(
-        "--limit", type=at_least(1), metavar="N", help="questions per task, evenly spaced (default: all)"
-    )
     shared.add_dtype(parser)
     parser.add_argument(
         "--device-map",

@@ -79,6 +79,19 @@ def add_allowed(parser: ArgumentParser) -> None:
     add_max_image_pixels(parser)
 
 
+def add_questions(parser: ArgumentParser, use: str) -> None:
+    """Which questions a command reads. `use` is what it does with tasks, a verb."""
+    parser.add_argument(
+        "--tasks", nargs="+", metavar="NAME", help=f"tasks to {use} (default: all whose files are in --data)"
+    )
+    add_data(parser)
+    add_allowed(parser)
+    parser.add_argument("--split", metavar="NAME", help="split, as the set names it (default: all but train)")
+    parser.add_argument(
+        "--limit", type=at_least(1), metavar="N", help="questions per task, evenly spaced (default: all)"
+    )
+
+
 def add_dtype(parser: ArgumentParser, default: str = "auto") -> None:
     """`auto` is offered only where it is the default; elsewhere results should not depend on how weights are stored."""
     if default == "auto":

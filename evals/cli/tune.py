@@ -18,15 +18,7 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="POINTS",
         help="points of accuracy that may be lost, at most, with 95 %% confidence",
     )
-    shared.add_data(parser)
-    shared.add_allowed(parser)
-    parser.add_argument(
-        "--tasks", nargs="+", metavar="NAME", help="tasks to tune on (default: all whose files are in --data)"
-    )
-    parser.add_argument("--split", metavar="NAME", help="split, as the set names it (default: all but train)")
-    parser.add_argument(
-        "--limit", type=at_least(1), metavar="N", help="questions per task, evenly spaced (default: all)"
-    )
+    shared.add_questions(parser, "tune on")
     parser.add_argument(
         "--no-labels",
         action="store_false",
