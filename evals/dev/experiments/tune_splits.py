@@ -18,7 +18,7 @@ import numpy as np
 
 from tokenprune.evals.cli.parser import script_parser
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.models.loading import load_processor, load_tasks
+from tokenprune.evals.models.loading import limit_questions, load_processor, load_tasks
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run import files
 from tokenprune.evals.run.answers import AnswerKey
@@ -86,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=SCENES, metavar="DIR", help="the questions")
     parser.add_argument("--bound", nargs="+", type=float, default=list(BOUNDS), metavar="POINTS", help="losses allowed")
     parser.add_argument("--seeds", type=int, default=N_SEEDS, metavar="N", help="how many splits")
+    parser.add_argument("--limit", type=int, metavar="N", help="questions per task (default: all)")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument("--table", type=Path, required=True, metavar="FILE", help="file of the outcomes, JSON lines")
     options = parser.parse_args(arguments)
@@ -97,10 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         position_ids=["original"],
         baselines=["unpruned"],
         data=options.data,
+        limit=options.limit,
         dtype="bfloat16",
     )
     grid = [one for one in make_setups(STRATEGIES, KEEP_RATIOS, ["original"], []) if isinstance(one, Pruned)]
-    questions = load_tasks(options.data, None, style=style_of(*load_processor(options.model)))
+    style = style_of(*load_processor(options.model))
+    questions = limit_questions(load_tasks(options.data, None, style=style), options.limit)
     table = Table(options.output)
     outcomes = [
         outcome(table, grid, questions, bound, seed) for bound in options.bound for seed in range(options.seeds)

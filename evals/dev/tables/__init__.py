@@ -1,5 +1,12 @@
 """The generated tables of the documentation, each made of stored results."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "data"
+
+
+def versions(about: Mapping[str, Any]) -> str:
+    """What a measurement ran with, as the line below its table names it."""
+    return ", ".join(f"{name} {version}" for name, version in about["versions"].items())

@@ -3,17 +3,17 @@
 import json
 from typing import Any
 
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.tables import RESULTS, versions
 from tokenprune.evals.report.table import Table
 
 
 def stored() -> str:
     content = json.loads((RESULTS / "decode_steps.json").read_text(encoding="utf-8"))
     about = content["about"]
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return (
         f"{table(content['steps'])}\n\n{about['keep_ratio']:.1%} of {about['n_visual']} visual tokens, medians of "
-        f"{about['rounds']} rounds with 95 % interval; {about['device']}, one thread; {versions}; {about['date']}\n"
+        f"{about['rounds']} rounds with 95 % interval; {about['device']}, one thread; {versions(about)}; "
+        f"{about['date']}\n"
     )
 
 

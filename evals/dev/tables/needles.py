@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.evals.dev.experiments.needles.answers import Answer, read
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.tables import RESULTS, versions
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.run.files import check_same
 from tokenprune.evals.stats.intervals import interval, paired
@@ -20,10 +20,9 @@ def report(header: dict[str, Any], answers: Sequence[Answer]) -> str:
     complete = whole(answers)
     n = {task: len({a.id for a in complete if (a.task == "rec") == (task == "REC")}) for task in ("REC", "VQA")}
     images = len({answer.image for answer in complete})
-    versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
     parts = [
         f"{n['REC'] + n['VQA']} questions (REC {n['REC']}, VQA {n['VQA']}) on {images} images; {header['model']}, "
-        f"{header['dtype']} on {header['device']}; {versions}. Per cent, with 95 % interval over images:",
+        f"{header['dtype']} on {header['device']}; {versions(header)}. Per cent, with 95 % interval over images:",
         accuracies(complete),
         "Zoom against the others on the same questions, in points, with 95 % interval:",
         differences(complete),

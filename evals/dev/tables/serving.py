@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.tables import RESULTS, versions
 from tokenprune.evals.report.table import Table
 from tokenprune.evals.stats.intervals import bootstrap_interval
 
@@ -17,10 +17,9 @@ Row = dict[str, Any]
 def stored() -> str:
     content = json.loads((RESULTS / "serving.json").read_text(encoding="utf-8"))
     about = content["about"]
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return (
         f"{table(content)}\n\nMedians of {about['rounds']} rounds; ratios, within rounds, with 95 % interval; "
-        f"{about['dtype']}, {about['device']}; {versions}; {about['date']}\n"
+        f"{about['dtype']}, {about['device']}; {versions(about)}; {about['date']}\n"
     )
 
 
