@@ -73,8 +73,8 @@ class Parts(ABC):
 
     @property
     def resampler(self) -> Any:
-        """The module behind the vision tower whose queries read all patches of a tile and become the visual tokens, if
-        their attention is read too; None otherwise."""
+        """The module after the vision tower whose queries attend to all patches of a tile and become the visual tokens,
+        if their attention is read too; None otherwise."""
         return None
 
     def describe_tower(self) -> Tower:

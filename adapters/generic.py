@@ -111,7 +111,7 @@ class GenericAdapter(ModelAdapter):
                 kwargs[name] = packing.gather_tokens(value)
 
     def unprunable(self, kwargs: Mapping[str, Any]) -> list[str]:
-        """Raise PruningError for videos that the model encodes in a way of which nothing is known."""
+        """Raise PruningError for videos that the model encodes in an unknown way."""
         videos = PIXELS["video"][0]
         if kwargs.get(videos) is not None and videos not in [modality.pixels for modality in self.modalities]:
             raise PruningError(

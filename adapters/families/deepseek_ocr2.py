@@ -28,9 +28,10 @@ from tokenprune.tokens.layout import Layout
 class DeepseekOcr2Adapter(ToweredAdapter):
     """For DeepseekOcr2ForConditionalGeneration.
 
-    In the second of the tower's encoders, all patches attend to each other; queries behind them attend to all patches
-    and to the queries before, and become the visual tokens, which have no place on a grid. A map over patches becomes
-    one over visual tokens by what the last layer reads. Tiles are the crops, and then the image with the separator.
+    In the second of the tower's encoders, all patches attend to each other; the queries after them attend to all
+    patches and to earlier queries, and become the visual tokens, which have no place on a grid. A map over patches
+    becomes one over visual tokens by what the last layer reads. Tiles are the crops, and then the image with the
+    separator.
     """
 
     def describe_tower(self) -> Tower:
@@ -77,7 +78,7 @@ def to_tokens(values: Float[Tensor, "tiles queries"], n_local: int, n_global: in
 
 
 def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """Rotated queries and keys of every tile's patches, and what the queries behind them read."""
+    """Rotated queries and keys of every tile's patches, and what the queries after them read."""
     cos, sin = (part[0] for part in call["attention"]["position_embeddings"])
     n_patches = call["convolved"][0, 0].numel()
     n_groups = config.encoder_config.num_attention_heads // config.encoder_config.num_key_value_heads

@@ -1,4 +1,4 @@
-"""Emu3: visual tokens are codes, of which one ends each row."""
+"""Emu3: visual tokens are codes; an extra one ends each row."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Ernie4_5VLAdapter(Qwen2VLAdapter):
         return getattr(self.core, "vision_tower", None)
 
     def describe_tower(self) -> Tower:
-        return replace(QWEN2_TOWER, row=None)  # a visual token is merged from two frames, behind the tower
+        return replace(QWEN2_TOWER, row=None)  # after the tower, two frames are merged into each visual token
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         merge = self.vision_tower.config.spatial_merge_size

@@ -19,7 +19,7 @@ from tokenprune.tokens.layout import Layout
 
 @register_adapter("HunYuanVLForConditionalGeneration")
 class HunyuanVLAdapter(ModelAdapter):
-    """For HunYuanVLForConditionalGeneration. An image has a token before it, one behind each row and one at its end.
+    """For HunYuanVLForConditionalGeneration. An image has a token before it, one after each row and one at its end.
 
     Position IDs have a component for the number of the image, which transformers counts across the rows of a batch.
     """

@@ -20,7 +20,7 @@ from tokenprune.tokens.layout import Layout
 
 @register_adapter("HYV4VLForConditionalGeneration")
 class HYV4VLAdapter(ToweredAdapter):
-    """For HYV4VLForConditionalGeneration. Newline tokens count as visual tokens; frames of a video are tiles."""
+    """For HYV4VLForConditionalGeneration. Newline tokens are visual tokens too; frames of a video are tiles."""
 
     def describe_tower(self) -> Tower:
         return replace(HUNYUAN_TOWER, scale=_scale)

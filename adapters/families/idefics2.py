@@ -59,7 +59,7 @@ class Idefics2Adapter(ToweredAdapter):
         queries, keys, real = super().tile_heads(call)
         config, n_patches = self.config.perceiver_config, keys[0].shape[1]
         reading = split_heads(call["reading"], config.resampler_n_heads)
-        read = split_heads(call["read"][:, :n_patches], config.num_key_value_heads)  # behind them, the queries' own
+        read = split_heads(call["read"][:, :n_patches], config.num_key_value_heads)  # the queries' own follow
         scale = config.resampler_head_dim**-0.5
         shares = [reading_shares(*tile[:2], scale, tile[2]) for tile in zip(reading, read, real, strict=True)]
         return queries, keys, real, shares

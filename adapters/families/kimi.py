@@ -49,7 +49,7 @@ class KimiK25Adapter(ModelAdapter):
 
 
 def chunk_layout(frames: int, rows: int, columns: int, side: int) -> Layout:
-    """The layout of frames of rows x columns patches, of which all frames' side x side squares at a place make one
+    """The layout of frames of rows x columns patches; the side x side squares at one place in all frames make one
     visual token."""
     to_tokens = partial(frame_means, frames=frames, rows=rows, columns=columns, side=side)
     return Layout(((1, rows // side, columns // side),), to_tokens=to_tokens)

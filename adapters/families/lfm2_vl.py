@@ -1,4 +1,4 @@
-"""LFM2-VL: tiles of any shape, padded to one number of patches, and a smaller overview behind several tiles."""
+"""LFM2-VL: tiles of any shape, padded to one number of patches, with a smaller overview after several tiles."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tokenprune.tokens.layout import Grid3, Layout
 @register_adapter("Molmo2ForConditionalGeneration")
 class Molmo2Adapter(ModelAdapter):
     """For Molmo2ForConditionalGeneration. All visual tokens and markers of a row attend to each other. One placeholder
-    token stands for images and videos, of which a call has one kind."""
+    token stands for images and videos; a call has either."""
 
     noncausal = True
     takes_video = True

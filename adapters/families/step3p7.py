@@ -28,7 +28,7 @@ SIDE = 4
 
 @register_adapter("Step3p7ForConditionalGeneration")
 class Step3p7Adapter(ToweredAdapter):
-    """For Step3p7ForConditionalGeneration. Markers are text and stay. The convolutions behind the tower overlap: a
+    """For Step3p7ForConditionalGeneration. Markers are text and stay. The convolutions after the tower overlap: a
     visual token is given the patches of its own square, and sees a little of those to the left of it and above."""
 
     @property

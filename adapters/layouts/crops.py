@@ -29,7 +29,7 @@ def crops_and_whole(modality: Modality, arguments: Mapping[str, Any], layouts: S
 
 def image_by_image(name: str, tiles: Sequence[Any], layouts: Sequence[Layout], n_prefix: int = 0) -> list[Any]:
     """Put a statistic of all wholes and then of all crops into the order of images. Pixels of crops are resized to the
-    whole's size; colours, and the queries and keys behind `n_prefix` tokens, are put into the corner."""
+    whole's size; colours, and the queries and keys after `n_prefix` tokens, are put into the corner."""
     wholes, crops = tiles[: len(layouts)], iter(tiles[len(layouts) :])
     return [
         tile

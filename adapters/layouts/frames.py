@@ -24,7 +24,7 @@ def frames_layout(n_frames: int, height: int, width: int, to_tokens: ToTokens = 
 
 def frame_pairs(n_frames: int, frame: Layout) -> Layout:
     """The layout of a video whose visual tokens are each merged from two frames like `frame`; of one frame, an image.
-    A pair counts as a tile of the visual tokens, which gets the mean of the maps over its two frames."""
+    A pair is one tile of visual tokens, and gets the mean of the maps over its two frames."""
     if n_frames == 1:
         return frame
     n_pairs, (_, height, width) = n_frames // 2, frame.grid

@@ -13,7 +13,7 @@ from tokenprune.tokens.layout import Layout
 
 
 def framed_rows(inner: Layout) -> Layout:
-    """Add these tokens to the layout of an image without them. They count as newline tokens."""
+    """Add these tokens to the layout of an image without them. They are treated as newline tokens."""
     _, height, width = inner.grid
     newlines = torch.ones(height * (width + 1) + 2, dtype=torch.bool)
     newlines[1:-1].view(height, width + 1)[:, :-1] = False

@@ -1,4 +1,4 @@
-"""Vision towers that take the patches of all images in one row, of which some may be left out."""
+"""Vision towers that take the patches of all images in one row and work without some of them."""
 
 from __future__ import annotations
 

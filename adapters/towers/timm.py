@@ -48,7 +48,7 @@ def _scale(tower: Any) -> float:
 
 
 def _heads(call: Mapping[str, Any], config: Any) -> QueryKey:
-    """Queries and keys, of which those of patches are rotated where the attention gets angles for them."""
+    """Queries and keys; those of patches are rotated where the attention gets angles for them."""
     attention, angles = call["attention_module"], call["attention"].get("rope")
     queries, keys = (_rotated(call[part], angles, attention) for part in ("queries", "keys"))
     return list(queries), list(keys.repeat_interleave(queries.shape[1] // keys.shape[1], 1))

@@ -117,7 +117,7 @@ def by_kimi(core: Any, values: list[Tensor], inputs: dict[str, Any]) -> Tensor:
 
 
 def by_minicpm(core: Any, values: list[Tensor], inputs: dict[str, Any]) -> Tensor:
-    """Through the windows within the tower, if it merges there, and the squares behind it."""
+    """Through the windows within the tower, if it merges there, and the squares after it."""
     row, grids = torch.cat(values, 1)[..., None], inputs["target_sizes"]
     if core.config.downsample_mode != "4x":
         windows = core.vision_tower.vit_merger.get_window_index(grids)[0]

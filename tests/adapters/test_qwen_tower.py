@@ -67,7 +67,7 @@ def scores_of(model: Any, inputs: dict[str, Any], **settings: Any) -> tuple[list
     [("qwen2-vl", None, 2), ("qwen2-vl", 0, 0), ("qwen2.5-vl", None, 1), ("qwen2.5-vl", -2, 1), ("qwen3-vl", None, 2)],
 )
 def test_column_sums_are_those_of_the_attention_maps(name: str, layer: int | None, read: int, heads: Any) -> None:
-    """Images of several sizes, of which one does not fill its windows, and videos, frame by frame."""
+    """Images of several sizes, one of which does not fill its windows, and videos, frame by frame."""
     family, model = FAMILIES[name], model_of(name)
     inputs = family.prompt([2, 1], videos_per_row=[0, 2])
     assert len(inputs["image_grid_thw"].unique(dim=0)) == 3

@@ -29,7 +29,7 @@ def model_of(name: str) -> Any:
 
 
 class Called:
-    """The arguments that the language model is called with, behind the patch's own hook."""
+    """The arguments that the language model is called with, after the patch's own hook."""
 
     def __init__(self, model: Any) -> None:
         self.calls: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Towers behind which queries read all patches and become the visual tokens: Idefics2, Aria and DeepSeek-OCR 2."""
+"""Towers whose patches are read by queries that become the visual tokens: Idefics2, Aria and DeepSeek-OCR 2."""
 
 from __future__ import annotations
 

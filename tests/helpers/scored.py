@@ -6,7 +6,7 @@ import torch
 
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
-#: A thumbnail of 3 x 3, and a canvas of 4 x 4 with a newline token behind each row, both of two tiles.
+#: A thumbnail of 3 x 3, and a canvas of 4 x 4 with a newline token after each row, both of two tiles.
 ANYRES = Layout(
     ((1, 3, 3), (1, 4, 5)),
     n_tiles=3,

@@ -19,7 +19,7 @@ from tokenprune.strategy import AdaptiveStrategy, Stage, StagedStrategy
 
 RATIOS = {"fopru": 0.3, "grid": 0.4, "random": 0.25, "pyramiddrop": 0.5, "sparsevlm": 0.5, "adatoken": 0.5}
 #: What is in the matrix beside the registered strategies: one with settings by which it keeps less than its budget; two
-#: one after the other, before and behind the tower, and behind it and inside the language model.
+#: one after the other, before and after the tower, and after it and inside the language model.
 VARIANTS: dict[str, tokenprune.Strategy] = {
     "fopru by mass": FoPru(keep_ratio=0.6, mass=0.4, least=0.1),
     "pixelprune, fopru": Compose(PixelPrune(keep_ratio=0.6), FoPru(keep_ratio=0.3)),

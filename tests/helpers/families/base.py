@@ -134,7 +134,7 @@ class Family:
         videos_per_row: list[int] | None = None,
         sizes: list[Size] | None = None,
     ) -> dict[str, Any]:
-        """A batch, each of whose rows is text, and then images and videos with text behind each.
+        """A batch, each of whose rows is text, and then images and videos with text after each.
 
         texts: the number of tokens of every text of each row.
         sizes: those of the images in turn, instead of the family's own.
@@ -218,7 +218,7 @@ class Family:
         return (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
 
     def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """Those that HF gives a prompt of which it gets the embeddings instead of the IDs."""
+        """Those that HF gives a prompt whose embeddings it gets instead of its IDs."""
         return self.position_ids(model, inputs)
 
     def repeated_ids(self, model: Any, inputs: dict[str, Any], answers: Tensor) -> Tensor | None:

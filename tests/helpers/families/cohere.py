@@ -19,7 +19,7 @@ class Cohere2Vision(CommonFamily):
     tile."""
 
     class_name = "Cohere2VisionForConditionalGeneration"
-    sizes = ((1, 1), (1, 2))  # tiles: an image of several has an overview behind them
+    sizes = ((1, 1), (1, 2))  # tiles: an image of several has an overview after them
 
     def text(self) -> dict[str, Any]:
         return decoder(

@@ -1,4 +1,4 @@
-"""Families of which the tests know no more than their configuration and inputs: position IDs, masks and the oracle are
+"""Families that need no more than their configuration and inputs: position IDs, masks and the oracle are
 read off the unpatched model itself."""
 
 from __future__ import annotations

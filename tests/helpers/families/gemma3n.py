@@ -1,4 +1,4 @@
-"""Gemma 3n: streams of hidden states, embeddings of every layer, and shared keys behind a convolutional tower."""
+"""Gemma 3n: streams of hidden states, embeddings of every layer, and shared keys, after a convolutional tower."""
 
 from __future__ import annotations
 

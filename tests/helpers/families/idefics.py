@@ -35,7 +35,7 @@ class Idefics3(Family):
         )
 
     def block(self, size: Size) -> list[int]:
-        """A marker and a header before each tile, that of the overview last; a marker behind it all."""
+        """A marker and a header before each tile, that of the overview last; a marker after it all."""
         headers = [*range(2, n_tiles(size) + 1), OVERVIEW]
         return [token for header in headers for token in (MARKER, header, *[IMAGE] * PER_TILE)] + [MARKER]
 

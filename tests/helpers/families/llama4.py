@@ -27,7 +27,7 @@ from .common import CommonFamily
 
 TILE = 24  # pixels
 PER_TILE = 9
-#: Markers: between the tiles of a row, and behind a row.
+#: Markers: between the tiles of a row, and after a row.
 BESIDE, BELOW = 87, 88
 
 

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT and its kin: an image is an overview and tiles, whose padding is cut off, with a newline token behind
+"""LLaVA-NeXT and its kin: an image is an overview and tiles, whose padding is cut off, with a newline token after
 each row of them."""
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class LlavaNextVideo(LlavaNext):
 
 class LlavaOnevision(LlavaNext):
     """An image alone in its row has tiles, which are resized when they are many; several are one tile each. A frame
-    of a video is pooled to 2 x 2 visual tokens, with one newline token behind the video."""
+    of a video is pooled to 2 x 2 visual tokens, with one newline token after the video."""
 
     class_name = "LlavaOnevisionForConditionalGeneration"
     most_tiles = 2

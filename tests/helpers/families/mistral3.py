@@ -1,4 +1,4 @@
-"""Mistral 3: images of any size, 2 x 2 patches a visual token, and a marker behind each row of them. LLaVA with the
+"""Mistral 3: images of any size, 2 x 2 patches a visual token, and a marker after each row of them. LLaVA with the
 same tower: one patch a visual token."""
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from .common import CommonFamily
 CROP = 6  # patches of a crop's side
 POOL = 2
 SIDE = CROP // POOL
-COLUMN, SMALL_START, FRAME_START, FRAME_END = BREAK, 87, 88, 89  # markers: behind a row, before a small version
+COLUMN, SMALL_START, FRAME_START, FRAME_END = BREAK, 87, 88, 89  # markers: after a row, before a small version
 
 
 class Molmo2(CommonFamily):

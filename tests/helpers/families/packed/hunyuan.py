@@ -14,7 +14,7 @@ from helpers.families.qwen_vl import MERGE
 
 
 class HunyuanVL(MRope):
-    """An image has a token before it, one behind each row, and one at its end. Images are counted across the batch."""
+    """An image has a token before it, one after each row, and one at its end. Images are counted across the batch."""
 
     class_name = "HunYuanVLForConditionalGeneration"
     video_sizes = ()

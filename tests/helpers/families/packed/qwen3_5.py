@@ -17,7 +17,7 @@ class Qwen3_5(MRope, Qwen3VL):
 
     def layers(self) -> Any:
         """The settings of its decoder layers. A quarter of each head is rotated. Heads of linear attention with 8
-        numbers would often give queries and keys that are nearly orthogonal, whose norm behind them enlarges rounding
+        numbers would often give queries and keys that are nearly orthogonal, whose norm afterwards enlarges rounding
         errors to 3e-5."""
         rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
         return decoder(

@@ -1,4 +1,4 @@
-"""MiniCPM-V and MiniCPM-OCR: an overview of every image, and slices of larger ones behind it."""
+"""MiniCPM-V and MiniCPM-OCR: an overview of every image, and slices of larger ones after it."""
 
 from __future__ import annotations
 

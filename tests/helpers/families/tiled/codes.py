@@ -25,7 +25,7 @@ CODES, N_CODES = 96, 16
 
 
 class Emu3(CommonFamily, Mistral3):
-    """One code for each 4 x 4 pixels, and one behind each row."""
+    """One code for each 4 x 4 pixels, and one after each row."""
 
     class_name = "Emu3ForConditionalGeneration"
     token = 4

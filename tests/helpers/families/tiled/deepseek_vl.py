@@ -61,7 +61,7 @@ class DeepseekVLHybrid(DeepseekVL):
 
 
 class Janus(DeepseekVL):
-    """The processor writes a marker before and behind every image."""
+    """The processor writes a marker before and after every image."""
 
     class_name = "JanusForConditionalGeneration"
 

@@ -69,7 +69,7 @@ class Granite4Vision(CommonFamily, LlavaNext):
 
 
 class GraniteDocling(CommonFamily, Idefics3):
-    """Tiles with headers, rows of them ended by a line break. An image of one tile has no overview, and nothing behind
+    """Tiles with headers, rows of them ended by a line break. An image of one tile has no overview, and nothing after
     it but the line break."""
 
     class_name = "GraniteDoclingForConditionalGeneration"

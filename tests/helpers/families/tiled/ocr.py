@@ -80,7 +80,7 @@ class GotOcr2(CommonFamily, Llava):
 
 
 class DeepseekOcr2(CommonFamily, Llava):
-    """Crops, the whole image and a separator: as many queries for each as there are patches behind the convolutions
+    """Crops, the whole image and a separator: as many queries for each as there are patches after the convolutions
     of a tower, which read them in turn. An image without crops has none."""
 
     class_name = "DeepseekOcr2ForConditionalGeneration"
