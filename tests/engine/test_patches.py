@@ -174,6 +174,23 @@ def test_attention_of_what_is_left(family: str) -> None:
     torch.testing.assert_close(scores[left].sum() * n_patches, len(left) * n_patches)  # rows add up to 1
 
 
+@pytest.mark.parametrize("family", [name for name in READ if name in FAMILIES])
+def test_as_many_patches_left_as_there_are_visual_tokens(family: str) -> None:
+    """A quarter is left, and a visual token has four patches: rows of what is left look like rows of the whole."""
+    model, inputs = model_of(family), FAMILIES[family].prompt([1])
+    quarter = PixelPrune(keep_ratio=0.25)
+    with torch.no_grad(), tokenprune.patch(model, quarter) as handle:
+        model(**inputs)
+        report = handle.report
+    (ours,) = encoded(model, inputs, "image", quarter)
+    with as_reported(model, inputs["input_ids"], [report]):
+        (expected,) = encoded(model, inputs, "image")
+    (image,) = report.images
+    assert (image.n_kept, image.n_visual) == (4, 16)
+    assert ours.shape == expected.shape
+    assert_close(ours.view(16, -1)[image.kept], expected.view(16, -1)[image.kept])
+
+
 def test_gradients_reach_what_is_left_only() -> None:
     model, inputs = model_of("qwen2.5-vl"), FAMILIES["qwen2.5-vl"].prompt([1])
     pixels = inputs["pixel_values"].clone().requires_grad_()

@@ -4,7 +4,7 @@ before_tower   the strategy selects, by their pixels, the visual tokens of each 
 before_layer   hidden states, rotary embeddings and the ends of segments are cut to those patches, as the image has them
 after_exit     what the layers made gets a row for every patch or visual token again, as the base model expects; those
                of dropped ones are zeros, which are dropped before the language model
-after_tower    the same for what the tower returns besides
+after_tower    the same for the hidden states that the tower returns besides
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategy import PatchStrategy, Strategy
 from tokenprune.tokens.tower import PatchTokens
+
+#: The outputs of a tower that may hold what its layers made, as it is.
+HIDDEN = {"last_hidden_state", "hidden_states"}
 
 
 class RowCall:
@@ -183,8 +186,8 @@ class PatchPruning:
                 f"{type(self.adapter).__name__} names encoder layers that the vision tower does not call, so nothing "
                 f"was pruned before it. Remove the patch, and report it with your transformers version."
             )
-        for name, value in output.items():
-            output[name] = call.whole(value)
+        for name in HIDDEN & output.keys():  # the others have come through an exit
+            output[name] = call.whole(output[name])
         return output
 
     def _colors(self, patches: Tensor, n_patches: int) -> Float[Tensor, "patches 3 values"]:

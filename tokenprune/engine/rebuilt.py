@@ -169,7 +169,8 @@ def _is_marked(layers: list[Any], length: int) -> bool:
         keys = getattr(layer, "keys", None)
         if isinstance(keys, Tensor) and keys.ndim == 4 and keys.numel():
             n_used = min(length, keys.shape[2])
-            found.setdefault(keys.device, []).extend(marks.any_in(keys, n_used) for marks in _comparable(keys))
+            with _lock:  # another thread may overwrite a mark's slot and key
+                found.setdefault(keys.device, []).extend(marks.any_in(keys, n_used) for marks in _comparable(keys))
     return any(bool(torch.stack(there).any()) for there in found.values() if there)
 
 
@@ -177,6 +178,6 @@ def _comparable(keys: Tensor) -> list[Marks]:
     """The marks of this width; those that have no data only for keys that have none."""
     return [
         marks
-        for (device, _, width), marks in list(_marks.items())
+        for (device, _, width), marks in _marks.items()
         if width == keys.shape[3] and (device.type == "meta") == keys.is_meta
     ]

@@ -81,7 +81,8 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
 
     @property
     def biases_attention(self) -> bool:
-        """Whether any step asks for it. Sizes are of what all steps together have merged."""
+        """Whether any step asks for it. Sizes are of what all steps together have merged before the language model,
+        without what ToMe merged in the tower."""
         return any(step.biases_attention for step in self.steps)
 
     def budget(self, n_visual: int) -> int:
