@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from helpers.contract.shown import shown
 from helpers.families import FAMILIES
 from torch import Tensor
 from torch.nn import functional
@@ -18,9 +18,6 @@ from transformers.models.llama4.modeling_llama4 import pixel_shuffle
 
 import tokenprune
 from tokenprune.adapters import adapter_for
-from tokenprune.selection import Selection
-from tokenprune.strategy import AttentionStrategy
-from tokenprune.tokens import VisualTokens
 
 NAMES = [
     "kimi-k25",
@@ -38,24 +35,6 @@ NAMES = [
 @cache
 def model_of(name: str) -> Any:
     return FAMILIES[name].build("eager")
-
-
-@dataclass(frozen=True)
-class Look(AttentionStrategy):
-    """Keeps the first tokens, and what it was shown."""
-
-    seen: list[VisualTokens] = field(default_factory=list)
-
-    def select(self, tokens: VisualTokens) -> Selection:
-        self.seen.append(tokens)
-        return Selection(torch.arange(self.budget(tokens.n_visual)), tokens.n_visual)
-
-
-def looked_at(name: str, inputs: dict[str, Any], layer: int | None = None) -> list[VisualTokens]:
-    look = Look(keep_ratio=0.5, layer=layer)
-    with torch.no_grad(), tokenprune.patch(model_of(name), look):
-        model_of(name)(**inputs)
-    return look.seen
 
 
 @contextmanager
@@ -102,7 +81,7 @@ def test_attention_is_that_of_the_tower(name: str, layer: int | None) -> None:
     inputs = FAMILIES[name].prompt([1, 2])
     (point,) = adapter_for(model_of(name)).capture_points(layer)
     with softmaxes(point.attention) as found:
-        images = looked_at(name, inputs, layer)
+        images = shown(model_of(name), inputs, layer)
     expected = [tile for weights in found for tile in patches_of(name, weights, inputs)]
     sums = [tile for image in images for tile in image.vision_attention.column_sums()]
     assert len(sums) == len(expected)
@@ -189,7 +168,7 @@ MERGERS: dict[str, Callable[[Any, list[Tensor], dict[str, Any]], Tensor]] = {
 @pytest.mark.parametrize("name", NAMES)
 def test_a_map_is_carried_as_features_are_merged(name: str) -> None:
     inputs = FAMILIES[name].prompt([1, 2])
-    images = looked_at(name, inputs, layer=0)
+    images = shown(model_of(name), inputs, layer=0)
     core = getattr(model_of(name), "model", model_of(name))
     values = [torch.rand_like(image.vision_attention.column_sums()) for image in images]
     carried = torch.cat([image.layout.to_tokens(value) for image, value in zip(images, values, strict=True)])
@@ -199,14 +178,14 @@ def test_a_map_is_carried_as_features_are_merged(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "n_tiles"), [("llama4", [1, 3, 1]), ("cohere2-vision", [1, 3, 1])])
 def test_tiles_make_images(name: str, n_tiles: list[int]) -> None:
-    images = looked_at(name, FAMILIES[name].prompt([1, 2]))
+    images = shown(model_of(name), FAMILIES[name].prompt([1, 2]))
     assert [image.layout.n_tiles for image in images] == n_tiles
 
 
 def test_a_chunk_of_frames_is_averaged() -> None:
     """Kimi's tower sees all frames of a chunk at once."""
     inputs = FAMILIES["kimi-k25"].prompt([0], videos_per_row=[2])
-    images = looked_at("kimi-k25", inputs)
+    images = shown(model_of("kimi-k25"), inputs)
     core, values = model_of("kimi-k25").model, [torch.rand(1, 4 * 8 * 6), torch.rand(1, 2 * 6 * 6)]
     carried = torch.cat([image.layout.to_tokens(value) for image, value in zip(images, values, strict=True)])
     grids = {"image_grid_thw": inputs["video_grid_thw"]}

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from helpers.contract.shown import shown
 from helpers.families import FAMILIES, present
 from torch import Tensor
 
 import tokenprune
 from tokenprune import FoPru
 from tokenprune.adapters import adapter_for
-from tokenprune.selection import Selection
-from tokenprune.strategy import AttentionStrategy
 from tokenprune.tokens import VisualTokens
 
 NAMES = present("idefics2", "aria", "deepseek-ocr2")
@@ -27,22 +25,8 @@ def model_of(name: str) -> Any:
     return FAMILIES[name].build("eager")
 
 
-@dataclass(frozen=True)
-class Look(AttentionStrategy):
-    """Keeps the first tokens, and what it was shown."""
-
-    seen: list[VisualTokens] = field(default_factory=list)
-
-    def select(self, tokens: VisualTokens) -> Selection:
-        self.seen.append(tokens)
-        return Selection(torch.arange(self.budget(tokens.n_visual)), tokens.n_visual)
-
-
 def looked_at(name: str, layer: int | None) -> list[VisualTokens]:
-    look = Look(keep_ratio=0.5, layer=layer)
-    with torch.no_grad(), tokenprune.patch(model_of(name), look):
-        model_of(name)(**FAMILIES[name].prompt([1, 2]))
-    return look.seen
+    return shown(model_of(name), FAMILIES[name].prompt([1, 2]), layer)
 
 
 def weights_of(name: str, module: Any) -> list[Tensor]:
