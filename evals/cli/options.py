@@ -56,11 +56,11 @@ def add_max_image_pixels(parser: ArgumentParser) -> None:
     )
 
 
-def add_frames(parser: ArgumentParser) -> None:
+def add_frames(parser: ArgumentParser, default: int = FRAMES) -> None:
     parser.add_argument(
         "--frames",
         type=at_least(1),
-        default=FRAMES,
+        default=default,
         metavar="N",
         help="frames read of a video, at even steps of time; a model that takes no videos gets them as images",
     )

@@ -26,28 +26,31 @@ SHOWN = 700
 def draw(explanation: Explanation, path: Path) -> None:
     """Write a PNG file: a row for each setup, a column for each frame, and the kept tokens of each."""
     frames, outcomes = explanation.canvas.rasters, explanation.outcomes
-    figure = _figure(LABEL + FRAME * len(frames), (FRAME + 0.25) * len(outcomes) + 0.35, explanation.question)
+    figure = _figure(LABEL + FRAME * len(frames), (FRAME + 0.25) * len(outcomes) + 0.5, explanation.question)
     axes = figure.subplots(len(outcomes), len(frames) + 1, squeeze=False, width_ratios=[LABEL, *[FRAME] * len(frames)])
     for row, outcome in zip(axes, outcomes, strict=True):
         _label(row[0], explanation, outcome)
         for panel, frame in zip(row[1:], frames, strict=True):
             _panel(panel, explanation, outcome, frame)
+    for number, panel in enumerate(axes[0, 1:], start=1):
+        panel.set_title(f"frame {number}\n{panel.get_title()}", fontsize=FONT)
     _save(figure, path)
 
 
 def animate(explanation: Explanation, path: Path) -> None:
     """Write an animated GIF file: all setups beside each other, one frame after the other."""
-    pictured = [_at(explanation, frame) for frame in explanation.canvas.rasters]
+    pictured = [_at(explanation, number) for number in range(len(explanation.canvas.rasters))]
     path.parent.mkdir(parents=True, exist_ok=True)
     first, *others = pictured
     first.save(path, save_all=True, append_images=others, duration=SHOWN, loop=0)
 
 
-def _at(explanation: Explanation, frame: Raster) -> Image.Image:
-    outcomes = explanation.outcomes
-    figure = _figure((LABEL + 0.2) * len(outcomes), LABEL + 0.9, explanation.question)
+def _at(explanation: Explanation, number: int) -> Image.Image:
+    outcomes, frames = explanation.outcomes, explanation.canvas.rasters
+    title = f"{explanation.question} (frame {number + 1} of {len(frames)})"
+    figure = _figure((LABEL + 0.2) * len(outcomes), LABEL + 0.9, title)
     for panel, outcome in zip(figure.subplots(1, len(outcomes), squeeze=False)[0], outcomes, strict=True):
-        _panel(panel, explanation, outcome, frame)
+        _panel(panel, explanation, outcome, frames[number])
         panel.set_title(f"{outcome.setup.label}\n{panel.get_title()}", fontsize=FONT)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -61,17 +64,21 @@ def _figure(width: float, height: float, title: str) -> Figure:
 
 
 def _panel(axes: Axes, explanation: Explanation, outcome: Outcome, frame: Raster) -> None:
-    """Draw one frame, with its number of kept tokens above."""
+    """Draw one frame, with above it how many of its tokens are kept."""
     left, top, right, bottom = frame.place
     alone = replace(frame, place=(0.0, 0.0, right - left, bottom - top))
     image_panel(axes, replace(explanation, canvas=Canvas(right - left, bottom - top, (alone,))), outcome)
-    axes.set_title(str(int(outcome.kept.left[frame.tokens].sum())), fontsize=FONT)
+    axes.set_title(f"{outcome.kept.left[frame.tokens].sum()} of {frame.tokens.size}", fontsize=FONT)
 
 
 def _label(axes: Axes, explanation: Explanation, outcome: Outcome) -> None:
     """Write what a row shows: the setup, its tokens, its answer."""
     axes.set_axis_off()
-    lines: Sequence[str] = (outcome.setup.label, outcome.kept.in_words, _shortened(outcome.answer or "(no answer)"))
+    lines: Sequence[str] = (
+        outcome.setup.label,
+        outcome.kept.in_words,
+        f"answer: {_shortened(outcome.answer or '(none)')}",
+    )
     verdict = explanation.verdict(outcome)
     axes.text(
         0.0,
@@ -84,7 +91,7 @@ def _label(axes: Axes, explanation: Explanation, outcome: Outcome) -> None:
     )
 
 
-def _shortened(answer: str, most: int = 34) -> str:
+def _shortened(answer: str, most: int = 26) -> str:
     return answer if len(answer) <= most else f"{answer[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
