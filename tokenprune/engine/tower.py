@@ -2,8 +2,8 @@
 
 After each layer that a strategy names in `tower_layers`, it selects tile by tile which patches are left, and the next
 layers get only those. Where the tiles of a batch have unequal numbers left, shorter ones are padded, and a mask keeps
-the padding out of the attention. A patch that others were merged into counts as often in the attention to it: as many
-equal keys add the logarithm of their number to its logit. After the tower the survivors are put back at their places in
+the padding out of the attention. A patch that others were merged into is attended to as that many equal patches would
+be: the logarithm of their number is added to its logit. After the tower the survivors are put back at their places in
 the grid, so that the model finds the shapes that it expects; the other places hold zeros, which are dropped before the
 language model.
 """
@@ -241,7 +241,10 @@ class TowerPruning:
         places, counts = pad_sequence(kept, batch_first=True).to(device), torch.tensor([len(tile) for tile in left])
         real = torch.arange(places.shape[1]) < counts[:, None]
         padded = min(map(len, left)) < places.shape[1]
-        sizes = [torch.ones(len(tile.left)) if tile.sizes is None else tile.sizes.to(device) for tile in call.tiles]
+        sizes = [
+            torch.ones(len(one.left), device=device) if one.sizes is None else one.sizes.to(device)
+            for one in call.tiles
+        ]
         merged = any(tile.sizes is not None for tile in call.tiles)
         call.survivors = Survivors(
             pad_sequence(left, batch_first=True),

@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.decoder.attention import (
-    text_attention_scale,
-    text_capture_points,
-    text_heads,
-    text_rotation,
-    text_values,
-)
+from tokenprune.adapters.decoder.attention import text_capture_points
 from tokenprune.engine.cache import n_slots
 from tokenprune.engine.call import find_cache, new_size
 from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.stages.reading import RowReader, attention_reader
 from tokenprune.report import ImageReport
 from tokenprune.sequence.packing import PromptTokens, padding_of, prunable_mask
 from tokenprune.tokens.text_attention import TextAttention
-
-
-@dataclass(frozen=True, eq=False)
-class LayerCall:
-    """Queries and keys of one decoder layer for the new tokens of a forward, rotary embeddings applied, its values, the
-    cosines and sines that it rotated by, and the attention mask that it got."""
-
-    queries: Float[Tensor, "batch heads tokens width"]
-    keys: Float[Tensor, "batch key_heads tokens width"]
-    values: Float[Tensor, "batch key_heads tokens width"]
-    rotation: Float[Tensor, "two rows tokens angles"]
-    mask: Any
-
-    def seen(self, row: int, n_past: int) -> Bool[Tensor, "tokens tokens"] | None:
-        """Which new tokens each new token of a row attends to, of a cache with `n_past` slots; None if all up to
-        itself."""
-        if not isinstance(self.mask, Tensor) or self.mask.ndim != 4:
-            return None
-        own = self.mask[min(row, len(self.mask) - 1), 0, :, n_past : n_past + self.queries.shape[2]]
-        return own if own.dtype == torch.bool else own == 0
 
 
 class DecoderReader:
@@ -61,7 +35,7 @@ class DecoderReader:
         self._captured: dict[int, dict[str, Any]] | None = None  # None outside of a forward with an image
         self._n_past = 0
         self._prompt: PromptTokens | None = None
-        self._layers: dict[int, LayerCall] = {}
+        self._layers: dict[int, RowReader] = {}
 
     def install(self) -> None:
         for layer, points in self._points.items():
@@ -108,12 +82,11 @@ class DecoderReader:
     @dynamo_disabled
     def _after_attention(self, layer: int, attention: nn.Module, args: Any, output: Any) -> None:
         if self._captured is not None:
+            assert self._prompt is not None
             call = self._captured.pop(layer)
-            module = self._adapter.layers[layer]
             with torch.no_grad():
-                queries, keys = text_heads(module, call)
-            values, rotation = text_values(module, call), text_rotation(module, call)
-            self._layers[layer] = LayerCall(queries, keys, values, rotation, call["attention"].get("attention_mask"))
+                reader = attention_reader(self._adapter.layers[layer], call, self._n_past, self._prompt.real)
+            self._layers[layer] = reader
 
     def attention(self, images: Sequence[ImageReport]) -> list[dict[int, TextAttention]]:
         """The attention of each layer in the rows of the last forward's images, given in reading order."""
@@ -128,13 +101,5 @@ class DecoderReader:
             taken[row] += image.n_visual
             visual = columns[row][start : taken[row]]
             text = self._prompt.text_after(row, int(visual[-1]))
-            result.append({layer: self._of_row(layer, row, visual, text) for layer in self._layers})
+            result.append({layer: read(row, visual, text) for layer, read in self._layers.items()})
         return result
-
-    def _of_row(self, layer: int, row: int, visual: Tensor, text: Tensor) -> TextAttention:
-        assert self._prompt is not None
-        call, scale = self._layers[layer], text_attention_scale(self._adapter.layers[layer])
-        real, visual, text = (part.to(call.keys.device) for part in (self._prompt.real[row], visual, text))
-        seen, angles = call.seen(row, self._n_past), call.rotation[:, min(row, call.rotation.shape[1] - 1)]
-        heads = call.queries[row], call.keys[row]
-        return TextAttention(*heads, scale, real, visual, text, seen, values=call.values[row], rotation=angles)

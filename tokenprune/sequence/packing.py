@@ -185,7 +185,7 @@ class Slots:
         return self.followed_by(Slots(first + packing.columns, packing.valid, bias))
 
     def followed_by(self, more: Slots) -> Slots:
-        """Return these slots and more behind them."""
+        """Return these slots, followed by more."""
         columns, valid = torch.cat([self.columns, more.columns], 1), torch.cat([self.valid, more.valid], 1)
         if self.bias is None and more.bias is None:
             return Slots(columns, valid)

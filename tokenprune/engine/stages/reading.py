@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Int
@@ -12,10 +12,13 @@ from torch import Tensor
 from tokenprune.adapters.decoder.attention import text_attention_scale, text_heads, text_rotation, text_values
 from tokenprune.tokens.text_attention import TextAttention
 
+#: Reads a row's attention, given the places of its visual tokens and its text.
+RowReader: TypeAlias = Callable[[int, Int[Tensor, " visual"], Int[Tensor, " text"]], TextAttention]
+
 
 def attention_reader(
     layer: Any, call: Mapping[str, Any], n_past: int, valid: Bool[Tensor, "batch tokens"]
-) -> Callable[[int, Int[Tensor, " visual"], Int[Tensor, " text"]], TextAttention]:
+) -> RowReader:
     """Return a function that reads a row's attention in a decoder layer, given the places of its visual tokens and its
     text there.
 
@@ -33,6 +36,7 @@ def attention_reader(
             seen, added = (own, None) if own.dtype == torch.bool else (own > torch.finfo(own.dtype).min / 2, own)
         angles = rotation[:, min(row, rotation.shape[1] - 1)]
         own_heads = queries[row], keys[row]
-        return TextAttention(*own_heads, scale, valid[row], visual, text, seen, added, values[row], angles)
+        real, visual, text = (part.to(queries.device) for part in (valid[row], visual, text))
+        return TextAttention(*own_heads, scale, real, visual, text, seen, added, values[row], angles)
 
     return read

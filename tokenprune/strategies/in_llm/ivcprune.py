@@ -39,7 +39,7 @@ class IVCPrune(TextGuided):
 
     Follows the released code for Qwen2.5-VL, whose budget is exact; that for LLaVA keeps a fifth by resemblance, over
     all tokens instead of the image's, and 5 % of each kind of coordinates. Deviations: layers before the stage keep all
-    tokens in their caches, where the code cuts all of them but the first layer's afterwards; the two tokens behind the
+    tokens in their caches, where the code cuts all of them but the first layer's afterwards; the two tokens after the
     image, which the code leaves out, count as text; with M-RoPE, cosines and sines are those that a token is rotated
     by, where the code averages those of all three components.
     """
