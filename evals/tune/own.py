@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.loading import load_tasks
@@ -20,8 +19,7 @@ from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer, exact
 from tokenprune.evals.tasks._read import fields
-from tokenprune.evals.tasks._read.allowed import find_inside
-from tokenprune.evals.tasks._read.text import parse_json
+from tokenprune.evals.tasks._read.records import Record, line_records
 
 FILE, TASK = "questions.jsonl", "own"
 KEYS = ("image", "question", "answer", "kind")
@@ -36,46 +34,40 @@ def load(
     path = data / FILE
     if not path.is_file():
         return load_tasks(data, tasks, split=split, style=style)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}, byte {error.start}: not UTF-8; save the file as UTF-8") from error
     questions = [
-        _question(line, number, path, style, labels) for number, line in enumerate(lines, start=1) if line.strip()
+        _question(record, number, data, style, labels) for number, record in enumerate(line_records(path), start=1)
     ]
     if not questions:
         raise DataError(f'{path}: no questions; write lines {{"image": "1.jpg", "question": "...", "answer": "..."}}')
     return questions
 
 
-def _question(line: str, number: int, path: Path, style: Style, labels: bool) -> ShortAnswer:
-    where = f"{path}, line {number}"
-    record = parse_json(line, where, "", one_line=True)
-    fields.as_object(record, where)
-    for key in record:
+def _question(record: Record, number: int, folder: Path, style: Style, labels: bool) -> ShortAnswer:
+    for key in record.content:
         if key not in KEYS:
-            raise DataError(f"{where}: unknown key {key!r}; known are {', '.join(KEYS)}")
-    answers = _texts(record.get("answer", []), f"{where}, 'answer'")
+            raise DataError(f"{record.where}: unknown key {key!r}; known are {', '.join(KEYS)}")
+    answers = _texts(record, "answer") if "answer" in record else ()
     if labels and not answers:
         raise DataError(
-            f"{where}: no answer. Add one, or write --no-labels to compare with the unpruned model's own answers"
+            f"{record.where}: no answer. Add one, or write --no-labels to compare with the unpruned model's own answers"
         )
-    images = _texts(fields.field(record, "image", where), f"{where}, 'image'")
+    images = _texts(record, "image")
     if not images:
-        raise DataError(f"{where}, 'image': names no image")
+        raise DataError(f"{record.where}, 'image': names no image")
     return ShortAnswer(
         task=TASK,
         id=f"{TASK}-{number}",
-        images=tuple(find_inside(path.parent, [image], where) for image in images),
-        text=style.short_answer(fields.text(record, "question", where)),
-        category=fields.text(record, "kind", where) if "kind" in record else "",
+        images=tuple(record.find_image(folder, image) for image in images),
+        text=style.short_answer(record.text("question")),
+        category=record.text("kind") if "kind" in record else "",
         answers=answers,
         worth=exact,
     )
 
 
-def _texts(value: Any, where: str) -> tuple[str, ...]:
+def _texts(record: Record, key: str) -> tuple[str, ...]:
+    value, where = record[key], f"{record.where}, {key!r}"
     values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
-        raise DataError(f"{where}: expected a text or a list of texts, found {value!r}")
-    return tuple(values)
+    if not isinstance(values, list):
+        raise DataError(f"{where}: expected a text or a list of texts, found {fields.shown(value)}")
+    return tuple(fields.as_text(one, where) for one in values)

@@ -70,6 +70,8 @@ def test_own_questions(tmp_path: Path) -> None:
         ({"image": "1.png", "answer": "x"}, "line 1: no 'question'; it has 'image', 'answer'"),
         ({"image": 7, "question": "What?", "answer": "x"}, "line 1, 'image': expected a text or a list of texts"),
         ({"image": "1.png", "question": "What?", "answers": "x"}, "line 1: unknown key 'answers'; known are image"),
+        ({"image": "1.png", "question": "What?", "answer": "\ud800"}, "line 1, 'answer': half a character"),
+        ({"image": "1.png", "question": "What?", "answer": ["x", 7]}, "line 1, 'answer': expected text, found int 7"),
         ("{", "line 1, column 2: broken JSON"),
         ("", "no questions; write lines"),
     ],
