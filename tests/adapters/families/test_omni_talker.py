@@ -59,7 +59,11 @@ def speaker() -> Any:
         tts_bos_token_id=16,
         tts_eos_token_id=17,
     )
-    return transformers.Qwen3OmniMoeForConditionalGeneration(config).eval()
+    model: Any = transformers.Qwen3OmniMoeForConditionalGeneration(config).eval()
+    for layer in model.talker.model.layers:
+        for weights in layer.mlp.experts.parameters():  # transformers leaves them uninitialised
+            torch.nn.init.normal_(weights, std=0.02)
+    return model
 
 
 def prompt(n_images: int) -> dict[str, Any]:
