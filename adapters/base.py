@@ -81,6 +81,16 @@ class Parts(ABC):
         """Return how the vision tower is read. Raises UnsupportedError for an unknown kind."""
         return tower_of(self.vision_tower.config.model_type, type(self.model).__name__)
 
+    def known_tower(self) -> Tower:
+        """Return `describe_tower`. Raises UnsupportedError for a model that was loaded without its vision tower."""
+        if self.vision_tower is None:
+            name = type(self.model).__name__
+            raise UnsupportedError(
+                f"{name} without a vision tower has no visual tokens to prune. Load the whole model, for instance with "
+                f"{name}.from_pretrained(...)."
+            )
+        return self.describe_tower()
+
     @property
     def description(self) -> str:
         """The model in a few words, for error messages."""
@@ -275,12 +285,7 @@ class ModelAdapter(Vision, Inputs):
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.config = model.config
-        if self.vision_tower is None:
-            raise UnsupportedError(
-                f"{type(model).__name__} without a vision tower has no visual tokens to prune. Load the whole model, "
-                f"for instance with {type(model).__name__}.from_pretrained(...)."
-            )
-        self.tower = self.describe_tower()
+        self.tower = self.known_tower()
         self.decoder = Decoder.of(self.config.get_text_config(), self.noncausal, self.language_model, self.layers)
 
     @property

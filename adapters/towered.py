@@ -8,7 +8,6 @@ from torch import nn
 
 from tokenprune.adapters.generic import GenericAdapter
 from tokenprune.adapters.towers import Tower
-from tokenprune.errors import UnsupportedError
 
 
 class ToweredAdapter(GenericAdapter):
@@ -16,12 +15,7 @@ class ToweredAdapter(GenericAdapter):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        if self.vision_tower is None:
-            raise UnsupportedError(
-                f"{type(model).__name__} without a vision tower has no visual tokens to prune. Load the whole model, "
-                f"for instance with {type(model).__name__}.from_pretrained(...)."
-            )
-        self.tower = self.describe_tower()
+        self.tower = self.known_tower()
 
     @property
     def vision_tower(self) -> Any:

@@ -23,7 +23,7 @@ class PI0Adapter(Policy, PaliGemmaAdapter):
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.config = self._whole.config.vlm_config
-        self.tower = self.describe_tower()
+        self.tower = self.known_tower()
         self.decoder = Decoder.of(self.config.get_text_config(), self.noncausal, self.language_model, self.layers)
         expert: Any = self.expert
         Decoder.of(expert.config, self.noncausal, expert, expert.layers)  # takes the same masks

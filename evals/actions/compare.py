@@ -10,7 +10,7 @@ import torch
 from tokenprune.evals.actions.observations import Observation
 from tokenprune.evals.actions.policy import action_width, actions_of, prepare
 from tokenprune.evals.run.setups import Pruned
-from tokenprune.evals.stats.intervals import Interval, interval
+from tokenprune.evals.stats.intervals import Interval, interval_of_ratios
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _summary(
 ) -> ActionError:
     means = [float(error.mean()) for error in errors]
     seconds, visual, kept, read = zip(*facts, strict=True)
-    bounds = interval(means, episodes) if len(set(episodes)) > 1 else (float("nan"), float("nan"))
+    bounds = interval_of_ratios([(means, [1.0] * len(means), 1.0)], episodes)
     return ActionError(
         setup.label,
         setup.keep_ratio,

@@ -37,15 +37,14 @@ def load_policy(name: str, dtype: str = "float32") -> tuple[Any, Any]:
 
 def prepare(policy: Any, processor: Any, observation: Observation) -> dict[str, Any]:
     """Return the policy's inputs, as its processor makes them. DataError for an observation that it does not take."""
-    images, given = observation.open_images(), {}
     if observation.state is None:
         raise DataError(f'{observation.where}: no state, which the policy reads; add "state": [...]')
     most = policy.config.max_state_dim
     if len(observation.state) > most:
         raise DataError(f"{observation.where}: a state of {len(observation.state)} numbers; the policy takes {most}")
-    given["state"] = torch.tensor([observation.state])
+    state, images = torch.tensor([observation.state]), observation.open_images()
     try:
-        inputs = processor(images=[images], text=[observation.task], return_tensors="pt", **given)
+        inputs = processor(images=[images], text=[observation.task], state=state, return_tensors="pt")
     except ValueError as error:  # of a processor without statistics, for instance
         raise DataError(f"{observation.where}: the policy's processor does not take it: {error}") from error
     return {
@@ -66,9 +65,3 @@ def action_width(policy: Any, processor: Any) -> int:
     """Return how many numbers of an action the robot has; the rest is padding."""
     mean = getattr(processor, "actions_mean", None)
     return policy.config.max_action_dim if mean is None else len(mean)
-
-
-def action_scale(policy: Any, processor: Any) -> Float[Tensor, " width"] | None:
-    """Return the standard deviations that actions are normalised by; None if the processor does not know them."""
-    std = getattr(processor, "actions_std", None)
-    return None if std is None else torch.tensor(std, dtype=torch.float32)

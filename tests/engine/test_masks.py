@@ -50,7 +50,7 @@ class Windowed(Llava):
         return {"full_attention": additive(seen, keys), "sliding_attention": sliding}
 
 
-#: A prompt has 42 columns or more, of which 20 or more are left: the windows end before and behind the pruned prompt.
+#: A prompt has 42 columns or more, of which 20 or more are left: the windows end before and after the pruned prompt.
 WINDOWED = {
     f.name: f for f in (Windowed("mistral", 8), Windowed("mistral", 30), Windowed("qwen2", 8), Windowed("gemma2", 8))
 }
@@ -161,7 +161,7 @@ def test_conversations(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in ("mistral-8", "qwen2-8", "gemma3-window") if sees_later_images(n)])
 def test_a_conversation_that_starts_with_text(name: str) -> None:
-    """The first image comes behind a cache that is not pruned, and whose windows are full already."""
+    """The first image comes after a cache that is not pruned, and whose windows are full already."""
     talk = Talk(name)
     talk.turn(0, 1, texts=[15, 15])
     talk.turn(1, 2, texts=[4, 4])

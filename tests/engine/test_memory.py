@@ -1,4 +1,4 @@
-"""What a patched model holds in memory: nothing whole behind the pruning, and no more after 100 calls than before."""
+"""What a patched model holds in memory: nothing whole after the pruning, and no more after 100 calls than before."""
 
 from __future__ import annotations
 
@@ -137,17 +137,17 @@ def many_tokens(n_frames: int = 1) -> VisualTokens:
 
 
 def many_left() -> StageTokens:
-    """The same on entry to a stage, behind 16 tokens of text and before 32 others."""
+    """The same on entry to a stage, after 16 tokens of text and before 32 others."""
     generator = torch.Generator().manual_seed(0)
     n_tokens = 16 + N_MANY + 32
     queries, keys = torch.randn(2, 2, n_tokens, 4, generator=generator)
     visual, text = torch.arange(16, 16 + N_MANY), torch.arange(16 + N_MANY, n_tokens)
     real, rotation = torch.ones(n_tokens).bool(), torch.randn(2, n_tokens, 4, generator=generator)
     attention = TextAttention(queries, keys, 0.5, real, visual, text, values=keys, rotation=rotation)
-    features, behind = torch.randn(N_MANY, 8, generator=generator), torch.randn(32, 8, generator=generator)
+    features, after = torch.randn(N_MANY, 8, generator=generator), torch.randn(32, 8, generator=generator)
     layout, scores = Layout.raster((1, *MANY)), torch.rand(N_MANY, generator=generator)
-    prompt = Entered(features, behind)
-    return StageTokens(features, torch.arange(N_MANY), layout, scores, attention, prompt, behind)
+    prompt = Entered(features, after)
+    return StageTokens(features, torch.arange(N_MANY), layout, scores, attention, prompt, after)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -1,4 +1,4 @@
-"""GAP: original position IDs for kept tokens, the text behind them and every decoded token; compact without gaps."""
+"""GAP: original position IDs for kept tokens, the text after them and every decoded token; compact without gaps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(
     model: Any, inputs: dict[str, Any], position_ids: Any, name: str = "fopru"
 ) -> tuple[Any, Any, list[torch.Tensor]]:
     with torch.no_grad(), tokenprune.patch(model, name, keep_ratio=0.25, position_ids=position_ids) as handle:
-        seen = Seen(model)  # behind the patch's own hook, so it sees what that one made
+        seen = Seen(model)  # after the patch's own hook, so it sees what that one made
         out = model.generate(
             **inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True, output_logits=True
         )

@@ -92,10 +92,10 @@ def check(name: str, case: Case) -> None:
     ids = family.compact_ids(model, whole, dropped) if case.position_ids == "compact" else None
     expected = family.oracle(model, whole, dropped, ids)
     length = inputs["input_ids"].shape[1]
-    holes_behind = case.padding == "right" and not inputs["attention_mask"].all()
+    holes_last = case.padding == "right" and not inputs["attention_mask"].all()
     for row in range(len(case.images_per_row)):
         left = (inputs["attention_mask"][row].bool() & ~dropped[row, :length]).nonzero()[:, 0]
-        got = logits[row, : len(left)] if holes_behind else logits[row, -len(left) :]
+        got = logits[row, : len(left)] if holes_last else logits[row, -len(left) :]
         assert_close(got, expected[row, left])
     if out is not None:
         assert_close(torch.stack(out.logits, 1), expected[:, -STEPS - 1 : -1])

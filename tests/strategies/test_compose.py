@@ -22,8 +22,8 @@ from tokenprune.strategies.registry import changed_settings, name_of
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import Layout, VisualTokens
 
-#: Families and compositions that they can be pruned with: before the tower and behind it, behind it twice, in the tower
-#: and behind it, behind it and in the language model; merging in the second, in both, and in the first.
+#: Families and compositions that they can be pruned with: before the tower and after it, after it twice, in the tower
+#: and after it, after it and in the language model; merging in the second, in both, and in the first.
 PAIRS = [
     ("qwen2.5-vl", "pixelprune:keep_ratio=0.8+fopru"),
     ("qwen3-vl", "pixelprune:keep_ratio=0.7+divprune"),

@@ -39,7 +39,7 @@ def tokens_of(grid: tuple[int, int, int], seed: int = 0, n_prefix: int = 1) -> V
 
 
 def through_tower(strategy: Strategy, tokens: VisualTokens) -> VisualTokens:
-    """The tokens behind a tower with one layer behind which a strategy that prunes there may drop some, and before
+    """The tokens after a tower with one layer after which a strategy that prunes there may drop some, and before
     which one that prunes there may; of no other use to any other."""
     if isinstance(strategy, PatchStrategy):
         grid = tokens.grids[0]

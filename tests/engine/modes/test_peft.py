@@ -1,4 +1,4 @@
-"""PEFT: a wrapped model, a model wrapped behind the patch, merged adapters, training of adapters only."""
+"""PEFT: a wrapped model, a model wrapped after the patch, merged adapters, training of adapters only."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_answers_of_the_wrapper() -> None:
         assert torch.equal(wrapped.generate(**settings), wrapped.get_base_model().generate(**settings))
 
 
-def test_wrapped_behind_the_patch() -> None:
+def test_wrapped_after_the_patch() -> None:
     """Adapters of the decoder leave the tower alone. Those of the tower change the attention that FoPru reads: said."""
     model = tiny_llava()
     tokenprune.patch(model, STRATEGY)

@@ -51,7 +51,7 @@ def given(inputs: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Staged(FoPru, StagedStrategy):  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Drops more behind the first decoder layer."""
+    """Drops more after the first decoder layer."""
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         return (Stage(1, keep_ratio=0.1),)
@@ -138,13 +138,13 @@ def test_the_loss_of_text_and_of_keeping_all_is_bitwise_the_unpatched_one(llava:
         with torch.no_grad():
             plain = llava(**inputs, labels=labels).loss
             with tokenprune.patch(llava, strategy):
-                llava(**prompt([1]))  # the labels behind are not those of this forward
+                llava(**prompt([1]))  # labels that come later are not those of this forward
                 assert torch.equal(llava(**inputs, labels=labels).loss, plain)
             assert torch.equal(llava(**inputs, labels=labels).loss, plain)
 
 
 def test_a_loss_function_of_the_users_own(llava: Any) -> None:
-    """Set before the patch, it is called with labels as long as the logits; set behind, it replaces ours."""
+    """Set before the patch, it is called with labels as long as the logits; set after it, it replaces ours."""
     shapes: list[tuple[int, int]] = []
 
     def own(logits: Tensor, labels: Tensor, vocab_size: int, **kwargs: Any) -> Tensor:

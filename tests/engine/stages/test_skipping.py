@@ -136,7 +136,7 @@ def test_remove_leaves_nothing_behind() -> None:
 @pytest.mark.parametrize("keep_ratio", [0.25, 1.0])
 @pytest.mark.parametrize("first_images", [0, 1])
 def test_a_conversation(keep_ratio: float, first_images: int) -> None:
-    """Text or an image first, further turns behind the same cache, a crop, and rows that change places."""
+    """Text or an image first, further turns with the same cache, a crop, and rows that change places."""
     model = model_of()
     first, second = (prompt([n] * 2, texts=[4, 4], seed=seed) for n, seed in ((first_images, 5), (1, 6)))
     reports, cache, ids = [], None, first["input_ids"][:, :0]

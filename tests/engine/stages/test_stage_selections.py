@@ -92,7 +92,7 @@ def test_every_mode(mode: str, strategy: Strategy) -> None:
 
 
 def test_a_conversation() -> None:
-    """An image in a later turn, behind a cache whose layers hold different tokens."""
+    """An image in a later turn, after a cache whose layers hold different tokens."""
     model = FAMILY.build()
     turns = [prompt([n] * 2, texts=[4, 4], seed=seed) for n, seed in ((1, 5), (0, 6), (1, 7))]
     reports, cache, out = [], None, None
@@ -144,7 +144,7 @@ def columns_of(ids: torch.Tensor) -> list[torch.Tensor]:
 
 
 def test_attention_that_is_not_causal() -> None:
-    """PaliGemma's prompt attends to all of itself: text before the last token sees what is behind it."""
+    """PaliGemma's prompt attends to all of itself: text before the last token sees what comes after it."""
     scores: list[torch.Tensor] = []
 
     @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""In-LLM pruning against the exact oracle: layers behind a stage do not see what it dropped."""
+"""In-LLM pruning against the exact oracle: layers after a stage do not see what it dropped."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_layers_cache_what_their_stage_keeps() -> None:
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_a_conversation(ragged: bool) -> None:
-    """Text, an image in a later turn, a crop of the last answer, all behind one cache."""
+    """Text, an image in a later turn, a crop of the last answer, all in one cache."""
     model = model_of()
     first, second, third = (prompt([n] * 2, texts=[4, 4], seed=seed) for n, seed in ((1, 5), (0, 6), (1, 7)))
     reports, parts, images = [], [], []

@@ -32,7 +32,7 @@ class Deep(Llava):
 
 @dataclass(frozen=True)
 class Wandering(TowerStrategy):
-    """Drops patches by the image's own values, unequally many of each image, behind the layers `at`."""
+    """Drops patches by the image's own values, unequally many of each image, after the layers `at`."""
 
     at: tuple[int, ...] = (0, 2, 3)
 

@@ -35,6 +35,7 @@ def test_errors_are_those_of_the_same_noise(folder: str, tmp_path: Path) -> None
     part = Pruned(label="a quarter", keep_ratio=0.25, strategy=strategy)
     same, pruned = compare(policy, processor, observations, [whole, part], seed=3)
     assert (same.mean, same.worst, same.kv_read) == (0, 0, 1)
+    assert same.interval == (0, 0)
     differences = []
     for number, observation in enumerate(observations):
         inputs = prepare(policy, processor, observation)

@@ -45,7 +45,7 @@ def masked_patches(adapter: ModelAdapter, kept: list[Tensor]) -> Iterator[None]:
         nonlocal in_layers
         grids = kwargs.get("grid_thw", args[-1] if args else None)
         row, masks = describe(grids, module.config), []
-        while sum(map(len, masks)) < row.tokens.max():
+        while sum(map(len, masks)) <= row.tokens.max():
             masks.append(next(left))
         tokens = row.tokens if row.order is None else row.tokens[row.order]
         in_layers = torch.cat(masks)[tokens]

@@ -29,7 +29,7 @@ from tokenprune.zoom.prompts import encode_chat
 
 
 def test_the_router_by_hand() -> None:
-    """Two text tokens behind three visual ones: the first sees 1, 4, 3 and itself, the second those and itself."""
+    """Two text tokens after three visual ones: the first sees 1, 4, 3 and itself, the second those and itself."""
     selection = PAR(keep=2).select_at(Stage(2, keep=2), stage_tokens([1, 4, 3, 2, 10], 3))
     assert selection.scores is not None
     expected = [(1 / 10 + 1 / 20) / 2, (4 / 10 + 4 / 20) / 2, (3 / 10 + 3 / 20) / 2]

@@ -60,7 +60,7 @@ def test_importance_is_averaged_with_what_it_was() -> None:
     assert (first.kept.tolist(), later.kept.tolist()) == ([2], [0])
 
 
-def test_behind_every_other_layer_nothing_is_dropped() -> None:
+def test_after_every_other_layer_nothing_is_dropped() -> None:
     selection = FlowCut(keep=1).select_in_tower(seen(n_more=3))
     assert selection.kept.tolist() == [0, 1, 2]
     assert selection.scores is not None

@@ -21,7 +21,7 @@ from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 RANKS = ["cls", "column", "distinct"]
 RASTER = Layout.raster((1, 6, 6))
 TILES = Layout.concat([RASTER] * 3)
-# An overview of 2 x 2, and a canvas of two tiles, 2 x 2 and 2 x 1, with a newline token behind each row.
+# An overview of 2 x 2, and a canvas of two tiles, 2 x 2 and 2 x 1, with a newline token after each row.
 CANVAS = Layout(
     ((1, 2, 2), (1, 2, 4)),
     n_tiles=3,

@@ -12,7 +12,7 @@ from tokenprune.strategies.pre_llm import mosaic
 from tokenprune.strategies.pre_llm.mosaic import best_of_each, budget_cells, similar_nearby
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
-#: A canvas of 3 x 3 with a newline token behind each row, and two frames of 2 x 2.
+#: A canvas of 3 x 3 with a newline token after each row, and two frames of 2 x 2.
 MIXED = Layout(((1, 3, 4), (2, 2, 2)), n_tiles=3, newlines=torch.tensor([False, False, False, True] * 3 + [False] * 8))
 
 
