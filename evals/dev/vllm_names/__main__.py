@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--release", type=Path, required=True, metavar="PATH", help="the release to check")
     options = parser.parse_args()
     known, release = open_sources(options.known or installed()), open_sources(options.release)
-    files = [File(path) for path in sorted(PLUGIN.glob("*.py"))]
+    files = [File(path) for path in sorted(PLUGIN.rglob("*.py"))]
     n_names = sum(len(file.imported) for file in files)
     missing = [line for file in files for line in file.missing(known, release)]
     print(

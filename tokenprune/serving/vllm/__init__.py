@@ -12,7 +12,7 @@ metrics     Prometheus counters, and a file of kept indices
 overrides   what `tokenprune serve` writes for a strategy and a model
 endpoint    GET /tokenprune: what the server prunes with
 
-llava, llava_next, qwen_vl, internvl, generic: one file per family.
+models: one file for each family.
 
 Only this folder imports vLLM. Of all else, only the command and the evals import it: `architectures`, `settings`,
 `overrides` and `endpoint`, which load no vLLM.

@@ -30,7 +30,7 @@ class Architecture:
     """An architecture that the plug-in registers.
 
     name: the name in `--hf-overrides '{"architectures": [...]}'`.
-    home: the module in this package and the class, `llava:PrunedLlava`.
+    home: the module in `models` and the class, `llava:PrunedLlava`.
     replaces: the transformers class whose checkpoints it serves.
     model_type: that of the checkpoints' config.
     multidimensional: whether position IDs have three components (M-RoPE).

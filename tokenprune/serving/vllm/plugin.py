@@ -41,7 +41,7 @@ def register() -> None:
 
     for name, architecture in ARCHITECTURES.items():
         if name not in ModelRegistry.models:
-            ModelRegistry.register_model(name, f"{__package__}.{architecture.home}")
+            ModelRegistry.register_model(name, f"{__package__}.models.{architecture.home}")
         MODELS_CONFIG_MAP[name] = PrunedConfig
         if architecture.replaces not in MODELS_CONFIG_MAP:
             MODELS_CONFIG_MAP[architecture.replaces] = forgotten(VerifyAndUpdateConfig, name)

@@ -14,7 +14,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.families.llava_next import layout_of_size
 from tokenprune.errors import PruningError
-from tokenprune.serving.vllm.llava import PrunedLlavaTower
+from tokenprune.serving.vllm.models.llava import PrunedLlavaTower
 from tokenprune.serving.vllm.processing import PruningProcessor
 from tokenprune.serving.vllm.tiles import tiled_images
 from tokenprune.tokens import Layout
