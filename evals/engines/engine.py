@@ -54,6 +54,8 @@ class Engine(ABC):
 
     #: Questions that are asked at once.
     at_once: int
+    #: Whether it can prune with every strategy, as one can that is started for each.
+    any_strategy: bool
 
     @abstractmethod
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:

@@ -23,6 +23,7 @@ class Offline(Engine):
     """
 
     at_once = 256
+    any_strategy = True
 
     def __init__(self, model: str, dtype: str, options: Mapping[str, Any]) -> None:
         self.model, self.dtype, self.options = model, dtype, options

@@ -28,6 +28,8 @@ class Server(Engine):
     """A server at `url`, with or without the final /v1. It must have been started with the settings of all setups but
     for their keep ratios. DataError if none answers there."""
 
+    any_strategy = False
+
     def __init__(self, url: str, at_once: int = 8) -> None:
         self.url, self.at_once = url.rstrip("/").removesuffix("/v1"), at_once
         self.model = str(self._json("/v1/models")["data"][0]["id"])

@@ -18,7 +18,7 @@ from tokenprune.evals.run.answers import Answer
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.provenance import model_identity, versions
 from tokenprune.evals.run.runner import OnError, Runner
-from tokenprune.evals.run.setups import BASELINES, DOWNSAMPLE, Setup
+from tokenprune.evals.run.setups import BASELINES, DOWNSAMPLE, UNPRUNED, Setup
 
 
 class Answering(ABC):
@@ -92,7 +92,10 @@ class InEngine(Answering):
     on_error: OnError
 
     def baselines(self, console: Console) -> Sequence[str]:
-        return _without_downsampling("an engine gets images as they are", console)
+        if self.engine.any_strategy:
+            return _without_downsampling("an engine gets images as they are", console)
+        console.print(f"Leaving out all baselines but {UNPRUNED}: a server prunes with one strategy")
+        return [UNPRUNED]
 
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
         return self.engine.groups(setups)

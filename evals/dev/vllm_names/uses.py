@@ -14,7 +14,18 @@ from pathlib import Path
 from tokenprune.evals.dev.vllm_names.sources import Function, Place, Sources
 
 #: Modules whose classes reach us as arguments, without an import.
-CONFIGS = ("cache", "compilation", "device", "model", "multimodal", "parallel", "scheduler", "speculative", "vllm")
+CONFIGS = (
+    "cache",
+    "compilation",
+    "device",
+    "lora",
+    "model",
+    "multimodal",
+    "parallel",
+    "scheduler",
+    "speculative",
+    "vllm",
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ class File:
                         yield f", line {node.lineno}: {ast.unparse(node.func)} has no parameter {keyword.arg}"
 
     def _members(self, known: Sources, release: Sources) -> Iterator[str]:
-        """Names after a dot, or of `getattr`, which a module that we use had, and has no more."""
+        """Names after a dot which a module that we use had, and has no more."""
         modules = {use.module for use in self.imported.values()} | {f"vllm.config.{name}" for name in CONFIGS}
         used = {node.attr: node.lineno for node in ast.walk(self.tree) if isinstance(node, ast.Attribute)}
         for module in sorted(modules):

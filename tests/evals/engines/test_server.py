@@ -113,6 +113,11 @@ def test_other_settings_are_refused(model: str, data: Path, url: str, options: A
         run(model, data, tmp_path / "run", engine=url, **options)
 
 
+def test_the_only_baseline_of_a_server_is_unpruned(model: str, data: Path, url: str, tmp_path: Path) -> None:
+    rows = run(model, data, tmp_path / "run", engine=url, baselines=None, keep_ratios=[0.25], tasks=["vqa"])
+    assert [row.strategy for row in rows] == ["unpruned", "FoPru"]
+
+
 def test_downsampling_is_refused(model: str, data: Path, url: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"a server does not run it\. Leave out downsample"):
         run(model, data, tmp_path / "run", engine=url, baselines=["downsample"])

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -97,10 +98,23 @@ def served(llm: Any, requests: Sequence[Request]) -> list[Any]:
     return llm.generate(prompts, sampling, use_tqdm=False)
 
 
+def preemptions(llm: Any) -> float:
+    """How many times an engine has preempted a request."""
+    return sum(one.value for one in llm.get_metrics() if one.name == "vllm:num_preemptions")
+
+
+@dataclass(frozen=True)
+class Apart:
+    """What an engine in a process of its own did: its outputs for each batch, and how many requests it preempted."""
+
+    outputs: list[list[Any]]
+    n_preemptions: float
+
+
 def served_apart(
     model: Path, architecture: str, settings: Mapping[str, Any], batches: Sequence[Sequence[Request]], **options: Any
-) -> list[list[Any]]:
-    """The outputs for several batches, of an engine in a process of its own: vLLM's Transformers backend changes
+) -> Apart:
+    """What an engine in a process of its own does with several batches: vLLM's Transformers backend changes
     transformers' classes, with which other tests save models."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_served_batches, model, architecture, settings, batches, options).result()
@@ -112,9 +126,9 @@ def _served_batches(
     settings: Mapping[str, Any],
     batches: Sequence[Sequence[Request]],
     options: Mapping[str, Any],
-) -> list[list[Any]]:
+) -> Apart:
     with engine(model, architecture, settings, **options) as llm:
-        return [served(llm, batch) for batch in batches]
+        return Apart([served(llm, batch) for batch in batches], preemptions(llm))
 
 
 def check_equal(output: Any, answer: Answer) -> None:

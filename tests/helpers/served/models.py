@@ -138,7 +138,7 @@ def save_llava(folder: Path, kind: str = "clip", side: int = 6 * PATCH, **settin
     save(transformers.LlavaForConditionalGeneration(config), processor, folder, published_tower)
 
 
-def save_qwen(folder: Path, kind: str) -> None:
+def save_qwen(folder: Path, kind: str, **settings: Any) -> None:
     """Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Qwen3-VL-MoE, `kind` as in its model_type."""
     marks = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
     words = tokenizer(*marks)
@@ -158,7 +158,7 @@ def save_qwen(folder: Path, kind: str) -> None:
     if third:
         vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5]}
-    text = decoder(len(words), rope_parameters={**rope, "mrope_interleaved": True} if third else rope)
+    text = decoder(len(words), rope_parameters={**rope, "mrope_interleaved": True} if third else rope, **settings)
     if kind == "qwen3_vl_moe":
         text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "norm_topk_prob": True}
     config = getattr(transformers, f"{name}Config")(
@@ -183,13 +183,13 @@ def save_qwen(folder: Path, kind: str) -> None:
     save(getattr(transformers, f"{name}ForConditionalGeneration")(config), processor, folder, publish)
 
 
-def save_llava_next(folder: Path) -> None:
+def save_llava_next(folder: Path, **settings: Any) -> None:
     """LLaVA-NeXT with tiles of 4 x 4 visual tokens, up to four and an overview."""
     side, words = 4 * PATCH, tokenizer(IMAGE)
     pinpoints = [[side, 2 * side], [2 * side, side], [2 * side, 2 * side]]
     config = transformers.LlavaNextConfig(
         vision_config=transformers.CLIPVisionConfig(**tower(side)),
-        text_config=transformers.LlamaConfig(**decoder(len(words))),
+        text_config=transformers.LlamaConfig(**decoder(len(words), **settings)),
         image_token_index=words.convert_tokens_to_ids(IMAGE),
         image_grid_pinpoints=pinpoints,
         image_seq_length=16,
@@ -209,13 +209,13 @@ def save_llava_next(folder: Path) -> None:
     save(transformers.LlavaNextForConditionalGeneration(config), processor, folder, published_tower)
 
 
-def save_llava_onevision(folder: Path) -> None:
+def save_llava_onevision(folder: Path, **settings: Any) -> None:
     """LLaVA-OneVision with tiles of 4 x 4 visual tokens; those of large images are resized."""
     side, words = 4 * PATCH, tokenizer(IMAGE, "<video>")
     pinpoints = [[rows * side, columns * side] for rows in range(1, 5) for columns in range(1, 5)]
     config = transformers.LlavaOnevisionConfig(
         vision_config=transformers.SiglipVisionConfig(**tower(side, vision_use_head=False)),
-        text_config=transformers.Qwen2Config(**decoder(len(words))),
+        text_config=transformers.Qwen2Config(**decoder(len(words), **settings)),
         image_token_index=words.convert_tokens_to_ids(IMAGE),
         video_token_index=words.convert_tokens_to_ids("<video>"),
         image_grid_pinpoints=pinpoints,
@@ -239,7 +239,7 @@ def save_llava_onevision(folder: Path) -> None:
     save(transformers.LlavaOnevisionForConditionalGeneration(config), processor, folder, published_tower)
 
 
-def save_internvl(folder: Path) -> None:
+def save_internvl(folder: Path, **settings: Any) -> None:
     """InternVL with tiles of 3 x 3 visual tokens, up to four and an overview."""
     side = 6 * PATCH
     words = tokenizer(
@@ -250,7 +250,7 @@ def save_internvl(folder: Path) -> None:
     )
     config = transformers.InternVLConfig(
         vision_config=transformers.InternVLVisionConfig(**tower(side)),
-        text_config=transformers.Qwen2Config(**decoder(len(words))),
+        text_config=transformers.Qwen2Config(**decoder(len(words), **settings)),
         image_token_id=words.convert_tokens_to_ids(INTERN_IMAGE),
         image_seq_length=9,
     )

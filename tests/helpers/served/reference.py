@@ -69,7 +69,10 @@ def _answer(
     from tokenprune.strategies.parsing import StrategySpec
 
     model, processor = _loaded(model_folder)
-    images = [draw(*one) for one in request.images]
+    images: list[Any] = [draw(*one) for one in request.images]
+    if type(processor).__name__ == "LlavaOnevisionProcessor":
+        # Else it cuts tiles of a lone image only, where vLLM cuts those of all.
+        images = [[image] for image in images]
     inputs = processor(text=[request.text], images=images or None, return_tensors="pt", add_special_tokens=False)
     ratio = {} if request.keep_ratio is None else {"keep_ratio": request.keep_ratio, "keep": None}
     chosen = StrategySpec.read(strategy).make({**settings, **ratio})

@@ -117,3 +117,15 @@ def test_refusals_reach_the_user(llava: Path) -> None:
         engine(llava, "LlavaForConditionalGeneration", FOPRU),
     ):
         pass
+
+
+def test_without_the_override_nothing_is_pruned(llava: Path) -> None:
+    """vLLM has its own class and position IDs, and answers as transformers without tokenprune's selection."""
+    requests = [Request("w1 <image> w2 <image> w3", (A, B)), Request("w4 w5")]
+    answers = expected(llava, {"strategy": "grid", "keep_ratio": 1.0}, requests)
+    with engine(llava, "", {}, hf_overrides={}) as llm:
+        model = llm.llm_engine.model_config
+        assert (model.architectures, model.uses_mrope) == (["LlavaForConditionalGeneration"], False)
+        for output, answer in zip(served(llm, requests), answers, strict=True):
+            check_equal(output, answer)
+            assert len(output.prompt_token_ids) == answer.n_prompt

@@ -1,79 +1,21 @@
-"""Every family in vLLM answers as in transformers with tokenprune."""
+"""Every family in vLLM answers as in transformers with tokenprune, however vLLM cuts, caches and preempts requests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
-from helpers.served.models import (
-    IMAGE,
-    INTERN_IMAGE,
-    QWEN_IMAGE,
-    save_internvl,
-    save_llava,
-    save_llava_next,
-    save_llava_onevision,
-    save_qwen,
-)
+from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, preemptions, served
+from helpers.served.families import FAMILIES, FOPRU, Family, words
 from helpers.served.reference import Request
 
 pytestmark = [needs_vllm, pytest.mark.slow]
-
-FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
-LONG = " ".join(f"w{i % 70}" for i in range(40))
-
-
-@dataclass(frozen=True)
-class Served:
-    """A family: how a tiny model is saved, and how an image is written in a prompt."""
-
-    name: str
-    architecture: str
-    save: Callable[[Path], None]
-    image: str = IMAGE
-    several: bool = True
-
-    def requests(self) -> list[Request]:
-        """Prompts with images of several shapes, with requests of their own for a keep ratio, and without images."""
-        a, b, c = (1, 140, 112), (2, 200, 90), (3, 112, 224)
-        i = self.image
-        found = [
-            Request(f"w1 w2 {i} w3 w4", (a,)),
-            Request(f"w1 w2 {i} w3 w4", (b,)),
-            Request(f"{LONG} {i} w8", (c,)),
-            Request(f"w1 w2 {i} w3 w4", (a,), keep_ratio=0.5),
-            Request(f"w1 w2 {i} w3 w4", (b,), keep_ratio=1.0),
-            Request("w9 w10 w11"),
-        ]
-        if self.several:
-            found += [
-                Request(f"{i} w5 {i} w6 w7", (a, c)),
-                Request(f"{i} w5 {i} w6 w7", (c, a)),
-                Request(f"{i} w5 {i} w6 {i} w7", (b, b, a)),
-            ]
-        return found
-
-
-FAMILIES = [
-    Served("llava-clip", "TokenPruneLlava", save_llava),
-    Served("llava-siglip", "TokenPruneLlava", partial(save_llava, kind="siglip")),
-    Served("llava-next", "TokenPruneLlavaNext", save_llava_next),
-    # transformers cuts no tiles if a prompt has several images, and vLLM does.
-    Served("llava-onevision", "TokenPruneLlavaOnevision", save_llava_onevision, several=False),
-    Served("internvl", "TokenPruneInternVL", save_internvl, INTERN_IMAGE),
-    Served("qwen2_vl", "TokenPruneQwen2VL", partial(save_qwen, kind="qwen2_vl"), QWEN_IMAGE),
-    Served("qwen2_5_vl", "TokenPruneQwen2_5_VL", partial(save_qwen, kind="qwen2_5_vl"), QWEN_IMAGE),
-    Served("qwen3_vl", "TokenPruneQwen3VL", partial(save_qwen, kind="qwen3_vl"), QWEN_IMAGE),
-    Served("qwen3_vl_moe", "TokenPruneQwen3VLMoe", partial(save_qwen, kind="qwen3_vl_moe"), QWEN_IMAGE),
-]
-
-
 SMOKE = ("llava-clip",)
+BLOCK = 32
+#: Steps that end within images, and a KV cache that a few requests outgrow together.
+OPTIONS = {"max_num_batched_tokens": 16, "max_num_seqs": 8, "max_model_len": 256, "num_gpu_blocks_override": 10}
 
 
 @pytest.fixture(
@@ -83,35 +25,88 @@ SMOKE = ("llava-clip",)
         for family in FAMILIES
     ],
 )
-def family(request: pytest.FixtureRequest) -> Served:
+def family(request: pytest.FixtureRequest) -> Family:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def model(family: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(family.name)
     family.save(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def llm(family: Served, model: Path) -> Iterator[Any]:
-    with engine(model, family.architecture, FOPRU) as llm:
+def llm(family: Family, model: Path) -> Iterator[Any]:
+    with engine(model, family.architecture, FOPRU, **OPTIONS) as llm:
         yield llm
 
 
-def test_one_by_one_and_together(family: Served, model: Path, llm: Any) -> None:
-    requests = family.requests()
-    answers = expected(model, FOPRU, requests)
-    for request, answer in zip(requests, answers, strict=True):
+def checked(model: Path, llm: Any, requests: list[Request]) -> list[Any]:
+    """vLLM's outputs for requests that are sent one by one, after a comparison."""
+    outputs = []
+    for request, answer in zip(requests, expected(model, FOPRU, requests), strict=True):
         (output,) = served(llm, [request])
         check_equal(output, answer)
-    for output, answer in zip(served(llm, requests), answers, strict=True):
+        outputs.append(output)
+    return outputs
+
+
+def test_one_by_one_and_together(family: Family, model: Path, llm: Any) -> None:
+    requests = family.requests()
+    checked(model, llm, requests)
+    llm.reset_prefix_cache()
+    for output, answer in zip(served(llm, requests), expected(model, FOPRU, requests), strict=True):
         check_equal(output, answer)
 
 
-def test_other_position_ids_give_another_answer(family: Served, model: Path, llm: Any) -> None:
+def test_other_position_ids_give_another_answer(family: Family, model: Path, llm: Any) -> None:
     """A comparison that misses what is wrong with position IDs would be worth nothing."""
     requests = [request for request in family.requests() if request.images and request.keep_ratio != 1]
     for output, answer in zip(served(llm, requests), expected(model, FOPRU, requests, "compact"), strict=True):
         assert difference(output, answer) > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("n_before", range(7, 16))
+def test_steps_of_16_tokens_end_at_every_place_of_an_image(
+    family: Family, model: Path, llm: Any, n_before: int
+) -> None:
+    request = Request(f"{words(n_before, n_before)} {family.image} w3", ((10 + n_before, 200, 90),))
+    checked(model, llm, [request])
+
+
+@pytest.mark.parametrize("where", ["before", "within", "after", "another image"])
+def test_prefix_hits(family: Family, model: Path, llm: Any, where: str) -> None:
+    """What is cached of a prompt ends before its image, within it or after it; never is another image's."""
+    same, other = (100, 200, 90), (101, 200, 90)
+    i = family.image
+    first, second = {
+        "before": (f"{words(BLOCK, 5)} {i} w1", f"{words(BLOCK, 5)} {i} w2"),
+        "within": (f"{words(BLOCK - 3, 15)} {i} w1", f"{words(BLOCK - 3, 15)} {i} w2"),
+        "after": (f"w25 {i} {words(60)} w1", f"w25 {i} {words(60)} w2"),
+        "another image": (f"w35 {i} {words(60)} w1", f"w35 {i} {words(60)} w1"),
+    }[where]
+    image = other if where in ("before", "another image") else same
+    outputs = checked(model, llm, [Request(first, (same,)), Request(second, (image,))])
+    n_cached, visual = outputs[1].num_cached_tokens, family.visual(outputs[1], llm.get_tokenizer())
+    assert outputs[0].num_cached_tokens == 0
+    if where == "before":
+        assert n_cached == BLOCK <= visual.start
+    elif where == "within":
+        assert visual.start < n_cached < visual.stop
+    elif where == "after":
+        assert n_cached >= visual.stop
+    else:
+        assert n_cached == 0
+
+
+def test_preemption(family: Family, model: Path, llm: Any) -> None:
+    """Requests that outgrow the KV cache together are preempted, and start again from their own position IDs."""
+    requests = [
+        Request(f"{words(20 + n)} {family.image} {words(8)}", ((20 + n, 140, 112),), n_new=40) for n in range(6)
+    ]
+    before = preemptions(llm)
+    outputs = served(llm, requests)
+    assert preemptions(llm) > before
+    for output, answer in zip(outputs, expected(model, FOPRU, requests), strict=True):
+        check_equal(output, answer)

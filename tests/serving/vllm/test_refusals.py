@@ -19,6 +19,7 @@ from transformers import (
 
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, architecture_of
+from tokenprune.serving.vllm.plugin import warn_if_untested
 from tokenprune.serving.vllm.refusals import check_engine, check_model
 
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
@@ -171,6 +172,7 @@ def test_models_that_cannot_be_served() -> None:
 ENGINE = {
     "parallel_config.pipeline_parallel_size": 2,
     "parallel_config.decode_context_parallel_size": 2,
+    "parallel_config.prefill_context_parallel_size": 2,
     "parallel_config.use_ubatching": True,
     "speculative_config": object(),
     "lora_config": SimpleNamespace(enable_tower_connector_lora=True),
@@ -183,7 +185,11 @@ ENGINE = {
 def engine_config() -> Any:
     return SimpleNamespace(
         parallel_config=SimpleNamespace(
-            pipeline_parallel_size=1, decode_context_parallel_size=1, use_ubatching=False, tensor_parallel_size=1
+            pipeline_parallel_size=1,
+            decode_context_parallel_size=1,
+            prefill_context_parallel_size=1,
+            use_ubatching=False,
+            tensor_parallel_size=1,
         ),
         compilation_config=SimpleNamespace(compile_mm_encoder=False, cudagraph_mm_encoder=False),
         speculative_config=None,
@@ -218,3 +224,11 @@ def test_data_parallel_tower() -> None:
     config.model_config.multimodal_config.mm_encoder_tp_mode = "data"
     with pytest.raises(UnsupportedError, match=r"--mm-encoder-tp-mode data does not go"):
         check_engine(config)
+
+
+def test_a_release_of_vllm_that_was_not_tested(caplog: pytest.LogCaptureFixture) -> None:
+    warn_if_untested("0.32.1")
+    assert not caplog.records
+    warn_if_untested("0.33.0")
+    (record,) = caplog.records
+    assert "tested with vLLM 0.32, and this is vLLM 0.33.0" in record.getMessage()

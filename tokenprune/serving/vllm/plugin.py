@@ -4,16 +4,22 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from tokenprune.errors import SettingError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES
 from tokenprune.serving.vllm.settings import KEY
 
+#: The releases of vLLM that `make test-vllm` runs with.
+TESTED = "0.32"
+
+logger = logging.getLogger("vllm.tokenprune")
+
 
 def register() -> None:
     """Make the architectures known to vLLM; models under their own names stay as they are."""
-    from vllm import ModelRegistry
+    from vllm import ModelRegistry, __version__
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
 
     class PrunedConfig(VerifyAndUpdateConfig):
@@ -24,6 +30,7 @@ def register() -> None:
             from tokenprune.serving.vllm.metrics import SELECTION_TIMES
             from tokenprune.serving.vllm.refusals import check_model
 
+            warn_if_untested(__version__)
             config = model_config.hf_config
             architecture = ARCHITECTURES[config.architectures[0]]
             check_model(architecture, model_config)
@@ -45,6 +52,17 @@ def register() -> None:
         MODELS_CONFIG_MAP[name] = PrunedConfig
         if architecture.replaces not in MODELS_CONFIG_MAP:
             MODELS_CONFIG_MAP[architecture.replaces] = forgotten(VerifyAndUpdateConfig, name)
+
+
+def warn_if_untested(version: str) -> None:
+    """Log a warning for a release of vLLM that our tests do not run with."""
+    if not version.startswith(f"{TESTED}."):
+        logger.warning(
+            "tokenprune's plug-in is tested with vLLM %s, and this is vLLM %s. `make check-vllm` compares names, and "
+            "`tokenprune eval --engine` accuracies.",
+            TESTED,
+            version,
+        )
 
 
 def forgotten(base: type, name: str) -> Any:

@@ -116,18 +116,18 @@ def check_engine(vllm_config: Any) -> None:
     """Raise UnsupportedError for options of the engine that pruning does not go with."""
     parallel, compilation = vllm_config.parallel_config, vllm_config.compilation_config
     settings = Settings.of(vllm_config.model_config.hf_config)
-    multimodal = vllm_config.model_config.multimodal_config
+    multimodal, lora = vllm_config.model_config.multimodal_config, vllm_config.lora_config
     refused = {
         "--pipeline-parallel-size": (
             parallel.pipeline_parallel_size > 1,
             "only the first stage sees the images, and later ones would not know their position IDs",
         ),
         "--decode-context-parallel-size and --prefill-context-parallel-size": (
-            parallel.decode_context_parallel_size > 1 or getattr(parallel, "prefill_context_parallel_size", 1) > 1,
+            parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1,
             "a rank sees a part of the tokens, whose position IDs are not where they are looked up",
         ),
         "--enable-dbo": (
-            getattr(parallel, "use_ubatching", False),
+            parallel.use_ubatching,
             "a micro-batch sees a part of the tokens, whose position IDs are not where they are looked up",
         ),
         "--speculative-config": (
@@ -135,15 +135,15 @@ def check_engine(vllm_config: Any) -> None:
             "the draft model would get features with our offsets in them",
         ),
         "compile_mm_encoder in --compilation-config": (
-            bool(getattr(compilation, "compile_mm_encoder", False)),
+            compilation.compile_mm_encoder,
             "the attention of a compiled vision tower cannot be read",
         ),
         "cudagraph_mm_encoder in --compilation-config": (
-            bool(getattr(compilation, "cudagraph_mm_encoder", False)),
+            compilation.cudagraph_mm_encoder,
             "a replayed vision tower bypasses the selection",
         ),
         "--enable-tower-connector-lora": (
-            bool(getattr(vllm_config.lora_config, "enable_tower_connector_lora", False)),
+            lora is not None and lora.enable_tower_connector_lora,
             "vLLM would count the tower's tokens by those that are kept",
         ),
         "--video-pruning-rate": (

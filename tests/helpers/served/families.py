@@ -1,0 +1,92 @@
+"""The families that vLLM has models of its own for, as tiny models, and prompts with images of several shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from helpers.served.models import (
+    IMAGE,
+    INTERN_IMAGE,
+    QWEN_IMAGE,
+    save_internvl,
+    save_llava,
+    save_llava_next,
+    save_llava_onevision,
+    save_qwen,
+)
+from helpers.served.reference import Request
+
+FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
+
+
+@dataclass(frozen=True)
+class Far:
+    """A prompt whose position IDs run beyond the model's table although few of its tokens are left.
+
+    table: the model's `max_position_embeddings`. size: the (width, height) of each of `n_images`.
+    """
+
+    table: int
+    n_images: int
+    size: tuple[int, int]
+
+
+#: vLLM's table of M-RoPE is four times as long as the config says, and an image takes as many position IDs as its
+#: longer side has visual tokens: these have more than 40.
+FAR_MROPE = Far(64, 7, (1372, 28))
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family: how a tiny model is saved, and how an image is written in a prompt."""
+
+    name: str
+    architecture: str
+    save: Callable[..., None]
+    image: str = IMAGE
+    far: Far = Far(256, 8, (140, 112))
+
+    def requests(self) -> list[Request]:
+        """Prompts with one and several images, with keep ratios of their own, and without images."""
+        a, b, c = (1, 140, 112), (2, 200, 90), (3, 112, 224)
+        i = self.image
+        return [
+            Request(f"w1 w2 {i} w3 w4", (a,)),
+            Request(f"w1 w2 {i} w3 w4", (b,)),
+            Request(f"{words(40)} {i} w8", (c,)),
+            Request(f"w1 w2 {i} w3 w4", (a,), keep_ratio=0.5),
+            Request(f"w1 w2 {i} w3 w4", (b,), keep_ratio=1.0),
+            Request("w9 w10 w11"),
+            Request(f"{i} w5 {i} w6 w7", (a, c)),
+            Request(f"{i} w5 {i} w6 w7", (c, a)),
+            Request(f"{i} w5 {i} w6 {i} w7", (b, b, a)),
+        ]
+
+    def visual(self, output: Any, tokenizer: Any) -> range:
+        """Where the visual tokens of the first image are in the prompt of vLLM's output."""
+        marks = self.image.split()
+        token, ids = tokenizer.convert_tokens_to_ids(marks[len(marks) // 2]), output.prompt_token_ids
+        start = ids.index(token)
+        n = next((n for n, one in enumerate(ids[start:]) if one != token), len(ids) - start)
+        return range(start, start + n)
+
+
+def words(n: int, first: int = 0) -> str:
+    """A text of n tokens."""
+    return " ".join(f"w{(first + i) % 70}" for i in range(n))
+
+
+FAMILIES = (
+    Family("llava-clip", "TokenPruneLlava", save_llava),
+    Family("llava-siglip", "TokenPruneLlava", partial(save_llava, kind="siglip")),
+    Family("llava-next", "TokenPruneLlavaNext", save_llava_next),
+    Family("llava-onevision", "TokenPruneLlavaOnevision", save_llava_onevision),
+    Family("internvl", "TokenPruneInternVL", save_internvl, INTERN_IMAGE),
+    Family("qwen2_vl", "TokenPruneQwen2VL", partial(save_qwen, kind="qwen2_vl"), QWEN_IMAGE, FAR_MROPE),
+    Family("qwen2_5_vl", "TokenPruneQwen2_5_VL", partial(save_qwen, kind="qwen2_5_vl"), QWEN_IMAGE, FAR_MROPE),
+    Family("qwen3_vl", "TokenPruneQwen3VL", partial(save_qwen, kind="qwen3_vl"), QWEN_IMAGE, FAR_MROPE),
+    Family("qwen3_vl_moe", "TokenPruneQwen3VLMoe", partial(save_qwen, kind="qwen3_vl_moe"), QWEN_IMAGE, FAR_MROPE),
+)

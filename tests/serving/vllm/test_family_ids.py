@@ -1,0 +1,49 @@
+"""In every family: compact position IDs, and original ones that run beyond the model's table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
+from helpers.served.families import FAMILIES, FOPRU, Family
+from helpers.served.reference import Request
+
+pytestmark = [
+    needs_vllm,
+    pytest.mark.slow,
+    pytest.mark.parametrize("family", FAMILIES, ids=[family.name for family in FAMILIES]),
+]
+
+
+def test_compact(family: Family, tmp_path: Path) -> None:
+    family.save(tmp_path)
+    settings, requests = {**FOPRU, "position_ids": "compact"}, family.requests()
+    answers = expected(tmp_path, settings, requests)
+    with engine(tmp_path, family.architecture, settings, max_num_batched_tokens=16, max_num_seqs=8) as llm:
+        for request, answer in zip(requests, answers, strict=True):
+            (output,) = served(llm, [request])
+            check_equal(output, answer)
+        for output, answer in zip(served(llm, requests), answers, strict=True):
+            check_equal(output, answer)
+
+
+def test_beyond_the_table(family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = family.far
+    family.save(tmp_path, max_position_embeddings=far.table)
+    settings: dict[str, Any] = {"strategy": "fopru", "keep_ratio": 0.02}
+    images = tuple((seed, *far.size) for seed in range(far.n_images))
+    requests = [Request(f"w1 {family.image} w2 " * far.n_images, images)]
+    answers = expected(tmp_path, settings, requests)
+    options = {"max_model_len": far.table, "limit_mm_per_prompt": {"image": far.n_images}}
+
+    def outcome() -> Any:
+        # vLLM shares tables between the models of a process.
+        monkeypatch.setattr("vllm.model_executor.layers.rotary_embedding._ROPE_DICT", {})
+        with engine(tmp_path, family.architecture, settings, **options) as llm:
+            return served(llm, requests)[0]
+
+    check_equal(outcome(), answers[0])
+    monkeypatch.setattr("tokenprune.serving.vllm.core.lengthen", lambda *_: None)
+    assert not difference(outcome(), answers[0]) < 1e-2  # NaN, mostly
