@@ -26,9 +26,10 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--state",
-        choices=("last_token", "mean"),
+        choices=("last_token", "mean_pooled"),
         default="last_token",
-        help="the state that should stay close to the unpruned model's: the last prompt token's, or the mean of all",
+        help="the state that should stay close to the unpruned model's: the last prompt token's, or the mean over all "
+        "tokens after the image",
     )
     parser.add_argument(
         "--recycle", action=BooleanOptionalAction, default=True, help="merge dropped tokens, one per grid cell"

@@ -16,7 +16,7 @@ from torch.nn.functional import cosine_similarity
 
 import tokenprune
 from tokenprune.adapters import adapter_for
-from tokenprune.errors import PruningError, UnsupportedError
+from tokenprune.errors import PruningError, SettingError, UnsupportedError, unknown
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.strategy import Strategy
 from tokenprune.zoom.prompts import encode_chat
@@ -52,6 +52,8 @@ class Objective:
         state: State = "last_token",
         layer: int | None = None,
     ) -> None:
+        if state not in STATES:
+            raise SettingError(unknown("state", state, STATES))
         self.model, self.state = model, state
         self._visual_ids = [modality.token_id for modality in adapter_for(model).modalities]
         self.prompts: list[Prompt] = []

@@ -7,14 +7,19 @@ import subprocess
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from helpers.commands import command
 from helpers.files.search import write_scenes
 
 import tokenprune
+from tokenprune.evals.adapt.lora import PARTS
+from tokenprune.evals.bench.rendered import KINDS
 from tokenprune.evals.cli import COMMANDS, build_parser
+from tokenprune.evals.run.runner import OnError
+from tokenprune.evals.search.objective import STATES
+from tokenprune.evals.tune.costs import COSTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +56,22 @@ def test_every_option_has_help_with_its_default(name: str) -> None:
         assert action.help, action.dest
         without = action.nargs == 0 or action.required or (action.dest in optional and action.default is None)
         assert without or "(default: " in (formatter._get_help_string(action) or ""), action.dest
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "known"),
+    [
+        ("adapt", "part", PARTS),
+        ("bench", "image", KINDS),
+        ("eval", "on_error", get_args(OnError)),
+        ("optimize", "state", STATES),
+        ("tune", "cost", COSTS),
+    ],
+)
+def test_a_command_offers_what_its_code_knows(name: str, option: str, known: tuple[str, ...]) -> None:
+    """Commands write the values out, because the modules that define them load torch."""
+    (action,) = (action for action in parser_of(name)._actions if action.dest == option)
+    assert action.choices == known
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

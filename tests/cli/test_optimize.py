@@ -32,9 +32,11 @@ def test_a_search(
     assert (tmp_path / "new" / "settings.png").is_file()
 
 
-def test_every_split_at_once(model: str, tmp_path: Path) -> None:
+def test_every_split_at_once_and_the_other_state(model: str, tmp_path: Path) -> None:
     write_scenes(tmp_path / "scenes")
-    options = ["--split", "all", "--trials", 1, "--samples", 5, "--output", tmp_path / "settings.json"]
+    options = ["--split", "all", "--state", "mean_pooled", "--trials", 1, "--samples", 5]
+    options += ["--output", tmp_path / "settings.json"]
     assert command("optimize", "--model", model, "--data", tmp_path / "scenes", *options) == 0
-    data = json.loads((tmp_path / "settings.json").read_text())["search"]["data"]
-    assert (data["split"], data["ids"][-1]) == (None, "rec-40")
+    search = json.loads((tmp_path / "settings.json").read_text())["search"]
+    assert (search["data"]["split"], search["data"]["ids"][-1]) == (None, "rec-40")
+    assert search["objective"]["state"] == "mean_pooled"
