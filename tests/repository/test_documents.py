@@ -30,6 +30,9 @@ DOCUMENTS = sorted(
     if path.resolve() == path
 )
 
+#: What the README's program names, and what stands in for it here.
+STAND_INS = {"Qwen/Qwen3-VL-2B-Instruct": str(MODEL), "cup.jpg": str(SCENES / "images" / "val_000001.jpg")}
+
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
@@ -61,10 +64,13 @@ def test_code_blocks_run(path: Path) -> None:
     prompt = "USER: <image>\nwhat is on the left? ASSISTANT:"
     inputs = processor(images=image, text=prompt, return_tensors="pt")
     given = {"model": model, "processor": processor, "image": image, "prompt": prompt, "inputs": inputs}
-    blocks = re.findall(r"^```python\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert blocks
+    code = "".join(re.findall(r"^```python\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
+    assert code
+    for name, stand_in in STAND_INS.items():
+        assert (f'"{name}"' in code) == (path == README)
+        code = code.replace(f'"{name}"', repr(stand_in))
     try:
-        exec(compile("".join(blocks), named(path), "exec", dont_inherit=True), given)
+        exec(compile(code, named(path), "exec", dont_inherit=True), given)
     finally:
         tokenprune.unpatch(model)
 
