@@ -1,4 +1,23 @@
-"""Model adapters: the only files that know Hugging Face's module and config names. See README.md in this folder."""
+"""Model adapters: the only files that know Hugging Face's module and config names. See README.md in this folder.
+
+base            the contract: every question that an adapter answers
+generic         the adapter for models that follow transformers' common interface
+towered         ... whose vision tower is known too
+families        one file per model family
+towers          vision towers
+layouts         layouts of visual tokens that several families share
+decoder         language models
+registry        which adapter answers for a model
+verified        classes that the generic adapter serves as it is
+refused         classes without an adapter, and why
+tested          what `make matrix` found out about every class
+installed       adapters and towers of other packages
+wrappers        the model inside torch.compile's, PEFT's and other wrappers
+conventions     what all supported transformers models have in common
+frames          LLaVA with the frames of a video as images
+retrieval       ColPali and its relatives
+clip_relevance  the relevance that CDPruner needs, by CLIP
+"""
 
 if __name__ != "tokenprune.adapters":  # a second name would make a second copy of every class
     raise ImportError("import tokenprune.adapters, not adapters")

@@ -1,1 +1,7 @@
-"""What pruning does to the actions of robot policies."""
+"""What pruning does to the actions of robot policies.
+
+observations  recorded observations
+policy        a policy, asked for actions
+compare       pruned and unpruned actions on the same observations
+table         what `tokenprune actions` prints
+"""

@@ -1,4 +1,18 @@
 """Speed and memory: how much pruning saves against the unpruned model, and how close it comes to the ideal.
 
-Start reading at `measuring.py`; `ideal.py` defines what strategies are compared with, and `clock.py` what is timed.
+measuring  rounds of all cases in turn: start reading here
+cases      the unpruned model, strategies, and the ideal of each
+ideal      what strategies are compared with
+schedule   how many visual tokens each layer sees
+clock      which phases of a prompt and its answer are timed
+stopwatch  moments, and the time that hooks take
+memory     the peak of a call
+record     the file of a benchmark
+figures    medians and ratios with intervals
+tables     figures as tables
+plot       figures as a plot
+prompts    the timed prompts
+rendered   drawn pages, tables and screens for them
+build      models with random weights
+shapes     their configurations
 """

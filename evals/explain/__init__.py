@@ -1,1 +1,11 @@
-"""Which tokens every strategy keeps of one image, as a table, a sheet and a page."""
+"""Which tokens every strategy keeps of one image or video, and what the model answers.
+
+explain    asks, and collects what happened to every visual token
+canvas     where the visual tokens lie on the image
+table      the outcome in the terminal
+sheet      ... as a figure
+panels     the parts of that figure
+page       ... as a page with a slider
+filmstrip  ... of a video
+zoom       the tiles that `tokenprune.Zoom` has examined
+"""

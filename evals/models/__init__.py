@@ -1,1 +1,11 @@
-"""Load models and prepare their prompts."""
+"""Load models and prepare their prompts.
+
+loading        models, processors, and the questions of a folder
+prompt_styles  how a model expects a question, and how it writes boxes
+boxes          the formats of boxes
+image_view     the part of an image that a model sees
+video_prompts  prompts about videos
+cache          the KV cache in a model's output
+devices        where a model computes, also if it is offloaded
+bundled        paths of what a clone has and a wheel has not
+"""

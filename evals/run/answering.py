@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.evals.engines.answering import EngineRunner
 from tokenprune.evals.engines.engine import Engine
+from tokenprune.evals.engines.runner import EngineRunner
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.answers import Answer
 from tokenprune.evals.run.plan import Part

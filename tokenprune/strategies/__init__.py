@@ -1,6 +1,19 @@
 """All strategies, one file each in the folder of where they prune, and the registry of their names.
 
 To add one: a file, an import and a name in `__all__`; tests, evals and commands then include it. See README.md.
+
+pre_tower  before the vision tower
+in_tower   in the vision tower
+pre_llm    before the language model
+in_llm     inside the language model
+video      before the language model, by comparing the frames of a video
+baselines  without looking at the image
+compose    several, one after the other
+merging    the base class of those that merge tokens
+registry   names, classes and settings
+parsing    strategies as text: `fopru:mode=row`
+settings   strategies in files
+_parts     what several share
 """
 
 from tokenprune.strategies.baselines.average_pooling import AveragePooling

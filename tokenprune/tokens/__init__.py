@@ -1,4 +1,14 @@
-"""The tensors that a strategy reads: visual tokens, their layout, and attention."""
+"""The tensors that a strategy reads: visual tokens, their layout, and attention.
+
+visual          the visual tokens of an image at each place where a strategy may prune
+layout          their grids, tiles and newline tokens, and how patches become visual tokens
+frames          the frames of a video
+cells           cells of the grid, and the best tokens of each
+attention       attention of one layer of the vision tower
+text_attention  attention of one decoder layer
+tower           patches before the vision tower and between its layers
+encoded         records of encoded images, from the tower to the language model
+"""
 
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.frames import Frames

@@ -1,4 +1,10 @@
-"""Coarse-to-fine search in images that are much larger than a model's input."""
+"""Coarse-to-fine search in images that are much larger than a model's input.
+
+search     the search, and what it finds
+pyramid    the image as levels of square tiles
+attention  where the question attends to
+prompts    prompts by a processor's own chat template
+"""
 
 from tokenprune.zoom.search import Look, Zoom
 

@@ -1,1 +1,11 @@
-"""Readers of published file formats."""
+"""Readers of published file formats. An error names the file, and the line or record in it.
+
+records  a file as records
+hub      sets from the Hugging Face Hub
+coco     COCO's boxes
+text     text and JSON
+fields   fields of a record
+images   images as a model should see them
+videos   frames of a video
+allowed  which files may be read, and how large an image may be
+"""

@@ -1,1 +1,5 @@
-"""Scorers shared by several tasks."""
+"""Scorers shared by several tasks.
+
+vqa_accuracy  VQA's soft accuracy
+synonyms      synonyms by WordNet
+"""

@@ -1,1 +1,6 @@
-"""What happens to models that denoise: a second stack of layers reads the pruned cache, step by step. Private."""
+"""What happens to models that denoise: a second stack of layers reads the pruned cache, step by step. Private.
+
+canvas   the steps of a block diffusion model
+policy   the steps of a robot policy
+reading  what one step reads of a cache
+"""

@@ -1,1 +1,11 @@
-"""Pruning between decoder layers."""
+"""Pruning between decoder layers.
+
+plan     where a strategy prunes, checked against the model
+pruning  decides every stage of a patched model
+run      one stage in one forward: the arguments of its layers
+forward  the state of all stages in one forward
+layers   overrides of the layers' methods
+capture  queries and keys of the layers whose attention stages read
+reading  that attention
+slots    which slots of the cache the layers of a stage hold
+"""
