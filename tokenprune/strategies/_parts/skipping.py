@@ -1,4 +1,4 @@
-"""Strategies that do not execute some of the decoder layers."""
+"""The base class of strategies that do not execute some of the decoder layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ENDS = 2
 
 
 @dataclass(frozen=True)
-class LayerSkipping(StagedStrategy):
+class SkippingStrategy(StagedStrategy):
     """Does not execute the layers of `skip`.
 
     skip: the skipped decoder layers, counted from 0 and ascending, as `tokenprune layers` finds them for a model on a

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from tokenprune.denoising import ReusingStrategy
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.skipping import LayerSkipping
+from tokenprune.strategies._parts.skipping import SkippingStrategy
 from tokenprune.strategies._parts.text_guided import OneStage, check_count, check_share
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Stage
@@ -20,13 +20,13 @@ from tokenprune.tokens import StageTokens
 
 @register_strategy("efficientvla")
 @dataclass(frozen=True)
-class EfficientVLA(OneStage, LayerSkipping, ReusingStrategy):
+class EfficientVLA(OneStage, SkippingStrategy, ReusingStrategy):
     """Keeps, from decoder layer `layer` on, a few key tokens that the text attends to most, then further relevant
     tokens, and the tokens that are least similar to every key token.
 
     key: the number of key tokens.
     alpha: the share of the remaining budget that goes to relevance; the rest goes to diversity.
-    skip: the layers that are not executed, see `LayerSkipping`: the paper's layer removal, with the ranking of
+    skip: the layers that are not executed, see `SkippingStrategy`: the paper's layer removal, with the ranking of
         `tokenprune layers`. In a robot policy they are removed from the language model and from the action expert,
         whose layers read each other's keys and values by number.
     reuse: the action expert's attention and MLPs are computed in every so many denoising steps, and their outputs used

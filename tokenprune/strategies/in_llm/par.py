@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.skipping import LayerSkipping
+from tokenprune.strategies._parts.skipping import SkippingStrategy
 from tokenprune.strategies._parts.text_guided import OneStage
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import RankedStrategy, Stage
@@ -14,11 +14,11 @@ from tokenprune.tokens import StageTokens
 
 @register_strategy("par")
 @dataclass(frozen=True)
-class PAR(OneStage, RankedStrategy, LayerSkipping):
+class PAR(OneStage, RankedStrategy, SkippingStrategy):
     """Prunes visual tokens and decoder layers: keeps, from decoder layer `layer` on, the visual tokens that the text
     after the image attends to most, and does not execute the layers of `skip`.
 
-    skip: the layers that are not executed, see `LayerSkipping`.
+    skip: the layers that are not executed, see `SkippingStrategy`.
     cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
     Deviations: the paper trains a router that decides on tokens and layers together, for every sample; this strategy
