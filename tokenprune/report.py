@@ -35,10 +35,19 @@ class Denoising:
     kv_bytes_unpruned: what they would have read of the unpruned cache.
     """
 
-    steps: int
-    computed: int
-    kv_bytes_read: int
-    kv_bytes_unpruned: int
+    steps: int = 0
+    computed: int = 0
+    kv_bytes_read: int = 0
+    kv_bytes_unpruned: int = 0
+
+    def after_step(self, n_read: int, n_unpruned: int, computed: bool = True) -> Denoising:
+        """Add a step that read `n_read` bytes, and would have read `n_unpruned` of the unpruned cache."""
+        return Denoising(
+            self.steps + 1,
+            self.computed + computed,
+            self.kv_bytes_read + n_read,
+            self.kv_bytes_unpruned + n_unpruned,
+        )
 
     def __repr__(self) -> str:
         reused = f", {self.steps - self.computed} of them from earlier outputs," if self.computed < self.steps else ""

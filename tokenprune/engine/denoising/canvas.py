@@ -213,15 +213,9 @@ class CanvasSteps:
         """Count a step, of a cache with images."""
         if now.report is None or now.reading is None:
             return
-        done = now.report.denoising or Denoising(0, 0, 0, 0)
+        done = now.report.denoising or Denoising()
         unpruned = unpruned_bytes(cache, self.adapter.decoder.layers, n_columns)
-        done = Denoising(
-            done.steps + 1,
-            done.computed + 1,
-            done.kv_bytes_read + now.reading.n_bytes,
-            done.kv_bytes_unpruned + unpruned,
-        )
-        now.report = replace(now.report, denoising=done)
+        now.report = replace(now.report, denoising=done.after_step(now.reading.n_bytes, unpruned))
         self.prefill.publish(now.report)
 
 

@@ -104,19 +104,14 @@ class PolicySteps:
         now: ActionSteps = getattr(cache, ATTRIBUTE, None) or ActionSteps()
         setattr(cache, ATTRIBUTE, now)
         self._context.actions = now
-        done = Denoising(0, 0, 0, 0)
+        done = Denoising()
         if now.report is not None and now.report.denoising is not None:
             done = now.report.denoising
         now.reuses = bool(now.outputs) and done.steps % self.every > 0
         if now.report is None:
             return
         held, unpruned = cached_bytes(cache, len(self.adapter.layers))
-        done = Denoising(
-            done.steps + 1,
-            done.computed + (not now.reuses),
-            done.kv_bytes_read + (0 if now.reuses else held),
-            done.kv_bytes_unpruned + unpruned,
-        )
+        done = done.after_step(0 if now.reuses else held, unpruned, computed=not now.reuses)
         now.report = replace(now.report, denoising=done)
         self.prefill.publish(now.report)
 
