@@ -12,7 +12,7 @@ from torch import nn
 
 from tokenprune.evals.adapt.lora import n_trained
 from tokenprune.evals.bench.build import free_bytes
-from tokenprune.evals.bench.memory import LiveBytes
+from tokenprune.evals.bench.memory import with_peak
 
 #: Bytes for each trained weight in float32: gradient and both moments of AdamW.
 OPTIMISER_BYTES = 3 * 4
@@ -50,7 +50,7 @@ def estimate(model: nn.Module, batch: Mapping[str, Any], accumulate: int) -> Est
     states = torch.get_rng_state(), torch.cuda.get_rng_state_all() if device.type == "cuda" else []
     was_training = model.training
     model.train()
-    peak = _peak(model, given, device)
+    _, peak = with_peak(lambda: _step(model, given), device)
     start = time.perf_counter()
     _step(model, given)
     if device.type == "cuda":
@@ -70,17 +70,6 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
-
-
-def _peak(model: nn.Module, batch: Mapping[str, Any], device: torch.device) -> int:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        _step(model, batch)
-        return torch.cuda.max_memory_allocated(device) - before
-    with LiveBytes() as live:
-        _step(model, batch)
-    return live.peak
 
 
 def _step(model: nn.Module, batch: Mapping[str, Any]) -> None:

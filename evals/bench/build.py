@@ -20,7 +20,8 @@ DRAWN = 1 << 20
 def build(shape: str, dtype: torch.dtype, device: torch.device, attention: str) -> Any:
     """Return a model of one of SHAPES, in evaluation mode.
 
-    Raises SettingError for another shape, and RuntimeError where its weights do not fit into the device's free memory.
+    Raises SettingError for another shape, and UnsupportedError where its weights do not fit into the device's free
+    memory.
     """
     with init_empty_weights(include_buffers=False):  # buffers are small, and what is in them is not random
         model: Any = AutoModelForImageTextToText.from_config(
@@ -31,9 +32,9 @@ def build(shape: str, dtype: torch.dtype, device: torch.device, attention: str) 
     free = free_bytes(device)
     if MARGIN * weights > free:
         raise UnsupportedError(
-            f"{shape} in {dtype} needs {MARGIN * weights / 1e9:.1f} GB for its weights and a forward pass, "
-            f"them, and {device.type} has {free / 1e9:.1f} GB free. Free some, choose --dtype bfloat16, or a smaller "
-            f"--shape of {', '.join(SHAPES)}."
+            f"{shape} in {dtype} needs {MARGIN * weights / 1e9:.1f} GB for its weights and a forward pass, and "
+            f"{device.type} has {free / 1e9:.1f} GB free. Free some, choose --dtype bfloat16, or a smaller --shape of "
+            f"{', '.join(SHAPES)}."
         )
     drawn = torch.randn(DRAWN, generator=torch.Generator().manual_seed(0)).mul_(0.02).to(device, dtype)
     for module in model.modules():

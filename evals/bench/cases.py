@@ -119,7 +119,8 @@ def _ideal(model: Any, inputs: Inputs, name: str, schedule: Schedule, n_text: in
 def facts(model: Any, inputs: Inputs, case: Case) -> Facts:
     """Count the costs of a case in two untimed calls."""
     with case.patched():
-        output, peak = with_peak(case.prefill, model.device)
+        with torch.inference_mode():
+            output, peak = with_peak(case.prefill, model.device)
         kv_cache_bytes = cache_bytes(output)
         del output
         flops = count_flops(model, case.prefill)

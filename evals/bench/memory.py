@@ -26,7 +26,6 @@ ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
-@torch.inference_mode()
 def with_peak(call: Callable[[], Result], device: torch.device) -> tuple[Result, int]:
     """Return a call's result and its peak."""
     if device.type == "cuda":

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from tokenprune.errors import DataError, SettingError, TokenPruneError, unknown
 from tokenprune.evals.models.bundled import MODEL
-from tokenprune.evals.models.prompt_styles import LLAVA, Style
+from tokenprune.evals.models.prompt_styles import LLAVA, Style, style_of
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks._base.question import Question
 
@@ -85,12 +85,9 @@ def named(name: str, what: str) -> Iterator[None]:
     except (torch.cuda.OutOfMemoryError, ImportError, TokenPruneError):
         raise
     except Exception as error:  # transformers, safetensors and huggingface_hub raise any type
-        where = f"the folder {name}" if Path(name).is_dir() else f"the Hugging Face model {name}, nor such a folder"
+        where = "this folder" if Path(name).is_dir() else "the Hugging Face model of this name (there is no folder)"
         reason = (str(error).splitlines() or [""])[0].rstrip(".")
-        raise DataError(
-            f"{name}: no model could be loaded: found no {what} that can be read in {where} "
-            f"({type(error).__name__}: {reason})"
-        ) from error
+        raise DataError(f"{name}: cannot read the {what} of {where} ({type(error).__name__}: {reason})") from error
 
 
 @contextmanager
@@ -113,6 +110,17 @@ def public_name(model: str) -> str:
         return model
     here = Path.cwd().resolve()
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
+
+
+def name_and_style(model: str | tuple[Any, Any]) -> tuple[str, Style]:
+    """Return a model's name for results and its prompt style, without loading weights.
+
+    model: a folder or a Hugging Face name; or a pair of a loaded model and its processor.
+    """
+    if isinstance(model, str):
+        return public_name(model), style_of(*load_processor(model))
+    loaded, processor = model
+    return loaded.config._name_or_path or type(loaded).__name__, style_of(loaded.config, processor)
 
 
 def load_questions(folder: Path, *, split: str | None = None, style: Style = LLAVA) -> list[Question]:

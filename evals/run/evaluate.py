@@ -18,9 +18,9 @@ from tokenprune.evals.models.loading import (
     load_model,
     load_processor,
     load_tasks,
+    name_and_style,
     public_name,
 )
-from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.run.aggregate import task_results
 from tokenprune.evals.run.answering import Answering, InEngine, InProcess
@@ -97,11 +97,7 @@ def evaluate(
     console = (console or Console()) if here.is_first else Console(quiet=True)
     make_setups(strategies, keep_ratios, position_ids, baselines or ())  # a mistake is said before the weights load
     with allowing(image_roots, max_image_pixels, frames):
-        if isinstance(model, str):
-            name, style = public_name(model), style_of(*load_processor(model))
-        else:
-            config = model[0].config
-            name, style = config._name_or_path or type(model[0]).__name__, style_of(config, model[1])
+        name, style = name_and_style(model)
         asked = load_tasks(data, tasks, split=split, style=style)
         if engine is not None:
             if videos := [one.id for one in asked if isinstance(one, VideoQuestion)]:

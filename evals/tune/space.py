@@ -36,7 +36,7 @@ STRATEGIES = (
 )
 #: The keep ratios between which the search moves.
 KEEP_RATIOS = (0.05, 0.9)
-#: What patch() is asked of a setting before it is tried.
+#: How many proposals are drawn for each setting of a generation: many repeat one, or cannot run on the model.
 N_TRIES = 40
 
 Params = dict[str, Any]

@@ -17,8 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError
-from tokenprune.evals.models.loading import limit_questions, load_model, load_processor, public_name
-from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.models.loading import limit_questions, load_model, name_and_style
 from tokenprune.evals.run import files
 from tokenprune.evals.run.defaults import MAX_IMAGE_PIXELS
 from tokenprune.evals.run.evaluate import BATCH_TOKENS
@@ -108,11 +107,7 @@ def tune(
     if generations < 1 or size < 1:
         raise SettingError(f"{generations} generations of {size} settings are none; write at least 1 of each.")
     with allowing(image_roots, max_image_pixels):
-        if isinstance(model, str):
-            name, style = public_name(model), style_of(*load_processor(model))
-        else:
-            name = model[0].config._name_or_path or type(model[0]).__name__
-            style = style_of(model[0].config, model[1])
+        name, style = name_and_style(model)
         questions = limit_questions(load(data, tasks, split=split, style=style, labels=labels), limit)
         searched, fresh = halves(questions, seed)
         loaded, processor = load_model(model, dtype) if isinstance(model, str) else model

@@ -156,7 +156,7 @@ def test_mistakes_are_said_before_the_weights_load(
         ("nowhere/at/all", "no such folder; --model takes a folder with a config.json or a Hugging Face name"),
         ("./nowhere", "no such folder"),
         ("{}/set", "no config.json in this folder"),
-        ("{}/broken", "no model could be loaded: found no config.json that can be read in the folder"),
+        ("{}/broken", "cannot read the config.json of this folder"),
         ("{}/text", "config.json is of a 'gpt2' model, which takes no images"),
     ],
 )
