@@ -6,7 +6,7 @@ Tiles of one image are recorded alike, so a smaller one lies in the top left cor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from math import isqrt
 from typing import Any
@@ -17,14 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
-
-
-def crops_and_whole(modality: Modality, arguments: Mapping[str, Any], layouts: Sequence[Layout]) -> list[Tensor]:
-    """The pixels of every tile, image by image, of models whose tower is not read."""
-    crops = arguments.get("pixel_values_local")
-    return image_by_image("pixels", [*arguments[modality.pixels], *(() if crops is None else crops)], layouts)
 
 
 def image_by_image(name: str, tiles: Sequence[Any], layouts: Sequence[Layout], n_prefix: int = 0) -> list[Any]:

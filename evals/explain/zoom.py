@@ -9,14 +9,13 @@ from tokenprune.zoom.search import Look
 
 #: Of the levels, the coarsest first, repeated for deeper ones.
 COLORS = ("white", "yellow", "orange", "red")
-ANSWERED_FROM, ANSWER = "cyan", "magenta"
+ANSWERED_FROM = "cyan"
 
 
-def draw_look(image: Image.Image, look: Look, answer: Box | None = None, width: int = 1600) -> Image.Image:
+def draw_look(image: Image.Image, look: Look, width: int = 1600) -> Image.Image:
     """Draw the image, shrunk to `width` pixels, with a frame around each examined tile: white at the coarsest
     level, then yellow, orange and red. Lines are as thick as the tile's attention is sharp, against its level's
-    sharpest; parts that no tile below the coarsest level shows are darker. Cyan frames the view answered from, magenta
-    the `answer`, a box in pixels of the whole image.
+    sharpest; parts that no tile below the coarsest level shows are darker. Cyan frames the view answered from.
     """
     scale = width / image.width
     bright = image.resize((width, round(image.height * scale)), Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -34,8 +33,6 @@ def draw_look(image: Image.Image, look: Look, answer: Box | None = None, width: 
             draw.rectangle(_scaled(view.box, scale), outline=COLORS[number % len(COLORS)], width=thickness)
     for view in look.views:
         draw.rectangle(_scaled(view.box, scale), outline=ANSWERED_FROM, width=3)
-    if answer is not None:
-        draw.rectangle(_scaled(answer, scale), outline=ANSWER, width=3)
     return result
 
 

@@ -63,8 +63,8 @@ class BoxFormat:
         return [y1, x1, y2, x2] if self.rows_first else numbers
 
 
-def _four(number: str, between: str = r"\s*,\s*") -> str:
-    return between.join([f"({number})"] * 4)
+def _four(number: str) -> str:
+    return r"\s*,\s*".join([f"({number})"] * 4)
 
 
 _FRACTION = r"0?\.\d+|0|1(?:\.0+)?"

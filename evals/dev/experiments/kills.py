@@ -23,6 +23,7 @@ from tokenprune.evals.report import terminal
 from tokenprune.evals.run import evaluate
 from tokenprune.evals.search import optimize, plot
 
+#: What the commands import when they run: loaded once here, and not in every fork.
 LOADED = evaluate, optimize, plot, terminal
 
 #: Kills of one run before it may finish.
