@@ -65,7 +65,7 @@ test-vllm: .venv-vllm/installed
 test-vllm-smoke: .venv-vllm/installed
 	$(VLLM_PYTEST) -m smoke
 
-# vLLM's dependencies warn, which is not ours to mend. The other tests' conftest.py imports models that the transformers
+# vLLM's dependencies warn, which we cannot fix. The other tests' conftest.py imports models that the transformers
 # that vLLM pins does not have yet.
 VLLM_PYTEST = OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/serving --confcutdir tests/serving \
 	--override-ini filterwarnings=default

@@ -12,8 +12,7 @@ from _common import image_parser, question_of
 
 from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.errors import plain_errors
-from tokenprune.evals.explain import page as kept_tokens_page
-from tokenprune.evals.explain import sheet as kept_tokens
+from tokenprune.evals.explain import page, sheet
 from tokenprune.evals.explain.explain import explain
 from tokenprune.evals.models.bundled import SCENES
 from tokenprune.evals.models.loading import load_model, public_name
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         drawn += make_setups(RENUMBERED, options.keep_ratio, ["compact"], baselines=[])
     asked = drawn
     if options.html is not None:
-        asked = kept_tokens_page.slider(options.strategy, options.keep_ratio)
+        asked = page.slider(options.strategy, options.keep_ratio)
     explained = explain(
         model,
         processor,
@@ -49,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name=public_name(options.model),
         rounds=options.rounds,
     )
-    kept_tokens.draw(explained.only(drawn), options.output)
+    sheet.draw(explained.only(drawn), options.output)
     print(f"Written to {options.output}")
     if options.html is not None:
-        kept_tokens_page.write(explained, options.html)
+        page.write(explained, options.html)
         print(f"Written to {options.html}")
 
 

@@ -61,7 +61,7 @@ def run(options: Namespace) -> None:
         observations = evenly(load_observations(options.data), options.limit)
         policy, processor = load_policy(options.policy, options.dtype)
         results = compare(
-            policy, processor, observations, pruned, options.seed, lambda all: iter(tqdm(all, disable=None))
+            policy, processor, observations, pruned, options.seed, lambda every: iter(tqdm(every, disable=None))
         )
     screen.print(table(results))
     if options.output is not None:

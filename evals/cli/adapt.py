@@ -19,9 +19,13 @@ def add_options(parser: ArgumentParser) -> None:
         help="learn the unpruned model's own answers instead of the right ones",
     )
     shared.add_strategy(parser, "fopru")
-    shared.add_keep_ratio(parser, 0.1, "lowest fraction of the visual tokens that is kept in training")
-    parser.add_argument("--up-to", type=float, default=0.5, metavar="RATIO", help="highest fraction, of pruned steps")
-    parser.add_argument("--whole", type=float, default=0.25, metavar="SHARE", help="share of the steps without pruning")
+    shared.add_keep_ratio(parser, 0.1, "lowest fraction of the visual tokens to keep in a pruned step")
+    parser.add_argument(
+        "--up-to", type=float, default=0.5, metavar="RATIO", help="highest fraction to keep in a pruned step"
+    )
+    parser.add_argument(
+        "--whole", type=float, default=0.25, metavar="SHARE", help="share of the steps that are not pruned"
+    )
     parser.add_argument(
         "--part",
         choices=("decoder", "projector", "both"),

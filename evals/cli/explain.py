@@ -46,9 +46,7 @@ def run(options: Namespace) -> None:
 
     from tokenprune.errors import SettingError
     from tokenprune.evals.cli.output import console
-    from tokenprune.evals.explain import filmstrip
-    from tokenprune.evals.explain import page as kept_tokens_page
-    from tokenprune.evals.explain import sheet as kept_tokens
+    from tokenprune.evals.explain import filmstrip, page, sheet
     from tokenprune.evals.explain.explain import explain
     from tokenprune.evals.explain.table import table
     from tokenprune.evals.models.loading import load_model, public_name
@@ -74,7 +72,7 @@ def run(options: Namespace) -> None:
             image = open_image(options.image)
     strategies = options.strategy or (OF_VIDEOS if of_video else EXPLAINED_STRATEGIES)
     shown = make_setups(strategies, options.keep_ratio, options.position_ids, baselines=[])
-    asked = shown if options.html is None else kept_tokens_page.slider(strategies, options.keep_ratio)
+    asked = shown if options.html is None else page.slider(strategies, options.keep_ratio)
     model, processor = load_model(options.model, options.dtype)
     explanation = explain(
         model,
@@ -88,11 +86,11 @@ def run(options: Namespace) -> None:
     )
     screen.print(table(explanation.only(shown)))
     if options.output is not None:
-        (filmstrip if of_video else kept_tokens).draw(explanation.only(shown), options.output)
+        (filmstrip if of_video else sheet).draw(explanation.only(shown), options.output)
         screen.print(f"Written to {options.output}")
     if options.gif is not None:
         filmstrip.animate(explanation.only(shown), options.gif)
         screen.print(f"Written to {options.gif}")
     if options.html is not None:
-        kept_tokens_page.write(explanation, options.html)
+        page.write(explanation, options.html)
         screen.print(f"Written to {options.html}")

@@ -240,7 +240,7 @@ def _encoded(model: Any, processor: Any, image: Image.Image, question: str) -> A
     if chat_prompt(processor, question).split() == chat_prompt(processor, question, n_images=0).split():
         raise UnsupportedError(
             "the chat template of this model leaves out the placeholder of the image, so that it would not see it; "
-            "mend chat_template.jinja"
+            "correct chat_template.jinja"
         )
     inputs = encode_chat(processor, [[image]], [question])
     return inputs.to(model.device, model.dtype)

@@ -12,7 +12,7 @@ from tokenprune.strategies.settings import SettingsFile
 
 
 def calibration(samples: Sequence[Question], n_samples: int, seed: int) -> list[Question]:
-    """Return `n_samples` drawn at random, in their own order. ValueError where there are fewer."""
+    """Return `n_samples` drawn at random, in their own order. SettingError where there are fewer."""
     if n_samples > len(samples):
         raise SettingError(f"{n_samples} samples requested, but there are only {len(samples)}; request fewer")
     drawn = np.random.default_rng(seed).choice(len(samples), n_samples, replace=False)
@@ -43,7 +43,7 @@ def calibrated_on(file: SettingsFile) -> frozenset[str]:
 def apart(samples: Sequence[Question], images: Collection[str], where: str) -> list[Question]:
     """Return the samples about none of the `images`, given by their digests, whatever their files are called.
 
-    ValueError, naming `where`, if none is left.
+    DataError, naming `where`, if none is left.
     """
     if not images:
         return list(samples)

@@ -52,9 +52,8 @@ class RowCall:
         in_layers = row.tokens if row.order is None else row.tokens[row.order]
         left = self._kept[in_layers]
         self._patches = left.nonzero()[:, 0]
-        self._tokens = self._kept[in_layers.unique_consecutive()].nonzero()[
-            :, 0
-        ]  # where a token's patches are adjacent
+        # Of use only where a token's patches are adjacent.
+        self._tokens = self._kept[in_layers.unique_consecutive()].nonzero()[:, 0]
         self._ends = pad(left.cumsum(0), (1, 0))  # how many patches are left of the first so many
         self._cut: dict[int, tuple[Any, Any]] = {}  # by identity: all layers get the same arguments
 

@@ -43,8 +43,8 @@ class PatchHandle(Handle):
 
     @property
     def report(self) -> Report:
-        """The report on the last forward that contained visual tokens, in any thread. Raises PruningError before the
-        first one."""
+        """The report on this thread's last forward that contained visual tokens; on any thread's, if this one has had
+        none. Raises PruningError before the first one."""
         if self._pruner.report is None:
             raise PruningError("no report yet: this patch has not seen an image. Call the model with one first.")
         return self._pruner.report

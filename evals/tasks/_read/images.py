@@ -52,9 +52,8 @@ def _guarded(stored: StoredImage) -> Iterator[None]:
     Image.MAX_IMAGE_PIXELS = most
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "error", Image.DecompressionBombWarning
-            )  # above the limit; Pillow's error, above twice
+            # Pillow warns above the limit, and raises its own error above twice that.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         found = re.search(r"\d+", str(error))

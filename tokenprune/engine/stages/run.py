@@ -111,9 +111,8 @@ class StageRun:
     def _causal(self, hidden: Tensor) -> Tensor:
         """Nothing was masked, but the stage has holes: an additive mask over its own tokens."""
         held, new = self.slots, (self.n_slots + self.packing.columns)[:, :, None]
-        itself = (
-            held.slots[:, None] == new
-        )  # holes attend to themselves: nothing reads them, and softmax needs one entry
+        # Holes attend to themselves: nothing reads them, and softmax needs one entry.
+        itself = held.slots[:, None] == new
         seen = (held.slots[:, None] <= new) & held.valid[:, None] | itself & ~self.packing.valid[:, :, None]
         return _masked(hidden.new_zeros(seen.shape), ~seen)[:, None]
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 #: The environment variable with the folder of all processes' files.
 FOLDER = "TOKENPRUNE_SELECTION_TIMES"
-#: How many images may wait for being encoded. Cached ones wait for ever, so the oldest are forgotten.
+#: How many images may wait to be encoded. Cached ones never are, so the oldest are forgotten.
 MOST_WAITING = 4096
 
 SEEN = Counter("tokenprune_visual_tokens", "Visual tokens of the images in requests, before pruning")

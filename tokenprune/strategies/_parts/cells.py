@@ -25,9 +25,8 @@ def recycle_by_cell(
     rank = order.argsort()
     # Keeping only the best m tokens takes some from a cell as long as the cell's worst token ranks m or lower.
     worst = rank.new_zeros(n_cells).scatter_reduce(0, cells, rank, "amax", include_self=False)
-    whole = (
-        rank.new_zeros(n_visual + 1).index_add(0, worst + 1, torch.ones_like(worst)).cumsum(0)
-    )  # unaffected cells at each m
+    # The cells that lose nothing at each m.
+    whole = rank.new_zeros(n_visual + 1).index_add(0, worst + 1, torch.ones_like(worst)).cumsum(0)
     losing = n_cells - whole
     needed = torch.arange(n_visual + 1, device=rank.device) + losing  # grows by 0 or 1 with m
     fitting = (needed <= n_kept).sum(0, keepdim=True).sub(1).clamp(min=0)

@@ -47,9 +47,8 @@ def density_peaks(
     product of density and distance to the nearest denser token. Distances are divided by the square root of the width.
     """
     distances = torch.cdist(features.float(), features.float()) / features.shape[1] ** 0.5
-    nearest = distances.topk(min(NEIGHBOURS + 1, len(features)), largest=False).values[
-        :, 1:
-    ]  # the first is the token itself
+    # Without the first, which is the token itself.
+    nearest = distances.topk(min(NEIGHBOURS + 1, len(features)), largest=False).values[:, 1:]
     log_density = -nearest.square().mean(1) if nearest.shape[1] else distances.new_zeros(len(features))
     centres = log_prominence(distances, log_density).argsort(descending=True, stable=True)[:n_clusters]
     members = distances[:, centres].argmin(1)

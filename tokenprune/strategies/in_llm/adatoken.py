@@ -40,8 +40,9 @@ class AdaToken(TextGuided, RankedStrategy):
 
     retired: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("mass", "layer", "every"),
-        "AdaToken is the paper's schedule since that is public. The rule that keeps as few tokens as carry a share of "
-        "the attention is AttentionMass now: write AttentionMass(mass=0.95), or attentionmass in commands and files.",
+        "AdaToken now follows the paper's published schedule. The rule that keeps the fewest tokens that carry a share "
+        "of the attention is called AttentionMass: write AttentionMass(mass=0.95), or attentionmass in commands and "
+        "files.",
     )
 
     schedule: Sequence[Sequence[Any]] | None = None

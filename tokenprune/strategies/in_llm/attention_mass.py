@@ -24,8 +24,8 @@ class AttentionMass(TextGuided):
     every: the number of layers between stages.
 
     The attention is that of the text after the image in the layer before the stage, averaged over heads and text tokens
-    and normalised over the remaining visual tokens. This is no paper's algorithm; it was called AdaToken before that
-    one's was public.
+    and normalised over the remaining visual tokens. No paper describes this algorithm, which was called AdaToken until
+    that paper's own was published.
     """
 
     mass: float = 0.95
