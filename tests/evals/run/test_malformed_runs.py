@@ -173,13 +173,13 @@ def test_unknown_models(place: Path, name: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
-        ("*.safetensors", "found no weights that can be read"),
-        ("tokenizer.json", "found no processor that can be read"),
+        ("*.safetensors", "cannot read the weights"),
+        ("tokenizer.json", "cannot read the processor"),
     ],
 )
 def test_models_of_which_a_part_is_missing(place: Path, tmp_path: Path, missing: str, said: str) -> None:
     shutil.copytree(place / "model", tmp_path / "model", ignore=shutil.ignore_patterns(missing))
-    with pytest.raises(DataError, match=rf"^[^\n]*{said} in the folder [^\n]*$"):
+    with pytest.raises(DataError, match=rf"^[^\n]*{said} of this folder [^\n]*$"):
         load_model(str(tmp_path / "model"))
 
 

@@ -223,8 +223,13 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
         searched(samples, tmp_path / "c.yaml")
     with pytest.raises(SettingError, match="0 samples finds nothing"):
         searched([], tmp_path / "c.json")
-    with pytest.raises(SettingError, match=r"unknown state 'mean'\. Did you mean 'mean_pooled'\?"):
-        searched(samples, tmp_path / "c.json", state="mean")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_unknown_state(tmp_path: Path) -> None:
+    state: Any = "mean"
+    with pytest.raises(SettingError, match=r"unknown state 'mean'\. Known: last_token, mean_pooled"):
+        searched(scenes(tmp_path / "scenes"), tmp_path / "settings.json", state=state)
 
 
 def test_states_that_are_no_numbers(tmp_path: Path) -> None:
