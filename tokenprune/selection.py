@@ -168,8 +168,8 @@ class Merge:
         pairs = zip(*(part.split(length) for part in (self.targets, self.sources, self.weights)), strict=True)
         for targets, sources, weights in pairs:
             sums = sums.index_add(0, targets, features[sources].float() * weights.float()[:, None])
-        result[self.targets] = sums[self.targets].to(result.dtype)
-        return result
+        changed = torch.zeros_like(kept, dtype=torch.bool).index_fill(0, self.targets, True)
+        return torch.where(changed[:, None], sums.to(result.dtype), result)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tokenprune.evals.actions.observations import Observation
+from tokenprune.evals.actions.observation import Observation
 from tokenprune.evals.actions.policy import action_width, actions_of, prepare
 from tokenprune.evals.run.setups import Pruned
 from tokenprune.evals.stats.intervals import Interval, interval_of_ratios

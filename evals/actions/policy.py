@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.errors import DataError
-from tokenprune.evals.actions.observations import Observation
+from tokenprune.evals.actions.observation import Observation
 from tokenprune.evals.models.loading import named, read_config
 
 #: The types of models that are policies, and their classes.

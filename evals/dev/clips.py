@@ -28,6 +28,9 @@ SIDE, N_FRAMES, FPS = 224, 8, 2
 #: Pixels: of a free piece of a scene at least, and of a pasted object's longer side.
 FREE, OBJECTS = 90, (84, 112)
 YES_OR_NO, OBJECT = 3, 5  # ActivityNet-QA's types of questions
+#: What the questions of a clip ask, of clips with one object and of those with two, in turn: about what is always there
+#: and changes "where" it is, about "when", for what is there for one second, and about what is not there.
+KINDS = ("where", "absent", "what"), ("when", "absent", "where")
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
@@ -146,6 +149,12 @@ def questions_of(
         {"question": text, "answer": answer, "type": kind, "video_name": name, "question_id": f"{name}_{number}"}
         for number, (text, answer, kind) in enumerate(asked)
     ]
+
+
+def kind_of(number: int) -> str:
+    """Return what a question asks, by its number in the set."""
+    own = KINDS[number // len(KINDS[0]) % len(KINDS)]
+    return own[number % len(own)]
 
 
 def make(output: Path, n_clips: int, seed: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from helpers.contract.oracle import as_reported, assert_close, dropped_columns, oracle_logits
 from helpers.tiny import prompt
 
 import tokenprune
+from tokenprune.evals.bench.memory import with_peak
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens
@@ -38,3 +40,20 @@ def test_merging_without_dropping(llava: Any) -> None:
         expected = oracle_logits(llava, ids, inputs["attention_mask"], inputs["pixel_values"], dropped)
     length = int(inputs["attention_mask"].sum(1).min())  # of the shorter row
     assert_close(logits[:, -length:], expected[:, -length:])
+
+
+def test_memory_does_not_grow_with_the_number_of_pairs() -> None:
+    """FastVID merges a token into an anchor of every frame of its segment: many pairs, and few tokens."""
+    features, kept, n_pairs = torch.randn(64, 256), torch.arange(0, 64, 4), 20_000
+    generator = torch.Generator().manual_seed(0)
+    targets, sources = (torch.randint(most, (n_pairs,), generator=generator) for most in (12, 64))
+    merge = Merge(targets, sources, torch.rand(n_pairs, generator=generator))
+    expected = features[kept].double()
+    sums = torch.zeros_like(expected).index_add(0, targets, features[sources].double() * merge.weights[:, None])
+    expected[:12] = sums[:12]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tokenprune.selection.PAIR_ELEMENTS", 2**16)
+        merged, peak = with_peak(lambda: merge.apply(features, kept), torch.device("cpu"))
+    torch.testing.assert_close(merged.double(), expected, atol=1e-3, rtol=1e-4)
+    assert torch.equal(merged[12:], features[kept][12:])
+    assert peak < 20 * features.nbytes < n_pairs * features[0].nbytes / 10

@@ -4,8 +4,9 @@
 
 The model is LLaVA-OneVision's shape with random weights: 196 visual tokens a frame. Encoding takes as long in every
 case, and most of the time on a CPU, so that the vision tower has only `--tower-layers` of its 26 layers. The ideal is
-the unpatched model on a prompt that already has only the kept number of visual tokens. All cases of a number of frames
-run in turn, once to count the peak memory beside weights and pixels, and then `--rounds` times.
+the unpatched model on a prompt that already has only the kept number of visual tokens. Every case runs once to count
+the peak memory beside weights and pixels, and then `--rounds` times. Rows are written as they come, and an interrupted
+run goes on with the same command.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ import tokenprune
 from tokenprune.evals.bench.build import build
 from tokenprune.evals.bench.memory import with_peak
 from tokenprune.evals.bench.shapes import SHAPES, config_of
+from tokenprune.evals.run.provenance import device_name, versions
 from tokenprune.selection import budget
 from tokenprune.strategies.parsing import parse
 from tokenprune.strategy import Strategy
@@ -43,7 +45,7 @@ class Case(NamedTuple):
 
 def prompt(model: Any, n_visual: int) -> dict[str, Tensor]:
     """Input IDs with text around the placeholders of a video, and a mask that shows all of them."""
-    ids = torch.randint(1, 1000, (1, n_visual + N_TEXT), generator=torch.Generator().manual_seed(0))
+    ids = torch.ones(1, n_visual + N_TEXT, dtype=torch.long)
     ids[:, N_TEXT // 2 : N_TEXT // 2 + n_visual] = model.config.video_token_id
     ids = ids.to(model.device)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -81,18 +83,20 @@ def _features(model: Any, video: dict[str, Tensor]) -> Tensor:
 
 
 @torch.inference_mode()
-def measured(model: Any, n_frames: int, options: Namespace) -> list[dict[str, Any]]:
-    rows = []
+def measured(model: Any, n_frames: int, options: Namespace, done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield a row for every case of a number of frames that is not `done`."""
     for case in cases(model, n_frames, options):
+        row = {"frames": n_frames, "strategy": case.name, "keep_ratio": case.keep_ratio}
+        row |= {"shape": options.shape, "dtype": options.dtype, "tower_layers": options.tower_layers}
+        row |= {"decoder_layers": model.config.text_config.num_hidden_layers}
+        if any(row.items() <= one.items() for one in done):
+            continue
         with nullcontext() if case.strategy is None else tokenprune.patch(model, case.strategy):
             out, peak = with_peak(case.prefill, model.device)
             assert out.logits.isfinite().all()
             del out
             seconds = [_timed(case.prefill, model.device) for _ in range(options.rounds)]
-        rows.append({"frames": n_frames, "strategy": case.name, "keep_ratio": case.keep_ratio})
-        rows[-1] |= {"seconds": [round(one, 4) for one in seconds], "peak_bytes": peak}
-        print(json.dumps(rows[-1]), flush=True)
-    return rows
+        yield row | {"seconds": [round(one, 4) for one in seconds], "peak_bytes": peak}
 
 
 def cut(config: Any, tower_layers: int, decoder_layers: int | None) -> Any:
@@ -127,8 +131,15 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     SHAPES["cut"] = lambda: cut(config_of(options.shape), options.tower_layers, options.decoder_layers)
     model = build("cut", getattr(torch, options.dtype), device, "sdpa")
-    rows = [row for n_frames in options.frames for row in measured(model, n_frames, options)]
-    options.output.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    done = [json.loads(line) for line in options.output.open(encoding="utf-8")] if options.output.exists() else []
+    about = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions()}
+    with options.output.open("a", encoding="utf-8") as file:
+        for n_frames in options.frames:
+            for row in measured(model, n_frames, options, done):
+                line = json.dumps(row | about)
+                file.write(f"{line}\n")
+                file.flush()
+                print(line)
 
 
 if __name__ == "__main__":

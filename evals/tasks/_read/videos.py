@@ -59,6 +59,19 @@ class FrameFolder:
         return b"".join(path.read_bytes() for path in self.files)
 
 
+@dataclass(frozen=True)
+class VideoFrame:
+    """What is shown in the middle of `length` seconds of a video from `start` on."""
+
+    path: Path
+    start: float
+    length: float
+
+    def open(self) -> Image.Image:
+        """Return it as `read_clip` does. DataError, naming the file, as there."""
+        return read_clip(self.path, 1, self.start, self.start + self.length).frames[0]
+
+
 def is_video(path: Path) -> bool:
     """Whether a file is read as a video, by its name."""
     return path.suffix.lower() in VIDEO_SUFFIXES

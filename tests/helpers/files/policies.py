@@ -17,8 +17,15 @@ from transformers import PreTrainedTokenizerFast
 
 from helpers.families.base import IMAGE, PAD, VOCAB
 from helpers.files.evals import sample_image
+from helpers.files.videos import grey, write_video
 
 WIDTH = 7  # of states and actions, which are padded to 8
+CAMERAS = ["observation.images.front", "observation.images.wrist"]
+#: Where version 3 has a video, and those before.
+NEW_VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+OLD_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+FPS = 10
+GREYS = {CAMERAS[0]: (20, 60, 100, 140), CAMERAS[1]: (240, 200, 160, 120)}
 
 
 def saved_policy(folder: Path, **statistics: Any) -> str:
@@ -77,24 +84,48 @@ def write_observations(folder: Path, n: int = 3, **changes: Any) -> Path:
 
 
 def write_lerobot(folder: Path, version: str = "v2.1", camera: str = "image") -> Path:
-    """A LeRobot data set of two episodes with two frames each, whose cameras are stored as images."""
+    """A LeRobot data set of two episodes with two frames each, whose cameras are images, or videos of grey frames:
+    GREYS by camera and frame of the data set."""
     (folder / "meta").mkdir(parents=True)
-    names = ["observation.images.front", "observation.images.wrist"]
-    features: dict[str, Any] = {name: {"dtype": camera, "shape": [40, 60, 3]} for name in names}
+    new = version == "v3.0"
+    features: dict[str, Any] = {name: {"dtype": camera, "shape": [40, 60, 3]} for name in CAMERAS}
     features |= {"observation.state": {"dtype": "float32", "shape": [WIDTH]}, "action": {"dtype": "float32"}}
-    info = {"codebase_version": version, "fps": 10, "features": features}
+    depth = {"dtype": "video", "info": {"video.is_depth_map": True}}
+    info: dict[str, Any] = {"codebase_version": version, "fps": FPS, "chunks_size": 1000}
+    info["features"] = {**features, "depth": depth}
+    info["video_path"] = NEW_VIDEO if new else OLD_VIDEO
     (folder / "meta" / "info.json").write_text(json.dumps(info))
-    (folder / "meta" / "tasks.jsonl").write_text('{"task_index": 0, "task": "push the cup"}\n')
+    _write_tasks(folder / "meta", new)
     content = io.BytesIO()
     sample_image().save(content, "PNG")
     image = {"bytes": content.getvalue(), "path": "frame.png"}
-    for episode in range(2):
-        rows = [
-            {**dict.fromkeys(names, image), "observation.state": [0.5] * WIDTH, "action": [0.0] * WIDTH}
-            | {"timestamp": frame / 10, "frame_index": frame, "episode_index": episode, "task_index": 0}
-            for frame in range(2)
-        ]
-        path = folder / "data" / "chunk-000" / f"episode_{episode:06d}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows), path)
+    images = dict.fromkeys(CAMERAS, image) if camera == "image" else {}
+    rows = [
+        {**images, "observation.state": [0.5] * WIDTH, "action": [0.0] * WIDTH, "timestamp": frame / FPS}
+        | {"frame_index": frame, "episode_index": episode, "task_index": 0}
+        for episode in range(2)
+        for frame in range(2)
+    ]
+    (folder / "data" / "chunk-000").mkdir(parents=True)
+    for number, part in enumerate([rows] if new else [rows[:2], rows[2:]]):
+        name = f"file-{number:03d}" if new else f"episode_{number:06d}"
+        pq.write_table(pa.Table.from_pylist(part), folder / "data" / "chunk-000" / f"{name}.parquet")
+        places = {"chunk_index": 0, "episode_chunk": 0, "file_index": number, "episode_index": number}
+        for key in CAMERAS if camera == "video" else ():
+            levels = GREYS[key][2 * number : 2 * number + len(part)]
+            path = folder / info["video_path"].format(video_key=key, **places)
+            write_video(path, [*map(grey, levels)], fps=FPS)
     return folder
+
+
+def _write_tasks(meta: Path, new: bool) -> None:
+    """The tasks, and in version 3 the episodes, which follow one another in one file of each camera."""
+    if not new:
+        (meta / "tasks.jsonl").write_text('{"task_index": 0, "task": "push the cup"}\n')
+        return
+    pq.write_table(pa.table({"task_index": [0], "task": ["push the cup"]}), meta / "tasks.parquet")
+    begins = {f"videos/{key}/from_timestamp": [0.0, 2 / FPS] for key in CAMERAS}
+    places = {f"videos/{key}/{part}_index": [0, 0] for key in CAMERAS for part in ("chunk", "file")}
+    path = meta / "episodes" / "chunk-000" / "file-000.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"episode_index": [0, 1], **begins, **places}), path)

@@ -1,0 +1,135 @@
+"""Strategies on videos: accuracy on the bundled clips, time and memory of a prefill, and of selection alone."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+from tokenprune.evals.dev.clips import kind_of
+from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.tables.grounding import difference
+from tokenprune.evals.report.table import NOTHING, Table
+from tokenprune.evals.report.tables import BASELINE
+from tokenprune.evals.run.results import TaskResult
+from tokenprune.evals.run.results_io import read
+from tokenprune.evals.run.setups import UNPRUNED
+
+VIDEOS = RESULTS / "videos"
+#: The kinds of questions, in the order of columns.
+KINDS = ("when", "where", "what", "absent")
+MB = 1e6
+
+
+def accuracy() -> str:
+    """The accuracy of every setup, of all questions and of each kind, and paired differences."""
+    rows = sorted(map(by_kind, read([VIDEOS / "accuracy.jsonl"])), key=lambda row: -row.keep_ratio)
+    return (
+        f"Accuracy in per cent, with 95 % interval:\n\n{accuracy_table(rows)}\n\nDifferences on the same questions, in "
+        f"points, with 95 % interval and McNemar's p:\n\n{difference_table(rows)}\n"
+    )
+
+
+def by_kind(row: TaskResult) -> TaskResult:
+    """Return a result on the bundled clips with the kinds of questions as splits."""
+    (scores,), (images,) = row.scores.values(), row.images.values()
+    kinds = [kind_of(number) for number in range(len(scores))]
+
+    def parts(values: list[Any]) -> dict[str, list[Any]]:
+        return {kind: [value for value, own in zip(values, kinds, strict=True) if own == kind] for kind in KINDS}
+
+    return replace(row, scores=parts(scores), images=parts(images))
+
+
+def accuracy_table(rows: Sequence[TaskResult]) -> Table:
+    kinds = [f"{kind} (n = {rows[0].of_split(kind).n})" for kind in KINDS]
+    headings = ["keep ratio", "strategy", "visual tokens", "KV cache", f"all (n = {rows[0].n})", *kinds]
+    lines = [
+        [
+            f"{row.keep_ratio:.0%}",
+            row.strategy,
+            f"{row.n_kept:.0f}",
+            f"{row.kv_cache_bytes / MB:.2f} MB",
+            *(_accuracy(part) for part in (row, *map(row.of_split, KINDS))),
+        ]
+        for row in rows
+    ]
+    return Table(headings, lines)
+
+
+def difference_table(rows: Sequence[TaskResult]) -> Table:
+    """Return what every strategy loses against the unpruned model, and wins against random tokens: of all questions,
+    and of those about what is there for one second only."""
+    (whole,) = (row for row in rows if row.strategy == UNPRUNED)
+    lines = []
+    for row in rows:
+        if row.strategy == UNPRUNED:
+            continue
+        (random,) = (one for one in rows if (one.strategy, one.keep_ratio) == (BASELINE, row.keep_ratio))
+        compared = [difference(row, whole)]
+        compared += [NOTHING] * 2 if row is random else [difference(*pair) for pair in _pairs(row, random)]
+        lines.append([f"{row.keep_ratio:.0%}", row.strategy, *compared])
+    return Table(["keep ratio", "strategy", f"own - {UNPRUNED}", f"own - {BASELINE}", f"own - {BASELINE}, when"], lines)
+
+
+def _pairs(row: TaskResult, other: TaskResult) -> Iterator[tuple[TaskResult, TaskResult]]:
+    yield row, other
+    yield row.of_split("when"), other.of_split("when")
+
+
+def _accuracy(row: TaskResult) -> str:
+    low, high = row.interval
+    return f"{100 * row.accuracy:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def prefill() -> str:
+    return f"{prefill_table(_stored('prefill.jsonl'))}\n"
+
+
+def prefill_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Return time and memory of whole prefills, relative to the unpruned model, and to the ideal of the same ratio."""
+    named = {(row["frames"], row["keep_ratio"], row["strategy"]): row for row in rows}
+    lines = []
+    for row in rows:
+        frames, ratio, seconds = row["frames"], row["keep_ratio"], row["seconds"]
+        whole, ideal = named[frames, 1.0, UNPRUNED], named.get((frames, ratio, "ideal"))
+        spread = f"{median(seconds):.2f} ({min(seconds):.2f}, {max(seconds):.2f})"
+        shares = [_ratio(row, whole), NOTHING if ideal is None else _ratio(row, ideal)]
+        peak = [f"{row['peak_bytes'] / MB:.0f} MB", f"{row['peak_bytes'] / whole['peak_bytes']:.2f}"]
+        lines.append([str(frames), f"{ratio:.0%}", row["strategy"], spread, *shares, *peak])
+    spread, share = "seconds (least, most)", "to unpruned"
+    return Table(["frames", "keep ratio", "", spread, share, "to the ideal", "peak memory", share], lines)
+
+
+def _ratio(row: dict[str, Any], other: dict[str, Any]) -> str:
+    return f"{median(row['seconds']) / median(other['seconds']):.2f}"
+
+
+def selection() -> str:
+    rows = _stored("selection.jsonl")
+    size = rows[0]["given_bytes"] / rows[0]["frames"]
+    return (
+        f"CPU milliseconds a frame:\n\n{growth_table(rows, _milliseconds)}\n\nPeak memory, as a multiple of the "
+        f"video's features ({size / 1e3:.0f} kB a frame):\n\n{growth_table(rows, _peak)}\n"
+    )
+
+
+def growth_table(rows: Sequence[dict[str, Any]], cell: Callable[[dict[str, Any]], str]) -> Table:
+    """Return a line for every strategy and keep ratio, and a column for every number of frames."""
+    frames = sorted({row["frames"] for row in rows})
+    found = {(row["strategy"], row["keep_ratio"], row["frames"]): cell(row) for row in rows}
+    setups = sorted(dict.fromkeys((row["strategy"], row["keep_ratio"]) for row in rows))
+    lines = [[name, f"{ratio:.0%}", *(found[name, ratio, n] for n in frames)] for name, ratio in setups]
+    return Table(["strategy", "keep ratio", *(f"{n} frames" for n in frames)], lines)
+
+
+def _milliseconds(row: dict[str, Any]) -> str:
+    return f"{1000 * median(row['seconds']) / row['frames']:.2f}"
+
+
+def _peak(row: dict[str, Any]) -> str:
+    return f"{row['peak_bytes'] / row['given_bytes']:.2f}"
+
+
+def _stored(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (VIDEOS / name).read_text(encoding="utf-8").splitlines()]
