@@ -8,7 +8,6 @@ towers          vision towers
 layouts         layouts of visual tokens that several families share
 decoder         language models
 registry        which adapter answers for a model
-verified        classes that the generic adapter serves as it is
 refused         classes without an adapter, and why
 tested          what `make matrix` found out about every class
 installed       adapters and towers of other packages
@@ -23,7 +22,6 @@ if __name__ != "tokenprune.adapters":  # a second name would make a second copy 
     raise ImportError("import tokenprune.adapters, not adapters")
 
 from tokenprune.adapters import families as families  # importing it registers every family's adapter
-from tokenprune.adapters import verified as verified
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.generic import GenericAdapter
 from tokenprune.adapters.registry import ADAPTERS, adapter_for, register_adapter

@@ -33,7 +33,7 @@ class GenericAdapter(ModelAdapter):
 
     It knows how many tokens an image has, and where; nothing of the vision tower. So strategies that read features,
     pixels or the text's attention work, and those that read the tower's attention are refused. A model is used with it
-    unasked only if its class is in `verified.py`.
+    unasked only if a file of `families/` registers its class.
     """
 
     def __init__(self, model: nn.Module) -> None:

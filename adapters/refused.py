@@ -38,19 +38,8 @@ NOT_YET = {
         "its base model is its language model, so no call lies between the features and the decoder layers at which "
         "tokens could be dropped"
     ),
-    "Glm5NextForConditionalGeneration": (
-        "its sparse layers take the padding of the new tokens instead of a mask over the cache, as layers with a state "
-        "do, so they would have to be told apart from other sparse layers wherever masks are made"
-    ),
     "GitForCausalLM": (
         "its text model puts the visual tokens before the text itself, without placeholder tokens that say where"
-    ),
-    "InklingForConditionalGeneration": (
-        "its patches come as an image each, and which of them belong together is only in the prompt"
-    ),
-    "MiniMaxM3SparseForConditionalGeneration": (
-        "its sparse layers compare position IDs with places in the cache, so that only compact IDs could be right, and "
-        "only without padding; an adapter would have to make the masks of these layers"
     ),
     "InstructBlipForConditionalGeneration": _PAST_HOOKS,
     "InstructBlipVideoForConditionalGeneration": _PAST_HOOKS,

@@ -16,7 +16,7 @@ class Tested:
 
     class_name, model_type: transformers' names.
     adapter: the class that answers for it.
-    contract: what pruning is equal to, exactly ("masking", "masking except ties" or "never seen").
+    contract: what pruning is equal to, exactly; one of `tokenprune.sequence.masks.Contract`.
     statistics: what strategies may read, by the names in tokenprune.tokens.visual.STATISTICS.
     stages: whether strategies may prune inside the language model.
     modalities: "image", "video".

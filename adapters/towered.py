@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from tokenprune.adapters.base import Vision
 from tokenprune.adapters.generic import GenericAdapter
 from tokenprune.adapters.towers import Tower
+from tokenprune.errors import UnsupportedError
 
 
 class ToweredAdapter(GenericAdapter):
@@ -60,3 +64,33 @@ class ConvolutionalAdapter(GenericAdapter):
         if statistic in ("vision_attention", "colors"):
             return f"its vision tower ({type(self.vision_tower).__name__}) is read as convolutional throughout"
         return super().why_not(statistic)
+
+
+class SomeLayersCompare(Vision):
+    """A family of whose encoder layers only some compare all patches of an image."""
+
+    #: What each of the other layers does.
+    others = "attends within small windows"
+
+    @property
+    @abstractmethod
+    def comparing(self) -> Sequence[int]:
+        """The layers that do, in ascending order."""
+
+    def encoder_layer(self, layer: int | None) -> int:
+        comparing, n_layers = self.comparing, len(self.tower.layers(self.vision_tower))
+        if not comparing:
+            raise UnsupportedError(
+                f"no layer of this vision tower compares the patches of an image: each of its {n_layers} layers "
+                f"{self.others}. Use a strategy that reads no vision attention, such as Grid or DivPrune."
+            )
+        if layer is not None and -n_layers <= layer < n_layers and layer % n_layers not in comparing:
+            raise UnsupportedError(
+                f"layer={layer} of this vision tower {self.others}, so it does not compare the patches of an image. "
+                f"Write layer=None for the last layer that does, or one of {', '.join(map(str, comparing))}."
+            )
+        return super().encoder_layer(layer)
+
+    def consumed_layer(self, n_layers: int) -> int:
+        """The last layer that compares all patches."""
+        return max(self.comparing)

@@ -137,7 +137,8 @@ class Report:
     skipped: the decoder layers that were not executed.
     contract: what this model's answers are equal to: those of the unpruned model with the dropped tokens masked out of
         attention ("masking"; "masking except ties" with an indexer that may score tokens alike), or, where layers
-        have a state, those of a language model that has "never seen" them.
+        have a state, those of a language model that has "never seen" them ("never seen, compact": with position IDs
+        without gaps).
     """
 
     images: list[ImageReport]

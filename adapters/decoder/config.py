@@ -11,17 +11,21 @@ from torch import nn
 from tokenprune.adapters.decoder.masking import makes_windows, rewrites_masks
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.masks import (
+    BLOCKS,
     CHUNKED,
     CONVOLUTION,
     FULL,
+    HYBRID,
     INDEXED,
     LINEAR,
+    POOLED,
     RECURRENT,
     REFERENCE,
     SEPARATE,
     SLIDING,
     LayerKinds,
 )
+from tokenprune.sequence.position_ids import PositionIds
 
 #: Attention implementations that take any mask as a tensor.
 TENSOR_MASKS = ("sdpa", "eager")
@@ -29,12 +33,11 @@ TENSOR_MASKS = ("sdpa", "eager")
 
 #: The kinds of layers that can be pruned, by their names in transformers' configs.
 KINDS = {
-    **{kind: kind for kind in (FULL, SLIDING, REFERENCE, CHUNKED, INDEXED, LINEAR, CONVOLUTION)},
+    **{kind: kind for kind in (FULL, SLIDING, REFERENCE, CHUNKED, INDEXED, BLOCKS, LINEAR, CONVOLUTION)},
     "attention": FULL,
     "mamba": LINEAR,
-    # A convolution beside attention by distances in the cache, whose masks the model makes itself.
-    "hybrid": LINEAR,
-    "hybrid_sliding": LINEAR,
+    "hybrid": HYBRID,
+    "hybrid_sliding": HYBRID,
     "moe": SEPARATE,
     "mlp": SEPARATE,
 }
@@ -66,6 +69,8 @@ class Decoder:
                     f"not known. Supported: {', '.join(KINDS)}."
                 )
         kinds = tuple(KINDS[kind] for kind in kinds)
+        if getattr(config, "index_kpool", None) is not None:
+            kinds = tuple(POOLED if kind == INDEXED else kind for kind in kinds)
         name = type(language_model).__name__
         if SLIDING in kinds and not makes_windows(language_model):
             raise UnsupportedError(
@@ -73,7 +78,7 @@ class Decoder:
                 f"attends to is unknown. If it attends to all of them, set sliding_window = None (and layer_types = "
                 f"None) in model.config.get_text_config()."
             )
-        sparse = None if INDEXED in kinds else rewrites_masks(layers)
+        sparse = None if {INDEXED, BLOCKS, POOLED} & set(kinds) else rewrites_masks(layers)
         if sparse is not None:
             raise UnsupportedError(
                 f"a {config.model_type} language model is not supported: its {sparse} computes which tokens to attend "
@@ -104,11 +109,19 @@ class Decoder:
                 f'them. Load the model with attn_implementation="sdpa" or "eager".'
             )
 
+    def check_numbering(self, position_ids: PositionIds) -> None:
+        """Raise UnsupportedError if the layers do not take such position IDs after pruning."""
+        if BLOCKS in self.layers.kinds and position_ids != "compact":
+            raise UnsupportedError(
+                f"compact IDs only: {BLOCKS!r} layers compare position IDs with places in the cache, which pruning "
+                f'shortens. Write patch(model, ..., position_ids="compact").'
+            )
+
     def check_bias(self) -> None:
         """Raise UnsupportedError if nothing can be added to the attention logits of single keys in every layer."""
         reasons = {
             **dict.fromkeys(RECURRENT, "have a state, which takes in each token once"),
-            INDEXED: "choose keys by an indexer, which counts each token once",
+            **dict.fromkeys((INDEXED, BLOCKS, POOLED), "choose keys by an indexer, which counts each token once"),
         }
         kind = next((kind for kind in self.layers.kinds if kind in reasons), None)
         if kind is not None:

@@ -24,10 +24,12 @@ from tokenprune.adapters.families import hy_v4_vl as hy_v4_vl
 from tokenprune.adapters.families import hyperclovax as hyperclovax
 from tokenprune.adapters.families import idefics2 as idefics2
 from tokenprune.adapters.families import idefics3 as idefics3
+from tokenprune.adapters.families import inkling as inkling
 from tokenprune.adapters.families import inkling2 as inkling2
 from tokenprune.adapters.families import internvl as internvl
 from tokenprune.adapters.families import kimi as kimi
 from tokenprune.adapters.families import lfm2_vl as lfm2_vl
+from tokenprune.adapters.families import lfm3_vl as lfm3_vl
 from tokenprune.adapters.families import lighton_ocr as lighton_ocr
 from tokenprune.adapters.families import llama4 as llama4
 from tokenprune.adapters.families import llava as llava
@@ -35,8 +37,10 @@ from tokenprune.adapters.families import llava_next as llava_next
 from tokenprune.adapters.families import llava_next_video as llava_next_video
 from tokenprune.adapters.families import llava_onevision as llava_onevision
 from tokenprune.adapters.families import minicpm as minicpm
+from tokenprune.adapters.families import minimax_m3 as minimax_m3
 from tokenprune.adapters.families import mistral3 as mistral3
 from tokenprune.adapters.families import molmo2 as molmo2
+from tokenprune.adapters.families import muse as muse
 from tokenprune.adapters.families import nemotron as nemotron
 from tokenprune.adapters.families import ovis2 as ovis2
 from tokenprune.adapters.families import paddleocr_vl as paddleocr_vl

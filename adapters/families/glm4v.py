@@ -1,8 +1,13 @@
-"""GLM-4.1V, GLM-4.5V, GLM-4.6V and GLM-OCR: images and videos of any size, all with one placeholder token."""
+"""GLM-4.1V, GLM-4.5V, GLM-4.6V, GLM-OCR and GLM-5-Next: images and videos of any size, with one placeholder token."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
+
+from jaxtyping import Bool
+from torch import Tensor
 
 from tokenprune.adapters.families.qwen_vl import Qwen2VLAdapter
 from tokenprune.adapters.registry import register_adapter
@@ -31,3 +36,20 @@ class GlmOcrAdapter(Glm4vAdapter):
 
     def describe_tower(self) -> Tower:
         return NORMED_TOWER
+
+
+@register_adapter("Glm5NextForConditionalGeneration")
+class Glm5NextAdapter(GlmOcrAdapter):
+    """For Glm5NextForConditionalGeneration, without position IDs in its language model. Images and videos may come in
+    one call: the placeholders between a video's markers are its own."""
+
+    def visual_mask(self, modality: Modality, kwargs: Mapping[str, Any]) -> Bool[Tensor, "batch length"] | None:
+        mask = super().visual_mask(modality, kwargs)
+        if mask is None:
+            return None
+        begun, ended = (
+            self.columns_of(token_id, kwargs).cumsum(1)
+            for token_id in (self.config.video_start_token_id, self.config.video_end_token_id)
+        )
+        in_video = begun > ended
+        return mask & (in_video if modality.name == "video" else ~in_video)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towered import SomeLayersCompare
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.sam import SAM_TOWER, global_layers
-from tokenprune.errors import UnsupportedError
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
@@ -18,7 +18,7 @@ SIDE = 4
 
 
 @register_adapter("GotOcr2ForConditionalGeneration")
-class GotOcr2Adapter(ModelAdapter):
+class GotOcr2Adapter(SomeLayersCompare, ModelAdapter):
     """For GotOcr2ForConditionalGeneration. Each crop of an image is an image. The convolutions overlap: a visual token
     is given the patches of its own square, and sees a little of those to the left of it and above."""
 
@@ -29,17 +29,6 @@ class GotOcr2Adapter(ModelAdapter):
         n_images, _, rows, columns = output.last_hidden_state.shape
         return [Layout.squares(rows, columns, SIDE)] * n_images
 
-    def encoder_layer(self, layer: int | None) -> int:
-        whole = global_layers(self.vision_tower)
-        number = super().encoder_layer(layer) % len(self.vision_tower.layers)
-        if number not in whole:
-            raise UnsupportedError(
-                f"layer={layer} of this vision tower attends within small windows, so its attention does not compare "
-                f"the patches of an image. Write layer=None for the last layer that attends to the whole image, or "
-                f"one of {', '.join(map(str, whole))}."
-            )
-        return number
-
-    def consumed_layer(self, n_layers: int) -> int:
-        """The last layer that attends to the whole image."""
-        return max(global_layers(self.vision_tower), default=n_layers - 1)
+    @property
+    def comparing(self) -> Sequence[int]:
+        return global_layers(self.vision_tower)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
+from einops import rearrange, reduce
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenprune.adapters.generic import GenericAdapter
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.qwen import layout
+from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, projections
 from tokenprune.errors import UnsupportedError
-from tokenprune.tokens.encoded import Modality
+from tokenprune.tokens.attention import split_heads
+from tokenprune.tokens.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("NemotronH_Omni_Reasoning_V3")
-class NemotronOmniAdapter(GenericAdapter):
-    """For NemotronH_Omni_Reasoning_V3, which takes images or videos, not both in one call."""
+class NemotronOmniAdapter(ToweredAdapter):
+    """For NemotronH_Omni_Reasoning_V3, which takes images or videos, not both in one call. A step of a video, of
+    several frames, is a tile."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -28,28 +36,54 @@ class NemotronOmniAdapter(GenericAdapter):
             )
 
     @property
+    def vision_tower(self) -> Any:
+        return getattr(self.core, "vision_model", None)
+
+    def describe_tower(self) -> Tower:
+        return replace(TOWER, n_prefix=self.vision_tower.config.num_summary_tokens)
+
+    @property
     def modalities(self) -> tuple[Modality, ...]:
         """Those of the interface: frames, too, are written with the token of images."""
         image = Modality("image", "get_image_features", "pixel_values", self.config.image_token_id)
         return image, replace(image, name="video", function="get_video_features", pixels="pixel_values_videos")
 
-    @property
-    def offers(self) -> frozenset[str]:
-        return super().offers | self.frames_offered | {"grid"}
-
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         merge = round(1 / self.config.downsample_ratio)
         if modality.name == "image":
-            grids = [(1, rows, columns) for rows, columns in arguments["image_grid_hw"].tolist()]
-        else:
-            videos, patch = arguments["pixel_values_videos"], self.config.vision_config.patch_size
-            steps = [image[..., 0].numel() for image in self.features(output)]
-            rows, columns = (side // patch for side in videos.shape[-2:])
-            grids = [(n_visual * merge**2 // (rows * columns), rows, columns) for n_visual in steps]
-        return [Layout.raster((steps, rows // merge, columns // merge)) for steps, rows, columns in grids]
+            return [layout(1, rows, columns, merge) for rows, columns in arguments["image_grid_hw"].tolist()]
+        height, width = arguments["pixel_values_videos"].shape[-2:]
+        rows, columns = (side // self.vision_tower.patch_size for side in (height, width))
+        counts = [video[..., 0].numel() for video in self.features(output)]
+        return [layout(count * merge**2 // (rows * columns), rows, columns, merge) for count in counts]
 
-    def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
-        if modality.name == "video":
-            return super().image_pixels(modality, arguments, layouts)
-        parts = arguments["pixel_values"].split(arguments["image_grid_hw"].prod(-1).tolist())
-        return [part[None] for part in parts]
+    def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
+        pixels, grids, side = arguments["pixel_values"], arguments.get("image_grid_hw"), self.vision_tower.patch_size
+        if grids is None:
+            pattern = "step (time channel) height width -> step channel height width"
+            return list(reduce(pixels, pattern, "mean", channel=self.vision_tower.config.num_channels))
+        pattern = "(row column) (channel y x) -> channel (row y) (column x)"
+        images = zip(pixels.split(grids.prod(-1).tolist()), grids.tolist(), strict=True)
+        return [rearrange(image, pattern, column=columns, y=side, x=side) for image, (_, columns) in images]
+
+
+def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
+    """Queries and keys of every image, from one row of all images, or of every step of a video, from a batch."""
+    split = (split_heads(call[part], config.num_attention_heads) for part in ("queries", "keys"))
+    grids = call["tower"].get("image_grid_hw")
+    if grids is None:
+        return tuple(list(states) for states in split)
+    sizes = (grids.prod(-1) + config.num_summary_tokens).tolist()
+    return tuple(list(states[0].split(sizes, 1)) for states in split)
+
+
+def _points(layer: Any) -> CapturePoints:
+    return projections(layer.attention)
+
+
+def _scale(tower: Any) -> float:
+    return tower.encoder.layer[0].attention.scaling
+
+
+#: RADIO. Class and register tokens come before the patches, in a number that the config says.
+TOWER = Tower(attrgetter("encoder.layer"), _points, n_prefix=0, heads=heads, scale=_scale, normalisation=CLIP_COLORS)

@@ -11,9 +11,9 @@ from torch import Tensor
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.deepstack import ADDS_FEATURES, prune_added, prune_deepstack
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towered import SomeLayersCompare
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, frame_pixels, layouts
-from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.packing import Packing
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
@@ -41,36 +41,15 @@ class Qwen2VLAdapter(ModelAdapter):
 
 
 @register_adapter("Qwen2_5_VLForConditionalGeneration", "Exaone4_5_ForConditionalGeneration")
-class Qwen2_5_VLAdapter(Qwen2VLAdapter):
+class Qwen2_5_VLAdapter(SomeLayersCompare, Qwen2VLAdapter):
     """For Qwen2_5_VLForConditionalGeneration, most of whose vision layers attend within small windows, and EXAONE 4.5,
     which has its tower and position IDs that count tokens."""
 
     def describe_tower(self) -> Tower:
         return QWEN2_5_TOWER
 
-    def encoder_layer(self, layer: int | None) -> int:
-        n_layers, full = len(self.vision_tower.blocks), self._full_layers
-        if not full:
-            raise UnsupportedError(
-                f"all layers of this vision tower attend within small windows (fullatt_block_indexes = "
-                f"{self.vision_tower.config.fullatt_block_indexes} of {n_layers} layers), so none compares the patches "
-                f"of an image. Use a strategy that reads no vision attention, such as Grid or DivPrune."
-            )
-        if layer is not None and -n_layers <= layer < n_layers and layer % n_layers not in full:
-            raise UnsupportedError(
-                f"layer={layer} of this vision tower attends within small windows, so its attention does not compare "
-                f"the patches of an image. Write layer=None for the last layer that attends to the whole image, or "
-                f"one of {', '.join(map(str, full))}."
-            )
-        return super().encoder_layer(layer)
-
-    def consumed_layer(self, n_layers: int) -> int:
-        """The last layer that attends to the whole image."""
-        return max(self._full_layers)
-
     @property
-    def _full_layers(self) -> list[int]:
-        """The layers that attend to the whole image."""
+    def comparing(self) -> Sequence[int]:
         named, blocks = self.vision_tower.config.fullatt_block_indexes, self.vision_tower.blocks
         return sorted(number for number in named if number < len(blocks))
 

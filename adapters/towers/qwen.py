@@ -51,13 +51,15 @@ def frames(
     ]
 
 
-def frame_pixels(arguments: Mapping[str, Any], config: Any) -> list[Float[Tensor, "channels height width"]]:
-    """Assemble every frame of a tower call from its patches.
+def frame_pixels(
+    arguments: Mapping[str, Any], config: Any, name: str = "hidden_states"
+) -> list[Float[Tensor, "channels height width"]]:
+    """Assemble every frame of a tower call from its patches, which the argument `name` holds.
 
     A patch covers a pair of frames (for an image, the same one twice), whose mean is returned.
     """
     patches = reduce(
-        arguments["hidden_states"],
+        arguments[name],
         "patch (channel time y x) -> patch channel y x",
         "mean",
         time=config.temporal_patch_size,

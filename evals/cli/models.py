@@ -14,7 +14,8 @@ CONTRACTS = """\
 What pruning is equal to, to 2e-5 in float32, on tiny models of every class:
 masking               dropped tokens, masked out of the unpruned model's attention
 masking except ties   the same, where the indexer of its sparse layers scores no two tokens alike
-never seen            its layers with a state see only the kept tokens, at their original position IDs"""
+never seen            its layers with a state see only the kept tokens, at their original position IDs
+never seen, compact   the same, at position IDs without gaps: patch(model, ..., position_ids="compact")"""
 
 
 def add_options(parser: ArgumentParser) -> None:

@@ -18,7 +18,7 @@ BEGIN, END = "<!-- matrix: made by `make matrix` -->", "<!-- end of matrix -->"
 #: Column of the table -> the labels of the cells that it summarises.
 COLUMNS = {
     "greedy": ["greedy single", "greedy padded"],
-    "sampling": ["sampled padded"],
+    "sampling": ["sampled padded", "sampled single"],
     "beams": ["beams"],
     "denoising": ["denoised single", "denoised padded", "denoised right"],
     "padding left, right": [
@@ -27,15 +27,16 @@ COLUMNS = {
         "plain_forward right",
         "denoised padded",
         "denoised right",
+        "padding",
     ],
-    "several images": ["greedy padded", "denoised padded"],
+    "several images": ["greedy padded", "denoised padded", "greedy alike"],
     "video": ["greedy video", "uncached video", "loop video", "greedy both", "static both"],
     "static cache": ["static single", "static padded"],
     "no cache": ["uncached single", "uncached padded"],
-    "own decode loop": ["loop padded"],
-    "inputs_embeds": ["embedded padded"],
+    "own decode loop": ["loop padded", "loop single"],
+    "inputs_embeds": ["embedded padded", "embedded single"],
     "text only": ["text_only_is_bitwise_the_unpatched_model"],
-    "compact IDs": ["compact_is_masking_under_compact_ids"],
+    "compact IDs": ["compact_is_masking_under_compact_ids", "other_ids_are_refused"],
 }
 
 
@@ -90,9 +91,10 @@ def write(runs: Path) -> None:
     """Write the table, and what `tokenprune models` prints, from what a run of the matrix has written."""
     from helpers.contract.cells import CASES
     from helpers.families.denoising import DENOISING
+    from helpers.families.sparse import COMPACT_ONLY
 
     found = json.loads(runs.read_text())
-    tested = {case: {**facts_of(case), **found[case]} for case in [*CASES, *DENOISING]}
+    tested = {case: {**facts_of(case), **found[case]} for case in [*CASES, *DENOISING, *COMPACT_ONLY]}
     FILE.write_text(json.dumps(tested, indent=1) + "\n", encoding="utf-8")
     read_tested.cache_clear()
     head, rest = README.read_text(encoding="utf-8").split(BEGIN)

@@ -35,6 +35,7 @@ from helpers.contract.oracle import as_reported, assert_close, dropped_columns, 
 from helpers.families import COMPLETE, FAMILIES, VERSION
 from helpers.families.base import CACHE, ENCODES_FIRST
 from helpers.families.denoising import DENOISING
+from helpers.families.sparse import COMPACT_ONLY
 
 import tokenprune
 from tokenprune import STRATEGIES, UnsupportedError
@@ -50,13 +51,13 @@ newest = pytest.mark.skipif(VERSION < COMPLETE, reason="this transformers is old
 def test_the_readme_shows_the_matrix() -> None:
     """The one in adapters/; `make matrix` writes its table."""
     tested = read_tested()
-    assert set(tested) == {*CASES, *DENOISING}
+    assert set(tested) == {*CASES, *DENOISING, *COMPACT_ONLY}
     assert section(README.read_text(encoding="utf-8")) == table(tested)
     assert "✗" not in table(tested)
 
 
 @newest
-@pytest.mark.parametrize("case", [*CASES, *DENOISING])
+@pytest.mark.parametrize("case", [*CASES, *DENOISING, *COMPACT_ONLY])
 def test_what_tokenprune_models_prints_is_what_the_adapter_answers(case: str) -> None:
     """`make matrix` writes it."""
     tested = read_tested()[case]

@@ -133,6 +133,8 @@ class Forward:
     def mask(self, adapter: ModelAdapter, kwargs: Mapping[str, Any]) -> Mask:
         """The attention mask over slots for a call of the language model; None if it may make a causal one itself."""
         mask, embeds = prunable_mask(kwargs.get("attention_mask")), kwargs["inputs_embeds"]
+        if adapter.decoder.layers.own_masks and not is_pattern(self.columns_mask):
+            mask = None
         biased = self.bias is not None or (self.index is not None and self.index.bias is not None)
         patterned = biased or is_pattern(mask) or adapter.decoder.layers.patterned
         if not patterned and self.packing is None and self.index is not None and not is_pattern(self.columns_mask):

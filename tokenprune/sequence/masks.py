@@ -23,21 +23,29 @@ from tokenprune.sequence.packing import Mask, Packing, Slots, is_pattern, wrong_
 FULL, SLIDING, CHUNKED, INDEXED = "full_attention", "sliding_attention", "chunked_attention", "indexed_attention"
 #: Layers that see the whole prompt, and a window of what was answered.
 REFERENCE = "reference_sliding_attention"
+#: Layers that attend to blocks of slots, which an indexer chooses, and take position IDs for slots.
+BLOCKS = "minimax_m3_sparse"
+#: Layers that attend to pools of keys, which an indexer chooses. transformers calls them INDEXED; they take no mask
+#: but the padding of the new tokens, as layers with a state do.
+POOLED = "pooled_attention"
 #: Layers with a state instead of keys: linear attention, state-space models and short convolutions.
 LINEAR, CONVOLUTION = "linear_attention", "conv"
-RECURRENT = (LINEAR, CONVOLUTION)
+#: Layers with a convolution beside attention by distances in the cache: to both, what is dropped was never there.
+HYBRID = "hybrid"
+RECURRENT = (LINEAR, CONVOLUTION, HYBRID)
 #: Layers that do not mix tokens: those with experts or a plain MLP only.
 SEPARATE = "separate"
 
 #: What pruning is equal to, exactly.
-Contract = Literal["masking", "masking except ties", "never seen"]
+Contract = Literal["masking", "masking except ties", "never seen", "never seen, compact"]
 
 
 @dataclass(frozen=True)
 class LayerKinds:
     """How the decoder layers attend.
 
-    kinds: FULL, SLIDING, REFERENCE, CHUNKED, INDEXED, LINEAR, CONVOLUTION or SEPARATE, for each layer.
+    kinds: FULL, SLIDING, REFERENCE, CHUNKED, INDEXED, BLOCKS, POOLED, LINEAR, CONVOLUTION, HYBRID or SEPARATE, for each
+        layer.
     window: the number of columns that a query of a SLIDING or REFERENCE layer attends to, itself included.
     by_kind: whether the language model takes finished masks as a dict by kind.
     chunk: the number of columns of the chunks within which CHUNKED layers attend.
@@ -54,10 +62,18 @@ class LayerKinds:
         return not {SLIDING, REFERENCE, CHUNKED, INDEXED}.isdisjoint(self.kinds)
 
     @cached_property
+    def own_masks(self) -> bool:
+        """Whether the language model is to make all masks from what is left, whatever its base model has made."""
+        return HYBRID in self.kinds
+
+    @cached_property
     def contract(self) -> Contract:
         """What pruning is equal to: masking the dropped tokens out of attention; the same where the indexer of sparse
-        layers scores no two tokens alike; or, with layers that have a state, never having seen them."""
-        if not set(RECURRENT).isdisjoint(self.kinds):
+        layers scores no two tokens alike; with layers that have a state, never having seen them; and with layers that
+        count slots, never having seen them, under position IDs without gaps."""
+        if BLOCKS in self.kinds:
+            return "never seen, compact"
+        if not {*RECURRENT, POOLED}.isdisjoint(self.kinds):
             return "never seen"
         return "masking except ties" if INDEXED in self.kinds else "masking"
 
@@ -85,12 +101,14 @@ class MaskRequest:
     def masks(self, mask: Mask, layers: LayerKinds) -> Mask:
         """Make the language model's finished masks from patterns over columns; without patterns, causal masks and
         windows. Padding is then already in `slots`."""
-        masks = {kind: self._mask(mask, kind, layers) for kind in set(layers.kinds)}
+        masks = {INDEXED if kind == POOLED else kind: self._mask(mask, kind, layers) for kind in set(layers.kinds)}
         return masks if layers.by_kind else masks[layers.kinds[0]]
 
     def _mask(self, mask: Mask, kind: str, layers: LayerKinds) -> Tensor | None:
         if kind == SEPARATE:
             return None
+        if kind == POOLED:
+            return self._real()
         if kind in RECURRENT:
             return self._padding()
         keys = self._keys(kind, layers)
@@ -123,9 +141,12 @@ class MaskRequest:
 
     def _padding(self) -> Bool[Tensor, "batch new"] | None:
         """Which of the remaining new tokens a layer with a state is to take in; None if all of them."""
-        n_new = self.packing.columns.shape[1]
-        real = self.slots.valid[:, -n_new:]
-        return None if n_new == 1 or bool(real.all()) else real
+        real = self._real()
+        return None if real.shape[1] == 1 or bool(real.all()) else real
+
+    def _real(self) -> Bool[Tensor, "batch new"]:
+        """Which of the remaining new tokens are neither padding nor holes."""
+        return self.slots.valid[:, -self.packing.columns.shape[1] :]
 
 
 def causal_mask(

@@ -230,12 +230,16 @@ def prunable_mask(mask: Any) -> Mask:
 def padding_of(mask: Mask, n_columns: int, n_new: int) -> Bool[Tensor, "rows columns"] | None:
     """Return a mask of the padding among `n_columns` cached and `n_new` new columns; None if there is no padding mask.
 
-    In a pattern, a new column is padding if no query of its call attends to it, not even its own.
+    In a pattern, a new column is padding if no query of its call attends to it, not even its own. Where no layer takes
+    one, the masks say which of the new columns are real.
     Raises PruningError for a mask over any other number of columns.
     """
     total = n_columns + n_new
     if isinstance(mask, Mapping):  # of layers with a state, only the new columns
-        mask = next((pattern for pattern in mask.values() if pattern is not None and pattern.ndim == 4), None)
+        given = sorted((pattern for pattern in mask.values() if pattern is not None), key=lambda one: -one.ndim)
+        mask = given[0] if given else None
+        if mask is not None and mask.ndim == 2 and mask.shape[1] == n_new:
+            return pad(~mask.bool(), (n_columns, 0))
     if mask is None:
         return None
     if mask.ndim == 2 and mask.shape[1] == total:

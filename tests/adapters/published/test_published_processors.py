@@ -11,6 +11,9 @@ import transformers
 from helpers.contract.published import Placeholders, assert_pruned_is_masked, build, image_of, prompt_of
 from helpers.families import FAMILIES
 from helpers.families.base import BREAK, END, IMAGE, START
+from helpers.families.states.minicpm import SLICE_END, SLICE_START
+
+from tokenprune import DivPrune, FoPru, Random, Strategy
 
 HIDDEN = 128
 
@@ -30,6 +33,15 @@ def gemma4(config: Any) -> Any:
     text |= {"hidden_size_per_layer_input": 256, "hidden_size": HIDDEN, "global_head_dim": 512}
     del text["per_layer_config"]
     return type(config)(vision_config=vision, audio_config=None, text_config=text, **tokens_of("gemma4"))
+
+
+def gemma4_unified(config: Any) -> Any:
+    vision = {"patch_size": 16, "pooling_kernel_size": 3, "mm_embed_dim": HIDDEN, "output_proj_dims": HIDDEN}
+    text = config.get_text_config().to_dict()
+    text |= {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "sliding_window": 1024}
+    text |= {"hidden_size": HIDDEN, "global_head_dim": 512}
+    del text["per_layer_config"]
+    return type(config)(vision_config=vision, audio_config=None, text_config=text, **tokens_of("gemma4-unified"))
 
 
 def kimi(config: Any) -> Any:
@@ -60,6 +72,14 @@ def minicpm(config: Any) -> Any:
     )
 
 
+def minicpm_on_canvas(config: Any) -> Any:
+    markers: Any = FAMILIES["minicpmv4_7"]
+    plain = minicpm(config)
+    for name, token in markers.settings().items():
+        setattr(plain, name, token)
+    return plain
+
+
 def gemma4_runs(inputs: Any) -> list[Placeholders]:
     return [[START, int(n)] for n in inputs.pop("num_soft_tokens_per_image")]
 
@@ -78,16 +98,22 @@ def minicpm_runs(inputs: Any) -> list[Placeholders]:
     counts = [int(n) // 16 for n in inputs["target_sizes"].prod(-1)]
     for name in ("grids", "num_patches_per_image"):
         inputs.pop(name)
-    return [[START, counts[0]], *[[87, n] for n in counts[1:]]]
+    return [[START, counts[0]], *[[END if i == 0 else SLICE_END, SLICE_START, n] for i, n in enumerate(counts[1:])]]
 
 
 #: Family -> its published configuration, image processor, and runs of placeholders; height and width of an image; the
 #: number of its visual tokens and of images that are reported.
 PUBLISHED: dict[str, tuple[Publish, str, Callable[[Any], list[Placeholders]], tuple[int, int], int, int]] = {
     "gemma4": (gemma4, "Gemma4ImageProcessor", gemma4_runs, (480, 640), 266, 1),
+    "gemma4-unified": (gemma4_unified, "Gemma4UnifiedImageProcessor", gemma4_runs, (480, 640), 266, 1),
     "kimi-k25": (kimi, "Kimi_K25ImageProcessor", kimi_runs, (480, 640), 414, 1),
     "llama4": (llama4, "Llama4ImageProcessor", llama4_runs, (336, 672), 3 * 144, 1),
     "minicpmv4_6": (minicpm, "MiniCPMV4_6ImageProcessor", minicpm_runs, (480, 640), 63 + 2 * 70, 3),
+    "minicpmv4_7": (minicpm_on_canvas, "MiniCPMV4_6ImageProcessor", minicpm_runs, (480, 640), 63 + 2 * 70, 3),
+}
+#: Those without a tower have no attention to read.
+OTHER_STRATEGIES: dict[str, tuple[Strategy, ...]] = {
+    "gemma4-unified": (Random(keep_ratio=0.25), DivPrune(keep_ratio=0.25))
 }
 
 
@@ -106,4 +132,5 @@ def test_at_published_shapes(name: str) -> None:
     inputs = dict(getattr(transformers, processor)()(images=[image_of(*size)], return_tensors="pt"))
     inputs["pixel_values"] = inputs["pixel_values"].float()
     runs = runs_of(inputs)
-    assert_pruned_is_masked(family, model, prompt_of(family, inputs, runs), n_visual, n_images)
+    strategies = OTHER_STRATEGIES.get(name, (Random(keep_ratio=0.25), FoPru(keep_ratio=0.25)))
+    assert_pruned_is_masked(family, model, prompt_of(family, inputs, runs), n_visual, n_images, strategies)

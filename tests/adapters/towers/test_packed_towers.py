@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from helpers.families import FAMILIES, present
+from helpers.families import FAMILIES, Family, present
+from helpers.families.sparse import COMPACT_ONLY
 from torch import Tensor
 
 import tokenprune
-from tokenprune import FoPru, Grid
+from tokenprune import FoPru, Grid, UnsupportedError
 from tokenprune.adapters import adapter_for
 
 NAMES = present(
@@ -32,9 +33,13 @@ NAMES = present(
     "glm4.6v",
     "glm4v",
     "glm4v-moe",
+    "glm5-next",
     "hunyuan-vl",
     "hy-v4-vl",
     "hyperclovax",
+    "lfm3-vl",
+    "muse-glimmer",
+    "muse-spark",
     "paddleocr-vl",
     "qwen2.5-omni",
     "qwen3-omni",
@@ -44,17 +49,27 @@ NAMES = present(
     "qwen4-exp",
     "video-llama-3",
 )
-CASES = [(name, kind) for name in NAMES for kind in ("image", "video") if kind == "image" or FAMILIES[name].video_sizes]
+ALL: dict[str, Family] = {**{name: FAMILIES[name] for name in NAMES}, **COMPACT_ONLY}
+CASES = [(name, kind) for name in ALL for kind in ("image", "video") if kind == "image" or ALL[name].video_sizes]
 
 
 @cache
 def model_of(name: str) -> Any:
-    return FAMILIES[name].build("eager")
+    return ALL[name].build("eager")
+
+
+def images_of(name: str, inputs: dict[str, Any], strategy: tokenprune.Strategy) -> list[tokenprune.ImageReport]:
+    ids: Any = "compact" if name in COMPACT_ONLY else "original"
+    with torch.no_grad(), tokenprune.patch(model_of(name), strategy, position_ids=ids) as handle:
+        model_of(name)(**inputs)
+    return handle.report.images
 
 
 def inputs_of(name: str, kind: str) -> dict[str, Any]:
-    """Three images of different sizes or two videos, one row of the batch with more of them than the other."""
-    family = FAMILIES[name]
+    """Images of different sizes or two videos, one row of the batch with more of them than the other."""
+    family = ALL[name]
+    if name in COMPACT_ONLY:  # no padding
+        return family.prompt([2]) if kind == "image" else family.prompt([0], videos_per_row=[2])
     return family.prompt([2, 1]) if kind == "image" else family.prompt([0, 0], videos_per_row=[1, 1])
 
 
@@ -114,9 +129,7 @@ def test_scores_are_the_column_sums_of_the_towers_own_attention(
     name: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, inputs = model_of(name), inputs_of(name, kind)
-    with torch.no_grad(), tokenprune.patch(model, FoPru()) as handle:
-        model(**inputs)
-    images = handle.report.images
+    images = images_of(name, inputs, FoPru())
     adapter = adapter_for(model)
     column_sums, n_frames = received(model, inputs, kind, adapter.encoder_layer(None), monkeypatch)
     assert n_frames == sum(image.layout.n_tiles for image in images)
@@ -172,16 +185,15 @@ def test_tokens_that_are_no_patches_get_the_highest_score() -> None:
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_grids_are_those_of_the_visual_tokens(name: str, kind: str) -> None:
     """A visual token's patches are those of its cell."""
-    model, inputs = model_of(name), inputs_of(name, kind)
-    with torch.no_grad(), tokenprune.patch(model, Grid(keep_ratio=0.5)) as handle:
-        model(**inputs)
-    sizes = FAMILIES[name].sizes if kind == "image" else FAMILIES[name].video_sizes
+    images = images_of(name, inputs_of(name, kind), Grid(keep_ratio=0.5))
+    sizes = ALL[name].sizes if kind == "image" else ALL[name].video_sizes
     side = 4 if name == "video-llama-3" and kind == "image" else 8  # pixels of a visual token
-    for image, size in zip(handle.report.images, sizes, strict=False):
+    for image, size in zip(images, sizes, strict=False):
         *_, (t, h, w) = [grid for grid in image.layout.grids if grid != (1, 1, 1)]
         *frames, height, width = size
         assert (h, w - (name in ("hunyuan-vl", "hy-v4-vl"))) == (height // side, width // side)
-        assert t == (len(image.layout.tiles.unique()) if image.layout.tiles is not None else 1)
+        n_tiles = 1 if image.layout.tiles is None else len(image.layout.tiles.unique())
+        assert n_tiles == (1 if name == "minimax-m3" else t)  # which sees all frames of a chunk at once
         assert image.modality == kind
         assert not frames or t in (frames[0], frames[0] // 2)
 
@@ -190,16 +202,19 @@ PROCESSORS = {
     "glm4v": "Glm4vImageProcessor",
     "glm4.6v": "Glm46VImageProcessor",
     "glm-ocr": "Glm46VImageProcessor",
+    "glm5-next": "Glm5NextImageProcessor",
     "paddleocr-vl": "PaddleOCRVLImageProcessor",
     "hunyuan-vl": "HunYuanVLImageProcessor",
     "video-llama-3": "VideoLlama3ImageProcessor",
     "ernie4.5-vl": "Ernie4_5_VLMoeImageProcessor",
     "qwen2.5-omni": "Qwen2VLImageProcessor",
     "hyperclovax": "Qwen2VLImageProcessor",
+    "muse-glimmer": "MuseGlimmerImageProcessor",
+    "minimax-m3": "MiniMaxM3VLImageProcessor",
 }
 
 
-@pytest.mark.parametrize("name", PROCESSORS)
+@pytest.mark.parametrize("name", [name for name in PROCESSORS if name in ALL])
 def test_pixels_are_the_image_that_the_processor_cut_up(name: str) -> None:
     colors = np.random.default_rng(0).integers(0, 255, (24, 40, 3), dtype=np.uint8)
     adapter = adapter_for(model_of(name))
@@ -217,3 +232,16 @@ def test_pixels_are_the_image_that_the_processor_cut_up(name: str) -> None:
     (image,) = adapter.tile_pixels({**dict(zip(names, args, strict=False)), **kwargs})
     expected = torch.from_numpy(colors).permute(2, 0, 1) / 255
     torch.testing.assert_close(adapter.tower.colors(image[None])[0], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("lfm3-vl", "has a convolution in place of attention"),
+        ("muse-glimmer", "attends within small windows"),
+        ("muse-spark", "attends within small windows"),
+    ],
+)
+def test_layers_that_do_not_compare_all_patches_are_refused(name: str, what: str) -> None:
+    with pytest.raises(UnsupportedError, match=rf"layer=0 of this vision tower {what}.*layer=None .* one of \d"):
+        tokenprune.patch(model_of(name), FoPru(layer=0))

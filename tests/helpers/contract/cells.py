@@ -12,6 +12,7 @@ import tokenprune
 from helpers.contract.modes import cells_of
 from helpers.families import FAMILIES, Family
 from helpers.families.denoising import DENOISING
+from helpers.families.sparse import COMPACT_ONLY
 from tokenprune import STRATEGIES, Compose, DivPrune, FastV, FoPru, PixelPrune, UnsupportedError
 from tokenprune.adapters import ADAPTERS, ModelAdapter, adapter_for
 from tokenprune.sequence.masks import FULL
@@ -36,8 +37,8 @@ ANYWHERE = "random"  # a strategy that every model can serve
 #: the language model and drops inside by the tower's scores; drops by the text's attention; merges by it.
 MECHANISMS = (ANYWHERE, "fopru", "flowcut", "tome", "vflowopt", "fastv", "sparsevlm")
 DEPTH = 4  # decoder layers of the models that in-LLM strategies meet
-#: All families, those that denoise included, whose tests are in test_denoising.py.
-EVERY: dict[str, Family] = {**FAMILIES, **DENOISING}
+#: All families, also those with tests of their own: test_denoising.py and test_compact_only.py.
+EVERY: dict[str, Family] = {**FAMILIES, **DENOISING, **COMPACT_ONLY}
 REGISTERED = {name: family for name, family in FAMILIES.items() if family.class_name in ADAPTERS}
 CASES = [name for name, family in REGISTERED.items() if family.refused is None]
 VIDEO_CASES = [name for name in CASES if FAMILIES[name].video_sizes]

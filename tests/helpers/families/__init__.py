@@ -39,6 +39,7 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "glmga": ("packed.glm:Glmga", {}),
     "glm4v-moe": ("packed.glm:GlmMoe", {}),
     "glm-ocr": ("packed.glm:GlmOcr", {}),
+    "glm5-next": ("packed.glm:Glm5Next", {}),
     "paddleocr-vl": ("packed.paddle_ocr:PaddleOCRVL", {}),
     "qwen2.5-omni": ("packed.omni:Qwen2_5Omni", {}),
     "qwen3-omni": ("packed.omni:Qwen3Omni", {}),
@@ -96,6 +97,7 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "apertus1p5": ("tiled.codes:Apertus1p5", {}),
     "emu3": ("tiled.codes:Emu3", {}),
     "fuyu": ("tiled.codes:Fuyu", {}),
+    "inkling": ("tiled.inkling:Inkling", {}),
     "inkling2": ("tiled.inkling:Inkling2", {}),
     "inkling2-loop": ("tiled.inkling:Inkling2Loop", {}),
 }

@@ -7,9 +7,10 @@ from typing import Any
 import transformers
 from torch import Tensor
 
-from helpers.families.base import BREAK, END, IMAGE, PATCH, START, VIDEO, VOCAB, Size, decoder
+from helpers.families.base import BREAK, END, IMAGE, PATCH, START, VIDEO, VOCAB, Family, Size, decoder
 from helpers.families.packed.mrope import MRope
 from helpers.families.qwen_vl import MERGE
+from helpers.families.sparse.ties import softplus_for_relu
 
 VIDEO_START, VIDEO_END, N_TOKENS = VOCAB, VOCAB + 1, VOCAB + 2
 
@@ -81,3 +82,52 @@ class GlmOcr(Glm4v):
 
     class_name = "GlmOcrForConditionalGeneration"
     config_name = "GlmOcrConfig"
+
+
+class Glm5Next(Glm4v):
+    """A layer with a state, and two that attend to two pools of 4 keys and the incomplete last one: the second to those
+    that the first has chosen. No layer knows positions."""
+
+    class_name = "Glm5NextForConditionalGeneration"
+    config_name = "Glm5NextConfig"
+    contract = "never seen"
+    volatile = ()
+    numbered = False
+
+    def build(self, attention: str = "sdpa", seed: int = 0, n_layers: int | None = None) -> Any:
+        from transformers.models.glm5_next import modeling_glm5_next
+
+        softplus_for_relu(modeling_glm5_next)
+        return super().build(attention, seed, n_layers)
+
+    def text(self, **settings: Any) -> Any:
+        return decoder(
+            vocab_size=N_TOKENS,
+            num_hidden_layers=3,
+            num_key_value_heads=4,
+            q_lora_rank=16,
+            kv_lora_rank=16,
+            qk_nope_head_dim=8,
+            v_head_dim=8,
+            n_routed_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=24,
+            index_topk=8,
+            index_kpool=4,
+            index_head_dim=8,
+            index_n_heads=2,
+            linear_head_dim=8,
+            linear_num_heads=4,
+            hc_mult=2,
+            layer_types=["linear_attention", "indexed_attention", "indexed_attention"],
+            mlp_layer_types=["dense", "sparse", "sparse"],
+            indexer_types=["full", "full", "shared", "full"],
+            **settings,
+        )
+
+    def config(self) -> Any:
+        vision = self.vision(out_hidden_size=32, projection_intermediate_size=48)
+        return transformers.Glm5NextConfig(vision_config=vision, text_config=self.text(), **self.tokens())
+
+    def embedded_ids(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        return Family.position_ids(self, model, inputs)

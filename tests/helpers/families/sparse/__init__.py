@@ -1,1 +1,16 @@
 """Families whose language models attend to the tokens that an indexer chooses."""
+
+from __future__ import annotations
+
+import transformers
+
+from helpers.families.base import Family
+
+from .minimax import MiniMaxM3
+
+#: Those that are pruned with compact position IDs and without padding only. Their tests are in test_compact_only.py.
+COMPACT_ONLY: dict[str, Family] = {}
+if hasattr(transformers, MiniMaxM3.class_name):
+    COMPACT_ONLY["minimax-m3"] = MiniMaxM3("minimax-m3")
+
+__all__ = ["COMPACT_ONLY"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -17,14 +16,7 @@ from helpers.families.common import CommonFamily
 from helpers.families.mistral3 import Mistral3
 from helpers.families.packed.mrope import MRope
 from helpers.families.qwen_vl import MERGE, QwenVL
-
-
-def softplus_for_relu(modeling: Any) -> None:
-    """Let a module of transformers compute a softplus where it says ReLU. The ReLU makes scores of exactly 0, and which
-    of those are among the best is decided by their place, which dropping changes. Nothing but the indexer uses it."""
-    functional = SimpleNamespace(**vars(torch.nn.functional))
-    functional.relu = torch.nn.functional.softplus
-    modeling.F = functional
+from helpers.families.sparse.ties import softplus_for_relu
 
 
 def latent(**settings: Any) -> dict[str, Any]:

@@ -1,13 +1,14 @@
-"""Inkling 2, with and without loops: attention by relative positions, short convolutions, and residuals over blocks."""
+"""Inkling, and Inkling 2 with and without loops: attention by relative positions, and short convolutions. In Inkling 2,
+residuals are over blocks."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from transformers import Inkling2Config, Inkling2LoopConfig
+import transformers
 
-from helpers.families.base import END, IMAGE, START, VOCAB, ImageInputs, Size, decoder
+from helpers.families.base import END, EOS, IMAGE, START, VOCAB, ImageInputs, Size, decoder
 from helpers.families.common import CommonFamily
 
 PIXELS = 8  # the side of a visual token
@@ -24,7 +25,7 @@ class Inkling2(CommonFamily):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         # Its distances count the slots that hold something, and the keys of a static cache are all of them.
-        self.cannot["static"] = ((RuntimeError, KeyError), "must match the size|sliding_attention")
+        self.cannot["static"] = ((RuntimeError, KeyError), "must match the size|(sliding|full)_attention")
 
     def build(self, attention: Any = "eager", seed: int = 0, n_layers: int | None = None) -> Any:
         return super().build("eager", seed, n_layers)
@@ -59,7 +60,7 @@ class Inkling2(CommonFamily):
         return {"text_config": text, "vision_config": vision, "image_token_id": IMAGE}
 
     def config(self) -> Any:
-        return Inkling2Config(**self.settings())
+        return transformers.Inkling2Config(**self.settings())
 
     def block(self, size: Size) -> list[int]:
         return [START, *[IMAGE] * (size[0] // PIXELS * (size[1] // PIXELS)), END]
@@ -89,4 +90,29 @@ class Inkling2Loop(Inkling2):
             "loop_gate_rank": 4,
         }
         settings["vision_config"]["model_type"] = "inkling2_vision"
-        return Inkling2LoopConfig(**settings)
+        return transformers.Inkling2LoopConfig(**settings)
+
+
+class Inkling(Inkling2):
+    """Without grids, and with an audio tower that the tests leave alone. Squares are given in two frames."""
+
+    class_name = "InklingForConditionalGeneration"
+
+    def config(self) -> Any:
+        text = {**self.settings()["text_config"], "mlp_layer_types": ["dense", "sparse"] * 2, "n_shared_experts": 1}
+        del text["n_layers_per_attn_res_block"]
+        vision = {"text_hidden_size": 32, "patch_size": PIXELS, "num_hidden_layers": 5, "hidden_size": 32}
+        audio = {"text_hidden_size": 32, "n_mel_bins": 4, "mel_vocab_size": 8}
+        return transformers.InklingConfig(
+            text_config=text, vision_config=vision, audio_config=audio, image_token_id=IMAGE, audio_token_id=EOS
+        )
+
+    def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
+        n_squares = size[0] // PIXELS * (size[1] // PIXELS)
+        return {"pixel_values": torch.randn(n_squares, 2, PIXELS, PIXELS, 3, generator=generator)}
+
+    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
+        ids = inputs["input_ids"].flatten()
+        pieces = torch.tensor_split(ids, (ids == START).nonzero()[:, 0])[1:]
+        counts = [int((piece == IMAGE).sum()) for piece in pieces]
+        return [{"pixel_values": one} for one in inputs["pixel_values"].split(counts)]
