@@ -10,11 +10,12 @@ from typing import Any
 
 import transformers
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import tokenprune
 from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.adapt.estimate import estimate
-from tokenprune.evals.adapt.examples import Collator, Example, check_images, labelled
+from tokenprune.evals.adapt.examples import Collator, Example, check_images, chosen, labelled
 from tokenprune.evals.adapt.lora import Part, with_lora
 from tokenprune.evals.adapt.training import Examples, PrunedTrainer, Ratios, arguments, last_checkpoint
 from tokenprune.evals.models.loading import limit_questions, load_model, load_processor
@@ -77,7 +78,8 @@ def adapt(
         adapted = tokenprune.adapt("llava-hf/llava-1.5-7b-hf", data="train", keep_ratio=0.1, output="runs/adapted")
         model = PeftModel.from_pretrained(model, adapted.adapter)
 
-    model: a folder or a Hugging Face name. data, tasks, split, limit: the questions, as for `tune`.
+    model: a folder or a Hugging Face name. data, tasks, split, limit: the questions, as for `tune`. Of more than the
+        steps need, some are drawn at random.
     output: a folder, from which the same call resumes. SettingError if it holds another training.
     strategy: as in `--strategy`.
     keep_ratio, up_to, whole: a share `whole` of the steps is unpruned, and in the others the keep ratio is drawn
@@ -94,8 +96,9 @@ def adapt(
     base = StrategySpec.read(strategy).make({"keep_ratio": keep_ratio})
     with allowing(image_roots, max_image_pixels):
         style = style_of(*load_processor(model))
-        questions = limit_questions(load(data, tasks, split=split, style=style, labels=labels), limit)
-        check_images(questions)
+        asked = limit_questions(load(data, tasks, split=split, style=style, labels=labels), limit)
+        check_images(asked)
+        questions = chosen(asked, steps * batch * accumulate, seed)
         examples = labelled(questions) if labels else None  # answers that cannot be written are said before
         loaded, processor = load_model(model, dtype)
         with tokenprune.patch(loaded, base):  # and what cannot be pruned
@@ -153,8 +156,8 @@ def _train(
     adapted = with_lora(model, part, rank)
     checkpoint = last_checkpoint(output / CHECKPOINTS)
     if checkpoint is None:
-        longest = sorted(examples, key=lambda one: -len(one.question.text) - len(one.answer))[: options["batch"]]
-        found = estimate(adapted, collator(longest), options["accumulate"])
+        largest = sorted(examples, key=lambda one: one.size, reverse=True)[: options["batch"]]
+        found = estimate(adapted, collator(largest), options["accumulate"])
         console.print(found.sentence(options["steps"]))
     else:
         console.print(f"Resuming from {checkpoint}.")
@@ -185,11 +188,15 @@ def _distilled(
 ) -> list[Example]:
     """The questions with the unpruned model's answers, which are on disk and not asked again."""
     setup, run = Unpruned(), RunFolder(folder)
-    with run.writing() as write:
-        runner = Runner(model, processor, [setup], BATCH_TOKENS)
-        for part in Plan(questions, [setup]).parts(run.answers().keys()):
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+    with run.writing() as write, progress:
+        runner, done = Runner(model, processor, [setup], BATCH_TOKENS), run.answers().keys()
+        bar = progress.add_task("unpruned answers", total=len(questions), completed=len(done))
+        for part in Plan(questions, [setup]).parts(done):
             for answers in runner.ask(part):
                 write(answers)
+                progress.advance(bar, len(answers))
     answers = run.answers()
     found = [Example(one, answers[AnswerKey(one.task, one.id, setup.key)].text) for one in questions]
     kept = [example for example in found if example.answer]

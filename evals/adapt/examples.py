@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from tokenprune.evals.tasks._base.kinds import YesNo
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._base.short_answers import ShortAnswer
 from tokenprune.evals.tasks._base.video import VideoQuestion
+from tokenprune.evals.tasks._read.images import size_of
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 from tokenprune.zoom.prompts import encode_chat
 
@@ -27,6 +29,20 @@ class Example:
 
     question: Question
     answer: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Grows with the tokens that it takes: the pixels of its images, then the characters of its text."""
+        pixels = sum(width * height for width, height in map(size_of, self.question.images))
+        return pixels, len(self.question.text) + len(self.answer)
+
+
+def chosen(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
+    """`n` of the questions at random, in their order, or all if there are no more: a training sees no others."""
+    if len(questions) <= n:
+        return list(questions)
+    numbers = np.random.default_rng(seed).permutation(len(questions))[:n]
+    return [questions[number] for number in sorted(numbers)]
 
 
 def check_images(questions: Sequence[Question]) -> None:

@@ -16,14 +16,21 @@ def add_options(parser: ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="POINTS",
-        help="points of accuracy that may be lost, at most, with 95 %% confidence",
+        help="points of accuracy that may be lost, at most, with 95 %% confidence; without labels, points of what "
+        "--compare says",
     )
     shared.add_questions(parser, "tune on")
     parser.add_argument(
         "--no-labels",
         action="store_false",
         dest="labels",
-        help="read no right answers: accuracy is agreement with the unpruned model's",
+        help="read no right answers, and compare with the unpruned model's own",
+    )
+    parser.add_argument(
+        "--compare",
+        choices=("answers", "first-token"),
+        help="with --no-labels: whether answers agree (the default), or the distributions of their first tokens; a "
+        "point of the latter is 0.01 of the total variation distance, on average over the questions",
     )
     shared.add_strategies(parser, [], " (default: all that need no calibration)")
     parser.add_argument(
@@ -84,6 +91,7 @@ def run(options: Namespace) -> None:
         keep_ratios=tuple(options.keep_ratio),
         cost=options.cost,
         labels=options.labels,
+        compare=options.compare,
         servable=options.servable,
         tasks=options.tasks,
         split=options.split,

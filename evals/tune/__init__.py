@@ -1,14 +1,15 @@
 """`tokenprune tune`: the cheapest setting whose loss of accuracy is bounded, for a model and its questions.
 
-own         questions in a user's own file
-questions   the two halves, and the order in which the first is asked
-space       which settings are tried
-sharing     one run of the vision tower for all settings of a batch
-asking      answers on disk, and their scores
-bounds      how much is lost, and how sure that is
-costs       what a setting costs, relative to the unpruned model
-search      proposals and successive halving, on the first half
-confirm     fixed-sequence tests of the best ones, on the second
-tune        all of it, and the settings file
-page, plot  what was found, for people
+own          questions in a user's own file
+questions    the two halves, and the order in which the first is asked
+space        which settings are tried
+sharing      one run of the vision tower for all settings of a batch
+asking       answers on disk, and their scores
+first_token  distributions in place of answers
+bounds       how much is lost, and how sure that is
+costs        what a setting costs, relative to the unpruned model
+search       proposals and successive halving, on the first half
+confirm      fixed-sequence tests of the best ones, on the second
+tune         all of it, and the settings file
+page, plot   what was found, for people
 """

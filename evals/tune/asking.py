@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
+from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.models.boxes import HIT, iou
 from tokenprune.evals.run.answers import Answer, AnswerKey, SetupKey
 from tokenprune.evals.run.plan import Part
@@ -17,17 +18,35 @@ from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.evals.tasks._base.kinds import BoxQuestion
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._base.short_answers import plain
+from tokenprune.evals.tune.first_token import FirstTokens
 from tokenprune.evals.tune.questions import Half
 from tokenprune.evals.tune.sharing import shared_encoder, shares
 
 UNPRUNED = Unpruned()
+#: What is compared with the unpruned model if there are no right answers.
+Compare = Literal["answers", "first-token"]
+#: What a question's score says, from 0 to 1. accuracy: how right the answer is. agreement: whether it says what the
+#: unpruned model's says. overlap: the share of its first token's distribution that is the unpruned model's, too.
+Measure = Literal["accuracy", "agreement", "overlap"]
 Write = Callable[[Sequence[Answer]], None]
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Whatever can score setups on questions."""
+
+    def ask(self, setups: Sequence[Setup], half: Half) -> None:
+        """Make every question of a half answered under every setup."""
+        ...
+
+    def scores(self, setup: Setup, questions: Sequence[Question]) -> list[float]:
+        """The score of each question, 0 to 1. All must have been asked."""
+        ...
 
 
 class Asker:
     """Asks a loaded model questions under setups, and scores the answers.
 
-    labels: score by the questions' right answers; False: by agreement with the unpruned model's own.
     advance: called with how many more answers there are of those that were asked for.
     """
 
@@ -38,11 +57,11 @@ class Asker:
         write: Write,
         found: Sequence[Answer],
         *,
-        labels: bool,
+        measure: Measure,
         batch_tokens: int,
         advance: Callable[[int], None] = lambda n: None,
     ) -> None:
-        self.model, self.processor, self.labels, self.advance = model, processor, labels, advance
+        self.model, self.processor, self.measure, self.advance = model, processor, measure, advance
         self._write, self._batch_tokens = write, batch_tokens
         self._answers = {answer.answer_key: _slim(answer) for answer in found}
         self._counted = set[AnswerKey]()
@@ -60,11 +79,13 @@ class Asker:
         """The score of each question, 0 to 1. All must have been asked."""
         return [self._score(question, self._answer(setup.key, question)) for question in questions]
 
-    def text(self, setup: Setup, question: Question) -> str:
-        return self._answer(setup.key, question).text
+    def n_tokens(self, setup: Setup, questions: Sequence[Question]) -> list[float]:
+        """How many visual tokens of each question a decoder layer sees on average. All must have been asked."""
+        return [self._answer(setup.key, question).n_mean for question in questions]
 
     def _ask(self, setups: Sequence[Setup], half: Half) -> None:
-        runner = Runner(self.model, self.processor, setups, self._batch_tokens)
+        kind = FirstTokens if self.measure == "overlap" else Runner
+        runner = kind(self.model, self.processor, setups, self._batch_tokens)
         for chunk in half.chunks:
             asked = {AnswerKey(one.task, one.id, setup.key) for one in chunk for setup in setups}
             missing = asked - self._answers.keys()
@@ -84,9 +105,24 @@ class Asker:
         return self._answers[AnswerKey(question.task, question.id, key)]
 
     def _score(self, question: Question, answer: Answer) -> float:
-        if self.labels:
-            return answer.score or 0.0
-        return agreement(question, answer.text, self._answer(UNPRUNED.key, question).text)
+        if self.measure == "agreement":
+            return agreement(question, answer.text, self._answer(UNPRUNED.key, question).text)
+        return answer.score or 0.0
+
+
+def measure_of(labels: bool, compare: str | None) -> Measure:
+    """What is measured with or without right answers. SettingError for a comparison that is unknown, or beside right
+    answers."""
+    if compare is not None and compare not in get_args(Compare):
+        raise SettingError(unknown("comparison", compare, get_args(Compare)))
+    if labels and compare is not None:
+        raise SettingError(
+            f"compare={compare!r} says what is compared with the unpruned model where there are no right answers, and "
+            f"these are read. Write labels=False (--no-labels) with it, or leave it out."
+        )
+    if labels:
+        return "accuracy"
+    return "overlap" if compare == "first-token" else "agreement"
 
 
 def agreement(question: Question, answer: str, unpruned: str) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tokenprune.evals.tune.asking import UNPRUNED, Asker
+from tokenprune.evals.tune.asking import UNPRUNED, Scorer
 from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.questions import Half
 from tokenprune.evals.tune.search import Tried, loss_on
@@ -46,7 +46,7 @@ def sequence(tried: Sequence[Tried]) -> list[Tried]:
 
 
 def confirm(
-    order: Sequence[Tried], fresh: Half, asker: Asker, margin: float, say: Callable[[str], None] = lambda line: None
+    order: Sequence[Tried], fresh: Half, asker: Scorer, margin: float, say: Callable[[str], None] = lambda line: None
 ) -> list[Tested]:
     """Ask the settings the questions of the fresh half in this order, up to the first that does not pass."""
     if order:

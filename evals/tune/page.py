@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.stats.intervals import paired
 from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tune.asking import UNPRUNED, Asker
+from tokenprune.evals.tune.asking import UNPRUNED, Asker, Measure
 from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.questions import Half, image_numbers
 from tokenprune.evals.tune.search import Tried
@@ -23,6 +23,21 @@ if TYPE_CHECKING:
 LEAST = 20
 OTHER = "other"
 COST_NAMES = {"flops": "operations of the prefill", "kv": "KV cache", "ttft": "time to the first token"}
+SCORES: dict[Measure, str] = {
+    "accuracy": "accuracy",
+    "agreement": "agreement with the unpruned model's answers",
+    "overlap": "overlap of the first token's distribution with the unpruned model's",
+}
+#: What a point of each score is.
+POINTS: dict[Measure, str] = {
+    "accuracy": "A point is one right answer less in 100 questions.",
+    "agreement": "A point is one answer in 100 that says something else than the unpruned model's, right or wrong.",
+    "overlap": (
+        "A point is 0.01 of the total variation distance between the distributions of the answer's first token, pruned "
+        "and unpruned, on average over the questions: of 100 first tokens drawn at random, one would be another. What "
+        "comes after the first token is not compared."
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -33,13 +48,13 @@ class About:
     data: str
     max_loss: float
     cost: str
-    labels: bool
+    measure: Measure
     n_searched: int
     refused: Mapping[str, str]
 
     @property
     def score(self) -> str:
-        return "accuracy" if self.labels else "agreement with the unpruned model's answers"
+        return SCORES[self.measure]
 
 
 def write(tuned: Tuned, about: About, asker: Asker, fresh: Half, plot: str) -> str:
@@ -136,7 +151,7 @@ def _method(tuned: Tuned, about: About) -> list[str]:
         f"Those in the table were then tested on other questions, in this order, the safest first; the first that "
         f"fails ends the test. It is a paired non-inferiority test at 95 %: the bound of a BCa bootstrap over images, "
         f"never below the exact binomial one. As the order was fixed before, testing several does not weaken the "
-        f"promise. It holds for questions like these, and no others."
+        f"promise. It holds for questions like these, and no others. {POINTS[about.measure]}"
     ]
     rows = [
         [

@@ -55,8 +55,8 @@ def halves(questions: Sequence[Question], seed: int) -> tuple[Half, Half]:
     place = {int(number): position for position, number in enumerate(order)}
     shuffled = sorted(questions, key=lambda question: place[numbers[_key(question)]])
     return (
-        _half([question for question in shuffled if numbers[_key(question)] in first]),
-        _half([question for question in shuffled if numbers[_key(question)] not in first]),
+        in_chunks([question for question in shuffled if numbers[_key(question)] in first]),
+        in_chunks([question for question in shuffled if numbers[_key(question)] not in first]),
     )
 
 
@@ -66,7 +66,8 @@ def image_numbers(questions: Sequence[Question]) -> Mapping[tuple[str, str], int
     return {_key(one): known.setdefault(" ".join(map(str, one.images)), len(known)) for one in questions}
 
 
-def _half(questions: Sequence[Question]) -> Half:
+def in_chunks(questions: Sequence[Question]) -> Half:
+    """Chunks of these questions, each of one task, in an order in which the tasks take turns."""
     of_task: dict[str, list[Question]] = {}
     for question in questions:
         of_task.setdefault(question.task, []).append(question)

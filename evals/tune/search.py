@@ -26,7 +26,7 @@ from optuna.trial import TrialState
 from tokenprune.evals.run.answers import SetupKey
 from tokenprune.evals.run.setups import Pruned
 from tokenprune.evals.search.journal import finished
-from tokenprune.evals.tune.asking import UNPRUNED, Asker
+from tokenprune.evals.tune.asking import UNPRUNED, Scorer
 from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.costs import CostMeter
 from tokenprune.evals.tune.questions import Half, image_numbers
@@ -88,7 +88,7 @@ def search(
     space: Space,
     plan: Plan,
     half: Half,
-    asker: Asker,
+    asker: Scorer,
     meter: CostMeter,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Tried]:
@@ -108,7 +108,7 @@ def search(
         proposed = study.user_attrs[name]
         setups = [_setup(space, one["params"]) for one in proposed]
         costs = {setup.key: one["cost"] for setup, one in zip(setups, proposed, strict=True)}
-        outcomes = _halved(setups, costs, plan, half, asker)
+        outcomes = halved(setups, costs, plan, half, asker)
         for one, setup in list(zip(proposed, setups, strict=True))[max(0, n_done - len(tried)) :]:
             study.add_trial(
                 optuna.create_trial(
@@ -121,8 +121,8 @@ def search(
     return sorted(tried, key=lambda one: (-one.value, one.cost))
 
 
-def _halved(
-    setups: Sequence[Pruned], costs: Mapping[SetupKey, float], plan: Plan, half: Half, asker: Asker
+def halved(
+    setups: Sequence[Pruned], costs: Mapping[SetupKey, float], plan: Plan, half: Half, asker: Scorer
 ) -> dict[SetupKey, Tried]:
     """Return what is known of each setup after its last rung."""
     outcomes: dict[SetupKey, Tried] = {}
@@ -137,13 +137,13 @@ def _halved(
     return outcomes
 
 
-def assess(asker: Asker, setup: Pruned, cost: float, asked: Half, plan: Plan, whole: bool) -> Tried:
+def assess(asker: Scorer, setup: Pruned, cost: float, asked: Half, plan: Plan, whole: bool) -> Tried:
     """What the answers to the questions of `asked` say of a setup."""
     loss = loss_on(asker, setup, asked)
     return Tried(setup, cost, loss, loss.assurance(plan.margin, plan.n_fresh), whole)
 
 
-def loss_on(asker: Asker, setup: Pruned, asked: Half) -> Loss:
+def loss_on(asker: Scorer, setup: Pruned, asked: Half) -> Loss:
     questions = asked.questions
     images = list(image_numbers(questions).values())
     return Loss.of(asker.scores(setup, questions), asker.scores(UNPRUNED, questions), images)

@@ -27,7 +27,7 @@ from tokenprune.evals.search.journal import held_study
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tasks._read.allowed import allowing
 from tokenprune.evals.tune import page, plot
-from tokenprune.evals.tune.asking import Asker, held_answers
+from tokenprune.evals.tune.asking import Asker, Compare, held_answers, measure_of
 from tokenprune.evals.tune.confirm import MOST, Tested, confirm, sequence
 from tokenprune.evals.tune.costs import N_QUESTIONS, Cost, CostMeter
 from tokenprune.evals.tune.own import load
@@ -72,6 +72,7 @@ def tune(
     keep_ratios: tuple[float, float] = KEEP_RATIOS,
     cost: Cost = "flops",
     labels: bool = True,
+    compare: Compare | None = None,
     servable: bool = False,
     tasks: Sequence[str] | None = None,
     split: str | None = None,
@@ -97,11 +98,15 @@ def tune(
         if it holds another tuning.
     strategies: what is searched, as `--strategy` takes it. keep_ratios: between which.
     cost: what should be small, "flops", "kv" or "ttft", see `tokenprune.evals.tune.costs`.
-    labels: False for questions without right answers: accuracy is then agreement with the unpruned model's answers.
+    labels: False for questions without right answers. `compare` says what is then lost: "answers" (the default),
+        agreement with the unpruned model's answers; "first-token", overlap of the distribution of the answer's first
+        token with the unpruned model's. A point of that is 0.01 of their total variation distance, on average over the
+        questions, and `max_loss` bounds it with the same confidence. SettingError with right answers.
     servable: only settings that `tokenprune serve` can run in vLLM.
     generations, size: that many times that many settings are tried.
     """
     output, data, console = Path(output), Path(data), console or Console()
+    measure = measure_of(labels, compare)
     if not 0 < max_loss < 100:
         raise SettingError(f"max_loss={max_loss:g} is no number of points between 0 and 100; write 1.0 for one point.")
     if generations < 1 or size < 1:
@@ -121,7 +126,7 @@ def tune(
             "strategies": list(space.possible),
             "keep_ratios": list(keep_ratios),
             "cost": cost,
-            "labels": labels,
+            "measure": measure,
             "servable": servable,
             "size": size,
             "seed": seed,
@@ -135,7 +140,7 @@ def tune(
             n_all = plan.n_answers(searched) + len(questions) + MOST * len(fresh.questions)
             with _progress(console, n_all) as (advance, say):
                 asker = Asker(
-                    loaded, processor, write, found, labels=labels, batch_tokens=batch_tokens, advance=advance
+                    loaded, processor, write, found, measure=measure, batch_tokens=batch_tokens, advance=advance
                 )
                 asked = searched.questions
                 few = asked[:: max(1, len(asked) // N_QUESTIONS)][:N_QUESTIONS]
@@ -146,7 +151,7 @@ def tune(
         best = passed[-1] if passed else next(iter(order), None)
         written = None if best is None else output / SETTINGS
         tuned = Tuned(bool(passed), best, written, output / PAGE, tested, tried)
-        about = page.About(name, str(data), max_loss, cost, labels, len(searched.questions), space.refused)
+        about = page.About(name, str(data), max_loss, cost, measure, len(searched.questions), space.refused)
         if best is not None and written is not None:
             record = _record(tuned, best, about, identity, questions, n_layers, split)
             files.replace(written, json.dumps(record, indent=1) + "\n")
@@ -184,7 +189,7 @@ def _record(
                 }
                 for one in tuned.tested
             ],
-            "labels": about.labels,
+            "measure": about.measure,
             "data": {"name": about.data, "split": split, "pictures": image_digests(questions)},
             "versions": {**versions(), "optuna": version("optuna")},
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -1,9 +1,9 @@
 """Budgets that adapt to the image beside fixed ones of the same average, question by question.
 
-    python -m tokenprune.evals.dev.experiments.adaptive --output runs/adaptive --table FILE
+    python -m tokenprune.evals.dev.experiments.adaptive --output runs/adaptive --table FILE --image FILE
 
-asks the bundled model all bundled questions with each strategy at several shares of the importance, and at the fixed
-keep ratio that keeps as many tokens on average. Each question is answered by both, so differences are paired.
+asks the bundled model with each strategy at several shares of the importance, and at the fixed keep ratio that keeps as
+many tokens on average. Each question is answered by both, so differences are paired.
 """
 
 from __future__ import annotations
@@ -12,61 +12,79 @@ import json
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from tokenprune.evals.cli.parser import script_parser
+from tokenprune.evals.dev.experiments.asked import held_asker
+from tokenprune.evals.dev.figures.adaptive import draw
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.run import files
-from tokenprune.evals.run.evaluate import evaluate
-from tokenprune.evals.run.results import TaskResult
+from tokenprune.evals.run.setups import Setup, make_setups
 from tokenprune.evals.stats.intervals import interval, paired
+from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tune.asking import UNPRUNED, Asker
+from tokenprune.evals.tune.questions import image_numbers
 
 STRATEGIES = ("fopru:layer=-2,score=cls", "visionzip:layer=-2")
-MASSES = (0.5, 0.7)
+MASSES = (0.3, 0.5, 0.7)
 MOST = 0.6
 
 
-def measure(options: Namespace) -> list[dict[str, object]]:
-    """Return one record per strategy, share and task."""
-    common = {"data": options.data, "position_ids": ["original"], "dtype": "bfloat16", "limit": options.limit}
-    records = []
-    for strategy in options.strategy:
-        adaptive = [f"{strategy},mass={mass}" for mass in options.mass]
-        found = evaluate(
-            options.model,
-            output=options.output / f"{strategy} adaptive".replace(":", " "),
-            strategies=adaptive,
-            keep_ratios=[MOST],
-            baselines=["unpruned"],
-            **common,
-        )
-        pruned = [row for row in found if row.settings]
-        of_mass = {mass: [row for row in pruned if row.settings["mass"] == mass] for mass in options.mass}
-        for mass, rows in of_mass.items():
-            n_kept, n_visual = (sum(getattr(row, name) for row in rows) / len(rows) for name in ("n_kept", "n_visual"))
-            fixed = evaluate(
-                options.model,
-                output=options.output / f"{strategy} fixed {mass}".replace(":", " "),
-                strategies=[strategy],
-                keep_ratios=[round(n_kept / n_visual, 4)],
-                baselines=[],
-                **common,
-            )
-            records += [_compared(row, other, strategy, mass) for row, other in zip(rows, fixed, strict=True)]
+def measure(options: Namespace) -> list[dict[str, Any]]:
+    """Return one record for the unpruned model on each task, and one per strategy, share and task."""
+    asked = [(strategy, mass) for strategy in options.strategy for mass in options.mass]
+    n_setups = 1 + 2 * len(asked)
+    with held_asker(options.model, options.data, options.limit, options.output, n_setups) as (asker, half):
+        adaptive = make_setups([f"{strategy},mass={mass}" for strategy, mass in asked], [MOST], ["original"], [])
+        asker.ask([UNPRUNED, *adaptive], half)
+        n_visual = fmean(asker.n_tokens(UNPRUNED, half.questions))
+        ratios = [round(fmean(asker.n_tokens(setup, half.questions)) / n_visual, 4) for setup in adaptive]
+        fixed = [
+            make_setups([strategy], [ratio], ["original"], [])[0]
+            for (strategy, _), ratio in zip(asked, ratios, strict=True)
+        ]
+        asker.ask(fixed, half)
+        tasks: dict[str, list[Question]] = {}
+        for question in half.questions:
+            tasks.setdefault(question.task, []).append(question)
+        records = [
+            {"strategy": "unpruned", "task": task, **_accuracy(asker, UNPRUNED, questions)}
+            for task, questions in tasks.items()
+        ]
+        for (strategy, mass), own, other in zip(asked, adaptive, fixed, strict=True):
+            records += [
+                {"strategy": strategy, "mass": mass, "task": task, **compared(asker, own, other, questions)}
+                for task, questions in tasks.items()
+            ]
     return records
 
 
-def _compared(adaptive: TaskResult, fixed: TaskResult, strategy: str, mass: float) -> dict[str, object]:
-    assert adaptive.questions == fixed.questions
-    points, images = zip(*adaptive.scored_images, strict=True)
-    difference = paired(adaptive.points, fixed.points, images)
+def compared(asker: Asker, adaptive: Setup, fixed: Setup, questions: Sequence[Question]) -> dict[str, Any]:
+    """Both setups on the questions of one task, and how much more the adaptive one answers: fractions, with 95 %
+    intervals."""
+    images = list(image_numbers(questions).values())
+    found = paired(asker.scores(adaptive, questions), asker.scores(fixed, questions), images)
+    n_tokens = asker.n_tokens(adaptive, questions)
     return {
-        "strategy": strategy,
-        "mass": mass,
-        "task": adaptive.task,
-        "n": adaptive.n,
-        "adaptive": {"n_kept": adaptive.n_kept, "accuracy": adaptive.accuracy, "interval": interval(points, images)},
-        "fixed": {"n_kept": fixed.n_kept, "accuracy": fixed.accuracy, "interval": interval(fixed.points, images)},
-        "difference": {"points": difference.difference, "interval": difference.interval, "p": difference.p},
+        "n": found.n,
+        "adaptive": {
+            **_accuracy(asker, adaptive, questions),
+            "fewest": round(min(n_tokens)),
+            "most": round(max(n_tokens)),
+        },
+        "fixed": _accuracy(asker, fixed, questions),
+        "difference": {"points": found.difference, "interval": found.interval, "p": found.p},
+    }
+
+
+def _accuracy(asker: Asker, setup: Setup, questions: Sequence[Question]) -> dict[str, Any]:
+    scores, images = asker.scores(setup, questions), list(image_numbers(questions).values())
+    return {
+        "n": len(questions),
+        "tokens": fmean(asker.n_tokens(setup, questions)),
+        "accuracy": fmean(scores),
+        "interval": interval(scores, images),
     }
 
 
@@ -79,9 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="questions per task (default: all)")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the runs")
     parser.add_argument("--table", type=Path, required=True, metavar="FILE", help="file of the records, JSON lines")
+    parser.add_argument("--image", type=Path, required=True, metavar="FILE", help="file of the figure")
     options = parser.parse_args(arguments)
     records = measure(options)
     files.replace(options.table, "".join(f"{json.dumps(record)}\n" for record in records))
+    draw(records, options.image)
 
 
 if __name__ == "__main__":

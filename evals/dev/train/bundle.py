@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -15,8 +17,20 @@ from tokenprune.evals.dev.train.questions import Question, rec_questions, vqa_qu
 from tokenprune.evals.dev.train.scenes import SIDE, Scene, draw_scene
 
 SEED = 20261124
-SPLITS = {"val": 260, "test": 90}  # val: cut-outs seen in training; test: cut-outs never seen. Backgrounds: never seen
 VQA_PER_SCENE = 4
+
+
+@dataclass(frozen=True)
+class Split:
+    """A number of scenes. held_out_cutouts, held_out_backgrounds: of those that training never saw."""
+
+    name: str
+    count: int
+    held_out_cutouts: bool
+    held_out_backgrounds: bool
+
+
+SPLITS = Split("val", 260, False, True), Split("test", 90, True, True)
 
 
 def main() -> None:
@@ -27,24 +41,33 @@ def main() -> None:
     write_scenes(args.sources, args.output)
 
 
-def write_scenes(sources: Path, output: Path) -> None:
+def write_scenes(sources: Path, output: Path, splits: Sequence[Split] = SPLITS, seed: int = SEED) -> None:
     """images/*.jpg, instances.json, refs(tokenprune).json, questions.json and annotations.json."""
     (output / "images").mkdir(parents=True, exist_ok=True)
-    instances, categories = empty_instances("tokenprune scenes: cut-outs on held-out backgrounds", SEED)
+    instances, categories = empty_instances("tokenprune scenes: cut-outs on held-out backgrounds", seed)
     refs: list[dict] = []
     questions: list[dict] = []
     annotations: list[dict] = []
-    rng = random.Random(SEED)
-    for split, count in SPLITS.items():
-        assets = load_assets(sources, held_out_cutouts=split == "test", held_out_backgrounds=True)
-        for number in tqdm(range(count), desc=split):
+    rng = random.Random(seed)
+    for split in splits:
+        assets = load_assets(
+            sources, held_out_cutouts=split.held_out_cutouts, held_out_backgrounds=split.held_out_backgrounds
+        )
+        for number in tqdm(range(split.count), desc=split.name):
             scene = draw_scene(rng, assets.cutouts, assets.backgrounds, 2 + number % 4)
             image_id = len(instances["images"]) + 1
-            name = f"{split}_{image_id:06d}.jpg"
+            name = f"{split.name}_{image_id:06d}.jpg"
             Image.fromarray(scene.pixels).save(output / "images" / name, quality=90)
-            image = {"id": image_id, "file_name": name, "width": SIDE, "height": SIDE, "license": 1, "split": split}
+            image = {
+                "id": image_id,
+                "file_name": name,
+                "width": SIDE,
+                "height": SIDE,
+                "license": 1,
+                "split": split.name,
+            }
             instances["images"].append(image)
-            add_boxes(scene, image_id, name, split, categories, instances["annotations"], refs)
+            add_boxes(scene, image_id, name, split.name, categories, instances["annotations"], refs)
             _add_questions(rng, scene, image_id, questions, annotations)
     write_set(output, instances, refs, questions, annotations)
 

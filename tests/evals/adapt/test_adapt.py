@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import tokenprune
 from tokenprune import DataError, SettingError, UnsupportedError
 from tokenprune.evals.adapt.adapt import Adapted, adapt
 from tokenprune.evals.adapt.estimate import duration, estimate
-from tokenprune.evals.adapt.examples import IGNORED, Collator, check_images, labelled, right_answer
+from tokenprune.evals.adapt.examples import IGNORED, Collator, Example, check_images, chosen, labelled, right_answer
 from tokenprune.evals.adapt.lora import n_trained, target_names, with_lora
 from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, last_checkpoint
 from tokenprune.evals.models.prompt_styles import LLAVA
@@ -133,7 +134,7 @@ def test_self_distillation_learns_the_unpruned_answers(
     assert {answer.strategy for answer in answers.values()} == {"unpruned"}
     kept = sum(answer.text != "" for answer in answers.values())
     assert f"Learning the unpruned model's own answers to {kept} questions." in capsys.readouterr().out
-    assert len(answers) == N
+    assert len(answers) == 4  # as many as one step needs
     assert found.losses[0][0] == 1
 
 
@@ -164,6 +165,29 @@ def test_what_is_trained() -> None:
     assert trained
     assert all("lora" in name and "projector" in name for name in trained)
     assert len(trained) == 2 * len(names["projector"])
+
+
+def test_a_training_sees_no_more_questions_than_it_needs(
+    model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the unpruned model is asked no others."""
+    adapted(model, data, tmp_path, labels=False, steps=2, batch=2, accumulate=2, rank=2)
+    assert len(RunFolder(tmp_path / "answers").answers()) == 8 < N
+    questions = load(data, split=None, style=LLAVA, labels=True)
+    found = chosen(questions, 8, seed=0)
+    assert found == chosen(questions, 8, seed=0) != chosen(questions, 8, seed=1)
+    assert [one.id for one in found] == [one.id for one in questions if one in found]
+    assert chosen(questions, N + 1, seed=0) == list(questions)
+
+
+def test_the_estimate_is_of_the_largest_examples(data: Path) -> None:
+    """Pixels come before text, because they are most of the tokens."""
+    questions = load(data, split=None, style=LLAVA, labels=True)
+    small, large = Example(questions[0], "a long answer"), Example(questions[1], "05")
+    assert large.size[0] == small.size[0] == 60 * 40
+    assert small.size > large.size
+    twice = Example(replace(questions[1], images=questions[1].images * 2), "05")
+    assert twice.size > small.size
 
 
 def test_ratios_depend_on_the_step_alone() -> None:

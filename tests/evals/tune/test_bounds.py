@@ -68,6 +68,18 @@ def test_the_test_errs_at_most_as_often_as_it_says(n_images: int) -> None:
     assert passed / draws > 0.01  # and is no test that never passes
 
 
+@pytest.mark.slow
+def test_partial_losses_are_bounded_as_often_as_it_says() -> None:
+    """Distances between 0 and 1, most of them small and some near 1, whose true mean is the margin itself."""
+    rng, passed, draws = np.random.default_rng(4), 0, 600
+    for _ in range(draws):
+        large = rng.random(200) < 0.03
+        distance = np.where(large, rng.beta(6, 2, 200), rng.beta(0.5, 12, 200))
+        margin = 100 * (0.03 * 6 / 8 + 0.97 * 0.5 / 12.5)
+        passed += loss_of(1 - distance, np.ones(200), range(200)).passes(margin)
+    assert passed / draws < 0.05 + 3 * (0.05 * 0.95 / draws) ** 0.5
+
+
 def test_assurance_is_how_often_the_next_test_passes() -> None:
     """The probability foretold from 400 questions, averaged over draws, against what then happens on 200 others."""
     rng, foretold, passed = np.random.default_rng(2), [], 0

@@ -1,0 +1,58 @@
+"""Every question of a data set, asked under many setups at once: they share the runs of the vision tower."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tokenprune.evals.models.loading import limit_questions, load_model, load_tasks
+from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.run import files
+from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
+from tokenprune.evals.tune.asking import Asker, held_answers
+from tokenprune.evals.tune.questions import Half, in_chunks
+
+#: Tokens of a batch: a chunk of questions about the bundled scenes is one.
+BATCH_TOKENS = 5120
+
+
+@contextmanager
+def held_asker(model: str, data: Path, limit: int | None, output: Path, n_setups: int) -> Iterator[tuple[Asker, Half]]:
+    """Yield what asks a model, in bfloat16, and the questions of all tasks, up to `limit` of each. Answers are kept in
+    the folder `output`, from which a killed run goes on.
+
+    n_setups: for the time that is left. SettingError if the folder holds the answers of another run.
+    """
+    loaded, processor = load_model(model, "bfloat16")
+    style = style_of(loaded.config, processor)
+    asked = in_chunks(limit_questions(load_tasks(data, None, style=style), limit))
+    columns = TextColumn("answers"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    output.mkdir(parents=True, exist_ok=True)
+    with held_answers(output) as (write, found), Progress(*columns) as progress:
+        _check(output / "identity.json", {**model_identity(loaded), **tasks_identity(asked.questions), **versions()})
+        bar = progress.add_task("answers", total=n_setups * len(asked.questions))
+        yield (
+            Asker(
+                loaded,
+                processor,
+                write,
+                found,
+                measure="accuracy",
+                batch_tokens=BATCH_TOKENS,
+                advance=lambda n: progress.advance(bar, n),
+            ),
+            asked,
+        )
+
+
+def _check(path: Path, identity: dict[str, Any]) -> None:
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        files.check_same(found, identity, f"{path}: of another run", "Name another output, or delete its folder.")
+    else:
+        files.replace(path, json.dumps(identity, indent=1) + "\n")

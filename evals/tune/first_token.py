@@ -1,0 +1,71 @@
+"""How much of the distribution of an answer's first token pruning leaves as it was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenprune.evals.run.answers import Answer
+from tokenprune.evals.run.batches import DecodedQuestion
+from tokenprune.evals.run.costs import visual_costs
+from tokenprune.evals.run.runner import Runner
+from tokenprune.evals.run.setups import Setup, Unpruned
+
+
+@dataclass(frozen=True)
+class FirstTokens(Runner):
+    """Asks for first tokens instead of answers.
+
+    The text of an answer is its most probable first token, and its score the overlap of that token's distribution with
+    the one that the unpruned model has in the same batch.
+    """
+
+    _unpruned: list[tuple[Any, Tensor]] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @torch.inference_mode()
+    def _generated(self, batch: Sequence[DecodedQuestion], inputs: Any, setup: Setup, first_id: str) -> list[Answer]:
+        unpruned = self._of_unpruned(inputs)
+        start = time.perf_counter()
+        with setup.patched(self.model) as handle:
+            own = unpruned if isinstance(setup, Unpruned) else self._distribution(inputs)
+            costs = visual_costs(self.model, self.processor, setup, handle, inputs["input_ids"])
+        scores = overlap(own, unpruned).tolist()
+        texts = self.processor.batch_decode(own.argmax(-1, keepdim=True))
+        seconds = time.perf_counter() - start
+        return [
+            Answer(
+                task=one.question.task,
+                id=one.question.id,
+                split=one.question.split,
+                **setup.key._asdict(),
+                text=text.strip(),
+                score=score,
+                **vars(cost),
+                seconds=seconds / len(batch),
+            )
+            for one, text, score, cost in zip(batch, texts, scores, costs, strict=True)
+        ]
+
+    def _of_unpruned(self, inputs: Any) -> Tensor:
+        """The unpruned model's distributions for a batch, of which all setups are asked before the next begins."""
+        if not self._unpruned or self._unpruned[0][0] is not inputs:
+            self._unpruned[:] = [(inputs, self._distribution(inputs))]
+        return self._unpruned[0][1]
+
+    def _distribution(self, inputs: Any) -> Float[Tensor, "row token"]:
+        found = self.model.generate(
+            **inputs, do_sample=False, max_new_tokens=1, output_logits=True, return_dict_in_generate=True
+        )
+        return found.logits[0].float().softmax(-1)
+
+
+def overlap(one: Float[Tensor, "row token"], other: Float[Tensor, "row token"]) -> Float[Tensor, " row"]:
+    """The probability that two distributions share: 1 minus their total variation distance. However tokens are drawn
+    from the two, they differ at least as often as that distance says, and they can be drawn so that it is exact."""
+    return (1 - (one - other).abs().sum(-1) / 2).clamp(0, 1)
