@@ -16,6 +16,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+import torch
 from helpers.served.engine import expected, needs_vllm
 from helpers.served.models import save_llava
 from helpers.served.reference import Request, draw
@@ -99,7 +100,8 @@ def test_it_says_what_it_prunes_with(url: str) -> None:
     with urlopen(f"{url}/tokenprune") as response:
         found = json.load(response)
     assert found["settings"] == FOPRU
-    assert (found["architecture"], found["dtype"], found["device"]) == ("TokenPruneLlava", "float32", "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert (found["architecture"], found["dtype"], found["device"]) == ("TokenPruneLlava", "float32", device)
 
 
 def test_the_record_and_the_counters(url: str, client: Any, record: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
 from helpers.served.models import save_llava
 from helpers.served.reference import Request
@@ -16,6 +17,7 @@ pytestmark = [
     needs_vllm,
     pytest.mark.slow,
     pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes are bound to two cores"),
+    pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes need two GPUs"),
     pytest.mark.skipif(
         not entry_points(group="vllm.general_plugins", name="tokenprune"),
         reason="vLLM's other processes load plug-ins that are installed: make test-vllm",
