@@ -34,7 +34,7 @@ class Far:
     size: tuple[int, int]
 
 
-#: vLLM's table of M-RoPE is four times as long as the config says, and an image takes as many position IDs as its
+#: vLLM's table of M-RoPE is up to four times as long as the config says, and an image takes as many position IDs as its
 #: longer side has visual tokens: these have more than 40.
 FAR_MROPE = Far(64, 7, (1372, 28))
 
