@@ -35,9 +35,11 @@ LEAST, STEEPEST = 0.1, 4.0
 
 @torch.inference_mode()
 def calibrated(model: Any, processor: Any, samples: Sequence[Question], n_stages: int) -> AdaToken:
-    """Return the strategy with `n_stages` stages at equal distances, whose shares are read off the model's curve.
+    """Return the strategy with `n_stages` stages at equal distances, whose shares are read off the model's curve and
+    rounded to four digits. Stages at which that leaves every token are left out.
 
-    Its keep_ratio is the average of its schedule. Raises SettingError for a model with fewer layers than stages.
+    Its keep_ratio is the average of its schedule. Raises SettingError for a model with fewer layers than stages, and
+    for one whose curve has not fallen yet at the last of them.
     """
     intra, inter = attention_sums(model, processor, samples)
     n_layers = len(intra)
@@ -45,10 +47,16 @@ def calibrated(model: Any, processor: Any, samples: Sequence[Question], n_stages
     if len(layers) < n_stages or n_layers < 3:
         raise SettingError(f"{n_stages} stages do not fit into {n_layers} decoder layers; ask for fewer.")
     held = held_shares(contributions(intra, inter), n_layers)
-    shares = [held[layer - 1] for layer in layers]
+    shares = [round(float(held[layer - 1]), 4) for layer in layers]
+    stages = tuple((layer, share) for layer, share in zip(layers, shares, strict=True) if share < 1)
+    if not stages:
+        raise SettingError(
+            f"up to layer {layers[-1]} of {n_layers}, this model's attention asks for all visual tokens, so AdaToken "
+            f"has nothing to prune. Ask for more stages, or choose a strategy that prunes before the language model."
+        )
     lengths = np.diff([0, *layers, n_layers])
     average = float(np.dot(lengths, [1.0, *shares]) / n_layers)
-    return AdaToken(keep_ratio=average, schedule=tuple(zip(layers, shares, strict=True)))
+    return AdaToken(keep_ratio=average, schedule=stages)
 
 
 def attention_sums(model: Any, processor: Any, samples: Sequence[Question]) -> tuple[list[float], list[float]]:

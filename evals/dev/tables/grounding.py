@@ -10,6 +10,8 @@ from tokenprune.evals.run.results_io import read
 
 #: A score in cells, and without.
 CELLS = ("FoPru cls -2 auto", "FoPru cls -2"), ("VisionZip -2 auto", "VisionZip -2")
+#: How the names of strategies with `attention_bias="size"` end.
+SIZED = " size"
 
 
 def stored() -> str:
@@ -17,25 +19,40 @@ def stored() -> str:
 
 
 def report(rows: Sequence[TaskResult]) -> str:
-    """Return the accuracy of every setup, and paired differences: of Mosaic to the others, and of a score in cells to
-    the same score without."""
+    """Return the accuracy of every setup, and paired differences: of Mosaic to the others, of a score in cells to the
+    same score without, and of proportional attention to none."""
     groups = by_setup(rows)
     titles = list(dict.fromkeys(row.task.upper() for row in rows))
-    return (
-        f"Accuracy in per cent, with 95 % interval:\n\n{accuracy_table(rows)}\n\nDifferences on the same questions, in "
-        f"points, with 95 % interval and, for scores of 0 and 1, McNemar's p:\n\n"
-        f"{Table(['keep ratio', 'first', 'minus', *titles], list(_differences(groups)))}\n"
-    )
+    parts = [
+        "Accuracy in per cent, with 95 % interval:",
+        accuracy_table(rows),
+        "Differences on the same questions, in points, with 95 % interval and, for scores of 0 and 1, McNemar's p:",
+        Table(["keep ratio", "first", "minus", *titles], list(_differences(groups))),
+    ]
+    if sized := list(_with_sizes(groups)):
+        parts += [
+            '`attention_bias="size"` minus none, likewise:',
+            Table(["keep ratio", "strategy", *titles], sized),
+        ]
+    return "\n\n".join(map(str, parts)) + "\n"
 
 
 def _differences(groups: Mapping[SetupKey, Mapping[str, TaskResult]]) -> Iterator[list[str]]:
     for ratio in sorted({key.keep_ratio for key in groups}, reverse=True):
-        names = [key.strategy for key in groups if key.keep_ratio == ratio]
+        names = [key.strategy for key in groups if key.keep_ratio == ratio and not key.strategy.endswith(SIZED)]
         pairs = [("Mosaic", name) for name in names if name != "Mosaic"]
         pairs += [pair for pair in CELLS if pair[0] in names]
         for first, second in pairs:
             one, other = (groups[SetupKey(name, "original", ratio)] for name in (first, second))
             yield [f"{ratio:.0%}", first, second, *(difference(one[task], other[task]) for task in one)]
+
+
+def _with_sizes(groups: Mapping[SetupKey, Mapping[str, TaskResult]]) -> Iterator[list[str]]:
+    for key in sorted(groups, key=lambda key: -key.keep_ratio):
+        if key.strategy.endswith(SIZED):
+            name = key.strategy.removesuffix(SIZED)
+            one, other = groups[key], groups[key._replace(strategy=name)]
+            yield [f"{key.keep_ratio:.0%}", name, *(difference(one[task], other[task]) for task in one)]
 
 
 def difference(row: TaskResult, other: TaskResult) -> str:

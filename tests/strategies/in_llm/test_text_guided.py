@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,17 @@ from helpers.staged import Deep
 from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
-from tokenprune import AttentionMass, EfficientVLA, FastV, PyramidDrop, SettingError, SparseVLM, Strategy
+from tokenprune import (
+    AdaToken,
+    AttentionMass,
+    EfficientVLA,
+    FastV,
+    Nuwa,
+    PyramidDrop,
+    SettingError,
+    SparseVLM,
+    Strategy,
+)
 from tokenprune.selection import n_reaching
 from tokenprune.strategies._parts.density import density_peaks, recycle_by_cluster, recycling_counts
 from tokenprune.strategies.in_llm.efficientvla import select_relevant_and_diverse
@@ -55,8 +66,19 @@ def test_fastv_by_all_tokens() -> None:
     assert selection.kept.tolist() == [0, 1]
 
 
-def test_pyramiddrop_by_the_last_token() -> None:
-    assert left(PyramidDrop(), stage_tokens([1, 4, 2, 3, 5, 5], 4)) == [1, 3]
+@pytest.mark.parametrize(
+    "strategy", [PyramidDrop(), AdaToken(keep_ratio=0.5), Nuwa()], ids=lambda one: type(one).__name__
+)
+def test_stages_by_the_last_token(strategy: StagedStrategy) -> None:
+    """It sees 1, 4, 2 and 3 of 20. The text before it sees the reciprocals: both together attend to 0 and 2 most."""
+    tokens = stage_tokens([1, 4, 2, 3, 5, 5], 4)
+    attention = tokens.attention
+    opposite = attention.queries.index_fill(1, torch.tensor([4]), -1.0)
+    selection = strategy.select_at(
+        Stage(2, keep=2), replace(tokens, text_attention=replace(attention, queries=opposite))
+    )
+    assert selection.kept.tolist() == [1, 3]
+    torch.testing.assert_close(selection.scores, torch.tensor([0.05, 0.2, 0.1, 0.15]))
 
 
 def test_efficientvla_takes_key_relevant_and_diverse_tokens() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.by_hand import tokens_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,8 @@ def test_shares_are_those_of_the_mean_attention() -> None:
     scores = [8.0, 4, 6, 6, 1, 5, 2, 4, 1, 1, 1, 1]
     assert kept(scores, 3, 4) == [0, 2, 3, 5]
     assert kept(scores, 3, 6) == [0, 1, 2, 3, 5, 7]
+    tokens = tokens_of(scores, [[0.0]] * 12, [[0.0]] * 12)
+    assert HoloV(keep=4, crops=3).select(tokens).kept.tolist() == [0, 2, 3, 5]
 
 
 def test_uneven_crops() -> None:

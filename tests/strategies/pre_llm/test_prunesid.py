@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.by_hand import tokens_of
 from helpers.tiny import prompt
 
 import tokenprune
@@ -58,6 +59,14 @@ def test_limits_grow_until_the_budget_fits() -> None:
     """Only one of each was not suppressed; with limits of two there is room for four, but for none more."""
     assert shares_of_groups([3, 3], [1, 1], 4, 5) == [2, 2]
     assert shares_of_groups([1, 9], [1, 9], 8, 5) == [1, 7]
+
+
+def test_the_threshold_grows_with_the_budget() -> None:
+    """Of two, at 0, 60 and 90 degrees, with a mean cosine of .4553: the threshold is 2 / 32 of it for each `similar`.
+    Below a cosine of .5, the token at 0 degrees suppresses that at 60; above it, that at 60 is next."""
+    tokens = tokens_of([0.5, 0.4, 0.1], [[0.0]] * 3, at(0, 60, 90).tolist())
+    assert PruneSID(keep=2, similar=17.5).select(tokens).kept.tolist() == [0, 2]
+    assert PruneSID(keep=2, similar=17.6).select(tokens).kept.tolist() == [0, 1]
 
 
 def test_it_prunes_a_model(llava: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.by_hand import tokens_of
 
 from tokenprune import SCOPE, SettingError
 from tokenprune.strategies.pre_llm import scope
@@ -23,6 +24,14 @@ def test_coverage_by_hand() -> None:
     # With saliency, 90 degrees is worth 10 * 1.866 at first, and then 10 * .134 against .5.
     assert most_covering(vectors, torch.tensor([1.0, 1, 10]), 2).tolist() == [2, 0]
     assert most_covering(vectors, torch.tensor([1.0, 10, 10]), 2).tolist() == [1, 2]
+
+
+def test_the_power_of_the_attention() -> None:
+    """By coverage alone 60 degrees, with 2.366 against 1.5 of 0 degrees. The latter gets 3 times the attention:
+    4.5, and with a power of .4 2.33."""
+    tokens = tokens_of([3.0, 1.0, 1.0], [[0.0]] * 3, at(0, 60, 90).tolist())
+    kept = {alpha: SCOPE(keep=1, alpha=alpha).select(tokens).kept.tolist() for alpha in (0.0, 0.4, 1.0)}
+    assert kept == {0.0: [1], 0.4: [1], 1.0: [0]}
 
 
 def test_opposite_vectors_cover_nothing() -> None:

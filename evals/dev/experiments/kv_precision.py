@@ -1,0 +1,130 @@
+"""Fewer visual tokens, or more of them at a lower precision of the KV cache?
+
+    python -m tokenprune.evals.dev.experiments.kv_precision --output runs/kv_precision --table FILE
+
+asks the bundled model at several keep ratios, each with a KV cache of 16, 8, 4 and 2 bits a number: the trade-off of
+"More Tokens, Lower Precision" (https://arxiv.org/abs/2412.12706). 16 is the model's own bfloat16, 8 is fp8 with a scale
+for each tensor, and 4 and 2 are quanto's integers with a scale and a shift for the 64 numbers of each token and head:
+what transformers' `QuantizedCache` offers without further packages.
+
+A killed run resumes with the same command: the answers at each precision are in a folder of their own.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tokenprune.evals.cli.parser import script_parser
+from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.evals.models.cache import cache_in
+from tokenprune.evals.models.loading import load_model, public_name
+from tokenprune.evals.run import files
+from tokenprune.evals.run.evaluate import evaluate
+from tokenprune.evals.run.results import TaskResult
+from tokenprune.evals.run.results_io import to_line
+
+STRATEGIES = ("mosaic",)
+KEEP_RATIOS = (0.5, 0.25, 0.125)
+#: quanto leaves so many of the newest tokens as they are; the prompt is quantised, whatever its length. Of bundled
+#: answers none is longer.
+WINDOW = 16
+#: Bits a number -> what `generate` is told about its cache.
+PRECISIONS: dict[int, dict[str, Any]] = {
+    16: {},
+    8: {"cache_implementation": "quantized", "cache_config": {"backend": "fp8"}},
+    **{
+        bits: {
+            "cache_implementation": "quantized",
+            "cache_config": {"backend": "quanto", "nbits": bits, "residual_length": WINDOW},
+        }
+        for bits in (4, 2)
+    },
+}
+
+
+@contextmanager
+def reading_cache(model: Any, options: Mapping[str, Any]) -> Iterator[None]:
+    """Let `model.generate` fill a cache with the prompt and read it from there, in a `with` block.
+
+    transformers quantises what a prefill has computed after that prefill, whose own logits are of full precision. With
+    a plain `generate` the first token of an answer, and answers of one word altogether, would not depend on the cache.
+    Here the last token of the prompt reads the others from the cache, as it would in a later turn of a chat.
+
+    options: those of `generate` that say what the cache is, {} for a plain one.
+    """
+    generate = model.generate
+
+    def from_cache(*, input_ids: Any, attention_mask: Any, pixel_values: Any, **settings: Any) -> Any:
+        first = generate(
+            input_ids=input_ids[:, :-1],
+            attention_mask=attention_mask[:, :-1],
+            pixel_values=pixel_values,
+            do_sample=False,
+            max_new_tokens=1,
+            return_dict_in_generate=True,
+            **options,
+        )
+        name, cache = cache_in(first)
+        return generate(input_ids=input_ids, attention_mask=attention_mask, **{name: cache}, **settings)
+
+    model.generate = from_cache
+    try:
+        yield
+    finally:
+        del model.generate
+
+
+def measure(options: Namespace) -> list[TaskResult]:
+    """Return the results of every precision, named after it; `settings` has it as `kv_bits`. No times."""
+    model, processor = load_model(str(options.model), options.dtype)
+    found: list[TaskResult] = []
+    for bits in options.bits:
+        with reading_cache(model, PRECISIONS[bits]):
+            rows = evaluate(
+                (model, processor),
+                output=options.output / f"{bits} bits",
+                strategies=options.strategy,
+                keep_ratios=options.keep_ratio,
+                position_ids=["original"],
+                baselines=["unpruned"],
+                data=options.data,
+                limit=options.limit,
+            )
+        found += [
+            replace(
+                row,
+                model=public_name(str(options.model)),
+                strategy=f"{row.strategy}, {bits} bits",
+                settings={**row.settings, "kv_bits": bits},
+                seconds=None,  # of two calls, and with caches that save memory alone
+            )
+            for row in rows
+        ]
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = script_parser(__doc__)
+    parser.add_argument("--model", type=Path, default=MODEL, metavar="PATH", help="model folder")
+    parser.add_argument("--dtype", default="bfloat16", help="the model's precision")
+    parser.add_argument("--data", type=Path, default=SCENES, metavar="DIR", help="the questions")
+    parser.add_argument("--strategy", nargs="+", default=list(STRATEGIES), metavar="NAME", help="strategies")
+    parser.add_argument(
+        "--keep-ratio", nargs="+", type=float, default=list(KEEP_RATIOS), metavar="SHARE", help="beside unpruned"
+    )
+    parser.add_argument("--bits", nargs="+", type=int, default=list(PRECISIONS), choices=PRECISIONS, help="a number")
+    parser.add_argument("--limit", type=int, default=400, metavar="N", help="questions per task")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the runs")
+    parser.add_argument("--table", type=Path, required=True, metavar="FILE", help="file of the rows, JSON lines")
+    options = parser.parse_args(arguments)
+    rows = measure(options)
+    files.replace(options.table, "".join(f"{to_line(row)}\n" for row in rows))
+
+
+if __name__ == "__main__":
+    main()
