@@ -15,6 +15,7 @@ from tokenprune.evals.dev.tables import (
     peers,
     serving,
     vflowopt,
+    videos,
 )
 from tokenprune.evals.report import markers
 
@@ -31,6 +32,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "grounding": grounding.stored,
     "needles": needles.stored,
     "serving": serving.stored,
+    "video prefill": videos.prefill,
+    "video selection": videos.selection,
 }
 
 

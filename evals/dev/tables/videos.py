@@ -109,8 +109,8 @@ def selection() -> str:
     rows = _stored("selection.jsonl")
     size = rows[0]["given_bytes"] / rows[0]["frames"]
     return (
-        f"CPU milliseconds a frame:\n\n{growth_table(rows, _milliseconds)}\n\nPeak memory, as a multiple of the "
-        f"video's features ({size / 1e3:.0f} kB a frame):\n\n{growth_table(rows, _peak)}\n"
+        f"CPU milliseconds a frame:\n\n{growth_table(rows, _milliseconds)}\n\nPeak memory in MB, beside the "
+        f"{size / MB:.2f} MB a frame of the video's features:\n\n{growth_table(rows, _peak)}\n"
     )
 
 
@@ -128,7 +128,7 @@ def _milliseconds(row: dict[str, Any]) -> str:
 
 
 def _peak(row: dict[str, Any]) -> str:
-    return f"{row['peak_bytes'] / row['given_bytes']:.2f}"
+    return f"{row['peak_bytes'] / MB:.1f}"
 
 
 def _stored(name: str) -> list[dict[str, Any]]:
