@@ -13,7 +13,7 @@ from helpers.families import FAMILIES
 from helpers.families.packed.omni import AUDIO, Qwen2_5Omni
 
 import tokenprune
-from tokenprune import FoPru, Grid, PruningError
+from tokenprune import FoPru, Grid, PruningError, Random
 from tokenprune.sequence.position_ids import compact_ids
 
 OMNI = ["qwen2.5-omni", "qwen3-omni"]
@@ -84,3 +84,20 @@ def test_a_frame_of_a_video_has_the_placeholders_of_an_image() -> None:
         (1, "video", (3, 3, 3)),
         (1, "video", (2, 4, 3)),
     ]
+
+
+def test_images_beside_videos_of_glm_5_next() -> None:
+    """Both have the placeholder of images; those of a video are between its markers."""
+    family: Any = FAMILIES["glm5-next"]
+    model, inputs = family.build(), family.prompt([1], videos_per_row=[1])
+    with torch.no_grad(), tokenprune.patch(model, Random(keep_ratio=0.4)) as handle:
+        logits = model(**inputs).logits
+    kinds = inputs["mm_token_type_ids"][0]
+    dropped = torch.zeros_like(inputs["input_ids"]).bool()
+    for image in handle.report.images:
+        columns = (kinds == {"image": 1, "video": 2}[image.modality]).nonzero()[:, 0]
+        assert image.n_visual == len(columns)
+        dropped[0, columns] = True
+        dropped[0, columns[image.kept]] = False
+    assert [image.modality for image in handle.report.images] == ["image", "video"]
+    assert_close(logits[0], family.oracle(model, inputs, dropped)[0, ~dropped[0]])

@@ -11,7 +11,6 @@ import transformers
 from helpers.contract.published import Placeholders, assert_pruned_is_masked, build, image_of, prompt_of
 from helpers.families import FAMILIES
 from helpers.families.base import BREAK, END, IMAGE, START
-from helpers.families.states.minicpm import SLICE_END, SLICE_START
 
 from tokenprune import DivPrune, FoPru, Random, Strategy
 
@@ -95,6 +94,8 @@ def llama4_runs(inputs: Any) -> list[Placeholders]:
 
 
 def minicpm_runs(inputs: Any) -> list[Placeholders]:
+    from helpers.families.states.minicpm import SLICE_END, SLICE_START  # which an older transformers lacks
+
     counts = [int(n) // 16 for n in inputs["target_sizes"].prod(-1)]
     for name in ("grids", "num_patches_per_image"):
         inputs.pop(name)
