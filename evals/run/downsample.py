@@ -22,8 +22,7 @@ def processor_options(processor: Any, keep_ratio: float) -> dict[str, Any]:
 
     The grid keeps its aspect ratio, so the count is near the budget but seldom equal to it.
     """
-    rows, columns = full_grid(processor)
-    rows, columns = nearest_grid(rows, columns, budget(rows * columns, keep_ratio, None))
+    rows, columns = shrunk_grid(processor, keep_ratio)
     size = {"height": rows * processor.patch_size, "width": columns * processor.patch_size}
     if not _crops(processor):
         return {"size": size}
@@ -31,6 +30,12 @@ def processor_options(processor: Any, keep_ratio: float) -> dict[str, Any]:
     if processor.image_processor.size.get("shortest_edge") is None:
         return {"size": size, "crop_size": size}
     return {"size": {"shortest_edge": min(size.values())}, "crop_size": size}
+
+
+def shrunk_grid(processor: Any, keep_ratio: float) -> tuple[int, int]:
+    """Return rows and columns of the visual tokens that are left of an image."""
+    rows, columns = full_grid(processor)
+    return nearest_grid(rows, columns, budget(rows * columns, keep_ratio, None))
 
 
 def full_grid(processor: Any) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
+from math import prod
 from typing import Any, cast
 
 import tokenprune
@@ -51,7 +52,7 @@ class Setup(ABC):
         return {}
 
     def n_visual(self, processor: Any, n_placeholders: int) -> int:
-        """Return how many visual tokens the unpruned model has for an image that got `n_placeholders` here."""
+        """Return how many visual tokens the unpruned model has for the images that got `n_placeholders` here."""
         return n_placeholders
 
     def settings(self) -> dict[str, Any]:
@@ -113,7 +114,8 @@ class Downsampled(Setup):
 
     def n_visual(self, processor: Any, n_placeholders: int) -> int:
         rows, columns = downsample.full_grid(processor)
-        return rows * columns
+        n_images = n_placeholders // prod(downsample.shrunk_grid(processor, self.keep_ratio))
+        return n_images * rows * columns
 
 
 def make_setups(

@@ -28,12 +28,11 @@ def run(folder: Path, model: str, frames: int = 4, **settings: object) -> list[T
         strategies=["evs", "fopru"],
         keep_ratios=[0.5],
         position_ids=["original"],
-        baselines=["unpruned"],
         tasks=["activitynetqa"],
         data=folder / "set",
         frames=frames,
         console=QUIET,
-        **settings,  # type: ignore[arg-type]
+        **{"baselines": ["unpruned"], **settings},  # type: ignore[arg-type]
     )
 
 
@@ -50,6 +49,13 @@ def test_a_run(tmp_path: Path, name: str, n_visual: int) -> None:
         assert answer.n_kept == (n_visual if answer.strategy == "unpruned" else n_visual // 2)
     again = run(tmp_path, model)  # nothing is asked twice
     assert [result.metrics for result in again] == [result.metrics for result in results]
+
+
+def test_every_frame_is_downsampled(tmp_path: Path) -> None:
+    """Four frames of 6 x 6 visual tokens become 4 x 4 each; what the unpruned model has is counted for all four."""
+    model = saved(tiny_llava(), tmp_path / "model")
+    (shrunk,) = (one for one in run(tmp_path, model, baselines=["downsample"]) if one.strategy == "downsample")
+    assert (shrunk.n_visual, shrunk.n_kept) == (4 * 36, 4 * 16)
 
 
 def test_another_number_of_frames_is_another_run(tmp_path: Path) -> None:
