@@ -1,4 +1,4 @@
-"""The docstring of a package lists its modules, one line each, so that a reader finds the right one."""
+"""A reader finds the right file, and reads it in one go: a package lists its modules, and files are short."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LINE = re.compile(r"^(\w+(?:, \w+)*) {2,}\S", re.MULTILINE)
-#: Packages of more modules list them.
+#: Packages of more modules list them in their docstring, one line each.
 FEW = 4
+#: The most lines of a Python file.
+LONGEST = 300
 #: Packages that say what they hold in another way: their README, or a list of members of one kind.
 WITHOUT = {
     "tokenprune",
@@ -54,3 +56,10 @@ def test_a_package_lists_its_modules(package: str) -> None:
 
 def test_what_needs_no_list_exists() -> None:
     assert set(PACKAGES) >= WITHOUT
+
+
+def test_files_are_short() -> None:
+    folders = ("tokenprune", "adapters", "evals", "tests", "demos")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert not {name: length for name, length in lengths.items() if length > LONGEST}
