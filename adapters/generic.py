@@ -14,6 +14,7 @@ from tokenprune.adapters.decoder.attention import unreadable_attention
 from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.decoder.deepstack import ADDS_FEATURES, FEATURES, MASK, prune_added, prune_deepstack
 from tokenprune.adapters.layouts.grids import grid_argument, grids_of, image_pixels
+from tokenprune.adapters.refused import is_refused, refusal
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.sequence.packing import Packing
 from tokenprune.tokens.encoded import Modality
@@ -37,6 +38,9 @@ class GenericAdapter(ModelAdapter):
     """
 
     def __init__(self, model: nn.Module) -> None:
+        names = [cls.__name__ for cls in type(model).__mro__]
+        if type(self) is GenericAdapter and is_refused(names):  # some would be pruned by no call of generate
+            raise UnsupportedError(refusal(names))
         self.model = model
         self.config = model.config
         if not self.modalities:

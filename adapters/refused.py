@@ -48,6 +48,11 @@ NOT_YET = {
 }
 
 
+def is_refused(names: Sequence[str]) -> bool:
+    """Whether a class of these names, its own and those of its base classes, is known to have no adapter."""
+    return any(name in NEVER or name in NOT_YET for name in names)
+
+
 def refusal(names: Sequence[str], installed: Iterable[str] = ()) -> str:
     """Return why a model is refused, and what to do instead. `names` are those of its class and its base classes;
     `installed` packages have adapters for other classes."""

@@ -10,7 +10,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 import tokenprune
 from tokenprune import UnsupportedError
-from tokenprune.adapters import ADAPTERS
+from tokenprune.adapters import ADAPTERS, GenericAdapter, ModelAdapter
 from tokenprune.adapters.refused import NEVER, NOT_YET
 
 CLASSES = {
@@ -30,12 +30,14 @@ def test_nothing_is_both_supported_and_refused() -> None:
     assert not NEVER.keys() & NOT_YET.keys()
 
 
+@pytest.mark.parametrize("adapter", [None, GenericAdapter])
 @pytest.mark.parametrize("name", [*NEVER, *NOT_YET])
-def test_a_refusal_gives_its_reason(name: str) -> None:
+def test_a_refusal_gives_its_reason(name: str, adapter: type[ModelAdapter] | None) -> None:
+    """Also to those who try the generic adapter, which BLIP-2's generate would pass by in silence."""
     model = type(name, (nn.Linear,), {})(1, 1)
     reason = {**NEVER, **NOT_YET}[name]
     with pytest.raises(UnsupportedError) as caught:
-        tokenprune.patch(model, "grid", keep_ratio=0.5)
+        tokenprune.patch(model, "grid", keep_ratio=0.5, adapter=adapter)
     assert name in str(caught.value)
     assert reason in str(caught.value)
 
