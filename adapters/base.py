@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.decoder.attention import unreadable_attention
 from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.towers import Tower, tower_of
-from tokenprune.adapters.towers.layers import TowerLayers
+from tokenprune.adapters.towers.layers import RowLayers, TowerLayers
 from tokenprune.adapters.towers.tower import QueryKey
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.packing import Packing
@@ -211,7 +211,7 @@ class Vision(Parts):
         return unreadable_attention(self.layers) if statistic == "text_attention" else None
 
     @property
-    def tower_layers(self) -> TowerLayers | None:
+    def tower_layers(self) -> TowerLayers | RowLayers | None:
         """The encoder layers between which patches may be dropped; None if they may not."""
         return None
 

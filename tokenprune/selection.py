@@ -200,6 +200,21 @@ class StepReport:
     kept: Int[Tensor, " kept"]
 
 
+@dataclass(frozen=True)
+class Stage:
+    """In-LLM pruning: from decoder layer `layer` on, a fraction `keep_ratio` or a count `keep` of all visual tokens of
+    each image are left; fewer, if the strategy says so and the stage is `at_most`."""
+
+    layer: int
+    keep_ratio: float | None = None
+    keep: int | None = None
+    at_most: bool = False
+
+    def budget(self, n_visual: int) -> int:
+        """How many of an image's `n_visual` tokens are left."""
+        return budget(n_visual, self.keep_ratio, self.keep)
+
+
 def check_budget(owner: str, keep_ratio: object, keep: object) -> None:
     """Raise SettingError unless exactly one of the two is set, to a budget that is possible."""
     if keep is None:
@@ -228,6 +243,19 @@ def budget(n_visual: int, keep_ratio: float | None, keep: int | None) -> int:
         return min(int(keep), n_visual)
     assert keep_ratio is not None
     return max(1, math.floor(keep_ratio * n_visual + 0.5))
+
+
+def tile_share(n_visual: int, n_image: int | None, keep_ratio: float | None, keep: int | None) -> int:
+    """The number of visual tokens to leave of a tile with `n_visual`, of an image with `n_image`.
+
+    It is the budget of an image that is one tile. Otherwise it is the tile's share, rounded up, so that the tiles have
+    at least the image's budget; if `n_image` is not known (None), of a count all of it.
+    """
+    if n_visual == n_image or (n_image is None and keep is not None):
+        return budget(n_visual, keep_ratio, keep)
+    ratio = keep_ratio if keep is None or n_image is None else min(1.0, keep / n_image)
+    assert ratio is not None
+    return max(1, math.ceil(ratio * n_visual - 1e-9))  # 0.1 * 30 is a bit more than 3
 
 
 def n_reaching(scores: Float[Tensor, " left"], mass: float) -> int:

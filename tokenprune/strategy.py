@@ -16,25 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.errors import PruningError, SettingError, unknown
-from tokenprune.selection import Selection, budget, check_budget, n_reaching
+from tokenprune.selection import Selection, Stage, budget, check_budget, n_reaching, tile_share
 from tokenprune.tokens.cells import cell_side, order_by_cell, selection_cells
 from tokenprune.tokens.tower import PatchTokens, TowerTokens
 from tokenprune.tokens.visual import StageTokens, VisualTokens
-
-
-@dataclass(frozen=True)
-class Stage:
-    """In-LLM pruning: from decoder layer `layer` on, a fraction `keep_ratio` or a count `keep` of all visual tokens of
-    each image are left; fewer, if the strategy says so and the stage is `at_most`."""
-
-    layer: int
-    keep_ratio: float | None = None
-    keep: int | None = None
-    at_most: bool = False
-
-    def budget(self, n_visual: int) -> int:
-        """How many of an image's `n_visual` tokens are left."""
-        return budget(n_visual, self.keep_ratio, self.keep)
 
 
 @dataclass(frozen=True)
@@ -265,13 +250,18 @@ class TowerStrategy(Strategy):
 
     @abstractmethod
     def tower_layers(self, n_layers: int) -> tuple[int, ...]:
-        """The encoder layers after which `select_in_tower` is called, by ascending number, of the `n_layers` that come
-        before the layer whose output the projector gets."""
+        """The encoder layers after which `select_in_tower` is called, ascending, of the `n_layers` after which tokens
+        can be dropped: all before the one whose output the projector gets, without those that attend within windows."""
 
     @abstractmethod
     def select_in_tower(self, tokens: TowerTokens) -> Selection:
-        """Choose the patches of one tile that are left after an encoder layer. Returns a Selection over `tokens`: its
-        indices count within the patches that were left before. Its scores are in the tokens of the next call."""
+        """Choose the visual tokens of one tile that are left after an encoder layer. Returns a Selection over `tokens`:
+        its indices count within those that were left before. Its scores are in the tokens of the next call."""
+
+    def tower_budget(self, n_visual: int, n_image: int | None) -> int:
+        """How many of a tile's `n_visual` tokens to leave in the tower, of an image with `n_image`, None if the tower
+        cannot know. Over the tiles of an image that may be more than the budget, never less."""
+        return tile_share(n_visual, n_image, self.keep_ratio, self.keep)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ class Glm4vAdapter(Qwen2VLAdapter):
     in one call.
     """
 
+    frames_as_images = True
+
     @property
     def modalities(self) -> tuple[Modality, ...]:
         image, video = super().modalities

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.layouts.tiles import run_starts
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towers.layers import TowerLayers, square_patches
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
@@ -27,7 +29,25 @@ class InternVLAdapter(LlavaAdapter):
         merge = int(1 / self.config.downsample_ratio)
         return [Layout.squares(tiles.shape[-2] // height, tiles.shape[-1] // width, merge)] * len(tiles)
 
+    @property
+    def tower_layers(self) -> TowerLayers | None:
+        vision = self.vision_tower
+        merge = int(1 / self.config.downsample_ratio)
+        patches = partial(_tile_patches, patch=tuple(vision.config.patch_size), merge=merge)
+        return TowerLayers.of(self.tower, vision, self._feature_layer, patches, whole_images=False)
+
+    @property
+    def _feature_layer(self) -> int:
+        """The layer that makes the features."""
+        return self.consumed_layer(len(self.tower.layers(self.vision_tower)))
+
     def image_starts(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
     ) -> Bool[Tensor, "batch length"]:
         return run_starts(visual)
+
+
+def _tile_patches(arguments: Mapping[str, Any], patch: tuple[int, int], merge: int) -> Int[Tensor, "visual patches"]:
+    """The patches of each visual token of a tile, from the arguments of the tower."""
+    height, width = arguments["pixel_values"].shape[-2:]
+    return square_patches(height // patch[0], width // patch[1], merge)

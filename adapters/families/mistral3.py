@@ -7,6 +7,7 @@ from typing import Any
 
 from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.adapters.towers.layers import RowLayers, TowerLayers
 from tokenprune.adapters.towers.tower import pixel_sizes
 from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
@@ -19,6 +20,10 @@ class Mistral3Adapter(LlavaAdapter):
 
     def check_patches(self) -> None:
         """Accept any setting: the projector always gets the whole output of the tower."""
+
+    @property
+    def tower_layers(self) -> TowerLayers | RowLayers | None:
+        return self.layers_by_merge(self.config.spatial_merge_size)
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         patch, merge = self.vision_tower.config.patch_size, self.config.spatial_merge_size

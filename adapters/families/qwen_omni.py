@@ -7,15 +7,31 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from tokenprune.adapters.families.qwen_vl import Qwen2_5_VLAdapter, Qwen3VLAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.attention import Rotation, RowAttention, biased, project_apart
 from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, windowed_separate_heads
 from tokenprune.tokens.encoded import CapturePoints
 
 
 def _points(block: Any) -> CapturePoints:
     return CapturePoints(block.attn, {"queries": block.attn.q, "keys": block.attn.k})
+
+
+def _all_points(block: Any) -> CapturePoints:
+    return CapturePoints(block.attn, {**_points(block).outputs, "values": block.attn.v})
+
+
+def _attend(attention: Any, hidden: Tensor, ends: Tensor, rotation: Rotation, bias: Tensor) -> Tensor:
+    captured = {"queries": attention.q(hidden), "keys": attention.k(hidden), "values": attention.v(hidden)}
+    found = biased(project_apart(attention, captured, rotation), ends, bias, attention.scaling)
+    return attention.proj(found.to(hidden.dtype))
+
+
+_ATTENTION = RowAttention(_all_points, project_apart, _attend)
 
 
 def read_by_the_talker(kwargs: Mapping[str, Any]) -> list[str]:
@@ -34,7 +50,7 @@ class Qwen2_5OmniAdapter(Qwen2_5_VLAdapter):
     since = (5, 24)
 
     def describe_tower(self) -> Tower:
-        return replace(QWEN2_5_TOWER, capture_points=_points, heads=windowed_separate_heads)
+        return replace(QWEN2_5_TOWER, capture_points=_points, heads=windowed_separate_heads, attention=_ATTENTION)
 
     def unprunable(self, kwargs: Mapping[str, Any]) -> list[str]:
         return [*super().unprunable(kwargs), *read_by_the_talker(kwargs)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
@@ -13,6 +14,7 @@ from tokenprune.adapters.decoder.deepstack import ADDS_FEATURES, prune_added, pr
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import SomeLayersCompare
 from tokenprune.adapters.towers import Tower
+from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, frame_pixels, layouts
 from tokenprune.sequence.packing import Packing
 from tokenprune.tokens.encoded import Modality
@@ -25,6 +27,8 @@ class Qwen2VLAdapter(ModelAdapter):
     After an image they resume above its longer side, not above its number of tokens."""
 
     takes_video = True
+    #: Whether the vision tower is given the frames of a video like images.
+    frames_as_images = False
 
     @property
     def vision_tower(self) -> Any:
@@ -39,6 +43,19 @@ class Qwen2VLAdapter(ModelAdapter):
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         return frame_pixels(arguments, self.vision_tower.config)
 
+    @property
+    def tower_layers(self) -> RowLayers | None:
+        row, vision = self.tower.row, self.vision_tower
+        if row is None:
+            return None
+        describe = partial(row.of_call, config=vision.config)
+        return RowLayers.of(self.tower, vision, self.whole_layers[:-1], describe, not self.frames_as_images)
+
+    @property
+    def whole_layers(self) -> Sequence[int]:
+        """The encoder layers that attend to whole frames, and the last."""
+        return range(len(self.tower.layers(self.vision_tower)))
+
 
 @register_adapter("Qwen2_5_VLForConditionalGeneration", "Exaone4_5_ForConditionalGeneration")
 class Qwen2_5_VLAdapter(SomeLayersCompare, Qwen2VLAdapter):
@@ -47,6 +64,15 @@ class Qwen2_5_VLAdapter(SomeLayersCompare, Qwen2VLAdapter):
 
     def describe_tower(self) -> Tower:
         return QWEN2_5_TOWER
+
+    def why_not(self, statistic: str) -> str | None:
+        if statistic == "left_in_tower" and len(self.whole_layers) == 1:
+            return "all its layers before the last attend within small windows, which do not compare an image's patches"
+        return super().why_not(statistic)
+
+    @property
+    def whole_layers(self) -> Sequence[int]:
+        return sorted({*self.comparing, len(self.vision_tower.blocks) - 1})
 
     @property
     def comparing(self) -> Sequence[int]:

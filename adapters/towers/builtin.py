@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from tokenprune.adapters.towers.attention import RowAttention, apart_points, project_apart
 from tokenprune.adapters.towers.registry import register_tower
 from tokenprune.adapters.towers.tower import (
     CLIP_COLORS,
@@ -48,8 +49,16 @@ def _internvl_points(layer: Any) -> CapturePoints:
     return norms(layer.attention)
 
 
+def _internvl_values(layer: Any) -> nn.Module:
+    return layer.attention.v_proj
+
+
 def _pixtral_points(layer: Any) -> CapturePoints:
     return projections(layer.attention)
+
+
+def _pixtral_projections(layer: Any) -> CapturePoints:
+    return apart_points(layer.attention)
 
 
 _IDEFICS = Tower(encoder_layers, projected_points, n_prefix=0, heads=padded_heads)
@@ -60,15 +69,28 @@ register_tower(
 )
 register_tower("siglip_vision_model", Tower(encoder_layers, projected_points, n_prefix=0, values=_clip_values))
 register_tower("dinov2", Tower(_dino_layers, _dino_points, n_prefix=1, normalisation=IMAGENET, values=_dino_values))
-register_tower("internvl_vision", Tower(_dino_layers, _internvl_points, n_prefix=1, normalisation=IMAGENET))
+register_tower(
+    "internvl_vision",
+    Tower(_dino_layers, _internvl_points, n_prefix=1, normalisation=IMAGENET, values=_internvl_values),
+)
 register_tower("idefics2_vision", _IDEFICS)
 register_tower("idefics3_vision", _IDEFICS)
 register_tower("smolvlm_vision", _IDEFICS)
 register_tower(
     "pixtral",
-    Tower(attrgetter("transformer.layers"), _pixtral_points, n_prefix=0, heads=packed_heads, normalisation=CLIP_COLORS),
+    Tower(
+        attrgetter("transformer.layers"),
+        _pixtral_points,
+        n_prefix=0,
+        heads=packed_heads,
+        normalisation=CLIP_COLORS,
+        attention=RowAttention(_pixtral_projections, project_apart),
+    ),
 )
-register_tower("qianfan_ocr_vision", Tower(attrgetter("layers"), _internvl_points, n_prefix=1, normalisation=IMAGENET))
+register_tower(
+    "qianfan_ocr_vision",
+    Tower(attrgetter("layers"), _internvl_points, n_prefix=1, normalisation=IMAGENET, values=_internvl_values),
+)
 register_tower("janus_vision_model", Tower(encoder_layers, projected_points, n_prefix=0, normalisation=CLIP_COLORS))
 register_tower("granite_docling_vision", Tower(encoder_layers, projected_points, n_prefix=0, normalisation=CLIP_COLORS))
 register_tower(

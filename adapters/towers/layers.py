@@ -1,49 +1,65 @@
-"""Vision towers that accept fewer patches from some encoder layer on."""
+"""Vision towers that accept fewer patches from some encoder layer on: those whose layers take a batch of tiles, and
+those whose layers take the patches of all images in one row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from tokenprune.adapters.towers.attention import Projected, RowAttention
+from tokenprune.adapters.towers.row import Row
 from tokenprune.adapters.towers.tower import Tower
 from tokenprune.tokens.attention import split_heads
 
 #: Attention kernels that take a mask of (tiles, 1, tokens, tokens).
 KERNELS = ("eager", "sdpa")
 
-#: Queries, keys and values, each (tiles, heads, tokens, width).
-Projected = tuple[Tensor, Tensor, Tensor]
-N_CAPTURED = 3
-
 
 @dataclass(frozen=True)
 class TowerLayers:
-    """The encoder layers of a tower that take hidden states of (tiles, tokens, width) and an optional mask, and
-    distinguish tokens by nothing else.
+    """The encoder layers of a tower that take hidden states of (tiles, tokens, width), they or their attention an
+    optional mask, and distinguish tokens by nothing else.
 
-    n_before: number of layers before the one whose output the projector gets; patches may be dropped after each of
-        them.
+    after: the layers after which visual tokens may be dropped, all before the one whose output the projector gets.
+    patches: the patches of each visual token of a tile, from the arguments of the tower; None if each has one.
+    whole_images: whether a tile is an image. If not, the tower does not know which tiles are of one image.
     """
 
     tower: Tower
     layers: nn.ModuleList
-    n_before: int
+    after: tuple[int, ...]
     n_heads: int
+    patches: Callable[[Mapping[str, Any]], Int[Tensor, "visual patches"]] | None = None
+    whole_images: bool = True
 
     @classmethod
-    def of(cls, tower: Tower, vision: Any, n_before: int) -> TowerLayers | None:
-        """Those of a model's vision tower; None if no layer comes before, or if they take no masks."""
+    def of(
+        cls,
+        tower: Tower,
+        vision: Any,
+        n_before: int,
+        patches: Callable[[Mapping[str, Any]], Int[Tensor, "visual patches"]] | None = None,
+        whole_images: bool = True,
+    ) -> TowerLayers | None:
+        """Those of a model's vision tower, whose first `n_before` come before the layer whose output the projector
+        gets; None if there are none, or if they take no masks."""
         layers = tower.layers(vision)
         if tower.values is None or n_before < 1 or vision.config._attn_implementation not in KERNELS:
             return None
-        if "attention_mask" not in signature(type(layers[0]).forward).parameters:  # DINOv2's, up to 5.1x
-            return None
-        return cls(tower, layers, n_before, vision.config.num_attention_heads)
+        n_heads = vision.config.num_attention_heads
+        found = cls(tower, layers, tuple(range(n_before)), n_heads, patches, whole_images)
+        return found if takes_mask(found.masked(0)) else None
+
+    def masked(self, number: int) -> nn.Module:
+        """The module of a layer that takes the mask: the layer itself, or its attention."""
+        layer = self.layers[number]
+        return layer if takes_mask(layer) else self.tower.capture_points(layer).attention
 
     def capture_points(self, number: int) -> Mapping[str, nn.Module]:
         """The modules that return the queries, keys and values of a layer, by name."""
@@ -52,7 +68,7 @@ class TowerLayers:
         return {**self.tower.capture_points(layer).outputs, "values": self.tower.values(layer)}
 
     def split_heads(self, captured: Mapping[str, Float[Tensor, "tiles tokens width"]]) -> Projected:
-        """Split what the capture points of one layer returned into heads."""
+        """Split what the capture points of one layer returned into heads: (tiles, heads, tokens, width)."""
         queries, keys, values = (split_heads(captured[name], self.n_heads) for name in ("queries", "keys", "values"))
         return queries, keys, values
 
@@ -63,7 +79,65 @@ class TowerLayers:
         transformers expects them."""
         assert named.get("attention_mask") is None, "these towers have no masks of their own"
         others = {name: value for name, value in named.items() if name != "hidden_states"}
-        return (hidden,), {**others, "attention_mask": mask}
+        return (hidden,), others if mask is None else {**others, "attention_mask": mask}
+
+
+@dataclass(frozen=True)
+class RowLayers:
+    """The encoder layers of a tower that take the patches of all images as (patches, width), possibly in a batch of
+    one, with rotary embeddings along them, and the ends of segments (`cu_seqlens`) or a mask.
+
+    after: the layers after which visual tokens may be dropped: those before the last that attend to whole frames.
+    describe: the row of a call, from the arguments of the tower. Every visual token has equally many patches there.
+    whole_images: whether what is an image to the tower is one; not so where it is given the frames of a video like
+        images.
+    """
+
+    tower: Tower
+    layers: nn.ModuleList
+    after: tuple[int, ...]
+    attention: RowAttention
+    describe: Callable[[Mapping[str, Any]], Row]
+    whole_images: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        tower: Tower,
+        vision: Any,
+        after: Sequence[int],
+        describe: Callable[[Mapping[str, Any]], Row],
+        whole_images: bool = True,
+    ) -> RowLayers | None:
+        """Those of a model's vision tower; None if there is no layer to drop after, or if they take a mask and the
+        attention kernel does not."""
+        attention = tower.attention
+        if attention is None or not after:
+            return None
+        if attention.attend is None and vision.config._attn_implementation not in KERNELS:
+            return None
+        return cls(tower, tower.layers(vision), tuple(after), attention, describe, whole_images)
+
+    def capture_points(self, number: int) -> Mapping[str, nn.Module]:
+        """The modules that show the queries, keys and values of a layer, by name."""
+        return self.attention.points(self.layers[number]).outputs
+
+    def project(
+        self, number: int, captured: Mapping[str, Tensor], rotation: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of a layer, (patches, heads, width), as its attention multiplies them."""
+        return self.attention.project(self.attention.points(self.layers[number]).attention, captured, rotation)
+
+
+def takes_mask(module: nn.Module) -> bool:
+    """Whether a module's forward takes an attention mask."""
+    return "attention_mask" in signature(type(module).forward).parameters
+
+
+def square_patches(rows: int, columns: int, side: int) -> Int[Tensor, "visual patches"]:
+    """The patches of each visual token, which is a square of a raster of patches, in raster order."""
+    patches = torch.arange(rows * columns).view(rows // side, side, columns // side, side)
+    return patches.transpose(1, 2).reshape(-1, side**2)
 
 
 def restore_patches(output: Any, n_layers: int, restore: Callable[[int, Tensor], Tensor]) -> Any:

@@ -15,6 +15,7 @@ from einops import rearrange, reduce
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from tokenprune.adapters.towers.attention import JOINT
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.row import PatchRow, Row, adjacent
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower, norms
@@ -188,7 +189,16 @@ def _scale(tower: Any) -> float:
 
 _ROW = PatchRow("hidden_states", adjacent, _mergers)
 
-QWEN2_TOWER = Tower(_blocks, _points, n_prefix=0, heads=heads, scale=_scale, normalisation=CLIP_COLORS, row=_ROW)
+QWEN2_TOWER = Tower(
+    _blocks,
+    _points,
+    n_prefix=0,
+    heads=heads,
+    scale=_scale,
+    normalisation=CLIP_COLORS,
+    row=_ROW,
+    attention=JOINT,
+)
 QWEN2_5_TOWER = replace(QWEN2_TOWER, heads=windowed_heads, row=replace(_ROW, describe=_windowed))
 NORMED_TOWER = replace(QWEN2_TOWER, capture_points=_normed_points, heads=separate_heads)
-QWEN3_TOWER = Tower(_blocks, _points, n_prefix=0, heads=heads, scale=_scale, row=_ROW)
+QWEN3_TOWER = Tower(_blocks, _points, n_prefix=0, heads=heads, scale=_scale, row=_ROW, attention=JOINT)

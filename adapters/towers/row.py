@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -47,6 +47,10 @@ class PatchRow:
     describe: Callable[[Int[Tensor, "images 3"], Any], Row]
     exits: Callable[[Any], Sequence[nn.Module]]
 
+    def of_call(self, arguments: Mapping[str, Any], config: Any) -> Row:
+        """The row of a call, from the arguments of the tower by name."""
+        return self.describe(arguments["grid_thw"], config)
+
 
 def adjacent(grids: Int[Tensor, "images 3"], config: Any) -> Row:
     """The row of a tower in which the patches of a visual token are adjacent."""
@@ -56,14 +60,18 @@ def adjacent(grids: Int[Tensor, "images 3"], config: Any) -> Row:
 
 def raster(grids: Int[Tensor, "images 3"], config: Any) -> Row:
     """The row of a tower in which every frame is in raster order."""
-    merge = config.spatial_merge_size
-    images = [(frames, height // merge, width // merge) for frames, height, width in grids.tolist()]
+    return raster_of(grids.tolist(), config.spatial_merge_size, grids.device)
+
+
+def raster_of(grids: Sequence[Sequence[int]], merge: int, device: torch.device) -> Row:
+    """`raster`, of grids in patches, merge x merge of which become a visual token."""
+    images = [(frames, height // merge, width // merge) for frames, height, width in grids]
     tokens, start = [], 0
-    for (frames, height, width), image in zip(grids.tolist(), images, strict=True):
+    for (frames, height, width), image in zip(grids, images, strict=True):
         tokens.append(start + _squares(frames, height, width, merge))
         start += prod(image)
-    sizes = tuple(height * width for frames, height, width in grids.tolist() for _ in range(frames))
-    return _row(images, tokens, sizes, grids.device)
+    sizes = tuple(height * width for frames, height, width in grids for _ in range(frames))
+    return _row(images, tokens, sizes, device)
 
 
 def raster_chunks(grids: Int[Tensor, "images 3"], config: Any) -> Row:

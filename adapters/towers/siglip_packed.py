@@ -14,9 +14,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tokenprune.adapters.towers.attention import RowAttention, apart_points, attend_apart, project_apart
 from tokenprune.adapters.towers.qwen import assembled, by_frame, rotated_frames
 from tokenprune.adapters.towers.row import PatchRow, raster
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower, encoder_layers, projected_points
+from tokenprune.tokens.encoded import CapturePoints
 
 
 def packed_pixels(
@@ -58,6 +60,10 @@ def _paddle_exits(tower: Any) -> list[nn.Module]:
     return [getattr(tower, "vision_model", tower).post_layernorm]
 
 
+def _paddle_points(layer: Any) -> CapturePoints:
+    return apart_points(layer.self_attn)
+
+
 PADDLE_TOWER = Tower(
     encoder_layers,
     projected_points,
@@ -65,6 +71,7 @@ PADDLE_TOWER = Tower(
     heads=_rotated_raster_heads,
     normalisation=CLIP_COLORS,
     row=PatchRow("pixel_values", raster, _paddle_exits),
+    attention=RowAttention(_paddle_points, project_apart, attend_apart),
 )
 HUNYUAN_TOWER = Tower(attrgetter("layers"), projected_points, 0, heads=_raster_heads, normalisation=CLIP_COLORS)
 VIDEO_LLAMA_TOWER = Tower(encoder_layers, projected_points, 0, heads=_rotated_heads)

@@ -16,8 +16,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tokenprune.adapters.towers.attention import RowAttention
 from tokenprune.adapters.towers.rotary import apply_rotary
-from tokenprune.adapters.towers.row import PatchRow
+from tokenprune.adapters.towers.row import PatchRow, Row, raster_of
+from tokenprune.errors import PruningError
 from tokenprune.tokens.attention import split_heads
 from tokenprune.tokens.encoded import CapturePoints
 
@@ -62,6 +64,20 @@ def pixel_sizes(arguments: Mapping[str, Any], name: str = "pixel_values") -> lis
     return [tuple(pixels.shape[-2:])] * len(pixels) if sizes is None else [(int(h), int(w)) for h, w in sizes]
 
 
+def image_row(arguments: Mapping[str, Any], patch: int, merge: int) -> Row:
+    """The row of a tower that packs the patches of all images, each in raster order, merge x merge of which become a
+    visual token. Raises PruningError for an image with patches that become none."""
+    grids = [(1, height // patch, width // patch) for height, width in pixel_sizes(arguments)]
+    for _, rows, columns in grids:
+        if rows % merge or columns % merge:
+            raise PruningError(
+                f"an image of {rows} x {columns} patches has some that are in no square of {merge} x {merge}, so they "
+                f"are no visual token's, and cannot be dropped in the vision tower with one. Let the model's processor "
+                f"resize images, or use a strategy that prunes after the tower, such as FoPru."
+            )
+    return raster_of(grids, merge, arguments["pixel_values"].device)
+
+
 def scale_of_width(tower: Any) -> float:
     """1 / sqrt(head width)."""
     return (tower.config.hidden_size // tower.config.num_attention_heads) ** -0.5
@@ -80,6 +96,8 @@ class Tower:
     normalisation: what the processor normalises images with.
     values: the module of a layer that returns its values; only for towers whose layers accept a subset of the patches
         (no windows, no rotary embeddings, no padding), None otherwise.
+    attention: how it is read in a tower that takes the patches of all images in one row, so that some may be dropped
+        between its layers; None if they may not.
     row: how the tower takes the patches of all images in one row, so that some may be left out; None if it does not.
 
     All functions must be picklable, which lambdas are not: a patched model holds them.
@@ -93,6 +111,7 @@ class Tower:
     normalisation: Normalisation = HALVES
     values: Callable[[Any], nn.Module] | None = None
     row: PatchRow | None = None
+    attention: RowAttention | None = None
 
     def colors(self, pixels: Float[Tensor, "tiles 3 height width"]) -> Float[Tensor, "tiles 3 height width"]:
         """RGB in 0..1: undoes the normalisation that towers of this kind are trained with. A processor that normalises

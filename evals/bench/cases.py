@@ -9,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenprune.adapters import adapter_for
+from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.evals.bench import ideal
 from tokenprune.evals.bench.memory import with_peak
 from tokenprune.evals.bench.prompts import Inputs, n_visual
@@ -73,7 +74,8 @@ def cases(
     """Return the unpruned model, then the ideals, then the strategies.
 
     Each strategy that is not among the `known` facts, by batch size and name, is run once, and its report says how many
-    tokens it keeps. Strategies that keep equally many share an ideal; one that skips layers has none.
+    tokens it keeps. Strategies that keep equally many share an ideal; one that skips layers has none, nor has one that
+    prunes between the layers of a tower that takes all images in one row.
     """
     adapter = adapter_for(model)
     n_layers, n_tower = len(adapter.layers), len(adapter.tower.layers(adapter.vision_tower))
@@ -94,7 +96,8 @@ def cases(
             schedule = Schedule.of(handle.report, n_layers, n_tower)
         else:
             schedule = fact.schedule
-        name = f"{IDEAL} {schedule}" if schedule.executed else None
+        between = isinstance(adapter.tower_layers, RowLayers) and len(set(schedule.tower)) > 1
+        name = f"{IDEAL} {schedule}" if schedule.executed and not between else None
         if name is not None:
             ideals[name] = _ideal(model, inputs, name, schedule, n_columns - count)
         strategies.append(

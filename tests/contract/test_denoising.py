@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from helpers.contract.cells import ANYWHERE, DEPTH, MECHANISMS, assert_within_budget, served, strategy_of
-from helpers.contract.oracle import assert_close, close_in_tower, dropped_columns, placed, seen_by
+from helpers.contract.oracle import assert_close, dropped_columns, placed, seen_by
+from helpers.contract.tower import close_in_tower
 from helpers.families.denoising import DENOISING
 from helpers.families.denoising.base import Closed
 from torch import Tensor
@@ -75,8 +75,7 @@ def merging(model: Any, inputs: dict[str, Any], report: tokenprune.Report) -> It
         cameras = inputs["pixel_attention_mask"].flatten().nonzero()[:, 0].tolist()  # some places are empty
         images = [image for *_, image in placed(ids, [report])]
         for number, layer in enumerate(adapter.tower.layers(adapter.vision_tower)):
-            close = partial(close_in_tower, adapter, images, number, tiles=cameras)
-            hooks.append(layer.register_forward_pre_hook(close, with_kwargs=True))
+            hooks += close_in_tower(adapter, images, number, layer, cameras)
     try:
         yield
     finally:

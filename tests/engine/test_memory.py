@@ -162,7 +162,7 @@ def test_no_map_over_all_pairs_of_many_tokens(name: str) -> None:
             strategy.select(tokens)
         else:
             attention, values = tokens.vision_attention, torch.randn(2, N_MANY + 1, 4)
-            strategy.select_in_tower(TowerTokens(0, 0, attention, values, torch.arange(N_MANY), N_MANY))
+            strategy.select_in_tower(TowerTokens(0, 0, attention, values, torch.arange(N_MANY), N_MANY, N_MANY))
         for stage in strategy.stages(16) if isinstance(strategy, StagedStrategy) else ():
             assert isinstance(strategy, StagedStrategy)
             strategy.select_at(stage, left)

@@ -45,15 +45,15 @@ def through_tower(strategy: Strategy, tokens: VisualTokens) -> VisualTokens:
         grid = tokens.grids[0]
         pixels = torch.rand(tokens.n_visual, 12, generator=torch.Generator().manual_seed(2))
         done = strategy.select_patches(PatchTokens(pixels, grid))
-        left = LeftInTower(done.kept, done.scores, ())
+        left = LeftInTower(done.kept, tokens.n_visual, done.scores, ())
         return replace(tokens, statistics={**tokens.statistics, "left_before_tower": left})
     if not isinstance(strategy, TowerStrategy):
         return tokens
     n, generator = tokens.n_visual, torch.Generator().manual_seed(1)
     queries, keys, values = torch.randn(3, 1, 2, n + 1, 4, generator=generator) * 3
     attention = VisionAttention(queries, keys, 0.5, 1, Layout.raster((1, 1, n)))
-    done = strategy.select_in_tower(TowerTokens(0, 0, attention, values[0], torch.arange(n), n))
-    left = LeftInTower(done.kept, done.scores, ())
+    done = strategy.select_in_tower(TowerTokens(0, 0, attention, values[0], torch.arange(n), n, n))
+    left = LeftInTower(done.kept, n, done.scores, ())
     return replace(tokens, statistics={**tokens.statistics, "left_in_tower": left})
 
 

@@ -22,10 +22,10 @@ from tokenprune.tokens.encoded import EncodedImage
 
 if TYPE_CHECKING:
     from tokenprune.engine.denoising.policy import ActionSteps
-    from tokenprune.engine.patches import RowCall
     from tokenprune.engine.recording import Encoding
     from tokenprune.engine.stages.forward import StagedForward
-    from tokenprune.engine.tower import TowerCall
+    from tokenprune.engine.tower.batch import TowerCall
+    from tokenprune.engine.tower.row import RowCall
     from tokenprune.report import Report
 
 
@@ -37,8 +37,8 @@ class CallContext(threading.local):
     """The call in progress, one per thread. When the base model returns, `drop` forgets it as a whole.
 
     encoding: the call of a feature function; None outside of one.
-    tower: the call of the vision tower, if the strategy prunes there.
-    row: the call of the vision tower, if the strategy prunes before it.
+    tower, row: the call of the vision tower, if the strategy prunes in it or before it: of one that takes a batch of
+        tiles, or all patches in one row.
     records: the images that the model got already encoded, by modality.
     unprunable: arguments of the model that only fit the unpruned sequence.
     encoded: the modalities of what was encoded since the last call of the base model began.

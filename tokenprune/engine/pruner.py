@@ -4,8 +4,8 @@ Prefill           the model, its base model and its language model: what happens
 VisionRecorder    the vision tower and the feature functions: what images show while they are encoded
 LossFunction      labels as short as the logits
 ContinuousBatching   refused, because it brings no images
-PatchPruning      before encoder layers  }
-TowerPruning      between encoder layers }
+BatchPruning      between encoder layers }
+RowPruning        the same, and before them }
 StagePruning      between decoder layers } only for a strategy that asks for it
 LayerSkipping     around decoder layers  }
 CanvasSteps       the denoiser of a block diffusion model, which reads what was cached
@@ -22,18 +22,19 @@ from torch import nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import CONTINUOUS_BATCHING, loss_function
 from tokenprune.adapters.decoder.denoising import BlockDiffusion, Policy
+from tokenprune.adapters.towers.layers import TowerLayers
 from tokenprune.denoising import ReusingStrategy, StepStrategy
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import unwatch_hooks, watch_hooks
 from tokenprune.engine.denoising.canvas import CanvasSteps
 from tokenprune.engine.denoising.policy import PolicySteps
 from tokenprune.engine.overrides import ContinuousBatching, LossFunction
-from tokenprune.engine.patches import PatchPruning
 from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recording import VisionRecorder
 from tokenprune.engine.skipping import LayerSkipping
 from tokenprune.engine.stages.pruning import StagePruning
-from tokenprune.engine.tower import TowerPruning
+from tokenprune.engine.tower.batch import BatchPruning
+from tokenprune.engine.tower.in_row import RowPruning
 from tokenprune.errors import UnsupportedError
 from tokenprune.report import Report
 from tokenprune.sequence.position_ids import PositionIds
@@ -60,8 +61,7 @@ class Pruner:
         self._handles: list[Any] = []  # no ExitStack: a copy of one undoes the original
         self.prefill = Prefill(model, adapter, strategy, position_ids, context)
         self.recorder = VisionRecorder(adapter, strategy, context)
-        self.patches = PatchPruning(strategy, adapter, context) if "left_before_tower" in strategy.needs else None
-        self.tower = TowerPruning(strategy, adapter, context) if "left_in_tower" in strategy.needs else None
+        self.tower = tower_pruning(strategy, adapter, context)
         denoises, acts = isinstance(adapter, BlockDiffusion), isinstance(adapter, Policy)
         if isinstance(strategy, StepStrategy) and not denoises:
             raise UnsupportedError(
@@ -107,8 +107,6 @@ class Pruner:
         """Register everything; return the modules that show attention."""
         self.prefill.register(register)
         captured = self.recorder.register(register)
-        if self.patches is not None:
-            self.patches.register(register)
         if self.tower is not None:
             captured += self.tower.register(register)
         if self.prefill.skipping is not None:
@@ -130,6 +128,16 @@ class Pruner:
         vars(self).update(state)
         if self._handles:
             watch_hooks(self)
+
+
+def tower_pruning(strategy: Strategy, adapter: ModelAdapter, context: CallContext) -> BatchPruning | RowPruning | None:
+    """What prunes before the tower's layers and between them; None if the strategy does not ask for it."""
+    between = adapter.tower_layers if "left_in_tower" in strategy.needs else None
+    if isinstance(between, TowerLayers):
+        return BatchPruning(strategy, adapter, between, context)
+    if between is None and "left_before_tower" not in strategy.needs:
+        return None
+    return RowPruning(strategy, adapter, between, context)
 
 
 def pruner_of(model: nn.Module) -> Pruner | None:

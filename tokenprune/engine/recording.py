@@ -170,8 +170,10 @@ class VisionRecorder:
             call = row.whole_call(call)
         for name in {"pixels", "colors"} & encoding.tiles.keys():
             encoding.tiles[name] += self.adapter.tile_pixels(call["tower"])
-        if self._context.tower is not None:
-            encoding.tiles["left_in_tower"] += self._context.tower.outcomes()
+        if "left_in_tower" in encoding.tiles:
+            pruned = self._context.tower or row
+            assert pruned is not None
+            encoding.tiles["left_in_tower"] += pruned.outcomes()
         if "vision_attention" in encoding.tiles:
             if not self._captures <= call.keys():
                 raise PruningError(
@@ -217,8 +219,7 @@ class VisionRecorder:
 
     def _statistic(self, name: str, tiles: list[Any], layout: Layout) -> Any:
         if name == "left_in_tower":
-            (one,) = tiles  # an image of several tiles is not pruned in the tower
-            return one
+            return LeftInTower.concat(tiles)
         if name == "pixels":
             return tuple(tile.detach() for tile in tiles)  # no copy: the image may be held for long
         if name == "colors":
@@ -237,7 +238,7 @@ def _left_of(selections: Iterator[Selection], n_visual: int) -> LeftInTower:
         start += one.n_visual
     left = torch.cat(kept)
     stages = (StageReport(0, left),) if len(left) < n_visual else ()
-    return LeftInTower(left, torch.cat(scores) if len(scores) == len(kept) else None, stages)
+    return LeftInTower(left, n_visual, torch.cat(scores) if len(scores) == len(kept) else None, stages)
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module | None:

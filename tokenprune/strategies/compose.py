@@ -97,6 +97,9 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
     def tower_layers(self, n_layers: int) -> tuple[int, ...]:
         return self._only(TowerStrategy).tower_layers(n_layers)
 
+    def tower_budget(self, n_visual: int, n_image: int | None) -> int:
+        return self._only(TowerStrategy).tower_budget(n_visual, n_image)
+
     def select_in_tower(self, tokens: TowerTokens) -> Selection:
         return self._only(TowerStrategy).select_in_tower(tokens)
 
@@ -185,8 +188,10 @@ def _made(one: Any) -> Strategy:
 def _of_left(selection: Selection, kept: Tensor) -> tuple[Selection, Tensor]:
     """A selection among all tokens of the image as one among those that are `kept`, in the tower or before it."""
     left = torch.isin(kept, selection.kept.to(kept.device)).nonzero()[:, 0]
-    scores = None if selection.scores is None else selection.scores[kept]
-    return Selection(left, len(kept), scores), left
+    scores, merged = None if selection.scores is None else selection.scores[kept], selection.merged
+    if merged is not None:
+        merged = Merge(merged.targets, torch.searchsorted(kept, merged.sources), merged.weights)
+    return Selection(left, len(kept), scores, merged), left
 
 
 def _over_all(scores: Tensor | None, kept: Tensor, n_visual: int) -> Tensor | None:

@@ -12,6 +12,7 @@ from tokenprune.selection import Selection
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
+from tokenprune.tokens.tower import LeftInTower
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,12 @@ class EncodedImage:
         statistics = {}
         for name in tiles[0].statistics:
             parts = [tile.statistics[name] for tile in tiles]
-            attention = isinstance(parts[0], VisionAttention)
-            statistics[name] = VisionAttention.concat(parts, layout) if attention else sum(parts, ())
+            statistics[name] = _joined(parts, layout)
         return cls(layout, statistics)
+
+
+def _joined(parts: list[Any], layout: Layout) -> Any:
+    """A statistic of an image from that of its tiles."""
+    if isinstance(parts[0], VisionAttention):
+        return VisionAttention.concat(parts, layout)
+    return LeftInTower.concat(parts) if isinstance(parts[0], LeftInTower) else sum(parts, ())

@@ -2,29 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.selection import StageReport
+from tokenprune.selection import Merge, StageReport
 from tokenprune.tokens.attention import VisionAttention
-from tokenprune.tokens.layout import Grid3
+from tokenprune.tokens.layout import Grid3, one_to_one
 
 
 @dataclass(frozen=True, eq=False)
 class LeftInTower:
     """One image after pruning between the layers of the vision tower, or before them.
 
-    kept: sorted indices within the image's visual tokens.
-    scores: the last score that the strategy gave each visual token; None if it did not score all of them.
+    kept: sorted indices within the image's visual tokens. Of an image of several tiles they may be a few more than the
+        budget (`TowerStrategy.tower_budget`).
+    n_visual: the number of visual tokens of the whole image.
+    scores: the last score that the strategy gave each visual token, -inf if it never did; None if it gave some none
+        before the first was dropped.
     stages: the tokens left after each encoder layer that dropped some; from layer 0 on, if they were dropped before it.
+    merged_from: how many visual tokens each of `kept` stands for; None if none has been merged.
     """
 
     kept: Int[Tensor, " kept"]
-    scores: Float[Tensor, " visual"] | None
-    stages: tuple[StageReport, ...]
+    n_visual: int
+    scores: Float[Tensor, " visual"] | None = None
+    stages: tuple[StageReport, ...] = ()
+    merged_from: Float[Tensor, " kept"] | None = None
+
+    @property
+    def sizes(self) -> Float[Tensor, " kept"]:
+        """How many visual tokens each of `kept` stands for."""
+        return _sizes(self.kept, self.merged_from)
+
+    @classmethod
+    def concat(cls, parts: Sequence[LeftInTower]) -> LeftInTower:
+        """Join what is left of the tiles of one image, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        starts = list(accumulate((part.n_visual for part in parts), initial=0))
+        scores = [part.scores for part in parts if part.scores is not None]
+        merged = any(part.merged_from is not None for part in parts)
+        layers = sorted({stage.layer for part in parts for stage in part.stages})
+        return cls(
+            torch.cat([start + part.kept for start, part in zip(starts, parts, strict=False)]),
+            starts[-1],
+            torch.cat(scores) if len(scores) == len(parts) else None,
+            tuple(_stage_of_all(parts, starts, layer) for layer in layers),
+            torch.cat([part.sizes for part in parts]) if merged else None,
+        )
+
+    def of_part(self, index: Int[Tensor, " part"]) -> LeftInTower:
+        """Return what is left of a part of the image, whose visual tokens are `index`; without stages."""
+        inside = torch.isin(self.kept, index.to(self.kept.device))
+        return LeftInTower(
+            torch.searchsorted(index.to(self.kept.device), self.kept[inside]),
+            len(index),
+            None if self.scores is None else self.scores[index.to(self.scores.device)],
+            (),
+            None if self.merged_from is None else self.merged_from[inside],
+        )
+
+
+def _sizes(left: Tensor, merged_from: Tensor | None) -> Float[Tensor, " left"]:
+    return torch.ones(len(left), device=left.device) if merged_from is None else merged_from
+
+
+def _stage_of_all(parts: Sequence[LeftInTower], starts: Sequence[int], layer: int) -> StageReport:
+    """What is left of all parts from an encoder layer on, and what was merged there."""
+    kept: list[Tensor] = []
+    merges: list[Merge] = []
+    for part, start in zip(parts, starts, strict=False):
+        done = [stage for stage in part.stages if stage.layer <= layer]
+        left = done[-1].kept if done else torch.arange(part.n_visual, device=part.kept.device)
+        if done and done[-1].layer == layer and (merged := done[-1].merged) is not None:
+            n_before = sum(map(len, kept))
+            merges.append(Merge(n_before + merged.targets, start + merged.sources, merged.weights))
+        kept.append(start + left)
+    return StageReport(layer, torch.cat(kept), None, Merge.concat(merges) if merges else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +105,19 @@ class PatchTokens:
 
 @dataclass(frozen=True, eq=False)
 class TowerTokens:
-    """The remaining patches of one tile in the vision tower, after encoder layer `layer`.
+    """The remaining visual tokens of one tile in the vision tower, after encoder layer `layer`.
 
-    n_more: the number of later layers after which patches can still be dropped.
-    attention: the attention of the layer, over its input tokens.
-    values: the value vectors of the layer, of prefix tokens (CLS) and patches.
-    left: the indices of the remaining patches within the tile, ascending.
-    n_patches: the number of patches of the whole tile.
+    Where several patches become one visual token, they are dropped and merged together: in the tower a token is all its
+    patches, and a token that is merged into another one is so patch by patch, the upper left one into the upper left.
+
+    n_more: the number of later layers after which tokens can still be dropped.
+    attention: the attention of the layer, over its input patches. Its results are per remaining visual token.
+    values: the value vectors of the layer, of prefix tokens (CLS) and of visual tokens, the means of their patches'.
+    left: the indices of the remaining visual tokens within the tile, ascending.
+    n_visual: the number of visual tokens of the whole tile.
+    n_image: the same of the image that the tile is part of, or is; None if the tower cannot know.
     scores: the scores of the previous selection; None if it gave none.
-    merged_from: how many patches each of them stands for; None if none has been merged.
+    merged_from: how many visual tokens each of them stands for; None if none has been merged.
     """
 
     layer: int
@@ -61,7 +125,8 @@ class TowerTokens:
     attention: VisionAttention
     values: Float[Tensor, "heads tokens width"]
     left: Int[Tensor, " left"]
-    n_patches: int
+    n_visual: int
+    n_image: int | None
     scores: Float[Tensor, " left"] | None = None
     merged_from: Float[Tensor, " left"] | None = None
 
@@ -71,6 +136,20 @@ class TowerTokens:
 
     @property
     def sizes(self) -> Float[Tensor, " left"]:
-        """How many patches each of them stands for."""
-        ones = torch.ones(self.n_left, device=self.left.device)
-        return ones if self.merged_from is None else self.merged_from
+        """How many visual tokens each of them stands for."""
+        return _sizes(self.left, self.merged_from)
+
+    @property
+    def keys(self) -> Float[Tensor, "left width"]:
+        """The keys of each of them, averaged over heads: those of its patches one after the other."""
+        patches = self.attention.keys[0, :, self.attention.n_prefix :].float().mean(0)
+        return patches.reshape(self.n_left, -1)
+
+
+def means_of(each: int) -> Callable[[Float[Tensor, "tiles patches"]], Float[Tensor, " visual"]]:
+    """Return the map from patches to visual tokens where `each` patches in a row become one."""
+    return one_to_one if each == 1 else partial(_row_means, each=each)
+
+
+def _row_means(values: Float[Tensor, "tiles patches"], each: int) -> Float[Tensor, " visual"]:
+    return values.unflatten(1, (-1, each)).mean(2).flatten()

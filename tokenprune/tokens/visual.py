@@ -29,9 +29,9 @@ STATISTICS = {
     "text_attention": "attention of the language model's layers; without it use a strategy that prunes before it",
     "canvas_attention": "attention of the tokens that a block diffusion model denoises; without it use a strategy that "
     "prunes before the language model",
-    "left_in_tower": "a vision tower that may drop patches between its layers: LLaVA's (not LLaVA-NeXT's) with CLIP, "
-    "SigLIP or, in recent transformers, DINOv2, eager or sdpa attention, and one feature layer, not among the first; "
-    "or PaliGemma's; "
+    "left_in_tower": "a vision tower that may drop patches between its layers: LLaVA's (not LLaVA-NeXT's), Mistral 3's "
+    "and InternVL's with eager or sdpa attention and one feature layer, not among the first; PaliGemma's; or one of "
+    "Qwen-VL or GLM-V with an earlier layer that attends to whole images; "
     "without it use a strategy that prunes after the tower, as VisionZip",
     "left_before_tower": "a vision tower that takes the patches of all images in one row: those of Qwen-VL, GLM-V, "
     "Kimi and PaddleOCR-VL; without it use a strategy that prunes after the tower, as DivPrune",
@@ -108,7 +108,7 @@ class VisualTokens:
 
     @property
     def left_in_tower(self) -> LeftInTower:
-        """The patches that are left after pruning in the vision tower; features of other tokens are meaningless."""
+        """What is left after pruning in the vision tower; features of other tokens are meaningless."""
         return self._declared("left_in_tower")
 
     @property
@@ -117,12 +117,15 @@ class VisualTokens:
         return self._declared("left_before_tower")
 
     def of_tile(self, tile: int) -> tuple[Int[Tensor, " part"], VisualTokens]:
-        """Return the indices of one tile's tokens, and those tokens with the statistics of the whole image."""
+        """Return the indices of one tile's tokens, and those tokens with the statistics of the whole image, or what the
+        tower has left of them."""
         index, layout = self.layout.of_tile(tile)
         index = index.to(self.features.device)
         statistics = dict(self.statistics)
         if "vision_attention" in statistics:
             statistics["vision_attention"] = statistics["vision_attention"].with_layout(layout)
+        if "left_in_tower" in statistics:
+            statistics["left_in_tower"] = statistics["left_in_tower"].of_part(index)
         return index, VisualTokens(self.features[index], layout, self.image, statistics)
 
     def of_left(self, index: Int[Tensor, " left"], features: Float[Tensor, "left width"]) -> VisualTokens:

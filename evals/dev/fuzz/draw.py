@@ -78,8 +78,9 @@ def draw(seed: int, index: int, broken: Callable[[], AbstractContextManager[Any]
     start = time.perf_counter()
     name, family = model_of(seed, index // PER_MODEL)
     rng = Random(f"draw {seed} {index}")
-    # Others than LLaVA refuse to prune in the tower.
-    strategy_name = rng.choice((*NAMES, *IN_TOWER * 2) if name == "llava" else NAMES)
+    # The oracle knows pruning in the towers of LLaVA only.
+    others = [one for one in NAMES if one not in IN_TOWER]
+    strategy_name = rng.choice((*NAMES, *IN_TOWER * 2) if name == "llava" else others)
     result = Result(seed, index, name, strategy_name, f"{family.attention} {family.settings}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -17,9 +17,11 @@ from torch import Tensor
 
 import tokenprune
 from helpers.contract.packed import masked_patches
+from helpers.contract.tower import close_in_tower
 from helpers.families import FAMILIES
 from helpers.families.base import IMAGE, VIDEO
 from tokenprune.adapters import adapter_for
+from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.engine.pruner import pruner_of
 
 TOLERANCE = 2e-5  # float32; the tiny models give about 1e-6, and 1e-2 to 1 when something is wrong
@@ -155,7 +157,7 @@ def as_reported(
 
     images = [image for report in reports for image in report.images]
     in_tower = any(image.in_tower for image in images)
-    in_row = in_tower and adapter.tower.row is not None
+    in_row = in_tower and (adapter.tower.row is not None or isinstance(adapter.tower_layers, RowLayers))
     skipped = {layer for report in reports for layer in report.skipped}
     layers = list(adapter.layers)
     for number in skipped:
@@ -169,52 +171,16 @@ def as_reported(
             hooks.append(layer.register_forward_pre_hook(partial(bias, number), with_kwargs=True))
     if in_tower and not in_row:
         for number, layer in enumerate(adapter.tower.layers(adapter.vision_tower)):
-            close_layer = partial(close_in_tower, adapter, [image for *_, image in placed(ids, reports)], number)
-            hooks.append(layer.register_forward_pre_hook(close_layer, with_kwargs=True))
+            hooks += close_in_tower(adapter, [image for *_, image in placed(ids, reports)], number, layer)
     in_order = sorted(images, key=lambda image: image.modality)  # image, video: so the tower is called
-    entered = [torch.zeros(image.n_visual).bool() for image in in_order]
-    for image, mask in zip(in_order, entered, strict=True):
-        mask[image.in_tower[0].kept if image.in_tower else slice(None)] = True
     try:
-        with masked_patches(adapter, entered) if in_row else nullcontext():
+        with masked_patches(adapter, in_order) if in_row else nullcontext():
             yield
     finally:
         for hook in hooks:
             hook.remove()
         for number in skipped:
             adapter.layers[number] = layers[number]
-
-
-def close_in_tower(
-    adapter: Any,
-    images: list[tokenprune.ImageReport],
-    number: int,
-    module: Any,
-    args: Any,
-    kwargs: Any,
-    tiles: list[int] | None = None,
-) -> Any:
-    """A hook before an encoder layer: the whole tower, none of whose patches attends to a dropped one, and with others
-    merged into those that are left, where keys of as many patches add the logarithm of their number.
-
-    tiles: where in the tower's batch each image is, if not one after the other.
-    """
-    hidden, *_ = args
-    hidden, bias, first = hidden.clone(), torch.zeros(hidden.shape[:2]), adapter.tower.n_prefix
-    for tile, image in zip(tiles or range(len(images)), images, strict=True):
-        sizes = torch.ones(image.n_visual)
-        for stage in image.in_tower:
-            if stage.layer > number:
-                continue
-            if (merged := stage.merged) is not None:
-                if stage.layer == number:
-                    hidden[tile, first + stage.kept] = merged.apply(hidden[tile, first:], stage.kept)
-                totals = sizes[stage.kept].index_fill(0, merged.targets, 0.0)
-                totals = totals.index_add(0, merged.targets, sizes[merged.sources])
-                sizes = sizes.index_copy(0, stage.kept, totals)
-            bias[tile, first:] = torch.finfo(torch.float32).min
-            bias[tile, first + stage.kept] = sizes[stage.kept].log()
-    return (hidden, bias[:, None, None].expand(-1, -1, hidden.shape[1], -1)), kwargs
 
 
 def compact_ids(real: Tensor, dropped: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -11,9 +12,13 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+import tokenprune
+from helpers.contract.tower import bias_of, merged_at
 from tokenprune.adapters import ModelAdapter
+from tokenprune.adapters.towers.layers import RowLayers
+from tokenprune.engine.call import named_arguments
 
-#: Which patches of each segment may be attended to, of the segments that the running layer has yet to do.
+#: What is added to the logits of the keys of each segment, of the segments that the running layer has yet to do.
 _segments: list[Tensor] = []
 
 
@@ -22,8 +27,8 @@ def _masked(
 ) -> tuple[Tensor, None]:
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    logits = query @ key.transpose(2, 3) * scaling
-    weights = logits.masked_fill(~_segments.pop(0), torch.finfo(logits.dtype).min).softmax(-1)
+    bias = _segments.pop(0) if attention_mask is None else attention_mask
+    weights = (query @ key.transpose(2, 3) * scaling + bias).softmax(-1)
     return (weights @ value).transpose(1, 2), None
 
 
@@ -31,31 +36,51 @@ ALL_ATTENTION_FUNCTIONS.register("masked_segments", _masked)
 
 
 @contextmanager
-def masked_patches(adapter: ModelAdapter, kept: list[Tensor]) -> Iterator[None]:
-    """The time in which no patch attends to those of visual tokens that are not kept.
+def masked_patches(adapter: ModelAdapter, images: list[tokenprune.ImageReport]) -> Iterator[None]:
+    """The time in which no patch attends to those of visual tokens that were dropped before the layer, and others are
+    merged as they were.
 
-    kept: which visual tokens of each image, and then of each video, are kept, in the order in which the tower gets
-        them.
+    images: every image, and then every video, in the order in which the tower gets them.
     """
-    assert adapter.tower.row is not None
-    describe, tower, left = adapter.tower.row.describe, adapter.vision_tower, cycle(kept)  # of one forward or several
-    in_layers = torch.tensor([])
+    tower, left = adapter.vision_tower, cycle(images)  # of one forward or several
+    layers = adapter.tower_layers
+    in_layers, here = torch.tensor([]), []
 
     def before_tower(module: Any, args: Any, kwargs: Any) -> None:
         nonlocal in_layers
-        grids = kwargs.get("grid_thw", args[-1] if args else None)
-        row, masks = describe(grids, module.config), []
-        while sum(map(len, masks)) <= row.tokens.max():
-            masks.append(next(left))
-        tokens = row.tokens if row.order is None else row.tokens[row.order]
-        in_layers = torch.cat(masks)[tokens]
+        arguments = named_arguments(module, args, kwargs)
+        if adapter.tower.row is not None:
+            row = adapter.tower.row.of_call(arguments, module.config)
+        else:
+            assert isinstance(layers, RowLayers)
+            row = layers.describe(arguments)
+        here.clear()
+        while sum(image.n_visual for image in here) <= row.tokens.max():
+            here.append(next(left))
+        in_layers = row.tokens if row.order is None else row.tokens[row.order]
 
-    def before_layer(module: Any, args: Any, kwargs: Any) -> None:
+    def before_layer(number: int, module: Any, args: Any, kwargs: Any) -> Any:
         assert not _segments
-        _segments.extend(in_layers.split(kwargs["cu_seqlens"].diff().tolist()))
+        hidden = args[0].clone()
+        rows, bias, start = hidden.view(-1, hidden.shape[-1]), torch.zeros(len(in_layers)), 0
+        for image in here:
+            own = [(in_layers == start + token).nonzero()[:, 0] for token in range(image.n_visual)]
+            start += image.n_visual
+            if any(stage.merged is not None for stage in image.in_tower):
+                own = torch.stack(own)
+                rows[own] = merged_at(image, number, rows[own])
+            for places, added in zip(own, bias_of(image, number), strict=True):
+                bias[places] = added
+        if kwargs.get("cu_seqlens") is not None:
+            _segments.extend(bias.split(kwargs["cu_seqlens"].diff().tolist()))
+            return (hidden, *args[1:]), kwargs
+        named = named_arguments(module, args, kwargs)
+        mask = {"attention_mask": named.pop("attention_mask") + bias}
+        return (hidden,), {**{name: one for name, one in named.items() if name != "hidden_states"}, **mask}
 
     hooks = [tower.register_forward_pre_hook(before_tower, with_kwargs=True)]
-    hooks += [layer.register_forward_pre_hook(before_layer, with_kwargs=True) for layer in adapter.tower.layers(tower)]
+    for number, layer in enumerate(adapter.tower.layers(tower)):
+        hooks.append(layer.register_forward_pre_hook(partial(before_layer, number), with_kwargs=True))
     configs = {id(module.config): module.config for module in tower.modules() if hasattr(module, "config")}
     before = {number: config._attn_implementation for number, config in configs.items()}
     for config in configs.values():

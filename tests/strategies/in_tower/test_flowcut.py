@@ -26,7 +26,7 @@ ATTENTION = [0.4, 0.2, 0.2]  # the CLS token keeps a fifth to itself
 def seen(scores: list[float] | None = None, n_more: int = 0, n_patches: int = 3) -> TowerTokens:
     attention = tokens_of([0.4, 0.2, 0.4], [[1.0, 0.0]] * 3, [[0.0]] * 3).vision_attention
     before = None if scores is None else torch.tensor(scores)
-    return TowerTokens(4, n_more, attention, torch.tensor(VALUES), torch.arange(3), n_patches, before)
+    return TowerTokens(4, n_more, attention, torch.tensor(VALUES), torch.arange(3), n_patches, n_patches, before)
 
 
 def test_flow() -> None:
@@ -76,7 +76,7 @@ def test_what_is_few_enough_stays() -> None:
 
 
 def test_the_survivors_are_kept() -> None:
-    left = LeftInTower(torch.tensor([1, 3]), torch.tensor([0.0, 2.0, 1.0, 3.0]), ())
+    left = LeftInTower(torch.tensor([1, 3]), 4, torch.tensor([0.0, 2.0, 1.0, 3.0]), ())
     tokens = VisualTokens(torch.zeros(4, 2), Layout.raster((1, 2, 2)), 0, {"left_in_tower": left})
     selection = FlowCut(keep=2).select(tokens)
     assert selection.kept.tolist() == [1, 3]
@@ -132,7 +132,7 @@ def test_without_a_cls_token_the_mean_stands_for_it() -> None:
         queries, torch.tensor([[0.0], [1.0], [0.0]])[None, None], 1.0, 0, Layout.raster((1, 1, 3))
     )
     values = torch.tensor([[[1.0], [3.0], [-1.0]]])  # the mean is 1
-    done = FlowCut(keep=1).select_in_tower(TowerTokens(0, 0, attention, values, torch.arange(3), 3))
+    done = FlowCut(keep=1).select_in_tower(TowerTokens(0, 0, attention, values, torch.arange(3), 3, 3))
     received = [(1 / 3 + 1 / 3 + weight) / 3 for weight in (1 / 5, 3 / 5, 1 / 5)]
     alike = [exp(1), exp(3), exp(-1)]  # of products with the mean
     expected = [(r + a / sum(alike)) * size for r, a, size in zip(received, alike, (1, 3, 1), strict=True)]

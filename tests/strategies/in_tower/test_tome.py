@@ -73,7 +73,7 @@ def test_a_budget_beyond_one_matching() -> None:
     """Three rounds, 8 to 4 to 2 to 1, into the mean of all."""
     keys = torch.randn(1, 2, 8, 4, generator=torch.Generator().manual_seed(0))
     attention = VisionAttention(keys, keys, 0.5, 0, Layout.raster((1, 1, 8)))
-    done = ToMe(keep=1).select_in_tower(TowerTokens(0, 0, attention, keys[0], torch.arange(8), 8))
+    done = ToMe(keep=1).select_in_tower(TowerTokens(0, 0, attention, keys[0], torch.arange(8), 8, 8))
     assert len(done.kept) == 1
     assert done.merged is not None
     values = torch.arange(8.0)[:, None]

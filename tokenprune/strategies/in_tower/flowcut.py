@@ -29,7 +29,9 @@ class FlowCut(TowerStrategy):
     Matches the authors' package for one image at a time; for several, the package drops as many patches from each as
     from the image that loses most. Its additional step inside the language model for LLaVA-NeXT is not included. In a
     tower without a CLS token (SigLIP), beyond the package, the mean of all patches stands for it: the attention that a
-    patch receives on average, and the mean value.
+    patch receives on average, and the mean value. Where several patches become one visual token, it has the mean of
+    their attention and values. Each tile of an image, and each frame of a video, gets its share of the budget in the
+    tower, rounded up; what is too much is dropped after it, by the last scores.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"left_in_tower"})
@@ -38,8 +40,9 @@ class FlowCut(TowerStrategy):
         return tuple(range(n_layers))
 
     def select_in_tower(self, tokens: TowerTokens) -> Selection:
-        target = self.budget(tokens.n_patches)
-        if tokens.n_left <= target:
+        target = self.tower_budget(tokens.n_visual, tokens.n_image)
+        compared = tokens.n_visual != tokens.n_image and tokens.scores is None  # with other tiles, in `select`
+        if tokens.n_left <= target and not compared:
             return Selection.all(tokens.n_left, tokens.left.device, tokens.scores)
         attention, values = tokens.attention.cls_or_mean(), tokens.values.float()
         if not tokens.attention.n_prefix:
@@ -47,13 +50,16 @@ class FlowCut(TowerStrategy):
         scores = information_flow(attention, values)
         if tokens.scores is not None:
             scores = (tokens.scores + scores) / 2
-        if tokens.n_more % 2:
+        if tokens.n_more % 2 or tokens.n_left <= target:
             return Selection.all(tokens.n_left, tokens.left.device, scores)
         return Selection.best(scores, tokens.n_left - n_dropped(attention, target, tokens.n_more))
 
     def select(self, tokens: VisualTokens) -> Selection:
-        left = tokens.left_in_tower
-        return Selection(left.kept, tokens.n_visual, left.scores)
+        left, n_kept = tokens.left_in_tower, self.budget(tokens.n_visual)
+        kept = left.kept
+        if left.scores is not None and len(kept) > n_kept:  # of several tiles
+            kept = kept[Selection.best(left.scores[kept], n_kept).kept]
+        return Selection(kept, tokens.n_visual, left.scores)
 
 
 def information_flow(

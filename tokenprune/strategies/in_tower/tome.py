@@ -14,6 +14,7 @@ from tokenprune.selection import Merge, Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import TowerStrategy, check_choice
 from tokenprune.tokens import TowerTokens, VisualTokens
+from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
 
 @register_strategy("tome")
@@ -31,7 +32,10 @@ class ToMe(TowerStrategy):
 
     Deviations: tokens are merged after a layer, the paper does it between its attention and its MLP; those that are
     left stay in raster order, where the code puts those without a partner first; where merging half of the tokens after
-    each layer is too little for the budget, the last layers match several times.
+    each layer is too little for the budget, the last layers match several times. Where several patches become one
+    visual token, tokens are alike by the keys of all of them, and are merged patch by patch. Keys are those that the
+    attention multiplies, with rotary positions, if the tower has them. Each tile of an image, and each frame of a
+    video, gets its share of the budget in the tower, rounded up; what is too much is merged after it, by features.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"left_in_tower"})
@@ -46,20 +50,35 @@ class ToMe(TowerStrategy):
         return tuple(range(n_layers))
 
     def select_in_tower(self, tokens: TowerTokens) -> Selection:
-        n_left, n_prefix = tokens.n_left, tokens.attention.n_prefix
-        keys, sizes = tokens.attention.keys[0, :, n_prefix:].float().mean(0), tokens.sizes
-        goal = n_left - n_merged(n_left - self.budget(tokens.n_patches), tokens.n_more, self.schedule)
-        kept = groups = torch.arange(n_left, device=tokens.left.device)
-        while len(kept) > goal:
-            left, places = matched(keys, len(kept) - goal, n_prefix)
-            keys, sizes = means(keys, sizes, places, len(left))
-            kept, groups = kept[left], places[groups]
-        if len(kept) == n_left:
-            return Selection.all(n_left, kept.device)
-        return Selection(kept, n_left, None, merge_groups(tokens.sizes, sizes, groups), trusted=True)
+        n_left = tokens.n_left
+        target = self.tower_budget(tokens.n_visual, tokens.n_image)
+        goal = n_left - n_merged(n_left - target, tokens.n_more, self.schedule)
+        if goal == n_left:
+            return Selection.all(n_left, tokens.left.device)
+        kept, merge = merged_down(tokens.keys, tokens.sizes, goal, tokens.attention.n_prefix)
+        return Selection(kept, n_left, None, merge, trusted=True)
 
     def select(self, tokens: VisualTokens) -> Selection:
-        return Selection(tokens.left_in_tower.kept, tokens.n_visual)
+        left, n_kept = tokens.left_in_tower, self.budget(tokens.n_visual)
+        if len(left.kept) <= n_kept:
+            return Selection(left.kept, tokens.n_visual)
+        features = tokens.features[left.kept].float()  # of several tiles
+        kept, merge = merged_down(features, left.sizes, n_kept, 0)
+        places = torch.arange(n_kept, device=kept.device)
+        return Selection(left.kept[kept], tokens.n_visual, None, merge.of_whole(left.kept, places))
+
+
+def merged_down(
+    keys: Float[Tensor, "tokens width"], sizes: Float[Tensor, " tokens"], goal: int, n_prefix: int
+) -> tuple[Int[Tensor, " left"], Merge]:
+    """Merge tokens that stand for `sizes` patches each until `goal` are left, which are returned first."""
+    kept = groups = torch.arange(len(keys), device=keys.device)
+    totals = sizes
+    while len(kept) > goal:
+        left, places = matched(keys, len(kept) - goal, n_prefix)
+        keys, totals = means(keys, totals, places, len(left))
+        kept, groups = kept[left], places[groups]
+    return kept, merge_groups(sizes, totals, groups)
 
 
 def n_merged(excess: int, n_more: int, schedule: str) -> int:
@@ -80,7 +99,9 @@ def matched(
     own = torch.arange(len(keys), device=keys.device)
     sources, others = own[n_prefix % 2 :: 2], own[1 - n_prefix % 2 :: 2]
     unit = normalize(keys, dim=-1)
-    similarity, best = (unit[sources] @ unit[others].T).max(1)
+    blocks = unit[sources].split(max(1, BLOCK_ELEMENTS // max(1, len(others))))
+    found = [(block @ unit[others].T).max(1) for block in blocks]
+    similarity, best = (torch.cat(part) for part in zip(*found, strict=True))
     merged = sources[similarity.argsort(descending=True, stable=True)[:count]]
     targets = own.index_copy(0, sources, others[best])
     targets = torch.where(own.new_zeros(len(own)).index_fill(0, merged, 1) > 0, targets, own)

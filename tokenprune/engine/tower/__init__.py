@@ -1,0 +1,1 @@
+"""Pruning before the layers of the vision tower, and between them."""

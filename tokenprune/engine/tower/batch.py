@@ -1,0 +1,248 @@
+"""Drops patches between the encoder layers of a vision tower that takes a batch of tiles.
+
+After each layer that a strategy names in `tower_layers`, it selects tile by tile which visual tokens are left, and the
+next layers get only their patches. Where the tiles of a batch have unequal numbers left, shorter ones are padded, and a
+mask keeps the padding out of the attention. A patch that others were merged into is attended to as that many equal
+patches would be: the logarithm of their number is added to its logit. After the tower the survivors are put back at
+their places in the grid, so that the model finds the shapes that it expects; the other places hold zeros, which are
+dropped before the language model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.conventions import recomputes_hooks
+from tokenprune.adapters.towers.attention import Projected
+from tokenprune.adapters.towers.layers import TowerLayers, restore_patches
+from tokenprune.engine.call import CallContext, named_arguments
+from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.recording import Register
+from tokenprune.engine.tower.tiles import Tile, TileSelection, changes, merged_patches, places_of, spread
+from tokenprune.errors import PruningError
+from tokenprune.selection import Selection
+from tokenprune.strategy import Strategy
+from tokenprune.tokens.tower import LeftInTower
+
+
+@dataclass(frozen=True, eq=False)
+class Survivors:
+    """Which patches of every tile follow the prefix tokens in the hidden states; those not `real` are padding, of which
+    there is none where `real` is None. `sizes`: how many patches each stands for; None if none has been merged."""
+
+    patches: Int[Tensor, "tiles left"]
+    real: Bool[Tensor, "tiles left"] | None
+    sizes: Float[Tensor, "tiles left"] | None = None
+
+    def mask(self, hidden: Float[Tensor, "tiles tokens width"]) -> Tensor | None:
+        """(tiles, 1, tokens, tokens), to be added to the attention's logits; None if there is nothing to add."""
+        if self.real is None and self.sizes is None:
+            return None
+        n_tiles, n_tokens, _ = hidden.shape
+        keys = hidden.new_zeros(n_tiles, n_tokens)
+        patches = keys[:, n_tokens - self.patches.shape[1] :]
+        if self.sizes is not None:
+            patches += self.sizes.log().to(hidden)
+        if self.real is not None:
+            patches.masked_fill_(~self.real.to(hidden.device), torch.finfo(hidden.dtype).min)
+        return keys[:, None, None].expand(-1, -1, n_tokens, -1)
+
+    def put_back(self, hidden: Float[Tensor, "tiles tokens width"], n_patches: int) -> Float[Tensor, "tiles all width"]:
+        """The hidden states with every patch at its own place, and zeros where one was dropped."""
+        n_prefix = hidden.shape[1] - self.patches.shape[1]
+        places = n_prefix + self.patches
+        if self.real is not None:
+            places = places.masked_fill(~self.real, n_prefix + n_patches)  # one place more, for all padding
+        whole = hidden.new_zeros(len(hidden), n_prefix + n_patches + (self.real is not None), hidden.shape[2])
+        whole[:, :n_prefix] = hidden[:, :n_prefix]
+        index = places[..., None].expand(-1, -1, hidden.shape[2]).to(hidden.device)
+        return whole.scatter_(1, index, hidden[:, n_prefix:])[:, : n_prefix + n_patches]
+
+
+class TowerCall:
+    """One call of the tower.
+
+    patches: those of each visual token of a tile; None if each has one.
+    layer: the encoder layer that runs, if the strategy selects after it and has not yet.
+    captured: what its capture points returned so far.
+    kept: of each tile, which of the visual tokens that the layer was given are kept, and what is merged into them.
+    tiles: those of the call; none before the first layer that the strategy selects after.
+    survivors: what the hidden states hold; None as long as that is everything, in raster order. From then on the
+        patches of a visual token follow one another.
+    mask: of the layer that runs.
+    entered: by encoder layer, the survivors that it was given.
+    """
+
+    def __init__(self, first_layer: int, patches: Int[Tensor, "visual patches"] | None) -> None:
+        self.patches, self.each = patches, 1 if patches is None else patches.shape[1]
+        self.layer: int | None = first_layer
+        self.captured: dict[str, Tensor] = {}
+        self.kept: list[Selection] = []
+        self.tiles: list[Tile] = []
+        self.survivors: Survivors | None = None
+        self.mask: Tensor | None = None
+        self.entered: dict[int, Survivors] = {}
+
+    @property
+    def n_patches(self) -> int:
+        return self.tiles[0].n_visual * self.each
+
+    def outcomes(self) -> list[LeftInTower]:
+        """What is left of every tile."""
+        return [tile.outcome() for tile in self.tiles]
+
+    def of_tokens(self, tokens: Int[Tensor, " kept"]) -> Int[Tensor, " patches"]:
+        """The patches of visual tokens, within the tile."""
+        return tokens if self.patches is None else self.patches.to(tokens.device)[tokens].flatten()
+
+    def places(self, tokens: Int[Tensor, " kept"]) -> Int[Tensor, " patches"]:
+        """The same, within the hidden states."""
+        return self.of_tokens(tokens) if self.survivors is None else places_of(tokens, self.each)
+
+
+class BatchPruning:
+    """Lets a TowerStrategy select between encoder layers, and shortens what those layers get."""
+
+    def __init__(self, strategy: Strategy, adapter: ModelAdapter, layers: TowerLayers, context: CallContext) -> None:
+        self.strategy, self.adapter, self.tower = strategy, adapter, layers
+        self._context = context
+        self.selecting = TileSelection(strategy, adapter, layers)
+        self.n_prefix = self.selecting.n_prefix
+
+    def register(self, register: Register) -> list[nn.Module]:
+        """Register the hooks; return the modules that show attention. The recorder's hooks on the tower come before:
+        they read what was dropped."""
+        captured, after = [], self.selecting.after
+        for tower in self.adapter.vision_towers:
+            register(tower.register_forward_pre_hook(self.before_tower, with_kwargs=True))
+            register(tower.register_forward_hook(self.after_tower))
+        for number in after:
+            for name, module in self.tower.capture_points(number).items():
+                register(module.register_forward_hook(partial(self.after_capture, name)))
+                captured.append(module)
+        for number, layer in enumerate(self.tower.layers):
+            if number > after[0]:
+                register(layer.register_forward_pre_hook(partial(self.before_layer, number), with_kwargs=True))
+                if (attention := self.tower.masked(number)) is not layer:
+                    register(attention.register_forward_pre_hook(self.before_attention, with_kwargs=True))
+        return captured
+
+    @dynamo_disabled
+    def before_tower(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        patches = self.tower.patches
+        of_tokens = None if patches is None else patches(named_arguments(module, args, kwargs))
+        self._context.tower = TowerCall(self.selecting.after[0], of_tokens)
+
+    @dynamo_disabled
+    def after_capture(self, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+        call = self._context.tower
+        if call is None or call.layer is None:  # as in a backward pass that runs the layer again
+            return
+        call.captured[name] = output.detach()
+        if len(call.captured) == len(self.tower.capture_points(call.layer)):  # now, while a CPU has them in its cache
+            self._select(call, call.layer, self.tower.split_heads(call.captured))
+            call.layer, call.captured = None, {}
+
+    @dynamo_disabled
+    def before_layer(self, number: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """The arguments of an encoder layer, shortened; None if they may stay."""
+        call, tower = self._context.tower, self.tower
+        if call is None:
+            return None
+        within = tower.masked(number) is not module
+        again = recomputes_hooks(module) or (within and module.training and _checkpoints(module))
+        if torch.is_grad_enabled() and again:
+            raise PruningError(
+                f"{type(self.strategy).__name__} prunes inside the vision tower, and activation checkpointing runs "
+                f"encoder layers again in the backward pass. Switch it off, call eval() on the tower, or use a newer "
+                f"transformers."
+            )
+        hidden, *rest = args
+        if call.kept:
+            hidden = self._prune_hidden(call, hidden)
+        call.layer = number if number in self.selecting.after else None
+        if call.survivors is None:
+            return None
+        call.entered[number] = call.survivors
+        call.mask = call.survivors.mask(hidden)
+        named = named_arguments(module, (hidden, *rest), kwargs)
+        return tower.arguments(named, hidden, None if within else call.mask)
+
+    @dynamo_disabled
+    def before_attention(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """The arguments of a layer's attention, for layers that take no mask themselves; None if they may stay."""
+        call = self._context.tower
+        return None if call is None or call.mask is None else (args, {**kwargs, "attention_mask": call.mask})
+
+    @dynamo_disabled
+    def after_tower(self, module: nn.Module, args: Any, output: Any) -> Any:
+        call, self._context.tower = self._context.tower, None
+        if call is None or not call.entered:
+            return None
+
+        def put_back(layer: int, hidden: Tensor) -> Tensor:
+            return call.entered[layer].put_back(hidden, call.n_patches) if layer in call.entered else hidden
+
+        return restore_patches(output, len(self.tower.layers), put_back)
+
+    def _select(self, call: TowerCall, layer: int, projected: Projected) -> None:
+        """Let the strategy select which visual tokens of each tile to keep after `layer`."""
+        n_tiles, _, n_tokens, _ = projected[0].shape
+        device, n_prefix = projected[0].device, self.n_prefix
+        if not call.tiles:
+            n_visual = (n_tokens - n_prefix) // call.each
+            n_image = n_visual if self.tower.whole_images else None
+            call.tiles = [Tile(n_visual, n_image, device) for _ in range(n_tiles)]
+        if call.each > 1 and call.survivors is None:
+            prefix = torch.arange(n_prefix, device=device)
+            order = torch.cat([prefix, n_prefix + call.of_tokens(call.tiles[0].left)])
+            queries, keys, values = (part[:, :, order] for part in projected)
+            projected = queries, keys, values
+        kept = []
+        for i, tile in enumerate(call.tiles):
+            n_left = n_prefix + len(tile.left) * call.each
+            kept.append(self.selecting.select(layer, i, tile, *(part[i, :, :n_left] for part in projected)))
+        call.kept = kept if any(map(changes, kept)) else []
+
+    def _prune_hidden(
+        self, call: TowerCall, hidden: Float[Tensor, "tiles tokens width"]
+    ) -> Float[Tensor, "tiles left width"]:
+        """The hidden states of what was kept after the layer before."""
+        n_prefix, device = self.n_prefix, hidden.device
+        selections, call.kept = call.kept, []
+        left = [call.of_tokens(tile.left.to(device)) for tile in call.tiles]
+        kept = [call.places(selection.kept.to(device)) for selection in selections]
+        places, counts = pad_sequence(kept, batch_first=True), torch.tensor([len(tile) for tile in left])
+        real = torch.arange(places.shape[1]) < counts[:, None]
+        padded = min(map(len, left)) < places.shape[1]
+        sizes = [spread(tile.sizes.to(device), call.each) for tile in call.tiles]
+        merged = any(tile.merged_from is not None for tile in call.tiles)
+        survivors = Survivors(
+            pad_sequence(left, batch_first=True),
+            real.to(device) if padded else None,
+            pad_sequence(sizes, batch_first=True, padding_value=1.0).to(device) if merged else None,
+        )
+        prefix = torch.arange(n_prefix, device=device).expand(len(hidden), -1)
+        tile = torch.arange(len(hidden), device=device)[:, None]  # whole rows are copied, as gather does not
+        pruned = hidden[tile, torch.cat([prefix, n_prefix + places], 1)]
+        for i, selection in enumerate(selections):
+            if selection.merged is not None:
+                patches = hidden[i, n_prefix : n_prefix + selection.n_visual * call.each]
+                if call.survivors is None and call.patches is not None:
+                    patches = patches[call.patches.flatten().to(device)]
+                means = merged_patches(selection, patches, call.each)
+                pruned[i, n_prefix : n_prefix + len(means)] = means
+        call.survivors = survivors
+        return pruned
+
+
+def _checkpoints(layer: Any) -> bool:
+    return getattr(layer, "gradient_checkpointing", False)

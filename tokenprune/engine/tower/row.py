@@ -1,0 +1,199 @@
+"""One call of a tower that takes the patches of all images in one row, and what is left of the row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from tokenprune.adapters.towers.layers import RowLayers
+from tokenprune.adapters.towers.row import Row
+from tokenprune.engine.tower.tiles import Tile, merged_patches, places_of, spread
+from tokenprune.selection import Selection
+from tokenprune.tokens.tower import LeftInTower
+
+
+class RowCut:
+    """What is left of a row from some encoder layer on.
+
+    kept: which of the call's visual tokens.
+    patches: their patches, in the order of the layers.
+    sizes: how many visual tokens each of those that are left stands for; None if none has been merged.
+    """
+
+    def __init__(self, row: Row, kept: Bool[Tensor, " visual"], sizes: Float[Tensor, " left"] | None = None) -> None:
+        self.kept, self.sizes, self.n_all = kept, sizes, len(row.tokens)
+        in_layers = row.tokens if row.order is None else row.tokens[row.order]
+        left = kept[in_layers]
+        self.patches = left.nonzero()[:, 0]
+        self._of_patches = in_layers[self.patches]
+        # Where the patches of a visual token are adjacent.
+        self._tokens = kept[in_layers.unique_consecutive()].nonzero()[:, 0]
+        self._ends = pad(left.cumsum(0), (1, 0))  # how many patches are left of the first so many
+        self._cut: dict[tuple[str, int], tuple[Any, Any]] = {}  # by identity: all layers get the same arguments
+
+    @cached_property
+    def by_token(self) -> Int[Tensor, " patches"]:
+        """The places of the patches among those that are left, one visual token after the other."""
+        return self._of_patches.argsort(stable=True)
+
+    @cached_property
+    def bias(self) -> Float[Tensor, " patches"] | None:
+        """What is added to the logits of each patch's key: the logarithm of how many patches it stands for."""
+        if self.sizes is None:
+            return None
+        logs = spread(self.sizes.log(), len(self.patches) // len(self.sizes))
+        order = self.by_token.to(logs.device)
+        return torch.zeros_like(logs).index_copy(0, order, logs)
+
+    def cut(self, name: str, value: Any) -> Any:
+        """The argument `name` of a layer, for the patches that are left."""
+        key = name, id(value)
+        if key not in self._cut:
+            self._cut[key] = value, self._shortened(name, value)
+        return self._cut[key][1]
+
+    def forget(self) -> None:
+        """Free the arguments that were cut: no further layer gets them."""
+        self._cut.clear()
+
+    def whole(self, value: Any) -> Any:
+        """What the layers made of the patches that are left, or mergers of their visual tokens, with zeros for the
+        others. Anything else, also in tuples and lists, as it is."""
+        if isinstance(value, (tuple, list)):
+            return type(value)(map(self.whole, value))
+        if not isinstance(value, Tensor) or value.ndim < 2:
+            return value
+        for places, n_all in ((self.patches, self.n_all), (self._tokens, len(self.kept))):
+            if value.shape[-2] == len(places) < n_all:
+                result = value.new_zeros(*value.shape[:-2], n_all, value.shape[-1])
+                return result.index_copy(-2, places.to(value.device), value)
+        return value
+
+    def _shortened(self, name: str, value: Any) -> Any:
+        if name == "cu_seqlens":
+            return self._ends.to(value.device)[value.long()].unique_consecutive().to(value.dtype)
+        if isinstance(value, tuple):
+            return tuple(self._shortened(name, part) for part in value)
+        if isinstance(value, Tensor) and value.ndim >= 2 and value.shape[-2] == self.n_all:
+            patches = self.patches.to(value.device)
+            shorter = value.index_select(-2, patches)
+            return self._masking(shorter.index_select(-1, patches)) if name == "attention_mask" else shorter
+        return value
+
+    def _masking(self, mask: Float[Tensor, "one one left left"]) -> Float[Tensor, "one one left left"]:
+        """A mask with the bias of every key where patches may attend to it."""
+        return mask if self.bias is None else torch.where(mask == 0, self.bias.to(mask), mask)
+
+
+class RowCall:
+    """One call of the tower.
+
+    row: the patches that it was given.
+    selections: which visual tokens of each image are encoded at all.
+    tiles: the frames of the images, if more is dropped between the layers, which are `between`.
+    cut: what the hidden states hold. following: what the next layer is to get; None if that is the same.
+    entered: what each encoder layer was given.
+    layer, captured, rotation: the encoder layer that runs, if the strategy selects after it and has not yet, what its
+        capture points returned so far, and its rotary embeddings.
+    """
+
+    def __init__(self, row: Row, selections: list[Selection], between: RowLayers | None) -> None:
+        self.row, self.selections = row, selections
+        device = row.tokens.device
+        masks = [
+            torch.zeros(one.n_visual, dtype=torch.bool, device=device).index_fill(0, one.kept.to(device), True)
+            for one in selections
+        ]
+        kept = torch.cat(masks)
+        self.cut = RowCut(row, torch.ones_like(kept))
+        self.following = RowCut(row, kept) if any(len(one.kept) < one.n_visual for one in selections) else None
+        self.tiles = [] if between is None else self._made_tiles(kept, between.whole_images)
+        self.entered: dict[int, RowCut] = {}
+        self.layer: int | None = None
+        self.captured: dict[str, Tensor] = {}
+        self.rotation: Any = None
+        self._kept: list[Selection | None] = []
+
+    @property
+    def drops(self) -> bool:
+        return self.following is not None or len(self.cut.patches) < self.cut.n_all or self.cut.sizes is not None
+
+    @property
+    def each(self) -> int:
+        """How many patches a visual token has, where all have equally many."""
+        return self.cut.n_all // len(self.cut.kept)
+
+    def select(self, kept: list[Selection | None]) -> None:
+        """Give the following layers what each tile keeps, which its `left` and sizes already are, and merge into it
+        what the selections merge."""
+        mask, start = torch.zeros_like(self.cut.kept), 0
+        for tile in self.tiles:
+            mask[start + tile.left.to(mask.device)] = True
+            start += tile.n_visual
+        merged = any(tile.merged_from is not None for tile in self.tiles)
+        sizes = torch.cat([tile.sizes for tile in self.tiles]) if merged else None
+        self.following, self._kept = RowCut(self.row, mask, sizes), kept
+
+    def advance(self, hidden: Float[Tensor, "*one patches width"]) -> Float[Tensor, "*one left width"]:
+        """The hidden states of what the next layer is to get."""
+        before, after = self.cut, self.following
+        if after is None:
+            return hidden
+        places = torch.searchsorted(before.patches, after.patches)
+        left = hidden.index_select(-2, places.to(hidden.device))
+        if any(one is not None and one.merged is not None for one in self._kept):
+            left = self._merged(hidden, left)
+        before.forget()
+        self.cut, self.following, self._kept = after, None, []
+        return left
+
+    def whole_call(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        """What the recorder has seen of a layer's attention, with zeros for what was dropped before the tower."""
+        whole = self.cut.whole
+        attention = {name: whole(value) for name, value in call.get("attention", {}).items()}
+        seen = {name: whole(self._in_rows(value)) for name, value in call.items() if isinstance(value, Tensor)}
+        return {**call, **seen, "attention": attention}
+
+    def real(self) -> list[Bool[Tensor, " patches"]]:
+        """Which patches of each tile, in raster order, were encoded."""
+        return list(self.cut.kept[self.row.in_tiles].split(self.row.tiles))
+
+    def outcomes(self) -> list[LeftInTower]:
+        """What is left of every tile."""
+        return [tile.outcome() for tile in self.tiles]
+
+    def _in_rows(self, value: Tensor) -> Tensor:
+        """Queries or keys of shape (patches, heads, width) as one row for each patch; anything else as it is."""
+        return value.flatten(1) if value.ndim == 3 and len(value) == len(self.cut.patches) > 1 else value
+
+    def _made_tiles(self, kept: Bool[Tensor, " visual"], whole_images: bool) -> list[Tile]:
+        each = self.each
+        sizes = [prod(grid) if whole_images else None for grid in self.row.images for _ in range(grid[0])]
+        parts = kept.split([n_patches // each for n_patches in self.row.tiles])
+        return [
+            Tile(len(part), n_image, kept.device, None if bool(part.all()) else part.nonzero()[:, 0])
+            for part, n_image in zip(parts, sizes, strict=True)
+        ]
+
+    def _merged(self, hidden: Tensor, left: Tensor) -> Tensor:
+        """The hidden states that are `left`, with the others of `hidden` merged into them as was selected."""
+        assert self.following is not None
+        each, rows, device = self.each, hidden.flatten(0, -2), hidden.device
+        result, start, end = left.flatten(0, -2).clone(), 0, 0
+        for selection, tile in zip(self._kept, self.tiles, strict=True):
+            n_before = 0 if selection is None else selection.n_visual
+            if selection is not None and selection.merged is not None:
+                tokens = torch.arange(start, start + n_before, device=device)
+                patches = rows[self.cut.by_token.to(device)[places_of(tokens, each)]]
+                means = merged_patches(selection, patches, each)
+                kept = torch.arange(end, end + len(tile.left), device=device)
+                result[self.following.by_token.to(device)[places_of(kept, each)]] = means
+            start, end = start + n_before, end + len(tile.left)
+        return result.view(left.shape)

@@ -1,0 +1,161 @@
+"""What a strategy selects between encoder layers, tile by tile, whatever form the layers take the tiles in."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.adapters.base import ModelAdapter
+from tokenprune.adapters.towers.layers import RowLayers, TowerLayers
+from tokenprune.engine.select import explained_nan
+from tokenprune.errors import PruningError, SettingError
+from tokenprune.selection import Selection, StageReport
+from tokenprune.strategy import Strategy, TowerStrategy
+from tokenprune.tokens.attention import VisionAttention
+from tokenprune.tokens.layout import Layout
+from tokenprune.tokens.tower import LeftInTower, TowerTokens, means_of
+
+
+class Tile:
+    """What is left of one tile so far: its visual tokens and their scores; the last score of every one of them, if all
+    were scored before the first was dropped; how many each stands for, if any were merged; and what was left from
+    which encoder layer on.
+
+    n_image: the number of visual tokens of the image that the tile is part of; None if the tower cannot know.
+    left: what was left of the tile before the tower; None if that is everything.
+    """
+
+    def __init__(self, n_visual: int, n_image: int | None, device: torch.device, left: Tensor | None = None) -> None:
+        self.n_visual, self.n_image = n_visual, n_image
+        self.left = torch.arange(n_visual, device=device) if left is None else left
+        self.scores: Tensor | None = None
+        self.merged_from: Tensor | None = None
+        self.last: Tensor | None = None
+        self.stages: list[StageReport] = []
+
+    @property
+    def sizes(self) -> Float[Tensor, " left"]:
+        """How many visual tokens each of those left stands for."""
+        return torch.ones(len(self.left), device=self.left.device) if self.merged_from is None else self.merged_from
+
+    def keep(self, selection: Selection, layer: int) -> None:
+        """Keep what a strategy selects of `left`, from encoder layer `layer` on."""
+        scores = selection.scores
+        if scores is not None and (self.last is not None or not self.stages):
+            before = scores.new_full((self.n_visual,), -torch.inf) if self.last is None else self.last
+            self.last = scores if len(scores) == self.n_visual else before.index_copy(0, self.left, scores)
+        if not changes(selection):
+            self.scores = scores
+            return
+        self.scores = None if scores is None else scores[selection.kept]
+        left, merged = self.left[selection.kept], None
+        if selection.merged is not None:
+            merged = selection.merged.of_whole(self.left, torch.arange(len(left), device=left.device))
+        if self.merged_from is not None or selection.merged is not None:
+            self.merged_from = selection.sizes(self.merged_from)
+        self.left = left
+        self.stages.append(StageReport(layer, left, None, merged))
+
+    def outcome(self) -> LeftInTower:
+        """What is left of it."""
+        return LeftInTower(self.left, self.n_visual, self.last, tuple(self.stages), self.merged_from)
+
+
+def changes(selection: Selection | None) -> bool:
+    """Whether visual tokens are dropped, or merged into others."""
+    return selection is not None and (selection.merged is not None or len(selection.kept) < selection.n_visual)
+
+
+class TileSelection:
+    """Asks a TowerStrategy which visual tokens of a tile are left after an encoder layer.
+
+    after: the layers after which it selects.
+
+    Raises SettingError for a strategy of another kind, one that also needs the attention of one encoder layer over all
+    patches, and one that names layers after which nothing can be dropped.
+    """
+
+    def __init__(self, strategy: Strategy, adapter: ModelAdapter, layers: TowerLayers | RowLayers) -> None:
+        name = type(strategy).__name__
+        if not isinstance(strategy, TowerStrategy):
+            raise SettingError(
+                f"{name}.needs has left_in_tower, which only a TowerStrategy can have. Derive it from "
+                f"tokenprune.strategy.TowerStrategy."
+            )
+        if "vision_attention" in strategy.needs:
+            raise SettingError(
+                f"{name}.needs has both left_in_tower and vision_attention, and the tower does not attend to what it "
+                f"drops. Read tokens.attention in select_in_tower instead."
+            )
+        n_layers = len(layers.after)
+        chosen = strategy.tower_layers(n_layers)
+        if not chosen or not set(chosen) <= set(range(n_layers)):
+            raise SettingError(
+                f"{name}.tower_layers gave {chosen}; of this tower there are {n_layers} layers after which visual "
+                f"tokens can be dropped, counted 0..{n_layers - 1}."
+            )
+        self.strategy, self.n_prefix = strategy, adapter.tower.n_prefix
+        self._scale = adapter.tower.scale(adapter.vision_tower)
+        self.after = tuple(layers.after[number] for number in chosen)
+        self._n_more = {layer: n_layers - number - 1 for number, layer in enumerate(layers.after)}
+
+    def select(
+        self,
+        layer: int,
+        number: int,
+        tile: Tile,
+        queries: Float[Tensor, "heads tokens width"],
+        keys: Float[Tensor, "heads tokens width"],
+        values: Float[Tensor, "heads tokens width"],
+    ) -> Selection:
+        """Let tile `number` of the call keep what the strategy selects after `layer`. The tensors hold the prefix
+        tokens, and then the patches of one remaining visual token after the other."""
+        n_left, n_prefix = len(tile.left), self.n_prefix
+        each = (keys.shape[1] - n_prefix) // n_left
+        layout = Layout(((1, 1, n_left),), to_tokens=means_of(each))
+        attention = VisionAttention(queries[None], keys[None], self._scale, n_prefix, layout)
+        if each > 1:
+            patches = values[:, n_prefix:].unflatten(1, (n_left, each)).mean(2)
+            values = torch.cat([values[:, :n_prefix], patches], 1)
+        tokens = TowerTokens(
+            layer,
+            self._n_more[layer],
+            attention,
+            values,
+            tile.left,
+            tile.n_visual,
+            tile.n_image,
+            tile.scores,
+            tile.merged_from,
+        )
+        with explained_nan(self.strategy, f"image tile {number}", values):
+            selection = self.strategy.select_in_tower(tokens)
+        if not isinstance(selection, Selection) or selection.n_visual != n_left:
+            raise PruningError(
+                f"{type(self.strategy).__name__}.select_in_tower must return a Selection over the {n_left} visual "
+                f"tokens that are left."
+            )
+        tile.keep(selection, layer + 1)
+        return selection
+
+
+def merged_patches(
+    selection: Selection, patches: Float[Tensor, "patches width"], each: int
+) -> Float[Tensor, "left width"]:
+    """The patches of the visual tokens that a selection keeps, `each` of one after the other, with others merged in."""
+    assert selection.merged is not None
+    tokens = patches.reshape(selection.n_visual, -1)
+    return selection.merged.apply(tokens, selection.kept).view(-1, patches.shape[1])
+
+
+def spread(sizes: Float[Tensor, " left"], each: int) -> Float[Tensor, " patches"]:
+    """The sizes of visual tokens as those of their patches."""
+    return sizes if each == 1 else sizes.repeat_interleave(each)
+
+
+def places_of(tokens: Int[Tensor, " kept"], each: int) -> Int[Tensor, " patches"]:
+    """Where the patches of visual tokens are, if `each` of one token follow the other's."""
+    if each == 1:
+        return tokens
+    return (tokens[:, None] * each + torch.arange(each, device=tokens.device)).flatten()
