@@ -17,8 +17,12 @@ def loss_function(model: Any) -> tuple[str, Callable[..., Any]]:
     return "_loss_function", model.loss_function
 
 
+def recomputes(layer: Any) -> bool:
+    """Whether the backward pass runs this layer again (activation checkpointing), with the hooks of modules in it."""
+    return layer.training and getattr(layer, "gradient_checkpointing", False)
+
+
 def recomputes_hooks(layer: Any) -> bool:
-    """Whether the backward pass runs this layer again with its hooks, as activation checkpointing did until it wrapped
-    the layer's `forward` instead of its call."""
-    checkpoints = layer.training and getattr(layer, "gradient_checkpointing", False)
-    return checkpoints and type(layer).__call__ is not nn.Module.__call__
+    """Whether the backward pass runs this layer again with its own hooks, as activation checkpointing did until it
+    wrapped the layer's `forward` instead of its call."""
+    return recomputes(layer) and type(layer).__call__ is not nn.Module.__call__

@@ -6,8 +6,7 @@ prefill      what happens to one prompt, in order
 pruner       registers every hook of a patch, and takes them all off again
 recording    what the vision tower shows of images while they are encoded
 select       asks the strategy which visual tokens to keep, and holds it to its budget
-patches      pruning of image patches before the vision tower
-tower        ... between its layers
+tower        pruning before the layers of the vision tower, and between them
 stages       pruning between decoder layers
 skipping     decoder layers that are not executed
 denoising    block diffusion models and robot policies

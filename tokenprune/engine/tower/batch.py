@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import recomputes_hooks
+from tokenprune.adapters.conventions import recomputes, recomputes_hooks
 from tokenprune.adapters.towers.attention import Projected
 from tokenprune.adapters.towers.layers import TowerLayers, restore_patches
 from tokenprune.engine.call import CallContext, named_arguments
@@ -158,7 +158,7 @@ class BatchPruning:
         if call is None:
             return None
         within = tower.masked(number) is not module
-        again = recomputes_hooks(module) or (within and module.training and _checkpoints(module))
+        again = recomputes(module) if within else recomputes_hooks(module)
         if torch.is_grad_enabled() and again:
             raise PruningError(
                 f"{type(self.strategy).__name__} prunes inside the vision tower, and activation checkpointing runs "
@@ -242,7 +242,3 @@ class BatchPruning:
                 pruned[i, n_prefix : n_prefix + len(means)] = means
         call.survivors = survivors
         return pruned
-
-
-def _checkpoints(layer: Any) -> bool:
-    return getattr(layer, "gradient_checkpointing", False)
