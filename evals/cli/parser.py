@@ -18,7 +18,8 @@ class Formatter(HelpFormatter):
         return "\n\n".join(part if part.startswith(" ") else fill(part, width) for part in paragraphs)
 
     def _get_help_string(self, action: Action) -> str | None:
-        without = any(action.default is none for none in (None, False, SUPPRESS))
+        is_switch = action.const is False  # --no-labels: that labels are read by default says its name
+        without = is_switch or any(action.default is none for none in (None, False, SUPPRESS))
         if action.help is None or without or "(default: " in action.help:
             return action.help
         if isinstance(action.default, list):

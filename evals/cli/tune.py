@@ -29,8 +29,8 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--compare",
         choices=("answers", "first-token"),
-        help="with --no-labels: whether answers agree (the default), or the distributions of their first tokens; a "
-        "point of the latter is 0.01 of the total variation distance, on average over the questions",
+        help="with --no-labels: whether answers agree, or the distributions of their first tokens; a point of the "
+        "latter is 0.01 of the total variation distance, on average over the questions (default: answers)",
     )
     shared.add_strategies(parser, [], " (default: all that need no calibration)")
     parser.add_argument(

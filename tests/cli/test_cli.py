@@ -19,6 +19,7 @@ from tokenprune.evals.bench.rendered import KINDS
 from tokenprune.evals.cli import COMMANDS, build_parser
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.search.objective import STATES
+from tokenprune.evals.tune.asking import Compare
 from tokenprune.evals.tune.costs import COSTS
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,13 @@ def test_every_option_has_help_with_its_default(name: str) -> None:
         assert without or "(default: " in (formatter._get_help_string(action) or ""), action.dest
 
 
+@pytest.mark.parametrize("name", ["adapt", "tune"])
+def test_a_switch_that_turns_something_off_names_no_default(name: str) -> None:
+    shown = " ".join(parser_of(name).format_help().split())
+    assert "--no-labels" in shown
+    assert "(default: True)" not in shown
+
+
 @pytest.mark.parametrize(
     ("name", "option", "known"),
     [
@@ -65,6 +73,7 @@ def test_every_option_has_help_with_its_default(name: str) -> None:
         ("bench", "image", KINDS),
         ("eval", "on_error", get_args(OnError)),
         ("optimize", "state", STATES),
+        ("tune", "compare", get_args(Compare)),
         ("tune", "cost", COSTS),
     ],
 )
