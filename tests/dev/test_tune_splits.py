@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from helpers.files.evals import saved
 from helpers.files.search import deep_llava, scenes, write_scenes
 
-from tokenprune import FoPru
+from tokenprune import DataError, FoPru
 from tokenprune.evals.dev.experiments.tune_splits import main, outcome, split
 from tokenprune.evals.run.answers import AnswerKey
+from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.setups import Pruned, Setup
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tune.asking import UNPRUNED
@@ -110,3 +112,26 @@ def test_the_command_asks_once_and_replays(tmp_path: Path, capsys: pytest.Captur
     assert [one["seed"] for one in lines] == [0, 1, 2, 3]
     assert {one["n_hidden"] for one in lines} == {16}
     assert "30 points: 4 of 4 recommended; 0 above the bound, 0 surely" in capsys.readouterr().out
+
+
+def test_stored_rows_stand_for_answers(tmp_path: Path) -> None:
+    """What is found with rows is what is found by asking; rows of other questions are refused."""
+    write_scenes(tmp_path / "scenes", 47)
+    model = saved(deep_llava(), tmp_path / "model")
+    data = tmp_path / "scenes"
+    common: Any = {"model": model, "data": data, "position_ids": ["original"], "dtype": "bfloat16"}
+    evaluate(**common, output=tmp_path / "eval", strategies=["fopru"], keep_ratios=[0.5, 0.9], baselines=[])
+    rows = tmp_path / "eval" / "rows.jsonl"
+
+    def outcomes(name: str, *options: str) -> list[Any]:
+        file = tmp_path / name
+        folders = ["--model", model, "--data", str(data), "--output", str(tmp_path / f"{name} run")]
+        main([*folders, "--table", str(file), "--bound", "30", "--seeds", "3", *options])
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+    asked = outcomes("asked", "--strategy", "fopru", "--keep-ratio", "0.5", "0.9")
+    stored = outcomes("stored", "--rows", str(rows), "--strategy")
+    assert stored == asked
+    assert len((tmp_path / "stored run" / "answers.jsonl").read_text().splitlines()) == 48  # the unpruned model's
+    with pytest.raises(DataError, match="its row is of other questions of rec: see --limit and --apart"):
+        outcomes("other", "--rows", str(rows), "--strategy", "--limit", "40")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,29 @@ from tokenprune.evals.models.loading import limit_questions, load_model, load_ta
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run import files
 from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
+from tokenprune.evals.search.calibration import apart, calibrated_on
 from tokenprune.evals.tune.asking import Asker, held_answers
 from tokenprune.evals.tune.questions import Half, in_chunks
+from tokenprune.strategies.settings import SettingsFile
 
 #: Tokens of a batch: a chunk of questions about the bundled scenes is one.
 BATCH_TOKENS = 5120
 
 
 @contextmanager
-def held_asker(model: str, data: Path, limit: int | None, output: Path, n_setups: int) -> Iterator[tuple[Asker, Half]]:
+def held_asker(
+    model: str, data: Path, limit: int | None, output: Path, n_setups: int, calibrated: Sequence[Path] = ()
+) -> Iterator[tuple[Asker, Half]]:
     """Yield what asks a model, in bfloat16, and the questions of all tasks, up to `limit` of each. Answers are kept in
     the folder `output`, from which a killed run goes on.
 
-    n_setups: for the time that is left. SettingError if the folder holds the answers of another run.
+    n_setups: for the time that is left. calibrated: settings files whose calibration images are left out. SettingError
+    if the folder holds the answers of another run.
     """
     loaded, processor = load_model(model, "bfloat16")
     style = style_of(loaded.config, processor)
-    asked = in_chunks(limit_questions(load_tasks(data, None, style=style), limit))
+    images = frozenset[str]().union(*(calibrated_on(SettingsFile.read(path)) for path in calibrated))
+    asked = in_chunks(limit_questions(apart(load_tasks(data, None, style=style), images, str(data)), limit))
     columns = TextColumn("answers"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     output.mkdir(parents=True, exist_ok=True)
     with held_answers(output) as (write, found), Progress(*columns) as progress:

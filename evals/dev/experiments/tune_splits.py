@@ -5,7 +5,8 @@
 asks the bundled model all bundled questions under a grid of settings, once. Then, for each of 20 seeds and each bound,
 it hides a third of the images, and searches and tests on the rest as `tune` does, with the stored answers: successive
 halving of the grid, which takes the place of proposals, then the tests in a fixed order. What it recommends is compared
-with the hidden questions: their loss, and whether it is above the bound.
+with the hidden questions: their loss, and whether it is above the bound. `--rows` adds setups whose rows are stored, of
+the same questions, without asking them again.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import numpy as np
 
 from tokenprune.evals.cli.parser import script_parser
 from tokenprune.evals.dev.experiments.asked import held_asker
+from tokenprune.evals.dev.experiments.recorded import Recorded
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.run import files
 from tokenprune.evals.run.answers import SetupKey
+from tokenprune.evals.run.results_io import read
 from tokenprune.evals.run.setups import Pruned, make_setups
 from tokenprune.evals.tasks._base.question import Question
 from tokenprune.evals.tune.asking import UNPRUNED, Scorer
@@ -73,25 +76,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = script_parser(__doc__)
     parser.add_argument("--model", default=str(MODEL), metavar="PATH", help="model folder")
     parser.add_argument("--data", type=Path, default=SCENES, metavar="DIR", help="the questions")
-    parser.add_argument("--strategy", nargs="+", default=list(STRATEGIES), metavar="NAME", help="of the grid")
+    parser.add_argument("--strategy", nargs="*", default=list(STRATEGIES), metavar="NAME", help="of the grid")
     parser.add_argument(
         "--keep-ratio", nargs="+", type=float, default=list(KEEP_RATIOS), metavar="R", help="of the grid"
     )
     parser.add_argument("--bound", nargs="+", type=float, default=list(BOUNDS), metavar="POINTS", help="losses allowed")
     parser.add_argument("--seeds", type=int, default=N_SEEDS, metavar="N", help="how many splits")
     parser.add_argument("--limit", type=int, metavar="N", help="questions per task (default: all)")
+    parser.add_argument("--rows", nargs="+", type=Path, default=[], metavar="FILE", help="stored results to add to it")
+    parser.add_argument(
+        "--apart",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="settings whose images rows leave out",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument("--table", type=Path, required=True, metavar="FILE", help="file of the outcomes, JSON lines")
     options = parser.parse_args(arguments)
     setups = make_setups(options.strategy, options.keep_ratio, ["original"], [])
     grid = [setup for setup in setups if isinstance(setup, Pruned)]
-    with held_asker(options.model, options.data, options.limit, options.output, 1 + len(grid)) as (asker, half):
+    holding = options.model, options.data, options.limit, options.output, 1 + len(grid), options.apart
+    with held_asker(*holding) as (asker, half):
         asker.ask([UNPRUNED, *grid], half)
         questions = half.questions
         whole = sum(asker.n_tokens(UNPRUNED, questions))
         costs = {setup.key: sum(asker.n_tokens(setup, questions)) / whole for setup in grid}
+        recorded = Recorded(asker, read(options.rows) if options.rows else [], questions)
         outcomes = [
-            outcome(asker, costs, grid, questions, bound, seed)
+            outcome(recorded, costs | recorded.costs, [*grid, *recorded.setups], questions, bound, seed)
             for bound in options.bound
             for seed in range(options.seeds)
         ]

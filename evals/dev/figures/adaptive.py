@@ -12,13 +12,16 @@ from matplotlib.figure import Figure
 
 from tokenprune.evals.report.palette import COLORS, GREY
 
+APART = 0.7
+
 
 def draw(records: Sequence[dict[str, Any]], output: Path) -> None:
     figure(records).savefig(output, dpi=130)
 
 
 def figure(records: Sequence[dict[str, Any]]) -> Figure:
-    """One panel per task, from the records of `dev.experiments.adaptive`. Bars are 95 % intervals."""
+    """One panel per task, from the records of `dev.experiments.adaptive`. Bars are 95 % intervals; each series
+    of marks is APART tokens to the right of the one before, so that none covers another."""
     tasks = list(dict.fromkeys(one["task"] for one in records))
     result = Figure(figsize=(4.6 * len(tasks), 4.2), layout="constrained")
     FigureCanvasAgg(result)
@@ -29,7 +32,9 @@ def figure(records: Sequence[dict[str, Any]]) -> Figure:
 
 def _panel(axes: Axes, task: str, records: Sequence[dict[str, Any]]) -> None:
     pruned = [one for one in records if one["strategy"] != "unpruned"]
-    for color, strategy in zip(COLORS, dict.fromkeys(one["strategy"] for one in pruned), strict=False):
+    strategies = list(dict.fromkeys(one["strategy"] for one in pruned))
+    shift = -APART * len(strategies)
+    for color, strategy in zip(COLORS, strategies, strict=False):
         own = sorted((one for one in pruned if one["strategy"] == strategy), key=lambda one: one["fixed"]["tokens"])
         for kind, marker, line in (("adaptive", "o", "-"), ("fixed", "s", ":")):
             points = [one[kind] for one in own]
@@ -39,7 +44,7 @@ def _panel(axes: Axes, task: str, records: Sequence[dict[str, Any]]) -> None:
                 for side in (0, 1)
             ]
             axes.errorbar(
-                [point["tokens"] for point in points],
+                [point["tokens"] + shift for point in points],
                 means,
                 yerr=bars,
                 fmt=marker,
@@ -50,9 +55,12 @@ def _panel(axes: Axes, task: str, records: Sequence[dict[str, Any]]) -> None:
                 fillstyle="full" if kind == "adaptive" else "none",
                 label=f"{strategy.partition(':')[0]}, {kind}",
             )
+            shift += APART
     for one in records:
         if one["strategy"] == "unpruned":
             axes.axhline(100 * one["accuracy"], color=GREY, linestyle="--", linewidth=1, label="unpruned")
+    axes.set_xlim(0, 1.4 * max(one["adaptive"]["tokens"] for one in pruned) + 10)
+    axes.set_ylim(0, 100)
     axes.set_title(task.upper())
     axes.set_xlabel("visual tokens, mean")
     axes.set_ylabel("accuracy, %")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tokenprune.evals.dev.tables import (
     accuracy,
+    adaptive,
     aerial,
     background,
     bench,
@@ -34,6 +35,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "serving": serving.stored,
     "video prefill": videos.prefill,
     "video selection": videos.selection,
+    "adaptive": adaptive.stored,
 }
 
 

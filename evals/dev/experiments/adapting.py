@@ -1,0 +1,107 @@
+"""What an adapter gains: the bundled model before and after `tokenprune adapt`, on scenes that it was not trained on.
+
+    python -m tokenprune.evals.dev.experiments.adapting --sources SOURCES --output runs/adapting --rows FILE
+
+draws scenes as the bundled model's training did (SOURCES is the folder that `dev.train.sources` filled; none of their
+backgrounds is in the bundled scenes), trains an adapter on them, merges it, and asks the model about the bundled scenes
+with and without it: unpruned, and at each keep ratio. `--no-labels` distils. A killed run resumes with the same
+command.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from peft import PeftModel
+
+from tokenprune.evals.adapt.adapt import adapt
+from tokenprune.evals.cli.parser import script_parser
+from tokenprune.evals.dev.train.bundle import Split, write_scenes
+from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.evals.models.loading import load_model, public_name
+from tokenprune.evals.run import files, results_io
+from tokenprune.evals.run.evaluate import evaluate
+from tokenprune.evals.run.results import TaskResult
+
+KEEP_RATIOS = (0.25, 0.1)
+TRAINING = "train"
+#: What rows call the model with the adapter.
+ADAPTED = "adapted"
+STRATEGY = "mosaic:layer=-2"
+SEED = 1
+#: The scenes' last file.
+LAST = "annotations.json"
+
+
+def measure(options: Namespace) -> list[TaskResult]:
+    """Return the rows without the adapter, then those with it, whose model is called "adapted"."""
+    scenes = options.output / f"{options.scenes} scenes"
+    if not (scenes / LAST).is_file():
+        write_scenes(options.sources, scenes, [Split(TRAINING, options.scenes, False, False)], SEED)
+    adapted = adapt(
+        options.model,
+        data=scenes,
+        split=TRAINING,
+        output=options.output / "adapted",
+        strategy=options.strategy,
+        keep_ratio=min(options.keep_ratio),
+        labels=options.labels,
+        steps=options.steps,
+        batch=options.batch,
+        rank=options.rank,
+        learning_rate=options.learning_rate,
+        dtype="bfloat16",
+    )
+    rows = []
+    for name, title in (("before", public_name(options.model)), ("after", ADAPTED)):
+        model, processor = load_model(options.model, "bfloat16")
+        if title == ADAPTED:
+            model = cast(Any, PeftModel.from_pretrained(model, str(adapted.adapter))).merge_and_unload()
+        model.config._name_or_path = title  # what rows call it
+        rows += evaluate(
+            (model.eval(), processor),
+            output=options.output / name,
+            strategies=[options.strategy],
+            keep_ratios=options.keep_ratio,
+            position_ids=["original"],
+            baselines=["unpruned"],
+            data=options.data,
+            limit=options.limit,
+        )
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = script_parser(__doc__)
+    parser.add_argument("--sources", type=Path, required=True, metavar="DIR", help="what scenes are drawn from")
+    parser.add_argument("--scenes", type=int, default=2000, metavar="N", help="how many are drawn")
+    parser.add_argument("--model", default=str(MODEL), metavar="PATH", help="model folder")
+    parser.add_argument("--data", type=Path, default=SCENES, metavar="DIR", help="the questions of the evaluation")
+    parser.add_argument("--strategy", default=STRATEGY, metavar="NAME", help="of training and evaluation")
+    parser.add_argument(
+        "--keep-ratio", nargs="+", type=float, default=list(KEEP_RATIOS), metavar="R", help="of the evaluation"
+    )
+    parser.add_argument("--no-labels", action="store_false", dest="labels", help="distil from the unpruned model")
+    parser.add_argument("--steps", type=int, default=300, metavar="N", help="of the training")
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="of the training")
+    parser.add_argument("--rank", type=int, default=16, metavar="N", help="of the training")
+    parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="RATE", help="of the training")
+    parser.add_argument("--limit", type=int, metavar="N", help="questions per task of the evaluation (default: all)")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of everything")
+    parser.add_argument("--rows", type=Path, required=True, metavar="FILE", help="file of the results, JSON lines")
+    options = parser.parse_args(arguments)
+    rows = measure(options)
+    files.replace(options.rows, "".join(f"{results_io.to_line(row)}\n" for row in rows))
+    unpruned = {row.task: row.accuracy for row in rows if row.strategy == "unpruned" and row.model != ADAPTED}
+    for row in rows:
+        print(
+            f"{row.model}, {row.strategy} at {row.keep_ratio:g}: {row.task} {row.accuracy:.1%} of questions; "
+            f"unpruned and without the adapter {unpruned[row.task]:.1%}"
+        )
+
+
+if __name__ == "__main__":
+    main()

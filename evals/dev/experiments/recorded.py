@@ -1,0 +1,50 @@
+"""Setups whose answers are stored as rows of `tokenprune eval`, beside setups that a model is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tokenprune
+from tokenprune.errors import DataError
+from tokenprune.evals.run.answers import AnswerKey
+from tokenprune.evals.run.results import TaskResult, digest
+from tokenprune.evals.run.setups import Pruned, Setup
+from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tune.asking import Asker
+from tokenprune.evals.tune.questions import Half
+
+
+class Recorded:
+    """A Scorer that looks into rows first, and asks the model about every other setup.
+
+    rows: of the `questions`, all of them; DataError for others. setups: those of the rows, whose strategies are of the
+    right class, and that is all: they are not run again. costs: the share of the visual tokens that each leaves.
+    """
+
+    def __init__(self, asker: Asker, rows: Sequence[TaskResult], questions: Sequence[Question]) -> None:
+        self._asker, self._scores = asker, dict[AnswerKey, float]()
+        of_key = {}
+        for row in rows:
+            asked = [question for question in questions if question.task == row.task]
+            if digest([question.id for question in asked]) != row.questions:
+                raise DataError(f"{row.key}: its row is of other questions of {row.task}: see --limit and --apart")
+            of_key[row.key] = row
+            for split, scores in row.scores.items():
+                for question, score in zip((one for one in asked if one.split == split), scores, strict=True):
+                    assert score != "failed"
+                    self._scores[AnswerKey(question.task, question.id, row.key)] = score or 0.0
+        self.setups = [_setup(row) for row in of_key.values()]
+        self.costs = {key: row.n_mean / row.n_visual for key, row in of_key.items()}
+
+    def ask(self, setups: Sequence[Setup], half: Half) -> None:
+        self._asker.ask([setup for setup in setups if setup.key not in self.costs], half)
+
+    def scores(self, setup: Setup, questions: Sequence[Question]) -> list[float]:
+        if setup.key in self.costs:
+            return [self._scores[AnswerKey(one.task, one.id, setup.key)] for one in questions]
+        return self._asker.scores(setup, questions)
+
+
+def _setup(row: TaskResult) -> Pruned:
+    strategy = getattr(tokenprune, row.strategy.split()[0])()
+    return Pruned(label=row.strategy, keep_ratio=row.keep_ratio, strategy=strategy)
