@@ -33,6 +33,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "grounding": grounding.stored,
     "needles": needles.stored,
     "serving": serving.stored,
+    "videos": videos.accuracy,
     "video prefill": videos.prefill,
     "video selection": videos.selection,
     "adaptive": adaptive.stored,
