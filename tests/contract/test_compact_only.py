@@ -155,10 +155,11 @@ def test_padding(case: str) -> None:
         assert_close(padded[0, -1:], family.oracle(model, inputs, nothing, ids)[0, -1:])
 
 
-def test_blocks_are_chosen() -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_blocks_are_chosen(case: str) -> None:
     """With more of them, the answers of the same weights are others: the indexer takes part in what is compared."""
-    inputs, answers = COMPACT_ONLY["minimax-m3"].prompt([2]), []
-    for model in (model_of("minimax-m3"), MiniMaxM3("minimax-m3", n_blocks=100).build()):
+    inputs, answers = COMPACT_ONLY[case].prompt([2]), []
+    for model in (model_of(case), MiniMaxM3(case, n_blocks=100).build()):
         with torch.no_grad(), tokenprune.patch(model, strategy_of(ANYWHERE), position_ids="compact"):
             answers.append(model(**inputs).logits[:, -1])
     assert (answers[0] - answers[1]).abs().max() > 1e-2
