@@ -27,11 +27,11 @@ STYLES = ((BLUE, "o", "-"), (GREEN, "s", "--"), (ORANGE, "D", "-."), (VERMILION,
 
 
 def figure(rows: Sequence[TaskResult]) -> Figure:
-    """Draw one panel a task; the keep ratio stands at every point."""
+    """Draw one panel a task; keep ratios stand at the points of the highest precision."""
     tasks = list(dict.fromkeys(row.task for row in rows))
     result = Figure(figsize=(5.6 * len(tasks), 4.8), layout="constrained")
     FigureCanvasAgg(result)
-    panels = result.subplots(1, len(tasks), squeeze=False)[0]
+    panels = result.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
     for axes, task in zip(panels, tasks, strict=True):
         _panel(axes, [row for row in rows if row.task == task])
     handles, labels = panels[0].get_legend_handles_labels()
@@ -40,7 +40,8 @@ def figure(rows: Sequence[TaskResult]) -> Figure:
 
 
 def _panel(axes: Axes, rows: Sequence[TaskResult]) -> None:
-    for (bits, by_ratio), (color, mark, dashes) in zip(grid_of(rows).items(), STYLES, strict=False):
+    grid = grid_of(rows)
+    for (bits, by_ratio), (color, mark, dashes) in zip(grid.items(), STYLES, strict=False):
         line = [row for of_tasks in by_ratio.values() for row in of_tasks.values()]
         x = [row.kv_cache_bytes / 1e6 for row in line]
         y = [100 * row.accuracy for row in line]
@@ -48,12 +49,12 @@ def _panel(axes: Axes, rows: Sequence[TaskResult]) -> None:
         bars += [[100 * (row.interval[1] - row.accuracy) for row in line]]
         axes.errorbar(x, y, yerr=bars, color=color, marker=mark, linestyle=dashes, markersize=7, linewidth=2,
                       elinewidth=1, label=f"{bits} bits")  # fmt: skip
-        for row, left, up in zip(line, x, y, strict=True):
-            axes.annotate(f"{100 * row.keep_ratio:g} %", (left, up), (5, 4), textcoords="offset points", fontsize=9)
+        for row, left, up in zip(line, x, y, strict=True) if bits == max(grid) else ():
+            axes.annotate(f"{100 * row.keep_ratio:g} %", (left, up), (7, -12), textcoords="offset points", fontsize=10)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(0, 100)
+    axes.margins(x=0.1)
     axes.set_xlabel("KV cache of the prompt, MB")
     axes.set_ylabel(f"{rows[0].metric}, % (bars: 95 % interval)")
     axes.set_title(f"{task_title(rows[0])} (n = {rows[0].n})", fontsize=12)

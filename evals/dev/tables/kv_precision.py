@@ -48,7 +48,13 @@ def report(rows: Sequence[TaskResult]) -> str:
         "Caches of about one size: accuracy in per cent, and the paired difference to the fewest tokens at the highest "
         "precision, in points, with 95 % interval and McNemar's p:",
         Table(
-            ["share", "keep ratio", "precision", "KV cache", *(c for name in names for c in (name, f"{name}, minus"))],
+            [
+                "share",
+                "keep ratio",
+                "precision",
+                "KV cache",
+                *(c for name in names for c in (name, f"{name}, difference")),
+            ],
             list(_diagonals(grid, list(tasks))),
         ),
         "Each precision minus 16 bits at the same keep ratio, in points, with 95 % interval and McNemar's p:",

@@ -22,14 +22,16 @@ def test_shares_are_those_of_the_mean_attention() -> None:
     scores = [8.0, 4, 6, 6, 1, 5, 2, 4, 1, 1, 1, 1]
     assert kept(scores, 3, 4) == [0, 2, 3, 5]
     assert kept(scores, 3, 6) == [0, 1, 2, 3, 5, 7]
-    tokens = tokens_of(scores, [[0.0]] * 12, [[0.0]] * 12)
-    assert HoloV(keep=4, crops=3).select(tokens).kept.tolist() == [0, 2, 3, 5]
 
 
 def test_uneven_crops() -> None:
     """Seven tokens in crops of 3, 2 and 2, with means of 8, 9 and 9 of 26. Of three: 0.92, 1.04 and 1.04, and the
     one that is left goes to the second crop."""
-    assert kept([8.0, 8, 8, 8, 10, 10, 8], 3, 3) == [3, 4, 5]
+    scores = [8.0, 8, 8, 8, 10, 10, 8]
+    assert kept(scores, 3, 3) == [3, 4, 5]
+    tokens = tokens_of(scores, [[0.0]] * 7, [[0.0]] * 7)
+    assert HoloV(keep=3, crops=3).select(tokens).kept.tolist() == [3, 4, 5]
+    assert HoloV(keep=3, crops=1).select(tokens).kept.tolist() == [0, 4, 5]
 
 
 def test_what_a_crop_cannot_hold_goes_to_the_best_of_the_others() -> None:
