@@ -14,6 +14,7 @@ from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy
 from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
 
 @register_strategy("vispruner")
@@ -62,9 +63,15 @@ def drop_duplicates(
     """
     if count == 0:
         return left[:0]
-    while len(left) > count:
-        compared, partners = left[::2], left[1::2]
-        similarity = most_similar(vectors[compared], vectors[partners])[0][:, 0]
+    # Rounds compare the same tokens again and again; of an image that is not too large, all pairs are computed once.
+    pairs = vectors[left] @ vectors[left].T if len(left) ** 2 <= BLOCK_ELEMENTS else None
+    places = torch.arange(len(left), device=left.device)
+    while len(places) > count:
+        compared, partners = places[::2], places[1::2]
+        if pairs is None:
+            similarity = most_similar(vectors[left[compared]], vectors[left[partners]])[0][:, 0]
+        else:
+            similarity = pairs.index_select(0, compared).index_select(1, partners).amax(1)
         order = similarity.argsort(descending=True, stable=True)
-        left = torch.cat([compared[order[min(step, len(left) - count) :]], partners])
-    return left
+        places = torch.cat([compared[order[min(step, len(places) - count) :]], partners])
+    return left[places]

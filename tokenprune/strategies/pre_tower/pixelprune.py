@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from numbers import Real
 from typing import Literal
 
@@ -15,6 +16,7 @@ from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import PatchStrategy, check_choice
 from tokenprune.tokens import PatchTokens
+from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
 Metric = Literal["max", "mae", "rmse"]
 
@@ -111,8 +113,16 @@ def anchored_errors(
 def distance(
     one: Float[Tensor, "*tokens values"], other: Float[Tensor, "*tokens values"], metric: Metric
 ) -> Float[Tensor, "*tokens"]:
-    """Return the error that `metric` names, over the pixels of each token."""
-    difference = (one - other).abs()
+    """Return the error that `metric` names, over the pixels of each token. Computed in bands of the last but one axis,
+    so that an image of many pixels does not need as many numbers again."""
+    n_values = prod(one.shape[:-2]) * one.shape[-1]
+    bands = max(1, BLOCK_ELEMENTS // max(1, n_values))
+    parts = zip(one.split(bands, -2), other.split(bands, -2), strict=True)
+    return torch.cat([_distance(first - second, metric) for first, second in parts], -1)
+
+
+def _distance(difference: Float[Tensor, "*tokens values"], metric: Metric) -> Float[Tensor, "*tokens"]:
+    difference = difference.abs_()
     if metric == "max":
         return difference.amax(-1)
-    return difference.mean(-1) if metric == "mae" else difference.square().mean(-1).sqrt()
+    return difference.mean(-1) if metric == "mae" else difference.square_().mean(-1).sqrt()
