@@ -13,6 +13,7 @@ from helpers.files.search import deep_llava, write_scenes
 from tokenprune import SettingError
 from tokenprune.evals.dev.experiments.adaptive import main
 from tokenprune.evals.dev.tables.adaptive import table
+from tokenprune.evals.dev.tables.tune_splits import table as splits_table
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -56,3 +57,16 @@ def test_the_table_by_hand() -> None:
     assert lines[0] == ["unpruned", "", "REC", "200", "256", "", "", "50.0 [40, 60]", ""]
     assert lines[1][:5] == ["`fopru`", "0.5", "REC", "200", "40.2 [13, 90]"]
     assert lines[1][5:] == ["55.0 [40, 60]", "40", "50.0 [40, 60]", "+5.0 [-1.0, +11.0], p = 0.12"]
+
+
+def test_the_table_of_splits_by_hand() -> None:
+    kept = {"bound": 3.0, "setting": "x", "cost": 0.5, "surely_above": False}
+    outcomes = [
+        {**kept, "points": 1.0, "above": False},
+        {**kept, "points": 4.0, "above": True},
+        {"bound": 3.0, "setting": None},
+        {"bound": 1.0, "setting": None},
+    ]
+    three, one = splits_table(outcomes).lines
+    assert three == ["3", "2 of 3", "50%", "+2.5", "+4.0", "1", "0"]
+    assert one[:3] == ["1", "0 of 1", "\N{EN DASH}"]

@@ -16,6 +16,7 @@ from tokenprune.evals.dev.tables import (
     needles,
     peers,
     serving,
+    tune_splits,
     vflowopt,
     videos,
 )
@@ -39,6 +40,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "video prefill": videos.prefill,
     "video selection": videos.selection,
     "adaptive": adaptive.stored,
+    "tune splits": tune_splits.stored,
 }
 
 
