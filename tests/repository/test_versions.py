@@ -48,3 +48,10 @@ def test_patch_accepts_the_declared_transformers() -> None:
     oldest, below = (bound.release[:2] for bound in (declared[">="], declared["<"]))
     assert (oldest, (*below, 0)[:2]) == TRANSFORMERS_RANGE
     assert oldest <= Version(version("transformers")).release[:2] < TRANSFORMERS_RANGE[1]
+
+
+def test_the_tests_that_the_makefile_names_exist() -> None:
+    """One that was renamed would end `make test-oldest` before its first test."""
+    named = set(re.findall(r"(?<![\w/.-])tests/[\w/.-]+", MAKEFILE))
+    assert "tests/contract" in named
+    assert not [path for path in sorted(named) if not (ROOT / path).exists()]
