@@ -12,6 +12,8 @@ from tokenprune.evals.run.results_io import read
 CELLS = ("FoPru cls -2 auto", "FoPru cls -2"), ("VisionZip -2 auto", "VisionZip -2")
 #: How the names of strategies with `attention_bias="size"` end.
 SIZED = " size"
+#: The best without calibration, which is compared with the calibrated one.
+SIZED_BEST = f"Mosaic{SIZED}"
 
 
 def stored() -> str:
@@ -29,11 +31,10 @@ def report(rows: Sequence[TaskResult]) -> str:
         "Differences on the same questions, in points, with 95 % interval and, for scores of 0 and 1, McNemar's p:",
         Table(["keep ratio", "first", "minus", *titles], list(_differences(groups))),
     ]
-    if sized := list(_with_sizes(groups)):
-        parts += [
-            '`attention_bias="size"` minus none, likewise:',
-            Table(["keep ratio", "strategy", *titles], sized),
-        ]
+    parts += [
+        '`attention_bias="size"` minus none, likewise:',
+        Table(["keep ratio", "strategy", *titles], list(_with_sizes(groups))),
+    ]
     return "\n\n".join(map(str, parts)) + "\n"
 
 
@@ -42,6 +43,8 @@ def _differences(groups: Mapping[SetupKey, Mapping[str, TaskResult]]) -> Iterato
         names = [key.strategy for key in groups if key.keep_ratio == ratio and not key.strategy.endswith(SIZED)]
         pairs = [("Mosaic", name) for name in names if name != "Mosaic"]
         pairs += [pair for pair in CELLS if pair[0] in names]
+        calibrated = f"VFlowOpt searched_{100 * ratio:.0f}"
+        pairs += [(SIZED_BEST, calibrated)] if SetupKey(SIZED_BEST, "original", ratio) in groups else []
         for first, second in pairs:
             one, other = (groups[SetupKey(name, "original", ratio)] for name in (first, second))
             yield [f"{ratio:.0%}", first, second, *(difference(one[task], other[task]) for task in one)]
