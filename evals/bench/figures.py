@@ -39,7 +39,7 @@ class Median:
 class Figures:
     """One case in numbers; times are in seconds. None: not measured, or undefined.
 
-    ttft_to_unpruned, ttft_to_ideal, prefill_to_ideal: ratios of times, each within its round.
+    tower_to_unpruned, ttft_to_unpruned, ttft_to_ideal, prefill_to_ideal: ratios of times, each within its round.
     decode_to_ideal: the same of a decoding step; the ideal's is the unpatched model's at the same cache length.
     flops, peak, cache: this case's by the unpruned model's.
     break_even: from how many visual tokens on a strategy saves more than selecting costs, as if the cost did not depend
@@ -49,6 +49,7 @@ class Figures:
 
     facts: Facts
     seconds: dict[str, Median]
+    tower_to_unpruned: Median | None
     ttft_to_unpruned: Median | None
     ttft_to_ideal: Median | None
     prefill_to_ideal: Median | None
@@ -92,6 +93,7 @@ def _figures(record: Record, fact: Facts) -> Figures:
     return Figures(
         facts=fact,
         seconds={phase: median for phase, median in medians.items() if median is not None},
+        tower_to_unpruned=ratio(UNPRUNED, "tower"),
         ttft_to_unpruned=ratio(UNPRUNED, "ttft"),
         ttft_to_ideal=ratio(fact.ideal, "ttft"),
         prefill_to_ideal=ratio(fact.ideal, "prefill"),

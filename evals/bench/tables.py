@@ -111,6 +111,26 @@ def summary(figures: Sequence[Figures], keep_ratio: float) -> Table:
     )
 
 
+def towers(files: Sequence[tuple[Record, Sequence[Figures]]]) -> Table:
+    """Return one line for each strategy of each file: what it saves in the vision tower, and what that is worth."""
+    lines = [
+        [
+            f"{record.about.get('image', 'image')}, {one.facts.n_visual} tokens",
+            one.facts.strategy,
+            _tokens(one),
+            *map(_ratio, (one.tower_to_unpruned, one.ttft_to_unpruned, one.ttft_to_ideal)),
+            _time(one.seconds.get("selection")),
+            f"{one.flops:.2f}",
+            f"{one.cache:.2f}",
+        ]
+        for record, figures in files
+        for one in figures
+        if one.is_strategy
+    ]
+    headings = ["image", "strategy", "visual tokens left", "vision tower to unpruned", "TTFT to unpruned"]
+    return Table([*headings, "TTFT to ideal", "selection", "FLOPs", "KV cache"], lines)
+
+
 def throughput(record: Record, figures: Sequence[Figures], budget: float) -> Table:
     """One line for each batch size and case that `generate` was run of; `budget` is in bytes."""
     run = [one for one in figures if "generate" in one.seconds]

@@ -16,6 +16,7 @@ from tokenprune.evals.dev.tables import (
     needles,
     peers,
     serving,
+    tower,
     tune_splits,
     vflowopt,
     videos,
@@ -41,6 +42,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "video selection": videos.selection,
     "adaptive": adaptive.stored,
     "tune splits": tune_splits.stored,
+    "before the tower": tower.before,
+    "in the tower": tower.inside,
+    "accuracy of the tower": tower.accuracy,
 }
 
 
