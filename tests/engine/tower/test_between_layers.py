@@ -170,6 +170,8 @@ def test_gradients_are_those_of_the_masked_tower(made: Any) -> None:
 def test_other_towers_and_layouts_are_refused(case: str) -> None:
     from helpers.families import FAMILIES
 
+    if case not in FAMILIES:
+        pytest.skip("this transformers does not have it")
     model = FAMILIES[case].build()
     with pytest.raises(UnsupportedError, match=r"may drop patches between its layers.*does not have it"):
         tokenprune.patch(model, Wandering(at=(0,)))
