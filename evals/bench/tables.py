@@ -111,8 +111,8 @@ def summary(figures: Sequence[Figures], keep_ratio: float) -> Table:
     )
 
 
-def towers(files: Sequence[tuple[Record, Sequence[Figures]]]) -> Table:
-    """Return one line for each strategy of each file: what it saves in the vision tower, and what that is worth."""
+def towers(record: Record, figures: Sequence[Figures]) -> Table:
+    """Return one line for each strategy: what it saves in the vision tower, and what that is worth."""
     lines = [
         [
             f"{record.about.get('image', 'image')}, {one.facts.n_visual} tokens",
@@ -123,7 +123,6 @@ def towers(files: Sequence[tuple[Record, Sequence[Figures]]]) -> Table:
             f"{one.flops:.2f}",
             f"{one.cache:.2f}",
         ]
-        for record, figures in files
         for one in figures
         if one.is_strategy
     ]

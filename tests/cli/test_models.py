@@ -24,7 +24,7 @@ def test_one_class(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert shown.startswith("Qwen2_5_VLForConditionalGeneration (qwen2_5_vl), read by Qwen2_5_VLAdapter")
     assert "fopru" in shown
-    assert "flowcut" not in shown  # its tower has no CLS token
+    assert "cdpruner" not in shown  # its tower has no text tower
 
 
 def test_a_class_that_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

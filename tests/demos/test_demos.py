@@ -93,7 +93,7 @@ def test_compare_on_a_scene(tmp_path: Path, model: str, monkeypatch: pytest.Monk
     demo = load("compare_kept_tokens")
     monkeypatch.setattr(demo, "SCENES", tmp_path)
     drawn = []
-    monkeypatch.setattr(demo.kept_tokens, "draw", lambda explanation, path: drawn.append(explanation))
+    monkeypatch.setattr(demo.sheet, "draw", lambda explanation, path: drawn.append(explanation))
     demo.main(["--model", model, "--rounds", "0"])
     (explanation,) = drawn
     assert explanation.true_box == (30, 10, 45, 30)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-MECHANISMS = ("engine/stages/", "engine/skipping.py", "engine/tower.py")
+MECHANISMS = ("engine/stages/", "engine/skipping.py", "engine/tower/")
 #: In a process of its own: this one's annotations are checked, which is code of ours that users do not run.
 PREFILL = """
 import sys
@@ -46,6 +46,6 @@ def test_a_fopru_prefill_is_short_to_read() -> None:
     assert {"engine/prefill.py", "engine/select.py", "strategies/pre_llm/fopru.py"} <= set(entered)
 
 
-@pytest.mark.parametrize(("strategy", "mechanism"), [("fastv", "engine/stages/"), ("flowcut", "engine/tower.py")])
+@pytest.mark.parametrize(("strategy", "mechanism"), [("fastv", "engine/stages/"), ("flowcut", "engine/tower/")])
 def test_a_mechanism_is_entered_where_a_strategy_asks_for_it(strategy: str, mechanism: str) -> None:
     assert [file for file in entered_by(strategy) if file.startswith(mechanism)]

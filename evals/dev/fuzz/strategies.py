@@ -253,9 +253,10 @@ OWN: dict[str, Callable[[Random, int], Strategy]] = {
     "any stages": any_stages,
     "any in tower": lambda rng, n: AnyInTower(seed=rng.randrange(1000), **budget(rng, tile=False)),
 }
-#: All but those that compare frames, since no draw has a video, and ToMe, since the oracle knows no merging in the
-#: tower.
-NAMES = (*(name for name, cls in STRATEGIES.items() if name != "tome" and "frames" not in cls().needs), *OWN)
+#: What the oracle doesn't know: merging in the tower, and pruning before it.
+NOT_DRAWN = ("tome", "pixelprune")
+#: All others but those that compare frames, since no draw has a video.
+NAMES = (*(name for name, cls in STRATEGIES.items() if name not in NOT_DRAWN and "frames" not in cls().needs), *OWN)
 IN_TOWER = ("flowcut", "any in tower")
 
 

@@ -9,8 +9,8 @@ from tokenprune.evals.run.results_io import read
 
 
 def before() -> str:
-    """Return the times of documents whose repeated patches are dropped before the tower."""
-    return _timed("page", "table", "screen")
+    """Return the times of a document whose repeated patches are dropped before the tower."""
+    return _timed("page")
 
 
 def inside() -> str:
@@ -22,8 +22,7 @@ def accuracy() -> str:
     return f"Accuracy in per cent, with 95 % interval:\n\n{accuracy_table(read([RESULTS / 'tower.jsonl']))}\n"
 
 
-def _timed(*names: str) -> str:
-    records = [Record.read(RESULTS / "tower" / f"{name}.json") for name in names]
-    table = towers([(record, figures(record)) for record in records])
-    about = "; ".join(dict.fromkeys(map(provenance, records)))
-    return f"{table}\n\nMedians of ratios within rounds, with 95 % interval; {about}\n"
+def _timed(name: str) -> str:
+    record = Record.read(RESULTS / "tower" / f"{name}.json")
+    rounds = f"Medians of {len(record.rounds)} rounds, ratios within rounds, with 95 % interval"
+    return f"{towers(record, figures(record))}\n\n{rounds}; {provenance(record)}\n"
