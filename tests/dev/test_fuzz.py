@@ -142,11 +142,13 @@ def test_a_killed_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert [line["index"] for line in lines] == list(range(done + 3))
     undisturbed = [draw(SEED, index).line() for index in range(done + 3)]
-    assert [without_time(line) for line in lines] == [without_time(line) for line in undisturbed]
+    assert [without_rounding(line) for line in lines] == [without_rounding(line) for line in undisturbed]
 
 
-def without_time(line: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in line.items() if key not in ("seconds", "worst")}
+def without_rounding(line: dict[str, Any]) -> dict[str, Any]:
+    """A line without its time and what rounding changes: it differs between processes, and what "any" strategies keep
+    hangs on every digit."""
+    return {key: value for key, value in line.items() if key not in ("seconds", "worst", "n_kept")}
 
 
 def test_a_run_of_another_seed_is_refused(tmp_path: Path) -> None:
