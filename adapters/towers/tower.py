@@ -71,9 +71,9 @@ def image_row(arguments: Mapping[str, Any], patch: int, merge: int) -> Row:
     for _, rows, columns in grids:
         if rows % merge or columns % merge:
             raise PruningError(
-                f"an image of {rows} x {columns} patches has some that are in no square of {merge} x {merge}, so they "
-                f"are no visual token's, and cannot be dropped in the vision tower with one. Let the model's processor "
-                f"resize images, or use a strategy that prunes after the tower, such as FoPru."
+                f"an image of {rows} x {columns} patches does not divide into squares of {merge} x {merge}, which "
+                f"become visual tokens, so the vision tower cannot be pruned. Let the model's processor resize the "
+                f"images, or use a strategy that prunes after the tower, such as FoPru."
             )
     return raster_of(grids, merge, arguments["pixel_values"].device)
 

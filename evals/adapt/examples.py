@@ -38,7 +38,7 @@ class Example:
 
 
 def chosen(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
-    """`n` of the questions at random, in their order, or all if there are no more: a training sees no others."""
+    """Return `n` questions drawn at random, in their original order; all of them if there are no more than `n`."""
     if len(questions) <= n:
         return list(questions)
     numbers = np.random.default_rng(seed).permutation(len(questions))[:n]

@@ -85,7 +85,7 @@ def named(name: str, what: str) -> Iterator[None]:
     except (torch.cuda.OutOfMemoryError, ImportError, TokenPruneError):
         raise
     except Exception as error:  # transformers, safetensors and huggingface_hub raise any type
-        where = "this folder" if Path(name).is_dir() else "the Hugging Face model of this name (there is no folder)"
+        where = "this folder" if Path(name).is_dir() else "Hugging Face's model of this name (no such folder exists)"
         reason = (str(error).splitlines() or [""])[0].rstrip(".")
         raise DataError(f"{name}: cannot read the {what} of {where} ({type(error).__name__}: {reason})") from error
 

@@ -28,7 +28,7 @@ def held_asker(
     model: str, data: Path, limit: int | None, output: Path, n_setups: int, calibrated: Sequence[Path] = ()
 ) -> Iterator[tuple[Asker, Half]]:
     """Yield what asks a model, in bfloat16, and the questions of all tasks, up to `limit` of each. Answers are kept in
-    the folder `output`, from which a killed run goes on.
+    the folder `output`, from which a killed run resumes.
 
     n_setups: for the time that is left. calibrated: settings files whose calibration images are left out. SettingError
     if the folder holds the answers of another run.

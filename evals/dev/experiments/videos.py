@@ -5,8 +5,8 @@
 The model is LLaVA-OneVision's shape with random weights: 196 visual tokens a frame. Encoding takes as long in every
 case, and most of the time on a CPU, so that the vision tower has only `--tower-layers` of its 26 layers. The ideal is
 the unpatched model on a prompt that already has only the kept number of visual tokens. Every case runs once to count
-the peak memory beside weights and pixels, and then `--rounds` times. Rows are written as they come, and an interrupted
-run goes on with the same command.
+the peak memory beside weights and pixels, and then `--rounds` times. Rows are written as they come; the same command
+resumes an interrupted run.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ NAMES = [
     "glmga",
     "glm4v-moe",
     "glm-ocr",
+    "glm5-next",
     "kimi-k25",
     "paddleocr-vl",
     "exaone4.5",
