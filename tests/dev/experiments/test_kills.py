@@ -10,7 +10,7 @@ import pytest
 from helpers.files.evals import saved
 from helpers.files.search import deep_llava, write_scenes
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from tokenprune.evals.dev.tables import __main__ as tables
 from tokenprune.evals.report import markers
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted((ROOT / "evals" / "results").glob("*.md"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "evals" / "README.md", *PAGES]
 
