@@ -15,7 +15,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.overrides import ForwardOverride
 from tokenprune.engine.recording import Register
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
-from tokenprune.sequence.masks import INDEXED
+from tokenprune.sequence.masks import INDEXED, POOLED
 from tokenprune.strategy import StagedStrategy
 
 
@@ -35,7 +35,7 @@ class LayerSkipping:
                 f"{name}: skipped layers {list(self.layers)} do not ascend within 0..{len(adapter.layers) - 1}, the "
                 f"decoder layers of this model."
             )
-        if self.layers and INDEXED in kinds:
+        if self.layers and {INDEXED, POOLED} & set(kinds):
             raise UnsupportedError(
                 f"{name} skips decoder layers, and those of {adapter.description} hand on what their indexer chose, "
                 f"so none can be skipped. Use a strategy that skips no layers."
