@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tokenprune.evals.dev.train.v2.encode import NO_JITTER, Encoder, Jitter
 from tokenprune.evals.dev.train.v2.feed import feed
 from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.model import build_model, build_processor
-from tokenprune.evals.dev.train.v2.pack import Packer
+from tokenprune.evals.dev.train.v2.pack import Packer, patch_edges
 from tokenprune.evals.dev.train.v2.patches import NO_LETTER, PatchTruth
 from tokenprune.evals.dev.train.v2.scenes.assets import Assets
 from tokenprune.evals.dev.train.v2.scenes.draw import SIGN, Scene, draw_scene
@@ -172,3 +173,28 @@ def test_a_pool_fills_a_step_with_scenes_of_the_same_grid(scenes: list[Scene]) -
 
 def test_what_workers_are_fed_with_comes_in_order() -> None:
     assert list(feed(float, range(3), workers=0)) == list(feed(float, range(3), workers=1)) == [0.0, 1.0, 2.0]
+
+
+def test_the_edges_of_patches_are_their_things(scenes: list[Scene]) -> None:
+    for scene in scenes[:30]:
+        edges = patch_edges(scene)
+        owner = scene.owner.flatten()
+        for patch in range(len(owner)):
+            if owner[patch] >= 0:
+                assert ((edges[patch] + 1) / 2).tolist() == pytest.approx(scene.things[owner[patch]].box, abs=1e-5)
+
+
+def test_the_loss_of_edges_is_about_things_only(assets: Assets) -> None:
+    processor = build_processor()
+    packer = Packer(processor)
+    trainee = Trainee(build_model(small_tower(), processor, seed=0, layers=2, width=128), packer.head, 0)
+    scene = draw_scene(random.Random(4), assets, (8, 12), 3, "mixed")
+    batch, features = packer.pack(random.Random(4), [scene]), torch.randn(1, 96, 24)
+    losses = trainee(features, batch, look_layer=1, place_layer=1)
+    moved = replace(batch, edges=torch.where((batch.owner >= 0)[..., None], batch.edges, 100.0))
+    assert losses.edges == trainee(features, moved, look_layer=1, place_layer=1).edges > 0
+    nothing = replace(batch, owner=torch.full_like(batch.owner, -1))
+    assert trainee(features, nothing, look_layer=1, place_layer=1, aids=False).edges == 0
+    losses.edges.backward()
+    assert trainee.edge_head.weight.grad is not None
+    assert trainee.lm.layers[0].mlp.up_proj.weight.grad is not None

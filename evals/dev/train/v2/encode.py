@@ -27,8 +27,8 @@ class Jitter:
     The language model then has a reason to use its position IDs, as a LLaVA does. At inference nothing is off.
     """
 
-    shift: float = 2.0  # native patches, of the 16 that an image covers
-    stretch: float = 0.15
+    shift: float = 1.0  # native patches, of the 16 that an image covers
+    stretch: float = 0.08
 
     def window(self, rng: random.Random) -> tuple[float, float, float, float]:
         """Left, top, width and height in native patches."""

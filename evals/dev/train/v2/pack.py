@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, fields, replace
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import LlavaProcessor
 
@@ -22,6 +22,7 @@ UNASKED = -100
 class Batch:
     """`target` is -100 where nothing is predicted; `about` has a bit for each thing that a row's answer is read from.
 
+    `edges` is the box of the thing that covers a patch, from -1 to 1, and of no meaning where `owner` is -1.
     `mask` says what each question token sees: all that is before the questions, and its own question so far.
     """
 
@@ -31,6 +32,7 @@ class Batch:
     mask: Bool[Tensor, "b 1 text all"]
     about: Int[Tensor, "b text 2"]
     owner: Int[Tensor, "b visual"]
+    edges: Float[Tensor, "b visual 4"]
     patch_noun: Int[Tensor, "b visual"]
     grid: tuple[int, int]
     questions: list[list[Question]]
@@ -104,6 +106,7 @@ class Packer:
             mask,
             about,
             torch.stack([torch.from_numpy(scene.owner).flatten().long() for scene in scenes]),
+            torch.stack([patch_edges(scene) for scene in scenes]),
             torch.stack([patch_nouns(scene, self.noun_ids) for scene in scenes]),
             scenes[0].shape,
             packed,
@@ -114,3 +117,9 @@ def patch_nouns(scene: Scene, noun_ids: dict[str, int]) -> Int[Tensor, " visual"
     """The token ID of the noun that covers each patch, -100 for background."""
     ids = torch.tensor([*(noun_ids[thing.noun] for thing in scene.things), UNASKED])
     return ids[torch.from_numpy(scene.owner).flatten().long()]  # background is owned by -1, the last entry
+
+
+def patch_edges(scene: Scene) -> Float[Tensor, "visual 4"]:
+    """Left, top, right and bottom of the thing that covers each patch, from -1 to 1; for background, of any thing."""
+    boxes = torch.tensor([thing.box for thing in scene.things])
+    return boxes[torch.from_numpy(scene.owner).flatten().long()] * 2 - 1
