@@ -32,7 +32,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fresh", type=float, default=0.4, help="share of a step's scenes that are newly drawn")
     parser.add_argument("--pool", type=int, default=600, help="scenes of each grid that are used again")
     parser.add_argument("--all-things-at", type=int, default=500, help="the step from which scenes hold all things")
-    parser.add_argument("--aids-until", type=int, default=4000, help="the step at which look and align have faded out")
+    parser.add_argument("--aids-until", type=int, default=8000, help="the step at which look and align have faded out")
     parser.add_argument("--muon-rate", type=float, default=2e-3)
     parser.add_argument("--adam-rate", type=float, default=1e-3)
     parser.add_argument("--check-every", type=int, default=250)

@@ -97,7 +97,7 @@ def learn(
     with torch.autocast(run.device.type, torch.bfloat16):
         losses = run.trainee(features, batch, aids=aids > 0)
     (
-        losses.answer + 10.0 * losses.place + 5.0 * losses.edges + aids * (0.3 * losses.look + 0.2 * losses.align)
+        losses.answer + 10.0 * losses.place + 5.0 * losses.edges + aids * 0.5 * (losses.look + losses.align)
     ).backward()
     nn.utils.clip_grad_norm_(run.trainee.parameters(), 1.0)
     for optimiser in optimisers:
