@@ -10,7 +10,7 @@ from tokenprune.evals.cli.options import add_box, add_image, add_model
 from tokenprune.evals.cli.parser import script_parser
 from tokenprune.evals.models.loading import load_tasks
 from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.tasks._read.images import open_image
+from tokenprune.evals.reading.images import open_image
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
 Box = tuple[float, float, float, float]

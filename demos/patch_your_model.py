@@ -43,8 +43,8 @@ def main(arguments=None):
     from tokenprune.evals.cli.parser import script_parser
     from tokenprune.evals.models.bundled import SCENES
     from tokenprune.evals.models.loading import load_model
+    from tokenprune.evals.reading.images import open_image
     from tokenprune.evals.run.setups import Pruned, make_setups
-    from tokenprune.evals.tasks._read.images import open_image
 
     parser = script_parser(__doc__)
     shared.add_image(parser, "a bundled scene, with a question about it")

@@ -15,9 +15,9 @@ from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.cli.parser import at_least
 from tokenprune.evals.models.loading import load_model, public_name
+from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.search.optimize import Names, optimize
 from tokenprune.evals.search.plot import draw
-from tokenprune.evals.tasks._read.allowed import allowing
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
 

@@ -15,9 +15,9 @@ from tokenprune.evals.explain import filmstrip
 from tokenprune.evals.explain.explain import explain
 from tokenprune.evals.models.bundled import CLIPS
 from tokenprune.evals.models.loading import load_model, public_name
+from tokenprune.evals.reading.videos import read_clip
 from tokenprune.evals.run.defaults import EXPLAINED_OF_VIDEOS
 from tokenprune.evals.run.setups import make_setups
-from tokenprune.evals.tasks._read.videos import read_clip
 
 BUNDLED, QUESTION = CLIPS / "videos" / "clip_015.mp4", "is there a bicycle?"
 #: More frames as images are longer than the bundled model's prompts may be.

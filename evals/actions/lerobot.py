@@ -12,12 +12,12 @@ from pathlib import Path
 
 from tokenprune.errors import DataError
 from tokenprune.evals.actions.observation import Observation, numbers
-from tokenprune.evals.tasks._read.fields import shown
-from tokenprune.evals.tasks._read.hub import table_records
-from tokenprune.evals.tasks._read.images import StoredImage
-from tokenprune.evals.tasks._read.records import Record, line_records
-from tokenprune.evals.tasks._read.text import read_json
-from tokenprune.evals.tasks._read.videos import VideoFrame
+from tokenprune.evals.reading.fields import shown
+from tokenprune.evals.reading.hub import table_records
+from tokenprune.evals.reading.images import StoredImage
+from tokenprune.evals.reading.records import Record, line_records
+from tokenprune.evals.reading.text import read_json
+from tokenprune.evals.reading.videos import VideoFrame
 
 INFO = Path("meta", "info.json")
 #: Where a version has its tasks: what robots are told.

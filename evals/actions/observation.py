@@ -6,9 +6,9 @@ from typing import Any
 from PIL import Image
 
 from tokenprune.errors import DataError
-from tokenprune.evals.tasks._read.fields import as_number, shown
-from tokenprune.evals.tasks._read.images import StoredImage, open_image
-from tokenprune.evals.tasks._read.videos import VideoFrame
+from tokenprune.evals.reading.fields import as_number, shown
+from tokenprune.evals.reading.images import StoredImage, open_image
+from tokenprune.evals.reading.videos import VideoFrame
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from tokenprune.errors import DataError
 from tokenprune.evals.actions.lerobot import INFO, lerobot_observations
 from tokenprune.evals.actions.observation import Observation, numbers
-from tokenprune.evals.tasks._read.records import Record, line_records
+from tokenprune.evals.reading.records import Record, line_records
 
 #: One observation a line: {"images": ["front.jpg", ...], "state": [...], "task": "..."}.
 FILE = "observations.jsonl"

@@ -20,6 +20,7 @@ from tokenprune.evals.adapt.lora import Part, with_lora
 from tokenprune.evals.adapt.training import Examples, PrunedTrainer, Ratios, arguments, last_checkpoint
 from tokenprune.evals.models.loading import limit_questions, load_model, load_processor
 from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.run import files
 from tokenprune.evals.run.answers import AnswerKey
 from tokenprune.evals.run.defaults import MAX_IMAGE_PIXELS
@@ -29,8 +30,7 @@ from tokenprune.evals.run.provenance import model_identity, tasks_identity, vers
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Unpruned
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._read.allowed import allowing
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.own import load
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.registry import changed_settings, name_of

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from tokenprune.errors import DataError, UnsupportedError
-from tokenprune.evals.tasks._base.kinds import YesNo
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._base.short_answers import ShortAnswer
-from tokenprune.evals.tasks._base.video import VideoQuestion
-from tokenprune.evals.tasks._read.images import size_of
+from tokenprune.evals.reading.images import size_of
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.short_answers import ShortAnswer
+from tokenprune.evals.tasks.base.video import VideoQuestion
+from tokenprune.evals.tasks.base.yes_no import YesNo
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 from tokenprune.zoom.prompts import encode_chat
 

@@ -51,8 +51,8 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.actions.table import table
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import evenly
+    from tokenprune.evals.reading.allowed import allowing
     from tokenprune.evals.run.setups import Pruned, make_setups
-    from tokenprune.evals.tasks._read.allowed import allowing
 
     screen = console(140)
     setups = make_setups(options.strategy, options.keep_ratio, options.position_ids, baselines=[])

@@ -50,10 +50,10 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.explain.explain import explain
     from tokenprune.evals.explain.table import table
     from tokenprune.evals.models.loading import load_model, public_name
+    from tokenprune.evals.reading.allowed import allowing
+    from tokenprune.evals.reading.images import open_image
+    from tokenprune.evals.reading.videos import is_video, read_clip
     from tokenprune.evals.run.setups import make_setups
-    from tokenprune.evals.tasks._read.allowed import allowing
-    from tokenprune.evals.tasks._read.images import open_image
-    from tokenprune.evals.tasks._read.videos import is_video, read_clip
 
     screen = console(140)
     of_video = is_video(options.image)

@@ -36,8 +36,8 @@ def run(options: Namespace) -> None:
 
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import load_model
+    from tokenprune.evals.reading.allowed import allowing
     from tokenprune.evals.search.layers import block_distances, layer_changes, least_changing, least_turning
-    from tokenprune.evals.tasks._read.allowed import allowing
 
     with allowing(options.image_root, options.max_image_pixels):
         questions = shared.calibration_questions(options)

@@ -69,9 +69,9 @@ def run(options: Namespace) -> None:
     from tokenprune.errors import SettingError
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import load_model, public_name
+    from tokenprune.evals.reading.allowed import allowing
     from tokenprune.evals.search import plot as search_plot
     from tokenprune.evals.search.optimize import Names, check_output, optimize
-    from tokenprune.evals.tasks._read.allowed import allowing
     from tokenprune.strategies.parsing import StrategySpec
     from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 

@@ -41,9 +41,9 @@ def run(options: Namespace) -> None:
     Prints Markdown and writes it, together with plots of accuracy against visual tokens and against time, and one HTML
     page that also shows the questions pruning loses and which visual tokens were kept for them.
     """
+    from tokenprune.evals.reading.allowed import allowing
+    from tokenprune.evals.reading.text import read_text
     from tokenprune.evals.report.report import put_into, read, report, write
-    from tokenprune.evals.tasks._read.allowed import allowing
-    from tokenprune.evals.tasks._read.text import read_text
 
     rows = read(options.results)
     if options.split is not None:

@@ -12,7 +12,7 @@ from tokenprune.evals.run.answers import Answer, AnswerKey
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.runner import OnError, failed
 from tokenprune.evals.run.setups import Pruned, Setup
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.zoom.prompts import chat_prompt, encode_chat
 
 

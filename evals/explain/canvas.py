@@ -13,7 +13,7 @@ from PIL import Image
 from tokenprune.errors import UnsupportedError
 from tokenprune.evals.models.boxes import Box, parts_of, within
 from tokenprune.evals.models.image_view import ImageView
-from tokenprune.evals.tasks._read.videos import Clip
+from tokenprune.evals.reading.videos import Clip
 from tokenprune.tokens import Frames, Layout
 
 SIDE = 1000.0  # the longer side of what one raster shows, in the canvas's units

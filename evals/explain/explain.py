@@ -19,9 +19,9 @@ from tokenprune.evals.explain.canvas import Canvas, canvas, clip_canvas, tiles_o
 from tokenprune.evals.models.boxes import HIT, Box, iou
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.models.video_prompts import adapter_for_clips, encode_clips, placeholder_ids
+from tokenprune.evals.reading.videos import Clip
 from tokenprune.evals.run.costs import kv_cache_bytes
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned, read_by
-from tokenprune.evals.tasks._read.videos import Clip
 from tokenprune.report import ImageReport
 from tokenprune.tokens import Layout
 from tokenprune.zoom.prompts import chat_prompt, encode_chat

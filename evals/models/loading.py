@@ -15,7 +15,7 @@ from tokenprune.errors import DataError, SettingError, TokenPruneError, unknown
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.prompt_styles import LLAVA, Style, style_of
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 T = TypeVar("T")
 

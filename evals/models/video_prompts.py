@@ -11,7 +11,7 @@ from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.frames import LlavaFramesAdapter
 from tokenprune.errors import UnsupportedError
-from tokenprune.evals.tasks._read.videos import Clip
+from tokenprune.evals.reading.videos import Clip
 from tokenprune.zoom.prompts import encode_chat
 
 #: Of the clock by which a processor is told when frames are shown, per second.

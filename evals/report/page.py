@@ -12,8 +12,8 @@ from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.report.regressions import Loss
 from tokenprune.evals.report.rendering import data_url, jpeg_url, render
 from tokenprune.evals.run.answers import KeptTokens
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._base.video import VideoQuestion
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.video import VideoQuestion
 
 SIDE = 320  # pixels of an embedded image's longer side
 CELL = 10  # pixels of a visual token that is drawn without its image

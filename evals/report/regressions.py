@@ -12,7 +12,7 @@ from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run.answers import Answer, AnswerKey, SetupKey
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.setups import UNPRUNED
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tokenprune.evals.report.tables import (
 from tokenprune.evals.run import results_io
 from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.run_folder import RunFolder
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 TASKS_OF_A_TABLE = 4
 

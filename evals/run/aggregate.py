@@ -9,8 +9,8 @@ from tokenprune.evals.run.answers import Answer, AnswerKey, Score
 from tokenprune.evals.run.results import FAILED, QuestionScore, TaskResult, digest
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._base.task import Task
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.task import Task
 
 
 def task_results(

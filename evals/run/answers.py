@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tokenprune.errors import DataError
-from tokenprune.evals.tasks._read.fields import check_types, field
-from tokenprune.evals.tasks._read.text import parse_json
+from tokenprune.evals.reading.fields import check_types, field
+from tokenprune.evals.reading.text import parse_json
 
 Score = float | None  # 0 to 1; None if the answer could not be read, which counts as 0
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tokenprune.evals.models.devices import input_device
 from tokenprune.evals.models.video_prompts import encode_clips
 from tokenprune.evals.run.setups import Setup
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.zoom.prompts import encode_chat
 
 

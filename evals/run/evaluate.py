@@ -22,6 +22,7 @@ from tokenprune.evals.models.loading import (
     public_name,
 )
 from tokenprune.evals.models.video_prompts import adapter_for_clips
+from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.run.aggregate import task_results
 from tokenprune.evals.run.answering import Answering, InEngine, InProcess
 from tokenprune.evals.run.answers import Answer, AnswerKey
@@ -40,9 +41,8 @@ from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.run.setups import Setup, make_setups, read_by
 from tokenprune.evals.search.calibration import apart
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._base.video import VideoQuestion
-from tokenprune.evals.tasks._read.allowed import allowing
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.video import VideoQuestion
 
 BATCH_TOKENS = 4096
 

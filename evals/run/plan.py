@@ -7,7 +7,7 @@ from itertools import groupby
 from tokenprune.errors import SettingError
 from tokenprune.evals.run.answers import AnswerKey
 from tokenprune.evals.run.setups import Setup
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 #: Questions of one task that are batched together. Neither the number of processes nor the answers that exist already
 #: move a question into another part. Its batch, and so every bit of its answer, is therefore the same in a run that was

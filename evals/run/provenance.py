@@ -12,7 +12,7 @@ import transformers
 
 import tokenprune
 from tokenprune.evals.models.devices import input_device, offloaded_weights
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 #: Values of each weight that enter the digest.
 SAMPLED = 64

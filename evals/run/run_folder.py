@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import DataError
+from tokenprune.evals.reading import fields
+from tokenprune.evals.reading.fields import field
+from tokenprune.evals.reading.text import read_json
 from tokenprune.evals.run import files, results_io
 from tokenprune.evals.run.answers import Answer, AnswerKey, from_line, to_line
 from tokenprune.evals.run.results import TaskResult
-from tokenprune.evals.tasks._read import fields
-from tokenprune.evals.tasks._read.fields import field
-from tokenprune.evals.tasks._read.text import read_json
 
 #: The parts of the identity that may grow: more can be asked in the same folder.
 GROWING = ("configurations", "data")

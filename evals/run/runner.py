@@ -13,7 +13,7 @@ from tokenprune.evals.run.batches import DecodedQuestion, batches, encode_batch,
 from tokenprune.evals.run.costs import kv_cache_bytes, visual_costs
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.setups import Setup
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 OnError = Literal["stop", "record"]
 

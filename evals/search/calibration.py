@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from tokenprune.errors import DataError, SettingError
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._read.images import StoredImage
+from tokenprune.evals.reading.images import StoredImage
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies.settings import SettingsFile
 
 

@@ -17,7 +17,7 @@ from torch.nn.functional import cosine_similarity
 import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, SettingError, UnsupportedError, unknown
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategy import Strategy
 from tokenprune.zoom.prompts import encode_chat
 

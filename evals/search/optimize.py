@@ -31,7 +31,7 @@ from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import finished, held_study
 from tokenprune.evals.search.objective import Objective, State
 from tokenprune.evals.search.space import SearchSpace
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
 SEARCHED = ("first", "second", "threshold", "alpha", "cell")

@@ -23,7 +23,7 @@ from scipy.optimize import minimize_scalar
 import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, SettingError
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies import AdaToken
 from tokenprune.strategies._parts.schedule import layers_at
 from tokenprune.tokens import TextAttention

@@ -1,8 +1,8 @@
 """The tasks, one file each. To add one, write a file and a line in TASKS."""
 
-from tokenprune.evals.tasks._base.task import Task
 from tokenprune.evals.tasks.activitynetqa import ActivityNetQa
 from tokenprune.evals.tasks.ai2d import Ai2d
+from tokenprune.evals.tasks.base.task import Task
 from tokenprune.evals.tasks.chartqa import ChartQa
 from tokenprune.evals.tasks.docvqa import DocVqa
 from tokenprune.evals.tasks.egoschema import EgoSchema

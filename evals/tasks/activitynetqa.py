@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.metric import Metric
-from tokenprune.evals.tasks._base.short_answers import exact
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, of_each_category
-from tokenprune.evals.tasks._base.video import VideoAnswer, frames_read
-from tokenprune.evals.tasks._read.records import Record, json_records
+from tokenprune.evals.reading.records import Record, json_records
+from tokenprune.evals.tasks.base.metric import Metric
+from tokenprune.evals.tasks.base.short_answers import exact
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, of_each_category
+from tokenprune.evals.tasks.base.video import VideoAnswer, frames_read
 
 #: What `type` says of a question, in the authors' order.
 KINDS = (

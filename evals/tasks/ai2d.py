@@ -15,10 +15,10 @@ from typing import ClassVar
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.choices import Choice, letter_at, lettered, listed
-from tokenprune.evals.tasks._base.task import FileTask, Form, hub
-from tokenprune.evals.tasks._read.records import Record, json_records
-from tokenprune.evals.tasks._read.text import read_json, read_text
+from tokenprune.evals.reading.records import Record, json_records
+from tokenprune.evals.reading.text import read_json, read_text
+from tokenprune.evals.tasks.base.choices import Choice, letter_at, lettered, listed
+from tokenprune.evals.tasks.base.task import FileTask, Form, hub
 
 
 def read(answer: str, options: Mapping[str, str]) -> str | None:

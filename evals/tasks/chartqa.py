@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.metric import Metric
-from tokenprune.evals.tasks._base.short_answers import ShortAnswer, relaxed
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, of_each_category
-from tokenprune.evals.tasks._read.records import Record, json_records
+from tokenprune.evals.reading.records import Record, json_records
+from tokenprune.evals.tasks.base.metric import Metric
+from tokenprune.evals.tasks.base.short_answers import ShortAnswer, relaxed
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, hub, of_each_category
 
 ONE_WORD = "Answer the question with a single word."
 

@@ -12,9 +12,9 @@ from typing import ClassVar
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.short_answers import ShortAnswer, anls
-from tokenprune.evals.tasks._base.task import FileTask, Form, hub
-from tokenprune.evals.tasks._read.records import Record, json_records
+from tokenprune.evals.reading.records import Record, json_records
+from tokenprune.evals.tasks.base.short_answers import ShortAnswer, anls
+from tokenprune.evals.tasks.base.task import FileTask, Form, hub
 
 
 def _published(path: Path) -> list[Record]:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.choices import infer_letter, letter_at, lettered, listed
-from tokenprune.evals.tasks._base.task import FileTask, Form, hub
-from tokenprune.evals.tasks._base.video import VideoChoice, frames_read, marked
-from tokenprune.evals.tasks._read.fields import field
-from tokenprune.evals.tasks._read.records import Record, json_records
-from tokenprune.evals.tasks._read.text import read_json
+from tokenprune.evals.reading.fields import field
+from tokenprune.evals.reading.records import Record, json_records
+from tokenprune.evals.reading.text import read_json
+from tokenprune.evals.tasks.base.choices import infer_letter, letter_at, lettered, listed
+from tokenprune.evals.tasks.base.task import FileTask, Form, hub
+from tokenprune.evals.tasks.base.video import VideoChoice, frames_read, marked
 
 ANSWERS = "subset_answers.json"
 PLACES = ("videos", "good_clips_git", ".")

@@ -11,12 +11,12 @@ from typing import ClassVar
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.metric import Metric, Ratio
-from tokenprune.evals.tasks._base.short_answers import ShortAnswer, exact
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, points
-from tokenprune.evals.tasks._read import fields
-from tokenprune.evals.tasks._read.hub import table_records
-from tokenprune.evals.tasks._read.records import Record, json_records
+from tokenprune.evals.reading import fields
+from tokenprune.evals.reading.hub import table_records
+from tokenprune.evals.reading.records import Record, json_records
+from tokenprune.evals.tasks.base.metric import Metric, Ratio
+from tokenprune.evals.tasks.base.short_answers import ShortAnswer, exact
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, points
 
 
 def _published(path: Path) -> list[Record]:

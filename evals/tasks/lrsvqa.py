@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
-from tokenprune.evals.tasks._base.metric import Metric
-from tokenprune.evals.tasks._base.short_answers import ShortAnswer
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, mean_of_categories
-from tokenprune.evals.tasks._read.records import Record, line_records
-from tokenprune.evals.tasks._score.synonyms import exact_or_synonym, wordnet
+from tokenprune.evals.reading.records import Record, line_records
+from tokenprune.evals.tasks.base.metric import Metric
+from tokenprune.evals.tasks.base.short_answers import ShortAnswer
+from tokenprune.evals.tasks.base.synonyms import exact_or_synonym, wordnet
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, mean_of_categories
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.choices import Choice, checked_letter, infer_letter, listed
-from tokenprune.evals.tasks._base.metric import Metric, Ratio
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, points
-from tokenprune.evals.tasks._read.records import Base64, Record, tsv_records
+from tokenprune.evals.reading.records import Base64, Record, tsv_records
+from tokenprune.evals.tasks.base.choices import Choice, checked_letter, infer_letter, listed
+from tokenprune.evals.tasks.base.metric import Metric, Ratio
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, hub, points
 
 COPY = 1_000_000
 LETTERS = "ABCDEFGH"

@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.kinds import YesNo
-from tokenprune.evals.tasks._base.metric import Metric, Ratio
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, points
-from tokenprune.evals.tasks._read.records import Record
-from tokenprune.evals.tasks._read.text import read_text
+from tokenprune.evals.reading.records import Record
+from tokenprune.evals.reading.text import read_text
+from tokenprune.evals.tasks.base.metric import Metric, Ratio
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, hub, points
+from tokenprune.evals.tasks.base.yes_no import YesNo
 
 COGNITION = frozenset({"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"})
 YES_OR_NO = " Please answer yes or no."

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import LETTER, Style
-from tokenprune.evals.tasks._base.choices import Choice, checked_letter, listed
-from tokenprune.evals.tasks._base.metric import Metric
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, mean_of_categories
-from tokenprune.evals.tasks._read.records import Base64, Record, tsv_records
+from tokenprune.evals.reading.records import Base64, Record, tsv_records
+from tokenprune.evals.tasks.base.choices import Choice, checked_letter, listed
+from tokenprune.evals.tasks.base.metric import Metric
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, hub, mean_of_categories
 
 _OPTION = re.compile(r"(?:^|[\s,])([A-D]):\s*(.*?)(?=,?\s[A-D]:|\s*$)", flags=re.DOTALL)
 

@@ -14,12 +14,12 @@ from typing import ClassVar
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.choices import infer_letter, lettered, listed
-from tokenprune.evals.tasks._base.metric import Metric
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, mean_of_categories, of_each_category
-from tokenprune.evals.tasks._base.video import VideoChoice, find_frames, frames_read
-from tokenprune.evals.tasks._read.images import StoredImage
-from tokenprune.evals.tasks._read.records import Record, json_records
+from tokenprune.evals.reading.images import StoredImage
+from tokenprune.evals.reading.records import Record, json_records
+from tokenprune.evals.tasks.base.choices import infer_letter, lettered, listed
+from tokenprune.evals.tasks.base.metric import Metric
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, mean_of_categories, of_each_category
+from tokenprune.evals.tasks.base.video import VideoChoice, find_frames, frames_read
 
 #: Task -> the folder of its videos.
 FOLDERS = {

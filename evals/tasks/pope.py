@@ -12,10 +12,10 @@ from typing import ClassVar
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.kinds import YesNo, f1_and_yes_rate
-from tokenprune.evals.tasks._base.metric import Metric
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub
-from tokenprune.evals.tasks._read.records import Record, line_records
+from tokenprune.evals.reading.records import Record, line_records
+from tokenprune.evals.tasks.base.metric import Metric
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, hub
+from tokenprune.evals.tasks.base.yes_no import YesNo, f1_and_yes_rate
 
 
 def read(answer: str) -> bool | None:

@@ -17,15 +17,15 @@ from PIL import Image
 from tokenprune.errors import DataError
 from tokenprune.evals.models.boxes import HIT, Box, Size, iou
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
-from tokenprune.evals.tasks._base.kinds import BoxQuestion
-from tokenprune.evals.tasks._base.metric import Metric, Ratio
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, checked, choose_splits, hub
-from tokenprune.evals.tasks._read import fields
-from tokenprune.evals.tasks._read.coco import Instances, check_inside, from_corner
-from tokenprune.evals.tasks._read.hub import table_records
-from tokenprune.evals.tasks._read.images import StoredImage, size_of
-from tokenprune.evals.tasks._read.records import Record, only_file
-from tokenprune.evals.tasks._read.text import read_json
+from tokenprune.evals.reading import fields
+from tokenprune.evals.reading.coco import Instances, check_inside, from_corner
+from tokenprune.evals.reading.hub import table_records
+from tokenprune.evals.reading.images import StoredImage, size_of
+from tokenprune.evals.reading.records import Record, only_file
+from tokenprune.evals.reading.text import read_json
+from tokenprune.evals.tasks.base.box import BoxQuestion
+from tokenprune.evals.tasks.base.metric import Metric, Ratio
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, checked, choose_splits, hub
 
 
 @dataclass(frozen=True, kw_only=True)

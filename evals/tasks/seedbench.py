@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.choices import Choice, checked_letter, lettered, listed
-from tokenprune.evals.tasks._base.metric import Metric
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, of_each_category
-from tokenprune.evals.tasks._read.images import StoredImage
-from tokenprune.evals.tasks._read.records import Record, json_records
+from tokenprune.evals.reading.images import StoredImage
+from tokenprune.evals.reading.records import Record, json_records
+from tokenprune.evals.tasks.base.choices import Choice, checked_letter, lettered, listed
+from tokenprune.evals.tasks.base.metric import Metric
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, hub, of_each_category
 
 FRAMES = "SEED-Bench-video-image"
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.choices import checked_letter, listed
-from tokenprune.evals.tasks._base.metric import Metric
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, of_each_category
-from tokenprune.evals.tasks._base.video import VideoChoice, frames_read, marked
-from tokenprune.evals.tasks._read.records import Record
+from tokenprune.evals.reading.records import Record
+from tokenprune.evals.tasks.base.choices import checked_letter, listed
+from tokenprune.evals.tasks.base.metric import Metric
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, hub, of_each_category
+from tokenprune.evals.tasks.base.video import VideoChoice, frames_read, marked
 
 PROMPT = (
     "Select the best answer to the following multiple-choice question based on the video. Respond with only the letter "

@@ -14,12 +14,12 @@ from typing import ClassVar
 from tokenprune.errors import DataError
 from tokenprune.evals.models.boxes import Box, iou
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.kinds import BoxQuestion
-from tokenprune.evals.tasks._base.task import FileTask, Form
-from tokenprune.evals.tasks._read import fields
-from tokenprune.evals.tasks._read.coco import check_inside, from_corner
-from tokenprune.evals.tasks._read.images import size_of
-from tokenprune.evals.tasks._read.records import Record, json_records
+from tokenprune.evals.reading import fields
+from tokenprune.evals.reading.coco import check_inside, from_corner
+from tokenprune.evals.reading.images import size_of
+from tokenprune.evals.reading.records import Record, json_records
+from tokenprune.evals.tasks.base.box import BoxQuestion
+from tokenprune.evals.tasks.base.task import FileTask, Form
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.short_answers import ShortAnswer
-from tokenprune.evals.tasks._base.task import FileTask, Form, hub
-from tokenprune.evals.tasks._read import fields
-from tokenprune.evals.tasks._read.records import Record, json_records
-from tokenprune.evals.tasks._score.vqa_accuracy import enough, normal_accuracy
+from tokenprune.evals.reading import fields
+from tokenprune.evals.reading.records import Record, json_records
+from tokenprune.evals.tasks.base.short_answers import ShortAnswer
+from tokenprune.evals.tasks.base.task import FileTask, Form, hub
+from tokenprune.evals.tasks.base.vqa_accuracy import enough, normal_accuracy
 
 UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
 

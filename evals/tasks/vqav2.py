@@ -12,15 +12,15 @@ from typing import Any, ClassVar
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
-from tokenprune.evals.tasks._base.short_answers import ShortAnswer
-from tokenprune.evals.tasks._base.task import FileTask, Form, checked, choose_splits, hub
-from tokenprune.evals.tasks._read import fields
-from tokenprune.evals.tasks._read.allowed import find_inside
-from tokenprune.evals.tasks._read.coco import Instances
-from tokenprune.evals.tasks._read.images import StoredImage
-from tokenprune.evals.tasks._read.records import Record, only_file
-from tokenprune.evals.tasks._read.text import read_json
-from tokenprune.evals.tasks._score.vqa_accuracy import enough, soft_accuracy
+from tokenprune.evals.reading import fields
+from tokenprune.evals.reading.allowed import find_inside
+from tokenprune.evals.reading.coco import Instances
+from tokenprune.evals.reading.images import StoredImage
+from tokenprune.evals.reading.records import Record, only_file
+from tokenprune.evals.reading.text import read_json
+from tokenprune.evals.tasks.base.short_answers import ShortAnswer
+from tokenprune.evals.tasks.base.task import FileTask, Form, checked, choose_splits, hub
+from tokenprune.evals.tasks.base.vqa_accuracy import enough, soft_accuracy
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.metric import Metric
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._base.task import Answered, FileTask, Form, hub, mean_of_categories
-from tokenprune.evals.tasks._read.hub import table_records
-from tokenprune.evals.tasks._read.records import Record
+from tokenprune.evals.reading.hub import table_records
+from tokenprune.evals.reading.records import Record
+from tokenprune.evals.tasks.base.metric import Metric
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, hub, mean_of_categories
 
 SEVERAL = "Land use classification/Overall Land use classification"
 ONE_LETTER = (

@@ -15,9 +15,9 @@ from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
-from tokenprune.evals.tasks._base.kinds import BoxQuestion
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._base.short_answers import plain
+from tokenprune.evals.tasks.base.box import BoxQuestion
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.short_answers import plain
 from tokenprune.evals.tune.first_token import FirstTokens
 from tokenprune.evals.tune.questions import Half
 from tokenprune.evals.tune.sharing import shared_encoder, shares

@@ -15,7 +15,7 @@ from tokenprune.evals.bench.measuring import ttft_ratios
 from tokenprune.evals.run.batches import DecodedQuestion, encode_batch
 from tokenprune.evals.run.costs import kv_cache_bytes
 from tokenprune.evals.run.setups import Setup, Unpruned
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 #: flops: operations of the prefill, vision tower included. kv: bytes of the KV cache after it. ttft: time to the first
 #: token on this machine, vision tower included.

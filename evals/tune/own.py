@@ -16,10 +16,10 @@ from pathlib import Path
 from tokenprune.errors import DataError
 from tokenprune.evals.models.loading import load_tasks
 from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._base.short_answers import ShortAnswer, exact
-from tokenprune.evals.tasks._read import fields
-from tokenprune.evals.tasks._read.records import Record, line_records
+from tokenprune.evals.reading import fields
+from tokenprune.evals.reading.records import Record, line_records
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.short_answers import ShortAnswer, exact
 
 FILE, TASK = "questions.jsonl", "own"
 KEYS = ("image", "question", "answer", "kind")

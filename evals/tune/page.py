@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.stats.intervals import paired
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.asking import UNPRUNED, Asker, Measure
 from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.questions import Half, image_numbers

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from tokenprune.errors import DataError
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 #: Questions that are batched together. The halves are cut into such chunks once, so that every answer is the same to
 #: the bit, whatever was asked before.

@@ -18,14 +18,14 @@ import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError
 from tokenprune.evals.models.loading import limit_questions, load_model, name_and_style
+from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.run import files
 from tokenprune.evals.run.defaults import MAX_IMAGE_PIXELS
 from tokenprune.evals.run.evaluate import BATCH_TOKENS
 from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
 from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import held_study
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._read.allowed import allowing
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune import page, plot
 from tokenprune.evals.tune.asking import Asker, Compare, held_answers, measure_of
 from tokenprune.evals.tune.confirm import MOST, Tested, confirm, sequence

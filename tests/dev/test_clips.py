@@ -11,10 +11,10 @@ import pytest
 
 from tokenprune.evals.dev.clips import FPS, N_FRAMES, SIDE, free_piece, make, scenes
 from tokenprune.evals.models.bundled import CLIPS
+from tokenprune.evals.reading.allowed import allowing
+from tokenprune.evals.reading.videos import read_clip
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.video import VideoAnswer
-from tokenprune.evals.tasks._read.allowed import allowing
-from tokenprune.evals.tasks._read.videos import read_clip
+from tokenprune.evals.tasks.base.video import VideoAnswer
 
 pytest.importorskip("av")
 

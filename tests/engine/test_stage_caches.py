@@ -11,7 +11,7 @@ from helpers.families.base import CACHE
 import tokenprune
 from tokenprune.evals.models.bundled import MODEL, SCENES, SETTINGS
 from tokenprune.evals.models.loading import load_model
-from tokenprune.evals.tasks._read.images import open_image
+from tokenprune.evals.reading.images import open_image
 from tokenprune.zoom.prompts import encode_chat
 
 

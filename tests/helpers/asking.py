@@ -10,7 +10,7 @@ from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.provenance import versions
 from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Setup
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 
 @dataclass(frozen=True, kw_only=True)

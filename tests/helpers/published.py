@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from helpers.files.tasks import SETS
+from tokenprune.evals.reading.hub import table_records
+from tokenprune.evals.reading.records import Record
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._read.hub import table_records
-from tokenprune.evals.tasks._read.records import Record
 
 
 def lmms(name: str) -> ModuleType:

@@ -22,7 +22,7 @@ from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.run import files
 from tokenprune.evals.run.setups import Setup, make_setups
 from tokenprune.evals.stats.intervals import interval, paired
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.asking import UNPRUNED, Asker
 from tokenprune.evals.tune.questions import image_numbers
 

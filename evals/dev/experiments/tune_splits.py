@@ -26,7 +26,7 @@ from tokenprune.evals.run import files
 from tokenprune.evals.run.answers import SetupKey
 from tokenprune.evals.run.results_io import read
 from tokenprune.evals.run.setups import Pruned, make_setups
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.asking import UNPRUNED, Scorer
 from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.confirm import confirm, sequence

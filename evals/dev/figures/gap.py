@@ -21,7 +21,7 @@ from tokenprune.evals.run.answers import Answer, AnswerKey, SetupKey
 from tokenprune.evals.run.defaults import POSITION_IDS
 from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.setups import UNPRUNED
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
 #: Color, dashes, mark.

@@ -23,7 +23,7 @@ from transformers import CLIPImageProcessor, CLIPVisionModel, LlamaConfig, Llava
 
 import tokenprune
 from tokenprune.evals.models.bundled import SCENES
-from tokenprune.evals.tasks._read.images import open_image
+from tokenprune.evals.reading.images import open_image
 
 BUDGETS = ("15+3", "53+10", "107+20", "161+30", "287+57")
 FLOWCUT_BUDGETS = ("32", "64", "128", "192", "288")

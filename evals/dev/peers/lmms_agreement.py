@@ -25,8 +25,8 @@ from tokenprune.evals.models.loading import limit_questions, load_tasks
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.setups import Setup, Unpruned, make_setups
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._base.short_answers import ShortAnswer
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.short_answers import ShortAnswer
 
 #: A task of lmms-eval's in a folder of its own. `!function` names what is in utils.py.
 TASK = """

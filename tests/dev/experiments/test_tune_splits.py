@@ -17,7 +17,7 @@ from tokenprune.evals.dev.experiments.tune_splits import main, outcome, split
 from tokenprune.evals.run.answers import AnswerKey
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.setups import Pruned, Setup
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.asking import UNPRUNED
 from tokenprune.evals.tune.questions import Half
 

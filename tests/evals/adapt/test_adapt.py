@@ -25,8 +25,8 @@ from tokenprune.evals.adapt.lora import n_trained, target_names, with_lora
 from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, last_checkpoint
 from tokenprune.evals.models.prompt_styles import LLAVA
 from tokenprune.evals.run.run_folder import RunFolder
-from tokenprune.evals.tasks._base.short_answers import exact
-from tokenprune.evals.tasks._base.video import VideoAnswer
+from tokenprune.evals.tasks.base.short_answers import exact
+from tokenprune.evals.tasks.base.video import VideoAnswer
 from tokenprune.evals.tune.own import load
 
 N = 12

@@ -17,8 +17,8 @@ from PIL import Image
 from tokenprune import SettingError, UnsupportedError
 from tokenprune.evals.explain import filmstrip
 from tokenprune.evals.explain.explain import Explanation, explain
+from tokenprune.evals.reading.videos import Clip
 from tokenprune.evals.run.setups import make_setups
-from tokenprune.evals.tasks._read.videos import Clip
 
 STEPS = [2, 2, 3, 3, 4, 4, 5, 5]
 

@@ -19,7 +19,7 @@ from tokenprune.evals.models.loading import limit_questions, load_tasks
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.run_folder import RunFolder
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 ROOT = Path(__file__).parents[3]
 

@@ -22,7 +22,7 @@ from tokenprune.evals.run.answers import Answer, AnswerKey, KeptTokens, to_line
 from tokenprune.evals.run.results_io import to_line as row_line
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 RIGHT, WRONG = [1.0] * 12, [1.0, 0.0] * 6
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokenprune.evals.stats.intervals import interval, paired
-from tokenprune.evals.tasks._base.metric import Metric, Ratio
+from tokenprune.evals.tasks.base.metric import Metric, Ratio
 
 
 def alone(n: int) -> range:

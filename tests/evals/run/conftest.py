@@ -6,7 +6,7 @@ import pytest
 from helpers.asking import echoes
 from helpers.files.evals import write_vqav2
 
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 
 @pytest.fixture

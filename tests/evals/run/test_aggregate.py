@@ -18,7 +18,7 @@ from tokenprune.evals.run.answers import Answer
 from tokenprune.evals.run.results import TaskResult, compare
 from tokenprune.evals.run.setups import Unpruned, make_setups
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 
 def test_rows(questions: list[Question]) -> None:

@@ -3,8 +3,8 @@
 import pytest
 
 from tokenprune.evals.tasks import ai2d, mmstar, scienceqa, seedbench
-from tokenprune.evals.tasks._base.choices import infer_letter, lettered
-from tokenprune.evals.tasks._base.short_answers import anls, exact, relaxed
+from tokenprune.evals.tasks.base.choices import infer_letter, lettered
+from tokenprune.evals.tasks.base.short_answers import anls, exact, relaxed
 from tokenprune.evals.tasks.mme import read as read_mme
 from tokenprune.evals.tasks.pope import read as read_pope
 from tokenprune.evals.tasks.xlrs import read as read_xlrs

@@ -8,7 +8,7 @@ from helpers.tiny import tiny_llava
 
 import tokenprune
 from tokenprune.evals.run import downsample
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.zoom.prompts import encode_chat
 
 

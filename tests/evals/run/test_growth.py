@@ -11,7 +11,7 @@ from helpers.tiny import tiny_llava
 
 from tokenprune.evals.run.answers import Answer, AnswerKey
 from tokenprune.evals.run.run_folder import RunFolder
-from tokenprune.evals.tasks._base.short_answers import ShortAnswer
+from tokenprune.evals.tasks.base.short_answers import ShortAnswer
 
 QUICK = ["--position-ids", "original", "--baselines", "unpruned"]
 SMALL = [*QUICK, "--tasks", "vqa", "--strategy", "grid", "--keep-ratio", 0.25]

@@ -6,7 +6,7 @@ import pytest
 
 from tokenprune.evals.run.plan import PART, Plan
 from tokenprune.evals.run.setups import Unpruned, make_setups
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 
 def test_plans_have_no_twins(questions: list[Question]) -> None:

@@ -19,7 +19,7 @@ from tokenprune.evals.run.results import compare
 from tokenprune.evals.run.runner import QuestionError
 from tokenprune.evals.run.setups import Pruned, Unpruned, make_setups
 from tokenprune.evals.search.plot import tokens_per_layer
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.tokens import VisualTokens
 from tokenprune.zoom.prompts import encode_chat

@@ -11,7 +11,7 @@ from helpers.files.tasks import SETS
 
 from tokenprune.errors import DataError
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 ANSWERS = ("A", "yes", "no", "0.1", "[0.50, 0.25, 0.75, 0.75]", "table")
 #: What changes the questions and breaks no rule: patterns of "file, what was done to it", by task; "" is any.

@@ -19,9 +19,9 @@ from helpers.published import lmms, loaded_set, records, vlmevalkit
 
 from tokenprune.evals.models.boxes import iou
 from tokenprune.evals.tasks import TASKS, ai2d, mme, pope, scienceqa, seedbench, xlrs
-from tokenprune.evals.tasks._base.choices import infer_letter, lettered
-from tokenprune.evals.tasks._base.short_answers import anls, relaxed
-from tokenprune.evals.tasks._score.vqa_accuracy import normal_accuracy, soft_accuracy
+from tokenprune.evals.tasks.base.choices import infer_letter, lettered
+from tokenprune.evals.tasks.base.short_answers import anls, relaxed
+from tokenprune.evals.tasks.base.vqa_accuracy import normal_accuracy, soft_accuracy
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
 WORDS = [

@@ -12,8 +12,8 @@ from tokenprune.errors import DataError
 from tokenprune.evals.models.loading import limit_questions
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._score.synonyms import exact_or_synonym, wordnet
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.synonyms import exact_or_synonym, wordnet
 
 GOLDEN = Path(__file__).parent / "golden"
 #: The same files and code under another name.

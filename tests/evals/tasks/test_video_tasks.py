@@ -11,11 +11,11 @@ from helpers.files.video_sets import VIDEO_SETS
 from helpers.files.videos import levels
 
 from tokenprune.errors import DataError
+from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.run.provenance import tasks_identity
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._base.video import VideoQuestion
-from tokenprune.evals.tasks._read.allowed import allowing
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.video import VideoQuestion
 
 GOLDEN = Path(__file__).parent / "golden"
 forms = pytest.mark.parametrize(("name", "form"), VIDEO_SETS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tokenprune.evals.tasks._score.vqa_accuracy import normal_accuracy, normalise, soft_accuracy
+from tokenprune.evals.tasks.base.vqa_accuracy import normal_accuracy, normalise, soft_accuracy
 
 
 @pytest.mark.parametrize(

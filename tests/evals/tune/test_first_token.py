@@ -17,7 +17,7 @@ from tokenprune.evals.run.answers import AnswerKey
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.setups import Pruned, Setup
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.asking import UNPRUNED, measure_of
 from tokenprune.evals.tune.first_token import FirstTokens, overlap
 from tokenprune.evals.tune.tune import tune

@@ -12,7 +12,7 @@ from helpers.families.llava import Llava
 from helpers.files.evals import ref, sample_image, tiny_processor
 from tokenprune.evals.search.optimize import optimize
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
 LAYERS = 5

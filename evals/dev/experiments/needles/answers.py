@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenprune.evals.tasks._read.fields import field
-from tokenprune.evals.tasks._read.records import line_records
+from tokenprune.evals.reading.fields import field
+from tokenprune.evals.reading.records import line_records
 
 
 @dataclass(frozen=True)

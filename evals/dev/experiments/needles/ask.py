@@ -39,7 +39,7 @@ from tokenprune.evals.models.loading import load_model, load_questions, public_n
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run.files import append, check_same, lock_for_appending
 from tokenprune.evals.run.provenance import device_name, versions
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 from tokenprune.zoom.attention import question_attention
 from tokenprune.zoom.prompts import encode_chat, input_side

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import DataError
-from tokenprune.evals.tasks._read import fields
-from tokenprune.evals.tasks._read.allowed import find_inside
-from tokenprune.evals.tasks._read.fields import field
-from tokenprune.evals.tasks._read.images import StoredImage
-from tokenprune.evals.tasks._read.text import parse_json, read_json, read_text
+from tokenprune.evals.reading import fields
+from tokenprune.evals.reading.allowed import find_inside
+from tokenprune.evals.reading.fields import field
+from tokenprune.evals.reading.images import StoredImage
+from tokenprune.evals.reading.text import parse_json, read_json, read_text
 
 
 def only_file(folder: Path, *patterns: str) -> Path | None:

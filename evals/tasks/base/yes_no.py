@@ -1,26 +1,11 @@
-"""Questions that are answered with a box, and with yes or no."""
+"""Questions that are answered with yes or no."""
 
-from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tokenprune.evals.models.boxes import Box, Size
-from tokenprune.evals.models.prompt_styles import Style
-from tokenprune.evals.tasks._base.metric import Metric, Ratio
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._base.task import Answered
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoxQuestion(Question, ABC):
-    """A question about one image of this `size`, for a model of this `style`, that is answered with a box."""
-
-    size: Size
-    style: Style
-
-    def answered_box(self, answer: str) -> Box | None:
-        """Return the box in the answer, in pixels of the image; None if there is none."""
-        return self.style.read(answer, self.size)
+from tokenprune.evals.tasks.base.metric import Metric, Ratio
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.task import Answered
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ import pytest
 from helpers.files.sets import IMAGE, png, write_parquet
 from PIL import Image
 
+from tokenprune.evals.reading.hub import Cell, split_of, table_records
+from tokenprune.evals.reading.images import open_image, size_of
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._read.hub import Cell, split_of, table_records
-from tokenprune.evals.tasks._read.images import open_image, size_of
 
 
 def test_save_to_disk(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from helpers.tiny import tiny_llava
 from PIL import Image
 
 import tokenprune
-from tokenprune.evals.tasks._read.images import open_image
+from tokenprune.evals.reading.images import open_image
 from tokenprune.zoom.prompts import encode_chat
 
 

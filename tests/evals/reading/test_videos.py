@@ -10,9 +10,9 @@ from helpers.files.videos import SIZE, grey, levels, turned, write_video
 from PIL import Image
 
 from tokenprune.errors import DataError
-from tokenprune.evals.tasks._read import videos
-from tokenprune.evals.tasks._read.allowed import allowing
-from tokenprune.evals.tasks._read.videos import FrameFolder, is_video, read_clip
+from tokenprune.evals.reading import videos
+from tokenprune.evals.reading.allowed import allowing
+from tokenprune.evals.reading.videos import FrameFolder, is_video, read_clip
 
 GREYS = [20, 60, 100, 140, 180, 220, 240, 40]
 

@@ -1,10 +1,13 @@
-"""Parts that tasks are made of.
+"""What tasks are made of.
 
 task           a published set: its files, prompts and metrics
 question       a question of any set
-kinds          questions answered with a box, and with yes or no
+box            a question that is answered with a box
+yes_no         ... with yes or no
 choices        ... with a letter
 short_answers  ... with a few words
 video          questions about videos
 metric         the value of a metric, and its interval
+vqa_accuracy   the score of VQAv2, VizWiz and TextVQA
+synonyms       the score of LRS-VQA, which accepts WordNet's synonyms
 """

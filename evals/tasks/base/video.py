@@ -9,12 +9,12 @@ from pathlib import Path
 from PIL import Image
 
 from tokenprune.errors import DataError
-from tokenprune.evals.tasks._base.choices import Choice
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._base.short_answers import ShortAnswer
-from tokenprune.evals.tasks._read.allowed import allowed
-from tokenprune.evals.tasks._read.records import Record
-from tokenprune.evals.tasks._read.videos import Clip, FrameFolder, read_clip
+from tokenprune.evals.reading.allowed import allowed
+from tokenprune.evals.reading.records import Record
+from tokenprune.evals.reading.videos import Clip, FrameFolder, read_clip
+from tokenprune.evals.tasks.base.choices import Choice
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.short_answers import ShortAnswer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
-from tokenprune.evals.tasks._base.metric import Metric, Ratio
-from tokenprune.evals.tasks._base.question import Question
-from tokenprune.evals.tasks._read.fields import check_distinct
-from tokenprune.evals.tasks._read.hub import table_records
-from tokenprune.evals.tasks._read.records import Record
+from tokenprune.evals.reading.fields import check_distinct
+from tokenprune.evals.reading.hub import table_records
+from tokenprune.evals.reading.records import Record
+from tokenprune.evals.tasks.base.metric import Metric, Ratio
+from tokenprune.evals.tasks.base.question import Question
 
 Answered = Sequence[tuple[Question, str]]
 S = TypeVar("S", bound=Question)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from tokenprune.evals.tasks._read.images import StoredImage, open_image
-from tokenprune.evals.tasks._read.videos import Clip
+from tokenprune.evals.reading.images import StoredImage, open_image
+from tokenprune.evals.reading.videos import Clip
 
 
 @dataclass(frozen=True, kw_only=True)

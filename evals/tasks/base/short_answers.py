@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
 
-from tokenprune.evals.tasks._base.question import Question
+from tokenprune.evals.tasks.base.question import Question
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ from helpers.files.tasks import SETS
 from PIL import Image
 
 from tokenprune.errors import DataError
+from tokenprune.evals.reading.allowed import allowing
+from tokenprune.evals.reading.images import open_image, size_of
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks._read.allowed import allowing
-from tokenprune.evals.tasks._read.images import open_image, size_of
 
 #: (task, file of names, what changes the name of the first image in its content): every field that names an image.
 NAMED: list[tuple[str, str, Callable[[Any, str], object]]] = [

@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image
 
 from tokenprune.errors import DataError
-from tokenprune.evals.tasks._read.allowed import allowed
-from tokenprune.evals.tasks._read.images import StoredImage, open_image
+from tokenprune.evals.reading.allowed import allowed
+from tokenprune.evals.reading.images import StoredImage, open_image
 
 #: Endings of files that are read as videos; others are images.
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"})

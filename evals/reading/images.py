@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tokenprune.errors import DataError
-from tokenprune.evals.tasks._read.allowed import allowed
+from tokenprune.evals.reading.allowed import allowed
 
 
 @runtime_checkable

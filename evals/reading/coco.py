@@ -5,9 +5,9 @@ from typing import Any
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.boxes import Box, Size
-from tokenprune.evals.tasks._read import fields
-from tokenprune.evals.tasks._read.allowed import find_inside
-from tokenprune.evals.tasks._read.text import read_json
+from tokenprune.evals.reading import fields
+from tokenprune.evals.reading.allowed import find_inside
+from tokenprune.evals.reading.text import read_json
 
 
 class Instances:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tokenprune.errors import DataError
-from tokenprune.evals.tasks._base.short_answers import exact, plain
+from tokenprune.evals.tasks.base.short_answers import exact, plain
 
 
 def wordnet() -> Any:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tokenprune.errors import DataError
-from tokenprune.evals.tasks._read.records import Record
+from tokenprune.evals.reading.records import Record
 
 _SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-\w+)?\.parquet")
 
