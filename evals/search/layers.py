@@ -17,7 +17,7 @@ from torch.nn.functional import cosine_similarity
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.evals.tasks.base.question import Question
-from tokenprune.strategies._parts.skipping import ENDS
+from tokenprune.strategy.skipping import ENDS
 from tokenprune.zoom.prompts import encode_chat
 
 

@@ -25,7 +25,7 @@ from tokenprune.adapters import adapter_for
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies import AdaToken
-from tokenprune.strategies._parts.schedule import layers_at
+from tokenprune.strategy.schedule import layers_at
 from tokenprune.tokens import TextAttention
 from tokenprune.zoom.prompts import encode_chat
 

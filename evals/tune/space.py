@@ -14,10 +14,9 @@ import tokenprune
 from tokenprune.errors import SettingError, TokenPruneError
 from tokenprune.evals.run.setups import Pruned
 from tokenprune.serving.vllm.refusals import check_strategy
-from tokenprune.strategies._parts.text_guided import OneStage
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.registry import setting_types
-from tokenprune.strategy import AttentionStrategy, RankedStrategy
+from tokenprune.strategy import AttentionStrategy, OneStage, RankedStrategy
 
 #: What is tried unless told otherwise: strategies of each mechanism that need no calibration.
 STRATEGIES = (

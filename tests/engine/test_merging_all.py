@@ -52,7 +52,7 @@ def test_memory_does_not_grow_with_the_number_of_pairs() -> None:
     sums = torch.zeros_like(expected).index_add(0, targets, features[sources].double() * merge.weights[:, None])
     expected[:12] = sums[:12]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tokenprune.selection.PAIR_ELEMENTS", 2**16)
+        patch.setattr("tokenprune.selection.merge.PAIR_ELEMENTS", 2**16)
         merged, peak = with_peak(lambda: merge.apply(features, kept), torch.device("cpu"))
     torch.testing.assert_close(merged.double(), expected, atol=1e-3, rtol=1e-4)
     assert torch.equal(merged[12:], features[kept][12:])

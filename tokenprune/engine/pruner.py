@@ -23,7 +23,6 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import CONTINUOUS_BATCHING, loss_function
 from tokenprune.adapters.decoder.denoising import BlockDiffusion, Policy
 from tokenprune.adapters.towers.layers import TowerLayers
-from tokenprune.denoising import ReusingStrategy, StepStrategy
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import unwatch_hooks, watch_hooks
 from tokenprune.engine.denoising.canvas import CanvasSteps
@@ -38,7 +37,7 @@ from tokenprune.engine.tower.in_row import RowPruning
 from tokenprune.errors import UnsupportedError
 from tokenprune.report import Report
 from tokenprune.sequence.position_ids import PositionIds
-from tokenprune.strategy import StagedStrategy, Strategy
+from tokenprune.strategy import ReusingStrategy, StagedStrategy, StepStrategy, Strategy
 
 #: The attribute of a patched model that holds its Pruner.
 ATTRIBUTE = "_tokenprune_pruner"

@@ -8,6 +8,7 @@ from torch import nn
 
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
+from tokenprune.checks import check_choice
 from tokenprune.engine.pruner import Pruner, pruner_of
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.patching.handle import Handle
@@ -15,7 +16,7 @@ from tokenprune.report import Report
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.settings import SettingsFile
-from tokenprune.strategy import Strategy, check_choice
+from tokenprune.strategy import Strategy
 from tokenprune.tokens.visual import check_needs
 
 

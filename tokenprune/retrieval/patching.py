@@ -17,12 +17,12 @@ from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.retrieval import Retriever
 from tokenprune.adapters.wrappers import unwrap_model
+from tokenprune.checks import check_choice
 from tokenprune.engine.call import named_arguments
 from tokenprune.engine.compiling import dynamo_disabled, unwatch_hooks, watch_hooks
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.patching.handle import Handle
 from tokenprune.retrieval.ward import merge_clusters
-from tokenprune.strategy import check_choice
 
 #: The text tokens of a page whose embeddings are kept.
 KeptText = Literal["all", "after", "none"]

@@ -9,11 +9,10 @@ in_llm     inside the language model
 video      before the language model, by comparing the frames of a video
 baselines  without looking at the image
 compose    several, one after the other
-merging    the base class of those that merge tokens
 registry   names, classes and settings
 parsing    strategies as text: `fopru:mode=row`
 settings   strategies in files
-_parts     what several share
+shared     what several share
 """
 
 from tokenprune.strategies.baselines.average_pooling import AveragePooling

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
+from tokenprune.checks import check_budget, check_choice
 from tokenprune.errors import SettingError
-from tokenprune.selection import budget, check_budget
-from tokenprune.strategy import check_choice
+from tokenprune.selection import budget
 from tokenprune.zoom.attention import QuestionAttention, question_attention
 from tokenprune.zoom.prompts import encode_chat, input_side
 from tokenprune.zoom.pyramid import Box, Level, View, pyramid, thumbnail

@@ -29,12 +29,12 @@ from torch.nn import functional
 
 from tokenprune.evals.search.schedule import contributions, held_shares
 from tokenprune.strategies import IVCPrune
-from tokenprune.strategies._parts.similarity import unit_vectors
 from tokenprune.strategies.in_llm.dart import least_similar
 from tokenprune.strategies.pre_llm.holov import order_by_crop
 from tokenprune.strategies.pre_llm.nuwa import QUANTILE, gathering_weights, nearness
 from tokenprune.strategies.pre_llm.prunesid import component_of_each, mean_cosine, shares_of_groups, suppress
 from tokenprune.strategies.pre_llm.scope import most_covering
+from tokenprune.strategies.shared.similarity import unit_vectors
 from tokenprune.strategy import Stage
 from tokenprune.tokens import Layout, StageTokens, TextAttention
 from tokenprune.tokens.cells import cell_side, order_by_cell, rank_within, selection_cells

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from tokenprune import VCAST, DyCokeTTM, FastVID
 from tokenprune.evals.dev.peers.functions import source_of, taken
-from tokenprune.strategies._parts.shares import best_of_frames
+from tokenprune.strategies.shared.shares import best_of_frames
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 N_FRAMES, ROWS, COLUMNS, WIDTH, DRAWS = 16, 14, 14, 64, 16

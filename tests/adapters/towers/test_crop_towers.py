@@ -20,7 +20,7 @@ from tokenprune import FoPru, GenericAdapter, PruningError, Random
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.families.unlimited_ocr import canvas_and_whole
 from tokenprune.adapters.layouts.crops import corner, image_by_image
-from tokenprune.strategies._parts.importance import importance_map
+from tokenprune.strategies.shared.importance import importance_map
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 

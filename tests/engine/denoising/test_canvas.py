@@ -19,9 +19,8 @@ from torch import Tensor
 import tokenprune
 from tokenprune import FastV, PruningError, Random, Report, Selection, SettingError, UnsupportedError
 from tokenprune.adapters.families.diffusion_gemma import DiffusionGemmaAdapter
-from tokenprune.denoising import StepStrategy
 from tokenprune.strategies.in_llm.late_step import LateStep
-from tokenprune.strategy import StagedStrategy
+from tokenprune.strategy import StagedStrategy, StepStrategy
 
 pytestmark = [
     pytest.mark.skipif("diffusion-gemma" not in DENOISING, reason="an older transformers"),

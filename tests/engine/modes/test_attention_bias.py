@@ -32,7 +32,7 @@ from tokenprune import (
 from tokenprune.adapters import adapter_for
 from tokenprune.engine.cache import index_of
 from tokenprune.serving.vllm.refusals import check_strategy
-from tokenprune.strategies.merging import MergingStrategy
+from tokenprune.strategy import MergingStrategy
 
 POOLED = AveragePooling(keep_ratio=0.3, attention_bias="size")
 #: One for each way to merge before the language model, and for each inside it.

@@ -17,7 +17,7 @@ from helpers.families.base import CACHE, IMAGE
 import tokenprune
 from tokenprune import AveragePooling, SparseVLM
 from tokenprune.engine.cache import index_of
-from tokenprune.strategies.merging import MergingStrategy
+from tokenprune.strategy import MergingStrategy
 
 POOLED = AveragePooling(keep_ratio=0.3, attention_bias="size")
 INSIDE = SparseVLM(keep_ratio=0.5, recycle=1.0, clusters=0.2, attention_bias="size")

@@ -24,9 +24,9 @@ from tokenprune import (
     Strategy,
 )
 from tokenprune.selection import n_reaching
-from tokenprune.strategies._parts.density import density_peaks, recycle_by_cluster, recycling_counts
 from tokenprune.strategies.in_llm.efficientvla import select_relevant_and_diverse
 from tokenprune.strategies.in_llm.sparsevlm import raters
+from tokenprune.strategies.shared.density import density_peaks, recycle_by_cluster, recycling_counts
 from tokenprune.strategy import Stage, StagedStrategy
 from tokenprune.tokens import Entered, Layout, StageTokens, TextAttention
 

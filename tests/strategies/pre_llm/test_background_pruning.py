@@ -15,7 +15,7 @@ import tokenprune
 from tokenprune import BackgroundPruning, PruningError, SettingError, UnsupportedError
 from tokenprune.adapters import adapter_for
 from tokenprune.engine.select import checked_selection
-from tokenprune.strategies._parts.clusters import find_roots, link_neighbours
+from tokenprune.strategies.shared.clusters import find_roots, link_neighbours
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 RANKS = ["cls", "column", "distinct"]

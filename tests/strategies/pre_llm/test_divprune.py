@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tokenprune import DivPrune
-from tokenprune.strategies._parts import similarity
-from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
 from tokenprune.strategies.pre_llm.divprune import most_diverse
+from tokenprune.strategies.shared import similarity
+from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
 from tokenprune.tokens import Layout, VisualTokens
 
 

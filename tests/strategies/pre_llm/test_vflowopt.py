@@ -8,9 +8,9 @@ from scipy.stats import entropy
 from torch import Tensor
 
 from tokenprune import Selection, SettingError
-from tokenprune.strategies._parts.cells import recycle_by_cell
-from tokenprune.strategies._parts.importance import anchor_mask, context_relevance, importance_map, patch_entropy
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
+from tokenprune.strategies.shared.cells import recycle_by_cell
+from tokenprune.strategies.shared.importance import anchor_mask, context_relevance, importance_map, patch_entropy
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 from tokenprune.tokens.cells import grid_cells
 

@@ -9,8 +9,8 @@ import torch
 from helpers.by_hand import tokens_of
 
 from tokenprune import SettingError, VisPruner
-from tokenprune.strategies._parts.similarity import unit_vectors
 from tokenprune.strategies.pre_llm.vispruner import drop_duplicates
+from tokenprune.strategies.shared.similarity import unit_vectors
 
 # Unit vectors by their angle in degrees; the order is that of attention.
 ANGLES = [0.0, 90.0, 88.0, 1.0, 45.0, 180.0]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tokenprune import EVS, STRATEGIES, VCAST, DyCokeTTM, FastVID, SettingError, VidCom2
-from tokenprune.strategies._parts.shares import best_of_frames, largest_remainders
+from tokenprune.strategies.shared.shares import best_of_frames, largest_remainders
 from tokenprune.strategies.video.dycoke import window_of
 from tokenprune.strategies.video.evs import FIRST
 from tokenprune.strategies.video.vcast import curvature

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.denoising import BlockDiffusion
-from tokenprune.denoising import StepStage, StepStrategy
 from tokenprune.engine.cache import index_of, settle
 from tokenprune.engine.call import CallContext, Forward, find_cache, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
@@ -30,7 +29,7 @@ from tokenprune.errors import PruningError, SettingError
 from tokenprune.report import Denoising, ImageReport, LateStepReport, Report
 from tokenprune.selection import Selection
 from tokenprune.sequence.masks import FULL
-from tokenprune.strategy import Strategy
+from tokenprune.strategy import StepStage, StepStrategy, Strategy
 from tokenprune.tokens.visual import StepTokens
 
 #: The attribute of a cache that holds its Canvas. It lives and is copied with the cache.

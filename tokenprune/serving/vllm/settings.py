@@ -10,11 +10,12 @@ from difflib import SequenceMatcher
 from typing import Any, cast
 
 import tokenprune
+from tokenprune.checks import check_choice
 from tokenprune.errors import SettingError
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.registry import check_types
-from tokenprune.strategy import Strategy, check_choice
+from tokenprune.strategy import Strategy
 
 #: The attribute of the model's config that vLLM makes of the override.
 KEY = "tokenprune"

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies.baselines.grid import columns_per_row
-from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategy import MergingStrategy
 from tokenprune.tokens import VisualTokens
 
 

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.schedule import layers_at, powered_stages
-from tokenprune.strategies._parts.text_guided import TextGuided
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import RankedStrategy, Stage
+from tokenprune.strategy import RankedStrategy, Stage, TextGuided
+from tokenprune.strategy.schedule import layers_at, powered_stages
 from tokenprune.tokens import StageTokens
 
 #: One of the released schedules, for 32 layers: the depth from which a share of all visual tokens is left.

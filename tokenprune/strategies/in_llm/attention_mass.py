@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokenprune.checks import check_count, check_mass
 from tokenprune.selection import Selection, n_reaching
-from tokenprune.strategies._parts.text_guided import TextGuided, check_count
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Stage, check_mass
+from tokenprune.strategy import Stage, TextGuided
 from tokenprune.tokens import StageTokens
 
 

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenprune.checks import check_count
 from tokenprune.selection import Selection, split
-from tokenprune.strategies._parts.similarity import unit_vectors
-from tokenprune.strategies._parts.text_guided import OneStage, check_count
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Stage
+from tokenprune.strategies.shared.similarity import unit_vectors
+from tokenprune.strategy import OneStage, Stage
 from tokenprune.tokens import StageTokens
 
 

@@ -9,12 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from tokenprune.denoising import ReusingStrategy
+from tokenprune.checks import check_count, check_share
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.skipping import SkippingStrategy
-from tokenprune.strategies._parts.text_guided import OneStage, check_count, check_share
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Stage
+from tokenprune.strategy import OneStage, ReusingStrategy, SkippingStrategy, Stage
 from tokenprune.tokens import StageTokens
 
 

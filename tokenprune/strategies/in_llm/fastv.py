@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tokenprune.checks import check_choice
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.text_guided import OneStage
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import RankedStrategy, Stage, check_choice
+from tokenprune.strategy import OneStage, RankedStrategy, Stage
 from tokenprune.tokens import StageTokens
 
 

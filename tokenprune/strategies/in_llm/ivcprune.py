@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenprune.checks import check_count, check_share
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.text_guided import TextGuided, check_count, check_share
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Stage
+from tokenprune.strategy import Stage, TextGuided
 from tokenprune.tokens import StageTokens
 from tokenprune.tokens.attention import block_length
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokenprune.denoising import StepStage, StepStrategy
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
+from tokenprune.strategy import StepStage, StepStrategy
 from tokenprune.tokens import StepTokens, VisualTokens
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.skipping import SkippingStrategy
-from tokenprune.strategies._parts.text_guided import OneStage
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import RankedStrategy, Stage
+from tokenprune.strategy import OneStage, RankedStrategy, SkippingStrategy, Stage
 from tokenprune.tokens import StageTokens
 
 

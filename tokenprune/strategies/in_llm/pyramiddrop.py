@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokenprune.checks import check_count
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.schedule import common_share, geometric_stages, layers_at
-from tokenprune.strategies._parts.text_guided import TextGuided, check_count
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import RankedStrategy, Stage
+from tokenprune.strategy import RankedStrategy, Stage, TextGuided
+from tokenprune.strategy.schedule import common_share, geometric_stages, layers_at
 from tokenprune.tokens import StageTokens
 
 #: The smallest share that a stage at the paper's layers may keep; the paper uses 0.5.

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
+from tokenprune.checks import check_share
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.density import recycle_by_cluster
-from tokenprune.strategies._parts.schedule import geometric_stages, layers_at
-from tokenprune.strategies._parts.text_guided import TextGuided, check_share
-from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Stage
+from tokenprune.strategies.shared.density import recycle_by_cluster
+from tokenprune.strategy import MergingStrategy, Stage, TextGuided
+from tokenprune.strategy.schedule import geometric_stages, layers_at
 from tokenprune.tokens import Entered, StageTokens
 
 #: The depths at which the released code prunes: after layers 2, 6 and 15 of 32.

@@ -10,9 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from tokenprune.checks import check_choice
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import TowerStrategy, check_choice
+from tokenprune.strategy import TowerStrategy
 from tokenprune.tokens import TowerTokens, VisualTokens
 from tokenprune.tokens.attention import BLOCK_ELEMENTS
 

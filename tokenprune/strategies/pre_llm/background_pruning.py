@@ -9,19 +9,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenprune.checks import check_choice, check_share
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, split
-from tokenprune.strategies._parts.clusters import (
+from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategies.shared.clusters import (
     cluster_means,
     find_roots,
     link_neighbours,
     quantile_of_links,
     threshold_links,
 )
-from tokenprune.strategies._parts.text_guided import check_share
-from tokenprune.strategies.merging import MergingStrategy
-from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AttentionStrategy, check_choice
+from tokenprune.strategy import AttentionStrategy, MergingStrategy
 from tokenprune.tokens import VisionAttention, VisualTokens
 from tokenprune.tokens.cells import rank_within
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.similarity import unit_vectors
+from tokenprune.strategies.shared.similarity import unit_vectors
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens
 

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
 from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens
 

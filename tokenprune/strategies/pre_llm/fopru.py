@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenprune.checks import check_choice
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy, check_choice
+from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.attention import HeadReduction
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenprune.checks import check_count
 from tokenprune.selection import Selection, split
-from tokenprune.strategies._parts.text_guided import check_count
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import AttentionStrategy
 from tokenprune.tokens import VisualTokens

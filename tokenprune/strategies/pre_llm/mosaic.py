@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenprune.checks import check_choice
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, split
-from tokenprune.strategies._parts.similarity import unit_vectors
 from tokenprune.strategies.baselines.average_pooling import rectangles
-from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AttentionStrategy, check_choice
+from tokenprune.strategies.shared.similarity import unit_vectors
+from tokenprune.strategy import AttentionStrategy, MergingStrategy
 from tokenprune.tokens import Layout, VisualTokens
 from tokenprune.tokens.attention import BLOCK_ELEMENTS
 

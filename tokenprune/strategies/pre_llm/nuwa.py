@@ -11,10 +11,9 @@ from torch import Tensor
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
-from tokenprune.strategies._parts.similarity import unit_vectors
-from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AttentionStrategy, RankedStrategy, Stage, StagedStrategy
+from tokenprune.strategies.shared.similarity import unit_vectors
+from tokenprune.strategy import AttentionStrategy, MergingStrategy, RankedStrategy, Stage, StagedStrategy
 from tokenprune.tokens import Layout, StageTokens, VisualTokens
 
 #: The share of the tokens that enter the language model, as a multiple of the average: 112 of 64.

@@ -11,10 +11,9 @@ from torch import Tensor
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
 from tokenprune.sequence.packing import true_indices
-from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
-from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy
+from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
+from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy, MergingStrategy
 from tokenprune.tokens import VisualTokens
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.similarity import unit_vectors
 from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategies.shared.similarity import unit_vectors
 from tokenprune.strategy import AttentionStrategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.cells import rank_within

@@ -7,11 +7,10 @@ from typing import ClassVar
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.cells import recycle_by_cell
-from tokenprune.strategies._parts.importance import importance_map
-from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AttentionStrategy, Stage, StagedStrategy
+from tokenprune.strategies.shared.cells import recycle_by_cell
+from tokenprune.strategies.shared.importance import importance_map
+from tokenprune.strategy import AttentionStrategy, MergingStrategy, Stage, StagedStrategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.cells import grid_cells
 

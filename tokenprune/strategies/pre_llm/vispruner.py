@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
 from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
 from tokenprune.strategy import AdaptiveStrategy, AttentionStrategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.attention import BLOCK_ELEMENTS

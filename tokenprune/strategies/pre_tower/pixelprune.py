@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenprune.checks import check_choice
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import PatchStrategy, check_choice
+from tokenprune.strategy import PatchStrategy
 from tokenprune.tokens import PatchTokens
 from tokenprune.tokens.attention import BLOCK_ELEMENTS
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from tokenprune.selection import split
-from tokenprune.strategies._parts.places import PlaceStrategy
-from tokenprune.strategies._parts.shares import best_of_frames, evenly_spaced, marked_first
 from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategies.shared.shares import best_of_frames, evenly_spaced, marked_first
+from tokenprune.strategy import PlaceStrategy
 from tokenprune.tokens import VisualTokens
 
 #: Frames in a window.

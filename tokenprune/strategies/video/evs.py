@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from tokenprune.strategies._parts.places import PlaceStrategy
-from tokenprune.strategies._parts.shares import evenly_spaced
 from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategies.shared.shares import evenly_spaced
+from tokenprune.strategy import PlaceStrategy
 from tokenprune.tokens import VisualTokens
 
 #: The change of the first frame's tokens, above any that there can be. vLLM's number.

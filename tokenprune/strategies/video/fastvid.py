@@ -14,12 +14,11 @@ from torch.nn.functional import cosine_similarity
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, split
-from tokenprune.strategies._parts.density import log_prominence
-from tokenprune.strategies._parts.shares import best_of_frames
-from tokenprune.strategies._parts.similarity import most_similar, unit_vectors
-from tokenprune.strategies.merging import MergingStrategy
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import AttentionStrategy, VideoStrategy
+from tokenprune.strategies.shared.density import log_prominence
+from tokenprune.strategies.shared.shares import best_of_frames
+from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
+from tokenprune.strategy import AttentionStrategy, MergingStrategy, VideoStrategy
 from tokenprune.tokens import Frames, VisualTokens
 
 #: Places in a frame, itself included, by whose distances the density at a token is measured.

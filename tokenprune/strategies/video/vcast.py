@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from tokenprune.errors import SettingError
-from tokenprune.strategies._parts.places import PlaceStrategy
-from tokenprune.strategies._parts.shares import best_of_frames, largest_remainders, marked_first
 from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategies.shared.shares import best_of_frames, largest_remainders, marked_first
+from tokenprune.strategy import PlaceStrategy
 from tokenprune.tokens import VisualTokens
 
 EPSILON = 1e-6

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from tokenprune.strategies._parts.places import PlaceStrategy
-from tokenprune.strategies._parts.shares import best_of_frames
 from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategies.shared.shares import best_of_frames
+from tokenprune.strategy import PlaceStrategy
 from tokenprune.tokens import Frames, VisualTokens
 
 #: Variances of the Gaussians that compare a token with a centre.

@@ -1,11 +1,11 @@
-"""The base class of strategies that do not execute some of the decoder layers."""
+"""Strategies that do not execute some of the decoder layers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from tokenprune.errors import SettingError
-from tokenprune.strategy import StagedStrategy
+from tokenprune.strategy.staged import StagedStrategy
 
 #: Decoder layers at either end that are never skipped.
 ENDS = 2

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from tokenprune.errors import SettingError
-from tokenprune.strategy import Stage
+from tokenprune.strategy.staged import Stage
 
 
 def layers_at(shares: Sequence[float], n_layers: int) -> list[int]:

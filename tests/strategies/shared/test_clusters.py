@@ -13,8 +13,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from tokenprune.strategies._parts import clusters
-from tokenprune.strategies._parts.clusters import (
+from tokenprune.strategies.shared import clusters
+from tokenprune.strategies.shared.clusters import (
     cluster_means,
     find_roots,
     link_neighbours,

@@ -1,4 +1,4 @@
-"""The base classes of strategies that act between the steps of models that denoise."""
+"""Strategies that act between the steps of models that denoise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tokenprune.selection import Selection, budget
-from tokenprune.strategy import Strategy
+from tokenprune.strategy.base import Strategy
 from tokenprune.tokens.visual import StepTokens
 
 

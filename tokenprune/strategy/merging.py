@@ -1,4 +1,4 @@
-"""The base class of strategies that merge dropped tokens into kept ones."""
+"""Strategies that merge dropped tokens into kept ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tokenprune.errors import SettingError
-from tokenprune.strategy import Strategy
+from tokenprune.strategy.base import Strategy
 
 
 @dataclass(frozen=True)

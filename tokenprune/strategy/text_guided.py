@@ -1,15 +1,16 @@
-"""Base classes of strategies that prune inside the language model by the text's attention."""
+"""Strategies that prune inside the language model by the text's attention."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tokenprune.checks import check_count
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategies._parts.schedule import geometric_stages
-from tokenprune.strategy import Stage, StagedStrategy
-from tokenprune.tokens import VisualTokens
+from tokenprune.strategy.schedule import geometric_stages
+from tokenprune.strategy.staged import Stage, StagedStrategy
+from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,3 @@ class OneStage(TextGuided):
             return (Stage(self.layer, self.keep_ratio, self.keep),)
         assert self.keep_ratio is not None
         return geometric_stages(type(self).__name__, [self.layer], n_layers, self.keep_ratio)
-
-
-def check_count(owner: str, field: str, value: object) -> None:
-    """Raise SettingError unless `value` is an integer of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise SettingError(f"{owner}: {field}={value!r} is not a positive integer; write {field}=1 or more.")
-
-
-def check_share(owner: str, field: str, value: object) -> None:
-    """Raise SettingError unless `value` is a number in 0..1."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise SettingError(f"{owner}: {field}={value!r} is not a share; write a number in [0, 1].")

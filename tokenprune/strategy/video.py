@@ -1,17 +1,33 @@
-"""The base class of strategies that choose among all places of all frames, and keep what stands beside them."""
+"""Strategies that compare the frames of a video."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.selection import Selection
-from tokenprune.strategy import VideoStrategy
-from tokenprune.tokens import VisualTokens
+from tokenprune.strategy.base import Strategy
+from tokenprune.tokens.visual import VisualTokens
+
+
+@dataclass(frozen=True)
+class VideoStrategy(Strategy):
+    """Compares the frames of a video, `tokens.frames`, which share one budget as the strategy decides.
+
+    Its budget is one per video. An image, and a video of one frame, raise PruningError. Newline and CLS tokens stand
+    beside the frames and count too; `Frames.kept_beside` says which of them to keep.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"frames"})
+    whole_image: ClassVar[bool] = True
+    budgets: ClassVar[tuple[str, ...]] = ("video",)
+
+    budget_per: Literal["image", "tile", "video"] = "video"
 
 
 @dataclass(frozen=True)

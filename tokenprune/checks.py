@@ -1,0 +1,50 @@
+"""Checks of settings, which raise SettingError. The `owner` is what has the setting, for the message."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+from tokenprune.errors import SettingError, unknown
+
+
+def check_choice(owner: str, field: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise SettingError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise SettingError(f"{owner}: {unknown(field, value, choices)} Write {field}={choices[0]!r}.")
+
+
+def check_count(owner: str, field: str, value: object) -> None:
+    """Raise SettingError unless `value` is an integer of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise SettingError(f"{owner}: {field}={value!r} is not a positive integer; write {field}=1 or more.")
+
+
+def check_share(owner: str, field: str, value: object) -> None:
+    """Raise SettingError unless `value` is a number in 0..1."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise SettingError(f"{owner}: {field}={value!r} is not a share; write a number in [0, 1].")
+
+
+def check_mass(owner: str, mass: object) -> None:
+    """Raise SettingError unless `mass` is a share of a total."""
+    if not isinstance(mass, (int, float)) or isinstance(mass, bool) or not 0 < mass <= 1:
+        raise SettingError(f"{owner}: mass={mass!r} is not a share of the scores; write a number in (0, 1].")
+
+
+def check_budget(owner: str, keep_ratio: object, keep: object) -> None:
+    """Raise SettingError unless exactly one of the two is set, to a budget that is possible."""
+    if keep is None:
+        if not isinstance(keep_ratio, Real) or isinstance(keep_ratio, bool) or not 0 < float(keep_ratio) <= 1:
+            raise SettingError(
+                f"{owner}: keep_ratio={keep_ratio!r} is not a fraction in (0, 1]. It is the fraction of visual "
+                f"tokens KEPT: write keep_ratio=0.25 to keep a quarter of them, or keep=64 to keep 64."
+            )
+    elif keep_ratio is not None:
+        raise SettingError(
+            f"{owner}: keep_ratio={keep_ratio!r} and keep={keep!r} are both set; write only one of them."
+        )
+    elif not isinstance(keep, Integral) or isinstance(keep, bool) or int(keep) < 1:
+        raise SettingError(
+            f"{owner}: keep={keep!r} is not a count of visual tokens. Write an integer of at least 1, such as "
+            f"keep=64, or a fraction: keep_ratio=0.25."
+        )

@@ -1,0 +1,87 @@
+"""Which visual tokens are merged into which kept ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Elements of merged features in memory at once: 256 MiB in float32.
+PAIR_ELEMENTS = 2**26
+
+
+@dataclass(frozen=True, eq=False)
+class Merge:
+    """Which visual tokens are folded into which kept tokens, and with what weight: new[t] = sum of weight * old[s].
+
+    targets: places within `kept`, of tokens whose features are replaced; others keep theirs, bit for bit.
+    sources: indices of visual tokens, kept or dropped. A target's own old features count only if it is a source too.
+    weights: multiplied as they are; a strategy that wants a mean gives weights that add up to 1.
+    """
+
+    targets: Int[Tensor, " pairs"]
+    sources: Int[Tensor, " pairs"]
+    weights: Float[Tensor, " pairs"]
+
+    @classmethod
+    def mean(
+        cls,
+        targets: Int[Tensor, " pairs"],
+        sources: Int[Tensor, " pairs"],
+        importance: Float[Tensor, " pairs"],
+        n_kept: int,
+    ) -> Merge:
+        """The importance-weighted mean of every target's sources, among `n_kept` kept tokens. Importances must be
+        positive."""
+        totals = importance.new_zeros(n_kept).index_add(0, targets, importance)
+        return cls(targets, sources, importance / totals[targets])
+
+    @classmethod
+    def concat(cls, parts: Sequence[Merge]) -> Merge:
+        """The merges within several parts of an image as one, each already counted in the whole image."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("targets", "sources", "weights")))
+
+    def of_whole(self, index: Int[Tensor, " part"], places: Int[Tensor, " kept"]) -> Merge:
+        """A merge within a part of an image as one of the whole, where the part's visual tokens are `index` and its
+        kept ones are at `places` within all kept ones."""
+        return Merge(places[self.targets], index[self.sources], self.weights)
+
+    @classmethod
+    def none(cls, device: torch.device) -> Merge:
+        """Nothing merged into anything."""
+        nothing = torch.empty(0, dtype=torch.long, device=device)
+        return cls(nothing, nothing, nothing.float())
+
+    def then(self, second: Merge, before: Int[Tensor, " before"], kept: Int[Tensor, " kept"]) -> Merge:
+        """This merge into the tokens `before`, and then `second` of these into `kept` of them, as one merge."""
+        targets, sources, weights = self._pairs(before)
+        to, through, shares = second._pairs(kept)
+        counts = targets.bincount(minlength=len(before))
+        of_pair = counts[through]  # a pair of the second merge becomes as many as its source is merged from
+        pair = torch.arange(len(to), device=to.device).repeat_interleave(of_pair)
+        first = (counts.cumsum(0) - counts)[through] - (of_pair.cumsum(0) - of_pair)
+        at = torch.arange(len(pair), device=to.device) + first[pair]
+        changed = torch.isin(kept, self.targets).index_fill(0, second.targets, True)[to[pair]]
+        return Merge(to[pair][changed], sources[at][changed], (shares[pair] * weights[at])[changed])
+
+    def _pairs(self, kept: Int[Tensor, " kept"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Targets, sources and weights, by ascending target; a kept token that is no target is merged from itself."""
+        same = torch.ones_like(kept, dtype=torch.bool).index_fill(0, self.targets, False).nonzero()[:, 0]
+        targets, sources = torch.cat([self.targets, same]), torch.cat([self.sources, kept[same]])
+        weights = torch.cat([self.weights.float(), torch.ones(len(same), device=kept.device)])
+        order = targets.argsort(stable=True)
+        return targets[order], sources[order], weights[order]
+
+    def apply(self, features: Float[Tensor, "visual width"], kept: Int[Tensor, " kept"]) -> Float[Tensor, "kept width"]:
+        """The features of the kept tokens, summed in float32."""
+        result = features[kept]
+        sums = torch.zeros(result.shape, dtype=torch.float32, device=result.device)
+        length = max(1, PAIR_ELEMENTS // features.shape[1])
+        pairs = zip(*(part.split(length) for part in (self.targets, self.sources, self.weights)), strict=True)
+        for targets, sources, weights in pairs:
+            sums = sums.index_add(0, targets, features[sources].float() * weights.float()[:, None])
+        changed = torch.zeros_like(kept, dtype=torch.bool).index_fill(0, self.targets, True)
+        return torch.where(changed[:, None], sums.to(result.dtype), result)

@@ -1,0 +1,93 @@
+"""What is kept of one image, and what is merged into it."""
+
+from __future__ import annotations
+
+from dataclasses import InitVar, dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.errors import PruningError
+from tokenprune.selection.merge import Merge
+from tokenprune.selection.steps import StepReport
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The outcome for one image: `kept` indices, ascending and unique, the importance scores if there are any, what is
+    merged into kept tokens, if anything is, and what each of several strategies has left, if there were several.
+
+    Raises PruningError for anything else, so code that holds a Selection need not check it again.
+    """
+
+    kept: Int[Tensor, " kept"]
+    n_visual: int
+    scores: Float[Tensor, " visual"] | None = None
+    merged: Merge | None = None
+    steps: tuple[StepReport, ...] = ()
+    trusted: InitVar[bool] = False  # kept is right by construction, so no GPU has to be waited for to check it
+
+    def __post_init__(self, trusted: bool) -> None:
+        kept = self.kept
+        if trusted and self.scores is None:
+            return
+        if kept.ndim != 1 or kept.dtype != torch.long or len(kept) == 0:
+            raise PruningError(
+                f"Selection.kept must be a one-axis LongTensor with at least one index, not {tuple(kept.shape)} of "
+                f"{kept.dtype}. From a mask: mask.nonzero()[:, 0]."
+            )
+        facts = [] if self.scores is None else [self.scores.isnan().any().to(kept.device)]
+        facts += [] if trusted else [(kept[1:] > kept[:-1]).all(), kept[0], kept[-1]]
+        answers = torch.stack(facts).tolist() if facts else []  # one wait for a GPU, not four
+        nan = self.scores is not None and bool(answers.pop(0))
+        ascending, first, last = answers or (True, 0, self.n_visual - 1)
+        if not ascending:
+            raise PruningError("Selection.kept must be ascending and unique: write kept.unique().")
+        if first < 0 or last >= self.n_visual:
+            raise PruningError(
+                f"Selection.kept has indices in {first}..{last}, but the image has visual tokens "
+                f"0..{self.n_visual - 1}. Indices count within one image, not within the prompt."
+            )
+        if self.scores is not None and self.scores.shape != (self.n_visual,):
+            raise PruningError(
+                f"Selection.scores has shape {tuple(self.scores.shape)}; it needs one score for each of the "
+                f"{self.n_visual} visual tokens."
+            )
+        if nan:
+            raise PruningError("importance scores must be numbers, and some are NaN.")
+
+    def sizes(self, before: Float[Tensor, " visual"] | None = None) -> Float[Tensor, " kept"]:
+        """How many tokens each kept one stands for: itself, and those merged into it that are not kept.
+
+        before: the same for all tokens before the selection; None is 1 for each.
+
+        A dropped token that is merged into several counts in each in proportion to its weights there, so that it
+        counts once; one that is merged into none counts nowhere, and a kept one only as itself.
+        """
+        before = torch.ones(self.n_visual, device=self.kept.device) if before is None else before
+        sizes = before[self.kept]
+        if self.merged is None:
+            return sizes
+        targets, sources, weights = self.merged.targets, self.merged.sources, self.merged.weights.detach().float()
+        totals = torch.zeros_like(before).index_add(0, sources, weights).clamp(min=torch.finfo(before.dtype).tiny)
+        shares = (before / totals).index_fill(0, self.kept, 0.0)
+        return sizes.index_add(0, targets, weights * shares[sources])
+
+    @classmethod
+    def first(
+        cls, order: Int[Tensor, " visual"], n_kept: int, scores: Float[Tensor, " visual"] | None = None
+    ) -> Selection:
+        """The first `n_kept` of an order over all visual tokens, put back into their original order."""
+        return cls(order[:n_kept].sort().values, len(order), None if scores is None else scores.detach())
+
+    @classmethod
+    def best(cls, scores: Float[Tensor, " visual"], n_kept: int) -> Selection:
+        """The `n_kept` tokens with the highest scores; of equal ones the first."""
+        order = scores.argsort(descending=True, stable=True)
+        return cls(order[:n_kept].sort().values, len(order), scores.detach(), trusted=True)
+
+    @classmethod
+    def all(cls, n_visual: int, device: torch.device, scores: Float[Tensor, " visual"] | None = None) -> Selection:
+        """Every token."""
+        return cls(torch.arange(n_visual, device=device), n_visual, scores, trusted=True)

@@ -1,0 +1,38 @@
+"""What pruning in several steps has left of an image after each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.selection.merge import Merge
+
+
+@dataclass(frozen=True, eq=False)
+class StageReport:
+    """The effect of one in-LLM stage on one image, from decoder layer `layer` on; in an image report's `in_tower`, the
+    effect of pruning in the vision tower, from encoder layer `layer` on.
+
+    kept: sorted indices within the image's visual tokens.
+    scores: importance score of every visual token, NaN for tokens dropped earlier; None if the strategy gives none.
+    merged: the tokens merged into kept ones; None if there are none.
+    """
+
+    layer: int
+    kept: Int[Tensor, " kept"]
+    scores: Float[Tensor, " visual"] | None = None
+    merged: Merge | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class StepReport:
+    """What one of several strategies, applied one after the other, has left of an image.
+
+    strategy: the name of its class.
+    kept: sorted indices within the image's visual tokens.
+    """
+
+    strategy: str
+    kept: Int[Tensor, " kept"]

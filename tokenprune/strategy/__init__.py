@@ -1,0 +1,48 @@
+"""The base classes of strategies: tensors in, Selection out. The strategies themselves are in `tokenprune.strategies`.
+
+A strategy derives from the classes of the places where it prunes, and the engine builds only what these ask for.
+
+base         before the language model, which every strategy does
+ranked       ... by ranking tokens by a score
+attention    ... by the attention of the vision tower
+merging      ... by merging dropped tokens into kept ones
+video        ... by comparing the frames of a video
+tower        before the vision tower, and between its layers
+staged       inside the language model, in stages
+text_guided  ... by the text's attention
+schedule     stages whose average is a given keep ratio
+skipping     without some of the decoder layers
+denoising    between the steps of models that denoise
+"""
+
+from tokenprune.strategy.attention import AttentionStrategy
+from tokenprune.strategy.base import Strategy
+from tokenprune.strategy.denoising import ReusingStrategy, StepStage, StepStrategy
+from tokenprune.strategy.merging import MergingStrategy
+from tokenprune.strategy.ranked import AdaptiveStrategy, RankedStrategy, ScoreStrategy
+from tokenprune.strategy.skipping import SkippingStrategy
+from tokenprune.strategy.staged import Stage, StagedStrategy
+from tokenprune.strategy.text_guided import OneStage, TextGuided
+from tokenprune.strategy.tower import PatchStrategy, TowerStrategy
+from tokenprune.strategy.video import PlaceStrategy, VideoStrategy
+
+__all__ = [
+    "AdaptiveStrategy",
+    "AttentionStrategy",
+    "MergingStrategy",
+    "OneStage",
+    "PatchStrategy",
+    "PlaceStrategy",
+    "RankedStrategy",
+    "ReusingStrategy",
+    "ScoreStrategy",
+    "SkippingStrategy",
+    "Stage",
+    "StagedStrategy",
+    "StepStage",
+    "StepStrategy",
+    "Strategy",
+    "TextGuided",
+    "TowerStrategy",
+    "VideoStrategy",
+]

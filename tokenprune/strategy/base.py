@@ -1,0 +1,77 @@
+"""What every strategy is: a pure function of visual tokens, with a budget."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from tokenprune.checks import check_budget, check_choice
+from tokenprune.selection import Selection, budget
+from tokenprune.tokens.visual import VisualTokens
+
+
+@dataclass(frozen=True)
+class Strategy(ABC):
+    """Decides which visual tokens of one image enter the language model.
+
+    A strategy is a pure function of `VisualTokens` and of its own frozen settings. The budget is `keep_ratio`, the
+    fraction kept, in (0, 1], or `keep`, a count; with neither, a quarter is kept. Newline tokens count. It is a budget
+    per "image" (tiles compete for it) or per "tile" (each gets its share; an image without tiles is one tile), and per
+    "video" for a `VideoStrategy`. For others, a video is an image whose tiles are its frames.
+    Settings that cannot be right raise SettingError when the strategy is made.
+
+    needs: names from `tokenprune.tokens.visual.STATISTICS` that `select` reads from its tokens. A class attribute; a
+        strategy whose settings decide what it reads overrides it with a property.
+    whole_image: whether `select` works on all tokens of an image only, so that no other strategy may come before it.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    whole_image: ClassVar[bool] = False
+    budgets: ClassVar[tuple[str, ...]] = ("image", "tile")  # what `budget_per` may be
+
+    keep_ratio: float | None = None
+    keep: int | None = None
+    budget_per: Literal["image", "tile", "video"] = "image"
+
+    def __post_init__(self) -> None:
+        if self.keep_ratio is None and self.keep is None:
+            object.__setattr__(self, "keep_ratio", 0.25)
+        check_budget(type(self).__name__, self.keep_ratio, self.keep)
+        check_choice(type(self).__name__, "budget_per", self.budget_per, self.budgets)
+        # 1 and numpy's numbers are welcome; one type keeps equality, printing and JSON simple.
+        object.__setattr__(self, "keep_ratio", None if self.keep_ratio is None else float(self.keep_ratio))
+        object.__setattr__(self, "keep", None if self.keep is None else int(self.keep))
+
+    @property
+    def attention_layer(self) -> int | None:
+        """The encoder layer that "vision_attention" comes from; None is the one whose output the model uses."""
+        return None
+
+    @property
+    def reads_grid(self) -> bool:
+        """Whether `select` reads where tokens are in an image, which is not known of every model."""
+        return False
+
+    @property
+    def biases_attention(self) -> bool:
+        """Whether the language model attends to tokens in proportion to their sizes."""
+        return False
+
+    @property
+    def tiles_apart(self) -> bool:
+        """Whether `select` gets every tile of a tiled image by itself. A strategy that splits a budget per tile in its
+        own way, or handles all tiles at once, returns False."""
+        return self.budget_per == "tile"
+
+    @abstractmethod
+    def select(self, tokens: VisualTokens) -> Selection:
+        """Choose the tokens of one image that are kept."""
+
+    def budget(self, n_visual: int) -> int:
+        """How many of `n_visual` tokens to keep before the language model."""
+        return budget(n_visual, self.keep_ratio, self.keep)
+
+    def for_part(self, n_kept: int, n_visual: int) -> Strategy:
+        """The same strategy with a budget of `n_kept` tokens, for a part of an image that has `n_visual`."""
+        return replace(self, keep_ratio=None, keep=n_kept, budget_per="image")

@@ -1,0 +1,106 @@
+"""Strategies that rank visual tokens by a score."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenprune.checks import check_mass
+from tokenprune.errors import SettingError
+from tokenprune.selection import Selection, budget, n_reaching
+from tokenprune.strategy.base import Strategy
+from tokenprune.tokens.cells import cell_side, order_by_cell, selection_cells
+from tokenprune.tokens.visual import StageTokens, VisualTokens
+
+
+@dataclass(frozen=True)
+class RankedStrategy(Strategy):
+    """Ranks visual tokens by a score: all of an image, or within cells of its grid, which keeps tokens everywhere.
+
+    cells: the side of a square cell in visual tokens; "auto" is the largest of which the best tokens alone, one a cell,
+        can fill the budget, but at least 2 (2 for a quarter, 3 for 10 %). Of every cell, as few of the best tokens as
+        can fill the budget are candidates, and the candidates with the highest scores are kept, as many as the budget
+        allows. Cells end at the edges of tiles with a grid of their own and of video frames, and newline tokens have
+        cells of their own. None ranks all tokens of the image.
+    """
+
+    # By keyword only, so that a subclass's own settings keep their places.
+    cells: Literal["auto"] | int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole = isinstance(self.cells, int) and not isinstance(self.cells, bool) and self.cells > 1
+        if not (self.cells is None or self.cells == "auto" or whole):
+            raise SettingError(
+                f"{type(self).__name__}: cells={self.cells!r} is not the side of a cell in visual tokens; write "
+                f'cells="auto", an integer of at least 2, or None to rank all tokens of the image.'
+            )
+
+    @property
+    def reads_grid(self) -> bool:
+        return self.cells is not None
+
+    def ranked(
+        self, scores: Float[Tensor, " left"], n_kept: int, tokens: VisualTokens | StageTokens
+    ) -> Int[Tensor, " left"]:
+        """Return the order in which the tokens are kept, for `n_kept` of them; of equal scores the first is better."""
+        if self.cells is None:
+            return scores.argsort(descending=True, stable=True)
+        side = cell_side(n_kept, tokens.n_visual) if self.cells == "auto" else self.cells
+        cells = selection_cells(tokens.layout, side).to(scores.device)
+        return order_by_cell(scores, cells[tokens.left] if isinstance(tokens, StageTokens) else cells, n_kept)
+
+
+@dataclass(frozen=True)
+class AdaptiveStrategy(RankedStrategy):
+    """Ranks visual tokens before the language model, and keeps a fixed budget of them, or what each image needs.
+
+    mass: keep the fewest tokens whose scores add up to this share, in (0, 1], of those of the whole image, and never
+        more than the budget: an image whose importance is in few places costs less. Which tokens they are is up to the
+        subclass. 1 and None keep the budget.
+    least: with `mass`, the fewest that are kept, as a fraction of the visual tokens.
+    """
+
+    mass: float | None = field(default=None, kw_only=True)
+    least: float = field(default=0.05, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = type(self).__name__
+        if self.mass is None:
+            return
+        check_mass(name, self.mass)
+        if not isinstance(self.least, (int, float)) or isinstance(self.least, bool) or not 0 <= self.least <= 1:
+            raise SettingError(
+                f"{name}: least={self.least!r} is not a fraction of the visual tokens; write a number in [0, 1]."
+            )
+        if self.keep_ratio is not None and self.least > self.keep_ratio:
+            raise SettingError(
+                f"{name}: least={self.least!r} is more than keep_ratio={self.keep_ratio!r}, the most that may be kept. "
+                f"Write a lower least, or a higher keep_ratio."
+            )
+
+    def needed(self, scores: Float[Tensor, " visual"]) -> int:
+        """How many tokens to keep of an image with these scores. With `mass`, a negative score raises PruningError."""
+        most = self.budget(len(scores))
+        if self.mass is None:
+            return most
+        return min(most, max(budget(len(scores), self.least, None), n_reaching(scores, self.mass)))
+
+
+@dataclass(frozen=True)
+class ScoreStrategy(AdaptiveStrategy):
+    """Keeps the tokens with the highest importance scores; a subclass needs only `score`."""
+
+    @abstractmethod
+    def score(self, tokens: VisualTokens) -> Float[Tensor, " visual"]:
+        """One importance score per visual token, higher = keep. NaN raises PruningError."""
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        scores = self.score(tokens)
+        n_kept = self.needed(scores)
+        return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)

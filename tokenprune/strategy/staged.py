@@ -1,0 +1,52 @@
+"""Strategies that prune inside the language model, in stages."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from tokenprune.errors import PruningError
+from tokenprune.selection import Selection, budget
+from tokenprune.strategy.base import Strategy
+from tokenprune.tokens.visual import StageTokens
+
+
+@dataclass(frozen=True)
+class Stage:
+    """In-LLM pruning: from decoder layer `layer` on, a fraction `keep_ratio` or a count `keep` of all visual tokens of
+    each image are left; fewer, if the strategy says so and the stage is `at_most`."""
+
+    layer: int
+    keep_ratio: float | None = None
+    keep: int | None = None
+    at_most: bool = False
+
+    def budget(self, n_visual: int) -> int:
+        """How many of an image's `n_visual` tokens are left."""
+        return budget(n_visual, self.keep_ratio, self.keep)
+
+
+@dataclass(frozen=True)
+class StagedStrategy(Strategy):
+    """Prunes inside the language model too: in stages, and by skipping whole decoder layers.
+
+    `select` decides which tokens enter it. `select_at` reads `tokens.attention` if `needs` has "text_attention".
+    """
+
+    @abstractmethod
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        """The stages in a language model of `n_layers`, by ascending layer."""
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        """Choose the tokens of one image that are left from a stage on, and what is merged into them.
+
+        Returns a Selection over `tokens`: its indices count within the tokens that were left before. Without an
+        override, the tokens are left whose scores in the previous selection are highest.
+        """
+        if tokens.scores is None:
+            raise PruningError("a strategy with stages must give scores: return Selection(kept, n_visual, scores).")
+        return Selection.best(tokens.scores, stage.budget(tokens.n_visual))
+
+    def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
+        """The decoder layers, of `n_layers`, that are not executed at all, by ascending number."""
+        return ()

@@ -1,0 +1,49 @@
+"""Strategies that prune before the vision tower, and between its layers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tokenprune.selection import Selection, tile_share
+from tokenprune.strategy.base import Strategy
+from tokenprune.tokens.tower import PatchTokens, TowerTokens
+from tokenprune.tokens.visual import VisualTokens
+
+
+@dataclass(frozen=True)
+class PatchStrategy(Strategy):
+    """Prunes before the vision tower: it encodes only the patches of the visual tokens that are left."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"left_before_tower"})
+
+    @abstractmethod
+    def select_patches(self, tokens: PatchTokens) -> Selection:
+        """Choose the visual tokens of one image or video whose patches are encoded."""
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        return Selection(tokens.left_before_tower.kept, tokens.n_visual, tokens.left_before_tower.scores)
+
+
+@dataclass(frozen=True)
+class TowerStrategy(Strategy):
+    """Prunes between the encoder layers of the vision tower. Its `select` must not keep a token that the tower has
+    dropped: `tokens.left_in_tower` has those that are left."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"left_in_tower"})
+
+    @abstractmethod
+    def tower_layers(self, n_layers: int) -> tuple[int, ...]:
+        """The encoder layers after which `select_in_tower` is called, ascending, of the `n_layers` after which tokens
+        can be dropped: all before the one whose output the projector gets, without those that attend within windows."""
+
+    @abstractmethod
+    def select_in_tower(self, tokens: TowerTokens) -> Selection:
+        """Choose the visual tokens of one tile that are left after an encoder layer. Returns a Selection over `tokens`:
+        its indices count within those that were left before. Its scores are in the tokens of the next call."""
+
+    def tower_budget(self, n_visual: int, n_image: int | None) -> int:
+        """How many of a tile's `n_visual` tokens to leave in the tower, of an image with `n_image`, None if the tower
+        cannot know. Over the tiles of an image that may be more than the budget, never less."""
+        return tile_share(n_visual, n_image, self.keep_ratio, self.keep)
