@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenprune.tokens.attention import HeadReduction, block_length, reduce_heads
+from tokenprune.tokens.attention import block_length
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,22 +41,22 @@ class TextAttention:
     values: Float[Tensor, "key_heads tokens width"] | None = None
     rotation: Float[Tensor, "two tokens angles"] | None = None
 
-    def from_last(self, heads: HeadReduction = "mean") -> Float[Tensor, " left"]:
+    def from_last(self) -> Float[Tensor, " left"]:
         """Return the attention that the last token of the prompt pays to each visual token."""
         places = torch.arange(len(self.real), device=self.real.device)
-        return self.from_rows((places * self.real).amax(0, keepdim=True), heads)
+        return self.from_rows((places * self.real).amax(0, keepdim=True))
 
-    def from_text(self, heads: HeadReduction = "mean") -> Float[Tensor, " left"]:
+    def from_text(self) -> Float[Tensor, " left"]:
         """Return the attention that the text after the image pays to each visual token, averaged over its tokens."""
-        return self.from_rows(self.text, heads)
+        return self.from_rows(self.text)
 
-    def from_all(self, heads: HeadReduction = "mean") -> Float[Tensor, " left"]:
+    def from_all(self) -> Float[Tensor, " left"]:
         """Return the attention that all tokens, visual ones included, pay to each visual token, averaged over them."""
-        return self.from_rows(self.real.nonzero()[:, 0], heads)
+        return self.from_rows(self.real.nonzero()[:, 0])
 
-    def from_rows(self, rows: Int[Tensor, " rows"], heads: HeadReduction = "mean") -> Float[Tensor, " left"]:
-        """Return the attention that the tokens at `rows` pay to each visual token, averaged over rows after reducing
-        heads. Computed in blocks of rows."""
+    def from_rows(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, " left"]:
+        """Return the attention that the tokens at `rows` pay to each visual token, averaged over them and over heads.
+        Computed in blocks of rows."""
         n_heads, n_tokens, _ = self.queries.shape
         keys = rearrange(self.keys.float(), "key_head token width -> key_head 1 width token")
         groups = rearrange(
@@ -68,7 +68,7 @@ class TextAttention:
             if self.added is not None:
                 logits += self.added[block].float()
             weights = logits.masked_fill_(~self._seen_by(block), float("-inf")).softmax(-1)
-            total += reduce_heads(weights, heads).sum(0)
+            total += weights.mean(0).sum(0)
         return total[self.visual] / len(rows)
 
     def _seen_by(self, rows: Int[Tensor, " rows"]) -> Bool[Tensor, "rows tokens"]:
