@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.evals.bench.shapes import SHAPES, config_of
+from tokenprune.evals.bench.shapes import SHAPES
 
 #: Memory for the weights and a forward pass, as a multiple of the weights.
 MARGIN = 1.1
@@ -17,30 +17,29 @@ MARGIN = 1.1
 DRAWN = 1 << 20
 
 
-def build(shape: str, dtype: torch.dtype, device: torch.device, attention: str) -> Any:
-    """Return a model of one of SHAPES, in evaluation mode.
+def build(name: str, config: Any, dtype: torch.dtype, device: torch.device, attention: str) -> Any:
+    """Return a model with this configuration, in evaluation mode.
 
-    Raises SettingError for another shape, and UnsupportedError where its weights do not fit into the device's free
-    memory.
+    name: what errors call it; for a shape of the bench, its name in SHAPES.
+
+    Raises UnsupportedError where its weights do not fit into the device's free memory.
     """
     with init_empty_weights(include_buffers=False):  # buffers are small, and what is in them is not random
-        model: Any = AutoModelForImageTextToText.from_config(
-            config_of(shape), dtype=dtype, attn_implementation=attention
-        )
+        model: Any = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)
     model.tie_weights()
     weights = sum(weight.nbytes for weight in model.parameters())
     free = free_bytes(device)
     if MARGIN * weights > free:
         raise UnsupportedError(
-            f"{shape} in {dtype} needs {MARGIN * weights / 1e9:.1f} GB for its weights and a forward pass, and "
+            f"{name} in {dtype} needs {MARGIN * weights / 1e9:.1f} GB for its weights and a forward pass, and "
             f"{device.type} has {free / 1e9:.1f} GB free. Free some, choose --dtype bfloat16, or a smaller --shape of "
             f"{', '.join(SHAPES)}."
         )
     drawn = torch.randn(DRAWN, generator=torch.Generator().manual_seed(0)).mul_(0.02).to(device, dtype)
     for module in model.modules():
-        for name, weight in module._parameters.items():
+        for key, weight in module._parameters.items():
             if weight is not None:
-                module._parameters[name] = nn.Parameter(_filled(name, weight, drawn), requires_grad=False)
+                module._parameters[key] = nn.Parameter(_filled(key, weight, drawn), requires_grad=False)
     model.tie_weights()
     return model.to(device).eval()
 

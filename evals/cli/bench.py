@@ -92,6 +92,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.bench.memory import keep_memory
     from tokenprune.evals.bench.record import Record, about
     from tokenprune.evals.bench.rendered import rendered
+    from tokenprune.evals.bench.shapes import config_of
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.run.setups import Pruned, make_setups
@@ -101,7 +102,8 @@ def run(options: Namespace) -> None:
     processor, keeps_memory = None, keep_memory()
     if options.model is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = build(options.shape, getattr(torch, options.dtype), device, options.attention)
+        config = config_of(options.shape)
+        model = build(options.shape, config, getattr(torch, options.dtype), device, options.attention)
         name = f"random weights in the shape of {options.shape}"
     else:
         model, processor = load_model(options.model, options.dtype)

@@ -19,7 +19,6 @@ from tokenprune.evals.bench.build import build
 from tokenprune.evals.bench.memory import with_peak
 from tokenprune.evals.bench.prompts import random_prompt
 from tokenprune.evals.bench.rendered import rendered
-from tokenprune.evals.bench.shapes import SHAPES
 from tokenprune.evals.dev.tables.growth import table
 from tokenprune.evals.run.provenance import versions
 from tokenprune.strategies.parsing import parse
@@ -151,16 +150,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def rows_of(tiles: Sequence[int], sides: Sequence[int], rounds: int) -> Any:
     """Measure one after the other."""
-    SHAPES.update({"tiled": tiled, "native": native})
     cpu = torch.device("cpu")
     if tiles:
-        model = build("tiled", torch.float32, cpu, "sdpa")
+        model = build("tiled", tiled(), torch.float32, cpu, "sdpa")
         for n_tiles in tiles:
             inputs = tiles_prompt(model, n_tiles)
             for name in FOR_TILES:
                 yield {"tiles": n_tiles, "pixels": n_tiles * TILE**2} | measured(model, inputs, name, rounds)
     if sides:
-        model = build("native", torch.float32, cpu, "sdpa")
+        model = build("native", native(), torch.float32, cpu, "sdpa")
         for side in sides:
             inputs = random_prompt(model, 1, side=side, shown=rendered("page", side))
             for name in FOR_SIDES:

@@ -25,7 +25,7 @@ from torch import Tensor
 import tokenprune
 from tokenprune.evals.bench.build import build
 from tokenprune.evals.bench.memory import with_peak
-from tokenprune.evals.bench.shapes import SHAPES, config_of
+from tokenprune.evals.bench.shapes import config_of
 from tokenprune.evals.run.provenance import device_name, versions
 from tokenprune.selection import budget
 from tokenprune.strategies.parsing import parse
@@ -129,8 +129,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    SHAPES["cut"] = lambda: cut(config_of(options.shape), options.tower_layers, options.decoder_layers)
-    model = build("cut", getattr(torch, options.dtype), device, "sdpa")
+    config = cut(config_of(options.shape), options.tower_layers, options.decoder_layers)
+    model = build(options.shape, config, getattr(torch, options.dtype), device, "sdpa")
     done = [json.loads(line) for line in options.output.open(encoding="utf-8")] if options.output.exists() else []
     about = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions()}
     with options.output.open("a", encoding="utf-8") as file:
