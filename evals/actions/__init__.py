@@ -1,9 +1,9 @@
 """What pruning does to the actions of robot policies.
 
-observation   what a policy sees at one moment
-observations  recorded ones, from a folder
-lerobot       ... that is a LeRobot data set
-policy        a policy, asked for actions
-compare       pruned and unpruned actions on the same observations
-table         what `tokenprune actions` prints
+observation  what a policy sees at one moment
+recordings   folders of observations
+lerobot      ... that are LeRobot data sets
+policy       a policy, asked for actions
+compare      pruned and unpruned actions on the same observations
+table        what `tokenprune actions` prints
 """

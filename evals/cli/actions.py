@@ -46,8 +46,8 @@ def run(options: Namespace) -> None:
     from tqdm import tqdm
 
     from tokenprune.evals.actions.compare import compare
-    from tokenprune.evals.actions.observations import load_observations
     from tokenprune.evals.actions.policy import load_policy
+    from tokenprune.evals.actions.recordings import load_observations
     from tokenprune.evals.actions.table import table
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import evenly

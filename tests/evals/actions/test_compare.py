@@ -15,8 +15,8 @@ from helpers.tiny import tiny_llava
 import tokenprune
 from tokenprune import EfficientVLA, Random
 from tokenprune.evals.actions.compare import compare
-from tokenprune.evals.actions.observations import load_observations
 from tokenprune.evals.actions.policy import actions_of, load_policy, prepare
+from tokenprune.evals.actions.recordings import load_observations
 from tokenprune.evals.run.setups import Pruned
 
 pytestmark = pytest.mark.skipif(not hasattr(transformers, "PI0Processor"), reason="an older transformers")

@@ -13,7 +13,7 @@ from helpers.files.policies import CAMERAS, WIDTH, write_lerobot, write_observat
 from helpers.files.videos import levels
 
 from tokenprune import DataError
-from tokenprune.evals.actions.observations import load_observations
+from tokenprune.evals.actions.recordings import load_observations
 
 
 def test_a_folder(tmp_path: Path) -> None:
