@@ -57,7 +57,7 @@ def run(options: Namespace) -> None:
         else:
             changes = layer_changes(model, processor, questions)
             skipped, heading = least_changing(changes, options.skip), "1 - cosine"
-    table = Table("layer", heading, "", title=f"Mean change over {options.samples} questions")
+    table = Table("layer", heading, "", title=f"Mean change over {options.questions} questions")
     for number, change in enumerate(changes):
         table.add_row(str(number), f"{change:.4f}", "skipped" if number in skipped else "")
     screen = console(80)

@@ -185,7 +185,7 @@ def add_rounds(parser: ArgumentParser, default: int, least: int = 0) -> None:
     )
 
 
-def add_calibration(parser: ArgumentParser, samples: int = 30) -> None:
+def add_calibration(parser: ArgumentParser, questions: int = 30) -> None:
     """The questions that settings are searched on."""
     add_data(parser)
     add_allowed(parser)
@@ -197,9 +197,9 @@ def add_calibration(parser: ArgumentParser, samples: int = 30) -> None:
         help="split to draw questions from, which must not be evaluated on later; all: every split but train",
     )
     parser.add_argument(
-        "--samples",
+        "--questions",
         type=at_least(1),
-        default=samples,
+        default=questions,
         metavar="N",
         help="questions to draw at random; answers are not read",
     )
@@ -216,4 +216,4 @@ def calibration_questions(options: Namespace) -> list[Any]:
     from tokenprune.evals.search.calibration import calibration
 
     questions = load_questions(options.data, split=options.split, style=style_of(*load_processor(options.model)))
-    return list(calibration(questions, options.samples, options.seed))
+    return list(calibration(questions, options.questions, options.seed))

@@ -41,15 +41,15 @@ def worst(answers: Mapping[AnswerKey, Answer], n: int) -> list[Loss]:
             if loss.points > 0:
                 losses.setdefault((asked.task, asked.key), []).append(loss)
     lost_by: dict[tuple[str, str], int] = {}
-    for of_configuration in losses.values():
-        for loss in of_configuration:
+    for of_setup in losses.values():
+        for loss in of_setup:
             question = loss.pruned.task, loss.pruned.id
             lost_by[question] = lost_by.get(question, 0) + 1
 
     def badness(loss: Loss) -> tuple[float, int, str]:
         return -loss.points, -lost_by[loss.pruned.task, loss.pruned.id], loss.pruned.id
 
-    return [loss for of_configuration in losses.values() for loss in sorted(of_configuration, key=badness)[:n]]
+    return [loss for of_setup in losses.values() for loss in sorted(of_setup, key=badness)[:n]]
 
 
 def samples_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str], Question]:

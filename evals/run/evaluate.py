@@ -126,7 +126,7 @@ def evaluate(
                 identity = {
                     "model": found["model"],
                     "data": {"split": split, "limit": limit, **tasks_identity(questions)},
-                    "configurations": {str(setup.key): setup.settings() for setup in compared},
+                    "setups": {str(setup.key): setup.settings() for setup in compared},
                     "batch_tokens": batch_tokens,
                     "versions": found["versions"],
                 }

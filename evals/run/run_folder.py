@@ -19,7 +19,7 @@ from tokenprune.evals.run.answers import Answer, AnswerKey, from_line, to_line
 from tokenprune.evals.run.results import TaskResult
 
 #: The parts of the identity that may grow: more can be asked in the same folder.
-GROWING = ("configurations", "data")
+GROWING = ("setups", "data")
 
 
 class RunFolder:
@@ -110,7 +110,7 @@ class RunFolder:
     def _n_asked(self) -> int:
         identity = self.record["identity"]
         tasks = [task for task in identity["data"].values() if isinstance(task, dict)]
-        return len(identity["configurations"]) * sum(
+        return len(identity["setups"]) * sum(
             fields.whole(task, "questions", f"{self._record}, 'data'") for task in tasks
         )
 

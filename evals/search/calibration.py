@@ -11,17 +11,17 @@ from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies.settings import SettingsFile
 
 
-def calibration(samples: Sequence[Question], n_samples: int, seed: int) -> list[Question]:
-    """Return `n_samples` drawn at random, in their own order. SettingError where there are fewer."""
-    if n_samples > len(samples):
-        raise SettingError(f"{n_samples} samples requested, but there are only {len(samples)}; request fewer")
-    drawn = np.random.default_rng(seed).choice(len(samples), n_samples, replace=False)
-    return [samples[index] for index in sorted(drawn)]
+def calibration(questions: Sequence[Question], n_drawn: int, seed: int) -> list[Question]:
+    """Return `n_drawn` drawn at random, in their own order. SettingError where there are fewer."""
+    if n_drawn > len(questions):
+        raise SettingError(f"{n_drawn} questions requested, but there are only {len(questions)}; request fewer")
+    drawn = np.random.default_rng(seed).choice(len(questions), n_drawn, replace=False)
+    return [questions[index] for index in sorted(drawn)]
 
 
-def image_digests(samples: Sequence[Question]) -> dict[str, str]:
+def image_digests(questions: Sequence[Question]) -> dict[str, str]:
     """Return a digest of each image's bytes, by its file name (for human readers)."""
-    return {image.name: _digest(image) for sample in samples for image in sample.images}
+    return {image.name: _digest(image) for question in questions for image in question.images}
 
 
 def calibrated_on(file: SettingsFile) -> frozenset[str]:
@@ -31,25 +31,27 @@ def calibrated_on(file: SettingsFile) -> frozenset[str]:
     """
     if not file.search:
         return frozenset()
-    images = file.search.get("data", {}).get("pictures")
+    images = file.search.get("data", {}).get("images")
     if not isinstance(images, dict) or not images:
         raise SettingError(
-            f'{file.path}, "search", "data": no "pictures", so it is unknown which questions it must not be evaluated '
-            f"on. Search again: tokenprune optimize --output {file.path}"
+            f'{file.path}, "search", "data": no "images", so it is unknown which questions it must not be evaluated '
+            f'on. Rename the key "pictures" of version 0.1, or search again: tokenprune optimize --output {file.path}'
         )
     return frozenset(images.values())
 
 
-def apart(samples: Sequence[Question], images: Collection[str], where: str) -> list[Question]:
-    """Return the samples about none of the `images`, given by their digests, whatever their files are called.
+def apart(questions: Sequence[Question], images: Collection[str], where: str) -> list[Question]:
+    """Return the questions about none of the `images`, given by their digests, whatever their files are called.
 
     DataError, naming `where`, if none is left.
     """
     if not images:
-        return list(samples)
-    known = {image: _digest(image) in images for image in {image for sample in samples for image in sample.images}}
-    left = [sample for sample in samples if not any(known[image] for image in sample.images)]
-    if samples and not left:
+        return list(questions)
+    known = {
+        image: _digest(image) in images for image in {image for question in questions for image in question.images}
+    }
+    left = [question for question in questions if not any(known[image] for image in question.images)]
+    if questions and not left:
         raise DataError(f"{where}: every question is about an image of the calibration data; evaluate on other ones")
     return left
 

@@ -22,42 +22,42 @@ from tokenprune.zoom.prompts import encode_chat
 
 
 @torch.inference_mode()
-def layer_changes(model: Any, processor: Any, samples: Sequence[Question]) -> list[float]:
-    """1 - cos(input, output) of every decoder layer of the unpruned model, the mean over a sample's tokens, and then
-    over samples."""
-    if not samples:
-        raise SettingError("no samples, so there is nothing to measure the layers on. Ask for at least one.")
+def layer_changes(model: Any, processor: Any, questions: Sequence[Question]) -> list[float]:
+    """1 - cos(input, output) of every decoder layer of the unpruned model, the mean over a prompt's tokens, and then
+    over questions."""
+    if not questions:
+        raise SettingError("no questions, so there is nothing to measure the layers on. Ask for at least one.")
     layers = list(adapter_for(model).layers)
     totals = [0.0] * len(layers)
     with _changes(layers) as changes:
-        for sample in samples:
-            model(**encode_chat(processor, [sample.open_images()], [sample.text]).to(model.device, model.dtype))
+        for question in questions:
+            model(**encode_chat(processor, [question.open_images()], [question.text]).to(model.device, model.dtype))
             for number, change in enumerate(changes):
                 if math.isnan(change):
-                    raise PruningError(f"{sample.id}: layer {number} gives NaN. Load the model in another dtype.")
+                    raise PruningError(f"{question.id}: layer {number} gives NaN. Load the model in another dtype.")
                 totals[number] += change
-    return [total / len(samples) for total in totals]
+    return [total / len(questions) for total in totals]
 
 
 @torch.inference_mode()
-def block_distances(model: Any, processor: Any, samples: Sequence[Question], n_skipped: int) -> list[float]:
+def block_distances(model: Any, processor: Any, questions: Sequence[Question], n_skipped: int) -> list[float]:
     """For every block of `n_skipped` contiguous decoder layers, by its first layer: the angle between the states of the
-    last token before and after the block in the unpruned model, as a share of a half turn, averaged over samples."""
-    if not samples:
-        raise SettingError("no samples, so there is nothing to measure the layers on. Ask for at least one.")
+    last token before and after the block in the unpruned model, as a share of a half turn, averaged over questions."""
+    if not questions:
+        raise SettingError("no questions, so there is nothing to measure the layers on. Ask for at least one.")
     layers = list(adapter_for(model).layers)
     if not 0 < n_skipped <= len(layers):
         raise SettingError(f"a block of {n_skipped} of {len(layers)} layers; ask for 1 to {len(layers)}.")
     totals = torch.zeros(len(layers) - n_skipped + 1, dtype=torch.float64)
     with _last_states(layers) as states:
-        for sample in samples:
-            model(**encode_chat(processor, [sample.open_images()], [sample.text]).to(model.device, model.dtype))
+        for question in questions:
+            model(**encode_chat(processor, [question.open_images()], [question.text]).to(model.device, model.dtype))
             whole = torch.stack(states)
             cosines = cosine_similarity(whole[:-n_skipped], whole[n_skipped:], dim=-1).clamp(-1, 1)
             if bool(cosines.isnan().any()):
-                raise PruningError(f"{sample.id}: a layer gives NaN. Load the model in another dtype.")
+                raise PruningError(f"{question.id}: a layer gives NaN. Load the model in another dtype.")
             totals += cosines.arccos() / math.pi
-    return (totals / len(samples)).tolist()
+    return (totals / len(questions)).tolist()
 
 
 def least_turning(distances: Sequence[float], n_skipped: int) -> tuple[int, ...]:

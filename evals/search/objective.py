@@ -47,7 +47,7 @@ class Objective:
         self,
         model: Any,
         processor: Any,
-        samples: Sequence[Question],
+        questions: Sequence[Question],
         *,
         state: State = "last_token",
         layer: int | None = None,
@@ -61,10 +61,10 @@ class Objective:
         sides: list[int] = []
         highest: list[float] = []
         with tokenprune.probe(model, {"vision_attention"}, layer=layer) as seen:
-            for sample in samples:
-                inputs = encode_chat(processor, [sample.open_images()], [sample.text]).to(model.device, model.dtype)
-                n_read = 1 if state == "last_token" else self._after_images(inputs["input_ids"], sample.id)
-                self.prompts.append(Prompt(sample.id, inputs, n_read, self._state(inputs, n_read, sample.id)))
+            for question in questions:
+                inputs = encode_chat(processor, [question.open_images()], [question.text]).to(model.device, model.dtype)
+                n_read = 1 if state == "last_token" else self._after_images(inputs["input_ids"], question.id)
+                self.prompts.append(Prompt(question.id, inputs, n_read, self._state(inputs, n_read, question.id)))
                 for tokens in (image.tokens for image in seen.images):
                     received = tokens.vision_attention.column_sums()
                     highest.append(float((received / received.mean(1, keepdim=True)).max()))

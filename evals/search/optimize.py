@@ -52,7 +52,7 @@ class Names:
 def optimize(
     model: Any,
     processor: Any,
-    samples: Sequence[Question],
+    questions: Sequence[Question],
     output: Path,
     *,
     base: VFlowOpt | None = None,
@@ -65,20 +65,20 @@ def optimize(
 ) -> dict[str, Any]:
     """Write the settings that leave the model's state nearest to the unpruned one, and return what was written.
 
-    samples: only their images and questions are used. The file names the images, and the evals leave them out.
+    questions: only their images and texts are used. The file names the images, and the evals leave them out.
     output: a settings file for `patch`, with where it comes from and every trial. The journal next to it, with
         the ending `.journal`, lets the same call resume after a kill, or with more `trials`. Raises SettingError if it
         holds another search.
     base: what is searched around; its keep_ratio is the average that every trial spends. Trial 0 is `base` itself, so
-        that on these samples the result is never worse.
+        that on these questions the result is never worse.
     strategy: the name of `base`'s class for the settings file.
     state: whose agreement is maximised, see `tokenprune.evals.search.objective`.
     """
     base, names = base or VFlowOpt(keep_ratio=0.1), names or Names()
     check_output(output)
-    if trials < 1 or not samples:
+    if trials < 1 or not questions:
         raise SettingError(
-            f"a search of {trials} trials on {len(samples)} samples finds nothing; it needs at least one of each."
+            f"a search of {trials} trials on {len(questions)} questions finds nothing; it needs at least one of each."
         )
     journal = output.with_suffix(".journal")
     adapter = adapter_for(model)
@@ -88,11 +88,11 @@ def optimize(
         "dtype": str(model.dtype).removeprefix("torch."),
         "weights": weights_digest(model),
     }
-    about_data = {"split": names.split, "ids": [sample.id for sample in samples], "digest": _digest(samples)}
+    about_data = {"split": names.split, "ids": [question.id for question in questions], "digest": _digest(questions)}
     named = {} if strategy == "vflowopt" else {"strategy": strategy}
     identity = {**asdict(base), **named, **about_model, **about_data, "state": state, "seed": seed}
     with held_study(journal, identity) as study:
-        objective = Objective(model, processor, samples, state=state, layer=base.layer)
+        objective = Objective(model, processor, questions, state=state, layer=base.layer)
         if "box" not in study.user_attrs:  # stored, so that another device resumes in the same space
             study.set_user_attr("box", [objective.grid_side, objective.highest_attention])
         space = SearchSpace(base, len(adapter.layers), *study.user_attrs["box"], colors="colors" in adapter.offers)
@@ -107,7 +107,7 @@ def optimize(
                     "name": names.data,
                     "visual_tokens": objective.n_visual,
                     **about_data,
-                    "pictures": image_digests(samples),  # the evals leave them out
+                    "images": image_digests(questions),  # the evals leave them out
                 },
                 "box": space.sides,
                 "seed": seed,
@@ -184,10 +184,10 @@ def _objective(study: optuna.Study, state: State) -> dict[str, Any]:
     }
 
 
-def _digest(samples: Sequence[Question]) -> str:
+def _digest(questions: Sequence[Question]) -> str:
     digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(f"{sample.id}\n{sample.text}\n".encode())
-        for image in sample.images:
+    for question in questions:
+        digest.update(f"{question.id}\n{question.text}\n".encode())
+        for image in question.images:
             digest.update(image.read_bytes())
     return digest.hexdigest()[:16]

@@ -34,14 +34,14 @@ LEAST, STEEPEST = 0.1, 4.0
 
 
 @torch.inference_mode()
-def calibrated(model: Any, processor: Any, samples: Sequence[Question], n_stages: int) -> AdaToken:
+def calibrated(model: Any, processor: Any, questions: Sequence[Question], n_stages: int) -> AdaToken:
     """Return the strategy with `n_stages` stages at equal distances, whose shares are read off the model's curve and
     rounded to four digits. Stages at which that leaves every token are left out.
 
     Its keep_ratio is the average of its schedule. Raises SettingError for a model with fewer layers than stages, and
     for one whose curve has not fallen yet at the last of them.
     """
-    intra, inter = attention_sums(model, processor, samples)
+    intra, inter = attention_sums(model, processor, questions)
     n_layers = len(intra)
     layers = layers_at([(i + 1) / (n_stages + 1) for i in range(n_stages)], n_layers)
     if len(layers) < n_stages or n_layers < 3:
@@ -59,25 +59,25 @@ def calibrated(model: Any, processor: Any, samples: Sequence[Question], n_stages
     return AdaToken(keep_ratio=average, schedule=stages)
 
 
-def attention_sums(model: Any, processor: Any, samples: Sequence[Question]) -> tuple[list[float], list[float]]:
+def attention_sums(model: Any, processor: Any, questions: Sequence[Question]) -> tuple[list[float], list[float]]:
     """Return, for every decoder layer, the attention within the image and that between image and text, averaged over
-    samples: the sum of what visual tokens pay each other; and 0.7 times what they pay to the text before them, plus 0.3
-    times what the text after them pays to them."""
-    if not samples:
-        raise SettingError("no samples, so there is nothing to measure the attention on. Ask for at least one.")
+    questions: the sum of what visual tokens pay each other; and 0.7 times what they pay to the text before them, plus
+    0.3 times what the text after them pays to them."""
+    if not questions:
+        raise SettingError("no questions, so there is nothing to measure the attention on. Ask for at least one.")
     n_layers = len(adapter_for(model).layers)
     intra, inter = np.zeros(n_layers), np.zeros(n_layers)
     with tokenprune.probe(model, decoder_layers=range(n_layers)) as seen:
-        for sample in samples:
-            inputs = encode_chat(processor, [sample.open_images()], [sample.text]).to(model.device, model.dtype)
+        for question in questions:
+            inputs = encode_chat(processor, [question.open_images()], [question.text]).to(model.device, model.dtype)
             images = seen.run(**inputs)
             for number in range(n_layers):
                 sums = [block_sums(image.text_attention[number]) for image in images]
                 if not np.isfinite(sums).all():
-                    raise PruningError(f"{sample.id}: layer {number} gives NaN. Load the model in another dtype.")
+                    raise PruningError(f"{question.id}: layer {number} gives NaN. Load the model in another dtype.")
                 intra[number] += sum(within for within, _, _ in sums)
                 inter[number] += sum(0.7 * before + 0.3 * after for _, before, after in sums)
-    return list(intra / len(samples)), list(inter / len(samples))
+    return list(intra / len(questions)), list(inter / len(questions))
 
 
 def block_sums(attention: TextAttention) -> tuple[float, float, float]:

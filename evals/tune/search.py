@@ -59,7 +59,7 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """generations, size: how many settings are tried, and how many of them at a time. n_fresh: how many questions the
     test will have."""
 
@@ -86,7 +86,7 @@ def rung(half: Half, share: float) -> Half:
 def search(
     study: optuna.Study,
     space: Space,
-    plan: Plan,
+    plan: SearchPlan,
     half: Half,
     asker: Scorer,
     meter: CostMeter,
@@ -122,7 +122,7 @@ def search(
 
 
 def halved(
-    setups: Sequence[Pruned], costs: Mapping[SetupKey, float], plan: Plan, half: Half, asker: Scorer
+    setups: Sequence[Pruned], costs: Mapping[SetupKey, float], plan: SearchPlan, half: Half, asker: Scorer
 ) -> dict[SetupKey, Tried]:
     """Return what is known of each setup after its last rung."""
     outcomes: dict[SetupKey, Tried] = {}
@@ -137,7 +137,7 @@ def halved(
     return outcomes
 
 
-def assess(asker: Scorer, setup: Pruned, cost: float, asked: Half, plan: Plan, whole: bool) -> Tried:
+def assess(asker: Scorer, setup: Pruned, cost: float, asked: Half, plan: SearchPlan, whole: bool) -> Tried:
     """What the answers to the questions of `asked` say of a setup."""
     loss = loss_on(asker, setup, asked)
     return Tried(setup, cost, loss, loss.assurance(plan.margin, plan.n_fresh), whole)
@@ -150,7 +150,7 @@ def loss_on(asker: Scorer, setup: Pruned, asked: Half) -> Loss:
 
 
 def _proposals(
-    study: optuna.Study, space: Space, plan: Plan, number: int, meter: CostMeter, known: set[SetupKey]
+    study: optuna.Study, space: Space, plan: SearchPlan, number: int, meter: CostMeter, known: set[SetupKey]
 ) -> list[dict[str, Any]]:
     """Return new settings and their costs. Nothing is written to the study: a killed process leaves no half proposals,
     and the next makes the same."""

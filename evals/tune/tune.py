@@ -32,7 +32,7 @@ from tokenprune.evals.tune.confirm import MOST, Tested, confirm, sequence
 from tokenprune.evals.tune.costs import N_QUESTIONS, Cost, CostMeter
 from tokenprune.evals.tune.own import load
 from tokenprune.evals.tune.questions import halves
-from tokenprune.evals.tune.search import Plan, Tried, search
+from tokenprune.evals.tune.search import SearchPlan, Tried, search
 from tokenprune.evals.tune.space import KEEP_RATIOS, STRATEGIES, Space
 from tokenprune.strategies.registry import changed_settings, name_of
 
@@ -120,7 +120,7 @@ def tune(
         space = Space(loaded, n_layers, tuple(strategies), keep_ratios, servable)
         for text, why in space.refused.items():
             console.print(f"Leaving out {text}: {why}")
-        plan = Plan(max_loss, generations, size, len(fresh.questions), seed)
+        plan = SearchPlan(max_loss, generations, size, len(fresh.questions), seed)
         identity = {
             "max_loss": max_loss,
             "strategies": list(space.possible),
@@ -190,7 +190,7 @@ def _record(
                 for one in tuned.tested
             ],
             "measure": about.measure,
-            "data": {"name": about.data, "split": split, "pictures": image_digests(questions)},
+            "data": {"name": about.data, "split": split, "images": image_digests(questions)},
             "versions": {**versions(), "optuna": version("optuna")},
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         },

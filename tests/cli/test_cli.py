@@ -117,7 +117,7 @@ def test_our_errors_are_a_sentence(tmp_path: Path) -> None:
     said = command("optimize", "--data", tmp_path, "--split", "trian")
     assert said.startswith("Error: ")
     assert "no split 'trian'; it has test, val" in said
-    assert command("optimize", "--data", tmp_path).startswith("Error: 30 samples requested")
+    assert command("optimize", "--data", tmp_path).startswith("Error: 30 questions requested")
 
 
 def test_other_errors_are_shown_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +133,8 @@ def test_other_errors_are_shown_in_full(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("missing", "words", "extra"),
     [
-        ("optuna", ["optimize", "--samples", "1"], "optimize"),
-        ("rich", ["layers", "--samples", "1"], "evals"),
+        ("optuna", ["optimize", "--questions", "1"], "optimize"),
+        ("rich", ["layers", "--questions", "1"], "evals"),
         ("matplotlib", ["report", "runs"], "evals"),
     ],
 )

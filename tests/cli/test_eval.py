@@ -71,7 +71,7 @@ def test_two_tasks(run: Eval, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     }
     record = RunFolder(tmp_path / "run").record
     assert record["identity"]["data"]["rec"]["questions"] == 2
-    assert record["identity"]["configurations"]["Random, keep ratio 0.25, position IDs original"]["seed"] == 0
+    assert record["identity"]["setups"]["Random, keep ratio 0.25, position IDs original"]["seed"] == 0
     assert {"weights", "dtype", "device"} <= set(record["identity"]["model"])
 
 

@@ -19,7 +19,7 @@ def test_a_search(
 ) -> None:
     write_scenes(tmp_path / "scenes")
     monkeypatch.chdir(tmp_path)
-    options = ["--keep-ratio", 0.3, "--trials", 2, "--samples", 3, "--no-recycle", "--output", "new/settings.json"]
+    options = ["--keep-ratio", 0.3, "--trials", 2, "--questions", 3, "--no-recycle", "--output", "new/settings.json"]
     assert command("optimize", "--model", model, "--data", "scenes", *options) == 0
     printed = capsys.readouterr().out
     assert "tokenprune eval --strategy" in printed
@@ -34,7 +34,7 @@ def test_a_search(
 
 def test_every_split_at_once_and_the_other_state(model: str, tmp_path: Path) -> None:
     write_scenes(tmp_path / "scenes")
-    options = ["--split", "all", "--state", "mean_pooled", "--trials", 1, "--samples", 5]
+    options = ["--split", "all", "--state", "mean_pooled", "--trials", 1, "--questions", 5]
     options += ["--output", tmp_path / "settings.json"]
     assert command("optimize", "--model", model, "--data", tmp_path / "scenes", *options) == 0
     search = json.loads((tmp_path / "settings.json").read_text())["search"]

@@ -74,7 +74,7 @@ def test_bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
 def test_optimize(model: str, tmp_path: Path) -> None:
     write_refcoco(tmp_path / "scenes")
-    options = ["--model", model, "--data", "scenes", "--split", "all", "--trials", 1, "--samples", 1]
+    options = ["--model", model, "--data", "scenes", "--split", "all", "--trials", 1, "--questions", 1]
     options += ["--keep-ratio", 0.5, "--no-progressive", "--output", "found.json"]
     assert command("optimize", *options, "--strategy", "own_package.rules:Flow,extra=3") == 0
     found = json.loads(Path("found.json").read_text())

@@ -56,7 +56,7 @@ def test_demo(tmp_path: Path) -> None:
     model = saved(deep_llava(), tmp_path / "model")
     write_scenes(tmp_path / "scenes")
     output = tmp_path / "new" / "search.png"
-    options = ["--model", model, "--data", str(tmp_path / "scenes"), "--trials", "3", "--samples", "2"]
+    options = ["--model", model, "--data", str(tmp_path / "scenes"), "--trials", "3", "--questions", "2"]
     load("vflow_search").main([*options, "--output", str(output)])
     pixels = np.asarray(Image.open(output).convert("RGB")).astype(int)
     assert min(pixels.shape[:2]) > 500
@@ -66,9 +66,9 @@ def test_demo(tmp_path: Path) -> None:
 
 
 def test_the_plot_shows_the_search(tmp_path: Path) -> None:
-    samples = scenes(tmp_path / "scenes")
+    questions = scenes(tmp_path / "scenes")
     for trials in (1, 4):
-        searched(samples, tmp_path / "settings.json", trials)
+        searched(questions, tmp_path / "settings.json", trials)
         search_plot.draw(tmp_path / "settings.json", tmp_path / f"{trials}.png")
     one, four = (np.asarray(Image.open(tmp_path / f"{trials}.png")) for trials in (1, 4))
     assert one.shape == four.shape

@@ -31,7 +31,7 @@ from tokenprune.evals.tune.asking import UNPRUNED, Scorer
 from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.confirm import confirm, sequence
 from tokenprune.evals.tune.questions import halves, image_numbers
-from tokenprune.evals.tune.search import Plan, halved
+from tokenprune.evals.tune.search import SearchPlan, halved
 
 STRATEGIES = ("fopru:layer=-2,score=cls,cells=auto", "mosaic:layer=-2", "visionzip:layer=-2", "scope:layer=-2")
 KEEP_RATIOS = (0.9, 0.75, 0.6, 0.5, 0.35, 0.2)
@@ -59,7 +59,7 @@ def outcome(
     """What is recommended for one split, and what it loses on the hidden questions. All answers must be there."""
     shown, hidden = split(questions, seed)
     first, fresh = halves(shown, seed)
-    plan = Plan(bound, 1, len(grid), len(fresh.questions), seed)
+    plan = SearchPlan(bound, 1, len(grid), len(fresh.questions), seed)
     tried = list(halved(grid, costs, plan, first, scorer).values())
     passed = [one.tried for one in confirm(sequence(tried), fresh, scorer, bound) if one.passed]
     record: dict[str, Any] = {"seed": seed, "bound": bound, "n_hidden": len(hidden)}

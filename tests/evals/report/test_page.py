@@ -53,7 +53,7 @@ def test_losses_are_what_the_unpruned_model_knew() -> None:
     assert lost(answers) == [("Grid", "b")]
 
 
-def test_the_worst_come_first_and_then_those_of_most_configurations() -> None:
+def test_the_worst_come_first_and_then_those_of_most_setups() -> None:
     answers = by_question(
         *(answer(id, "unpruned", "", 1.0) for id in "abcd"),
         *(answer(id, "Grid", "", score) for id, score in (("a", 0.6), ("b", 0.0), ("c", 0.0), ("d", 0.3))),

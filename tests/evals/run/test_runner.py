@@ -64,7 +64,7 @@ def test_batches_are_counted_in_tokens(questions: list[Question]) -> None:
     assert ids(1) == ["3", "2", "1"]
 
 
-def test_an_encoding_serves_all_configurations(questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoding_serves_all_setups(questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
     encodings = []
     monkeypatch.setattr(
         "tokenprune.evals.run.runner.encode_batch",

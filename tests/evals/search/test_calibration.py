@@ -39,9 +39,9 @@ def evaluated(folder: Path, *strategies: str, **options: str) -> list[Answer]:
 
 def test_found_settings_are_evaluated_on_other_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All setups answer the same questions, and none about an image of the search."""
-    samples = scenes(tmp_path / "scenes", 6)
-    record = searched(samples[:2], tmp_path / "found.json")
-    assert list(record["search"]["data"]["pictures"]) == ["0.png", "1.png"]
+    questions = scenes(tmp_path / "scenes", 6)
+    record = searched(questions[:2], tmp_path / "found.json")
+    assert list(record["search"]["data"]["images"]) == ["0.png", "1.png"]
     answers = evaluated(tmp_path, str(tmp_path / "found.json"), "random")
     assert "scenes: 2 of 7 questions are left out for all setups" in capsys.readouterr().out
     asked: dict[SetupKey, list[str]] = {}
@@ -54,38 +54,38 @@ def test_found_settings_are_evaluated_on_other_images(tmp_path: Path, capsys: py
         ("Random", 0.3),
     }
     (ids,) = {tuple(ids) for ids in asked.values()}  # paired
-    assert set(ids) == {sample.id for sample in samples[2:]} | {"rec-60"}
+    assert set(ids) == {question.id for question in questions[2:]} | {"rec-60"}
     rows = RunFolder(tmp_path / "run").results()
     assert [row.settings for row in rows if row.strategy == "VFlowOpt found"] == [record["settings"]] * 2
 
 
 def test_the_limit_counts_what_is_left(tmp_path: Path) -> None:
-    samples = scenes(tmp_path / "scenes", 6)
-    searched(samples[1:3], tmp_path / "found.json", trials=1)
+    questions = scenes(tmp_path / "scenes", 6)
+    searched(questions[1:3], tmp_path / "found.json", trials=1)
     ids = {answer.id for answer in evaluated(tmp_path, str(tmp_path / "found.json"), limit="4")}
     assert len(ids) == 4
-    assert not ids & {sample.id for sample in samples[1:3]}
+    assert not ids & {question.id for question in questions[1:3]}
 
 
 def test_a_copy_of_an_image_is_the_same_image(tmp_path: Path) -> None:
     """Sets name their images as they like."""
-    samples = scenes(tmp_path, 4)
-    images = set(image_digests(samples[:1]).values())
-    (image,), (other,) = samples[0].images, samples[2].images
+    questions = scenes(tmp_path, 4)
+    images = set(image_digests(questions[:1]).values())
+    (image,), (other,) = questions[0].images, questions[2].images
     assert isinstance(other, Path)
     other.write_bytes(image.read_bytes())
-    assert apart(samples, images, "scenes") == [samples[1], samples[3]]
-    assert apart(samples, frozenset(), "scenes") == samples
+    assert apart(questions, images, "scenes") == [questions[1], questions[3]]
+    assert apart(questions, frozenset(), "scenes") == questions
     with pytest.raises(ValueError, match="scenes: every question is about an image of the calibration data"):
-        apart([samples[0], samples[2]], images, "scenes")
+        apart([questions[0], questions[2]], images, "scenes")
 
 
 def test_who_says_nothing_of_its_images(tmp_path: Path) -> None:
     """Settings that a person wrote have no calibration data; those of a search do, and must name it."""
     assert calibrated_on(SettingsFile.read(written(tmp_path, SETTINGS))) == frozenset()
-    for data in ({}, {"data": {"ids": ["rec-1"]}}, {"data": {"pictures": {}}}):
+    for data in ({}, {"data": {"ids": ["rec-1"]}}, {"data": {"images": {}}}):
         file = SettingsFile.read(written(tmp_path, {**SETTINGS, "search": {"seed": 0, **data}}))
-        with pytest.raises(SettingError, match=r'found\.json, "search", "data": no "pictures"'):
+        with pytest.raises(SettingError, match=r'found\.json, "search", "data": no "images"'):
             calibrated_on(file)
 
 

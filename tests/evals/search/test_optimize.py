@@ -33,11 +33,11 @@ TESTS = Path(__file__).parents[2]
 @pytest.mark.parametrize("state", ["last_token", "mean_pooled"])
 def test_agreement_is_the_cosine_of_what_the_head_gets(tmp_path: Path, state: Any) -> None:
     """Against the final hidden states that transformers returns, one question at a time."""
-    model, samples = deep_llava(), scenes(tmp_path)
-    objective = Objective(model, tiny_processor(), samples, state=state)
+    model, questions = deep_llava(), scenes(tmp_path)
+    objective = Objective(model, tiny_processor(), questions, state=state)
     cosines = []
-    for sample in samples:
-        inputs = encode_chat(tiny_processor(), [sample.open_images()], [sample.text])
+    for question in questions:
+        inputs = encode_chat(tiny_processor(), [question.open_images()], [question.text])
         ids = inputs["input_ids"][0].tolist()
         n_read = 1 if state == "last_token" else len(ids) - 1 - max(i for i, token in enumerate(ids) if token == IMAGE)
         with torch.no_grad():
@@ -59,8 +59,8 @@ def test_what_the_flow_tells_of_the_images(tmp_path: Path) -> None:
 
 
 def test_the_file(tmp_path: Path) -> None:
-    samples, output = scenes(tmp_path / "scenes"), tmp_path / "new" / "settings.json"
-    record = searched(samples, output, trials=13, names=Names("some/model", "scenes", "val"))
+    questions, output = scenes(tmp_path / "scenes"), tmp_path / "new" / "settings.json"
+    record = searched(questions, output, trials=13, names=Names("some/model", "scenes", "val"))
     assert json.loads(output.read_text()) == json.loads(json.dumps(record))
     search, trials = record["search"], record["search"]["trials"]
     assert len(trials) == 13
@@ -73,12 +73,12 @@ def test_the_file(tmp_path: Path) -> None:
     best = dict(trials[values.index(max(values))])
     assert best.pop("objective") == max(values)
     assert record["settings"] == {**vars(BASE), **best}
-    assert Objective(deep_llava(), tiny_processor(), samples).agreement(VFlowOpt(**record["settings"])) == max(values)
+    assert Objective(deep_llava(), tiny_processor(), questions).agreement(VFlowOpt(**record["settings"])) == max(values)
     assert record["model"]["name"] == "some/model"
     assert record["model"]["layers"] == LAYERS
     assert record["model"]["weights"] == weights_digest(deep_llava())
     assert search["data"]["split"] == "val"
-    assert search["data"]["ids"] == [sample.id for sample in samples]
+    assert search["data"]["ids"] == [question.id for question in questions]
     assert len({json.dumps(trial) for trial in trials}) == 13
     assert {"optuna", "torch", "tokenprune"} <= set(search["versions"])
 
@@ -93,18 +93,18 @@ def test_patch_loads_it(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_finds_the_same(tmp_path: Path) -> None:
-    samples = scenes(tmp_path / "scenes")
-    one, two, other = (searched(samples, tmp_path / f"{n}.json", seed=n // 2) for n in range(3))
+    questions = scenes(tmp_path / "scenes")
+    one, two, other = (searched(questions, tmp_path / f"{n}.json", seed=n // 2) for n in range(3))
     assert one["search"]["trials"] == two["search"]["trials"] != other["search"]["trials"]
 
 
 def test_more_trials_go_on(tmp_path: Path) -> None:
-    samples = scenes(tmp_path / "scenes")
-    first = searched(samples, tmp_path / "a.json", trials=2)["search"]["trials"]
-    more = searched(samples, tmp_path / "a.json", trials=12)["search"]["trials"]
+    questions = scenes(tmp_path / "scenes")
+    first = searched(questions, tmp_path / "a.json", trials=2)["search"]["trials"]
+    more = searched(questions, tmp_path / "a.json", trials=12)["search"]["trials"]
     assert more[:2] == first
-    assert more == searched(samples, tmp_path / "b.json", trials=12)["search"]["trials"]
-    assert searched(samples, tmp_path / "a.json", trials=1)["search"]["trials"] == more
+    assert more == searched(questions, tmp_path / "b.json", trials=12)["search"]["trials"]
+    assert searched(questions, tmp_path / "a.json", trials=1)["search"]["trials"] == more
 
 
 KILLED = """
@@ -154,12 +154,12 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
 
 def test_half_a_line_is_cut(tmp_path: Path) -> None:
     """What a process leaves that dies while it writes."""
-    samples = scenes(tmp_path / "scenes")
-    first = searched(samples, tmp_path / "a.json")["search"]["trials"]
+    questions = scenes(tmp_path / "scenes")
+    first = searched(questions, tmp_path / "a.json")["search"]["trials"]
     with (tmp_path / "a.journal").open("a") as journal:
         journal.write('{"op_code":5,"worker')
-    assert searched(samples, tmp_path / "a.json", trials=4)["search"]["trials"][:3] == first
-    assert len(searched(samples, tmp_path / "a.json", trials=5)["search"]["trials"]) == 5
+    assert searched(questions, tmp_path / "a.json", trials=4)["search"]["trials"][:3] == first
+    assert len(searched(questions, tmp_path / "a.json", trials=5)["search"]["trials"]) == 5
 
 
 @pytest.mark.parametrize(
@@ -172,56 +172,56 @@ def test_half_a_line_is_cut(tmp_path: Path) -> None:
     ],
 )
 def test_other_settings_are_refused(tmp_path: Path, options: dict[str, Any], said: str) -> None:
-    samples, output = scenes(tmp_path / "scenes"), tmp_path / "settings.json"
-    searched(samples, output, trials=1)
+    questions, output = scenes(tmp_path / "scenes"), tmp_path / "settings.json"
+    searched(questions, output, trials=1)
     before = output.read_text()
     with pytest.raises(SettingError, match=rf"settings\.journal: holds another search, with {said}. Name another"):
-        searched(samples, output, **options)
+        searched(questions, output, **options)
     assert output.read_text() == before
 
 
 def test_other_samples_and_weights_are_refused(tmp_path: Path) -> None:
-    samples, output = scenes(tmp_path / "scenes"), tmp_path / "settings.json"
-    searched(samples, output, trials=1)
+    questions, output = scenes(tmp_path / "scenes"), tmp_path / "settings.json"
+    searched(questions, output, trials=1)
     with pytest.raises(SettingError, match=r"ids=\['rec-0', 'rec-10', .*digest="):
-        searched(samples[1:], output)
-    (image,), (other,) = samples[0].images, samples[1].images
+        searched(questions[1:], output)
+    (image,), (other,) = questions[0].images, questions[1].images
     assert isinstance(image, Path)
     content = image.read_bytes()
     image.write_bytes(other.read_bytes())
     with pytest.raises(SettingError, match="with digest='"):
-        searched(samples, output)
+        searched(questions, output)
     image.write_bytes(content)
     weight = deep_llava().model.language_model.norm.weight
     with torch.no_grad():
         weight[0] += 1
         try:
             with pytest.raises(SettingError, match=r"with weights='.*' and not weights='"):
-                searched(samples, output)
+                searched(questions, output)
         finally:
             weight[0] -= 1
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    samples = scenes(tmp_path / "scenes")
+    questions = scenes(tmp_path / "scenes")
     with (tmp_path / "settings.journal").open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(SettingError, match="another search is writing it"):
-            searched(samples, tmp_path / "settings.json")
-    assert searched(samples, tmp_path / "settings.json", trials=1)
+            searched(questions, tmp_path / "settings.json")
+    assert searched(questions, tmp_path / "settings.json", trials=1)
 
 
 def test_files_that_are_something_else(tmp_path: Path) -> None:
-    samples = scenes(tmp_path / "scenes")
+    questions = scenes(tmp_path / "scenes")
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(SettingError, match="to resume from does not"):
-        searched(samples, tmp_path / "a.json")
+        searched(questions, tmp_path / "a.json")
     (tmp_path / "b.journal").write_text("Dear diary,\ntoday\n")
     with pytest.raises(SettingError, match="no journal of a search"):
-        searched(samples, tmp_path / "b.json")
+        searched(questions, tmp_path / "b.json")
     with pytest.raises(SettingError, match=r"write .*c\.json"):
-        searched(samples, tmp_path / "c.yaml")
-    with pytest.raises(SettingError, match="0 samples finds nothing"):
+        searched(questions, tmp_path / "c.yaml")
+    with pytest.raises(SettingError, match="0 questions finds nothing"):
         searched([], tmp_path / "c.json")
 
 
@@ -233,26 +233,26 @@ def test_an_unknown_state(tmp_path: Path) -> None:
 
 
 def test_states_that_are_no_numbers(tmp_path: Path) -> None:
-    samples = scenes(tmp_path / "scenes")
+    questions = scenes(tmp_path / "scenes")
     weight = deep_llava().model.language_model.norm.weight
     with torch.no_grad():
         kept = weight[0].clone()
         weight[0] = torch.nan
         try:
             with pytest.raises(tokenprune.PruningError, match="rec-0: the model's state has NaN"):
-                searched(samples, tmp_path / "settings.json")
+                searched(questions, tmp_path / "settings.json")
         finally:
             weight[0] = kept
 
 
 def test_calibration_samples(tmp_path: Path) -> None:
-    samples = scenes(tmp_path)
-    drawn = [[sample.id for sample in calibration(samples, 2, seed)] for seed in range(5)]
-    assert drawn[0] == [sample.id for sample in calibration(samples, 2, 0)]
+    questions = scenes(tmp_path)
+    drawn = [[question.id for question in calibration(questions, 2, seed)] for seed in range(5)]
+    assert drawn[0] == [question.id for question in calibration(questions, 2, 0)]
     assert len({tuple(ids) for ids in drawn}) > 1
     assert all(ids == sorted(ids) for ids in drawn)
-    with pytest.raises(ValueError, match="9 samples requested, but there are only 4"):
-        calibration(samples, 9, 0)
+    with pytest.raises(ValueError, match="9 questions requested, but there are only 4"):
+        calibration(questions, 9, 0)
 
 
 def test_the_hooks_are_gone(tmp_path: Path) -> None:
@@ -264,8 +264,8 @@ def test_the_hooks_are_gone(tmp_path: Path) -> None:
 
 def test_the_box_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another device measures other last digits, and a box of its own would make the old trials useless."""
-    samples = scenes(tmp_path / "scenes")
-    first = searched(samples, tmp_path / "settings.json", trials=1)["search"]["box"]
+    questions = scenes(tmp_path / "scenes")
+    first = searched(questions, tmp_path / "settings.json", trials=1)["search"]["box"]
     begin = Objective.__init__
 
     def elsewhere(self: Objective, *args: Any, **kwargs: Any) -> None:
@@ -273,4 +273,4 @@ def test_the_box_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.highest_attention *= 1.000001
 
     monkeypatch.setattr(Objective, "__init__", elsewhere)
-    assert searched(samples, tmp_path / "settings.json", trials=2)["search"]["box"] == first
+    assert searched(questions, tmp_path / "settings.json", trials=2)["search"]["box"] == first

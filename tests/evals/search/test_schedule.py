@@ -69,5 +69,5 @@ def test_stages_that_leave_every_token_are_left_out(monkeypatch: pytest.MonkeyPa
 def test_without_samples() -> None:
     from tokenprune.evals.search.schedule import attention_sums
 
-    with pytest.raises(SettingError, match="no samples"):
+    with pytest.raises(SettingError, match="no questions"):
         attention_sums(None, None, [])

@@ -50,11 +50,11 @@ def scenes(folder: Path, n: int = 4) -> Sequence[Question]:
     return TASKS["rec"].load(folder, "val")
 
 
-def searched(samples: Sequence[Question], output: Path, trials: int = 3, **options: Any) -> dict[str, Any]:
+def searched(questions: Sequence[Question], output: Path, trials: int = 3, **options: Any) -> dict[str, Any]:
     return optimize(
         deep_llava(),
         tiny_processor(),
-        samples,
+        questions,
         output,
         **{"base": BASE, "trials": trials, "progress": False, **options},
     )
