@@ -10,7 +10,6 @@ decoder         language models
 registry        which adapter answers for a model
 refused         classes without an adapter, and why
 tested          what `make matrix` found out about every class
-installed       adapters and towers of other packages
 wrappers        the model inside torch.compile's, PEFT's and other wrappers
 conventions     what all supported transformers models have in common
 frames          LLaVA with the frames of a video as images

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.installed import load_installed
 from tokenprune.adapters.refused import refusal
 from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.installed import load_offered, offered
 
 #: The transformers versions that the tests pass on: from, and below.
 TRANSFORMERS_RANGE = ((5, 4), (6, 0))
@@ -42,14 +41,14 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
     Raises UnsupportedError for an unknown class and outside the supported transformers versions.
     """
     names = [cls.__name__ for cls in type(model).__mro__]
-    installed = {} if names[0] in ADAPTERS else {entry.name: entry for entry in entry_points(group=GROUP)}
+    installed = {} if names[0] in ADAPTERS else offered(GROUP)
     name = next((name for name in names if name in ADAPTERS or name in installed), None)
     if not isinstance(model, nn.Module):
         raise UnsupportedError(
             f"{model!r} is not a model. Pass the loaded Hugging Face model, as from_pretrained returns it."
         )
     if adapter is not None:
-        if not (isinstance(adapter, type) and issubclass(adapter, ModelAdapter)):
+        if not _is_adapter(adapter):
             raise SettingError(f"adapter={adapter!r} is not a subclass of ModelAdapter. Try adapter=GenericAdapter.")
         check_transformers(names[0], adapter.since)
         return adapter(model)
@@ -57,14 +56,17 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
         raise UnsupportedError(refusal(names, installed))
     check_transformers()
     if name not in ADAPTERS:
-        ADAPTERS[name] = load_installed(
-            installed[name], "model adapter", _is_adapter, "a subclass of tokenprune.adapters.ModelAdapter"
+        ADAPTERS[name] = load_offered(
+            installed[name],
+            f"the model adapter for {name}",
+            _is_adapter,
+            "a subclass of tokenprune.adapters.ModelAdapter",
         )
     check_transformers(name, ADAPTERS[name].since)
     return ADAPTERS[name](model)
 
 
-def _is_adapter(found: object) -> bool:
+def _is_adapter(found: object) -> TypeGuard[type[ModelAdapter]]:
     return isinstance(found, type) and issubclass(found, ModelAdapter)
 
 

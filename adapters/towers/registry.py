@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
-from tokenprune.adapters.installed import load_installed
 from tokenprune.adapters.towers.tower import Tower
 from tokenprune.errors import UnsupportedError
+from tokenprune.installed import load_offered, offered
 
 #: Entry points of other distributions, each named by a model_type.
 GROUP = "tokenprune.towers"
@@ -27,14 +25,17 @@ def tower_of(model_type: str, owner: str) -> Tower:
     """
     if model_type in TOWERS:
         return TOWERS[model_type]
-    installed = {entry.name: entry for entry in entry_points(group=GROUP)}
+    installed = offered(GROUP)
     if model_type not in installed:
         raise UnsupportedError(
             f"{owner} has a {model_type!r} vision tower, whose visual tokens tokenprune cannot place on a grid. "
             f"Supported: {', '.join(sorted({*TOWERS, *installed}))}. Add one with "
             f"tokenprune.adapters.register_tower({model_type!r}, Tower(...)), see adapters/README.md."
         )
-    found = load_installed(
-        installed[model_type], "vision tower", lambda tower: isinstance(tower, Tower), "a tokenprune.adapters.Tower"
+    found = load_offered(
+        installed[model_type],
+        f"the vision tower for {model_type}",
+        lambda tower: isinstance(tower, Tower),
+        "a tokenprune.adapters.Tower",
     )
     return register_tower(model_type, found)

@@ -55,9 +55,9 @@ family = FAMILIES["llava-clip"]
 BODIES = {
     "a built-in looks at no package": """
 from tokenprune.adapters import registry
-look, registry.entry_points = registry.entry_points, None
+look, registry.offered = registry.offered, None
 assert type(adapter_for(model)).__name__ == "LlavaAdapter"
-registry.entry_points = look
+registry.offered = look
 """,
     "a fake family is pruned": """
 assert "fake_family.adapter" not in sys.modules

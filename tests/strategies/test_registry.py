@@ -207,8 +207,11 @@ def test_an_installed_package(llava: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("theirbroken", "their-strategies brings the strategy 'theirbroken'.*No module named 'no_such_library'"),
-        ("theirother", "their-strategies brings .*Other is not a subclass.*Update or uninstall their-strategies"),
+        ("theirbroken", "their-strategies provides the strategy 'theirbroken'.*No module named 'no_such_library'"),
+        (
+            "theirother",
+            "their-strategies names .*Other as the strategy .* not a subclass.*Update or uninstall their-strategies",
+        ),
     ],
 )
 def test_a_broken_package(name: str, said: str) -> None:
@@ -220,11 +223,11 @@ def test_a_broken_package(name: str, said: str) -> None:
 def test_packages_are_searched_only_for_unknown_names(monkeypatch: pytest.MonkeyPatch) -> None:
     searched: list[str] = []
 
-    def found(group: str) -> list[EntryPoint]:
+    def found(group: str) -> dict[str, EntryPoint]:
         searched.append(group)
-        return []
+        return {}
 
-    monkeypatch.setattr(registry, "entry_points", found)
+    monkeypatch.setattr(registry, "offered", found)
     assert isinstance(parse("fopru"), FoPru)
     assert not searched
     with pytest.raises(SettingError):

@@ -9,12 +9,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from inspect import isabstract
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from tokenprune.errors import SettingError, UnsupportedError, unknown
+from tokenprune.errors import SettingError, unknown
+from tokenprune.installed import load_offered, offered
 from tokenprune.strategy import Strategy
 
 #: The entry-point group of other distributions; an entry point has the name of its strategy.
@@ -78,10 +78,11 @@ def strategy_class(name: object, also: Iterable[str] = ()) -> type[Strategy]:
         return STRATEGIES[name]
     if name == COMPOSE:
         return _imported(COMPOSE_CLASS)
-    installed = {entry.name: entry for entry in entry_points(group=GROUP)}
+    installed = offered(GROUP)
     if not isinstance(name, str) or name not in installed:
         raise SettingError(unknown("strategy", name, {*STRATEGIES, *installed, *also}))
-    return _loaded(installed[name])
+    wanted = "a subclass of tokenprune.Strategy"
+    return STRATEGIES.setdefault(name, load_offered(installed[name], f"the strategy {name!r}", _is_strategy, wanted))
 
 
 def construct(cls: type[Strategy], name: str, settings: Mapping[str, Any], also: Iterable[str] = ()) -> Strategy:
@@ -183,21 +184,12 @@ def _imported(name: str) -> type[Strategy]:
     return _checked_class(getattr(module, class_name), name)
 
 
-def _loaded(entry: EntryPoint) -> type[Strategy]:
-    """Load and register the class of an installed package. Raises UnsupportedError if that fails."""
-    package = entry.dist.name if entry.dist is not None else "a package"
-    try:
-        cls = _checked_class(entry.load(), entry.value)
-    except Exception as error:  # the package's own code may raise anything
-        raise UnsupportedError(
-            f"{package} brings the strategy {entry.name!r}, and {entry.value} cannot be loaded: {error!r}. Update or "
-            f"uninstall {package}."
-        ) from error
-    return STRATEGIES.setdefault(entry.name, cls)
+def _is_strategy(cls: object) -> TypeGuard[type[Strategy]]:
+    return isinstance(cls, type) and issubclass(cls, Strategy)
 
 
 def _checked_class(cls: Any, name: str) -> type[Strategy]:
-    if not (isinstance(cls, type) and issubclass(cls, Strategy)):
+    if not _is_strategy(cls):
         raise SettingError(
             f"strategy {name!r}: {getattr(cls, '__name__', cls)} is not a subclass of tokenprune.Strategy. Derive it "
             f"from Strategy or ScoreStrategy."
