@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tokenprune.evals.dev.train.v2.scenes.assets import Assets, CutOut, _font
+from tokenprune.evals.dev.train.v2.scenes.assets import Assets, CutOut, font_path
 from tokenprune.evals.dev.train.v2.scenes.nouns import nouns
 
 COLORS = [(220, 20, 20), (30, 60, 220), (240, 220, 20), (10, 10, 10), (20, 160, 40), (255, 255, 255), (250, 140, 10)]
@@ -23,4 +23,4 @@ def disc(name: str, color: tuple[int, int, int]) -> CutOut:
 
 def discs_on_gray() -> Assets:
     discs = tuple(disc(name, color) for name, color in zip(NAMES, COLORS, strict=True))
-    return Assets(discs, (Image.new("RGB", (500, 400), (128, 128, 128)),), (_font(Path(), "DejaVuSans"),))
+    return Assets(discs, (Image.new("RGB", (500, 400), (128, 128, 128)),), (font_path(Path(), "DejaVuSans"),))

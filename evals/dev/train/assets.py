@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tokenprune.evals.dev.train.scenes import _SOLID, CutOut
+from tokenprune.evals.dev.train.scenes import SOLID, CutOut
 
 # Held out of training; all CC0, so that the bundled scenes add no licence to that of the cut-outs.
 HELD_OUT_BACKGROUNDS = (
@@ -49,7 +49,7 @@ class Assets:
 
 def nouns() -> list[str]:
     """Every noun that the model is taught, sorted."""
-    return sorted(_files_by_noun())
+    return sorted(files_by_noun())
 
 
 def load_assets(sources: Path, *, held_out_cutouts: bool, held_out_backgrounds: bool) -> Assets:
@@ -58,7 +58,7 @@ def load_assets(sources: Path, *, held_out_cutouts: bool, held_out_backgrounds: 
     A noun with several cut-outs keeps its last one for the held-out side; a noun with one is on the training side only.
     """
     cutouts = []
-    for noun, files in _files_by_noun().items():
+    for noun, files in files_by_noun().items():
         seen, unseen = (files[:-1], files[-1:]) if len(files) > 1 else (files, [])
         for file in unseen if held_out_cutouts else seen:
             cutouts.append(CutOut(noun, file, _cropped(_open(sources / "stamps" / file, "RGBA"))))
@@ -69,7 +69,7 @@ def load_assets(sources: Path, *, held_out_cutouts: bool, held_out_backgrounds: 
     return Assets(cutouts, [_scaled(_open(file, "RGB")) for file in files])
 
 
-def _files_by_noun() -> dict[str, list[str]]:
+def files_by_noun() -> dict[str, list[str]]:
     return json.loads((Path(__file__).parent / "cutouts.json").read_text())
 
 
@@ -84,7 +84,7 @@ def _open(file: Path, mode: str) -> Image.Image:
 
 
 def _cropped(picture: Image.Image) -> Image.Image:
-    solid = picture.getchannel("A").point(lambda alpha: 255 * (alpha > _SOLID))
+    solid = picture.getchannel("A").point(lambda alpha: 255 * (alpha > SOLID))
     return picture.crop(solid.getbbox())
 
 

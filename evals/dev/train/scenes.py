@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance
 
 SIDE = 224  # px; a scene is square
 GRID = 16  # patches a side
-_SOLID = 40  # alpha above which a pixel belongs to the thing
+SOLID = 40  # alpha above which a pixel belongs to the thing
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def draw_scene(rng: random.Random, cutouts: list[CutOut], backgrounds: list[Imag
     things: list[Thing] = []
     for cutout in _choose(rng, cutouts, count):
         patch = _varied(rng, cutout.picture, crowd=count)
-        alpha = np.asarray(patch)[:, :, 3] > _SOLID
+        alpha = np.asarray(patch)[:, :, 3] > SOLID
         rows, columns = np.where(alpha.any(1))[0], np.where(alpha.any(0))[0]
         if len(rows) < 8 or len(columns) < 8:
             continue

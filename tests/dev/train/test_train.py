@@ -118,7 +118,7 @@ def test_box_words_are_read_back_by_the_evals() -> None:
 
 
 def test_split_has_no_file_on_both_sides() -> None:
-    files = assets._files_by_noun()
+    files = assets.files_by_noun()
     everything = [file for of_noun in files.values() for file in of_noun]
     assert len(everything) == len(set(everything))
     assert not set(assets.HELD_OUT_BACKGROUNDS) & set(assets.TRAINING_BACKGROUNDS)

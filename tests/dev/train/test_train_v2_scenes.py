@@ -11,7 +11,7 @@ import pytest
 from helpers.discs import NAMES, discs_on_gray
 
 from tokenprune.evals.dev.train.assets import HELD_OUT_BACKGROUNDS, TRAINING_BACKGROUNDS
-from tokenprune.evals.dev.train.assets import _files_by_noun as v1_files
+from tokenprune.evals.dev.train.assets import files_by_noun as v1_files
 from tokenprune.evals.dev.train.v2.model import build_processor
 from tokenprune.evals.dev.train.v2.scenes.ask import Question, rec_questions, vqa_questions
 from tokenprune.evals.dev.train.v2.scenes.assets import HELD_OUT_FONTS, TRAINING_FONTS, Assets, background_files

@@ -83,7 +83,7 @@ def load_assets(sources: Path, *, held_out_things: bool, held_out_backgrounds: b
     return Assets(
         tuple(cutouts),
         tuple(_background(file) for file in background_files(sources, held_out=held_out_backgrounds)),
-        tuple(_font(sources, name) for name in (HELD_OUT_FONTS if held_out_things else TRAINING_FONTS)),
+        tuple(font_path(sources, name) for name in (HELD_OUT_FONTS if held_out_things else TRAINING_FONTS)),
     )
 
 
@@ -109,7 +109,7 @@ def _background(file: Path, longest: int = 1200) -> Image.Image:
     return image
 
 
-def _font(sources: Path, name: str) -> Path:
+def font_path(sources: Path, name: str) -> Path:
     """Liberation comes from Debian, DejaVu with matplotlib."""
     file = sources / "fonts" / f"{name}.ttf"
     if not file.exists():

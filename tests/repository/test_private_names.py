@@ -1,0 +1,81 @@
+"""What begins with an underscore is used where it is defined: a private module in its package, a private name in its
+module. Tests may look into what they have imported."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+#: Folders, and what their modules are called; of two, the one inside the other comes first.
+FOLDERS = {
+    "tests/helpers": "helpers",
+    "tests": "tests",
+    "tokenprune": "tokenprune",
+    "adapters": "tokenprune.adapters",
+    "evals": "tokenprune.evals",
+}
+
+
+def module_of(file: str) -> str:
+    folder = next(folder for folder in FOLDERS if file.startswith(f"{folder}/"))
+    parts = Path(file).relative_to(folder).with_suffix("").parts
+    return ".".join((FOLDERS[folder], *parts)).removesuffix(".__init__")
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def imported(tree: ast.AST) -> dict[str, str]:
+    """What the imports of this repository's modules make known: the full name, by the name that stands for it."""
+    found: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+        if isinstance(node, ast.Import):
+            found |= {alias.asname or alias.name.split(".")[0]: alias.name for alias in node.names}
+    return {name: full for name, full in found.items() if full.startswith(("helpers.", "tests.", "tokenprune."))}
+
+
+def borrowed(module: str, source: str) -> Iterator[str]:
+    """The private names that a module imports from elsewhere, or uses of what it imports."""
+    tree = ast.parse(source)
+    names = imported(tree)
+    for full in names.values():
+        parts = full.split(".")
+        owners = [".".join(parts[:place]) for place, part in enumerate(parts) if is_private(part)]
+        if not all(f"{module}.".startswith(f"{owner}.") for owner in owners):
+            yield full
+    if module.startswith("tests."):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and isinstance(node.value, ast.Name):
+            yield from [f"{names[node.value.id]}.{node.attr}"] if node.value.id in names else []
+
+
+def test_private_names_stay_where_they_are() -> None:
+    paths = [path for folder in ("tokenprune", "adapters", "evals", "tests") for path in (ROOT / folder).rglob("*.py")]
+    files = [str(path.relative_to(ROOT)) for path in paths]
+    files = [file for file in files if not file.startswith(("tokenprune/adapters/", "tokenprune/evals/"))]  # links
+    found = {file: list(borrowed(module_of(file), (ROOT / file).read_text(encoding="utf-8"))) for file in files}
+    assert not {file: names for file, names in found.items() if names}
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "found"),
+    [
+        ("tokenprune.zoom", "from tokenprune.engine._parts import cut", ["tokenprune.engine._parts.cut"]),
+        ("tokenprune.engine.cache", "from tokenprune.engine._parts import cut", []),
+        ("tokenprune.engine.cache", "from tokenprune.engine.call import _state", ["tokenprune.engine.call._state"]),
+        ("tokenprune.zoom", "from tokenprune.engine import call\ncall._state", ["tokenprune.engine.call._state"]),
+        ("tests.zoom.test_zoom", "from tokenprune.engine import call\ncall._state", []),
+        ("tests.zoom.test_zoom", "from tokenprune.engine.call import _state", ["tokenprune.engine.call._state"]),
+        ("tokenprune.zoom", "from torch._C import _x\nfrom __future__ import annotations", []),
+    ],
+)
+def test_what_counts_as_borrowed(module: str, source: str, found: list[str]) -> None:
+    assert list(borrowed(module, source)) == found
