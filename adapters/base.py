@@ -15,10 +15,10 @@ from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.towers import Tower, tower_of
 from tokenprune.adapters.towers.layers import RowLayers, TowerLayers
 from tokenprune.adapters.towers.tower import QueryKey
+from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.packing import Packing
 from tokenprune.tokens.attention import split_heads
-from tokenprune.tokens.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
 

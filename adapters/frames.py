@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from tokenprune.adapters.families.llava import LlavaAdapter
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

@@ -15,9 +15,9 @@ from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.decoder.deepstack import ADDS_FEATURES, FEATURES, MASK, prune_added, prune_deepstack
 from tokenprune.adapters.layouts.grids import grid_argument, grids_of, image_pixels
 from tokenprune.adapters.refused import is_refused, refusal
+from tokenprune.encoded import Modality
 from tokenprune.errors import PruningError, UnsupportedError
 from tokenprune.sequence.packing import Packing
-from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 #: What the pixels are called in calls of a base model, in order of preference.

@@ -8,9 +8,9 @@ from PIL import Image
 
 from tokenprune.evals.cli.options import add_box, add_image, add_model
 from tokenprune.evals.cli.parser import script_parser
-from tokenprune.evals.models.loading import load_tasks
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.reading.images import open_image
+from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
 Box = tuple[float, float, float, float]
@@ -40,7 +40,7 @@ def question_of(
     """Return image, question and true box: those of the options, or without IMAGE of a REC question in `data`."""
     if options.image is not None:
         return open_image(options.image), options.question, options.box
-    sample = load_tasks(data, ["rec"], style=style_of(model.config, processor))[number]
+    sample = load_questions(data, ["rec"], style=style_of(model.config, processor))[number]
     assert isinstance(sample, RefCocoQuestion)
     (image,) = sample.open_images()
     return image, sample.text, sample.box

@@ -17,10 +17,10 @@ from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.cli.parser import at_least
 from tokenprune.evals.dev.figures import gap as gap_figure
-from tokenprune.evals.models.loading import load_tasks
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run import results_io
 from tokenprune.evals.run.evaluate import evaluate
+from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.setups import UNPRUNED
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dtype=options.dtype,
     )
     style = style_of(AutoConfig.from_pretrained(options.model), AutoProcessor.from_pretrained(options.model))
-    scene = gap_figure.Scene.telling(load_tasks(options.data, TASKS, style=style), run.answers())
+    scene = gap_figure.Scene.telling(load_questions(options.data, TASKS, style=style), run.answers())
     gap_figure.draw(rows, scene, options.output)
     stored = options.output.with_suffix(".jsonl")
     stored.write_text("".join(f"{results_io.to_line(row)}\n" for row in rows), encoding="utf-8")

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.decoder.rotation import rotation_of
+from tokenprune.encoded import CapturePoints
 from tokenprune.errors import UnsupportedError
-from tokenprune.tokens.encoded import CapturePoints
 
 #: What an attention whose scores are plain products of queries and keys may consist of.
 KNOWN_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm", "rotary_emb"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenprune.adapters.generic import GenericAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

@@ -15,7 +15,7 @@ from tokenprune.adapters.layouts.tiles import starts_after_gaps
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.tower import CLIP_COLORS
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

@@ -14,7 +14,7 @@ from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import assembled, by_frame, layouts
 from tokenprune.adapters.towers.tower import QueryKey, encoder_layers, projected_points
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

@@ -20,7 +20,7 @@ from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.resampler import reading_shares
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.tower import QueryKey, projected_points, scale_of_width
-from tokenprune.tokens.encoded import CapturePoints, Modality
+from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
 

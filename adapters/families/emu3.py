@@ -10,7 +10,7 @@ from torch import nn
 
 from tokenprune.adapters.generic import GenericAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

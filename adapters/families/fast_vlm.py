@@ -9,7 +9,7 @@ from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import ConvolutionalAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.timm import fastvit_tower
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

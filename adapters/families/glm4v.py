@@ -13,7 +13,7 @@ from tokenprune.adapters.families.qwen_vl import Qwen2VLAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import NORMED_TOWER
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 
 
 @register_adapter("Glm4vForConditionalGeneration", "Glm46VForConditionalGeneration", "Glm4vMoeForConditionalGeneration")

@@ -10,7 +10,7 @@ from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import SomeLayersCompare
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.sam import SAM_TOWER, global_layers
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 #: Patches to a visual token, in each direction: two convolutions with a stride of two.

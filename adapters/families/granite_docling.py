@@ -13,8 +13,8 @@ from tokenprune.adapters.decoder.deepstack import ADDS_FEATURES, prune_added, pr
 from tokenprune.adapters.families.idefics3 import Idefics3Adapter
 from tokenprune.adapters.layouts.tiles import run_starts, token_ids
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.encoded import Modality
 from tokenprune.sequence.packing import Packing
-from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

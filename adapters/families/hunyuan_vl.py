@@ -13,7 +13,7 @@ from tokenprune.adapters.layouts.rows import framed_rows
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.siglip_packed import HUNYUAN_TOWER, packed_pixels
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

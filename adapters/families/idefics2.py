@@ -13,8 +13,8 @@ from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers.resampler import reading_shares
 from tokenprune.adapters.towers.tower import QueryKey
+from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.attention import split_heads
-from tokenprune.tokens.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
 

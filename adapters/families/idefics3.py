@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.layouts.tiles import starts_after_overviews, token_ids
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.encoded import Modality
 from tokenprune.errors import PruningError
-from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

@@ -16,7 +16,7 @@ from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import frames
 from tokenprune.adapters.towers.tower import QueryKey, projected_points
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

@@ -17,7 +17,7 @@ from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.row import PatchRow, raster_chunks
 from tokenprune.adapters.towers.tower import QueryKey, projections
-from tokenprune.tokens.encoded import CapturePoints, Modality
+from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout, square_means
 
 

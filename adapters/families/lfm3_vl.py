@@ -14,7 +14,7 @@ from tokenprune.adapters.towered import SomeLayersCompare, ToweredAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import frame_pixels, layouts, rotated_frames
 from tokenprune.adapters.towers.tower import QueryKey, norms
-from tokenprune.tokens.encoded import CapturePoints, Modality
+from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
 

@@ -15,9 +15,9 @@ from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.tower import QueryKey, projected_points
+from tokenprune.encoded import Modality
 from tokenprune.errors import PruningError
 from tokenprune.tokens.attention import split_heads
-from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

@@ -13,8 +13,8 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers.layers import RowLayers, TowerLayers
 from tokenprune.adapters.towers.tower import image_row, pixel_sizes
+from tokenprune.encoded import Modality
 from tokenprune.errors import UnsupportedError
-from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

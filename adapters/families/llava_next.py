@@ -13,7 +13,7 @@ from torch import Tensor
 from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.layouts.anyres import anyres_layout
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

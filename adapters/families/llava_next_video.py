@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from tokenprune.adapters.families.llava_next import LlavaNextAdapter
 from tokenprune.adapters.layouts.frames import frames_layout, video_pixels
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from tokenprune.adapters.families.llava_next import LlavaNextAdapter
 from tokenprune.adapters.layouts.frames import ended_by_newline, frames_layout, video_pixels
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

@@ -15,8 +15,8 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.tower import QueryKey, encoder_layers, projected_points
+from tokenprune.encoded import Modality
 from tokenprune.tokens.attention import split_heads
-from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout, square_means
 
 

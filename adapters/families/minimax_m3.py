@@ -18,9 +18,9 @@ from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import by_frame, frame_pixels
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, projected_points
+from tokenprune.encoded import Modality
 from tokenprune.errors import PruningError
 from tokenprune.sequence.packing import Packing
-from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout, square_means
 
 

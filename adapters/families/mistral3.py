@@ -9,7 +9,7 @@ from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers.layers import RowLayers, TowerLayers
 from tokenprune.adapters.towers.tower import pixel_sizes
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

@@ -16,7 +16,7 @@ from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import assembled, by_frame, layouts, window_order
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.tower import QueryKey, projections
-from tokenprune.tokens.encoded import CapturePoints, Modality
+from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
 

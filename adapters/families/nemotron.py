@@ -16,9 +16,9 @@ from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import layout
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, projections
+from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.errors import UnsupportedError
 from tokenprune.tokens.attention import split_heads
-from tokenprune.tokens.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
 

@@ -13,8 +13,8 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.layouts.tiles import run_starts
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower, tower_of
+from tokenprune.encoded import Modality
 from tokenprune.errors import UnsupportedError
-from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

@@ -12,8 +12,8 @@ from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.decoder.denoising import PREFIX_ATTRIBUTE, Policy, PolicyPrefix
 from tokenprune.adapters.families.paligemma import PaliGemmaAdapter
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.encoded import Modality
 from tokenprune.errors import PruningError
-from tokenprune.tokens.encoded import Modality
 
 
 @register_adapter("PI0ForConditionalGeneration")

@@ -14,7 +14,7 @@ from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.attention import Rotation, RowAttention, biased, project_apart
 from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, windowed_separate_heads
-from tokenprune.tokens.encoded import CapturePoints
+from tokenprune.encoded import CapturePoints
 
 
 def _points(block: Any) -> CapturePoints:

@@ -16,8 +16,8 @@ from tokenprune.adapters.towered import SomeLayersCompare
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, frame_pixels, layouts
+from tokenprune.encoded import Modality
 from tokenprune.sequence.packing import Packing
-from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

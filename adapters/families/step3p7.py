@@ -19,7 +19,7 @@ from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, projected_points
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 #: Patches to a visual token, in each direction: two convolutions with a stride of two.

@@ -18,9 +18,9 @@ from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.tower import QueryKey, projected_points, scale_of_width
+from tokenprune.encoded import Modality
 from tokenprune.sequence.packing import Packing
 from tokenprune.tokens.attention import split_heads
-from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

@@ -13,8 +13,8 @@ from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import layout
 from tokenprune.adapters.towers.siglip_packed import VIDEO_LLAMA_TOWER, merge_sizes, packed_pixels
+from tokenprune.encoded import Modality
 from tokenprune.errors import PruningError
-from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.adapters.layouts.frames import video_pixels
 from tokenprune.adapters.registry import register_adapter
+from tokenprune.encoded import Modality
 from tokenprune.errors import UnsupportedError
-from tokenprune.tokens.encoded import Modality
 from tokenprune.tokens.layout import Layout
 
 

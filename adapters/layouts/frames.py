@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.tokens.encoded import Modality
+from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout, one_to_one
 
 ToTokens = Callable[[Float[Tensor, "tiles patches"]], Float[Tensor, " visual"]]

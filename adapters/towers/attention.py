@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from tokenprune.adapters.towers.rotary import apply_rotary
-from tokenprune.tokens.encoded import CapturePoints
+from tokenprune.encoded import CapturePoints
 
 #: Queries, keys and values, with the heads in equal places.
 Projected = tuple[Tensor, Tensor, Tensor]

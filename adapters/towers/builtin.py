@@ -23,7 +23,7 @@ from tokenprune.adapters.towers.tower import (
     projected_points,
     projections,
 )
-from tokenprune.tokens.encoded import CapturePoints
+from tokenprune.encoded import CapturePoints
 
 
 def _clip_values(layer: Any) -> nn.Module:

@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import nn
 
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower
-from tokenprune.tokens.encoded import CapturePoints
+from tokenprune.encoded import CapturePoints
 
 #: What marks a key's row and column: so little that it does not count where keys are compared with each other, and a
 #: power of two, by which every dtype divides without an error.

@@ -18,7 +18,7 @@ from tokenprune.adapters.towers.attention import RowAttention, apart_points, att
 from tokenprune.adapters.towers.qwen import assembled, by_frame, rotated_frames
 from tokenprune.adapters.towers.row import PatchRow, raster
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower, encoder_layers, projected_points
-from tokenprune.tokens.encoded import CapturePoints
+from tokenprune.encoded import CapturePoints
 
 
 def packed_pixels(

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenprune.adapters.towers.tower import QueryKey, Tower, norms
+from tokenprune.encoded import CapturePoints
 from tokenprune.errors import UnsupportedError
-from tokenprune.tokens.encoded import CapturePoints
 
 #: What `config.model_type` is for all of timm's.
 WRAPPER = "timm_wrapper"

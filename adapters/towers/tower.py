@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from tokenprune.adapters.towers.attention import RowAttention
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.row import PatchRow, Row, raster_of
+from tokenprune.encoded import CapturePoints
 from tokenprune.errors import PruningError
 from tokenprune.tokens.attention import split_heads
-from tokenprune.tokens.encoded import CapturePoints
 
 #: Mean and deviation of each channel.
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]

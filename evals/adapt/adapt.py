@@ -18,15 +18,15 @@ from tokenprune.evals.adapt.estimate import estimate
 from tokenprune.evals.adapt.examples import Collator, Example, check_images, chosen, labelled
 from tokenprune.evals.adapt.lora import Part, with_lora
 from tokenprune.evals.adapt.training import Examples, PrunedTrainer, Ratios, arguments, last_checkpoint
-from tokenprune.evals.models.loading import limit_questions, load_model, load_processor
+from tokenprune.evals.models.loading import load_model, load_processor
 from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.reading.allowed import allowing
+from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run import files
 from tokenprune.evals.run.answers import AnswerKey
-from tokenprune.evals.run.defaults import MAX_IMAGE_PIXELS
 from tokenprune.evals.run.evaluate import BATCH_TOKENS
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
+from tokenprune.evals.run.questions import limit_questions
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Unpruned

@@ -50,8 +50,8 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.actions.recordings import load_observations
     from tokenprune.evals.actions.table import table
     from tokenprune.evals.cli.output import console
-    from tokenprune.evals.models.loading import evenly
     from tokenprune.evals.reading.allowed import allowing
+    from tokenprune.evals.run.questions import evenly
     from tokenprune.evals.run.setups import Pruned, make_setups
 
     screen = console(140)

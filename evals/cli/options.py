@@ -10,7 +10,8 @@ from typing import Any
 from tokenprune.evals.cli.completion import complete_strategy
 from tokenprune.evals.cli.parser import at_least, existing_file
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, FRAMES, MAX_IMAGE_PIXELS, POSITION_IDS
+from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS
+from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, POSITION_IDS
 
 DTYPES = ("float32", "bfloat16", "float16")
 FORM = (
@@ -211,8 +212,9 @@ def calibration_questions(options: Namespace) -> list[Any]:
 
     The model's weights are not loaded, so that a mistake is said before.
     """
-    from tokenprune.evals.models.loading import load_processor, load_questions
+    from tokenprune.evals.models.loading import load_processor
     from tokenprune.evals.models.prompt_styles import style_of
+    from tokenprune.evals.run.questions import load_questions
     from tokenprune.evals.search.calibration import calibration
 
     questions = load_questions(options.data, split=options.split, style=style_of(*load_processor(options.model)))

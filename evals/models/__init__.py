@@ -1,6 +1,6 @@
 """Load models and prepare their prompts.
 
-loading        models, processors, and the questions of a folder
+loading        models and processors
 prompt_styles  how a model expects a question, and how it writes boxes
 boxes          the formats of boxes
 image_view     the part of an image that a model sees

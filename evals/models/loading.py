@@ -1,26 +1,19 @@
-"""Load a model with its processor, and the questions of a folder."""
+"""Load a model with its processor."""
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig
 from transformers.utils import logging
 
-from tokenprune.errors import DataError, SettingError, TokenPruneError, unknown
+from tokenprune.errors import DataError, TokenPruneError
 from tokenprune.evals.models.bundled import MODEL
-from tokenprune.evals.models.prompt_styles import LLAVA, Style, style_of
-from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks.base.question import Question
-
-T = TypeVar("T")
-
-#: The tasks that are recognised by their files alone.
-ANY_SET = ("rec", "vqa", "videoqa")
+from tokenprune.evals.models.prompt_styles import Style, style_of
 
 
 def load_model(
@@ -121,54 +114,3 @@ def name_and_style(model: str | tuple[Any, Any]) -> tuple[str, Style]:
         return public_name(model), style_of(*load_processor(model))
     loaded, processor = model
     return loaded.config._name_or_path or type(loaded).__name__, style_of(loaded.config, processor)
-
-
-def load_questions(folder: Path, *, split: str | None = None, style: Style = LLAVA) -> list[Question]:
-    """Return the questions of every set in `folder`: in RefCOCO's format, VQAv2's or both.
-
-    split: of the refs and, for VQAv2, of the images in `instances.json`; None means all but `train`. style: the way
-    the model is asked.
-    """
-    return load_tasks(folder, None, split=split, style=style)
-
-
-def load_tasks(
-    folder: Path, names: Sequence[str] | None, *, split: str | None = None, style: Style = LLAVA
-) -> list[Question]:
-    """Return the questions of the tasks `names`, one after the other; None means all tasks whose files are found.
-
-    The files of a task are in `folder` itself, or in a folder inside it named after the task. `split` is the sets' own
-    word; None means all but `train`.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of images and questions")
-    for name in names or ():
-        if name not in TASKS:
-            raise SettingError(unknown("task", name, TASKS))
-    found = [name for name in TASKS if (folder / name).is_dir()]
-    questions: list[Question] = []
-    for name in found + [name for name in ANY_SET if TASKS[name].is_in(folder)] if names is None else names:
-        questions += TASKS[name].load(folder / name if name in found else folder, split, style)
-    if not questions:
-        raise DataError(
-            f"{folder}: no questions; needs refs(NAME).p or .json, or *questions.json, or a folder named after a task: "
-            f"{', '.join(TASKS)}"
-        )
-    return questions
-
-
-def limit_questions(questions: Sequence[Question], limit: int | None) -> list[Question]:
-    """Return `limit` questions of each task, spread evenly, or `limit` groups of questions that count together."""
-    tasks: dict[str, dict[str, list[Question]]] = {}
-    for question in questions:
-        tasks.setdefault(question.task, {}).setdefault(question.group or question.id, []).append(question)
-    return [
-        question for groups in tasks.values() for group in evenly(list(groups.values()), limit) for question in group
-    ]
-
-
-def evenly(questions: Sequence[T], limit: int | None) -> list[T]:
-    """Return `limit` items at equal distances, so that a few represent the whole file."""
-    if limit is None or limit >= len(questions):
-        return list(questions)
-    return [questions[index * len(questions) // limit] for index in range(limit)]

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenprune.errors import DataError
-from tokenprune.evals.run.defaults import FRAMES, MAX_IMAGE_PIXELS
+
+#: Pixels of the largest image that is decoded: Pillow's own limit, 0.5 GB in RGB.
+MAX_IMAGE_PIXELS = 178_956_970
+#: Frames that are read of a video.
+FRAMES = 8
 
 
 @dataclass(frozen=True)

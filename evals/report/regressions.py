@@ -7,9 +7,9 @@ from typing import Any
 
 from transformers import AutoConfig, AutoProcessor
 
-from tokenprune.evals.models.loading import load_tasks
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run.answers import Answer, AnswerKey, SetupKey
+from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.tasks.base.question import Question
@@ -62,5 +62,5 @@ def samples_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str], 
     style = style_of(config, AutoProcessor.from_pretrained(about["loaded_from"]))
     tasks = list(dict.fromkeys(loss.pruned.task for loss in losses))
     wanted = {(loss.pruned.task, loss.pruned.id) for loss in losses}
-    samples = load_tasks(Path(about["data"]), tasks, split=data["split"], style=style)
+    samples = load_questions(Path(about["data"]), tasks, split=data["split"], style=style)
     return {(s.task, s.id): s for s in samples if (s.task, s.id) in wanted}

@@ -4,6 +4,7 @@ evaluate    a run from beginning to end: start reading here
 setups      what is compared: the unpruned model, strategies, downsampling
 downsample  that baseline, which shrinks the image
 defaults    what a run compares unless told otherwise
+questions   the questions of a folder
 plan        every question under every setup, in parts
 answering   what answers: the model in this process, or an engine
 runner      the model in this process, batch by batch

@@ -7,8 +7,4 @@ EXPLAINED_STRATEGIES = ("random", "fopru:mode=rank,layer=-2", "visionzip:layer=-
 #: The same on a video: the baseline, what changes, and what stands out.
 EXPLAINED_OF_VIDEOS = ("random", "evs", "vidcom2")
 DEFAULT_KEEP_RATIOS = (0.5, 0.25, 0.1)
-#: Pixels of the largest image that is decoded: Pillow's own limit, 0.5 GB in RGB.
-MAX_IMAGE_PIXELS = 178_956_970
-#: Frames that are read of a video.
-FRAMES = 8
 POSITION_IDS = ("original", "compact")

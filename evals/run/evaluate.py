@@ -13,29 +13,17 @@ from tokenprune.errors import SettingError
 from tokenprune.evals.engines.offline import Offline
 from tokenprune.evals.engines.server import Server
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.models.loading import (
-    limit_questions,
-    load_model,
-    load_processor,
-    load_tasks,
-    name_and_style,
-    public_name,
-)
+from tokenprune.evals.models.loading import load_model, load_processor, name_and_style, public_name
 from tokenprune.evals.models.video_prompts import adapter_for_clips
-from tokenprune.evals.reading.allowed import allowing
+from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run.aggregate import task_results
 from tokenprune.evals.run.answering import Answering, InEngine, InProcess
 from tokenprune.evals.run.answers import Answer, AnswerKey
-from tokenprune.evals.run.defaults import (
-    DEFAULT_KEEP_RATIOS,
-    DEFAULT_STRATEGIES,
-    FRAMES,
-    MAX_IMAGE_PIXELS,
-    POSITION_IDS,
-)
+from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.provenance import tasks_identity
+from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.runner import OnError
@@ -84,7 +72,7 @@ def evaluate(
         give the answers of a single process.
     strategies, keep_ratios, position_ids, baselines: the setups, see `make_setups`. baselines None: unpruned, random,
         and downsample if the model supports it.
-    tasks, data, split: the questions, see `load_tasks`. limit: at most so many of each task, spread evenly.
+    tasks, data, split: the questions, see `load_questions`. limit: at most so many of each task, spread evenly.
     dtype, device_map: how the model is loaded, see `load_model`.
     batch_tokens, on_error: see `Runner`.
     image_roots: folders outside `data` that its images may be in. max_image_pixels: larger images are not decoded.
@@ -98,7 +86,7 @@ def evaluate(
     make_setups(strategies, keep_ratios, position_ids, baselines or ())  # a mistake is said before the weights load
     with allowing(image_roots, max_image_pixels, frames):
         name, style = name_and_style(model)
-        asked = load_tasks(data, tasks, split=split, style=style)
+        asked = load_questions(data, tasks, split=split, style=style)
         if engine is not None:
             if videos := [one.id for one in asked if isinstance(one, VideoQuestion)]:
                 raise SettingError(f"{videos[0]} is about a video, and engines are asked about images only")

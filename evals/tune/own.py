@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokenprune.errors import DataError
-from tokenprune.evals.models.loading import load_tasks
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.records import Record, line_records
+from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer, exact
 
@@ -33,7 +33,7 @@ def load(
     labels: False for questions whose right answers may be missing."""
     path = data / FILE
     if not path.is_file():
-        return load_tasks(data, tasks, split=split, style=style)
+        return load_questions(data, tasks, split=split, style=style)
     questions = [
         _question(record, number, data, style, labels) for number, record in enumerate(line_records(path), start=1)
     ]

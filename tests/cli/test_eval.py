@@ -11,8 +11,9 @@ from helpers.files.evals import saved, write_refcoco, write_vqav2
 from helpers.tiny import tiny_llava
 
 import tokenprune
-from tokenprune.evals.models.loading import load_model, load_tasks, public_name
+from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.evaluate import evaluate
+from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.tokens import VisualTokens
 
@@ -180,10 +181,10 @@ def test_python_call(model: str, folder: Path, tmp_path: Path) -> None:
 def test_tasks_in_folders_of_their_own(tmp_path: Path) -> None:
     write_refcoco(tmp_path / "refcoco")
     write_vqav2(tmp_path / "vqav2")
-    assert {sample.task for sample in load_tasks(tmp_path, None)} == {"refcoco", "vqav2"}
-    assert {sample.task for sample in load_tasks(tmp_path, ["vqav2"])} == {"vqav2"}
+    assert {sample.task for sample in load_questions(tmp_path)} == {"refcoco", "vqav2"}
+    assert {sample.task for sample in load_questions(tmp_path, ["vqav2"])} == {"vqav2"}
     write_refcoco(tmp_path)
-    assert {sample.task for sample in load_tasks(tmp_path, None)} == {"refcoco", "vqav2", "rec"}
+    assert {sample.task for sample in load_questions(tmp_path)} == {"refcoco", "vqav2", "rec"}
 
 
 def test_public_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ import tokenprune
 from tokenprune import FoPru, Grid, PruningError
 from tokenprune.adapters import ADAPTERS, adapter_for, register_adapter
 from tokenprune.adapters.families.llava import LlavaAdapter
+from tokenprune.encoded import CapturePoints
 from tokenprune.engine.pruner import pruner_of
-from tokenprune.tokens.encoded import CapturePoints
 
 
 class OddLlava(LlavaForConditionalGeneration):

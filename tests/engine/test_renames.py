@@ -23,7 +23,7 @@ from helpers.tiny import CACHE, prompt, tiny_llava
 import tokenprune
 
 PACKAGE = Path(tokenprune.__file__).parent
-RENAMED_IN = ("tokenprune.adapters", "tokenprune.engine", "tokenprune.tokens.encoded")
+RENAMED_IN = ("tokenprune.adapters", "tokenprune.engine", "tokenprune.encoded")
 N_KEPT, STEPS = 9, 4
 
 #: What adapters and engine know of transformers, in calls of a LLaVA model.

@@ -130,7 +130,7 @@ def test_only_what_patches_imports_the_engine(file: str) -> None:
 
 @pytest.mark.parametrize("file", ADAPTERS)
 def test_adapters_import_the_shared_vocabulary_only(file: str) -> None:
-    vocabulary = [f"tokenprune.{name}" for name in ("adapters", "errors", "installed", "sequence", "tokens")]
+    vocabulary = [f"tokenprune.{name}" for name in ("adapters", "encoded", "errors", "installed", "sequence", "tokens")]
     assert reaches(file, "tokenprune") == reaches(file, *vocabulary)
 
 

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.encoded import EncodedImage
 from tokenprune.engine.cache import CacheIndex, physical_view
 from tokenprune.errors import PruningError
 from tokenprune.sequence.masks import MaskRequest
 from tokenprune.sequence.packing import Mask, Packing, Slots, identity_packing, is_pattern, padding_of, prunable_mask
-from tokenprune.tokens.encoded import EncodedImage
 
 if TYPE_CHECKING:
     from tokenprune.engine.denoising.policy import ActionSteps

@@ -20,6 +20,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.encoded import EncodedImage, Modality
 from tokenprune.engine.call import CallContext, bind_arguments, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.overrides import MethodOverride
@@ -27,7 +28,6 @@ from tokenprune.errors import PruningError
 from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.attention import VisionAttention
-from tokenprune.tokens.encoded import EncodedImage, Modality
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import LeftInTower
 

@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 
+from tokenprune.encoded import EncodedImage
 from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
 from tokenprune.selection import Merge, Selection, StageReport, split
 from tokenprune.sequence.packing import Packing, PromptTokens, pack
 from tokenprune.strategy import Stage, StagedStrategy, Strategy
-from tokenprune.tokens.encoded import EncodedImage
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import LeftInTower
 from tokenprune.tokens.visual import StageTokens, VisualTokens

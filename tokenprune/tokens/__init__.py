@@ -7,7 +7,6 @@ cells           cells of the grid, and the best tokens of each
 attention       attention of one layer of the vision tower
 text_attention  attention of one decoder layer
 tower           patches before the vision tower and between its layers
-encoded         records of encoded images, from the tower to the language model
 """
 
 from tokenprune.tokens.attention import VisionAttention

@@ -10,10 +10,11 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from tokenprune.evals.models.loading import limit_questions, load_model, load_tasks
+from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run import files
 from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
+from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.search.calibration import apart, calibrated_on
 from tokenprune.evals.tune.asking import Asker, held_answers
 from tokenprune.evals.tune.questions import Half, in_chunks
@@ -36,7 +37,7 @@ def held_asker(
     loaded, processor = load_model(model, "bfloat16")
     style = style_of(loaded.config, processor)
     images = frozenset[str]().union(*(calibrated_on(SettingsFile.read(path)) for path in calibrated))
-    asked = in_chunks(limit_questions(apart(load_tasks(data, None, style=style), images, str(data)), limit))
+    asked = in_chunks(limit_questions(apart(load_questions(data, style=style), images, str(data)), limit))
     columns = TextColumn("answers"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     output.mkdir(parents=True, exist_ok=True)
     with held_answers(output) as (write, found), Progress(*columns) as progress:

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.models.loading import limit_questions, load_tasks
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.run.evaluate import evaluate
+from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.run.setups import Setup, Unpruned, make_setups
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--processes", type=int, default=1, help="of lmms-eval, which shares the questions among them")
     options = parser.parse_args()
-    asked = limit_questions(load_tasks(SCENES, ["vqa"], style=STYLES["bundled"]), options.questions)
+    asked = limit_questions(load_questions(SCENES, ["vqa"], style=STYLES["bundled"]), options.questions)
     compared: dict[str, Setup] = {"": Unpruned()}  # how lmms-eval is told, and what ours is called
     for strategy in options.strategies:
         told = f",strategy={strategy.replace(':', ',', 1)},keep_ratio={options.keep_ratio}"

@@ -15,7 +15,7 @@ import tokenprune
 from tokenprune import FoPru, UnsupportedError
 from tokenprune.adapters import Tower, register_tower
 from tokenprune.adapters.towers import TOWERS
-from tokenprune.tokens.encoded import CapturePoints
+from tokenprune.encoded import CapturePoints
 
 
 class TwoBlocks(nn.Module):

@@ -22,8 +22,8 @@ from tokenprune.evals.dev.tables.needles import report, stored
 from tokenprune.evals.dev.train.scenes import CutOut
 from tokenprune.evals.explain.zoom import draw_look
 from tokenprune.evals.models.boxes import BOX_FORMATS
-from tokenprune.evals.models.loading import load_questions
 from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 from tokenprune.zoom.pyramid import View, pyramid
 

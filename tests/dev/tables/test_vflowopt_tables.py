@@ -7,7 +7,7 @@ from helpers.files.rows import row
 
 from tokenprune.evals.dev.tables import vflowopt
 from tokenprune.evals.models.bundled import SCENES
-from tokenprune.evals.models.loading import load_questions
+from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.search.calibration import calibrated_on, image_digests
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile

@@ -15,9 +15,9 @@ import tokenprune
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.evals.harness.model import HarnessModel
 from tokenprune.evals.models.bundled import MODEL, SCENES, SETTINGS
-from tokenprune.evals.models.loading import limit_questions, load_tasks
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.run.evaluate import evaluate
+from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def asked() -> list[Question]:
-    return limit_questions(load_tasks(SCENES, ["vqa"], style=STYLES["bundled"]), 4)
+    return limit_questions(load_questions(SCENES, ["vqa"], style=STYLES["bundled"]), 4)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 from helpers.files.tasks import SETS
 
 from tokenprune.errors import DataError
-from tokenprune.evals.models.loading import limit_questions
 from tokenprune.evals.models.prompt_styles import STYLES
+from tokenprune.evals.run.questions import limit_questions
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.synonyms import exact_or_synonym, wordnet

@@ -9,10 +9,10 @@ import pytest
 import torch
 from helpers.served.engine import needs_vllm
 
+from tokenprune.encoded import EncodedImage
 from tokenprune.selection import Selection
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import Layout, VisualTokens
-from tokenprune.tokens.encoded import EncodedImage
 
 pytestmark = needs_vllm
 VISUAL, MARKER = -1, -2

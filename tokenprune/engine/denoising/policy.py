@@ -17,6 +17,7 @@ from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.denoising import PREFIX_ATTRIBUTE, Policy, PolicyPrefix
+from tokenprune.encoded import EncodedImage
 from tokenprune.engine.cache import index_of, n_slots
 from tokenprune.engine.call import CallContext, Forward, bind_arguments, find_cache, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
@@ -27,7 +28,6 @@ from tokenprune.engine.skipping import SkippedLayer
 from tokenprune.engine.stages.layers import StagedLayer
 from tokenprune.report import Denoising, Report
 from tokenprune.strategy import ReusingStrategy, Strategy
-from tokenprune.tokens.encoded import EncodedImage
 
 #: The attribute of a cache that holds its ActionSteps. It lives and is copied with the cache.
 ATTRIBUTE = "_tokenprune_actions"

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
 
+from tokenprune.encoded import EncodedImage
 from tokenprune.engine.select import checked_selection, explained_nan
 from tokenprune.selection import Selection
 from tokenprune.serving.vllm.capture import AttentionCapture, Capture
@@ -38,7 +39,6 @@ from tokenprune.serving.vllm.settings import Settings
 from tokenprune.serving.vllm.towers import n_heads
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens
-from tokenprune.tokens.encoded import EncodedImage
 
 logger = logging.getLogger("vllm.tokenprune")  # below vLLM's own, so that it is shown with the same settings
 

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.towers import Tower
+from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.towers import tower_of_config
 from tokenprune.tokens import Layout, VisionAttention
-from tokenprune.tokens.encoded import EncodedImage
 
 if TYPE_CHECKING:
     from tokenprune.serving.vllm.core import PrunedModel

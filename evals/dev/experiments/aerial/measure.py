@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from tokenprune import BackgroundPruning, Grid, Random, Selection, probe
+from tokenprune.encoded import EncodedImage
 from tokenprune.engine.select import checked_selection
 from tokenprune.evals.dev.experiments.aerial import draw
 from tokenprune.evals.dev.experiments.aerial.photographs import Photograph, photographs
@@ -23,7 +24,6 @@ from tokenprune.evals.run.provenance import versions
 from tokenprune.evals.stats.intervals import bootstrap_interval
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens
-from tokenprune.tokens.encoded import EncodedImage
 
 COMPARED: dict[str, Strategy] = {
     "both steps": BackgroundPruning(threshold=0.95),

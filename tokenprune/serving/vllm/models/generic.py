@@ -19,13 +19,13 @@ from vllm.model_executor.models.transformers import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters import ModelAdapter, adapter_for
+from tokenprune.encoded import EncodedImage
 from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.capture import FusedCapture
 from tokenprune.serving.vllm.core import PrunedModel
 from tokenprune.serving.vllm.processing import PruningProcessor
 from tokenprune.serving.vllm.tiles import tiled_images
 from tokenprune.serving.vllm.towers import transformers_class
-from tokenprune.tokens.encoded import EncodedImage
 
 
 class GenericProcessor(PruningProcessor, MultiModalProcessor): ...

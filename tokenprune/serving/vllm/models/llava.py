@@ -12,12 +12,12 @@ from vllm.model_executor.models import llava
 from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.core import PrunedModel
 from tokenprune.serving.vllm.processing import PruningProcessor
 from tokenprune.serving.vllm.tiles import tiled_images
 from tokenprune.serving.vllm.towers import encoder_layer
 from tokenprune.tokens import Layout
-from tokenprune.tokens.encoded import EncodedImage
 
 
 class LlavaProcessor(PruningProcessor, llava.LlavaMultiModalProcessor): ...

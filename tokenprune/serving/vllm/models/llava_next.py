@@ -13,12 +13,12 @@ from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.families.llava_next import layout_of_size
+from tokenprune.encoded import EncodedImage
 from tokenprune.errors import PruningError
 from tokenprune.serving.vllm.models.llava import PrunedLlavaTower
 from tokenprune.serving.vllm.processing import PruningProcessor
 from tokenprune.serving.vllm.tiles import tiled_images
 from tokenprune.tokens import Layout
-from tokenprune.tokens.encoded import EncodedImage
 
 
 class LlavaNextProcessor(PruningProcessor, llava_next.LlavaNextMultiModalProcessor): ...

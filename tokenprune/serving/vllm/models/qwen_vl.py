@@ -14,12 +14,12 @@ from vllm.model_executor.models import qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.towers.qwen import frame_pixels, frames, layout, window_order
+from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.core import PrunedModel
 from tokenprune.serving.vllm.processing import PruningProcessor
 from tokenprune.serving.vllm.tiles import image_statistics
 from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
 from tokenprune.tokens import VisionAttention
-from tokenprune.tokens.encoded import EncodedImage
 
 
 class Qwen2VLProcessor(PruningProcessor, qwen2_vl.Qwen2VLMultiModalProcessor): ...
