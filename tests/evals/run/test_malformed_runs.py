@@ -144,7 +144,7 @@ def test_mistakes_are_said_before_the_weights_load(
         ("--baselines", "downsampled"): "Did you mean 'downsample'",
     }.items():
         assert said in command(*evaluation(place), *options, *output)
-    search = ["optimize", "--model", place / "model", "--data", place / "set", "--split", "all", "--samples", 2]
+    search = ["optimize", "--model", place / "model", "--data", place / "set", "--split", "all", "--questions", 2]
     assert "settings.json" in command(*search, "--output", tmp_path / "settings.txt")
     assert "no split 'val'" in command(*search, "--split", "val", "--output", tmp_path / "settings.json")
     assert not (tmp_path / "run").exists()

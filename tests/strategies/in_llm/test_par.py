@@ -154,7 +154,7 @@ def test_efficientvla_skips_layers_too() -> None:
 def test_the_command_prints_the_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_scenes(tmp_path / "scenes")
     model = saved(model_of(), tmp_path / "model")
-    given = ["--model", model, "--data", tmp_path / "scenes", "--split", "all", "--samples", 2]
+    given = ["--model", model, "--data", tmp_path / "scenes", "--split", "all", "--questions", 2]
     assert command("layers", *given) == 0
     assert "skip=(2,)" in capsys.readouterr().out
     assert command("layers", "--block", *given) == 0
