@@ -143,7 +143,12 @@ def test_every_ranking_strategy_takes_cells(name: str, llava: Any) -> None:
 
 
 def test_who_takes_cells() -> None:
-    assert set(RANKED) >= {"fopru", "visionzip", "vispruner", "prumerge", "fastv", "par", "pyramiddrop"}
+    """Whoever keeps the best by a score alone; nobody by default but Nuwa, whose paper has them."""
+    assert set(RANKED) == {
+        *("fopru", "visionzip", "vispruner", "prumerge", "nuwa"),
+        *("fastv", "par", "pyramiddrop", "adatoken", "sparsevlm", "efficientvla", "attentionmass"),
+    }
+    assert {name: STRATEGIES[name]().cells for name in RANKED} == {**dict.fromkeys(RANKED), "nuwa": "auto"}  # pyright: ignore[reportAttributeAccessIssue]
     assert not any("cells" in {f.name for f in fields(cls)} for name, cls in STRATEGIES.items() if name not in RANKED)
 
 

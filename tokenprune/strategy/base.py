@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from tokenprune.checks import check_budget, check_choice
@@ -24,10 +26,12 @@ class Strategy(ABC):
     needs: names from `tokenprune.tokens.visual.STATISTICS` that `select` reads from its tokens. A class attribute; a
         strategy whose settings decide what it reads overrides it with a property.
     whole_image: whether `select` works on all tokens of an image only, so that no other strategy may come before it.
+    retired: names of settings that the class once had, and what to write instead: the end of the error that they raise.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     whole_image: ClassVar[bool] = False
+    retired: ClassVar[Mapping[str, str]] = MappingProxyType({})
     budgets: ClassVar[tuple[str, ...]] = ("image", "tile")  # what `budget_per` may be
 
     keep_ratio: float | None = None

@@ -14,10 +14,17 @@ CELLS = ("FoPru cls -2 auto", "FoPru cls -2"), ("VisionZip -2 auto", "VisionZip 
 SIZED = " size"
 #: The best without calibration, which is compared with the calibrated one.
 SIZED_BEST = f"Mosaic{SIZED}"
+#: What every strategy is compared with, beside the calibrated VFlowOpt.
+REFERENCES = ("Random", "Grid", "VisionZip -2")
+CALIBRATED = "VFlowOpt searched"
 
 
 def stored() -> str:
     return report(read([RESULTS / "grounding.jsonl"]))
+
+
+def stored_against_references() -> str:
+    return against_references(read([RESULTS / "grounding.jsonl"]))
 
 
 def report(rows: Sequence[TaskResult]) -> str:
@@ -38,12 +45,29 @@ def report(rows: Sequence[TaskResult]) -> str:
     return "\n\n".join(map(str, parts)) + "\n"
 
 
+def against_references(rows: Sequence[TaskResult]) -> str:
+    """Return, for each task, every strategy's differences to REFERENCES and to the calibrated VFlowOpt."""
+    groups, parts = by_setup(rows), []
+    head = ["keep ratio", "strategy", *(f"- {name}" for name in REFERENCES), "- calibrated VFlowOpt"]
+    for task in dict.fromkeys(row.task for row in rows):
+        lines = []
+        for key in sorted(groups, key=lambda key: -key.keep_ratio):
+            calibrated = f"{CALIBRATED}_{100 * key.keep_ratio:.0f}"
+            if key.strategy in (*REFERENCES, calibrated):
+                continue
+            others = [groups[key._replace(strategy=name)][task] for name in (*REFERENCES, calibrated)]
+            found = [difference(groups[key][task], other) for other in others]
+            lines.append([f"{key.keep_ratio:.0%}", key.strategy, *found])
+        parts += [f"{task.upper()}:", Table(head, lines)]
+    return "\n\n".join(map(str, parts)) + "\n"
+
+
 def _differences(groups: Mapping[SetupKey, Mapping[str, TaskResult]]) -> Iterator[list[str]]:
     for ratio in sorted({key.keep_ratio for key in groups}, reverse=True):
         names = [key.strategy for key in groups if key.keep_ratio == ratio and not key.strategy.endswith(SIZED)]
         pairs = [("Mosaic", name) for name in names if name != "Mosaic"]
         pairs += [pair for pair in CELLS if pair[0] in names]
-        calibrated = f"VFlowOpt searched_{100 * ratio:.0f}"
+        calibrated = f"{CALIBRATED}_{100 * ratio:.0f}"
         pairs += [(SIZED_BEST, calibrated)] if SetupKey(SIZED_BEST, "original", ratio) in groups else []
         for first, second in pairs:
             one, other = (groups[SetupKey(name, "original", ratio)] for name in (first, second))

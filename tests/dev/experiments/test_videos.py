@@ -13,7 +13,8 @@ from helpers.families import FAMILIES
 from helpers.files.rows import row
 
 from tokenprune.evals.dev.clips import kind_of
-from tokenprune.evals.dev.experiments import video_selection, videos
+from tokenprune.evals.dev.experiments import videos
+from tokenprune.evals.dev.experiments.selection import videos as video_selection
 from tokenprune.evals.dev.tables.videos import (
     accuracy_table,
     by_kind,

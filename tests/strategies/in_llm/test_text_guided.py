@@ -24,7 +24,6 @@ from tokenprune import (
     Strategy,
 )
 from tokenprune.selection import n_reaching
-from tokenprune.strategies.in_llm.efficientvla import select_relevant_and_diverse
 from tokenprune.strategies.in_llm.sparsevlm import raters
 from tokenprune.strategies.shared.density import density_peaks, recycle_by_cluster, recycling_counts
 from tokenprune.strategy import Stage, StagedStrategy
@@ -82,16 +81,16 @@ def test_stages_by_the_last_token(strategy: StagedStrategy) -> None:
 
 
 def test_efficientvla_takes_key_relevant_and_diverse_tokens() -> None:
-    relevance = torch.tensor([0.5, 0.1, 0.4, 0.2, 0.3, 0.0])
-    features = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1], [1, 1], [-1, 0]])
-    # SetupKey: 0. Of three others one by relevance: 2. Of 1, 3, 4, 5, at 0, 1, 0.29 and 2 from the key: 3 and 5.
-    selection = select_relevant_and_diverse(relevance, features, 4, n_key=1, alpha=0.34)
+    features = [[1.0, 0], [1, 0], [0, 1], [0, 1], [1, 1], [-1, 0]]
+    tokens = stage_tokens([6, 2, 5, 3, 4, 1, 9], 6, features)
+    # The key token: 0. Of three others one by relevance: 2. Of 1, 3, 4, 5, at 0, 1, 0.29 and 2 from the key: 3 and 5.
+    selection = EfficientVLA(key=1, alpha=0.34).select_at(Stage(2, keep=4), tokens)
     assert selection.kept.tolist() == [0, 2, 3, 5]
     assert selection.scores is not None
     torch.testing.assert_close(selection.scores, torch.tensor([1, 0.2, 0.8, 0.4, 0.6, 0]))
-    assert select_relevant_and_diverse(relevance, features, 4, n_key=1, alpha=1.0).kept.tolist() == [0, 2, 3, 4]
-    assert select_relevant_and_diverse(relevance, features, 4, n_key=1, alpha=0.0).kept.tolist() == [0, 2, 3, 5]
-    assert select_relevant_and_diverse(relevance, features, 2, n_key=4, alpha=0.5).kept.tolist() == [0, 2]
+    assert left(EfficientVLA(key=1, alpha=1.0), tokens, Stage(2, keep=4)) == [0, 2, 3, 4]
+    assert left(EfficientVLA(key=1, alpha=0.0), tokens, Stage(2, keep=4)) == [0, 2, 3, 5]
+    assert left(EfficientVLA(key=4, alpha=0.5), tokens, Stage(2, keep=2)) == [0, 2]
 
 
 def test_efficientvla_reads_the_text() -> None:
@@ -109,6 +108,26 @@ def test_attention_mass_keeps_what_carries_the_mass() -> None:
     assert left(AttentionMass(mass=0.6), tokens, Stage(2, keep=4, at_most=True)) == [1, 3]
     assert left(AttentionMass(mass=0.6), tokens, Stage(2, keep=1, at_most=True)) == [1]
     assert left(AttentionMass(mass=1.0), tokens, Stage(2, keep=3)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [EfficientVLA(alpha=1.0, cells=2), AttentionMass(mass=0.6, cells=2), SparseVLM(recycle=0.0, cells=2)],
+    ids=lambda one: type(one).__name__,
+)
+def test_the_best_of_each_cell(strategy: StagedStrategy) -> None:
+    """Of 6, 5 | 2, 1 | 4, 3, whose best three carry more than six tenths: one of each cell, not 6, 5 and 4."""
+    tokens = stage_tokens([6, 5, 2, 1, 4, 3, 9], 6, entered=Entered(torch.ones(6, 1), torch.ones(1, 1)))
+    assert left(strategy, tokens, Stage(2, keep=3)) == [0, 2, 4]
+    assert left(replace(strategy, cells=None), tokens, Stage(2, keep=3)) == [0, 1, 4]
+
+
+def test_sparsevlm_merges_the_next_of_its_cells() -> None:
+    """The order by cells of two is 6, 4, 2 | 5, 3, 1. The first two stay, and the third is the only one recycled."""
+    tokens = stage_tokens([6, 5, 2, 1, 4, 3, 9], 6, entered=Entered(torch.ones(6, 1), torch.ones(1, 1)))
+    selection = SparseVLM(recycle=0.0001, clusters=0.0, cells=2).select_at(Stage(2, keep=3), tokens)
+    assert selection.merged is not None
+    assert (selection.kept.tolist(), selection.merged.sources.tolist()) == ([0, 2, 4], [2])
 
 
 def test_sparsevlm_chooses_raters() -> None:
@@ -144,7 +163,7 @@ def test_density_peaks() -> None:
 def test_sparsevlm_merges_what_it_drops() -> None:
     scores = torch.tensor([9, 8, 0.4, 0.3, 0.2, 0.1])
     features = torch.tensor([[7.0], [7], [0], [1], [10], [12]])
-    selection = recycle_by_cluster(scores, features, 3, recycle=1.0, clusters=0.1)
+    selection = recycle_by_cluster(scores, torch.arange(6), features, 3, recycle=1.0, clusters=0.1)
     assert selection.kept.tolist() == [0, 1, 4]  # two whole, and the densest of the others for all four
     assert selection.merged is not None
     assert sorted(selection.merged.sources.tolist()) == [2, 3, 4, 5]
@@ -153,8 +172,8 @@ def test_sparsevlm_merges_what_it_drops() -> None:
 
 def test_only_the_best_of_what_is_dropped_is_merged() -> None:
     assert [recycling_counts(n, 0.3, 0.1) for n in (0, 1, 2, 10, 100)] == [(0, 0), (1, 1), (1, 1), (4, 1), (31, 4)]
-    scores = torch.arange(20.0)
-    selection = recycle_by_cluster(scores, torch.randn(20, 3), 9, recycle=0.3, clusters=0.1)
+    scores, order = torch.arange(20.0), torch.arange(19, -1, -1)
+    selection = recycle_by_cluster(scores, order, torch.randn(20, 3), 9, recycle=0.3, clusters=0.1)
     assert selection.merged is not None
     # Eight whole; of twelve dropped, int(3.6) + 1 = 4 are merged into one.
     assert selection.kept.tolist()[1:] == list(range(12, 20))
@@ -165,9 +184,10 @@ def test_merged_tokens_count() -> None:
     torch.manual_seed(0)
     for n_left in (1, 2, 5, 36):
         scores, features = torch.rand(n_left), torch.randn(n_left, 4)
+        order = scores.argsort(descending=True)
         for n_kept in range(1, n_left + 1):
             for recycle, clusters in ((0.3, 0.1), (1.0, 1.0), (1.0, 0.5), (0.01, 0.0)):
-                assert len(recycle_by_cluster(scores, features, n_kept, recycle, clusters).kept) == n_kept
+                assert len(recycle_by_cluster(scores, order, features, n_kept, recycle, clusters).kept) == n_kept
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategies.registry import register_strategy
+from tokenprune.strategies.registry import check_retired, register_strategy
 from tokenprune.strategy import RankedStrategy, Stage, TextGuided
 from tokenprune.strategy.schedule import layers_at, powered_stages
 from tokenprune.tokens import StageTokens
@@ -48,8 +48,7 @@ class AdaToken(TextGuided, RankedStrategy):
 
     def __new__(cls, *args: Any, **settings: Any) -> AdaToken:
         for name in settings:
-            if name in cls.retired:
-                raise SettingError(f"AdaToken: {name}: {cls.retired[name]}")
+            check_retired(cls, name, "AdaToken: ")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from tokenprune.checks import check_count, check_mass
 from tokenprune.selection import Selection, n_reaching
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import Stage, TextGuided
+from tokenprune.strategy import RankedStrategy, Stage, TextGuided
 from tokenprune.tokens import StageTokens
 
 
 @register_strategy("attentionmass")
 @dataclass(frozen=True)
-class AttentionMass(TextGuided):
+class AttentionMass(TextGuided, RankedStrategy):
     """Keeps, at stages throughout the language model, the fewest visual tokens that together receive the share `mass`
     of the text's attention, and never more than the budget. If the text attends to few places of an image, few tokens
     are kept.
@@ -22,6 +22,7 @@ class AttentionMass(TextGuided):
     mass: a share in (0, 1]; 1 keeps the whole budget.
     layer: the decoder layer of the first stage, counted from 0.
     every: the number of layers between stages.
+    cells: rank within cells of the grid, see `RankedStrategy`: as many tokens as without them, from more of the image.
 
     The attention is that of the text after the image in the layer before the stage, averaged over heads and text tokens
     and normalised over the remaining visual tokens. No paper describes this algorithm, which was called AdaToken until
@@ -45,4 +46,5 @@ class AttentionMass(TextGuided):
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         scores = tokens.attention.from_text()
-        return Selection.best(scores, min(n_reaching(scores, self.mass), stage.budget(tokens.n_visual)))
+        n_kept = min(n_reaching(scores, self.mass), stage.budget(tokens.n_visual))
+        return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)

@@ -5,25 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from tokenprune.checks import check_count, check_share
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategy import OneStage, ReusingStrategy, SkippingStrategy, Stage
+from tokenprune.strategies.shared.similarity import unit_vectors
+from tokenprune.strategy import OneStage, RankedStrategy, ReusingStrategy, SkippingStrategy, Stage
 from tokenprune.tokens import StageTokens
 
 
 @register_strategy("efficientvla")
 @dataclass(frozen=True)
-class EfficientVLA(OneStage, SkippingStrategy, ReusingStrategy):
+class EfficientVLA(OneStage, RankedStrategy, SkippingStrategy, ReusingStrategy):
     """Keeps, from decoder layer `layer` on, a few key tokens that the text attends to most, then further relevant
     tokens, and the tokens that are least similar to every key token.
 
     key: the number of key tokens.
     alpha: the share of the remaining budget that goes to relevance; the rest goes to diversity.
+    cells: rank the relevant tokens within cells of the grid, see `RankedStrategy`. The paper has no cells.
     skip: the layers that are not executed, see `SkippingStrategy`: the paper's layer removal, with the ranking of
         `tokenprune layers`. In a robot policy they are removed from the language model and from the action expert,
         whose layers read each other's keys and values by number.
@@ -53,24 +54,23 @@ class EfficientVLA(OneStage, SkippingStrategy, ReusingStrategy):
         return self.reuse
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
-        return select_relevant_and_diverse(
-            tokens.attention.from_text(), tokens.features, stage.budget(tokens.n_visual), self.key, self.alpha
-        )
+        relevance, n_kept = tokens.attention.from_text(), stage.budget(tokens.n_visual)
+        n_key = min(self.key, n_kept)
+        n_relevant = n_key + int(self.alpha * (n_kept - n_key))
+        order = self.ranked(relevance, n_relevant, tokens)
+        kept = relevant_and_diverse(order, tokens.features, n_kept, n_key, n_relevant)
+        low, high = relevance.aminmax()
+        scores = (relevance - low) / (high - low).clamp(min=torch.finfo(relevance.dtype).tiny)
+        return Selection(kept, tokens.n_left, scores.detach())
 
 
-def select_relevant_and_diverse(
-    relevance: Float[Tensor, " left"], features: Float[Tensor, "left width"], n_kept: int, n_key: int, alpha: float
-) -> Selection:
-    """Select the `n_key` most relevant tokens, floor(alpha * the rest of the budget) of the next most relevant, and the
-    most diverse of the others. The scores are the relevance scaled to 0..1."""
-    n_key = min(n_key, n_kept)
-    n_relevant = n_key + int(alpha * (n_kept - n_key))
-    order = relevance.argsort(descending=True, stable=True)
-    directions = normalize(features.float(), dim=-1)
+def relevant_and_diverse(
+    order: Int[Tensor, " left"], features: Float[Tensor, "left width"], n_kept: int, n_key: int, n_relevant: int
+) -> Int[Tensor, " kept"]:
+    """Return, ascending, the first `n_relevant` tokens of an order by relevance and, up to `n_kept` in all, those of
+    the others that are least like every one of the first `n_key`."""
+    directions = unit_vectors(features)
     diversity = 1 - (directions @ directions[order[:n_key]].T).amax(1)
     diversity[order[:n_relevant]] = -torch.inf  # already selected
     diverse = diversity.argsort(descending=True, stable=True)[: n_kept - n_relevant]
-    kept = torch.cat([order[:n_relevant], diverse]).sort().values
-    low, high = relevance.aminmax()
-    scores = (relevance - low) / (high - low).clamp(min=torch.finfo(relevance.dtype).tiny)
-    return Selection(kept, len(relevance), scores.detach())
+    return torch.cat([order[:n_relevant], diverse]).sort().values

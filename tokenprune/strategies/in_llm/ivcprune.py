@@ -87,8 +87,8 @@ def best(scores: Float[Tensor, " left"], count: int) -> Int[Tensor, " count"]:
 def value_similarity(
     values: Float[Tensor, "heads tokens width"], rows: Int[Tensor, " rows"], visual: Int[Tensor, " left"]
 ) -> Float[Tensor, " left"]:
-    """Return the softmax over visual tokens of the scaled products of the values at `rows` with theirs, averaged over
-    heads and rows. Computed in blocks of rows."""
+    """Return the softmax over visual tokens j of v_i . v_j / sqrt(width), averaged over heads and over i in `rows`.
+    Computed in blocks of rows."""
     values = values.detach().float()
     keys, total = values[:, visual].transpose(1, 2), values.new_zeros(len(visual))
     for block in rows.split(block_length(len(values) * len(visual), rows.device)):

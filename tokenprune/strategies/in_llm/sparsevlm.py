@@ -12,7 +12,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.density import recycle_by_cluster
-from tokenprune.strategy import MergingStrategy, Stage, TextGuided
+from tokenprune.strategy import MergingStrategy, RankedStrategy, Stage, TextGuided
 from tokenprune.strategy.schedule import geometric_stages, layers_at
 from tokenprune.tokens import Entered, StageTokens
 
@@ -22,7 +22,7 @@ DEPTHS = (3 / 32, 7 / 32, 16 / 32)
 
 @register_strategy("sparsevlm")
 @dataclass(frozen=True)
-class SparseVLM(TextGuided, MergingStrategy):
+class SparseVLM(TextGuided, RankedStrategy, MergingStrategy):
     """Prunes in three stages in the first half of the decoder layers, by the attention of the text tokens that relate
     to the image (the raters). The best dropped tokens are merged into a few cluster centres.
 
@@ -30,6 +30,7 @@ class SparseVLM(TextGuided, MergingStrategy):
         count. A count `keep` is rejected.
     recycle: the share of the dropped tokens, those with the highest scores, that are merged; 0 merges none.
     clusters: the number of tokens that they are merged into, as a share of their number.
+    cells: rank within cells of the grid, see `RankedStrategy`. The paper has no cells.
 
     Stages are at 3/32, 7/32 and 16/32 of the depth, as in the released code's 32 layers; stages that coincide in a
     shallow model are one.
@@ -57,9 +58,10 @@ class SparseVLM(TextGuided, MergingStrategy):
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         attention, budget = tokens.attention, stage.budget(tokens.n_visual)
         scores = attention.from_rows(attention.text[raters(tokens.entered)])
+        order = self.ranked(scores, budget, tokens)
         if not self.recycle:
-            return Selection.best(scores, budget)
-        return recycle_by_cluster(scores, tokens.features, budget, self.recycle, self.clusters)
+            return Selection.first(order, budget, scores)
+        return recycle_by_cluster(scores, order, tokens.features, budget, self.recycle, self.clusters)
 
 
 def raters(entered: Entered) -> Bool[Tensor, " text"]:

@@ -69,7 +69,8 @@ def information_flow(
 
     The CLS token's attention to the patch and the similarity of the patch's value to the CLS token's, each normalised
     over all patches, are summed and multiplied by the L1 norm of the patch's head-averaged value. Similarity is the
-    softmax over all tokens of the values' unscaled products, averaged over heads. `values` start with the CLS token's.
+    softmax over all tokens of the values' unscaled products, averaged over heads: (a_j / sum a + s_j / sum s) * |v_j|.
+    `values` start with the CLS token's.
     """
     alike = (values[:, :1] @ values.transpose(1, 2)).softmax(-1).mean(0)[0, 1:]
     size = values.mean(0)[1:].abs().sum(-1)

@@ -21,7 +21,7 @@ SPENT = 1e-6  # the gain below which kept tokens explain a token; the most relev
 @dataclass(frozen=True)
 class CDPruner(Strategy):
     """Keeps the most diverse visual tokens, given the question: the most probable set of a determinantal point process
-    whose kernel is the cosine of two tokens' projected features, times the relevance of both.
+    whose kernel is the cosine of two tokens' projected features, times the relevance of both: r_i cos(x_i, x_j) r_j.
 
     relevance: returns one number per visual token, computed from `tokens.pixels` and then scaled to 0..1. The paper's
         is `tokenprune.adapters.clip_relevance.ClipRelevance`: the negative cosine to CLIP's text embedding, so a higher

@@ -22,8 +22,8 @@ class HoloV(AttentionStrategy):
     """Splits an image into crops, gives each a share of the budget, and keeps the tokens of each crop that the CLS
     token attends to most.
 
-    A crop's share is that of the attention that its average token receives. Crops are strips: runs of equally many
-    tokens in raster order.
+    A crop's share is that of the attention m_c that its average token receives: the budget times m_c / sum_c m_c. Crops
+    are strips: runs of equally many tokens in raster order.
 
     crops: the number of crops; the released code has 16.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.

@@ -29,8 +29,8 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
     gather similar tokens nearby. In the middle of the language model, those are left that the last token of the prompt
     attends to most.
 
-    A gathering token becomes a mean of all tokens of its tile, weighted by cosine (at least 0) times nearness, 1 -
-    distance / `reach`, at least 0; its own weight is as large as the sum of all weights.
+    A gathering token i becomes a mean of all tokens j of its tile, with weights in proportion to
+    max(0, cos(x_i, x_j)) * max(0, 1 - distance_ij / reach); its own weight is then set to their sum.
 
     keep_ratio: the average over the layers: 1.75 times as many tokens enter the language model, and the rest of the
         average is left from the middle layer on, as the paper's 112, 224 and 336 tokens of 576 give 64, 128 and 192. A

@@ -36,8 +36,8 @@ class PruneSID(AttentionStrategy):
     it exceeds a threshold. Every group keeps its first; the rest of the budget is shared in proportion to the numbers
     of tokens that were not suppressed, at most five for each 64 of the budget.
 
-    similar: the threshold, as a multiple of the mean cosine of the image's tokens, for each 32 tokens of the budget. A
-        larger budget suppresses less.
+    similar: the threshold, as a multiple of the mean cosine of the image's tokens, for each 32 tokens of the budget:
+        similar * budget / 32 * mean cosine. A larger budget suppresses less.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
 
     Without a CLS token, the attention that a patch receives from all patches is used. Deviations from the released

@@ -23,8 +23,8 @@ class SCOPE(AttentionStrategy):
     """Keeps visual tokens that together resemble all others, and that the CLS token attends to: one after the other the
     token that adds most coverage, times its attention.
 
-    The coverage of a token is its largest cosine to a kept one, at least 0; what a candidate adds is summed over all
-    tokens.
+    The coverage c_i of a token is its largest cosine to a kept one, at least 0. With a_j for the attention, the next
+    token is the j of the largest a_j^alpha * sum_i max(0, cos(x_i, x_j) - c_i).
 
     alpha: the power of the attention. 0 chooses by coverage alone; the paper uses 1.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.

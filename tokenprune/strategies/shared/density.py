@@ -20,12 +20,17 @@ def recycling_counts(n_dropped: int, recycle: float, clusters: float) -> tuple[i
 
 
 def recycle_by_cluster(
-    scores: Float[Tensor, " left"], features: Float[Tensor, "left width"], n_kept: int, recycle: float, clusters: float
+    scores: Float[Tensor, " left"],
+    order: Int[Tensor, " left"],
+    features: Float[Tensor, "left width"],
+    n_kept: int,
+    recycle: float,
+    clusters: float,
 ) -> Selection:
-    """Keep the best tokens, and merge the best of the others into cluster centres: `n_kept` in total."""
-    n_left, order = len(scores), scores.argsort(descending=True, stable=True)
+    """Keep the first tokens of an order, and merge the first of the others into cluster centres: `n_kept` in total."""
+    n_left = len(scores)
     if n_kept == n_left:
-        return Selection.best(scores, n_kept)
+        return Selection.first(order, n_kept, scores)
     # One more unmerged token costs at most one cluster, so the largest number that fits fills the budget.
     fitting = (n for n in range(n_kept, -1, -1) if n + recycling_counts(n_left - n, recycle, clusters)[1] <= n_kept)
     n_whole = next(fitting, 0)

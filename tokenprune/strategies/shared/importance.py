@@ -62,7 +62,8 @@ def importance_map(
     *,
     as_released: bool = False,
 ) -> Float[Tensor, " visual"]:
-    """Return context relevance plus alpha times the softmax of patch entropies, per visual token.
+    """Return context relevance plus alpha times the softmax of patch entropies H, per visual token:
+    sum_a A_aj + alpha * exp(H_j) / sum_j exp(H_j), where A_aj is the attention that anchor a pays to patch j.
 
     Both terms are computed within tiles. `colors` are required unless alpha is 0.
 

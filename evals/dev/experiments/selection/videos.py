@@ -1,6 +1,6 @@
 """Time and memory of selection alone, for growing numbers of frames: what strategies for videos do themselves.
 
-    python -m tokenprune.evals.dev.experiments.video_selection --output evals/results/data/videos/selection.jsonl
+    python -m tokenprune.evals.dev.experiments.selection.videos --output evals/results/data/videos/selection.jsonl
 
 The video is one shot in which everything moves a little, with 196 tokens a frame of width 896 in bfloat16, as
 LLaVA-OneVision with half a billion parameters has them. It is FastVID's worst case: long segments, whose tokens are all

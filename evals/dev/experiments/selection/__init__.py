@@ -1,0 +1,1 @@
+"""Time of selection alone, without a model around it: what strategies do themselves."""
