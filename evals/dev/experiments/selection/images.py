@@ -69,7 +69,9 @@ def seconds_of(strategy: Strategy, tokens: VisualTokens) -> tuple[float, int]:
     if selection.merged is not None:
         features = selection.merged.apply(tokens.features, left)
     seconds = time.process_time() - start
-    for stage in strategy.stages(LAYERS) if isinstance(strategy, StagedStrategy) else ():
+    if not isinstance(strategy, StagedStrategy):
+        return seconds, len(left)
+    for stage in strategy.stages(LAYERS):
         scores = None if selection.scores is None else selection.scores[selection.kept]
         reached = at_stage(tokens, left, features, scores)
         start = time.process_time()

@@ -96,9 +96,7 @@ def learn(
     aids = max(0.0, 1 - step / args.aids_until)
     with torch.autocast(run.device.type, torch.bfloat16):
         losses = run.trainee(features, batch, aids=aids > 0)
-    (
-        losses.answer + 10.0 * losses.place + 5.0 * losses.edges + aids * 0.5 * (losses.look + losses.align)
-    ).backward()
+    (losses.answer + 10.0 * losses.place + 5.0 * losses.edges + aids * 0.5 * (losses.look + losses.align)).backward()
     nn.utils.clip_grad_norm_(run.trainee.parameters(), 1.0)
     for optimiser in optimisers:
         optimiser.step()
