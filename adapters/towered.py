@@ -23,11 +23,11 @@ class ToweredAdapter(GenericAdapter):
 
     @property
     def vision_tower(self) -> Any:
-        return getattr(self.core, "vision_tower", None)
+        return super(GenericAdapter, self).vision_tower
 
     @property
     def vision_towers(self) -> tuple[Any, ...]:
-        return (self.vision_tower,)
+        return super(GenericAdapter, self).vision_towers
 
     @property
     def offers(self) -> frozenset[str]:
@@ -50,7 +50,7 @@ class ConvolutionalAdapter(GenericAdapter):
 
     @property
     def vision_tower(self) -> Any:
-        return getattr(self.core, "vision_tower", None)
+        return super(GenericAdapter, self).vision_tower
 
     @property
     def vision_towers(self) -> tuple[Any, ...]:

@@ -101,14 +101,7 @@ def test_the_ranking_is_what_the_canvas_attended_to() -> None:
 
 def first_call(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call that encodes a prompt and denoises once."""
-    masks = model.model.encoder.create_masks_for_generate(
-        model.config,
-        torch.empty(*inputs["input_ids"].shape, 0),
-        inputs["attention_mask"],
-        None,
-        torch.arange(inputs["input_ids"].shape[1])[None],
-        inputs["mm_token_type_ids"],
-    )
+    masks = family().prompt_masks(model, inputs)
     canvas = torch.ones(len(inputs["input_ids"]), CANVAS, dtype=torch.long)
     seen = torch.cat([inputs["attention_mask"], canvas], 1)
     return {**inputs, "attention_mask": masks, "decoder_attention_mask": seen}

@@ -17,6 +17,7 @@ FRAMES_PER_STEP = 2
 class PackedImages(Family):
     """Images and videos as one row of patches, with a grid for each; sizes are in pixels and frames."""
 
+    marks_steps = False  # whether each step of a video has a timestamp and markers of its own
     sizes = ((32, 32), (48, 32), (24, 40))  # 4 x 4, 6 x 4 and 3 x 5 visual tokens
     video_sizes = ((4, 32, 24), (6, 24, 24))  # 2 steps of 4 x 3, 3 of 3 x 3
 
@@ -47,6 +48,9 @@ class PackedImages(Family):
 
     def block(self, size: Size) -> list[int]:
         t, h, w = self.grid(size)
+        if len(size) == 3 and self.marks_steps:
+            timestamp = BREAK
+            return [timestamp, START, *[VIDEO] * (h * w // MERGE**2), END] * t
         return [START, *[VIDEO if len(size) == 3 else IMAGE] * (t * h * w // MERGE**2), END]
 
     def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
@@ -118,15 +122,9 @@ class Qwen3VL(QwenVL):
     """Features of two tower layers go in again after the decoder's; every step of a video has markers of its own."""
 
     class_name = "Qwen3VLForConditionalGeneration"
+    marks_steps = True
 
     def config(self) -> Any:
         vision = self.vision(out_hidden_size=32, num_position_embeddings=64, deepstack_visual_indexes=[0, 1])
         text = {**self.text(mrope_interleaved=True), "head_dim": 8}
         return Qwen3VLConfig(vision_config=vision, text_config=text, **self.tokens())
-
-    def block(self, size: Size) -> list[int]:
-        if len(size) == 2:
-            return super().block(size)
-        t, h, w = self.grid(size)
-        timestamp = BREAK
-        return [timestamp, START, *[VIDEO] * (h * w // MERGE**2), END] * t

@@ -91,13 +91,9 @@ class DiffusionGemma(Gemma4MoE, DenoisingFamily):
                 hook.remove()
         return Denoised(steps, torch.stack(outputs, 1))
 
-    def by_hand(self, model: Any, inputs: dict[str, Any]) -> None:
-        """One canvas: the first call encodes the prompt too, and the model numbers the canvas itself."""
-        generator = torch.Generator().manual_seed(7)
-        canvas = torch.randint(2, IMAGE, (len(inputs["input_ids"]), CANVAS), generator=generator)
-        seen = torch.cat([inputs["attention_mask"], torch.ones_like(canvas)], 1)
-        given, logits = dict(inputs), None
-        given["attention_mask"] = model.model.encoder.create_masks_for_generate(
+    def prompt_masks(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """The masks of the encoder's layers, as `generate` makes them."""
+        return model.model.encoder.create_masks_for_generate(
             model.config,
             torch.empty(*inputs["input_ids"].shape, 0),
             inputs["attention_mask"],
@@ -105,6 +101,14 @@ class DiffusionGemma(Gemma4MoE, DenoisingFamily):
             torch.arange(inputs["input_ids"].shape[1])[None],
             inputs["mm_token_type_ids"],
         )
+
+    def by_hand(self, model: Any, inputs: dict[str, Any]) -> None:
+        """One canvas: the first call encodes the prompt too, and the model numbers the canvas itself."""
+        generator = torch.Generator().manual_seed(7)
+        canvas = torch.randint(2, IMAGE, (len(inputs["input_ids"]), CANVAS), generator=generator)
+        seen = torch.cat([inputs["attention_mask"], torch.ones_like(canvas)], 1)
+        given, logits = dict(inputs), None
+        given["attention_mask"] = self.prompt_masks(model, inputs)
         given["cache"] = DynamicCache(config=model.config.text_config)
         for _ in range(STEPS):
             out = model(

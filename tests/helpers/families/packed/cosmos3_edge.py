@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import Cosmos3EdgeConfig
 
-from helpers.families.base import BREAK, END, PATCH, START, VIDEO, ImageInputs, Size, tower
+from helpers.families.base import PATCH, ImageInputs, Size, tower
 from helpers.families.packed.mrope import MRope
 from helpers.families.qwen_vl import MERGE
 
@@ -16,6 +16,7 @@ class Cosmos3Edge(MRope):
     """Every frame of a video has a timestamp and markers of its own."""
 
     class_name = "Cosmos3EdgeForConditionalGeneration"
+    marks_steps = True
     video_sizes = ((2, 32, 24), (3, 24, 24))
 
     def config(self) -> Any:
@@ -27,13 +28,6 @@ class Cosmos3Edge(MRope):
     def grid(self, size: Size) -> list[int]:
         frames, height, width = size if len(size) == 3 else (1, *size)
         return [frames, height // PATCH, width // PATCH]
-
-    def block(self, size: Size) -> list[int]:
-        if len(size) == 2:
-            return super().block(size)
-        t, h, w = self.grid(size)
-        timestamp = BREAK
-        return [timestamp, START, *[VIDEO] * (h * w // MERGE**2), END] * t
 
     def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
         grid = torch.tensor([self.grid(size)])

@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 from torch import Tensor
 
-from helpers.families.base import BREAK, DIFFER, END, IMAGE, START, VIDEO, Size, decoder, tower
+from helpers.families.base import DIFFER, IMAGE, VIDEO, decoder, tower
 from helpers.families.common import CommonFamily
 from helpers.families.qwen_vl import MERGE, QwenVL
 
@@ -18,6 +18,7 @@ class MiniMaxM3(CommonFamily, QwenVL):
     """Blocks of 4 slots, of which a query attends to its own and to the two best others."""
 
     class_name = "MiniMaxM3SparseForConditionalGeneration"
+    marks_steps = True
     contract = "never seen"
     volatile = ()
     refused = 'compact IDs only: .*Write patch\\(model, ..., position_ids="compact"\\)'
@@ -52,13 +53,6 @@ class MiniMaxM3(CommonFamily, QwenVL):
             video_token_index=VIDEO,
             projector_hidden_size=32,
         )
-
-    def block(self, size: Size) -> list[int]:
-        if len(size) == 2:
-            return super().block(size)
-        t, h, w = self.grid(size)
-        timestamp = BREAK
-        return [timestamp, START, *[VIDEO] * (h * w // MERGE**2), END] * t
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
         return {}

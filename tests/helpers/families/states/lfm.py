@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor
 from transformers import Lfm2VlConfig
 
-from helpers.families.base import BREAK, END, IMAGE, PATCH, START, VIDEO, ImageInputs, Size, additive, decoder, tower
+from helpers.families.base import BREAK, END, IMAGE, PATCH, START, ImageInputs, Size, additive, decoder, tower
 from helpers.families.common import CommonFamily
 from helpers.families.qwen_vl import MERGE, QwenVL
 
@@ -74,6 +74,7 @@ class Lfm3VL(CommonFamily, QwenVL):
     dropped: only to the convolutions it is as if they had never seen it."""
 
     class_name = "Lfm3VlForConditionalGeneration"
+    marks_steps = True
     contract = "never seen"
     volatile = ()
     window = 12
@@ -97,13 +98,6 @@ class Lfm3VL(CommonFamily, QwenVL):
         return transformers.Lfm3VlConfig(
             vision_config=vision, text_config=text, projector_hidden_size=32, tie_word_embeddings=False, **self.tokens()
         )
-
-    def block(self, size: Size) -> list[int]:
-        if len(size) == 2:
-            return super().block(size)
-        t, h, w = self.grid(size)
-        timestamp = BREAK
-        return [timestamp, START, *[VIDEO] * (h * w // MERGE**2), END] * t
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
         return {}
