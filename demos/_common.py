@@ -40,7 +40,7 @@ def question_of(
     """Return image, question and true box: those of the options, or without IMAGE of a REC question in `data`."""
     if options.image is not None:
         return open_image(options.image), options.question, options.box
-    sample = load_questions(data, ["rec"], style=style_of(model.config, processor))[number]
-    assert isinstance(sample, RefCocoQuestion)
-    (image,) = sample.open_images()
-    return image, sample.text, sample.box
+    question = load_questions(data, ["rec"], style=style_of(model.config, processor))[number]
+    assert isinstance(question, RefCocoQuestion)
+    (image,) = question.open_images()
+    return image, question.text, question.box

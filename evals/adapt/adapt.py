@@ -10,7 +10,6 @@ from typing import Any
 
 import transformers
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import tokenprune
 from tokenprune.errors import DataError, SettingError
@@ -25,6 +24,7 @@ from tokenprune.evals.run import files
 from tokenprune.evals.run.answers import AnswerKey
 from tokenprune.evals.run.evaluate import BATCH_TOKENS
 from tokenprune.evals.run.plan import Plan
+from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
 from tokenprune.evals.run.questions import limit_questions
 from tokenprune.evals.run.run_folder import RunFolder
@@ -120,7 +120,7 @@ def adapt(
         }
         output.mkdir(parents=True, exist_ok=True)
         with files.lock_for_appending(output / LOSSES, "another training is writing it"):
-            _check_identity(output / IDENTITY, json.loads(json.dumps(identity)))
+            files.begin(output / IDENTITY, identity, "another training")
             if examples is None:
                 examples = _distilled(loaded, processor, questions, output / "answers", console)
             return _train(
@@ -188,9 +188,7 @@ def _distilled(
 ) -> list[Example]:
     """The questions with the unpruned model's answers, which are on disk and not asked again."""
     setup, run = Unpruned(), RunFolder(folder)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
-    with run.writing() as write, progress:
+    with run.writing() as write, progress_bar(console) as progress:
         runner, done = Runner(model, processor, [setup], BATCH_TOKENS), run.answers().keys()
         bar = progress.add_task("unpruned answers", total=len(questions), completed=len(done))
         for part in Plan(questions, [setup]).parts(done):
@@ -204,13 +202,3 @@ def _distilled(
         raise DataError("the unpruned model answers none of the questions, so there is nothing to learn from it.")
     console.print(f"Learning the unpruned model's own answers to {len(kept)} questions.")
     return kept
-
-
-def _check_identity(path: Path, identity: dict[str, Any]) -> None:
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        files.check_same(
-            found, identity, f"{path}: holds another training", "Name another output, or delete its folder."
-        )
-    else:
-        files.replace(path, json.dumps(identity, indent=1) + "\n")

@@ -61,12 +61,12 @@ def page(
     sections: Sequence[object],
     plots: Sequence[Path],
     losses: Sequence[Loss],
-    samples: Mapping[tuple[str, str], Question],
+    questions: Mapping[tuple[str, str], Question],
     note: str = "",
 ) -> str:
     """Return the page. `sections` are paragraphs and tables; `note` says why losses have no images, if so."""
     images: dict[tuple[str, str, int], EmbeddedImage] = {}
-    cards = [_card(loss, samples.get((loss.pruned.task, loss.pruned.id)), images) for loss in losses]
+    cards = [_card(loss, questions.get((loss.pruned.task, loss.pruned.id)), images) for loss in losses]
     return render(
         "page.html",
         title=title,
@@ -80,28 +80,28 @@ def page(
     )
 
 
-def _card(loss: Loss, sample: Question | None, images: dict[tuple[str, str, int], EmbeddedImage]) -> Card:
+def _card(loss: Loss, question: Question | None, images: dict[tuple[str, str, int], EmbeddedImage]) -> Card:
     answer = loss.pruned
     card = Card(loss, f"{answer.strategy}, {100 * answer.keep_ratio:g} %, {answer.position_ids} position IDs")
-    if sample is None:
+    if question is None:
         return card
-    card.question = sample.text
-    if (sample.task, sample.id, 0) not in images:
-        for number, shown in enumerate(sample.open_images()):
-            images[sample.task, sample.id, number] = _embedded(shown, f"image-{len(images)}")
+    card.question = question.text
+    if (question.task, question.id, 0) not in images:
+        for number, shown in enumerate(question.open_images()):
+            images[question.task, question.id, number] = _embedded(shown, f"image-{len(images)}")
     panels: list[Panel] = []
-    if isinstance(sample, VideoQuestion):
-        frames = [image for (task, name, _), image in images.items() if (task, name) == (sample.task, sample.id)]
+    if isinstance(question, VideoQuestion):
+        frames = [image for (task, name, _), image in images.items() if (task, name) == (question.task, question.id)]
         panels = _frames(frames, answer.kept[0] if len(answer.kept) == 1 else None)
-    for number in range(0 if panels else len(sample.images)):
-        image = images[sample.task, sample.id, number]
-        kept = answer.kept[number] if len(answer.kept) == len(sample.images) else None
-        of_image = _panels(image, kept, _window(sample, image))
-        if len(sample.images) > 1:
+    for number in range(0 if panels else len(question.images)):
+        image = images[question.task, question.id, number]
+        kept = answer.kept[number] if len(answer.kept) == len(question.images) else None
+        of_image = _panels(image, kept, _window(question, image))
+        if len(question.images) > 1:
             of_image = [replace(one, name=f"image {number + 1} {one.name}".strip()) for one in of_image]
         panels += of_image
-    if len(sample.images) == 1 and not isinstance(sample, VideoQuestion) and panels[0].image is not None:
-        panels[0].boxes = _boxes(loss, sample, panels[0].image.scale)
+    if len(question.images) == 1 and not isinstance(question, VideoQuestion) and panels[0].image is not None:
+        panels[0].boxes = _boxes(loss, question, panels[0].image.scale)
     card.panels = panels[:MOST]
     if len(panels) > MOST:
         card.note = f"{len(panels) - MOST} more not drawn"
@@ -150,16 +150,16 @@ def _alone(dropped: np.ndarray) -> str:
     return _cells(dropped, (0.0, 0.0, float(CELL * dropped.shape[1]), float(CELL * dropped.shape[0])))
 
 
-def _window(sample: Question, image: EmbeddedImage) -> Box:
+def _window(question: Question, image: EmbeddedImage) -> Box:
     """Return the part of the image that the model saw, in the embedded image's pixels."""
-    style: Any = getattr(sample, "style", None)
+    style: Any = getattr(question, "style", None)
     size = image.width / image.scale, image.height / image.scale
     return _scaled(style.view((round(size[0]), round(size[1]))).window if style else (0.0, 0.0, *size), image.scale)
 
 
-def _boxes(loss: Loss, sample: Question, scale: float) -> dict[str, Box]:
-    boxes: dict[str, Any] = {"true": getattr(sample, "box", None)}
-    if read := getattr(sample, "answered_box", None):
+def _boxes(loss: Loss, question: Question, scale: float) -> dict[str, Box]:
+    boxes: dict[str, Any] = {"true": getattr(question, "box", None)}
+    if read := getattr(question, "answered_box", None):
         boxes |= {"unpruned": read(loss.unpruned.text), "pruned": read(loss.pruned.text)}
     return {name: _scaled(box, scale) for name, box in boxes.items() if box is not None}
 

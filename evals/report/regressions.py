@@ -52,7 +52,7 @@ def worst(answers: Mapping[AnswerKey, Answer], n: int) -> list[Loss]:
     return [loss for of_setup in losses.values() for loss in sorted(of_setup, key=badness)[:n]]
 
 
-def samples_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str], Question]:
+def questions_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str], Question]:
     """Return the questions of the losses by task and ID, from where the run had its data and its model's processor.
 
     Raises OSError or ValueError if they are gone.
@@ -62,5 +62,5 @@ def samples_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str], 
     style = style_of(config, AutoProcessor.from_pretrained(about["loaded_from"]))
     tasks = list(dict.fromkeys(loss.pruned.task for loss in losses))
     wanted = {(loss.pruned.task, loss.pruned.id) for loss in losses}
-    samples = load_questions(Path(about["data"]), tasks, split=data["split"], style=style)
-    return {(s.task, s.id): s for s in samples if (s.task, s.id) in wanted}
+    questions = load_questions(Path(about["data"]), tasks, split=data["split"], style=style)
+    return {(s.task, s.id): s for s in questions if (s.task, s.id) in wanted}

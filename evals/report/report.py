@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenprune.errors import DataError
 from tokenprune.evals.report import markers, pareto
 from tokenprune.evals.report.page import page
-from tokenprune.evals.report.regressions import Loss, samples_of, worst
+from tokenprune.evals.report.regressions import Loss, questions_of, worst
 from tokenprune.evals.report.table import Table
 from tokenprune.evals.report.tables import (
     accuracy_table,
@@ -123,18 +123,18 @@ def write(
         if len({row.key for row in of_set}) > 1:
             plots += pareto.draw(of_set, folder, scenes)
     found: list[Loss] = []
-    samples: dict[tuple[str, str], Question] = {}
+    questions: dict[tuple[str, str], Question] = {}
     notes: list[str] = []
     for run in (RunFolder(path) for path in results if path.is_dir()):
         of_run = worst(run.answers(), n_losses)
         found += of_run
         try:
-            samples |= samples_of(run, of_run)
+            questions |= questions_of(run, of_run)
         except (OSError, ValueError) as error:
             notes.append(f"{run.path}: questions and images are not shown: {error}")
     title = f"{rows[0].model}: what pruning costs"
     shown = [path for path in plots if path.suffix == ".png"]
-    html.write_text(page(title, parts, shown, found, samples, " ".join(notes)), encoding="utf-8")
+    html.write_text(page(title, parts, shown, found, questions, " ".join(notes)), encoding="utf-8")
     return [html, markdown, *plots]
 
 

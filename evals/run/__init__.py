@@ -16,6 +16,7 @@ results     the result of a setup on a task, and paired comparisons
 results_io  results as lines of JSON
 run_folder  a run on disk
 files       writing so that a killed process leaves readable files
+progress    a progress bar
 processes   the processes of a run on several devices
 provenance  what identifies a run
 """

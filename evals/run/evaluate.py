@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import tokenprune
 from tokenprune.errors import SettingError
@@ -22,6 +21,7 @@ from tokenprune.evals.run.answers import Answer, AnswerKey
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
+from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.provenance import tasks_identity
 from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.run.results import TaskResult
@@ -172,8 +172,7 @@ def _ask(
     write: Callable[[Sequence[Answer]], None],
 ) -> None:
     """Ask this process's share of the missing answers, and return once all processes are done."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
+    with progress_bar(console) as progress:
         if here.is_first:
             folder.drop_results()
         done = _done(folder)

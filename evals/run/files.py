@@ -1,6 +1,7 @@
 """Write files so that a process killed at any moment leaves them readable."""
 
 import errno
+import json
 import os
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -79,6 +80,16 @@ def check_same(found: Mapping[str, Any], now: Mapping[str, Any], holds: str, ins
     if changed:
         was, is_now = (", ".join(f"{name}={_short.repr(of.get(name))}" for name in changed) for of in (found, now))
         raise SettingError(f"{holds}, with {was} and not {is_now}. {instead}")
+
+
+def begin(path: Path, identity: Mapping[str, Any], what: str) -> None:
+    """Write what identifies the work in a folder, or raise SettingError if `what` is there ("another training")."""
+    now = json.loads(json.dumps(identity))
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        check_same(found, now, f"{path}: holds {what}", "Name another output, or delete its folder.")
+    else:
+        replace(path, json.dumps(now, indent=1) + "\n")
 
 
 _short = reprlib.Repr()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import tokenprune
 from tokenprune.adapters import adapter_for
@@ -21,6 +20,7 @@ from tokenprune.evals.models.loading import load_model, name_and_style
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run import files
 from tokenprune.evals.run.evaluate import BATCH_TOKENS
+from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
 from tokenprune.evals.run.questions import limit_questions
 from tokenprune.evals.search.calibration import image_digests
@@ -200,7 +200,6 @@ def _record(
 @contextmanager
 def _progress(console: Console, total: int) -> Iterator[tuple[Any, Any]]:
     """Yield what counts answers, and what says which part they are of. The total is the most that can be asked."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
+    with progress_bar(console) as progress:
         bar = progress.add_task("unpruned", total=total)
         yield lambda n: progress.advance(bar, n), lambda line: progress.update(bar, description=line)

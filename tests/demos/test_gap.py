@@ -140,9 +140,9 @@ def test_the_scene_is_the_first_that_is_answered_right(tmp_path: Path) -> None:
     samples = [sample(tmp_path, name) for name in ("never asked", "wrong", "right", "right too")]
     scores = {"wrong": 0.0, "right": 1.0, "right too": 1.0}
     asked = by_asked([unpruned(name, score) for name, score in scores.items()])
-    assert Scene.telling(samples, asked).sample.id == "right"
+    assert Scene.telling(samples, asked).question.id == "right"
     asked = by_asked([unpruned(name, None) for name in scores])
-    assert Scene.telling(samples, asked).sample.id == "wrong"
+    assert Scene.telling(samples, asked).question.id == "wrong"
 
 
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

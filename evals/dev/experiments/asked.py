@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console
 
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.run import files
+from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
 from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.search.calibration import apart, calibrated_on
@@ -38,10 +37,10 @@ def held_asker(
     style = style_of(loaded.config, processor)
     images = frozenset[str]().union(*(calibrated_on(SettingsFile.read(path)) for path in calibrated))
     asked = in_chunks(limit_questions(apart(load_questions(data, style=style), images, str(data)), limit))
-    columns = TextColumn("answers"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     output.mkdir(parents=True, exist_ok=True)
-    with held_answers(output) as (write, found), Progress(*columns) as progress:
-        _check(output / "identity.json", {**model_identity(loaded), **tasks_identity(asked.questions), **versions()})
+    with held_answers(output) as (write, found), progress_bar(Console()) as progress:
+        identity = {**model_identity(loaded), **tasks_identity(asked.questions), **versions()}
+        files.begin(output / "identity.json", identity, "another run")
         bar = progress.add_task("answers", total=n_setups * len(asked.questions))
         yield (
             Asker(
@@ -55,11 +54,3 @@ def held_asker(
             ),
             asked,
         )
-
-
-def _check(path: Path, identity: dict[str, Any]) -> None:
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        files.check_same(found, identity, f"{path}: of another run", "Name another output, or delete its folder.")
-    else:
-        files.replace(path, json.dumps(identity, indent=1) + "\n")

@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("kills.json"), metavar="FILE")
     options = parser.parse_args(arguments)
     draw, place = random.Random(options.seed), ["--model", options.model, "--data", options.data]
-    searched = ["--trials", "6", "--samples", "3", "--keep-ratio", "0.3", "--split", "val"]
+    searched = ["--trials", "6", "--questions", "3", "--keep-ratio", "0.3", "--split", "val"]
     compared = ["--strategy", "fopru", "--keep-ratio", "0.25", "--baselines", "unpruned", "--batch-tokens", "200"]
     found: dict[str, Any] = {"seed": options.seed}
     with tempfile.TemporaryDirectory() as scratch:

@@ -37,18 +37,18 @@ PANELS = 4  # of the scene
 class Scene:
     """One question, and its answer at each keep ratio with each kind of position IDs."""
 
-    sample: RefCocoQuestion
+    question: RefCocoQuestion
     answers: Mapping[tuple[float, str], Answer]
 
     @classmethod
-    def telling(cls, samples: Sequence[Question], answers: Mapping[AnswerKey, Answer]) -> Scene:
+    def telling(cls, questions: Sequence[Question], answers: Mapping[AnswerKey, Answer]) -> Scene:
         """Return the first question that the unpruned model answers correctly, or else the first of all."""
         unpruned = SetupKey(UNPRUNED, "original", 1.0)
         unpruned_answers = {answer.id: answer for answer in answers.values() if answer.key == unpruned}
-        asked = [s for s in samples if isinstance(s, RefCocoQuestion) and s.id in unpruned_answers]
-        sample = next((s for s in asked if unpruned_answers[s.id].score), asked[0])
-        own = [answer for answer in answers.values() if answer.id == sample.id and answer.key != unpruned]
-        return cls(sample, {(answer.keep_ratio, answer.position_ids): answer for answer in own})
+        asked = [s for s in questions if isinstance(s, RefCocoQuestion) and s.id in unpruned_answers]
+        question = next((s for s in asked if unpruned_answers[s.id].score), asked[0])
+        own = [answer for answer in answers.values() if answer.id == question.id and answer.key != unpruned]
+        return cls(question, {(answer.keep_ratio, answer.position_ids): answer for answer in own})
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def figure(rows: Sequence[TaskResult], scene: Scene) -> Figure:
     left, right = halves
     ratios = sorted({ratio for ratio, _ in scene.answers}, reverse=True)
     shown = ratios if len(ratios) <= PANELS else [ratios[round(i * (len(ratios) - 1) / 3)] for i in range(PANELS)]
-    left.suptitle(scene.sample.text, fontsize=15)
+    left.suptitle(scene.question.text, fontsize=15)
     for axes, ratio in zip(left.subplots(2, 2, squeeze=False).flat, shown, strict=False):
         _scene(axes, scene, ratio)
     for axes in left.axes[len(shown) :]:
@@ -108,17 +108,16 @@ def figure(rows: Sequence[TaskResult], scene: Scene) -> Figure:
 
 
 def _scene(axes: Axes, scene: Scene, ratio: float) -> None:
-    (image,), sample = scene.sample.open_images(), scene.sample
+    (image,), question = scene.question.open_images(), scene.question
     axes.imshow(image, extent=(0, image.width, image.height, 0))
     of_ids = {ids: answer for (keep_ratio, ids), answer in scene.answers.items() if keep_ratio == ratio}
     answer = next(iter(of_ids.values()))
     if len(answer.kept) == 1 and len(answer.kept[0].grids) == 1:  # tiles lie over each other
-        _darken(
-            axes, ~answer.kept[0].mask(answer.n_visual), answer.kept[0].grids[0], sample.style.view(sample.size).window
-        )
-    boxes = {"true box": sample.box} | {ids: sample.answered_box(answer.text) for ids, answer in of_ids.items()}
-    overlaps = [f"{ids} {'no box' if box is None else f'{iou(box, sample.box):.2f}'}" for ids, box in boxes.items()][1:]
-    for name, box in boxes.items():
+        window = question.style.view(question.size).window
+        _darken(axes, ~answer.kept[0].mask(answer.n_visual), answer.kept[0].grids[0], window)
+    answered = {ids: question.answered_box(answer.text) for ids, answer in of_ids.items()}
+    overlaps = [f"{ids} {f'{iou(box, question.box):.2f}' if box else 'no box'}" for ids, box in answered.items()]
+    for name, box in {"true box": question.box, **answered}.items():
         if box is not None:
             _outline(axes, box, name)
     axes.set(xlim=(0, image.width), ylim=(image.height, 0))

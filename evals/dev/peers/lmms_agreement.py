@@ -51,16 +51,16 @@ def images(doc):
 """
 
 
-def write_task(folder: Path, samples: Sequence[Question]) -> None:
-    """The samples as a local task of lmms-eval's, `bundled_scenes`."""
+def write_task(folder: Path, questions: Sequence[Question]) -> None:
+    """The questions as a local task of lmms-eval's, `bundled_scenes`."""
     docs = [
-        {"image": str(sample.images[0]), "question": sample.text, "answer": sample.answers[0]}
-        for sample in samples
-        if isinstance(sample, ShortAnswer)
+        {"image": str(question.images[0]), "question": question.text, "answer": question.answers[0]}
+        for question in questions
+        if isinstance(question, ShortAnswer)
     ]
     folder.mkdir()
     (folder / "data.json").write_text(json.dumps(docs))
-    longest = max(sample.max_new_tokens for sample in samples)
+    longest = max(question.max_new_tokens for question in questions)
     (folder / "bundled_scenes.yaml").write_text(TASK.format(data=folder / "data.json", max_new_tokens=longest))
     (folder / "utils.py").write_text(UTILS)
 

@@ -55,9 +55,9 @@ def test_needles_are_as_large_as_said_and_apart() -> None:
 
 
 def test_the_set_is_read_by_the_loaders_and_the_same_again(needles: Path, tmp_path: Path) -> None:
-    samples = load_questions(needles, style=STYLE)
-    assert [sample.task for sample in samples] == ["rec"] * 16 + ["vqa"] * 16
-    assert {sample.split for sample in samples} == {"60-107 px", "107-190 px", "190-337 px", "337-600 px"}
+    questions = load_questions(needles, style=STYLE)
+    assert [question.task for question in questions] == ["rec"] * 16 + ["vqa"] * 16
+    assert {question.split for question in questions} == {"60-107 px", "107-190 px", "190-337 px", "337-600 px"}
     write_needles(cutouts(), EARTH, tmp_path, 4)
     for file in ("instances.json", "questions.json", "annotations.json", "refs(tokenprune).json"):
         assert (tmp_path / file).read_bytes() == (needles / file).read_bytes()
@@ -67,14 +67,16 @@ def test_images_take_turns_in_size(needles: Path) -> None:
     groups = by_image(load_questions(needles, style=STYLE))
     assert [len(group) for group in groups] == [8] * 4
     assert len({group[0].split for group in groups}) == 4
-    assert all(len({sample.images for sample in group}) == 1 for group in groups)
+    assert all(len({question.images for question in group}) == 1 for group in groups)
 
 
 def test_the_best_tile_shows_most_of_the_needle(needles: Path) -> None:
-    sample = next(sample for sample in load_questions(needles, style=STYLE) if isinstance(sample, RefCocoQuestion))
+    question = next(
+        question for question in load_questions(needles, style=STYLE) if isinstance(question, RefCocoQuestion)
+    )
     for level in pyramid(3200, 1800, 224):
-        view = best_tile(level, sample)
-        middle = [(sample.box[0] + sample.box[2]) / 2, (sample.box[1] + sample.box[3]) / 2]
+        view = best_tile(level, question)
+        middle = [(question.box[0] + question.box[2]) / 2, (question.box[1] + question.box[3]) / 2]
         assert np.all(np.abs(np.array(view.box[:2]) + level.span / 2 - middle) <= level.span / 2 + 107)
 
 
@@ -86,8 +88,8 @@ def asker() -> Asker:
 
 
 def test_every_way_is_asked_and_counted(asker: Asker, needles: Path) -> None:
-    sample: Any = load_questions(needles, style=STYLE)[0]
-    answers = {answer.way: answer for answer in asker.answers(sample, WAYS)}
+    question: Any = load_questions(needles, style=STYLE)[0]
+    answers = {answer.way: answer for answer in asker.answers(question, WAYS)}
     assert set(answers) == set(WAYS)
     levels = pyramid(3200, 1800, SIDE * 4)
     n_all = 36 * (1 + levels[-1].rows * levels[-1].columns)
@@ -107,12 +109,12 @@ def test_every_way_is_asked_and_counted(asker: Asker, needles: Path) -> None:
 
 
 def test_zoom_answers_from_what_zoom_says(asker: Asker, needles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sample: Any = load_questions(needles, style=STYLE)[1]
+    question: Any = load_questions(needles, style=STYLE)[1]
     shown: list[View] = []
     generate = asker._answer
     monkeypatch.setattr(asker, "_answer", lambda s, p, view: (shown.append(view), generate(s, p, view))[1])
-    (_,) = asker.answers(sample, ["zoom"])
-    look = asker.zoom.look(asker.model, asker.processor, sample.open_images()[0], sample.text)
+    (_,) = asker.answers(question, ["zoom"])
+    look = asker.zoom.look(asker.model, asker.processor, question.open_images()[0], question.text)
     assert tuple(shown) == look.views
 
 
@@ -120,7 +122,7 @@ def test_random_tiles_are_drawn_anew_and_the_same_again(
     asker: Asker, needles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They owe nothing to attention but how many they are."""
-    samples: Any = load_questions(needles, style=STYLE)[:2]
+    questions: Any = load_questions(needles, style=STYLE)[:2]
     looked: list[list[tuple[View, ...]]] = []
     steps = asker._steps
 
@@ -130,8 +132,8 @@ def test_random_tiles_are_drawn_anew_and_the_same_again(
         return found
 
     monkeypatch.setattr(asker, "_steps", recorded)
-    for sample in (samples[0], samples[0], samples[1]):
-        list(asker.answers(sample, ["random"]))
+    for question in (questions[0], questions[0], questions[1]):
+        list(asker.answers(question, ["random"]))
     first, again, other = looked
     assert first == again
     assert first[0] != other[0]
@@ -142,8 +144,8 @@ def test_random_tiles_are_drawn_anew_and_the_same_again(
 def test_each_view_is_encoded_once(asker: Asker, needles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And every answer is the same; the tower is left as it was."""
     _ = asker.costs
-    samples: Any = by_image(load_questions(needles, style=STYLE))[0][:2]
-    plain = [answer for sample in samples for answer in asker.answers(sample, WAYS[:-1])]
+    questions: Any = by_image(load_questions(needles, style=STYLE))[0][:2]
+    plain = [answer for question in questions for answer in asker.answers(question, WAYS[:-1])]
     core = asker.model.model
     encoded: list[bytes] = []
     encode = core.get_image_features
@@ -154,7 +156,7 @@ def test_each_view_is_encoded_once(asker: Asker, needles: Path, monkeypatch: pyt
 
     monkeypatch.setattr(type(core), "get_image_features", lambda self, *args, **kwargs: counted(*args, **kwargs))
     with remembered(asker.model):
-        again = [answer for sample in samples for answer in asker.answers(sample, WAYS[:-1])]
+        again = [answer for question in questions for answer in asker.answers(question, WAYS[:-1])]
     assert "get_image_features" not in vars(core)
     assert plain == again
     assert len(encoded) == len(set(encoded)) < sum(answer.n_visual // 36 for answer in again)
@@ -196,9 +198,9 @@ def test_parts_of_different_runs_are_not_put_together(tmp_path: Path) -> None:
 
 
 def test_the_image_shows_each_tile_where_it_is(asker: Asker, needles: Path) -> None:
-    sample: Any = load_questions(needles, style=STYLE)[0]
-    (image,) = sample.open_images()
-    look = asker.zoom.look(asker.model, asker.processor, image, sample.text)
+    question: Any = load_questions(needles, style=STYLE)[0]
+    (image,) = question.open_images()
+    look = asker.zoom.look(asker.model, asker.processor, image, question.text)
     drawn = draw_look(image, look, width=800)
     assert drawn.size == (800, 450)
     view = next(view for view in look.steps[1].views if view.box[2] < 3200 and view.box[3] < 1800)

@@ -142,9 +142,9 @@ def test_report_of_rows_alone(tmp_path: Path) -> None:
     assert "<p>None.</p>" in (tmp_path / "out" / "report.html").read_text()
 
 
-def card_of(sample: Question, *kept: KeptTokens) -> pages.Card:
-    loss = Loss(answer(sample.id, "unpruned", "", 1.0), answer(sample.id, "Grid", "", 0.0, kept=kept))
-    return pages._card(loss, sample, {})
+def card_of(question: Question, *kept: KeptTokens) -> pages.Card:
+    loss = Loss(answer(question.id, "unpruned", "", 1.0), answer(question.id, "Grid", "", 0.0, kept=kept))
+    return pages._card(loss, question, {})
 
 
 @pytest.fixture

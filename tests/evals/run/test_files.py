@@ -10,7 +10,7 @@ import pytest
 
 from tokenprune.errors import DataError, SettingError, UnsupportedError
 from tokenprune.evals.run import files
-from tokenprune.evals.run.files import append, check_same, lock_for_appending, naming, replace
+from tokenprune.evals.run.files import append, begin, check_same, lock_for_appending, naming, replace
 
 
 def test_an_unfinished_line_is_cut_off(tmp_path: Path) -> None:
@@ -44,6 +44,14 @@ def test_differences_are_named() -> None:
     check_same({"seed": 0}, {"seed": 0}, "x.json: holds another run", "Name another --output.")
     with pytest.raises(SettingError, match=r"x: holds another run, with seed=0 and not seed=1\. Name another"):
         check_same({"seed": 0}, {"seed": 1}, "x: holds another run", "Name another --output.")
+
+
+def test_a_folder_holds_one_thing(tmp_path: Path) -> None:
+    path = tmp_path / "identity.json"
+    begin(path, {"seed": 0, "ratios": (0.5, 0.25)}, "another training")
+    begin(path, {"seed": 0, "ratios": (0.5, 0.25)}, "another training")
+    with pytest.raises(SettingError, match=r"holds another training, with seed=0 and not seed=1\. Name another output"):
+        begin(path, {"seed": 1, "ratios": (0.5, 0.25)}, "another training")
 
 
 def full(*_: object) -> None:

@@ -58,39 +58,39 @@ class Asker:
         self.tile = zoom.tile or input_side(processor)
         self.boxes = style_of(model.config, processor).boxes
 
-    def answers(self, sample: Question, ways: Sequence[str]) -> Iterator[Answer]:
+    def answers(self, question: Question, ways: Sequence[str]) -> Iterator[Answer]:
         """Answer the question in every way that applies; what several ways examine is computed once."""
-        (image,) = sample.open_images()
+        (image,) = question.open_images()
         levels = pyramid(*image.size, self.tile)
-        answer = partial(self._answer, sample, image)
+        answer = partial(self._answer, question, image)
         if "thumbnail" in ways:
-            text = self._generate(self._inputs([[image]], sample.text), sample)
-            yield self._counted(sample, levels, "thumbnail", text, sample.score(text) or 0.0, 0, 1)
-        if "best tile" in ways and isinstance(sample, RefCocoQuestion):
-            views = [thumbnail(*image.size), *(best_tile(level, sample) for level in levels)]
+            text = self._generate(self._inputs([[image]], question.text), question)
+            yield self._counted(question, levels, "thumbnail", text, question.score(text) or 0.0, 0, 1)
+        if "best tile" in ways and isinstance(question, RefCocoQuestion):
+            views = [thumbnail(*image.size), *(best_tile(level, question) for level in levels)]
             texts = [answer(view) for view in views]
-            scores = [self._score(sample, text, view) for text, view in zip(texts, views, strict=True)]
+            scores = [self._score(question, text, view) for text, view in zip(texts, views, strict=True)]
             best = max(range(len(views)), key=lambda number: scores[number])
             counts = (0, len(views), views[best])
-            yield self._counted(sample, levels, "best tile", texts[best], scores[best], *counts)
+            yield self._counted(question, levels, "best tile", texts[best], scores[best], *counts)
         if not {"coarsest", "zoom", "random", "exhaustive"} & set(ways):
             return
-        look = self.zoom.look(self.model, self.processor, image, sample.text)
+        look = self.zoom.look(self.model, self.processor, image, question.text)
         for way in ways:
-            steps = self._steps(way, look, levels, image, sample)
+            steps = self._steps(way, look, levels, image, question)
             if steps is None:
                 continue
             view = centered(max(steps, key=lambda step: step.focus), *image.size)
             text, n_probed = answer(view), sum(len(step.views) for step in steps)
-            reached = tuple(reaches(steps, sample)) if isinstance(sample, RefCocoQuestion) else ()
-            score = self._score(sample, text, view)
-            yield self._counted(sample, levels, way, text, score, n_probed, 1, view, reached)
+            reached = tuple(reaches(steps, question)) if isinstance(question, RefCocoQuestion) else ()
+            score = self._score(question, text, view)
+            yield self._counted(question, levels, way, text, score, n_probed, 1, view, reached)
 
     def _steps(
-        self, way: str, look: Look, levels: Sequence[Level], image: Image.Image, sample: Question
+        self, way: str, look: Look, levels: Sequence[Level], image: Image.Image, question: Question
     ) -> list[Step] | None:
         """Return the steps of a way that examines tiles, else None. All see the whole coarsest level."""
-        draw = random.Random(sample.id)
+        draw = random.Random(question.id)
         first, *others = look.steps
         match way:
             case "coarsest":
@@ -106,36 +106,36 @@ class Asker:
                 drawn = [list(level.views()) for level in levels[1:]]
             case _:
                 return None
-        return [first, *(self._step(views, image, sample) for views in drawn)]
+        return [first, *(self._step(views, image, question) for views in drawn)]
 
-    def _step(self, views: Sequence[View], image: Image.Image, sample: Question) -> Step:
+    def _step(self, views: Sequence[View], image: Image.Image, question: Question) -> Step:
         size, layer = self.zoom.batch_size, self.zoom.layer_of(self.model)
         batches = [views[start : start + size] for start in range(0, len(views), size)]
         rows = ([[view.crop(image, self.tile)] for view in batch] for batch in batches)
-        seen = [one for row in rows for one in question_attention(self.model, self._inputs(row, sample.text), layer)]
+        seen = [one for row in rows for one in question_attention(self.model, self._inputs(row, question.text), layer)]
         return Step(tuple(views), tuple(seen))
 
     def _inputs(self, rows: Sequence[Sequence[Image.Image]], question: str) -> Any:
         return encode_chat(self.processor, rows, [question] * len(rows)).to(self.model.device, self.model.dtype)
 
-    def _answer(self, sample: Question, image: Image.Image, view: View) -> str:
-        return self._generate(self._inputs([[view.crop(image, self.tile)]], sample.text), sample)
+    def _answer(self, question: Question, image: Image.Image, view: View) -> str:
+        return self._generate(self._inputs([[view.crop(image, self.tile)]], question.text), question)
 
     @torch.inference_mode()
-    def _generate(self, inputs: Any, sample: Question) -> str:
-        output = self.model.generate(**inputs, do_sample=False, max_new_tokens=sample.max_new_tokens)
+    def _generate(self, inputs: Any, question: Question) -> str:
+        output = self.model.generate(**inputs, do_sample=False, max_new_tokens=question.max_new_tokens)
         return self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
-    def _score(self, sample: Question, text: str, view: View) -> float:
+    def _score(self, question: Question, text: str, view: View) -> float:
         """A box in a view is one in the whole image; an answer that is none is worth 0."""
-        if not isinstance(sample, RefCocoQuestion):
-            return sample.score(text) or 0.0
+        if not isinstance(question, RefCocoQuestion):
+            return question.score(text) or 0.0
         box = self.boxes.fractions(text, (self.tile, self.tile))
-        return 0.0 if box is None else float(iou(view.in_whole(box), sample.box) >= 0.5)
+        return 0.0 if box is None else float(iou(view.in_whole(box), question.box) >= 0.5)
 
     def _counted(
         self,
-        sample: Question,
+        question: Question,
         levels: Sequence[Level],
         way: str,
         text: str,
@@ -148,10 +148,10 @@ class Asker:
         n_tokens, probe, prefill = self.costs
         n_all = 1 + levels[-1].rows * levels[-1].columns if levels else 1
         return Answer(
-            id=sample.id,
-            task=sample.task,
-            split=sample.split,
-            image=sample.images[0].name,
+            id=question.id,
+            task=question.task,
+            split=question.split,
+            image=question.images[0].name,
             way=way,
             answer=text,
             score=score,
@@ -160,7 +160,7 @@ class Asker:
             flops=probe * n_probed + prefill * n_answers,
             flops_all=prefill * n_all,
             reached=reached,
-            found=shows(view, sample) if view is not None and isinstance(sample, RefCocoQuestion) else None,
+            found=shows(view, question) if view is not None and isinstance(question, RefCocoQuestion) else None,
             level=None if view is None else view.level,
         )
 
@@ -176,28 +176,28 @@ class Asker:
         return step.n_visual, probe.get_total_flops(), prefill.get_total_flops()
 
 
-def best_tile(level: Level, sample: RefCocoQuestion) -> View:
+def best_tile(level: Level, question: RefCocoQuestion) -> View:
     """Return the tile that shows most of the needle."""
 
     def shown(view: View) -> float:
         left, top, right, bottom = view.box
-        x1, y1, x2, y2 = sample.box
+        x1, y1, x2, y2 = question.box
         return max(0.0, min(right, x2) - max(left, x1)) * max(0.0, min(bottom, y2) - max(top, y1))
 
     return max(level.views(), key=shown)
 
 
-def shows(view: View, sample: RefCocoQuestion) -> bool:
+def shows(view: View, question: RefCocoQuestion) -> bool:
     """Whether the needle's middle is in the view."""
-    x, y = (sample.box[0] + sample.box[2]) / 2, (sample.box[1] + sample.box[3]) / 2
+    x, y = (question.box[0] + question.box[2]) / 2, (question.box[1] + question.box[3]) / 2
     left, top, right, bottom = view.box
     return left <= x < right and top <= y < bottom
 
 
-def reaches(steps: Sequence[Step], sample: RefCocoQuestion) -> Iterator[bool]:
+def reaches(steps: Sequence[Step], question: RefCocoQuestion) -> Iterator[bool]:
     """Yield for each step after the first whether it examined the tile with the needle's middle."""
     for step in steps[1:]:
-        yield any(shows(view, sample) for view in step.views if view.level is not None)
+        yield any(shows(view, question) for view in step.views if view.level is not None)
 
 
 @contextmanager
@@ -225,10 +225,10 @@ def remembered(model: Any) -> Iterator[None]:
         del core.get_image_features
 
 
-def by_image(samples: Sequence[Question]) -> list[list[Question]]:
-    """Group the samples by image, in the images' order, in which sizes alternate."""
-    ordered = sorted(samples, key=lambda sample: sample.images[0].name)
-    return [list(group) for _, group in groupby(ordered, key=lambda sample: sample.images[0].name)]
+def by_image(questions: Sequence[Question]) -> list[list[Question]]:
+    """Group the questions by image, in the images' order, in which sizes alternate."""
+    ordered = sorted(questions, key=lambda question: question.images[0].name)
+    return [list(group) for _, group in groupby(ordered, key=lambda question: question.images[0].name)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -252,11 +252,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found, answers = read(options.output)
         check_same(found, header, f"{options.output} was begun", "Choose another --output.")
         done = {(answer.id, answer.way) for answer in answers}
-        for samples in track(images[part::parts], "images"):
+        for questions in track(images[part::parts], "images"):
             with remembered(model):
-                for sample in samples:
-                    ways = [way for way in options.ways if (sample.id, way) not in done]
-                    for answer in asker.answers(sample, ways):
+                for question in questions:
+                    ways = [way for way in options.ways if (question.id, way) not in done]
+                    for answer in asker.answers(question, ways):
                         append(output, json.dumps(asdict(answer)) + "\n")
 
 
