@@ -43,7 +43,7 @@ def run(options: Namespace) -> None:
         questions = shared.calibration_questions(options)
         model, processor = load_model(options.model, options.dtype)
         if options.stages is not None:
-            from tokenprune.evals.search.schedule import calibrated
+            from tokenprune.evals.search.adatoken import calibrated
 
             strategy = calibrated(model, processor, questions, options.stages)
             stages = ", ".join(f"({layer}, {share:.4f})" for layer, share in strategy.schedule or ())

@@ -5,7 +5,7 @@ objective    what it maximises
 space        the settings that it tries
 plot         what was tried, as a plot
 layers       decoder layers to skip
-schedule     AdaToken's calibration
+adatoken     AdaToken's calibration
 calibration  the questions of a search, which evaluations leave out
 journal      a search that survives a kill
 """

@@ -27,7 +27,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
-from tokenprune.evals.search.schedule import contributions, held_shares
+from tokenprune.evals.search.adatoken import contributions, held_shares
 from tokenprune.strategies import IVCPrune
 from tokenprune.strategies.in_llm.dart import least_similar
 from tokenprune.strategies.pre_llm.holov import order_by_crop

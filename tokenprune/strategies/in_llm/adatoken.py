@@ -34,7 +34,7 @@ class AdaToken(TextGuided, RankedStrategy):
 
     The paper adapts to the model, not to the image. Deviations from the released code: the layer before a stage
     provides the attention that it computed, where the code computes that of the layer about to be entered; position IDs
-    are kept. Those of the calibration are in `tokenprune.evals.search.schedule`.
+    are kept. Those of the calibration are in `tokenprune.evals.search.adatoken`.
     """
 
     retired: ClassVar[Mapping[str, str]] = dict.fromkeys(
