@@ -1,1 +1,6 @@
-"""The lmms-eval plug-in."""
+"""Pruned models in other evaluation harnesses.
+
+model     conversations in, answers and their costs out
+lmms      that, as a model of lmms-eval
+manifest  where lmms-eval finds it
+"""

@@ -1,4 +1,8 @@
-"""Token merging for document-retrieval models."""
+"""Token merging for document-retrieval models.
+
+patching  `patch_retrieval`
+ward      the merging: clusters of similar embeddings
+"""
 
 from tokenprune.retrieval.patching import RetrievalHandle, patch_retrieval
 
