@@ -26,6 +26,14 @@ def add_options(parser: ArgumentParser) -> None:
     )
     shared.add_questions(parser, "run")
     shared.add_frames(parser)
+    parser.add_argument(
+        "--image-size",
+        nargs=2,
+        type=at_least(1),
+        metavar=("HEIGHT", "WIDTH"),
+        help="pixels that images are resized to, for a model that takes any size: another number of visual tokens for "
+        "every setup (default: the processor's)",
+    )
     shared.add_dtype(parser)
     parser.add_argument(
         "--device-map",
@@ -103,6 +111,7 @@ def run(options: Namespace) -> None:
         image_roots=options.image_root,
         max_image_pixels=options.max_image_pixels,
         frames=options.frames,
+        image_size=None if options.image_size is None else tuple(options.image_size),
         console=screen,
         engine=options.engine,
         engine_options=options.engine_options,

@@ -48,12 +48,14 @@ class Answering(ABC):
 
 @dataclass(frozen=True)
 class InProcess(Answering):
-    """The model in this process. batch_tokens, on_error: see `Runner`."""
+    """The model in this process. batch_tokens, on_error: see `Runner`. resized: whether its images are of another size
+    than its vision tower was made for."""
 
     model: Any
     processor: Any
     batch_tokens: int
     on_error: OnError
+    resized: bool = False
 
     def baselines(self, console: Console) -> Sequence[str]:
         try:
@@ -71,7 +73,7 @@ class InProcess(Answering):
         return [list(setups)]
 
     def serving(self, group: Sequence[Setup]) -> AbstractContextManager[None]:
-        return nullcontext()
+        return downsample.any_resolution(self.model) if self.resized else nullcontext()
 
     def identity(self) -> dict[str, Any]:
         return {"model": model_identity(self.model), "versions": versions()}

@@ -5,15 +5,18 @@ processor is called with a smaller target size (the prompt then has one placehol
 image), and the vision tower interpolates its position embeddings to that size, which CLIP, SigLIP and DINOv2 support.
 The position IDs are those of the shorter prompt. The model was not trained on that grid and may answer worse for that
 reason alone, which is part of the cost of this baseline.
+
+`at_size` does the same to every setup of a run, so that each is compared at another resolution.
 """
 
+import copy
 import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tokenprune.errors import UnsupportedError
+from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.selection import budget
 
 
@@ -23,7 +26,28 @@ def processor_options(processor: Any, keep_ratio: float) -> dict[str, Any]:
     The grid keeps its aspect ratio, so the count is near the budget but seldom equal to it.
     """
     rows, columns = shrunk_grid(processor, keep_ratio)
-    size = {"height": rows * processor.patch_size, "width": columns * processor.patch_size}
+    return _options(processor, rows * processor.patch_size, columns * processor.patch_size)
+
+
+def at_size(processor: Any, height: int, width: int) -> Any:
+    """Return a copy of `processor` that resizes images to another number of pixels, for a model that takes any.
+
+    Its prompts then have another number of visual tokens, and nothing is pruned. UnsupportedError if it has no fixed
+    image size, SettingError if its patches do not fill the new one.
+    """
+    full_grid(processor)
+    patch = processor.patch_size
+    if height % patch or width % patch:
+        fitting = " ".join(str(max(1, round(side / patch)) * patch) for side in (height, width))
+        raise SettingError(f"{height} x {width} pixels are not whole patches of {patch}. Write --image-size {fitting}")
+    resized = copy.deepcopy(processor)
+    for name, size in _options(processor, height, width).items():
+        setattr(resized.image_processor, name, type(getattr(resized.image_processor, name))(**size))
+    return resized
+
+
+def _options(processor: Any, height: int, width: int) -> dict[str, Any]:
+    size = {"height": height, "width": width}
     if not _crops(processor):
         return {"size": size}
     # The size and the crop change together, because a smaller crop alone would cut away most of the image.

@@ -1,6 +1,7 @@
 """Evaluate a model on tasks under every setup, in a folder from which a killed run resumes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from tokenprune.errors import SettingError
 from tokenprune.evals.engines.offline import Offline
 from tokenprune.evals.engines.server import Server
 from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.evals.models.image_view import view_through
 from tokenprune.evals.models.loading import load_model, load_processor, name_and_style, public_name
 from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS, allowing
+from tokenprune.evals.run import downsample
 from tokenprune.evals.run.aggregate import task_results
 from tokenprune.evals.run.answering import Answering, InEngine, InProcess
 from tokenprune.evals.run.answers import Answer, AnswerKey
@@ -54,6 +57,7 @@ def evaluate(
     image_roots: Sequence[str | Path] = (),
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     frames: int = FRAMES,
+    image_size: tuple[int, int] | None = None,
     console: Console | None = None,
     engine: str | None = None,
     engine_options: Mapping[str, Any] | None = None,
@@ -77,6 +81,8 @@ def evaluate(
     batch_tokens, on_error: see `Runner`.
     image_roots: folders outside `data` that its images may be in. max_image_pixels: larger images are not decoded.
     frames: how many are read of each video. A model that takes no videos gets them as images of one prompt.
+    image_size: height and width in pixels that the processor resizes images to, instead of its own: another number of
+        visual tokens for every setup, which the results name with the set. For models that take any, see `at_size`.
     console: where progress is shown.
     engine: what answers instead of the model in this process: "vllm", with `engine_options` as arguments of its `LLM`,
         or the URL of a server that `tokenprune serve` started. `model` is then the name or folder that it serves.
@@ -86,14 +92,21 @@ def evaluate(
     make_setups(strategies, keep_ratios, position_ids, baselines or ())  # a mistake is said before the weights load
     with allowing(image_roots, max_image_pixels, frames):
         name, style = name_and_style(model)
+        if image_size is not None:
+            own = load_processor(model)[1] if isinstance(model, str) else model[1]
+            style = replace(style, view=view_through(downsample.at_size(own, *image_size)))
         asked = load_questions(data, tasks, split=split, style=style)
         if engine is not None:
+            if image_size is not None:
+                raise SettingError("an engine resizes images itself: leave out --image-size")
             if videos := [one.id for one in asked if isinstance(one, VideoQuestion)]:
                 raise SettingError(f"{videos[0]} is about a video, and engines are asked about images only")
             answering = _engine(engine, model, dtype, engine_options or {}, on_error)
         else:
             loaded, processor = load_model(model, dtype, here.device, device_map) if isinstance(model, str) else model
-            answering = InProcess(loaded, processor, batch_tokens, on_error)
+            if image_size is not None:
+                processor = downsample.at_size(processor, *image_size)
+            answering = InProcess(loaded, processor, batch_tokens, on_error, resized=image_size is not None)
         if baselines is None:
             baselines = answering.baselines(console)
         compared = make_setups(strategies, keep_ratios, position_ids, baselines)
@@ -117,7 +130,7 @@ def evaluate(
                     "setups": {str(setup.key): setup.settings() for setup in compared},
                     "batch_tokens": batch_tokens,
                     "versions": found["versions"],
-                }
+                } | ({} if image_size is None else {"image_size": list(image_size)})
                 folder.check(identity)
                 with folder.writing(here.index) as write:
                     if here.is_first:
@@ -126,7 +139,8 @@ def evaluate(
                     folder.check(identity)  # that every machine has the same model, data and versions
                     _ask(plan, answering, folder, here, console, write)
         answers = folder.answers()
-        results = task_results(questions, compared, answers, scenes=data.name, model=name, identity=identity)
+        scenes = data.name if image_size is None else f"{data.name} {image_size[0]}x{image_size[1]}"
+        results = task_results(questions, compared, answers, scenes=scenes, model=name, identity=identity)
         if here.is_first:
             folder.write_results(results)
     return results

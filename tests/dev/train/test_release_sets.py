@@ -1,0 +1,164 @@
+"""Version 2's bundled sets: drawn, balanced, written in published formats, and checked."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.discs import discs_on_gray
+from PIL import Image
+
+from tokenprune.evals.dev.train.v2.model import build_processor
+from tokenprune.evals.dev.train.v2.release import check, photographs
+from tokenprune.evals.dev.train.v2.release.choose import choose, draw_set
+from tokenprune.evals.dev.train.v2.release.plans import HELD_OUT_THINGS, KINDS, REC, SETS, SQUARE, TALL, SetPlan
+from tokenprune.evals.dev.train.v2.release.sets import licensed, write_sets
+from tokenprune.evals.dev.train.v2.scenes.ask import Question
+from tokenprune.evals.dev.train.v2.scenes.assets import Assets
+from tokenprune.evals.dev.train.v2.scenes.grids import WEIGHTS
+from tokenprune.evals.dev.train.v2.scenes.nouns import nouns
+from tokenprune.evals.models.bundled import PHOTOGRAPHS
+from tokenprune.evals.models.prompt_styles import STYLES
+from tokenprune.evals.tasks.refcoco import RefCoco
+from tokenprune.evals.tasks.vqav2 import Vqav2
+
+FEW = {"val": 6, "test": 3}
+PLANS = (
+    SetPlan("square", FEW, vqa=KINDS, asked=4, rec=REC),
+    SetPlan("tall", FEW, TALL, scene="small", rec=("rec small",)),
+)
+
+
+def side(held_out: bool) -> Assets:
+    """Discs under the names of files of one side of the split."""
+    assets, named = discs_on_gray(), []
+    for cutout in assets.cutouts:
+        files = [file for file in cutout.noun.files if (file in cutout.noun.held_out) == held_out]
+        named += [replace(cutout, file=file) for file in files]
+    return replace(assets, cutouts=tuple(named))
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sets")
+    write_sets(folder, {split: licensed(side(held_out)) for split, held_out in HELD_OUT_THINGS.items()}, PLANS)
+    return folder
+
+
+def test_the_loaders_of_published_sets_read_them(sets: Path) -> None:
+    style = STYLES["bundled"]
+    questions = Vqav2("vqa", "VQA").load(sets / "square", style=style)
+    assert {question.split for question in questions} == {"val", "test"}
+    assert max(Counter(question.images for question in questions).values()) == 4
+    for folder, shape in ((sets / "square", SQUARE), (sets / "tall", TALL)):
+        expressions = RefCoco("rec", "REC", None).load(folder, style=style)
+        assert {question.split for question in expressions} == {"val", "test"}
+        for question in expressions:
+            assert question.size == (14 * shape[1], 14 * shape[0]) == question.open_images()[0].size
+            x1, y1, x2, y2 = question.box
+            assert 0 <= x1 < x2 <= question.size[0]
+            assert 0 <= y1 < y2 <= question.size[1]
+
+
+def test_nothing_that_is_held_out_is_in_val_and_nothing_else_in_test(sets: Path) -> None:
+    content = check.Content.read(sets / "square")
+    assert len(content.sources) > 10
+    assert not list(check.seen_on_the_wrong_side(content))
+    swapped = replace(content, sources=[("test" if split == "val" else "val", file) for split, file in content.sources])
+    wrong = {file for split, file in swapped.sources if file != "sign"}
+    assert len(set(check.seen_on_the_wrong_side(swapped))) >= len(wrong)
+
+
+def test_no_emoji_that_must_be_shared_alike(sets: Path) -> None:
+    assert any(cutout.file.startswith("openmoji/") for cutout in side(False).cutouts)
+    content = check.Content.read(sets / "square")
+    assert not any(file.startswith(("openmoji/", "emojione1/")) for _, file in content.sources)
+    of_openmoji = replace(content, sources=[("val", "openmoji/1f34e.png")])
+    assert list(check.seen_on_the_wrong_side(of_openmoji)) == ["openmoji/1f34e.png in val"]
+
+
+def test_every_word_is_in_the_vocabulary(sets: Path) -> None:
+    tokenizer = build_processor().tokenizer
+    for name in ("square", "tall"):
+        assert not list(check.unknown_words(check.Content.read(sets / name), tokenizer))
+    strange = replace(check.Content.read(sets / "square"), questions=[("val", "presence", "is there a quokka?", "yes")])
+    assert list(check.unknown_words(strange, tokenizer)) == ["is there a quokka? yes"]
+
+
+def test_one_answer_that_is_right_too_often_is_found() -> None:
+    def content(*answers: str) -> check.Content:
+        return check.Content([("val", "presence", "is there a cat?", one) for one in answers], [], Counter(), 0)
+
+    assert not list(check.guessable(content(*["yes", "no"] * 40)))
+    assert list(check.guessable(content(*["yes"] * 48, *["no"] * 32))) == ["presence: 'yes' is right in 60% of 80"]
+
+
+def test_kinds_and_answers_are_chosen_evenly() -> None:
+    import random
+
+    used: Counter[object] = Counter()
+    one_sided = [Question("count", f"how many {i}?", "1") for i in range(8)]
+    one_sided += [
+        Question("count", "how many dogs are there?", "5"),
+        Question("color", "what color is the cat?", "red"),
+    ]
+    chosen = choose(random.Random(0), one_sided, 3, used)
+    assert Counter((question.kind, question.answer) for question in chosen) == {
+        ("count", "1"): 1,
+        ("count", "5"): 1,
+        ("color", "red"): 1,
+    }
+    assert used["count"] == 2
+
+
+def test_the_same_seed_gives_the_same_set() -> None:
+    one, other = (list(draw_set(PLANS[0], "val", side(False))) for _ in range(2))
+    assert [asked.vqa for asked in one] == [asked.vqa for asked in other]
+    assert all((a.scene.pixels == b.scene.pixels).all() for a, b in zip(one, other, strict=True))
+    assert [asked.vqa for asked in draw_set(PLANS[0], "val", side(False), seed=1)] != [asked.vqa for asked in one]
+
+
+def test_plans_use_grids_that_training_has() -> None:
+    assert {plan.shape for plan in SETS} <= set(WEIGHTS)
+    assert {kind for plan in SETS for kind in plan.vqa} == set(KINDS)
+
+
+def test_photographs_get_more_questions_once(tmp_path: Path) -> None:
+    asked = json.loads(Path(photographs.__file__).with_suffix(".json").read_text(encoding="utf-8"))
+    first = photographs.extend(PHOTOGRAPHS, asked, tmp_path)
+    assert sum(first) >= 150
+    assert photographs.extend(tmp_path, asked, tmp_path) == first
+    content = check.Content.read(tmp_path)
+    assert not list(check.unknown_words(content, build_processor().tokenizer))
+    style = STYLES["bundled"]
+    assert len(Vqav2("vqa", "VQA").load(tmp_path, style=style)) == first[0]
+    expressions = RefCoco("rec", "REC", None).load(tmp_path, style=style)
+    assert len(expressions) == first[1]
+    for question in expressions:
+        assert 0 <= question.box[0] < question.box[2] <= question.size[0]
+        assert 0 <= question.box[1] < question.box[3] <= question.size[1]
+
+
+def test_photographs_are_asked_about_what_was_written(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {
+        "duck.jpg": {
+            "asked": {"is there a zebra?": "no"},
+            "boxes": [{"box": [0.1, 0.2, 0.5, 0.6], "is": ["the left duck"]}],
+        }
+    }
+    photographs.extend(PHOTOGRAPHS, asked, tmp_path)
+    with Image.open(tmp_path / "images" / "duck.jpg") as image:
+        width, height = image.size
+    added = [one for one in RefCoco("rec", "REC", None).load(tmp_path, style=STYLES["bundled"]) if "left" in one.text]
+    assert [round(edge / side, 2) for edge, side in zip(added[0].box, (width, height) * 2, strict=True)] == [
+        0.1,
+        0.2,
+        0.5,
+        0.6,
+    ]
+    names = {one["id"]: one["name"] for one in json.loads((tmp_path / "instances.json").read_text())["categories"]}
+    assert {noun.name for noun in nouns()} < set(names.values())

@@ -1,0 +1,70 @@
+"""Every setup of a run at another resolution than the processor's own."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.files.evals import tiny_processor, write_vqav2
+from helpers.tiny import SIDE, tiny_llava
+
+import tokenprune
+from tokenprune.evals import evaluate
+from tokenprune.evals.run.downsample import at_size
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.zoom.prompts import encode_chat
+
+
+def run(folder: Path, output: Path, size: tuple[int, int] | None, tower: str = "dinov2") -> list[Any]:
+    return evaluate(
+        (tiny_llava(tower), tiny_processor()),
+        output=output,
+        data=folder,
+        strategies=["fopru"],
+        keep_ratios=[0.5],
+        position_ids=["original"],
+        baselines=["unpruned", "downsample"],
+        image_size=size,
+    )
+
+
+@pytest.mark.parametrize("tower", ["clip", "dinov2"])
+def test_a_run_at_another_size(folder: Path, tmp_path: Path, tower: str) -> None:
+    unpruned, pruned, downsampled = run(folder, tmp_path / "run", (16, 32), tower)
+    assert unpruned.scenes == f"{folder.name} 16x32"
+    assert (unpruned.n_visual, unpruned.n_kept) == (32, 32)
+    assert (pruned.n_visual, pruned.n_kept) == (32, 16)
+    assert (downsampled.n_visual, downsampled.n_kept) == (32, 18)  # 3 x 6 of 4 x 8
+
+
+def test_runs_of_two_sizes_are_not_mixed(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "run", None)
+    assert run(folder, tmp_path / "run", None)[0].scenes == folder.name
+    with pytest.raises(tokenprune.TokenPruneError, match="image_size"):
+        run(folder, tmp_path / "run", (16, 32))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"do_center_crop": True}, {"do_center_crop": True, "size": {"shortest_edge": SIDE}}],
+    ids=["resize", "crop", "shortest edge"],
+)
+def test_the_processor_is_copied(questions: list[Question], settings: dict[str, Any]) -> None:
+    own = tiny_processor(**settings)
+    other = at_size(own, 16, 32)
+    shapes = [
+        encode_chat(processor, [questions[0].open_images()], ["00"])["pixel_values"].shape[-2:]
+        for processor in (other, own)
+    ]
+    assert shapes == [(16, 32), (SIDE, SIDE)]
+
+
+def test_only_whole_patches() -> None:
+    with pytest.raises(tokenprune.SettingError, match="--image-size 16 32"):
+        at_size(tiny_processor(), 17, 31)
+
+
+def test_a_processor_without_a_fixed_size_is_refused(tmp_path: Path) -> None:
+    write_vqav2(tmp_path)
+    processor = tiny_processor(size={"shortest_edge": 24})
+    with pytest.raises(tokenprune.UnsupportedError, match="no fixed image size"):
+        evaluate((tiny_llava(), processor), output=tmp_path / "run", data=tmp_path, image_size=(16, 32))
