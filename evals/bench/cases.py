@@ -75,7 +75,7 @@ def cases(
 
     Each strategy that is not among the `known` facts, by batch size and name, is run once, and its report says how many
     tokens it keeps. Strategies that keep equally many share an ideal; one that skips layers has none, nor has one that
-    prunes between the layers of a tower that takes all images in one row.
+    prunes between the layers of a tower that packs images without a merger (Pixtral's).
     """
     adapter = adapter_for(model)
     n_layers, n_tower = len(adapter.layers), len(adapter.tower.layers(adapter.vision_tower))
@@ -96,8 +96,8 @@ def cases(
             schedule = Schedule.of(handle.report, n_layers, n_tower)
         else:
             schedule = fact.schedule
-        between = isinstance(adapter.tower_layers, RowLayers) and len(set(schedule.tower)) > 1
-        name = f"{IDEAL} {schedule}" if schedule.executed and not between else None
+        packed = isinstance(adapter.tower_layers, RowLayers) and adapter.tower.row is None
+        name = f"{IDEAL} {schedule}" if schedule.executed and not (packed and schedule.tower) else None
         if name is not None:
             ideals[name] = _ideal(model, inputs, name, schedule, n_columns - count)
         strategies.append(
@@ -114,7 +114,7 @@ def _ideal(model: Any, inputs: Inputs, name: str, schedule: Schedule, n_text: in
         schedule,
         None,
         schedule.entering + n_text,
-        lambda: ideal.narrowed(model, schedule, n_text),
+        lambda: ideal.narrowed(model, inputs, schedule, n_text),
         lambda: ideal.prefill(model, inputs, schedule),
     )
 

@@ -72,7 +72,7 @@ def figures(record: Record) -> list[Figures]:
 
 def _figures(record: Record, fact: Facts) -> Figures:
     unpruned = record.facts[fact.batch, UNPRUNED]
-    rounds = [seconds for batch, _, seconds in record.rounds if batch == fact.batch and fact.name in seconds]
+    rounds = [one.seconds for one in record.rounds if one.batch == fact.batch and fact.name in one.seconds]
 
     def over(other: str | None, value: Callable[[Seconds, Seconds], float], phase: str) -> Median | None:
         return Median.of(

@@ -4,19 +4,22 @@ No pruning can be faster. The images are encoded in full, and then the language 
 each, as many as the strategy keeps: which ones does not affect the time. For a strategy that prunes before the vision
 tower, each image has only so many visual tokens to begin with. For one that prunes inside the language model or in the
 tower, the sequence is cut to its first tokens wherever the strategy has fewer left, with nothing
-selected or gathered. None of this needs an attention mask, so none is passed on.
+selected or gathered (ideal_rows.py, where a tower takes the patches of all images in one row). None of this needs an
+attention mask, so none is passed on.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters import adapter_for
-from tokenprune.evals.bench.prompts import Inputs, features, positions
+from tokenprune.evals.bench.ideal_rows import RowCuts
+from tokenprune.evals.bench.prompts import Inputs, features, n_visual, positions
 from tokenprune.evals.bench.schedule import Schedule
 
 #: Along which axis a layer's arguments run along the sequence; a mask does with its last two.
@@ -36,29 +39,33 @@ def prefill(model: Any, inputs: Inputs, schedule: Schedule) -> Any:
 
 
 def encoded(model: Any, inputs: Inputs, schedule: Schedule) -> Inputs:
-    """Return the prompt with images of as many visual tokens as enter the tower's first layer, in one row each."""
-    n_patches = [int(grid.prod()) for grid in inputs.get("image_grid_thw", ())]
-    if not schedule.tower or not n_patches:
+    """Return the prompt with images that are hardly larger than what enters the tower's first layer."""
+    counts = [int(grid.prod()) for grid in inputs.get("image_grid_thw", ())]
+    if not schedule.tower or not counts:
         return inputs
-    side = model.config.vision_config.spatial_merge_size
-    count = side**2 * schedule.tower[0]
-    pixels = [image[:count] for image in inputs["pixel_values"].split(n_patches)]
-    grids = [inputs["image_grid_thw"].new_tensor([1, side, len(image) // side]) for image in pixels]
-    return {**inputs, "pixel_values": torch.cat(pixels), "image_grid_thw": torch.stack(grids)}
+    merge, columns = model.config.vision_config.spatial_merge_size, ceil(schedule.tower[0] ** 0.5)
+    rows = ceil(schedule.tower[0] / columns)
+    if rows * columns >= n_visual(model, inputs):
+        return inputs
+    pixels = [image[: merge**2 * rows * columns] for image in inputs["pixel_values"].split(counts)]
+    grids = inputs["image_grid_thw"].new_tensor([[1, merge * rows, merge * columns]] * len(counts))
+    return {**inputs, "pixel_values": torch.cat(pixels), "image_grid_thw": grids}
 
 
 @contextmanager
-def narrowed(model: Any, schedule: Schedule, n_text: int) -> Iterator[None]:
+def narrowed(model: Any, inputs: Inputs, schedule: Schedule, n_text: int) -> Iterator[None]:
     """Cut the sequence of the layers of an unpatched `model` to what `schedule` leaves in them, plus `n_text` text
-    tokens; passes over a single token are unchanged."""
+    tokens; passes over a single token are unchanged. `inputs`: the prompt whose images are encoded."""
     adapter = adapter_for(model)
-    n_prefix = adapter.tower.n_prefix if schedule.tower else 0
     with ExitStack() as hooks:
-        for layers, counts, n_more in (
-            (adapter.layers, schedule.layers, n_text),
-            (adapter.tower.layers(adapter.vision_tower), schedule.tower, n_prefix),
-        ):
-            for layer, length in _shortened(layers, counts, n_more):
+        for layer, length in _shortened(adapter.layers, schedule.layers, n_text):
+            hook = layer.register_forward_pre_hook(partial(_narrow, length), with_kwargs=True)
+            hooks.callback(hook.remove)
+        if schedule.tower and adapter.tower.row is not None:
+            hooks.enter_context(RowCuts(adapter, encoded(model, inputs, schedule), schedule.tower).hooked())
+        elif schedule.tower:
+            layers = adapter.tower.layers(adapter.vision_tower)
+            for layer, length in _shortened(layers, schedule.tower, adapter.tower.n_prefix):
                 hook = layer.register_forward_pre_hook(partial(_narrow, length), with_kwargs=True)
                 hooks.callback(hook.remove)
         yield

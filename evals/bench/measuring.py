@@ -14,23 +14,33 @@ from rich.progress import track
 
 from tokenprune.evals.bench.cases import IDEAL, Case, cases, facts
 from tokenprune.evals.bench.clock import Seconds, generated, phases
+from tokenprune.evals.bench.load import Load
 from tokenprune.evals.bench.memory import with_peak
 from tokenprune.evals.bench.prompts import Inputs
-from tokenprune.evals.bench.record import Record
+from tokenprune.evals.bench.record import CPU_TIME, Record
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 
 
 def measure(model: Any, inputs: Inputs, pruned: Sequence[Pruned], record: Record, *, rounds: int) -> None:
     """Add `rounds` rounds of prefill and decoding to `record`, which is written after each, and the cases' costs if
-    they are missing."""
-    batch, found = len(inputs["input_ids"]), cases(model, inputs, pruned, record.facts)
+    they are missing. Seconds are CPU time if the record's clock is."""
+    measure_cases(model, inputs, cases(model, inputs, pruned, record.facts), record, rounds=rounds)
+
+
+def measure_cases(model: Any, inputs: Inputs, found: Sequence[Case], record: Record, *, rounds: int) -> None:
+    """`measure`, of these cases."""
+    batch, cpu_time = len(inputs["input_ids"]), record.about.get("clock") == CPU_TIME
+
+    def timed(case: Case) -> Seconds:
+        return phases(model, case.prefill, case.n_columns, cpu_time)
+
     for case in track(found, f"first calls, batch {batch}"):
         if (batch, case.name) in record.facts:
-            _run(case, lambda case=case: phases(model, case.prefill, case.n_columns))
+            _run(case, lambda case=case: timed(case))
         else:
             record.add(facts(model, inputs, case))
             record.write()
-    _rounds(record, batch, found, rounds, lambda case: phases(model, case.prefill, case.n_columns))
+    _rounds(record, batch, found, rounds, timed)
 
 
 def measure_throughput(
@@ -75,9 +85,9 @@ def ttft_ratios(model: Any, inputs: Any, compared: Sequence[Setup], rounds: int)
 
 def _rounds(record: Record, batch: int, found: Sequence[Case], rounds: int, timed: Callable[[Case], Seconds]) -> None:
     for turn in track(range(rounds), f"rounds, batch {batch}"):
-        order = found if turn % 2 else list(reversed(found))
+        order, load = found if turn % 2 else list(reversed(found)), Load()
         seconds = {case.name: _run(case, lambda case=case: timed(case)) for case in order}
-        record.add_round(batch, {case.name: seconds[case.name] for case in found})
+        record.add_round(batch, {case.name: seconds[case.name] for case in found}, load.others())
         record.write()
 
 

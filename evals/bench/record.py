@@ -9,7 +9,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,29 @@ from tokenprune.evals.run import files
 from tokenprune.evals.run.provenance import device_name, versions
 
 SOURCES = Path(tokenprune.__file__).resolve().parent
+#: The clock of a file whose seconds are not those that pass.
+CPU_TIME = "CPU time"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One run of some cases, in turn.
+
+    moment: when it ended. seconds: by case and phase. others: how many cores other processes used meanwhile, in the
+        mean; None in files of before that was stored.
+    """
+
+    batch: int
+    moment: str
+    seconds: dict[str, Seconds]
+    others: float | None = None
 
 
 class Record:
     """The content of a file.
 
     about: model, dtype, device, machine, versions and whatever else must be the same for rounds to be comparable.
-    facts: of every case, by batch size and name. rounds: (batch size, moment, seconds by case and phase).
+    facts: of every case, by batch size and name.
     """
 
     def __init__(
@@ -40,7 +56,7 @@ class Record:
         path: Path,
         about: Mapping[str, Any],
         facts: list[Facts],
-        rounds: list[tuple[int, str, dict[str, Seconds]]],
+        rounds: list[Round],
     ) -> None:
         self.path, self.about, self.rounds = path, dict(about), rounds
         self.facts = {(one.batch, one.name): one for one in facts}
@@ -51,7 +67,7 @@ class Record:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             facts = [Facts(**one | {"schedule": Schedule.from_json(one["schedule"])}) for one in content["cases"]]
-            rounds = [(one["batch"], one["moment"], one["seconds"]) for one in content["rounds"]]
+            rounds = [Round(**one) for one in content["rounds"]]
             return cls(path, content["about"], facts, rounds)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SettingError(f"{path}: not a file of tokenprune bench ({error!r}). Name another --output.") from error
@@ -68,17 +84,19 @@ class Record:
     def add(self, fact: Facts) -> None:
         self.facts[fact.batch, fact.name] = fact
 
-    def add_round(self, batch: int, seconds: dict[str, Seconds]) -> None:
+    def add_round(self, batch: int, seconds: dict[str, Seconds], others: float | None = None) -> None:
         moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self.rounds.append((batch, moment, seconds))
+        self.rounds.append(Round(batch, moment, seconds, others))
+
+    def n_rounds(self, batch: int, name: str) -> int:
+        """Return how many rounds of a batch size have a case."""
+        return sum(one.batch == batch and name in one.seconds for one in self.rounds)
 
     def write(self) -> None:
         content = {
             "about": self.about,
             "cases": [asdict(fact) | {"schedule": fact.schedule.to_json()} for fact in self.facts.values()],
-            "rounds": [
-                {"batch": batch, "moment": moment, "seconds": seconds} for batch, moment, seconds in self.rounds
-            ],
+            "rounds": [asdict(one) for one in self.rounds],
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         files.replace(self.path, json.dumps(content, indent=1) + "\n")
@@ -91,14 +109,14 @@ class Record:
     @property
     def dates(self) -> str:
         """The day, or the first and the last one."""
-        days = sorted({moment[:10] for _, moment, _ in self.rounds})
+        days = sorted({one.moment[:10] for one in self.rounds})
         return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not timed"
 
 
-def about(model: Any, name: str, attention: str, side: int) -> dict[str, Any]:
+def about(model: Any, name: str, attention: str, side: int, *, cpu_time: bool = False) -> dict[str, Any]:
     """Return everything that affects the time of a round; for the library, a digest of its sources.
 
-    side: pixels of the image, as prompts.py takes them.
+    side: pixels of the image, as prompts.py takes them. cpu_time: whether seconds are CPU time.
     """
     return {
         "model": name,
@@ -114,7 +132,7 @@ def about(model: Any, name: str, attention: str, side: int) -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "versions": versions(),
         "sources": _digest(),
-    }
+    } | ({"clock": CPU_TIME} if cpu_time else {})
 
 
 def cpu() -> str:

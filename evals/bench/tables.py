@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil, inf
+from statistics import median
 
 from rich.table import Table as RichTable
 
@@ -186,12 +187,14 @@ def rich(table: Table, title: str) -> RichTable:
 
 def provenance(record: Record) -> str:
     """Describe model, machine and versions in one line."""
-    about = record.about
+    about, others = record.about, [one.others for one in record.rounds if one.others is not None]
     packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    clock = f"; {about['clock']}" if "clock" in about else ""
+    load = f"; other processes used {median(others):.1f} cores" if others else ""
     return (
         f"{about['model']}, {about['parameters'] / 1e9:.2f} billion parameters, {about['dtype']}, {about['attention']} "
         f"attention; {about['device']} ({about['cpu']}; {about['threads']} threads of {about['cores']} cores, "
-        f"{about['memory_bytes'] / 2**30:.0f} GiB); {packages}; {record.dates}"
+        f"{about['memory_bytes'] / 2**30:.0f} GiB){clock}{load}; {packages}; {record.dates}"
     )
 
 

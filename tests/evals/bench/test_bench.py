@@ -22,7 +22,7 @@ from tokenprune.evals.bench.clock import PHASES, Seconds, phases
 from tokenprune.evals.bench.figures import Figures, Memory, figures
 from tokenprune.evals.bench.measuring import measure, measure_throughput
 from tokenprune.evals.bench.memory import LiveBytes, with_peak
-from tokenprune.evals.bench.record import Record, about
+from tokenprune.evals.bench.record import Record, Round, about
 from tokenprune.evals.bench.schedule import Schedule
 from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.run.setups import Pruned
@@ -195,7 +195,7 @@ def test_ratios_are_taken_within_rounds(tmp_path: Path) -> None:
         {name: dict.fromkeys(PHASES, slow * share) for name, share in zip(names, shares, strict=True)}
         for slow, shares in ((1, (1.0, 0.50, 0.50)), (2, (1.0, 0.50, 0.55)), (9, (1.0, 0.50, 0.60)))
     ]
-    record = Record(tmp_path / "x", {}, known, [(1, "2026-01-01", one) for one in seconds])
+    record = Record(tmp_path / "x", {}, known, [Round(1, "2026-01-01", one) for one in seconds])
     record.add_round(1, {"unpruned": dict.fromkeys(PHASES, 100.0)})  # a round without the others counts for none
     *_, grid = figures(record)
     assert grid.ttft_to_unpruned is not None
