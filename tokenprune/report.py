@@ -111,6 +111,12 @@ class ImageReport:
         """The number of visual tokens that enter the language model."""
         return len(self.kept)
 
+    @property
+    def n_left(self) -> int:
+        """The number that the last decoder layer or the last denoising step sees."""
+        stages = self.late_steps or self.stages
+        return len(stages[-1].kept) if stages else self.n_kept
+
     def kept_at(self, layer: int) -> Int[Tensor, " left"]:
         """The visual tokens that decoder layer `layer` sees."""
         return next((stage.kept for stage in reversed(self.stages) if stage.layer <= layer), self.kept)
@@ -154,13 +160,21 @@ class Report:
     def n_kept(self) -> int:
         return sum(image.n_kept for image in self.images)
 
+    @property
+    def n_left(self) -> int:
+        return sum(image.n_left for image in self.images)
+
     def __repr__(self) -> str:
-        share = self.n_kept / self.n_visual
+        late = any(image.late_steps for image in self.images)
+        kept = f"kept {self.n_kept} of {self.n_visual} visual tokens"
+        if self.n_left == self.n_kept:
+            kept += f", keep ratio {self.n_kept / self.n_visual:.1%}"
+        else:
+            end = "the last denoising step" if late else "its last layer"
+            kept += f" before the language model, {self.n_left} in {end}"
         skipped = f", decoder layers {list(self.skipped)} skipped" if self.skipped else ""
         contract = "" if self.contract == "masking" else f", dropped tokens: {self.contract}"
-        head = f"Report(kept {self.n_kept} of {self.n_visual} visual tokens, keep ratio {share:.1%}{skipped}{contract})"
-        lines = [head, *(f"  {image!r}" for image in self.images)]
+        lines = [f"Report({kept}{skipped}{contract})", *(f"  {image!r}" for image in self.images)]
         if self.denoising is not None:
-            late = any(image.late_steps for image in self.images)
             lines.append(f"  {self.denoising!r}" + (f" ({LATE_STEPS})" if late else ""))
         return "\n".join(lines)

@@ -26,12 +26,11 @@ from tokenprune.evals.run.evaluate import BATCH_TOKENS
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
-from tokenprune.evals.run.questions import limit_questions
+from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Unpruned
 from tokenprune.evals.tasks.base.question import Question
-from tokenprune.evals.tune.own import load
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.registry import changed_settings, name_of
 
@@ -96,7 +95,7 @@ def adapt(
     base = StrategySpec.read(strategy).make({"keep_ratio": keep_ratio})
     with allowing(image_roots, max_image_pixels):
         style = style_of(*load_processor(model))
-        asked = limit_questions(load(data, tasks, split=split, style=style, labels=labels), limit)
+        asked = limit_questions(load_questions(data, tasks, split=split, style=style, labels=labels), limit)
         check_images(asked)
         questions = chosen(asked, steps * batch * accumulate, seed)
         examples = labelled(questions) if labels else None  # answers that cannot be written are said before

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import tokenprune
+from tokenprune.errors import unknown
 from tokenprune.evals.cli import actions, adapt, bench, explain, layers, models, optimize, report, serve, tune
 from tokenprune.evals.cli import eval as eval_
 from tokenprune.evals.cli.errors import plain_errors
-from tokenprune.evals.cli.parser import Formatter, script_parser
+from tokenprune.evals.cli.parser import Formatter, script_parser, unrecognized
 from tokenprune.evals.cli.settings import arguments_of
 
 COMMANDS = {
@@ -34,8 +35,19 @@ COMMANDS = {
     "serve": serve,
     "actions": actions,
 }
-COMPLETION = """\
-Enable shell completion in bash or zsh:
+EXAMPLES = """\
+examples:
+
+  tokenprune models qwen3_vl                                   # can my model be pruned?
+  tokenprune explain cup.jpg "Where is the cup?" --model PATH  # what is kept, and what it then answers
+  tokenprune eval --model PATH --data DIR --keep-ratio 0.25    # what that costs in accuracy
+  tokenprune serve PATH --strategy fopru --keep-ratio 0.25     # vLLM's server, with fewer visual tokens
+
+in Python:
+
+  handle = tokenprune.patch(model, "fopru", keep_ratio=0.25)
+
+shell completion, in bash or zsh:
 
   eval "$(register-python-argcomplete tokenprune)"
 """
@@ -57,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def build_parser() -> ArgumentParser:
     """Return the parser of all commands. What it parses has the command's module as `command`."""
     parser = script_parser("Prune the visual tokens of Hugging Face vision-language models, and measure what it costs.")
-    parser.prog, parser.epilog = "tokenprune", COMPLETION
+    parser.prog, parser.epilog = "tokenprune", EXAMPLES
     version = f"tokenprune {tokenprune.__version__}"
     parser.add_argument("--version", action="version", version=version, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -76,13 +88,15 @@ def build_parser() -> ArgumentParser:
 
 
 def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        parser.error(unknown("command", words[0], COMMANDS))
     options, others = parser.parse_known_args(words or ["--help"])
     if hasattr(options.command, "PASSES_ON"):
         if words[1].startswith("-"):  # a value of an option that is passed on would be taken for the argument
             options.parser.error("its first argument comes before all options")
         options.passed_on = others
     elif others:
-        parser.error(f"unrecognized arguments: {' '.join(others)}")
+        options.parser.error(unrecognized(options.parser, others))
     file = getattr(options, "settings", None)
     if file is None:
         return options

@@ -33,10 +33,11 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Compare a pruned robot policy's actions with the unpruned policy's on recorded observations.
+    """Compare a pruned robot policy's actions with the unpruned policy's.
 
-    Open loop: every call starts from the same noise, and no robot moves. An error that is small beside that of another
-    draw of the noise changes less than chance does; whether the robot still succeeds, only a closed loop can tell.
+    Open loop, on recorded observations: every call starts from the same noise, and no robot moves. An error that is
+    small beside that of another draw of the noise changes less than chance does; whether the robot still succeeds, only
+    a closed loop can tell.
 
       tokenprune actions lerobot/pi0_base recordings --strategy efficientvla efficientvla:reuse=5 --keep-ratio 0.25
     """

@@ -75,9 +75,15 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Measure accuracy on published sets, unpruned and with each strategy.
+    """Measure accuracy, unpruned and with each strategy.
 
-    Prints accuracy with 95 % intervals, visual tokens and KV cache. An interrupted run resumes with the same command.
+    The folder of --data holds a `questions.jsonl` with lines like
+
+      {"image": "1.jpg", "question": "What is in the cup?", "answer": "tea"}
+      {"image": "1.jpg", "question": "the cup on the left", "box": [120, 40, 380, 260]}
+
+    or published sets, for instance POPE's files in a folder `pope`. Prints accuracy with 95 % intervals, visual tokens
+    and KV cache. An interrupted run resumes with the same command.
 
     Split the questions across devices and machines; the answers stay the same:
 

@@ -27,10 +27,10 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Rank decoder layers by how little they change their input, on a few unlabelled questions.
+    """Rank decoder layers by how little they change their input.
 
-    The layers that it prints are for PAR(skip=...), which does not execute them. With --stages, print how many visual
-    tokens the layers need, as a schedule for AdaToken.
+    It asks a few questions, whose answers are not read. The layers that it prints are for PAR(skip=...), which does not
+    execute them. With --stages, print how many visual tokens the layers need, as a schedule for AdaToken.
     """
     from rich.table import Table
 

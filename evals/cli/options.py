@@ -42,7 +42,7 @@ def add_data(parser: ArgumentParser) -> None:
         type=Path,
         default=SCENES,
         metavar="DIR",
-        help="the files of a published set, or a folder that holds one folder per task, named after the task "
+        help="your own questions.jsonl, the files of a published set, or one folder per task, named after the task "
         "(default: the bundled scenes)",
     )
 
@@ -217,5 +217,6 @@ def calibration_questions(options: Namespace) -> list[Any]:
     from tokenprune.evals.run.questions import load_questions
     from tokenprune.evals.search.calibration import calibration
 
-    questions = load_questions(options.data, split=options.split, style=style_of(*load_processor(options.model)))
+    style = style_of(*load_processor(options.model))
+    questions = load_questions(options.data, split=options.split, style=style, labels=False)
     return list(calibration(questions, options.questions, options.seed))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, HelpFormatter
-from collections.abc import Callable
+from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, HelpFormatter, _SubParsersAction
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -16,6 +17,11 @@ class Formatter(HelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         paragraphs = text.strip().split("\n\n")
         return "\n\n".join(part if part.startswith(" ") else fill(part, width) for part in paragraphs)
+
+    def _format_action(self, action: Action) -> str:
+        if isinstance(action, _SubParsersAction):  # the commands alone, without a line that says COMMAND
+            return self._join_parts([self._format_action(command) for command in action._get_subactions()])
+        return super()._format_action(action)
 
     def _get_help_string(self, action: Action) -> str | None:
         is_switch = action.const is False  # --no-labels: that labels are read by default says its name
@@ -30,6 +36,19 @@ class Formatter(HelpFormatter):
 def script_parser(description: str | None) -> ArgumentParser:
     """Return the parser of a script with this docstring."""
     return ArgumentParser(description=description, formatter_class=Formatter, allow_abbrev=False)
+
+
+def unrecognized(parser: ArgumentParser, words: Sequence[str]) -> str:
+    """The sentence for words that a command does not take: the option that was meant, or how to give the model."""
+    said, first = f"unrecognized arguments: {' '.join(words)}.", words[0].partition("=")[0]
+    options = [option for action in parser._actions if action.dest != "help" for option in action.option_strings]
+    takes_model = any(action.dest == "model" and not action.option_strings for action in parser._actions)
+    if first == "--model" and takes_model:
+        return f"{said} The model is the first argument: {parser.prog} MODEL ..."
+    if not first.startswith("-"):
+        return f"{said} Write --model {first}, if that is the model." if "--model" in options else said
+    near = get_close_matches(first, options, n=1)
+    return f"{said} Did you mean {near[0]}?" if near else f"{said} Type: {parser.prog} --help"
 
 
 def existing_file(text: str) -> Path:

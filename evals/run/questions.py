@@ -8,20 +8,29 @@ from tokenprune.errors import DataError, SettingError, unknown
 from tokenprune.evals.models.prompt_styles import LLAVA, Style
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.own import EXAMPLE
 
 T = TypeVar("T")
 
 #: The tasks that are recognised by their files alone.
 ANY_SET = ("rec", "vqa", "videoqa")
+OWN = "own"
 
 
 def load_questions(
-    folder: Path, tasks: Sequence[str] | None = None, *, split: str | None = None, style: Style = LLAVA
+    folder: Path,
+    tasks: Sequence[str] | None = None,
+    *,
+    split: str | None = None,
+    style: Style = LLAVA,
+    labels: bool = True,
 ) -> list[Question]:
-    """Return the questions of these tasks, one after the other; None means all tasks whose files are found.
+    """Return the questions of these tasks, one after the other; None means all tasks whose files are found, or, in a
+    folder with a `questions.jsonl` or `questions.parquet` of the user's, these alone.
 
     The files of a task are in `folder` itself, or in a folder inside it named after the task. split: the sets' own
-    word; None means all but `train`. style: the way the model is asked.
+    word; None means all but `train`. style: the way the model is asked. labels: False for a use that reads no right
+    answers: the user's own questions may then lack them.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of images and questions")
@@ -29,13 +38,17 @@ def load_questions(
         if name not in TASKS:
             raise SettingError(unknown("task", name, TASKS))
     found = [name for name in TASKS if (folder / name).is_dir()]
+    if tasks is None:
+        alone = [OWN] if TASKS[OWN].is_in(folder) else []
+        tasks = alone or found + [name for name in ANY_SET if TASKS[name].is_in(folder)]
     questions: list[Question] = []
-    for name in found + [name for name in ANY_SET if TASKS[name].is_in(folder)] if tasks is None else tasks:
-        questions += TASKS[name].load(folder / name if name in found else folder, split, style)
+    for name in tasks:
+        task = TASKS[name] if labels else TASKS[name].unlabelled()
+        questions += task.load(folder / name if name in found else folder, split, style)
     if not questions:
         raise DataError(
-            f"{folder}: no questions; needs refs(NAME).p or .json, or *questions.json, or a folder named after a task: "
-            f"{', '.join(TASKS)}"
+            f"{folder}: no questions; needs your own in questions.jsonl, with lines {EXAMPLE}, or a published set: "
+            f"refs(NAME).p or .json, *questions.json, or a folder named after a task: {', '.join(TASKS)}"
         )
     return questions
 

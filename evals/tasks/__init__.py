@@ -12,6 +12,7 @@ from tokenprune.evals.tasks.mmbench import MmBench
 from tokenprune.evals.tasks.mme import Mme
 from tokenprune.evals.tasks.mmstar import MmStar
 from tokenprune.evals.tasks.mvbench import MvBench
+from tokenprune.evals.tasks.own import Own
 from tokenprune.evals.tasks.pope import Pope
 from tokenprune.evals.tasks.refcoco import RefCoco
 from tokenprune.evals.tasks.scienceqa import ScienceQa
@@ -24,6 +25,7 @@ from tokenprune.evals.tasks.vqav2 import Vqav2
 from tokenprune.evals.tasks.xlrs import Xlrs
 
 _TASKS = (
+    Own("own", "own questions"),
     RefCoco("rec", "REC", None),
     RefCoco("refcoco", "RefCOCO", "unc"),
     RefCoco("refcoco-google", "RefCOCO (Google)", "google"),
@@ -54,6 +56,6 @@ _TASKS = (
     ActivityNetQa("videoqa", "Video QA"),
 )
 
-#: Tasks by name. `rec`, `vqa` and `videoqa` read any set in the file formats of RefCOCO, VQAv2 and ActivityNet-QA,
-#: such as the bundled scenes and clips.
+#: Tasks by name. `own` reads a user's own questions. `rec`, `vqa` and `videoqa` read any set in the file formats of
+#: RefCOCO, VQAv2 and ActivityNet-QA, such as the bundled scenes and clips.
 TASKS: dict[str, Task] = {task.name: task for task in _TASKS}

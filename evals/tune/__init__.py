@@ -1,6 +1,5 @@
 """`tokenprune tune`: the cheapest setting whose loss of accuracy is bounded, for a model and its questions.
 
-own          questions in a user's own file
 questions    the two halves, and the order in which the first is asked
 space        which settings are tried
 sharing      one run of the vision tower for all settings of a batch

@@ -22,7 +22,7 @@ from tokenprune.evals.run import files
 from tokenprune.evals.run.evaluate import BATCH_TOKENS
 from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
-from tokenprune.evals.run.questions import limit_questions
+from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import held_study
 from tokenprune.evals.tasks.base.question import Question
@@ -30,7 +30,6 @@ from tokenprune.evals.tune import page, plot
 from tokenprune.evals.tune.asking import Asker, Compare, held_answers, measure_of
 from tokenprune.evals.tune.confirm import MOST, Tested, confirm, sequence
 from tokenprune.evals.tune.costs import N_QUESTIONS, Cost, CostMeter
-from tokenprune.evals.tune.own import load
 from tokenprune.evals.tune.questions import halves
 from tokenprune.evals.tune.search import SearchPlan, Tried, search
 from tokenprune.evals.tune.space import KEEP_RATIOS, STRATEGIES, Space
@@ -92,8 +91,8 @@ def tune(
         tokenprune.patch(model, tuned.strategy)
 
     model: a folder or a Hugging Face name; or a pair of a loaded model and its processor, which are left as they are.
-    data, tasks, split, limit: the questions, as for `evaluate`; or a folder with a `questions.jsonl`, see
-        `tokenprune.evals.tune.own`. Half of them, by images, are searched on, the other half tests what was found.
+    data, tasks, split, limit: the questions, as for `evaluate`. Half of them, by images, are searched on, the other
+        half tests what was found.
     output: a folder for the settings file, a page, a plot and everything that a killed call resumes from. SettingError
         if it holds another tuning.
     strategies: what is searched, as `--strategy` takes it. keep_ratios: between which.
@@ -113,7 +112,7 @@ def tune(
         raise SettingError(f"{generations} generations of {size} settings are none; write at least 1 of each.")
     with allowing(image_roots, max_image_pixels):
         name, style = name_and_style(model)
-        questions = limit_questions(load(data, tasks, split=split, style=style, labels=labels), limit)
+        questions = limit_questions(load_questions(data, tasks, split=split, style=style, labels=labels), limit)
         searched, fresh = halves(questions, seed)
         loaded, processor = load_model(model, dtype) if isinstance(model, str) else model
         n_layers = len(adapter_for(loaded).layers)

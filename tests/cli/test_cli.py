@@ -36,7 +36,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert command() == 0  # no arguments: help
     assert capsys.readouterr().out == shown
     for name in COMMANDS:
-        assert re.search(rf"^    {name} ", shown, flags=re.MULTILINE)
+        assert re.search(rf"^  {name} ", shown, flags=re.MULTILINE)
+    assert "\n  COMMAND\n" not in shown
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -97,11 +98,16 @@ def test_as_a_module(module: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["evil"], "argument COMMAND: invalid choice: 'evil' (choose from"),
+        (["evil"], "tokenprune: error: unknown command 'evil'. Did you mean 'eval'? Known: actions, "),
         (["eval", "--limit", "0"], "argument --limit: 0 is less than 1"),
         (["eval", "--limit", "few"], "argument --limit: invalid whole number value: 'few'"),
         (["bench", "--memory", "much"], "argument --memory: invalid number value: 'much'"),
-        (["eval", "--lim", "3"], "unrecognized arguments: --lim 3"),
+        (["eval", "--lim", "3"], "tokenprune eval: error: unrecognized arguments: --lim 3. Did you mean --limit?"),
+        (["eval", "--lim=3"], "unrecognized arguments: --lim=3. Did you mean --limit?"),
+        (["bench", "--verbose"], "unrecognized arguments: --verbose. Type: tokenprune bench --help"),
+        (["eval", "some/model"], "unrecognized arguments: some/model. Write --model some/model, if that is the model."),
+        (["tune", "--model", "x"], "The model is the first argument: tokenprune tune MODEL ..."),
+        (["report", "runs", "--model", "x"], "unrecognized arguments: --model x. Type: tokenprune report --help"),
         (["explain", __file__], "the following arguments are required: QUESTION"),
     ],
 )

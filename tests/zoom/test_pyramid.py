@@ -57,6 +57,11 @@ def test_a_tile_is_what_lies_in_its_box_and_black_beyond_the_edge() -> None:
     assert sorted(below.getcolors()) == [(300, (255, 0, 0)), (600, (0, 0, 0))]
 
 
+def test_a_view_is_shown_in_whole_pixels() -> None:
+    assert str(View((0.4, 10.7, 99.6, 20.0), 1, 2, 3)) == "level 1, row 2, column 3 (0, 11, 100, 20)"
+    assert str(View((0.0, 0.0, 9.0, 9.0))) == "thumbnail (0, 0, 9, 9)"
+
+
 def test_the_thumbnail_is_the_whole_image_in_a_square() -> None:
     view = thumbnail(60, 40)
     small = view.crop(Image.new("RGB", (60, 40), "red"), 30)

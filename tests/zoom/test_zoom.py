@@ -172,7 +172,7 @@ def test_a_look_goes_down_the_pyramid_and_its_inputs_are_answered(loaded: tuple[
     assert placeholders == per_view * len(look.views) if prompts == "together" else placeholders >= per_view
     assert model.generate(**look.inputs, max_new_tokens=2, do_sample=False).shape[0] == 1
     assert {name: dict(module.__dict__) for name, module in model.named_modules()} == before
-    assert "answers from" in repr(look)
+    assert f"answers from {look.views[0]}" in repr(look)
 
 
 def test_the_search_stops_once_attention_is_less_sharp(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:

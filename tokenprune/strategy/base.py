@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from tokenprune.checks import check_budget, check_choice
 from tokenprune.selection import Selection, budget
@@ -37,6 +37,15 @@ class Strategy(ABC):
     keep_ratio: float | None = None
     keep: int | None = None
     budget_per: Literal["image", "tile", "video"] = "image"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.__repr__ = cls.__repr__  # an inherited one becomes the class's own, which dataclass does not replace
+
+    def __repr__(self) -> str:
+        """The call that makes an equal strategy, without settings that are as by default."""
+        given = ((one, repr(getattr(self, one.name))) for one in fields(self) if one.init)
+        return f"{type(self).__name__}({', '.join(f'{one.name}={it}' for one, it in given if it != repr(one.default))})"
 
     def __post_init__(self) -> None:
         if self.keep_ratio is None and self.keep is None:

@@ -32,6 +32,11 @@ class View:
     row: int = 0
     column: int = 0
 
+    def __str__(self) -> str:
+        left, top, right, bottom = (round(edge) for edge in self.box)
+        place = "thumbnail" if self.level is None else f"level {self.level}, row {self.row}, column {self.column}"
+        return f"{place} ({left}, {top}, {right}, {bottom})"
+
     def crop(self, image: Any, tile: int) -> Any:
         """The square of tile x tile pixels, cut from the whole PIL image."""
         from PIL import Image

@@ -85,7 +85,8 @@ class Look:
 
     def __repr__(self) -> str:
         share = self.n_visual / self.n_all
-        lines = [f"Look(encoded {self.n_visual} of {self.n_all} visual tokens, {share:.1%}; answers from {self.views})"]
+        views = ", ".join(map(str, self.views))
+        lines = [f"Look(encoded {self.n_visual} of {self.n_all} visual tokens, {share:.1%}; answers from {views})"]
         for step in self.steps:
             tiles = ", ".join(
                 f"({view.row}, {view.column}) {one.focus:.2f}"

@@ -45,6 +45,10 @@ class Task(ABC):
         DataError for anything wrong with the files; it names the file and the line or record.
         """
 
+    def unlabelled(self) -> "Task":
+        """Return the task for a use that reads no right answers, so that a set that allows it may lack them."""
+        return self
+
     def metrics(self, answered: Answered) -> dict[str, Metric]:
         """Return the set's published metrics of the answers, the main one first.
 
@@ -61,8 +65,12 @@ def choose_splits(wanted: str | None, found: set[str], where: str) -> set[str]:
     """
     if wanted is None:
         return found - {"train"}
+    if found == {""}:
+        raise DataError(
+            f"{where}: no split {wanted!r}; it has none. Leave --split out, or write --split all in optimize and layers"
+        )
     if wanted not in found:
-        raise DataError(f"{where}: no split {wanted!r}; it has {', '.join(sorted(found - {''})) or 'none'}")
+        raise DataError(f"{where}: no split {wanted!r}; it has {', '.join(sorted(found - {''}))}")
     return {wanted}
 
 

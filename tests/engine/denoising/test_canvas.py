@@ -135,6 +135,7 @@ def test_the_report_counts_what_the_steps_read() -> None:
     assert read[3] - read[2] == unpruned - sum(n * size for n, size in zip(saved, per_token, strict=True))
     assert "do not carry over" in repr(reports[-1])
     assert "4 from denoising step 2" in repr(reports[-1])
+    assert "before the language model, 4 in the last denoising step" in repr(reports[-1])
 
 
 def test_the_cache_stays_whole_for_the_next_canvas() -> None:

@@ -217,6 +217,7 @@ def test_the_report_of_every_stage() -> None:
     assert second.merged is not None
     assert second.merged.sources.tolist() == first.kept.tolist()  # counted within the image
     assert "kept 36 of 36 visual tokens, 18 from layer 1, 9 from layer 3" in repr(image)
+    assert "kept 36 of 36 visual tokens before the language model, 9 in its last layer" in repr(handle.report)
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,10 @@ from tokenprune.evals.adapt.estimate import duration, estimate
 from tokenprune.evals.adapt.examples import IGNORED, Collator, Example, check_images, chosen, labelled, right_answer
 from tokenprune.evals.adapt.lora import n_trained, target_names, with_lora
 from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, last_checkpoint
-from tokenprune.evals.models.prompt_styles import LLAVA
+from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.tasks.base.short_answers import exact
 from tokenprune.evals.tasks.base.video import VideoAnswer
-from tokenprune.evals.tune.own import load
 
 N = 12
 FEW: dict[str, Any] = {"steps": 12, "batch": 4, "learning_rate": 2e-2, "save_every": 3, "keep_ratio": 0.2}
@@ -80,7 +79,7 @@ def test_the_loss_falls(undisturbed: Adapted) -> None:
 def test_the_adapter_loads_with_plain_peft(undisturbed: Adapted, model: str, data: Path) -> None:
     """And changes the answers, pruned or not."""
     plain: Any = AutoModelForImageTextToText.from_pretrained(model)
-    batch = Collator(tiny_processor(), torch.float32)(labelled(load(data, split=None, style=LLAVA, labels=True))[:4])
+    batch = Collator(tiny_processor(), torch.float32)(labelled(load_questions(data))[:4])
     labels = batch.pop("labels")
     with torch.no_grad():
         before = float(plain(**batch, labels=labels).loss)
@@ -139,7 +138,7 @@ def test_self_distillation_learns_the_unpruned_answers(
 
 
 def test_labels_are_those_of_the_answers_alone(data: Path) -> None:
-    examples = labelled(load(data, split=None, style=LLAVA, labels=True))[:3]
+    examples = labelled(load_questions(data))[:3]
     processor = tiny_processor()
     batch = Collator(processor, torch.float32)(examples)
     for row, example in enumerate(examples):
@@ -173,7 +172,7 @@ def test_a_training_sees_no_more_questions_than_it_needs(
     """And the unpruned model is asked no others."""
     adapted(model, data, tmp_path, labels=False, steps=2, batch=2, accumulate=2, rank=2)
     assert len(RunFolder(tmp_path / "answers").answers()) == 8 < N
-    questions = load(data, split=None, style=LLAVA, labels=True)
+    questions = load_questions(data)
     found = chosen(questions, 8, seed=0)
     assert found == chosen(questions, 8, seed=0) != chosen(questions, 8, seed=1)
     assert [one.id for one in found] == [one.id for one in questions if one in found]
@@ -182,7 +181,7 @@ def test_a_training_sees_no_more_questions_than_it_needs(
 
 def test_the_estimate_is_of_the_largest_examples(data: Path) -> None:
     """Pixels come before text, because they are most of the tokens."""
-    questions = load(data, split=None, style=LLAVA, labels=True)
+    questions = load_questions(data)
     small, large = Example(questions[0], "a long answer"), Example(questions[1], "05")
     assert large.size[0] == small.size[0] == 60 * 40
     assert small.size > large.size
@@ -203,7 +202,7 @@ def test_ratios_depend_on_the_step_alone() -> None:
 def test_the_estimate_changes_nothing(data: Path) -> None:
     model = with_lora(fresh_llava(), "decoder", 4)
     before = {name: weight.clone() for name, weight in model.named_parameters()}
-    batch = Collator(tiny_processor(), torch.float32)(labelled(load(data, split=None, style=LLAVA, labels=True))[:4])
+    batch = Collator(tiny_processor(), torch.float32)(labelled(load_questions(data))[:4])
     state = torch.get_rng_state()
     found = estimate(model, batch, accumulate=2)
     assert torch.equal(torch.get_rng_state(), state)
@@ -235,7 +234,7 @@ def test_videos_are_refused() -> None:
 
 
 def test_answers_that_cannot_be_written(data: Path) -> None:
-    question = load(data, split=None, style=LLAVA, labels=True)[0]
+    question = load_questions(data)[0]
     assert right_answer(question) == "05"
 
     class Other(type(question).__mro__[1]):

@@ -21,6 +21,7 @@ from tokenprune.evals.tasks import TASKS
 NAMED: list[tuple[str, str, Callable[[Any, str], object]]] = [
     ("refcoco", "instances.json", lambda content, name: content["images"][0].update(file_name=name)),
     ("vqav2", "v2_OpenEnded_mscoco_val2014_questions.json", lambda content, name: content.update(data_subtype=name)),
+    ("own", "questions.jsonl", lambda content, name: content.update(image=name)),
     ("pope", "coco_pope_random.json", lambda content, name: content.update(image=name)),
     ("textvqa", "TextVQA_0.5.1_val.json", lambda content, name: content["data"][0].update(image_id=name)),
     ("gqa", "testdev_balanced_questions.json", lambda content, name: content["201"].update(imageId=name)),

@@ -22,6 +22,7 @@ VALID = {
     "gqa": r"types(\.structural)?: (None|null|\{\}|missing)|parquet, id: a number",
     "mmbench": r"(B|category|hint|split): (null|missing)|tsv, (question|[A-D]|hint|split|category): '",
     "mme": "removed",
+    "own": r"(answer|kind|split|id|box(\[0\])?): (None|null|missing|3|\['x'\]|1\.5|text)",
     "pope": r"removed|category: (null|missing)",
     "refcoco": r"bbox\[0\]: 1.5",
     "scienceqa": r"(hint|subject): (None|null|missing)|parquet, every record twice",

@@ -95,6 +95,7 @@ def test_broken_tables(tmp_path: Path, name: str, form: str) -> None:
 
 
 SCORES = {
+    "own": [("A box.", 1), ("BOX", 1), ("a cup", 0)],
     "refcoco": [("It is at [0.5, 0.25, 0.75, 0.75].", 1), ("[0.0, 0.0, 0.2, 0.2]", 0), ("on the right", None)],
     "vqav2": [("Yes.", 1), ("no", 0.6), ("box", 0)],
     "pope": [("Yes, there is.", 1), ("No", 0), ("There is not a box", 0), ("a box", 1)],
@@ -129,6 +130,7 @@ def test_messy_answers(tmp_path: Path, name: str, form: str) -> None:
 
 #: What is answered to the first questions, and what the whole is then worth; all others are left unanswered.
 METRICS = {
+    "own": (["box", "[0.5, 0.25, 0.7, 0.8]"], {"accuracy": 1, "names accuracy": 1, "other accuracy": 1}),
     "refcoco": (
         ["[0.5, 0.25, 0.75, 0.75]", "[0.6, 0.25, 1.0, 0.75]"],
         {"Acc@0.5": 0.5, "mIoU": 0.65, "centre accuracy": 0.5},

@@ -166,8 +166,26 @@ def vqav2_hub(folder: Path) -> None:
     write_parquet(folder / "data" / "validation-00000-of-00001.parquet", rows)
 
 
+OWN = [
+    {"id": "cup", "question": "What is it?", "answer": ["a box", "box"], "box": None, "kind": "names"},
+    {"id": "there", "question": "the orange box", "answer": None, "box": [30, 10, 45, 30], "kind": None},
+]
+
+
+def own(folder: Path) -> None:
+    rows = [{key: value for key, value in row.items() if value is not None} for row in OWN]
+    write_lines(folder / "questions.jsonl", [{"image": "photos/1.png", "split": "val"} | row for row in rows])
+    save(folder / "photos" / "1.png")
+
+
+def own_table(folder: Path) -> None:
+    write_parquet(folder / "questions.parquet", [row | {"split": "val"} for row in OWN])
+
+
 #: (task, form): what writes it.
 SETS: dict[tuple[str, str], Callable[[Path], None]] = {
+    ("own", "published"): own,
+    ("own", "hub"): own_table,
     ("refcoco", "published"): write_refcoco,
     ("refcoco", "hub"): refcoco_hub,
     ("vqav2", "published"): write_vqav2,

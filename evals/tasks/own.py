@@ -1,0 +1,142 @@
+"""Your own questions: `questions.jsonl`, one object per line, or a table `questions.parquet` with the same columns.
+
+    {"image": "photos/1.jpg", "question": "What is in the cup?", "answer": "tea"}
+    {"image": "photos/1.jpg", "question": "the cup on the left", "box": [120, 40, 380, 260]}
+
+`image` is a path in the folder, or a list of them; in a table, also images inside, as `datasets` writes them. `answer`
+is a text or a list of accepted ones. A question with a `box`, in pixels of the upright image from corner to corner, is
+a description that the model answers with a box. `kind`, `split` and `id` may be added.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tokenprune.errors import DataError
+from tokenprune.evals.models.boxes import Box
+from tokenprune.evals.models.prompt_styles import Style
+from tokenprune.evals.reading import fields
+from tokenprune.evals.reading.coco import check_inside, from_corner
+from tokenprune.evals.reading.hub import table_records
+from tokenprune.evals.reading.images import StoredImage, size_of
+from tokenprune.evals.reading.records import Record, line_records
+from tokenprune.evals.tasks.base.metric import Metric
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.short_answers import ShortAnswer, exact
+from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, of_each_category
+from tokenprune.evals.tasks.refcoco import RefCocoQuestion
+
+KEYS = ("image", "question", "answer", "box", "kind", "split", "id")
+EXAMPLE = '{"image": "1.jpg", "question": "...", "answer": "..."}'
+
+
+def _lines(path: Path) -> list[Record]:
+    return _numbered(line_records(path), path)
+
+
+def _rows(path: Path) -> list[Record]:
+    return _numbered(table_records(path), path)
+
+
+def _numbered(records: Sequence[Record], path: Path) -> list[Record]:
+    """Give records an ID and the split that they name. An empty cell of a table counts as no field."""
+    if not records:
+        raise DataError(f"{path}: no questions; write them like {EXAMPLE}")
+    found = []
+    for number, record in enumerate(records, start=1):
+        for key in record.content:
+            if key not in KEYS:
+                raise DataError(f"{record.where}: unknown key {key!r}; known are {', '.join(KEYS)}")
+        content = {"id": number} | {key: value for key, value in record.content.items() if value is not None}
+        found.append(Record(record.where, content, record.text_or_empty("split")))
+    return found
+
+
+@dataclass(frozen=True)
+class Own(FileTask[Question]):
+    """Accuracy: the share of answers that equal a right one but for case and a final period, and of boxes whose IoU
+    with the right one is at least 0.5.
+
+    labels: False for questions whose right answers may be missing.
+    """
+
+    metric: ClassVar[str] = "accuracy"
+    forms: ClassVar[tuple[Form, ...]] = (Form(("questions.jsonl",), _lines), Form(("questions.parquet",), _rows))
+
+    labels: bool = True
+
+    def unlabelled(self) -> "Own":
+        return replace(self, labels=False)
+
+    def question(self, record: Record, folder: Path, style: Style) -> Question:
+        about: dict[str, Any] = {
+            "task": self.name,
+            "id": f"{self.name}-{record.name('id')}",
+            "images": _images(record, folder),
+            "split": record.split,
+            "category": record.text_or_empty("kind"),
+        }
+        question = record.text("question")
+        if "box" in record:
+            return _grounding(record, question, style, about)
+        answers = _texts(record, "answer") if "answer" in record else ()
+        if self.labels and not answers:
+            raise DataError(
+                f"{record.where}: no answer. Add one, or let `tokenprune tune --no-labels` compare with the unpruned "
+                "model's own answers"
+            )
+        return ShortAnswer(**about, text=style.short_answer(question), answers=answers, worth=exact)
+
+    def metrics(self, answered: Answered) -> dict[str, Metric]:
+        """Return the accuracy, and that of each `kind`."""
+        kinds = {question.category for question, _ in answered}
+        each = of_each_category(answered).items() if kinds != {""} else ()
+        return super().metrics(answered) | {f"{kind or 'other'} accuracy": Metric.of(ratio) for kind, ratio in each}
+
+
+def _grounding(record: Record, description: str, style: Style, about: dict[str, Any]) -> RefCocoQuestion:
+    where, images = f"{record.where}, 'box'", about["images"]
+    if "answer" in record:
+        raise DataError(f"{record.where}: has an 'answer' and a 'box'; keep one of them")
+    if len(images) > 1:
+        raise DataError(
+            f"{where}: a box belongs to one image, and {len(images)} are named; write one question for each"
+        )
+    box, size = _box(record["box"], where), size_of(images[0])
+    check_inside(box, size, where)
+    return RefCocoQuestion(
+        **about,
+        text=style.boxes.question.format(description),
+        max_new_tokens=style.boxes.max_new_tokens,
+        expression=description,
+        box=box,
+        size=size,
+        style=style,
+    )
+
+
+def _box(corners: Any, where: str) -> Box:
+    if not isinstance(corners, list) or len(corners) != 4:
+        found = f"{len(corners)} numbers" if isinstance(corners, list) else fields.shown(corners)
+        raise DataError(f"{where}: a box of {found}; expected left, top, right, bottom in pixels")
+    left, top, right, bottom = (fields.as_number(one, where) for one in corners)
+    return from_corner([left, top, right - left, bottom - top], where)
+
+
+def _images(record: Record, folder: Path) -> tuple[StoredImage, ...]:
+    value = record["image"]
+    if isinstance(value, StoredImage) or (isinstance(value, tuple) and value):
+        return record.images()
+    paths = _texts(record, "image")
+    if not paths:
+        raise DataError(f"{record.where}, 'image': names no image")
+    return tuple(record.find_image(folder, path) for path in paths)
+
+
+def _texts(record: Record, key: str) -> tuple[str, ...]:
+    value, where = record[key], f"{record.where}, {key!r}"
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list):
+        raise DataError(f"{where}: expected a text or a list of texts, found {fields.shown(value)}")
+    return tuple(fields.as_text(one, where) for one in values)

@@ -1,0 +1,98 @@
+"""A user's own questions, which every command reads from the folder alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.files.evals import sample_image, write_refcoco, write_vqav2
+from helpers.files.tasks import SETS
+
+from tokenprune.errors import DataError
+from tokenprune.evals.models.prompt_styles import STYLES
+from tokenprune.evals.run.questions import load_questions
+from tokenprune.evals.tasks import TASKS
+
+
+def write(folder: Path, *lines: Any) -> Path:
+    sample_image().save(folder / "1.png")
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (folder / "questions.jsonl").write_text(text)
+    return folder
+
+
+def test_lines(tmp_path: Path) -> None:
+    lines = [
+        {"image": "1.png", "question": "What is it?", "answer": "a box", "kind": "naming"},
+        "",
+        {"image": ["1.png", "1.png"], "question": "Same?", "answer": ["yes", "Yes."]},
+    ]
+    first, second = load_questions(write(tmp_path, *lines))
+    assert (first.id, first.category, len(second.images)) == ("own-1", "naming", 2)
+    assert (first.score("A box."), first.score("a cup"), second.score("yes")) == (1.0, 0.0, 1.0)
+
+
+def test_a_box_is_asked_for_as_the_model_writes_it(tmp_path: Path) -> None:
+    line = {"image": "1.png", "question": "the orange box", "box": [30, 10, 45, 30]}
+    (question,) = load_questions(write(tmp_path, line), style=STYLES["qwen3-vl"])
+    assert 'the description "the orange box"' in question.text
+    assert (question.score('{"bbox_2d": [500, 250, 750, 750]}'), question.score("here")) == (1.0, None)
+
+
+def test_a_folder_with_own_questions_is_nothing_else(tmp_path: Path) -> None:
+    """A table fits the patterns of published sets, too."""
+    write_refcoco(tmp_path)
+    write_vqav2(tmp_path)
+    SETS["own", "hub"](tmp_path)
+    assert {question.task for question in load_questions(tmp_path)} == {"own"}
+    SETS["own", "published"](tmp_path / "both" / "own")
+    SETS["pope", "published"](tmp_path / "both" / "pope")
+    assert {question.task for question in load_questions(tmp_path / "both")} == {"own", "pope"}
+
+
+def test_splits(tmp_path: Path) -> None:
+    line = {"image": "1.png", "question": "What?", "answer": "x"}
+    splits = [line | {"split": name} for name in ("train", "val", "test")]
+    assert [question.id for question in load_questions(write(tmp_path, *splits, line))] == ["own-2", "own-3", "own-4"]
+    assert [question.id for question in load_questions(tmp_path, split="train")] == ["own-1"]
+    with pytest.raises(
+        DataError, match=r"no split 'val'; it has none\. Leave --split out, or write --split all in optimize"
+    ):
+        load_questions(write(tmp_path, line), split="val")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"image": "1.png", "question": "What?"}, "line 1: no answer. Add one, or .* --no-labels"),
+        ({"image": "2.png", "question": "What?", "answer": "x"}, r"line 1: .*2\.png"),
+        ({"image": "1.png", "answer": "x"}, "line 1: no 'question'; it has .*'image', 'answer'"),
+        ({"image": 7, "question": "What?", "answer": "x"}, "line 1, 'image': expected a text or a list of texts"),
+        ({"image": [], "question": "What?", "answer": "x"}, "line 1, 'image': names no image"),
+        ({"image": "1.png", "question": "What?", "answers": "x"}, "line 1: unknown key 'answers'; known are image"),
+        ({"image": "1.png", "question": "What?", "answer": "\ud800"}, "line 1, 'answer': half a character"),
+        ({"image": "1.png", "question": "What?", "answer": ["x", 7]}, "line 1, 'answer': expected text, found int 7"),
+        (
+            {"image": "1.png", "question": "it", "box": [1, 2, 3]},
+            "'box': a box of 3 numbers; expected left, top",
+        ),
+        ({"image": "1.png", "question": "it", "box": [9, 2, 3, 4]}, "line 1, 'box': a box of width -6"),
+        ({"image": "1.png", "question": "it", "box": [70, 0, 75, 5]}, "line 1, 'box': .* outside the image of 60 x 40"),
+        ({"image": "1.png", "question": "it", "box": [0, 0, 5, 5], "answer": "x"}, "an 'answer' and a 'box'; keep one"),
+        (
+            {"image": ["1.png"] * 2, "question": "it", "box": [0, 0, 5, 5]},
+            "a box belongs to one image, and 2 are",
+        ),
+        ("{", "line 1, column 2: broken JSON"),
+        ("", "no questions; write them like"),
+    ],
+)
+def test_what_is_wrong_with_a_line(line: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        load_questions(write(tmp_path, line))
+
+
+def test_answers_may_be_missing_without_labels(tmp_path: Path) -> None:
+    (question,) = load_questions(write(tmp_path, {"image": "1.png", "question": "?"}), labels=False)
+    assert question.images[0].name == "1.png"
+    assert TASKS["own"].load(write(tmp_path, {"image": "1.png", "question": "?", "answer": "x"}))
