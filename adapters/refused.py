@@ -53,9 +53,11 @@ def is_refused(names: Sequence[str]) -> bool:
     return any(name in NEVER or name in NOT_YET for name in names)
 
 
-def refusal(names: Sequence[str], installed: Iterable[str] = ()) -> str:
+def refusal(names: Sequence[str], installed: Iterable[str] = (), whole: str | None = None) -> str:
     """Return why a model is refused, and what to do instead. `names` are those of its class and its base classes;
-    `installed` packages have adapters for other classes."""
+    `installed` packages have adapters for other classes; `whole` is the class that this one is the base model of."""
+    if whole is not None:
+        return f"{names[0]} is the base model of {whole}. Patch the whole model: patch(model, ...) without .model."
     never = next((name for name in names if name in NEVER), None)
     if never is not None:
         return f"{names[0]} cannot be pruned: {NEVER[never]}."

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeGuard, TypeVar
 
-from torch import nn
-
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.refused import refusal
+from tokenprune.adapters.wrappers import check_model
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.installed import load_offered, offered
 
@@ -40,20 +39,17 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
     Installed packages are searched only for a class that is not registered, and only the matching one is imported.
     Raises UnsupportedError for an unknown class and outside the supported transformers versions.
     """
+    model = check_model(model)
     names = [cls.__name__ for cls in type(model).__mro__]
     installed = {} if names[0] in ADAPTERS else offered(GROUP)
     name = next((name for name in names if name in ADAPTERS or name in installed), None)
-    if not isinstance(model, nn.Module):
-        raise UnsupportedError(
-            f"{model!r} is not a model. Pass the loaded Hugging Face model, as from_pretrained returns it."
-        )
     if adapter is not None:
         if not _is_adapter(adapter):
             raise SettingError(f"adapter={adapter!r} is not a subclass of ModelAdapter. Try adapter=GenericAdapter.")
         check_transformers(names[0], adapter.since)
         return adapter(model)
     if name is None:
-        raise UnsupportedError(refusal(names, installed))
+        raise UnsupportedError(refusal(names, installed, whole_model(names[0])))
     check_transformers()
     if name not in ADAPTERS:
         ADAPTERS[name] = load_offered(
@@ -64,6 +60,12 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
         )
     check_transformers(name, ADAPTERS[name].since)
     return ADAPTERS[name](model)
+
+
+def whole_model(base: str) -> str | None:
+    """Return the registered class whose base model has this name, from which transformers makes both."""
+    whole = f"{base.removesuffix('Model')}ForConditionalGeneration"
+    return whole if base.endswith("Model") and whole in ADAPTERS else None
 
 
 def _is_adapter(found: object) -> TypeGuard[type[ModelAdapter]]:

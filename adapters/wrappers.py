@@ -9,6 +9,16 @@ from torch import nn
 from tokenprune.errors import UnsupportedError
 
 
+def check_model(model: object) -> nn.Module:
+    """Return the model. Raises UnsupportedError unless it is a module."""
+    if isinstance(model, nn.Module):
+        return model
+    said = repr(model) if isinstance(model, (str, type, type(None))) else f"a {type(model).__name__}"
+    if isinstance(getattr(model, "model", None), nn.Module):  # a pipeline, or the handle of a patch
+        raise UnsupportedError(f"{said} is not a model. Pass the one inside it, its .model.")
+    raise UnsupportedError(f"{said} is not a model. Pass the loaded Hugging Face model, as from_pretrained returns it.")
+
+
 def unwrap_model(model: Any) -> Any:
     """Return the Hugging Face model inside the wrappers of torch.compile, PEFT and DistributedDataParallel; anything
     else unchanged.

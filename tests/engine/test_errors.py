@@ -35,6 +35,7 @@ from tokenprune.tokens import VisualTokens
         ("foppru", {}, SettingError, r"unknown strategy 'foppru'. Did you mean 'fopru'\? Known: .*fopru, .*random"),
         (None, {}, SettingError, "unknown strategy None"),
         (FoPru, {}, SettingError, r"strategy is a class; write patch\(model, FoPru\(keep_ratio=0.25\)\)"),
+        ("latestep", {}, SettingError, r"LateStep has no short name. Write 'tokenprune:LateStep', or in Python tokenp"),
         ("fopru", {"keep_rate": 0.5}, SettingError, r"unknown setting 'keep_rate'. Did you mean 'keep_ratio'\?"),
         ("fopru", {"position_id": "compact"}, SettingError, "Did you mean 'position_ids'"),
         ("fopru", {"keep_ratio": 1.5}, SettingError, "keep_ratio=1.5 is not a fraction"),
@@ -58,6 +59,7 @@ def test_wrong_calls(llava: Any, strategy: Any, settings: Any, error: Any, messa
         assert handle.report.n_kept == 9
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_no_supported_model() -> None:
     llama = LlamaForCausalLM(LlamaConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=9))
     for model in (llama, torch.nn.Linear(2, 2)):
@@ -66,8 +68,9 @@ def test_what_is_no_supported_model() -> None:
             tokenprune.patch(model, FoPru())
     others: list[Any] = ["llava-hf/llava-1.5-7b-hf", None, LlavaForConditionalGeneration]
     for other in others:
-        with pytest.raises(UnsupportedError, match="is not a model"):
-            tokenprune.patch(other, FoPru())
+        for call in (partial(tokenprune.patch, strategy=FoPru()), tokenprune.unpatch):
+            with pytest.raises(UnsupportedError, match=r"is not a model\. Pass the loaded Hugging Face model"):
+                call(other)
 
 
 def test_the_generic_adapter_says_what_it_needs() -> None:

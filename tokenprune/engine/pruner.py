@@ -52,6 +52,7 @@ class Pruner:
     def __init__(self, model: nn.Module, adapter: ModelAdapter, strategy: Strategy, position_ids: PositionIds) -> None:
         self.model, self.adapter, self.strategy = model, adapter, strategy
         self.position_ids: PositionIds = position_ids
+        self.in_block = False  # whether a `with` block of its handle is being executed
         adapter.decoder.check_numbering(position_ids)
         if strategy.biases_attention:
             adapter.decoder.check_bias()

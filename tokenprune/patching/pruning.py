@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from os import PathLike, fspath
+from types import TracebackType
 from typing import Any, cast, overload
 
 from torch import nn
 
 from tokenprune.adapters import ModelAdapter, adapter_for
-from tokenprune.adapters.wrappers import unwrap_model
+from tokenprune.adapters.wrappers import check_model, unwrap_model
 from tokenprune.checks import check_choice
 from tokenprune.engine.pruner import Pruner, pruner_of
 from tokenprune.errors import PruningError, SettingError
@@ -23,8 +25,8 @@ from tokenprune.tokens.visual import check_needs
 class PatchHandle(Handle):
     """A patched model, its report, and the way back. Leaving a `with` block removes the patch."""
 
-    def __init__(self, pruner: Pruner) -> None:
-        self._pruner = pruner
+    def __init__(self, pruner: Pruner, replaced: Pruner | None = None) -> None:
+        self._pruner, self._replaced = pruner, replaced
 
     @property
     def model(self) -> nn.Module:
@@ -51,9 +53,21 @@ class PatchHandle(Handle):
         return self._pruner.report
 
     def remove(self) -> None:
-        """Restore the model as it was before `patch`. Has no effect the second time, or after another patch replaced
-        this one."""
+        """Restore the unpatched model. Has no effect the second time, or after another patch replaced this one."""
         self._pruner.remove()
+
+    def __enter__(self) -> PatchHandle:
+        self._pruner.in_block = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the patch. In a `with` block whose patch it had replaced, that one is in effect again."""
+        self._pruner.in_block = False
+        self.remove()
+        if self._replaced is not None and self._replaced.in_block and pruner_of(self.model) is None:
+            self._replaced.install()
 
     def _settings(self) -> str:
         return f"{self.strategy}, position_ids={self.position_ids!r}"
@@ -70,7 +84,7 @@ def patch(
 @overload
 def patch(
     model: nn.Module,
-    strategy: str,
+    strategy: str | PathLike[str],
     *,
     position_ids: PositionIds = "original",
     adapter: type[ModelAdapter] | None = None,
@@ -94,8 +108,8 @@ def patch(
         handle = tokenprune.patch(model, "settings.json")
 
     model: an instance of a supported class, possibly inside PEFT's or torch.compile's wrapper. Only this instance
-        changes. A second patch replaces the first. A copy of a patched model is patched independently: unpatching one
-        leaves the other patched.
+        changes. A second patch replaces the first, until its `with` block ends inside the first one's. A copy of a
+        patched model is patched independently: unpatching one leaves the other patched.
     strategy: a Strategy; or its name, or `module:Class`, with its settings as keywords or as in "fopru:layer=-2"; or
         the path of a settings file such as `tokenprune optimize` writes, with keywords for the settings to override. A
         settings file that was found on a model of another depth gives a warning.
@@ -108,6 +122,8 @@ def patch(
     Raises SettingError for an invalid setting and UnsupportedError for a model that cannot be patched; the model is
     then unchanged.
     """
+    if isinstance(model, Strategy):
+        raise SettingError(f"the model comes first: write patch(model, {model!r}).")
     if isinstance(strategy, Strategy):
         chosen, file = _object(strategy, settings), None
     else:
@@ -129,11 +145,12 @@ def patch(
         if replaced is not None:
             replaced.install()
         raise
-    return PatchHandle(pruner)
+    return PatchHandle(pruner, replaced)
 
 
 def unpatch(model: nn.Module) -> None:
-    """Remove the patch of `model`, if it has one."""
+    """Remove the patch of `model`, if it has one. Raises UnsupportedError for what is no model, such as a handle."""
+    check_model(model)
     pruner = pruner_of(unwrap_model(model))
     if pruner is not None:
         pruner.remove()
@@ -152,5 +169,5 @@ def _object(strategy: Strategy, settings: dict[str, Any]) -> Strategy:
 def _named(strategy: object, settings: dict[str, Any]) -> tuple[Strategy, SettingsFile | None]:
     if isinstance(strategy, type):
         raise SettingError(f"strategy is a class; write patch(model, {strategy.__name__}(keep_ratio=0.25)).")
-    spec = StrategySpec.read(strategy)
+    spec = StrategySpec.read(fspath(strategy) if isinstance(strategy, PathLike) else strategy)
     return spec.make(settings, also=["position_ids"]), spec.file

@@ -80,9 +80,19 @@ def strategy_class(name: object, also: Iterable[str] = ()) -> type[Strategy]:
         return _imported(COMPOSE_CLASS)
     installed = offered(GROUP)
     if not isinstance(name, str) or name not in installed:
-        raise SettingError(unknown("strategy", name, {*STRATEGIES, *installed, *also}))
+        raise SettingError(_unnamed(name) or unknown("strategy", name, {*STRATEGIES, *installed, *also}))
     wanted = "a subclass of tokenprune.Strategy"
     return STRATEGIES.setdefault(name, load_offered(installed[name], f"the strategy {name!r}", _is_strategy, wanted))
+
+
+def _unnamed(name: object) -> str | None:
+    """What to write for a public class that is registered under no name, because few models can be pruned with it."""
+    module = import_module("tokenprune")
+    for public in module.__all__:
+        is_meant = public.lower() == str(name).lower().replace("_", "").replace("-", "")
+        if is_meant and _is_strategy(getattr(module, public)):
+            return f"{public} has no short name. Write 'tokenprune:{public}', or in Python tokenprune.{public}(...)."
+    return None
 
 
 def construct(cls: type[Strategy], name: str, settings: Mapping[str, Any], also: Iterable[str] = ()) -> Strategy:

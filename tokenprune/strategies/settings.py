@@ -83,7 +83,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise SettingError(f"{path}: no such settings file. Make one: tokenprune optimize --output {path}") from error
+        raise SettingError(f"{path}: no such settings file. `tokenprune tune` and `optimize` make one.") from error
     except json.JSONDecodeError as error:
         raise SettingError(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}") from error
     except UnicodeDecodeError as error:

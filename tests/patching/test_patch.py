@@ -1,0 +1,76 @@
+"""Patches that replace each other, in `with` blocks and out of order; and what is no model to patch."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny import prompt
+
+import tokenprune
+from tokenprune import FoPru, Grid, SettingError, UnsupportedError
+
+
+def n_kept(handle: tokenprune.PatchHandle) -> int:
+    with torch.no_grad():
+        handle.model(**prompt([1]))
+    return handle.report.n_kept
+
+
+def test_the_outer_patch_is_in_effect_again_after_the_inner_block(llava: Any) -> None:
+    with tokenprune.patch(llava, Grid(keep=9)) as outer:
+        for keep in (4, 16):
+            with tokenprune.patch(llava, Grid(keep=keep)) as inner:
+                assert (n_kept(inner), outer.installed) == (keep, False)
+            assert (n_kept(outer), inner.installed) == (9, False)
+        with pytest.raises(ZeroDivisionError), tokenprune.patch(llava, FoPru()):
+            raise ZeroDivisionError
+        assert outer.installed
+        with tokenprune.patch(llava, FoPru()) as inner:
+            inner.remove()
+            assert not outer.installed
+        assert outer.installed
+    assert not outer.installed
+
+
+def test_without_blocks_the_last_patch_counts_and_its_removal_unpatches(llava: Any) -> None:
+    first = tokenprune.patch(llava, Grid(keep=9))
+    second = tokenprune.patch(llava, Grid(keep=4))
+    first.remove()
+    assert n_kept(second) == 4
+    with tokenprune.patch(llava, Grid(keep=1)):
+        last = tokenprune.patch(llava, Grid(keep=2))
+    assert n_kept(last) == 2
+    last.remove()
+    assert not any(handle.installed for handle in (first, second, last))
+    first.remove()
+
+
+def test_a_settings_file_as_a_path(llava: Any, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps({"strategy": "grid", "settings": {"keep": 4}}))
+    with tokenprune.patch(llava, tmp_path / "settings.json") as handle:
+        assert handle.strategy == Grid(keep=4)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_has_a_model_inside(llava: Any) -> None:
+    """A handle, a pipeline, or the base model without its head; and arguments in the wrong order."""
+    handle: Any = tokenprune.patch(llava, Grid())
+    try:
+        for call in (partial(tokenprune.patch, strategy=FoPru()), tokenprune.unpatch):
+            with pytest.raises(UnsupportedError, match=r"^a PatchHandle is not a model. Pass the one inside it"):
+                call(handle)
+        assert handle.installed
+    finally:
+        handle.remove()
+    with pytest.raises(
+        UnsupportedError, match=r"^LlavaModel is the base model of LlavaForConditionalGeneration\. Patch"
+    ):
+        tokenprune.patch(llava.model, FoPru())
+    swapped: Any = (FoPru(keep=3), llava)
+    with pytest.raises(SettingError, match=r"the model comes first: write patch\(model, FoPru\(keep=3\)\)"):
+        tokenprune.patch(*swapped)
