@@ -42,6 +42,30 @@ def test_merging_without_dropping(llava: Any) -> None:
     assert_close(logits[:, -length:], expected[:, -length:])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_many_pairs_are_summed_as_few_are(dtype: torch.dtype) -> None:
+    """As a product of matrices and one by one, with pairs that occur twice, a feature that nobody reads, and gradients;
+    in float32 also where autocast is on."""
+    generator = torch.Generator().manual_seed(0)
+    features, kept = torch.randn(40, 16, generator=generator).to(dtype), torch.arange(0, 40, 4)
+    features[39] = torch.nan
+    targets, sources = (torch.randint(most, (300,), generator=generator) for most in (7, 39))
+    merge = Merge(targets, sources, torch.rand(300, generator=generator) / 40)
+    found = []
+    for least in (torch.inf, 0.0):
+        leaf = features.clone().requires_grad_()
+        with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
+            patch.setattr("tokenprune.selection.merge.DENSE", least)
+            merged = merge.apply(leaf, kept)
+        merged.float().square().sum().backward()
+        assert leaf.grad is not None
+        found.append((merged.detach(), leaf.grad))
+    absolute, relative = (1e-6, 1e-5) if dtype == torch.float32 else (1e-3, 2e-2)
+    for product, added in zip(*found, strict=True):
+        torch.testing.assert_close(product, added, atol=absolute, rtol=relative)
+    assert torch.equal(found[0][0][7:], features[kept][7:])
+
+
 def test_memory_does_not_grow_with_the_number_of_pairs() -> None:
     """FastVID merges a token into an anchor of every frame of its segment: many pairs, and few tokens."""
     features, kept, n_pairs = torch.randn(64, 256), torch.arange(0, 64, 4), 20_000
@@ -53,6 +77,7 @@ def test_memory_does_not_grow_with_the_number_of_pairs() -> None:
     expected[:12] = sums[:12]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tokenprune.selection.merge.PAIR_ELEMENTS", 2**16)
+        patch.setattr("tokenprune.selection.merge.DENSE", 0)
         merged, peak = with_peak(lambda: merge.apply(features, kept), torch.device("cpu"))
     torch.testing.assert_close(merged.double(), expected, atol=1e-3, rtol=1e-4)
     assert torch.equal(merged[12:], features[kept][12:])

@@ -11,6 +11,8 @@ from torch import Tensor
 
 # Elements of merged features in memory at once: 256 MiB in float32.
 PAIR_ELEMENTS = 2**26
+# Pairs are summed by a product of matrices if they are at least one in so many of those that there could be.
+DENSE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +80,24 @@ class Merge:
     def apply(self, features: Float[Tensor, "visual width"], kept: Int[Tensor, " kept"]) -> Float[Tensor, "kept width"]:
         """The features of the kept tokens, summed in float32."""
         result = features[kept]
-        sums = torch.zeros(result.shape, dtype=torch.float32, device=result.device)
+        dense = DENSE * len(self.targets) >= len(kept) * len(features)
+        sums = self._product(features, len(kept)) if dense else self._added_up(features, len(kept))
+        changed = torch.zeros_like(kept, dtype=torch.bool).index_fill(0, self.targets, True)
+        return torch.where(changed[:, None], sums.to(result.dtype), result)
+
+    def _added_up(self, features: Float[Tensor, "visual width"], n_kept: int) -> Float[Tensor, "kept width"]:
+        """The sums of few pairs, in blocks."""
+        sums = torch.zeros(n_kept, features.shape[1], dtype=torch.float32, device=features.device)
         length = max(1, PAIR_ELEMENTS // features.shape[1])
         pairs = zip(*(part.split(length) for part in (self.targets, self.sources, self.weights)), strict=True)
         for targets, sources, weights in pairs:
             sums = sums.index_add(0, targets, features[sources].float() * weights.float()[:, None])
-        changed = torch.zeros_like(kept, dtype=torch.bool).index_fill(0, self.targets, True)
-        return torch.where(changed[:, None], sums.to(result.dtype), result)
+        return sums
+
+    def _product(self, features: Float[Tensor, "visual width"], n_kept: int) -> Float[Tensor, "kept width"]:
+        """The sums of many pairs, which as a matrix need no feature more than once."""
+        weights = torch.zeros(n_kept, len(features), dtype=torch.float32, device=features.device)
+        weights = weights.index_put((self.targets, self.sources), self.weights.float(), accumulate=True)
+        unused = torch.ones(len(features), dtype=torch.bool, device=features.device).index_fill(0, self.sources, False)
+        with torch.autocast(features.device.type, enabled=False):
+            return weights @ features.float().masked_fill(unused[:, None], 0)  # NaN times 0 is NaN
