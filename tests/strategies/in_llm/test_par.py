@@ -107,7 +107,7 @@ def test_the_least_changing_layers_between_the_ends() -> None:
     assert [least_changing(changes, n) for n in range(4)] == [(), (3,), (3, 5), (3, 4, 5)]
     with pytest.raises(SettingError, match="ask for 0 to 4"):
         least_changing(changes, 5)
-    with pytest.raises(SettingError, match="no samples"):
+    with pytest.raises(SettingError, match="no questions"):
         layer_changes(model_of(), tiny_processor(), [])
 
 
@@ -128,7 +128,7 @@ def test_blocks_turn_the_last_token(tmp_path: Path) -> None:
         for part in (layer.self_attn.o_proj, layer.mlp.down_proj):
             part.weight.zero_()
     assert block_distances(model, tiny_processor(), samples, 1)[2] == pytest.approx(0, abs=1e-6)
-    with pytest.raises(SettingError, match="no samples"):
+    with pytest.raises(SettingError, match="no questions"):
         block_distances(model, tiny_processor(), [], 1)
     with pytest.raises(SettingError, match="a block of 9 of"):
         block_distances(model, tiny_processor(), samples, 9)
