@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The first with --group; a new environment may have an older one.
 PIP := "pip>=25.1"
 
-.PHONY: install demo test test-oldest test-peers test-vllm test-vllm-smoke check-vllm check matrix fuzz results train train-v2
+.PHONY: install demo test test-oldest test-peers test-vllm test-vllm-smoke check-vllm check matrix fuzz results tables train train-v2
 
 install: .venv/installed
 
@@ -121,6 +121,11 @@ results: install
 	cp runs/at_10/rows.jsonl evals/results/data/bundled_model_10.jsonl
 	cp runs/photographs/rows.jsonl evals/results/data/photographs.jsonl
 	$(BIN)/python -m tokenprune.evals.dev.tables README.md evals/results/*.md
+
+# Measures and judges everything that is planned of version 2 (evals/dev/measure/plan.py), with its sets; says first how
+# long that takes. An interrupted run resumes. It replaces `results` once version 2 is bundled.
+tables: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tokenprune.evals.dev.measure
 
 # Trains the bundled model again from its sources: less than two hours on one core that multiplies
 # BF16 in hardware (AMX). An interrupted run resumes.

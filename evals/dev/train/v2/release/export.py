@@ -20,6 +20,9 @@ from tokenprune.evals.dev.train.v2 import state
 from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.model import build_model, build_processor
 from tokenprune.evals.dev.train.v2.pack import Packer
+from tokenprune.evals.dev.train.v2.scenes.grids import WEIGHTS
+from tokenprune.evals.dev.train.v2.scenes.nouns import nouns
+from tokenprune.evals.dev.train.v2.scenes.words import SIGN_WORDS
 from tokenprune.evals.dev.train.v2.tower import tower_and_positions
 
 LOG, LIMIT = "training_log.jsonl", 100 * 2**20
@@ -72,6 +75,7 @@ def export_newest(run: Path, sources: Path, output: Path) -> int:
     shutil.rmtree(output, ignore_errors=True)
     export(model, processor, output)
     shutil.copy(run / "log.jsonl", output / LOG)
+    (output / "README.md").write_text(model_card(model, processor, saved["step"]), encoding="utf-8")
     if size_of(output) > LIMIT:
         raise ValueError(f"{output}: {size_of(output) / 2**20:.0f} MiB, and 100 may be bundled")
     return saved["step"]
@@ -86,6 +90,18 @@ def restore(saved: dict[str, Any], sources: Path) -> tuple[LlavaForConditionalGe
     model.model.vision_tower.load_state_dict(saved["tower"])
     trainee.load_state_dict(saved["trainee"])
     return model.eval().requires_grad_(False), processor
+
+
+def model_card(model: LlavaForConditionalGeneration, processor: LlavaProcessor, step: int) -> str:
+    """Return the card with what follows from the model and its training filled in."""
+    return (Path(__file__).with_name("MODEL_CARD.md").read_text(encoding="utf-8")).format(
+        parameters=f"{sum(weight.numel() for weight in model.parameters()) / 1e6:.1f}",
+        grids=", ".join(f"{rows} x {columns}" for rows, columns in WEIGHTS),
+        words=len(processor.tokenizer),
+        nouns=len(nouns()),
+        signs=len(SIGN_WORDS),
+        step=f"{step:,}",
+    )
 
 
 def ask_without_tokenprune(folder: Path, image: Path, question: str) -> list[tuple[int, int, int, str]]:

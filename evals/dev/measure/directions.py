@@ -1,0 +1,131 @@
+"""Judge the published directions on the bundled model: whether each holds, with an interval of the difference."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from tokenprune.evals.dev.measure.goals import Verdict, above
+from tokenprune.evals.report.table import NOTHING, Table
+from tokenprune.evals.run.results import SetupKey, TaskResult, by_setup, compare
+from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
+
+#: Labels of strategies that drop tokens inside the language model, where compact IDs change nothing.
+INSIDE = ("FastV", "EfficientVLA", "AttentionMass", "PAR", "PyramidDrop", "SparseVLM", "AdaToken", "DART", "IVCPrune")
+#: KV caches that differ by less count as equal.
+EQUAL = 0.02
+FOPRU, FOPRU_LOSS = "FoPru rank -2", 0.03
+VFLOWOPT_KEEPS = 0.93
+
+Groups = Mapping[SetupKey, Mapping[str, TaskResult]]
+Line = list[str]
+
+
+def directions(rows: Sequence[TaskResult]) -> str:
+    """Return all tables; `rows` are of one set at one resolution."""
+    groups = by_setup(rows)
+    parts: list[str | Table] = [
+        "GAP: original position IDs keep REC that compact ones lose, in points:",
+        Table(["keep ratio", "strategy", "original - compact", "verdict"], list(_gap(groups))),
+        "Shares of the unpruned accuracy that are kept, in per cent:",
+        Table(["claim", "kept", "verdict"], list(_shares(groups))),
+        f"Pruners against {DOWNSAMPLE} on the same questions: how many are better, worse, and within chance of it:",
+        Table(
+            ["keep ratio", "task", "better", "worse", "within chance", "best", "best - downsample"], [*_shrunk(groups)]
+        ),
+        "Inside the language model against before it, at an equal KV cache, in points:",
+        Table(
+            ["strategy", "keep ratio", "against", "KV cache", "task", "inside - before", "verdict"], [*_equal(groups)]
+        ),
+    ]
+    return "\n\n".join(map(str, parts)) + "\n"
+
+
+def is_inside(label: str) -> bool:
+    return label.split()[0] in INSIDE
+
+
+def _gap(groups: Groups) -> Iterator[Line]:
+    """Strategies inside the language model leave the IDs as they are, and say nothing."""
+    for key, own in groups.items():
+        other = groups.get(key._replace(position_ids="compact"))
+        if key.position_ids != "original" or other is None or "rec" not in own or is_inside(key.strategy):
+            continue
+        found = compare(own["rec"], other["rec"])
+        yield [_ratio(key), key.strategy, _points(found.difference, found.interval), _more(found.interval).value]
+
+
+def _shares(groups: Groups) -> Iterator[Line]:
+    calibrated = next((key.strategy for key in groups if key.strategy.startswith("VFlowOpt searched_10")), None)
+    claims = [
+        (f"FoPru loses at most {FOPRU_LOSS:.0%} of VQA at 25 %", FOPRU, 0.25, 1 - FOPRU_LOSS),
+        (f"VFlowOpt keeps {VFLOWOPT_KEEPS:.0%} of VQA at 10 %, calibrated", calibrated, 0.1, VFLOWOPT_KEEPS),
+        (f"VFlowOpt keeps {VFLOWOPT_KEEPS:.0%} of VQA at 10 %, default settings", "VFlowOpt", 0.1, VFLOWOPT_KEEPS),
+    ]
+    whole = groups.get(SetupKey(UNPRUNED, "original", 1.0), {}).get("vqa")
+    for claim, strategy, keep_ratio, least in claims:
+        pruned = groups.get(SetupKey(strategy or "", "original", keep_ratio), {}).get("vqa")
+        if pruned is None or whole is None:
+            yield [claim, NOTHING, Verdict.UNKNOWN.value]
+            continue
+        found = compare(pruned, whole)
+        low, high = found.relative_interval
+        kept = f"{100 * found.relative:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        yield [claim, kept, above(found.relative_interval, least).value]
+
+
+def _shrunk(groups: Groups) -> Iterator[Line]:
+    for key, shrunk in groups.items():
+        if key.strategy != DOWNSAMPLE:
+            continue
+        for task, baseline in shrunk.items():
+            pruners = {
+                other.strategy: compare(rows[task], baseline)
+                for other, rows in groups.items()
+                if task in rows
+                and (other.keep_ratio, other.position_ids) == (key.keep_ratio, "original")
+                and other.strategy not in (DOWNSAMPLE, UNPRUNED)
+            }
+            if not pruners:
+                continue
+            counted = Counter(_more(found.interval) for found in pruners.values())
+            best = max(pruners, key=lambda name: pruners[name].difference)
+            numbers = [str(counted[verdict]) for verdict in (Verdict.HOLDS, Verdict.FAILS, Verdict.CHANCE)]
+            difference = _points(pruners[best].difference, pruners[best].interval)
+            yield [_ratio(key), task.upper(), *numbers, best, difference]
+
+
+def _equal(groups: Groups) -> Iterator[Line]:
+    before = {
+        key: rows
+        for key, rows in groups.items()
+        if key.position_ids == "original" and not is_inside(key.strategy) and key.strategy not in (DOWNSAMPLE, UNPRUNED)
+    }
+    for key, inside in groups.items():
+        if not is_inside(key.strategy) or key.position_ids != "original":
+            continue
+        for other, rows in before.items():
+            shared = [task for task in inside if task in rows]
+            size = rows[shared[0]].kv_cache_bytes / inside[shared[0]].kv_cache_bytes if shared else 0
+            if abs(size - 1) > EQUAL:
+                continue
+            for task in shared:
+                found = compare(inside[task], rows[task])
+                difference = _points(found.difference, found.interval)
+                name, cache = f"{other.strategy} at {_ratio(other)}", f"{size:.2f}"
+                yield [key.strategy, _ratio(key), name, cache, task.upper(), difference, _more(found.interval).value]
+
+
+def _more(interval: tuple[float, float]) -> Verdict:
+    """Say whether a difference is above 0: beyond chance, below it beyond chance, or neither."""
+    low, high = interval
+    return Verdict.HOLDS if low > 0 else Verdict.FAILS if high < 0 else Verdict.CHANCE
+
+
+def _ratio(key: SetupKey) -> str:
+    return f"{100 * key.keep_ratio:g} %"
+
+
+def _points(difference: float, interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{100 * difference:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"

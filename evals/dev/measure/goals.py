@@ -1,0 +1,92 @@
+"""Judge the unpruned model by what it should be able to do, from rows of `unpruned.jsonl`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from tokenprune.evals.report.table import NOTHING, Table
+from tokenprune.evals.run.results import TaskResult, compare
+from tokenprune.evals.run.setups import UNPRUNED
+
+Interval = tuple[float, float]
+
+
+class Verdict(Enum):
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    CHANCE = "within chance"
+    UNKNOWN = "not measured"
+
+
+def above(interval: Interval, least: float) -> Verdict:
+    """Say whether a value with this 95 % interval is at least `least`: beyond chance, beyond chance not, or neither."""
+    low, high = interval
+    if low >= least:
+        return Verdict.HOLDS
+    return Verdict.FAILS if high < least else Verdict.CHANCE
+
+
+@dataclass(frozen=True)
+class Goal:
+    """An accuracy that the unpruned model should have on a split of a set, at the processor's resolution."""
+
+    what: str
+    least: float
+    scenes: str
+    task: str
+    split: str
+
+
+GOALS = (
+    Goal("REC, known objects", 0.85, "scenes", "rec", "val"),
+    Goal("VQA, known objects", 0.88, "scenes", "vqa", "val"),
+    Goal("REC, unseen objects", 0.60, "scenes", "rec", "test"),
+    Goal("VQA, unseen objects", 0.60, "scenes", "vqa", "test"),
+    Goal("counting", 0.80, "counting", "vqa", "val"),
+    Goal("relations", 0.80, "relations", "vqa", "val"),
+    Goal("text", 0.60, "text", "vqa", "val"),
+)
+#: A quarter of the visual tokens should keep this share of the accuracy.
+AT_HALF_RESOLUTION, FULL, HALF = 0.8, "scenes", "scenes 112x112"
+
+
+def goals_table(rows: Sequence[TaskResult]) -> Table:
+    """Return every goal with what was measured. A goal is reached if the accuracy itself is high enough: its interval
+    says how sure that is."""
+    lines = []
+    for goal in GOALS:
+        row = _find(rows, goal.scenes, goal.task)
+        if row is None or goal.split not in row.scores:
+            lines.append([goal.what, f"{goal.least:.0%}", NOTHING, NOTHING, Verdict.UNKNOWN.value])
+            continue
+        part = row.of_split(goal.split)
+        reached = "yes" if part.accuracy >= goal.least else "no"
+        measured = f"{percent(part.accuracy, part.interval)}, n = {part.n}"
+        lines.append([goal.what, f"{goal.least:.0%}", measured, reached, above(part.interval, goal.least).value])
+    lines += _at_half_resolution(rows)
+    return Table(["goal", "at least", "measured", "reached", "beyond chance"], lines)
+
+
+def _at_half_resolution(rows: Sequence[TaskResult]) -> Iterator[list[str]]:
+    for task in ("rec", "vqa"):
+        full, half = (_find(rows, scenes, task) for scenes in (FULL, HALF))
+        what, least = f"{task.upper()} at half resolution, of full", f"{AT_HALF_RESOLUTION:.0%}"
+        if full is None or half is None or not full.accuracy:
+            yield [what, least, NOTHING, NOTHING, Verdict.UNKNOWN.value]
+            continue
+        found = compare(half, full)
+        reached = "yes" if found.relative >= AT_HALF_RESOLUTION else "no"
+        measured = f"{percent(found.relative, found.relative_interval)}, n = {found.n}"
+        yield [what, least, measured, reached, above(found.relative_interval, AT_HALF_RESOLUTION).value]
+
+
+def _find(rows: Sequence[TaskResult], scenes: str, task: str) -> TaskResult | None:
+    fitting = (row for row in rows if (row.scenes, row.task, row.strategy) == (scenes, task, UNPRUNED))
+    return next(fitting, None)
+
+
+def percent(value: float, interval: Interval) -> str:
+    low, high = interval
+    return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"

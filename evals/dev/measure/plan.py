@@ -1,0 +1,71 @@
+"""What is measured of the bundled model: sets, resolutions, strategies, keep ratios and position IDs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RATIOS = 0.5, 0.25, 0.1, 0.05
+BOTH, ORIGINAL = ("original", "compact"), ("original",)
+PATCH = 14  # pixels
+QUESTIONS = 400
+
+BEFORE = (
+    "grid fopru:mode=rank,layer=-2 fopru:mode=rank fopru:mode=row fopru:score=cls,layer=-2,cells=auto vflowopt mosaic "
+    "mosaic:attention_bias=size visionzip:layer=-2 prumerge:layer=-2 vispruner:layer=-2 nuwa:layer=-2 scope:layer=-2 "
+    "holov:layer=-2 prunesid:layer=-2 backgroundpruning:layer=-2 divprune flowcut tome averagepooling"
+)
+INSIDE = "fastv efficientvla attentionmass par pyramiddrop sparsevlm adatoken dart ivcprune"
+STRATEGIES = (*BEFORE.split(), *INSIDE.split())
+#: Strategies that are left out, and why.
+LEFT_OUT = {
+    "random": "is a baseline, and so in every part",
+    "pixelprune": "prunes pixels, and LLaVA's tower takes whole images",
+    **dict.fromkeys(("evs", "dycokettm", "vidcom2", "vcast", "fastvid"), "compares frames of videos"),
+}
+#: One of each way of choosing: what the sets of one kind of question are pruned with.
+FEW = ("fopru:mode=rank,layer=-2", "visionzip:layer=-2", "mosaic", "scope:layer=-2", "divprune", "fastv", "par")
+#: What strategies inside the language model are compared with, at the keep ratio that gives as large a KV cache.
+AT_EQUAL_CACHE = ("fopru:mode=rank,layer=-2", "visionzip:layer=-2", "mosaic", "scope:layer=-2")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A set at one resolution.
+
+    grid: rows and columns of visual tokens, None for the processor's own. without ratios only the unpruned model is
+    asked. questions: how many of each task, None for all. settings: whether settings files are among the strategies.
+    """
+
+    data: str
+    grid: tuple[int, int] | None = None
+    ratios: tuple[float, ...] = ()
+    strategies: tuple[str, ...] = ()
+    position_ids: tuple[str, ...] = ORIGINAL
+    questions: int | None = None
+    settings: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.data if self.grid is None else f"{self.data}_{self.grid[0]}x{self.grid[1]}"
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        return None if self.grid is None else (PATCH * self.grid[0], PATCH * self.grid[1])
+
+
+_KINDS = ("counting", "relations", "text", "small")
+#: Asked of the unpruned model, with all questions: what goals are judged by.
+UNPRUNED = (
+    *(Part("scenes", grid) for grid in ((8, 8), (12, 12), None, (24, 24))),
+    *(Part(kind, grid) for kind in _KINDS for grid in ((8, 8), None, (24, 24))),
+    *(Part("wide", grid) for grid in ((8, 12), (16, 24))),
+    *(Part("tall", grid) for grid in ((12, 8), (24, 16))),
+    Part("photographs"),
+)
+#: The tables, the most important first.
+PRUNED = (
+    Part("scenes", None, RATIOS, STRATEGIES, BOTH, QUESTIONS, settings=True),
+    *(Part(kind, None, (0.25, 0.1), FEW, ORIGINAL, QUESTIONS) for kind in _KINDS),
+    Part("scenes", (24, 24), RATIOS, STRATEGIES, ORIGINAL, QUESTIONS),
+    Part("wide", (16, 24), (0.25, 0.1), FEW, ORIGINAL, QUESTIONS),
+)

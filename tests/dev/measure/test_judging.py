@@ -1,0 +1,100 @@
+"""Goals and published directions, judged on constructed rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.files.rows import row
+
+from tokenprune.evals.dev.measure.__main__ import main
+from tokenprune.evals.dev.measure.directions import directions
+from tokenprune.evals.dev.measure.goals import Verdict, above, goals_table
+from tokenprune.evals.dev.measure.run import write_rows
+from tokenprune.evals.run.results import TaskResult
+
+
+def scored(right: int, of: int = 400) -> list[float]:
+    return [float(number < right) for number in range(of)]
+
+
+def line(text: str, *begin: str) -> str:
+    (found,) = [one for one in text.splitlines() if one.startswith("| " + " | ".join(begin))]
+    return found
+
+
+def pruned(strategy: str, ratio: float, rec: int, vqa: int, ids: str = "original", **changes: Any) -> list[TaskResult]:
+    return [
+        row(strategy, ids, ratio, {"val": scored(right)}, task=task, **changes)
+        for task, right in (("rec", rec), ("vqa", vqa))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [((0.81, 0.9), Verdict.HOLDS), ((0.7, 0.79), Verdict.FAILS), ((0.78, 0.82), Verdict.CHANCE)],
+)
+def test_a_value_is_judged_by_its_interval(interval: tuple[float, float], verdict: Verdict) -> None:
+    assert above(interval, 0.8) is verdict
+
+
+def test_goals() -> None:
+    def unpruned(scenes: str, task: str, val: int, test: int) -> TaskResult:
+        return row("unpruned", "original", 1.0, {"val": scored(val), "test": scored(test)}, scenes=scenes, task=task)
+
+    rows = [unpruned("scenes", "rec", 380, 238), unpruned("scenes", "vqa", 345, 300)]
+    rows += [unpruned("scenes 112x112", "rec", 200, 100), unpruned("counting", "vqa", 200, 200)]
+    table = str(goals_table(rows))
+    assert line(table, "REC, known objects").endswith("n = 400 | yes | holds |")
+    assert line(table, "VQA, known objects").endswith("n = 400 | no | within chance |")
+    assert line(table, "REC, unseen objects").endswith("n = 400 | no | within chance |")
+    assert line(table, "VQA, unseen objects").endswith("| yes | holds |")
+    assert line(table, "counting", "80%", "50.0 %").endswith("| no | does not hold |")
+    assert line(table, "relations").endswith("| not measured |")
+    assert line(table, "REC at half resolution, of full", "80%", "48.5 %").endswith("| no | does not hold |")
+    assert line(table, "VQA at half resolution, of full").endswith("| not measured |")
+
+
+def test_directions() -> None:
+    rows = [
+        *pruned("unpruned", 1.0, 360, 360, kv_cache_bytes=4_000_000),
+        *pruned("FoPru rank -2", 0.25, 300, 356),
+        *pruned("FoPru rank -2", 0.25, 20, 300, "compact"),
+        *pruned("VisionZip -2", 0.25, 20, 300),
+        *pruned("VisionZip -2", 0.25, 20, 300, "compact"),
+        *pruned("VFlowOpt searched_10", 0.1, 200, 300, kv_cache_bytes=500_000),
+        *pruned("VFlowOpt", 0.1, 100, 335, kv_cache_bytes=500_000),
+        *pruned("downsample", 0.25, 200, 310),
+        *pruned("FastV", 0.1, 250, 350, kv_cache_bytes=2_010_000),
+        *pruned("FastV", 0.1, 250, 350, "compact", kv_cache_bytes=2_010_000),
+        *pruned("PAR", 0.1, 250, 350, kv_cache_bytes=3_000_000),
+    ]
+    text = directions(rows)
+    assert line(text, "25 %", "FoPru rank -2", "+70.0").endswith("| holds |")
+    assert line(text, "25 %", "VisionZip -2", "+0.0").endswith("| within chance |")
+    assert not any(one.startswith("| 10 % | FastV") for one in text.splitlines())
+    assert line(text, "FoPru loses at most 3% of VQA at 25 %", "98.9").endswith("| holds |")
+    assert line(text, "VFlowOpt keeps 93% of VQA at 10 %, calibrated", "83.3").endswith("| does not hold |")
+    assert line(text, "VFlowOpt keeps 93% of VQA at 10 %, default settings", "93.1").endswith("| within chance |")
+    assert line(text, "25 %", "REC", "1", "1", "0", "FoPru rank -2", "+25.0")
+    assert line(text, "25 %", "VQA", "1", "1", "0", "FoPru rank -2", "+11.5")
+    equal = [one for one in text.splitlines() if one.startswith(("| FastV", "| PAR"))]
+    assert len(equal) == 4  # FastV against two with as large a cache, on two tasks; PAR's cache is nobody's
+    assert line(text, "FastV", "10 %", "FoPru rank -2 at 25 %", "1.00", "REC", "-12.5").endswith("| does not hold |")
+    assert line(text, "FastV", "10 %", "VisionZip -2 at 25 %", "1.00", "VQA", "+12.5").endswith("| holds |")
+
+
+def test_what_was_not_measured_is_said() -> None:
+    text = directions(pruned("unpruned", 1.0, 360, 360))
+    assert line(text, "FoPru loses at most 3% of VQA at 25 %").endswith("| not measured |")
+
+
+def test_judging_reads_stored_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(pruned("unpruned", 1.0, 380, 380), tmp_path / "unpruned.jsonl")
+    write_rows(pruned("FoPru rank -2", 0.25, 300, 300), tmp_path / "pruned_scenes.jsonl")
+    main(["--judge", "--output", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert "REC, known objects" in text
+    assert "GAP" in text
+    assert (tmp_path / "verdicts.md").read_text() == text
