@@ -1,13 +1,11 @@
-"""One image or video and one question under several setups: tokens kept, importance scores, answer, cost."""
+"""Ask one question about one image or video under several setups."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -15,144 +13,19 @@ import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import DataError, UnsupportedError
 from tokenprune.evals.bench.measuring import ttft_ratios
-from tokenprune.evals.explain.canvas import Canvas, canvas, clip_canvas, tiles_of
-from tokenprune.evals.models.boxes import HIT, Box, iou
+from tokenprune.evals.explain.canvas import canvas, clip_canvas, tiles_of
+from tokenprune.evals.explain.outcomes import Explanation, Kept, Outcome
+from tokenprune.evals.models.boxes import Box, iou
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.models.video_prompts import adapter_for_clips, encode_clips, placeholder_ids
 from tokenprune.evals.reading.videos import Clip
 from tokenprune.evals.run.costs import kv_cache_bytes
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned, read_by
-from tokenprune.report import ImageReport
 from tokenprune.tokens import Layout
 from tokenprune.zoom.prompts import chat_prompt, encode_chat
 
 MAX_NEW_TOKENS = 64
 ROUNDS = 3
-
-
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """The fate of each visual token; the masks have one bool per token.
-
-    entered: tokens that entered the language model. left: those that its last layer still saw. received: kept tokens
-        that others were merged into. n_mean: tokens per decoder layer, averaged over the layers.
-    scores: importance, higher = keep; NaN for tokens that were not scored; None if the strategy gives none.
-    scored_at: the decoder layer on whose entry they were given; None for before the language model.
-    """
-
-    entered: np.ndarray
-    left: np.ndarray
-    received: np.ndarray
-    n_mean: float
-    scores: np.ndarray | None = None
-    scored_at: int | None = None
-
-    @property
-    def n_visual(self) -> int:
-        return len(self.entered)
-
-    @property
-    def n_kept(self) -> int:
-        return int(self.entered.sum())
-
-    @property
-    def in_words(self) -> str:
-        if self.n_mean == self.n_kept:
-            return f"{self.n_kept} of {self.n_visual} visual tokens"
-        return f"{self.n_mean:.4g} of {self.n_visual} tokens a layer"
-
-    @classmethod
-    def everything(cls, n_visual: int) -> Kept:
-        every = np.ones(n_visual, dtype=bool)
-        return cls(every, every, ~every, float(n_visual))
-
-    @classmethod
-    def of(cls, image: ImageReport, n_layers: int) -> Kept:
-        """Read a report; scores are those of the first stage that has any."""
-        entered, left, received = (np.zeros(image.n_visual, dtype=bool) for _ in range(3))
-        entered[image.kept.cpu().numpy()] = True
-        left[image.kept_at(n_layers - 1).cpu().numpy()] = True
-        for part in (image, *image.stages):
-            if part.merged is not None:
-                received[part.kept[part.merged.targets].cpu().numpy()] = True
-        scored = next((part for part in (image, *image.stages) if part.scores is not None), None)
-        return cls(
-            entered,
-            left,
-            received & left,
-            sum(len(image.kept_at(layer)) for layer in range(n_layers)) / n_layers,
-            None if scored is None or scored.scores is None else scored.scores.float().cpu().numpy(),
-            getattr(scored, "layer", None),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """One setup's kept tokens, answer and cost.
-
-    box: the answered box in pixels of the image, or None.
-    iou: that of `box` and the true box; 0 without a box, None where the true one is not known.
-    ttft: time to first token, as a ratio to the unpruned model's; None where it was not measured.
-    """
-
-    setup: Setup
-    kept: Kept
-    answer: str
-    box: Box | None
-    iou: float | None
-    kv_cache_bytes: int
-    ttft: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """One image and one question under several setups, of which the unpruned model is the first."""
-
-    model: str
-    image: Image.Image
-    question: str
-    true_box: Box | None
-    canvas: Canvas
-    outcomes: Sequence[Outcome] = field(default_factory=list)
-
-    @property
-    def unpruned(self) -> Outcome:
-        return self.outcomes[0]
-
-    @cached_property
-    def has_boxes(self) -> bool:
-        return any(outcome.box is not None for outcome in self.outcomes)
-
-    @cached_property
-    def has_later(self) -> bool:
-        """Whether any token is dropped inside the language model."""
-        return any((outcome.kept.entered & ~outcome.kept.left).any() for outcome in self.outcomes)
-
-    @cached_property
-    def has_merged(self) -> bool:
-        return any(outcome.kept.received.any() for outcome in self.outcomes)
-
-    def overlap(self, outcome: Outcome) -> float | None:
-        """The IoU of the answered box and the unpruned model's: 0 without a box, None where that one answers no box."""
-        if self.unpruned.box is None:
-            return None
-        return iou(outcome.box, self.unpruned.box) if outcome.box else 0.0
-
-    def verdict(self, outcome: Outcome) -> str:
-        """Say in a few words whether the answer is right or, if that is unknown, how close it is to the unpruned
-        model's."""
-        overlap, suffix = (outcome.iou, "") if outcome.iou is not None else (self.overlap(outcome), " with unpruned")
-        if outcome.iou is None and outcome.answer == self.unpruned.answer:
-            return "" if outcome is self.unpruned else "as unpruned ✓"
-        if overlap is None:
-            return "not as unpruned ✗"
-        return f"IoU {overlap:.2f}{suffix} {'✓' if overlap >= HIT else '✗'}" if outcome.box else "no box ✗"
-
-    def only(self, setups: Sequence[Setup]) -> Explanation:
-        """The same with the unpruned model and some of the others."""
-        keys = {setup.key for setup in setups}
-        chosen = [one for one in self.outcomes[1:] if one.setup.key in keys]
-        return replace(self, outcomes=[self.unpruned, *chosen])
 
 
 def explain(

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tokenprune.evals.explain.canvas import Canvas, Raster
-from tokenprune.evals.explain.explain import Explanation, Outcome
+from tokenprune.evals.explain.outcomes import Explanation, Outcome
 from tokenprune.evals.explain.panels import image_panel
 
 # In inches; fonts in points.

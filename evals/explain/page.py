@@ -13,7 +13,7 @@ from rich.filesize import decimal
 
 from tokenprune import Strategy
 from tokenprune.evals.explain.canvas import Raster
-from tokenprune.evals.explain.explain import Explanation, Outcome
+from tokenprune.evals.explain.outcomes import Explanation, Outcome
 from tokenprune.evals.explain.panels import HEAT, ranks
 from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.report.rendering import jpeg_url, png_url, render

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from tokenprune.evals.explain.canvas import Canvas, Raster
-from tokenprune.evals.explain.explain import Explanation, Kept, Outcome
+from tokenprune.evals.explain.outcomes import Explanation, Kept, Outcome
 from tokenprune.evals.report.palette import ORANGE, SKY
 
 BOXES: dict[str, tuple[str, Literal["-", "--"]]] = {"answered box": (ORANGE, "-"), "true box": (SKY, "--")}

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from tokenprune.evals.explain.explain import Explanation, Outcome
+from tokenprune.evals.explain.outcomes import Explanation, Outcome
 from tokenprune.evals.explain.panels import image_panel, key_panel, scores_panel
 
 # In inches; fonts in points.

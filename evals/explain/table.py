@@ -4,7 +4,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from tokenprune.evals.explain.explain import Explanation, Outcome
+from tokenprune.evals.explain.outcomes import Explanation, Outcome
 
 
 def table(explanation: Explanation) -> Table:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import tokenprune
 from tokenprune import FoPru, PruningError
-from tokenprune.engine.cache import index_of
+from tokenprune.engine.cache.pruned import index_of
 
 STEPS = 4
 

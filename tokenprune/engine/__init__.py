@@ -11,9 +11,7 @@ stages       pruning between decoder layers
 skipping     decoder layers that are not executed
 denoising    block diffusion models and robot policies
 bias         proportional attention to merged tokens
-cache        pruned KV caches, with a logical and a physical length
-interrupted  caches that an interrupted call has left
-rebuilt      caches made from the tensors of pruned ones
+cache        KV caches of pruned prompts
 call         what a call knows while it lasts, and the names of its arguments
 overrides    methods of one model instance, for what hooks cannot see
 compiling    torch.compile

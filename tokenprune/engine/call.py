@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.encoded import EncodedImage
-from tokenprune.engine.cache import CacheIndex, physical_view
+from tokenprune.engine.cache.index import CacheIndex
+from tokenprune.engine.cache.pruned import physical_view
 from tokenprune.errors import PruningError
+from tokenprune.sequence.input_masks import Mask, is_pattern, padding_of, prunable_mask
 from tokenprune.sequence.masks import MaskRequest
-from tokenprune.sequence.packing import Mask, Packing, Slots, identity_packing, is_pattern, padding_of, prunable_mask
+from tokenprune.sequence.packing import Packing, Slots, identity_packing
 
 if TYPE_CHECKING:
     from tokenprune.engine.denoising.policy import ActionSteps

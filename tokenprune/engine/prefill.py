@@ -20,25 +20,18 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.bias import entering_bias
-from tokenprune.engine.cache import (
-    CacheIndex,
-    begin_pruning,
-    index_of,
-    n_slots,
-    pass_view,
-    return_cache,
-    set_index,
-    settle,
-)
+from tokenprune.engine.cache.index import CacheIndex
+from tokenprune.engine.cache.interrupted import check_filled
+from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
+from tokenprune.engine.cache.rebuilt import check_not_exchanged, check_not_rebuilt, mark_pruned
 from tokenprune.engine.call import CallContext, Forward, check_placeholders, find_cache, last_columns, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.interrupted import check_filled
-from tokenprune.engine.rebuilt import check_not_exchanged, check_not_rebuilt, mark_pruned
 from tokenprune.engine.recording import RECORD_ATTRIBUTE, Register, recall_images
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
 from tokenprune.errors import PruningError
 from tokenprune.report import Report
-from tokenprune.sequence.packing import PromptTokens, prunable_mask
+from tokenprune.sequence.input_masks import prunable_mask
+from tokenprune.sequence.packing import PromptTokens
 from tokenprune.sequence.position_ids import PositionIds, compact_ids, default_ids, id_shift
 from tokenprune.strategy import Strategy
 

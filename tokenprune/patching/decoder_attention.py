@@ -13,12 +13,13 @@ from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.attention import text_capture_points
-from tokenprune.engine.cache import n_slots
+from tokenprune.engine.cache.pruned import n_slots
 from tokenprune.engine.call import find_cache, new_size
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.stages.reading import RowReader, attention_reader
 from tokenprune.report import ImageReport
-from tokenprune.sequence.packing import PromptTokens, padding_of, prunable_mask
+from tokenprune.sequence.input_masks import padding_of, prunable_mask
+from tokenprune.sequence.packing import PromptTokens
 from tokenprune.tokens.text_attention import TextAttention
 
 

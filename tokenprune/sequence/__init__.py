@@ -1,6 +1,7 @@
 """The tokens of a prompt that are left after pruning.
 
 packing       which columns of a call are kept, and which slots of a cache hold them
-masks         attention masks
+input_masks   attention masks as callers pass them
+masks         attention masks after pruning
 position_ids  position IDs
 """

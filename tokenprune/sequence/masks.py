@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from tokenprune.sequence.packing import Mask, Packing, Slots, is_pattern, wrong_width
+from tokenprune.sequence.input_masks import Mask, is_pattern, wrong_width
+from tokenprune.sequence.packing import Packing, Slots
 
 FULL, SLIDING, CHUNKED, INDEXED = "full_attention", "sliding_attention", "chunked_attention", "indexed_attention"
 #: Layers that see the whole prompt, and a window of what was answered.

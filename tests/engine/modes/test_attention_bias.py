@@ -30,7 +30,7 @@ from tokenprune import (
     VisionZip,
 )
 from tokenprune.adapters import adapter_for
-from tokenprune.engine.cache import index_of
+from tokenprune.engine.cache.pruned import index_of
 from tokenprune.serving.vllm.refusals import check_strategy
 from tokenprune.strategy import MergingStrategy
 

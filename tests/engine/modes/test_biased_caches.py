@@ -16,7 +16,7 @@ from helpers.families.base import CACHE, IMAGE
 
 import tokenprune
 from tokenprune import AveragePooling, SparseVLM
-from tokenprune.engine.cache import index_of
+from tokenprune.engine.cache.pruned import index_of
 from tokenprune.strategy import MergingStrategy
 
 POOLED = AveragePooling(keep_ratio=0.3, attention_bias="size")

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import QuantizedCache, cache_utils
 
 import tokenprune
-from tokenprune.engine.cache import index_of
+from tokenprune.engine.cache.pruned import index_of
 
 QUANTISED: dict[str, dict[str, Any]] = {
     # 16: the tiny model's heads are so narrow that the default group is wider than all of them

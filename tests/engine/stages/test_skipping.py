@@ -21,7 +21,7 @@ from transformers import DynamicCache, StaticCache
 import tokenprune
 from tokenprune import PruningError, Random, SettingError, UnsupportedError
 from tokenprune.adapters import adapter_for
-from tokenprune.engine.cache import index_of
+from tokenprune.engine.cache.pruned import index_of
 from tokenprune.sequence.masks import INDEXED, POOLED
 from tokenprune.strategy import Stage, StagedStrategy
 

@@ -16,7 +16,8 @@ from PIL import Image
 
 from tokenprune import SettingError, UnsupportedError
 from tokenprune.evals.explain import filmstrip
-from tokenprune.evals.explain.explain import Explanation, explain
+from tokenprune.evals.explain.explain import explain
+from tokenprune.evals.explain.outcomes import Explanation
 from tokenprune.evals.reading.videos import Clip
 from tokenprune.evals.run.setups import make_setups
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.denoising import BlockDiffusion
-from tokenprune.engine.cache import index_of, settle
+from tokenprune.engine.cache.pruned import index_of, settle
 from tokenprune.engine.call import CallContext, Forward, find_cache, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.denoising.reading import Reading, cached, read, unpruned_bytes

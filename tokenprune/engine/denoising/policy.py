@@ -18,7 +18,7 @@ from torch import nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.denoising import PREFIX_ATTRIBUTE, Policy, PolicyPrefix
 from tokenprune.encoded import EncodedImage
-from tokenprune.engine.cache import index_of, n_slots
+from tokenprune.engine.cache.pruned import index_of, n_slots
 from tokenprune.engine.call import CallContext, Forward, bind_arguments, find_cache, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.overrides import ForwardOverride, MethodOverride

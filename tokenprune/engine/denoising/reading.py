@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenprune.engine.cache import index_of, n_slots, physical_view
+from tokenprune.engine.cache.pruned import index_of, n_slots, physical_view
 from tokenprune.errors import PruningError
+from tokenprune.sequence.input_masks import is_pattern
 from tokenprune.sequence.masks import SLIDING, LayerKinds, gather_pattern
-from tokenprune.sequence.packing import Packing, Slots, identity_packing, is_pattern, pack
+from tokenprune.sequence.packing import Packing, Slots, identity_packing, pack
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.engine.cache import CacheIndex
+from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.select import ImageSelection
 from tokenprune.engine.stages.run import StageRun
 from tokenprune.engine.stages.slots import StageSlots

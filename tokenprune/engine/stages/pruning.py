@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import recomputes_hooks
 from tokenprune.engine.bias import stage_bias
-from tokenprune.engine.cache import CacheIndex
+from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.call import CallContext, Forward
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register

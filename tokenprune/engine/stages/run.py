@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.engine.cache import physical_view
+from tokenprune.engine.cache.pruned import physical_view
 from tokenprune.engine.call import span
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError

@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenprune.engine.cache import CacheIndex, n_slots
+from tokenprune.engine.cache.index import CacheIndex
+from tokenprune.engine.cache.pruned import n_slots
 from tokenprune.engine.call import new_size
 from tokenprune.errors import PruningError
 from tokenprune.sequence.packing import Slots
