@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -131,7 +132,12 @@ class RowLayers:
 
 def takes_mask(module: nn.Module) -> bool:
     """Whether a module's forward takes an attention mask."""
-    return "attention_mask" in signature(type(module).forward).parameters
+    return _takes_mask(type(module))
+
+
+@cache  # asked before every layer, and a signature takes longer to read than some selections
+def _takes_mask(module_class: type[nn.Module]) -> bool:
+    return "attention_mask" in signature(module_class.forward).parameters
 
 
 def square_patches(rows: int, columns: int, side: int) -> Int[Tensor, "visual patches"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -146,7 +146,7 @@ def many_left() -> StageTokens:
     attention = TextAttention(queries, keys, 0.5, real, visual, text, values=keys, rotation=rotation)
     features, after = torch.randn(N_MANY, 8, generator=generator), torch.randn(32, 8, generator=generator)
     layout, scores = Layout.raster((1, *MANY)), torch.rand(N_MANY, generator=generator)
-    prompt = Entered(features, after)
+    prompt = partial(Entered, features, after)
     return StageTokens(features, torch.arange(N_MANY), layout, scores, attention, prompt, after)
 
 

@@ -6,7 +6,8 @@ import inspect
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
+from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -168,12 +169,21 @@ def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
 
 def bind_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name, those that ** catches included."""
-    signature = inspect.signature(function)
-    named = dict(signature.bind_partial(*args, **kwargs).arguments)
+    method = isinstance(function, MethodType)
+    signature = _signature(function.__func__) if method else inspect.signature(function)
+    named = dict(signature.bind_partial(*((None, *args) if method else args), **kwargs).arguments)
+    if method:
+        del named[next(iter(signature.parameters))]
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             named |= named.pop(parameter.name, {})
     return named
+
+
+@cache
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Of a class's function, not of a bound one: that would keep a model alive."""
+    return inspect.signature(function)
 
 
 def new_size(kwargs: Mapping[str, Any]) -> tuple[int, int]:

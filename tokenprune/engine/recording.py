@@ -120,7 +120,8 @@ class VisionRecorder:
         """
         if self._context.encoding is not None:
             return False
-        if any(_submodule(self.adapter.model, name) is not module for name, module in self.modules.items()):
+        known: dict[str, Any] = {"": self.adapter.model}
+        if any(_submodule(name, known) is not module for name, module in self.modules.items()):
             raise PruningError(
                 "modules whose attention the strategy needs were replaced after patch(). Call patch() again, after "
                 "get_peft_model, merge_and_unload and the like."
@@ -241,11 +242,12 @@ def _left_of(selections: Iterator[Selection], n_visual: int) -> LeftInTower:
     return LeftInTower(left, n_visual, torch.cat(scores) if len(scores) == len(kept) else None, stages)
 
 
-def _submodule(model: nn.Module, name: str) -> nn.Module | None:
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        return None
+def _submodule(name: str, known: dict[str, Any]) -> Any:
+    """The module of that name; None if there is none. `known`: those found so far, and the model as ""."""
+    if name not in known:
+        parent, _, last = name.rpartition(".")
+        known[name] = getattr(_submodule(parent, known), last, None)
+    return known[name]
 
 
 def recall_images(output: Any, visual: Bool[Tensor, "batch length"]) -> list[EncodedImage]:

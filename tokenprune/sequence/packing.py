@@ -108,11 +108,13 @@ class Packing:
 
     def gather_tokens(self, tensor: Shaped[Tensor, "rows length *rest"]) -> Shaped[Tensor, "batch kept *rest"]:
         """Gather the kept columns of a (batch or 1, length, ...) tensor; a view if nothing is dropped."""
+        batch = len(self.columns)
         if not self.drops:
-            return tensor.expand(len(self.columns), *tensor.shape[1:])
-        index = self.columns.reshape(*self.columns.shape, *[1] * (tensor.ndim - 2))
-        index = index.expand(-1, -1, *tensor.shape[2:])
-        return tensor.expand(len(self.columns), *tensor.shape[1:]).gather(1, index)
+            return tensor.expand(batch, *tensor.shape[1:])
+        columns = self.columns.to(tensor.device)
+        if batch == 1:  # index_select copies whole rows, gather every number by itself
+            return tensor.index_select(1, columns[0])
+        return tensor.expand(batch, *tensor.shape[1:])[torch.arange(batch, device=columns.device)[:, None], columns]
 
     def gather_ids(self, ids: Real[Tensor, "*components rows length"]) -> Real[Tensor, "*components batch kept"]:
         """Gather the kept position IDs; with several components (M-RoPE), the same columns of each."""

@@ -157,7 +157,8 @@ class StageTokens:
     left: their indices within the image's visual tokens, ascending.
     layout: the layout of all the image's visual tokens.
     scores: their scores in the previous selection; None if it gave none.
-    text_attention, prompt, text: read them as `attention`, `entered` and `text_features`.
+    text_attention, prompt, text: read them as `attention`, `entered` and `text_features`. `prompt` is called for what
+        few strategies read.
     """
 
     features: Float[Tensor, "left width"]
@@ -165,7 +166,7 @@ class StageTokens:
     layout: Layout
     scores: Float[Tensor, " left"] | None = None
     text_attention: TextAttention | None = None
-    prompt: Entered | None = None
+    prompt: Callable[[], Entered] | None = None
     text: Float[Tensor, "text width"] | None = None
 
     @property
@@ -185,7 +186,7 @@ class StageTokens:
     @property
     def entered(self) -> Entered:
         """Hidden states on entry to the first decoder layer."""
-        return _declared("entered", "text_attention", self.prompt)
+        return _declared("entered", "text_attention", self.prompt)()
 
     @property
     def text_features(self) -> Float[Tensor, "text width"]:

@@ -39,7 +39,8 @@ def stage_tokens(
     real = torch.ones(len(weights)).bool()
     attention = TextAttention(torch.ones_like(keys), keys, 1.0, real, visual, text)
     features = torch.zeros(n_visual, 2) if features is None else torch.tensor(features)
-    return StageTokens(features, visual, Layout.raster((1, 1, n_visual)), text_attention=attention, prompt=entered)
+    prompt = None if entered is None else lambda: entered
+    return StageTokens(features, visual, Layout.raster((1, 1, n_visual)), text_attention=attention, prompt=prompt)
 
 
 def left(strategy: StagedStrategy, tokens: StageTokens, stage: Stage = Stage(2, keep=2)) -> list[int]:  # noqa: B008

@@ -1,9 +1,12 @@
-"""Captures the queries and keys of the decoder layers whose attention stages read."""
+"""Captures the queries and keys of the decoder layers whose attention stages read.
+
+Modules have their forward overridden rather than hooked: a decode step, in which nothing is captured, pays next to
+nothing for it, and a compiled one has no graph breaks there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,11 +15,12 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.decoder.attention import text_capture_points
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.overrides import ForwardOverride
 from tokenprune.engine.recording import Register
 
 
 class TextCapture:
-    """Hooks on the attention of some decoder layers; idle in every forward in which no stage is decided.
+    """Overrides in the attention of some decoder layers; idle in every forward in which no stage is decided.
 
     active_forwards: one entry for each forward of any thread that decides stages; cheaper to ask than the thread's own
         state, in every decode step.
@@ -26,17 +30,16 @@ class TextCapture:
         self, adapter: ModelAdapter, layers: Sequence[int], context: CallContext, active_forwards: list[None]
     ) -> None:
         self.adapter, self.layers = adapter, layers
-        self._context, self._active_forwards = context, active_forwards
+        self.active_forwards, self._context = active_forwards, context
 
     def register(self, register: Register) -> list[nn.Module]:
-        """Register the hooks; return the modules that show attention."""
+        """Install the overrides; return the modules that show attention."""
         captured = []
         for layer in self.layers:
             point = text_capture_points(self.adapter.layers[layer])
-            before = partial(self.before_attention, layer)
-            register(point.attention.register_forward_pre_hook(before, with_kwargs=True))
+            register(CapturedArguments(point.attention, self, layer).install())
             for name, module in point.outputs.items():
-                register(module.register_forward_hook(partial(self.after_capture, layer, name)))
+                register(CapturedOutput(module, self, layer, name).install())
             captured += [point.attention, *point.outputs.values()]
         return captured
 
@@ -47,11 +50,38 @@ class TextCapture:
         return None if stages is None or stages.entry is None else stages.captured
 
     @dynamo_disabled
-    def before_attention(self, layer: int, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if self._active_forwards and (captured := self._captured) is not None:
+    def before_attention(self, layer: int, kwargs: dict[str, Any]) -> None:
+        if (captured := self._captured) is not None:
             captured[layer] = {"attention": kwargs}
 
     @dynamo_disabled
-    def after_capture(self, layer: int, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
-        if self._active_forwards and (captured := self._captured) is not None:
+    def after_capture(self, layer: int, name: str, output: Tensor) -> None:
+        if (captured := self._captured) is not None:
             captured[layer][name] = output.detach()
+
+
+class CapturedArguments(ForwardOverride):
+    """An attention module whose arguments are captured."""
+
+    def __init__(self, module: nn.Module, capture: TextCapture, layer: int) -> None:
+        super().__init__(module)
+        self._capture, self._layer = capture, layer
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._capture.active_forwards and not self.removed:
+            self._capture.before_attention(self._layer, kwargs)
+        return self.original(*args, **kwargs)
+
+
+class CapturedOutput(CapturedArguments):
+    """A module within it whose output is captured."""
+
+    def __init__(self, module: nn.Module, capture: TextCapture, layer: int, name: str) -> None:
+        super().__init__(module, capture, layer)
+        self._output = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.original(*args, **kwargs)
+        if self._capture.active_forwards and not self.removed:
+            self._capture.after_capture(self._layer, self._output, output)
+        return output

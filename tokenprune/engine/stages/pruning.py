@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -247,12 +248,17 @@ class StagePruning:
             scores = None if last.scores is None else last.scores[last.kept]
             tokens = StageTokens(hidden[row, visual], last.kept, image.layout, scores)
             if read is not None and entry.hidden is not None:
-                text, entered = entry.text[i], places_of(entry.packing)[row]
-                kept = image.columns[image.selection.kept]
-                prompt = Entered(entry.hidden[row, entered[kept]], entry.hidden[row, entered[text]])
+                text, prompt = entry.text[i], partial(_entered, entry, entry.hidden[row], i)
                 attention = read(row, visual, places[row, text])
                 tokens = replace(tokens, text_attention=attention, prompt=prompt, text=hidden[row, places[row, text]])
             yield image, tokens
+
+
+def _entered(entry: Entry, hidden: Float[Tensor, "length width"], number: int) -> Entered:
+    """What entered the language model of an image and of the text after it."""
+    image, places = entry.chosen[number], places_of(entry.packing)
+    visual, text = (places[image.row, part] for part in (image.columns[image.selection.kept], entry.text[number]))
+    return Entered(hidden[visual], hidden[text])
 
 
 def report_of(stage: Stage, tokens: StageTokens, selection: Selection) -> StageReport:

@@ -116,6 +116,7 @@ class BatchPruning:
         self._context = context
         self.selecting = TileSelection(strategy, adapter, layers)
         self.n_prefix = self.selecting.n_prefix
+        self._n_points = len(layers.capture_points(self.selecting.after[0]))
 
     def register(self, register: Register) -> list[nn.Module]:
         """Register the hooks; return the modules that show attention. The recorder's hooks on the tower come before:
@@ -147,7 +148,7 @@ class BatchPruning:
         if call is None or call.layer is None:  # as in a backward pass that runs the layer again
             return
         call.captured[name] = output.detach()
-        if len(call.captured) == len(self.tower.capture_points(call.layer)):  # now, while a CPU has them in its cache
+        if len(call.captured) == self._n_points:  # now, while a CPU has them in its cache
             self._select(call, call.layer, self.tower.split_heads(call.captured))
             call.layer, call.captured = None, {}
 
@@ -158,8 +159,7 @@ class BatchPruning:
         if call is None:
             return None
         within = tower.masked(number) is not module
-        again = recomputes(module) if within else recomputes_hooks(module)
-        if torch.is_grad_enabled() and again:
+        if torch.is_grad_enabled() and (recomputes(module) if within else recomputes_hooks(module)):
             raise PruningError(
                 f"{type(self.strategy).__name__} prunes inside the vision tower, and activation checkpointing runs "
                 f"encoder layers again in the backward pass. Switch it off, call eval() on the tower, or use a newer "

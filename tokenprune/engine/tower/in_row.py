@@ -58,6 +58,9 @@ class RowPruning:
                 f"it from tokenprune.strategy.PatchStrategy."
             )
         self.selecting = None if between is None else TileSelection(strategy, adapter, between)
+        self._n_points = 0
+        if between is not None and self.selecting is not None:
+            self._n_points = len(between.capture_points(self.selecting.after[0]))
 
     def register(self, register: Register) -> list[nn.Module]:
         """Register the hooks; return the modules that show attention. The recorder's hooks on the tower come before:
@@ -127,7 +130,7 @@ class RowPruning:
         if call is None or call.layer is None or self.between is None:  # as in a backward pass that runs it again
             return
         call.captured[name] = output.detach()
-        if len(call.captured) == len(self.between.capture_points(call.layer)):
+        if len(call.captured) == self._n_points:
             captured, call.captured = call.captured, {}
             self._select(call, call.layer, self.between.project(call.layer, captured, call.rotation))
             call.layer = call.rotation = None
