@@ -48,15 +48,16 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Any:
     return newest_side
 
 
-def test_every_prefill_of_ours_leaves_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("batch", [1, 2])
+def test_every_prefill_of_ours_leaves_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     newest = small(monkeypatch)
     newest.make(tmp_path)
     model = newest.saved(tmp_path)
     from shape import AFTER, BEFORE, KEEP, N_VISUAL, kv_bytes
 
-    n_text, per_token = len(BEFORE) + len(AFTER), 24 * 2 * 32 * 4
+    n_text, per_token = len(BEFORE) + len(AFTER), batch * 24 * 2 * 32 * 4
     logits, lengths = {}, {}
-    for name, prefill in newest.Prefills(model).named().items():
+    for name, prefill in newest.Prefills(model, batch).named().items():
         with torch.inference_mode(), prefill() as call:
             logits[name], cache = call()
         lengths[name] = kv_bytes(cache) / per_token - n_text

@@ -31,6 +31,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bench": bench.stored,
     "decode steps": decode_steps.stored,
     "peers": peers.stored,
+    "peers for videos": peers.videos,
     "vflowopt": vflowopt.stored,
     "aerial": aerial.stored,
     "background": background.stored,

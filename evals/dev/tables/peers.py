@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from tokenprune.evals.bench.figures import Median
@@ -10,7 +11,9 @@ from tokenprune.evals.report.table import Table
 
 
 def stored() -> str:
-    return markdown(json.loads((RESULTS / "peers_speed.json").read_text(encoding="utf-8")))
+    """Return the table of every batch size that is stored."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("peers_speed*.json")]
+    return "\n".join(markdown(one) for one in sorted(found, key=lambda one: one["about"].get("batch", 1)))
 
 
 def table(stored: dict[str, Any]) -> Table:
@@ -42,9 +45,30 @@ def provenance(stored: dict[str, Any]) -> str:
     )
     largest = max(value for name, value in stored["logits_difference"].items() if name.endswith(": unpruned"))
     return (
-        f"Medians of {len(stored['rounds'])} rounds with 95 % interval, {about['dtype']}, {about['cpu']}, "
-        f"{about['threads']} threads of {about['cores']} cores, {stored['rounds'][0]['moment'][:10]}. {packages}. The "
-        f"packages' unpruned models agree: their logits differ by {largest:.1e} of their length at most."
+        f"Batch {about.get('batch', 1)}, medians of {len(stored['rounds'])} rounds with 95 % interval, "
+        f"{about['dtype']}, {about['cpu']}, {about['threads']} threads of {about['cores']} cores, "
+        f"{stored['rounds'][0]['moment'][:10]}. {packages}. The packages' unpruned models agree: their logits differ "
+        f"by {largest:.1e} of their length at most."
+    )
+
+
+def videos() -> str:
+    """Return vLLM's video reducers beside ours, as `dev/peers/vllm_videos.py` stored them."""
+    stored = json.loads((RESULTS / "peers_videos.json").read_text(encoding="utf-8"))
+    about, lines = stored["about"], []
+    for row in stored["rows"]:
+        medians = [Median.of([one[side] for one in row["rounds"]]) for side in ("vLLM", "tokenprune")]
+        times = [f"{1e3 * median.value:.1f} ms" for median in medians if median is not None]
+        ratio = _ratio([{"seconds": one} for one in row["rounds"]], "tokenprune", "vLLM")
+        kept = f"{row['n_kept']:,} of {prod(row['grid']):,}"
+        lines.append(
+            [row["method"], " x ".join(map(str, row["grid"])), kept, "yes" if row["same"] else "no", *times, ratio]
+        )
+    table = Table(["method", "frames and grid", "kept", "the same", "vLLM", "tokenprune", "to vLLM"], lines)
+    packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return (
+        f"{table}\n\nCPU time of one thread, medians of {len(stored['rows'][0]['rounds'])} rounds with 95 % interval, "
+        f"width {about['width']}; {about['cpu']}; {packages}; {about['moment'][:10]}\n"
     )
 
 

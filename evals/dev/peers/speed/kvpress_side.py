@@ -1,7 +1,7 @@
 """The prefills of `run.py` with kvpress, which cuts the cache after each layer: memory is saved, and no time before
 the first token. Its share is that of the sequence which is left where 64 of 576 visual tokens are kept.
 
-kvpress_side.py FOLDER DTYPE
+kvpress_side.py FOLDER DTYPE BATCH
 """
 
 # pyright: reportMissingImports=false
@@ -31,9 +31,9 @@ RATIO = 1 - (N_TEXT + KEEP) / (N_TEXT + N_VISUAL)
 
 
 @contextmanager
-def pressed(model: Any, press: Any) -> Iterator[Callable[[], Answer]]:
-    ids = torch.tensor([[*BEFORE, *[IMAGE] * N_VISUAL, *AFTER]])
-    pixels = random_pixels(model.dtype)
+def pressed(model: Any, press: Any, batch: int) -> Iterator[Callable[[], Answer]]:
+    ids = torch.tensor([[*BEFORE, *[IMAGE] * N_VISUAL, *AFTER]] * batch)
+    pixels = random_pixels(model.dtype, batch)
 
     def called() -> Answer:
         output = model(input_ids=ids, pixel_values=pixels, use_cache=True, logits_to_keep=1)
@@ -43,14 +43,14 @@ def pressed(model: Any, press: Any) -> Iterator[Callable[[], Answer]]:
         yield called
 
 
-def prefills(folder: Path, dtype: str) -> dict[str, Prefill]:
+def prefills(folder: Path, dtype: str, batch: int) -> dict[str, Prefill]:
     model = LlavaForConditionalGeneration(LlavaConfig.from_pretrained(folder))
     model.load_state_dict(weights(folder, NAMES), assign=True)
     model = model.eval().to(getattr(torch, dtype))
     presses = {"unpruned": None, "Knorm": KnormPress(RATIO), "SnapKV": SnapKVPress(RATIO)}
-    return {name: partial(pressed, model, press) for name, press in presses.items()}
+    return {name: partial(pressed, model, press, batch) for name, press in presses.items()}
 
 
 if __name__ == "__main__":
-    folder, dtype = sys.argv[1:]
-    serve(lambda: prefills(Path(folder), dtype), ["kvpress"])
+    folder, dtype, batch = sys.argv[1:]
+    serve(lambda: prefills(Path(folder), dtype, int(batch)), ["kvpress"])

@@ -1,7 +1,7 @@
 """The prefills of `run.py` that run in the old environment, on LLaVA's own package: one of them for each process, for
 the methods' packages patch classes for good.
 
-llava_side.py FOLDER DTYPE unpruned|VisionZip|FlowCut
+llava_side.py FOLDER DTYPE BATCH unpruned|VisionZip|FlowCut
 """
 
 # pyright: reportMissingImports=false
@@ -59,12 +59,12 @@ def patch(model: Any, method: str) -> None:
         flowcut(model, target_num=KEEP)
 
 
-def prefills(folder: Path, dtype: str, method: str) -> dict[str, Prefill]:
+def prefills(folder: Path, dtype: str, batch: int, method: str) -> dict[str, Prefill]:
     model = model_of(folder)
     patch(model, method)
     model = model.to(getattr(torch, dtype))
-    pixels = random_pixels(model.dtype)
-    ids = torch.tensor([[*BEFORE, -200, *AFTER]])  # LLaVA's number for an image
+    pixels = random_pixels(model.dtype, batch)
+    ids = torch.tensor([[*BEFORE, -200, *AFTER]] * batch)  # LLaVA's number for an image
 
     def called() -> Answer:
         output = model(input_ids=ids, images=pixels, use_cache=True)
@@ -74,5 +74,5 @@ def prefills(folder: Path, dtype: str, method: str) -> dict[str, Prefill]:
 
 
 if __name__ == "__main__":
-    folder, dtype, method = sys.argv[1:]
-    serve(lambda: prefills(Path(folder), dtype, method), ["llava-torch", *PACKAGES[method]])
+    folder, dtype, batch, method = sys.argv[1:]
+    serve(lambda: prefills(Path(folder), dtype, int(batch), method), ["llava-torch", *PACKAGES[method]])

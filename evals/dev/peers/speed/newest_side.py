@@ -1,7 +1,7 @@
 """The prefills of `run.py` in this environment: unpruned, ideal, tokenprune's, and selecting as papers' code does.
 
-newest_side.py make FOLDER         saves the model
-newest_side.py serve FOLDER DTYPE  times it, see serve.py
+newest_side.py make FOLDER               saves the model
+newest_side.py serve FOLDER DTYPE BATCH  times it, see serve.py
 """
 
 import sys
@@ -56,10 +56,10 @@ def called(model: Any, **inputs: Any) -> Answer:
 
 
 class Prefills:
-    """What can be timed, by name."""
+    """What can be timed, by name, on a batch of prompts that differ in their images."""
 
-    def __init__(self, model: Any) -> None:
-        self.model, self.pixels = model, random_pixels(model.dtype)
+    def __init__(self, model: Any, batch: int = 1) -> None:
+        self.model, self.pixels = model, random_pixels(model.dtype, batch)
 
     def named(self) -> dict[str, Any]:
         ours = {name: partial(self.patched, strategy) for name, strategy in STRATEGIES.items()}
@@ -67,13 +67,13 @@ class Prefills:
             "unpruned": self.unpruned,
             "ideal": self.ideal,
             **ours,
-            "unpruned, output_attentions": partial(self.eager_tower, torch.arange(N_VISUAL)),
-            "FoPru, output_attentions": partial(self.eager_tower, None),
+            "unpruned, output_attentions": partial(self.eager_tower, N_VISUAL),
+            "FoPru, output_attentions": partial(self.eager_tower, KEEP),
         }
 
     @contextmanager
     def unpruned(self) -> Iterator[Callable[[], Answer]]:
-        ids = torch.tensor([[*BEFORE, *[IMAGE] * N_VISUAL, *AFTER]])
+        ids = torch.tensor([[*BEFORE, *[IMAGE] * N_VISUAL, *AFTER]] * len(self.pixels))
         yield partial(called, self.model, input_ids=ids, pixel_values=self.pixels)
 
     @contextmanager
@@ -88,23 +88,24 @@ class Prefills:
 
         def prefill() -> Answer:
             features = tower(self.pixels, output_hidden_states=True).hidden_states[-2][:, 1 : 1 + KEEP]
-            return self.answered(features, torch.arange(KEEP))
+            return self.answered(features, torch.arange(KEEP).expand(len(features), -1))
 
         yield prefill
 
     @contextmanager
-    def eager_tower(self, kept: Tensor | None) -> Iterator[Callable[[], Answer]]:
+    def eager_tower(self, n_kept: int) -> Iterator[Callable[[], Answer]]:
         """As released code of many papers has it: the tower returns the attention of all its layers, and the embeddings
-        are cut outside the model. None: keep what is attended to most."""
+        are cut outside the model, to those that are attended to most."""
         tower = self.model.model.vision_tower
         before = tower.config._attn_implementation
         tower.set_attn_implementation("eager")
 
         def prefill() -> Answer:
             output = tower(self.pixels, output_hidden_states=True, output_attentions=True)
-            scores = output.attentions[-2].mean(1).sum(1)[0, 1:]
-            chosen = scores.topk(KEEP).indices.sort().values if kept is None else kept
-            return self.answered(output.hidden_states[-2][:, 1:][:, chosen], chosen)
+            scores = output.attentions[-2].mean(1).sum(1)[:, 1:]
+            chosen = scores.topk(n_kept).indices.sort().values
+            rows = torch.arange(len(chosen))[:, None]
+            return self.answered(output.hidden_states[-2][:, 1:][rows, chosen], chosen)
 
         try:
             yield prefill
@@ -114,15 +115,20 @@ class Prefills:
     def answered(self, features: Tensor, kept: Tensor) -> Answer:
         """The language model on these visual tokens, with their original position IDs."""
         visual = self.model.model.multi_modal_projector(features)
-        before, after = (self.model.get_input_embeddings()(torch.tensor([ids])) for ids in (BEFORE, AFTER))
+        ids = (torch.tensor([text] * len(kept)) for text in (BEFORE, AFTER))
+        before, after = map(self.model.get_input_embeddings(), ids)
         first = len(BEFORE) + N_VISUAL
-        numbers = torch.cat([torch.arange(len(BEFORE)), kept + len(BEFORE), torch.arange(first, first + len(AFTER))])
-        return called(self.model, inputs_embeds=torch.cat([before, visual, after], 1), position_ids=numbers[None])
+        text = (torch.arange(len(BEFORE)), torch.arange(first, first + len(AFTER)))
+        start, end = (part.expand(len(kept), -1) for part in text)
+        numbers = torch.cat([start, kept + len(BEFORE), end], 1)
+        return called(self.model, inputs_embeds=torch.cat([before, visual, after], 1), position_ids=numbers)
 
 
 if __name__ == "__main__":
-    what, folder, *dtype = sys.argv[1:]
+    what, folder, *rest = sys.argv[1:]
     if what == "make":
         make(Path(folder))
     else:
-        serve(lambda: Prefills(saved(Path(folder)).to(getattr(torch, dtype[0]))).named(), ["tokenprune-vlm"])
+        dtype, batch = rest
+        model = saved(Path(folder)).to(getattr(torch, dtype))
+        serve(lambda: Prefills(model, int(batch)).named(), ["tokenprune-vlm"])

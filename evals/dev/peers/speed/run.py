@@ -1,10 +1,11 @@
 """Time our prefills and the published packages' on the same weights and image, in turn, in a process each.
 
     python evals/dev/peers/speed/run.py OLD_PYTHON KVPRESS_PYTHON
+    python evals/dev/peers/speed/run.py OLD_PYTHON KVPRESS_PYTHON --batch 4
 
 OLD_PYTHON and KVPRESS_PYTHON are the interpreters of environments with the packages: see evals/results/peers.md. Every
 round asks each process for one prefill, from pixels to the first logits; the processes sleep in between. Ratios are
-taken within rounds, which go to evals/results/data/peers_speed.json.
+taken within rounds, which go to a file in evals/results/data for each batch size.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from tokenprune.evals.bench.record import cpu
 from tokenprune.evals.run import files
 
 HERE = Path(__file__).resolve().parent
-STORED = HERE.parents[2] / "results" / "data" / "peers_speed.json"
+STORED = HERE.parents[2] / "results" / "data"
 METHODS = ("unpruned", "VisionZip", "FlowCut")
 
 
@@ -65,13 +66,14 @@ class Server:
         return json.loads(line)
 
 
-def servers(folder: Path, old_python: str, kvpress_python: str, dtype: str) -> list[tuple[str, list[str]]]:
+def servers(folder: Path, old_python: str, kvpress_python: str, dtype: str, batch: int) -> list[tuple[str, list[str]]]:
     """The packages, and the command of each process."""
-    old = [("LLaVA", [old_python, str(HERE / "llava_side.py"), str(folder), dtype, method]) for method in METHODS]
+    given = [str(folder), dtype, str(batch)]
+    old = [("LLaVA", [old_python, str(HERE / "llava_side.py"), *given, method]) for method in METHODS]
     return [
-        ("tokenprune", [sys.executable, str(HERE / "newest_side.py"), "serve", str(folder), dtype]),
+        ("tokenprune", [sys.executable, str(HERE / "newest_side.py"), "serve", *given]),
         *old,
-        ("kvpress", [kvpress_python, str(HERE / "kvpress_side.py"), str(folder), dtype]),
+        ("kvpress", [kvpress_python, str(HERE / "kvpress_side.py"), *given]),
     ]
 
 
@@ -105,15 +107,23 @@ def main() -> None:
     parser.add_argument("kvpress_python", help="the interpreter that has kvpress")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--output", type=Path, default=STORED)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    about = {"dtype": options.dtype, "cpu": cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    output = options.output or STORED / ("peers_speed" + f"_{options.batch}" * (options.batch > 1) + ".json")
+    about = {
+        "batch": options.batch,
+        "dtype": options.dtype,
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         subprocess.run([sys.executable, HERE / "newest_side.py", "make", folder], check=True)
-        commands = servers(folder, options.old_python, options.kvpress_python, options.dtype)
+        commands = servers(folder, options.old_python, options.kvpress_python, options.dtype, options.batch)
         running = [stack.enter_context(Server(package, command)) for package, command in commands]
-        measure(running, options.rounds, options.output, about)
+        measure(running, options.rounds, output, about)
 
 
 if __name__ == "__main__":

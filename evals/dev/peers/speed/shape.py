@@ -45,10 +45,10 @@ def seeded(model: Any) -> None:
             weights.data.normal_(0, spread / weights.shape[-1] ** 0.5, generator=generator)
 
 
-def random_pixels(dtype: torch.dtype) -> Tensor:
-    """Pixels (1, 3, 336, 336)."""
+def random_pixels(dtype: torch.dtype, batch: int = 1) -> Tensor:
+    """Pixels (batch, 3, 336, 336): an image for each row."""
     side = VISION["image_size"]
-    return torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1)).to(dtype)
+    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
 def weights(folder: Path, names: Mapping[str, str]) -> dict[str, Tensor]:

@@ -1,0 +1,56 @@
+"""The time of every strategy to that of its ideal, as `dev.experiments.ideals` stored it."""
+
+from collections.abc import Sequence
+
+from tokenprune.evals.bench.figures import Figures, Median, figures
+from tokenprune.evals.bench.record import Record
+from tokenprune.evals.bench.tables import provenance
+from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.report.table import NOTHING, Table
+
+#: What a strategy may add to its ideal's time to first token, and to its decode step.
+TTFT, DECODE = 1.03, 1.01
+
+
+def stored() -> str:
+    """Return the table of all stored shapes, and what each was measured on."""
+    records = [Record.read(path) for path in sorted((RESULTS / "ideals").glob("*.json"))]
+    notes = "\n\n".join(f"{record.title}: {provenance(record)}." for record in records)
+    return f"{table(records)}\n\n{notes}\n"
+
+
+def table(records: Sequence[Record]) -> Table:
+    """Return one line for each shape and strategy, those that add most to the time to first token first."""
+    lines = []
+    for record in records:
+        shape = str(record.about["model"]).rpartition(" ")[2]
+        found = [one for one in figures(record) if one.is_strategy and one.ttft_to_ideal is not None]
+        lines += [_line(shape, one) for one in sorted(found, key=_added, reverse=True)]
+    headings = ["shape", "strategy", "keep ratio", "TTFT to ideal", "decode to ideal", "selection", "rounds"]
+    return Table(headings, lines)
+
+
+def _line(shape: str, one: Figures) -> list[str]:
+    assert one.ttft_to_ideal is not None
+    fact, selection = one.facts, one.seconds.get("selection")
+    return [
+        shape,
+        fact.strategy,
+        f"{fact.keep_ratio:.0%}",
+        _ratio(one.ttft_to_ideal, TTFT),
+        _ratio(one.decode_to_ideal, DECODE),
+        NOTHING if selection is None else f"{1e3 * selection.value:.1f} ms",
+        str(one.ttft_to_ideal.n),
+    ]
+
+
+def _added(one: Figures) -> float:
+    return one.ttft_to_ideal.value if one.ttft_to_ideal else 0.0
+
+
+def _ratio(median: Median | None, most: float) -> str:
+    """Format a ratio with its interval, in bold if it is more than it may be."""
+    if median is None:
+        return NOTHING
+    text = f"{median.value:.3f} [{median.low:.3f}, {median.high:.3f}]"
+    return f"**{text}**" if round(median.value, 3) > most else text

@@ -1,0 +1,80 @@
+"""Strategies are timed beside their ideals, and an interrupted run goes on; how long they take is not tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.files.search import deep_llava
+
+import tokenprune
+from tokenprune.evals.bench import shapes
+from tokenprune.evals.bench.record import CPU_TIME, Record
+from tokenprune.evals.dev.experiments import ideals
+from tokenprune.evals.dev.tables.ideals import table
+
+
+def run(folder: Path, *arguments: Any) -> Record:
+    ideals.main([str(part) for part in ("--output", folder, "--shape", "llava-1.5-0.5b", "--cpu-time", *arguments)])
+    return Record.read(folder / "llava-1.5-0.5b.json")
+
+
+def test_a_run_goes_on_where_it_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(shapes.SHAPES, "llava-1.5-0.5b", lambda: deep_llava().config)
+    monkeypatch.setattr("torch.set_num_threads", lambda n: None)
+    add = Record.add_round
+
+    def interrupted(self: Record, batch: int, *args: Any) -> None:
+        add(self, batch, *args)
+        if self.n_rounds(1, "Grid @ 0.25") == 1:
+            self.write()
+            raise KeyboardInterrupt
+
+    options = ["--strategy", "random", "grid", "adatoken", "--keep-ratio", 0.5, 0.25, "--rounds", 3]
+    monkeypatch.setattr(Record, "add_round", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, *options)
+    monkeypatch.setattr(Record, "add_round", add)
+    before = Record.read(tmp_path / "llava-1.5-0.5b.json")
+    assert [before.n_rounds(1, f"{name} @ {ratio}") for name in ("Random", "Grid") for ratio in (0.5, 0.25)] == [
+        3,
+        3,
+        3,
+        1,
+    ]
+    record = run(tmp_path, *options)
+    assert record.rounds[: len(before.rounds)] == before.rounds
+    assert record.about["clock"] == CPU_TIME
+    for one in record.rounds:
+        assert len(one.seconds) == 2  # the strategy and its ideal
+        assert one.others is not None
+        assert one.others >= 0
+    assert "AdaToken @ 0.25: AdaToken: keep_ratio=0.25 is an average over" in capsys.readouterr().out
+    names = {name for one in record.rounds for name in one.seconds if not name.startswith("ideal")}
+    assert names == {"Random @ 0.5", "Random @ 0.25", "Grid @ 0.5", "Grid @ 0.25", "AdaToken @ 0.5"}
+    assert all(record.n_rounds(1, name) == 3 for name in names)
+    assert len(table([record]).lines) == 5
+
+
+def test_what_is_slower_than_it_may_be_is_bold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(shapes.SHAPES, "llava-1.5-0.5b", lambda: deep_llava().config)
+    monkeypatch.setattr("torch.set_num_threads", lambda n: None)
+    record = run(tmp_path, "--strategy", "random", "--keep-ratio", 0.5, "--rounds", 1)
+    (round_,) = record.rounds
+    ideal = next(name for name in round_.seconds if name.startswith("ideal"))
+    for added, marks in ((1.0304, 0), (1.031, 2)):
+        round_.seconds["Random @ 0.5"]["ttft"] = added * round_.seconds[ideal]["ttft"]
+        round_.seconds["Random @ 0.5"]["decode"] = round_.seconds[ideal]["decode"]
+        assert str(table([record])).count("**") == marks
+
+
+def test_every_strategy_for_images_is_asked() -> None:
+    asked = ideals.strategies()
+    assert asked[: len(ideals.FIRST)] == list(ideals.FIRST)
+    assert len(set(asked)) == len(asked)
+    left_out = set(tokenprune.STRATEGIES) - set(asked)
+    assert {"pixelprune", "evs", "dycoke"} <= left_out
+    assert not {"fopru", "vispruner", "fastv", "divprune"} & left_out
