@@ -50,6 +50,31 @@ def test_a_decode_step_runs_nothing_of_the_stages(name: str, monkeypatch: pytest
     assert not any("forward" in vars(module) for module in layers.modules())
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+def test_compiled_layers_are_read_all_the_same() -> None:
+    """Before the patch, in the prompt, and in the steps after it."""
+    model, inputs = deep_llava(), prompt([1])
+
+    def logits() -> list[torch.Tensor]:
+        with tokenprune.patch(model, "fastv", keep_ratio=0.5) as handle, torch.no_grad():
+            output = model(**inputs)
+            cache_name, cache = cache_in(output)
+            step = model(input_ids=torch.tensor([[5]]), **{cache_name: cache})
+            assert handle.report.images[0].stages
+        return [output.logits, step.logits]
+
+    expected = logits()
+    torch.compiler.reset()
+    try:
+        for layer in model.model.language_model.layers:
+            layer.compile(backend="eager")
+        for found, own in zip(logits(), expected, strict=True):
+            torch.testing.assert_close(found, own)
+    finally:
+        torch.compiler.reset()
+
+
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 3, 2)])
 def test_tokens_are_gathered_bit_for_bit(rows: int, shape: tuple[int, ...]) -> None:
