@@ -146,23 +146,25 @@ _TOOLS = {"adapt": ("tokenprune.evals.adapt.adapt", "adapt"), "tune": ("tokenpru
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _TOOLS:
-        home, extra = _TOOLS[name]
-        try:
-            return getattr(import_module(home), name)
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.startswith("tokenprune"):
-                raise
-            package = error.name.partition(".")[0]
-            install = f'pip install "tokenprune-vlm[{extra}]"'
-            raise ModuleNotFoundError(
-                f"tokenprune.{name} needs {package}, which is not installed. Type: {install}", name=error.name
-            ) from error
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(_HOMES[name]), name)
-    return value
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one of the package
+
+    def __getattr__(name: str) -> Any:
+        if name in _TOOLS:
+            home, extra = _TOOLS[name]
+            try:
+                return getattr(import_module(home), name)
+            except ModuleNotFoundError as error:
+                if error.name is None or error.name.startswith("tokenprune"):
+                    raise
+                package = error.name.partition(".")[0]
+                install = f'pip install "tokenprune-vlm[{extra}]"'
+                raise ModuleNotFoundError(
+                    f"tokenprune.{name} needs {package}, which is not installed. Type: {install}", name=error.name
+                ) from error
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import tokenprune
-from tokenprune import Strategy
+from tokenprune import Strategy, strategies
 from tokenprune.adapters import ADAPTERS
 from tokenprune.evals.dev.tables import bench
 from tokenprune.evals.models.bundled import MODEL, SCENES
@@ -94,7 +94,7 @@ def test_documents_are_short(path: Path, most: int) -> None:
 @pytest.mark.parametrize("path", [README, CATALOGUE], ids=named)
 def test_every_strategy_is_named(path: Path) -> None:
     """In a table; the catalogue has a row for each."""
-    classes = [getattr(tokenprune, name) for name in tokenprune.strategies.__all__ if name[0].isupper()]
+    classes = [getattr(tokenprune, name) for name in strategies.__all__ if name[0].isupper()]
     names = {cls.__name__ for cls in classes if isinstance(cls, type) and issubclass(cls, Strategy)}
     rows = re.findall(r"^\| .+ \|$", path.read_text(encoding="utf-8"), re.MULTILINE)
     assert names <= {name for row in rows for name in re.findall(r"`(\w+)`", row)}

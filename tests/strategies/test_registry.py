@@ -131,7 +131,7 @@ def test_a_class_patches_from_a_name_and_from_a_file(llava: Any, tmp_path: Path)
         ("user_package.norms:Norm,q=1", "unknown setting 'q'"),
         ("user_package.norms:Norm,p=one", "p='one' is not of type int"),
         ("user_package.norms:Norm,one", "'one' is not a setting. Write settings as user_package.norms:Norm,key=value"),
-        ("user_package.norms:Nrm", "unknown class of user_package.norms 'Nrm'. Did you mean 'Norm'"),
+        ("user_package.norms:Nrm", r"class of user_package.norms 'Nrm'. Did you mean 'Norm'\? Known: D[^S]*$"),
         ("user_package.norms:Other", "Other is not a subclass of tokenprune.Strategy"),
         ("user_package.norms:dataclass", "dataclass is not a subclass of tokenprune.Strategy"),
         ("user_package.norms:Unfinished", "Unfinished is a base class. Use a class that defines score"),

@@ -111,7 +111,7 @@ def patch(
         changes. A second patch replaces the first, until its `with` block ends inside the first one's. A copy of a
         patched model is patched independently: unpatching one leaves the other patched.
     strategy: a Strategy; or its name, or `module:Class`, with its settings as keywords or as in "fopru:layer=-2"; or
-        the path of a settings file such as `tokenprune optimize` writes, with keywords for the settings to override. A
+        the path of a settings file such as `tokenprune tune` writes, with keywords for the settings to override. A
         settings file that was found on a model of another depth gives a warning.
     position_ids: "original" leaves every token, including the text after the images and the answer, at the position
         ID that it has without pruning (GAP, https://arxiv.org/abs/2506.21873). "compact" renumbers without gaps; where
@@ -131,6 +131,9 @@ def patch(
     check_choice("patch", "position_ids", position_ids, ("original", "compact"))
     model = unwrap_model(model)
     answers = adapter_for(model, adapter)
+    if not isinstance(chosen.needs, frozenset):
+        names = [chosen.needs] if isinstance(chosen.needs, str) else sorted(chosen.needs)
+        raise SettingError(f"{type(chosen).__name__}.needs is no frozenset. Write needs = {frozenset(names)!r}.")
     needs = chosen.needs | ({"grid"} if chosen.reads_grid else set())
     check_needs(repr(chosen), needs, answers.offers, answers.description, answers.why_not)
     if file is not None:

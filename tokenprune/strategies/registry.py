@@ -194,7 +194,7 @@ def _imported(name: str) -> type[Strategy]:
             f"package, or put the folder that contains it on PYTHONPATH."
         ) from error
     if not hasattr(module, class_name):
-        own = (key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Strategy))
+        own = (key for key, value in vars(module).items() if _is_strategy(value) and not isabstract(value))
         raise SettingError(f"strategy {name!r}: {unknown(f'class of {module_name}', class_name, own)}")
     return _checked_class(getattr(module, class_name), name)
 

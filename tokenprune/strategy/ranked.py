@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.checks import check_mass
-from tokenprune.errors import SettingError
+from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection, budget, n_reaching
 from tokenprune.strategy.base import Strategy
 from tokenprune.tokens.cells import cell_side, order_by_cell, selection_cells
@@ -101,6 +101,16 @@ class ScoreStrategy(AdaptiveStrategy):
         """One importance score per visual token, higher = keep. NaN raises PruningError."""
 
     def select(self, tokens: VisualTokens) -> Selection:
-        scores = self.score(tokens)
+        scores = self._checked(self.score(tokens), tokens.n_visual)
         n_kept = self.needed(scores)
         return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)
+
+    def _checked(self, scores: object, n_visual: int) -> Tensor:
+        """Return the scores. Raises PruningError unless there is one for each visual token."""
+        if isinstance(scores, Tensor) and scores.shape == (n_visual,):
+            return scores
+        found = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"{type(scores).__name__}"
+        raise PruningError(
+            f"{type(self).__name__}.score returned {found}; it must return a tensor of shape ({n_visual},), one score "
+            f"for each visual token."
+        )

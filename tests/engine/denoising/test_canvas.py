@@ -20,7 +20,7 @@ import tokenprune
 from tokenprune import FastV, PruningError, Random, Report, Selection, SettingError, UnsupportedError
 from tokenprune.adapters.families.diffusion_gemma import DiffusionGemmaAdapter
 from tokenprune.strategies.in_llm.late_step import LateStep
-from tokenprune.strategy import StagedStrategy, StepStrategy
+from tokenprune.strategy import Stage, StagedStrategy, StepStrategy
 
 pytestmark = [
     pytest.mark.skipif("diffusion-gemma" not in DENOISING, reason="an older transformers"),
@@ -217,7 +217,7 @@ class Inside(StagedStrategy):
         return Selection.all(tokens.n_visual, tokens.features.device)
 
     def stages(self, n_layers: int) -> Any:
-        return () if self.skip else (tokenprune.strategy.Stage(1, 0.5),)
+        return () if self.skip else (Stage(1, 0.5),)
 
     def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
         return (2,) if self.skip else ()

@@ -1,0 +1,54 @@
+"""What a strategy of the user's own returns or declares, and should not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny import prompt
+
+import tokenprune
+from tokenprune import PruningError, ScoreStrategy, SettingError
+
+
+@dataclass(frozen=True)
+class Scoring(ScoreStrategy):
+    """Returns what it is told to."""
+
+    what: str = "scores"
+
+    def score(self, tokens: Any) -> Any:
+        features = tokens.features.float()
+        norms = features.norm(dim=-1)
+        wrong = {"one": features.norm(), "all": features, "none": None, "numpy": norms.numpy()}
+        return wrong.get(self.what, norms)
+
+
+@pytest.mark.parametrize(
+    ("what", "found"),
+    [
+        ("one", r"a tensor of shape \(\)"),
+        ("all", r"a tensor of shape \(36, 32\)"),
+        ("none", "NoneType"),
+        ("numpy", "ndarray"),
+    ],
+)
+def test_scores_of_a_wrong_shape(llava: Any, what: str, found: str) -> None:
+    message = rf"^Scoring.score returned {found}; it must return a tensor of shape \(36,\), one score for each"
+    patched = tokenprune.patch(llava, Scoring(keep=4, what=what))
+    with torch.no_grad(), patched, pytest.raises(PruningError, match=message):
+        llava(**prompt([1]))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("needs", ["vision_attention", ["vision_attention"], {"vision_attention"}])
+def test_needs_of_a_wrong_type(llava: Any, needs: Any) -> None:
+    @dataclass(frozen=True)
+    class Needing(Scoring):
+        pass
+
+    Needing.needs = needs
+    with pytest.raises(SettingError, match=r"Needing.needs is no frozenset. Write needs = frozenset\(\{'vision_att"):
+        tokenprune.patch(llava, Needing(keep=4))
