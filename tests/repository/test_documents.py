@@ -111,3 +111,13 @@ def test_the_readme_has_the_measured_time() -> None:
     ratio = float(line.split("|")[3].split("[")[0])
     text = " ".join(README.read_text(encoding="utf-8").split())
     assert f"FoPru at 25 % reduces TTFT (time to first token, vision encoder included) to {ratio:.2f} of" in text
+
+
+def test_the_readme_says_what_its_table_says_of_accuracy() -> None:
+    text = README.read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("| ")]
+    (whole,) = (row for row in rows if row[2] == "unpruned")
+    (pruned,) = (row for row in rows if row[1:3] == ["25 %", "FoPru rank -2"])
+    grounding, vqa = ([row[place].split()[0] for row in (whole, pruned)] for place in (5, 7))
+    assert f"at 25 %, VQA falls from {vqa[0]} to {vqa[1]} %" in " ".join(text.split())
+    assert f"a place in the image from {grounding[0]} to {grounding[1]} %" in " ".join(text.split())
