@@ -1,6 +1,7 @@
 """`tokenprune adapt`: teach a model to answer from fewer visual tokens, in a plain PEFT adapter.
 
-examples   questions with the answers to learn, as batches
+examples   questions with the answers to learn
+rows       questions about one image in one row of a batch
 lora       which layers are trained
 training   transformers' Trainer on a model that is patched anew in every step
 estimate   memory and time, before anything starts

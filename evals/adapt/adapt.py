@@ -8,15 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from rich.console import Console
 
 import tokenprune
 from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.adapt.estimate import estimate
-from tokenprune.evals.adapt.examples import Collator, Example, check_images, chosen, labelled
+from tokenprune.evals.adapt.examples import Example, by_image, check_images, chosen, labelled
 from tokenprune.evals.adapt.lora import Part, with_lora
-from tokenprune.evals.adapt.training import Examples, PrunedTrainer, Ratios, arguments, last_checkpoint
+from tokenprune.evals.adapt.rows import Collator, Row, why_apart
+from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, Rows, arguments, last_checkpoint
 from tokenprune.evals.models.loading import load_model, load_processor
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
@@ -60,6 +62,7 @@ def adapt(
     rank: int = 16,
     steps: int = 300,
     batch: int = 8,
+    per_image: int = 8,
     accumulate: int = 1,
     learning_rate: float = 2e-4,
     save_every: int = 50,
@@ -85,10 +88,13 @@ def adapt(
         between the two, so that one adapter serves them all.
     labels: learn the right answers; False: the unpruned model's own (self-distillation).
     part, rank: what is trained, see `tokenprune.evals.adapt.lora`.
-    batch, accumulate: questions in a forward, and forwards in a step.
+    batch, per_image, accumulate: rows in a forward, questions about one image in a row, see
+        `tokenprune.evals.adapt.rows`, and forwards in a step. If the model or the strategy does not allow several
+        questions in a row, that is said, and there is one.
     """
     output, data, console = Path(output), Path(data), console or Console()
-    for name, value in {"steps": steps, "batch": batch, "accumulate": accumulate, "rank": rank}.items():
+    counts = {"steps": steps, "batch": batch, "per_image": per_image, "accumulate": accumulate, "rank": rank}
+    for name, value in counts.items():
         if value < 1:
             raise SettingError(f"{name}={value} is less than 1.")
     ratios = Ratios(keep_ratio, up_to, whole, seed)
@@ -97,11 +103,21 @@ def adapt(
         style = style_of(*load_processor(model))
         asked = limit_questions(load_questions(data, tasks, split=split, style=style, labels=labels), limit)
         check_images(asked)
-        questions = chosen(asked, steps * batch * accumulate, seed)
-        examples = labelled(questions) if labels else None  # answers that cannot be written are said before
+        answers = {_key(one.question): one.answer for one in labelled(asked)} if labels else None
         loaded, processor = load_model(model, dtype)
-        with tokenprune.patch(loaded, base):  # and what cannot be pruned
+        with tokenprune.patch(loaded, base):  # what cannot be pruned is said before
             pass
+        collator = Collator(processor, loaded.dtype)
+        groups = by_image(asked, per_image)
+        largest = max(groups, key=len)
+        if len(largest) > 1:
+            row = Row(tuple(Example(question, question.text) for question in largest))
+            reason = why_apart(loaded, collator, base, row)
+            if reason is not None:
+                console.print(f"One question in a row, though several are about one image: {reason}.")
+                groups = by_image(asked, 1)
+        groups = chosen(groups, steps * batch * accumulate, seed)
+        questions = [question for group in groups for question in group]
         identity = {
             "strategy": name_of(type(base)),
             "settings": changed_settings(base),
@@ -111,6 +127,7 @@ def adapt(
             "rank": rank,
             "steps": steps,
             "batch": batch,
+            "per_image": max(map(len, groups)),
             "accumulate": accumulate,
             "learning_rate": learning_rate,
             "model": model_identity(loaded),
@@ -120,12 +137,13 @@ def adapt(
         output.mkdir(parents=True, exist_ok=True)
         with files.lock_for_appending(output / LOSSES, "another training is writing it"):
             files.begin(output / IDENTITY, identity, "another training")
-            if examples is None:
-                examples = _distilled(loaded, processor, questions, output / "answers", console)
+            if answers is None:
+                answers = _distilled(loaded, processor, questions, output / "answers", console)
+            rows = [tuple(Example(one, answers[_key(one)]) for one in group if answers[_key(one)]) for group in groups]
             return _train(
                 loaded,
-                Collator(processor, loaded.dtype),
-                examples,
+                collator,
+                [Row(examples) for examples in rows if examples],
                 base,
                 ratios,
                 output,
@@ -140,7 +158,7 @@ def adapt(
 def _train(
     model: Any,
     collator: Collator,
-    examples: Sequence[Example],
+    rows: Sequence[Row],
     strategy: tokenprune.Strategy,
     ratios: Ratios,
     output: Path,
@@ -151,12 +169,13 @@ def _train(
     save_every: int,
     options: dict[str, Any],
 ) -> Adapted:
+    autocast = model.dtype == torch.bfloat16
     transformers.set_seed(ratios.seed)  # LoRA's own weights are drawn
     adapted = with_lora(model, part, rank)
     checkpoint = last_checkpoint(output / CHECKPOINTS)
     if checkpoint is None:
-        largest = sorted(examples, key=lambda one: one.size, reverse=True)[: options["batch"]]
-        found = estimate(adapted, collator(largest), options["accumulate"])
+        largest = sorted(rows, key=lambda one: one.size, reverse=True)[: options["batch"]]
+        found = estimate(adapted, collator(largest), options["accumulate"], autocast=autocast)
         console.print(found.sentence(options["steps"]))
     else:
         console.print(f"Resuming from {checkpoint}.")
@@ -167,9 +186,10 @@ def _train(
             save_every=save_every,
             seed=ratios.seed,
             cpu=model.device.type == "cpu",
+            autocast=autocast,
             **options,
         ),
-        train_dataset=Examples(examples),
+        train_dataset=Rows(rows),
         data_collator=collator,
         strategy=strategy,
         ratios=ratios,
@@ -184,8 +204,9 @@ def _train(
 
 def _distilled(
     model: Any, processor: Any, questions: Sequence[Question], folder: Path, console: Console
-) -> list[Example]:
-    """The questions with the unpruned model's answers, which are on disk and not asked again."""
+) -> dict[tuple[str, str], str]:
+    """The unpruned model's answers by the questions' tasks and IDs, "" where it has none. They are on disk and not
+    asked again. DataError if there are none at all."""
     setup, run = Unpruned(), RunFolder(folder)
     with run.writing() as write, progress_bar(console) as progress:
         runner, done = Runner(model, processor, [setup], BATCH_TOKENS), run.answers().keys()
@@ -195,9 +216,13 @@ def _distilled(
                 write(answers)
                 progress.advance(bar, len(answers))
     answers = run.answers()
-    found = [Example(one, answers[AnswerKey(one.task, one.id, setup.key)].text) for one in questions]
-    kept = [example for example in found if example.answer]
-    if not kept:
+    found = {_key(one): answers[AnswerKey(one.task, one.id, setup.key)].text for one in questions}
+    n_answered = sum(answer != "" for answer in found.values())
+    if not n_answered:
         raise DataError("the unpruned model answers none of the questions, so there is nothing to learn from it.")
-    console.print(f"Learning the unpruned model's own answers to {len(kept)} questions.")
-    return kept
+    console.print(f"Learning the unpruned model's own answers to {n_answered} questions.")
+    return found
+
+
+def _key(question: Question) -> tuple[str, str]:
+    return question.task, question.id

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tokenprune.evals.adapt.lora import n_trained
+from tokenprune.evals.adapt.rows import on_device
 from tokenprune.evals.bench.build import free_bytes
 from tokenprune.evals.bench.memory import with_peak
 
@@ -41,18 +42,18 @@ class Estimate:
         return text
 
 
-def estimate(model: nn.Module, batch: Mapping[str, Any], accumulate: int) -> Estimate:
+def estimate(model: nn.Module, batch: Mapping[str, Any], accumulate: int, *, autocast: bool = False) -> Estimate:
     """Run two unpruned steps without an update: one for memory, one for time. Weights and random numbers stay as they
-    are."""
+    are. autocast: see `tokenprune.evals.adapt.training.arguments`."""
     device = next(model.parameters()).device
     free = free_bytes(device)
-    given = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    given = on_device(batch, model)
     states = torch.get_rng_state(), torch.cuda.get_rng_state_all() if device.type == "cuda" else []
     was_training = model.training
     model.train()
-    _, peak = with_peak(lambda: _step(model, given), device)
+    _, peak = with_peak(lambda: _step(model, given, autocast), device)
     start = time.perf_counter()
-    _step(model, given)
+    _step(model, given, autocast)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     seconds = time.perf_counter() - start
@@ -72,6 +73,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def _step(model: nn.Module, batch: Mapping[str, Any]) -> None:
+def _step(model: nn.Module, batch: Mapping[str, Any], autocast: bool) -> None:
     model.zero_grad(set_to_none=True)
-    model(**batch).loss.backward()
+    with torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=autocast):
+        loss = model(**batch).loss
+    loss.backward()

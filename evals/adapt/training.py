@@ -14,7 +14,7 @@ from transformers import Trainer, TrainingArguments
 
 import tokenprune
 from tokenprune.errors import SettingError
-from tokenprune.evals.adapt.examples import Example
+from tokenprune.evals.adapt.rows import Row
 
 STATE = "trainer_state.json"
 
@@ -45,17 +45,17 @@ class Ratios:
         return float(self.lowest * (self.highest / self.lowest) ** draw.random())
 
 
-class Examples(Dataset[Example]):
+class Rows(Dataset[Row]):
     """A list that a Trainer takes."""
 
-    def __init__(self, examples: Sequence[Example]) -> None:
-        self._examples = examples
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return len(self._rows)
 
-    def __getitem__(self, index: int) -> Example:
-        return self._examples[index]
+    def __getitem__(self, index: int) -> Row:
+        return self._rows[index]
 
 
 class PrunedTrainer(Trainer):
@@ -84,7 +84,9 @@ def arguments(
     save_every: int,
     seed: int,
     cpu: bool,
+    autocast: bool,
 ) -> TrainingArguments:
+    """autocast: multiply in bfloat16, also with the trained weights, which are kept in float32."""
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -103,6 +105,7 @@ def arguments(
         seed=seed,
         data_seed=seed,
         use_cpu=cpu,
+        bf16=autocast,
         dataloader_pin_memory=not cpu,
     )
 

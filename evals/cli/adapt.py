@@ -34,7 +34,14 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--rank", type=at_least(1), default=16, metavar="N", help="rank of the updates (LoRA)")
     parser.add_argument("--steps", type=at_least(1), default=300, metavar="N", help="steps of the optimiser")
-    parser.add_argument("--batch", type=at_least(1), default=8, metavar="N", help="questions in a forward pass")
+    parser.add_argument("--batch", type=at_least(1), default=8, metavar="N", help="images in a forward pass")
+    parser.add_argument(
+        "--per-image",
+        type=at_least(1),
+        default=8,
+        metavar="N",
+        help="questions about one image that share its tokens, if model and strategy allow it",
+    )
     parser.add_argument("--accumulate", type=at_least(1), default=1, metavar="N", help="forward passes in a step")
     parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="RATE", help="highest learning rate")
     parser.add_argument("--save-every", type=at_least(1), default=50, metavar="N", help="steps between checkpoints")
@@ -74,6 +81,7 @@ def run(options: Namespace) -> None:
         rank=options.rank,
         steps=options.steps,
         batch=options.batch,
+        per_image=options.per_image,
         accumulate=options.accumulate,
         learning_rate=options.learning_rate,
         save_every=options.save_every,

@@ -3,7 +3,7 @@
 Optuna's tree-structured Parzen estimator proposes the settings of a generation from those before it (the first is
 spread over all strategies). All of them are asked a few questions; the better half goes on to more questions, and so
 forth, until an eighth is left that has been asked every question of the first half. This is successive halving
-(https://arxiv.org/abs/1502.07943).
+(https://arxiv.org/abs/1502.07943). Settings that are all but certain to fail the test go sooner.
 
 Settings are compared by the saving to be expected of them: what they save, times the probability, given the answers so
 far, that a test on as many fresh questions will pass. Without the probability the cheapest of those that were lucky
@@ -36,6 +36,8 @@ from tokenprune.evals.tune.space import N_TRIES, Params, Space
 RUNGS = ((1 / 8, 1), (1 / 4, 2), (1 / 2, 4), (1.0, 8))
 #: A first look at fewer questions says nothing.
 LEAST_QUESTIONS = 24
+#: A setting that is less likely to pass is asked no more, unless it is the best that is left.
+HOPELESS = 0.001
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def halved(
         for setup in left:
             outcomes[setup.key] = assess(asker, setup, costs[setup.key], asked, plan, share == 1)
         left.sort(key=lambda setup: (-outcomes[setup.key].value, outcomes[setup.key].loss.points))
+        left = left[:1] + [setup for setup in left[1:] if outcomes[setup.key].assurance >= HOPELESS]
     return outcomes
 
 
@@ -195,6 +198,6 @@ def _distributions(space: Space, params: Params) -> dict[str, BaseDistribution]:
     choices = {f"{text} {name}": CategoricalDistribution(values) for name, values in space.choices(text).items()}
     return {
         "strategy": CategoricalDistribution(space.possible),
-        "keep_ratio": FloatDistribution(low, high, log=True),
+        "keep_ratio": FloatDistribution(low, high),
         **choices,
     }

@@ -99,6 +99,8 @@ class Space:
             found["layer"] = (defaults["layer"], *sorted(deeper - {defaults["layer"]}))
         if issubclass(cls, RankedStrategy):
             found["cells"] = (defaults["cells"], None if defaults["cells"] else "auto")
+        if "attention_bias" in hints:
+            found["attention_bias"] = (None, "size")
         if get_origin(hints.get("score")) is Literal:
             found["score"] = (defaults["score"], *(one for one in get_args(hints["score"]) if one != defaults["score"]))
         if hints.get("progressive") is bool:
@@ -109,7 +111,7 @@ class Space:
         """The setup that a trial proposes; None for settings that do not go together."""
         text = trial.suggest_categorical("strategy", self.possible)
         low, high = self.keep_ratios
-        ratio = round(trial.suggest_float("keep_ratio", low, high, log=True), 3)
+        ratio = round(trial.suggest_float("keep_ratio", low, high), 3)
         settings = {
             name: trial.suggest_categorical(f"{text} {name}", values) for name, values in self.choices(text).items()
         }
@@ -117,14 +119,14 @@ class Space:
         return None if isinstance(setup, TokenPruneError) or self.error_of(setup) else setup
 
     def start(self, number: int) -> Params:
-        """The parameters of a starting point: the strategies in turn, each at its defaults, at keep ratios spread over
-        the range."""
-        text = self.possible[number % len(self.possible)]
-        place = (number * 0.618034 + 0.5) % 1  # multiples of the golden ratio are spread evenly, however many
+        """The parameters of a starting point: the strategies in turn, first each at its defaults, then with the next
+        choice of every setting, and so forth, at keep ratios spread over the range."""
+        turn, place = divmod(number, len(self.possible))
+        text = self.possible[place]
+        part = (number * 0.618034 + 0.5) % 1  # multiples of the golden ratio are spread evenly, however many
         low, high = self.keep_ratios
-        ratio = float(low * (high / low) ** place)
-        defaults = {f"{text} {name}": values[0] for name, values in self.choices(text).items()}
-        return {"strategy": text, "keep_ratio": ratio, **defaults}
+        settings = {f"{text} {name}": values[turn % len(values)] for name, values in self.choices(text).items()}
+        return {"strategy": text, "keep_ratio": low + (high - low) * part, **settings}
 
     def setup(self, text: str, settings: Mapping[str, Any], ratio: float) -> Pruned | TokenPruneError:
         """The setup with these settings, labelled with what `--strategy` takes; or why there is none."""

@@ -30,7 +30,7 @@ KEEP_RATIOS = (0.25, 0.1)
 TRAINING = "train"
 #: What rows call the model with the adapter.
 ADAPTED = "adapted"
-STRATEGY = "mosaic:layer=-2"
+STRATEGY = "mosaic:attention_bias=size"
 SEED = 1
 #: The scenes' last file.
 LAST = "annotations.json"

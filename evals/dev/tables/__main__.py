@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tokenprune.evals.dev.tables import (
     accuracy,
+    adapted,
     adaptive,
     aerial,
     background,
@@ -44,6 +45,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "videos": videos.accuracy,
     "video prefill": videos.prefill,
     "video selection": videos.selection,
+    "adapted": adapted.stored,
     "adaptive": adaptive.stored,
     "tune splits": tune_splits.stored,
     "before the tower": tower.before,

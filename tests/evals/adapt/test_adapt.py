@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ import tokenprune
 from tokenprune import DataError, SettingError, UnsupportedError
 from tokenprune.evals.adapt.adapt import Adapted, adapt
 from tokenprune.evals.adapt.estimate import duration, estimate
-from tokenprune.evals.adapt.examples import IGNORED, Collator, Example, check_images, chosen, labelled, right_answer
+from tokenprune.evals.adapt.examples import Example, by_image, check_images, chosen, labelled, right_answer
 from tokenprune.evals.adapt.lora import n_trained, target_names, with_lora
+from tokenprune.evals.adapt.rows import IGNORED, Collator, Row
 from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, last_checkpoint
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.run.run_folder import RunFolder
@@ -65,6 +67,16 @@ def undisturbed(model: str, data: Path, tmp_path_factory: pytest.TempPathFactory
     return adapted(model, data, tmp_path_factory.mktemp("adapted"))
 
 
+def alone(examples: Sequence[Example]) -> list[Row]:
+    """Rows of one question."""
+    return [Row((example,)) for example in examples]
+
+
+def batch_of(data: Path) -> dict[str, Any]:
+    """The first four questions, each in a row of its own."""
+    return Collator(tiny_processor(), torch.float32)(alone(labelled(load_questions(data))[:4]))
+
+
 def weights(found: Adapted) -> dict[str, torch.Tensor]:
     return load_file(found.adapter / "adapter_model.safetensors")
 
@@ -79,7 +91,7 @@ def test_the_loss_falls(undisturbed: Adapted) -> None:
 def test_the_adapter_loads_with_plain_peft(undisturbed: Adapted, model: str, data: Path) -> None:
     """And changes the answers, pruned or not."""
     plain: Any = AutoModelForImageTextToText.from_pretrained(model)
-    batch = Collator(tiny_processor(), torch.float32)(labelled(load_questions(data))[:4])
+    batch = Collator(tiny_processor(), torch.float32)(alone(labelled(load_questions(data))[:4]))
     labels = batch.pop("labels")
     with torch.no_grad():
         before = float(plain(**batch, labels=labels).loss)
@@ -140,7 +152,7 @@ def test_self_distillation_learns_the_unpruned_answers(
 def test_labels_are_those_of_the_answers_alone(data: Path) -> None:
     examples = labelled(load_questions(data))[:3]
     processor = tiny_processor()
-    batch = Collator(processor, torch.float32)(examples)
+    batch = Collator(processor, torch.float32)(alone(examples))
     for row, example in enumerate(examples):
         labels, real = batch["labels"][row], batch["attention_mask"][row].bool()
         answer = [int(word) + 2 for word in example.answer.split()]
@@ -173,20 +185,23 @@ def test_a_training_sees_no_more_questions_than_it_needs(
     adapted(model, data, tmp_path, labels=False, steps=2, batch=2, accumulate=2, rank=2)
     assert len(RunFolder(tmp_path / "answers").answers()) == 8 < N
     questions = load_questions(data)
-    found = chosen(questions, 8, seed=0)
-    assert found == chosen(questions, 8, seed=0) != chosen(questions, 8, seed=1)
-    assert [one.id for one in found] == [one.id for one in questions if one in found]
-    assert chosen(questions, N + 1, seed=0) == list(questions)
+    groups = by_image(questions, 8)
+    assert groups == [(question,) for question in questions]
+    found = chosen(groups, 8, seed=0)
+    assert found == chosen(groups, 8, seed=0) != chosen(groups, 8, seed=1)
+    assert found == [one for one in groups if one in found]
+    assert chosen(groups, N + 1, seed=0) == groups
 
 
 def test_the_estimate_is_of_the_largest_examples(data: Path) -> None:
     """Pixels come before text, because they are most of the tokens."""
     questions = load_questions(data)
-    small, large = Example(questions[0], "a long answer"), Example(questions[1], "05")
+    small, large = Row((Example(questions[0], "a long answer"),)), Row((Example(questions[1], "05"),))
     assert large.size[0] == small.size[0] == 60 * 40
     assert small.size > large.size
-    twice = Example(replace(questions[1], images=questions[1].images * 2), "05")
+    twice = Row((Example(replace(questions[1], images=questions[1].images * 2), "05"),))
     assert twice.size > small.size
+    assert Row(large.examples * 2).size > large.size
 
 
 def test_ratios_depend_on_the_step_alone() -> None:
@@ -202,7 +217,7 @@ def test_ratios_depend_on_the_step_alone() -> None:
 def test_the_estimate_changes_nothing(data: Path) -> None:
     model = with_lora(fresh_llava(), "decoder", 4)
     before = {name: weight.clone() for name, weight in model.named_parameters()}
-    batch = Collator(tiny_processor(), torch.float32)(labelled(load_questions(data))[:4])
+    batch = Collator(tiny_processor(), torch.float32)(alone(labelled(load_questions(data))[:4]))
     state = torch.get_rng_state()
     found = estimate(model, batch, accumulate=2)
     assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,190 @@
+"""Questions about the same image in one row of a batch, behind one copy of its visual tokens.
+
+An image takes hundreds of tokens, and a question with its answer twenty. Each question sees the image and itself only,
+at the position IDs that it has alone, so a row teaches what its questions would teach one by one, for far less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+import tokenprune
+from tokenprune.adapters import adapter_for
+from tokenprune.errors import DataError
+from tokenprune.evals.adapt.examples import Example
+from tokenprune.evals.reading.images import size_of
+from tokenprune.sequence.masks import FULL
+from tokenprune.strategy import Strategy
+from tokenprune.zoom.prompts import chat_prompt, encode_chat
+
+IGNORED = -100  # the label that every Hugging Face loss leaves out
+PADDING = -1  # the part of a row that is nobody's
+#: Statistics that depend on what is asked about an image.
+ASKED = frozenset({"text_attention", "text_tower"})
+
+
+@dataclass(frozen=True)
+class Row:
+    """Questions about the same images, and their answers."""
+
+    examples: tuple[Example, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Grows with the tokens that it takes: the pixels of its images, then the characters of its texts."""
+        pixels = sum(width * height for width, height in map(size_of, self.examples[0].question.images))
+        return pixels, sum(len(one.question.text) + len(one.answer) for one in self.examples)
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Makes a batch of rows, padded on the right, with labels for the answers and their ends alone.
+
+    A row is what its questions' prompts have in common, and for each of them the rest of its prompt and its answer. If
+    no row has several questions, the batch has a mask of its padding, as the processor's have.
+    """
+
+    processor: Any
+    dtype: torch.dtype
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        firsts = [row.examples[0].question for row in rows]
+        prompts = encode_chat(self.processor, [one.open_images() for one in firsts], [one.text for one in firsts])
+        sequences = [
+            self._sequence(row, ids[real.bool()].tolist())
+            for row, ids, real in zip(rows, prompts["input_ids"], prompts["attention_mask"], strict=True)
+        ]
+        n = max(len(one.ids) for one in sequences)
+        parts = _padded([one.parts for one in sequences], n, PADDING)
+        batch = {name: self._other(value, prompts, n) for name, value in prompts.items()}
+        batch["input_ids"] = _padded([one.ids for one in sequences], n, self._pad)
+        batch["labels"] = _padded([one.labels for one in sequences], n, IGNORED)
+        batch["attention_mask"] = (parts != PADDING).to(prompts["attention_mask"].dtype)
+        if any(len(row.examples) > 1 for row in rows):
+            batch["attention_mask"] = apart(parts)
+            batch["position_ids"] = _padded([one.positions for one in sequences], n, 0)
+        return batch
+
+    def _sequence(self, row: Row, first: list[int]) -> RowTokens:
+        """A row. `first` is what the processor made of its first prompt: the others differ from it in their ends only,
+        so their images need no processing."""
+        ends = [first[-1:]]
+        if len(row.examples) > 1:
+            n_images = len(row.examples[0].question.images)
+            texts = [chat_prompt(self.processor, one.question.text, n_images) for one in row.examples]
+            prompts = self.processor.tokenizer(texts)["input_ids"]
+            ends = [prompt[common(prompts) :] for prompt in prompts]
+        n = len(first) - len(ends[0])
+        sequence = RowTokens(first[:n], [0] * n, list(range(n)), [IGNORED] * n)
+        for number, (example, end) in enumerate(zip(row.examples, ends, strict=True), start=1):
+            sequence.add(number, end, self._answer(example))
+        return sequence
+
+    def _other(self, value: Any, prompts: Mapping[str, Any], n: int) -> Any:
+        """An input of the prompts; made as long as the rows if it runs along the sequence."""
+        if isinstance(value, Tensor) and value.shape == prompts["input_ids"].shape:  # types of tokens; 0 is text
+            real = prompts["attention_mask"].bool()
+            return _padded([own[columns].tolist() for own, columns in zip(value, real, strict=True)], n, 0)
+        return value.to(self.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    def _answer(self, example: Example) -> list[int]:
+        tokenizer = self.processor.tokenizer
+        found = tokenizer(example.answer, add_special_tokens=False)["input_ids"]
+        if not found:
+            raise DataError(f"{example.question.id}: an answer without tokens cannot be learnt; leave the question out")
+        return [*found, tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else list(found)
+
+    @property
+    def _pad(self) -> int:
+        tokenizer = self.processor.tokenizer
+        return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+
+
+@dataclass
+class RowTokens:
+    """Token IDs of a row, which of its parts each belongs to (0 is what the prompts have in common), position IDs and
+    labels."""
+
+    ids: list[int]
+    parts: list[int]
+    positions: list[int]
+    labels: list[int]
+
+    def add(self, part: int, prompt: list[int], answer: list[int]) -> None:
+        n, first = len(prompt) + len(answer), self.parts.count(0)
+        self.ids += [*prompt, *answer]
+        self.parts += [part] * n
+        self.positions += range(first, first + n)
+        self.labels += [*[IGNORED] * len(prompt), *answer]
+
+
+def common(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens prompts begin with alike; at least one of each is left out, because an answer follows it."""
+    columns = zip(*prompts, strict=False)  # as many as the shortest has
+    alike = next((n for n, column in enumerate(columns) if len(set(column)) > 1), min(map(len, prompts)))
+    return min(alike, min(map(len, prompts)) - 1)
+
+
+def apart(parts: Int[Tensor, "batch n"]) -> Bool[Tensor, "batch 1 n n"]:
+    """The causal mask with which every part sees itself and part 0. Padding does, too: sdpa needs a key per query."""
+    queries, keys = parts[:, :, None], parts[:, None, :]
+    return ((queries == keys) | (keys == 0)).tril()[:, None]
+
+
+@torch.no_grad()
+def why_apart(model: Any, collator: Collator, strategy: Strategy, row: Row) -> str | None:
+    """Why questions about one image cannot be in one row; None if the loss of `row` is that of its questions alone."""
+    adapter, attention = adapter_for(model), model.config.get_text_config()._attn_implementation
+    if ASKED & strategy.needs:
+        return f"{type(strategy).__name__} reads the question"
+    if attention != "sdpa":
+        return f"attention {attention!r} takes no mask that keeps them apart; 'sdpa' does"
+    if set(adapter.decoder.layers.kinds) != {FULL} or adapter.noncausal:
+        return "not all layers of the language model take a mask that keeps them apart"
+    together, alone = collator([row]), collator([Row((one,)) for one in row.examples])
+    if _along(alone) > {"input_ids", "attention_mask", "labels"}:
+        return "the model types or numbers its tokens in its own way"
+    if not all(map(torch.equal, _seen(together), _real(alone))):
+        return "its processor ends prompts in another way than its tokenizer"
+    for ratio in (strategy.keep_ratio, 1.0):
+        with tokenprune.patch(model, replace(strategy, keep_ratio=ratio, keep=None)):
+            losses = [float(model(**on_device(batch, model)).loss) for batch in (together, alone)]
+        if abs(losses[0] - losses[1]) > max(4 * torch.finfo(collator.dtype).eps, 1e-3) * losses[1]:  # rounding
+            return f"their loss is then {losses[0]:.3f} instead of {losses[1]:.3f}"
+    return None
+
+
+def on_device(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """A batch on the model's device."""
+    device = next(model.parameters()).device
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+def _along(batch: Mapping[str, Any]) -> set[str]:
+    """The inputs that run along the sequence."""
+    shape = batch["input_ids"].shape
+    return {name for name, value in batch.items() if isinstance(value, Tensor) and value.shape == shape}
+
+
+def _seen(together: Mapping[str, Any]) -> list[Tensor]:
+    """The tokens that the last token of each part of the only row sees."""
+    mask, labels = together["attention_mask"][0, 0], together["labels"][0]
+    ends = (labels[:-1] != IGNORED) & (labels[1:] == IGNORED)
+    last = [*ends.nonzero()[:, 0].tolist(), len(labels) - 1]
+    return [together["input_ids"][0][mask[column]] for column in last]
+
+
+def _real(alone: Mapping[str, Any]) -> list[Tensor]:
+    """The tokens of each row but padding."""
+    rows = zip(alone["input_ids"], alone["attention_mask"], strict=True)
+    return [ids[real.bool()] for ids, real in rows]
+
+
+def _padded(rows: Sequence[Sequence[int]], n: int, value: int) -> Int[Tensor, "batch n"]:
+    return torch.tensor([[*row, *[value] * (n - len(row))] for row in rows])

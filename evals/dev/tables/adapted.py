@@ -1,0 +1,56 @@
+"""What an adapter gains: accuracy without and with it, as `dev.experiments.adapting` stored it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenprune.evals.dev.experiments.adapting import ADAPTED
+from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.report.table import Table
+from tokenprune.evals.run.answers import SetupKey
+from tokenprune.evals.run.results import TaskResult, by_setup, compare
+from tokenprune.evals.run.results_io import read
+
+HEAD = (
+    "keep ratio",
+    "task",
+    "n",
+    "without adapter",
+    "with it",
+    "difference",
+    "with it, of unpruned without",
+)
+
+
+def stored() -> str:
+    return f"{table(read([RESULTS / 'adapted.jsonl']))}\n"
+
+
+def table(rows: Sequence[TaskResult]) -> Table:
+    """Return one line per keep ratio and task. Differences are paired, and the last column is a share of what the
+    unpruned model without the adapter gets right."""
+    before, after = (by_setup([row for row in rows if (row.model == ADAPTED) == own]) for own in (False, True))
+    whole = before[SetupKey("unpruned", "original", 1.0)]
+    lines = []
+    for key, tasks in before.items():
+        for task, row in tasks.items():
+            other = after[key][task]
+            found = compare(other, row)
+            low, high = found.interval
+            lines.append(
+                [
+                    "unpruned" if key.strategy == "unpruned" else f"{key.keep_ratio:.0%}",
+                    task.upper(),
+                    str(row.n),
+                    _with_interval(row),
+                    _with_interval(other),
+                    f"{100 * found.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
+                    f"{other.accuracy / whole[task].accuracy:.0%}",
+                ]
+            )
+    return Table(HEAD, lines)
+
+
+def _with_interval(row: TaskResult) -> str:
+    low, high = row.interval
+    return f"{100 * row.accuracy:.1f} [{100 * low:.0f}, {100 * high:.0f}]"

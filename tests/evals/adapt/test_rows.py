@@ -1,0 +1,148 @@
+"""Questions about one image in one row teach what they teach one by one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.files.evals import sample_image, tiny_processor
+from helpers.files.search import Deep
+
+import tokenprune
+from tokenprune.evals.adapt.examples import by_image, labelled
+from tokenprune.evals.adapt.lora import with_lora
+from tokenprune.evals.adapt.rows import IGNORED, Collator, Row, RowTokens, common, why_apart
+from tokenprune.evals.run.questions import load_questions
+from tokenprune.strategies.parsing import StrategySpec
+
+#: Of each image: questions of one to three words, one of them asked twice, and answers of one and two tokens.
+ASKED = [
+    [("12 13", "07 08"), ("14", "05"), ("12 13", "09")],
+    [("12 15 16", "11")],
+    [("13", "06"), ("15 12", "08 07")],
+]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    folder: Path = tmp_path_factory.mktemp("own")
+    lines = []
+    for number, asked in enumerate(ASKED):
+        sample_image(box=(5 * number, number, 5 * number + 20, number + 15)).save(folder / f"{number}.png")
+        lines += [{"image": f"{number}.png", "question": text, "answer": answer} for text, answer in asked]
+    (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    questions = load_questions(folder)
+    found = [Row(tuple(labelled(group))) for group in by_image(questions, 8)]
+    assert [len(row.examples) for row in found] == [3, 1, 2]
+    return found
+
+
+def collated(rows: list[Row]) -> dict[str, Any]:
+    return Collator(tiny_processor(), torch.float32)(rows)
+
+
+def alone(rows: list[Row]) -> list[Row]:
+    return [Row((example,)) for row in rows for example in row.examples]
+
+
+def spec(text: str) -> Any:
+    return StrategySpec.read(text).make({"keep_ratio": 0.3})
+
+
+def learnt(model: Any, batch: dict[str, Any], strategy: Any) -> tuple[float, dict[str, torch.Tensor]]:
+    """The loss and what it moves."""
+    model.zero_grad(set_to_none=True)
+    if strategy is None:
+        loss = model(**batch).loss
+    else:
+        with tokenprune.patch(model, strategy) as handle:
+            loss = model(**batch).loss
+            assert handle.report.n_kept < handle.report.n_visual
+    loss.backward()
+    return float(loss.detach()), {
+        name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None
+    }
+
+
+@pytest.mark.parametrize("text", [None, "fopru", "mosaic:attention_bias=size", "vflowopt"])
+def test_loss_and_gradients_are_those_of_the_questions_alone(text: str | None, rows: list[Row]) -> None:
+    model = Deep("llava-clip", "clip").build("sdpa")
+    strategy = None if text is None else spec(text)
+    torch.manual_seed(0)
+    adapted = with_lora(model, "decoder", 4)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    together, own = learnt(adapted, collated(rows), strategy)
+    expected, other = learnt(adapted, collated(alone(rows)), strategy)
+    assert together == pytest.approx(expected, rel=1e-5)
+    assert own.keys() == other.keys() != set()
+    assert all(torch.allclose(own[name], grad, atol=1e-6) for name, grad in other.items())
+    assert why_apart(model, Collator(tiny_processor(), torch.float32), strategy or spec("fopru"), rows[0]) is None
+
+
+def test_a_row_has_its_image_once_and_every_answer(rows: list[Row]) -> None:
+    together, apart = collated(rows), collated(alone(rows))
+    assert together["pixel_values"].shape[0] == together["input_ids"].shape[0] == 3
+    answers = together["labels"][together["labels"] != IGNORED]
+    assert answers.tolist() == apart["labels"][apart["labels"] != IGNORED].tolist()
+    assert together["input_ids"].numel() < apart["input_ids"].numel()
+    mask = together["attention_mask"]
+    assert mask.dtype == torch.bool
+    assert mask.any(-1).all()  # also in padding: no query without a key
+    assert not mask.triu(1).any()
+
+
+def test_one_question_a_row_needs_no_mask_of_its_own(rows: list[Row]) -> None:
+    batch = collated(alone(rows))
+    assert "position_ids" not in batch
+    assert batch["attention_mask"].shape == batch["input_ids"].shape
+    assert (batch["attention_mask"].diff(dim=1) <= 0).all()  # padded on the right
+
+
+def test_what_prompts_have_in_common() -> None:
+    assert common([[1, 2, 3], [1, 2, 4, 5]]) == 2
+    assert common([[1, 2, 3], [1, 2, 3]]) == 2  # an answer follows the last token of each
+    assert common([[1, 2], [1, 2, 3]]) == 1
+    assert common([[1, 2, 3]]) == 2
+
+
+def test_questions_are_split_evenly(rows: list[Row]) -> None:
+    questions = [example.question for row in rows for example in row.examples]
+    assert [[one.id for one in group] for group in by_image(questions, 2)] == [
+        ["own-1", "own-3"],
+        ["own-2"],
+        ["own-4"],
+        ["own-5", "own-6"],
+    ]
+
+
+def test_why_questions_are_left_apart(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    collator = Collator(tiny_processor(), torch.float32)
+    model = Deep("llava-clip", "clip").build("sdpa")
+
+    def reason(model: Any, text: str) -> str:
+        found = why_apart(model, collator, spec(text), rows[0])
+        assert found is not None
+        return found
+
+    assert reason(model, "fastv") == "FastV reads the question"
+    assert "takes no mask that keeps them apart" in reason(Deep("llava-clip", "clip").build("eager"), "fopru")
+    add = RowTokens.add
+
+    def one_after_another(sequence: RowTokens, *args: Any) -> None:
+        add(sequence, *args)
+        sequence.positions = list(range(len(sequence.ids)))
+
+    monkeypatch.setattr(RowTokens, "add", one_after_another)
+    assert "their loss is then" in reason(model, "fopru")
+    monkeypatch.setattr("tokenprune.evals.adapt.rows.apart", causal)
+    assert "in another way than its tokenizer" in reason(model, "fopru")
+
+
+def causal(parts: torch.Tensor) -> torch.Tensor:
+    """A mask with which questions see those before them."""
+    return torch.ones(len(parts), 1, parts.shape[1], parts.shape[1], dtype=torch.bool).tril()

@@ -1,0 +1,60 @@
+"""Which settings are asked more questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenprune.evals.run.setups import Pruned, Setup, make_setups
+from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.short_answers import ShortAnswer, exact
+from tokenprune.evals.tune.asking import UNPRUNED
+from tokenprune.evals.tune.questions import Half, in_chunks
+from tokenprune.evals.tune.search import SearchPlan, halved
+
+N = 320
+
+
+class Losing:
+    """Loses a setup's share of the questions, evenly spread, and remembers how many each was asked."""
+
+    def __init__(self, lost: dict[str, float]) -> None:
+        self.lost, self.asked = lost, dict.fromkeys(lost, 0)
+
+    def ask(self, setups: Sequence[Setup], half: Half) -> None:
+        for setup in setups:
+            self.asked[setup.key.strategy] = len(half.questions)
+
+    def scores(self, setup: Setup, questions: Sequence[Question]) -> list[float]:
+        if setup is UNPRUNED:
+            return [1.0] * len(questions)
+        share = self.lost[setup.key.strategy]
+        return [float(int(share * (n + 1)) == int(share * n)) for n in range(len(questions))]
+
+
+def asked(lost: Sequence[float]) -> list[int]:
+    """How many questions each of as many setups was asked; the first cost the least."""
+    names = ["fopru", "mosaic", "visionzip", "scope", "holov", "nuwa", "divprune", "par"][: len(lost)]
+    setups = [setup for setup in make_setups(names, [0.5], ["original"], []) if isinstance(setup, Pruned)]
+    costs = {setup.key: 0.2 + 0.1 * number for number, setup in enumerate(setups)}
+    scorer = Losing(dict(zip([setup.key.strategy for setup in setups], lost, strict=True)))
+    half = in_chunks(
+        [
+            ShortAnswer(task="own", id=str(n), images=(Path(f"{n}.png"),), text="?", answers=("x",), worth=exact)
+            for n in range(N)
+        ]
+    )
+    halved(setups, costs, SearchPlan(5.0, 1, len(setups), N), half, scorer)
+    return list(scorer.asked.values())
+
+
+def test_the_better_half_goes_on() -> None:
+    assert sorted(asked([0.0] * 8)) == [48, 48, 48, 48, 80, 80, 160, 320]
+    assert asked([0.0] * 8)[0] == 320  # what costs less is better, if nothing is lost
+
+
+def test_hopeless_settings_are_not_asked_again() -> None:
+    assert asked([0.5, 0.5, 0.5, 0.0]) == [48, 48, 48, 320]
+    found = asked([0.5, 0.5, 0.4, 0.5])
+    assert sorted(found) == [48, 48, 48, 320]  # the best that is left, so that something can be said
+    assert found[2] == 320

@@ -1,0 +1,34 @@
+"""Where a search begins, and what it may choose."""
+
+from __future__ import annotations
+
+from helpers.files.search import LAYERS, deep_llava
+from optuna.trial import FixedTrial
+
+from tokenprune.evals.tune.space import Space
+
+
+def space(*strategies: str) -> Space:
+    return Space(deep_llava(), LAYERS, strategies, (0.1, 0.9))
+
+
+def test_a_search_begins_with_every_strategy_at_its_defaults_and_then_with_other_choices() -> None:
+    found = space("fopru", "mosaic", "scope")
+    starts = [found.start(number) for number in range(9)]
+    assert [one["strategy"] for one in starts] == ["fopru", "mosaic", "scope"] * 3
+    assert (starts[0]["fopru layer"], starts[0]["fopru cells"], starts[0]["fopru score"]) == (None, None, "column")
+    assert (starts[3]["fopru layer"], starts[3]["fopru cells"]) == (-2, "auto")
+    assert starts[3]["fopru score"] != "column"
+    assert [one["mosaic attention_bias"] for one in starts[1::3]] == [None, "size", None]
+    ratios = [one["keep_ratio"] for one in starts]
+    assert 0.1 < min(ratios) < 0.25 < 0.75 < max(ratios) < 0.9
+    setups = [found.suggest(FixedTrial(one)) for one in starts]
+    assert setups[4] is not None
+    assert setups[4].label.startswith("mosaic:")
+    assert "attention_bias=size" in setups[4].label
+
+
+def test_what_is_given_is_not_searched() -> None:
+    choices = space("mosaic:attention_bias=size", "fopru:cells=auto")
+    assert "attention_bias" not in choices.choices("mosaic:attention_bias=size")
+    assert choices.choices("fopru:cells=auto").keys() == {"layer", "score"}
