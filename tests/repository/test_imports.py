@@ -43,13 +43,14 @@ CACHE_NAMES = {
     "get_seq_length", "get_mask_sizes", "reorder_cache", "batch_repeat_interleave", "batch_select_indices",
     "offloading",
 }  # fmt: skip
-#: The only users of the engine: packages that change or read a model, and what measures layers and caches.
+#: The only users of the engine: packages that change or read a model, what measures layers and caches, and an ideal.
 PATCHING = (
     "tokenprune/patching/",
     "tokenprune/zoom/",
     "tokenprune/retrieval/",
     VLLM,
     "evals/bench/stopwatch.py",
+    "evals/bench/ideal_rows.py",
     "evals/models/cache.py",
 )
 #: Outside of the engine, only the reader that probes use knows a language model's calls.
