@@ -44,6 +44,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "serving": serving.stored,
     "videos": videos.accuracy,
     "video prefill": videos.prefill,
+    "video growth": videos.growth,
     "video selection": videos.selection,
     "adapted": adapted.stored,
     "adaptive": adaptive.stored,

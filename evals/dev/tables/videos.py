@@ -105,6 +105,14 @@ def _ratio(row: dict[str, Any], other: dict[str, Any]) -> str:
     return f"{median(row['seconds']) / median(other['seconds']):.2f}"
 
 
+def growth() -> str:
+    rows = _stored("growth.jsonl")
+    return (
+        f"Milliseconds a frame, of a whole prefill:\n\n{growth_table(rows, _milliseconds)}\n\nPeak memory in MB:\n\n"
+        f"{growth_table(rows, _peak)}\n"
+    )
+
+
 def selection() -> str:
     rows = _stored("selection.jsonl")
     size = rows[0]["given_bytes"] / rows[0]["frames"]
@@ -119,7 +127,7 @@ def growth_table(rows: Sequence[dict[str, Any]], cell: Callable[[dict[str, Any]]
     frames = sorted({row["frames"] for row in rows})
     found = {(row["strategy"], row["keep_ratio"], row["frames"]): cell(row) for row in rows}
     setups = sorted(dict.fromkeys((row["strategy"], row["keep_ratio"]) for row in rows))
-    lines = [[name, f"{ratio:.0%}", *(found[name, ratio, n] for n in frames)] for name, ratio in setups]
+    lines = [[name, f"{ratio:.0%}", *(found.get((name, ratio, n), NOTHING) for n in frames)] for name, ratio in setups]
     return Table(["strategy", "keep ratio", *(f"{n} frames" for n in frames)], lines)
 
 
