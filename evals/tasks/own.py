@@ -83,8 +83,8 @@ class Own(FileTask[Question]):
         answers = _texts(record, "answer") if "answer" in record else ()
         if self.labels and not answers:
             raise DataError(
-                f"{record.where}: no answer. Add one, or let `tokenprune tune --no-labels` compare with the unpruned "
-                "model's own answers"
+                f"{record.where}: no answer. Add one, or write --no-labels with `tokenprune tune` or `adapt`, which "
+                "then take the unpruned model's own answers"
             )
         return ShortAnswer(**about, text=style.short_answer(question), answers=answers, worth=exact)
 
