@@ -12,8 +12,8 @@ from torch import nn
 
 from tokenprune.evals.adapt.lora import n_trained
 from tokenprune.evals.adapt.rows import on_device
-from tokenprune.evals.bench.build import free_bytes
-from tokenprune.evals.bench.memory import with_peak
+from tokenprune.evals.bench.inputs.build import free_bytes
+from tokenprune.evals.bench.timing.memory import with_peak
 
 #: Bytes for each trained weight in float32: gradient and both moments of AdamW.
 OPTIMISER_BYTES = 3 * 4

@@ -11,9 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.evals.bench import ideal
-from tokenprune.evals.bench.memory import with_peak
-from tokenprune.evals.bench.prompts import Inputs, n_visual
+from tokenprune.evals.bench.inputs.prompts import Inputs, n_visual
 from tokenprune.evals.bench.schedule import Schedule
+from tokenprune.evals.bench.timing.memory import with_peak
 from tokenprune.evals.models.cache import cache_bytes
 from tokenprune.evals.run.setups import UNPRUNED, Pruned
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokenprune.evals.bench.cases import IDEAL, Facts
-from tokenprune.evals.bench.clock import Seconds
 from tokenprune.evals.bench.record import Record
+from tokenprune.evals.bench.timing.clock import Seconds
 from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.stats.intervals import bootstrap_interval
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters import adapter_for
 from tokenprune.evals.bench.ideal_rows import RowCuts
-from tokenprune.evals.bench.prompts import Inputs, features, n_visual, positions
+from tokenprune.evals.bench.inputs.prompts import Inputs, features, n_visual, positions
 from tokenprune.evals.bench.schedule import Schedule
 
 #: Along which axis a layer's arguments run along the sequence; a mask does with its last two.

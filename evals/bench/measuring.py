@@ -13,11 +13,11 @@ from typing import Any
 from rich.progress import track
 
 from tokenprune.evals.bench.cases import IDEAL, Case, cases, facts
-from tokenprune.evals.bench.clock import Seconds, generated, phases
-from tokenprune.evals.bench.load import Load
-from tokenprune.evals.bench.memory import with_peak
-from tokenprune.evals.bench.prompts import Inputs
+from tokenprune.evals.bench.inputs.prompts import Inputs
 from tokenprune.evals.bench.record import CPU_TIME, Record
+from tokenprune.evals.bench.timing.clock import Seconds, generated, phases
+from tokenprune.evals.bench.timing.load import Load
+from tokenprune.evals.bench.timing.memory import with_peak
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 
 

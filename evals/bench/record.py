@@ -20,8 +20,8 @@ import torch
 import tokenprune
 from tokenprune.errors import SettingError
 from tokenprune.evals.bench.cases import Facts
-from tokenprune.evals.bench.clock import Seconds
 from tokenprune.evals.bench.schedule import Schedule
+from tokenprune.evals.bench.timing.clock import Seconds
 from tokenprune.evals.run import files
 from tokenprune.evals.run.provenance import device_name, versions
 

@@ -85,14 +85,15 @@ def run(options: Namespace) -> None:
     """
     import torch
 
-    from tokenprune.evals.bench import plot, prompts, tables
-    from tokenprune.evals.bench.build import build
+    from tokenprune.evals.bench import plot, tables
     from tokenprune.evals.bench.figures import figures
+    from tokenprune.evals.bench.inputs import prompts
+    from tokenprune.evals.bench.inputs.build import build
+    from tokenprune.evals.bench.inputs.rendered import rendered
+    from tokenprune.evals.bench.inputs.shapes import config_of
     from tokenprune.evals.bench.measuring import measure, measure_throughput
-    from tokenprune.evals.bench.memory import keep_memory
     from tokenprune.evals.bench.record import Record, about
-    from tokenprune.evals.bench.rendered import rendered
-    from tokenprune.evals.bench.shapes import config_of
+    from tokenprune.evals.bench.timing.memory import keep_memory
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.run.setups import Pruned, make_setups

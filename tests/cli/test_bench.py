@@ -16,8 +16,8 @@ from helpers.files.evals import saved
 from helpers.tiny import tiny_llava
 
 import tokenprune
-from tokenprune.evals.bench import build, prompts, shapes
 from tokenprune.evals.bench.figures import figures
+from tokenprune.evals.bench.inputs import build, prompts, shapes
 from tokenprune.evals.bench.measuring import measure
 from tokenprune.evals.bench.record import Record, about
 from tokenprune.evals.run.setups import Pruned

@@ -15,7 +15,7 @@ from helpers.files.search import write_scenes
 
 import tokenprune
 from tokenprune.evals.adapt.lora import PARTS
-from tokenprune.evals.bench.rendered import KINDS
+from tokenprune.evals.bench.inputs.rendered import KINDS
 from tokenprune.evals.cli import COMMANDS, build_parser
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.search.objective import STATES

@@ -10,7 +10,7 @@ from helpers.commands import command
 from helpers.files.evals import sample_image, saved, write_refcoco
 from helpers.tiny import tiny_llava
 
-from tokenprune.evals.bench import shapes
+from tokenprune.evals.bench.inputs import shapes
 
 MODULE = """
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ from helpers.contract.oracle import as_reported, assert_close, dropped_columns, 
 from helpers.tiny import prompt
 
 import tokenprune
-from tokenprune.evals.bench.memory import with_peak
+from tokenprune.evals.bench.timing.memory import with_peak
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens

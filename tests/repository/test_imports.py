@@ -49,7 +49,7 @@ PATCHING = (
     "tokenprune/zoom/",
     "tokenprune/retrieval/",
     VLLM,
-    "evals/bench/stopwatch.py",
+    "evals/bench/timing/stopwatch.py",
     "evals/bench/ideal_rows.py",
     "evals/models/cache.py",
 )

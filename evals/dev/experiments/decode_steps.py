@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, DynamicCache
 
-from tokenprune.evals.bench import prompts
 from tokenprune.evals.bench.figures import Median
-from tokenprune.evals.bench.shapes import config_of
+from tokenprune.evals.bench.inputs import prompts
+from tokenprune.evals.bench.inputs.shapes import config_of
 from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.run.provenance import device_name, versions
 from tokenprune.evals.run.setups import Pruned, make_setups

@@ -15,10 +15,10 @@ from torch import Tensor
 from transformers import InternVLConfig, InternVLVisionConfig, Qwen2_5_VLConfig, Qwen2Config
 
 import tokenprune
-from tokenprune.evals.bench.build import build
-from tokenprune.evals.bench.memory import with_peak
-from tokenprune.evals.bench.prompts import random_prompt
-from tokenprune.evals.bench.rendered import rendered
+from tokenprune.evals.bench.inputs.build import build
+from tokenprune.evals.bench.inputs.prompts import random_prompt
+from tokenprune.evals.bench.inputs.rendered import rendered
+from tokenprune.evals.bench.timing.memory import with_peak
 from tokenprune.evals.dev.tables.growth import table
 from tokenprune.evals.run.provenance import versions
 from tokenprune.strategies.parsing import parse

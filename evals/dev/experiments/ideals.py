@@ -20,13 +20,13 @@ import torch
 
 import tokenprune
 from tokenprune.errors import TokenPruneError
-from tokenprune.evals.bench import prompts
-from tokenprune.evals.bench.build import build
 from tokenprune.evals.bench.cases import IDEAL, cases, facts
+from tokenprune.evals.bench.inputs import prompts
+from tokenprune.evals.bench.inputs.build import build
+from tokenprune.evals.bench.inputs.shapes import config_of
 from tokenprune.evals.bench.measuring import measure_cases
-from tokenprune.evals.bench.memory import keep_memory
 from tokenprune.evals.bench.record import Record, about
-from tokenprune.evals.bench.shapes import config_of
+from tokenprune.evals.bench.timing.memory import keep_memory
 from tokenprune.evals.dev.tables.ideals import table
 from tokenprune.evals.run.setups import UNPRUNED, Pruned, make_setups
 

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 import tokenprune
-from tokenprune.evals.bench.build import build
-from tokenprune.evals.bench.memory import with_peak
-from tokenprune.evals.bench.shapes import config_of
+from tokenprune.evals.bench.inputs.build import build
+from tokenprune.evals.bench.inputs.shapes import config_of
+from tokenprune.evals.bench.timing.memory import with_peak
 from tokenprune.evals.run.provenance import device_name, versions
 from tokenprune.selection import budget
 from tokenprune.strategies.parsing import parse

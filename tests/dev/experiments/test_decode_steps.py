@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 from helpers.files.search import deep_llava
 
-from tokenprune.evals.bench import prompts
+from tokenprune.evals.bench.inputs import prompts
 from tokenprune.evals.dev.experiments import decode_steps as steps
 from tokenprune.evals.dev.tables.decode_steps import table
 from tokenprune.evals.models.cache import cache_in

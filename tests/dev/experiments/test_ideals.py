@@ -9,7 +9,7 @@ import pytest
 from helpers.files.search import deep_llava
 
 import tokenprune
-from tokenprune.evals.bench import shapes
+from tokenprune.evals.bench.inputs import shapes
 from tokenprune.evals.bench.record import CPU_TIME, Record
 from tokenprune.evals.dev.experiments import ideals
 from tokenprune.evals.dev.tables.ideals import table

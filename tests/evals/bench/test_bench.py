@@ -16,14 +16,15 @@ from helpers.tiny import prompt, tiny_llava
 import tokenprune
 from tokenprune.adapters import adapter_for
 from tokenprune.engine.stages.pruning import StagePruning
-from tokenprune.evals.bench import ideal, plot, prompts, tables
+from tokenprune.evals.bench import ideal, plot, tables
 from tokenprune.evals.bench.cases import IDEAL, Facts, cases, facts
-from tokenprune.evals.bench.clock import PHASES, Seconds, phases
 from tokenprune.evals.bench.figures import Figures, Memory, figures
+from tokenprune.evals.bench.inputs import prompts
 from tokenprune.evals.bench.measuring import measure, measure_throughput
-from tokenprune.evals.bench.memory import LiveBytes, with_peak
 from tokenprune.evals.bench.record import Record, Round, about
 from tokenprune.evals.bench.schedule import Schedule
+from tokenprune.evals.bench.timing.clock import PHASES, Seconds, phases
+from tokenprune.evals.bench.timing.memory import LiveBytes, with_peak
 from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.run.setups import Pruned
 from tokenprune.strategies.in_llm.par import PAR

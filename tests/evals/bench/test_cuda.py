@@ -11,9 +11,9 @@ import torch
 from helpers.commands import command
 from helpers.tiny import tiny_llava
 
-from tokenprune.evals.bench import build, shapes
-from tokenprune.evals.bench.memory import with_peak
-from tokenprune.evals.bench.stopwatch import Stopwatch, timed_hooks
+from tokenprune.evals.bench.inputs import build, shapes
+from tokenprune.evals.bench.timing.memory import with_peak
+from tokenprune.evals.bench.timing.stopwatch import Stopwatch, timed_hooks
 
 CUDA = torch.device("cuda")
 

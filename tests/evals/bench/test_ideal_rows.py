@@ -11,8 +11,9 @@ from helpers.families import FAMILIES
 
 import tokenprune
 from tokenprune.adapters import adapter_for
-from tokenprune.evals.bench import ideal, prompts
+from tokenprune.evals.bench import ideal
 from tokenprune.evals.bench.cases import Case, cases
+from tokenprune.evals.bench.inputs import prompts
 from tokenprune.evals.bench.schedule import Schedule
 from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.run.setups import make_setups

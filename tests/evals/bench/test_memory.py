@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from tokenprune.evals.bench.memory import ENVIRONMENT, keep_memory
+from tokenprune.evals.bench.timing.memory import ENVIRONMENT, keep_memory
 
 #: How many pages are fetched for large blocks that come and go.
 FETCHED = """
 import resource, sys
 import torch
-from tokenprune.evals.bench.memory import keep_memory
+from tokenprune.evals.bench.timing.memory import keep_memory
 if sys.argv[1] == "kept":
     assert keep_memory()
 torch.ones(16 * 2**20)

@@ -11,8 +11,8 @@ from PIL import Image
 from transformers import Qwen2VLImageProcessor
 
 from tokenprune import PixelPrune, SettingError
-from tokenprune.evals.bench import prompts
-from tokenprune.evals.bench.rendered import KINDS, rendered
+from tokenprune.evals.bench.inputs import prompts
+from tokenprune.evals.bench.inputs.rendered import KINDS, rendered
 from tokenprune.tokens import PatchTokens
 
 

@@ -115,7 +115,7 @@ def test_times_are_ratios_to_the_unpruned_model(monkeypatch: pytest.MonkeyPatch)
 
     inputs = encode_chat(tiny_processor(), [[sample_image()]], ["1"])
     monkeypatch.setattr(model, "generate", generate)
-    monkeypatch.setattr("tokenprune.evals.bench.stopwatch.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("tokenprune.evals.bench.timing.stopwatch.time.perf_counter", lambda: now[0])
     compared = make_setups(["grid"], [0.25], ["original"], baselines=[])
     (ratio,) = ttft_ratios(model, inputs, compared, rounds=3)
     length = inputs["input_ids"].shape[1]

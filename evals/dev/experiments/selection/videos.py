@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from tokenprune.evals.bench.memory import with_peak
+from tokenprune.evals.bench.timing.memory import with_peak
 from tokenprune.evals.run.provenance import versions
 from tokenprune.strategies.parsing import parse
 from tokenprune.strategy import Strategy

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from tokenprune.evals.bench.memory import ENVIRONMENT
 from tokenprune.evals.bench.record import cpu
+from tokenprune.evals.bench.timing.memory import ENVIRONMENT
 from tokenprune.evals.run import files
 
 HERE = Path(__file__).resolve().parent

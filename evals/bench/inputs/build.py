@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.evals.bench.shapes import SHAPES
+from tokenprune.evals.bench.inputs.shapes import SHAPES
 
 #: Memory for the weights and a forward pass, as a multiple of the weights.
 MARGIN = 1.1

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from tokenprune.adapters import adapter_for
-from tokenprune.evals.bench.prompts import positions
-from tokenprune.evals.bench.stopwatch import Stopwatch, timed_hooks
+from tokenprune.evals.bench.inputs.prompts import positions
+from tokenprune.evals.bench.timing.stopwatch import Stopwatch, timed_hooks
 from tokenprune.evals.models.cache import cache_in
 
 Seconds = dict[str, float]
