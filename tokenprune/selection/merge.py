@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -99,5 +100,6 @@ class Merge:
         weights = torch.zeros(n_kept, len(features), dtype=torch.float32, device=features.device)
         weights = weights.index_put((self.targets, self.sources), self.weights.float(), accumulate=True)
         unused = torch.ones(len(features), dtype=torch.bool, device=features.device).index_fill(0, self.sources, False)
-        with torch.autocast(features.device.type, enabled=False):
+        kind = features.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             return weights @ features.float().masked_fill(unused[:, None], 0)  # NaN times 0 is NaN

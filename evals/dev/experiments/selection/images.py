@@ -58,7 +58,7 @@ def at_stage(tokens: VisualTokens, left: Tensor, features: Tensor, scores: Tenso
         values=values,
         rotation=torch.stack([angles.cos(), angles.sin()]),
     )
-    return StageTokens(features, left, tokens.layout, scores, attention, Entered(features, text), text)
+    return StageTokens(features, left, tokens.layout, scores, attention, lambda: Entered(features, text), text)
 
 
 def seconds_of(strategy: Strategy, tokens: VisualTokens) -> tuple[float, int]:
