@@ -82,7 +82,12 @@ class RunFolder:
         record, where = read_json(self._record), str(self._record)
         identity, about = (field(record, part, where) for part in ("identity", "about"))
         for part in GROWING:
-            fields.as_object(field(identity, part, f"{where}, 'identity'"), f"{where}, 'identity', {part!r}")
+            if part not in fields.as_object(identity, f"{where}, 'identity'"):
+                raise DataError(
+                    f"{where}, 'identity': no {part!r}, so another version of tokenprune began the run, or it was "
+                    f"edited. Name another --output, or delete {self.path} to start again."
+                )
+            fields.as_object(identity[part], f"{where}, 'identity', {part!r}")
         fields.as_object(about, f"{where}, 'about'")
         return record
 

@@ -203,3 +203,10 @@ def test_a_full_disk_is_named(place: Path, tmp_path: Path, monkeypatch: pytest.M
 def _fill(folder: Path) -> None:
     (folder / "full.unfinished").symlink_to("/dev/full")
     files.replace(folder / "full", "x")
+
+
+def test_a_run_of_another_version_is_told_what_to_do(tmp_path: Path) -> None:
+    identity = {"model": "m", "data": {}, "configurations": {}}  # the former name of setups
+    (tmp_path / "run.json").write_text(json.dumps({"identity": identity, "about": {}}))
+    with pytest.raises(DataError, match=r"no 'setups', so another version .* delete .* to start again"):
+        RunFolder(tmp_path).begin({"model": "m", "data": {}, "setups": {}}, {})
