@@ -53,8 +53,8 @@ class Trainee(nn.Module):
         features: Float[Tensor, "b visual d"],
         batch: Batch,
         *,
-        look_layer: int = 5,
-        place_layer: int = 2,
+        look_layer: int = 6,
+        place_layer: int = 4,
         aids: bool = True,
     ) -> Losses:
         visual = self.project(features)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tokenprune.evals.dev.train.v2 import state
 from tokenprune.evals.dev.train.v2.encode import Encoder, Jitter
+from tokenprune.evals.dev.train.v2.grow import grow
 from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.model import build_model, build_processor
 from tokenprune.evals.dev.train.v2.pack import Packer
@@ -30,7 +31,9 @@ class Run:
         torch.manual_seed(args.seed)
         self.processor = build_processor()
         tower, positions = tower_and_positions(args.sources)
-        if args.language_model == "smollm2":
+        if args.grow is not None:
+            self.model = grow(args.grow, self.processor, args.seed)
+        elif args.language_model == "smollm2":
             self.model = build_smollm(tower, self.processor, args.seed, args.sources)
         else:
             self.model = build_model(tower, self.processor, args.seed)

@@ -18,7 +18,6 @@ from tokenprune.evals.dev.train.v2.patches import Patches, PatchHeads
 from tokenprune.evals.dev.train.v2.run import Run
 
 FROZEN_BLOCKS = 4
-LOWER_RATE, UPPER_RATE = 2e-4, 1e-3  # of the tower's blocks, and of what is new
 MOST_THINGS = 8  # more than later: here they cost nothing
 WARM_ROWS = 1024
 
@@ -36,8 +35,10 @@ def warm_up(run: Run, heads: PatchHeads) -> None:
         kept.append(run.encode(scenes, rng).flatten(0, 1)[rows.to(run.device)])
         told.append(truth[rows])
     features, true = torch.cat(kept), Patches.together(told).to(run.device)
-    standardise(run.trainee.projector, features.float())
-    new = [*run.trainee.projector.parameters(), run.trainee.lm.embed_tokens.weight, *heads.parameters()]
+    new = [run.trainee.lm.embed_tokens.weight, *heads.parameters()]
+    if args.grow is None:
+        standardise(run.trainee.projector, features.float())
+        new += run.trainee.projector.parameters()
     optimiser = torch.optim.AdamW(new, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=args.warm_steps, pct_start=0.1)
     for step in tqdm(range(args.warm_steps), desc="warm-up", mininterval=10):
@@ -61,7 +62,7 @@ def learn_patches(run: Run, saved: dict[str, Any] | None) -> bool:
     args, steps = run.args, run.args.patch_steps
     blocks = run.tower.encoder.layer[FROZEN_BLOCKS:].requires_grad_(True)
     heads = PatchHeads(run.trainee.lm.config.hidden_size).to(run.device)
-    optimiser = patch_optimiser(blocks, run.trainee, heads)
+    optimiser = patch_optimiser(blocks, run.trainee, heads, args.tower_rate, args.patch_rate)
     start = 0
     if saved is None:
         if args.tower is not None:
@@ -103,10 +104,12 @@ def stage_one_state(run: Run, heads: PatchHeads, optimiser: torch.optim.Optimize
     return {**run.weights(), "heads": heads.state_dict(), "optimisers": [optimiser.state_dict()]}
 
 
-def patch_optimiser(blocks: nn.Module, trainee: Trainee, heads: PatchHeads) -> torch.optim.Optimizer:
+def patch_optimiser(
+    blocks: nn.Module, trainee: Trainee, heads: PatchHeads, tower_rate: float, patch_rate: float
+) -> torch.optim.Optimizer:
     new = [*trainee.projector.parameters(), trainee.lm.embed_tokens.weight, *heads.parameters()]
     groups = [
-        {"params": list(blocks.parameters()), "lr": LOWER_RATE, "weight_decay": 0.05, "most": LOWER_RATE},
-        {"params": new, "lr": UPPER_RATE, "weight_decay": 0.0, "most": UPPER_RATE},
+        {"params": list(blocks.parameters()), "lr": tower_rate, "weight_decay": 0.05, "most": tower_rate},
+        {"params": new, "lr": patch_rate, "weight_decay": 0.0, "most": patch_rate},
     ]
     return torch.optim.AdamW(groups, betas=(0.9, 0.98))

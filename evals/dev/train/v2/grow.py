@@ -1,0 +1,57 @@
+"""Version 2's model grown from version 1's: twice the layers, more words, the tower and projector as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
+
+from tokenprune.evals.dev.train import checkpoint
+
+
+def grow(folder: Path, processor: LlavaProcessor, seed: int) -> LlavaForConditionalGeneration:
+    """Each decoder layer becomes two: the first keeps the attention, and each takes every other inner unit.
+
+    The second layer's attention adds nothing at first. What a grown model computes differs from the old one only in
+    that half of the inner units read the hidden states after the other half. Words that are new start as random nouns.
+    """
+    old: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    shape = old.config.text_config
+    model: Any = checkpoint.build_model(
+        old.model.vision_tower,
+        processor,
+        seed,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size // 2,
+        num_hidden_layers=2 * shape.num_hidden_layers,
+    )
+    model.model.multi_modal_projector.load_state_dict(old.model.multi_modal_projector.state_dict())
+    ours, theirs = model.model.language_model, old.model.language_model
+    ours.norm.load_state_dict(theirs.norm.state_dict())
+    for index, layer in enumerate(theirs.layers):
+        first, second = ours.layers[2 * index : 2 * index + 2]
+        first.self_attn.load_state_dict(layer.self_attn.state_dict())
+        first.input_layernorm.load_state_dict(layer.input_layernorm.state_dict())
+        nn.init.zeros_(second.self_attn.o_proj.weight)
+        for half, added in enumerate((first, second)):
+            added.post_attention_layernorm.load_state_dict(layer.post_attention_layernorm.state_dict())
+            with torch.no_grad():
+                added.mlp.gate_proj.weight.copy_(layer.mlp.gate_proj.weight[half::2])
+                added.mlp.up_proj.weight.copy_(layer.mlp.up_proj.weight[half::2])
+                added.mlp.down_proj.weight.copy_(layer.mlp.down_proj.weight[:, half::2])
+    _copy_words(ours.embed_tokens, theirs.embed_tokens, processor, AutoProcessor.from_pretrained(folder))
+    return model
+
+
+def _copy_words(
+    ours: nn.Embedding, theirs: nn.Embedding, processor: LlavaProcessor, old_processor: LlavaProcessor
+) -> None:
+    known = old_processor.tokenizer.get_vocab()
+    with torch.no_grad():
+        nn.init.normal_(ours.weight, std=float(theirs.weight.std()))
+        for word, index in processor.tokenizer.get_vocab().items():
+            if word in known:
+                ours.weight[index] = theirs.weight[known[word]]
