@@ -1,8 +1,9 @@
 """The command `tokenprune`: one module for each of its subcommands.
 
 To add one: a module with `EXTRA`, `add_options(parser)` and `run(options)`, and its name in COMMANDS. The docstring of
-`run` is its help. With `PASSES_ON`, words that the parser does not know are in `options.passed_on`. Modules import what
-is heavy inside `run`, so that `--help` and shell completion are quick.
+`run` is its help. With `PASSES_ON`, words that the parser does not know are in `options.passed_on`, and the model may
+come first, without its option. Modules import what is heavy inside `run`, so that `--help` and shell completion are
+quick.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ examples:
   tokenprune models qwen3_vl                                   # can my model be pruned?
   tokenprune explain cup.jpg "Where is the cup?" --model PATH  # what is kept, and what it then answers
   tokenprune eval --model PATH --data DIR --keep-ratio 0.25    # what that costs in accuracy
-  tokenprune serve PATH --strategy fopru --keep-ratio 0.25     # vLLM's server, with fewer visual tokens
+  tokenprune serve --model PATH --keep-ratio 0.25              # vLLM's server, with fewer visual tokens
 
 in Python:
 
@@ -90,10 +91,11 @@ def build_parser() -> ArgumentParser:
 def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         parser.error(unknown("command", words[0], COMMANDS))
+    passes_on = bool(words) and hasattr(COMMANDS.get(words[0]), "PASSES_ON")
+    if passes_on and len(words) > 1 and not words[1].startswith("-"):
+        words.insert(1, "--model")  # vLLM's own form: serve MODEL
     options, others = parser.parse_known_args(words or ["--help"])
-    if hasattr(options.command, "PASSES_ON"):
-        if words[1].startswith("-"):  # a value of an option that is passed on would be taken for the argument
-            options.parser.error("its first argument comes before all options")
+    if passes_on:
         options.passed_on = others
     elif others:
         options.parser.error(unrecognized(options.parser, others))

@@ -10,9 +10,13 @@ EXTRA = "evals"
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("policy", metavar="POLICY", help="folder or Hugging Face name of a PI0")
+    shared.add_required_model(parser, "folder or Hugging Face name of a PI0")
     parser.add_argument(
-        "data", type=Path, metavar="DIR", help="observations: a folder with observations.jsonl, or a LeRobot data set"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="observations: a folder with observations.jsonl, or a LeRobot data set",
     )
     shared.add_strategies(parser, ["efficientvla"])
     shared.add_keep_ratios(parser, [0.5, 0.25])
@@ -39,7 +43,7 @@ def run(options: Namespace) -> None:
     small beside that of another draw of the noise changes less than chance does; whether the robot still succeeds, only
     a closed loop can tell.
 
-      tokenprune actions lerobot/pi0_base recordings --strategy efficientvla efficientvla:reuse=5 --keep-ratio 0.25
+      tokenprune actions --model lerobot/pi0_base --data recordings --strategy efficientvla:reuse=5 --keep-ratio 0.25
     """
     import json
     from dataclasses import asdict
@@ -60,7 +64,7 @@ def run(options: Namespace) -> None:
     pruned = [setup for setup in setups if isinstance(setup, Pruned)]
     with allowing(options.image_root, options.max_image_pixels):
         observations = evenly(load_observations(options.data), options.limit)
-        policy, processor = load_policy(options.policy, options.dtype)
+        policy, processor = load_policy(options.model, options.dtype)
         results = compare(
             policy, processor, observations, pruned, options.seed, lambda every: iter(tqdm(every, disable=None))
         )

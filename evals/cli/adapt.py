@@ -10,7 +10,7 @@ EXTRA = "adapt"
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="model folder or Hugging Face name")
+    shared.add_model(parser)
     shared.add_questions(parser, "learn")
     parser.add_argument(
         "--no-labels",

@@ -36,6 +36,11 @@ def add_model(parser: ArgumentParser) -> None:
     )
 
 
+def add_required_model(parser: ArgumentParser, what: str = "model folder or Hugging Face name") -> None:
+    """For commands in which the bundled model must not stand in for one that was forgotten."""
+    parser.add_argument("--model", required=True, metavar="PATH", help=what)
+
+
 def add_data(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--data",

@@ -39,12 +39,9 @@ def script_parser(description: str | None) -> ArgumentParser:
 
 
 def unrecognized(parser: ArgumentParser, words: Sequence[str]) -> str:
-    """The sentence for words that a command does not take: the option that was meant, or how to give the model."""
+    """The sentence for words that a command does not take: the option that was meant, or --model before a bare word."""
     said, first = f"unrecognized arguments: {' '.join(words)}.", words[0].partition("=")[0]
     options = [option for action in parser._actions if action.dest != "help" for option in action.option_strings]
-    takes_model = any(action.dest == "model" and not action.option_strings for action in parser._actions)
-    if first == "--model" and takes_model:
-        return f"{said} The model is the first argument: {parser.prog} MODEL ..."
     if not first.startswith("-"):
         return f"{said} Write --model {first}, if that is the model." if "--model" in options else said
     near = get_close_matches(first, options, n=1)

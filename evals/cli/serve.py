@@ -22,8 +22,8 @@ SERVER = "vllm.entrypoints.openai.api_server"
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.usage = "tokenprune serve MODEL [--strategy NAME] [--keep-ratio RATIO] [options] [vLLM options]"
-    parser.add_argument("model", metavar="MODEL", help="model folder or Hugging Face name")
+    parser.usage = "tokenprune serve --model PATH [--strategy NAME] [--keep-ratio RATIO] [options] [vLLM options]"
+    shared.add_required_model(parser)
     shared.add_strategy(parser, "fopru")
     parser.add_argument(
         "--keep-ratio",
@@ -61,13 +61,13 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Serve a model with vLLM and pruned images.
 
-    Starts vLLM's own OpenAI-compatible server. All options that are not listed here go to it as they are; they follow
-    MODEL:
+    Starts vLLM's own OpenAI-compatible server. All options that are not listed here go to it as they are:
 
-      tokenprune serve llava-hf/llava-1.5-7b-hf --strategy fopru --keep-ratio 0.25 --port 8000
+      tokenprune serve --model llava-hf/llava-1.5-7b-hf --strategy fopru --keep-ratio 0.25 --port 8000
 
-    A request may have a keep ratio of its own, "mm_processor_kwargs": {"keep_ratio": 0.5}, if the server has vLLM's
-    option --trust-request-mm-kwargs. GET /tokenprune returns the settings.
+    The model may also come first, as in `vllm serve MODEL`. A request may have a keep ratio of its own,
+    "mm_processor_kwargs": {"keep_ratio": 0.5}, if the server has vLLM's option --trust-request-mm-kwargs. GET
+    /tokenprune returns the settings.
     """
     from tokenprune.errors import SettingError
 
@@ -120,8 +120,6 @@ def _check_passed_on(options: Namespace) -> None:
     for word in options.passed_on:
         if word.startswith(("--hf-overrides.", "--hf_overrides.")):
             raise SettingError(f"{word}: this command merges --hf-overrides only as one JSON object. Write it as such.")
-        if word.split("=")[0] == "--model":
-            raise SettingError("--model: the model is this command's first argument. Write tokenprune serve MODEL ...")
     for key in ("architectures", "tokenprune"):
         if key in options.hf_overrides:
             raise SettingError(f'--hf-overrides: this command sets "{key}" itself. Leave it out.')

@@ -10,7 +10,7 @@ EXTRA = "optimize"
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="model folder or Hugging Face name")
+    shared.add_model(parser)
     parser.add_argument(
         "--max-loss",
         type=float,
@@ -75,7 +75,7 @@ def run(options: Namespace) -> None:
 
     An interrupted search resumes with the same command. Its answer is a settings file for everything else:
 
-      tokenprune serve MODEL --strategy runs/tuned/settings.json
+      tokenprune serve --model PATH --strategy runs/tuned/settings.json
     """
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.tune.space import STRATEGIES

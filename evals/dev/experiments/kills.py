@@ -1,6 +1,6 @@
 """Kill `tokenprune eval` and `tokenprune optimize` at random moments, resume them, and compare with undisturbed runs.
 
-    python -m tokenprune.evals.dev.experiments.kills MODEL DATA --eval 50 --optimize 50 --output kills.json
+    python -m tokenprune.evals.dev.experiments.kills --model PATH --data DIR --eval 50 --optimize 50 --output kills.json
 
 Every run is killed several times before it may finish. The processes are forks of this one, so that no time goes into
 importing torch and the moments fall into the command itself.
@@ -99,8 +99,8 @@ class Moments:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = script_parser(__doc__)
-    parser.add_argument("model", metavar="MODEL")
-    parser.add_argument("data", metavar="DATA")
+    parser.add_argument("--model", required=True, metavar="PATH", help="model folder")
+    parser.add_argument("--data", required=True, metavar="DIR", help="folder of questions")
     parser.add_argument("--eval", type=int, default=50, metavar="N", help="kills of eval, at least")
     parser.add_argument("--optimize", type=int, default=50, metavar="N", help="kills of optimize, at least")
     parser.add_argument("--seed", type=int, default=0, metavar="N")

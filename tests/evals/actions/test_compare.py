@@ -67,7 +67,7 @@ def test_the_command(folder: str, data: str, tmp_path: Path, capsys: pytest.Capt
     place = write_observations(tmp_path / "data") if data == "lines" else write_lerobot(tmp_path / "data")
     output = tmp_path / "new" / "actions.json"
     words = ["--strategy", "random", "efficientvla:layer=1", "--keep-ratio", 0.5, "--limit", 2, "--output", output]
-    assert command("actions", folder, place, *words) == 0
+    assert command("actions", "--model", folder, "--data", place, *words) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "2 observations, open loop" in printed
     assert "another draw of the noise" in printed
@@ -76,19 +76,23 @@ def test_the_command(folder: str, data: str, tmp_path: Path, capsys: pytest.Capt
     assert all(0 < row["mean"] < row["worst"] for row in rows)
 
 
+def said(model: str | Path, data: Path) -> str:
+    return command("actions", "--model", model, "--data", data)
+
+
 def test_what_is_no_policy(tmp_path: Path, folder: str) -> None:
     data = write_observations(tmp_path / "data")
     tiny_llava().save_pretrained(tmp_path / "llava")
-    assert "'llava' model, which is no robot policy (pi0)" in command("actions", tmp_path / "llava", data)
-    assert "no config.json" in command("actions", tmp_path, data)
-    assert "no such folder" in command("actions", folder, tmp_path / "none")
+    assert "'llava' model, which is no robot policy (pi0)" in said(tmp_path / "llava", data)
+    assert "no config.json" in said(tmp_path, data)
+    assert "no such folder" in said(folder, tmp_path / "none")
 
 
 def test_observations_that_the_policy_does_not_take(tmp_path: Path, folder: str) -> None:
     data = write_observations(tmp_path / "data", n=1, state=[0.1] * 9)
-    assert "a state of 9 numbers; the policy takes 8" in command("actions", folder, data)
+    assert "a state of 9 numbers; the policy takes 8" in said(folder, data)
     data = write_observations(tmp_path / "data", n=1, state=None)
-    assert 'no state, which the policy reads; add "state"' in command("actions", folder, data)
+    assert 'no state, which the policy reads; add "state"' in said(folder, data)
     without = saved_policy(tmp_path / "policy", state_mean=None)
     data = write_observations(tmp_path / "data", n=1)
-    assert "does not take it: Processing `state` needs `state_mean`" in command("actions", without, data)
+    assert "does not take it: Processing `state` needs `state_mean`" in said(without, data)

@@ -230,7 +230,7 @@ def test_the_estimate_changes_nothing(data: Path) -> None:
 
 def test_bad_input_is_a_sentence(model: str, data: Path, tmp_path: Path) -> None:
     def said(*options: object, data: Path = data) -> str:
-        return command("adapt", model, "--data", data, "--output", tmp_path / "out", *options)
+        return command("adapt", "--model", model, "--data", data, "--output", tmp_path / "out", *options)
 
     assert "no such folder" in said(data=tmp_path / "nowhere")
     assert "write the lower first" in said("--keep-ratio", 0.6)

@@ -138,7 +138,7 @@ def test_bad_input_is_a_sentence(scenes: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
     def said(data: Path, *options: object) -> str:
-        return command("tune", model, "--data", data, "--output", tmp_path / "out", *options)
+        return command("tune", "--model", model, "--data", data, "--output", tmp_path / "out", *options)
 
     assert "no questions; needs your own in questions.jsonl" in said(tmp_path / "empty")
     assert "3 questions about 3 images: tuning searches on one half" in said(scenes, "--limit", 3)

@@ -27,7 +27,7 @@ ENVIRONMENT = {
 
 
 def command(model: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "tokenprune", "serve", str(model), *words]
+    return [sys.executable, "-m", "tokenprune", "serve", "--model", str(model), *words]
 
 
 @contextmanager

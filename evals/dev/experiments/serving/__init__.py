@@ -1,8 +1,8 @@
 """What pruning saves in vLLM: time to the first token, requests per second, KV blocks, and what selecting costs.
 
     python -m tokenprune.evals.dev.experiments.serving.model FOLDER              # random weights, with a processor
-    tokenprune serve FOLDER --strategy fopru --trust-request-mm-kwargs --port 8001 [vLLM options]
-    tokenprune serve FOLDER --strategy grid --trust-request-mm-kwargs --port 8002 [vLLM options]
+    tokenprune serve --model FOLDER --strategy fopru --trust-request-mm-kwargs --port 8001 [vLLM options]
+    tokenprune serve --model FOLDER --strategy grid --trust-request-mm-kwargs --port 8002 [vLLM options]
     python -m tokenprune.evals.dev.experiments.serving URL URL --model FOLDER --output FILE
 
 Works with any model of LLaVA-1.5's kind. The keep ratio is each request's, so one engine serves all of them, and they
