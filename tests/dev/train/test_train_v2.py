@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.discs import discs_on_gray
 from transformers import Dinov2Config, Dinov2Model
 
 from tokenprune.evals.dev.train.tower import NATIVE_SIDE
@@ -25,18 +24,6 @@ from tokenprune.evals.dev.train.v2.scenes.assets import Assets
 from tokenprune.evals.dev.train.v2.scenes.draw import SIGN, Scene, draw_scene
 from tokenprune.evals.dev.train.v2.scenes.grids import WEIGHTS, choose_grid, images_of
 from tokenprune.evals.dev.train.v2.stage_two import Pool
-
-
-@pytest.fixture(scope="module")
-def assets() -> Assets:
-    return discs_on_gray()
-
-
-@pytest.fixture(scope="module")
-def scenes(assets: Assets) -> list[Scene]:
-    rng = random.Random(1)
-    grids = list(WEIGHTS)
-    return [draw_scene(rng, assets, grids[i % len(grids)], 6) for i in range(150)]
 
 
 def test_questions_have_only_known_words(scenes: list[Scene]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.discs import NAMES, discs_on_gray
+from helpers.discs import NAMES
 
 from tokenprune.evals.dev.train.assets import HELD_OUT_BACKGROUNDS, TRAINING_BACKGROUNDS
 from tokenprune.evals.dev.train.assets import files_by_noun as v1_files
@@ -16,21 +16,8 @@ from tokenprune.evals.dev.train.v2.model import build_processor
 from tokenprune.evals.dev.train.v2.scenes.ask import Question, rec_questions, vqa_questions
 from tokenprune.evals.dev.train.v2.scenes.assets import HELD_OUT_FONTS, TRAINING_FONTS, Assets, background_files
 from tokenprune.evals.dev.train.v2.scenes.draw import KINDS, Scene, draw_scene
-from tokenprune.evals.dev.train.v2.scenes.grids import WEIGHTS
 from tokenprune.evals.dev.train.v2.scenes.nouns import Noun, nouns
 from tokenprune.evals.dev.train.v2.scenes.words import SIGN_WORDS
-
-
-@pytest.fixture(scope="module")
-def assets() -> Assets:
-    return discs_on_gray()
-
-
-@pytest.fixture(scope="module")
-def scenes(assets: Assets) -> list[Scene]:
-    rng = random.Random(1)
-    grids = list(WEIGHTS)
-    return [draw_scene(rng, assets, grids[i % len(grids)], 6) for i in range(150)]
 
 
 @pytest.fixture(scope="module")

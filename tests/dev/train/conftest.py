@@ -1,0 +1,24 @@
+"""Scenes of version 2, drawn once for all its tests."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from helpers.discs import discs_on_gray
+
+from tokenprune.evals.dev.train.v2.scenes.assets import Assets
+from tokenprune.evals.dev.train.v2.scenes.draw import Scene, draw_scene
+from tokenprune.evals.dev.train.v2.scenes.grids import WEIGHTS
+
+
+@pytest.fixture(scope="session")
+def assets() -> Assets:
+    return discs_on_gray()
+
+
+@pytest.fixture(scope="session")
+def scenes(assets: Assets) -> list[Scene]:
+    rng = random.Random(1)
+    grids = list(WEIGHTS)
+    return [draw_scene(rng, assets, grids[i % len(grids)], 6) for i in range(150)]
