@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tokenprune.evals.dev.train.v2 import state
+from tokenprune.evals.dev.train.v2 import compact, state
 from tokenprune.evals.dev.train.v2.run import Run
 from tokenprune.evals.dev.train.v2.scenes.sources import fetch_all
 from tokenprune.evals.dev.train.v2.stage_one import learn_patches
@@ -22,6 +22,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--install", type=Path, help="copy the finished model here, for example evals/bundled/model")
     parser.add_argument("--language-model", choices=("new", "smollm2"), default="new", help="what it starts from")
     parser.add_argument("--grow", type=Path, metavar="FOLDER", help="start from version 1's model instead")
+    parser.add_argument("--start-from", type=Path, metavar="FILE", help="a state of another machine, see compact.py")
     parser.add_argument("--tower", type=Path, help="folder of another run whose tower this one starts with")
     parser.add_argument("--warm-batches", type=int, default=100, help="whose features are kept for the warm-up")
     parser.add_argument("--warm-steps", type=int, default=1500, help="before stage one, the whole tower frozen")
@@ -55,6 +56,8 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     run = Run(args)
     saved = state.latest(args.output)
+    if saved is None and args.start_from is not None:
+        saved = compact.load(args.start_from)
     if saved is None or saved["stage"] == 1:
         if not learn_patches(run, saved):
             return

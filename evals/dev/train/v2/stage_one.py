@@ -84,8 +84,8 @@ def learn_patches(run: Run, saved: dict[str, Any] | None) -> bool:
         pixels, rng = [scene.pixels for scene in scenes], random.Random(f"{args.seed} view {step}")
         with torch.autocast(run.device.type, torch.bfloat16):
             visual = run.trainee.project(run.encoder(pixels, rng, run.jitter, FROZEN_BLOCKS))
-        words = run.trainee.lm.embed_tokens.weight
-        loss, figures = heads.loss(visual.flatten(0, 1), words, truth.to(run.device))
+            words = run.trainee.lm.embed_tokens.weight
+            loss, figures = heads.loss(visual.flatten(0, 1), words, truth.to(run.device))
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()

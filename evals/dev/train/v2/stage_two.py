@@ -45,16 +45,19 @@ class Pool:
 def learn_answers(run: Run, saved: dict[str, Any] | None) -> bool:
     """Stage two; false if it stopped because time was up.
 
-    The rate is flat until the last `cooldown` steps, so that `steps` may grow.
+    The rate rises for 100 steps wherever optimisers start anew, and is flat until the last `cooldown` steps, so that
+    `steps` may grow.
     """
     args = run.args
     optimisers = answer_optimisers(run.trainee, args.muon_rate, args.adam_rate)
-    start = step = 0
+    start = step = rises_from = 0
     if saved is not None:
-        start = saved["step"]
+        start = rises_from = saved["step"]
         run.load_weights(saved)
-        for optimiser, one in zip(optimisers, saved["optimisers"], strict=True):
-            optimiser.load_state_dict(one)
+        if "optimisers" in saved:
+            rises_from = saved["rises_from"]
+            for optimiser, one in zip(optimisers, saved["optimisers"], strict=True):
+                optimiser.load_state_dict(one)
     known = load_assets(args.sources, held_out_things=False, held_out_backgrounds=True)
     unseen = load_assets(args.sources, held_out_things=True, held_out_backgrounds=True)
     checking = checking_batches(known, unseen, run.encoder, run.packer, MOST_ASKED)
@@ -68,6 +71,9 @@ def learn_answers(run: Run, saved: dict[str, Any] | None) -> bool:
         if batch is None:
             scenes, features = pool.mix(rng, scenes, features, make.number(scenes[0].shape))
             batch = run.packer.pack(rng, scenes)
+        factor = min(1.0, (step - rises_from + 1) / 100, (args.steps - step) / args.cooldown)
+        for group in (group for optimiser in optimisers for group in optimiser.param_groups):
+            group["lr"] = group["most"] * factor
         figures = learn(run, optimisers, step, features.float(), batch.to(run.device))
         if step % 10 == 0:
             seconds = round(time.time() - began, 2)
@@ -77,7 +83,8 @@ def learn_answers(run: Run, saved: dict[str, Any] | None) -> bool:
             for name, batches in checking.items():
                 run.write(step=step + 1, set=name, checked=check(run.trainee, batches))
         if (step + 1) % args.save_every == 0 or done:
-            state.save(args.output, 2, step + 1, {**run.weights(), "optimisers": [o.state_dict() for o in optimisers]})
+            held = {"rises_from": rises_from, "optimisers": [o.state_dict() for o in optimisers]}
+            state.save(args.output, 2, step + 1, run.weights() | held)
         if done:
             break
     export(run.model, run.processor, args.output / "model")
@@ -89,10 +96,6 @@ def learn(
 ) -> dict[str, Tensor]:
     """One step; the losses, to look at."""
     args = run.args
-    factor = min(1.0, (step + 1) / 100, (args.steps - step) / args.cooldown)
-    for optimiser in optimisers:
-        for group in optimiser.param_groups:
-            group["lr"] = group["most"] * factor
     aids = max(0.0, 1 - step / args.aids_until)
     with torch.autocast(run.device.type, torch.bfloat16):
         losses = run.trainee(features, batch, aids=aids > 0)
