@@ -16,6 +16,7 @@ from tokenprune.evals.dev.train.train import export
 from tokenprune.evals.dev.train.v2 import state
 from tokenprune.evals.dev.train.v2.check import check, checking_batches
 from tokenprune.evals.dev.train.v2.feed import AnswerFeed, feed
+from tokenprune.evals.dev.train.v2.heads import fit_heads
 from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.pack import Batch
 from tokenprune.evals.dev.train.v2.run import Run
@@ -62,6 +63,8 @@ def learn_answers(run: Run, saved: dict[str, Any] | None) -> bool:
     unseen = load_assets(args.sources, held_out_things=True, held_out_backgrounds=True)
     checking = checking_batches(known, unseen, run.encoder, run.packer, MOST_ASKED)
     make = AnswerFeed(args.sources, args.seed, args.tokens, MOST_ASKED, args.all_things_at, args.fresh)
+    if saved is None:
+        fit_heads(run, make.assets)
     pool = Pool(args.pool)
     began = time.time()
     fed = zip(range(start, args.steps), feed(make, range(start, args.steps), args.workers), strict=True)
