@@ -132,7 +132,7 @@ tables: install
 train: install
 	$(BIN)/python -m tokenprune.evals.dev.train --install evals/bundled/model
 
-# Trains its successor, which knows several grids; it replaces `train` once it is the better one. An interrupted run
-# resumes.
+# Grows its successor from what `make train` left in training/run/model, and trains that on several grids. An
+# interrupted run resumes.
 train-v2: install
 	$(BIN)/python -m tokenprune.evals.dev.train.v2

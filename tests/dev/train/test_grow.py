@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
@@ -40,3 +41,8 @@ def test_a_grown_model_answers_as_the_old_one_with_twice_the_layers(tmp_path: Pa
     assert known.keys() < grown.keys()
     table = new.get_input_embeddings().weight
     assert all(torch.equal(table[grown[w]], old.get_input_embeddings().weight[i]) for w, i in known.items())
+
+
+def test_a_missing_model_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="make train"):
+        grow(tmp_path / "none", build_processor(), seed=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tokenprune.evals.dev.train.v2 import compact, state
-from tokenprune.evals.dev.train.v2.run import Run
+from tokenprune.evals.dev.train.v2.run import NEW, SMOLLM2, Run
 from tokenprune.evals.dev.train.v2.scenes.sources import fetch_all
 from tokenprune.evals.dev.train.v2.stage_one import learn_patches
 from tokenprune.evals.dev.train.v2.stage_two import learn_answers
@@ -20,8 +20,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sources", type=Path, default=Path("training/sources"), help="downloaded packages")
     parser.add_argument("--output", type=Path, default=Path("training/run2"), help="checkpoints, log and model")
     parser.add_argument("--install", type=Path, help="copy the finished model here, for example evals/bundled/model")
-    parser.add_argument("--language-model", choices=("new", "smollm2"), default="new", help="what it starts from")
-    parser.add_argument("--grow", type=Path, metavar="FOLDER", help="start from version 1's model instead")
+    parser.add_argument(
+        "--language-model",
+        default="training/run/model",
+        help=f"what it starts from: {NEW}, {SMOLLM2}, or version 1's folder, which is grown",
+    )
     parser.add_argument("--start-from", type=Path, metavar="FILE", help="a state of another machine, see compact.py")
     parser.add_argument("--tower", type=Path, help="folder of another run whose tower this one starts with")
     parser.add_argument("--warm-batches", type=int, default=100, help="whose features are kept for the warm-up")

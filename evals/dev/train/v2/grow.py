@@ -17,7 +17,11 @@ def grow(folder: Path, processor: LlavaProcessor, seed: int) -> LlavaForConditio
 
     The second layer's attention adds nothing at first. What a grown model computes differs from the old one only in
     that half of the inner units read the hidden states after the other half. Words that are new start as random nouns.
+
+    Raises SystemExit if there is no such folder.
     """
+    if not folder.is_dir():
+        raise SystemExit(f"{folder} holds no model to grow: run `make train`, or give --language-model a folder")
     old: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     shape = old.config.text_config
     model: Any = checkpoint.build_model(

@@ -22,6 +22,8 @@ from tokenprune.evals.dev.train.v2.scenes.draw import Scene
 from tokenprune.evals.dev.train.v2.smollm import build_smollm
 from tokenprune.evals.dev.train.v2.tower import tower_and_positions
 
+NEW, SMOLLM2 = "new", "smollm2"
+
 
 class Run:
     """The model in training, and its log."""
@@ -31,12 +33,13 @@ class Run:
         torch.manual_seed(args.seed)
         self.processor = build_processor()
         tower, positions = tower_and_positions(args.sources)
-        if args.grow is not None:
-            self.model = grow(args.grow, self.processor, args.seed)
-        elif args.language_model == "smollm2":
+        if args.language_model == NEW:
+            self.model = build_model(tower, self.processor, args.seed)
+        elif args.language_model == SMOLLM2:
             self.model = build_smollm(tower, self.processor, args.seed, args.sources)
         else:
-            self.model = build_model(tower, self.processor, args.seed)
+            self.model = grow(Path(args.language_model), self.processor, args.seed)
+        self.grown = args.language_model not in (NEW, SMOLLM2)
         self.model.to(self.device)  # pyright: ignore[reportArgumentType]
         self.tower = self.model.model.vision_tower
         self.encoder = Encoder(self.tower, positions.to(self.device))

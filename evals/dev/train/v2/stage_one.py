@@ -36,7 +36,7 @@ def warm_up(run: Run, heads: PatchHeads) -> None:
         told.append(truth[rows])
     features, true = torch.cat(kept), Patches.together(told).to(run.device)
     new = [run.trainee.lm.embed_tokens.weight, *heads.parameters()]
-    if args.grow is None:
+    if not run.grown:
         standardise(run.trainee.projector, features.float())
         new += run.trainee.projector.parameters()
     optimiser = torch.optim.AdamW(new, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
