@@ -11,3 +11,5 @@ CLIPS = _BUNDLED / "clips"
 PHOTOGRAPHS = _BUNDLED / "photographs"
 LARGE = _BUNDLED / "large"
 SETTINGS = _BUNDLED / "settings"
+#: The next model, in `model`, and its sets. What is above is the default until the tables are measured with it.
+VERSION_2 = _BUNDLED / "v2"

@@ -13,7 +13,7 @@ from tokenprune.evals.dev.measure.directions import INSIDE, directions
 from tokenprune.evals.dev.measure.goals import goals_table
 from tokenprune.evals.dev.measure.plan import PRUNED, UNPRUNED, Part
 from tokenprune.evals.dev.measure.run import Measuring, equal_cache, write_rows
-from tokenprune.evals.models.bundled import MODEL, SCENES, SETTINGS
+from tokenprune.evals.models.bundled import SETTINGS, VERSION_2
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.results_io import read
@@ -23,8 +23,8 @@ UNPRUNED_ROWS, VERDICTS = "unpruned.jsonl", "verdicts.md"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tokenprune.evals.dev.measure", description=__doc__)
-    parser.add_argument("--model", default=str(MODEL), help="folder of the model")
-    parser.add_argument("--data", type=Path, default=SCENES.parent, help="folder of the sets")
+    parser.add_argument("--model", default=str(VERSION_2 / "model"), help="folder of the model")
+    parser.add_argument("--data", type=Path, default=VERSION_2, help="folder of the sets")
     parser.add_argument("--settings", type=Path, default=SETTINGS, help="folder of VFlowOpt's settings files")
     parser.add_argument("--output", type=Path, default=Path("runs/tables"), help="runs, rows and verdicts")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))

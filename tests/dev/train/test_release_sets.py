@@ -132,6 +132,9 @@ def test_photographs_get_more_questions_once(tmp_path: Path) -> None:
     first = photographs.extend(PHOTOGRAPHS, asked, tmp_path)
     assert sum(first) >= 150
     assert photographs.extend(tmp_path, asked, tmp_path) == first
+    n_boxes = len(json.loads((tmp_path / "refs(tokenprune).json").read_text(encoding="utf-8")))
+    told = (tmp_path / "LICENSES.md").read_text(encoding="utf-8")
+    assert f"{first[0]} questions in VQAv2's layout and {n_boxes} boxes" in told
     content = check.Content.read(tmp_path)
     assert not list(check.unknown_words(content, build_processor().tokenizer))
     style = STYLES["bundled"]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 import torch
 from helpers.commands import command
 
-from tokenprune.evals.models.bundled import MODEL, PHOTOGRAPHS, SCENES
+from tokenprune.evals.models.bundled import MODEL, PHOTOGRAPHS, SCENES, VERSION_2
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.models.prompt_styles import STYLES
+from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.refcoco import RefCoco, RefCocoQuestion
@@ -63,7 +65,20 @@ def test_scenes() -> None:
     check_images(expressions)
 
 
+@pytest.mark.parametrize("name", ["scenes", "counting", "relations", "text", "small", "wide", "tall", "photographs"])
+def test_sets_of_version_2(name: str) -> None:
+    """Each with its licence, and enough questions for a table; of scenes, in either split."""
+    folder = VERSION_2 / name
+    questions = load_questions(folder, style=STYLES["bundled"])
+    check_images(questions)
+    check_boxes([question for question in questions if isinstance(question, RefCocoQuestion)])
+    assert any("licen" in path.name.lower() for path in folder.iterdir())
+    asked = Counter((q.task, q.split if name == "scenes" else None) for q in questions)
+    assert asked.total() >= 150 if name == "photographs" else min(asked.values()) >= 400
+
+
 def test_sizes() -> None:
+    assert size(VERSION_2) <= 100 * MEBIBYTE
     assert size(MODEL) <= 128 * MEBIBYTE
     assert size(SCENES) + size(PHOTOGRAPHS) <= 40 * MEBIBYTE
 

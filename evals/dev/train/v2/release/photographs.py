@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from tokenprune.evals.dev.train.v2.scenes.draw import SIGN
 from tokenprune.evals.dev.train.v2.scenes.nouns import nouns
 from tokenprune.evals.models.bundled import PHOTOGRAPHS
 
+LICENCES = "LICENSES.md"
+COUNTS = re.compile(r"\d+( questions in VQAv2's layout and )\d+( boxes in RefCOCO's)")
 #: Question types, by how a question begins, in VQAv2's manner.
 TYPES = ("how many", "is there a", "is the", "what color is the", "what is this", "what is on the")
 #: Answers that are as right as the one given, now that the model knows both words.
@@ -31,14 +34,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the larger set")
     args = parser.parse_args()
     asked = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-    n_questions, n_boxes = extend(PHOTOGRAPHS, asked, args.output)
-    print(f"{args.output}: {n_questions} questions and {n_boxes} boxes")
+    n_questions, n_expressions = extend(PHOTOGRAPHS, asked, args.output)
+    print(f"{args.output}: {n_questions} questions and {n_expressions} expressions")
 
 
 def extend(source: Path, asked: dict[str, Any], output: Path) -> tuple[int, int]:
     """Write the set in `source` with more questions to `output`; what it has already is not added again.
 
-    Return the numbers of questions and of boxes.
+    Return the numbers of questions and of expressions.
     """
     if output.resolve() != source.resolve():
         shutil.copytree(source, output, dirs_exist_ok=True)
@@ -54,7 +57,15 @@ def extend(source: Path, asked: dict[str, Any], output: Path) -> tuple[int, int]
     _accept_both({image["id"]: file for file, image in images.items()}, questions["questions"], answers["annotations"])
     for name, content in zip(names, (instances, refs, questions, answers), strict=True):
         (output / f"{name}.json").write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+    _say_how_many(output / LICENCES, len(questions["questions"]), len(refs))
     return len(questions["questions"]), sum(len(ref["sentences"]) for ref in refs)
+
+
+def _say_how_many(file: Path, n_questions: int, n_boxes: int) -> None:
+    text = file.read_text(encoding="utf-8")
+    told, times = COUNTS.subn(rf"{n_questions}\g<1>{n_boxes}\g<2>", text)
+    assert times == 1, f"{file}: no sentence like {COUNTS.pattern}"
+    file.write_text(told, encoding="utf-8")
 
 
 def _json(file: Path) -> Any:

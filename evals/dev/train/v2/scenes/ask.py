@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -71,7 +72,7 @@ def vqa_questions(rng: random.Random, scene: Scene, nouns: tuple[Noun, ...]) -> 
         for index, thing in rng.sample(colored, min(2, len(colored))):
             asked.append(Question("color", f"what color is the {thing.noun}?", str(thing.color), (index,)))
         if len(unique) >= 2:
-            asked += _relations(rng, unique) + _sizes(rng, unique)
+            asked += _relations(rng, scene.things, unique) + _sizes(rng, unique)
         if len(things) == len(scene.things):
             asked += _extremes(things)
         if len(scene.things) == 1:
@@ -121,8 +122,11 @@ def _counts(
     return asked
 
 
-def _relations(rng: random.Random, unique: list[tuple[int, Thing]]) -> list[Question]:
-    """Questions whose true and false answers are equally likely, and one that asks which thing it is."""
+def _relations(rng: random.Random, things: Sequence[Thing], unique: list[tuple[int, Thing]]) -> list[Question]:
+    """Questions whose true and false answers are equally likely, and one that asks which thing it is.
+
+    The latter only if no other of the scene's `things` lies there: neither a sign nor one of several of a noun.
+    """
     asked = []
     for _ in range(3):
         (i, a), (j, b) = rng.sample(unique, 2)
@@ -133,9 +137,9 @@ def _relations(rng: random.Random, unique: list[tuple[int, Thing]]) -> list[Ques
             asked.append(Question("relation", text, "yes" if gap > 0 else "no", (i,), (j,)))
     words, (axis, sign) = rng.choice(list(_RELATIONS.items()))
     j, b = rng.choice(unique)
-    gaps = [(sign * (b.center[axis] - a.center[axis]), i, a) for i, a in unique if i != j]
+    gaps = [(sign * (b.center[axis] - a.center[axis]), i, a) for i, a in enumerate(things) if i != j]
     there = [(i, a) for gap, i, a in gaps if gap > APART]
-    if len(there) == 1 and all(abs(gap) > APART for gap, _, _ in gaps):
+    if len(there) == 1 and there[0] in unique and all(abs(gap) > APART for gap, _, _ in gaps):
         i, a = there[0]
         asked.append(Question("relation", f"what is {words} the {b.noun}?", a.noun, (i,), (j,)))
     return list(dict.fromkeys(asked))
