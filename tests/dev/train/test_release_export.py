@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Dinov2Config, Dinov2Model, LlavaForConditionalGeneration
 
+from tokenprune.evals.dev.train import checkpoint
 from tokenprune.evals.dev.train.v2 import state
 from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.model import build_model, build_processor
@@ -36,6 +37,24 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     state.save(folder, 2, 7, {**weights, "optimisers": []})
     (folder / "log.jsonl").write_text("{}\n")
     return folder
+
+
+def test_a_grown_model_is_restored_in_its_own_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grown one is wider than a new one, and has fewer inner units; the card says so."""
+    monkeypatch.setattr(export, "tower_and_positions", tiny_tower)
+    processor = build_processor()
+    shape = {"hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 4}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    model = checkpoint.build_model(tiny_tower()[0], processor, 3, **shape, **heads)
+    trainee = Trainee(model, Packer(processor).head, processor.tokenizer.convert_tokens_to_ids("00"))
+    saved = {"tower": model.model.vision_tower.state_dict(), "trainee": trainee.state_dict()}
+    restored, _ = export.restore(saved, tmp_path)
+    assert restored.config.to_dict() == model.config.to_dict()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, restored.state_dict()[name]), name
+    card = export.model_card(restored, processor, 1480, 7)
+    assert "4 layers, width 128, 2 heads" in card
+    assert "About 1,500 steps" in card
 
 
 @pytest.mark.slow

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+from tokenprune.evals.dev.train import checkpoint
 from tokenprune.evals.dev.train.train import export
 from tokenprune.evals.dev.train.v2 import state
 from tokenprune.evals.dev.train.v2.losses import Trainee
-from tokenprune.evals.dev.train.v2.model import build_model, build_processor
+from tokenprune.evals.dev.train.v2.model import HEAD, build_processor
 from tokenprune.evals.dev.train.v2.pack import Packer
 from tokenprune.evals.dev.train.v2.scenes.grids import WEIGHTS
 from tokenprune.evals.dev.train.v2.scenes.nouns import nouns
@@ -75,31 +77,53 @@ def export_newest(run: Path, sources: Path, output: Path) -> int:
     shutil.rmtree(output, ignore_errors=True)
     export(model, processor, output)
     shutil.copy(run / "log.jsonl", output / LOG)
-    (output / "README.md").write_text(model_card(model, processor, saved["step"]), encoding="utf-8")
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    patch_steps = max((row["step"] for row in rows if row.get("stage") == 1), default=0)
+    card = model_card(model, processor, patch_steps, saved["step"])
+    (output / "README.md").write_text(card, encoding="utf-8")
     if size_of(output) > LIMIT:
         raise ValueError(f"{output}: {size_of(output) / 2**20:.0f} MiB, and 100 may be bundled")
     return saved["step"]
 
 
 def restore(saved: dict[str, Any], sources: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """Build the model of a checkpoint, and its processor."""
+    """Build the model of a checkpoint, new or grown, and its processor."""
     processor = build_processor()
     tower, _ = tower_and_positions(sources)
-    model = build_model(tower, processor, seed=0)
+    model = checkpoint.build_model(tower, processor, seed=0, **_shape_of(saved["trainee"]))
     trainee = Trainee(model, Packer(processor).head, processor.tokenizer.convert_tokens_to_ids("00"))
     model.model.vision_tower.load_state_dict(saved["tower"])
     trainee.load_state_dict(saved["trainee"])
     return model.eval().requires_grad_(False), processor
 
 
-def model_card(model: LlavaForConditionalGeneration, processor: LlavaProcessor, step: int) -> str:
-    """Return the card with what follows from the model and its training filled in."""
+def _shape_of(weights: dict[str, Tensor]) -> dict[str, int]:
+    width = weights["lm.embed_tokens.weight"].shape[1]
+    return {
+        "hidden_size": width,
+        "intermediate_size": weights["lm.layers.0.mlp.gate_proj.weight"].shape[0],
+        "num_hidden_layers": sum(name.endswith("mlp.gate_proj.weight") for name in weights),
+        "num_attention_heads": width // HEAD,
+        "num_key_value_heads": width // HEAD,
+    }
+
+
+def model_card(model: LlavaForConditionalGeneration, processor: LlavaProcessor, patch_steps: int, step: int) -> str:
+    """Return the card with what follows from the model and its training filled in.
+
+    patch_steps, step: steps of stage one that were logged, and of stage two.
+    """
+    shape: Any = model.config.text_config
     return (Path(__file__).with_name("MODEL_CARD.md").read_text(encoding="utf-8")).format(
         parameters=f"{sum(weight.numel() for weight in model.parameters()) / 1e6:.1f}",
         grids=", ".join(f"{rows} x {columns}" for rows, columns in WEIGHTS),
+        layers=shape.num_hidden_layers,
+        width=shape.hidden_size,
+        heads=shape.num_attention_heads,
         words=len(processor.tokenizer),
         nouns=len(nouns()),
         signs=len(SIGN_WORDS),
+        patch_steps=f"{round(patch_steps, -2):,}",
         step=f"{step:,}",
     )
 
