@@ -22,6 +22,7 @@ from tokenprune.errors import SettingError
 from tokenprune.evals.bench.cases import Facts
 from tokenprune.evals.bench.schedule import Schedule
 from tokenprune.evals.bench.timing.clock import Seconds
+from tokenprune.evals.models.tensors import stored_bytes
 from tokenprune.evals.run import files
 from tokenprune.evals.run.provenance import device_name, versions
 
@@ -121,7 +122,7 @@ def about(model: Any, name: str, attention: str, side: int, *, cpu_time: bool = 
     return {
         "model": name,
         "parameters": sum(weight.numel() for weight in model.parameters()),
-        "weight_bytes": sum(weight.nbytes for weight in model.parameters()),
+        "weight_bytes": sum(map(stored_bytes, model.parameters())),
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": attention,
         "side": side,

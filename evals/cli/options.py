@@ -13,7 +13,7 @@ from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, POSITION_IDS
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 FORM = (
     "with settings (fopru:mode=row,layer=-2); your own classes (my_module:MyStrategy,layer=2); several, one after the "
     "other (pixelprune+fopru); or settings files"
@@ -103,12 +103,12 @@ def add_dtype(parser: ArgumentParser, default: str = "auto") -> None:
     if default == "auto":
         parser.add_argument(
             "--dtype",
-            choices=("auto", *DTYPES),
+            choices=DTYPES,
             default=default,
             help="data type of the model; auto: as stored, but float32 for float16 weights on a CPU",
         )
     else:
-        parser.add_argument("--dtype", choices=DTYPES, default=default, help="data type of the model")
+        parser.add_argument("--dtype", choices=DTYPES[1:], default=default, help="data type of the model")
 
 
 def add_strategies(parser: ArgumentParser, default: Sequence[str], also: str = "") -> None:

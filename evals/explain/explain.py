@@ -16,6 +16,7 @@ from tokenprune.evals.bench.measuring import ttft_ratios
 from tokenprune.evals.explain.canvas import canvas, clip_canvas, tiles_of
 from tokenprune.evals.explain.outcomes import Explanation, Kept, Outcome
 from tokenprune.evals.models.boxes import Box, iou
+from tokenprune.evals.models.greedy import generate_greedily
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.models.video_prompts import adapter_for_clips, encode_clips, placeholder_ids
 from tokenprune.evals.reading.videos import Clip
@@ -124,7 +125,7 @@ def _asked(model: Any, processor: Any, setup: Setup, inputs: Any) -> tuple[Kept,
     """What became of the visual tokens, the answer, the size of the KV cache, and the layout of the visual tokens where
     something is pruned."""
     with setup.patched(model) as handle:
-        output = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
+        output = generate_greedily(model, inputs, MAX_NEW_TOKENS)
         layout = None
         if handle is None:
             placeholders = torch.tensor(placeholder_ids(processor)).to(inputs["input_ids"])

@@ -1,4 +1,4 @@
-"""tokenprune in lmms-eval: `lmms_eval --model tokenprune --model_args pretrained=...,strategy=fopru,keep_ratio=0.25`.
+"""tokenprune in lmms-eval: `lmms-eval --model tokenprune --model_args pretrained=...,strategy=fopru,keep_ratio=0.25`.
 
 Only lmms-eval imports this module, through its entry point.
 """

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from tokenprune.engine.call import CACHE_NAMES
+from tokenprune.evals.models.tensors import stored_bytes
 
 #: Where a quantised layer of a cache keeps its states; `keys` and `values` are those that are not quantised yet.
 QUANTISED = "_quantized_keys", "_quantized_values"
@@ -35,7 +36,4 @@ def _bytes(state: Any) -> int:
         return sum(map(_bytes, state))
     if isinstance(state, dict):
         return sum(map(_bytes, state.values()))
-    if not isinstance(state, Tensor):
-        return 0
-    flatten = getattr(state, "__tensor_flatten__", None)
-    return state.nbytes if flatten is None else sum(_bytes(getattr(state, name)) for name in flatten()[0])
+    return stored_bytes(state) if isinstance(state, Tensor) else 0

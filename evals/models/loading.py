@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig
 from transformers.utils import logging
 
-from tokenprune.errors import DataError, TokenPruneError
+from tokenprune.errors import DataError, SettingError, TokenPruneError, unknown
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.prompt_styles import Style, style_of
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def load_model(
@@ -22,20 +25,37 @@ def load_model(
     """Return (model, processor) from a folder or a Hugging Face name.
 
     device: where the model goes; by default the GPU if there is one. dtype: "auto" is the dtype of the weights, but
-    float32 for float16 weights on a CPU, where float16 is several times slower. device_map: from_pretrained's, instead
-    of `device`; "auto" spreads a model over all devices. DataError if there is no such model.
+    float32 for float16 weights on a CPU, where float16 is several times slower, unless they are quantised. device_map:
+    from_pretrained's, instead of `device`; "auto" spreads a model over all devices. DataError if there is no such
+    model; SettingError if it is quantised and cannot have the dtype.
     """
+    if dtype not in DTYPES:
+        raise SettingError(unknown("dtype", dtype, DTYPES))
     config, processor = load_processor(name)
     torch_dtype = dtype if dtype == "auto" else getattr(torch, dtype)
     with named(name, "weights"), _progress_on_terminals():
         model: Any = AutoModelForImageTextToText.from_pretrained(
             name, config=config, dtype=torch_dtype, device_map=device_map
         )
+    quantised = getattr(model, "is_quantized", False)
+    if quantised and dtype != "auto":
+        _check_dtype(name, model, dtype)
     if device_map is None:
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if dtype == "auto" and model.device.type == "cpu" and model.dtype == torch.float16:
+        if dtype == "auto" and model.device.type == "cpu" and model.dtype == torch.float16 and not quantised:
             model.float()
     return model.eval(), processor
+
+
+def _check_dtype(name: str, model: Any, dtype: str) -> None:
+    """bitsandbytes leaves some of what it does not quantise in the dtype of the file, whatever dtype is asked for."""
+    for stored in {weight.dtype for weight in model.parameters() if type(weight) is nn.Parameter}:
+        if stored in (torch.float16, torch.bfloat16) and stored is not getattr(torch, dtype):
+            kept = str(stored).removeprefix("torch.")
+            raise SettingError(
+                f"{name}: it is quantised, and some of its weights stay in {kept} when it is loaded in {dtype}. Write "
+                f"--dtype {kept}."
+            )
 
 
 def load_processor(name: str) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ import transformers
 
 import tokenprune
 from tokenprune.evals.models.devices import input_device, offloaded_weights
+from tokenprune.evals.models.tensors import stored
 from tokenprune.evals.tasks.base.question import Question
 
 #: Values of each weight that enter the digest.
@@ -28,16 +29,19 @@ def versions() -> dict[str, str]:
 
 
 def model_identity(model: Any) -> dict[str, Any]:
+    quantised = getattr(model.config, "quantization_config", None)  # also says what is done to activations
     return {
         "class": type(model).__name__,
         "weights": weights_digest(model),
+        **({} if quantised is None else {"quantised": quantised.to_dict()}),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": device_name(input_device(model)),
     }
 
 
 def weights_digest(model: Any) -> str:
-    """Return a digest of the model's class and of the name, shape and up to SAMPLED values of each weight.
+    """Return a digest of the model's class and of the name, shape and up to SAMPLED values of each weight; of quantised
+    ones, of their integers and scales.
 
     It does not depend on the device, nor on whether accelerate offloads weights.
     """
@@ -47,8 +51,9 @@ def weights_digest(model: Any) -> str:
         if isinstance(weight, torch.Tensor):
             module, _, own_name = name.rpartition(".")
             weight = offloaded[module][own_name] if weight.is_meta else weight
-            values = weight.detach().flatten()[:: max(1, weight.numel() // SAMPLED)][:SAMPLED]
-            digest.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            for part in stored(weight.detach()):
+                values = part.flatten()[:: max(1, part.numel() // SAMPLED)][:SAMPLED]
+                digest.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

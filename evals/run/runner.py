@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from tokenprune.errors import TokenPruneError
+from tokenprune.evals.models.greedy import generate_greedily
 from tokenprune.evals.run.answers import Answer, AnswerKey
 from tokenprune.evals.run.batches import DecodedQuestion, batches, encode_batch, group_by_encoding
 from tokenprune.evals.run.costs import kv_cache_bytes, visual_costs
@@ -90,7 +91,7 @@ class Runner:
         longest = max(question.max_new_tokens for question in questions)
         with setup.patched(self.model) as handle:
             start = time.perf_counter()
-            output = self.model.generate(**inputs, do_sample=False, max_new_tokens=longest)
+            output = generate_greedily(self.model, inputs, longest)
             texts = self.processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             seconds = time.perf_counter() - start  # batch_decode waited for the device
             costs = visual_costs(self.model, self.processor, setup, handle, inputs["input_ids"])

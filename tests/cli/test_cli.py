@@ -17,6 +17,7 @@ import tokenprune
 from tokenprune.evals.adapt.lora import PARTS
 from tokenprune.evals.bench.inputs.rendered import KINDS
 from tokenprune.evals.cli import COMMANDS, build_parser
+from tokenprune.evals.models.loading import DTYPES
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.search.objective import STATES
 from tokenprune.evals.tune.asking import Compare
@@ -72,6 +73,7 @@ def test_a_switch_that_turns_something_off_names_no_default(name: str) -> None:
     [
         ("adapt", "part", PARTS),
         ("bench", "image", KINDS),
+        ("eval", "dtype", DTYPES),
         ("eval", "on_error", get_args(OnError)),
         ("optimize", "state", STATES),
         ("tune", "compare", get_args(Compare)),

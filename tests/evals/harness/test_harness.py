@@ -193,7 +193,7 @@ def test_lmms_eval_finds_it(asked: list[Question]) -> None:
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_its_command_gives_the_same_answers(processes: str) -> None:
     pytest.importorskip("lmms_eval")
-    script = ROOT / "evals" / "peers" / "lmms_agreement.py"
+    script = ROOT / "evals" / "dev" / "peers" / "lmms_agreement.py"
     command = [sys.executable, str(script), sys.executable, "--questions", "6", "--strategies", "fopru:layer=-2"]
     command += ["--processes", processes]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

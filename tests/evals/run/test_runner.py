@@ -172,3 +172,16 @@ def test_a_batch_that_is_too_large(questions: list[Question], monkeypatch: pytes
         ):
             ask(model, questions, [Unpruned()], on_error=on_error)
     assert len(ask(model, questions, [Unpruned()], batch_tokens=60)) == 3
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_model_that_computes_nan_answers_nothing(n: int, questions: list[Question]) -> None:
+    """As many models do in float16. `generate` would choose a token all the same."""
+    model = tiny_llava()
+    with torch.no_grad():
+        model.lm_head.weight[5] = torch.nan
+    with pytest.raises(QuestionError, match=r"NaN instead of logits, .* --dtype bfloat16 or float32"):
+        ask(model, questions[:n], [Unpruned()])
+    answers = ask(model, questions[:n], [Unpruned()], on_error="record")
+    assert [answer.score for answer in answers] == [None] * n
+    assert all("NaN" in str(answer.error) for answer in answers)

@@ -1,0 +1,34 @@
+"""Greedy answers, unless what the model computes are no numbers."""
+
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from tokenprune.errors import UnsupportedError
+
+
+def generate_greedily(model: Any, inputs: Any, max_new_tokens: int) -> torch.Tensor:
+    """Return the token IDs of prompts and answers.
+
+    UnsupportedError where a first token has NaN for logits: `generate` would choose one all the same, and the answer
+    would count as wrong.
+    """
+    processors = LogitsProcessorList([_FirstLogits()])
+    return model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens, logits_processor=processors)
+
+
+class _FirstLogits(LogitsProcessor):
+    """Looks at the first token of an answer only: where a number overflows, the prompt is enough."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not self.seen and bool(scores.isnan().any()):
+            raise UnsupportedError(
+                "the model computes NaN instead of logits, most likely because float16 cannot hold its numbers. Load "
+                "it in another dtype: --dtype bfloat16 or float32."
+            )
+        self.seen = True
+        return scores
