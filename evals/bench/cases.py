@@ -27,7 +27,7 @@ class Facts:
     """The costs of a case that are the same in every run, as stored in its file.
 
     name: unique in a batch size. strategy: as the tables call it. ideal: the name of its ideal, None if it has none.
-    n_mean: visual tokens that a decoder layer sees, in the mean.
+    n_mean: visual tokens that a decoder layer sees, on average.
     flops: floating-point operations of the prefill, vision tower included; attention's over the full square, causal or
         not.
     peak_bytes: see memory.py; of the prefill, vision tower and KV cache included.

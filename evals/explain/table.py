@@ -11,8 +11,8 @@ def table(explanation: Explanation) -> Table:
     unpruned = explanation.unpruned
     result = Table(title=escape(explanation.question), title_justify="left", caption_justify="left")
     result.caption = (
-        "visual tokens that a decoder layer sees, in the mean; KV cache after the prefill; TTFT: time to first token, "
-        "to unpruned"
+        "visual tokens that a decoder layer sees on average; KV cache after the prefill; TTFT: time to first token, "
+        "relative to unpruned"
     )
     both = len({one.setup.position_ids for one in explanation.outcomes[1:]}) > 1
     result.add_column("strategy", no_wrap=True)
@@ -21,7 +21,7 @@ def table(explanation: Explanation) -> Table:
     for heading in ("keep ratio", "visual tokens", "KV cache", "TTFT"):
         result.add_column(heading, justify="right", no_wrap=True)
     result.add_column("answer", overflow="fold")
-    result.add_column("to unpruned", justify="center", no_wrap=True)
+    result.add_column("vs unpruned", justify="center", no_wrap=True)
     if explanation.true_box is not None:
         result.add_column("IoU", justify="right", no_wrap=True)
     for one in explanation.outcomes:
@@ -46,5 +46,5 @@ def _beside_unpruned(explanation: Explanation, one: Outcome) -> str:
     if one.answer == explanation.unpruned.answer:
         return "the same"
     if overlap is None:
-        return "another"
+        return "different"
     return f"IoU {overlap:.2f}" if one.box else "no box"

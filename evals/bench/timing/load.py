@@ -12,7 +12,7 @@ class Load:
         self._start, self._all, self._own = time.monotonic(), _seconds_of_all(), time.process_time()
 
     def others(self) -> float:
-        """Return how many cores other processes have used since, in the mean."""
+        """Return how many cores other processes have used since, on average."""
         elapsed = time.monotonic() - self._start
         used = _seconds_of_all() - self._all - (time.process_time() - self._own)
         return max(0.0, used / elapsed) if elapsed > 0 else 0.0

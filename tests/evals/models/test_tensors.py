@@ -35,7 +35,7 @@ class Scaled(Tensor):
         return cls(args[0].integers, args[0].scale)
 
 
-def quantised(integers: int, scale: float) -> nn.Module:
+def quantised(integers: int, scale: float) -> nn.Linear:
     model = nn.Linear(16, 8, bias=False)
     weight = Scaled(torch.full((8, 16), integers, dtype=torch.int8), torch.full((8,), scale))
     model.weight = nn.Parameter(weight, requires_grad=False)
