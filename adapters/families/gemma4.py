@@ -18,7 +18,7 @@ from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towered import ToweredAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.rotary import apply_rotary
-from tokenprune.adapters.towers.tower import QueryKey, encoder_layers, norms
+from tokenprune.adapters.towers.tower import UNNORMALISED, QueryKey, encoder_layers, norms
 from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.layout import Layout
 
@@ -116,5 +116,5 @@ TOWER = Tower(
     n_prefix=0,
     heads=heads,
     scale=_scale,
-    normalisation=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    normalisation=UNNORMALISED,
 )

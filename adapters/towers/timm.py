@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenprune.adapters.towers.tower import QueryKey, Tower, norms
+from tokenprune.adapters.towers.tower import UNNORMALISED, QueryKey, Tower, norms
 from tokenprune.encoded import CapturePoints
 from tokenprune.errors import UnsupportedError
 
@@ -79,7 +79,7 @@ def fastvit_tower(vision: Any) -> Tower | None:
         n_prefix=0,
         heads=_mixed_heads,
         scale=_mixed_scale,
-        normalisation=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        normalisation=UNNORMALISED,
     )
 
 
@@ -114,7 +114,7 @@ def mobilenet_tower(vision: Any) -> Tower | None:
         n_prefix=0,
         heads=_shared_heads,
         scale=_shared_scale,
-        normalisation=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        normalisation=UNNORMALISED,
     )
 
 

@@ -26,6 +26,7 @@ from tokenprune.tokens.attention import split_heads
 #: Mean and deviation of each channel.
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
+UNNORMALISED: Normalisation = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 HALVES: Normalisation = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CLIP_COLORS: Normalisation = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

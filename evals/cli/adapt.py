@@ -45,7 +45,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--accumulate", type=at_least(1), default=1, metavar="N", help="forward passes in a step")
     parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="RATE", help="highest learning rate")
     parser.add_argument("--save-every", type=at_least(1), default=50, metavar="N", help="steps between checkpoints")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+    shared.add_seed(parser)
     shared.add_dtype(parser)
     parser.add_argument(
         "--output",

@@ -191,6 +191,10 @@ def add_rounds(parser: ArgumentParser, default: int, least: int = 0) -> None:
     )
 
 
+def add_seed(parser: ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+
+
 def add_calibration(parser: ArgumentParser, questions: int = 30) -> None:
     """The questions that settings are searched on."""
     add_data(parser)
@@ -209,7 +213,7 @@ def add_calibration(parser: ArgumentParser, questions: int = 30) -> None:
         metavar="N",
         help="questions to draw at random; answers are not read",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+    add_seed(parser)
 
 
 def calibration_questions(options: Namespace) -> list[Any]:

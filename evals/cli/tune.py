@@ -54,7 +54,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--size", type=at_least(1), default=24, metavar="N", help="how many settings are proposed at a time"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+    shared.add_seed(parser)
     shared.add_dtype(parser)
     parser.add_argument(
         "--output",
