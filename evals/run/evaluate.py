@@ -30,10 +30,11 @@ from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.runner import OnError
-from tokenprune.evals.run.setups import Setup, make_setups, read_by
-from tokenprune.evals.search.calibration import apart
+from tokenprune.evals.run.setups import make_setups, read_by
+from tokenprune.evals.search.calibration import apart, calibrated_on
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
+from tokenprune.strategies.settings import SettingsFile
 
 BATCH_TOKENS = 4096
 
@@ -50,6 +51,7 @@ def evaluate(
     data: str | Path = SCENES,
     split: str | None = None,
     limit: int | None = None,
+    apart_from: Sequence[str | Path] = (),
     dtype: str = "auto",
     device_map: str | None = None,
     batch_tokens: int = BATCH_TOKENS,
@@ -77,6 +79,8 @@ def evaluate(
     strategies, keep_ratios, position_ids, baselines: the setups, see `make_setups`. baselines None: unpruned, random,
         and downsample if the model supports it.
     tasks, data, split: the questions, see `load_questions`. limit: at most so many of each task, spread evenly.
+    apart_from: settings files that are not among the setups. Questions about images that they were calibrated on are
+        left out too, so that runs in several folders ask the same questions.
     dtype, device_map: how the model is loaded, see `load_model`.
     batch_tokens, on_error: see `Runner`.
     image_roots: folders outside `data` that its images may be in. max_image_pixels: larger images are not decoded.
@@ -113,7 +117,11 @@ def evaluate(
         if isinstance(answering, InProcess) and all(isinstance(one, VideoQuestion) for one in asked):
             compared = read_by(adapter_for_clips(answering.model, answering.processor), compared)
         groups = answering.groups(compared)
-        questions = limit_questions(_uncalibrated(asked, compared, data, console), limit)
+        calibration = frozenset[str]().union(
+            *(setup.calibrated_on for setup in compared),
+            *(calibrated_on(SettingsFile.read(file)) for file in apart_from),
+        )
+        questions = limit_questions(_uncalibrated(asked, calibration, data, console), limit)
         folder, about = RunFolder(output), {"model": name, "data": _place(data)}
         about |= {"loaded_from": _place(model if isinstance(model, str) else name)}
         about |= {"processes": here.count, "begun": _now()} | ({} if engine is None else {"engine": engine})
@@ -165,9 +173,10 @@ def _done(folder: RunFolder) -> set[AnswerKey]:
     return {asked for asked, answer in folder.answers().items() if answer.error is None}
 
 
-def _uncalibrated(questions: list[Question], compared: Sequence[Setup], data: Path, console: Console) -> list[Question]:
-    """Return the questions for all setups: none about an image that any of them was calibrated on."""
-    calibration = frozenset[str]().union(*(setup.calibrated_on for setup in compared))
+def _uncalibrated(
+    questions: list[Question], calibration: frozenset[str], data: Path, console: Console
+) -> list[Question]:
+    """Return the questions for all setups: none about an image with one of these digests."""
     left = apart(questions, calibration, str(data))
     if calibration:
         console.print(

@@ -33,30 +33,35 @@ class Call:
 
 
 class SharedTower:
-    """The forward of a vision tower that remembers its last call, and that of no other.
+    """The forward of a vision tower that remembers its last calls.
 
-    modules: those whose calls hooks may listen to.
+    modules: those whose calls hooks may listen to. remembered: how many calls.
     """
 
-    def __init__(self, tower: nn.Module, modules: Sequence[nn.Module]) -> None:
+    def __init__(self, tower: nn.Module, modules: Sequence[nn.Module], remembered: int) -> None:
         self._forward, self._modules = tower.forward, modules
-        self._last: Call | None = None
+        self._remembered = remembered
+        self._calls: list[tuple[Call, list[Call]]] = []  # each with those inside of it; the newest last
         self._inside: list[Call] = []
         self._tower = tower
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._last is None or not _same((args, kwargs), (self._last.args, dict(self._last.kwargs))):
-            self._last, self._inside = None, []  # freed before the next are made
+        now = args, kwargs
+        found = next((one for one in self._calls if _same(now, (one[0].args, dict(one[0].kwargs)))), None)
+        if found is None:
+            del self._calls[: max(0, 1 + len(self._calls) - self._remembered)]  # freed before the next are made
+            self._inside = []
             with ExitStack() as overridden:
                 for module in self._modules:
                     overridden.enter_context(_overridden(module, self._recording(module)))
-                output = self._forward(*args, **kwargs)
-            self._last = Call(self._tower, args, kwargs, output)
+                found = Call(self._tower, args, kwargs, self._forward(*args, **kwargs)), self._inside
         else:
-            for call in self._inside:
+            self._calls = [one for one in self._calls if one is not found]
+            for call in found[1]:
                 with _overridden(call.module, _returning(call)):
                     call.module(*call.args, **call.kwargs)
-        return copy(self._last.output)  # models put more into the object that they get
+        self._calls.append(found)
+        return copy(found[0].output)  # models put more into the object that they get
 
     @property
     def __signature__(self) -> inspect.Signature:  # patches name a call's arguments by it
@@ -89,9 +94,10 @@ def shares(strategy: Strategy) -> bool:
 
 
 @contextmanager
-def shared_encoder(model: Any, strategies: Iterable[Strategy]) -> Iterator[None]:
+def shared_encoder(model: Any, strategies: Iterable[Strategy], remembered: int = 1) -> Iterator[None]:
     """Let calls of the model with the same images share one run of its vision tower in a `with` block, in which it may
-    be patched with any of the `strategies`, one after the other. What the tower showed of one batch is in memory."""
+    be patched with any of the `strategies`, one after the other. What the tower showed of so many batches is in
+    memory."""
     adapter = adapter_for(model)
     layers = {one.attention_layer for one in strategies if "vision_attention" in one.needs}
     points = [point for layer in layers for point in adapter.capture_points(layer)]
@@ -99,7 +105,7 @@ def shared_encoder(model: Any, strategies: Iterable[Strategy]) -> Iterator[None]
     with ExitStack() as overridden:
         for tower in adapter.vision_towers:
             inside = set(tower.modules())
-            shared = SharedTower(tower, [module for module in modules if module in inside])
+            shared = SharedTower(tower, [module for module in modules if module in inside], remembered)
             overridden.enter_context(_overridden(tower, shared))
         yield
 

@@ -10,23 +10,27 @@ from pathlib import Path
 from rich.console import Console
 
 from tokenprune.evals.dev.measure.directions import INSIDE, directions
+from tokenprune.evals.dev.measure.estimate import estimate
 from tokenprune.evals.dev.measure.goals import goals_table
 from tokenprune.evals.dev.measure.plan import PRUNED, UNPRUNED, Part
-from tokenprune.evals.dev.measure.run import Measuring, equal_cache, write_rows
-from tokenprune.evals.models.bundled import SETTINGS, VERSION_2
-from tokenprune.evals.models.loading import load_model
-from tokenprune.evals.run.results import TaskResult
+from tokenprune.evals.dev.measure.run import Measuring
+from tokenprune.evals.dev.measure.steps import equal_cache
+from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.models.bundled import VERSION_2
+from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.results_io import read
-
-UNPRUNED_ROWS, VERDICTS = "unpruned.jsonl", "verdicts.md"
+from tokenprune.evals.run.setups import UNPRUNED as NOT_PRUNED
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tokenprune.evals.dev.measure", description=__doc__)
     parser.add_argument("--model", default=str(VERSION_2 / "model"), help="folder of the model")
     parser.add_argument("--data", type=Path, default=VERSION_2, help="folder of the sets")
-    parser.add_argument("--settings", type=Path, default=SETTINGS, help="folder of VFlowOpt's settings files")
-    parser.add_argument("--output", type=Path, default=Path("runs/tables"), help="runs, rows and verdicts")
+    parser.add_argument(
+        "--settings", type=Path, default=VERSION_2 / "settings", help="folder of VFlowOpt's settings files"
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS / "v2", help="rows, to be committed; read first")
+    parser.add_argument("--runs", type=Path, default=Path("runs/tables"), help="all answers, and the verdicts")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--questions", type=int, help="most of each task, instead of what the plan says")
     parser.add_argument("--parts", nargs="+", metavar="NAME", help="only these parts of the plan (default: all)")
@@ -36,53 +40,50 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console()
     if not args.judge:
         settings = sorted(args.settings.glob("*.json")) if args.settings.is_dir() else []
-        model = load_model(args.model, args.dtype)
-        run = Measuring(model, args.data, args.output, settings, args.dtype, args.questions)
-        whole, pruned = (
-            [part for part in parts if args.parts is None or part.name in args.parts] for parts in (UNPRUNED, PRUNED)
-        )
-        _say_the_time(run, [*whole, *pruned], console)
+        model, name = load_model(args.model, args.dtype), public_name(args.model)
+        run = Measuring(model, name, args.data, args.output, args.runs, settings, args.dtype, args.questions)
+        parts = [part for part in (*UNPRUNED, *PRUNED) if args.parts is None or part.name in args.parts]
         if args.estimate:
+            _say_the_time(run, parts, console)
             return
-        _measure(run, whole, pruned, console)
+        _measure(run, parts, console)
     text = verdicts(args.output)
-    (args.output / VERDICTS).write_text(text, encoding="utf-8")
+    args.runs.mkdir(parents=True, exist_ok=True)
+    (args.runs / "verdicts.md").write_text(text, encoding="utf-8")
     sys.stdout.write(text)
 
 
 def _say_the_time(run: Measuring, parts: Sequence[Part], console: Console) -> None:
     total, hours = 0, 0.0
     for part in parts:
-        missing = run.missing([part])
-        seconds = run.seconds_an_answer(part) if missing else 0.0
-        total, hours = total + missing, hours + missing * seconds / 3600
-        kind = f"{len(part.ratios)} keep ratios" if part.ratios else "unpruned"
-        console.print(f"{part.name}, {kind}: {missing} answers missing, {seconds:.3f} s each unpruned", soft_wrap=True)
-    console.print(
-        f"{total} answers missing, at most {hours:.1f} hours here if pruned ones take as long", soft_wrap=True
-    )
+        missing, seconds = estimate(run, part)
+        total, hours = total + missing, hours + seconds / 3600
+        kind = f"{len(part.ratios)} keep ratios" if part.ratios else NOT_PRUNED
+        console.print(f"{part.name}, {kind}: {missing} answers missing, {seconds / 60:.0f} minutes", soft_wrap=True)
+    console.print(f"{total} answers missing, about {hours:.1f} hours here in one process", soft_wrap=True)
 
 
-def _measure(run: Measuring, whole: Sequence[Part], pruned: Sequence[Part], console: Console) -> None:
-    rows = [row for part in whole for row in run.measure(part, console)]
-    if rows:
-        write_rows(rows, run.output / UNPRUNED_ROWS)
-    for part in pruned:
-        rows = run.measure(part, console)
-        if part is PRUNED[0] and (equal := equal_cache(rows, INSIDE)) is not None:
-            console.print("at equal KV caches: " + " ".join(f"{100 * ratio:g} %" for ratio in equal.ratios))
-            rows += [row for row in run.measure(equal, console) if row.keep_ratio < 1]
-        write_rows(rows, run.output / f"pruned_{part.name}.jsonl")
+def _measure(run: Measuring, parts: Sequence[Part], console: Console) -> None:
+    first, is_equalled = PRUNED[0], PRUNED[0] not in parts
+    for part in parts:
+        run.measure(part, console)
+        # Tried after each part, because another process may still be measuring one of the first's steps.
+        if not is_equalled and (rows := run.rows(first)) is not None:
+            if (equal := equal_cache(rows, INSIDE)) is not None:
+                console.print("at equal KV caches: " + " ".join(f"{100 * ratio:g} %" for ratio in equal.ratios))
+                run.measure(equal, console)
+            is_equalled = True
 
 
 def verdicts(output: Path) -> str:
     """Return the goals and, of each set that was pruned, the directions."""
     parts: list[str] = []
-    if (output / UNPRUNED_ROWS).exists():
-        parts.append(f"## Goals, unpruned\n\n{goals_table(read([output / UNPRUNED_ROWS]))}\n")
-    for file in sorted(output.glob("pruned_*.jsonl")):
-        rows: list[TaskResult] = read([file])
-        parts.append(f"## {rows[0].scenes}\n\n{directions(rows)}")
+    for folder in sorted(path for path in output.iterdir() if path.is_dir()):
+        rows = read(sorted(folder.glob("*.jsonl")))
+        if folder.name == NOT_PRUNED:
+            parts.insert(0, f"## Goals, unpruned\n\n{goals_table(rows)}\n")
+        else:
+            parts.append(f"## {rows[0].scenes}\n\n{directions(rows)}")
     return "\n".join(parts)
 
 

@@ -28,6 +28,11 @@ FEW = ("fopru:mode=rank,layer=-2", "visionzip:layer=-2", "mosaic", "scope:layer=
 AT_EQUAL_CACHE = ("fopru:mode=rank,layer=-2", "visionzip:layer=-2", "mosaic", "scope:layer=-2")
 
 
+def is_inside(strategy: str) -> bool:
+    """Return whether a strategy of the plan drops tokens inside the language model only."""
+    return strategy.split(":")[0] in INSIDE.split()
+
+
 @dataclass(frozen=True)
 class Part:
     """A set at one resolution.
@@ -47,6 +52,11 @@ class Part:
     @property
     def name(self) -> str:
         return self.data if self.grid is None else f"{self.data}_{self.grid[0]}x{self.grid[1]}"
+
+    def ids(self, strategy: str) -> tuple[str, ...]:
+        """Return the position IDs to measure. No strategy inside the language model changes any, so compact ones are
+        the original ones."""
+        return ORIGINAL if is_inside(strategy) else self.position_ids
 
     @property
     def image_size(self) -> tuple[int, int] | None:

@@ -1,160 +1,174 @@
-"""Measure parts of the plan, one strategy after the other; what is answered already is not asked again."""
+"""Measure the plan step by step; what has rows is not asked again, here or on another machine."""
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-import tokenprune
-from tokenprune.evals.dev.measure.plan import AT_EQUAL_CACHE, ORIGINAL, PRUNED, RATIOS, Part
-from tokenprune.evals.models.prompt_styles import STYLES
-from tokenprune.evals.run.evaluate import evaluate
+from tokenprune.errors import TokenPruneError
+from tokenprune.evals.dev.measure.plan import Part
+from tokenprune.evals.dev.measure.steps import Step, asked_as, steps
+from tokenprune.evals.dev.measure.stored import StoredRows, claimed, lacking
+from tokenprune.evals.models.loading import name_and_style
+from tokenprune.evals.run.evaluate import BATCH_TOKENS, evaluate
+from tokenprune.evals.run.provenance import model_identity, tasks_identity
 from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.run.results import TaskResult
-from tokenprune.evals.run.results_io import to_line
-from tokenprune.evals.run.run_folder import RunFolder
-from tokenprune.evals.run.setups import DOWNSAMPLE
-from tokenprune.evals.run.setups import UNPRUNED as NOT_PRUNED
+from tokenprune.evals.run.setups import Pruned, Setup
+from tokenprune.evals.search.calibration import apart, calibrated_on
+from tokenprune.evals.tune.sharing import shared_encoder, shares
+from tokenprune.strategies.settings import SettingsFile
 
-TIMED = 8  # questions of each task that time an answer
+#: Batches whose encoded images are in memory: the one that is asked, and the question whose KV cache is measured.
+REMEMBERED = 2
 
 
 @dataclass(frozen=True)
-class Step:
-    """A strategy or baseline of a part at a keep ratio, which has a run folder of its own.
+class Group:
+    """Setups of a step that are asked together about one task.
 
-    ratio, strategy: None for the unpruned model.
+    setups: those of each strategy. ids: their position IDs. is_shared: whether one run of the vision tower serves all.
     """
 
-    part: Part
-    ratio: float | None
-    strategy: str | None
-
-    @property
-    def folder(self) -> str:
-        if not self.part.ratios:
-            return f"{NOT_PRUNED}/{self.part.name}"  # of all questions, where pruned parts have fewer
-        if self.strategy is None:
-            return f"{self.part.name}/{NOT_PRUNED}"
-        strategy = Path(self.strategy).stem if self.strategy.endswith(".json") else self.strategy
-        name = re.sub(r"[^\w=.-]+", "_", strategy)
-        return f"{self.part.name}/{100 * (self.ratio or 1):g}/{name}"
+    task: str
+    setups: Mapping[str, Sequence[Setup]]
+    ids: tuple[str, ...]
+    is_shared: bool
 
     @property
     def n_setups(self) -> int:
-        """How many answers a question gets: nothing has compact position IDs that drops no tokens."""
-        return 1 if self.strategy in (None, DOWNSAMPLE) else len(self.part.position_ids)
+        return sum(map(len, self.setups.values()))
+
+    @property
+    def name(self) -> str:
+        """The name of its run's folder: other strategies are another run."""
+        names = "\n".join(Path(name).name for name in self.setups)
+        return f"{self.task}_{hashlib.sha256(names.encode()).hexdigest()[:8]}"
 
 
 @dataclass
 class Measuring:
-    """model: a loaded model and its processor. data: the folder of the sets. output: the folder of all runs.
+    """model: a loaded model and its processor. name: the model's name in the rows. data: the folder of the sets.
 
+    output: the folder of the rows. runs: the folder of all answers, from which a group that was killed goes on.
     questions: most questions of each task, None for what the plan says.
     """
 
     model: tuple[Any, Any]
+    name: str
     data: Path
     output: Path
+    runs: Path
     settings: Sequence[Path]
     dtype: str
     questions: int | None = None
+    _identities: dict[Part, dict[str, Any]] = field(default_factory=dict)
+    _refused: dict[Step, dict[str, str]] = field(default_factory=dict)
 
-    def steps(self, part: Part) -> Iterator[Step]:
-        """Yield all steps of a part, the unpruned model first."""
-        yield Step(part, None, None)
-        for ratio in part.ratios:
-            files = [str(file) for file in self.settings if part.settings and _ratio_of(file) == ratio]
-            for strategy in ("random", DOWNSAMPLE, *part.strategies, *files):
-                yield Step(part, ratio, strategy)
-
-    def asked(self, part: Part) -> int:
-        """Return how many questions one setup of a part is asked."""
-        questions = load_questions(self.data / part.data, None, style=STYLES["bundled"])
-        return len(limit_questions(questions, self._limit(part)))
-
-    def missing(self, parts: Sequence[Part]) -> int:
-        """Return how many answers are still to be given, by strategies not yet refused."""
-        total = 0
-        for part in parts:
-            steps = [s for s in self.steps(part) if not (self.output / f"{s.folder}.refused").exists()]
-            done = sum(len(RunFolder(self.output / step.folder).answers()) for step in steps)
-            total += self.asked(part) * sum(step.n_setups for step in steps) - done
-        return total
-
-    def seconds_an_answer(self, part: Part) -> float:
-        """Ask the unpruned model a few questions, and return the wall time of one with its image's decoding."""
-        with tempfile.TemporaryDirectory() as folder:
-            self._evaluate(Step(part, None, None), Path(folder) / "warm", limit=1)
-            began = time.time()
-            rows = self._evaluate(Step(part, None, None), Path(folder) / "timed", limit=TIMED)
-        return (time.time() - began) / sum(row.n for row in rows)
-
-    def measure(self, part: Part, console: Console) -> list[TaskResult]:
-        """Ask what is missing of a part, and return its rows. What cannot be measured is said and left out."""
-        rows: list[TaskResult] = []
+    def measure(self, part: Part, console: Console) -> None:
+        """Ask what is missing of a part, except what another process asks. What cannot be measured is said and left
+        out."""
         for step in self.steps(part):
-            folder, name = self.output / step.folder, step.strategy or NOT_PRUNED
-            refusal = folder.with_suffix(f"{folder.suffix}.refused")
-            if not refusal.exists():
-                is_new = not folder.exists()
+            with claimed(self.runs / f"{step.name}.lock") as is_mine:
+                if not is_mine:
+                    console.print(f"{step.name}: another process measures it", markup=False)
+                    continue
+                for group in self.missing(step):
+                    rows = self.ask(step, group, self.runs / step.name / group.name)
+                    self._stored(step).add([replace(row, model=self.name, seconds=None) for row in rows])
+                    names = ", ".join(group.setups)
+                    console.print(f"{step.name}: measured {group.task} of {names}", soft_wrap=True, markup=False)
+            for strategy, reason in self.refused(step).items():
+                console.print(f"{step.name}: {strategy} is left out: {reason}", soft_wrap=True, markup=False)
+
+    def steps(self, part: Part) -> list[Step]:
+        return list(steps(part, self.settings))
+
+    def rows(self, part: Part) -> list[TaskResult] | None:
+        """Return all rows of a part; None if any is missing."""
+        if any(self.missing(step) for step in self.steps(part)):
+            return None
+        return [row for step in self.steps(part) for row in self._stored(step).rows()]
+
+    def missing(self, step: Step) -> list[Group]:
+        """Return what has no rows yet, without strategies that are refused."""
+        rows, where = self._stored(step).rows(), str(self._stored(step).file)
+        setups = {name: step.setups(name) for name in step.strategies if name not in self.refused(step)}
+        groups: dict[tuple[str, tuple[str, ...], bool], dict[str, Sequence[Setup]]] = {}
+        for task in self._identity(step.part)["data"]:
+            for strategy, own in setups.items():
+                if lacking(rows, own, task, where):
+                    is_shared = all(shares(one.strategy) for one in own if isinstance(one, Pruned))
+                    groups.setdefault((task, step.part.ids(strategy), is_shared), {})[strategy] = own
+        return [Group(task, own, ids, is_shared) for (task, ids, is_shared), own in groups.items()]
+
+    def refused(self, step: Step) -> dict[str, str]:
+        """Return which strategies cannot prune this model at this keep ratio, and why."""
+        if step not in self._refused:
+            self._refused[step] = {}
+            for strategy in step.strategies:
                 try:
-                    rows += self._evaluate(step, folder, limit=self._limit(part))
-                except tokenprune.TokenPruneError as error:
-                    if not is_new:
-                        raise
-                    shutil.rmtree(folder, ignore_errors=True)
-                    refusal.parent.mkdir(parents=True, exist_ok=True)
-                    refusal.write_text(f"{error}\n", encoding="utf-8")
-            said = f"left out: {refusal.read_text(encoding='utf-8').strip()}" if refusal.exists() else "measured"
-            console.print(f"{step.folder}: {name} is {said}", soft_wrap=True, markup=False)
-        return rows
+                    for setup in step.setups(strategy):
+                        with setup.patched(self.model[0]):
+                            pass
+                except TokenPruneError as error:
+                    self._refused[step][strategy] = str(error)
+        return self._refused[step]
+
+    def n_questions(self, part: Part, task: str) -> int:
+        return self._identity(part)["data"][task]["questions"]
+
+    def ask(self, step: Step, group: Group, folder: Path, limit: int | None = None) -> list[TaskResult]:
+        """Return a group's rows. limit: most questions, instead of what is planned.
+
+        Their times are those of `generate` alone, and the first setup's is also that of the vision tower for all.
+        """
+        asked = [asked_as(strategy) for strategy in group.setups]
+        pruned = [one.strategy for own in group.setups.values() for one in own if isinstance(one, Pruned)]
+        encoding = shared_encoder(self.model[0], pruned, REMEMBERED) if group.is_shared else nullcontext()
+        with encoding:
+            return evaluate(
+                self.model,
+                output=folder,
+                strategies=[one for strategies, _ in asked for one in strategies],
+                keep_ratios=[step.ratio],
+                position_ids=group.ids,
+                baselines=[one for _, baselines in asked for one in baselines],
+                tasks=[group.task],
+                data=self.data / step.part.data,
+                limit=self._limit(step.part) if limit is None else limit,
+                apart_from=self._files(step.part),
+                dtype=self.dtype,
+                image_size=step.part.image_size,
+                console=Console(quiet=True),
+            )
+
+    def _stored(self, step: Step) -> StoredRows:
+        return StoredRows(self.output / f"{step.name}.jsonl", self._identity(step.part))
+
+    def _identity(self, part: Part) -> dict[str, Any]:
+        """Return what decides the answers of a part, besides setups and what the names of part and step say."""
+        if part not in self._identities:
+            folder, calibration = self.data / part.data, frozenset[str]()
+            for file in self._files(part):
+                calibration |= calibrated_on(SettingsFile.read(file))
+            questions = apart(load_questions(folder, style=name_and_style(self.model)[1]), calibration, str(folder))
+            data = tasks_identity(limit_questions(questions, self._limit(part)))
+            model = model_identity(self.model[0])
+            self._identities[part] = {"model": model, "batch_tokens": BATCH_TOKENS, "data": data}
+        return self._identities[part]
+
+    def _files(self, part: Part) -> Sequence[Path]:
+        """Return the settings files of a part. None of its strategies is asked about what they were calibrated on, so
+        that all can be compared."""
+        return self.settings if part.settings else ()
 
     def _limit(self, part: Part) -> int | None:
         limits = [limit for limit in (part.questions, self.questions) if limit is not None]
         return min(limits, default=None)
-
-    def _evaluate(self, step: Step, folder: Path, *, limit: int | None) -> list[TaskResult]:
-        return evaluate(
-            self.model,
-            output=folder,
-            strategies=[] if step.strategy is None else [step.strategy],
-            keep_ratios=[1.0 if step.ratio is None else step.ratio],
-            position_ids=step.part.position_ids,
-            baselines=[NOT_PRUNED] if step.ratio is None else [],
-            data=self.data / step.part.data,
-            limit=limit,
-            dtype=self.dtype,
-            image_size=step.part.image_size,
-            console=Console(quiet=True),
-        )
-
-
-def equal_cache(rows: Sequence[TaskResult], inside: Sequence[str]) -> Part | None:
-    """Return the part that asks what prunes before the language model at the caches that `rows` of strategies inside it
-    have; None if every such keep ratio is measured anyway."""
-    shares = {round(row.n_mean / row.n_visual, 3) for row in rows if row.strategy.split()[0] in inside}
-    ratios = sorted((share for share in shares if 0 < share < 1 and share not in RATIOS), reverse=True)
-    if not ratios:
-        return None
-    return Part("scenes", None, tuple(ratios), AT_EQUAL_CACHE, ORIGINAL, PRUNED[0].questions)
-
-
-def write_rows(rows: Sequence[TaskResult], file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".tmp")
-    unfinished.write_text("".join(f"{to_line(row)}\n" for row in rows), encoding="utf-8")
-    shutil.move(unfinished, file)
-
-
-def _ratio_of(file: Path) -> float | None:
-    return json.loads(file.read_text(encoding="utf-8")).get("settings", {}).get("keep_ratio")

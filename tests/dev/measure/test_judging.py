@@ -11,7 +11,7 @@ from helpers.files.rows import row
 from tokenprune.evals.dev.measure.__main__ import main
 from tokenprune.evals.dev.measure.directions import directions
 from tokenprune.evals.dev.measure.goals import Verdict, above, goals_table
-from tokenprune.evals.dev.measure.run import write_rows
+from tokenprune.evals.dev.measure.stored import StoredRows
 from tokenprune.evals.run.results import TaskResult
 
 
@@ -91,10 +91,12 @@ def test_what_was_not_measured_is_said() -> None:
 
 
 def test_judging_reads_stored_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_rows(pruned("unpruned", 1.0, 380, 380), tmp_path / "unpruned.jsonl")
-    write_rows(pruned("FoPru rank -2", 0.25, 300, 300), tmp_path / "pruned_scenes.jsonl")
-    main(["--judge", "--output", str(tmp_path)])
+    rows, runs = tmp_path / "rows", tmp_path / "runs"
+    StoredRows(rows / "unpruned" / "scenes.jsonl", {}).add(pruned("unpruned", 1.0, 380, 380))
+    StoredRows(rows / "scenes" / "unpruned.jsonl", {}).add(pruned("unpruned", 1.0, 380, 380))
+    StoredRows(rows / "scenes" / "25.jsonl", {}).add(pruned("FoPru rank -2", 0.25, 300, 372))
+    main(["--judge", "--output", str(rows), "--runs", str(runs)])
     text = capsys.readouterr().out
-    assert "REC, known objects" in text
-    assert "GAP" in text
-    assert (tmp_path / "verdicts.md").read_text() == text
+    assert line(text, "REC, known objects", "85%", "95.0 %").endswith("| yes | holds |")
+    assert line(text, "FoPru loses at most 3% of VQA at 25 %", "97.9")
+    assert (runs / "verdicts.md").read_text() == text

@@ -1,88 +1,217 @@
-"""The driver of all tables: resumed strategy by strategy, and what it leaves out it says."""
+"""The driver of all tables: what has rows is not asked again, and what it leaves out it says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import shutil
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers.files.evals import tiny_processor, write_vqav2
+from helpers.files.evals import sample_image, tiny_processor, write_refcoco, write_vqav2
 from helpers.tiny import ON_LLAVA, tiny_llava
 from rich.console import Console
 
 import tokenprune
+from tokenprune.evals.dev.measure import run as run_module
+from tokenprune.evals.dev.measure.estimate import estimate
 from tokenprune.evals.dev.measure.plan import BOTH, LEFT_OUT, PRUNED, RATIOS, STRATEGIES, UNPRUNED, Part
-from tokenprune.evals.dev.measure.run import Measuring, Step, equal_cache, write_rows
+from tokenprune.evals.dev.measure.run import Measuring
+from tokenprune.evals.dev.measure.steps import equal_cache
+from tokenprune.evals.dev.measure.stored import claimed
+from tokenprune.evals.run.evaluate import evaluate
+from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.results_io import read
+from tokenprune.evals.search.calibration import image_digests
 from tokenprune.strategies import STRATEGIES as REGISTERED
 
-PART = Part("scenes", None, (0.5, 0.25), ("fopru", "evs", "fastv:layer=1"), BOTH)
+PART = Part("scenes", None, (0.5, 0.25), ("fopru", "flowcut", "evs", "fastv:layer=1"), BOTH)
+QUIET = Console(quiet=True)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Measuring:
     write_vqav2(tmp_path / "data" / "scenes")
-    return Measuring((tiny_llava(), tiny_processor()), tmp_path / "data", tmp_path / "runs", [], "float32")
+    write_refcoco(tmp_path / "data" / "scenes")
+    model, folders = (tiny_llava(), tiny_processor()), (tmp_path / "data", tmp_path / "rows", tmp_path / "runs")
+    return Measuring(model, "tiny", *folders, settings=[], dtype="float32")
 
 
-def test_a_part_is_measured_and_resumed(run: Measuring) -> None:
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What `evaluate` was asked."""
+    calls: list[dict[str, Any]] = []
+
+    def listened(model: Any, **kwargs: Any) -> list[TaskResult]:
+        calls.append(kwargs)
+        return evaluate(model, **kwargs)
+
+    monkeypatch.setattr(run_module, "evaluate", listened)
+    return calls
+
+
+def another_machine(run: Measuring) -> Measuring:
+    """The measurement where only the rows are."""
+    shutil.rmtree(run.runs)
+    return replace(run, _identities={}, _refused={})
+
+
+def files(run: Measuring) -> dict[str, bytes]:
+    return {path.relative_to(run.output).as_posix(): path.read_bytes() for path in sorted(run.output.rglob("*.*"))}
+
+
+def test_a_part_is_measured_and_resumed_from_its_rows_alone(run: Measuring, asked: list[dict[str, Any]]) -> None:
     screen = StringIO()
-    n_questions = run.asked(PART)
-    assert run.missing([PART]) == n_questions * (1 + 2 * (2 + 1 + 3 * 2))
-    rows = run.measure(PART, Console(file=screen))
-    assert {(row.strategy, row.position_ids, row.keep_ratio) for row in rows} == {
-        ("unpruned", "original", 1.0),
-        *((name, ids, ratio) for name in ("Random", "FoPru", "FastV 1") for ids in BOTH for ratio in PART.ratios),
-        *(("downsample", "original", ratio) for ratio in PART.ratios),
-    }
-    assert "scenes/50/evs: evs is left out" in screen.getvalue()
-    assert run.missing([PART]) == 0
-    files = {path: path.stat().st_size for path in run.output.rglob("answers*.jsonl")}
-    assert run.measure(PART, Console(quiet=True)) == rows
-    assert {path: path.stat().st_size for path in run.output.rglob("answers*.jsonl")} == files
-
-
-def test_a_kill_loses_no_finished_strategy(run: Measuring, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Measuring.steps
-
-    def killed(self: Measuring, part: Part) -> Iterator[Step]:
-        yield from list(whole(self, part))[:4]
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Measuring, "steps", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run.measure(PART, Console(quiet=True))
-    monkeypatch.setattr(Measuring, "steps", whole)
-    before = {file: file.read_bytes() for file in run.output.rglob("answers.jsonl")}
-    assert len(before) == 4
-    run.measure(PART, Console(quiet=True))
-    assert {file: file.read_bytes() for file in before} == before
-
-
-def test_what_was_refused_is_not_tried_again(run: Measuring) -> None:
-    run.measure(PART, Console(quiet=True))
-    file = run.output / "scenes" / "50" / "evs.refused"
-    assert "frames" in file.read_text()
-    file.write_text("said before")
-    screen = StringIO()
+    n_questions = run.n_questions(PART, "vqa") + run.n_questions(PART, "rec")
+    n_setups = 1 + 2 * (2 * 3 + 1 + 1)
+    n_answers, seconds = estimate(run, PART)
+    assert n_answers == n_questions * n_setups
+    assert seconds > 0
     run.measure(PART, Console(file=screen, width=200))
-    assert "scenes/50/evs: evs is left out: said before" in screen.getvalue()
+    assert "scenes/50: evs is left out" in screen.getvalue()
+    assert "frames" in screen.getvalue()
+    rows = run.rows(PART)
+    assert rows is not None
+    both = [(name, ids, ratio) for name in ("Random", "FoPru", "FlowCut") for ids in BOTH for ratio in PART.ratios]
+    one = [(name, "original", ratio) for name in ("downsample", "FastV 1") for ratio in PART.ratios]
+    expected = {("unpruned", "original", 1.0), *both, *one}
+    assert {(row.strategy, row.position_ids, row.keep_ratio) for row in rows} == expected
+    assert len(rows) == 2 * n_setups
+    assert {(row.model, row.seconds) for row in rows} == {("tiny", None)}
+    assert sorted(files(run)) == ["scenes/25.jsonl", "scenes/50.jsonl", "scenes/unpruned.jsonl"]
+    before = files(run)
+    asked.clear()
+    elsewhere = another_machine(run)
+    elsewhere.measure(PART, QUIET)
+    assert not asked
+    assert files(run) == before
+    assert elsewhere.rows(PART) == rows
+    assert estimate(elsewhere, PART) == (0, 0.0)
 
 
-def test_another_model_is_no_refusal(run: Measuring) -> None:
-    run.measure(PART, Console(quiet=True))
-    run.model = (tiny_llava(seed=1), tiny_processor())
-    with pytest.raises(tokenprune.SettingError, match="holds another run"):
-        run.measure(PART, Console(quiet=True))
+def test_shared_answers_are_those_of_each_strategy_alone(run: Measuring, tmp_path: Path) -> None:
+    run.measure(PART, QUIET)
+    for row in run.rows(PART) or ():
+        strategy = {"FoPru": "fopru", "FlowCut": "flowcut", "FastV 1": "fastv:layer=1"}.get(row.strategy)
+        alone = evaluate(
+            run.model,
+            output=tmp_path / "alone" / f"{row.strategy}_{row.keep_ratio}_{row.position_ids}",
+            strategies=[strategy] if strategy else [],
+            keep_ratios=[row.keep_ratio],
+            position_ids=[row.position_ids],
+            baselines=[] if strategy else [row.strategy.lower()],
+            data=run.data / PART.data,
+            dtype="float32",
+            console=QUIET,
+        )
+        (same,) = [one for one in alone if one.task == row.task]
+        assert replace(same, seconds=None, model="tiny") == row
 
 
-def test_parts_of_all_questions_and_of_a_few_have_folders_of_their_own(run: Measuring) -> None:
+def test_no_compact_ids_where_nothing_is_dropped_before_the_language_model(run: Measuring, tmp_path: Path) -> None:
+    original, compact = evaluate(
+        run.model,
+        output=tmp_path / "both",
+        strategies=["fastv:layer=1"],
+        keep_ratios=[0.5],
+        baselines=[],
+        tasks=["vqa"],
+        data=run.data / PART.data,
+        console=QUIET,
+    )
+    assert PART.ids("fastv:layer=1") == ("original",)
+    assert PART.ids("fopru") == BOTH
+    assert replace(compact, position_ids="original", seconds=original.seconds) == original
+
+
+def test_a_kill_loses_no_finished_group(
+    run: Measuring, asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listened = run_module.evaluate
+
+    def killed(model: Any, **kwargs: Any) -> list[TaskResult]:
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return listened(model, **kwargs)
+
+    monkeypatch.setattr(run_module, "evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.measure(PART, QUIET)
+    monkeypatch.setattr(run_module, "evaluate", listened)
+    before = files(run)
+    assert len(before) == 2  # the unpruned model's two tasks, and the first group at 50 %
+    done = {row.key for row in read([run.output / "scenes" / "50.jsonl"])}
+    assert {key.strategy for key in done} == {"Random", "downsample", "FoPru"}
+    asked.clear()
+    another_machine(run).measure(PART, QUIET)
+    assert all(files(run)[name].startswith(content) for name, content in before.items())
+    again = [call for call in asked if call["keep_ratios"] == [0.5] and call["tasks"] == [asked[0]["tasks"][0]]]
+    assert not any("fopru" in call["strategies"] for call in again)
+
+
+def test_a_step_of_another_process_is_left_to_it(run: Measuring, asked: list[dict[str, Any]]) -> None:
+    screen = StringIO()
+    with claimed(run.runs / "scenes/50.lock") as is_mine:
+        assert is_mine
+        run.measure(PART, Console(file=screen, width=200))
+    assert "scenes/50: another process measures it" in screen.getvalue()
+    assert sorted(files(run)) == ["scenes/25.jsonl", "scenes/unpruned.jsonl"]
+    assert run.rows(PART) is None
+    asked.clear()
+    run.measure(PART, QUIET)
+    assert {tuple(call["keep_ratios"]) for call in asked} == {(0.5,)}
+    assert run.rows(PART) is not None
+
+
+def test_a_new_strategy_is_all_that_is_asked(run: Measuring, asked: list[dict[str, Any]]) -> None:
+    run.measure(PART, QUIET)
+    asked.clear()
+    run.measure(replace(PART, strategies=(*PART.strategies, "divprune")), QUIET)
+    assert [call["strategies"] for call in asked] == [["divprune"]] * 4
+
+
+@pytest.mark.parametrize("changed", ["weights", "questions", "settings"])
+def test_rows_of_another_measurement_are_refused(run: Measuring, changed: str) -> None:
+    run.measure(PART, QUIET)
+    now = another_machine(run)
+    if changed == "weights":
+        now.model = (tiny_llava(seed=1), tiny_processor())
+    elif changed == "questions":
+        now.questions = 1
+    else:
+        file = run.output / "scenes" / "50.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        settings = [line["settings"] for line in lines if line["strategy"] == "FoPru"]
+        settings[0]["layer"] = -3
+        file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with pytest.raises(tokenprune.SettingError, match=r"scenes/(50|unpruned)\.jsonl.*Name another --output"):
+        now.measure(PART, QUIET)
+
+
+def test_no_strategy_is_asked_about_images_of_a_calibration(run: Measuring, tmp_path: Path) -> None:
+    part = Part("scenes", None, (0.5,), ("fopru",), settings=True)
+    first = load_questions(run.data / "scenes", ["rec"])[0]
+    sample_image((50, 50)).save(str(first.images[0]))
+    data = {"images": image_digests([first])}
+    searched = {"strategy": "vflowopt", "settings": {"keep_ratio": 0.5}, "search": {"data": data}}
+    run.settings = [tmp_path / "searched.json"]
+    run.settings[0].write_text(json.dumps(searched))
+    run.measure(part, QUIET)
+    rows = [row for row in run.rows(part) or () if row.task == "rec"]
+    assert {row.strategy for row in rows} == {"unpruned", "Random", "downsample", "FoPru", "VFlowOpt searched"}
+    assert len({row.questions for row in rows}) == 1
+    assert {row.n for row in rows} == {run.n_questions(part, "rec")}
+    assert run.n_questions(part, "rec") < run.n_questions(PART, "rec")
+
+
+def test_parts_of_all_questions_and_of_a_few_have_files_of_their_own(run: Measuring) -> None:
     few = Part("scenes", None, (0.5,), (), questions=1)
-    folders = [{step.folder for step in run.steps(part)} for part in (Part("scenes"), few)]
-    assert not folders[0] & folders[1]
-    assert run.asked(few) == 1 < run.asked(Part("scenes"))
+    names = [{step.name for step in run.steps(part)} for part in (Part("scenes"), few)]
+    assert not names[0] & names[1]
+    assert run.n_questions(few, "vqa") == 1 < run.n_questions(Part("scenes"), "vqa")
 
 
 def test_every_strategy_is_planned_or_left_out_with_a_reason() -> None:
@@ -101,13 +230,16 @@ def test_the_plan_has_what_was_promised() -> None:
     assert len({part.name for part in PRUNED}) == len(PRUNED)
 
 
-def test_caches_are_equalled_by_keep_ratios(run: Measuring, tmp_path: Path) -> None:
-    rows = run.measure(PART, Console(quiet=True))
+def test_caches_are_equalled_by_keep_ratios(run: Measuring) -> None:
+    run.measure(PART, QUIET)
+    rows = run.rows(PART)
+    assert rows is not None
     found = equal_cache(rows, ["FastV"])
     assert found is not None
     fast = {round(row.n_mean / row.n_visual, 3) for row in rows if row.strategy == "FastV 1"}
     assert set(found.ratios) == fast - set(RATIOS)
     assert equal_cache(rows, ["PAR"]) is None
-    write_rows(rows, tmp_path / "rows.jsonl")
-    stored: list[TaskResult] = read([tmp_path / "rows.jsonl"])
-    assert len(stored) == len(rows)
+    near = [replace(row, n_mean=row.n_visual * share) for row in rows for share in (0.502, 0.75, 0.745)]
+    found = equal_cache(near, ["FastV"])
+    assert found is not None
+    assert found.ratios == (0.75,)  # the other caches are as large as those at 0.5 and 0.75

@@ -78,6 +78,18 @@ def test_other_images_are_encoded_anew_and_nothing_is_left_behind() -> None:
         assert len(calls) == 3
 
 
+def test_as_many_calls_are_remembered_as_asked() -> None:
+    model, family = model_of("llava-clip", DEPTH), FAMILIES["llava-clip"]
+    prompts = [family.prompt([1], seed=seed) for seed in range(3)]
+    with torch.inference_mode(), counted(model) as calls:
+        expected = [model(**prompt).logits for prompt in prompts]
+        calls.clear()
+        with shared_encoder(model, SHARING, remembered=2):
+            for number in (0, 1, 0, 1, 2, 1, 0):
+                assert torch.equal(model(**prompts[number]).logits, expected[number])
+    assert len(calls) == 4  # 0, 1, 2, and 0 again, which was the oldest when 2 came
+
+
 def test_a_strategy_that_prunes_in_the_tower_shares_nothing() -> None:
     assert all(map(shares, SHARING))
     assert not shares(FlowCut())

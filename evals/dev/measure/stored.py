@@ -1,0 +1,72 @@
+"""Rows that were measured, with what identifies their answers: small enough to be committed, so that any machine goes
+on from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenprune.errors import SettingError
+from tokenprune.evals.reading.fields import field
+from tokenprune.evals.reading.text import parse_json, read_text
+from tokenprune.evals.run import files
+from tokenprune.evals.run.results import TaskResult
+from tokenprune.evals.run.results_io import read, to_line
+from tokenprune.evals.run.setups import Setup
+
+AGAIN = "Name another --output, or delete the file to measure it again."
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """A file of rows, which may not exist yet.
+
+    identity: what decides the answers that are measured now, besides their setups.
+    """
+
+    file: Path
+    identity: Mapping[str, Any]
+
+    def rows(self) -> list[TaskResult]:
+        """SettingError if any row is of another model, of other questions, or asked in another way."""
+        if not self.file.is_file():
+            return []
+        for number, line in enumerate(read_text(self.file).splitlines(), start=1):
+            where = f"{self.file}, line {number}"
+            found = field(parse_json(line, where, one_line=True), "identity", where)
+            files.check_same(found, self.identity, f"{where}: holds another measurement", AGAIN)
+        return read([self.file])
+
+    def add(self, rows: Sequence[TaskResult]) -> None:
+        """Add rows in one step: a killed process leaves the old file or the new."""
+        lines = [json.dumps({**json.loads(to_line(row)), "identity": self.identity}) for row in rows]
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        before = read_text(self.file) if self.file.is_file() else ""
+        files.replace(self.file, before + "".join(f"{line}\n" for line in lines))
+
+
+def lacking(rows: Sequence[TaskResult], setups: Sequence[Setup], task: str, where: str) -> list[Setup]:
+    """Return the setups that have no row of a task. SettingError if one was measured with other settings."""
+    of_task = {row.key: row for row in rows if row.task == task}
+    for setup in setups:
+        if (row := of_task.get(setup.key)) is not None:
+            now = json.loads(json.dumps(setup.settings()))
+            files.check_same(row.settings, now, f"{where}: {setup.key} was measured", AGAIN)
+    return [setup for setup in setups if setup.key not in of_task]
+
+
+@contextmanager
+def claimed(lock: Path) -> Iterator[bool]:
+    """Yield whether this process holds a lock inside the block: no other one does. A killed process holds none."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(files.lock_for_appending(lock, "another process is measuring it"))
+        except SettingError:
+            is_mine = False
+        else:
+            is_mine = True
+        yield is_mine
