@@ -78,7 +78,7 @@ def _measure(run: Measuring, parts: Sequence[Part], console: Console) -> None:
 def verdicts(output: Path) -> str:
     """Return the goals and, of each set that was pruned, the directions."""
     parts: list[str] = []
-    for folder in sorted(path for path in output.iterdir() if path.is_dir()):
+    for folder in sorted({file.parent for file in output.glob("*/*.jsonl")}):
         rows = read(sorted(folder.glob("*.jsonl")))
         if folder.name == NOT_PRUNED:
             parts.insert(0, f"## Goals, unpruned\n\n{goals_table(rows)}\n")
