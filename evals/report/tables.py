@@ -27,7 +27,7 @@ def accuracy_table(rows: Sequence[TaskResult]) -> Table:
                 *_setup(key, groups[key]),
                 f"{head.n_mean:.0f} of {head.n_visual:.0f}",
                 _cache(head),
-                *(_accuracy(groups[key].get(task)) for task in tasks),
+                *(accuracy_cell(groups[key].get(task)) for task in tasks),
             ]
         )
     return Table(["keep ratio", "strategy", "position IDs", "visual tokens a layer", "KV cache", *headings], lines)
@@ -47,7 +47,7 @@ def summary_table(rows: Sequence[TaskResult]) -> Table:
         own, compact = groups[key], groups.get(key._replace(position_ids="compact"), {})
         share, strategy, _ = _setup(key, own)
         head = _head(own)
-        cells = [_accuracy(group.get(task)) for task in tasks for group in (own, compact)]
+        cells = [accuracy_cell(group.get(task)) for task in tasks for group in (own, compact)]
         lines.append([share, strategy, f"{head.n_mean:.0f}", _cache(head), *cells])
     first = next(iter(tasks.values()))
     headings = [
@@ -100,7 +100,7 @@ def difference_table(rows: Sequence[TaskResult], baseline: str | None = None) ->
         lines.append([f"{100 * key.keep_ratio:g} %", key.strategy, *cells])
     headings = [
         f"{task_title(row)}, {what}"
-        for what in ("original - compact IDs", f"own - {baseline}")
+        for what in ("original - compact IDs", f"strategy - {baseline}")
         for row in tasks.values()
     ]
     told = [n for n in range(2, len(headings) + 2) if any(line[n] != NOTHING for line in lines)]
@@ -143,7 +143,8 @@ def _loss(loss: Paired | None) -> tuple[str, str, str]:
     if loss is None:
         return NOTHING, NOTHING, NOTHING
     low, high = (100 * bound for bound in loss.relative_interval)
-    relative = f"{100 * loss.relative:.1f} % [{low:.0f}, {high:.0f}]" if isfinite(loss.relative) else NOTHING
+    interval = f" [{low:.0f}, {high:.0f}]" if isfinite(low) else ""  # too few questions for one
+    relative = f"{100 * loss.relative:.1f} %{interval}" if isfinite(loss.relative) else NOTHING
     p = NOTHING if loss.p is None else "< 0.001" if loss.p < 0.001 else f"{loss.p:.3f}"
     return _difference(loss), relative, p
 
@@ -217,7 +218,8 @@ def _tasks(rows: Sequence[TaskResult]) -> dict[str, TaskResult]:
     return first
 
 
-def _accuracy(row: TaskResult | None) -> str:
+def accuracy_cell(row: TaskResult | None) -> str:
+    """The accuracy in per cent, with its 95 % interval."""
     if row is None or not row.n:
         return NOTHING
     low, high = row.interval
@@ -225,7 +227,7 @@ def _accuracy(row: TaskResult | None) -> str:
 
 
 def _counted(row: TaskResult | None) -> str:
-    return f"{_accuracy(row)}, n = {row.n}" if row is not None and row.n else NOTHING
+    return f"{accuracy_cell(row)}, n = {row.n}" if row is not None and row.n else NOTHING
 
 
 def _head(of_tasks: Mapping[str, TaskResult]) -> TaskResult:

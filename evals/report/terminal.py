@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tokenprune.evals.report.table import NOTHING
-from tokenprune.evals.report.tables import further_table, task_title
+from tokenprune.evals.report.tables import accuracy_cell, further_table, task_title
 from tokenprune.evals.run.results import TaskResult, by_setup
 
 
@@ -34,7 +34,7 @@ def table(rows: Sequence[TaskResult], title: str) -> Table:
             f"{head.n_mean / head.n_visual:.0%}" if head.n_visual else NOTHING,
             f"{head.n_mean:.4g} of {head.n_visual:.4g}",
             decimal(head.kv_cache_bytes) if head.kv_cache_bytes else NOTHING,
-            *map(_accuracy, group),
+            *map(accuracy_cell, group),
             str(sum(row.unparsable for row in group)),
             *([str(sum(row.failed for row in group))] if failed else []),
         )
@@ -54,13 +54,9 @@ def further(rows: Sequence[TaskResult]) -> Table | None:
     return result
 
 
-def _accuracy(row: TaskResult) -> str:
-    return f"{row.accuracy:.2f} [{row.interval[0]:.2f}, {row.interval[1]:.2f}]" if row.n else NOTHING
-
-
 def _caption(row: TaskResult) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in row.versions.items())
     return (
-        "[ ] 95 % interval; visual tokens that a decoder layer sees; KV cache after the prefill of one question; "
-        f"{row.dtype} on {row.device}; {packages}"
+        "accuracy in per cent, with 95 % interval; visual tokens that a decoder layer sees; KV cache after the prefill of one "
+        f"question; {row.dtype} on {row.device}; {packages}"
     )

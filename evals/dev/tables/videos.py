@@ -69,7 +69,10 @@ def difference_table(rows: Sequence[TaskResult]) -> Table:
         compared = [difference(row, whole)]
         compared += [NOTHING] * 2 if row is random else [difference(*pair) for pair in _pairs(row, random)]
         lines.append([f"{row.keep_ratio:.0%}", row.strategy, *compared])
-    return Table(["keep ratio", "strategy", f"own - {UNPRUNED}", f"own - {BASELINE}", f"own - {BASELINE}, when"], lines)
+    return Table(
+        ["keep ratio", "strategy", f"strategy - {UNPRUNED}", f"strategy - {BASELINE}", f"strategy - {BASELINE}, when"],
+        lines,
+    )
 
 
 def _pairs(row: TaskResult, other: TaskResult) -> Iterator[tuple[TaskResult, TaskResult]]:

@@ -57,7 +57,7 @@ def test_splits() -> None:
 
 def test_differences() -> None:
     heading, _, *lines = str(difference_table(results(), "Random")).splitlines()
-    assert heading == "| keep ratio | strategy | REC, original - compact IDs | REC, own - Random |"
+    assert heading == "| keep ratio | strategy | REC, original - compact IDs | REC, strategy - Random |"
     cells = [line.strip("| ").split(" | ") for line in lines]
     assert [cell[:2] for cell in cells] == [
         ["50 %", "FoPru rank"],
@@ -102,7 +102,7 @@ def test_what_was_not_measured_has_no_column() -> None:
     assert "Paired differences" not in report(rows)
     left = difference_table([row for row in results() if row.position_ids == "original"])
     assert left is not None
-    assert list(left.headings) == ["keep ratio", "strategy", "REC, own - Random"]
+    assert list(left.headings) == ["keep ratio", "strategy", "REC, strategy - Random"]
 
 
 def test_a_task_of_which_no_question_could_be_asked() -> None:
@@ -117,6 +117,18 @@ def test_a_task_of_which_no_question_could_be_asked() -> None:
     )
     assert "| 25 % | Random | original | 3 |" in lines
     assert table(rows, "title").row_count == 2
+
+
+def test_a_relative_accuracy_of_too_few_questions_has_no_interval() -> None:
+    few: dict[str, list[QuestionScore]] = {"": [1.0, 0.0]}  # half of the draws would divide by zero
+    rows = [row(*key, few) for key in (("unpruned", "original", 1.0), ("Grid", "original", 0.25))]
+    assert "| 25 % | Grid | +0.0 [0.0, 0.0] | 100.0 % | 1.000 |" in report(rows).splitlines()
+
+
+def test_the_terminal_and_the_page_give_accuracies_alike() -> None:
+    rows = [row("unpruned", "original", 1.0, {"": ALL})]
+    assert "100.0 [84, 100]" in [cell for column in table(rows, "title").columns for cell in column.cells]
+    assert "100.0 [84, 100]" in str(accuracy_table(rows))
 
 
 def test_many_tasks_are_in_several_tables() -> None:
@@ -221,7 +233,7 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert command("report", path, "--split", "val", "--baseline", "FoPru rank") == 0
     printed = capsys.readouterr().out
     assert "REC Acc@0.5 (n = 20)" in printed
-    assert "own - FoPru rank" in printed
+    assert "strategy - FoPru rank" in printed
     page.write_text("".join(markers.marks("report")))
     assert command("report", path, "--into", page) == 0
     assert report(results(), further=False) in page.read_text()
