@@ -57,6 +57,6 @@ def further(rows: Sequence[TaskResult]) -> Table | None:
 def _caption(row: TaskResult) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in row.versions.items())
     return (
-        "accuracy in per cent, with 95 % interval; visual tokens that a decoder layer sees; KV cache after the prefill of "
-        f"one question; {row.dtype} on {row.device}; {packages}"
+        "accuracy in per cent, with 95 % interval; visual tokens that a decoder layer sees; KV cache after the prefill "
+        f"of one question; {row.dtype} on {row.device}; {packages}"
     )
