@@ -1,8 +1,9 @@
-"""Growing version 1's model into version 2's."""
+"""Growing version 1's model into version 2's, and what its language model still reads after stage one."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,11 +11,18 @@ import torch
 from transformers import Dinov2Config, Dinov2Model
 
 from tokenprune.evals.dev.train import checkpoint
-from tokenprune.evals.dev.train.v2.grow import grow
+from tokenprune.evals.dev.train.v2 import anchor as anchoring
+from tokenprune.evals.dev.train.v2.grow import grow, known_words
+from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.model import build_processor
+from tokenprune.evals.dev.train.v2.patches import NO_LETTER, Patches, PatchHeads
+from tokenprune.evals.dev.train.v2.run import Run
 
 
-def test_a_grown_model_answers_as_the_old_one_with_twice_the_layers(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def version_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model of two layers, whose second half of inner units adds nothing."""
+    folder = tmp_path_factory.mktemp("version_1")
     processor = checkpoint.build_processor()
     torch.manual_seed(0)
     tower = Dinov2Model(
@@ -24,25 +32,62 @@ def test_a_grown_model_answers_as_the_old_one_with_twice_the_layers(tmp_path: Pa
     with torch.no_grad():
         for layer in old.model.language_model.layers:
             layer.mlp.down_proj.weight[:, 1::2] = 0  # what the second half would read differently
-    old.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
-    new_processor = build_processor()
-    new: Any = grow(tmp_path, new_processor, seed=1).eval()
+    old.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_a_grown_model_answers_as_the_old_one_with_twice_the_layers(version_1: Path) -> None:
+    processor, new_processor = checkpoint.build_processor(), build_processor()
+    old: Any = checkpoint.LlavaForConditionalGeneration.from_pretrained(version_1).eval()
+    new: Any = grow(version_1, new_processor, seed=1).eval()
     assert len(new.model.language_model.layers) == 4
     text = "USER: where is the apple? ASSISTANT:"
     ids, new_ids = (p.tokenizer(text, return_tensors="pt").input_ids for p in (processor, new_processor))
     with torch.no_grad():
         ours = new.model.language_model(new_ids).last_hidden_state
-        theirs = old.eval().model.language_model(ids).last_hidden_state
+        theirs = old.model.language_model(ids).last_hidden_state
     assert torch.allclose(ours, theirs, atol=1e-5)
     image = torch.randn(1, 3, 56, 56)
     assert torch.equal(new.get_image_features(image).pooler_output[0], old.get_image_features(image).pooler_output[0])
-    known, grown = processor.tokenizer.get_vocab(), new_processor.tokenizer.get_vocab()
-    assert known.keys() < grown.keys()
-    table = new.get_input_embeddings().weight
-    assert all(torch.equal(table[grown[w]], old.get_input_embeddings().weight[i]) for w, i in known.items())
+    new_words, old_words = known_words(version_1, new_processor)
+    assert len(old_words) == len(processor.tokenizer.get_vocab())
+    assert torch.equal(new.get_input_embeddings().weight[new_words], old.get_input_embeddings().weight[old_words])
 
 
 def test_a_missing_model_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="make train"):
         grow(tmp_path / "none", build_processor(), seed=0)
+
+
+def test_the_anchor_brings_words_and_visual_tokens_back(version_1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    processor = build_processor()
+    model = grow(version_1, processor, seed=1)
+    trainee = Trainee(model, [2], 0)
+    new_words, old_words = known_words(version_1, processor)
+    old: Any = checkpoint.LlavaForConditionalGeneration.from_pretrained(version_1)
+    features = torch.randn(256, 24)
+    with torch.no_grad():
+        said = trainee.project(features)
+        for weight in (*trainee.projector.parameters(), trainee.lm.embed_tokens.weight):  # what stage one does
+            weight += 0.5 * weight.std() * torch.randn_like(weight)
+        turned = trainee.project(features)
+    nothing = torch.full((256,), -100)
+    truth = Patches(
+        nothing, nothing, torch.zeros(256, 8), torch.zeros(256), torch.zeros(256), torch.full((256, 3), NO_LETTER)
+    )
+    truth.noun[:8], truth.share[:8] = new_words[-8:], 0.125
+    monkeypatch.setattr(anchoring, "_said", lambda *_: (features, said, truth))
+    monkeypatch.setattr(anchoring, "STEPS", 300)
+    monkeypatch.setattr(anchoring, "RIGHT", 100.0)  # so that nothing else counts
+    run = object.__new__(Run)  # without sources
+    args = SimpleNamespace(language_model=version_1)
+    vars(run).update(args=args, processor=processor, trainee=trainee, device=torch.device("cpu"))
+    monkeypatch.setattr(Run, "write", lambda *_, **__: None)
+    anchoring.anchor(run, PatchHeads(64))
+    words = trainee.lm.embed_tokens.weight
+    assert torch.equal(words[new_words], old.get_input_embeddings().weight[old_words])
+    fresh = torch.ones(len(words), dtype=torch.bool).index_fill(0, new_words, False)
+    assert torch.allclose(words[fresh].norm(dim=1), words[new_words].norm(dim=1).mean(), rtol=1e-3)
+    assert (trainee.project(features) - said).norm() < 0.5 * (turned - said).norm()

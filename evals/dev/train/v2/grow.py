@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
 from tokenprune.evals.dev.train import checkpoint
@@ -46,16 +47,15 @@ def grow(folder: Path, processor: LlavaProcessor, seed: int) -> LlavaForConditio
                 added.mlp.gate_proj.weight.copy_(layer.mlp.gate_proj.weight[half::2])
                 added.mlp.up_proj.weight.copy_(layer.mlp.up_proj.weight[half::2])
                 added.mlp.down_proj.weight.copy_(layer.mlp.down_proj.weight[:, half::2])
-    _copy_words(ours.embed_tokens, theirs.embed_tokens, processor, AutoProcessor.from_pretrained(folder))
+    new_ids, old_ids = known_words(folder, processor)
+    with torch.no_grad():
+        nn.init.normal_(ours.embed_tokens.weight, std=float(theirs.embed_tokens.weight.std()))
+        ours.embed_tokens.weight[new_ids] = theirs.embed_tokens.weight[old_ids]
     return model
 
 
-def _copy_words(
-    ours: nn.Embedding, theirs: nn.Embedding, processor: LlavaProcessor, old_processor: LlavaProcessor
-) -> None:
-    known = old_processor.tokenizer.get_vocab()
-    with torch.no_grad():
-        nn.init.normal_(ours.weight, std=float(theirs.weight.std()))
-        for word, index in processor.tokenizer.get_vocab().items():
-            if word in known:
-                ours.weight[index] = theirs.weight[known[word]]
+def known_words(folder: Path, processor: LlavaProcessor) -> tuple[Int[Tensor, " known"], Int[Tensor, " known"]]:
+    """Token IDs of the words that version 1 has, here and there."""
+    old, new = AutoProcessor.from_pretrained(folder).tokenizer.get_vocab(), processor.tokenizer.get_vocab()
+    ids = torch.tensor([(index, old[word]) for word, index in new.items() if word in old])
+    return ids[:, 0], ids[:, 1]

@@ -45,7 +45,7 @@ class Trainee(nn.Module):
         self.register_buffer("head_ids", torch.tensor(head_ids), persistent=False)
         self.first_number = first_number
 
-    def project(self, features: Float[Tensor, "b visual d"]) -> Float[Tensor, "b visual width"]:
+    def project(self, features: Float[Tensor, "*b d"]) -> Float[Tensor, "*b width"]:
         return self.projector.linear_2(self.projector.act(self.projector.linear_1(features)))
 
     def forward(

@@ -42,7 +42,8 @@ class Run:
         self.grown = args.language_model not in (NEW, SMOLLM2)
         self.model.to(self.device)  # pyright: ignore[reportArgumentType]
         self.tower = self.model.model.vision_tower
-        self.encoder = Encoder(self.tower, positions.to(self.device))
+        self.positions = positions.to(self.device)
+        self.encoder = Encoder(self.tower, self.positions)
         self.packer = Packer(self.processor)
         first_number = self.processor.tokenizer.convert_tokens_to_ids("00")
         self.trainee = Trainee(self.model, self.packer.head, first_number).to(self.device)

@@ -11,6 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from tokenprune.evals.dev.train.v2 import state
+from tokenprune.evals.dev.train.v2.anchor import anchor
 from tokenprune.evals.dev.train.v2.feed import PatchFeed, feed
 from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.model import standardise
@@ -97,6 +98,8 @@ def learn_patches(run: Run, saved: dict[str, Any] | None) -> bool:
         if done and step + 1 < steps:
             return False
     run.tower.requires_grad_(False)
+    if run.grown:
+        anchor(run, heads)
     return True
 
 
