@@ -21,10 +21,12 @@ from tokenprune.evals.dev.measure.plan import BOTH, LEFT_OUT, PRUNED, RATIOS, ST
 from tokenprune.evals.dev.measure.run import Measuring
 from tokenprune.evals.dev.measure.steps import equal_cache
 from tokenprune.evals.dev.measure.stored import claimed
+from tokenprune.evals.run.answers import Answer, AnswerKey
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.results_io import read
+from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.search.calibration import image_digests
 from tokenprune.strategies import STRATEGIES as REGISTERED
 
@@ -57,6 +59,12 @@ def another_machine(run: Measuring) -> Measuring:
     """The measurement where only the rows are."""
     shutil.rmtree(run.runs)
     return replace(run, _identities={}, _refused={})
+
+
+def answers(runs: Path) -> dict[AnswerKey, Answer]:
+    """All answers of the runs in a folder, without their times."""
+    found = [answer for file in runs.rglob("run.json") for answer in RunFolder(file.parent).answers().values()]
+    return {answer.answer_key: replace(answer, seconds=0.0) for answer in found}
 
 
 def files(run: Measuring) -> dict[str, bytes]:
@@ -94,21 +102,21 @@ def test_a_part_is_measured_and_resumed_from_its_rows_alone(run: Measuring, aske
 
 def test_shared_answers_are_those_of_each_strategy_alone(run: Measuring, tmp_path: Path) -> None:
     run.measure(PART, QUIET)
-    for row in run.rows(PART) or ():
-        strategy = {"FoPru": "fopru", "FlowCut": "flowcut", "FastV 1": "fastv:layer=1"}.get(row.strategy)
-        alone = evaluate(
+    for strategies in ([], ["random"], ["downsample"], ["fopru"], ["flowcut"], ["fastv:layer=1"]):
+        evaluate(
             run.model,
-            output=tmp_path / "alone" / f"{row.strategy}_{row.keep_ratio}_{row.position_ids}",
-            strategies=[strategy] if strategy else [],
-            keep_ratios=[row.keep_ratio],
-            position_ids=[row.position_ids],
-            baselines=[] if strategy else [row.strategy.lower()],
+            output=tmp_path / "alone" / "_".join(strategies),
+            strategies=strategies,
+            keep_ratios=PART.ratios if strategies else [1.0],
+            position_ids=PART.ids("".join(strategies)),
+            baselines=[] if strategies else ["unpruned"],
             data=run.data / PART.data,
             dtype="float32",
             console=QUIET,
         )
-        (same,) = [one for one in alone if one.task == row.task]
-        assert replace(same, seconds=None, model="tiny") == row
+    together, alone = answers(run.runs), answers(tmp_path / "alone")
+    assert together == alone
+    assert len({answer.text for answer in alone.values()}) > 1
 
 
 def test_no_compact_ids_where_nothing_is_dropped_before_the_language_model(run: Measuring, tmp_path: Path) -> None:
