@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.mark.slow
 def test_kills(tmp_path: Path) -> None:
     write_scenes(tmp_path / "scenes", 4)
-    place = [saved(deep_llava(), tmp_path / "model"), str(tmp_path / "scenes")]
+    place = ["--model", saved(deep_llava(), tmp_path / "model"), "--data", str(tmp_path / "scenes")]
     command = [sys.executable, "-m", "tokenprune.evals.dev.experiments.kills", *place, "--eval", "3", "--optimize", "3"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, "--output", str(tmp_path / "kills.json")], check=True, cwd=ROOT, env=environment)
