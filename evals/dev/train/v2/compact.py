@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tokenprune.evals.dev.train.v2 import state
+from tokenprune.evals.dev.train.v2.run import LOG
 
 SMALLEST = 4096  # values; smaller tensors stay as they are
 _SCALE = "/scale"
@@ -39,20 +41,27 @@ def expand(stored: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def save(saved: dict[str, Any], file: Path) -> None:
-    """Write the weights of a checkpoint of stage two."""
-    if saved["stage"] != 2:
-        raise SystemExit(f"stage one is not over: only states of stage two are compressed, not {saved['stage']}")
+def save(run: Path, file: Path) -> int:
+    """Write the weights of a run's newest checkpoint, and its log beside them; return the step.
+
+    Raises SystemExit if the run has no checkpoint of stage two.
+    """
+    saved = state.latest(run)
+    if saved is None or saved["stage"] != 2:
+        raise SystemExit(f"{run} holds no checkpoint of stage two")
     weights = {f"{part}.{name}": t for part in ("tower", "trainee") for name, t in saved[part].items()}
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(compress(weights), file, metadata={"step": str(saved["step"])})
+    shutil.copyfile(run / LOG, file.with_suffix(".jsonl"))
+    return saved["step"]
 
 
-def load(file: Path) -> dict[str, Any]:
-    """A checkpoint as `state.latest` returns it, without optimisers."""
+def load(file: Path, run: Path) -> dict[str, Any]:
+    """A checkpoint as `state.latest` returns it, without optimisers; the log is put into the run's folder."""
     with safe_open(file, "pt") as opened:
         weights = expand({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
         step = int(opened.metadata()["step"])
+    shutil.copyfile(file.with_suffix(".jsonl"), run / LOG)
     parts = {
         part: {name.removeprefix(f"{part}."): t for name, t in weights.items() if name.startswith(f"{part}.")}
         for part in ("tower", "trainee")
@@ -65,11 +74,8 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a training run in stage two")
     parser.add_argument("file", type=Path, help="what to write; `--start-from` of the training reads it")
     args = parser.parse_args()
-    saved = state.latest(args.run)
-    if saved is None:
-        raise SystemExit(f"{args.run} holds no checkpoint")
-    save(saved, args.file)
-    print(f"{args.file}: step {saved['step']}, {args.file.stat().st_size / 2**20:.1f} MiB")
+    step = save(args.run, args.file)
+    print(f"{args.file}: step {step}, {args.file.stat().st_size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from tokenprune.evals.dev.train.v2.smollm import build_smollm
 from tokenprune.evals.dev.train.v2.tower import tower_and_positions
 
 NEW, SMOLLM2 = "new", "smollm2"
+LOG = "log.jsonl"
 
 
 class Run:
@@ -48,7 +49,7 @@ class Run:
         first_number = self.processor.tokenizer.convert_tokens_to_ids("00")
         self.trainee = Trainee(self.model, self.packer.head, first_number).to(self.device)
         self.jitter = Jitter()
-        self.log = (args.output / "log.jsonl").open("a")
+        self.log = (args.output / LOG).open("a")
 
     def encode(self, scenes: list[Scene], rng: random.Random) -> Tensor:
         """Features of a frozen tower."""
