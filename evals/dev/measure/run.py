@@ -56,7 +56,7 @@ class Group:
 class Measuring:
     """model: a loaded model and its processor. name: the model's name in the rows. data: the folder of the sets.
 
-    output: the folder of the rows. runs: the folder of all answers, from which a group that was killed goes on.
+    output: the folder of the rows. runs: the folder of all answers, from which an interrupted group resumes.
     questions: most questions of each task, None for what the plan says.
     """
 

@@ -1,4 +1,4 @@
-"""The plan's parts, step by step: what is asked at one keep ratio, and has a file of rows of its own."""
+"""The plan's parts, split into steps: a step is what is asked at one keep ratio, and has its own file of rows."""
 
 from __future__ import annotations
 
