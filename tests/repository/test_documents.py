@@ -120,4 +120,4 @@ def test_the_readme_says_what_its_table_says_of_accuracy() -> None:
     (pruned,) = (row for row in rows if row[1:3] == ["25 %", "FoPru rank -2"])
     grounding, vqa = ([row[place].split()[0] for row in (whole, pruned)] for place in (5, 7))
     assert f"at 25 %, VQA falls from {vqa[0]} to {vqa[1]} %" in " ".join(text.split())
-    assert f"a place in the image from {grounding[0]} to {grounding[1]} %" in " ".join(text.split())
+    assert f"objects located correctly from {grounding[0]} to {grounding[1]} %" in " ".join(text.split())
