@@ -12,7 +12,7 @@ from helpers.files.search import deep_llava, scenes, searched, write_scenes
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from tokenprune.evals.dev.tables.vflowopt import settings_files
+from tokenprune.evals.dev.tables.accuracy_and_speed.vflowopt import settings_files
 from tokenprune.evals.models.bundled import SETTINGS
 from tokenprune.evals.search import plot as search_plot
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt

@@ -117,7 +117,7 @@ def test_rounds_go_over_all_processes(tmp_path: Path) -> None:
 
 
 def test_ratios_are_within_rounds() -> None:
-    from tokenprune.evals.dev.tables.peers import table
+    from tokenprune.evals.dev.tables.speed.peers import table
 
     rounds = [
         {"moment": "", "seconds": {"tokenprune: unpruned": slow, "LLaVA: unpruned": 2.0 * slow, "LLaVA: x": slow}}

@@ -13,7 +13,7 @@ from PIL import Image
 import tokenprune
 from tokenprune import Strategy, strategies
 from tokenprune.adapters import ADAPTERS
-from tokenprune.evals.dev.tables import bench
+from tokenprune.evals.dev.tables.speed import bench
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model
 

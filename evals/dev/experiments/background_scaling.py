@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from tokenprune import BackgroundPruning
 from tokenprune.engine.select import checked_selection
-from tokenprune.evals.dev.tables.background import table
+from tokenprune.evals.dev.tables.speed.background import table
 from tokenprune.evals.run.provenance import versions
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 

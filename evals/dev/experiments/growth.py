@@ -19,7 +19,7 @@ from tokenprune.evals.bench.inputs.build import build
 from tokenprune.evals.bench.inputs.prompts import random_prompt
 from tokenprune.evals.bench.inputs.rendered import rendered
 from tokenprune.evals.bench.timing.memory import with_peak
-from tokenprune.evals.dev.tables.growth import table
+from tokenprune.evals.dev.tables.speed.growth import table
 from tokenprune.evals.run.provenance import versions
 from tokenprune.strategies.parsing import parse
 

@@ -27,7 +27,7 @@ from tokenprune.evals.bench.inputs.shapes import config_of
 from tokenprune.evals.bench.measuring import measure_cases
 from tokenprune.evals.bench.record import Record, about
 from tokenprune.evals.bench.timing.memory import keep_memory
-from tokenprune.evals.dev.tables.ideals import table
+from tokenprune.evals.dev.tables.speed.ideals import table
 from tokenprune.evals.run.setups import UNPRUNED, Pruned, make_setups
 
 #: The sides of their images in pixels.

@@ -4,30 +4,23 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tokenprune.evals.dev.tables import (
-    accuracy,
+from tokenprune.evals.dev.tables.accuracy import (
     adapted,
     adaptive,
     aerial,
-    background,
-    bench,
-    decode_steps,
+    bundled_model,
     grounding,
     kv_precision,
     needles,
-    peers,
-    selection,
-    serving,
-    tower,
     tune_splits,
-    vflowopt,
-    videos,
 )
+from tokenprune.evals.dev.tables.accuracy_and_speed import tower, vflowopt, videos
+from tokenprune.evals.dev.tables.speed import background, bench, decode_steps, peers, selection, serving
 from tokenprune.evals.report import markers
 
 #: What makes each table, by the name in its markers.
 TABLES: dict[str, Callable[[], str]] = {
-    **accuracy.makers(),
+    **bundled_model.makers(),
     "speed": bench.summary_of_stored,
     "bench": bench.stored,
     "decode steps": decode_steps.stored,

@@ -12,8 +12,8 @@ from helpers.files.search import deep_llava, write_scenes
 
 from tokenprune import SettingError
 from tokenprune.evals.dev.experiments.adaptive import main
-from tokenprune.evals.dev.tables.adaptive import table
-from tokenprune.evals.dev.tables.tune_splits import table as splits_table
+from tokenprune.evals.dev.tables.accuracy.adaptive import table
+from tokenprune.evals.dev.tables.accuracy.tune_splits import table as splits_table
 
 
 def test_the_command(tmp_path: Path) -> None:

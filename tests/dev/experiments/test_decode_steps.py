@@ -9,7 +9,7 @@ from helpers.files.search import deep_llava
 
 from tokenprune.evals.bench.inputs import prompts
 from tokenprune.evals.dev.experiments import decode_steps as steps
-from tokenprune.evals.dev.tables.decode_steps import table
+from tokenprune.evals.dev.tables.speed.decode_steps import table
 from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.run.setups import Pruned
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt

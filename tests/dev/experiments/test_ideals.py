@@ -12,7 +12,7 @@ import tokenprune
 from tokenprune.evals.bench.inputs import shapes
 from tokenprune.evals.bench.record import CPU_TIME, Record
 from tokenprune.evals.dev.experiments import ideals
-from tokenprune.evals.dev.tables.ideals import table
+from tokenprune.evals.dev.tables.speed.ideals import table
 
 
 def run(folder: Path, *arguments: Any) -> Record:

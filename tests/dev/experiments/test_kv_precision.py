@@ -16,7 +16,7 @@ import tokenprune
 from tokenprune import Mosaic
 from tokenprune.evals.dev.experiments.kv_precision import PRECISIONS, main, reading_cache
 from tokenprune.evals.dev.figures import kv_precision as drawn
-from tokenprune.evals.dev.tables.kv_precision import report
+from tokenprune.evals.dev.tables.accuracy.kv_precision import report
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.models.loading import load_model

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tokenprune.evals.dev.experiments.selection import images
-from tokenprune.evals.dev.tables.selection import table
+from tokenprune.evals.dev.tables.speed.selection import table
 
 
 @pytest.fixture

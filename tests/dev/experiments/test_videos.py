@@ -15,7 +15,7 @@ from helpers.files.rows import row
 from tokenprune.evals.dev.clips import kind_of
 from tokenprune.evals.dev.experiments import videos
 from tokenprune.evals.dev.experiments.selection import videos as video_selection
-from tokenprune.evals.dev.tables.videos import (
+from tokenprune.evals.dev.tables.accuracy_and_speed.videos import (
     accuracy_table,
     by_kind,
     difference_table,

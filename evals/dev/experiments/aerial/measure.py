@@ -17,7 +17,7 @@ from tokenprune.encoded import EncodedImage
 from tokenprune.engine.select import checked_selection
 from tokenprune.evals.dev.experiments.aerial import draw
 from tokenprune.evals.dev.experiments.aerial.photographs import Photograph, photographs
-from tokenprune.evals.dev.tables.aerial import table
+from tokenprune.evals.dev.tables.accuracy.aerial import table
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.provenance import versions

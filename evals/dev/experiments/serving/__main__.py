@@ -20,7 +20,7 @@ from PIL import Image
 from tokenprune.evals.cli.parser import at_least, script_parser
 from tokenprune.evals.dev.experiments import serving
 from tokenprune.evals.dev.experiments.serving.model import operations
-from tokenprune.evals.dev.tables.serving import table
+from tokenprune.evals.dev.tables.speed.serving import table
 from tokenprune.evals.engines.server import Server, data_url
 from tokenprune.evals.run.provenance import versions
 from tokenprune.selection import budget

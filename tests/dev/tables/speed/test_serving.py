@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokenprune.evals.dev.tables.serving import table
+from tokenprune.evals.dev.tables.speed.serving import table
 
 
 def test_ratios_are_to_the_unpruned_of_the_same_round() -> None:

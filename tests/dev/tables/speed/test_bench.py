@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenprune.evals.bench.cases import Facts
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.bench.schedule import Schedule
-from tokenprune.evals.dev.tables import bench as report
+from tokenprune.evals.dev.tables.speed import bench as report
 
 ABOUT = {
     "model": "tiny",

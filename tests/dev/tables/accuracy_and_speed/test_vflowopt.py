@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from helpers.files.rows import row
 
-from tokenprune.evals.dev.tables import vflowopt
+from tokenprune.evals.dev.tables.accuracy_and_speed import vflowopt
 from tokenprune.evals.models.bundled import SCENES
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.search.calibration import calibrated_on, image_digests

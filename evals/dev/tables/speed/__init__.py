@@ -1,0 +1,11 @@
+"""Tables of time and memory.
+
+bench         what `tokenprune bench` stored
+ideals        every strategy beside its ideal
+selection     selection alone
+decode_steps  what a patch adds to a decode step
+growth        prefills as images grow
+background    BackgroundPruning as images grow
+peers         prefills of the published packages, and video reducers of vLLM
+serving       requests inside vLLM
+"""
