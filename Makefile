@@ -90,7 +90,7 @@ check-vllm: .venv-vllm/installed
 
 VLLM_INSTALL = .venv-vllm/bin/python -m pip install --quiet --requirement tests/serving/requirements.txt --editable ".[evals]"
 
-# All tests of all families, of which `make test` runs a part that changes every day; then the table in adapters/README.md
+# All tests of all families, of which `make test` runs a part that changes every day; then the table in adapters/models.md
 # and what `tokenprune models` prints.
 matrix: install
 	mkdir -p runs

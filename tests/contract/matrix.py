@@ -1,4 +1,4 @@
-"""What `tokenprune models` and the table in adapters/README.md show. `make matrix` runs the contract matrix and writes
+"""What `tokenprune models` and the table in adapters/models.md show. `make matrix` runs the contract matrix and writes
 both."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from tokenprune.adapters.tested import FILE, Tested, read_tested
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "adapters" / "README.md"
+PAGE = ROOT / "adapters" / "models.md"
 BEGIN, END = "<!-- matrix: made by `make matrix` -->", "<!-- end of matrix -->"
 
 #: Column of the table -> the labels of the cells that it summarises.
@@ -82,9 +82,9 @@ def table(tested: Mapping[str, Tested]) -> str:
     return "\n".join(lines)
 
 
-def section(readme: str) -> str:
-    """The text between the markers of adapters/README.md."""
-    return readme.split(BEGIN)[1].split(END)[0].strip()
+def section(page: str) -> str:
+    """The text between the markers of adapters/models.md."""
+    return page.split(BEGIN)[1].split(END)[0].strip()
 
 
 def write(runs: Path) -> None:
@@ -97,9 +97,9 @@ def write(runs: Path) -> None:
     tested = {case: {**facts_of(case), **found[case]} for case in [*CASES, *DENOISING, *COMPACT_ONLY]}
     FILE.write_text(json.dumps(tested, indent=1) + "\n", encoding="utf-8")
     read_tested.cache_clear()
-    head, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    head, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     made = table(read_tested())
-    README.write_text(f"{head}{BEGIN}\n\n{made}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    PAGE.write_text(f"{head}{BEGIN}\n\n{made}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from contract.matrix import README, facts_of, section, table
+from contract.matrix import PAGE, facts_of, section, table
 from helpers.contract.cells import (
     ANYWHERE,
     CASES,
@@ -49,10 +49,10 @@ newest = pytest.mark.skipif(VERSION < COMPLETE, reason="this transformers is old
 
 @newest
 def test_the_readme_shows_the_matrix() -> None:
-    """The one in adapters/; `make matrix` writes its table."""
+    """The one in adapters/models.md; `make matrix` writes its table."""
     tested = read_tested()
     assert set(tested) == {*CASES, *DENOISING, *COMPACT_ONLY}
-    assert section(README.read_text(encoding="utf-8")) == table(tested)
+    assert section(PAGE.read_text(encoding="utf-8")) == table(tested)
     assert "✗" not in table(tested)
 
 
