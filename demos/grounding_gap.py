@@ -18,11 +18,11 @@ from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.cli.parser import at_least
 from tokenprune.evals.dev.figures import gap as gap_figure
 from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.run import results_io
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import load_questions
-from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.setups import UNPRUNED
+from tokenprune.evals.storage import results_io
+from tokenprune.evals.storage.run_folder import RunFolder
 
 TASKS = ["rec"]
 

@@ -22,16 +22,16 @@ from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, Rows, argumen
 from tokenprune.evals.models.loading import load_model, load_processor
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
-from tokenprune.evals.run import files
-from tokenprune.evals.run.answers import AnswerKey
 from tokenprune.evals.run.evaluate import BATCH_TOKENS
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.progress import progress_bar
-from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
 from tokenprune.evals.run.questions import limit_questions, load_questions
-from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Unpruned
+from tokenprune.evals.storage import files
+from tokenprune.evals.storage.answers import AnswerKey
+from tokenprune.evals.storage.provenance import model_identity, tasks_identity, versions
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.registry import changed_settings, name_of

@@ -23,8 +23,8 @@ from tokenprune.evals.bench.cases import Facts
 from tokenprune.evals.bench.schedule import Schedule
 from tokenprune.evals.bench.timing.clock import Seconds
 from tokenprune.evals.models.tensors import stored_bytes
-from tokenprune.evals.run import files
-from tokenprune.evals.run.provenance import device_name, versions
+from tokenprune.evals.storage import files
+from tokenprune.evals.storage.provenance import device_name, versions
 
 SOURCES = Path(tokenprune.__file__).resolve().parent
 #: The clock of a file whose seconds are not those that pass.

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenprune.evals.engines.engine import Engine, EngineError, Prompt, Reply
-from tokenprune.evals.run.answers import Answer, AnswerKey
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.runner import OnError, failed
 from tokenprune.evals.run.setups import Pruned, Setup
+from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.zoom.prompts import chat_prompt, encode_chat
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.report.regressions import Loss
 from tokenprune.evals.report.rendering import data_url, jpeg_url, render
-from tokenprune.evals.run.answers import KeptTokens
+from tokenprune.evals.storage.answers import KeptTokens
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
 

@@ -12,8 +12,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from tokenprune.evals.report.palette import COLORS
 from tokenprune.evals.report.tables import task_title
-from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.setups import UNPRUNED
+from tokenprune.evals.storage.results import TaskResult
 
 MARKERS = "osD^vP*Xhp<>"
 COLUMNS = 2

@@ -8,10 +8,10 @@ from typing import Any
 from transformers import AutoConfig, AutoProcessor
 
 from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.run.answers import Answer, AnswerKey, SetupKey
 from tokenprune.evals.run.questions import load_questions
-from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.setups import UNPRUNED
+from tokenprune.evals.storage.answers import Answer, AnswerKey, SetupKey
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 
 

@@ -16,9 +16,9 @@ from tokenprune.evals.report.tables import (
     summary_table,
     unpruned_table,
 )
-from tokenprune.evals.run import results_io
-from tokenprune.evals.run.results import TaskResult
-from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.storage import results_io
+from tokenprune.evals.storage.results import TaskResult
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 
 TASKS_OF_A_TABLE = 4

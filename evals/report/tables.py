@@ -5,10 +5,10 @@ from math import isfinite
 
 from tokenprune.errors import SettingError
 from tokenprune.evals.report.table import NOTHING, Table
-from tokenprune.evals.run.answers import SetupKey
-from tokenprune.evals.run.results import TaskResult, by_setup, compare
 from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.stats.intervals import Paired
+from tokenprune.evals.storage.answers import SetupKey
+from tokenprune.evals.storage.results import TaskResult, by_setup, compare
 from tokenprune.evals.tasks import TASKS
 
 BASELINE = "Random"  # as results call it

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.report.tables import accuracy_cell, further_table, task_title
-from tokenprune.evals.run.results import TaskResult, by_setup
+from tokenprune.evals.storage.results import TaskResult, by_setup
 
 
 def table(rows: Sequence[TaskResult], title: str) -> Table:

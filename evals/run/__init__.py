@@ -1,4 +1,4 @@
-"""Ask every question under every setup and store the answers, resumably.
+"""Ask every question under every setup, resumably, and turn the answers into results.
 
 evaluate    a run from beginning to end: start reading here
 setups      what is compared: the unpruned model, strategies, downsampling
@@ -10,13 +10,7 @@ answering   what answers: the model in this process, or an engine
 runner      the model in this process, batch by batch
 batches     questions of similar length, encoded once for all setups
 costs       visual tokens and KV cache of an answer
-answers     an answer, as one line of JSON
 aggregate   from answers to results
-results     the result of a setup on a task, and paired comparisons
-results_io  results as lines of JSON
-run_folder  a run on disk
-files       writing so that a killed process leaves readable files
 progress    a progress bar
 processes   the processes of a run on several devices
-provenance  what identifies a run
 """

@@ -5,9 +5,9 @@ from math import isfinite
 from statistics import fmean
 from typing import Any
 
-from tokenprune.evals.run.answers import Answer, AnswerKey, Score
-from tokenprune.evals.run.results import FAILED, QuestionScore, TaskResult, digest
 from tokenprune.evals.run.setups import Setup
+from tokenprune.evals.storage.answers import Answer, AnswerKey, Score
+from tokenprune.evals.storage.results import FAILED, QuestionScore, TaskResult, digest
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.task import Task

@@ -14,11 +14,11 @@ from tokenprune.errors import UnsupportedError
 from tokenprune.evals.engines.engine import Engine
 from tokenprune.evals.engines.runner import EngineRunner
 from tokenprune.evals.run import downsample
-from tokenprune.evals.run.answers import Answer
 from tokenprune.evals.run.plan import Part
-from tokenprune.evals.run.provenance import model_identity, versions
 from tokenprune.evals.run.runner import OnError, Runner
 from tokenprune.evals.run.setups import BASELINES, DOWNSAMPLE, UNPRUNED, Setup
+from tokenprune.evals.storage.answers import Answer
+from tokenprune.evals.storage.provenance import model_identity, versions
 
 
 class Answering(ABC):

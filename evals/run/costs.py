@@ -9,8 +9,8 @@ import torch
 from tokenprune.adapters import adapter_for
 from tokenprune.evals.models.cache import cache_bytes
 from tokenprune.evals.models.video_prompts import placeholder_ids
-from tokenprune.evals.run.answers import KeptTokens
 from tokenprune.evals.run.setups import Setup
+from tokenprune.evals.storage.answers import KeptTokens
 from tokenprune.report import ImageReport
 
 

@@ -20,18 +20,18 @@ from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.aggregate import task_results
 from tokenprune.evals.run.answering import Answering, InEngine, InProcess
-from tokenprune.evals.run.answers import Answer, AnswerKey
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.progress import progress_bar
-from tokenprune.evals.run.provenance import tasks_identity
 from tokenprune.evals.run.questions import limit_questions, load_questions
-from tokenprune.evals.run.results import TaskResult
-from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.run.setups import make_setups, read_by
 from tokenprune.evals.search.calibration import apart, calibrated_on
+from tokenprune.evals.storage.answers import Answer, AnswerKey
+from tokenprune.evals.storage.provenance import tasks_identity
+from tokenprune.evals.storage.results import TaskResult
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
 from tokenprune.strategies.settings import SettingsFile

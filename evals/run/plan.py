@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from tokenprune.errors import SettingError
-from tokenprune.evals.run.answers import AnswerKey
 from tokenprune.evals.run.setups import Setup
+from tokenprune.evals.storage.answers import AnswerKey
 from tokenprune.evals.tasks.base.question import Question
 
 #: Questions of one task that are batched together. Neither the number of processes nor the answers that exist already

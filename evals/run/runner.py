@@ -9,11 +9,11 @@ import torch
 
 from tokenprune.errors import TokenPruneError
 from tokenprune.evals.models.greedy import generate_greedily
-from tokenprune.evals.run.answers import Answer, AnswerKey
 from tokenprune.evals.run.batches import DecodedQuestion, batches, encode_batch, group_by_encoding
 from tokenprune.evals.run.costs import kv_cache_bytes, visual_costs
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.setups import Setup
+from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.tasks.base.question import Question
 
 OnError = Literal["stop", "record"]

@@ -11,9 +11,9 @@ import tokenprune
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.errors import unknown
 from tokenprune.evals.run import downsample
-from tokenprune.evals.run.answers import SetupKey
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.search.calibration import calibrated_on
+from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.sequence.position_ids import PositionIds
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.settings import SettingsFile

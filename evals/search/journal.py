@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from tokenprune.errors import SettingError
-from tokenprune.evals.run.files import check_same, lock_for_appending, naming
+from tokenprune.evals.storage.files import check_same, lock_for_appending, naming
 
 STUDY = "search"
 

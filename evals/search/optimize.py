@@ -25,12 +25,12 @@ from tqdm import tqdm
 
 from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError
-from tokenprune.evals.run import files
-from tokenprune.evals.run.provenance import versions, weights_digest
 from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import finished, held_study
 from tokenprune.evals.search.objective import Objective, State
 from tokenprune.evals.search.space import SearchSpace
+from tokenprune.evals.storage import files
+from tokenprune.evals.storage.provenance import versions, weights_digest
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 

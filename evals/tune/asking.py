@@ -10,11 +10,11 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.models.boxes import HIT, iou
-from tokenprune.evals.run.answers import Answer, AnswerKey, SetupKey
 from tokenprune.evals.run.plan import Part
-from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
+from tokenprune.evals.storage.answers import Answer, AnswerKey, SetupKey
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.box import BoxQuestion
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.short_answers import plain

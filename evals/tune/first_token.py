@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.evals.run.answers import Answer
 from tokenprune.evals.run.batches import DecodedQuestion
 from tokenprune.evals.run.costs import visual_costs
 from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Setup, Unpruned
+from tokenprune.evals.storage.answers import Answer
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
-from tokenprune.evals.run.answers import SetupKey
 from tokenprune.evals.run.setups import Pruned
 from tokenprune.evals.search.journal import finished
+from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.tune.asking import UNPRUNED, Scorer
 from tokenprune.evals.tune.bounds import Loss
 from tokenprune.evals.tune.costs import CostMeter

@@ -18,13 +18,13 @@ from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError
 from tokenprune.evals.models.loading import load_model, name_and_style
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
-from tokenprune.evals.run import files
 from tokenprune.evals.run.evaluate import BATCH_TOKENS
 from tokenprune.evals.run.progress import progress_bar
-from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
 from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import held_study
+from tokenprune.evals.storage import files
+from tokenprune.evals.storage.provenance import model_identity, tasks_identity, versions
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune import page, plot
 from tokenprune.evals.tune.asking import Asker, Compare, held_answers, measure_of

@@ -7,8 +7,8 @@ import pytest
 
 from tokenprune.errors import DataError, PruningError, SettingError, TokenPruneError, UnsupportedError
 from tokenprune.evals.cli.errors import plain_errors
-from tokenprune.evals.run import files
 from tokenprune.evals.stats.intervals import interval
+from tokenprune.evals.storage import files
 
 
 def test_a_data_error_is_a_value_error() -> None:

@@ -14,7 +14,7 @@ import tokenprune
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import load_questions
-from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.tokens import VisualTokens
 
 Eval = Callable[..., Any]

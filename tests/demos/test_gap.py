@@ -19,9 +19,9 @@ from PIL import Image
 from tokenprune.evals.dev.figures import gap as gap_figure
 from tokenprune.evals.dev.figures.gap import Scene
 from tokenprune.evals.models.prompt_styles import STYLES
-from tokenprune.evals.run import results_io
-from tokenprune.evals.run.answers import Answer, AnswerKey, KeptTokens, SetupKey
 from tokenprune.evals.run.setups import UNPRUNED
+from tokenprune.evals.storage import results_io
+from tokenprune.evals.storage.answers import Answer, AnswerKey, KeptTokens, SetupKey
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 
 ROOT = Path(__file__).parents[2]

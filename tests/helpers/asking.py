@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from helpers.files.evals import tiny_processor
-from tokenprune.evals.run.answers import Answer
 from tokenprune.evals.run.plan import Plan
-from tokenprune.evals.run.provenance import versions
 from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Setup
+from tokenprune.evals.storage.answers import Answer
+from tokenprune.evals.storage.provenance import versions
 from tokenprune.evals.tasks.base.question import Question
 
 

@@ -20,8 +20,8 @@ from tokenprune.evals import evaluate
 from tokenprune.evals.engines import server
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.run import evaluate as evaluating
-from tokenprune.evals.run.results import TaskResult
-from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.storage.results import TaskResult
+from tokenprune.evals.storage.run_folder import RunFolder
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 

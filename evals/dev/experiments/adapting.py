@@ -22,9 +22,9 @@ from tokenprune.evals.cli.parser import script_parser
 from tokenprune.evals.dev.train.bundle import Split, write_scenes
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model, public_name
-from tokenprune.evals.run import files, results_io
 from tokenprune.evals.run.evaluate import evaluate
-from tokenprune.evals.run.results import TaskResult
+from tokenprune.evals.storage import files, results_io
+from tokenprune.evals.storage.results import TaskResult
 
 KEEP_RATIOS = (0.25, 0.1)
 TRAINING = "train"

@@ -19,9 +19,9 @@ from tokenprune.evals.cli.parser import script_parser
 from tokenprune.evals.dev.experiments.asked import held_asker
 from tokenprune.evals.dev.figures.adaptive import draw
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.run import files
 from tokenprune.evals.run.setups import Setup, make_setups
 from tokenprune.evals.stats.intervals import interval, paired
+from tokenprune.evals.storage import files
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.asking import UNPRUNED, Asker
 from tokenprune.evals.tune.questions import image_numbers

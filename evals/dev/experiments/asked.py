@@ -10,11 +10,11 @@ from rich.console import Console
 
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.run import files
 from tokenprune.evals.run.progress import progress_bar
-from tokenprune.evals.run.provenance import model_identity, tasks_identity, versions
 from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.search.calibration import apart, calibrated_on
+from tokenprune.evals.storage import files
+from tokenprune.evals.storage.provenance import model_identity, tasks_identity, versions
 from tokenprune.evals.tune.asking import Asker, held_answers
 from tokenprune.evals.tune.questions import Half, in_chunks
 from tokenprune.strategies.settings import SettingsFile

@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 from tokenprune import BackgroundPruning
 from tokenprune.engine.select import checked_selection
 from tokenprune.evals.dev.tables.speed.background import table
-from tokenprune.evals.run.provenance import versions
+from tokenprune.evals.storage.provenance import versions
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
 # CLIP-L/336: what GeoLLaVA-8K's tower gives of one tile.

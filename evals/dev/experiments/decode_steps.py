@@ -22,8 +22,8 @@ from tokenprune.evals.bench.figures import Median
 from tokenprune.evals.bench.inputs import prompts
 from tokenprune.evals.bench.inputs.shapes import config_of
 from tokenprune.evals.models.cache import cache_in
-from tokenprune.evals.run.provenance import device_name, versions
 from tokenprune.evals.run.setups import Pruned, make_setups
+from tokenprune.evals.storage.provenance import device_name, versions
 
 SHAPE, WIDTH, KEEP_RATIO = "llava-1.5-0.5b", 64, 0.125
 STRATEGIES = ("random", "fopru:mode=rank", "visionzip", "vflowopt", "fastv", "pyramiddrop", "sparsevlm")

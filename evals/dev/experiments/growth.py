@@ -20,7 +20,7 @@ from tokenprune.evals.bench.inputs.prompts import random_prompt
 from tokenprune.evals.bench.inputs.rendered import rendered
 from tokenprune.evals.bench.timing.memory import with_peak
 from tokenprune.evals.dev.tables.speed.growth import table
-from tokenprune.evals.run.provenance import versions
+from tokenprune.evals.storage.provenance import versions
 from tokenprune.strategies.parsing import parse
 
 TILE = 224  # pixels; 16 x 16 patches, 8 x 8 visual tokens

@@ -23,10 +23,10 @@ from tokenprune.evals.cli.parser import script_parser
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.models.loading import load_model, public_name
-from tokenprune.evals.run import files
 from tokenprune.evals.run.evaluate import evaluate
-from tokenprune.evals.run.results import TaskResult
-from tokenprune.evals.run.results_io import to_line
+from tokenprune.evals.storage import files
+from tokenprune.evals.storage.results import TaskResult
+from tokenprune.evals.storage.results_io import to_line
 
 STRATEGIES = ("mosaic",)
 KEEP_RATIOS = (0.5, 0.25, 0.125)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import tokenprune
 from tokenprune.errors import DataError
-from tokenprune.evals.run.answers import AnswerKey
-from tokenprune.evals.run.results import TaskResult, digest
 from tokenprune.evals.run.setups import Pruned, Setup
+from tokenprune.evals.storage.answers import AnswerKey
+from tokenprune.evals.storage.results import TaskResult, digest
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.asking import Asker
 from tokenprune.evals.tune.questions import Half

@@ -22,10 +22,10 @@ from tokenprune.evals.cli.parser import script_parser
 from tokenprune.evals.dev.experiments.asked import held_asker
 from tokenprune.evals.dev.experiments.recorded import Recorded
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.run import files
-from tokenprune.evals.run.answers import SetupKey
-from tokenprune.evals.run.results_io import read
 from tokenprune.evals.run.setups import Pruned, make_setups
+from tokenprune.evals.storage import files
+from tokenprune.evals.storage.answers import SetupKey
+from tokenprune.evals.storage.results_io import read
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.asking import UNPRUNED, Scorer
 from tokenprune.evals.tune.bounds import Loss

@@ -26,7 +26,7 @@ import tokenprune
 from tokenprune.evals.bench.inputs.build import build
 from tokenprune.evals.bench.inputs.shapes import config_of
 from tokenprune.evals.bench.timing.memory import with_peak
-from tokenprune.evals.run.provenance import device_name, versions
+from tokenprune.evals.storage.provenance import device_name, versions
 from tokenprune.selection import budget
 from tokenprune.strategies.parsing import parse
 from tokenprune.strategy import Strategy

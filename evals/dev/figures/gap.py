@@ -17,10 +17,10 @@ from matplotlib.patheffects import withStroke
 
 from tokenprune.evals.models.boxes import Box, iou
 from tokenprune.evals.report.palette import GREY, ORANGE, PURPLE, SKY
-from tokenprune.evals.run.answers import Answer, AnswerKey, SetupKey
 from tokenprune.evals.run.defaults import POSITION_IDS
-from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.setups import UNPRUNED
+from tokenprune.evals.storage.answers import Answer, AnswerKey, SetupKey
+from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 

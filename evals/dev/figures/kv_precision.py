@@ -19,8 +19,8 @@ from tokenprune.evals.cli.parser import script_parser
 from tokenprune.evals.dev.tables.accuracy.kv_precision import ROWS, grid_of
 from tokenprune.evals.report.palette import BLUE, GREEN, ORANGE, VERMILION
 from tokenprune.evals.report.tables import task_title
-from tokenprune.evals.run.results import TaskResult
-from tokenprune.evals.run.results_io import read
+from tokenprune.evals.storage.results import TaskResult
+from tokenprune.evals.storage.results_io import read
 
 #: Of the precisions, from the highest.
 STYLES = ((BLUE, "o", "-"), (GREEN, "s", "--"), (ORANGE, "D", "-."), (VERMILION, "^", ":"))

@@ -18,8 +18,8 @@ from tokenprune.evals.dev.measure.steps import equal_cache
 from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.models.bundled import VERSION_2
 from tokenprune.evals.models.loading import load_model, public_name
-from tokenprune.evals.run.results_io import read
 from tokenprune.evals.run.setups import UNPRUNED as NOT_PRUNED
+from tokenprune.evals.storage.results_io import read
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

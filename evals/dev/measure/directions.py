@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tokenprune.evals.dev.measure.goals import Verdict, above
 from tokenprune.evals.report.table import NOTHING, Table
-from tokenprune.evals.run.results import SetupKey, TaskResult, by_setup, compare
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
+from tokenprune.evals.storage.results import SetupKey, TaskResult, by_setup, compare
 
 #: Labels of strategies that drop tokens inside the language model, where compact IDs change nothing.
 INSIDE = ("FastV", "EfficientVLA", "AttentionMass", "PAR", "PyramidDrop", "SparseVLM", "AdaToken", "DART", "IVCPrune")

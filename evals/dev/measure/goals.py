@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tokenprune.evals.report.table import NOTHING, Table
-from tokenprune.evals.run.results import TaskResult, compare
 from tokenprune.evals.run.setups import UNPRUNED
+from tokenprune.evals.storage.results import TaskResult, compare
 
 Interval = tuple[float, float]
 

@@ -17,11 +17,11 @@ from tokenprune.evals.dev.measure.steps import Step, asked_as, steps
 from tokenprune.evals.dev.measure.stored import StoredRows, claimed, lacking
 from tokenprune.evals.models.loading import name_and_style
 from tokenprune.evals.run.evaluate import BATCH_TOKENS, evaluate
-from tokenprune.evals.run.provenance import model_identity, tasks_identity
 from tokenprune.evals.run.questions import limit_questions, load_questions
-from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.setups import Pruned, Setup
 from tokenprune.evals.search.calibration import apart, calibrated_on
+from tokenprune.evals.storage.provenance import model_identity, tasks_identity
+from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.tune.sharing import shared_encoder, shares
 from tokenprune.strategies.settings import SettingsFile
 

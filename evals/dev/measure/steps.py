@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tokenprune.evals.dev.measure.directions import EQUAL
 from tokenprune.evals.dev.measure.plan import AT_EQUAL_CACHE, ORIGINAL, PRUNED, RATIOS, Part
-from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.setups import DOWNSAMPLE, Setup, make_setups
 from tokenprune.evals.run.setups import UNPRUNED as NOT_PRUNED
+from tokenprune.evals.storage.results import TaskResult
 
 
 @dataclass(frozen=True)

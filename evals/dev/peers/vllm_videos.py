@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tokenprune import STRATEGIES
 from tokenprune.evals.bench.record import cpu
-from tokenprune.evals.run import files
+from tokenprune.evals.storage import files
 from tokenprune.tokens import Layout, VisualTokens
 
 STORED = Path(__file__).resolve().parents[2] / "results" / "data" / "peers_videos.json"

@@ -10,8 +10,8 @@ from helpers.files.evals import saved
 from helpers.files.search import deep_llava, write_scenes
 
 from tokenprune.evals.dev.experiments.adapting import ADAPTED, main
-from tokenprune.evals.run.results import compare
-from tokenprune.evals.run.results_io import read
+from tokenprune.evals.storage.results import compare
+from tokenprune.evals.storage.results_io import read
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's

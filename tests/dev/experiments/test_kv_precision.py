@@ -21,8 +21,8 @@ from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.cache import cache_in
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.report.table import NOTHING
-from tokenprune.evals.run.results import TaskResult
-from tokenprune.evals.run.results_io import read
+from tokenprune.evals.storage.results import TaskResult
+from tokenprune.evals.storage.results_io import read
 
 needs_fp8 = pytest.mark.skipif(not hasattr(cache_utils, "Fp8QuantizedLayer"), reason="came with transformers 5.2x")
 STEPS: dict[str, Any] = {

@@ -14,9 +14,9 @@ from helpers.files.search import deep_llava, scenes, write_scenes
 
 from tokenprune import DataError, FoPru
 from tokenprune.evals.dev.experiments.tune_splits import main, outcome, split
-from tokenprune.evals.run.answers import AnswerKey
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.setups import Pruned, Setup
+from tokenprune.evals.storage.answers import AnswerKey
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.asking import UNPRUNED
 from tokenprune.evals.tune.questions import Half

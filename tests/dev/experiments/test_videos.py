@@ -24,7 +24,7 @@ from tokenprune.evals.dev.tables.accuracy_and_speed.videos import (
 )
 from tokenprune.evals.models.bundled import CLIPS
 from tokenprune.evals.report.table import NOTHING
-from tokenprune.evals.run.results import TaskResult
+from tokenprune.evals.storage.results import TaskResult
 
 OPTIONS = {"shape": "tiny", "dtype": "float32", "tower_layers": 1, "rounds": 2}
 

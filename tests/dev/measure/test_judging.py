@@ -12,7 +12,7 @@ from tokenprune.evals.dev.measure.__main__ import main
 from tokenprune.evals.dev.measure.directions import directions
 from tokenprune.evals.dev.measure.goals import Verdict, above, goals_table
 from tokenprune.evals.dev.measure.stored import StoredRows
-from tokenprune.evals.run.results import TaskResult
+from tokenprune.evals.storage.results import TaskResult
 
 
 def scored(right: int, of: int = 400) -> list[float]:

@@ -21,13 +21,13 @@ from tokenprune.evals.dev.measure.plan import BOTH, LEFT_OUT, PRUNED, RATIOS, ST
 from tokenprune.evals.dev.measure.run import Measuring
 from tokenprune.evals.dev.measure.steps import equal_cache
 from tokenprune.evals.dev.measure.stored import claimed
-from tokenprune.evals.run.answers import Answer, AnswerKey
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import load_questions
-from tokenprune.evals.run.results import TaskResult
-from tokenprune.evals.run.results_io import read
-from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.search.calibration import image_digests
+from tokenprune.evals.storage.answers import Answer, AnswerKey
+from tokenprune.evals.storage.results import TaskResult
+from tokenprune.evals.storage.results_io import read
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.strategies import STRATEGIES as REGISTERED
 
 PART = Part("scenes", None, (0.5, 0.25), ("fopru", "flowcut", "evs", "fastv:layer=1"), BOTH)

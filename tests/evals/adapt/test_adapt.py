@@ -26,7 +26,7 @@ from tokenprune.evals.adapt.lora import n_trained, target_names, with_lora
 from tokenprune.evals.adapt.rows import IGNORED, Collator, Row
 from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, last_checkpoint
 from tokenprune.evals.run.questions import load_questions
-from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.short_answers import exact
 from tokenprune.evals.tasks.base.video import VideoAnswer
 

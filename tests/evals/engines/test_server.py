@@ -15,9 +15,9 @@ from helpers.tiny import tiny_llava
 from tokenprune.errors import DataError, SettingError, UnsupportedError
 from tokenprune.evals import evaluate
 from tokenprune.evals.engines.server import Server
-from tokenprune.evals.run.results import TaskResult
-from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.runner import QuestionError
+from tokenprune.evals.storage.results import TaskResult
+from tokenprune.evals.storage.run_folder import RunFolder
 
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
 

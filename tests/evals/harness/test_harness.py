@@ -18,7 +18,7 @@ from tokenprune.evals.models.bundled import MODEL, SCENES, SETTINGS
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import limit_questions, load_questions
-from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 
 ROOT = Path(__file__).parents[3]

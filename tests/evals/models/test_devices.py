@@ -15,10 +15,10 @@ from helpers.tiny import tiny_llava
 from tokenprune import UnsupportedError
 from tokenprune.evals.harness.model import HarnessModel
 from tokenprune.evals.models.devices import input_device
-from tokenprune.evals.run.answers import Answer, AnswerKey
 from tokenprune.evals.run.evaluate import evaluate
-from tokenprune.evals.run.provenance import weights_digest
-from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.storage.answers import Answer, AnswerKey
+from tokenprune.evals.storage.provenance import weights_digest
+from tokenprune.evals.storage.run_folder import RunFolder
 
 #: transformers before 5.2x takes the offloaded weights for the device of the model.
 pytestmark = pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import QuantoConfig
 
 from tokenprune.evals.models.tensors import stored_bytes
-from tokenprune.evals.run.provenance import model_identity, weights_digest
+from tokenprune.evals.storage.provenance import model_identity, weights_digest
 
 
 class Scaled(Tensor):

@@ -18,9 +18,9 @@ from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.report import page as pages
 from tokenprune.evals.report import palette, pareto
 from tokenprune.evals.report.regressions import Loss, worst
-from tokenprune.evals.run.answers import Answer, AnswerKey, KeptTokens, to_line
-from tokenprune.evals.run.results_io import to_line as row_line
-from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.storage.answers import Answer, AnswerKey, KeptTokens, to_line
+from tokenprune.evals.storage.results_io import to_line as row_line
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.question import Question
 

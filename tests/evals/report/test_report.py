@@ -12,8 +12,8 @@ from tokenprune.evals.report.report import differences, put_into, report, summar
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.report.tables import accuracy_table, difference_table, further_table, split_table
 from tokenprune.evals.report.terminal import table
-from tokenprune.evals.run.results import FAILED, QuestionScore, TaskResult, compare
-from tokenprune.evals.run.results_io import to_line
+from tokenprune.evals.storage.results import FAILED, QuestionScore, TaskResult, compare
+from tokenprune.evals.storage.results_io import to_line
 
 ALL, HALF, NONE = [1.0] * 20, [1.0, 0.0] * 10, [None] * 20
 

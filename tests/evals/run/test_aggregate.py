@@ -14,9 +14,9 @@ from helpers.files.tasks import POPE, SETS
 from helpers.tiny import tiny_llava
 
 from tokenprune.evals.run import aggregate
-from tokenprune.evals.run.answers import Answer
-from tokenprune.evals.run.results import TaskResult, compare
 from tokenprune.evals.run.setups import Unpruned, make_setups
+from tokenprune.evals.storage.answers import Answer
+from tokenprune.evals.storage.results import TaskResult, compare
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.question import Question
 

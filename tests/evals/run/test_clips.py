@@ -13,8 +13,8 @@ from rich.console import Console
 
 from tokenprune import SettingError
 from tokenprune.evals.run.evaluate import evaluate
-from tokenprune.evals.run.results import TaskResult
-from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.storage.results import TaskResult
+from tokenprune.evals.storage.run_folder import RunFolder
 
 QUIET = Console(quiet=True)
 

@@ -9,8 +9,8 @@ from helpers.commands import command
 from helpers.files.evals import saved, write_refcoco, write_vqav2
 from helpers.tiny import tiny_llava
 
-from tokenprune.evals.run.answers import Answer, AnswerKey
-from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.storage.answers import Answer, AnswerKey
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer
 
 QUICK = ["--position-ids", "original", "--baselines", "unpruned"]

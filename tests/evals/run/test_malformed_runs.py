@@ -15,8 +15,8 @@ from helpers.tiny import tiny_llava
 
 from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.models.loading import load_model, load_processor
-from tokenprune.evals.run import files, results_io
-from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.storage import files, results_io
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.strategies.parsing import parse
 from tokenprune.strategies.settings import SettingsFile
 

@@ -19,9 +19,9 @@ from helpers.tiny import tiny_llava
 from tokenprune import SettingError
 from tokenprune.errors import DataError
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.run.answers import Answer, AnswerKey, from_line, to_line
-from tokenprune.evals.run.files import append, lock_for_appending
-from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.storage.answers import Answer, AnswerKey, from_line, to_line
+from tokenprune.evals.storage.files import append, lock_for_appending
+from tokenprune.evals.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[3]
 N = 40

@@ -15,10 +15,10 @@ import tokenprune
 from tokenprune.evals.run import aggregate
 from tokenprune.evals.run import batches as batching
 from tokenprune.evals.run.batches import DecodedQuestion, batches
-from tokenprune.evals.run.results import compare
 from tokenprune.evals.run.runner import QuestionError
 from tokenprune.evals.run.setups import Pruned, Unpruned, make_setups
 from tokenprune.evals.search.plot import tokens_per_layer
+from tokenprune.evals.storage.results import compare
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.tokens import VisualTokens

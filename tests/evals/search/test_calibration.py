@@ -12,10 +12,10 @@ from helpers.files.evals import saved
 from helpers.files.search import BASE, deep_llava, scenes, searched
 
 from tokenprune import SettingError
-from tokenprune.evals.run.answers import Answer, SetupKey
-from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.search.calibration import apart, calibrated_on, image_digests
+from tokenprune.evals.storage.answers import Answer, SetupKey
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile
 

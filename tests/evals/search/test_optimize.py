@@ -20,10 +20,10 @@ from torch.nn.functional import cosine_similarity
 
 import tokenprune
 from tokenprune import SettingError
-from tokenprune.evals.run.provenance import weights_digest
 from tokenprune.evals.search.calibration import calibration
 from tokenprune.evals.search.objective import Objective
 from tokenprune.evals.search.optimize import Names
+from tokenprune.evals.storage.provenance import weights_digest
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.zoom.prompts import encode_chat
 

@@ -15,7 +15,7 @@ from tokenprune.evals.models.bundled import MODEL, PHOTOGRAPHS, SCENES, VERSION_
 from tokenprune.evals.models.loading import load_model
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.run.questions import load_questions
-from tokenprune.evals.run.run_folder import RunFolder
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.refcoco import RefCoco, RefCocoQuestion
 from tokenprune.evals.tasks.vqav2 import Vqav2

@@ -12,7 +12,7 @@ from helpers.files.videos import levels
 
 from tokenprune.errors import DataError
 from tokenprune.evals.reading.allowed import allowing
-from tokenprune.evals.run.provenance import tasks_identity
+from tokenprune.evals.storage.provenance import tasks_identity
 from tokenprune.evals.tasks import TASKS
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion

@@ -13,10 +13,10 @@ from helpers.files.evals import tiny_processor
 from helpers.files.search import deep_llava, scenes, write_scenes
 
 from tokenprune import FoPru, SettingError
-from tokenprune.evals.run.answers import AnswerKey
 from tokenprune.evals.run.plan import Part
-from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.setups import Pruned, Setup
+from tokenprune.evals.storage.answers import AnswerKey
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune.asking import UNPRUNED, measure_of
 from tokenprune.evals.tune.first_token import FirstTokens, overlap

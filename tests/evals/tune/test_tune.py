@@ -14,10 +14,10 @@ from helpers.files.search import deep_llava, write_scenes
 
 import tokenprune
 from tokenprune import DataError, SettingError
-from tokenprune.evals.run.answers import Answer
-from tokenprune.evals.run.run_folder import RunFolder
 from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.search.calibration import calibrated_on
+from tokenprune.evals.storage.answers import Answer
+from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tune.tune import Tuned, tune
 from tokenprune.strategies.settings import SettingsFile
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from tokenprune.evals.run.results import QuestionScore, TaskResult
+from tokenprune.evals.storage.results import QuestionScore, TaskResult
 
 
 def row(

@@ -37,9 +37,9 @@ from tokenprune.evals.models.boxes import iou
 from tokenprune.evals.models.bundled import MODEL
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.models.prompt_styles import style_of
-from tokenprune.evals.run.files import append, check_same, lock_for_appending
-from tokenprune.evals.run.provenance import device_name, versions
 from tokenprune.evals.run.questions import load_questions
+from tokenprune.evals.storage.files import append, check_same, lock_for_appending
+from tokenprune.evals.storage.provenance import device_name, versions
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.refcoco import RefCocoQuestion
 from tokenprune.zoom.attention import question_attention

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from tokenprune.evals.run.provenance import versions
+from tokenprune.evals.storage.provenance import versions
 from tokenprune.strategies import STRATEGIES, parse
 from tokenprune.strategy import StagedStrategy, Strategy
 from tokenprune.tokens import Entered, Layout, StageTokens, TextAttention, VisionAttention, VisualTokens

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from tokenprune.evals.bench.timing.memory import with_peak
-from tokenprune.evals.run.provenance import versions
+from tokenprune.evals.storage.provenance import versions
 from tokenprune.strategies.parsing import parse
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens

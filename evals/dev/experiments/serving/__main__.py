@@ -22,7 +22,7 @@ from tokenprune.evals.dev.experiments import serving
 from tokenprune.evals.dev.experiments.serving.model import operations
 from tokenprune.evals.dev.tables.speed.serving import table
 from tokenprune.evals.engines.server import Server, data_url
-from tokenprune.evals.run.provenance import versions
+from tokenprune.evals.storage.provenance import versions
 from tokenprune.selection import budget
 
 KEEP_RATIOS = (1.0, 0.5, 0.25, 0.1)

@@ -25,7 +25,7 @@ from rich.progress import track
 
 from tokenprune.evals.bench.record import cpu
 from tokenprune.evals.bench.timing.memory import ENVIRONMENT
-from tokenprune.evals.run import files
+from tokenprune.evals.storage import files
 
 HERE = Path(__file__).resolve().parent
 STORED = HERE.parents[2] / "results" / "data"

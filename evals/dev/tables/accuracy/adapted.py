@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from tokenprune.evals.dev.experiments.adapting import ADAPTED
 from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.report.table import Table
-from tokenprune.evals.run.answers import SetupKey
-from tokenprune.evals.run.results import TaskResult, by_setup, compare
-from tokenprune.evals.run.results_io import read
+from tokenprune.evals.storage.answers import SetupKey
+from tokenprune.evals.storage.results import TaskResult, by_setup, compare
+from tokenprune.evals.storage.results_io import read
 
 HEAD = (
     "keep ratio",

@@ -7,9 +7,9 @@ from pathlib import Path
 from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.report import report
 from tokenprune.evals.report.tables import summary_table
-from tokenprune.evals.run import results_io
-from tokenprune.evals.run.results import TaskResult
 from tokenprune.evals.run.setups import UNPRUNED
+from tokenprune.evals.storage import results_io
+from tokenprune.evals.storage.results import TaskResult
 
 #: The strategy that the short table compares with the unpruned model.
 SHOWN = "FoPru rank -2"

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.report.table import Table
 from tokenprune.evals.report.tables import accuracy_table
-from tokenprune.evals.run.results import SetupKey, TaskResult, by_setup, compare
-from tokenprune.evals.run.results_io import read
+from tokenprune.evals.storage.results import SetupKey, TaskResult, by_setup, compare
+from tokenprune.evals.storage.results_io import read
 
 #: A score in cells, and without.
 CELLS = ("FoPru cls -2 auto", "FoPru cls -2"), ("VisionZip -2 auto", "VisionZip -2")

@@ -6,8 +6,8 @@ from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.dev.tables.accuracy.grounding import difference
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.report.tables import task_title
-from tokenprune.evals.run.results import TaskResult
-from tokenprune.evals.run.results_io import read
+from tokenprune.evals.storage.results import TaskResult
+from tokenprune.evals.storage.results_io import read
 
 ROWS = RESULTS / "kv_precision.jsonl"
 #: Keep ratio times bits, of the caches that are compared with each other; the whole one is 16.

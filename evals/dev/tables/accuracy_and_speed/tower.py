@@ -5,7 +5,7 @@ from tokenprune.evals.bench.record import Record
 from tokenprune.evals.bench.tables import provenance, towers
 from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.report.tables import accuracy_table
-from tokenprune.evals.run.results_io import read
+from tokenprune.evals.storage.results_io import read
 
 
 def before() -> str:

@@ -10,9 +10,9 @@ from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.models.bundled import SETTINGS
 from tokenprune.evals.report.table import Table
 from tokenprune.evals.report.tables import accuracy_table
-from tokenprune.evals.run.results import SetupKey, TaskResult, by_setup, compare
-from tokenprune.evals.run.results_io import read
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
+from tokenprune.evals.storage.results import SetupKey, TaskResult, by_setup, compare
+from tokenprune.evals.storage.results_io import read
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile
 

@@ -11,9 +11,9 @@ from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.dev.tables.accuracy.grounding import difference
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.report.tables import BASELINE
-from tokenprune.evals.run.results import TaskResult
-from tokenprune.evals.run.results_io import read
 from tokenprune.evals.run.setups import UNPRUNED
+from tokenprune.evals.storage.results import TaskResult
+from tokenprune.evals.storage.results_io import read
 
 VIDEOS = RESULTS / "videos"
 #: The kinds of questions, in the order of columns.

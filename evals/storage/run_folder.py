@@ -14,9 +14,9 @@ from tokenprune.errors import DataError
 from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.fields import field
 from tokenprune.evals.reading.text import read_json
-from tokenprune.evals.run import files, results_io
-from tokenprune.evals.run.answers import Answer, AnswerKey, from_line, to_line
-from tokenprune.evals.run.results import TaskResult
+from tokenprune.evals.storage import files, results_io
+from tokenprune.evals.storage.answers import Answer, AnswerKey, from_line, to_line
+from tokenprune.evals.storage.results import TaskResult
 
 #: The parts of the identity that may grow: more can be asked in the same folder.
 GROWING = ("setups", "data")

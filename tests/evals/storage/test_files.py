@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tokenprune.errors import DataError, SettingError, UnsupportedError
-from tokenprune.evals.run import files
-from tokenprune.evals.run.files import append, begin, check_same, lock_for_appending, naming, replace
+from tokenprune.evals.storage import files
+from tokenprune.evals.storage.files import append, begin, check_same, lock_for_appending, naming, replace
 
 
 def test_an_unfinished_line_is_cut_off(tmp_path: Path) -> None:

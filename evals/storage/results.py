@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tokenprune.errors import DataError
-from tokenprune.evals.run.answers import Score, SetupKey
 from tokenprune.evals.stats import intervals as stats
+from tokenprune.evals.storage.answers import Score, SetupKey
 
 FAILED: Literal["failed"] = "failed"
 QuestionScore = Score | Literal["failed"]  # "failed": the question raised an error

@@ -15,7 +15,7 @@ from tokenprune.errors import DataError
 from tokenprune.evals.reading import fields as fields_
 from tokenprune.evals.reading.fields import as_number, as_object, check_types, field
 from tokenprune.evals.reading.text import parse_json, read_text
-from tokenprune.evals.run.results import FAILED, QuestionScore, TaskResult
+from tokenprune.evals.storage.results import FAILED, QuestionScore, TaskResult
 
 _CHARACTERS: dict[QuestionScore, str] = {0.0: "0", 1.0: "1", None: "-", FAILED: "!"}
 _SCORES: dict[str, QuestionScore] = {character: score for score, character in _CHARACTERS.items()}

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from helpers.files.rows import row
 
-from tokenprune.evals.run.results import FAILED, digest
-from tokenprune.evals.run.results_io import read, to_line
+from tokenprune.evals.storage.results import FAILED, digest
+from tokenprune.evals.storage.results_io import read, to_line
 
 RIGHT_AND_WRONG = row("Grid", "original", 0.25, {"val": [1.0, 0.0, None, None], "test": [1.0, 1.0]})
 
