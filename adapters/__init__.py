@@ -2,19 +2,19 @@
 
 base            the contract: every question that an adapter answers
 generic         the adapter for models that follow transformers' common interface
-towered         ... whose vision tower is known too
+towered         ... and whose vision tower is known too
 families        one file per model family
 towers          vision towers
 layouts         layouts of visual tokens that several families share
 decoder         language models
 registry        which adapter answers for a model
 refused         classes without an adapter, and why
-tested          what `make matrix` found out about every class
-wrappers        the model inside torch.compile's, PEFT's and other wrappers
+tested          what `make matrix` found for every class
+wrappers        the model inside wrappers such as torch.compile's and PEFT's
 conventions     what all supported transformers models have in common
 frames          LLaVA with the frames of a video as images
 retrieval       ColPali and its relatives
-clip_relevance  the relevance that CDPruner needs, by CLIP
+clip_relevance  the relevance that CDPruner needs, computed by CLIP
 """
 
 if __name__ != "tokenprune.adapters":  # a second name would make a second copy of every class

@@ -1,4 +1,4 @@
-"""CDPruner's relevance by a CLIP model (https://arxiv.org/abs/2506.10967): with the text tower that LLaVA lacks."""
+"""CDPruner's relevance, computed by a CLIP model (https://arxiv.org/abs/2506.10967), whose text tower LLaVA lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all supported transformers models have in common, over all supported versions."""
+"""What all supported transformers models have in common, in all supported versions."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ _PAST_HOOKS = (
     "would be pruned"
 )
 _OWN_PLACES = (
-    "its text model is told the places of the visual tokens by image_embeds_position_mask, puts the features there "
-    "itself and numbers the positions by the unpruned prompt"
+    "its text model gets the places of the visual tokens as image_embeds_position_mask, inserts the features itself, "
+    "and numbers positions by the unpruned prompt"
 )
 
 #: Class -> why visual-token pruning means nothing there.
@@ -39,7 +39,7 @@ NOT_YET = {
         "tokens could be dropped"
     ),
     "GitForCausalLM": (
-        "its text model puts the visual tokens before the text itself, without placeholder tokens that say where"
+        "its text model itself puts the visual tokens before the text, without placeholder tokens that say where"
     ),
     "InstructBlipForConditionalGeneration": _PAST_HOOKS,
     "InstructBlipVideoForConditionalGeneration": _PAST_HOOKS,
@@ -69,7 +69,7 @@ def refusal(names: Sequence[str], installed: Iterable[str] = (), whole: str | No
     return (
         f"no model adapter for a {names[0]}. `tokenprune models` lists the classes that have one{packages}. If it is a "
         f"vision-language model of transformers, not a wrapper around one, try the generic adapter, which is exact for "
-        f"many but was not tested on this class:\n"
+        f"many but not tested on this class:\n"
         f"    tokenprune.patch(model, strategy, adapter=tokenprune.GenericAdapter)\n"
-        f"To add an adapter see adapters/README.md."
+        f"To add an adapter, see adapters/README.md."
     )

@@ -1,4 +1,4 @@
-"""Which ModelAdapter answers for a model: this package's, one that was registered, or one of an installed package."""
+"""Which ModelAdapter answers for a model: one of ours, one that was registered, or one of an installed package."""
 
 from __future__ import annotations
 

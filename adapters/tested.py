@@ -1,4 +1,4 @@
-"""What `make matrix` found out about every class: the contract that its tests hold it to, and what it offers."""
+"""What `make matrix` found for every class: the contract that its tests check, and what it offers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demos share: the options they all have, and what they ask about when no image is given."""
+"""What the demos share: common options, and the question that they ask if no image is given."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path

@@ -1,6 +1,6 @@
 """The command `tokenprune`, also `python -m tokenprune`.
 
-Not part of the library, which never imports the evals: it starts their commands.
+This starts the commands of the evals. The library itself never imports them.
 """
 
 # PYTHON_ARGCOMPLETE_OK

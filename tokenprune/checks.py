@@ -1,4 +1,4 @@
-"""Checks of settings, which raise SettingError. The `owner` is what has the setting, for the message."""
+"""Checks of settings, which raise SettingError. `owner` names what has the setting, for the message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of encoded images and videos, from the vision tower to the language model."""
+"""Records of encoded images and videos, on their way from the vision tower to the language model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong, and how it is said: what happened, where, and what to type next."""
+"""The errors that tokenprune raises. Messages say what happened, where, and what to type next."""
 
 from __future__ import annotations
 

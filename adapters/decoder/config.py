@@ -65,8 +65,8 @@ class Decoder:
         for kind in kinds:
             if kind not in KINDS:
                 raise UnsupportedError(
-                    f"a {config.model_type} language model with {kind!r} layers is not supported: how they attend is "
-                    f"not known. Supported: {', '.join(KINDS)}."
+                    f"a {config.model_type} language model with {kind!r} layers is not supported: how these layers "
+                    f"attend is unknown. Supported: {', '.join(KINDS)}."
                 )
         kinds = tuple(KINDS[kind] for kind in kinds)
         if getattr(config, "index_kpool", None) is not None:
@@ -95,9 +95,9 @@ class Decoder:
         implementation = self.config._attn_implementation
         if biased and implementation not in TENSOR_MASKS:
             raise UnsupportedError(
-                f'attention_bias="size" adds to the logits of attention, and attn_implementation={implementation!r} '
-                f'takes no mask that does. Load the model with attn_implementation="sdpa" or "eager", or leave '
-                f"attention_bias out."
+                f'attention_bias="size" needs an additive mask, and attn_implementation={implementation!r} takes no '
+                f'mask of that kind. Load the model with attn_implementation="sdpa" or "eager", or leave out '
+                f"attention_bias."
             )
         if (self.noncausal or self.layers.patterned) and implementation not in TENSOR_MASKS:
             window = "sliding-window attention"

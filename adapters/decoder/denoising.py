@@ -1,5 +1,5 @@
-"""What adapters answer for models that denoise: in every step, a second stack of layers reads the cache that the
-language model has filled."""
+"""What adapters answer for models that denoise, in which a second stack of layers reads the language model's cache at
+every step."""
 
 from __future__ import annotations
 

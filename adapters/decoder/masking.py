@@ -1,4 +1,4 @@
-"""What a language model's code does with attention masks, which its config may not tell."""
+"""What a language model's code does with attention masks, which its config may not say."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How a language model's attention rotates queries and keys by their positions: by halves, interleaved or in part.
 
-Its code tells; its config does not always.
+This is read from its code, because its config does not always say.
 """
 
 from __future__ import annotations

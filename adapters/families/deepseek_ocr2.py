@@ -1,4 +1,4 @@
-"""DeepSeek-OCR 2: queries that have read the crops of an image, and the image, and a separator."""
+"""DeepSeek-OCR 2: queries that have read the crops of an image and the whole image, and a separator."""
 
 from __future__ import annotations
 

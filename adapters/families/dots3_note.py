@@ -1,4 +1,4 @@
-"""dots3-note: images and videos as in Qwen-VL, from a tower that norms its queries and keys."""
+"""dots3-note: images and videos as in Qwen-VL, from a tower that normalises its queries and keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fuyu: a visual token is a patch, which no tower has seen."""
+"""Fuyu: a visual token is a patch that no tower has encoded."""
 
 from __future__ import annotations
 

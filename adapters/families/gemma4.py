@@ -1,4 +1,4 @@
-"""Gemma 4: images and videos of any shape, padded to one number of patches, which are averaged in squares."""
+"""Gemma 4: images and videos of any shape, padded to the same number of patches, which are averaged in squares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GLM-4.1V, GLM-4.5V, GLM-4.6V, GLM-OCR and GLM-5-Next: images and videos of any size, with one placeholder token."""
+"""GLM-4.1V, 4.5V and 4.6V, GLM-OCR and GLM-5-Next: images and videos of any size, with the same placeholder token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HY-V4-VL: images and videos of any size, whose every row ends with a newline token."""
+"""HY-V4-VL: images and videos of any size, in which every row ends with a newline token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inkling 2: grids count visual tokens; layers with a short convolution beside their attention."""
+"""Inkling 2: grids count visual tokens; layers have a short convolution as well as attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kimi K2.5: images of any size, and videos in chunks of frames that the tower sees at once and averages."""
+"""Kimi K2.5: images of any size, and videos in chunks of frames that the tower sees together and averages."""
 
 from __future__ import annotations
 

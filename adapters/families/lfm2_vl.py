@@ -1,4 +1,4 @@
-"""LFM2-VL: tiles of any shape, padded to one number of patches, with a smaller overview after several tiles."""
+"""LFM2-VL: tiles of any shape, padded to the same number of patches; several are followed by a smaller overview."""
 
 from __future__ import annotations
 

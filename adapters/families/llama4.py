@@ -1,4 +1,4 @@
-"""Llama 4: square tiles with separators between them and an overview last; most layers attend within chunks."""
+"""Llama 4: square tiles with separators between them, then an overview; most layers attend within chunks."""
 
 from __future__ import annotations
 

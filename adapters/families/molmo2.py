@@ -1,4 +1,4 @@
-"""Molmo 2: a small version of an image, then overlapping crops, whose patches are pooled to one canvas."""
+"""Molmo 2: a small version of an image, then overlapping crops, whose patches are pooled into one canvas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PaliGemma: an image is one square of patches, before a prompt that attends to all of itself."""
+"""PaliGemma: an image is one square of patches, in front of a prompt whose tokens all attend to each other."""
 
 from __future__ import annotations
 

@@ -52,8 +52,8 @@ class PI0Adapter(Policy, PaliGemmaAdapter):
         prefix = self.encoded(modality, kwargs)
         if prefix is None and kwargs.get("inputs_embeds") is not None:
             raise PruningError(
-                "these embeddings come from somewhere else than embed_prefix of the patched policy, so nothing is "
-                "known about their visual tokens. Call sample_actions, or embed_prefix after patch()."
+                "these embeddings do not come from embed_prefix of the patched policy, so nothing is known about their "
+                "visual tokens. Call sample_actions, or call embed_prefix after patch()."
             )
         return None if prefix is None else prefix.visual.get(modality.name)
 

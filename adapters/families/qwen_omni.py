@@ -1,5 +1,5 @@
-"""The thinkers of Qwen2.5-Omni and Qwen3-Omni: Qwen-VL with audio, all of which stays. A whole model speaks only
-unpruned: its talker reads the thinker's hidden states by the tokens of the unpruned prompt."""
+"""The thinkers of Qwen2.5-Omni and Qwen3-Omni: Qwen-VL with audio, which is never pruned. A whole model can speak only
+unpruned, because its talker reads the thinker's hidden states by the tokens of the unpruned prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 3.7: crops of an image, each between markers, and then the image."""
+"""Step 3.7: crops of an image, each between markers, and then the whole image."""
 
 from __future__ import annotations
 

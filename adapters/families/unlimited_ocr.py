@@ -1,4 +1,4 @@
-"""Unlimited-OCR: the crops of an image as one canvas, the image, and a separator, with newline tokens."""
+"""Unlimited-OCR: the crops of an image as one canvas, the whole image, and a separator, with newline tokens."""
 
 from __future__ import annotations
 

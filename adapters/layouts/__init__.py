@@ -5,6 +5,6 @@ anyres  an overview, and tiles assembled into one canvas with newline tokens
 tiles   tiles whose images are read from the prompt
 crops   square crops and a square whole
 rows    rows that end with a newline token
-padded  images of any shape, padded to one number of patches
+padded  images of any shape, padded to the same number of patches
 grids   images whose tower is unknown
 """

@@ -1,7 +1,7 @@
-"""Images that the model is given as square crops and as a square whole. Towers get the wholes of all images first; an
-image's visual tokens are those of its crops, and then of the whole.
+"""Images that the model gets as square crops and as one square of the whole. Towers get the wholes of all images first;
+an image's visual tokens are those of its crops, then those of the whole.
 
-Tiles of one image are recorded alike, so a smaller one lies in the top left corner of the largest one's raster.
+Tiles of one image are recorded with one raster, so a smaller tile lies in the top left corner of the largest one's.
 """
 
 from __future__ import annotations

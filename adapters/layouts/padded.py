@@ -1,4 +1,4 @@
-"""Images of any shape that are padded to one number of patches."""
+"""Images of any shape that are padded to the same number of patches."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def padded_squares(rows: int, columns: int, side: int) -> Layout:
     square of them. Raises PruningError for patches that do not fill squares."""
     if rows % side or columns % side:
         raise PruningError(
-            f"an image of {rows} x {columns} patches does not fill squares of {side} x {side}, of which visual tokens "
-            f"are made, so it is not known which patches they show. Resize it as the model's processor does, or remove "
-            f"the patch."
+            f"an image of {rows} x {columns} patches does not divide into squares of {side} x {side}, which become "
+            f"visual tokens, so it is unknown which patches they show. Resize it as the model's processor does, or "
+            f"remove the patch."
         )
     grid = (1, rows // side, columns // side)
     return Layout((grid,), to_tokens=partial(real_square_means, rows=rows, columns=columns, side=side))

@@ -1,4 +1,4 @@
-"""Images whose rows end with a newline token, also between a token before the first and one after the last."""
+"""Images whose rows end with a newline token, possibly with a token before the first row and one after the last."""
 
 from __future__ import annotations
 

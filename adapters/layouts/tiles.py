@@ -1,4 +1,4 @@
-"""Which tiles belong to one image, read from the prompt: the processor writes what the model does not know."""
+"""Which tiles belong to one image, read from the prompt: the processor writes there what the model is not told."""
 
 from __future__ import annotations
 

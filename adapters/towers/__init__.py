@@ -8,7 +8,7 @@ siglip_packed  SigLIP's layers on the patches of all images in one sequence
 sam            those made like Segment Anything's
 timm           timm's, in transformers' wrapper
 resampler      modules after a tower whose queries become the visual tokens
-attention      how attention in one row of patches is read, and repeated with a bias
+attention      how attention in one row of patches is read, and recomputed with a bias
 row            towers that work without some patches, which are dropped before them
 layers         towers that work with fewer patches from some layer on
 rotary         rotary position embeddings

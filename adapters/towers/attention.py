@@ -1,4 +1,4 @@
-"""The attention of vision towers that take the patches of all images in one row: read from outside, and repeated with
+"""The attention of vision towers that take the patches of all images in one row: read from outside, and recomputed with
 a bias where its kernel takes none."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Vision towers that accept fewer patches from some encoder layer on: those whose layers take a batch of tiles, and
-those whose layers take the patches of all images in one row."""
+"""Vision towers that accept fewer patches after some encoder layer: those whose layers take a batch of tiles, and those
+whose layers take the patches of all images in one row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which Tower reads a vision encoder: one of this package, one that was registered, or one of an installed package."""
+"""Which Tower reads a vision encoder: one of ours, one that was registered, or one of an installed package."""
 
 from __future__ import annotations
 

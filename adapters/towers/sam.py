@@ -1,9 +1,8 @@
-"""Towers made like that of Segment Anything: most layers attend within windows, and all of them by relative position
-too.
+"""Towers built like Segment Anything's: most layers attend within windows, and all of them use relative positions.
 
 The attention adds q . r_row[i, j] + q . r_column[i, j] to the scaled q . k. Both depend on a key's row or column only,
-so they become products as well: queries are extended by one number for each row and each column, and keys by a mark at
-their own.
+so they become products as well: queries are extended by one number for each row and each column, and keys by a one at
+their own row and column.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Vision towers made of SigLIP's layers that take the patches of all images in one sequence, frame after frame.
 
-PaddleOCR-VL and HunyuanOCR keep the patches of a frame in raster order. In VideoLLaMA 3 those that become one visual
-token are adjacent, and every image says how many these are.
+PaddleOCR-VL and HunyuanOCR keep the patches of a frame in raster order. In VideoLLaMA 3, the patches that become one
+visual token are adjacent, and every image says how many there are.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Vision towers of timm, in transformers' wrapper: transformers of patches, such as the Perception Encoder, and
-convolutional ones whose last stages attend, FastViT and MobileNet V5."""
+"""timm's vision towers, in transformers' wrapper: vision transformers, such as the Perception Encoder, and
+convolutional towers whose last stages have attention (FastViT, MobileNet V5)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Read LeRobot data sets (https://github.com/huggingface/lerobot) of versions 2.0, 2.1 and 3.0.
 
-A row of `data/*/*.parquet` is a moment of an episode. A camera is a column of images, or a folder of videos: in version
-2 one for each episode, and in version 3 several episodes one after the other, whose begins are in `meta/episodes`.
-Depth maps are left out. The layout is that of LeRobot's own reader, and was not checked against downloaded sets.
+A row of `data/*/*.parquet` is a moment of an episode. A camera is a column of images, or a folder of videos: one video
+per episode in version 2, several episodes per video in version 3, whose start times are in `meta/episodes`. Depth maps
+are left out. The layout is that of LeRobot's own reader, and was not checked against downloaded sets.
 """
 
 from __future__ import annotations

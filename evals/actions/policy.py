@@ -24,7 +24,7 @@ def load_policy(name: str, dtype: str = "float32") -> tuple[Any, Any]:
     kind = read_config(name).get("model_type")
     if kind not in POLICIES:
         raise DataError(
-            f"{name}: its config.json is of a {kind!r} model, which is no robot policy ({', '.join(POLICIES)})"
+            f"{name}: its config.json describes a {kind!r} model, which is not a robot policy ({', '.join(POLICIES)})"
         )
     with named(name, "processor"):
         processor = transformers.AutoProcessor.from_pretrained(name)
@@ -38,7 +38,7 @@ def load_policy(name: str, dtype: str = "float32") -> tuple[Any, Any]:
 def prepare(policy: Any, processor: Any, observation: Observation) -> dict[str, Any]:
     """Return the policy's inputs, as its processor makes them. DataError for an observation that it does not take."""
     if observation.state is None:
-        raise DataError(f'{observation.where}: no state, which the policy reads; add "state": [...]')
+        raise DataError(f'{observation.where}: no state, which the policy needs; add "state": [...]')
     most = policy.config.max_state_dim
     if len(observation.state) > most:
         raise DataError(f"{observation.where}: a state of {len(observation.state)} numbers; the policy takes {most}")
@@ -46,7 +46,7 @@ def prepare(policy: Any, processor: Any, observation: Observation) -> dict[str, 
     try:
         inputs = processor(images=[images], text=[observation.task], state=state, return_tensors="pt")
     except ValueError as error:  # of a processor without statistics, for instance
-        raise DataError(f"{observation.where}: the policy's processor does not take it: {error}") from error
+        raise DataError(f"{observation.where}: the policy's processor rejects it: {error}") from error
     return {
         name: value.to(policy.device, policy.dtype if value.is_floating_point() else None)
         for name, value in inputs.items()

@@ -25,17 +25,17 @@ def load_observations(folder: Path) -> list[Observation]:
             f'"task": "pick up the cup"}}, or a LeRobot data set with {INFO}'
         )
     if not found:
-        raise DataError(f"{folder}: holds no observation")
+        raise DataError(f"{folder}: holds no observations")
     first = found[0]
     for one in found:
         if len(one.images) != len(first.images):
             raise DataError(
-                f"{one.where}: {len(one.images)} images, and {first.where} has {len(first.images)}; a policy gets the "
-                f"same cameras each time"
+                f"{one.where}: {len(one.images)} images, but {first.where} has {len(first.images)}; give the policy "
+                f"the same cameras each time"
             )
         if (one.state is None) != (first.state is None) or len(one.state or ()) != len(first.state or ()):
             raise DataError(
-                f"{one.where}: a state of {len(one.state or ())} numbers, and {first.where} has "
+                f"{one.where}: a state of {len(one.state or ())} numbers, but {first.where} has "
                 f"{len(first.state or ())}"
             )
     return found

@@ -3,7 +3,7 @@
 examples   questions with the answers to learn
 rows       questions about one image in one row of a batch
 lora       which layers are trained
-training   transformers' Trainer on a model that is patched anew in every step
+training   transformers' Trainer on a model that is patched again at every step
 estimate   memory and time, before anything starts
-adapt      all of it, resumable
+adapt      the whole training, resumable
 """

@@ -114,7 +114,7 @@ def adapt(
             row = Row(tuple(Example(question, question.text) for question in largest))
             reason = why_apart(loaded, collator, base, row)
             if reason is not None:
-                console.print(f"One question in a row, though several are about one image: {reason}.")
+                console.print(f"One question per row, although several are about the same image: {reason}.")
                 groups = by_image(asked, 1)
         groups = chosen(groups, steps * batch * accumulate, seed)
         questions = [question for group in groups for question in group]

@@ -21,8 +21,8 @@ OPTIMISER_BYTES = 3 * 4
 
 @dataclass(frozen=True)
 class Estimate:
-    """n_trained, n_weights: how many weights are trained, and how many there are. peak: bytes that a training needs
-    beside the model's weights. free: bytes that the device has. seconds: of an unpruned step, which takes longest."""
+    """n_trained, n_weights: how many weights are trained, and how many there are. peak: bytes that training needs in
+    addition to the model's weights. free: bytes free on the device. seconds: of an unpruned step, the slowest kind."""
 
     n_trained: int
     n_weights: int
@@ -34,7 +34,7 @@ class Estimate:
         """What a user should know before it starts."""
         text = (
             f"Training {self.n_trained / 1e6:.2f} million of {self.n_weights / 1e6:.1f} million weights: about "
-            f"{self.peak / 1e9:.2f} GB beside the model ({self.free / 1e9:.1f} GB are free), and at most about "
+            f"{self.peak / 1e9:.2f} GB in addition to the model ({self.free / 1e9:.1f} GB free), and at most about "
             f"{duration(steps * self.seconds)} for {steps} steps."
         )
         if self.peak > self.free:

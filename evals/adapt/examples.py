@@ -51,7 +51,9 @@ def check_images(questions: Sequence[Question]) -> None:
     """Raise UnsupportedError for a question about a video."""
     for question in questions:
         if isinstance(question, VideoQuestion):
-            raise UnsupportedError(f"{question.id} is about a video, and adapters are trained on images. Leave it out.")
+            raise UnsupportedError(
+                f"{question.id} is about a video, but adapters learn from images only. Leave it out."
+            )
 
 
 def labelled(questions: Sequence[Question]) -> list[Example]:
@@ -68,6 +70,6 @@ def right_answer(question: Question) -> str:
     if isinstance(question, YesNo):
         return "yes" if question.truth else "no"
     raise DataError(
-        f"{question.id}: how a right answer of task {question.task} is written is not known here. Write --no-labels to "
-        f"learn the unpruned model's own answers."
+        f"{question.id}: tokenprune cannot write a right answer for task {question.task}. Use --no-labels to learn the "
+        f"unpruned model's own answers."
     )

@@ -1,7 +1,8 @@
 """Questions about the same image in one row of a batch, behind one copy of its visual tokens.
 
-An image takes hundreds of tokens, and a question with its answer twenty. Each question sees the image and itself only,
-at the position IDs that it has alone, so a row teaches what its questions would teach one by one, for far less.
+An image takes hundreds of tokens, a question with its answer about twenty. Each question sees only the image and
+itself, at the position IDs that it would have alone, so a row teaches what its questions teach one by one, at far lower
+cost.
 """
 
 from __future__ import annotations
@@ -149,9 +150,9 @@ def why_apart(model: Any, collator: Collator, strategy: Strategy, row: Row) -> s
         return "not all layers of the language model take a mask that keeps them apart"
     together, alone = collator([row]), collator([Row((one,)) for one in row.examples])
     if _along(alone) > {"input_ids", "attention_mask", "labels"}:
-        return "the model types or numbers its tokens in its own way"
+        return "the model has token types or its own numbering of tokens"
     if not all(map(torch.equal, _seen(together), _real(alone))):
-        return "its processor ends prompts in another way than its tokenizer"
+        return "its processor and its tokenizer end prompts differently"
     for ratio in (strategy.keep_ratio, 1.0):
         with tokenprune.patch(model, replace(strategy, keep_ratio=ratio, keep=None)):
             losses = [float(model(**on_device(batch, model)).loss) for batch in (together, alone)]

@@ -1,4 +1,4 @@
-"""transformers' Trainer on a model that is patched anew in every step, at a keep ratio drawn for it."""
+"""transformers' Trainer on a model that is patched again at every step, with a keep ratio drawn for that step."""
 
 from __future__ import annotations
 

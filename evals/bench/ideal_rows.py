@@ -1,8 +1,8 @@
 """The ideal of pruning before or between the layers of a vision tower that takes the patches of all images in one row.
 
-Each layer gets the first visual tokens of every image, in the order that layers have them in, as many as the schedule
-says. Which ones are left affects the time where layers attend within windows: the first ones fill fewer windows than as
-many that are spread over the image, so that no choice is faster.
+Each layer gets the first visual tokens of every image, in the layers' own order, as many as the schedule says. Which
+ones are left affects the time where layers attend within windows: the first ones fill fewer windows than the same
+number spread over the image, so no choice is faster.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

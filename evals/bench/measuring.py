@@ -1,6 +1,6 @@
-"""Measure the unpruned model, strategies and their ideals in turn, in one process.
+"""Measure the unpruned model, strategies and their ideals alternately, in one process.
 
-Other load on the machine affects neighbours in a round alike. Each round reverses the order of the one before, and
+Other load on the machine affects neighbours in a round alike. Each round reverses the order of the previous one, and
 ratios are taken within rounds. Models are patched before the clock starts.
 """
 

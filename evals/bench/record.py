@@ -71,7 +71,9 @@ class Record:
             rounds = [Round(**one) for one in content["rounds"]]
             return cls(path, content["about"], facts, rounds)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise SettingError(f"{path}: not a file of tokenprune bench ({error!r}). Name another --output.") from error
+            raise SettingError(
+                f"{path}: not written by tokenprune bench ({error!r}). Name another --output."
+            ) from error
 
     @classmethod
     def begun(cls, path: Path, about: Mapping[str, Any]) -> "Record":

@@ -1,9 +1,9 @@
 """The command `tokenprune`: one module for each of its subcommands.
 
-To add one: a module with `EXTRA`, `add_options(parser)` and `run(options)`, and its name in COMMANDS. The docstring of
-`run` is its help. With `PASSES_ON`, words that the parser does not know are in `options.passed_on`, and the model may
-come first, without its option. Modules import what is heavy inside `run`, so that `--help` and shell completion are
-quick.
+To add one, write a module with `EXTRA`, `add_options(parser)` and `run(options)`, and add its name to COMMANDS. The
+docstring of `run` is its help. With `PASSES_ON`, words that the parser does not know are in `options.passed_on`, and
+the model may come first, without `--model`. Modules import anything heavy inside `run`, so that `--help` and shell
+completion are quick.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ EXAMPLES = """\
 examples:
 
   tokenprune models qwen3_vl                                   # can my model be pruned?
-  tokenprune explain cup.jpg "Where is the cup?" --model PATH  # what is kept, and what it then answers
-  tokenprune eval --model PATH --data DIR --keep-ratio 0.25    # what that costs in accuracy
+  tokenprune explain cup.jpg "Where is the cup?" --model PATH  # which visual tokens are kept, and the answer
+  tokenprune eval --model PATH --data DIR --keep-ratio 0.25    # what pruning costs in accuracy
   tokenprune serve --model PATH --keep-ratio 0.25              # vLLM's server, with fewer visual tokens
 
 in Python:

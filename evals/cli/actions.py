@@ -26,7 +26,7 @@ def add_options(parser: ArgumentParser) -> None:
         type=at_least(1),
         default=100,
         metavar="N",
-        help="observations, evenly spaced over all",
+        help="how many observations to use, evenly spaced",
     )
     parser.add_argument(
         "--seed", type=at_least(0), default=0, metavar="N", help="seed of the noise that actions start from"
@@ -39,9 +39,8 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Compare a pruned robot policy's actions with the unpruned policy's.
 
-    Open loop, on recorded observations: every call starts from the same noise, and no robot moves. An error that is
-    small beside that of another draw of the noise changes less than chance does; whether the robot still succeeds, only
-    a closed loop can tell.
+    Open loop, on recorded observations: every call starts from the same noise, and no robot moves. Compare an error
+    with the effect of drawing the noise again; whether the robot still succeeds, only a closed loop can tell.
 
       tokenprune actions --model lerobot/pi0_base --data recordings --strategy efficientvla:reuse=5 --keep-ratio 0.25
     """

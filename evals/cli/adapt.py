@@ -23,27 +23,25 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--up-to", type=float, default=0.5, metavar="RATIO", help="highest fraction to keep in a pruned step"
     )
-    parser.add_argument(
-        "--whole", type=float, default=0.25, metavar="SHARE", help="share of the steps that are not pruned"
-    )
+    parser.add_argument("--whole", type=float, default=0.25, metavar="SHARE", help="share of steps without pruning")
     parser.add_argument(
         "--part",
         choices=("decoder", "projector", "both"),
         default="decoder",
         help="linear layers to train: the decoder's, those between vision tower and decoder, or both",
     )
-    parser.add_argument("--rank", type=at_least(1), default=16, metavar="N", help="rank of the updates (LoRA)")
-    parser.add_argument("--steps", type=at_least(1), default=300, metavar="N", help="steps of the optimiser")
-    parser.add_argument("--batch", type=at_least(1), default=8, metavar="N", help="images in a forward pass")
+    parser.add_argument("--rank", type=at_least(1), default=16, metavar="N", help="LoRA rank")
+    parser.add_argument("--steps", type=at_least(1), default=300, metavar="N", help="optimiser steps")
+    parser.add_argument("--batch", type=at_least(1), default=8, metavar="N", help="images per forward pass")
     parser.add_argument(
         "--per-image",
         type=at_least(1),
         default=8,
         metavar="N",
-        help="questions about one image that share its tokens, if model and strategy allow it",
+        help="maximum number of questions that share an image's tokens, if model and strategy allow it",
     )
-    parser.add_argument("--accumulate", type=at_least(1), default=1, metavar="N", help="forward passes in a step")
-    parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="RATE", help="highest learning rate")
+    parser.add_argument("--accumulate", type=at_least(1), default=1, metavar="N", help="forward passes per step")
+    parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="RATE", help="peak learning rate")
     parser.add_argument("--save-every", type=at_least(1), default=50, metavar="N", help="steps between checkpoints")
     shared.add_seed(parser)
     shared.add_dtype(parser)
@@ -52,14 +50,14 @@ def add_options(parser: ArgumentParser) -> None:
         type=Path,
         default=Path("runs/adapted"),
         metavar="DIR",
-        help="folder of the adapter and its checkpoints; the same command resumes it",
+        help="folder for the adapter and its checkpoints; the same command resumes the training",
     )
 
 
 def run(options: Namespace) -> None:
     """Train a plain PEFT adapter while the model is pruned, so that pruning costs less.
 
-    Says first how much memory and time it needs. An interrupted training resumes with the same command. The adapter
+    Prints first how much memory and time it needs. Interrupted training resumes with the same command. The adapter
     loads without tokenprune:
 
       model = PeftModel.from_pretrained(model, "runs/adapted/adapter")
@@ -95,5 +93,5 @@ def run(options: Namespace) -> None:
         console=screen,
     )
     first, last = adapted.losses[0][1], adapted.losses[-1][1]
-    screen.print(f"Loss {first:.3f} at first, {last:.3f} in the end. The adapter: {adapted.adapter}.")
+    screen.print(f"Loss {first:.3f} at the start, {last:.3f} at the end. Adapter: {adapted.adapter}.")
     screen.print(f'PeftModel.from_pretrained(model, "{adapted.adapter}")  # from peft', markup=False)

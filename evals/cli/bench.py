@@ -31,7 +31,7 @@ def add_options(parser: ArgumentParser) -> None:
         type=at_least(0),
         default=5,
         metavar="N",
-        help="how often to run each case, in turn; 0 only counts operations and memory",
+        help="how often to run each case, alternating between cases; 0 only counts operations and memory",
     )
     shared.add_dtype(parser, "float32")
     parser.add_argument(
@@ -45,12 +45,12 @@ def add_options(parser: ArgumentParser) -> None:
         type=at_least(56),
         default=672,
         metavar="PIXELS",
-        help="side of the square image, for models that take any size",
+        help="side of the square image, for models that accept any size",
     )
     parser.add_argument(
         "--image",
         choices=("page", "table", "screen"),
-        help="draw a page of text, a table or a user interface (default: noise, or a grey image with --model)",
+        help="draw a page of text, a table or a user interface as the image (default: noise; with --model, grey)",
     )
     parser.add_argument(
         "--throughput", action="store_true", help="time `generate` instead, and find the largest batch that fits"
@@ -63,14 +63,14 @@ def add_options(parser: ArgumentParser) -> None:
         type=at_least(0.1, float),
         default=24.0,
         metavar="GB",
-        help="memory that the largest batch of --throughput has to fit into",
+        help="memory that the largest batch of --throughput must fit into",
     )
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("runs/bench.json"),
         metavar="FILE",
-        help="JSON file of the results, with a plot next to it; an existing file gets more rounds",
+        help="JSON file for the results, with a plot next to it; rounds are added to an existing file",
     )
 
 
@@ -79,9 +79,9 @@ def run(options: Namespace) -> None:
 
     The ideal is the unpatched model given a prompt that already has only the kept number of visual tokens.
 
-    All cases run in turn in one process, so that other load on the machine affects them alike. Prints medians, and
-    ratios within rounds with 95 % intervals, of vision tower, selection, prefill, TTFT, decoding, peak memory, KV cache
-    and operations, and the number of visual tokens from which a strategy pays off.
+    Cases alternate in one process, so that other load on the machine affects all of them. Prints medians, and ratios
+    within rounds with 95 % intervals, of vision tower, selection, prefill, TTFT, decoding, peak memory, KV cache and
+    operations, and the number of visual tokens above which a strategy pays off.
     """
     import torch
 

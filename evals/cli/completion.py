@@ -1,4 +1,4 @@
-"""What a shell completes where values have names. Installed with argcomplete's `register-python-argcomplete`."""
+"""Shell completion of values that have names. Installed with argcomplete's `register-python-argcomplete`."""
 
 from dataclasses import fields
 

@@ -1,4 +1,4 @@
-"""Print a mistake of the user's as one sentence; a bug keeps its traceback."""
+"""Print a user's mistake as one sentence; a bug keeps its traceback."""
 
 import sys
 from collections.abc import Iterator

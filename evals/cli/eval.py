@@ -21,8 +21,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--baselines",
         nargs="+",
         metavar="NAME",
-        help=f"what to run beside the strategies: unpruned, random, downsample, or {NONE} (default: all that the model "
-        "supports)",
+        help=f"baselines to run too: unpruned, random, downsample, or {NONE} (default: all that the model supports)",
     )
     shared.add_questions(parser, "run")
     shared.add_frames(parser)
@@ -31,38 +30,38 @@ def add_options(parser: ArgumentParser) -> None:
         nargs=2,
         type=at_least(1),
         metavar=("HEIGHT", "WIDTH"),
-        help="pixels that images are resized to, for a model that takes any size: another number of visual tokens for "
-        "every setup (default: the processor's)",
+        help="size in pixels to resize images to, for a model that accepts several: it changes the number of visual "
+        "tokens of every setup (default: the processor's)",
     )
     shared.add_dtype(parser)
     parser.add_argument(
         "--device-map",
         metavar="MAP",
-        help="auto spreads a model that is too large for one device over all of them (default: one device)",
+        help="auto spreads a model that is too large for one device across all (default: one device)",
     )
     parser.add_argument(
         "--batch-tokens",
         type=at_least(1),
         default=4096,
         metavar="N",
-        help="most tokens in a batch, counted unpruned and with padding",
+        help="maximum number of tokens in a batch, before pruning and with padding",
     )
     parser.add_argument(
         "--on-error",
         choices=("stop", "record"),
         default="stop",
-        help="when a question cannot be asked: stop, or record it and count it apart, never as a wrong answer",
+        help="when a question fails: stop, or record it and count it separately, never as a wrong answer",
     )
     parser.add_argument(
         "--engine",
         metavar="NAME",
-        help="what answers: vllm, or the URL of a server of `tokenprune serve` (default: the model in this process)",
+        help="run in vllm, or on the `tokenprune serve` server at this URL (default: transformers, in this process)",
     )
     parser.add_argument(
         "--engine-options",
         type=json_object,
         metavar="JSON",
-        help="arguments of vLLM's LLM, as JSON, with --engine vllm (default: {})",
+        help="with --engine vllm: arguments for vLLM's LLM, as JSON (default: {})",
     )
     add_settings(parser)
     parser.add_argument(
@@ -70,26 +69,26 @@ def add_options(parser: ArgumentParser) -> None:
         type=Path,
         default=Path("runs/eval"),
         metavar="DIR",
-        help="folder of the run: settings, every answer, results; the same command resumes it",
+        help="run folder: settings, every answer, results; the same command resumes the run",
     )
 
 
 def run(options: Namespace) -> None:
     """Measure accuracy, unpruned and with each strategy.
 
-    The folder of --data holds a `questions.jsonl` with lines like
+    The --data folder holds a `questions.jsonl` with lines like
 
       {"image": "1.jpg", "question": "What is in the cup?", "answer": "tea"}
       {"image": "1.jpg", "question": "the cup on the left", "box": [120, 40, 380, 260]}
 
-    or published sets, for instance POPE's files in a folder `pope`. Prints accuracy with 95 % intervals, visual tokens
-    and KV cache. An interrupted run resumes with the same command.
+    or published sets, such as POPE's files in a folder `pope`. Prints accuracy with 95 % intervals, visual tokens and
+    KV cache. An interrupted run resumes with the same command.
 
-    Split the questions across devices and machines; the answers stay the same:
+    To split the questions across devices and machines, with the same answers:
 
       accelerate launch --num_processes 2 -m tokenprune.evals ...
 
-    Compare runs and draw them:
+    To compare and plot runs:
 
       tokenprune report runs/*
     """

@@ -1,4 +1,4 @@
-"""`tokenprune explain`: what each strategy makes of one image or video and one question."""
+"""`tokenprune explain`: what each strategy keeps of one image or video, and the answer to one question."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -12,7 +12,7 @@ EXTRA = "evals"
 
 def add_options(parser: ArgumentParser) -> None:
     shared.add_image(parser)
-    default = f"{' '.join(EXPLAINED_STRATEGIES)}; of a video {' '.join(OF_VIDEOS)}"
+    default = f"{' '.join(EXPLAINED_STRATEGIES)}; for a video {' '.join(OF_VIDEOS)}"
     shared.add_strategies(parser, (), f" (default: {default})")
     shared.add_keep_ratios(parser)
     shared.add_position_ids(parser, ["original"])
@@ -23,14 +23,14 @@ def add_options(parser: ArgumentParser) -> None:
     shared.add_frames(parser)
     shared.add_rounds(parser, 3)
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="PNG file to draw what was kept and why; of a video, frame by frame"
+        "--output", type=Path, metavar="FILE", help="PNG file that shows what was kept and why; for a video, by frame"
     )
-    parser.add_argument("--gif", type=Path, metavar="FILE", help="animated GIF of what was kept of a video")
+    parser.add_argument("--gif", type=Path, metavar="FILE", help="animated GIF that shows what was kept of a video")
     parser.add_argument(
         "--html",
         type=Path,
         metavar="FILE",
-        help="page with a slider over the keep ratio; asks the question at each of its stops with both position IDs",
+        help="page with a slider over the keep ratio; asks the question at every stop, with both kinds of position IDs",
     )
 
 
@@ -58,9 +58,9 @@ def run(options: Namespace) -> None:
     screen = console(140)
     of_video = is_video(options.image)
     if of_video and options.box is not None:
-        raise SettingError("--box is of an image, and a video has none: leave it out")
+        raise SettingError("--box is for images only: leave it out for a video")
     if options.gif is not None and not of_video:
-        raise SettingError(f"--gif draws a video, and {options.image} is an image: write --output for a PNG file")
+        raise SettingError(f"--gif is for videos, and {options.image} is an image: use --output for a PNG file")
     with allowing(max_image_pixels=options.max_image_pixels):
         if of_video:
             image = read_clip(

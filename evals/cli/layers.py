@@ -1,4 +1,4 @@
-"""`tokenprune layers`: what the decoder layers of a model can do without: some of them, or visual tokens."""
+"""`tokenprune layers`: which decoder layers a model can skip, or how many visual tokens each of them needs."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -13,13 +13,13 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--block",
         action="store_true",
-        help="skip layers that follow each other: those that turn the last token's state least",
+        help="skip consecutive layers: those that rotate the last token's hidden state least",
     )
     parser.add_argument(
         "--stages",
         type=at_least(1),
         metavar="N",
-        help="calibrate AdaToken instead: print its schedule with so many stages (default: none)",
+        help="calibrate AdaToken instead: print a schedule with this many stages (default: none)",
     )
     shared.add_model(parser)
     shared.add_calibration(parser)
@@ -29,8 +29,8 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Rank decoder layers by how little they change their input.
 
-    It asks a few questions, whose answers are not read. The layers that it prints are for PAR(skip=...), which does not
-    execute them. With --stages, print how many visual tokens the layers need, as a schedule for AdaToken.
+    Runs a few questions, whose answers are not read, and prints the layers that PAR(skip=...) can leave out. With
+    --stages, prints how many visual tokens the layers need, as a schedule for AdaToken.
     """
     from rich.table import Table
 

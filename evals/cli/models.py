@@ -25,7 +25,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """List the model classes that can be pruned: contracts, strategies, images and videos.
 
-    With a name, all about that class, or why it is refused.
+    With a name, prints everything about that class, or why it is refused.
     """
     from tokenprune.adapters.tested import read_tested
 
@@ -80,7 +80,7 @@ def _print_all(tested: list[Tested]) -> None:
     refused = _refusals()
     screen.print(
         f"{len(classes)} classes. {len(refused)} are refused: tokenprune models NAME says why, and which strategies a "
-        f"class can have. For any other class of transformers try patch(..., adapter=tokenprune.GenericAdapter)."
+        f"class can use. For any other transformers class, try patch(..., adapter=tokenprune.GenericAdapter)."
     )
 
 

@@ -22,13 +22,13 @@ def add_options(parser: ArgumentParser) -> None:
     )
     shared.add_keep_ratio(parser, 0.1, "fraction of the visual tokens to keep, averaged over the decoder layers")
     parser.add_argument(
-        "--trials", type=at_least(1), default=50, metavar="N", help="settings to try, the default ones included"
+        "--trials", type=at_least(1), default=50, metavar="N", help="how many settings to try, the defaults included"
     )
     parser.add_argument(
         "--state",
         choices=("last_token", "mean_pooled"),
         default="last_token",
-        help="the state that should stay close to the unpruned model's: the last prompt token's, or the mean over all "
+        help="hidden state to keep close to the unpruned model's: that of the last prompt token, or the mean over all "
         "tokens after the image",
     )
     parser.add_argument(
@@ -46,7 +46,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--as-released",
         action="store_true",
-        help="compute the importance map as the released code does, instead of as the paper describes",
+        help="compute the importance map as in the released code rather than in the paper",
     )
     shared.add_dtype(parser, "float32")
     parser.add_argument(
@@ -54,15 +54,15 @@ def add_options(parser: ArgumentParser) -> None:
         type=Path,
         default=Path("runs/settings.json"),
         metavar="FILE",
-        help="the settings file; a plot and a journal to resume from are written next to it",
+        help="settings file to write; a plot and a journal to resume from are written next to it",
     )
 
 
 def run(options: Namespace) -> None:
     """Search VFlowOpt's settings for a model, on a few unlabelled questions.
 
-    An interrupted search resumes with the same command; with more --trials, a finished one continues. Load the file
-    that it writes:
+    An interrupted search resumes with the same command; a finished one continues with more --trials. Load the file that
+    it writes:
 
       tokenprune.patch(model, "settings.json")
     """

@@ -15,8 +15,8 @@ from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, POSITION_IDS
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 FORM = (
-    "with settings (fopru:mode=row,layer=-2); your own classes (my_module:MyStrategy,layer=2); several, one after the "
-    "other (pixelprune+fopru); or settings files"
+    "a name with settings (fopru:mode=row,layer=-2), your own class (my_module:MyStrategy,layer=2), several in "
+    "sequence (pixelprune+fopru), or a settings file"
 )
 
 
@@ -32,7 +32,7 @@ def add_model(parser: ArgumentParser) -> None:
         "--model",
         default=str(MODEL),
         metavar="PATH",
-        help="model folder or Hugging Face name (default: the bundled model)",
+        help="model folder or Hugging Face name (default: in a clone, the bundled model)",
     )
 
 
@@ -47,8 +47,8 @@ def add_data(parser: ArgumentParser) -> None:
         type=Path,
         default=SCENES,
         metavar="DIR",
-        help="your own questions.jsonl, the files of a published set, or one folder per task, named after the task "
-        "(default: the bundled scenes)",
+        help="folder with your own questions.jsonl, with the files of a published set, or with one folder per task, "
+        "named after the task (default: in a clone, the bundled scenes)",
     )
 
 
@@ -58,7 +58,7 @@ def add_max_image_pixels(parser: ArgumentParser) -> None:
         type=at_least(1),
         default=MAX_IMAGE_PIXELS,
         metavar="N",
-        help="larger images are an error: a file of a few kilobytes can claim any size, and fill the memory",
+        help="refuse larger images: a file of a few kilobytes can claim any size and exhaust memory",
     )
 
 
@@ -68,7 +68,7 @@ def add_frames(parser: ArgumentParser, default: int = FRAMES) -> None:
         type=at_least(1),
         default=default,
         metavar="N",
-        help="frames read of a video, at even steps of time; a model that takes no videos gets them as images",
+        help="frames to read from a video, evenly spaced; a model that takes no videos gets them as images",
     )
 
 
@@ -80,7 +80,7 @@ def add_allowed(parser: ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="DIR",
-        help="folders outside the data folder that its images may be in (default: none)",
+        help="further folders that images may be read from, outside the data folder (default: none)",
     )
     add_max_image_pixels(parser)
 
@@ -92,7 +92,7 @@ def add_questions(parser: ArgumentParser, use: str) -> None:
     )
     add_data(parser)
     add_allowed(parser)
-    parser.add_argument("--split", metavar="NAME", help="split, as the set names it (default: all but train)")
+    parser.add_argument("--split", metavar="NAME", help="split, as the set calls it (default: all but train)")
     parser.add_argument(
         "--limit", type=at_least(1), metavar="N", help="questions per task, evenly spaced (default: all)"
     )
@@ -105,7 +105,7 @@ def add_dtype(parser: ArgumentParser, default: str = "auto") -> None:
             "--dtype",
             choices=DTYPES,
             default=default,
-            help="data type of the model; auto: as stored, but float32 for float16 weights on a CPU",
+            help="data type of the model; auto is the stored one, or float32 for float16 weights on a CPU",
         )
     else:
         parser.add_argument("--dtype", choices=DTYPES[1:], default=default, help="data type of the model")
@@ -117,15 +117,13 @@ def add_strategies(parser: ArgumentParser, default: Sequence[str], also: str = "
         nargs="+",
         default=list(default),
         metavar="NAME",
-        help=f"strategies: names or module:Class, {FORM}{also}",
+        help=f"one or more of: {FORM}{also}",
     )
     option.completer = complete_strategy
 
 
 def add_strategy(parser: ArgumentParser, default: str) -> None:
-    option: Any = parser.add_argument(
-        "--strategy", default=default, metavar="NAME", help=f"strategy: a name or module:Class, {FORM}"
-    )
+    option: Any = parser.add_argument("--strategy", default=default, metavar="NAME", help=FORM)
     option.completer = complete_strategy
 
 
@@ -136,7 +134,7 @@ def add_keep_ratios(parser: ArgumentParser, default: Sequence[float] = DEFAULT_K
         type=float,
         default=list(default),
         metavar="RATIO",
-        help="fractions of the visual tokens to keep, each measured with every strategy",
+        help="fractions of the visual tokens to keep; every strategy runs at each of them",
     )
 
 
@@ -151,7 +149,7 @@ def add_position_ids(parser: ArgumentParser, default: Sequence[str]) -> None:
         choices=POSITION_IDS,
         default=list(default),
         metavar="KIND",
-        help="position IDs after pruning: original, compact (renumbered) or both",
+        help="position IDs of the kept tokens: original, compact (renumbered) or both",
     )
 
 
@@ -159,7 +157,7 @@ def add_image(parser: ArgumentParser, bundled: str | None = None) -> None:
     """IMAGE and QUESTION; both may be left out where `bundled` says what is asked about instead."""
     if bundled is None:
         parser.add_argument("image", type=existing_file, metavar="IMAGE", help="image or video file")
-        parser.add_argument("question", metavar="QUESTION", help='what to ask about it: "Where is the cup?"')
+        parser.add_argument("question", metavar="QUESTION", help='what to ask about it, such as "Where is the cup?"')
     else:
         parser.add_argument(
             "image", nargs="?", type=existing_file, metavar="IMAGE", help=f"image file (default: {bundled})"
@@ -176,7 +174,7 @@ def add_box(parser: ArgumentParser) -> None:
         nargs=4,
         type=float,
         metavar=("X1", "Y1", "X2", "Y2"),
-        help="the true box in pixels, for a question that asks for one",
+        help="true box in pixels, for a question that asks for one",
     )
 
 
@@ -187,12 +185,12 @@ def add_rounds(parser: ArgumentParser, default: int, least: int = 0) -> None:
         type=at_least(least),
         default=default,
         metavar="N",
-        help=f"how often to time each setup, in turn{skip}",
+        help=f"how often to time each setup, alternating between setups{skip}",
     )
 
 
 def add_seed(parser: ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed")
 
 
 def add_calibration(parser: ArgumentParser, questions: int = 30) -> None:
@@ -204,22 +202,22 @@ def add_calibration(parser: ArgumentParser, questions: int = 30) -> None:
         type=lambda text: None if text == "all" else text,
         default="val",
         metavar="NAME",
-        help="split to draw questions from, which must not be evaluated on later; all: every split but train",
+        help="split to draw questions from, which must not be evaluated on later; all: every split except train",
     )
     parser.add_argument(
         "--questions",
         type=at_least(1),
         default=questions,
         metavar="N",
-        help="questions to draw at random; answers are not read",
+        help="how many questions to draw at random; their answers are not read",
     )
     add_seed(parser)
 
 
 def calibration_questions(options: Namespace) -> list[Any]:
-    """Return the questions that the options of `add_calibration` draw, as the model of `add_model` wants them asked.
+    """Return the questions that the options of `add_calibration` draw, in the prompt style of `add_model`'s model.
 
-    The model's weights are not loaded, so that a mistake is said before.
+    The model's weights are not loaded, so that mistakes are reported first.
     """
     from tokenprune.evals.models.loading import load_processor
     from tokenprune.evals.models.prompt_styles import style_of

@@ -11,20 +11,20 @@ EXTRA = "evals"
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "results", nargs="+", type=Path, metavar="RUN", help="folders of runs of one model, or files of results"
+        "results", nargs="+", type=Path, metavar="RUN", help="run folders, or files of results, of one model"
     )
     parser.add_argument("--split", metavar="NAME", help="only the questions of this split (default: all)")
     parser.add_argument(
         "--baseline",
         metavar="NAME",
-        help="what to compare strategies with, as the results name it (default: Random, where it was measured)",
+        help="strategy to compare the others with, as the results call it (default: Random, if it was measured)",
     )
     parser.add_argument(
         "--losses",
         type=at_least(0),
         default=4,
         metavar="N",
-        help="worst questions that the page shows, for each setup and task",
+        help="how many of the worst questions the page shows, per setup and task",
     )
     shared.add_allowed(parser)
     parser.add_argument(
@@ -38,8 +38,8 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Compare what `tokenprune eval` measured.
 
-    Prints Markdown and writes it, together with plots of accuracy against visual tokens and against time, and one HTML
-    page that also shows the questions pruning loses and which visual tokens were kept for them.
+    Prints Markdown and writes it, together with plots of accuracy against visual tokens and against time, and an HTML
+    page that also shows the questions that pruning gets wrong, with the visual tokens that were kept.
     """
     from tokenprune.evals.reading.allowed import allowing
     from tokenprune.evals.reading.text import read_text

@@ -35,12 +35,12 @@ def add_options(parser: ArgumentParser) -> None:
         "--position-ids",
         choices=POSITION_IDS,
         default=POSITION_IDS[0],
-        help="position IDs after pruning: original or compact (renumbered)",
+        help="position IDs of the kept tokens: original or compact (renumbered)",
     )
     parser.add_argument(
         "--record",
         metavar="FILE",
-        help="file that gets one JSON line with the kept indices of each image (default: none)",
+        help="file to which the kept indices of each image are appended, as a JSON line (default: none)",
     )
     parser.add_argument(
         "--hf-overrides",
@@ -48,26 +48,26 @@ def add_options(parser: ArgumentParser) -> None:
         type=json_object,
         default={},
         metavar="JSON",
-        help="vLLM's option; what this command adds to it is merged (default: {})",
+        help="vLLM's option; this command merges its own settings into it (default: {})",
     )
     parser.add_argument(
         "--revision", metavar="NAME", help="branch, tag or commit of a Hugging Face model (default: main)"
     )
     parser.add_argument(
-        "--print", action="store_true", dest="only_print", help="print vLLM's command, and do not start it"
+        "--print", action="store_true", dest="only_print", help="print vLLM's command instead of starting it"
     )
 
 
 def run(options: Namespace) -> None:
     """Serve a model with vLLM and pruned images.
 
-    Starts vLLM's own OpenAI-compatible server. All options that are not listed here go to it as they are:
+    Starts vLLM's own OpenAI-compatible server. Options that are not listed here are passed on to vLLM:
 
       tokenprune serve --model llava-hf/llava-1.5-7b-hf --strategy fopru --keep-ratio 0.25 --port 8000
 
-    The model may also come first, as in `vllm serve MODEL`. A request may have a keep ratio of its own,
-    "mm_processor_kwargs": {"keep_ratio": 0.5}, if the server has vLLM's option --trust-request-mm-kwargs. GET
-    /tokenprune returns the settings.
+    The model may also come first, as in `vllm serve MODEL`. With vLLM's option --trust-request-mm-kwargs, a request may
+    set its own keep ratio, "mm_processor_kwargs": {"keep_ratio": 0.5}; 1.0 turns pruning off. GET /tokenprune returns
+    the settings.
     """
     from tokenprune.errors import SettingError
 
@@ -77,8 +77,8 @@ def run(options: Namespace) -> None:
         return
     if find_spec("vllm") is None:
         raise SettingError(
-            'vLLM is not installed. Type: pip install "tokenprune-vlm[vllm]" for GPUs; for CPUs, '
-            "tokenprune/serving/README.md has the command"
+            'vLLM is not installed. Type: pip install "tokenprune-vlm[vllm]" for GPUs; for CPUs, see '
+            "tokenprune/serving/README.md"
         )
     print(f"Starting {shlex.join(command)}", flush=True)
     os.execv(command[0], command)
@@ -119,7 +119,7 @@ def _check_passed_on(options: Namespace) -> None:
 
     for word in options.passed_on:
         if word.startswith(("--hf-overrides.", "--hf_overrides.")):
-            raise SettingError(f"{word}: this command merges --hf-overrides only as one JSON object. Write it as such.")
+            raise SettingError(f"{word}: this command takes --hf-overrides as a JSON object only. Write it as one.")
     for key in ("architectures", "tokenprune"):
         if key in options.hf_overrides:
             raise SettingError(f'--hf-overrides: this command sets "{key}" itself. Leave it out.')

@@ -16,21 +16,21 @@ def add_options(parser: ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="POINTS",
-        help="points of accuracy that may be lost, at most, with 95 %% confidence; without labels, points of what "
-        "--compare says",
+        help="maximum loss in points of accuracy, with 95 %% confidence; with --no-labels, in points of what --compare "
+        "compares",
     )
     shared.add_questions(parser, "tune on")
     parser.add_argument(
         "--no-labels",
         action="store_false",
         dest="labels",
-        help="read no right answers, and compare with the unpruned model's own",
+        help="ignore the right answers, and compare with the unpruned model's own",
     )
     parser.add_argument(
         "--compare",
         choices=("answers", "first-token"),
-        help="with --no-labels: whether answers agree, or the distributions of their first tokens; a point of the "
-        "latter is 0.01 of the total variation distance, on average over the questions (default: answers)",
+        help="with --no-labels: compare answers, or the distributions of their first tokens, for which a point is an "
+        "average total variation distance of 0.01 (default: answers)",
     )
     shared.add_strategies(parser, [], " (default: all that need no calibration)")
     parser.add_argument(
@@ -39,20 +39,20 @@ def add_options(parser: ArgumentParser) -> None:
         type=float,
         default=[0.05, 0.9],
         metavar=("LOWEST", "HIGHEST"),
-        help="fractions of the visual tokens to keep, between which the search moves",
+        help="range of the fraction of visual tokens to keep",
     )
     parser.add_argument(
         "--cost",
         choices=("flops", "kv", "ttft"),
         default="flops",
-        help="what should be small: operations of the prefill, bytes of KV cache, or time to the first token here",
+        help="what to minimise: operations of the prefill, bytes of KV cache, or time to first token on this machine",
     )
     parser.add_argument("--servable", action="store_true", help="try only what `tokenprune serve` can run in vLLM")
     parser.add_argument(
-        "--generations", type=at_least(1), default=3, metavar="N", help="how often new settings are proposed"
+        "--generations", type=at_least(1), default=3, metavar="N", help="how many times new settings are proposed"
     )
     parser.add_argument(
-        "--size", type=at_least(1), default=24, metavar="N", help="how many settings are proposed at a time"
+        "--size", type=at_least(1), default=24, metavar="N", help="how many settings are proposed each time"
     )
     shared.add_seed(parser)
     shared.add_dtype(parser)
@@ -61,19 +61,19 @@ def add_options(parser: ArgumentParser) -> None:
         type=Path,
         default=Path("runs/tuned"),
         metavar="DIR",
-        help="folder of the settings file, the page, the plot, and all answers; the same command resumes it",
+        help="folder for settings file, page, plot and all answers; the same command resumes the search",
     )
 
 
 def run(options: Namespace) -> None:
     """Find the cheapest setting that loses at most a few points of accuracy.
 
-    Searches strategies, keep ratios, layers, cells and stages on half of the questions, and tests the best on the other
-    half. DIR holds a published set, or your own `questions.jsonl` with lines like
+    Searches strategies, keep ratios, layers, cells and stages on half of the questions, and tests the best settings on
+    the other half. DIR holds a published set, or your own `questions.jsonl` with lines like
 
       {"image": "1.jpg", "question": "What is in the cup?", "answer": "tea"}
 
-    An interrupted search resumes with the same command. Its answer is a settings file for everything else:
+    An interrupted search resumes with the same command. It writes a settings file that everything else accepts:
 
       tokenprune serve --model PATH --strategy runs/tuned/settings.json
     """

@@ -1,11 +1,11 @@
-"""Make the bundled clips: objects of the bundled scenes that move over, or appear on, a piece of photograph.
+"""Make the bundled clips: objects of the bundled scenes that move across, or appear on, part of a photograph.
 
     python -m tokenprune.evals.dev.clips --output evals/bundled/clips
 
-In each clip one object crosses the background in four seconds. In every second clip another one appears for one second.
+In each clip one object crosses the background in four seconds; in every second clip another one appears for one second.
 Questions and answers are in ActivityNet-QA's format: what appears is there ("when"), what moves is there ("where"
-changes), something else is not, and "what is this?" where there is one object. The same command and versions make the
-same files.
+changes), something else is not, and "what is this?" if there is one object. The same command and versions reproduce the
+files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an evaluation asks of an engine."""
+"""What an evaluation needs from an engine."""
 
 from __future__ import annotations
 

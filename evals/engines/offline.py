@@ -1,4 +1,4 @@
-"""vLLM in this process: one `LLM` after the other, for each strategy and kind of position IDs."""
+"""vLLM in this process: one `LLM` at a time, for each strategy and kind of position IDs."""
 
 from __future__ import annotations
 

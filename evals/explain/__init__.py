@@ -1,6 +1,6 @@
 """Which tokens every strategy keeps of one image or video, and what the model answers.
 
-explain    asks
+explain    asks the question
 outcomes   what happened to every visual token, and what was answered
 canvas     where the visual tokens lie on the image
 table      the outcome in the terminal

@@ -70,7 +70,7 @@ def canvas(image: Image.Image, layout: Layout, seen: ImageView, tiles: Sequence[
     if in_tiles:
         if len(tiles) != len(tokens):
             raise UnsupportedError(
-                f"the processor cut the image into {len(tiles)} tiles, and the model saw {len(tokens)}"
+                f"the processor cut the image into {len(tiles)} tiles, but the model saw {len(tokens)}"
             )
         shown = [(view, np.zeros((0, 0), dtype=int), seen.window)]
         shown += [(tile, index, None) for tile, index in zip(tiles, tokens, strict=True)]

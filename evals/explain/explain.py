@@ -104,8 +104,8 @@ def _check_question(processor: Any, question: str) -> None:
         raise UnsupportedError(f"{type(processor).__name__} has no chat template, so this model cannot be prompted")
     if processor.image_token in question:
         raise DataError(
-            f"the question has the placeholder {processor.image_token} in it, which the processor puts there itself; "
-            f"leave it out"
+            f"the question contains the placeholder {processor.image_token}, which the processor inserts itself; leave "
+            f"it out"
         )
 
 
@@ -113,7 +113,7 @@ def _encoded(model: Any, processor: Any, image: Image.Image, question: str) -> A
     _check_question(processor, question)
     if chat_prompt(processor, question).split() == chat_prompt(processor, question, n_images=0).split():
         raise UnsupportedError(
-            "the chat template of this model leaves out the placeholder of the image, so that it would not see it; "
+            "this model's chat template leaves out the placeholder of the image, so the model would not see the image; "
             "correct chat_template.jinja"
         )
     inputs = encode_chat(processor, [[image]], [question])

@@ -1,4 +1,4 @@
-"""What became of one image or video under several setups: tokens kept, importance scores, answer, cost."""
+"""What happened to one image or video under several setups: tokens kept, importance scores, answer, cost."""
 
 from __future__ import annotations
 

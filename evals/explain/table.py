@@ -1,4 +1,4 @@
-"""An explanation as a table in the terminal: one line a setup."""
+"""An explanation as a table in the terminal: one line per setup."""
 
 from rich.filesize import decimal
 from rich.markup import escape

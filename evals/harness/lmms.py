@@ -90,7 +90,7 @@ class Chat(lmms):
         return found
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
-        raise UnsupportedError("tasks of several rounds are not supported; choose a task that asks once")
+        raise UnsupportedError("multi-round tasks are not supported; choose a task with a single round")
 
     def _generation(self, args: tuple[Any, ...]) -> dict[str, Any]:
         return args[2]

@@ -1,4 +1,4 @@
-"""The entry point for lmms-eval: where the model's module is. lmms-eval loads that module only if it is used."""
+"""The entry point for lmms-eval, which names the model's module; lmms-eval loads it only if it is used."""
 
 # pyright: reportMissingImports=false
 

@@ -1,4 +1,4 @@
-"""Paths of the bundled model, images and demos, which only a clone has; wheels leave them out."""
+"""Paths of the bundled model, images and demos, which are in a clone but not in a wheel."""
 
 from pathlib import Path
 

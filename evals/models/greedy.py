@@ -1,4 +1,4 @@
-"""Greedy answers, unless what the model computes are no numbers."""
+"""Greedy answers, unless the model computes NaN."""
 
 from typing import Any
 

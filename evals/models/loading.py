@@ -53,8 +53,8 @@ def _check_dtype(name: str, model: Any, dtype: str) -> None:
         if stored in (torch.float16, torch.bfloat16) and stored is not getattr(torch, dtype):
             kept = str(stored).removeprefix("torch.")
             raise SettingError(
-                f"{name}: it is quantised, and some of its weights stay in {kept} when it is loaded in {dtype}. Write "
-                f"--dtype {kept}."
+                f"{name}: the model is quantised, and some of its weights stay in {kept} when it is loaded in {dtype}. "
+                f"Write --dtype {kept}."
             )
 
 
@@ -64,7 +64,7 @@ def load_processor(name: str) -> tuple[Any, Any]:
     DataError if there is no such model, or if it is of a kind that answers no questions about images.
     """
     if Path(name) == MODEL and not (MODEL / "model.safetensors").is_file():
-        raise DataError(f"{MODEL}: the bundled model is missing, wheels leave it out; name a model with --model")
+        raise DataError(f"{MODEL}: the bundled model is missing, because wheels leave it out; name a model: --model")
     is_folder = Path(name).is_dir()
     if not is_folder and (Path(name).is_absolute() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name[0] == "."):
         raise DataError(f"{name}: no such folder; --model takes a folder with a config.json or a Hugging Face name")
@@ -74,8 +74,8 @@ def load_processor(name: str) -> tuple[Any, Any]:
         config: Any = AutoConfig.from_pretrained(name)
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise DataError(
-            f"{name}: its config.json is of a {getattr(config, 'model_type', None)!r} model, which takes no images and "
-            "text; name a vision-language model"
+            f"{name}: its config.json describes a {getattr(config, 'model_type', None)!r} model, which does not take "
+            "images and text; name a vision-language model"
         )
     with named(name, "processor"):
         return config, AutoProcessor.from_pretrained(name)

@@ -1,4 +1,4 @@
-"""What of a data set this process reads: which files, how large an image, and how many frames of a video."""
+"""What this process reads of a data set: which files, images up to which size, and how many frames of a video."""
 
 import os
 from collections.abc import Iterator, Sequence

@@ -95,7 +95,7 @@ def check_types(record: dict[str, Any], kinds: Mapping[str, Any], where: str) ->
         value = field(record, key, where)
         of_type = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         if not of_type or (isinstance(value, float) and not math.isfinite(value)):
-            raise DataError(f"{where}, {key!r}: found {shown(value)}, which this field cannot be")
+            raise DataError(f"{where}, {key!r}: found {shown(value)}, which this field cannot hold")
 
 
 def as_number(value: Any, where: str) -> float:
@@ -115,7 +115,7 @@ def by_key(records: Iterable[tuple[str, R]], key: str) -> dict[str | int, R]:
     for where, record in records:
         called = name(getattr(record, "content", record), key, where)
         if called in found:
-            raise DataError(f"{where}: {key} {called!r} is there twice, first in {found[called][0]}; keep one of them")
+            raise DataError(f"{where}: {key} {called!r} appears twice, first in {found[called][0]}; keep one of them")
         found[called] = where, record
     return {called: record for called, (_, record) in found.items()}
 
@@ -125,7 +125,7 @@ def check_distinct(names: Iterable[Hashable], where: str) -> None:
     seen: set[Hashable] = set()
     for called in names:
         if called in seen:
-            raise DataError(f"{where}: the question {called} is there twice; keep one of them")
+            raise DataError(f"{where}: the question {called} appears twice; keep one of them")
         seen.add(called)
 
 

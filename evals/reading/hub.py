@@ -1,4 +1,4 @@
-"""Read sets from the Hugging Face Hub or saved by `datasets`: Parquet or Arrow files with images inside.
+"""Read sets from the Hugging Face Hub or saved by `datasets`: Parquet or Arrow files with embedded images.
 
 A split's files are named `SPLIT-00000-of-00003.parquet` on the Hub, and `SPLIT/data-00000-of-00003.arrow` by
 `save_to_disk`. Images are columns of {bytes, path}, or of lists of those. Their bytes are read when an image is opened,

@@ -42,5 +42,5 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} is there twice; keep one of them")
+        raise ValueError(f"the key {twice!r} appears twice; keep one of them")
     return found

@@ -1,4 +1,4 @@
-"""Read frames of a video as a model should see them: upright, in RGB, at even steps of time."""
+"""Read frames of a video as a model should see them: upright, in RGB, evenly spaced in time."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def read_clip(
 def middles(stored: object, n_frames: int, start: float, end: float) -> list[float]:
     """Return the middles of `n_frames` equal parts of the time from `start` to `end`."""
     if not start < end:
-        raise DataError(f"{stored}: no frames between {start:g} s and {end:g} s; the video ends before, or it is empty")
+        raise DataError(f"{stored}: no frames between {start:g} s and {end:g} s; the video is shorter, or empty")
     return [start + (end - start) * (2 * number + 1) / (2 * n_frames) for number in range(n_frames)]
 
 

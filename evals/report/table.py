@@ -1,4 +1,4 @@
-"""A table of text that is Markdown."""
+"""A table of text, as Markdown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -51,7 +51,7 @@ def calibrated(model: Any, processor: Any, questions: Sequence[Question], n_stag
     stages = tuple((layer, share) for layer, share in zip(layers, shares, strict=True) if share < 1)
     if not stages:
         raise SettingError(
-            f"up to layer {layers[-1]} of {n_layers}, this model's attention asks for all visual tokens, so AdaToken "
+            f"up to layer {layers[-1]} of {n_layers}, this model's attention needs all visual tokens, so AdaToken "
             f"has nothing to prune. Ask for more stages, or choose a strategy that prunes before the language model."
         )
     lengths = np.diff([0, *layers, n_layers])

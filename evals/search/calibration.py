@@ -52,7 +52,7 @@ def apart(questions: Sequence[Question], images: Collection[str], where: str) ->
     }
     left = [question for question in questions if not any(known[image] for image in question.images)]
     if questions and not left:
-        raise DataError(f"{where}: every question is about an image of the calibration data; evaluate on other ones")
+        raise DataError(f"{where}: every question is about an image of the calibration data; evaluate on others")
     return left
 
 

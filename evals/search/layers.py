@@ -1,5 +1,5 @@
 """What decoder layers change: 1 - cosine of a layer's input and output, EfficientVLA's ranking of single layers
-(https://arxiv.org/abs/2506.10100); and the angle that a block of layers turns the last token by
+(https://arxiv.org/abs/2506.10100); and the angle by which a block of layers rotates the last token's state
 (https://arxiv.org/abs/2403.17887). Only images and questions are needed, no answers."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""VFlowOpt's objective (https://arxiv.org/abs/2508.05211): how close a pruned model's state is to the unpruned one's.
+"""VFlowOpt's objective (https://arxiv.org/abs/2508.05211): how close a pruned model's state is to the unpruned model's.
 
 The state is the input of the language-model head. Only images and questions are needed, no answers.
 """

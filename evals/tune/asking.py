@@ -117,8 +117,8 @@ def measure_of(labels: bool, compare: str | None) -> Measure:
         raise SettingError(unknown("comparison", compare, get_args(Compare)))
     if labels and compare is not None:
         raise SettingError(
-            f"compare={compare!r} says what is compared with the unpruned model where there are no right answers, and "
-            f"these are read. Write labels=False (--no-labels) with it, or leave it out."
+            f"compare={compare!r} applies only if right answers are not read. Add labels=False (--no-labels), or leave "
+            f"compare out."
         )
     if labels:
         return "accuracy"

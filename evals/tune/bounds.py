@@ -1,4 +1,4 @@
-"""How many points of accuracy pruning loses, and how sure that is: a paired non-inferiority test.
+"""How many points of accuracy pruning loses, and how certain that is: a paired non-inferiority test.
 
 The loss that is not exceeded with 95 % confidence is the bias-corrected and accelerated (BCa) bootstrap's bound of the
 mean difference of paired scores. Three things keep it honest where it is used here:

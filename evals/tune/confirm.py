@@ -1,8 +1,8 @@
 """Test the best settings of a search on questions that it never saw.
 
-Several settings are tested in a fixed order, the safest first, each at the full 95 %, and the first that fails ends it.
-Whatever passed before can be promised: the probability that any setting passes whose true loss is above the margin is
-at most 5 %, however many are tested, because the order was fixed before (fixed-sequence testing, as in Learn then Test,
+Several settings are tested in a fixed order, the safest first, each at the full 95 %, until one fails. Those that
+passed are guaranteed: the probability that a setting passes although its true loss is above the margin is at most 5 %,
+however many are tested, because the order was fixed in advance (fixed-sequence testing, as in Learn then Test,
 https://arxiv.org/abs/2110.01052, and Pareto Testing, https://arxiv.org/abs/2210.07913).
 """
 

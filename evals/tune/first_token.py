@@ -1,4 +1,4 @@
-"""How much of the distribution of an answer's first token pruning leaves as it was."""
+"""How much of the distribution of an answer's first token survives pruning."""
 
 from __future__ import annotations
 

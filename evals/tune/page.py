@@ -1,4 +1,4 @@
-"""One page in Markdown: what to set, how sure that is, and what it loses on which kind of question."""
+"""One page in Markdown: what to set, how certain that is, and what it loses on which kind of question."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SCORES: dict[Measure, str] = {
 }
 #: What a point of each score is.
 POINTS: dict[Measure, str] = {
-    "accuracy": "A point is one right answer less in 100 questions.",
-    "agreement": "A point is one answer in 100 that says something else than the unpruned model's, right or wrong.",
+    "accuracy": "A point is one fewer right answer in 100 questions.",
+    "agreement": "A point is one answer in 100 that differs from the unpruned model's, right or wrong.",
     "overlap": (
-        "A point is 0.01 of the total variation distance between the distributions of the answer's first token, pruned "
-        "and unpruned, on average over the questions: of 100 first tokens drawn at random, one would be another. What "
-        "comes after the first token is not compared."
+        "A point is a total variation distance of 0.01 between the distributions of the answer's first token, pruned "
+        "and unpruned, averaged over the questions: of 100 first tokens drawn at random, one would differ. Later "
+        "tokens are not compared."
     ),
 }
 
@@ -82,7 +82,7 @@ def _answer(tuned: Tuned, about: About) -> list[str]:
         )
     else:
         lines.append(
-            f"**Nothing can be promised to lose at most {about.max_loss:g} points.** The most promising setting is "
+            f"**No setting was shown to lose at most {about.max_loss:g} points.** The most promising one is "
             f"**{_setting(best)}**, which costs {best.cost:.0%} of the unpruned model's {COST_NAMES[about.cost]}: "
             f"{loss.points:+.1f} points of {about.score} lost on {loss.n} questions, but up to {loss.upper:.1f} with "
             f"95 % confidence. {_needed(loss, about.max_loss)}"
@@ -95,7 +95,7 @@ def _answer(tuned: Tuned, about: About) -> list[str]:
     second = next((one for one in others if one.cost < 1), None)
     if second is not None:
         passed, loss = _tested(tuned, second)
-        kind = "passed the test, too" if passed else "was not shown to keep the bound"
+        kind = "also passed the test" if passed else "was not shown to stay within the bound"
         lines.append(
             f"Runner-up: **{_setting(second)}**, {second.cost:.0%}, {loss.points:+.1f} points lost on {loss.n} "
             f"questions, at most {loss.upper:.1f}; it {kind}."
@@ -108,8 +108,8 @@ def _needed(loss: Loss, margin: float) -> str:
     if needed is None:
         return "It loses more than that, so more questions would not help: allow a larger loss."
     return (
-        f"If it really loses {loss.points:.1f} points, a test of about {needed:,} fresh questions would show it, so "
-        f"about {2 * needed:,} in all."
+        f"If its true loss is {loss.points:.1f} points, a test on about {needed:,} fresh questions would show it, so "
+        f"about {2 * needed:,} questions in all."
     )
 
 
@@ -147,11 +147,11 @@ def kinds(questions: Sequence[Question]) -> list[str]:
 def _method(tuned: Tuned, about: About) -> list[str]:
     whole = sum(one.whole for one in tuned.tried)
     lines = [
-        f"{len(tuned.tried)} settings were asked the first of {about.n_searched} questions, and {whole} of them all. "
-        f"Those in the table were then tested on other questions, in this order, the safest first; the first that "
-        f"fails ends the test. It is a paired non-inferiority test at 95 %: the bound of a BCa bootstrap over images, "
-        f"never below the exact binomial one. As the order was fixed before, testing several does not weaken the "
-        f"promise. It holds for questions like these, and no others. {POINTS[about.measure]}"
+        f"{len(tuned.tried)} settings were tried on the first of {about.n_searched} questions, {whole} of them on all. "
+        f"Those in the table were then tested on other questions, in this order, the safest first, until one failed. "
+        f"This is a paired non-inferiority test at 95 %: the bound of a BCa bootstrap over images, never below the "
+        f"exact binomial one. Because the order was fixed in advance, testing several does not weaken the guarantee, "
+        f"which holds for questions like these and no others. {POINTS[about.measure]}"
     ]
     rows = [
         [
@@ -166,7 +166,7 @@ def _method(tuned: Tuned, about: About) -> list[str]:
         for one in tuned.tested
     ]
     if rows:
-        head = ["setting", "cost", "points lost", "at most (95 %)", "n", "test", "n that suffice in 4 of 5 cases"]
+        head = ["setting", "cost", "points lost", "at most (95 %)", "n", "test", "n for 80 % power"]
         lines.append(str(Table(head, rows)))
     lines += [f"Left out: {text}: {why}" for text, why in about.refused.items()]
     return lines

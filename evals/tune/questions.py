@@ -1,7 +1,7 @@
 """The questions of a tuning: two halves, and the order in which they are asked.
 
-Settings are searched on the first half. What is promised of the best of them is tested on the second, because the best
-of many on some questions is partly the luckiest.
+Settings are searched on the first half. The best of them are tested on the second, because the best of many on a given
+set of questions is partly the luckiest.
 """
 
 from __future__ import annotations

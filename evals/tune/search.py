@@ -1,13 +1,13 @@
-"""Search settings in generations, each of which is halved again and again.
+"""Search settings in generations, each of which is halved repeatedly.
 
 Optuna's tree-structured Parzen estimator proposes the settings of a generation from those before it (the first is
-spread over all strategies). All of them are asked a few questions; the better half goes on to more questions, and so
-forth, until an eighth is left that has been asked every question of the first half. This is successive halving
-(https://arxiv.org/abs/1502.07943). Settings that are all but certain to fail the test go sooner.
+spread over all strategies). All of them are asked a few questions, the better half more, and so on, until the last
+eighth has been asked every question of the first half. This is successive halving
+(https://arxiv.org/abs/1502.07943). Settings that are almost certain to fail the test are dropped sooner.
 
-Settings are compared by the saving to be expected of them: what they save, times the probability, given the answers so
-far, that a test on as many fresh questions will pass. Without the probability the cheapest of those that were lucky
-would win; without the saving, the unpruned model.
+Settings are compared by their expected saving: what they save, times the probability, given the answers so far, that a
+test on fresh questions will pass. Without the probability, the cheapest of the lucky ones would win; without the
+saving, the unpruned model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One run of the vision tower for all setups that see the same images.
 
-A patch reads attention by hooks on modules of the tower, so its output alone is not enough. The calls of those modules
-are recorded in the first run, and made again, with their recorded results, whenever the tower is called with the same
-pixels: every hook sees what it would have seen.
+A patch reads attention through hooks on modules of the tower, so the tower's output alone is not enough. The calls of
+those modules are recorded in the first run and replayed, with their recorded results, whenever the tower is called with
+the same pixels: every hook sees what it would have seen.
 """
 
 from __future__ import annotations

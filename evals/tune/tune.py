@@ -107,9 +107,9 @@ def tune(
     output, data, console = Path(output), Path(data), console or Console()
     measure = measure_of(labels, compare)
     if not 0 < max_loss < 100:
-        raise SettingError(f"max_loss={max_loss:g} is no number of points between 0 and 100; write 1.0 for one point.")
+        raise SettingError(f"max_loss={max_loss:g} is not between 0 and 100 points; write 1.0 for one point.")
     if generations < 1 or size < 1:
-        raise SettingError(f"{generations} generations of {size} settings are none; write at least 1 of each.")
+        raise SettingError(f"{generations} generations of {size} settings try nothing; write at least 1 for each.")
     with allowing(image_roots, max_image_pixels):
         name, style = name_and_style(model)
         questions = limit_questions(load_questions(data, tasks, split=split, style=style, labels=labels), limit)

@@ -180,6 +180,6 @@ def test_what_cannot_be_measured(run: Callable[..., Any], tmp_path: Path, monkey
     broken.parent.mkdir()
     broken.write_text('{"timings": []}')
     monkeypatch.undo()
-    assert "not a file of tokenprune bench" in command(
+    assert "not written by tokenprune bench" in command(
         "bench", "--model", saved(tiny_llava(), tmp_path / "m"), "--output", broken
     )

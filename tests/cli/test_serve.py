@@ -105,7 +105,7 @@ def test_the_bundled_model_runs_on_the_transformers_backend(capsys: pytest.Captu
         (["--strategy", "fopro"], "unknown strategy 'fopro'. Did you mean 'fopru'?"),
         (["--strategy", "fopru:layers=2"], "unknown setting 'layers'"),
         (["--hf-overrides", '{"architectures": ["X"]}'], 'this command sets "architectures" itself'),
-        (["--hf-overrides.text_config.rope_theta", "5"], "only as one JSON object"),
+        (["--hf-overrides.text_config.rope_theta", "5"], "as a JSON object only"),
     ],
 )
 def test_errors(words: list[str], said: str, llava: Path) -> None:
@@ -128,7 +128,7 @@ def test_wrong_usage(words: list[str], said: str, capsys: pytest.CaptureFixture[
 
 def test_an_unsupported_model(tmp_path: Path) -> None:
     said = command("serve", "--model", write_model(tmp_path / "model", "bert"))
-    assert "a model of type 'bert' is not pruned inside vLLM. Served: " in said
+    assert "a model of type 'bert' cannot be pruned inside vLLM. Supported: " in said
     (tmp_path / "empty").mkdir()
     assert "no config.json" in command("serve", "--model", tmp_path / "empty")
 

@@ -292,5 +292,7 @@ def test_a_mask_that_shows_nothing_that_is_left(llava: Any, n_rows: int, shown: 
         if n_rows == 2 and not shown:  # a row that is padding as a whole
             assert llava(**inputs).logits[0].isfinite().all()
             return
-        with pytest.raises(PruningError, match=f"row {n_rows - 1} of attention_mask shows no token that is left"):
+        with pytest.raises(
+            PruningError, match=f"row {n_rows - 1} of attention_mask masks out every token that is left"
+        ):
             llava(**inputs)

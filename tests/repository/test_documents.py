@@ -1,8 +1,9 @@
-"""The Markdown documents: their code runs, their links exist, and the README names every strategy."""
+"""The Markdown documents: code runs, commands parse, links exist, and the README names every strategy."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 import tokenprune
 from tokenprune import Strategy, strategies
 from tokenprune.adapters import ADAPTERS
+from tokenprune.evals.cli import build_parser
 from tokenprune.evals.dev.tables.speed import bench
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model
@@ -73,6 +75,26 @@ def test_code_blocks_run(path: Path) -> None:
         exec(compile(code, named(path), "exec", dont_inherit=True), given)
     finally:
         tokenprune.unpatch(model)
+
+
+def commands(path: Path) -> list[list[str]]:
+    """The `tokenprune` commands in a document's shell blocks, without those that a loop of the shell completes."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    lines = (line.strip() for line in "".join(blocks).replace("\\\n", " ").splitlines())
+    found = [line for line in lines if line.startswith("tokenprune ") and not re.search(r"\$\{?[a-z]", line)]
+    return [[word for word in shlex.split(line, comments=True)[1:] if word != "..."] for line in found]
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if commands(path)], ids=named)
+def test_commands_parse(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only `serve` passes on what it does not know. Images and videos to ask about must exist."""
+    monkeypatch.chdir(tmp_path)
+    for words in commands(path):
+        for word in words:
+            if word.endswith((".jpg", ".mp4")):
+                Path(word).touch()
+        _, unknown = build_parser().parse_known_args(words)
+        assert not unknown or words[0] == "serve", f"{named(path)}: {' '.join(unknown)}"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=named)

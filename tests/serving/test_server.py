@@ -154,7 +154,7 @@ def test_bad_input_is_an_error_and_the_server_lives_on(client: Any, image: str, 
     ("words", "said"),
     [
         (["--strategy", "fastv"], "FastV cannot run inside vLLM: it needs the attention of decoder layers"),
-        (["--pipeline-parallel-size", "2"], "--pipeline-parallel-size does not go with pruned images"),
+        (["--pipeline-parallel-size", "2"], "--pipeline-parallel-size cannot be combined with pruned images"),
     ],
 )
 def test_what_cannot_work_is_refused_at_the_start(model: Path, words: list[str], said: str) -> None:

@@ -50,5 +50,5 @@ def test_needs_of_a_wrong_type(llava: Any, needs: Any) -> None:
         pass
 
     Needing.needs = needs
-    with pytest.raises(SettingError, match=r"Needing.needs is no frozenset. Write needs = frozenset\(\{'vision_att"):
+    with pytest.raises(SettingError, match=r"Needing.needs is not a frozenset. Write needs = frozenset\(\{'vision_att"):
         tokenprune.patch(llava, Needing(keep=4))

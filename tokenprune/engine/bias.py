@@ -1,6 +1,6 @@
-"""Proportional attention: keys of tokens that others were merged into get the log of how many they stand for.
+"""Proportional attention: the logits of merged tokens' keys get the log of how many tokens each stands for.
 
-It becomes part of the masks: those over slots for all decoder layers, and those of a stage for what was merged there.
+This becomes part of the masks: those over slots for all decoder layers, and those of a stage for what was merged there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a call of a patched model knows while it lasts, and how its arguments are named."""
+"""The state of one call of a patched model, and how its arguments are named."""
 
 from __future__ import annotations
 

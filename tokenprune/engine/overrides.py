@@ -1,6 +1,6 @@
-"""Attributes of one model instance that override a method: for what hooks on modules cannot see.
+"""Attributes of one model instance that override a method, for what hooks on modules cannot see.
 
-Objects and not closures, so that a copy or pickle of the model gets an override of its own.
+They are objects rather than closures, so that a copy or pickle of the model gets its own override.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What happens to one prompt, in the order in which it happens.
 
-before_model           images that `generate` encoded beforehand bring their records along
-before_base_model      which new columns are visual tokens, and what the cache holds already
+before_model           images that `generate` encoded in advance bring their records along
+before_base_model      which new columns are visual tokens, and what the cache already holds
   (images that come as pixels are encoded here: recording.py)
 before_language_model  `_prune`: the strategy selects, position IDs follow, the report is written, arguments shrink
   (the decoder layers run, on fewer tokens)
@@ -178,7 +178,7 @@ class Prefill:
         if self._context.unprunable:
             raise PruningError(
                 f"{' and '.join(self._context.unprunable)} count the tokens of the unpruned sequence, and pruning "
-                f"shortens it. Call the model without, and read handle.report for which visual tokens are left."
+                f"shortens it. Leave it out, and read handle.report for which visual tokens are left."
             )
         # Everything that runs along the sequence is shortened alike.
         embeds = merge_dropped(embeds, chosen)
@@ -217,8 +217,8 @@ class Prefill:
         if cache is None:
             if kwargs.get("use_cache") and forward.packing is not None:
                 raise PruningError(
-                    f"{type(self.model).__name__} was to fill a cache with a pruned prompt, and returns it in a way "
-                    f"that tokenprune does not know. Pass use_cache=False, or report it with your transformers version."
+                    f"{type(self.model).__name__} returns the cache of a pruned prompt in a way that tokenprune does "
+                    f"not know. Pass use_cache=False, or report it with your transformers version."
                 )
             return output
         if index is not None:

@@ -1,7 +1,7 @@
-"""Registers every hook of a patch, and takes them all off again.
+"""Registers every hook of a patch, and removes them again.
 
 Prefill           the model, its base model and its language model: what happens to one prompt
-VisionRecorder    the vision tower and the feature functions: what images show while they are encoded
+VisionRecorder    the vision tower and the feature functions: records of images while they are encoded
 LossFunction      labels as short as the logits
 ContinuousBatching   refused, because it brings no images
 BatchPruning      between encoder layers }

@@ -1,4 +1,4 @@
-"""Records what the vision tower shows of each image while the model encodes it.
+"""Records what the vision tower reveals about each image while the model encodes it.
 
 FeatureFunction        one call of `get_image_features`: begins and ends an Encoding
   before_tower           the arguments of a call of the tower

@@ -1,4 +1,4 @@
-"""Asks the strategy which visual tokens of each image to keep, and holds it to its budget."""
+"""Asks the strategy which visual tokens of each image to keep, and enforces its budget."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _choose(
     counts = [image.layout.n_visual for image in images]
     if sum(counts) != len(rows):
         raise PruningError(
-            f"the prompt has {len(rows)} {modality} placeholder tokens, and the grids of the images have {sum(counts)} "
+            f"the prompt has {len(rows)} {modality} placeholder tokens, but the grids of the images have {sum(counts)} "
             f"visual tokens. Prepare text and images together, with the model's own processor."
         )
     if (begins := prompt.image_starts[modality]) is not None:
@@ -128,7 +128,7 @@ def _choose(
         row, first, last = int(in_rows[0]), int(at[0]), int(at[-1])
         if in_rows[-1] != row:
             raise PruningError(
-                "the placeholder tokens of one image are spread over two samples of the batch. Prepare text and images "
+                "the placeholder tokens of one image are spread over two rows of the batch. Prepare text and images "
                 "together, with the model's own processor."
             )
         if id(image) not in selections:
@@ -155,7 +155,7 @@ def _select_once(strategy: Strategy, image: EncodedImage, tokens: VisualTokens) 
     by, selection = image.selected
     if by != strategy:
         raise PruningError(
-            f"these images were encoded for {by}, which has selected among their tokens already. Encode them again to "
+            f"these images were encoded for {by}, which has already selected from their tokens. Encode them again to "
             f"prune them with {strategy}."
         )
     return selection
@@ -189,8 +189,8 @@ def prune_prompt(prompt: PromptTokens, dropped: Bool[Tensor, "batch new"], chose
     for row, (n_left, n_real) in enumerate(zip(counts, prompt.n_real, strict=True)):
         if n_left == 0 and (n_real or len(counts) == 1):
             raise PruningError(
-                f"row {row} of attention_mask shows no token that is left after pruning. Show the text of the prompt, "
-                f"or keep more visual tokens."
+                f"row {row} of attention_mask masks out every token that is left after pruning. Unmask the text of the "
+                f"prompt, or keep more visual tokens."
             )
     return pack(keep, counts, prompt.right_padded)
 
@@ -219,13 +219,13 @@ def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
     if len(selection.kept) > allowed:
         raise PruningError(
             f"{name}.select kept {len(selection.kept)} visual tokens; its budget is {allowed} of {n_visual}. "
-            f"Ask self.budget(tokens.n_visual) how many to keep."
+            f"Keep self.budget(tokens.n_visual) of them."
         )
     for left in left_by_tower(tokens.statistics):
         if selection.kept is not left.kept and not bool(torch.isin(selection.kept, left.kept).all()):
             raise PruningError(
-                f"{name}.select kept visual tokens that were dropped in the tower or before it. Keep of "
-                f"tokens.left_in_tower.kept, or of tokens.left_before_tower.kept."
+                f"{name}.select kept visual tokens that were dropped in the tower or before it. Choose from "
+                f"tokens.left_in_tower.kept, or from tokens.left_before_tower.kept."
             )
     return selection
 
@@ -249,12 +249,12 @@ def checked_stage_selection(strategy: StagedStrategy, stage: Stage, tokens: Stag
     if len(selection.kept) > allowed:
         raise PruningError(
             f"{name}.select_at kept {len(selection.kept)} visual tokens from layer {stage.layer} on; its budget is "
-            f"{allowed} of {tokens.n_visual}. Ask stage.budget(tokens.n_visual) how many to keep."
+            f"{allowed} of {tokens.n_visual}. Keep stage.budget(tokens.n_visual) of them."
         )
     if not stage.at_most and len(selection.kept) < allowed:
         raise PruningError(
-            f"{name}.select_at kept {len(selection.kept)} visual tokens from layer {stage.layer} on, and its budget is "
-            f"{allowed}. Keep as many, or give the stage at_most=True."
+            f"{name}.select_at kept {len(selection.kept)} visual tokens from layer {stage.layer} on; its budget is "
+            f"{allowed}. Keep exactly that many, or give the stage at_most=True."
         )
     return selection
 

@@ -1,7 +1,7 @@
-"""Decoder layers that are not executed: what enters them leaves them, and they write nothing into a cache.
+"""Decoder layers that are not executed: their input passes through, and they write nothing into a cache.
 
-Their part of a cache stays empty, so a cache that was filled this way says so in its index, and only continues with the
-same layers.
+Their part of a cache stays empty, so a cache that was filled this way says so in its index, and can only be continued
+with the same layers.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class LayerSkipping:
             )
         if self.layers and {INDEXED, POOLED} & set(kinds):
             raise UnsupportedError(
-                f"{name} skips decoder layers, and those of {adapter.description} hand on what their indexer chose, "
-                f"so none can be skipped. Use a strategy that skips no layers."
+                f"{name} skips decoder layers, but those of {adapter.description} pass on what their indexer chose, so "
+                f"none can be skipped. Use a strategy that skips no layers."
             )
         if self.layers and adapter.only_before is not None:
             raise UnsupportedError(
-                f"{name} skips decoder layers, and none of {adapter.description} can be skipped: "
+                f"{name} skips decoder layers, but none of {adapter.description} can be skipped: "
                 f"{adapter.only_before}. Use a strategy that skips no layers."
             )
-        needed = {kinds.index(kind): "tells how long a cache is" for kind in set(kinds)}
-        needed |= dict.fromkeys(read, "shows the attention that the strategy reads")
+        needed = {kinds.index(kind): "determines the length of the cache" for kind in set(kinds)}
+        needed |= dict.fromkeys(read, "provides the attention that the strategy reads")
         for layer in self.layers:
             if layer in needed:
                 raise SettingError(

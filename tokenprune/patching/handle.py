@@ -1,4 +1,4 @@
-"""The common base of everything that changes a model until it is told to change it back."""
+"""The common base of the handles, each of which changes a model until it is removed."""
 
 from __future__ import annotations
 

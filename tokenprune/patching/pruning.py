@@ -133,7 +133,7 @@ def patch(
     answers = adapter_for(model, adapter)
     if not isinstance(chosen.needs, frozenset):
         names = [chosen.needs] if isinstance(chosen.needs, str) else sorted(chosen.needs)
-        raise SettingError(f"{type(chosen).__name__}.needs is no frozenset. Write needs = {frozenset(names)!r}.")
+        raise SettingError(f"{type(chosen).__name__}.needs is not a frozenset. Write needs = {frozenset(names)!r}.")
     needs = chosen.needs | ({"grid"} if chosen.reads_grid else set())
     check_needs(repr(chosen), needs, answers.offers, answers.description, answers.why_not)
     if file is not None:

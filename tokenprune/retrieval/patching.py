@@ -1,7 +1,7 @@
 """Patch a late-interaction retrieval model so that each page gets fewer embeddings.
 
-This is a call of its own beside `patch` because nothing is pruned inside the model: it reads whole pages, and its
-output embeddings are merged.
+This is a separate call from `patch`, because nothing is pruned inside the model: it reads whole pages, and its output
+embeddings are merged.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The outcome for one image: which visual tokens are kept, what is merged into them, and how many there may be.
+"""The outcome for one image: which visual tokens are kept, what is merged into them, and how many may be kept.
 
 selection  the kept tokens
 merge      what is merged into them
-steps      what each of several steps has left
-budgets    how many tokens there may be
+steps      what is left after each of several steps
+budgets    how many tokens may be kept
 """
 
 from tokenprune.selection.budgets import budget, n_reaching, split, tile_share

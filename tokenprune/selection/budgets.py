@@ -1,4 +1,4 @@
-"""How many visual tokens there may be."""
+"""How many visual tokens may be kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pruning in several steps has left of an image after each."""
+"""What is left of an image after each of several pruning steps."""
 
 from __future__ import annotations
 

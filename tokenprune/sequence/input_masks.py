@@ -1,4 +1,4 @@
-"""Attention masks as callers pass them, over columns: which of them can be pruned, and what is padding in them."""
+"""Attention masks as callers pass them, over columns: which can be pruned, and which columns are padding."""
 
 from __future__ import annotations
 

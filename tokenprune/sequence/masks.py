@@ -1,8 +1,8 @@
 """Attention masks after pruning: the one place that makes them.
 
 Input masks cover columns, as in the unpruned model: until the language model is entered, a pruned cache reports its
-logical lengths, so the masks that transformers makes before (causal, prefix, image blocks, windows) are right for the
-unpruned sequence. This module turns them into masks over slots by gathering the remaining rows and columns. Sliding
+logical lengths, so the masks that transformers has made by then (causal, prefix, image blocks, windows) are right for
+the unpruned sequence. This module turns them into masks over slots by gathering the remaining rows and columns. Sliding
 windows and chunks count columns; where the language model would make the mask itself and count slots, it is made here.
 Layers with a recurrent state take no such mask: they get the padding of the new tokens.
 """

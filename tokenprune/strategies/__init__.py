@@ -1,4 +1,4 @@
-"""All strategies, one file each in the folder of where they prune, and the registry of their names.
+"""All strategies, one file each in a folder for where they prune, and the registry of their names.
 
 To add one: a file, an import and a name in `__all__`; tests, evals and commands then include it. See README.md.
 
@@ -8,7 +8,7 @@ pre_llm    before the language model
 in_llm     inside the language model
 video      before the language model, by comparing the frames of a video
 baselines  without looking at the image
-compose    several, one after the other
+compose    several in sequence
 registry   names, classes and settings
 parsing    strategies as text: `fopru:mode=row`
 settings   strategies in files

@@ -1,4 +1,4 @@
-"""Several strategies, one after the other, as one."""
+"""Several strategies in sequence, as one."""
 
 from __future__ import annotations
 
@@ -127,8 +127,8 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
                 left = selection.kept.to(device)
                 if len(left) > n_left:
                     raise PruningError(
-                        f"{type(step).__name__}.select kept {len(left)} visual tokens; its budget is {n_left}. Ask "
-                        f"self.budget(tokens.n_visual) how many to keep."
+                        f"{type(step).__name__}.select kept {len(left)} visual tokens; its budget is {n_left}. Keep "
+                        f"self.budget(tokens.n_visual) of them."
                     )
             scores = _over_all(selection.scores, kept, n_visual)
             second = Merge.none(device) if selection.merged is None else selection.merged
@@ -149,8 +149,8 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
             if place > next_place or place == next_place != BEFORE_MODEL:
                 raise SettingError(
                     f"Compose: {type(after).__name__} prunes {PLACES[next_place]}, and {type(before).__name__} before "
-                    f"it prunes {PLACES[place]}. Write them in the order in which they prune, one at most for each "
-                    f"place but before the language model."
+                    f"it prunes {PLACES[place]}. Write them in the order in which they prune, at most one for each "
+                    f"place except before the language model."
                 )
         for step in self.steps[1:]:
             if step.whole_image:
@@ -159,12 +159,12 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
                     f"leaves a part. Put it first, or use another one, such as FoPru or DivPrune."
                 )
         if self.budget_per != "image" or any(step.budget_per == "tile" for step in self.steps):
-            raise SettingError('Compose: what a step leaves are no tiles. Leave budget_per="image" in all steps.')
+            raise SettingError('Compose: tiles do not survive a step. Leave budget_per="image" in all steps.')
         layers = {step.attention_layer for step in self.steps if "vision_attention" in step.needs}
         if len(layers) > 1:
             raise SettingError(
-                f"Compose: the steps read the attention of encoder layers {sorted(map(str, layers))}, and only that of "
-                f"one is recorded. Give them the same layer=."
+                f"Compose: the steps read the attention of encoder layers {sorted(map(str, layers))}, but only that of "
+                f"one layer is recorded. Give them the same layer=."
             )
 
 

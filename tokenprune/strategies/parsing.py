@@ -1,5 +1,5 @@
-"""Strategies as one text: `fopru:layer=-2,mode=row`, `my_package.my_module:MyStrategy,layer=2`, `settings.json`, or
-several, one after the other: `pixelprune+fopru:mode=row`."""
+"""Strategies as text: `fopru:layer=-2,mode=row`, `my_package.my_module:MyStrategy,layer=2`, `settings.json`, or several
+in sequence: `pixelprune+fopru:mode=row`."""
 
 from __future__ import annotations
 

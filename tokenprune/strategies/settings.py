@@ -1,4 +1,4 @@
-"""Settings files: strategies in JSON, written by `tokenprune optimize`, loaded by `patch(model, "settings.json")`."""
+"""Settings files: strategies as JSON, written by `tokenprune tune` and `optimize`, loaded by `patch(model, FILE)`."""
 
 from __future__ import annotations
 

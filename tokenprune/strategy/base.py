@@ -1,4 +1,4 @@
-"""What every strategy is: a pure function of visual tokens, with a budget."""
+"""The base of every strategy: a pure function of visual tokens, with a budget."""
 
 from __future__ import annotations
 

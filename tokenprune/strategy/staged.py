@@ -44,7 +44,7 @@ class StagedStrategy(Strategy):
         override, the tokens are left whose scores in the previous selection are highest.
         """
         if tokens.scores is None:
-            raise PruningError("a strategy with stages must give scores: return Selection(kept, n_visual, scores).")
+            raise PruningError("a strategy with stages must return scores: Selection(kept, n_visual, scores).")
         return Selection.best(tokens.scores, stage.budget(tokens.n_visual))
 
     def skipped_layers(self, n_layers: int) -> tuple[int, ...]:

@@ -2,8 +2,8 @@
 
 search     the search, and what it finds
 pyramid    the image as levels of square tiles
-attention  where the question attends to
-prompts    prompts by a processor's own chat template
+attention  where the question attends
+prompts    prompts in a processor's own chat template
 """
 
 from tokenprune.zoom.search import Look, Zoom

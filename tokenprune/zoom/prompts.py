@@ -1,4 +1,4 @@
-"""Prompts by a processor's own chat template, and the size that a processor resizes images to."""
+"""Prompts in a processor's own chat template, and the size to which a processor resizes images."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Coarse-to-fine search in an image far larger than the model's input (https://arxiv.org/abs/2503.07588), without
-training: the language model's own attention says where the question needs more detail.
+training: the language model's own attention shows where the question needs more detail.
 
     look = Zoom().look(model, processor, image, "where is the dog?")
     out = model.generate(**look.inputs)

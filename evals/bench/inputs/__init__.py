@@ -2,6 +2,6 @@
 
 shapes    configurations
 build     models of them
-prompts   prompts with an image a row
+prompts   prompts with one image per row
 rendered  drawn pages, tables and screens
 """

@@ -1,7 +1,7 @@
 """Clocks, and what disturbs them.
 
 clock      which phases of a prompt and its answer are timed
-stopwatch  moments, and the time that hooks take
+stopwatch  seconds between moments, and in hooks
 memory     the peak of a call
-load       what other processes use of the machine
+load       how busy other processes keep the machine
 """

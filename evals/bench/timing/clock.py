@@ -4,9 +4,9 @@ tower      the vision tower
 between    from the tower's end to the first decoder layer: projector, embeddings, and selection there
 prefill    from the first decoder layer to the logits; in-LLM stages select in here
 ttft       all of these, from the call to the logits: TTFT without preprocessing and sampling
-selection  the part of it that the model's hooks take, wherever they are: a patch's statistics, selection and gathering
-           (and transformers' own hooks, which take almost nothing)
-decode     one of the passes after it, the median of a few in a row
+selection  the part of TTFT spent in the model's hooks, wherever they are: a patch's statistics, selection and gathering
+           (and transformers' own hooks, which take almost no time)
+decode     one of the later passes, the median of a few in a row
 """
 
 import statistics

@@ -1,12 +1,12 @@
 """Memory: the peak of a call, and an allocator that does not disturb the timings.
 
-The peak is the most bytes that tensors take at once during a call, above those before it. On a GPU PyTorch's allocator
-counts it. On a CPU nothing does, so every operation is watched, and the bytes of the tensors that it returns are added
-until they are freed. What a kernel allocates for itself while it runs is in neither.
+The peak is the largest number of bytes that tensors occupy during a call, beyond those before it. On a GPU, PyTorch's
+allocator counts it. On a CPU nothing does, so every operation is watched, and the bytes of the tensors that it returns
+count until they are freed. Neither includes what a kernel allocates for itself while it runs.
 
-glibc returns large blocks to the kernel as soon as they are freed, and every page of the next block is fetched anew.
-That is several per cent of a prefill on a CPU, and depends on where a few blocks happen to lie, so it differs between
-cases that do the same work. `keep_memory` keeps freed memory in the process.
+glibc returns large blocks to the kernel as soon as they are freed, and every page of the next block must be fetched
+again. That is several per cent of a prefill on a CPU, and depends on where a few blocks happen to lie, so it differs
+between cases that do the same work. `keep_memory` keeps freed memory in the process.
 """
 
 import ctypes

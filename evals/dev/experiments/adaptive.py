@@ -1,9 +1,9 @@
-"""Budgets that adapt to the image beside fixed ones of the same average, question by question.
+"""Budgets that adapt to the image against fixed ones with the same average, question by question.
 
     python -m tokenprune.evals.dev.experiments.adaptive --output runs/adaptive --table FILE --image FILE
 
-asks the bundled model with each strategy at several shares of the importance, and at the fixed keep ratio that keeps as
-many tokens on average. Each question is answered by both, so differences are paired.
+asks the bundled model with each strategy at several shares of the importance, and at the fixed keep ratio that keeps
+the same number of tokens on average. Each question is answered by both, so differences are paired.
 """
 
 from __future__ import annotations

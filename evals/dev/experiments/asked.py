@@ -1,4 +1,4 @@
-"""Every question of a data set, asked under many setups at once: they share the runs of the vision tower."""
+"""Every question of a data set, asked under many setups at once, which share the runs of the vision tower."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     python -m tokenprune.evals.dev.experiments.decode_steps --output evals/results/data/decode_steps.json
 
-LLaVA-1.5's 24-layer test shape, narrowed until a step is Python and next to nothing else: CPU time of one thread. A GPU
-shows it in full where it waits for Python at every step, and not at all where its own work takes longer.
+LLaVA-1.5's 24-layer test shape, narrowed until a step is almost only Python: CPU time of one thread. On a GPU, the cost
+shows in full where the GPU waits for Python at every step, and not at all where its own work takes longer.
 """
 
 import argparse

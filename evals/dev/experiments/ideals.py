@@ -3,9 +3,9 @@
     python -m tokenprune.evals.dev.experiments.ideals --output evals/results/data/ideals
     python -m tokenprune.evals.dev.experiments.ideals --shape llava-1.5-0.5b --strategy flowcut --cpu-time
 
-Each strategy is timed by itself, in turn with its ideal, and the file of a shape is written after every round: the same
-command goes on where it was interrupted, also within a strategy. The unpruned model is not timed. `--cpu-time` is for a
-machine that other processes use: it counts the CPU time of one thread, which other processes change little.
+Each strategy is timed by itself, alternating with its ideal, and the file of a shape is written after every round: the
+same command resumes where it was interrupted, even within a strategy. The unpruned model is not timed. `--cpu-time` is
+for a machine that other processes use: it counts the CPU time of one thread, which they hardly affect.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m tokenprune.evals.dev.experiments.kills --model PATH --data DIR --eval 50 --optimize 50 --output kills.json
 
-Every run is killed several times before it may finish. The processes are forks of this one, so that no time goes into
-importing torch and the moments fall into the command itself.
+Every run is killed several times before it may finish. The processes are forks of this one, so no time is spent
+importing torch, and the kills hit the command itself.
 """
 
 import json

@@ -7,7 +7,7 @@ asks the bundled model at several keep ratios, each with a KV cache of 16, 8, 4 
 for each tensor, and 4 and 2 are quanto's integers with a scale and a shift for the 64 numbers of each token and head:
 what transformers' `QuantizedCache` offers without further packages.
 
-A killed run resumes with the same command: the answers at each precision are in a folder of their own.
+A killed run resumes with the same command: the answers at each precision have their own folder.
 """
 
 from __future__ import annotations

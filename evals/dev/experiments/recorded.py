@@ -1,4 +1,4 @@
-"""Setups whose answers are stored as rows of `tokenprune eval`, beside setups that a model is asked."""
+"""Setups whose answers are stored as rows of `tokenprune eval`, together with setups that a model is asked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Recorded:
         for row in rows:
             asked = [question for question in questions if question.task == row.task]
             if digest([question.id for question in asked]) != row.questions:
-                raise DataError(f"{row.key}: its row is of other questions of {row.task}: see --limit and --apart")
+                raise DataError(f"{row.key}: its row is about other questions of {row.task}: see --limit and --apart")
             of_key[row.key] = row
             for split, scores in row.scores.items():
                 for question, score in zip((one for one in asked if one.split == split), scores, strict=True):

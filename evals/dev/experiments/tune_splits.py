@@ -4,9 +4,9 @@
 
 asks the bundled model all bundled questions under a grid of settings, once. Then, for each of 20 seeds and each bound,
 it hides a third of the images, and searches and tests on the rest as `tune` does, with the stored answers: successive
-halving of the grid, which takes the place of proposals, then the tests in a fixed order. What it recommends is compared
-with the hidden questions: their loss, and whether it is above the bound. `--rows` adds setups whose rows are stored, of
-the same questions, without asking them again.
+halving of the grid, which takes the place of proposals, then the tests in a fixed order. Its recommendation is checked
+on the hidden questions: how much they lose, and whether that is above the bound. `--rows` adds setups whose rows are
+stored, for the same questions, without asking them again.
 """
 
 from __future__ import annotations

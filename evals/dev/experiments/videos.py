@@ -2,10 +2,10 @@
 
     python -m tokenprune.evals.dev.experiments.videos --frames 8 16 32 64 128 256 --output FILE
 
-The model is LLaVA-OneVision's shape with random weights: 196 visual tokens a frame. Encoding takes as long in every
-case, and most of the time on a CPU, so that the vision tower has only `--tower-layers` of its 26 layers. The ideal is
+The model is LLaVA-OneVision's shape with random weights: 196 visual tokens a frame. Encoding takes the same time in
+every case, and most of the time on a CPU, so the vision tower has only `--tower-layers` of its 26 layers. The ideal is
 the unpatched model on a prompt that already has only the kept number of visual tokens. Every case runs once to count
-the peak memory beside weights and pixels, and then `--rounds` times. Rows are written as they come; the same command
+the peak memory beyond weights and pixels, and then `--rounds` times. Rows are written as they come; the same command
 resumes an interrupted run.
 """
 

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--draws", type=int, default=200, help="how many draws, those in the file included")
     parser.add_argument("--seed", type=int, default=0, help="fixes every draw")
     parser.add_argument("--output", type=Path, help="one line per draw; an interrupted run resumes from it")
-    parser.add_argument("--only", type=int, metavar="INDEX", help="repeat this draw alone, and print all of it")
+    parser.add_argument("--only", type=int, metavar="INDEX", help="repeat only this draw, and print it in full")
     parser.add_argument("--summary", type=Path, help="write the counts to this JSON file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Ways to run a model over a conversation, patched or not, that say which call brought which columns and logits."""
+"""Ways to run a model over a conversation, patched or not, that record which call brought which columns and logits."""
 
 from __future__ import annotations
 

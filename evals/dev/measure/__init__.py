@@ -1,4 +1,4 @@
-"""All accuracy of the bundled model by one command, and what it says about the published directions.
+"""The accuracy of the bundled model, measured by one command, and what it says about published findings.
 
 plan        what is measured
 steps       the plan's parts, split into what is asked at one keep ratio
@@ -6,5 +6,5 @@ run         the measurement: start reading here
 stored      the committed rows, from which any machine can resume
 estimate    how long it takes
 goals       what the unpruned model should be able to do
-directions  what is published, and whether it holds
+directions  published findings, and whether they hold
 """

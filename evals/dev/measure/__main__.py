@@ -29,13 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--settings", type=Path, default=VERSION_2 / "settings", help="folder of VFlowOpt's settings files"
     )
-    parser.add_argument("--output", type=Path, default=RESULTS / "v2", help="rows, to be committed; read first")
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS / "v2", help="rows, to be committed; existing ones are read first"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/tables"), help="all answers, and the verdicts")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
-    parser.add_argument("--questions", type=int, help="most of each task, instead of what the plan says")
+    parser.add_argument("--questions", type=int, help="maximum per task, instead of the plan's number")
     parser.add_argument("--parts", nargs="+", metavar="NAME", help="only these parts of the plan (default: all)")
-    parser.add_argument("--estimate", action="store_true", help="only say how many answers are missing, and the time")
-    parser.add_argument("--judge", action="store_true", help="only judge the rows that are there")
+    parser.add_argument(
+        "--estimate", action="store_true", help="only print how many answers are missing, and how long they take"
+    )
+    parser.add_argument("--judge", action="store_true", help="only judge the existing rows")
     args = parser.parse_args(arguments)
     console = Console()
     if not args.judge:

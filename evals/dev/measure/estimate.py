@@ -1,4 +1,4 @@
-"""How many answers are missing, and about how long they take here."""
+"""How many answers are missing, and roughly how long they take on this machine."""
 
 from __future__ import annotations
 

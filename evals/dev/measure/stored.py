@@ -1,5 +1,5 @@
-"""Rows that were measured, with what identifies their answers: small enough to be committed, so that any machine goes
-on from them."""
+"""Measured rows, with what identifies their answers: small enough to be committed, so that any machine can resume from
+them."""
 
 from __future__ import annotations
 

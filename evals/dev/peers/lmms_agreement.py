@@ -2,8 +2,8 @@
 
     python evals/dev/peers/lmms_agreement.py LMMS_PYTHON
 
-LMMS_PYTHON is the interpreter of an environment with lmms-eval and this package, see evals/harness/README.md. A local
-task of bundled questions is written for it, and its command is run offline. Exits with 1 where an answer differs.
+LMMS_PYTHON is the interpreter of an environment with lmms-eval and this package; see evals/harness/README.md. A local
+task with bundled questions is written for it, and its command is run offline. Exits with 1 if an answer differs.
 """
 
 import argparse

@@ -4,7 +4,7 @@ published.py make FOLDER                saves a CLIP tower with random weights, 
 published.py visionzip FOLDER 53+10 ... what VisionZip keeps of FOLDER/pixels.pt, for patches + contextual tokens
 published.py flowcut FOLDER 64 ...      what FlowCut keeps of it, image by image
 
-Each package patches classes of transformers for good, so each has a process of its own.
+Each package patches transformers' classes permanently, so each has its own process.
 """
 
 # pyright: reportMissingImports=false

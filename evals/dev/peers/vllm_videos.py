@@ -1,9 +1,9 @@
-"""Time our EVS and VidCom2 beside vLLM's own implementations on the same embeddings, in vLLM's environment.
+"""Time our EVS and VidCom2 against vLLM's own implementations on the same embeddings, in vLLM's environment.
 
     PYTHONPATH=. VLLM/bin/python evals/dev/peers/vllm_videos.py
 
-VLLM is an environment with vLLM and the packages that tests/serving/requirements.txt names. Every round times both, in
-turn, from embeddings to the kept ones. Seconds are CPU time of one thread; rounds go to
+VLLM is an environment with vLLM and the packages that tests/serving/requirements.txt names. Every round times both
+alternately, from embeddings to the kept ones. Seconds are CPU time of one thread; rounds go to
 evals/results/data/peers_videos.json.
 """
 

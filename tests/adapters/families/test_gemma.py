@@ -59,6 +59,6 @@ def test_patches_of_gemma_4_that_fill_no_squares() -> None:
     family = FAMILIES["gemma4"]
     model, inputs = family.build(), family.prompt([1], sizes=[(16, 20)])
     with tokenprune.patch(model, Random(keep_ratio=0.5)):
-        with pytest.raises(PruningError, match=r"4 x 5 patches does not fill squares of 2 x 2"):
+        with pytest.raises(PruningError, match=r"4 x 5 patches does not divide into squares of 2 x 2"):
             model(**inputs)
         assert model(**family.prompt([1])).logits is not None

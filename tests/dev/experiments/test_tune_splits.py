@@ -133,5 +133,5 @@ def test_stored_rows_stand_for_answers(tmp_path: Path) -> None:
     stored = outcomes("stored", "--rows", str(rows), "--strategy")
     assert stored == asked
     assert len((tmp_path / "stored run" / "answers.jsonl").read_text().splitlines()) == 48  # the unpruned model's
-    with pytest.raises(DataError, match="its row is of other questions of rec: see --limit and --apart"):
+    with pytest.raises(DataError, match="its row is about other questions of rec: see --limit and --apart"):
         outcomes("other", "--rows", str(rows), "--strategy", "--limit", "40")

@@ -90,7 +90,7 @@ def test_every_family(case: str) -> None:
     layers = tuple(i for i in range(2, 4) if kinds.index(kinds[i]) != i)
     strategy = Skipping(layers=layers[-1:])
     if {INDEXED, POOLED} & set(kinds):
-        with pytest.raises(UnsupportedError, match="hand on what their indexer chose"):
+        with pytest.raises(UnsupportedError, match="pass on what their indexer chose"):
             tokenprune.patch(model, strategy)
         return
     with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
@@ -231,7 +231,7 @@ def test_gradients(made: Callable[[Any], Any]) -> None:
         (Skipping(layers=(3, 2)), r"do not ascend within 0\.\.4"),
         (Skipping(layers=(2, 2)), r"do not ascend"),
         (Skipping(layers=(LAYERS,)), r"do not ascend"),
-        (Skipping(layers=(0, 2)), "layer 0 tells how long a cache is"),
+        (Skipping(layers=(0, 2)), "layer 0 determines the length of the cache"),
     ],
     ids=str,
 )
@@ -248,5 +248,5 @@ def test_a_layer_whose_attention_is_read_cannot_be_skipped() -> None:
         def skipped_layers(self, n_layers: int) -> tuple[int, ...]:
             return (2,)
 
-    with pytest.raises(SettingError, match="layer 2 shows the attention that the strategy reads"):
+    with pytest.raises(SettingError, match="layer 2 provides the attention that the strategy reads"):
         tokenprune.patch(model_of(), Blind())

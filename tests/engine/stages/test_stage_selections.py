@@ -236,7 +236,7 @@ class Given(Guided):
     ("strategy", "message"),
     [
         (Given(kept=tuple(range(10))), r"kept 10 visual tokens from layer 2 on; its budget is 9 of 36"),
-        (Given(kept=(0, 1)), r"kept 2 visual tokens from layer 2 on, and its budget is 9.*at_most=True"),
+        (Given(kept=(0, 1)), r"kept 2 visual tokens from layer 2 on; its budget is 9.*at_most=True"),
         (Given(kept=(0, 1), n=7), r"select_at must return a Selection over the 36 visual tokens that are left"),
     ],
 )

@@ -201,7 +201,7 @@ def test_attention_kernels_without_masks_are_refused() -> None:
 
 @pytest.mark.parametrize("at", [(1,), (-1,), (0, 2)])
 def test_layers_that_do_not_come_before_the_features(at: tuple[int, ...]) -> None:
-    with pytest.raises(SettingError, match=r"tower_layers gave .*; of this tower there are 1 layers .* counted 0..0"):
+    with pytest.raises(SettingError, match=r"tower_layers returned .*; in this tower, .* after 1 layers, counted 0..0"):
         tokenprune.patch(tiny_llava(), Wandering(at=at))
 
 

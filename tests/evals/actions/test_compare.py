@@ -83,7 +83,7 @@ def said(model: str | Path, data: Path) -> str:
 def test_what_is_no_policy(tmp_path: Path, folder: str) -> None:
     data = write_observations(tmp_path / "data")
     tiny_llava().save_pretrained(tmp_path / "llava")
-    assert "'llava' model, which is no robot policy (pi0)" in said(tmp_path / "llava", data)
+    assert "'llava' model, which is not a robot policy (pi0)" in said(tmp_path / "llava", data)
     assert "no config.json" in said(tmp_path, data)
     assert "no such folder" in said(folder, tmp_path / "none")
 
@@ -92,7 +92,7 @@ def test_observations_that_the_policy_does_not_take(tmp_path: Path, folder: str)
     data = write_observations(tmp_path / "data", n=1, state=[0.1] * 9)
     assert "a state of 9 numbers; the policy takes 8" in said(folder, data)
     data = write_observations(tmp_path / "data", n=1, state=None)
-    assert 'no state, which the policy reads; add "state"' in said(folder, data)
+    assert 'no state, which the policy needs; add "state"' in said(folder, data)
     without = saved_policy(tmp_path / "policy", state_mean=None)
     data = write_observations(tmp_path / "data", n=1)
-    assert "does not take it: Processing `state` needs `state_mean`" in said(without, data)
+    assert "rejects it: Processing `state` needs `state_mean`" in said(without, data)

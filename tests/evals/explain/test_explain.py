@@ -125,7 +125,7 @@ def test_times_are_ratios_to_the_unpruned_model(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("question", "change", "message"),
     [
-        ("Is <image> it?", {}, "the question has the placeholder <image> in it"),
+        ("Is <image> it?", {}, "the question contains the placeholder <image>"),
         (
             "Is it?",
             {"chat_template": CHAT_TEMPLATE.replace("<image>", "")},
@@ -178,7 +178,7 @@ def test_the_canvas_of_tiles() -> None:
     assert len(shown.boxes(BOX)) == 1
     places = [raster.place for raster in shown.rasters]
     assert len({place[:2] for place in places}) == 4
-    with pytest.raises(UnsupportedError, match="cut the image into 2 tiles, and the model saw 3"):
+    with pytest.raises(UnsupportedError, match="cut the image into 2 tiles, but the model saw 3"):
         canvas(sample_image(), layout, full_view((60, 40)), tiles[:2])
 
 

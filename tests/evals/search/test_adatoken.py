@@ -62,7 +62,7 @@ def test_stages_that_leave_every_token_are_left_out(monkeypatch: pytest.MonkeyPa
     assert strategy.schedule == ((3, 0.75), (4, 0.5), (5, 0.2))
     assert strategy.keep_ratio == pytest.approx((3 + 0.75 + 0.5 + 0.2) / 6)
     held[:] = [1.0] * 5
-    with pytest.raises(SettingError, match="up to layer 5 of 6, this model's attention asks for all visual tokens"):
+    with pytest.raises(SettingError, match="up to layer 5 of 6, this model's attention needs all visual tokens"):
         calibrated(None, None, [], 5)
 
 

@@ -38,5 +38,5 @@ def test_every_id_twice(tmp_path: Path, task: str, name: str, key: str) -> None:
     content = json.loads((tmp_path / name).read_text())
     content[key] *= 2
     (tmp_path / name).write_text(json.dumps(content))
-    with pytest.raises(DataError, match=rf"{name}.* is there twice"):
+    with pytest.raises(DataError, match=rf"{name}.* appears twice"):
         TASKS[task].load(tmp_path)

@@ -97,4 +97,4 @@ def test_what_is_measured() -> None:
 
 def test_the_command_refuses_a_comparison_beside_labels(tmp_path: Path) -> None:
     said = command("tune", "--model", "no-model", "--data", tmp_path, "--compare", "first-token")
-    assert "compare='first-token' says what is compared with the unpruned model" in said
+    assert "compare='first-token' applies only if right answers are not read" in said

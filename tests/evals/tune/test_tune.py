@@ -129,7 +129,7 @@ def test_a_target_that_cannot_be_met_gives_the_best_that_was_found(scenes: Path,
     assert found.best is not None
     assert SettingsFile.read(tmp_path / "settings.json").make() == found.strategy
     page = (tmp_path / "tuned.md").read_text()
-    assert "**Nothing can be promised to lose at most 1 points.**" in page
+    assert "**No setting was shown to lose at most 1 points.**" in page
     assert json.loads((tmp_path / "settings.json").read_text())["search"]["promised"] is False
 
 
@@ -142,7 +142,7 @@ def test_bad_input_is_a_sentence(scenes: Path, tmp_path: Path) -> None:
 
     assert "no questions; needs your own in questions.jsonl" in said(tmp_path / "empty")
     assert "3 questions about 3 images: tuning searches on one half" in said(scenes, "--limit", 3)
-    assert "max_loss=0 is no number of points between 0 and 100" in said(scenes, "--max-loss", 0)
+    assert "max_loss=0 is not between 0 and 100 points" in said(scenes, "--max-loss", 0)
     assert "write the lower first" in said(scenes, "--keep-ratio", 0.9, 0.1)
     assert "Did you mean 'fopru'" in said(scenes, "--strategy", "fopruu")
     assert "none of the strategies can be tried. fastv: FastV cannot run inside vLLM" in said(

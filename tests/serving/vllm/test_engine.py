@@ -94,7 +94,7 @@ def test_keep_ratios_that_cannot_be(llava: Path, llm: Any) -> None:
         with pytest.raises(SettingError, match=f"keep_ratio={ratio!r} is not a fraction"):
             served(llm, [Request("w1 <image> w2", (A,), keep_ratio=ratio)])  # pyright: ignore[reportArgumentType]
     images = tuple((seed, 90, 90) for seed in range(12))
-    with pytest.raises(SettingError, match="lose 420 visual tokens, so that its position IDs may run to 548"):
+    with pytest.raises(SettingError, match="lose 420 visual tokens, so its position IDs may run to 548"):
         served(llm, [Request("<image> w1 " * 12, images, keep_ratio=0.02)])
     requests = [Request("w1 <image> w2", (A,)), Request("w1 <image> w2", images[:1], keep_ratio=0.02)]
     for output, answer in zip(served(llm, requests), expected(llava, FOPRU, requests), strict=True):
@@ -108,7 +108,7 @@ def test_refusals_reach_the_user(llava: Path) -> None:
     ):
         pass
     with (
-        pytest.raises(Exception, match="--video-pruning-rate does not go with pruned images"),
+        pytest.raises(Exception, match="--video-pruning-rate cannot be combined with pruned images"),
         engine(llava, "TokenPruneLlava", FOPRU, video_pruning_rate=0.5),
     ):
         pass

@@ -130,5 +130,5 @@ def test_an_item_says_what_is_asked() -> None:
         assert Asked.read(asked.element().data) == asked
         assert Asked.of(feature(MultiModalKwargsItem({FIELD: asked.element()}))) == asked
     assert Asked.of(feature(None, "video")) is None
-    with pytest.raises(PruningError, match="vLLM lost what tokenprune must know"):
+    with pytest.raises(PruningError, match="vLLM lost the data that tokenprune attached"):
         Asked.of(feature(None))

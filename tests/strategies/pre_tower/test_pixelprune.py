@@ -109,11 +109,11 @@ def test_by_default_no_bound() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"threshold": -0.1}, r"threshold=-0.1 is not an error of colours, in \[0, 1\)"),
+        ({"threshold": -0.1}, r"threshold=-0.1 is not a colour difference in \[0, 1\)"),
         ({"threshold": 1}, "threshold=1 is not"),
         ({"threshold": True}, "threshold=True is not"),
         ({"metric": "psnr"}, "metric"),
-        ({"budget_per": "tile"}, "what is left follows from the pixels"),
+        ({"budget_per": "tile"}, "the pixels decide how much is left"),
         ({"keep_ratio": 0}, "keep_ratio=0 is not a fraction"),
     ],
 )

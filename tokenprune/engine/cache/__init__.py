@@ -2,6 +2,6 @@
 
 pruned       a cache with a logical and a physical length
 index        which token each slot holds
-interrupted  caches that an interrupted call has left
+interrupted  caches left by an interrupted call
 rebuilt      caches made from the tensors of pruned ones
 """

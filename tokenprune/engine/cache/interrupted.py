@@ -1,4 +1,4 @@
-"""Tells what a call that was interrupted inside the language model has left of a cache."""
+"""Determines what a call that was interrupted inside the language model has left in a cache."""
 
 from __future__ import annotations
 

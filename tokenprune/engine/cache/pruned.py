@@ -2,9 +2,9 @@
 
 After pruning, a cache holds fewer slots (its physical length) than the tokens it stands for (its logical length).
 `generate`, chat code and decode loops read the length of a cache to number the next tokens: they need the logical one.
-Attention needs the physical one. A pruned cache answers the logical length, and carries a CacheIndex that says which
-token each slot holds; the language model is given a view of it that answers the physical length. Nothing is switched
-back and forth, so whatever interrupts a call leaves the cache as it was.
+Attention needs the physical one. A pruned cache reports the logical length, and carries a CacheIndex that says which
+token each slot holds; the language model gets a view of it that reports the physical length. Nothing is switched back
+and forth, so whatever interrupts a call leaves the cache unchanged.
 """
 
 from __future__ import annotations

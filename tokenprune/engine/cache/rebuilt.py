@@ -1,11 +1,11 @@
 """Recognises a cache that was made from the tensors of a pruned one, and so does not know what was dropped.
 
 Every prompt that is pruned into a cache leaves a mark here: for each row, the key of one token that is in an earlier
-slot than without pruning. A cache without index that comes to a patched model with tokens in it is compared with the
-marks once, and again when it has a length that no call has left; an unpruned one has another token in that slot. So
-tensors are recognised in this process, also when they were cloned, moved, offloaded, cast or cropped, or their rows
-picked. Of tensors from elsewhere, quantised ones, and what is written into a static cache that is known, only an
-attention mask that covers more than the cache can tell.
+slot than without pruning. When a cache that holds tokens but has no index reaches a patched model, it is compared with
+the marks once, and again whenever it has a length that no call has left; an unpruned cache has another token in that
+slot. So tensors are recognised within this process, even if they were cloned, moved, offloaded, cast or cropped, or if
+rows were picked. Tensors from elsewhere, quantised ones, and those written into a known static cache are caught only by
+an attention mask that covers more than the cache.
 """
 
 from __future__ import annotations

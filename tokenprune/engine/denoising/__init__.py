@@ -1,4 +1,4 @@
-"""What happens to models that denoise: a second stack of layers reads the pruned cache, step by step. Private.
+"""Models that denoise, in which a second stack of layers reads the pruned cache step by step. Private.
 
 canvas   the steps of a block diffusion model
 policy   the steps of a robot policy

@@ -1,8 +1,8 @@
 """The denoising steps of a block diffusion model, which read the cache that a pruned prompt has filled.
 
-before_prefix      caches that the denoiser could not read are refused
+before_prefix      refuses caches that the denoiser could not read
 after_prefix       the encoder has filled the cache: a canvas begins
-before_step        the denoiser gets the cache, its masks and its position IDs as they are after pruning
+before_step        the denoiser gets the pruned cache, with masks and position IDs to match
   before_attention   what the canvas attends to is recorded, in a step before late-step pruning
 """
 
@@ -266,7 +266,7 @@ def checked_step_selection(strategy: StepStrategy, stage: StepStage, tokens: Ste
         )
     if len(selection.kept) != allowed:
         raise PruningError(
-            f"{name}.select_in_step kept {len(selection.kept)} visual tokens from step {stage.step} on, and its budget "
-            f"is {allowed}. Ask stage.budget(tokens.n_visual) how many to keep."
+            f"{name}.select_in_step kept {len(selection.kept)} visual tokens from step {stage.step} on; its budget is "
+            f"{allowed}. Keep stage.budget(tokens.n_visual) of them."
         )
     return selection

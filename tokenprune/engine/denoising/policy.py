@@ -1,9 +1,9 @@
 """The denoising steps of a robot policy, whose action expert reads the cache that a pruned prefix has filled.
 
-EmbeddingFunction   images are encoded and embedded before the base model is called: what they show goes with them
+EmbeddingFunction   images are encoded and embedded before the base model is called; their records travel along
 after_prefix        the prefix is in the cache: the steps begin
 before_step         the expert gets cache, masks and position IDs like a language model that continues the prefix
-  ReusedOutput        its attention and MLPs give what they gave in an earlier step
+  ReusedOutput        its attention and MLPs return their output of an earlier step
 after_step
 """
 

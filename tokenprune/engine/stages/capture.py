@@ -1,7 +1,7 @@
 """Captures the queries and keys of the decoder layers whose attention stages read.
 
-Modules have their forward overridden rather than hooked: a decode step, in which nothing is captured, pays next to
-nothing for it, and a compiled one has no graph breaks there.
+The modules' forward is overridden rather than hooked: a decode step, in which nothing is captured, then costs almost
+nothing extra, and a compiled one has no graph breaks there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Overrides of the language model's methods, whose arguments change between decoder layers.
 
-Layers have their forward overridden rather than hooked: a decode step, which calls every layer for a single token, pays
-less for it.
+The layers' forward is overridden rather than hooked, which costs a decode step less: it calls every layer for a single
+token.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class StagePruning:
         if torch.is_grad_enabled() and recomputes_hooks(self.adapter.layers[0]):
             raise PruningError(
                 f"{type(self.strategy).__name__} prunes inside the language model, and the activation checkpointing of "
-                f"this transformers runs decoder layers again in the backward pass, when their tokens are forgotten. "
+                f"this transformers runs decoder layers again in the backward pass, when their tokens are gone. "
                 f"Switch it off, use a newer transformers, or prune before the language model."
             )
         text = [prompt.text_after(image.row, image.last) for image in chosen] if self.reads_attention else []
@@ -183,7 +183,7 @@ class StagePruning:
         """Raise PruningError for a cache that was pruned in other layers."""
         if [stage.layer for stage in index.stages] != [stage.layer for stage in self.stages]:
             raise PruningError(
-                "this cache was pruned in other layers than the strategy prunes in. Continue with the strategy that it "
+                "this cache was pruned at other layers than those of the strategy. Continue with the strategy that it "
                 "was made with, or start again from an empty cache."
             )
 

@@ -1,8 +1,8 @@
 """One in-LLM stage in one forward: the arguments of its layers, gathered for its tokens.
 
 Every layer is called with masks and rotary embeddings made for the sequence that entered the language model. In
-prefill, those of a staged layer are gathered here for its own tokens; in every later call its mask, for its own cache
-slots.
+prefill, those of a staged layer are gathered here for its own tokens; in every later call, its mask is gathered for its
+own cache slots.
 """
 
 from __future__ import annotations

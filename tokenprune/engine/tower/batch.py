@@ -1,11 +1,11 @@
 """Drops patches between the encoder layers of a vision tower that takes a batch of tiles.
 
 After each layer that a strategy names in `tower_layers`, it selects tile by tile which visual tokens are left, and the
-next layers get only their patches. Where the tiles of a batch have unequal numbers left, shorter ones are padded, and a
-mask keeps the padding out of the attention. A patch that others were merged into is attended to as that many equal
-patches would be: the logarithm of their number is added to its logit. After the tower the survivors are put back at
-their places in the grid, so that the model finds the shapes that it expects; the other places hold zeros, which are
-dropped before the language model.
+next layers get only their patches. If the tiles of a batch have unequal numbers left, the shorter ones are padded, and
+a mask keeps the padding out of the attention. A merged patch is attended to like the patches that it stands for: the
+logarithm of their number is added to its logit. After the tower, the survivors are put back in their places in the
+grid, so that the model finds the shapes that it expects; the other places hold zeros, which are dropped before the
+language model.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ one row.
 before_tower   a PatchStrategy selects, by their pixels, the visual tokens of each image whose patches are encoded
 before_layer   hidden states, rotary embeddings and the ends of segments are cut to what is left, in its order
 after_capture  a TowerStrategy selects, frame by frame, which visual tokens the next layers get
-after_exit     what the layers made gets a row for every patch or visual token again, as the base model expects; those
+after_exit     the layers' output gets a row for every patch or visual token again, as the base model expects; the rows
                of dropped ones are zeros, which are dropped before the language model
-after_tower    the same for the hidden states that the tower returns besides
+after_tower    the same for the hidden states that the tower also returns
 """
 
 from __future__ import annotations

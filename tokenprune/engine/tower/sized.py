@@ -1,4 +1,4 @@
-"""Attention of a row of patches, some of which stand for several: their keys get the logarithm of how many."""
+"""Attention over a row of patches, some of which stand for several: the log of how many is added to their logits."""
 
 from __future__ import annotations
 

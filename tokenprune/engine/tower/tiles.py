@@ -1,4 +1,4 @@
-"""What a strategy selects between encoder layers, tile by tile, whatever form the layers take the tiles in."""
+"""What a strategy selects between encoder layers, tile by tile, in whatever form the layers take the tiles."""
 
 from __future__ import annotations
 
@@ -85,15 +85,15 @@ class TileSelection:
             )
         if "vision_attention" in strategy.needs:
             raise SettingError(
-                f"{name}.needs has both left_in_tower and vision_attention, and the tower does not attend to what it "
-                f"drops. Read tokens.attention in select_in_tower instead."
+                f"{name}.needs has both left_in_tower and vision_attention, but the tower does not attend to what it "
+                f"has dropped. Read tokens.attention in select_in_tower instead."
             )
         n_layers = len(layers.after)
         chosen = strategy.tower_layers(n_layers)
         if not chosen or not set(chosen) <= set(range(n_layers)):
             raise SettingError(
-                f"{name}.tower_layers gave {chosen}; of this tower there are {n_layers} layers after which visual "
-                f"tokens can be dropped, counted 0..{n_layers - 1}."
+                f"{name}.tower_layers returned {chosen}; in this tower, visual tokens can be dropped after {n_layers} "
+                f"layers, counted 0..{n_layers - 1}."
             )
         self.strategy, self.n_prefix = strategy, adapter.tower.n_prefix
         self._scale = adapter.tower.scale(adapter.vision_tower)

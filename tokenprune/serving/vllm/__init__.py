@@ -1,11 +1,11 @@
-"""The vLLM plug-in: pruned images in vLLM, without a change to vLLM.
+"""The vLLM plug-in: pruned images in an unmodified vLLM.
 
 plugin         the entry point: registers the architectures `TokenPrune...`
 architectures  which of them serves which model
 models         one file for each family of models
 settings       what `--hf-overrides '{"tokenprune": {...}}'` says
 refusals       what cannot work, refused when the engine starts
-processing     in the API server: as many placeholder tokens as will be kept, and the multimodal hash
+processing     in the API server: one placeholder token for each token that will be kept, and the multimodal hash
 core           in the worker: encode, select, and give kept tokens their original position IDs
 positions      ... by offsets that travel in the embeddings
 rope           ... beyond the length that vLLM counts
@@ -14,8 +14,8 @@ capture        queries and keys of one of their layers
 tiles          layouts and statistics of images that are encoded as square tiles
 metrics        Prometheus counters, and a file of kept indices
 overrides      what `tokenprune serve` writes for a strategy and a model
-endpoint       GET /tokenprune: what the server prunes with
+endpoint       GET /tokenprune: the server's strategy and settings
 
-Only this folder imports vLLM. Of all else, only the command and the evals import it: `architectures`, `settings`,
-`overrides` and `endpoint`, which load no vLLM.
+Only this folder imports vLLM. The command and the evals import only `settings`, `overrides`, `refusals` and `endpoint`,
+which do not load it; nothing else imports this folder.
 """

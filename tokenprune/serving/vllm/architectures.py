@@ -87,8 +87,8 @@ def architecture_of(config: Mapping[str, Any]) -> str:
                 return GENERIC
             return architecture.name
     served = sorted({architecture.model_type for architecture in ARCHITECTURES.values()})
-    reason = f" It cannot be: {IMPOSSIBLE[model_type]}." if model_type in IMPOSSIBLE else ""
+    reason = f": {IMPOSSIBLE[model_type]}" if model_type in IMPOSSIBLE else ""
     raise UnsupportedError(
-        f"a model of type {model_type!r} is not pruned inside vLLM.{reason} Served: {', '.join(served)}. Patch it in "
-        f"transformers instead: tokenprune.patch(model, strategy)."
+        f"a model of type {model_type!r} cannot be pruned inside vLLM{reason}. Supported: {', '.join(served)}. "
+        f"Patch it in transformers instead: tokenprune.patch(model, strategy)."
     )

@@ -1,7 +1,7 @@
-"""In the worker: what a vLLM model class needs in order to prune images, whatever its family is.
+"""In the worker: what a vLLM model class of any family needs in order to prune images.
 
 embed_multimodal     the tower runs, the strategy selects; kept tokens get their offsets appended
-embed_input_ids      every step, before `forward`: takes the offsets off again
+embed_input_ids      every step, before `forward`: removes the offsets again
 forward              adds them to the step's position IDs
 get_mrope_input_positions   once per request: the position IDs of the unpruned prompt
 """

@@ -1,4 +1,4 @@
-"""`GET /tokenprune` on vLLM's server: what it prunes with. `tokenprune eval --engine URL` reads it."""
+"""`GET /tokenprune` on vLLM's server: its strategy and settings, which `tokenprune eval --engine URL` reads."""
 
 from __future__ import annotations
 

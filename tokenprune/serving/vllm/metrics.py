@@ -1,7 +1,7 @@
 """Prometheus counters of pruning, on vLLM's own /metrics, and a file of the kept indices.
 
-Tokens are counted in the API server, which makes the placeholders; a cached image counts again. Selection takes time in
-the workers, each of which adds it up in a file of its own that the API server reads when it is asked.
+Tokens are counted in the API server, which makes the placeholders; a cached image counts again. The time of selection
+is spent in the workers; each adds it up in its own file, which the API server reads on request.
 """
 
 # pyright: reportMissingImports=false

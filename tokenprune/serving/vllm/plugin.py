@@ -58,8 +58,8 @@ def warn_if_untested(version: str) -> None:
     """Log a warning for a release of vLLM that our tests do not run with."""
     if not version.startswith(f"{TESTED}."):
         logger.warning(
-            "tokenprune's plug-in is tested with vLLM %s, and this is vLLM %s. `make check-vllm` compares names, and "
-            "`tokenprune eval --engine` accuracies.",
+            "tokenprune's plug-in is tested with vLLM %s, and this is vLLM %s. Compare accuracies with "
+            "`tokenprune eval --engine`; in a clone, `make check-vllm` checks names.",
             TESTED,
             version,
         )

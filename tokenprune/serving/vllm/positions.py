@@ -1,8 +1,8 @@
 """Original position IDs in vLLM, which knows where a kept token was only after it has encoded the image.
 
-The position IDs of text, and of what is decoded, do not depend on which tokens are kept, because their number is known.
-So a request starts with those of its unpruned prompt, in which every kept token has the position ID of its image's
-first token. What is missing travels with the features: each kept token's distance from the first, in two more columns
+The position IDs of text, and of what is decoded, do not depend on which tokens are kept, because the number of tokens
+is known. So a request starts with those of its unpruned prompt, in which every kept token has the position ID of its
+image's first token. The rest travels with the features: each kept token's distance from the first, in two more columns
 per component, which vLLM caches and cuts into chunks together with the features.
 """
 

@@ -1,4 +1,4 @@
-"""In the API server: an image gets as many placeholder tokens as will be kept, before anyone has looked at it."""
+"""In the API server: an image gets one placeholder token for each token that will be kept, before it is encoded."""
 
 # pyright: reportMissingImports=false
 
@@ -58,7 +58,9 @@ class Asked:
             return None
         data = None if feature.data is None or FIELD not in feature.data else feature.data[FIELD].data
         if not isinstance(data, Tensor):
-            raise PruningError("vLLM lost what tokenprune must know of an image. Report it with your vLLM version.")
+            raise PruningError(
+                "vLLM lost the data that tokenprune attached to an image. Report it with your vLLM version."
+            )
         return cls.read(data)
 
 
@@ -153,6 +155,6 @@ class PruningProcessor(Base):
         provided = self.settings.n_positions(longest)
         if self.settings.position_ids == "original" and dropped + longest > provided:
             raise SettingError(
-                f"the images of this prompt lose {dropped} visual tokens, so that its position IDs may run to "
-                f"{dropped + longest}, and this engine provides {provided}. Send fewer images, or a higher keep_ratio."
+                f"the images of this prompt lose {dropped} visual tokens, so its position IDs may run to "
+                f"{dropped + longest}, but this engine provides {provided}. Send fewer images, or a higher keep_ratio."
             )

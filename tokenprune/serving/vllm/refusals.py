@@ -39,8 +39,8 @@ def check_model(architecture: Architecture, model_config: Any) -> None:
         encoder_layer(config, strategy.attention_layer)
     if strategy.needs and model_config.multimodal_config.enable_mm_embeds:
         raise UnsupportedError(
-            f"{type(strategy).__name__} reads what the vision tower does with an image, and --enable-mm-embeds takes "
-            f"images that another one has encoded. Leave it out, or use a strategy that reads features only, such as "
+            f"{type(strategy).__name__} reads what the vision tower does with an image, but --enable-mm-embeds takes "
+            f"images that were encoded elsewhere. Leave it out, or use a strategy that reads features only, such as "
             f"DivPrune."
         )
     check_decoder(config.get_text_config(), settings, model_config.max_model_len)
@@ -62,7 +62,7 @@ def check_decoder(text_config: Any, settings: Settings, max_model_len: int) -> N
     if "sliding_attention" in kinds and window is not None and window < longest:
         raise UnsupportedError(
             f"the language model attends within a sliding window of {window} tokens, in which vLLM would count only "
-            f"those that are left. Lower --max-model-len until {longest} is no more than {window}, or serve it without "
+            f"those that are left. Lower --max-model-len until {longest} is at most {window}, or serve it without "
             f"pruning."
         )
     rope = (getattr(text_config, "rope_parameters", None) or {}).get("rope_type", "default")
@@ -93,7 +93,7 @@ def check_strategy(strategy: Strategy, n_layers: int) -> None:
     if isinstance(strategy, AdaptiveStrategy) and strategy.mass is not None:
         raise UnsupportedError(
             f"{name} cannot run inside vLLM with mass={strategy.mass}: how many tokens an image keeps is then known "
-            f"once it is encoded, and vLLM counts them before. Leave out mass, and each image keeps keep_ratio."
+            f"only after it is encoded, but vLLM counts them before. Leave out mass, and each image keeps keep_ratio."
         )
     if strategy.biases_attention:
         raise UnsupportedError(
@@ -124,11 +124,11 @@ def check_engine(vllm_config: Any) -> None:
         ),
         "--decode-context-parallel-size and --prefill-context-parallel-size": (
             parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1,
-            "a rank sees a part of the tokens, whose position IDs are not where they are looked up",
+            "a rank sees only part of the tokens, and would look up their position IDs in the wrong place",
         ),
         "--enable-dbo": (
             parallel.use_ubatching,
-            "a micro-batch sees a part of the tokens, whose position IDs are not where they are looked up",
+            "a micro-batch sees only part of the tokens, and would look up their position IDs in the wrong place",
         ),
         "--speculative-config": (
             vllm_config.speculative_config is not None,
@@ -144,19 +144,19 @@ def check_engine(vllm_config: Any) -> None:
         ),
         "--enable-tower-connector-lora": (
             lora is not None and lora.enable_tower_connector_lora,
-            "vLLM would count the tower's tokens by those that are kept",
+            "vLLM would derive the number of the tower's tokens from those that are kept",
         ),
         "--video-pruning-rate": (
             bool(multimodal.video_pruning_rate),
-            "vLLM's pruning of videos appends position IDs of its own",
+            "vLLM's own pruning of videos also appends position IDs",
         ),
         "--mm-encoder-tp-mode data": (
             parallel.tensor_parallel_size > 1
             and multimodal.mm_encoder_tp_mode == "data"
             and "vision_attention" in settings.strategy.needs,
-            "each rank encodes other images, and sees the attention of those only",
+            "each rank encodes different images, and sees only their attention",
         ),
     }
     for option, (given, reason) in refused.items():
         if given:
-            raise UnsupportedError(f"{option} does not go with pruned images: {reason}. Leave it out.")
+            raise UnsupportedError(f"{option} cannot be combined with pruned images: {reason}. Leave it out.")

@@ -1,7 +1,7 @@
 """Rotary embeddings at position IDs beyond the length that vLLM counts.
 
-vLLM tabulates cosines and sines up to the length of the longest sequence. Original position IDs run on past that,
-because pruned tokens count too, and reading beyond the table gives NaN without an error.
+vLLM tabulates cosines and sines up to the length of the longest sequence. Original position IDs go beyond that, because
+they count pruned tokens too, and reading beyond the table returns NaN without an error.
 """
 
 # pyright: reportMissingImports=false

@@ -1,1 +1,1 @@
-"""Strategies that know nothing of the image: what any other has to beat."""
+"""Strategies that do not look at the image, which every other strategy should beat."""

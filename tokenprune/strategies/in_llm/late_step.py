@@ -39,8 +39,8 @@ class LateStep(StepStrategy):
         whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in numbers)
         if not numbers or not whole or list(numbers) != sorted(set(numbers)):
             raise SettingError(
-                f"LateStep: steps={self.steps!r} does not name denoising steps from 1 on, ascending. Write steps=8, or "
-                f"steps=(8, 16, 24)."
+                f"LateStep: steps={self.steps!r} does not name ascending denoising steps, counted from 1. Write "
+                f"steps=8, or steps=(8, 16, 24)."
             )
         if len(numbers) > 1 and self.keep is not None:
             raise SettingError("LateStep: several steps need a ratio, not a count. Use keep_ratio.")

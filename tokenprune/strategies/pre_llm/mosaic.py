@@ -1,4 +1,4 @@
-"""Mosaic: the best token of every part of the image, with what it stands for merged into it."""
+"""Mosaic: the best token of every part of the image, with the tokens it stands for merged into it."""
 
 from __future__ import annotations
 

@@ -51,11 +51,11 @@ class PixelPrune(PatchStrategy):
         check_choice("PixelPrune", "metric", self.metric, ("max", "mae", "rmse"))
         if isinstance(self.threshold, bool) or not isinstance(self.threshold, Real) or not 0 <= self.threshold < 1:
             raise SettingError(
-                f"PixelPrune: threshold={self.threshold!r} is not an error of colours, in [0, 1). Write "
+                f"PixelPrune: threshold={self.threshold!r} is not a colour difference in [0, 1). Write "
                 f"threshold=0.0 to drop exact repetitions only, or threshold=0.02 for more."
             )
         if self.budget_per == "tile":
-            raise SettingError('PixelPrune: what is left follows from the pixels. Leave budget_per="image".')
+            raise SettingError('PixelPrune: the pixels decide how much is left. Leave budget_per="image".')
 
     def select_patches(self, tokens: PatchTokens) -> Selection:
         grid = tokens.pixels.unflatten(0, tokens.grid)

@@ -4,6 +4,6 @@ importance  VFlowOpt's importance map
 cells       VFlowOpt's merging, one token per cell
 clusters    BackgroundPruning's clusters of similar neighbours
 density     SparseVLM's clusters around density peaks
-shares      how a budget is shared among frames
-similarity  cosines in blocks
+shares      how frames share a budget
+similarity  cosine similarities, computed in blocks
 """

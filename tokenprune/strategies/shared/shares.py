@@ -1,4 +1,4 @@
-"""How many tokens each frame of a video may keep, and which are its best."""
+"""How many tokens each frame of a video may keep, and which ones are best."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cosine similarity of visual tokens, in blocks, so that a large image never needs its whole matrix at once."""
+"""Cosine similarity of visual tokens in blocks, so that a large image never needs the whole matrix at once."""
 
 from __future__ import annotations
 

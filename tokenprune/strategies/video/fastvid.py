@@ -66,7 +66,7 @@ class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
         for name in ("segments", "step"):
             count = getattr(self, name)
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-                raise SettingError(f"FastVID: {name}={count!r} is not a number of frames; write an integer from 1 on.")
+                raise SettingError(f"FastVID: {name}={count!r} is not a number of frames; write 1 or more.")
         for name in ("contextual", "beta"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingError(f"FastVID: {name}={getattr(self, name)!r} is not a share; write a number in [0, 1].")

@@ -40,7 +40,7 @@ class VCAST(PlaceStrategy):
         super().__post_init__()
         if not self.temperature > 0:
             raise SettingError(
-                f"VCAST: temperature={self.temperature!r} is not that of a softmax; write a positive number."
+                f"VCAST: temperature={self.temperature!r} is not a softmax temperature; write a positive number."
             )
 
     def choose(self, tokens: VisualTokens, n_kept: int) -> tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]:

@@ -7,10 +7,10 @@ images, and `python -m tokenprune.evals.dev.tables` makes tables of the answers.
 thumbnail    the image as the processor resizes it
 coarsest     the thumbnail and the tiles of the coarsest level, answered from the one with the sharpest attention
 zoom         `tokenprune.Zoom`: as `coarsest`, and finer tiles that attention chose
-random       as `zoom`, and as many tiles of each level, but drawn at random
+random       as `zoom`, with the same number of tiles per level, but drawn at random
 exhaustive   as `zoom`, but every tile of every level is examined
-best tile    of the thumbnail and, of each level, the tile that shows most of the needle, whichever answers best: what
-             choosing tiles could reach at most (REC only)
+best tile    the best answer from the thumbnail and, on each level, the tile that shows most of the needle: an upper
+             bound for any choice of tiles (REC only)
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Draw needles in a large image, as a set in the formats of COCO, RefCOCO and VQAv2:
 `python -m tokenprune.evals.dev.experiments.needles.draw --sources DIR --output DIR`.
 
-Every image is the Blue Marble, the earth at 5400 x 2700 pixels, with four cut-outs of known things of about one size
-pasted on it. The sizes of an image are its split, so that results come by size. `--earth etopo1 --seed 1` draws
-another set, to choose settings on.
+Every image is the Blue Marble, the earth at 5400 x 2700 pixels, with four cut-outs of known things of about the same
+size pasted on it. The size names the image's split, so that results are reported by size. `--earth etopo1 --seed 1`
+draws another set, to choose settings on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Time of selection alone, for one image of 576 tokens: what strategies do themselves, wherever they prune.
+"""Time of selection alone, for one image of 576 tokens: the strategies' own work, wherever they prune.
 
     python -m tokenprune.evals.dev.experiments.selection.images --output evals/results/data/selection.jsonl
 

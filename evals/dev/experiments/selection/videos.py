@@ -1,4 +1,4 @@
-"""Time and memory of selection alone, for growing numbers of frames: what strategies for videos do themselves.
+"""Time and memory of selection alone, for growing numbers of frames: the own work of strategies for videos.
 
     python -m tokenprune.evals.dev.experiments.selection.videos --output evals/results/data/videos/selection.jsonl
 

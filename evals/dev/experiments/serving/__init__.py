@@ -5,6 +5,6 @@
     tokenprune serve --model FOLDER --strategy grid --trust-request-mm-kwargs --port 8002 [vLLM options]
     python -m tokenprune.evals.dev.experiments.serving URL URL --model FOLDER --output FILE
 
-Works with any model of LLaVA-1.5's kind. The keep ratio is each request's, so one engine serves all of them, and they
-are measured in turn.
+Works with any model of LLaVA-1.5's kind. Each request sets its keep ratio, so one engine serves all of them, and they
+are measured alternately.
 """

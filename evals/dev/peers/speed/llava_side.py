@@ -1,5 +1,5 @@
-"""The prefills of `run.py` that run in the old environment, on LLaVA's own package: one of them for each process, for
-the methods' packages patch classes for good.
+"""The prefills of `run.py` that run in the old environment, on LLaVA's own package: one per process, because the
+methods' packages patch classes permanently.
 
 llava_side.py FOLDER DTYPE BATCH unpruned|VisionZip|FlowCut
 """

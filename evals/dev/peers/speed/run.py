@@ -1,4 +1,4 @@
-"""Time our prefills and the published packages' on the same weights and image, in turn, in a process each.
+"""Time our prefills and the published packages' on the same weights and image, alternately, in a process each.
 
     python evals/dev/peers/speed/run.py OLD_PYTHON KVPRESS_PYTHON
     python evals/dev/peers/speed/run.py OLD_PYTHON KVPRESS_PYTHON --batch 4

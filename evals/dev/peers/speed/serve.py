@@ -1,7 +1,6 @@
 """A process that times prefills by name, for `run.py`: a name on its input, a line of JSON on its output.
 
-The first line tells which prefills there are, and the versions of what they run on. Whatever the packages print goes to
-the error output.
+The first line says which prefills there are, and the versions they run on. Whatever the packages print goes to stderr.
 """
 
 import json

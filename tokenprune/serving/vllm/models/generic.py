@@ -1,5 +1,5 @@
-"""What vLLM has no model of its own for, on its Transformers backend: LLaVA with a DINOv2 tower, such as the bundled
-model. tokenprune's model adapters answer as they do for transformers."""
+"""Models that vLLM does not implement itself, on its Transformers backend: LLaVA with a DINOv2 tower, such as the
+bundled model. tokenprune's model adapters answer as they do for transformers."""
 
 # pyright: reportMissingImports=false
 

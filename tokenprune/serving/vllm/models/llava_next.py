@@ -37,7 +37,7 @@ class PrunedAnyRes(PrunedLlavaTower):
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         pixels = arguments.get("pixel_values")
         if pixels is None:
-            raise PruningError("image_embeds do not say which of them are of which tile. Send the image itself.")
+            raise PruningError("image_embeds do not say which tile they belong to. Send the image itself.")
         layouts = [self.layout_of_size(tuple(size)) for size in arguments["image_sizes"].tolist()]
         tiles = [tile for image in pixels for tile in image]
         return tiled_images(self, layouts, [len(image) for image in pixels], tiles)
