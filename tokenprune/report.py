@@ -30,7 +30,7 @@ class Denoising:
     """What the denoising steps since the last prompt with an image have read, and computed.
 
     steps: of all canvases, or of all actions.
-    computed: those in which every layer was computed; in the others, outputs of an earlier step were used again.
+    computed: those in which every layer was computed; in the others, outputs of an earlier step were reused.
     kv_bytes_read: cached keys and values that the steps have read.
     kv_bytes_unpruned: what they would have read of the unpruned cache.
     """
@@ -76,7 +76,7 @@ class ImageReport:
     merged: the tokens merged into kept ones; None if there are none.
     stages: for strategies that prune in the language model, the effect of each stage, by layer.
     in_tower: for strategies that prune in the vision tower or before it, the effect of each pruned layer, by layer.
-    steps: for several strategies one after the other, what each has left before the language model.
+    steps: for several strategies in sequence, what each has left before the language model.
     late_steps: for strategies that prune between denoising steps, the effect of each stage on the last canvas, by step.
     """
 
@@ -141,9 +141,9 @@ class Report:
     """A report on the last forward that contained visual tokens.
 
     skipped: the decoder layers that were not executed.
-    contract: what this model's answers are equal to: those of the unpruned model with the dropped tokens masked out of
-        attention ("masking"; "masking except ties" with an indexer that may score tokens alike), or, where layers
-        have a state, those of a language model that has "never seen" them ("never seen, compact": with position IDs
+    contract: what this model's answers equal: those of the unpruned model with the dropped tokens masked out of
+        attention ("masking"; "masking except ties" with an indexer that may give tokens equal scores), or, where layers
+        have a state, those of a language model that has "never seen" them ("never seen, compact": at position IDs
         without gaps).
     """
 

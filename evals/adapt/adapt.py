@@ -80,17 +80,17 @@ def adapt(
         adapted = tokenprune.adapt("llava-hf/llava-1.5-7b-hf", data="train", keep_ratio=0.1, output="runs/adapted")
         model = PeftModel.from_pretrained(model, adapted.adapter)
 
-    model: a folder or a Hugging Face name. data, tasks, split, limit: the questions, as for `tune`. Of more than the
-        steps need, some are drawn at random.
+    model: a folder or a Hugging Face name. data, tasks, split, limit: the questions, as for `tune`. If there are more
+        than the steps need, some are drawn at random.
     output: a folder, from which the same call resumes. SettingError if it holds another training.
     strategy: as in `--strategy`.
-    keep_ratio, up_to, whole: a share `whole` of the steps is unpruned, and in the others the keep ratio is drawn
-        between the two, so that one adapter serves them all.
+    keep_ratio, up_to, whole: a share `whole` of the steps is unpruned; in the others the keep ratio is drawn between
+        the first two, so that one adapter works at all of them.
     labels: learn the right answers; False: the unpruned model's own (self-distillation).
     part, rank: what is trained, see `tokenprune.evals.adapt.lora`.
     batch, per_image, accumulate: rows in a forward, questions about one image in a row, see
         `tokenprune.evals.adapt.rows`, and forwards in a step. If the model or the strategy does not allow several
-        questions in a row, that is said, and there is one.
+        questions in a row, there is one, and the reason is printed.
     """
     output, data, console = Path(output), Path(data), console or Console()
     counts = {"steps": steps, "batch": batch, "per_image": per_image, "accumulate": accumulate, "rank": rank}

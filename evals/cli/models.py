@@ -10,12 +10,13 @@ if TYPE_CHECKING:
     from tokenprune.adapters.tested import Tested
 
 EXTRA = "evals"
-CONTRACTS = """\
-What pruning is equal to, to 2e-5 in float32, on tiny models of every class:
-masking               dropped tokens, masked out of the unpruned model's attention
-masking except ties   the same, where the indexer of its sparse layers scores no two tokens alike
-never seen            its layers with a state see only the kept tokens, at their original position IDs
-never seen, compact   the same, at position IDs without gaps: patch(model, ..., position_ids="compact")"""
+#: Contract -> what pruning equals.
+CONTRACTS = {
+    "masking": "masking the dropped tokens out of the unpruned model's attention",
+    "masking except ties": "masking, unless the indexer of a sparse layer gives two tokens equal scores",
+    "never seen": "a language model that gets only the kept tokens, at their original position IDs",
+    "never seen, compact": 'as "never seen", at position IDs without gaps: patch(..., position_ids="compact")',
+}
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -70,7 +71,9 @@ def _print_all(tested: list[Tested]) -> None:
 
     classes = {one.class_name: one for one in reversed(tested)}
     headings = "class", "model type", "contract", "strategies", "images, videos"
-    table = Table(*headings, caption=CONTRACTS, caption_justify="left")
+    lines = [f"{contract:<21} {meaning}" for contract, meaning in CONTRACTS.items()]
+    equals = "Pruning equals, to 2e-5 in float32, on tiny models of every class:"
+    table = Table(*headings, caption="\n".join([equals, *lines]), caption_justify="left")
     for name in sorted(classes):
         one = classes[name]
         n_strategies = f"{len(strategies_of(one))} of {len(STRATEGIES)}"
@@ -89,7 +92,8 @@ def _print_one(one: Tested) -> None:
     modes = sorted(cell for cell, outcome in one.cells.items() if outcome == "passed")
     lacks = sorted(cell for cell, outcome in one.cells.items() if outcome == "cannot")
     print(f"{one.class_name} ({one.model_type}), read by {one.adapter}")
-    print(f"  contract    {one.contract}; at most {one.error:.0e} from it in {len(modes)} tests")
+    print(f"  contract    {one.contract}: pruning equals {CONTRACTS[one.contract]}")
+    print(f"  tested      in {len(modes)} ways, to {one.error:.0e}")
     print(f"  inputs      {', '.join(one.modalities)}")
     print(f"  strategies  {', '.join(can)}")
     if lacks:

@@ -44,9 +44,9 @@ class Tuned:
     """What a tuning found.
 
     kept: whether the loss of `best` is at most the margin with 95 % confidence, on questions that the search never saw.
-        False: nothing could be promised, and `best` is the most promising.
+        False: no setting passed, and `best` is the most promising.
     best: None if every setting costs more than the unpruned model. settings: the file that holds it.
-    tested: the settings that were tested on fresh questions, in that order. tried: all others, too, the best first.
+    tested: the settings that were tested on fresh questions, in that order. tried: all settings, the best first.
     """
 
     kept: bool
@@ -91,18 +91,18 @@ def tune(
         tokenprune.patch(model, tuned.strategy)
 
     model: a folder or a Hugging Face name; or a pair of a loaded model and its processor, which are left as they are.
-    data, tasks, split, limit: the questions, as for `evaluate`. Half of them, by images, are searched on, the other
+    data, tasks, split, limit: the questions, as for `evaluate`. Split by image, one half is searched on, and the other
         half tests what was found.
     output: a folder for the settings file, a page, a plot and everything that a killed call resumes from. SettingError
         if it holds another tuning.
-    strategies: what is searched, as `--strategy` takes it. keep_ratios: between which.
-    cost: what should be small, "flops", "kv" or "ttft", see `tokenprune.evals.tune.costs`.
-    labels: False for questions without right answers. `compare` says what is then lost: "answers" (the default),
+    strategies: what is searched, as `--strategy` takes it. keep_ratios: the lowest and the highest.
+    cost: what to minimise, "flops", "kv" or "ttft", see `tokenprune.evals.tune.costs`.
+    labels: False for questions without right answers. `compare` then says what is measured: "answers" (the default),
         agreement with the unpruned model's answers; "first-token", overlap of the distribution of the answer's first
-        token with the unpruned model's. A point of that is 0.01 of their total variation distance, on average over the
+        token with the unpruned model's. A point of the latter is a total variation distance of 0.01, averaged over the
         questions, and `max_loss` bounds it with the same confidence. SettingError with right answers.
     servable: only settings that `tokenprune serve` can run in vLLM.
-    generations, size: that many times that many settings are tried.
+    generations, size: how many times settings are proposed, and how many each time.
     """
     output, data, console = Path(output), Path(data), console or Console()
     measure = measure_of(labels, compare)

@@ -8,7 +8,7 @@ from helpers.commands import command
 from tokenprune.adapters import ADAPTERS
 from tokenprune.adapters.refused import NEVER
 from tokenprune.adapters.tested import read_tested
-from tokenprune.evals.cli.models import strategies_of
+from tokenprune.evals.cli.models import CONTRACTS, strategies_of
 
 
 def test_every_class_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,8 +23,13 @@ def test_one_class(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("models", "qwen2_5_vl") == 0
     shown = capsys.readouterr().out
     assert shown.startswith("Qwen2_5_VLForConditionalGeneration (qwen2_5_vl), read by Qwen2_5_VLAdapter")
+    assert f"  contract    masking: pruning equals {CONTRACTS['masking']}" in shown
     assert "fopru" in shown
     assert "cdpruner" not in shown  # its tower has no text tower
+
+
+def test_every_contract_is_explained() -> None:
+    assert {one.contract for one in read_tested().values()} == set(CONTRACTS)
 
 
 def test_a_class_that_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -189,14 +189,14 @@ def probe(
             (image,) = seen.run(**inputs)                           # stops after decoder layer 8
             image.text_attention[8].from_last()
 
-    model: as for `patch`. A patch that it has is suspended, and restored in the end.
-    needs: the statistics that `VisualTokens` are to have, as strategies declare them; features and layout are always
+    model: as for `patch`. An existing patch is suspended, and restored at the end.
+    needs: the statistics that `VisualTokens` should have, as strategies declare them; features and layout are always
         there.
     layer: the encoder layer that "vision_attention" comes from; None is the one whose output the model uses.
     decoder_layers: the decoder layers whose attention is read, counted from 0: the need "text_attention".
 
-    The statistics of the last forward with an image, and no others, are kept until the probe is removed; objects taken
-    from `images` live as long as you hold them. Call the model from one thread at a time.
+    Only the statistics of the last forward with an image are kept, until the probe is removed; objects taken from
+    `images` live as long as you hold them. Call the model from one thread at a time.
 
     Raises SettingError for an invalid setting and UnsupportedError for a model that cannot be patched or does not have
     a statistic; the model is then unchanged.

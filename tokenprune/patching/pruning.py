@@ -100,7 +100,7 @@ def patch(
     adapter: object = None,
     **settings: Any,
 ) -> PatchHandle:
-    """Prune the visual tokens of a loaded model until the handle's `remove`, or `unpatch`, is called.
+    """Prune the visual tokens of a loaded model until `unpatch` or the handle's `remove` is called.
 
         handle = tokenprune.patch(model, FoPru(keep_ratio=0.25))
         handle = tokenprune.patch(model, "fopru", keep_ratio=0.25)
@@ -111,13 +111,13 @@ def patch(
         changes. A second patch replaces the first, until its `with` block ends inside the first one's. A copy of a
         patched model is patched independently: unpatching one leaves the other patched.
     strategy: a Strategy; or its name, or `module:Class`, with its settings as keywords or as in "fopru:layer=-2"; or
-        the path of a settings file such as `tokenprune tune` writes, with keywords for the settings to override. A
-        settings file that was found on a model of another depth gives a warning.
+        the path of a settings file such as `tokenprune tune` writes, with keywords for the settings to override. There
+        is a warning if a settings file was found on a model of another depth.
     position_ids: "original" leaves every token, including the text after the images and the answer, at the position
         ID that it has without pruning (GAP, https://arxiv.org/abs/2506.21873). "compact" renumbers without gaps; where
         IDs have several components (Qwen-VL), it numbers kept tokens one by one in all of them, like text.
-    adapter: how the model is read, instead of the adapter that is registered for its class. GenericAdapter fits many
-        classes for which there is none; whether it is exact for yours, nobody has tested.
+    adapter: an adapter class to use instead of the one registered for the model's class. GenericAdapter fits many
+        classes that have none, but has not been tested on them.
 
     Raises SettingError for an invalid setting and UnsupportedError for a model that cannot be patched; the model is
     then unchanged.
@@ -152,7 +152,8 @@ def patch(
 
 
 def unpatch(model: nn.Module) -> None:
-    """Remove the patch of `model`, if it has one. Raises UnsupportedError for what is no model, such as a handle."""
+    """Remove the patch of `model`, if it has one. Raises UnsupportedError for anything that is not a model, such as a
+    handle."""
     check_model(model)
     pruner = pruner_of(unwrap_model(model))
     if pruner is not None:

@@ -20,7 +20,7 @@ Kind = TypeVar("Kind", bound=Strategy)
 
 @dataclass(frozen=True, init=False, repr=False)
 class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
-    """Applies strategies one after the other, each to the visual tokens that the one before has left.
+    """Applies strategies in sequence, each to the visual tokens that the previous one has left.
 
         Compose(PixelPrune(), FoPru(keep_ratio=0.25))
 

@@ -21,12 +21,12 @@ class Strategy(ABC):
     fraction kept, in (0, 1], or `keep`, a count; with neither, a quarter is kept. Newline tokens count. It is a budget
     per "image" (tiles compete for it) or per "tile" (each gets its share; an image without tiles is one tile), and per
     "video" for a `VideoStrategy`. For others, a video is an image whose tiles are its frames.
-    Settings that cannot be right raise SettingError when the strategy is made.
+    Invalid settings raise SettingError when the strategy is created.
 
     needs: names from `tokenprune.tokens.visual.STATISTICS` that `select` reads from its tokens. A class attribute; a
         strategy whose settings decide what it reads overrides it with a property.
     whole_image: whether `select` works on all tokens of an image only, so that no other strategy may come before it.
-    retired: names of settings that the class once had, and what to write instead: the end of the error that they raise.
+    retired: names of former settings, with what to write instead, which ends the error that they raise.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -24,9 +24,9 @@ class ToMe(TowerStrategy):
     """Merges similar patches inside the vision tower, after every layer: bipartite soft matching. The language model
     gets the merged ones.
 
-    Tokens are alike by the cosine of their keys, averaged over heads. Every second token looks for the most similar of
-    the others; the most similar pairs are merged into the mean of all patches that they stand for. A token that stands
-    for k patches weighs k times in the attention of later layers (proportional attention). A CLS token stays.
+    Similarity is the cosine of keys, averaged over heads. Every second token looks for the most similar of the others;
+    the most similar pairs are merged into the mean of all patches that they stand for. A token that stands for k
+    patches counts k times in the attention of later layers (proportional attention). A CLS token stays.
 
     schedule: "constant" merges equally many after each layer, "decreasing" from twice as many down to none after the
         last. How many follows from the budget, which is exact.

@@ -20,8 +20,8 @@ from tokenprune.tokens.attention import BLOCK_ELEMENTS
 @register_strategy("scope")
 @dataclass(frozen=True)
 class SCOPE(AttentionStrategy):
-    """Keeps visual tokens that together resemble all others, and that the CLS token attends to: one after the other the
-    token that adds most coverage, times its attention.
+    """Keeps visual tokens that together resemble all others, and that the CLS token attends to: greedily, the token
+    that adds most coverage, times its attention.
 
     The coverage c_i of a token is its largest cosine to a kept one, at least 0. With a_j for the attention, the next
     token is the j of the largest a_j^alpha * sum_i max(0, cos(x_i, x_j) - c_i).

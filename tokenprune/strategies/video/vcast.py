@@ -21,8 +21,8 @@ EPSILON = 1e-6
 @register_strategy("vcast")
 @dataclass(frozen=True)
 class VCAST(PlaceStrategy):
-    """Gives frames at which the video changes its direction more of the budget, and keeps the tokens of each frame that
-    are least like its mean and largest.
+    """Gives more of the budget to frames at which the video changes direction, and keeps the tokens of each frame that
+    are largest and least like its mean.
 
     The means of the frames are points on a path, and a frame's weight grows with the angle between the steps to it and
     from it; the first and the last frame count as a right angle. A token's score is 1 - its cosine to the mean of its
