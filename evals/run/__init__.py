@@ -2,11 +2,11 @@
 
 evaluate    a run from beginning to end: start reading here
 setups      what is compared: the unpruned model, strategies, downsampling
-downsample  that baseline, which shrinks the image
-defaults    what a run compares unless told otherwise
+downsample  ... which shrinks the image
+defaults    what a run compares by default
 questions   the questions of a folder
 plan        every question under every setup, in parts
-answering   what answers: the model in this process, or an engine
+answering   who answers: the model in this process, or an engine
 runner      the model in this process, batch by batch
 batches     questions of similar length, encoded once for all setups
 costs       visual tokens and KV cache of an answer

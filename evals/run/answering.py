@@ -1,4 +1,4 @@
-"""What answers the questions of a run: the model in this process, or an engine."""
+"""Who answers the questions of a run: the model in this process, or an engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run compares unless told otherwise. Loads nothing, so that a command's help can show it at once."""
+"""What a run compares by default. Loads nothing, so that a command's help can show it at once."""
 
 # Layer -2: the bundled tower's last layer was trained to name objects and guides FoPru worse.
 DEFAULT_STRATEGIES = ("grid", "fopru:mode=rank,layer=-2", "fopru:mode=row,layer=-2")

@@ -1,12 +1,12 @@
-"""Shrink the image until it gives about as many visual tokens: a baseline that prunes nothing.
+"""Shrink the image until it gives about the same number of visual tokens: a baseline that prunes nothing.
 
-A LLaVA-1.5 style model resizes every image to one size, so shrinking the file alone would change nothing. Instead its
-processor is called with a smaller target size (the prompt then has one placeholder token per patch of the smaller
+A LLaVA-1.5 style model resizes every image to the same size, so shrinking the file alone would change nothing. Instead
+its processor is called with a smaller target size (the prompt then has one placeholder token per patch of the smaller
 image), and the vision tower interpolates its position embeddings to that size, which CLIP, SigLIP and DINOv2 support.
 The position IDs are those of the shorter prompt. The model was not trained on that grid and may answer worse for that
 reason alone, which is part of the cost of this baseline.
 
-`at_size` does the same to every setup of a run, so that each is compared at another resolution.
+`at_size` does the same to every setup of a run, so that all are compared at another resolution.
 """
 
 import copy
@@ -94,8 +94,8 @@ def any_resolution(model: Any) -> Iterator[None]:
     tower = model.get_encoder(modality="image")
     if any(weight.is_meta for name, weight in tower.named_parameters() if "position_embedding" in name):
         raise UnsupportedError(
-            "downsampling interpolates the vision tower's position embeddings, which accelerate has offloaded; leave "
-            "it out (--baselines unpruned random), or keep the tower on the device"
+            "downsampling interpolates the vision tower's position embeddings, but accelerate has offloaded them; "
+            "leave it out (--baselines unpruned random), or keep the tower on the device"
         )
     if "interpolate_pos_encoding" not in inspect.signature(tower.forward).parameters:
         yield  # DINOv2 always interpolates

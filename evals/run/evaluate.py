@@ -72,24 +72,24 @@ def evaluate(
         print(results[0].strategy, results[0].accuracy, results[0].interval)
 
     model: a folder or a Hugging Face name; or a pair of a loaded model and its processor, which are left as they are.
-    output: the run's folder. Questions that are answered in it are not asked again, so the same call resumes a killed
-        run, and a call with more strategies or tasks asks only for those. Failed questions are asked again.
-        SettingError if the folder holds another run. Under `accelerate launch` the processes share the questions and
-        give the answers of a single process.
+    output: the run's folder. Questions that it holds answers to are not asked again, so the same call resumes a killed
+        run, and a call with more strategies or tasks runs only those. Failed questions are asked again. SettingError if
+        the folder holds another run. Under `accelerate launch` the processes share the questions, with the same answers
+        as from a single process.
     strategies, keep_ratios, position_ids, baselines: the setups, see `make_setups`. baselines None: unpruned, random,
         and downsample if the model supports it.
-    tasks, data, split: the questions, see `load_questions`. limit: at most so many of each task, spread evenly.
+    tasks, data, split: the questions, see `load_questions`. limit: the most of each task, evenly spaced.
     apart_from: settings files that are not among the setups. Questions about images that they were calibrated on are
         left out too, so that runs in several folders ask the same questions.
     dtype, device_map: how the model is loaded, see `load_model`.
     batch_tokens, on_error: see `Runner`.
     image_roots: folders outside `data` that its images may be in. max_image_pixels: larger images are not decoded.
-    frames: how many are read of each video. A model that takes no videos gets them as images of one prompt.
-    image_size: height and width in pixels that the processor resizes images to, instead of its own: another number of
-        visual tokens for every setup, which the results name with the set. For models that take any, see `at_size`.
+    frames: how many to read of each video. A model that takes no videos gets them as images of one prompt.
+    image_size: height and width in pixels to which the processor resizes images, instead of its own size. It changes
+        the number of visual tokens of every setup; the results name it with the set. See `at_size`.
     console: where progress is shown.
-    engine: what answers instead of the model in this process: "vllm", with `engine_options` as arguments of its `LLM`,
-        or the URL of a server that `tokenprune serve` started. `model` is then the name or folder that it serves.
+    engine: answers instead of the model in this process: "vllm", with `engine_options` as arguments of its `LLM`, or
+        the URL of a server that `tokenprune serve` started. `model` is then the name or folder that it serves.
     """
     here, output, data = processes(), Path(output), Path(data)
     console = (console or Console()) if here.is_first else Console(quiet=True)
@@ -104,7 +104,7 @@ def evaluate(
             if image_size is not None:
                 raise SettingError("an engine resizes images itself: leave out --image-size")
             if videos := [one.id for one in asked if isinstance(one, VideoQuestion)]:
-                raise SettingError(f"{videos[0]} is about a video, and engines are asked about images only")
+                raise SettingError(f"{videos[0]} is about a video, but engines get questions about images only")
             answering = _engine(engine, model, dtype, engine_options or {}, on_error)
         else:
             loaded, processor = load_model(model, dtype, here.device, device_map) if isinstance(model, str) else model
@@ -165,7 +165,7 @@ def _engine(
     if not engine.startswith(("http://", "https://")):
         raise SettingError(f"engine {engine!r}: write vllm, or the URL of a server, http://localhost:8000")
     if options:
-        raise SettingError("a server has its options already: leave out those of the engine")
+        raise SettingError("a running server already has its options: leave out engine_options (--engine-options)")
     return InEngine(Server(engine), public_name(model), processor, on_error)
 
 

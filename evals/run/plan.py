@@ -58,6 +58,6 @@ def _check_distinct(names: Sequence[object], what: str) -> None:
     for name in names:
         if name in seen:
             raise SettingError(
-                f"the {what} {name} is there twice, so its answers could not be told apart. Name it once."
+                f"the {what} {name} appears twice, so its answers could not be told apart. Name it once."
             )
         seen.add(name)

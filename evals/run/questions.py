@@ -1,4 +1,4 @@
-"""The questions of a folder, and a few of them that stand for all."""
+"""The questions of a folder, and a few of them that represent all."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +47,7 @@ def load_questions(
         questions += task.load(folder / name if name in found else folder, split, style)
     if not questions:
         raise DataError(
-            f"{folder}: no questions; needs your own in questions.jsonl, with lines {EXAMPLE}, or a published set: "
+            f"{folder}: no questions; it needs your own in questions.jsonl, with lines {EXAMPLE}, or a published set: "
             f"refs(NAME).p or .json, *questions.json, or a folder named after a task: {', '.join(TASKS)}"
         )
     return questions

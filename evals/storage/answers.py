@@ -107,7 +107,7 @@ def from_line(line: str, where: str) -> Answer:
     values: dict[str, Any] = {item.name: field(record, item.name, where) for item in fields(Answer)}
     check_types(values, _KINDS, where)
     if not 0 <= (values["score"] or 0) <= 1:
-        raise DataError(f"{where}: a score of {values['score']}, which is not from 0 to 1")
+        raise DataError(f"{where}: a score of {values['score']}, which is not between 0 and 1")
     values["kept"] = tuple(_kept(kept, where) for kept in values["kept"])
     return Answer(**values)
 

@@ -1,8 +1,8 @@
 """Read and write results as lines of JSON, small enough to be committed.
 
 Scores are a string with one character per question if all are 0, 1, unparsable (`-`) or failed (`!`), as in "0110-1";
-soft accuracies are a list. The numbers that follow from the scores (n, accuracy, interval, unparsable, failed) are
-written too, for anyone who reads the file without this module, and are not read back.
+soft accuracies are a list. The numbers that follow from the scores (n, accuracy, interval, unparsable, failed) are also
+written, for anyone who reads the file without this module, but not read back.
 """
 
 import json
@@ -38,7 +38,7 @@ def read(paths: Sequence[Path]) -> list[TaskResult]:
             result = _from_line(line, where)
             twin = results.setdefault((result.scenes, result.model, result.task, result.key), result)
             if (twin.questions, twin.scores) != (result.questions, result.scores):
-                raise DataError(f"{where}: {result.task}, {result.strategy} is there twice, with different scores")
+                raise DataError(f"{where}: {result.task}, {result.strategy} appears twice, with different scores")
     if not results:
         raise DataError(f"{', '.join(map(str, paths))}: no results")
     return list(results.values())

@@ -107,7 +107,7 @@ class RunFolder:
         """The file with the results of a finished run. DataError if the run is not finished."""
         if not self._results.is_file():
             raise DataError(
-                f"{self.path}: not finished, it has {len(self.answers())} of {self._n_asked()} answers. To resume it, "
+                f"{self.path}: unfinished, with {len(self.answers())} of {self._n_asked()} answers. To resume it, "
                 "repeat the command that started it; or leave this folder out of the report."
             )
         return self._results
@@ -135,7 +135,7 @@ class RunFolder:
                     raise DataError(f"{where}: not UTF-8; delete the line and run the command again") from error
                 known = answers.get(answer.answer_key)
                 if known is not None and known.error is None and answer.error is None:
-                    raise DataError(f"{where}: {answer.id} is there twice under {answer.key}; delete one of the lines")
+                    raise DataError(f"{where}: {answer.id} appears twice under {answer.key}; delete one of the lines")
                 if known is None or known.error is not None:
                     answers[answer.answer_key] = answer
         return answers

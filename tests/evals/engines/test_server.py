@@ -151,7 +151,10 @@ def test_no_server() -> None:
     ("options", "said"),
     [
         ({"engine": "vlm"}, "engine 'vlm': write vllm, or the URL of a server"),
-        ({"engine": "http://127.0.0.1:9", "engine_options": {"max_model_len": 5}}, "a server has its options already"),
+        (
+            {"engine": "http://127.0.0.1:9", "engine_options": {"max_model_len": 5}},
+            "a running server already has its options",
+        ),
     ],
 )
 def test_wrong_engines(model: str, data: Path, options: Any, said: str, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_report_where_the_data_is_gone(run: RunFolder, tmp_path: Path) -> None:
 def test_report_of_an_unfinished_run(run: RunFolder) -> None:
     (run.path / "rows.jsonl").unlink()
     assert command("report", run.path) == (
-        f"Error: {run.path}: not finished, it has 6 of 6 answers. To resume it, repeat the command that "
+        f"Error: {run.path}: unfinished, with 6 of 6 answers. To resume it, repeat the command that "
         "started it; or leave this folder out of the report."
     )
     (run.path / "run.json").unlink()

@@ -66,5 +66,5 @@ def test_another_number_of_frames_is_another_run(tmp_path: Path) -> None:
 
 
 def test_engines_are_asked_about_images_only(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="is about a video, and engines are asked about images only"):
+    with pytest.raises(SettingError, match="is about a video, but engines get questions about images only"):
         run(tmp_path, saved(tiny_llava(), tmp_path / "model"), engine="http://localhost:1")

@@ -67,7 +67,7 @@ def test_a_run_that_grows_is_not_finished(tiny: list[Any], tmp_path: Path, monke
     with pytest.raises(ZeroDivisionError):
         command("eval", *tiny, *MORE, "--output", tmp_path / "run")
     said = command("report", tmp_path / "run", "--output", tmp_path / "out")
-    assert "run: not finished, it has 10 of 40 answers. To resume it, repeat the command that started it;" in said
+    assert "run: unfinished, with 10 of 40 answers. To resume it, repeat the command that started it;" in said
     monkeypatch.undo()
     assert command("eval", *tiny, *MORE, "--output", tmp_path / "run") == 0
     assert len(RunFolder(tmp_path / "run").results()) == 2 * 5
@@ -90,7 +90,7 @@ def test_what_failed_is_asked_again(tiny: list[Any], tmp_path: Path, monkeypatch
     assert command(*command_line, "--on-error", "record") == 0  # they fail again
     assert [row.failed for row in run.results()] == [2, 2]
     assert "stopped at vqa-4200" in command(*command_line)
-    assert "not finished" in command("report", run.path, "--output", tmp_path / "out")
+    assert "unfinished" in command("report", run.path, "--output", tmp_path / "out")
     monkeypatch.undo()
     assert command(*command_line) == 0
     assert [row.failed for row in run.results()] == [0, 0]

@@ -82,7 +82,7 @@ def test_killed_twice(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None
     for n_lines in (3, 50):
         kill_when(tiny, output, n_lines)
         assert n_lines <= len(RunFolder(output).answers()) < len(whole.answers())
-        with pytest.raises(ValueError, match=r"run: not finished, it has \d+ of 80 answers"):
+        with pytest.raises(ValueError, match=r"run: unfinished, with \d+ of 80 answers"):
             RunFolder(output).results()
     survived = RunFolder(output).answers()
     assert command("eval", *tiny, "--output", output) == 0
@@ -158,7 +158,7 @@ def test_broken_lines_are_named(whole: RunFolder, tmp_path: Path) -> None:
         read(b"\xff", second)
     with pytest.raises(ValueError, match=r"answers\.jsonl, line 2: no 'task'"):
         read(first, b'{"id": "1"}')
-    with pytest.raises(ValueError, match=r"answers\.jsonl, line 3: vqa-\d+ is there twice under unpruned"):
+    with pytest.raises(ValueError, match=r"answers\.jsonl, line 3: vqa-\d+ appears twice under unpruned"):
         read(first, second, first)
 
 

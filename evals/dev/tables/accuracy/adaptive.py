@@ -1,4 +1,4 @@
-"""Adaptive budgets beside fixed ones of the same average, as `dev.experiments.adaptive` stored them."""
+"""Adaptive budgets against fixed ones with the same average, as `dev.experiments.adaptive` stored them."""
 
 from __future__ import annotations
 

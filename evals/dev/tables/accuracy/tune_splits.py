@@ -1,4 +1,4 @@
-"""Whether what `tune` promises holds on hidden questions, as `dev.experiments.tune_splits` stored it."""
+"""Whether the guarantee of `tune` holds on hidden questions, as `dev.experiments.tune_splits` stored it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Tables of time and memory.
 
 bench         what `tokenprune bench` stored
-ideals        every strategy beside its ideal
+ideals        every strategy against its ideal
 selection     selection alone
 decode_steps  what a patch adds to a decode step
 growth        prefills as images grow

@@ -1,4 +1,4 @@
-"""The time of every strategy to that of its ideal, as `dev.experiments.ideals` stored it."""
+"""The time of every strategy relative to its ideal's, as `dev.experiments.ideals` stored it."""
 
 from collections.abc import Sequence
 
