@@ -22,13 +22,14 @@ def test_fitted_heads_read_what_tokens_say(assets: Assets) -> None:
     )
     processor = build_processor()
     packer, rng = Packer(processor), random.Random(4)
-    trainee = Trainee(build_model(tower, processor, seed=0, layers=7, width=128), packer.head, 0)
+    trainee = Trainee(build_model(tower, processor, seed=0, layers=9, width=128), packer.head, 0)
     batch = packer.pack(rng, [draw_scene(rng, assets, (8, 12), 4, "mixed") for _ in range(4)])
     told = torch.cat([grid_places((8, 12)).expand(4, -1, -1), batch.edges], 2)
     features = torch.cat([told, 0.1 * torch.randn(4, 96, 18)], 2)
     before = trainee(features, batch, aids=False)
     fit(trainee, [(features, batch)])
     after = trainee(features, batch, aids=False)
+    assert after.points < 0.9 * before.points
     assert after.place < 0.1 * before.place
     assert after.edges < 0.3 * before.edges
     assert torch.equal(after.answer, before.answer)

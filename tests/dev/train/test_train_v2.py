@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,29 @@ def test_the_edges_of_patches_are_their_things(scenes: list[Scene]) -> None:
         for patch in range(len(owner)):
             if owner[patch] >= 0:
                 assert ((edges[patch] + 1) / 2).tolist() == pytest.approx(scene.things[owner[patch]].box, abs=1e-5)
+
+
+def test_points_are_the_centers_of_what_an_answer_is_read_from(scenes: list[Scene]) -> None:
+    packer, rng, kinds = Packer(build_processor()), random.Random(0), set()
+    for scene in scenes[:30]:
+        batch = packer.pack(rng, [scene])
+        asked = batch.target[0] >= 0
+        assert batch.points[0][~asked].isnan().all()
+        rows = iter(batch.points[0][asked].tolist())
+        for question in batch.questions[0]:
+            answers = list(islice(rows, len(packer.ids(question.answer)) + 1))
+            assert all(row == pytest.approx(answers[0], nan_ok=True) for row in answers)
+            if len(question.about) != 1 or len(question.other) > 1:
+                assert all(math.isnan(at) for at in answers[0])
+                continue
+            kinds.add(question.kind)
+            first, second = scene.things[question.about[0]], scene.things[(question.other or question.about)[0]]
+            assert [(at + 1) / 2 for at in answers[0]] == pytest.approx([*first.center, *second.center], abs=1e-5)
+            if question.kind == "relation" and question.answer in ("yes", "no"):
+                words = question.text.split(f"is the {first.noun} ")[1].removesuffix(f" the {second.noun}?")
+                axis, sign = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}[words]
+                assert (sign * (answers[0][2 + axis] - answers[0][axis]) > 0) == (question.answer == "yes")
+    assert {"rec", "relation", "size", "extreme", "text"} <= kinds
 
 
 def test_the_loss_of_edges_is_about_things_only(assets: Assets) -> None:

@@ -1,4 +1,4 @@
-"""Fit the heads that read places and edges before they teach: an untrained head would teach nonsense at first."""
+"""Fit the heads that read places, edges and points before they teach: untrained, they would teach nonsense at first."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fit_heads(run: Run, assets: Assets) -> None:
 @torch.no_grad()
 def fit(trainee: Trainee, fed: Iterable[tuple[Float[Tensor, "b visual d"], Batch]]) -> None:
     """Ridge regression of each head's targets on what the head is given."""
-    heads = trainee.place_head, trainee.edge_head
+    heads = trainee.place_head, trainee.edge_head, trainee.point_head
     read: dict[nn.Module, list[Tensor]] = {head: [] for head in heads}
     true: dict[nn.Module, list[Tensor]] = {head: [] for head in heads}
     hooks = [head.register_forward_pre_hook(lambda head, given: read[head].append(given[0])) for head in heads]
@@ -42,6 +42,7 @@ def fit(trainee: Trainee, fed: Iterable[tuple[Float[Tensor, "b visual d"], Batch
             trainee(features, batch, aids=False)
             true[trainee.place_head].append(grid_places(batch.grid).expand(len(features), -1, -1))
             true[trainee.edge_head].append(batch.edges[batch.owner >= 0])
+            true[trainee.point_head].append(batch.points[~batch.points.isnan().any(-1)])
     finally:
         for hook in hooks:
             hook.remove()

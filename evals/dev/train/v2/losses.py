@@ -1,4 +1,4 @@
-"""What version 2's language model is trained on: answers, and version 1's three aids on any grid."""
+"""What version 2's language model is trained on: answers, and aids on any grid."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ class Losses:
     look: Tensor
     place: Tensor
     edges: Tensor
+    points: Tensor
     logits: Float[Tensor, "rows vocabulary"]
 
 
 class Trainee(nn.Module):
-    """The model without its tower, and two heads, which are thrown away afterwards.
+    """The model without its tower, and three heads, which are thrown away afterwards.
 
     place: a linear head reads row and column of every visual token from a lower layer. edges: another reads the box of
-    the thing that covers a patch, at the layer where answers look at it. look: answer rows attend to the patches of the
-    things they are about. align: a patch's visual token resembles its noun's embedding.
+    the thing that covers a patch, at the layer where answers look at it. points: a third reads from answer rows, two
+    layers later, where the thing that they looked at lies, and the one that it is compared with. look: answer rows
+    attend to the patches of the things they are about. align: a patch's visual token resembles its noun's embedding.
     """
 
     def __init__(self, model: LlavaForConditionalGeneration, head_ids: list[int], first_number: int):
@@ -42,6 +44,7 @@ class Trainee(nn.Module):
         self.lm = model.model.language_model
         self.place_head = nn.Linear(self.lm.config.hidden_size, 2)
         self.edge_head = nn.Linear(self.lm.config.hidden_size, 4)
+        self.point_head = nn.Linear(self.lm.config.hidden_size, 4)
         self.register_buffer("head_ids", torch.tensor(head_ids), persistent=False)
         self.first_number = first_number
 
@@ -55,6 +58,7 @@ class Trainee(nn.Module):
         *,
         look_layer: int = 6,
         place_layer: int = 4,
+        point_layer: int = 8,
         aids: bool = True,
     ) -> Losses:
         visual = self.project(features)
@@ -62,7 +66,7 @@ class Trainee(nn.Module):
         head = embed(self.head_ids).expand(len(visual), -1, -1)
         hidden = torch.cat([head, visual.to(head.dtype), embed(batch.text_ids)], dim=1)
         rotary = self.lm.rotary_emb(hidden, batch.position_ids)
-        look = place = edges = align = hidden.new_zeros(())
+        look = place = edges = points = align = hidden.new_zeros(())
         first, start = head.shape[1], head.shape[1] + visual.shape[1]
         masks = _FORBIDDEN * ~torch.ones(start, start, device=hidden.device).tril().bool(), _FORBIDDEN * ~batch.mask
         for index, layer in enumerate(self.lm.layers):
@@ -73,6 +77,10 @@ class Trainee(nn.Module):
                 known = batch.owner >= 0
                 read = self.edge_head(hidden[:, first:start][known]).float()
                 edges = (read - batch.edges[known]).abs().sum() / max(1, read.numel())
+            if index == point_layer:
+                pointing = ~batch.points.isnan().any(-1)
+                read = self.point_head(hidden[:, start:][pointing]).float()
+                points = (read - batch.points[pointing]).abs().sum() / max(1, read.numel())
             if index == look_layer and aids:
                 look = look_loss(layer, hidden, rotary, batch, first)
             hidden = run_layer(layer, hidden, rotary, masks)
@@ -80,7 +88,7 @@ class Trainee(nn.Module):
             align = align_loss(visual, embed.weight, batch.patch_noun)
         asked = batch.target >= 0
         logits = (self.lm.norm(hidden[:, start:][asked]) @ embed.weight.T).float()
-        return Losses(self.answer_loss(logits, batch.target[asked]), align, look, place, edges, logits)
+        return Losses(self.answer_loss(logits, batch.target[asked]), align, look, place, edges, points, logits)
 
     def answer_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy; for a two-digit number against a narrow bell around it instead of a single spike."""

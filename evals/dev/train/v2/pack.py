@@ -22,6 +22,8 @@ UNASKED = -100
 class Batch:
     """`target` is -100 where nothing is predicted; `about` has a bit for each thing that a row's answer is read from.
 
+    `points` are the centers, x and y from -1 to 1, of what an answer is read from and of what that is compared with, or
+    the same again; NaN in other rows, and where an answer is read from several things or from none.
     `edges` is the box of the thing that covers a patch, from -1 to 1, and of no meaning where `owner` is -1.
     `mask` says what each question token sees: all that is before the questions, and its own question so far.
     """
@@ -31,6 +33,7 @@ class Batch:
     position_ids: Int[Tensor, "b all"]
     mask: Bool[Tensor, "b 1 text all"]
     about: Int[Tensor, "b text 2"]
+    points: Float[Tensor, "b text 4"]
     owner: Int[Tensor, "b visual"]
     edges: Float[Tensor, "b visual 4"]
     patch_noun: Int[Tensor, "b visual"]
@@ -76,6 +79,7 @@ class Packer:
         text = torch.full((b, TEXT_LENGTH), self.tokenizer.pad_token_id)
         target = torch.full((b, TEXT_LENGTH), UNASKED)
         about = torch.zeros(b, TEXT_LENGTH, 2, dtype=torch.long)
+        points = torch.full((b, TEXT_LENGTH, 4), torch.nan)
         position = torch.arange(start + TEXT_LENGTH).repeat(b, 1)
         mask = torch.zeros(b, 1, TEXT_LENGTH, start + TEXT_LENGTH, dtype=torch.bool)
         mask[..., :start] = True
@@ -94,6 +98,7 @@ class Packer:
                 about[row, first : at + length] = torch.tensor(
                     [sum(1 << i for i in things) for things in (question.about, question.other or question.about)]
                 )
+                points[row, first : at + length] = answer_points(scene, question)
                 position[row, start + at : start + at + length] = torch.arange(start, start + length)
                 mask[row, 0, at : at + length, start + at : start + at + length] = torch.ones(length, length).tril() > 0
                 asked.append(question)
@@ -105,12 +110,21 @@ class Packer:
             position,
             mask,
             about,
+            points,
             torch.stack([torch.from_numpy(scene.owner).flatten().long() for scene in scenes]),
             torch.stack([patch_edges(scene) for scene in scenes]),
             torch.stack([patch_nouns(scene, self.noun_ids) for scene in scenes]),
             scenes[0].shape,
             packed,
         )
+
+
+def answer_points(scene: Scene, question: Question) -> Float[Tensor, " 4"]:
+    """The center of the thing that the answer is read from, and of the one that it is compared with."""
+    things = question.about, question.other or question.about
+    if any(len(of) != 1 for of in things):
+        return torch.full((4,), torch.nan)
+    return torch.tensor([at for (thing,) in things for at in scene.things[thing].center]) * 2 - 1
 
 
 def patch_nouns(scene: Scene, noun_ids: dict[str, int]) -> Int[Tensor, " visual"]:

@@ -102,12 +102,13 @@ def learn(
     aids = max(0.0, 1 - step / args.aids_until)
     with torch.autocast(run.device.type, torch.bfloat16):
         losses = run.trainee(features, batch, aids=aids > 0)
-    (losses.answer + 10.0 * losses.place + 5.0 * losses.edges + aids * 0.5 * (losses.look + losses.align)).backward()
+    told = 10.0 * losses.place + 5.0 * losses.edges + 5.0 * losses.points
+    (losses.answer + told + aids * 0.5 * (losses.look + losses.align)).backward()
     nn.utils.clip_grad_norm_(run.trainee.parameters(), 1.0)
     for optimiser in optimisers:
         optimiser.step()
         optimiser.zero_grad()
-    return {name: getattr(losses, name).detach() for name in ("answer", "align", "look", "place", "edges")}
+    return {name: getattr(losses, name).detach() for name in ("answer", "align", "look", "place", "edges", "points")}
 
 
 def answer_optimisers(trainee: Trainee, muon_rate: float, adam_rate: float) -> list[torch.optim.Optimizer]:
