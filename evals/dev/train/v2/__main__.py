@@ -1,4 +1,4 @@
-"""Fetch the sources and train version 2 of the bundled model, going on where it was stopped."""
+"""Fetch the sources and train version 2 of the bundled model, resuming where it stopped."""
 
 from __future__ import annotations
 

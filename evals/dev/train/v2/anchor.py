@@ -1,6 +1,6 @@
-"""Between the stages of a grown model: visual tokens and words come back to what its language model can read.
+"""Between the stages of a grown model: bring visual tokens and words back to what its language model can read.
 
-In stage one nothing but angles between visual tokens and words counts, so both turn away from those of version 1.
+In stage one, only the angles between visual tokens and words matter, so both drift away from version 1's.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ RIGHT, WRONG = 4.0, 0.4  # weights of the distance to what version 1 said, where
 
 
 def anchor(run: Run, heads: PatchHeads) -> None:
-    """The projector learns to say of the new tower's features what version 1 said of its own, known words are as they
-    were, and new ones as long as those. Stage one's losses go on."""
+    """Train the projector to map the new tower's features to what version 1 made of its own; restore known words, and
+    scale new ones to the same length. Stage one's losses continue."""
     folder = Path(run.args.language_model)
     old: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(run.device)  # pyright: ignore[reportArgumentType]
     ours, theirs = known_words(folder, run.processor)

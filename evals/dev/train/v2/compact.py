@@ -1,4 +1,4 @@
-"""A training state small enough to move to another machine: weights in 8 bits, one scale a row, no optimiser's."""
+"""A training state small enough to move to another machine: weights in 8 bits, a scale per row, no optimiser state."""
 
 from __future__ import annotations
 

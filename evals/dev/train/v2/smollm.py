@@ -1,4 +1,4 @@
-"""Version 2's language model started from the first layers of SmolLM2-135M, to compare with one from nothing."""
+"""Version 2's language model, started from SmolLM2-135M's first layers, to compare with one trained from scratch."""
 
 from __future__ import annotations
 

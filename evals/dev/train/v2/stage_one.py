@@ -1,4 +1,4 @@
-"""Stage one of version 2: what is new learns from a frozen tower's features, then the tower's upper blocks with it."""
+"""Stage one of version 2: the new parts learn from a frozen tower's features, then together with its upper blocks."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What version 2's training ends in: the exported model, and the bundled sets that it is measured on."""
+"""The products of version 2: the exported model, and the bundled sets that it is measured on."""

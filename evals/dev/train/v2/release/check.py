@@ -1,4 +1,4 @@
-"""Say what is in version 2's bundled sets, and fail if they are not what they should be:
+"""Summarise version 2's bundled sets, and fail if they are not what they should be:
 `python -m tokenprune.evals.dev.train.v2.release.check FOLDER...`.
 """
 

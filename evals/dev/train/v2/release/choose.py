@@ -1,4 +1,4 @@
-"""Draw the scenes of a set and choose what is asked about them, so that no answer pays as a guess."""
+"""Draw the scenes of a set and choose the questions about them, so that guessing does not pay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export a checkpoint of a run that may go on meanwhile, in Hugging Face's layout, and ask it without tokenprune:
+"""Export a checkpoint of a run, which may still be training, in Hugging Face's layout, and query it without tokenprune:
 `python -m tokenprune.evals.dev.train.v2.release.export --run DIR --sources DIR --output DIR`.
 """
 

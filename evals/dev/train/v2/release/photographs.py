@@ -1,8 +1,8 @@
 """Add questions to the bundled photographs, each written and answered by someone who looked at the image:
 `python -m tokenprune.evals.dev.train.v2.release.photographs --output DIR`.
 
-`photographs.json` has them: of every image, questions with their answers, and boxes (left, top, right, bottom in
-fractions of the image) with the expressions that name what is in them.
+`photographs.json` holds, for every image, questions with their answers, and boxes (left, top, right, bottom in
+fractions of the image) with expressions that describe their contents.
 """
 
 from __future__ import annotations

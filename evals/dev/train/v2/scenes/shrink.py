@@ -1,4 +1,4 @@
-"""Copy only what version 2 reads, made small, so that it can be carried to a machine with an accelerator:
+"""Copy only what version 2 reads, reduced in size, so that it can be moved to a machine with an accelerator:
 `python -m tokenprune.evals.dev.train.v2.scenes.shrink --sources DIR --output DIR`; then train with the copy.
 """
 

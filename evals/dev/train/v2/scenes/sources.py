@@ -1,4 +1,4 @@
-"""Fetch what version 2 is drawn from beside version 1's sources: emoji renders, wallpapers and fonts, each pinned."""
+"""Fetch version 2's sources beyond those of version 1: emoji renders, wallpapers and fonts, each pinned."""
 
 from __future__ import annotations
 
