@@ -132,7 +132,7 @@ def run(options: Namespace) -> None:
     else:
         screen.print(tables.rich(tables.costs(found), "Medians; memory in addition to the weights"))
     if any(one.ttft_to_unpruned is not None for one in found):
-        title = "Ratios within rounds, with 95 % interval; to the ideal, 1 is the same model on a prompt that short"
+        title = "Ratios within rounds, with 95 % interval; the ideal is the same model on a prompt that short"
         screen.print(tables.rich(tables.ratios(found), title))
         drawing = options.output.with_suffix(".png")
         plot.draw(found, drawing, name)

@@ -106,8 +106,8 @@ def run(options: Namespace) -> None:
     objective = record["search"]["objective"]
     screen = console(200)
     screen.print(
-        f"Cosine to the unpruned model: {objective['default']:.5f} by default, {objective['best']:.5f} in trial "
-        f"{objective['best_trial']} of {len(record['search']['trials'])}."
+        f"Cosine to the unpruned model: {objective['default']:.5f} with default settings, {objective['best']:.5f} in "
+        f"trial {objective['best_trial']} of {len(record['search']['trials'])}."
     )
     screen.print(
         f'Written to {options.output}: tokenprune.patch(model, "{options.output}"). Plot of the search: {plot}.'

@@ -94,6 +94,6 @@ class EngineRunner:
         if abs(n_kept - expected) < max(1, len(one.prompt.images)):
             return None
         return EngineError(
-            f"{setup.key}: the engine's prompt has {n_kept} of {one.n_visual} visual tokens, and {expected} were to be "
-            f"kept. It has another model, another chat template or other settings."
+            f"{setup.key}: the engine's prompt has {n_kept} of {one.n_visual} visual tokens, but {expected} should be "
+            f"kept. Its model, chat template or settings differ from those of this command."
         )

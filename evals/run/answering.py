@@ -95,7 +95,7 @@ class InEngine(Answering):
 
     def baselines(self, console: Console) -> Sequence[str]:
         if self.engine.any_strategy:
-            return _without_downsampling("an engine gets images as they are", console)
+            return _without_downsampling("an engine resizes images itself", console)
         console.print(f"Leaving out all baselines but {UNPRUNED}: a server prunes with one strategy")
         return [UNPRUNED]
 

@@ -61,8 +61,8 @@ class RunFolder:
                 part: {name: now[part][name] for name in now[part] if name in found[part]} for part in GROWING
             }
             instead = (
-                f"Name another --output, or delete {self.path} to start again. (A run can grow by strategies, keep "
-                "ratios, position IDs and tasks, if those that it has are named too.)"
+                f"Name another --output, or delete {self.path} to start again. (To add strategies, keep ratios, "
+                "position IDs or tasks to a run, also name those that it has.)"
             )
             files.check_same(_flat(found), _flat(same), f"{self._record}: holds another run", instead)
             return True

@@ -57,7 +57,7 @@ def figure(tuned: Tuned, about: About) -> Figure:
             markersize=17,
             fillstyle="none",
             color="black",
-            label="recommended" if tuned.kept else "most promising; not shown to keep the bound",
+            label="recommended" if tuned.kept else "most promising; not shown to stay within the bound",
         )
         axes.annotate(
             f"{tuned.best.setup.label} @ {tuned.best.setup.keep_ratio:g}",

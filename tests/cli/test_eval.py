@@ -154,7 +154,7 @@ def test_another_run_is_not_mixed_in(run: Eval, tmp_path: Path, folder: Path) ->
     said = run(*quick, "--limit", 2)
     assert "run.json: holds another run, with data.limit=None" in said
     assert "and not data.limit=2" in said
-    assert f"Name another --output, or delete {tmp_path / 'run'} to start again. (A run can grow" in said
+    assert f"Name another --output, or delete {tmp_path / 'run'} to start again. (To add strategies" in said
     assert "model.dtype='bfloat16'" in run(*quick, "--dtype", "bfloat16")
     path = next((folder / "images").glob("*42.jpg"))
     path.write_bytes(path.read_bytes() + b" ")

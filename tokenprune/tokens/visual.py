@@ -34,7 +34,7 @@ STATISTICS = {
     "Qwen-VL or GLM-V with an earlier layer that attends to whole images; "
     "without it use a strategy that prunes after the tower, as VisionZip",
     "left_before_tower": "a vision tower that takes the patches of all images in one row: those of Qwen-VL, GLM-V, "
-    "Kimi and PaddleOCR-VL; without it use a strategy that prunes after the tower, as DivPrune",
+    "Kimi and PaddleOCR-VL; without it use a strategy that prunes after the tower, such as DivPrune",
     "grid": "the rows and columns of visual tokens; without them use a strategy that scores attention or features",
     "frames": "videos whose frames it can compare; without them use a strategy for images, which prunes videos too",
     "colors": "the image's own colours; without them use a strategy that scores attention or features",

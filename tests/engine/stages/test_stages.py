@@ -194,7 +194,7 @@ def test_another_plan_cannot_go_on() -> None:
         more["attention_mask"] = torch.ones(1, length + more["input_ids"].shape[1]).long()
         with (
             tokenprune.patch(model, Staged(plan=(Stage(2, 0.3),))),
-            pytest.raises(tokenprune.PruningError, match="pruned in other layers"),
+            pytest.raises(tokenprune.PruningError, match="pruned at other layers"),
         ):
             model(**more, **{CACHE: cache})
 

@@ -140,7 +140,7 @@ def test_why_questions_are_left_apart(rows: list[Row], monkeypatch: pytest.Monke
     monkeypatch.setattr(RowTokens, "add", one_after_another)
     assert "their loss is then" in reason(model, "fopru")
     monkeypatch.setattr("tokenprune.evals.adapt.rows.apart", causal)
-    assert "in another way than its tokenizer" in reason(model, "fopru")
+    assert "its tokenizer end prompts differently" in reason(model, "fopru")
 
 
 def causal(parts: torch.Tensor) -> torch.Tensor:

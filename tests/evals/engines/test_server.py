@@ -127,7 +127,7 @@ def test_a_server_that_keeps_another_number(model: str, data: Path, tmp_path: Pa
     lying = Answering(tiny_llava(), tiny_processor(), FOPRU, keep_ratio=0.5)
     with (
         serving(lying) as url,
-        pytest.raises(QuestionError, match=r"prompt has 18 of 36 visual tokens, and 9 were to be kept"),
+        pytest.raises(QuestionError, match=r"prompt has 18 of 36 visual tokens, but 9 should be kept"),
     ):
         run(model, data, tmp_path / "run", engine=url)
 

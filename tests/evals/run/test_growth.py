@@ -52,7 +52,7 @@ def test_a_run_does_not_shrink(tiny: list[Any], tmp_path: Path) -> None:
     at_25 = ["--keep-ratio", 0.25, "--output", tmp_path / "run"]
     said = command("eval", *tiny, *QUICK, "--tasks", "vqa", "--strategy", "fopru", *at_25)  # instead of grid
     assert "holds another run, with setups.Grid, keep ratio 0.25, position IDs original.keep_ratio=0.25" in said
-    assert "(A run can grow by strategies, keep ratios, position IDs and tasks, if those that it has are named" in said
+    assert "(To add strategies, keep ratios, position IDs or tasks to a run, also name those that it has" in said
     said = command("eval", *tiny, *QUICK, "--tasks", "rec", "--strategy", "grid", *at_25)  # instead of vqa
     assert "data.vqa.questions=5" in said
     said = command("eval", *tiny, *MORE, "--limit", 3, "--output", tmp_path / "run")  # other questions of vqa

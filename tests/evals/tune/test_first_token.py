@@ -79,7 +79,7 @@ def test_a_tuning_by_first_tokens(tmp_path: Path) -> None:
     assert 100 * min(lost) <= fresh.loss.points <= 100 * max(lost)
     page = (output / "tuned.md").read_text()
     assert "points of overlap of the first token's distribution with the unpruned model's, with 95 %" in page
-    assert "A point is 0.01 of the total variation distance" in page
+    assert "A point is a total variation distance of 0.01" in page
     assert json.loads((output / "settings.json").read_text())["search"]["measure"] == "overlap"
     with pytest.raises(SettingError, match=r"holds another search, with measure='overlap' and not measure='agreement'"):
         tune(model, data=tmp_path / "scenes", output=output, labels=False, **options)
@@ -89,7 +89,7 @@ def test_what_is_measured() -> None:
     assert measure_of(True, None) == "accuracy"
     assert measure_of(False, None) == measure_of(False, "answers") == "agreement"
     assert measure_of(False, "first-token") == "overlap"
-    with pytest.raises(SettingError, match=r"these are read\. Write labels=False \(--no-labels\)"):
+    with pytest.raises(SettingError, match=r"are not read\. Add labels=False \(--no-labels\)"):
         measure_of(True, "answers")
     with pytest.raises(SettingError, match="Did you mean 'first-token'"):
         measure_of(False, "first_token")

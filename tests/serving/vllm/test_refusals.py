@@ -222,7 +222,7 @@ def test_data_parallel_tower() -> None:
     config.parallel_config.tensor_parallel_size = 2
     check_engine(config)
     config.model_config.multimodal_config.mm_encoder_tp_mode = "data"
-    with pytest.raises(UnsupportedError, match=r"--mm-encoder-tp-mode data does not go"):
+    with pytest.raises(UnsupportedError, match=r"--mm-encoder-tp-mode data cannot be combined"):
         check_engine(config)
 
 

@@ -140,7 +140,7 @@ def check_not_exchanged(cache: Any, index: CacheIndex, n_slots: int, kwargs: Map
 
 def _rebuilt(what: str) -> PruningError:
     return PruningError(
-        f"{what}. Pass the cache that the model returned; copy.deepcopy, pickle and torch.save keep what it knows."
+        f"{what}. Pass the cache that the model returned; copy.deepcopy, pickle and torch.save preserve what it knows."
     )
 
 

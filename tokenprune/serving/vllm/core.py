@@ -86,8 +86,8 @@ class ImageSelector:
         if not self._filled:
             self._filled = True
             logger.warning(
-                "%s kept fewer visual tokens than its budget. Here an image has exactly as many, so those that it "
-                "scored best of the others were added, or the first ones.",
+                "%s kept fewer visual tokens than its budget. In vLLM, an image has exactly that many, so the dropped "
+                "tokens with the highest scores were added, or the first ones if there are no scores.",
                 type(strategy).__name__,
             )
         extra = best_dropped(selection, missing)

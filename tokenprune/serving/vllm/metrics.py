@@ -29,7 +29,7 @@ FOLDER = "TOKENPRUNE_SELECTION_TIMES"
 MOST_WAITING = 4096
 
 SEEN = Counter("tokenprune_visual_tokens", "Visual tokens of the images in requests, before pruning")
-KEPT = Counter("tokenprune_kept_visual_tokens", "Visual tokens of the images in requests that the language model sees")
+KEPT = Counter("tokenprune_kept_visual_tokens", "Visual tokens of the images in requests, after pruning")
 
 
 def count_image(n_visual: int, n_kept: int) -> None:
@@ -58,7 +58,7 @@ class SelectionTimes(Collector):
         folder = os.environ.get(FOLDER)
         files = [] if folder is None else Path(folder).glob("*.f64")
         totals = sum(map(np.fromfile, files), np.zeros(2))
-        yield CounterMetricFamily("tokenprune_selection_seconds", "Time that selecting visual tokens took", totals[0])
+        yield CounterMetricFamily("tokenprune_selection_seconds", "Time spent selecting visual tokens", totals[0])
         yield CounterMetricFamily("tokenprune_selected_images", "Images that were selected from", totals[1])
 
 
