@@ -90,7 +90,7 @@ def read_clip(
 
     start, end: the part of the video that is read, in seconds; None is its end.
 
-    DataError, naming the file, if it is no video, broken, cut off, without timestamps, or larger than is allowed.
+    DataError, naming the file, if it is not a video, broken, cut off, without timestamps, or larger than is allowed.
     """
     if isinstance(stored, FrameFolder):
         return _folder_clip(stored, n_frames, start, end, track)
@@ -128,7 +128,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise DataError(
-                    f"{path}: no video in this file, or it is cut off; give a whole file with a video stream"
+                    f"{path}: no video stream in this file, or the file is cut off; provide a complete video file"
                 )
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
@@ -159,7 +159,7 @@ def _duration(path: Path, container: Any, stream: Any) -> float:
     if container.duration is not None:
         return container.duration / 1_000_000  # FFmpeg's own time base
     raise DataError(
-        f"{path}: the file does not say how long the video is; write it again: ffmpeg -i {path.name} -c copy new.mp4"
+        f"{path}: the file does not say how long the video is; rewrite it: ffmpeg -i {path.name} -c copy new.mp4"
     )
 
 
@@ -189,8 +189,8 @@ class _Player:
         frame: Any = self.shown or self.coming  # what comes first is shown before it begins, too
         if self.coming is None and time > self.begin(frame) + self.length(frame):
             raise DataError(
-                f"{self.path}: cut off: its last frame is at {self.begin(frame):.1f} s, and by its header it goes on "
-                f"until after {time:.1f} s; download it again"
+                f"{self.path}: cut off: its last frame is at {self.begin(frame):.1f} s, but its header says that it "
+                f"lasts beyond {time:.1f} s; download it again"
             )
         if frame.is_corrupt:
             raise DataError(f"{self.path}: broken frame at {self.begin(frame):.1f} s; download or encode it again")
@@ -210,7 +210,7 @@ class _Player:
         """The time from which on a frame is shown, in seconds."""
         if frame.pts is None:
             raise DataError(
-                f"{self.path}: frames without timestamps; write it again with some: ffmpeg -fflags +genpts -i "
+                f"{self.path}: frames without timestamps; rewrite it with timestamps: ffmpeg -fflags +genpts -i "
                 f"{self.path.name} new.mp4"
             )
         return float((frame.pts - (self.stream.start_time or 0)) * frame.time_base)

@@ -30,7 +30,7 @@ def to_line(result: TaskResult) -> str:
 
 
 def read(paths: Sequence[Path]) -> list[TaskResult]:
-    """Return the results of all files. DataError if one is there twice with different scores."""
+    """Return the results of all files. DataError if one appears twice with different scores."""
     results: dict[Any, TaskResult] = {}
     for path in paths:
         for number, line in enumerate(read_text(path).splitlines(), start=1):

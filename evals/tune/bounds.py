@@ -28,7 +28,7 @@ POWER = 0.8
 #: Agresti and Min's added pairs: how many questions each is worth, and the points that it loses.
 ADDED = ((0.5, 0.0), (0.5, 0.0), (0.5, 50.0), (0.5, -50.0))
 RESAMPLES, SEED = 2000, 0
-#: By which `questions_needed` goes on.
+#: The factor by which `questions_needed` raises its estimate.
 STEP = 1.05
 
 

@@ -96,7 +96,7 @@ def search(
 ) -> list[Tried]:
     """Return every setting that was tried, those with the highest value first.
 
-    study: holds proposals and outcomes; a killed search goes on with the generation that it was in.
+    study: holds proposals and outcomes; a killed search resumes in the generation that it was in.
     """
     asker.ask([UNPRUNED], half)
     tried: list[Tried] = []

@@ -104,7 +104,7 @@ def test_what_is_no_video(tmp_path: Path, clip: Path) -> None:
         read_clip(text, 2)
     half = tmp_path / "half.mp4"
     half.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
-    with pytest.raises(DataError, match=r"half.mp4: no video in this file, or it is cut off"):
+    with pytest.raises(DataError, match=r"half.mp4: no video stream in this file, or the file is cut off"):
         read_clip(half, 2)
     with pytest.raises(DataError, match=r"nowhere.mp4: no such video"):
         read_clip(tmp_path / "nowhere.mp4", 2)

@@ -39,7 +39,7 @@ class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
     has some. A kept anchor weighs 1 / (1 + the number of tokens merged into it), itself included, at least `beta`, and
     their mean the rest. Position IDs stay as they are.
 
-    segments: at least so many, cut where neighbouring frames are least alike.
+    segments: the least number of them, cut where neighbouring frames are least alike.
     threshold: frames whose means have a smaller cosine are always cut apart. The paper has 0.9 for LLaVA-OneVision and
         0.84 for Qwen2.5-VL.
     contextual: the share of the budget that anchors have.
