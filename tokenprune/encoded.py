@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from tokenprune.selection import Selection
@@ -54,6 +55,10 @@ class EncodedImage:
     statistics: Mapping[str, Any]
     selected: tuple[Strategy, Selection] | None = None
 
+    def statistics_on(self, device: torch.device) -> dict[str, Any]:
+        """The statistics on another device than that of the tower, such as that of the visual tokens."""
+        return {name: _moved(one, device) for name, one in self.statistics.items()}
+
     @classmethod
     def concat(cls, tiles: Sequence[EncodedImage]) -> EncodedImage:
         """Join the tiles of one image that were encoded as separate images."""
@@ -65,6 +70,10 @@ class EncodedImage:
             parts = [tile.statistics[name] for tile in tiles]
             statistics[name] = _joined(parts, layout)
         return cls(layout, statistics)
+
+
+def _moved(statistic: Any, device: torch.device) -> Any:
+    return tuple(one.to(device) for one in statistic) if isinstance(statistic, tuple) else statistic.to(device)
 
 
 def _joined(parts: list[Any], layout: Layout) -> Any:

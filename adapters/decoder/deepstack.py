@@ -41,5 +41,5 @@ def kept_features(
     """Return which of the columns that are left are visual tokens, and their indices among all visual tokens of the
     batch, whose features are one row."""
     numbers = (visual.flatten().cumsum(0) - 1).view_as(visual)
-    still = packing.gather_tokens(visual) & packing.valid
+    still = packing.gather_tokens(visual) & packing.valid.to(visual.device)
     return still, packing.gather_tokens(numbers)[still]

@@ -156,9 +156,12 @@ class Prefill:
     def _prune(self, forward: Forward, kwargs: dict[str, Any], ids: Tensor) -> None:
         """Select visual tokens, report them, and shorten all arguments but the mask if anything is dropped."""
         embeds = kwargs["inputs_embeds"]
-        batch, n_new, _ = embeds.shape
-        real = forward.real(batch, next(iter(forward.visual.values())).device)
-        prompt = PromptTokens.of(forward.visual, forward.begins, real)
+        (batch, n_new, _), device = embeds.shape, embeds.device
+        real = forward.real(batch, device)
+        # The token IDs, of which the masks were made, may be on another device than their embeddings.
+        forward.visual = {name: mask.to(device) for name, mask in forward.visual.items()}
+        begins = {name: None if mask is None else mask.to(device) for name, mask in forward.begins.items()}
+        prompt = PromptTokens.of(forward.visual, begins, real)
 
         # The strategy selects, image by image.
         features = self.adapter.visual_features(kwargs) if self.adapter.late_features else embeds
@@ -286,6 +289,7 @@ class Prefill:
         ids = kwargs.get("position_ids")
         if ids is None:
             ids = default_ids(forward.n_columns, forward.n_new, kwargs["inputs_embeds"].device)
+        ids = ids.to(kwargs["inputs_embeds"].device)
         if forward.index is not None:
             # Given a mask over the cache, Qwen-VL numbers the cache's columns as well.
             ids = ids[..., -forward.n_new :] if ids.shape[-1] > forward.n_new else ids

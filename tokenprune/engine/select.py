@@ -132,7 +132,8 @@ def _choose(
                 "together, with the model's own processor."
             )
         if id(image) not in selections:
-            tokens = VisualTokens(embeds[row, column], image.layout, len(selections), image.statistics)
+            statistics = image.statistics_on(embeds.device)
+            tokens = VisualTokens(embeds[row, column], image.layout, len(selections), statistics)
             selections[id(image)] = _select_once(strategy, image, tokens)
         in_tower = tuple(stage for left in left_by_tower(image.statistics) for stage in left.stages)
         yield ImageSelection(row, first, last, column, modality, image.layout, selections[id(image)], in_tower)

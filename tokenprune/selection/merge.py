@@ -52,6 +52,10 @@ class Merge:
         kept ones are at `places` within all kept ones."""
         return Merge(places[self.targets], index[self.sources], self.weights)
 
+    def to(self, device: torch.device) -> Merge:
+        """The same merge on a device."""
+        return Merge(self.targets.to(device), self.sources.to(device), self.weights.to(device))
+
     @classmethod
     def none(cls, device: torch.device) -> Merge:
         """Nothing merged into anything."""

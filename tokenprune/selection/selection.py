@@ -74,6 +74,13 @@ class Selection:
         shares = (before / totals).index_fill(0, self.kept, 0.0)
         return sizes.index_add(0, targets, weights * shares[sources])
 
+    def to(self, device: torch.device) -> Selection:
+        """The same selection on a device, apart from its steps."""
+        if self.kept.device == device:
+            return self
+        scores, merged = (None if part is None else part.to(device) for part in (self.scores, self.merged))
+        return Selection(self.kept.to(device), self.n_visual, scores, merged, self.steps, trusted=True)
+
     @classmethod
     def first(
         cls, order: Int[Tensor, " visual"], n_kept: int, scores: Float[Tensor, " visual"] | None = None

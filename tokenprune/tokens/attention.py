@@ -138,6 +138,11 @@ class VisionAttention:
         """Return the same attention for the visual tokens of another layout over the same tiles."""
         return replace(self, layout=layout)
 
+    def to(self, device: torch.device) -> VisionAttention:
+        """Return the same attention on a device."""
+        parts = {name: getattr(self, name) for name in ("queries", "keys", "real", "shares")}
+        return replace(self, **{name: part.to(device) for name, part in parts.items() if part is not None})
+
     @classmethod
     def concat(cls, parts: Sequence[VisionAttention], layout: Layout) -> VisionAttention:
         """Join the attention of tiles that were encoded separately into that of their image."""

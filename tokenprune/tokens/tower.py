@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 
@@ -56,6 +56,11 @@ class LeftInTower:
             tuple(_stage_of_all(parts, starts, layer) for layer in layers),
             torch.cat([part.sizes for part in parts]) if merged else None,
         )
+
+    def to(self, device: torch.device) -> LeftInTower:
+        """Return the same on a device, apart from its stages."""
+        parts = {name: getattr(self, name) for name in ("kept", "scores", "merged_from")}
+        return replace(self, **{name: part.to(device) for name, part in parts.items() if part is not None})
 
     def of_part(self, index: Int[Tensor, " part"]) -> LeftInTower:
         """Return what is left of a part of the image, whose visual tokens are `index`; without stages."""

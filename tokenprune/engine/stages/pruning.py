@@ -210,11 +210,11 @@ class StagePruning:
         places = places_of(before).gather(1, entered) if now.runs else entered
         reports, merges = [], []
         keep, counts = entry.packing.valid.clone(), list(entry.packing.counts)
-        for i, (image, tokens) in enumerate(self._tokens(now, stage, hidden, before, places)):
+        for i, (image, left, visual, tokens) in enumerate(self._tokens(now, stage, hidden, before, places)):
             with explained_nan(self.strategy, f"image {i}", tokens.features):
                 selection = checked_stage_selection(self.strategy, stage, tokens)
-            reports.append(report_of(stage, tokens, selection))
-            merges.append((image.row, places[image.row, image.columns[tokens.left]], selection))
+            merges.append((image.row, visual, selection))
+            reports.append(report_of(stage, left, tokens.n_visual, selection.to(left.device)))
             keep[image.row, entered[image.row, image.columns[image.selection.kept]]] = False
             keep[image.row, entered[image.row, image.columns[reports[i].kept]]] = True
             counts[image.row] -= len(image.selection.kept) - len(reports[i].kept)
@@ -234,40 +234,42 @@ class StagePruning:
         hidden: Float[Tensor, "batch length width"],
         before: Packing,
         places: Int[Tensor, "batch columns"],
-    ) -> Iterator[tuple[ImageSelection, StageTokens]]:
-        """Every image, and the tokens of it that enter a stage."""
-        entry = now.entry
+    ) -> Iterator[tuple[ImageSelection, Int[Tensor, " left"], Int[Tensor, " left"], StageTokens]]:
+        """Every image, the indices of its tokens that enter a stage, their places in `hidden`, and these tokens, which
+        are on the device of `hidden`: with `device_map`, another one than that of what entered."""
+        entry, device = now.entry, hidden.device
         assert entry is not None
         read, number = None, stage.layer - 1
         if self.reads_attention:
             n_past = now.runs[-1].past.slots.shape[1] if now.runs else now.n_slots
-            read = attention_reader(self.adapter.layers[number], now.captured.pop(number), n_past, before.valid)
+            read = attention_reader(self.adapter.layers[number], now.captured.pop(number), n_past, before.valid, device)
         for i, image in enumerate(entry.chosen):
             row, last = image.row, now.reports[-1][i] if now.reports else image.selection
-            visual = places[row, image.columns[last.kept]]
-            scores = None if last.scores is None else last.scores[last.kept]
-            tokens = StageTokens(hidden[row, visual], last.kept, image.layout, scores)
+            visual = places[row, image.columns[last.kept]].to(device)
+            scores = None if last.scores is None else last.scores[last.kept].to(device)
+            tokens = StageTokens(hidden[row, visual], last.kept.to(device), image.layout, scores)
             if read is not None and entry.hidden is not None:
-                text, prompt = entry.text[i], partial(_entered, entry, entry.hidden[row], i)
-                attention = read(row, visual, places[row, text])
-                tokens = replace(tokens, text_attention=attention, prompt=prompt, text=hidden[row, places[row, text]])
-            yield image, tokens
+                text = places[row, entry.text[i]].to(device)
+                prompt = partial(_entered, entry, entry.hidden[row], i, device)
+                attention = read(row, visual, text)
+                tokens = replace(tokens, text_attention=attention, prompt=prompt, text=hidden[row, text])
+            yield image, last.kept, visual, tokens
 
 
-def _entered(entry: Entry, hidden: Float[Tensor, "length width"], number: int) -> Entered:
-    """What entered the language model of an image and of the text after it."""
+def _entered(entry: Entry, hidden: Float[Tensor, "length width"], number: int, device: torch.device) -> Entered:
+    """What entered the language model of an image and of the text after it, on a device."""
     image, places = entry.chosen[number], places_of(entry.packing)
     visual, text = (places[image.row, part] for part in (image.columns[image.selection.kept], entry.text[number]))
-    return Entered(hidden[visual], hidden[text])
+    return Entered(hidden[visual.to(hidden.device)].to(device), hidden[text.to(hidden.device)].to(device))
 
 
-def report_of(stage: Stage, tokens: StageTokens, selection: Selection) -> StageReport:
-    """What a stage did, from a selection over the tokens that were left before it."""
-    kept, scores, merged = tokens.left[selection.kept], selection.scores, selection.merged
+def report_of(stage: Stage, left: Int[Tensor, " left"], n_visual: int, selection: Selection) -> StageReport:
+    """What a stage did, from a selection over the tokens that were left before it, of `n_visual`."""
+    kept, scores, merged = left[selection.kept], selection.scores, selection.merged
     if scores is not None:
-        scores = scores.new_full((tokens.n_visual,), torch.nan).index_copy(0, tokens.left, scores)
+        scores = scores.new_full((n_visual,), torch.nan).index_copy(0, left, scores)
     if merged is not None:
-        merged = merged.of_whole(tokens.left, torch.arange(len(kept), device=kept.device))
+        merged = merged.of_whole(left, torch.arange(len(kept), device=kept.device))
     return StageReport(stage.layer, kept, scores, merged)
 
 

@@ -17,22 +17,26 @@ RowReader: TypeAlias = Callable[[int, Int[Tensor, " visual"], Int[Tensor, " text
 
 
 def attention_reader(
-    layer: Any, call: Mapping[str, Any], n_past: int, valid: Bool[Tensor, "batch tokens"]
+    layer: Any,
+    call: Mapping[str, Any],
+    n_past: int,
+    valid: Bool[Tensor, "batch tokens"],
+    device: torch.device | None = None,
 ) -> RowReader:
     """Return a function that reads a row's attention in a decoder layer, given the places of its visual tokens and its
     text there.
 
     n_past: how many slots the layer's cache held before. valid: which of the tokens that it saw are neither holes nor
-    padding.
+    padding. device: where the attention is read; None is the layer's own.
     """
-    queries, keys = text_heads(layer, call)
-    values, rotation = text_values(layer, call), text_rotation(layer, call)
+    parts = (*text_heads(layer, call), text_values(layer, call), text_rotation(layer, call))
+    queries, keys, values, rotation = (part if device is None else part.to(device) for part in parts)
     scale, mask = text_attention_scale(layer), call["attention"].get("attention_mask")
 
     def read(row: int, visual: Tensor, text: Tensor) -> TextAttention:
         seen = added = None
         if isinstance(mask, Tensor) and mask.ndim == 4:  # over the cache's slots, and a static one's free room
-            own = mask[min(row, len(mask) - 1), 0, :, n_past : n_past + queries.shape[2]]
+            own = mask[min(row, len(mask) - 1), 0, :, n_past : n_past + queries.shape[2]].to(queries.device)
             seen, added = (own, None) if own.dtype == torch.bool else (own > torch.finfo(own.dtype).min / 2, own)
         angles = rotation[:, min(row, rotation.shape[1] - 1)]
         own_heads = queries[row], keys[row]

@@ -86,17 +86,17 @@ class StageRun:
         """
         if mask is None:
             return None if self.has_no_holes else self._with_free_room(self._causal(hidden), layer)
-        held = self.slots
         if not isinstance(mask, Tensor) or mask.ndim not in (2, 4):
             raise PruningError(
                 f"an attention mask of type {type(mask).__name__} cannot be pruned between layers. Load the model "
                 f'with attn_implementation="sdpa".'
             )
+        held = self.slots.to(mask.device)
         keys = mask.expand(len(held.slots), *mask.shape[1:])
         if mask.ndim == 2:
             return keys.gather(1, held.slots) * held.valid
-        queries = self.packing.columns[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[-1])
-        rows = keys.gather(2, queries) if self.drops else keys
+        queries = self.packing.columns.to(mask.device)[:, None, :, None]
+        rows = keys.gather(2, queries.expand(-1, mask.shape[1], -1, mask.shape[-1])) if self.drops else keys
         index = held.slots[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
         left = _masked(rows.gather(3, index), ~held.valid[:, None, None])
         left = left if held.bias is None else add_bias(left, held.bias, hidden.dtype)
@@ -114,7 +114,7 @@ class StageRun:
         # Holes attend to themselves: nothing reads them, and softmax needs one entry.
         itself = held.slots[:, None] == new
         seen = (held.slots[:, None] <= new) & held.valid[:, None] | itself & ~self.packing.valid[:, :, None]
-        return _masked(hidden.new_zeros(seen.shape), ~seen)[:, None]
+        return _masked(hidden.new_zeros(seen.shape), ~seen.to(hidden.device))[:, None]
 
 
 def places_of(packing: Packing) -> Int[Tensor, "batch columns"]:

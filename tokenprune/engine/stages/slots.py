@@ -47,6 +47,10 @@ class StageSlots:
         slots, valid = torch.cat([self.slots, slots], 1), torch.cat([self.valid, valid], 1)
         return StageSlots(self.layer, slots, valid, self.has_no_holes and not holes, bias)
 
+    def to(self, device: torch.device) -> StageSlots:
+        bias = None if self.bias is None else self.bias.to(device)
+        return replace(self, slots=self.slots.to(device), valid=self.valid.to(device), bias=bias)
+
     def with_rows(self, pick: Callable[[Tensor], Tensor]) -> StageSlots:
         bias = None if self.bias is None else pick(self.bias)
         return replace(self, slots=pick(self.slots), valid=pick(self.valid), bias=bias)
