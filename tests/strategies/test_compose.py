@@ -15,7 +15,21 @@ from helpers.families import FAMILIES
 from torch import Tensor
 
 import tokenprune
-from tokenprune import Compose, DivPrune, FastV, FlowCut, FoPru, Grid, PixelPrune, Random, Selection, SettingError
+from tokenprune import (
+    Compose,
+    DivPrune,
+    EfficientVLA,
+    FastV,
+    FlowCut,
+    FoPru,
+    Grid,
+    LateStep,
+    PixelPrune,
+    Random,
+    Selection,
+    SettingError,
+    UnsupportedError,
+)
 from tokenprune.selection import Merge, StepReport, budget
 from tokenprune.strategies import make, parse
 from tokenprune.strategies.registry import changed_settings, name_of
@@ -174,6 +188,7 @@ def test_what_is_written_is_read_again(made: Compose) -> None:
         (lambda: Compose(PixelPrune(), PixelPrune()), "Write them in the order in which they prune"),
         (lambda: Compose(FastV(), DivPrune()), "FastV before it prunes inside the language model"),
         (lambda: Compose(FoPru(), Grid()), "Grid works on whole images only, and FoPru leaves a part"),
+        (lambda: Compose(FoPru(), LateStep()), "LateStep prunes between denoising steps"),
         (lambda: Compose(FoPru(layer=-2), FoPru()), r"encoder layers \['-2', 'None'\]"),
         (lambda: Compose(FoPru(budget_per="tile"), DivPrune()), 'Leave budget_per="image" in all steps'),
         (lambda: parse("pixelprune+fopruu"), "Did you mean 'fopru'|fopruu"),
@@ -194,6 +209,13 @@ def test_a_step_that_keeps_too_many() -> None:
 
     with pytest.raises(tokenprune.PruningError, match=r"Greedy.select kept 4 visual tokens; its budget is 2"):
         Compose(Last(keep=4), Greedy(keep=2)).select(VisualTokens(torch.zeros(8, 1), Layout.raster((1, 1, 8))))
+
+
+def test_outputs_are_reused_as_the_last_step_says() -> None:
+    assert Compose(FoPru(), EfficientVLA(reuse=5)).reused_every == 5
+    assert Compose(FoPru(), FastV()).reused_every == 1
+    with pytest.raises(UnsupportedError, match="an action expert in every 5 denoising steps"):
+        tokenprune.patch(model_of("llava-clip"), Compose(FoPru(), EfficientVLA(reuse=5, layer=1)))
 
 
 def test_in_the_report() -> None:

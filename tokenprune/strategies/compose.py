@@ -12,14 +12,22 @@ from torch import Tensor
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Merge, Selection, StepReport
 from tokenprune.strategies.parsing import parse
-from tokenprune.strategy import PatchStrategy, Stage, StagedStrategy, Strategy, TowerStrategy
+from tokenprune.strategy import (
+    PatchStrategy,
+    ReusingStrategy,
+    Stage,
+    StagedStrategy,
+    StepStrategy,
+    Strategy,
+    TowerStrategy,
+)
 from tokenprune.tokens import PatchTokens, StageTokens, TowerTokens, VisualTokens
 
 Kind = TypeVar("Kind", bound=Strategy)
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
+class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
     """Applies strategies in sequence, each to the visual tokens that the previous one has left.
 
         Compose(PixelPrune(), FoPru(keep_ratio=0.25))
@@ -114,6 +122,11 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
         last = self.steps[-1]
         return last.skipped_layers(n_layers) if isinstance(last, StagedStrategy) else ()
 
+    @property
+    def reused_every(self) -> int:
+        last = self.steps[-1]
+        return last.reused_every if isinstance(last, ReusingStrategy) else 1
+
     def select(self, tokens: VisualTokens) -> Selection:
         n_visual, device, features = tokens.n_visual, tokens.features.device, tokens.features
         kept, merged, scores, done = torch.arange(n_visual, device=device), Merge.none(device), None, []
@@ -144,6 +157,12 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy):
 
     def _check(self) -> None:
         """Raise SettingError for steps that cannot follow each other."""
+        for step in self.steps:
+            if isinstance(step, StepStrategy):
+                raise SettingError(
+                    f"Compose: {type(step).__name__} prunes between denoising steps, after all that Compose puts in "
+                    f"order. Patch with {type(step).__name__}(...) alone."
+                )
         places = [_place(step) for step in self.steps]
         for before, after, place, next_place in zip(self.steps, self.steps[1:], places, places[1:], strict=False):
             if place > next_place or place == next_place != BEFORE_MODEL:

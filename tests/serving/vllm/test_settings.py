@@ -8,7 +8,7 @@ import pytest
 import transformers
 from transformers.processing_utils import ImagesKwargs, TextKwargs
 
-from tokenprune import STRATEGIES, FoPru
+from tokenprune import STRATEGIES, Compose, DivPrune, FoPru
 from tokenprune.errors import SettingError
 from tokenprune.serving.vllm.settings import Settings, split_request
 
@@ -55,6 +55,11 @@ def test_an_engine_that_keeps_all_prunes_nothing() -> None:
     settings = Settings(FoPru(keep_ratio=1.0))
     assert settings.strategy_at(None) is None
     assert settings.strategy_at(0.5) == FoPru(keep_ratio=0.5)
+
+
+def test_an_engine_whose_last_step_keeps_what_the_others_leave() -> None:
+    settings = Settings(Compose(DivPrune(keep_ratio=0.5), FoPru(keep_ratio=1.0)))
+    assert [settings.budget(36, ratio) for ratio in (None, 0.25, 1.0)] == [18, 9, 36]
 
 
 def test_digest_tells_engines_apart() -> None:

@@ -8,6 +8,7 @@ from tokenprune.errors import UnsupportedError
 from tokenprune.serving.vllm.architectures import GENERIC, Architecture, architecture_of
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
+from tokenprune.strategies.compose import Compose
 from tokenprune.strategy import AdaptiveStrategy, StagedStrategy, Strategy
 from tokenprune.tokens.visual import check_needs
 
@@ -90,11 +91,13 @@ def check_strategy(strategy: Strategy, n_layers: int) -> None:
     name = type(strategy).__name__
     for need in sorted(strategy.needs & NEVER.keys()):
         raise UnsupportedError(f"{name} cannot run inside vLLM: it needs {NEVER[need]}. {OTHER}")
-    if isinstance(strategy, AdaptiveStrategy) and strategy.mass is not None:
-        raise UnsupportedError(
-            f"{name} cannot run inside vLLM with mass={strategy.mass}: how many tokens an image keeps is then known "
-            f"only after it is encoded, but vLLM counts them before. Leave out mass, and each image keeps keep_ratio."
-        )
+    for step in strategy.steps if isinstance(strategy, Compose) else (strategy,):
+        if isinstance(step, AdaptiveStrategy) and step.mass is not None:
+            raise UnsupportedError(
+                f"{type(step).__name__} cannot run inside vLLM with mass={step.mass}: how many tokens an image keeps "
+                f"is then known only after it is encoded, but vLLM counts them before. Leave out mass, and each image "
+                f"keeps keep_ratio."
+            )
     if strategy.biases_attention:
         raise UnsupportedError(
             f"{name} cannot run inside vLLM with an attention_bias: vLLM's attention takes no mask that adds to its "

@@ -28,6 +28,8 @@ OWN = ("strategy", "position_ids", "record")
 ALIKE = 0.8
 #: How many times longer than the longest sequence an unpruned prompt may be: at least, and if the budget is a count.
 LEAST_STRETCH, COUNT_STRETCH = 4, 16
+#: More visual tokens than an image has.
+MANY = 2**20
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Settings:
         pruned, at a ratio of 1. Raises SettingError for a ratio that cannot be right."""
         asked = keep_ratio is not None
         strategy = replace(self.strategy, keep_ratio=keep_ratio, keep=None) if asked else self.strategy
-        return None if strategy.keep_ratio == 1 else strategy
+        unpruned = keep_ratio == 1 if asked else strategy.budget(MANY) == MANY
+        return None if unpruned else strategy
 
     def check_options(self, options: Mapping[str, object], request: bool) -> None:
         """Raise SettingError for options of the model's own processor that are meant for us: the name of a setting in
@@ -100,8 +103,7 @@ class Settings:
             return max_model_len
         if self.strategy.keep is not None:
             return max_model_len * COUNT_STRETCH
-        many = 2**20
-        return math.ceil(max_model_len * max(LEAST_STRETCH, many / self.strategy.budget(many)))
+        return math.ceil(max_model_len * max(LEAST_STRETCH, MANY / self.strategy.budget(MANY)))
 
     @property
     def digest(self) -> str:
