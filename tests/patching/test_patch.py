@@ -37,6 +37,13 @@ def test_the_outer_patch_is_in_effect_again_after_the_inner_block(llava: Any) ->
     assert not outer.installed
 
 
+def test_an_outer_patch_that_was_removed_stays_removed(llava: Any) -> None:
+    with tokenprune.patch(llava, Grid(keep=9)) as outer:
+        with tokenprune.patch(llava, Grid(keep=4)):
+            outer.remove()
+        assert not outer.installed
+
+
 def test_without_blocks_the_last_patch_counts_and_its_removal_unpatches(llava: Any) -> None:
     first = tokenprune.patch(llava, Grid(keep=9))
     second = tokenprune.patch(llava, Grid(keep=4))

@@ -209,6 +209,17 @@ def test_a_patch_is_suspended_and_restored(llava: Any) -> None:
     assert pruner_of(llava) is None
 
 
+def test_a_patch_that_was_removed_meanwhile_stays_removed(llava: Any) -> None:
+    with tokenprune.patch(llava, Random(keep=3)):
+        seen = tokenprune.probe(llava)
+    seen.remove()
+    assert pruner_of(llava) is None
+    handle = tokenprune.patch(llava, Random(keep=3))
+    with tokenprune.probe(llava):
+        handle.remove()
+    assert pruner_of(llava) is None
+
+
 def test_a_patch_within_replaces_the_probe_and_stays(llava: Any) -> None:
     with tokenprune.probe(llava, decoder_layers=[0]) as seen:
         seen.run(**prompt([1]))

@@ -53,6 +53,7 @@ class Pruner:
         self.model, self.adapter, self.strategy = model, adapter, strategy
         self.position_ids: PositionIds = position_ids
         self.in_block = False  # whether a `with` block of its handle is being executed
+        self.ended = False  # whether its handle was told to remove it, also while another one replaced it
         adapter.decoder.check_numbering(position_ids)
         if strategy.biases_attention:
             adapter.decoder.check_bias()

@@ -146,7 +146,7 @@ class Probe(Handle):
         self._record.found.clear()
         if self.installed:  # a patch that replaced the probe stays
             self._handle.remove()
-            if self._suspended is not None:
+            if self._suspended is not None and not self._suspended.ended:
                 self._suspended.install()
 
     def _settings(self) -> str:
@@ -189,7 +189,8 @@ def probe(
             (image,) = seen.run(**inputs)                           # stops after decoder layer 8
             image.text_attention[8].from_last()
 
-    model: as for `patch`. An existing patch is suspended, and restored at the end.
+    model: as for `patch`. An existing patch is suspended, and restored at the end unless its handle has
+        removed it.
     needs: the statistics that `VisualTokens` should have, as strategies declare them; features and layout are always
         there.
     layer: the encoder layer that "vision_attention" comes from; None is the one whose output the model uses.

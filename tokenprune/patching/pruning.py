@@ -53,7 +53,9 @@ class PatchHandle(Handle):
         return self._pruner.report
 
     def remove(self) -> None:
-        """Restore the unpatched model. Has no effect the second time, or after another patch replaced this one."""
+        """Restore the unpatched model. Has no effect the second time. Another patch, or a probe, that has replaced this
+        one stays, and this one does not come back after it."""
+        self._pruner.ended = True
         self._pruner.remove()
 
     def __enter__(self) -> PatchHandle:
@@ -66,8 +68,9 @@ class PatchHandle(Handle):
         """Remove the patch. In a `with` block whose patch it had replaced, that one is in effect again."""
         self._pruner.in_block = False
         self.remove()
-        if self._replaced is not None and self._replaced.in_block and pruner_of(self.model) is None:
-            self._replaced.install()
+        before = self._replaced
+        if before is not None and before.in_block and not before.ended and pruner_of(self.model) is None:
+            before.install()
 
     def _settings(self) -> str:
         return f"{self.strategy}, position_ids={self.position_ids!r}"

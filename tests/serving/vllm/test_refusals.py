@@ -77,7 +77,7 @@ def test_strategies(strategy: str, message: str) -> None:
 def test_budgets_that_adapt_to_the_image(strategy: str) -> None:
     with pytest.raises(UnsupportedError, match="how many tokens an image keeps is then known only after"):
         check(llava(strategy=strategy, keep_ratio=0.5, mass=0.5))
-    with pytest.raises(UnsupportedError, match="how many tokens an image keeps is then known once"):
+    with pytest.raises(UnsupportedError, match="how many tokens an image keeps is then known only after"):
         check(llava(strategy=f"{strategy}:mass=0.5+divprune"))
 
 
