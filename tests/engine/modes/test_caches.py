@@ -9,9 +9,10 @@ import pytest
 import torch
 from helpers.contract.answers import STEPS, STRATEGY, answer, assert_answers
 from helpers.contract.oracle import assert_close
+from helpers.families import FAMILIES
 from helpers.tiny import CACHE, prompt, tiny_llava
 from torch import Tensor
-from transformers import QuantizedCache, cache_utils
+from transformers import DynamicCache, QuantizedCache, cache_utils
 
 import tokenprune
 from tokenprune.engine.cache.pruned import index_of
@@ -127,3 +128,20 @@ def test_no_word_about_old_names(llava: Any, monkeypatch: pytest.MonkeyPatch) ->
     with tokenprune.patch(llava, STRATEGY), torch.no_grad():
         llava(**prompt([1]), use_cache=False)
     assert said == []
+
+
+@pytest.mark.skipif(not hasattr(DynamicCache, "activate_past_recording"), reason="transformers cannot crop windows yet")
+def test_a_crop_of_nothing_lets_go_of_what_was_recorded_for_crops() -> None:
+    """Assisted decoding crops after every step, also where it accepts all tokens."""
+    family, model = FAMILIES["lfm2-vl"], FAMILIES["lfm2-vl"].build()
+    cache = DynamicCache(config=model.config.get_text_config())
+    cache.activate_past_recording()
+    with torch.no_grad(), tokenprune.patch(model, STRATEGY):
+        model(**family.prompt([1]), **{CACHE: cache})
+        n_columns = cache.get_seq_length()
+        states = [layer for layer in cache.layers if hasattr(layer, "conv_states")]
+        assert all(layer.conv_states[0].shape[-1] > layer.conv_kernel_size[0] for layer in states)
+        cache.crop(0)
+    assert states
+    assert all(layer.conv_states[0].shape[-1] == layer.conv_kernel_size[0] for layer in states)
+    assert cache.get_seq_length() == n_columns

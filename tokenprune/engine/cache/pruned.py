@@ -44,7 +44,8 @@ class PrunedCache:
         )
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Removes the last tokens: a negative number of them, or down to a positive logical length."""
+        """Removes the last tokens: a negative number of them, or down to a positive logical length. 0 removes none, and
+        lets go of what layers with a window or a state have recorded in order to be cropped."""
         settle(self)
         index = index_of(self)
         if index is None:
@@ -52,7 +53,9 @@ class PrunedCache:
         slots = n_slots(self)
         if tokens_to_remove > 0:
             tokens_to_remove -= slots + index.n_dropped
-        if tokens_to_remove >= 0:
+            if tokens_to_remove >= 0:  # it is not as long
+                return None
+        if tokens_to_remove == 0 and not hasattr(self, "activate_past_recording"):  # then 0 was a length
             return None
         cut = index.columns.shape[1] - (slots + tokens_to_remove)
         index = index.without_tail(cut) if cut > 0 else index
