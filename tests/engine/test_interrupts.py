@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny import CACHE, prompt, tiny_llava
+from helpers.tiny import CACHE, ENCODES_FIRST, prompt, tiny_llava
 from transformers import DynamicCache
 
 import tokenprune
@@ -183,3 +183,24 @@ def test_a_report_belongs_to_its_call(strategy: Strategy) -> None:
         with ThreadPoolExecutor(4) as pool:
             for _ in range(15):
                 assert list(pool.map(lambda inputs: asked(handle, inputs), prompts)) == expected
+
+
+def test_images_of_a_call_that_was_never_made(llava: Any) -> None:
+    """What a call that ended before the base model knew of its images is not taken for the next call's."""
+    inputs = prompt([1])
+    if not ENCODES_FIRST:
+        pytest.skip("this transformers does not take encoded images")
+
+    def fail(module: Any, args: Any) -> None:
+        raise ZeroDivisionError
+
+    with torch.no_grad():
+        before = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)
+        with tokenprune.patch(llava, FoPru()):
+            encoded = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)
+            hook = llava.register_forward_pre_hook(fail)
+            with pytest.raises(ZeroDivisionError):
+                llava(input_ids=inputs["input_ids"], mm_encoder_outputs={"image": encoded})
+            hook.remove()
+            with pytest.raises(PruningError, match="encoded outside this patch"):
+                llava(input_ids=inputs["input_ids"], mm_encoder_outputs={"image": before})
