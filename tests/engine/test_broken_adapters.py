@@ -10,10 +10,10 @@ from helpers.tiny import prompt, tiny_llava
 from transformers import LlavaForConditionalGeneration
 
 import tokenprune
-from tokenprune import FoPru, Grid, PruningError
+from tokenprune import FoPru, Grid, PruningError, UnsupportedError
 from tokenprune.adapters import ADAPTERS, adapter_for, register_adapter
 from tokenprune.adapters.families.llava import LlavaAdapter
-from tokenprune.encoded import CapturePoints
+from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.engine.pruner import pruner_of
 
 
@@ -68,6 +68,18 @@ def test_an_adapter_that_names_the_wrong_modules_prunes_loudly(odd: Any) -> None
     calling_it = pytest.raises(PruningError, match="names modules that the vision tower does not call")
     with torch.no_grad(), tokenprune.patch(odd, FoPru()), calling_it:
         odd(**prompt([1]))
+
+
+def test_a_method_that_transformers_does_not_have_any_more(odd: Any) -> None:
+    @register_adapter("OddLlava")
+    class Renamed(LlavaAdapter):
+        @property
+        def modalities(self) -> tuple[Modality, ...]:
+            return (Modality("image", "encode_images", "pixel_values", self.config.image_token_id),)
+
+    with pytest.raises(UnsupportedError, match=r"LlavaModel has no encode_images\(\).*Report it"):
+        tokenprune.patch(odd, Grid())
+    assert pruner_of(odd) is None
 
 
 def test_an_adapter_that_raises_while_hooks_go_on(odd: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -24,13 +24,22 @@ class MethodOverride:
     """Overrides a method of one module until `remove`, or until somebody else overrides it for good.
 
     original: what is overridden.
+    only_instances: whether its class does not have the method. Without it, the constructor raises UnsupportedError for
+        a module that does not have it either.
     """
+
+    only_instances: ClassVar[bool] = False
 
     def __init__(self, module: nn.Module, name: str) -> None:
         self._module, self._name = module, name
         self._overridden = vars(module).get(name)  # an attribute of the instance, as accelerate sets one
-        method = getattr(type(module), name, None)  # None for an attribute that only instances have
+        method = getattr(type(module), name, None)
         self.original: Any = self._overridden or (method and partial(method, module))
+        if self.original is None and not self.only_instances:
+            raise UnsupportedError(
+                f"{type(module).__name__} has no {name}(), which tokenprune must override to prune this model. Report "
+                f"it with your transformers version, and install an earlier one meanwhile."
+            )
 
     def install(self) -> MethodOverride:
         setattr(self._module, self._name, self)
@@ -84,6 +93,8 @@ class LossFunction(MethodOverride):
 
     function: the loss function that the model uses now, which the attribute `name` may only be the setter of.
     """
+
+    only_instances = True
 
     def __init__(self, model: nn.Module, name: str, function: Callable[..., Any], context: CallContext) -> None:
         super().__init__(model, name)
