@@ -218,6 +218,8 @@ def test_every_image_of_a_batch_belongs_to_its_own_row() -> None:
         ({"keep_ratio": 0.0}, "Zoom: keep_ratio"),
         ({"tiles": 0}, "Zoom: tiles=0"),
         ({"tile": 2.5}, "Zoom: tile=2.5"),
+        ({"batch_size": True}, "Zoom: batch_size=True"),
+        ({"layer": "middle"}, "Zoom: layer='middle'"),
         ({"prompts": "apart."}, "Did you mean 'apart'"),
     ],
 )

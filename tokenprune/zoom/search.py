@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
-from tokenprune.checks import check_budget, check_choice
+from tokenprune.checks import check_budget, check_choice, check_count
 from tokenprune.errors import SettingError
 from tokenprune.selection import budget
 from tokenprune.zoom.attention import QuestionAttention, question_attention
@@ -126,9 +126,9 @@ class Zoom:
         check_budget("Zoom", self.keep_ratio, None)
         check_choice("Zoom", "prompts", self.prompts, ("apart", "together"))
         for name in ("tiles", "batch_size", *(["tile"] if self.tile is not None else [])):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise SettingError(f"Zoom: {name}={value!r} is not a positive integer. Write {name}=1 or more.")
+            check_count("Zoom", name, getattr(self, name))
+        if self.layer is not None and (not isinstance(self.layer, int) or isinstance(self.layer, bool)):
+            raise SettingError(f"Zoom: layer={self.layer!r} is not a decoder layer; write layer=8, or None.")
 
     def look(self, model: Any, processor: Any, image: Any, question: str) -> Look:
         """Search a PIL image level by level, for as long as each level gets sharper attention than all before it.
