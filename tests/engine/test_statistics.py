@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.families import FAMILIES
 from helpers.tiny import TOWERS, prompt, tiny_llava
 
 import tokenprune
@@ -160,3 +161,20 @@ def test_colors_undo_the_normalisation(tower: str) -> None:
     with torch.no_grad(), tokenprune.patch(model, Looks()):
         model(**inputs)
     torch.testing.assert_close(seen[0], image)
+
+
+def test_images_and_videos_are_numbered_in_reading_order() -> None:
+    numbers: list[tuple[int, int]] = []
+
+    @dataclass(frozen=True)
+    class Noting(ScoreStrategy):
+        def score(self, tokens: VisualTokens) -> torch.Tensor:
+            numbers.append((tokens.image, tokens.n_visual))
+            return torch.ones(tokens.n_visual)
+
+    family = FAMILIES["qwen2-vl"]
+    with torch.no_grad(), tokenprune.patch(family.build(), Noting()) as handle:
+        handle.model(**family.prompt([1, 1], videos_per_row=[1, 1]))
+    images = handle.report.images
+    assert [image.modality for image in images] == ["image", "video"] * 2
+    assert numbers == list(enumerate(image.n_visual for image in images))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -98,19 +100,24 @@ def choose(
 
     Raises PruningError if images and columns do not fit each other, or if the strategy breaks its contract.
     """
-    chosen = [
-        image for modality in prompt.visual for image in _choose(strategy, embeds, prompt, modality, images[modality])
-    ]
-    return sorted(chosen, key=lambda image: (image.row, image.first))
+    placed = [place for modality in prompt.visual for place in _placed(prompt, modality, images[modality])]
+    chosen: list[ImageSelection] = []
+    selections: dict[int, Selection] = {}  # beams repeat an image: it is selected from once
+    for row, _, columns, image, made in sorted(placed, key=itemgetter(0, 1)):
+        if id(image) not in selections:
+            statistics = image.statistics_on(embeds.device)
+            tokens = VisualTokens(embeds[row, columns], image.layout, len(selections), statistics)
+            selections[id(image)] = _select_once(strategy, image, tokens)
+        in_tower = tuple(stage for left in left_by_tower(image.statistics) for stage in left.stages)
+        chosen.append(made(selections[id(image)], in_tower))
+    return chosen
 
 
-def _choose(
-    strategy: Strategy,
-    embeds: Float[Tensor, "batch length width"],
-    prompt: PromptTokens,
-    modality: str,
-    images: Sequence[EncodedImage],
-) -> Iterator[ImageSelection]:
+def _placed(
+    prompt: PromptTokens, modality: str, images: Sequence[EncodedImage]
+) -> Iterator[tuple[int, int, Tensor, EncodedImage, Callable[..., ImageSelection]]]:
+    """The row, the first column and all columns of every image of a modality, the image, and what makes an
+    ImageSelection of its selection and of what was left in the tower."""
     rows, places, columns = prompt.locate(modality)
     counts = [image.layout.n_visual for image in images]
     if sum(counts) != len(rows):
@@ -122,7 +129,6 @@ def _choose(
         firsts = list(accumulate(counts[:-1], initial=0))
         images = join_tiles(images, begins[rows, places][firsts].tolist())
         counts = [image.layout.n_visual for image in images]
-    selections: dict[int, Selection] = {}  # beams repeat an image: it is selected from once
     parts = zip(rows.split(counts), places.split(counts), columns.split(counts), strict=True)
     for image, (in_rows, at, column) in zip(images, parts, strict=True):
         row, first, last = int(in_rows[0]), int(at[0]), int(at[-1])
@@ -131,12 +137,7 @@ def _choose(
                 "the placeholder tokens of one image are spread over two rows of the batch. Prepare text and images "
                 "together, with the model's own processor."
             )
-        if id(image) not in selections:
-            statistics = image.statistics_on(embeds.device)
-            tokens = VisualTokens(embeds[row, column], image.layout, len(selections), statistics)
-            selections[id(image)] = _select_once(strategy, image, tokens)
-        in_tower = tuple(stage for left in left_by_tower(image.statistics) for stage in left.stages)
-        yield ImageSelection(row, first, last, column, modality, image.layout, selections[id(image)], in_tower)
+        yield row, first, column, image, partial(ImageSelection, row, first, last, column, modality, image.layout)
 
 
 def _select_once(strategy: Strategy, image: EncodedImage, tokens: VisualTokens) -> Selection:
