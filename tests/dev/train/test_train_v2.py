@@ -195,6 +195,25 @@ def test_points_are_the_centers_of_what_an_answer_is_read_from(scenes: list[Scen
     assert {"rec", "relation", "size", "extreme", "text"} <= kinds
 
 
+def test_every_question_counts_alike_whatever_the_length_of_its_answer(scenes: list[Scene]) -> None:
+    processor = build_processor()
+    packer = Packer(processor)
+    numbers = processor.tokenizer.convert_tokens_to_ids("00")
+    trainee = Trainee(build_model(small_tower(), processor, seed=0, layers=2, width=128), packer.head, numbers)
+    batch = packer.pack(random.Random(0), scenes[:1])
+    assert float(batch.weight.sum()) == pytest.approx(len(batch.questions[0]))
+    asked = batch.target >= 0
+    assert (batch.weight[~asked] == 0).all()
+    target, weight = batch.target[asked], batch.weight[asked]
+    logits = torch.randn(len(target), trainee.lm.config.vocab_size)
+    losses, at = [], 0
+    for question in batch.questions[0]:
+        rows = slice(at, at := at + len(packer.ids(question.answer)) + 1)
+        losses.append(trainee.answer_loss(logits[rows], target[rows], torch.ones(rows.stop - rows.start)))
+    assert {question.kind for question in batch.questions[0]} > {"rec"}
+    assert float(trainee.answer_loss(logits, target, weight)) == pytest.approx(float(torch.stack(losses).mean()))
+
+
 def test_the_loss_of_edges_is_about_things_only(assets: Assets) -> None:
     processor = build_processor()
     packer = Packer(processor)

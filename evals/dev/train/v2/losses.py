@@ -88,10 +88,14 @@ class Trainee(nn.Module):
             align = align_loss(visual, embed.weight, batch.patch_noun)
         asked = batch.target >= 0
         logits = (self.lm.norm(hidden[:, start:][asked]) @ embed.weight.T).float()
-        return Losses(self.answer_loss(logits, batch.target[asked]), align, look, place, edges, points, logits)
+        answer = self.answer_loss(logits, batch.target[asked], batch.weight[asked])
+        return Losses(answer, align, look, place, edges, points, logits)
 
-    def answer_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy; for a two-digit number against a narrow bell around it instead of a single spike."""
+    def answer_loss(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """Cross-entropy; for a two-digit number against a narrow bell around it instead of a single spike.
+
+        A mean over questions, not over tokens: a box, of four numbers, counts no more than a yes.
+        """
         number = target - self.first_number
         is_number = (number >= 0) & (number < 100)
         logs = logits.log_softmax(-1)
@@ -99,7 +103,8 @@ class Trainee(nn.Module):
         grid = torch.arange(100, device=logits.device)
         bell = (-0.5 * ((grid - number[is_number, None]) / NUMBER_BLUR) ** 2).softmax(-1)
         numbers = logs[is_number, self.first_number : self.first_number + 100]
-        return torch.cat([loss[~is_number], -(bell * numbers).sum(-1)]).mean()
+        loss = loss.masked_scatter(is_number, -(bell * numbers).sum(-1))
+        return (weight * loss).sum() / weight.sum()
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ UNASKED = -100
 class Batch:
     """`target` is -100 where nothing is predicted; `about` has a bit for each thing that a row's answer is read from.
 
+    `weight` is 1 / the number of the answer's tokens where one is predicted, and 0 elsewhere.
     `points` are the centers, x and y from -1 to 1, of what an answer is read from and of what that is compared with, or
     the same again; NaN in other rows, and where an answer is read from several things or from none.
     `edges` is the box of the thing that covers a patch, from -1 to 1, and of no meaning where `owner` is -1.
@@ -30,6 +31,7 @@ class Batch:
 
     text_ids: Int[Tensor, "b text"]
     target: Int[Tensor, "b text"]
+    weight: Float[Tensor, "b text"]
     position_ids: Int[Tensor, "b all"]
     mask: Bool[Tensor, "b 1 text all"]
     about: Int[Tensor, "b text 2"]
@@ -78,6 +80,7 @@ class Packer:
         start, b = len(self.head) + scenes[0].owner.size, len(scenes)
         text = torch.full((b, TEXT_LENGTH), self.tokenizer.pad_token_id)
         target = torch.full((b, TEXT_LENGTH), UNASKED)
+        weight = torch.zeros(b, TEXT_LENGTH)
         about = torch.zeros(b, TEXT_LENGTH, 2, dtype=torch.long)
         points = torch.full((b, TEXT_LENGTH, 4), torch.nan)
         position = torch.arange(start + TEXT_LENGTH).repeat(b, 1)
@@ -95,6 +98,7 @@ class Packer:
                 text[row, at : at + length] = torch.tensor([*prompt, *answer[:-1]])
                 first = at + len(prompt) - 1
                 target[row, first : at + length] = torch.tensor(answer)
+                weight[row, first : at + length] = 1 / len(answer)
                 about[row, first : at + length] = torch.tensor(
                     [sum(1 << i for i in things) for things in (question.about, question.other or question.about)]
                 )
@@ -107,6 +111,7 @@ class Packer:
         return Batch(
             text,
             target,
+            weight,
             position,
             mask,
             about,
