@@ -78,7 +78,8 @@ class Selection:
         """The same selection on a device, apart from its steps."""
         if self.kept.device == device:
             return self
-        scores, merged = (None if part is None else part.to(device) for part in (self.scores, self.merged))
+        scores = None if self.scores is None else self.scores.to(device)
+        merged = None if self.merged is None else self.merged.to(device)
         return Selection(self.kept.to(device), self.n_visual, scores, merged, self.steps, trusted=True)
 
     @classmethod
