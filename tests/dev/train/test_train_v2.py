@@ -176,9 +176,7 @@ def test_points_are_the_centers_of_what_an_answer_is_read_from(scenes: list[Scen
     packer, rng, kinds = Packer(build_processor()), random.Random(0), set()
     for scene in scenes[:30]:
         batch = packer.pack(rng, [scene])
-        asked = batch.target[0] >= 0
-        assert batch.points[0][~asked].isnan().all()
-        rows = iter(batch.points[0][asked].tolist())
+        rows = iter(batch.points[0][batch.target[0] >= 0].tolist())
         for question in batch.questions[0]:
             answers = list(islice(rows, len(packer.ids(question.answer)) + 1))
             assert all(row == pytest.approx(answers[0], nan_ok=True) for row in answers)
@@ -193,6 +191,32 @@ def test_points_are_the_centers_of_what_an_answer_is_read_from(scenes: list[Scen
                 axis, sign = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}[words]
                 assert (sign * (answers[0][2 + axis] - answers[0][axis]) > 0) == (question.answer == "yes")
     assert {"rec", "relation", "size", "extreme", "text"} <= kinds
+
+
+def test_a_noun_in_a_question_is_about_what_it_names(scenes: list[Scene]) -> None:
+    packer, rng, several, compared = Packer(build_processor()), random.Random(0), 0, 0
+    for scene in scenes[:30]:
+        batch = packer.pack(rng, [scene])
+        is_prompt = (batch.target[0] < 0) & (batch.text_ids[0] != packer.tokenizer.pad_token_id)
+        for row in (is_prompt & (batch.about[0, :, 0] > 0)).nonzero().flatten().tolist():
+            bits = int(batch.about[0, row, 0])
+            assert bits == batch.about[0, row, 1]
+            things = [thing for index, thing in enumerate(scene.things) if bits >> index & 1]
+            assert {packer.noun_ids[thing.noun] for thing in things} == {int(batch.text_ids[0, row])}
+            point = batch.points[0, row]
+            if len(things) > 1:
+                several += 1
+                assert point.isnan().all()
+            else:
+                assert ((point + 1) / 2).tolist() == pytest.approx(2 * [*things[0].center], abs=1e-5)
+        for question in batch.questions[0]:
+            if question.other and question.answer in ("yes", "no"):
+                compared += 1
+                tokens = {packer.noun_ids[scene.things[thing].noun] for thing in (*question.about, *question.other)}
+                rows = is_prompt & (batch.about[0, :, 0] > 0)
+                assert tokens <= set(batch.text_ids[0][rows].tolist())
+    assert several
+    assert compared
 
 
 def test_every_question_counts_alike_whatever_the_length_of_its_answer(scenes: list[Scene]) -> None:

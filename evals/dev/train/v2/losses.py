@@ -33,8 +33,8 @@ class Trainee(nn.Module):
     """The model without its tower, and three heads, which are thrown away afterwards.
 
     place: a linear head reads row and column of every visual token from a lower layer. edges: another reads the box of
-    the thing that covers a patch, at the layer where answers look at it. points: a third reads from answer rows, two
-    layers later, where the thing that they looked at lies, and the one that it is compared with. look: answer rows
+    the thing that covers a patch, at the layer where answers look at it. points: a third reads from answers and from
+    nouns, two layers later, where the thing that they looked at lies, and the one that it is compared with. look: both
     attend to the patches of the things they are about. align: a patch's visual token resembles its noun's embedding.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -20,11 +21,12 @@ UNASKED = -100
 
 @dataclass(frozen=True)
 class Batch:
-    """`target` is -100 where nothing is predicted; `about` has a bit for each thing that a row's answer is read from.
+    """`target` is -100 where nothing is predicted; `about` has a bit for each thing that a row's answer is read from,
+    or that a noun in the question names.
 
     `weight` is 1 / the number of the answer's tokens where one is predicted, and 0 elsewhere.
     `points` are the centers, x and y from -1 to 1, of what an answer is read from and of what that is compared with, or
-    the same again; NaN in other rows, and where an answer is read from several things or from none.
+    the same again, as in the rows of nouns; NaN in other rows, and where it is several things or none.
     `edges` is the box of the thing that covers a patch, from -1 to 1, and of no meaning where `owner` is -1.
     `mask` says what each question token sees: all that is before the questions, and its own question so far.
     """
@@ -102,7 +104,12 @@ class Packer:
                 about[row, first : at + length] = torch.tensor(
                     [sum(1 << i for i in things) for things in (question.about, question.other or question.about)]
                 )
-                points[row, first : at + length] = answer_points(scene, question)
+                points[row, first : at + length] = centers(scene, question.about, question.other or question.about)
+                for things in (question.about, question.other):
+                    names = {self.noun_ids[scene.things[thing].noun] for thing in things}
+                    named = [at + index for index, token in enumerate(prompt) if token in names]
+                    about[row, named] = sum(1 << thing for thing in things)
+                    points[row, named] = centers(scene, things, things)
                 position[row, start + at : start + at + length] = torch.arange(start, start + length)
                 mask[row, 0, at : at + length, start + at : start + at + length] = torch.ones(length, length).tril() > 0
                 asked.append(question)
@@ -124,12 +131,11 @@ class Packer:
         )
 
 
-def answer_points(scene: Scene, question: Question) -> Float[Tensor, " 4"]:
-    """The center of the thing that the answer is read from, and of the one that it is compared with."""
-    things = question.about, question.other or question.about
-    if any(len(of) != 1 for of in things):
+def centers(scene: Scene, first: Sequence[int], second: Sequence[int]) -> Float[Tensor, " 4"]:
+    """The centers of two things; NaN if either is several things or none."""
+    if len(first) != 1 or len(second) != 1:
         return torch.full((4,), torch.nan)
-    return torch.tensor([at for (thing,) in things for at in scene.things[thing].center]) * 2 - 1
+    return torch.tensor([at for thing in (*first, *second) for at in scene.things[thing].center]) * 2 - 1
 
 
 def patch_nouns(scene: Scene, noun_ids: dict[str, int]) -> Int[Tensor, " visual"]:
