@@ -139,7 +139,7 @@ def test_a_crop_of_nothing_lets_go_of_what_was_recorded_for_crops() -> None:
     with torch.no_grad(), tokenprune.patch(model, STRATEGY):
         model(**family.prompt([1]), **{CACHE: cache})
         n_columns = cache.get_seq_length()
-        states = [layer for layer in cache.layers if hasattr(layer, "conv_states")]
+        states: list[Any] = [layer for layer in cache.layers if hasattr(layer, "conv_states")]
         assert all(layer.conv_states[0].shape[-1] > layer.conv_kernel_size[0] for layer in states)
         cache.crop(0)
     assert states
