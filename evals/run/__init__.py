@@ -2,7 +2,7 @@
 
 evaluate    a run from beginning to end: start reading here
 setups      what is compared: the unpruned model, strategies, downsampling
-downsample  ... which shrinks the image
+downsample  the image shrunk instead of pruned
 defaults    what a run compares by default
 questions   the questions of a folder
 plan        every question under every setup, in parts
