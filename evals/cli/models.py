@@ -24,7 +24,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """List the model classes that can be pruned: contracts, strategies, images and videos.
+    """List the model classes that can be pruned: contracts, strategies, images and videos, and whether in vLLM too.
 
     With a name, prints everything about that class, or why it is refused.
     """
@@ -63,6 +63,18 @@ def strategies_of(one: Tested) -> list[str]:
     return found
 
 
+def in_vllm(model_type: str) -> str | None:
+    """Why checkpoints of a type cannot be pruned inside vLLM; None if they can."""
+    from tokenprune.errors import UnsupportedError
+    from tokenprune.serving.vllm.architectures import architecture_of
+
+    try:
+        architecture_of({"model_type": model_type})
+    except UnsupportedError as error:
+        return str(error)
+    return None
+
+
 def _print_all(tested: list[Tested]) -> None:
     from rich.table import Table
 
@@ -70,14 +82,15 @@ def _print_all(tested: list[Tested]) -> None:
     from tokenprune.strategies import STRATEGIES
 
     classes = {one.class_name: one for one in reversed(tested)}
-    headings = "class", "model type", "contract", "strategies", "images, videos"
+    headings = "class", "model type", "contract", "strategies", "images, videos", "vLLM"
     lines = [f"{contract:<21} {meaning}" for contract, meaning in CONTRACTS.items()]
     equals = "Pruning equals, to 2e-5 in float32, on tiny models of every class:"
     table = Table(*headings, caption="\n".join([equals, *lines]), caption_justify="left")
     for name in sorted(classes):
         one = classes[name]
         n_strategies = f"{len(strategies_of(one))} of {len(STRATEGIES)}"
-        table.add_row(name, one.model_type, one.contract, n_strategies, ", ".join(one.modalities))
+        vllm = "yes" if in_vllm(one.model_type) is None else "no"
+        table.add_row(name, one.model_type, one.contract, n_strategies, ", ".join(one.modalities), vllm)
     screen = console(150)
     screen.print(table)
     refused = _refusals()
@@ -96,6 +109,7 @@ def _print_one(one: Tested) -> None:
     print(f"  tested      in {len(modes)} ways, to {one.error:.0e}")
     print(f"  inputs      {', '.join(one.modalities)}")
     print(f"  strategies  {', '.join(can)}")
+    print(f"  vLLM        {in_vllm(one.model_type) or 'yes: tokenprune serve'}")
     if lacks:
         print(f"  not         {', '.join(lacks)}: transformers itself does not support it")
 

@@ -8,7 +8,8 @@ from helpers.commands import command
 from tokenprune.adapters import ADAPTERS
 from tokenprune.adapters.refused import NEVER
 from tokenprune.adapters.tested import read_tested
-from tokenprune.evals.cli.models import CONTRACTS, strategies_of
+from tokenprune.evals.cli.models import CONTRACTS, in_vllm, strategies_of
+from tokenprune.serving.vllm.architectures import ARCHITECTURES, IMPOSSIBLE
 
 
 def test_every_class_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,6 +27,16 @@ def test_one_class(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"  contract    masking: pruning equals {CONTRACTS['masking']}" in shown
     assert "fopru" in shown
     assert "cdpruner" not in shown  # its tower has no text tower
+    assert "  vLLM        yes: tokenprune serve" in shown
+
+
+def test_what_vllm_can_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    served = {one.model_type for one in read_tested().values() if in_vllm(one.model_type) is None}
+    assert served == {architecture.model_type for architecture in ARCHITECTURES.values()}
+    assert command("models", "gemma3") == 0
+    assert f"  vLLM        a model of type 'gemma3' cannot be pruned inside vLLM: {IMPOSSIBLE['gemma3']}" in (
+        capsys.readouterr().out
+    )
 
 
 def test_every_contract_is_explained() -> None:
