@@ -16,6 +16,6 @@ metrics        Prometheus counters, and a file of kept indices
 overrides      what `tokenprune serve` writes for a strategy and a model
 endpoint       GET /tokenprune: the server's strategy and settings
 
-Only this folder imports vLLM. The command and the evals import only `settings`, `architectures`, `overrides`, `refusals` and
-`endpoint`, which do not load it; nothing else imports this folder.
+Only this folder imports vLLM. The command and the evals import only `settings`, `architectures`, `overrides`,
+`refusals` and `endpoint`, which do not load it; nothing else imports this folder.
 """
