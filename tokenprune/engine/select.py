@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -103,21 +101,32 @@ def choose(
     placed = [place for modality in prompt.visual for place in _placed(prompt, modality, images[modality])]
     chosen: list[ImageSelection] = []
     selections: dict[int, Selection] = {}  # beams repeat an image: it is selected from once
-    for row, _, columns, image, made in sorted(placed, key=itemgetter(0, 1)):
+    for at in sorted(placed, key=lambda at: (at.row, at.first)):
+        image, layout = at.image, at.image.layout
         if id(image) not in selections:
             statistics = image.statistics_on(embeds.device)
-            tokens = VisualTokens(embeds[row, columns], image.layout, len(selections), statistics)
+            tokens = VisualTokens(embeds[at.row, at.columns], layout, len(selections), statistics)
             selections[id(image)] = _select_once(strategy, image, tokens)
+        selection = selections[id(image)]
         in_tower = tuple(stage for left in left_by_tower(image.statistics) for stage in left.stages)
-        chosen.append(made(selections[id(image)], in_tower))
+        chosen.append(ImageSelection(at.row, at.first, at.last, at.columns, at.modality, layout, selection, in_tower))
     return chosen
 
 
-def _placed(
-    prompt: PromptTokens, modality: str, images: Sequence[EncodedImage]
-) -> Iterator[tuple[int, int, Tensor, EncodedImage, Callable[..., ImageSelection]]]:
-    """The row, the first column and all columns of every image of a modality, the image, and what makes an
-    ImageSelection of its selection and of what was left in the tower."""
+@dataclass(frozen=True)
+class _Placed:
+    """Where an image is in the prompt: its row of the batch, and the columns of its visual tokens, `first` to `last`."""
+
+    row: int
+    first: int
+    last: int
+    columns: Int[Tensor, " visual"]
+    modality: str
+    image: EncodedImage
+
+
+def _placed(prompt: PromptTokens, modality: str, images: Sequence[EncodedImage]) -> Iterator[_Placed]:
+    """The images of a modality, in the order in which they were passed."""
     rows, places, columns = prompt.locate(modality)
     counts = [image.layout.n_visual for image in images]
     if sum(counts) != len(rows):
@@ -137,7 +146,7 @@ def _placed(
                 "the placeholder tokens of one image are spread over two rows of the batch. Prepare text and images "
                 "together, with the model's own processor."
             )
-        yield row, first, column, image, partial(ImageSelection, row, first, last, column, modality, image.layout)
+        yield _Placed(row, first, last, column, modality, image)
 
 
 def _select_once(strategy: Strategy, image: EncodedImage, tokens: VisualTokens) -> Selection:
