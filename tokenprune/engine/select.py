@@ -115,7 +115,7 @@ def choose(
 
 @dataclass(frozen=True)
 class _Placed:
-    """Where an image is in the prompt: its row of the batch, and the columns of its visual tokens, `first` to `last`."""
+    """Where an image is: its row of the batch, and the columns of its visual tokens, `first` to `last`."""
 
     row: int
     first: int
