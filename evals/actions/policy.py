@@ -17,7 +17,7 @@ POLICIES = {"pi0": "PI0ForConditionalGeneration"}
 def load_policy(name: str, dtype: str = "float32") -> tuple[Any, Any]:
     """Return (policy, processor) from a folder or a Hugging Face name, on the GPU if there is one.
 
-    DataError if there is no such model, or if it is not a robot policy.
+    DataError if there is no such model, or it cannot predict actions.
     """
     import transformers
 

@@ -29,8 +29,10 @@ RIGHT, WRONG = 4.0, 0.4  # weights of the distance to what version 1 said, where
 
 
 def anchor(run: Run, heads: PatchHeads) -> None:
-    """Train the projector to map the new tower's features to what version 1 made of its own; restore known words, and
-    scale new ones to the same length. Stage one's losses continue."""
+    """Train the projector to reproduce version 1's visual tokens from the new tower's features. Stage one's losses continue.
+
+    Version 1's word embeddings are restored, and new ones scaled to the same length.
+    """
     folder = Path(run.args.language_model)
     old: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(run.device)  # pyright: ignore[reportArgumentType]
     ours, theirs = known_words(folder, run.processor)
