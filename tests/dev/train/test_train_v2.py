@@ -209,12 +209,16 @@ def test_a_noun_in_a_question_is_about_what_it_names(scenes: list[Scene]) -> Non
                 assert point.isnan().all()
             else:
                 assert ((point + 1) / 2).tolist() == pytest.approx(2 * [*things[0].center], abs=1e-5)
+        at = 0
         for question in batch.questions[0]:
+            own = slice(
+                at, at := at + len(packer.ids(f"{question.text} ASSISTANT:")) + len(packer.ids(question.answer))
+            )
             if question.other and question.answer in ("yes", "no"):
                 compared += 1
                 tokens = {packer.noun_ids[scene.things[thing].noun] for thing in (*question.about, *question.other)}
-                rows = is_prompt & (batch.about[0, :, 0] > 0)
-                assert tokens <= set(batch.text_ids[0][rows].tolist())
+                rows = (is_prompt & (batch.about[0, :, 0] > 0))[own]
+                assert set(batch.text_ids[0, own][rows].tolist()) == tokens
     assert several
     assert compared
 

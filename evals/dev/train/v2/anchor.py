@@ -29,9 +29,9 @@ RIGHT, WRONG = 4.0, 0.4  # weights of the distance to what version 1 said, where
 
 
 def anchor(run: Run, heads: PatchHeads) -> None:
-    """Train the projector to reproduce version 1's visual tokens from the new tower's features. Stage one's losses continue.
+    """Train the projector to reproduce version 1's visual tokens from the new tower's features.
 
-    Version 1's word embeddings are restored, and new ones scaled to the same length.
+    Version 1's word embeddings are restored, and new ones scaled to the same length. Stage one's losses continue.
     """
     folder = Path(run.args.language_model)
     old: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(run.device)  # pyright: ignore[reportArgumentType]
