@@ -11,12 +11,12 @@ import torch
 from transformers import Dinov2Config, Dinov2Model
 
 from tokenprune.evals.dev.train import checkpoint
-from tokenprune.evals.dev.train.v2 import anchor as anchoring
-from tokenprune.evals.dev.train.v2.grow import grow, known_words
+from tokenprune.evals.dev.train.v2.batches.patches import NO_LETTER, Patches, PatchHeads
 from tokenprune.evals.dev.train.v2.losses import Trainee
-from tokenprune.evals.dev.train.v2.model import build_processor
-from tokenprune.evals.dev.train.v2.patches import NO_LETTER, Patches, PatchHeads
 from tokenprune.evals.dev.train.v2.run import Run
+from tokenprune.evals.dev.train.v2.start import anchor as anchoring
+from tokenprune.evals.dev.train.v2.start.grow import grow, known_words
+from tokenprune.evals.dev.train.v2.start.model import build_processor
 
 
 @pytest.fixture(scope="module")

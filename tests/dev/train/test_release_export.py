@@ -12,10 +12,10 @@ from transformers import AutoProcessor, Dinov2Config, Dinov2Model, LlavaForCondi
 
 from tokenprune.evals.dev.train import checkpoint
 from tokenprune.evals.dev.train.v2 import state
+from tokenprune.evals.dev.train.v2.batches.pack import Packer
 from tokenprune.evals.dev.train.v2.losses import Trainee
-from tokenprune.evals.dev.train.v2.model import build_model, build_processor
-from tokenprune.evals.dev.train.v2.pack import Packer
 from tokenprune.evals.dev.train.v2.release import export
+from tokenprune.evals.dev.train.v2.start.model import build_model, build_processor
 
 
 def tiny_tower(*_: Any) -> tuple[Dinov2Model, None]:

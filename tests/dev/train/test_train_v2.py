@@ -15,16 +15,16 @@ from transformers import Dinov2Config, Dinov2Model
 
 from tokenprune.evals.dev.train.tower import NATIVE_SIDE
 from tokenprune.evals.dev.train.v2 import state
-from tokenprune.evals.dev.train.v2.encode import NO_JITTER, Encoder, Jitter
-from tokenprune.evals.dev.train.v2.feed import feed
+from tokenprune.evals.dev.train.v2.batches.encode import NO_JITTER, Encoder, Jitter
+from tokenprune.evals.dev.train.v2.batches.feed import feed
+from tokenprune.evals.dev.train.v2.batches.pack import Packer, patch_edges
+from tokenprune.evals.dev.train.v2.batches.patches import NO_LETTER, PatchTruth
 from tokenprune.evals.dev.train.v2.losses import Trainee
-from tokenprune.evals.dev.train.v2.model import build_model, build_processor
-from tokenprune.evals.dev.train.v2.pack import Packer, patch_edges
-from tokenprune.evals.dev.train.v2.patches import NO_LETTER, PatchTruth
 from tokenprune.evals.dev.train.v2.scenes.assets import Assets
 from tokenprune.evals.dev.train.v2.scenes.draw import SIGN, Scene, draw_scene
 from tokenprune.evals.dev.train.v2.scenes.grids import WEIGHTS, choose_grid, images_of
 from tokenprune.evals.dev.train.v2.stage_two import Pool
+from tokenprune.evals.dev.train.v2.start.model import build_model, build_processor
 
 
 def test_questions_have_only_known_words(scenes: list[Scene]) -> None:

@@ -12,12 +12,12 @@ from helpers.discs import NAMES
 
 from tokenprune.evals.dev.train.assets import HELD_OUT_BACKGROUNDS, TRAINING_BACKGROUNDS
 from tokenprune.evals.dev.train.assets import files_by_noun as v1_files
-from tokenprune.evals.dev.train.v2.model import build_processor
 from tokenprune.evals.dev.train.v2.scenes.ask import Question, rec_questions, vqa_questions
 from tokenprune.evals.dev.train.v2.scenes.assets import HELD_OUT_FONTS, TRAINING_FONTS, Assets, background_files
 from tokenprune.evals.dev.train.v2.scenes.draw import KINDS, Scene, draw_scene
 from tokenprune.evals.dev.train.v2.scenes.nouns import Noun, nouns
 from tokenprune.evals.dev.train.v2.scenes.words import SIGN_WORDS
+from tokenprune.evals.dev.train.v2.start.model import build_processor
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,14 @@
-"""The recipe of the second bundled model: several grids, more things, text, counting and relations."""
+"""The recipe of the second bundled model: several grids, more things, text, counting and relations.
+
+scenes     what is drawn, and what can be asked about it
+batches    what a step gets
+start      what the stages start from
+stage_one  the tower learns what patches show
+stage_two  the language model learns to answer
+losses     what stage two is trained on
+check      accuracy while it trains
+run        model and log of a run
+state      checkpoints
+compact    a checkpoint that moves to another machine
+release    from a checkpoint to the bundled model and its sets
+"""

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from tokenprune.evals.dev.train.v2.encode import NO_JITTER, Encoder
+from tokenprune.evals.dev.train.v2.batches.encode import NO_JITTER, Encoder
+from tokenprune.evals.dev.train.v2.batches.pack import Batch, Packer
 from tokenprune.evals.dev.train.v2.losses import Trainee
-from tokenprune.evals.dev.train.v2.pack import Batch, Packer
 from tokenprune.evals.dev.train.v2.scenes.assets import Assets
 from tokenprune.evals.dev.train.v2.scenes.draw import draw_scene
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_rotary_pos_emb
 
-from tokenprune.evals.dev.train.v2.pack import Batch
+from tokenprune.evals.dev.train.v2.batches.pack import Batch
 
 NUMBER_BLUR = 1.0  # hundredths; a box edge one off is nearly right, and the loss should say so
 TEMPERATURE = 14.0

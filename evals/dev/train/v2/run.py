@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from tokenprune.evals.dev.train.v2 import state
-from tokenprune.evals.dev.train.v2.encode import Encoder, Jitter
-from tokenprune.evals.dev.train.v2.grow import grow
+from tokenprune.evals.dev.train.v2.batches.encode import Encoder, Jitter
+from tokenprune.evals.dev.train.v2.batches.pack import Packer
 from tokenprune.evals.dev.train.v2.losses import Trainee
-from tokenprune.evals.dev.train.v2.model import build_model, build_processor
-from tokenprune.evals.dev.train.v2.pack import Packer
 from tokenprune.evals.dev.train.v2.scenes.draw import Scene
-from tokenprune.evals.dev.train.v2.smollm import build_smollm
-from tokenprune.evals.dev.train.v2.tower import tower_and_positions
+from tokenprune.evals.dev.train.v2.start.grow import grow
+from tokenprune.evals.dev.train.v2.start.model import build_model, build_processor
+from tokenprune.evals.dev.train.v2.start.smollm import build_smollm
+from tokenprune.evals.dev.train.v2.start.tower import tower_and_positions
 
 NEW, SMOLLM2 = "new", "smollm2"
 LOG = "log.jsonl"

@@ -11,12 +11,12 @@ from torch import nn
 from tqdm import tqdm
 
 from tokenprune.evals.dev.train.v2 import state
-from tokenprune.evals.dev.train.v2.anchor import anchor
-from tokenprune.evals.dev.train.v2.feed import PatchFeed, feed
+from tokenprune.evals.dev.train.v2.batches.feed import PatchFeed, feed
+from tokenprune.evals.dev.train.v2.batches.patches import Patches, PatchHeads
 from tokenprune.evals.dev.train.v2.losses import Trainee
-from tokenprune.evals.dev.train.v2.model import standardise
-from tokenprune.evals.dev.train.v2.patches import Patches, PatchHeads
 from tokenprune.evals.dev.train.v2.run import Run
+from tokenprune.evals.dev.train.v2.start.anchor import anchor
+from tokenprune.evals.dev.train.v2.start.model import standardise
 
 FROZEN_BLOCKS = 4
 MOST_THINGS = 8  # more than later: here they cost nothing

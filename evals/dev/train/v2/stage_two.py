@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 from tokenprune.evals.dev.train.train import export
 from tokenprune.evals.dev.train.v2 import state
+from tokenprune.evals.dev.train.v2.batches.feed import AnswerFeed, feed
+from tokenprune.evals.dev.train.v2.batches.pack import Batch
 from tokenprune.evals.dev.train.v2.check import check, checking_batches
-from tokenprune.evals.dev.train.v2.feed import AnswerFeed, feed
-from tokenprune.evals.dev.train.v2.heads import fit_heads
 from tokenprune.evals.dev.train.v2.losses import Trainee
-from tokenprune.evals.dev.train.v2.pack import Batch
 from tokenprune.evals.dev.train.v2.run import Run
 from tokenprune.evals.dev.train.v2.scenes.assets import load_assets
 from tokenprune.evals.dev.train.v2.scenes.draw import MOST_ASKED, Scene
+from tokenprune.evals.dev.train.v2.start.heads import fit_heads
 
 _NOTHING = np.zeros((0, 0, 3), np.uint8)
 

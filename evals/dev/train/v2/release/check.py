@@ -15,11 +15,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from tokenprune.evals.dev.train.v2.model import build_processor
 from tokenprune.evals.dev.train.v2.release.choose import SHARE_ALIKE
 from tokenprune.evals.dev.train.v2.release.plans import HELD_OUT_THINGS, KINDS
 from tokenprune.evals.dev.train.v2.scenes.draw import SIGN
 from tokenprune.evals.dev.train.v2.scenes.nouns import nouns
+from tokenprune.evals.dev.train.v2.start.model import build_processor
 from tokenprune.evals.report.table import NOTHING, Table
 
 #: The share of right answers that always giving one answer may have, by kind.

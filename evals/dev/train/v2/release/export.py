@@ -19,13 +19,13 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from tokenprune.evals.dev.train import checkpoint
 from tokenprune.evals.dev.train.train import export
 from tokenprune.evals.dev.train.v2 import state
+from tokenprune.evals.dev.train.v2.batches.pack import Packer
 from tokenprune.evals.dev.train.v2.losses import Trainee
-from tokenprune.evals.dev.train.v2.model import HEAD, build_processor
-from tokenprune.evals.dev.train.v2.pack import Packer
 from tokenprune.evals.dev.train.v2.scenes.grids import WEIGHTS
 from tokenprune.evals.dev.train.v2.scenes.nouns import nouns
 from tokenprune.evals.dev.train.v2.scenes.words import SIGN_WORDS
-from tokenprune.evals.dev.train.v2.tower import tower_and_positions
+from tokenprune.evals.dev.train.v2.start.model import HEAD, build_processor
+from tokenprune.evals.dev.train.v2.start.tower import tower_and_positions
 
 LOG, LIMIT = "training_log.jsonl", 100 * 2**20
 SIZES = (112, 112), (224, 224), (336, 336), (224, 336), (168, 112)  # height, width in px

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tokenprune.evals.dev.train.v2.scenes.assets import CUTOUT_SIDE, HELD_OUT_FONTS, TRAINING_FONTS, background_files
 from tokenprune.evals.dev.train.v2.scenes.nouns import nouns
-from tokenprune.evals.dev.train.v2.tower import TOWER_FILE, tower_and_positions
+from tokenprune.evals.dev.train.v2.start.tower import TOWER_FILE, tower_and_positions
 
 BACKGROUND_SIDE = 640  # px
 

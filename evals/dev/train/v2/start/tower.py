@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import Dinov2Config, Dinov2Model
 
 from tokenprune.evals.dev.train.tower import PATCH, load_tower, native_positions
-from tokenprune.evals.dev.train.v2.encode import STORED_SIDE
+from tokenprune.evals.dev.train.v2.batches.encode import STORED_SIDE
 
 BLOCKS, IMAGE_SIZE = 8, STORED_SIDE * PATCH
 TOWER_FILE = "tower.pt"

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from tokenprune.evals.dev.train.v2.batches.pack import UNASKED, Packer, patch_nouns
 from tokenprune.evals.dev.train.v2.losses import TEMPERATURE
-from tokenprune.evals.dev.train.v2.pack import UNASKED, Packer, patch_nouns
 from tokenprune.evals.dev.train.v2.scenes.draw import Scene
 from tokenprune.evals.dev.train.v2.scenes.words import SIGN_WORDS
 

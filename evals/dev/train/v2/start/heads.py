@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tokenprune.evals.dev.train.v2.batches.pack import Batch
 from tokenprune.evals.dev.train.v2.losses import Trainee, grid_places
-from tokenprune.evals.dev.train.v2.pack import Batch
 from tokenprune.evals.dev.train.v2.run import Run
 from tokenprune.evals.dev.train.v2.scenes.assets import Assets
 from tokenprune.evals.dev.train.v2.scenes.draw import draw_scene

@@ -15,12 +15,12 @@ from typing import TypeVar
 
 import torch
 
-from tokenprune.evals.dev.train.v2.model import build_processor
-from tokenprune.evals.dev.train.v2.pack import TEXT_LENGTH, Batch, Packer
-from tokenprune.evals.dev.train.v2.patches import Patches, PatchTruth
+from tokenprune.evals.dev.train.v2.batches.pack import TEXT_LENGTH, Batch, Packer
+from tokenprune.evals.dev.train.v2.batches.patches import Patches, PatchTruth
 from tokenprune.evals.dev.train.v2.scenes.assets import Assets, load_assets
 from tokenprune.evals.dev.train.v2.scenes.draw import Scene, draw_scene
 from tokenprune.evals.dev.train.v2.scenes.grids import choose_grid, images_of
+from tokenprune.evals.dev.train.v2.start.model import build_processor
 
 Fed = TypeVar("Fed")
 SMALL = 160  # patches

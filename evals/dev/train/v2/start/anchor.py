@@ -16,11 +16,11 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import LlavaForConditionalGeneration
 
-from tokenprune.evals.dev.train.v2.encode import Encoder
-from tokenprune.evals.dev.train.v2.feed import PatchFeed, feed
-from tokenprune.evals.dev.train.v2.grow import known_words
-from tokenprune.evals.dev.train.v2.patches import Patches, PatchHeads
+from tokenprune.evals.dev.train.v2.batches.encode import Encoder
+from tokenprune.evals.dev.train.v2.batches.feed import PatchFeed, feed
+from tokenprune.evals.dev.train.v2.batches.patches import Patches, PatchHeads
 from tokenprune.evals.dev.train.v2.run import Run
+from tokenprune.evals.dev.train.v2.start.grow import known_words
 
 BATCHES, ROWS = 100, 2048
 STEPS, RATE = 1500, 1e-3
