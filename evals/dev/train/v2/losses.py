@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_rotary_pos_emb
@@ -23,6 +23,7 @@ class Losses:
     answer: Tensor
     align: Tensor
     look: Tensor
+    recall: Tensor
     place: Tensor
     edges: Tensor
     points: Tensor
@@ -34,8 +35,10 @@ class Trainee(nn.Module):
 
     place: a linear head reads row and column of every visual token from a lower layer. edges: another reads the box of
     the thing that covers a patch, at the layer where answers look at it. points: a third reads from answers and from
-    nouns, two layers later, where the thing that they looked at lies, and the one that it is compared with. look: both
-    attend to the patches of the things they are about. align: a patch's visual token resembles its noun's embedding.
+    nouns, two layers later, where the thing that they looked at lies, and, from answers that compare two things, two
+    layers later again, where both lie. look: both attend to the patches of the things they are about. recall: answers
+    that compare attend to the nouns of their question, which have looked already. align: a patch's visual token
+    resembles its noun's embedding.
     """
 
     def __init__(self, model: LlavaForConditionalGeneration, head_ids: list[int], first_number: int):
@@ -59,6 +62,7 @@ class Trainee(nn.Module):
         look_layer: int = 6,
         place_layer: int = 4,
         point_layer: int = 8,
+        compare_layer: int = 10,
         aids: bool = True,
     ) -> Losses:
         visual = self.project(features)
@@ -66,7 +70,8 @@ class Trainee(nn.Module):
         head = embed(self.head_ids).expand(len(visual), -1, -1)
         hidden = torch.cat([head, visual.to(head.dtype), embed(batch.text_ids)], dim=1)
         rotary = self.lm.rotary_emb(hidden, batch.position_ids)
-        look = place = edges = points = align = hidden.new_zeros(())
+        look = recall = place = edges = align = hidden.new_zeros(())
+        pointing, compares, off = ~batch.points.isnan().any(-1), batch.compares(), []
         first, start = head.shape[1], head.shape[1] + visual.shape[1]
         masks = _FORBIDDEN * ~torch.ones(start, start, device=hidden.device).tril().bool(), _FORBIDDEN * ~batch.mask
         for index, layer in enumerate(self.lm.layers):
@@ -77,19 +82,21 @@ class Trainee(nn.Module):
                 known = batch.owner >= 0
                 read = self.edge_head(hidden[:, first:start][known]).float()
                 edges = (read - batch.edges[known]).abs().sum() / max(1, read.numel())
-            if index == point_layer:
-                pointing = ~batch.points.isnan().any(-1)
-                read = self.point_head(hidden[:, start:][pointing]).float()
-                points = (read - batch.points[pointing]).abs().sum() / max(1, read.numel())
+            if index in (point_layer, compare_layer):
+                rows = pointing & (compares == (index == compare_layer))
+                off.append((self.point_head(hidden[:, start:][rows]).float() - batch.points[rows]).abs())
             if index == look_layer and aids:
                 look = look_loss(layer, hidden, rotary, batch, first)
+            if index == point_layer and aids:
+                recall = recall_loss(layer, hidden, rotary, batch)
             hidden = run_layer(layer, hidden, rotary, masks)
         if aids:
             align = align_loss(visual, embed.weight, batch.patch_noun)
         asked = batch.target >= 0
         logits = (self.lm.norm(hidden[:, start:][asked]) @ embed.weight.T).float()
         answer = self.answer_loss(logits, batch.target[asked], batch.weight[asked])
-        return Losses(answer, align, look, place, edges, points, logits)
+        points = torch.cat(off).sum() / max(1, sum(one.numel() for one in off)) if off else hidden.new_zeros(())
+        return Losses(answer, align, look, recall, place, edges, points, logits)
 
     def answer_loss(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """Cross-entropy; for a two-digit number against a narrow bell around it instead of a single spike.
@@ -147,6 +154,32 @@ def look_loss(
 
     Another quarter looks at what that is compared with or, if it is not, at the same.
     """
+    shares = attention_shares(layer, hidden, rotary, batch)[..., first : -batch.mask.shape[-2]]
+    about = batch.about[:, :, quarters(shares)].transpose(1, 2)
+    owner = batch.owner[:, None, None]  # -1 for background
+    things = (about[..., None] >> owner.clamp(min=0) & 1) * (owner >= 0)  # (b, heads, text, visual)
+    mass = (shares * things).sum(-1).transpose(1, 2)[batch.about[..., 0] > 0]  # (rows, heads)
+    return -(mass + 1e-4).log().mean()
+
+
+def recall_loss(layer: LlamaDecoderLayer, hidden: Tensor, rotary: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
+    """-log of the attention mass on the first noun of the question, in a quarter of the heads of answers that compare.
+
+    Another quarter attends to the last noun.
+    """
+    shares = attention_shares(layer, hidden, rotary, batch)[..., -batch.mask.shape[-2] :]
+    nouns = batch.mask[:, 0, :, -batch.mask.shape[-2] :] & batch.names()[:, None]  # (b, text, text)
+    first = nouns.float().argmax(-1)
+    last = nouns.shape[-1] - 1 - nouns.flip(-1).float().argmax(-1)
+    at = torch.stack([first, last], 1)[:, quarters(shares)]  # (b, heads, text)
+    mass = shares.gather(-1, at[..., None])[..., 0].transpose(1, 2)[batch.compares()]  # (rows, heads)
+    return -mass.clamp(min=1e-30).log().sum() / max(1, mass.numel())  # 1e-4 as above would hold up one that starts low
+
+
+def attention_shares(
+    layer: LlamaDecoderLayer, hidden: Tensor, rotary: tuple[Tensor, Tensor], batch: Batch
+) -> Float[Tensor, "b heads text all"]:
+    """How the question tokens' attention is distributed, in the first half of the heads."""
     attention = layer.self_attn
     size, start = attention.head_dim, batch.mask.shape[-1] - batch.mask.shape[-2]
     groups = attention.num_key_value_groups
@@ -156,14 +189,14 @@ def look_loss(
     keys = F.linear(normed, attention.k_proj.weight[: half // groups * size]).unflatten(-1, (-1, size)).transpose(1, 2)
     queries, keys = apply_rotary_pos_emb(queries, keys, *rotary)
     keys = keys.repeat_interleave(groups, 1)
-    logits = (queries[:, :, start:] @ keys.transpose(2, 3)).float() / size**0.5  # (b, heads, text, all)
-    shares = logits.masked_fill(~batch.mask, float("-inf")).softmax(-1)[..., first:start].nan_to_num()
-    which = torch.arange(half, device=hidden.device) * 2 // half  # the first half of these heads is for the first thing
-    about = batch.about[:, :, which].transpose(1, 2)
-    owner = batch.owner[:, None, None]  # -1 for background
-    things = (about[..., None] >> owner.clamp(min=0) & 1) * (owner >= 0)  # (b, heads, text, visual)
-    mass = (shares * things).sum(-1).transpose(1, 2)[batch.about[..., 0] > 0]  # (rows, heads)
-    return -(mass + 1e-4).log().mean()
+    logits = (queries[:, :, start:] @ keys.transpose(2, 3)).float() / size**0.5
+    return logits.masked_fill(~batch.mask, float("-inf")).softmax(-1).nan_to_num()
+
+
+def quarters(shares: Float[Tensor, "b heads text all"]) -> Int[Tensor, " heads"]:
+    """0 for the first quarter of all heads, 1 for the second: the first thing, and the one it is compared with."""
+    half = shares.shape[1]
+    return torch.arange(half, device=shares.device) * 2 // half
 
 
 def align_loss(visual: Float[Tensor, "b visual d"], words: Tensor, patch_noun: Tensor) -> Tensor:

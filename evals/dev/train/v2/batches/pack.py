@@ -44,6 +44,14 @@ class Batch:
     grid: tuple[int, int]
     questions: list[list[Question]]
 
+    def names(self) -> Bool[Tensor, "b text"]:
+        """Which rows are nouns of questions."""
+        return (self.about[..., 0] > 0) & (self.target == UNASKED)
+
+    def compares(self) -> Bool[Tensor, "b text"]:
+        """Which rows are answers that compare what they are about with something else."""
+        return self.about[..., 0] != self.about[..., 1]
+
     def to(self, device: torch.device) -> Batch:
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: t.to(device) for name, t in tensors.items() if isinstance(t, Tensor)})

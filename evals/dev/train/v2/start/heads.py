@@ -42,7 +42,8 @@ def fit(trainee: Trainee, fed: Iterable[tuple[Float[Tensor, "b visual d"], Batch
             trainee(features, batch, aids=False)
             true[trainee.place_head].append(grid_places(batch.grid).expand(len(features), -1, -1))
             true[trainee.edge_head].append(batch.edges[batch.owner >= 0])
-            true[trainee.point_head].append(batch.points[~batch.points.isnan().any(-1)])
+            pointing, compares = ~batch.points.isnan().any(-1), batch.compares()
+            true[trainee.point_head] += [batch.points[pointing & ~compares], batch.points[pointing & compares]]
     finally:
         for hook in hooks:
             hook.remove()
