@@ -19,7 +19,7 @@ from tokenprune.evals.dev.train.v2.batches.encode import NO_JITTER, Encoder, Jit
 from tokenprune.evals.dev.train.v2.batches.feed import feed
 from tokenprune.evals.dev.train.v2.batches.pack import Packer, patch_edges
 from tokenprune.evals.dev.train.v2.batches.patches import NO_LETTER, PatchTruth
-from tokenprune.evals.dev.train.v2.losses import Trainee, attention_shares, recall_loss
+from tokenprune.evals.dev.train.v2.losses import Trainee
 from tokenprune.evals.dev.train.v2.scenes.assets import Assets
 from tokenprune.evals.dev.train.v2.scenes.draw import SIGN, Scene, draw_scene
 from tokenprune.evals.dev.train.v2.scenes.grids import WEIGHTS, choose_grid, images_of
@@ -256,27 +256,3 @@ def test_the_loss_of_edges_is_about_things_only(assets: Assets) -> None:
     losses.edges.backward()
     assert trainee.edge_head.weight.grad is not None
     assert trainee.lm.layers[0].mlp.up_proj.weight.grad is not None
-
-
-def test_answers_that_compare_recall_the_nouns_of_their_question(assets: Assets) -> None:
-    processor = build_processor()
-    packer, rng = Packer(processor), random.Random(5)
-    trainee = Trainee(build_model(small_tower(), processor, seed=0, layers=2, width=256), packer.head, 0)
-    batch = packer.pack(rng, [draw_scene(rng, assets, (8, 12), 6, "mixed") for _ in range(4)])
-    layer, hidden = trainee.lm.layers[1], torch.randn(4, batch.position_ids.shape[1], 256)
-    rotary = trainee.lm.rotary_emb(hidden, batch.position_ids)
-    with torch.no_grad():
-        shares = attention_shares(layer, hidden, rotary, batch)  # of four heads the first two
-        loss = recall_loss(layer, hidden, rotary, batch)
-    text, wanted = shares.shape[-1] - shares.shape[-2], []
-    for row, asked in enumerate(batch.questions):
-        at = 0
-        for question in asked:
-            prompt, answer = packer.ids(f"{question.text} ASSISTANT:"), packer.ids(question.answer)
-            named = [at + index for index, token in enumerate(prompt) if token in packer.noun_ids.values()]
-            for line in range(at + len(prompt) - 1, at := at + len(prompt) + len(answer)):
-                if question.kind in ("relation", "size"):
-                    assert len(named) == (1 if question.text.startswith("what") else 2)
-                    wanted += [shares[row, 0, line, text + named[0]], shares[row, 1, line, text + named[-1]]]
-    assert len(wanted) > 20
-    assert float(loss) == pytest.approx(float(-torch.stack(wanted).log().mean()), rel=1e-4)

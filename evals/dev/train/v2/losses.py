@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_rotary_pos_emb
 
-from tokenprune.evals.dev.train.v2.batches.pack import Batch
+from tokenprune.evals.dev.train.v2.batches.pack import UNASKED, Batch
 
 NUMBER_BLUR = 1.0  # hundredths; a box edge one off is nearly right, and the loss should say so
 TEMPERATURE = 14.0
@@ -23,6 +23,7 @@ class Losses:
     answer: Tensor
     align: Tensor
     look: Tensor
+    name: Tensor
     recall: Tensor
     place: Tensor
     edges: Tensor
@@ -35,10 +36,10 @@ class Trainee(nn.Module):
 
     place: a linear head reads row and column of every visual token from a lower layer. edges: another reads the box of
     the thing that covers a patch, at the layer where answers look at it. points: a third reads from answers and from
-    nouns, two layers later, where the thing that they looked at lies, and, from answers that compare two things, two
-    layers later again, where both lie. look: both attend to the patches of the things they are about. recall: answers
-    that compare attend to the nouns of their question, which have looked already. align: a patch's visual token
-    resembles its noun's embedding.
+    nouns, two layers later, where the thing that they looked at lies, and, from answers that compare two things, one
+    layer later again, where both lie. look: both attend to the patches of the things they are about. name: what they
+    get from there resembles the embedding of the thing's name. recall: answers that compare attend to the nouns of
+    their question, which have looked already. align: a patch's visual token resembles its noun's embedding.
     """
 
     def __init__(self, model: LlavaForConditionalGeneration, head_ids: list[int], first_number: int):
@@ -62,7 +63,7 @@ class Trainee(nn.Module):
         look_layer: int = 6,
         place_layer: int = 4,
         point_layer: int = 8,
-        compare_layer: int = 10,
+        compare_layer: int = 9,
         aids: bool = True,
     ) -> Losses:
         visual = self.project(features)
@@ -70,7 +71,7 @@ class Trainee(nn.Module):
         head = embed(self.head_ids).expand(len(visual), -1, -1)
         hidden = torch.cat([head, visual.to(head.dtype), embed(batch.text_ids)], dim=1)
         rotary = self.lm.rotary_emb(hidden, batch.position_ids)
-        look = recall = place = edges = align = hidden.new_zeros(())
+        look = name = recall = place = edges = align = hidden.new_zeros(())
         pointing, compares, off = ~batch.points.isnan().any(-1), batch.compares(), []
         first, start = head.shape[1], head.shape[1] + visual.shape[1]
         masks = _FORBIDDEN * ~torch.ones(start, start, device=hidden.device).tril().bool(), _FORBIDDEN * ~batch.mask
@@ -86,9 +87,11 @@ class Trainee(nn.Module):
                 rows = pointing & (compares == (index == compare_layer))
                 off.append((self.point_head(hidden[:, start:][rows]).float() - batch.points[rows]).abs())
             if index == look_layer and aids:
-                look = look_loss(layer, hidden, rotary, batch, first)
+                shares = attention_shares(layer, hidden, rotary, batch)[..., first:start]
+                look = look_loss(shares, batch)
+                name = name_loss(layer, hidden[:, first:start], shares, embed.weight, batch)
             if index == point_layer and aids:
-                recall = recall_loss(layer, hidden, rotary, batch)
+                recall = recall_loss(attention_shares(layer, hidden, rotary, batch), batch)
             hidden = run_layer(layer, hidden, rotary, masks)
         if aids:
             align = align_loss(visual, embed.weight, batch.patch_noun)
@@ -96,7 +99,7 @@ class Trainee(nn.Module):
         logits = (self.lm.norm(hidden[:, start:][asked]) @ embed.weight.T).float()
         answer = self.answer_loss(logits, batch.target[asked], batch.weight[asked])
         points = torch.cat(off).sum() / max(1, sum(one.numel() for one in off)) if off else hidden.new_zeros(())
-        return Losses(answer, align, look, recall, place, edges, points, logits)
+        return Losses(answer, align, look, name, recall, place, edges, points, logits)
 
     def answer_loss(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """Cross-entropy; for a two-digit number against a narrow bell around it instead of a single spike.
@@ -147,14 +150,11 @@ def run_layer(
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
 
-def look_loss(
-    layer: LlamaDecoderLayer, hidden: Tensor, rotary: tuple[Tensor, Tensor], batch: Batch, first: int
-) -> Tensor:
+def look_loss(shares: Float[Tensor, "b heads text visual"], batch: Batch) -> Tensor:
     """-log of the attention mass on the patches of what the question is about, in a quarter of the heads.
 
     Another quarter looks at what that is compared with or, if it is not, at the same.
     """
-    shares = attention_shares(layer, hidden, rotary, batch)[..., first : -batch.mask.shape[-2]]
     about = batch.about[:, :, quarters(shares)].transpose(1, 2)
     owner = batch.owner[:, None, None]  # -1 for background
     things = (about[..., None] >> owner.clamp(min=0) & 1) * (owner >= 0)  # (b, heads, text, visual)
@@ -162,13 +162,35 @@ def look_loss(
     return -(mass + 1e-4).log().mean()
 
 
-def recall_loss(layer: LlamaDecoderLayer, hidden: Tensor, rotary: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
+def name_loss(
+    layer: LlamaDecoderLayer,
+    visual: Float[Tensor, "b visual width"],
+    shares: Float[Tensor, "b heads text visual"],
+    words: Tensor,
+    batch: Batch,
+) -> Tensor:
+    """Cross-entropy over the vocabulary, by cosine, of what the looking heads bring from the image to rows about one
+    thing.
+
+    Answers that are names are too few to teach these heads; so all rows that look do.
+    """
+    attention = layer.self_attn
+    size, groups, heads = attention.head_dim, attention.num_key_value_groups, shares.shape[1]
+    values = F.linear(layer.input_layernorm(visual), attention.v_proj.weight[: heads // groups * size])
+    values = values.unflatten(-1, (-1, size)).transpose(1, 2).repeat_interleave(groups, 1)
+    mixed = (shares.to(values.dtype) @ values).transpose(1, 2).flatten(2)
+    names = batch.row_names()
+    named = names != UNASKED
+    return cosine_loss(F.linear(mixed[named], attention.o_proj.weight[:, : heads * size]), words, names[named])
+
+
+def recall_loss(shares: Float[Tensor, "b heads text all"], batch: Batch) -> Tensor:
     """-log of the attention mass on the first noun of the question, in a quarter of the heads of answers that compare.
 
     Another quarter attends to the last noun.
     """
-    shares = attention_shares(layer, hidden, rotary, batch)[..., -batch.mask.shape[-2] :]
-    nouns = batch.mask[:, 0, :, -batch.mask.shape[-2] :] & batch.names()[:, None]  # (b, text, text)
+    shares = shares[..., -batch.mask.shape[-2] :]
+    nouns = batch.mask[:, 0, :, -batch.mask.shape[-2] :] & batch.nouns()[:, None]  # (b, text, text)
     first = nouns.float().argmax(-1)
     last = nouns.shape[-1] - 1 - nouns.flip(-1).float().argmax(-1)
     at = torch.stack([first, last], 1)[:, quarters(shares)]  # (b, heads, text)
@@ -193,7 +215,7 @@ def attention_shares(
     return logits.masked_fill(~batch.mask, float("-inf")).softmax(-1).nan_to_num()
 
 
-def quarters(shares: Float[Tensor, "b heads text all"]) -> Int[Tensor, " heads"]:
+def quarters(shares: Float[Tensor, "b heads text keys"]) -> Int[Tensor, " heads"]:
     """0 for the first quarter of all heads, 1 for the second: the first thing, and the one it is compared with."""
     half = shares.shape[1]
     return torch.arange(half, device=shares.device) * 2 // half
@@ -202,9 +224,12 @@ def quarters(shares: Float[Tensor, "b heads text all"]) -> Int[Tensor, " heads"]
 def align_loss(visual: Float[Tensor, "b visual d"], words: Tensor, patch_noun: Tensor) -> Tensor:
     """Cross-entropy of each thing's patches over the vocabulary by cosine with the word embeddings."""
     known = patch_noun >= 0
-    classes = F.normalize(words.float(), dim=-1)
-    rows = F.normalize(visual[known].float(), dim=-1)
-    return F.cross_entropy(TEMPERATURE * rows @ classes.T, patch_noun[known])
+    return cosine_loss(visual[known], words, patch_noun[known])
+
+
+def cosine_loss(rows: Float[Tensor, "rows d"], words: Float[Tensor, "words d"], true: Int[Tensor, " rows"]) -> Tensor:
+    logits = F.normalize(rows.float(), dim=-1) @ F.normalize(words.float(), dim=-1).T
+    return F.cross_entropy(TEMPERATURE * logits, true)
 
 
 def grid_places(grid: tuple[int, int]) -> Float[Tensor, "visual 2"]:

@@ -17,6 +17,7 @@ from tokenprune.evals.dev.train.v2.scenes.nouns import nouns
 
 TEXT_LENGTH = 192  # question tokens behind one image; fixed, so that every batch of a grid has one shape
 UNASKED = -100
+RELATIONS = 8  # pairs a scene that are compared; fewer were not learned
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Batch:
     `points` are the centers, x and y from -1 to 1, of what an answer is read from and of what that is compared with, or
     the same again, as in the rows of nouns; NaN in other rows, and where it is several things or none.
     `edges` is the box of the thing that covers a patch, from -1 to 1, and of no meaning where `owner` is -1.
+    `names` are the tokens that name the things, signs by their words; -100 where a scene has fewer.
     `mask` says what each question token sees: all that is before the questions, and its own question so far.
     """
 
@@ -41,16 +43,24 @@ class Batch:
     owner: Int[Tensor, "b visual"]
     edges: Float[Tensor, "b visual 4"]
     patch_noun: Int[Tensor, "b visual"]
+    names: Int[Tensor, "b things"]
     grid: tuple[int, int]
     questions: list[list[Question]]
 
-    def names(self) -> Bool[Tensor, "b text"]:
+    def nouns(self) -> Bool[Tensor, "b text"]:
         """Which rows are nouns of questions."""
         return (self.about[..., 0] > 0) & (self.target == UNASKED)
 
     def compares(self) -> Bool[Tensor, "b text"]:
         """Which rows are answers that compare what they are about with something else."""
         return self.about[..., 0] != self.about[..., 1]
+
+    def row_names(self) -> Int[Tensor, "b text"]:
+        """The name of the one thing that a row is about; -100 where it is several things, or none, or compared."""
+        things = torch.arange(self.names.shape[1], device=self.about.device)
+        is_about = (self.about[..., :1] >> things & 1) > 0  # (b, text, things)
+        names = self.names.gather(1, is_about.float().argmax(-1))
+        return names.where((is_about.sum(-1) == 1) & ~self.compares(), UNASKED)
 
     def to(self, device: torch.device) -> Batch:
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -77,7 +87,7 @@ class Packer:
     def questions(self, rng: random.Random, scene: Scene) -> list[Question]:
         """REC and VQA questions in turn, shuffled."""
         rec = rec_questions(scene)
-        vqa = vqa_questions(rng, scene, self.nouns)
+        vqa = vqa_questions(rng, scene, self.nouns, relations=RELATIONS)
         rng.shuffle(rec)
         rng.shuffle(vqa)
         share = max(1, len(vqa) // max(1, len(rec)))
@@ -85,6 +95,13 @@ class Packer:
         for index, question in enumerate(rec):
             mixed += [question, *vqa[index * share : (index + 1) * share]]
         return mixed + vqa[len(rec) * share :]
+
+    def names(self, scenes: list[Scene]) -> Int[Tensor, "b things"]:
+        names = torch.full((len(scenes), max(len(scene.things) for scene in scenes)), UNASKED)
+        for row, scene in zip(names, scenes, strict=True):
+            words = [thing.word or thing.noun for thing in scene.things]
+            row[: len(words)] = torch.tensor(self.tokenizer.convert_tokens_to_ids(words))
+        return names
 
     def pack(self, rng: random.Random, scenes: list[Scene]) -> Batch:
         start, b = len(self.head) + scenes[0].owner.size, len(scenes)
@@ -134,6 +151,7 @@ class Packer:
             torch.stack([torch.from_numpy(scene.owner).flatten().long() for scene in scenes]),
             torch.stack([patch_edges(scene) for scene in scenes]),
             torch.stack([patch_nouns(scene, self.noun_ids) for scene in scenes]),
+            self.names(scenes),
             scenes[0].shape,
             packed,
         )

@@ -60,8 +60,8 @@ def _told_apart_by(thing: Thing, other: Thing) -> list[str]:
     return words
 
 
-def vqa_questions(rng: random.Random, scene: Scene, nouns: tuple[Noun, ...]) -> list[Question]:
-    """A few questions of every kind that the scene allows."""
+def vqa_questions(rng: random.Random, scene: Scene, nouns: tuple[Noun, ...], *, relations: int = 3) -> list[Question]:
+    """A few questions of every kind that the scene allows; at most `relations` of whether two things lie so."""
     things = [(i, t) for i, t in enumerate(scene.things) if t.noun != SIGN]
     asked = _text([(i, t) for i, t in enumerate(scene.things) if t.noun == SIGN])
     if things:
@@ -72,7 +72,7 @@ def vqa_questions(rng: random.Random, scene: Scene, nouns: tuple[Noun, ...]) -> 
         for index, thing in rng.sample(colored, min(2, len(colored))):
             asked.append(Question("color", f"what color is the {thing.noun}?", str(thing.color), (index,)))
         if len(unique) >= 2:
-            asked += _relations(rng, scene.things, unique) + _sizes(rng, unique)
+            asked += _relations(rng, scene.things, unique, relations) + _sizes(rng, unique)
         if len(things) == len(scene.things):
             asked += _extremes(things)
         if len(scene.things) == 1:
@@ -122,13 +122,15 @@ def _counts(
     return asked
 
 
-def _relations(rng: random.Random, things: Sequence[Thing], unique: list[tuple[int, Thing]]) -> list[Question]:
+def _relations(
+    rng: random.Random, things: Sequence[Thing], unique: list[tuple[int, Thing]], pairs: int
+) -> list[Question]:
     """Questions whose true and false answers are equally likely, and one that asks which thing it is.
 
     The latter only if no other of the scene's `things` lies there: neither a sign nor one of several of a noun.
     """
     asked = []
-    for _ in range(3):
+    for _ in range(pairs):
         (i, a), (j, b) = rng.sample(unique, 2)
         words, (axis, sign) = rng.choice(list(_RELATIONS.items()))
         gap = sign * (b.center[axis] - a.center[axis])

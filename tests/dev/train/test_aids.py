@@ -1,0 +1,96 @@
+"""Aids of version 2's training: where rows look, what they bring from there, and what they recall."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import Dinov2Config, Dinov2Model
+
+from tokenprune.evals.dev.train.v2.batches.pack import UNASKED, Batch, Packer
+from tokenprune.evals.dev.train.v2.losses import Trainee, attention_shares, cosine_loss, name_loss, recall_loss
+from tokenprune.evals.dev.train.v2.scenes.assets import Assets
+from tokenprune.evals.dev.train.v2.scenes.draw import Scene, draw_scene
+from tokenprune.evals.dev.train.v2.start.model import build_model, build_processor
+
+
+@pytest.fixture(scope="module")
+def packer() -> Packer:
+    return Packer(build_processor())
+
+
+@pytest.fixture(scope="module")
+def batch(assets: Assets, packer: Packer) -> Batch:
+    rng = random.Random(5)
+    return packer.pack(rng, [draw_scene(rng, assets, (8, 12), 6, "mixed") for _ in range(4)])
+
+
+@pytest.fixture(scope="module")
+def trainee(packer: Packer) -> Trainee:
+    torch.manual_seed(0)
+    tower = Dinov2Model(
+        Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=112)
+    )
+    return Trainee(build_model(tower, build_processor(), seed=0, layers=2, width=256), packer.head, 0)
+
+
+def test_answers_that_compare_recall_the_nouns_of_their_question(
+    packer: Packer, trainee: Trainee, batch: Batch
+) -> None:
+    layer, hidden = trainee.lm.layers[1], torch.randn(4, batch.position_ids.shape[1], 256)
+    rotary = trainee.lm.rotary_emb(hidden, batch.position_ids)
+    with torch.no_grad():
+        shares = attention_shares(layer, hidden, rotary, batch)  # of four heads the first two
+        loss = recall_loss(shares, batch)
+    text, wanted = shares.shape[-1] - shares.shape[-2], []
+    for row, asked in enumerate(batch.questions):
+        at = 0
+        for question in asked:
+            prompt, answer = packer.ids(f"{question.text} ASSISTANT:"), packer.ids(question.answer)
+            named = [at + index for index, token in enumerate(prompt) if token in packer.noun_ids.values()]
+            for line in range(at + len(prompt) - 1, at := at + len(prompt) + len(answer)):
+                if question.kind in ("relation", "size"):
+                    assert len(named) == (1 if question.text.startswith("what") else 2)
+                    wanted += [shares[row, 0, line, text + named[0]], shares[row, 1, line, text + named[-1]]]
+    assert len(wanted) > 20
+    assert float(loss) == pytest.approx(float(-torch.stack(wanted).log().mean()), rel=1e-4)
+
+
+def test_rows_about_one_thing_have_its_name(packer: Packer, scenes: list[Scene]) -> None:
+    rng, kinds = random.Random(3), set()
+    for scene in scenes[:30]:
+        batch, at = packer.pack(rng, [scene]), 0
+        names = [packer.tokenizer.convert_tokens_to_ids(thing.word or thing.noun) for thing in scene.things]
+        rows = batch.row_names()[0].tolist()
+        for question in batch.questions[0]:
+            prompt, answer = packer.ids(f"{question.text} ASSISTANT:"), packer.ids(question.answer)
+            first, at = at + len(prompt) - 1, at + len(prompt) + len(answer)
+            one = len(question.about) == 1 and not question.other
+            assert set(rows[first:at]) == {names[question.about[0]] if one else UNASKED}, question
+            if one and question.kind in ("extreme", "name", "text"):
+                kinds.add(question.kind)
+                assert rows[first] == packer.ids(question.answer)[0]
+    assert kinds == {"extreme", "name", "text"}
+
+
+def test_the_loss_of_names_is_about_what_heads_bring_from_the_image(trainee: Trainee, batch: Batch) -> None:
+    """Half of the heads hold the first half of the width, and pass it on as it is."""
+    layer, generator = trainee.lm.layers[1], torch.Generator().manual_seed(0)
+    words = torch.randn(trainee.lm.config.vocab_size, 256, generator=generator)
+    words[:, 128:] = 0
+    named = batch.row_names() != UNASKED
+    things = batch.about[..., :1] >> batch.owner.clamp(min=0)[:, None] & (batch.owner >= 0)[:, None].long()
+    seen = named & (things.sum(-1) > 0)  # a thing may be too small to own a patch
+    shares = (things / things.sum(-1, keepdim=True).clamp(min=1))[:, None].expand(-1, 2, -1, -1)
+    visual = words[batch.names.gather(1, batch.owner.long().clamp(min=0)).clamp(min=0)]
+    with torch.no_grad():
+        layer.self_attn.v_proj.weight.copy_(torch.eye(256))
+        layer.self_attn.o_proj.weight.copy_(torch.eye(256))
+        true = batch.row_names()[seen]
+        only = replace(batch, about=batch.about * seen[..., None])
+        assert float(name_loss(layer, visual, shares, words, only)) == pytest.approx(
+            float(cosine_loss(words[true], words, true)), rel=1e-3
+        )
+        assert name_loss(layer, visual.roll(1, 0), shares, words, only) > 5
