@@ -10,7 +10,14 @@ import torch
 from transformers import Dinov2Config, Dinov2Model
 
 from tokenprune.evals.dev.train.v2.batches.pack import UNASKED, Batch, Packer
-from tokenprune.evals.dev.train.v2.losses import Trainee, attention_shares, cosine_loss, name_loss, recall_loss
+from tokenprune.evals.dev.train.v2.losses import (
+    Trainee,
+    attention_shares,
+    cosine_loss,
+    count_loss,
+    name_loss,
+    recall_loss,
+)
 from tokenprune.evals.dev.train.v2.scenes.assets import Assets
 from tokenprune.evals.dev.train.v2.scenes.draw import Scene, draw_scene
 from tokenprune.evals.dev.train.v2.start.model import build_model, build_processor
@@ -94,3 +101,27 @@ def test_the_loss_of_names_is_about_what_heads_bring_from_the_image(trainee: Tra
             float(cosine_loss(words[true], words, true)), rel=1e-3
         )
         assert name_loss(layer, visual.roll(1, 0), shares, words, only) > 5
+
+
+def test_answers_that_count_give_each_thing_and_the_first_token_equal_mass(packer: Packer, batch: Batch) -> None:
+    first, heads = len(packer.head), 2
+    shares = torch.full((4, heads, *batch.mask.shape[-2:]), 1e-9)
+    unequal, asked = shares.clone(), 0
+    for image, questions in enumerate(batch.questions):
+        rows = iter(batch.counts[image].nonzero().flatten().tolist())
+        for question in questions:
+            if question.kind != "count":
+                continue
+            asked += 1
+            row = next(rows)
+            assert batch.target[image, row] == packer.ids(question.answer)[0]
+            patches = [(batch.owner[image] == thing).nonzero().flatten() for thing in question.about]
+            patches = [of_thing for of_thing in patches if len(of_thing)]
+            for of_thing in patches:
+                shares[image, 0, row, first + of_thing] = 1 / (len(patches) + 1) / len(of_thing)
+                unequal[image, 0, row, first + of_thing] = 0.5 / len(patches) / len(of_thing)
+            shares[image, 0, row, 0], unequal[image, 0, row, 0] = 1 / (len(patches) + 1), 0.5
+        assert next(rows, None) is None
+    assert asked > 3
+    assert float(count_loss(shares, batch, first)) == pytest.approx(0, abs=1e-5)
+    assert float(count_loss(unequal, batch, first)) > 0.05

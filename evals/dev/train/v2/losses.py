@@ -25,6 +25,7 @@ class Losses:
     look: Tensor
     name: Tensor
     recall: Tensor
+    count: Tensor
     place: Tensor
     edges: Tensor
     points: Tensor
@@ -39,7 +40,8 @@ class Trainee(nn.Module):
     nouns, two layers later, where the thing that they looked at lies, and, from answers that compare two things, one
     layer later again, where both lie. look: both attend to the patches of the things they are about. name: what they
     get from there resembles the embedding of the thing's name. recall: answers that compare attend to the nouns of
-    their question, which have looked already. align: a patch's visual token resembles its noun's embedding.
+    their question, which have looked already. count: answers that count attend alike to each thing and to the first
+    token, whose share says how many there are. align: a patch's visual token resembles its noun's embedding.
     """
 
     def __init__(self, model: LlavaForConditionalGeneration, head_ids: list[int], first_number: int):
@@ -61,6 +63,7 @@ class Trainee(nn.Module):
         batch: Batch,
         *,
         look_layer: int = 6,
+        count_layer: int = 7,
         place_layer: int = 4,
         point_layer: int = 8,
         compare_layer: int = 9,
@@ -71,7 +74,7 @@ class Trainee(nn.Module):
         head = embed(self.head_ids).expand(len(visual), -1, -1)
         hidden = torch.cat([head, visual.to(head.dtype), embed(batch.text_ids)], dim=1)
         rotary = self.lm.rotary_emb(hidden, batch.position_ids)
-        look = name = recall = place = edges = align = hidden.new_zeros(())
+        look = name = recall = count = place = edges = align = hidden.new_zeros(())
         pointing, compares, off = ~batch.points.isnan().any(-1), batch.compares(), []
         first, start = head.shape[1], head.shape[1] + visual.shape[1]
         masks = _FORBIDDEN * ~torch.ones(start, start, device=hidden.device).tril().bool(), _FORBIDDEN * ~batch.mask
@@ -90,6 +93,8 @@ class Trainee(nn.Module):
                 shares = attention_shares(layer, hidden, rotary, batch)[..., first:start]
                 look = look_loss(shares, batch)
                 name = name_loss(layer, hidden[:, first:start], shares, embed.weight, batch)
+            if index == count_layer and aids:
+                count = count_loss(attention_shares(layer, hidden, rotary, batch), batch, first)
             if index == point_layer and aids:
                 recall = recall_loss(attention_shares(layer, hidden, rotary, batch), batch)
             hidden = run_layer(layer, hidden, rotary, masks)
@@ -99,7 +104,7 @@ class Trainee(nn.Module):
         logits = (self.lm.norm(hidden[:, start:][asked]) @ embed.weight.T).float()
         answer = self.answer_loss(logits, batch.target[asked], batch.weight[asked])
         points = torch.cat(off).sum() / max(1, sum(one.numel() for one in off)) if off else hidden.new_zeros(())
-        return Losses(answer, align, look, name, recall, place, edges, points, logits)
+        return Losses(answer, align, look, name, recall, count, place, edges, points, logits)
 
     def answer_loss(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """Cross-entropy; for a two-digit number against a narrow bell around it instead of a single spike.
@@ -196,6 +201,21 @@ def recall_loss(shares: Float[Tensor, "b heads text all"], batch: Batch) -> Tens
     at = torch.stack([first, last], 1)[:, quarters(shares)]  # (b, heads, text)
     mass = shares.gather(-1, at[..., None])[..., 0].transpose(1, 2)[batch.compares()]  # (rows, heads)
     return -mass.clamp(min=1e-30).log().sum() / max(1, mass.numel())  # 1e-4 as above would hold up one that starts low
+
+
+def count_loss(shares: Float[Tensor, "b heads text all"], batch: Batch, first: int) -> Tensor:
+    """Divergence of the attention of answers that count from equal mass on each thing and on the first token, in a
+    quarter of the heads. A thing's mass may lie on any of its patches.
+    """
+    things = torch.arange(batch.names.shape[1], device=shares.device)
+    covers = (batch.owner[..., None] == things).float()  # (b, visual, things)
+    image, row = batch.counts.nonzero(as_tuple=True)
+    of_row = shares[image, : shares.shape[1] // 2, row]  # (rows, heads, all)
+    mass = torch.cat([of_row[..., :1], of_row[..., first : first + covers.shape[1]] @ covers[image]], -1)
+    counted = (batch.about[image, row, :1] >> things & 1) * covers.any(1)[image]  # a small thing may cover no patch
+    wanted = F.pad(counted, (1, 0), value=1)[:, None]
+    logs = (mass.clamp(min=1e-30).log() * wanted).sum(-1) / wanted.sum(-1)
+    return -(logs + wanted.sum(-1).log()).sum() / max(1, logs.numel())
 
 
 def attention_shares(

@@ -103,13 +103,13 @@ def learn(
     with torch.autocast(run.device.type, torch.bfloat16):
         losses = run.trainee(features, batch, aids=aids > 0)
     told = 10.0 * losses.place + 5.0 * losses.edges + 5.0 * losses.points
-    aided = losses.look + losses.name + losses.recall + losses.align
+    aided = losses.look + losses.name + losses.recall + losses.count + losses.align
     (losses.answer + told + aids * 0.5 * aided).backward()
     nn.utils.clip_grad_norm_(run.trainee.parameters(), 1.0)
     for optimiser in optimisers:
         optimiser.step()
         optimiser.zero_grad()
-    names = ("answer", "align", "look", "name", "recall", "place", "edges", "points")
+    names = ("answer", "align", "look", "name", "recall", "count", "place", "edges", "points")
     return {name: getattr(losses, name).detach() for name in names}
 
 

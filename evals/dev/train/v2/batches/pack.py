@@ -28,6 +28,7 @@ class Batch:
     `weight` is 1 / the number of the answer's tokens where one is predicted, and 0 elsewhere.
     `points` are the centers, x and y from -1 to 1, of what an answer is read from and of what that is compared with, or
     the same again, as in the rows of nouns; NaN in other rows, and where it is several things or none.
+    `counts` is the first token of an answer that says how many there are.
     `edges` is the box of the thing that covers a patch, from -1 to 1, and of no meaning where `owner` is -1.
     `names` are the tokens that name the things, signs by their words; -100 where a scene has fewer.
     `mask` says what each question token sees: all that is before the questions, and its own question so far.
@@ -40,6 +41,7 @@ class Batch:
     mask: Bool[Tensor, "b 1 text all"]
     about: Int[Tensor, "b text 2"]
     points: Float[Tensor, "b text 4"]
+    counts: Bool[Tensor, "b text"]
     owner: Int[Tensor, "b visual"]
     edges: Float[Tensor, "b visual 4"]
     patch_noun: Int[Tensor, "b visual"]
@@ -110,6 +112,7 @@ class Packer:
         weight = torch.zeros(b, TEXT_LENGTH)
         about = torch.zeros(b, TEXT_LENGTH, 2, dtype=torch.long)
         points = torch.full((b, TEXT_LENGTH, 4), torch.nan)
+        counts = torch.zeros(b, TEXT_LENGTH, dtype=torch.bool)
         position = torch.arange(start + TEXT_LENGTH).repeat(b, 1)
         mask = torch.zeros(b, 1, TEXT_LENGTH, start + TEXT_LENGTH, dtype=torch.bool)
         mask[..., :start] = True
@@ -129,6 +132,7 @@ class Packer:
                 about[row, first : at + length] = torch.tensor(
                     [sum(1 << i for i in things) for things in (question.about, question.other or question.about)]
                 )
+                counts[row, first] = question.kind == "count"
                 points[row, first : at + length] = centers(scene, question.about, question.other or question.about)
                 for things in (question.about, question.other):
                     names = {self.noun_ids[scene.things[thing].noun] for thing in things}
@@ -148,6 +152,7 @@ class Packer:
             mask,
             about,
             points,
+            counts,
             torch.stack([torch.from_numpy(scene.owner).flatten().long() for scene in scenes]),
             torch.stack([patch_edges(scene) for scene in scenes]),
             torch.stack([patch_nouns(scene, self.noun_ids) for scene in scenes]),
