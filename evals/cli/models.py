@@ -17,6 +17,14 @@ CONTRACTS = {
     "never seen": "a language model that gets only the kept tokens, at their original position IDs",
     "never seen, compact": 'as "never seen", at position IDs without gaps: patch(..., position_ids="compact")',
 }
+#: First word of a test's name -> the mode, as the table in adapters/models.md calls it.
+MODES = {
+    "sampled": "sampling",
+    "static": "static cache",
+    "uncached": "no cache",
+    "loop": "own decode loop",
+    "embedded": "inputs_embeds",
+}
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -30,21 +38,23 @@ def run(options: Namespace) -> None:
     """
     from tokenprune.adapters.tested import read_tested
 
-    tested = list(read_tested().values())
+    families = read_tested()
+    tested = list(families.values())
     if options.name is None:
         _print_all(tested)
         return
-    chosen = [one for one in tested if _matches(options.name, one.class_name, one.model_type)]
+    chosen = {key: one for key, one in families.items() if _matches(options.name, one.class_name, one.model_type)}
     refused = [text for text in _refusals() if _matches(options.name, text.split()[0])]
     if not chosen and not refused:
         names = [name for one in tested for name in (one.class_name, one.model_type)]
-        close = get_close_matches(options.name, names, 1)
+        close = get_close_matches(options.name.lower(), names, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise SystemExit(
-            f"Error: no class or model type has {options.name!r} in its name.{hint} Type: tokenprune models"
+            f"Error: no class or model type has {options.name!r} in its name.{hint} Look for model_type in the model's "
+            f"config.json, or type: tokenprune models"
         )
-    for one in chosen:
-        _print_one(one)
+    for family, one in chosen.items():
+        _print_one(family, one)
     print(*refused, sep="\n")
 
 
@@ -100,13 +110,13 @@ def _print_all(tested: list[Tested]) -> None:
     )
 
 
-def _print_one(one: Tested) -> None:
+def _print_one(family: str, one: Tested) -> None:
     can = strategies_of(one)
-    modes = sorted(cell for cell, outcome in one.cells.items() if outcome == "passed")
-    lacks = sorted(cell for cell, outcome in one.cells.items() if outcome == "cannot")
+    n_passed = sum(outcome == "passed" for outcome in one.cells.values())
+    lacks = sorted(_mode(cell) for cell, outcome in one.cells.items() if outcome == "cannot")
     print(f"{one.class_name} ({one.model_type}), read by {one.adapter}")
     print(f"  contract    {one.contract}: pruning equals {CONTRACTS[one.contract]}")
-    print(f"  tested      in {len(modes)} ways, to {one.error:.0e}")
+    print(f"  tested      {n_passed} tests of {family}, largest difference {one.error:.0e}")
     print(f"  inputs      {', '.join(one.modalities)}")
     print(f"  strategies  {', '.join(can)}")
     print(f"  vLLM        {in_vllm(one.model_type) or 'yes: tokenprune serve'}")
@@ -120,5 +130,15 @@ def _refusals() -> list[str]:
     return [refusal([name]) for name in sorted([*NEVER, *NOT_YET])]
 
 
+def _mode(cell: str) -> str:
+    mode, _, batch = cell.partition(" ")
+    return f"{MODES.get(mode, mode)} ({batch})" if batch else mode
+
+
 def _matches(wanted: str, *names: str) -> bool:
-    return any(wanted.lower() in name.lower() for name in names)
+    """Whether `wanted` is in one of the names, whatever the case and punctuation: Qwen3-VL is in qwen3_vl."""
+    return any(_plain(wanted) in _plain(name) for name in names)
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))

@@ -48,8 +48,27 @@ def test_a_class_that_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert NEVER["MllamaForConditionalGeneration"] in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["Qwen3-VL", "qwen3vl", "QWEN3_VL"])
+def test_case_and_punctuation_do_not_matter(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("models", name) == 0
+    assert capsys.readouterr().out.startswith("Qwen3VLForConditionalGeneration (qwen3_vl)")
+
+
+def test_a_class_that_was_tested_with_several_towers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("models", "LlavaForConditionalGeneration") == 0
+    shown = capsys.readouterr().out
+    for family in ("llava-clip", "llava-siglip", "llava-dinov2", "llava-pixtral"):
+        assert f"tests of {family}, largest difference " in shown
+
+
+def test_what_transformers_does_not_support(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("models", "gemma3n") == 0
+    assert "  not         inputs_embeds (padded): transformers itself does not support it" in capsys.readouterr().out
+
+
 def test_an_unknown_name() -> None:
     assert "Did you mean qwen2_5_vl?" in command("models", "qwen2_5_vll")
+    assert "Did you mean smolvlm? Look for model_type" in command("models", "SmolVLM2")
 
 
 def test_strategies_are_those_that_patch_accepts() -> None:

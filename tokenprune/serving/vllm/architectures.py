@@ -23,6 +23,8 @@ IMPOSSIBLE = {
     "smolvlm": _MARKERS,
     "mistral3": _MARKERS,
 }
+#: Types of checkpoints in their authors' own format, of which there are conversions that can be pruned.
+UNCONVERTED = {"internvl_chat": "OpenGVLab/InternVL3_5-8B-HF"}
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,11 @@ def architecture_of(config: Mapping[str, Any]) -> str:
             if model_type == "llava" and tower not in NATIVE_TOWERS:
                 return GENERIC
             return architecture.name
+    if model_type in UNCONVERTED:
+        raise UnsupportedError(
+            f"a model of type {model_type!r} is not in transformers' format. Write the name of its conversion, such as "
+            f"{UNCONVERTED[model_type]}."
+        )
     served = sorted({architecture.model_type for architecture in ARCHITECTURES.values()})
     reason = f": {IMPOSSIBLE[model_type]}" if model_type in IMPOSSIBLE else ""
     raise UnsupportedError(
