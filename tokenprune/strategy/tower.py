@@ -20,10 +20,12 @@ class PatchStrategy(Strategy):
 
     @abstractmethod
     def select_patches(self, tokens: PatchTokens) -> Selection:
-        """Choose the visual tokens of one image or video whose patches are encoded."""
+        """Choose the visual tokens of one image or video whose patches are encoded; of one frame of a video, where the
+        tower is given frames like images (GLM-V)."""
 
     def select(self, tokens: VisualTokens) -> Selection:
-        return Selection(tokens.left_before_tower.kept, tokens.n_visual, tokens.left_before_tower.scores)
+        """Keep them. Of frames that together exceed the video's budget, those with the highest scores."""
+        return tokens.left_before_tower.at_most(self.budget(tokens.n_visual))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.selection import Merge, StageReport
+from tokenprune.selection import Merge, Selection, StageReport
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Grid3, one_to_one
 
@@ -39,6 +39,13 @@ class LeftInTower:
     def sizes(self) -> Float[Tensor, " kept"]:
         """How many visual tokens each of `kept` stands for."""
         return _sizes(self.kept, self.merged_from)
+
+    def at_most(self, n_kept: int) -> Selection:
+        """Select what is left; if that is more than `n_kept`, those of it with the highest scores, if all have some."""
+        kept = self.kept
+        if self.scores is not None and len(kept) > n_kept:
+            kept = kept[Selection.best(self.scores[kept], n_kept).kept]
+        return Selection(kept, self.n_visual, self.scores)
 
     @classmethod
     def concat(cls, parts: Sequence[LeftInTower]) -> LeftInTower:

@@ -124,8 +124,9 @@ class VisualTokens:
         statistics = dict(self.statistics)
         if "vision_attention" in statistics:
             statistics["vision_attention"] = statistics["vision_attention"].with_layout(layout)
-        if "left_in_tower" in statistics:
-            statistics["left_in_tower"] = statistics["left_in_tower"].of_part(index)
+        for name in ("left_in_tower", "left_before_tower"):
+            if name in statistics:
+                statistics[name] = statistics[name].of_part(index)
         return index, VisualTokens(self.features[index], layout, self.image, statistics)
 
     def of_left(self, index: Int[Tensor, " left"], features: Float[Tensor, "left width"]) -> VisualTokens:

@@ -192,6 +192,31 @@ def test_as_many_patches_left_as_there_are_visual_tokens(family: str) -> None:
     assert_close(ours.view(16, -1)[image.kept], expected.view(16, -1)[image.kept])
 
 
+@pytest.mark.parametrize("budget", [{"keep_ratio": 0.55}, {"keep": 3}])
+def test_frames_encoded_as_images_share_the_budget_of_their_video(budget: dict[str, Any]) -> None:
+    """12 or 9 visual tokens a frame: each frame's own budget, rounded up, would exceed the video's."""
+    model, inputs = model_of("glm4v"), FAMILIES["glm4v"].prompt([0, 0], videos_per_row=[1, 1])
+    strategy = PixelPrune(**budget)
+    with torch.no_grad(), tokenprune.patch(model, strategy) as handle:
+        model(**inputs)
+    for video in handle.report.images:
+        ((_, encoded),) = ((stage.layer, stage.kept) for stage in video.in_tower)
+        assert video.grid[0] > 1
+        assert len(encoded) >= video.n_kept == strategy.budget(video.n_visual)
+        assert torch.isin(video.kept, encoded).all()
+
+
+def test_what_a_patch_strategy_left_of_each_frame() -> None:
+    model, inputs = model_of("qwen2-vl"), FAMILIES["qwen2-vl"].prompt([0], videos_per_row=[1])
+    with torch.no_grad(), tokenprune.patch(model, Every()) as handle:
+        model(**inputs)
+        (whole,) = handle.report.images
+    with torch.no_grad(), tokenprune.patch(model, Every(budget_per="tile")) as handle:
+        model(**inputs)
+        (by_frame,) = handle.report.images
+    assert by_frame.kept.tolist() == whole.kept.tolist()
+
+
 def test_gradients_reach_what_is_left_only() -> None:
     model, inputs = model_of("qwen2.5-vl"), FAMILIES["qwen2.5-vl"].prompt([1])
     pixels = inputs["pixel_values"].clone().requires_grad_()

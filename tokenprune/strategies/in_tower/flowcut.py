@@ -55,11 +55,7 @@ class FlowCut(TowerStrategy):
         return Selection.best(scores, tokens.n_left - n_dropped(attention, target, tokens.n_more))
 
     def select(self, tokens: VisualTokens) -> Selection:
-        left, n_kept = tokens.left_in_tower, self.budget(tokens.n_visual)
-        kept = left.kept
-        if left.scores is not None and len(kept) > n_kept:  # of several tiles
-            kept = kept[Selection.best(left.scores[kept], n_kept).kept]
-        return Selection(kept, tokens.n_visual, left.scores)
+        return tokens.left_in_tower.at_most(self.budget(tokens.n_visual))  # of several tiles, more may be left
 
 
 def information_flow(

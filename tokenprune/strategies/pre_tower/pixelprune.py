@@ -38,7 +38,8 @@ class PixelPrune(PatchStrategy):
     keep_ratio, keep: how much is left at most, everything by default; usually the pixels leave less. The paper has no
         such bound. Where more would be left, those are kept that are predicted worst, which are their scores.
 
-    Beyond the paper, each frame of a video (in Qwen-VL and GLM-V, each pair) is predicted by itself.
+    Beyond the paper, each frame of a video (in Qwen-VL and GLM-V, each pair) is predicted by itself. GLM-V's tower is
+    given frames like images: there the bound holds for each frame, and then for the video.
     """
 
     threshold: float = 0.0
