@@ -98,7 +98,7 @@ def adapt(
         if value < 1:
             raise SettingError(f"{name}={value} is less than 1.")
     ratios = Ratios(keep_ratio, up_to, whole, seed)
-    base = StrategySpec.read(strategy).at(keep_ratio)
+    base = StrategySpec.read(strategy).make({"keep_ratio": keep_ratio})
     with allowing(image_roots, max_image_pixels):
         style = style_of(*load_processor(model))
         asked = limit_questions(load_questions(data, tasks, split=split, style=style, labels=labels), limit)

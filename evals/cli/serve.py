@@ -29,7 +29,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--keep-ratio",
         type=float,
         metavar="RATIO",
-        help=f"fraction of the visual tokens to keep (default: {KEEP_RATIO:g}, or what --strategy says)",
+        help=f"fraction of the visual tokens to keep (default: {KEEP_RATIO:g}, or that of a settings file)",
     )
     parser.add_argument(
         "--position-ids",
@@ -59,7 +59,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Serve a model with vLLM and pruned images.
+    """Serve a model in vLLM, with pruned images.
 
     Starts vLLM's own OpenAI-compatible server. Options that are not listed here are passed on to vLLM:
 
@@ -94,8 +94,7 @@ def _command(options: Namespace) -> list[str]:
 
     _check_passed_on(options)
     spec = StrategySpec.read(options.strategy)
-    is_set = options.keep_ratio is not None or spec.has_budget or spec.file is not None
-    ratio = options.keep_ratio if is_set else KEEP_RATIO
+    ratio = options.keep_ratio if spec.file is not None or options.keep_ratio is not None else KEEP_RATIO
     strategy = spec.make({} if ratio is None else {"keep_ratio": ratio})
     config = read_config(options.model, options.revision)
     ours = overrides(config, Settings(strategy, options.position_ids, options.record))

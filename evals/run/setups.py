@@ -168,7 +168,7 @@ def _of(given: StrategySpec | tokenprune.Strategy | str, keep_ratio: float) -> S
         label = f"{type(strategy).__name__} {given.file.path.stem}"
         return FromFile(label=label, keep_ratio=keep_ratio, strategy=strategy, file=given.file)
     label = _label(given.strategy_class, given.settings)
-    return Pruned(label=label, keep_ratio=keep_ratio, strategy=given.at(keep_ratio))
+    return Pruned(label=label, keep_ratio=keep_ratio, strategy=given.make({"keep_ratio": keep_ratio}))
 
 
 def _label_of(given: tokenprune.Strategy | str) -> str:

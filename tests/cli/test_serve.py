@@ -72,12 +72,6 @@ def test_vllm_reads_the_strategy_that_was_meant(text: str, llava: Path, capsys: 
     assert Settings.read(found["tokenprune"]) == Settings(parse(text, keep_ratio=0.1))
 
 
-@pytest.mark.parametrize("text", ["fopru:keep=64", "fopru:keep_ratio=0.5", "divprune:keep_ratio=0.6+fopru:keep=64"])
-def test_a_strategy_may_set_its_budget(text: str, llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = overrides_in(printed(capsys, llava, "--strategy", text))
-    assert Settings.read(found["tokenprune"]) == Settings(parse(text))
-
-
 def test_a_settings_file_has_its_keep_ratio(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = SETTINGS / "searched_10.json"
     found = overrides_in(printed(capsys, llava, "--strategy", path))

@@ -61,19 +61,6 @@ class StrategySpec:
             return self.file.make(overriding, also)
         return construct(self.strategy_class, self.name, {**self.settings, **(overriding or {})}, also)
 
-    @property
-    def has_budget(self) -> bool:
-        """Whether the text sets the budget; of several in sequence, that of the last."""
-        steps = self.settings.get("steps")
-        settings = StrategySpec.read(steps[-1]).settings if steps else self.settings
-        return not settings.keys().isdisjoint(("keep_ratio", "keep"))
-
-    def at(self, keep_ratio: float) -> Strategy:
-        """Construct the strategy at a keep ratio. Raises SettingError for a text that sets the budget itself."""
-        if self.has_budget and self.file is None:
-            raise SettingError(f"strategy {self.name}: leave out keep_ratio and keep; --keep-ratio sets the budget.")
-        return self.make({"keep_ratio": keep_ratio})
-
 
 def parse(text: str, **settings: Any) -> Strategy:
     """Make the strategy that a text names, with further settings as keywords.

@@ -58,12 +58,6 @@ def test_unknown_strategies(strategy: str, message: str) -> None:
         make_setups([strategy])
 
 
-@pytest.mark.parametrize("text", ["fopru:keep_ratio=0.5", "fopru:keep=64", "divprune:keep_ratio=0.6+fopru:keep=64"])
-def test_a_budget_in_the_text_is_refused(text: str) -> None:
-    with pytest.raises(tokenprune.SettingError, match=r"leave out keep_ratio and keep; --keep-ratio sets the budget"):
-        make_setups([text], [0.25])
-
-
 def test_every_registered_strategy_can_be_named() -> None:
     labels = [setup.label for setup in make_setups(list(tokenprune.STRATEGIES), [0.5])]
     assert len(labels) == 1 + 2 * len(tokenprune.STRATEGIES)
