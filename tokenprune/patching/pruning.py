@@ -111,11 +111,11 @@ def patch(
         handle = tokenprune.patch(model, "settings.json")
 
     model: an instance of a supported class, possibly inside PEFT's or torch.compile's wrapper. Only this instance
-        changes. A second patch replaces the first, until its `with` block ends inside the first one's. A copy of a
-        patched model is patched independently: unpatching one leaves the other patched.
+        changes. A second patch replaces the first; if both are `with` blocks, the first is back when the second ends.
+        A copy of a patched model is patched independently: unpatching one leaves the other patched.
     strategy: a Strategy; or its name, or `module:Class`, with its settings as keywords or as in "fopru:layer=-2"; or
-        the path of a settings file such as `tokenprune tune` writes, with keywords for the settings to override. There
-        is a warning if a settings file was found on a model of another depth.
+        the path of a settings file such as `tokenprune tune` writes, with keywords for the settings to override. Warns
+        if a settings file was made for a model with another number of layers.
     position_ids: "original" leaves every token, including the text after the images and the answer, at the position
         ID that it has without pruning (GAP, https://arxiv.org/abs/2506.21873). "compact" renumbers without gaps; where
         IDs have several components (Qwen-VL), it numbers kept tokens one by one in all of them, like text.

@@ -1,6 +1,6 @@
 """All strategies, one file each in a folder for where they prune, and the registry of their names.
 
-To add one: a file, an import and a name in `__all__`; tests, evals and commands then include it. See README.md.
+README.md is the guide for writing one; CONTRIBUTING.md says what to edit to add it here.
 
 pre_tower  before the vision tower
 in_tower   in the vision tower
