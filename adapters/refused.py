@@ -67,9 +67,10 @@ def refusal(names: Sequence[str], installed: Iterable[str] = (), whole: str | No
     others = ", ".join(sorted(installed))
     packages = f", and installed packages have one for {others}" if others else ""
     return (
-        f"no model adapter for a {names[0]}. `tokenprune models` lists the classes that have one{packages}. If it is a "
-        f"vision-language model of transformers, not a wrapper around one, try the generic adapter, which is exact for "
-        f"many but not tested on this class:\n"
+        f"no model adapter for {names[0]}. `tokenprune models` lists the classes that have one{packages}. If the "
+        f"checkpoint needs trust_remote_code, load its conversion to transformers' format instead, often named -hf. If "
+        f"it is a vision-language model of transformers, not a wrapper around one, try the generic adapter, which is "
+        f"exact for many but not tested on this class:\n"
         f"    tokenprune.patch(model, strategy, adapter=tokenprune.GenericAdapter)\n"
         f"To add an adapter, see adapters/README.md."
     )

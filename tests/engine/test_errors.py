@@ -63,7 +63,7 @@ def test_wrong_calls(llava: Any, strategy: Any, settings: Any, error: Any, messa
 def test_what_is_no_supported_model() -> None:
     llama = LlamaForCausalLM(LlamaConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=9))
     for model in (llama, torch.nn.Linear(2, 2)):
-        why = r"no model adapter for .*tokenprune models.*adapter=tokenprune.GenericAdapter.*adapters/README.md"
+        why = r"no model adapter for .*tokenprune models.*trust_remote_code.*=tokenprune.Generic.*adapters/README.md"
         with pytest.raises(UnsupportedError, match=f"(?s){why}"):
             tokenprune.patch(model, FoPru())
     others: list[Any] = ["llava-hf/llava-1.5-7b-hf", None, LlavaForConditionalGeneration]

@@ -57,4 +57,4 @@ class ReusingStrategy(Strategy):
     @property
     @abstractmethod
     def reused_every(self) -> int:
-        """They are computed in every so many steps, the first included; 1 computes them in all."""
+        """They are computed once in this many steps, beginning with the first; 1 computes them in all."""

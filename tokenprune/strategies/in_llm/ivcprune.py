@@ -28,7 +28,7 @@ class IVCPrune(TextGuided):
 
     The coordinates are the tokens whose rotary angles have the largest mean cosine, and those with the largest mean
     sine. A token resembles the question by the softmax, over the image, of the products of its value vectors with those
-    of the text after the image in the layer before, averaged over heads and text. The best per cent of the image are
+    of the text after the image in the layer before, averaged over heads and text. The best 1 % of the image are
     seeds, which are kept, and the rest of the budget goes to the tokens that resemble question and seeds most.
 
     keep_ratio, keep: the budget from `layer` on; the layers before it see every visual token.

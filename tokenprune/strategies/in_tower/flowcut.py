@@ -31,7 +31,7 @@ class FlowCut(TowerStrategy):
     tower without a CLS token (SigLIP), beyond the package, the mean of all patches stands for it: the attention that a
     patch receives on average, and the mean value. Where several patches become one visual token, it has the mean of
     their attention and values. Each tile of an image, and each frame of a video, gets its share of the budget in the
-    tower, rounded up; what is too much is dropped after it, by the last scores.
+    tower, rounded up; the excess is dropped after the tower, by the last scores.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"left_in_tower"})

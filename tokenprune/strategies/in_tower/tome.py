@@ -36,7 +36,7 @@ class ToMe(TowerStrategy):
     each layer is too little for the budget, the last layers match several times. Where several patches become one
     visual token, tokens are alike by the keys of all of them, and are merged patch by patch. Keys are those that the
     attention multiplies, with rotary positions, if the tower has them. Each tile of an image, and each frame of a
-    video, gets its share of the budget in the tower, rounded up; what is too much is merged after it, by features.
+    video, gets its share of the budget in the tower, rounded up; the excess is merged after the tower, by features.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"left_in_tower"})

@@ -39,12 +39,12 @@ class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
     has some. A kept anchor weighs 1 / (1 + the number of tokens merged into it), itself included, at least `beta`, and
     their mean the rest. Position IDs stay as they are.
 
-    segments: the least number of them, cut where neighbouring frames are least alike.
+    segments: the minimum number of segments, cut where neighbouring frames are least alike.
     threshold: frames whose means have a smaller cosine are always cut apart. The paper has 0.9 for LLaVA-OneVision and
         0.84 for Qwen2.5-VL.
     contextual: the share of the budget that anchors have.
-    step: every which frame of a segment has anchors.
-    beta: the least weight of an anchor.
+    step: one in this many frames of a segment has anchors.
+    beta: the minimum weight of an anchor.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
 
     Deviations: the paper's attention and frame features come from SigLIP's pooling head, which the checkpoints do not
