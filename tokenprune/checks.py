@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import TypeGuard
 
 from tokenprune.errors import SettingError, unknown
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether `value` is a number, which True, False and NaN are not."""
+    return isinstance(value, Real) and not isinstance(value, bool) and value == value
+
+
+def check_flags(owner: str, **flags: object) -> None:
+    """Raise SettingError unless every one is True or False."""
+    for field, value in flags.items():
+        if not isinstance(value, bool):
+            raise SettingError(f"{owner}: {field}={value!r} is neither True nor False; write {field}=True or False.")
 
 
 def check_choice(owner: str, field: str, value: object, choices: tuple[str, ...]) -> None:
@@ -21,13 +34,13 @@ def check_count(owner: str, field: str, value: object) -> None:
 
 def check_share(owner: str, field: str, value: object) -> None:
     """Raise SettingError unless `value` is a number in 0..1."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise SettingError(f"{owner}: {field}={value!r} is not a share; write a number in [0, 1].")
 
 
 def check_mass(owner: str, mass: object) -> None:
     """Raise SettingError unless `mass` is a share of a total."""
-    if not isinstance(mass, (int, float)) or isinstance(mass, bool) or not 0 < mass <= 1:
+    if not is_number(mass) or not 0 < mass <= 1:
         raise SettingError(f"{owner}: mass={mass!r} is not a share of the scores; write a number in (0, 1].")
 
 

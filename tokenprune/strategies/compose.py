@@ -56,6 +56,8 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
         keep: int | None = None,
         budget_per: str = "image",
     ) -> None:
+        if isinstance(steps, str) or not isinstance(steps, Sequence):
+            raise SettingError(f"Compose: steps={steps!r} is not a list; write steps=[PixelPrune(), FoPru()].")
         made = [_made(one) for one in (*strategies, *steps)]
         if len(made) < 2:
             raise SettingError("Compose needs at least two strategies: write Compose(PixelPrune(), FoPru()).")

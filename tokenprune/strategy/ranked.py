@@ -9,7 +9,7 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.checks import check_mass
+from tokenprune.checks import check_mass, is_number
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection, budget, n_reaching
 from tokenprune.strategy.base import Strategy
@@ -71,13 +71,13 @@ class AdaptiveStrategy(RankedStrategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        if self.mass is None:
-            return
-        check_mass(name, self.mass)
-        if not isinstance(self.least, (int, float)) or isinstance(self.least, bool) or not 0 <= self.least <= 1:
+        if not is_number(self.least) or not 0 <= self.least <= 1:
             raise SettingError(
                 f"{name}: least={self.least!r} is not a fraction of the visual tokens; write a number in [0, 1]."
             )
+        if self.mass is None:
+            return
+        check_mass(name, self.mass)
         if self.keep_ratio is not None and self.least > self.keep_ratio:
             raise SettingError(
                 f"{name}: least={self.least!r} is more than keep_ratio={self.keep_ratio!r}, the most that may be kept. "

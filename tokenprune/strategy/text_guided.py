@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tokenprune.checks import check_count
+from tokenprune.checks import check_count, check_flags
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategy.schedule import geometric_stages
@@ -57,6 +57,7 @@ class OneStage(TextGuided):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count(type(self).__name__, "layer", self.layer)
+        check_flags(type(self).__name__, average=self.average)
         if self.average and self.keep is not None:
             raise SettingError(f"{type(self).__name__}: average=True needs a ratio, not a count. Use keep_ratio.")
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.checks import check_choice, check_share
+from tokenprune.checks import check_choice, check_flags, check_share, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies.registry import register_strategy
@@ -63,7 +63,8 @@ class BackgroundPruning(AttentionStrategy, MergingStrategy):
         super().__post_init__()
         check_choice("BackgroundPruning", "rank", self.rank, ("cls", "column", "distinct"))
         check_share("BackgroundPruning", "quantile", self.quantile)
-        if self.threshold is not None and not -1 <= self.threshold <= 1:
+        check_flags("BackgroundPruning", cluster=self.cluster)
+        if self.threshold is not None and not (is_number(self.threshold) and -1 <= self.threshold <= 1):
             raise SettingError(
                 f"BackgroundPruning: threshold={self.threshold!r} is not a cosine; write one in [-1, 1], such as 0.95, "
                 f"or None."

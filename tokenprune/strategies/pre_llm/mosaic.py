@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.checks import check_choice
+from tokenprune.checks import check_choice, check_flags, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies.baselines.average_pooling import rectangles
@@ -50,7 +50,8 @@ class Mosaic(AttentionStrategy, MergingStrategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("Mosaic", "score", self.score, ("column", "cls"))
-        if not self.reach > 0:
+        check_flags("Mosaic", merge=self.merge)
+        if not is_number(self.reach) or not self.reach > 0:
             raise SettingError(
                 f"Mosaic: reach={self.reach!r} is not a distance in rectangles; write a positive number."
             )

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tokenprune.checks import check_flags
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
 from tokenprune.sequence.packing import true_indices
@@ -43,10 +44,11 @@ class PruMerge(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.neighbours, int) or self.neighbours < 1:
+        if not isinstance(self.neighbours, int) or isinstance(self.neighbours, bool) or self.neighbours < 1:
             raise SettingError(
                 f"PruMerge: neighbours={self.neighbours!r} is not a count of tokens; write an integer of at least 1."
             )
+        check_flags("PruMerge", plus=self.plus)
         if self.plus and self.cells is not None:
             raise SettingError("PruMerge: plus=True spreads tokens evenly already. Leave out cells, or plus.")
 

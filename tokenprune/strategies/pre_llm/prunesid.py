@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenprune.checks import is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
@@ -50,7 +51,7 @@ class PruneSID(AttentionStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.similar > 0:
+        if not is_number(self.similar) or not self.similar > 0:
             raise SettingError(
                 f"PruneSID: similar={self.similar!r} is not a multiple of the mean cosine; write a positive number."
             )

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenprune.checks import is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
@@ -37,7 +38,7 @@ class SCOPE(AttentionStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.alpha >= 0:
+        if not is_number(self.alpha) or not self.alpha >= 0:
             raise SettingError(f"SCOPE: alpha={self.alpha!r} is not a power; write a number of at least 0.")
 
     def select(self, tokens: VisualTokens) -> Selection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from tokenprune.checks import check_flags, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
@@ -55,13 +56,18 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
         super().__post_init__()
         if self.keep is not None:
             raise SettingError("VFlowOpt: keep is a count, but the budget is an average over layers. Use keep_ratio.")
-        for name in ("first", "second"):
+        check_flags("VFlowOpt", recycle=self.recycle, progressive=self.progressive, as_released=self.as_released)
+        for name in ("threshold", "alpha"):
             value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
+            if not is_number(value):
+                raise SettingError(f"VFlowOpt: {name}={value!r} is not a number; write one, or leave {name} out.")
+        for name in ("first", "second"):
+            value, solved = getattr(self, name), name == "first" and self.first is None
+            if not solved and not (is_number(value) and 0 < value <= 1):
                 raise SettingError(
                     f"VFlowOpt: {name}={value!r} is not a share of visual tokens; write a number in (0, 1]."
                 )
-        if self.cell is not None and not self.cell >= 1:
+        if self.cell is not None and not (is_number(self.cell) and self.cell >= 1):
             raise SettingError(
                 f"VFlowOpt: cell={self.cell!r} is not a side in visual tokens; write a number of at least 1."
             )

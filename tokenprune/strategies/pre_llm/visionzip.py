@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from tokenprune.checks import is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies.registry import register_strategy
@@ -40,7 +41,7 @@ class VisionZip(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.contextual <= 1:
+        if not is_number(self.contextual) or not 0 <= self.contextual <= 1:
             raise SettingError(
                 f"VisionZip: contextual={self.contextual!r} is not a share of the budget; write a number in [0, 1]."
             )

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenprune.checks import is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
@@ -37,7 +38,7 @@ class VisPruner(AttentionStrategy, AdaptiveStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.important <= 1:
+        if not is_number(self.important) or not 0 <= self.important <= 1:
             raise SettingError(
                 f"VisPruner: important={self.important!r} is not a share of the budget; write a number in [0, 1]."
             )

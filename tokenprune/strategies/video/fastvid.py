@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from tokenprune.checks import check_share, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies.registry import register_strategy
@@ -68,8 +69,9 @@ class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise SettingError(f"FastVID: {name}={count!r} is not a number of frames; write 1 or more.")
         for name in ("contextual", "beta"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingError(f"FastVID: {name}={getattr(self, name)!r} is not a share; write a number in [0, 1].")
+            check_share("FastVID", name, getattr(self, name))
+        if not is_number(self.threshold):
+            raise SettingError(f"FastVID: threshold={self.threshold!r} is not a cosine; write a number, such as 0.9.")
 
     def select(self, tokens: VisualTokens) -> Selection:
         frames, scores = tokens.frames, tokens.vision_attention.cls_or_mean().detach()

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from tokenprune.checks import is_number
 from tokenprune.errors import SettingError
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.shares import best_of_frames, largest_remainders, marked_first
@@ -38,7 +39,7 @@ class VCAST(PlaceStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.temperature > 0:
+        if not is_number(self.temperature) or not self.temperature > 0:
             raise SettingError(
                 f"VCAST: temperature={self.temperature!r} is not a softmax temperature; write a positive number."
             )
