@@ -11,6 +11,7 @@ from helpers.tiny import prompt
 
 import tokenprune
 from tokenprune import PruningError, ScoreStrategy, SettingError
+from tokenprune.strategy import Stage
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,18 @@ def test_scores_of_a_wrong_shape(llava: Any, what: str, found: str) -> None:
     patched = tokenprune.patch(llava, Scoring(keep=4, what=what))
     with torch.no_grad(), patched, pytest.raises(PruningError, match=message):
         llava(**prompt([1]))
+
+
+def test_a_strategy_that_does_not_call_its_base_class() -> None:
+    @dataclass(frozen=True)
+    class Forgetful(Scoring):
+        def __post_init__(self) -> None:
+            pass
+
+    with pytest.raises(SettingError, match=r"neither keep_ratio nor keep. Call super\(\).__post_init__\(\) first"):
+        Forgetful().budget(8)
+    with pytest.raises(SettingError, match=r"give every Stage one of the two: Stage\(layer, keep_ratio=0.25\)"):
+        Stage(2).budget(8)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -172,6 +172,8 @@ def test_names_that_cannot_be_registered() -> None:
     for name in ("", "a.b", "a:b", "settings.json", "a,b", "a=b"):
         with pytest.raises(SettingError, match="cannot name a strategy"):
             register_strategy(name)
+    with pytest.raises(SettingError, match=r"Grid'> cannot name a strategy.*: @register_strategy\('norm'\)"):
+        register_strategy(tokenprune.Grid)  # type: ignore[arg-type]  # without its parentheses
 
 
 DISTRIBUTION = {

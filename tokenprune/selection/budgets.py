@@ -10,17 +10,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.errors import PruningError
+from tokenprune.errors import PruningError, SettingError
 
 
 def budget(n_visual: int, keep_ratio: float | None, keep: int | None) -> int:
     """The number of visual tokens to keep of an image's `n_visual`. The only place that rounds.
 
-    A ratio is rounded half up and never to 0; a count is capped at what the image has.
+    A ratio is rounded half up and never to 0; a count is capped at what the image has. Raises SettingError for neither.
     """
     if keep is not None:
         return min(int(keep), n_visual)
-    assert keep_ratio is not None
+    if keep_ratio is None:
+        raise SettingError(
+            "a budget has neither keep_ratio nor keep. Call super().__post_init__() first in the __post_init__ of your "
+            "strategy, and give every Stage one of the two: Stage(layer, keep_ratio=0.25)."
+        )
     return max(1, math.floor(keep_ratio * n_visual + 0.5))
 
 

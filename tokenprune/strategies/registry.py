@@ -36,8 +36,10 @@ def register_strategy(name: str) -> Callable[[StrategyClass], StrategyClass]:
 
     Raises SettingError for a name that another class has, or that looks like a module or a file.
     """
-    if not re.fullmatch(r"[A-Za-z_][\w-]*", name):
-        raise SettingError(f"{name!r} cannot name a strategy. Use letters, digits, - and _, such as 'norm'.")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w-]*", name):
+        raise SettingError(
+            f"{name!r} cannot name a strategy. Use letters, digits, - and _: @register_strategy('norm')."
+        )
 
     def register(cls: StrategyClass) -> StrategyClass:
         owner = STRATEGIES.get(name, cls)
