@@ -9,11 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from tokenprune.errors import PruningError
 from tokenprune.selection import Selection
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.tower import LeftInTower
+
+#: Statistics that are not recorded of an image while it is encoded.
+NOT_RECORDED = frozenset({"cls", "grid", "frames", "text_attention", "canvas_attention"})
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,26 @@ class EncodedImage:
     """One encoded image or video: the layout of its visual tokens and the statistics that the strategy declared.
 
     selected: a strategy and its selection, cached once the attention that it read has been freed; else None.
+    encoded_for: the strategy whose statistics were recorded; None if nobody else selects from the image.
     """
 
     layout: Layout
     statistics: Mapping[str, Any]
     selected: tuple[Strategy, Selection] | None = None
+    encoded_for: Strategy | None = None
+
+    def check_read_by(self, strategy: Strategy) -> None:
+        """Raise PruningError for a strategy that reads other statistics than were recorded."""
+        by = self.encoded_for
+        if by is None or by == strategy:
+            return
+        missing = strategy.needs - NOT_RECORDED - self.statistics.keys()
+        elsewhere = "vision_attention" in strategy.needs and strategy.attention_layer != by.attention_layer
+        if missing or elsewhere or {"left_in_tower", "left_before_tower"} & self.statistics.keys():
+            raise PruningError(
+                f"these images were encoded for {by}, whose statistics are not those that {strategy} reads. Encode "
+                f"them again, after patch()."
+            )
 
     def statistics_on(self, device: torch.device) -> dict[str, Any]:
         """The statistics on another device than that of the tower, such as that of the visual tokens."""
@@ -69,7 +88,7 @@ class EncodedImage:
         for name in tiles[0].statistics:
             parts = [tile.statistics[name] for tile in tiles]
             statistics[name] = _joined(parts, layout)
-        return cls(layout, statistics)
+        return cls(layout, statistics, encoded_for=tiles[0].encoded_for)
 
 
 def _moved(statistic: Any, device: torch.device) -> Any:

@@ -20,7 +20,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.encoded import EncodedImage, Modality
+from tokenprune.encoded import NOT_RECORDED, EncodedImage, Modality
 from tokenprune.engine.call import CallContext, bind_arguments, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.overrides import MethodOverride
@@ -88,7 +88,7 @@ class VisionRecorder:
     def __init__(self, adapter: ModelAdapter, strategy: Strategy, context: CallContext) -> None:
         self.adapter, self.strategy, self._context = adapter, strategy, context
         self._modalities = adapter.modalities
-        self.statistics = strategy.needs - {"cls", "grid", "frames", "text_attention", "canvas_attention"}
+        self.statistics = strategy.needs - NOT_RECORDED
         self.modules: dict[str, nn.Module] = {}
         self._captures: frozenset[str] = frozenset()
         self._scale = adapter.tower.scale(adapter.vision_tower) if "vision_attention" in self.statistics else 1.0
@@ -214,7 +214,7 @@ class VisionRecorder:
             statistics = {name: self._statistic(name, found[start:stop], layout) for name, found in tiles.items()}
             if "left_before_tower" in self.statistics:
                 statistics["left_before_tower"] = _left_of(before, layout.n_visual)
-            images.append(EncodedImage(layout, statistics))
+            images.append(EncodedImage(layout, statistics, encoded_for=self.strategy))
             start = stop
         return images
 

@@ -154,9 +154,10 @@ def _select_once(strategy: Strategy, image: EncodedImage, tokens: VisualTokens) 
 
     The tower's attention is let go: `generate` holds the image until it has answered, and queries and keys of a layer
     are larger than what a small language model then caches of it. Raises PruningError if another strategy has selected
-    already.
+    already, or if the image was encoded for one that reads something else.
     """
     if image.selected is None:
+        image.check_read_by(strategy)
         with explained_nan(strategy, f"image {tokens.image}", tokens.features):
             selection = checked_selection(strategy, tokens)
         if "vision_attention" in image.statistics:

@@ -1,0 +1,40 @@
+"""Images that were encoded for one strategy, and are pruned by another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.families.base import ENCODES_FIRST
+from helpers.tiny import prompt
+
+import tokenprune
+from tokenprune import DivPrune, FlowCut, FoPru, Grid, PruningError, Random, Strategy, VisionZip
+
+pytestmark = pytest.mark.skipif(not ENCODES_FIRST, reason="this transformers does not take encoded images")
+
+
+def encoded(model: Any, strategy: Strategy) -> dict[str, Any]:
+    inputs = prompt([1])
+    with torch.no_grad(), tokenprune.patch(model, strategy):
+        output = model.model.get_image_features(inputs["pixel_values"], return_dict=True)
+    return {"input_ids": inputs["input_ids"], "mm_encoder_outputs": {"image": output}}
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [(FoPru(layer=0), FoPru(layer=1)), (DivPrune(), FoPru()), (FoPru(), Random()), (FlowCut(), DivPrune())],
+)
+def test_one_that_reads_something_else(llava: Any, before: Strategy, now: Strategy) -> None:
+    given = encoded(llava, before)
+    message = rf"encoded for {type(before).__name__}\(.* that {type(now).__name__}\(.* reads. Encode them again"
+    with torch.no_grad(), tokenprune.patch(llava, now), pytest.raises(PruningError, match=message):
+        llava(**given)
+
+
+@pytest.mark.parametrize(("before", "now"), [(FoPru(), VisionZip()), (FoPru(), DivPrune()), (DivPrune(), Grid())])
+def test_one_that_reads_the_same_or_less(llava: Any, before: Strategy, now: Strategy) -> None:
+    given = encoded(llava, before)
+    with torch.no_grad(), tokenprune.patch(llava, now):
+        assert torch.equal(llava(**given).logits, llava(**prompt([1])).logits)
