@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from tokenprune.adapters.conventions import tiles_in
 from tokenprune.adapters.decoder.attention import unreadable_attention
 from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.towers import Tower, tower_of
@@ -216,8 +217,8 @@ class Vision(Parts):
         return None
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
-        """The tiles in a call of a vision tower, one by one."""
-        return list(arguments[next(name for name in ("pixel_values", "hidden_states") if name in arguments)])
+        """The tiles in a call of a vision tower, one by one. Raises PruningError if it names its pixels otherwise."""
+        return tiles_in(arguments, type(self).__name__)
 
     def by_image(self, statistic: str, tiles: list[Any], layouts: Sequence[Layout]) -> list[Any]:
         """A statistic of the tiles of one call, as many as the layouts have, in the order of their images, from the

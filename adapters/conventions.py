@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
+from tokenprune.errors import PruningError
+
 #: The method of a model through which every use of continuous batching goes: `generate_batch`, and servers.
 CONTINUOUS_BATCHING = "init_continuous_batching"
+
+#: What the calls of vision towers name their pixels.
+PIXELS = ("pixel_values", "hidden_states")
+
+
+def tiles_in(arguments: Mapping[str, Any], adapter: str) -> list[Any]:
+    """Return the tiles in a call of a vision tower, one by one, from its arguments by name. Raises PruningError for a
+    tower that names its pixels in another way, of whose `adapter` class it gives the name."""
+    name = next((name for name in PIXELS if name in arguments), None)
+    if name is None:
+        raise PruningError(
+            f"{adapter} does not know which argument of its vision tower holds the pixels that the strategy needs: the "
+            f"tower was called with {', '.join(arguments)}. Override tile_pixels(self, arguments) in {adapter}, and "
+            f"return the pixels of every tile, (channels, height, width) each. See adapters/README.md."
+        )
+    return list(arguments[name])
 
 
 def loss_function(model: Any) -> tuple[str, Callable[..., Any]]:

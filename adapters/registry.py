@@ -22,9 +22,19 @@ Adapter = TypeVar("Adapter", bound=type[ModelAdapter])
 
 def register_adapter(*class_names: str) -> Callable[[Adapter], Adapter]:
     """Register a ModelAdapter for transformers classes, by their names; works from any package. The last one registered
-    for a name counts."""
+    for a name counts.
+
+    Raises SettingError for anything but names, and for a class that is not a ModelAdapter.
+    """
+    if not class_names or not all(isinstance(name, str) for name in class_names):
+        raise SettingError(
+            f"register_adapter takes the names of transformers classes, not ({', '.join(map(repr, class_names))}). "
+            f'Write @register_adapter("MyLlavaForConditionalGeneration").'
+        )
 
     def register(adapter: Adapter) -> Adapter:
+        if not _is_adapter(adapter):
+            raise SettingError(f"{adapter!r} is not a subclass of ModelAdapter. Derive it from ModelAdapter.")
         for name in class_names:
             ADAPTERS[name] = adapter
         return adapter

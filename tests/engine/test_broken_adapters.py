@@ -10,8 +10,8 @@ from helpers.tiny import prompt, tiny_llava
 from transformers import LlavaForConditionalGeneration
 
 import tokenprune
-from tokenprune import FoPru, Grid, PruningError, UnsupportedError
-from tokenprune.adapters import ADAPTERS, adapter_for, register_adapter
+from tokenprune import FoPru, Grid, PruningError, Random, SettingError, UnsupportedError
+from tokenprune.adapters import ADAPTERS, ModelAdapter, adapter_for, register_adapter
 from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.engine.pruner import pruner_of
@@ -67,6 +67,30 @@ def test_an_adapter_that_names_the_wrong_modules_prunes_loudly(odd: Any) -> None
 
     calling_it = pytest.raises(PruningError, match="names modules that the vision tower does not call")
     with torch.no_grad(), tokenprune.patch(odd, FoPru()), calling_it:
+        odd(**prompt([1]))
+
+
+def test_what_cannot_be_registered() -> None:
+    for names in ((), (LlavaAdapter,)):  # as without parentheses
+        with pytest.raises(SettingError, match=r'names of transformers classes.*Write @register_adapter\("MyLlava'):
+            register_adapter(*names)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="Grid'> is not a subclass of ModelAdapter"):
+        register_adapter("OddLlava")(Grid)  # type: ignore[type-var]
+    assert "OddLlava" not in ADAPTERS
+
+
+def test_a_tower_that_names_its_pixels_in_another_way(odd: Any) -> None:
+    """As one of another package does; the engine asks with the arguments of the tower's call."""
+
+    @register_adapter("OddLlava")
+    class Renaming(LlavaAdapter):
+        def tile_pixels(self, arguments: Any) -> Any:
+            return ModelAdapter.tile_pixels(self, {"images": arguments["pixel_values"], "mask": None})
+
+    message = (
+        r"^Renaming does not know which .* called with images, mask\. Override tile_pixels\(self, arguments\) in Re"
+    )
+    with torch.no_grad(), tokenprune.patch(odd, Random()), pytest.raises(PruningError, match=message):
         odd(**prompt([1]))
 
 
