@@ -16,7 +16,7 @@ import tokenprune
 from tokenprune.tokens import Layout
 from tokenprune.zoom.attention import QuestionAttention, question_attention, token_centers
 from tokenprune.zoom.prompts import encode_chat, input_side
-from tokenprune.zoom.pyramid import Level, pyramid, thumbnail
+from tokenprune.zoom.pyramid import Level, as_rgb, pyramid, thumbnail
 from tokenprune.zoom.search import Step, Zoom, centered, vote
 
 # Votes.
@@ -227,6 +227,25 @@ def test_every_image_of_a_batch_belongs_to_its_own_row() -> None:
 def test_invalid_settings(settings: Any, message: str) -> None:
     with pytest.raises(tokenprune.SettingError, match=message):
         Zoom(**settings)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("image", ["harbour.jpg", torch.zeros(3, 8, 8)])
+def test_what_is_no_image(llava: Any, image: Any) -> None:
+    with pytest.raises(tokenprune.SettingError, match=r"Zoom: a (str|Tensor) is not a PIL image. Open it"):
+        Zoom().look(llava, tiny_processor(), image, "01")
+
+
+def test_an_image_with_a_palette_is_seen_in_its_colors() -> None:
+    """In which 0 is white here, and between which a palette has nothing."""
+    image = Image.new("P", (3, 2), 1)
+    image.putpalette([255, 255, 255, 200, 0, 0, 0, 100, 0])
+    image.putpixel((2, 0), 2)
+    assert as_rgb(image).getpixel((2, 0)) == (0, 100, 0)
+    view = thumbnail(3, 2).crop(as_rgb(image), 3)
+    assert view.getpixel((0, 2)) == (0, 0, 0)
+    shrunk = thumbnail(3, 2).crop(as_rgb(image), 1)
+    assert shrunk.getpixel((0, 0)) not in [(200, 0, 0), (0, 100, 0), (255, 255, 255)]
 
 
 @pytest.mark.parametrize("layer", [-1, 2])

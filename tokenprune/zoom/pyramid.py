@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from tokenprune.errors import SettingError
+
 #: (left, top, right, bottom) in pixels of the whole image.
 Box = tuple[float, float, float, float]
 
@@ -87,6 +89,16 @@ class Level:
         if not (0 <= x < self.width and 0 <= y < self.height):
             return None
         return min(self.rows - 1, int(y / self.span)), min(self.columns - 1, int(x / self.span))
+
+
+def as_rgb(image: Any) -> Any:
+    """The PIL image in RGB, in which it can be resized smoothly and zeros are black. Raises SettingError for anything
+    else."""
+    from PIL import Image
+
+    if not isinstance(image, Image.Image):
+        raise SettingError(f"Zoom: a {type(image).__name__} is not a PIL image. Open it: PIL.Image.open(path).")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def thumbnail(width: int, height: int) -> View:

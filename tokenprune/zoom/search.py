@@ -24,7 +24,7 @@ from tokenprune.errors import SettingError
 from tokenprune.selection import budget
 from tokenprune.zoom.attention import QuestionAttention, question_attention
 from tokenprune.zoom.prompts import encode_chat, input_side
-from tokenprune.zoom.pyramid import Box, Level, View, pyramid, thumbnail
+from tokenprune.zoom.pyramid import Box, Level, View, as_rgb, pyramid, thumbnail
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -134,9 +134,10 @@ class Zoom:
         """Search a PIL image level by level, for as long as each level gets sharper attention than all before it.
 
         A patch of the model is suspended during the search; it prunes the prompt of the answer as usual. Raises
-        UnsupportedError for a model whose text attention cannot be read.
+        SettingError for anything but an image, and UnsupportedError for a model whose text attention cannot be read.
         """
         layer, tile = self.layer_of(model), self.tile or input_side(processor)
+        image = as_rgb(image)
         width, height = image.size
         overview, levels = thumbnail(width, height), pyramid(width, height, tile)
 
