@@ -5,10 +5,11 @@ A split's files are named `SPLIT-00000-of-00003.parquet` on the Hub, and `SPLIT/
 one row group at a time, so a set need not fit into memory.
 """
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ class Cell:
     @property
     def name(self) -> str:
         return f"{self.path.name}:{self.row}" + ("" if self.index is None else f":{self.index}")
+
+    @property
+    def content(self) -> str:
+        """The same for every copy of an image. A set has one in each row about it."""
+        return _digest(self, _version(self.path))
 
     def read_bytes(self) -> bytes:
         value = _open(self.path, _value, self.column, self.row)
@@ -124,6 +130,11 @@ def _version(path: Path) -> tuple[int, int]:
     """Return what changes when a file is written again, so that nothing of the old one is kept."""
     found = path.stat()
     return found.st_mtime_ns, found.st_size
+
+
+@cache
+def _digest(cell: Cell, version: tuple[int, int]) -> str:
+    return hashlib.sha256(cell.read_bytes()).hexdigest()[:32]
 
 
 @lru_cache(maxsize=2)

@@ -179,6 +179,11 @@ class Base64:
     def __str__(self) -> str:
         return self.where
 
+    @property
+    def content(self) -> str:
+        """The same for every copy of an image."""
+        return self.text
+
     def read_bytes(self) -> bytes:
         try:
             return base64.b64decode(self.text, validate=True)

@@ -9,7 +9,7 @@ from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.storage.answers import Answer, AnswerKey, Score
 from tokenprune.evals.storage.results import FAILED, QuestionScore, TaskResult, digest
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.question import Question, number_images
 from tokenprune.evals.tasks.base.task import Task
 
 
@@ -31,29 +31,38 @@ def task_results(
     tasks: dict[str, list[Question]] = {}
     for question in questions:
         tasks.setdefault(question.task, []).append(question)
+    numbers = {task: number_images(of_task) for task, of_task in tasks.items()}
     return [
-        _result(of_task, setup, [answers[AnswerKey(task, question.id, setup.key)] for question in of_task], about)
+        _result(
+            of_task,
+            numbers[task],
+            setup,
+            [answers[AnswerKey(task, question.id, setup.key)] for question in of_task],
+            about,
+        )
         for setup in setups
         for task, of_task in tasks.items()
     ]
 
 
-def _result(questions: list[Question], setup: Setup, answers: list[Answer], about: dict[str, Any]) -> TaskResult:
+def _result(
+    questions: list[Question], numbers: list[int], setup: Setup, answers: list[Answer], about: dict[str, Any]
+) -> TaskResult:
     task = TASKS[questions[0].task]
     answered = list(zip(questions, answers, strict=True))
     # A question that failed excludes its whole group: the rest of the group is not what other setups were asked.
     failed = {_group(question) for question, answer in answered if answer.error is not None}
     counted = [(question, answer) for question, answer in answered if _group(question) not in failed]
     published = task.metrics([(question, answer.text) for question, answer in counted]) if counted else {}
-    numbers = {images: number for number, images in enumerate(dict.fromkeys(s.images for s in questions))}
-    about_images = [numbers[question.images] for question, _ in counted]
+    image = dict(zip((question.id for question in questions), numbers, strict=True))
+    about_images = [image[question.id] for question, _ in counted]
     intervals = {name: metric.interval(about_images) for name, metric in published.items()}
     scores: dict[str, list[QuestionScore]] = {question.split: [] for question in questions}
     images: dict[str, list[int]] = {question.split: [] for question in questions}
     for group in _by_group(answered) if task.of_groups else [[one] for one in answered]:
         question, _ = group[0]
         scores[question.split].append(FAILED if _group(question) in failed else _score(task, group))
-        images[question.split].append(numbers[question.images])
+        images[question.split].append(image[question.id])
     given = [answer for _, answer in counted] or answers
     return TaskResult(
         **about,

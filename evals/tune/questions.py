@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from tokenprune.errors import DataError
-from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.question import Question, number_images
 
 #: Questions that are batched together. The halves are cut into such chunks once, so that every answer is the same to
 #: the bit, whatever was asked before.
@@ -62,8 +62,7 @@ def halves(questions: Sequence[Question], seed: int) -> tuple[Half, Half]:
 
 def image_numbers(questions: Sequence[Question]) -> Mapping[tuple[str, str], int]:
     """The number of each question's image, by its task and ID: equal for questions about the same."""
-    known: dict[str, int] = {}
-    return {_key(one): known.setdefault(" ".join(map(str, one.images)), len(known)) for one in questions}
+    return dict(zip(map(_key, questions), number_images(questions), strict=True))
 
 
 def in_chunks(questions: Sequence[Question]) -> Half:

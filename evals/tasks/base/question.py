@@ -1,6 +1,7 @@
 """A question of any set, as the runner needs it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -40,3 +41,16 @@ class Question(ABC):
     def open_clip(self) -> Clip | None:
         """Return what is read of the video that the question is about; None if it is about images."""
         return None
+
+
+def number_images(questions: Sequence[Question]) -> list[int]:
+    """Number what each question is about: equal for questions about the same images.
+
+    Files are told apart by their paths. In a table, every row has a copy of its image, so these are compared.
+    """
+    known: dict[tuple[object, ...], int] = {}
+    return [known.setdefault(tuple(map(_identity, one.images)), len(known)) for one in questions]
+
+
+def _identity(image: StoredImage) -> object:
+    return getattr(image, "content", image)  # which images in tables have

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from helpers.asking import ask, identity
 from helpers.files.choices import MMBENCH
-from helpers.files.sets import png, save, write_lines, write_tsv
+from helpers.files.sets import png, save, write_lines, write_parquet, write_tsv
 from helpers.files.tasks import POPE, SETS
 from helpers.tiny import tiny_llava
 
@@ -18,7 +18,9 @@ from tokenprune.evals.run.setups import Unpruned, make_setups
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.results import TaskResult, compare
 from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.question import Question, number_images
+
+POPE_ROW = {"question": "Is there a box in the image?", "answer": "yes", "category": "random"}
 
 
 def test_rows(questions: list[Question]) -> None:
@@ -121,3 +123,25 @@ def test_every_metric_has_an_interval(tmp_path: Path) -> None:
 
 def pope_about(number: int) -> list[dict[str, Any]]:
     return [record | {"image": f"{number}.jpg", "question_id": 2 * number + k} for k, record in enumerate(POPE)]
+
+
+@pytest.mark.parametrize("form", ["hub", "tsv"])
+def test_copies_of_an_image_in_a_table_are_one_image(tmp_path: Path, form: str) -> None:
+    """Each row has its own. Four questions about two images are no four independent ones."""
+    images = [png() + bytes(n) for n in (0, 0, 1, 1)]
+    if form == "hub":
+        rows = [
+            POPE_ROW | {"question_id": str(n), "image": {"bytes": image, "path": None}}
+            for n, image in enumerate(images)
+        ]
+        write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", rows)
+        found, _, questions = rows_of(tmp_path, "pope", ["yes", "yes", "no", "no"], ["yes"] * 4)
+    else:
+        embedded = [base64.b64encode(image).decode() for image in images]
+        write_tsv(
+            tmp_path / "mmbench_dev.tsv", [MMBENCH | {"index": 5 + n, "image": one} for n, one in enumerate(embedded)]
+        )
+        found, _, questions = rows_of(tmp_path, "mmbench", ["A", "B"] * 4, ["A", "B"] * 4)
+    assert [set(numbers) for numbers in found.images.values()] == [{0, 1}]
+    assert len(set(number_images(questions))) == 2
+    assert len({images for question in questions for images in question.images}) == 4

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from helpers.files.search import scenes
+from helpers.files.sets import png, write_parquet
 from helpers.files.tasks import SETS
 
 from tokenprune.evals.tasks import TASKS
@@ -22,6 +23,18 @@ def test_halves_share_no_image_and_hold_every_question(tmp_path: Path) -> None:
     assert abs(len(images[0]) - len(images[1])) <= 1
     assert halves(questions, 0) == (first, second) != halves(questions, 1)
     assert [len(first.first(n).questions) for n in (1, CHUNK, CHUNK + 1, 999)] == [CHUNK, CHUNK, 25, 25]
+
+
+def test_copies_of_an_image_in_a_table_are_in_one_half(tmp_path: Path) -> None:
+    """A table has a copy of its image in each row."""
+    rows = [
+        {"question": f"{n}?", "answer": "a", "image": {"bytes": png() + bytes(n // 2), "path": None}} for n in range(40)
+    ]
+    write_parquet(tmp_path / "questions.parquet", rows)
+    first, second = halves(TASKS["own"].load(tmp_path), seed=0)
+    contents = [{one.images[0].read_bytes() for one in half.questions} for half in (first, second)]
+    assert not contents[0] & contents[1]
+    assert [len(half.questions) for half in (first, second)] == [20, 20]
 
 
 def test_every_beginning_is_a_fair_sample_of_the_tasks(tmp_path: Path) -> None:
