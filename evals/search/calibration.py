@@ -20,8 +20,16 @@ def calibration(questions: Sequence[Question], n_drawn: int, seed: int) -> list[
 
 
 def image_digests(questions: Sequence[Question]) -> dict[str, str]:
-    """Return a digest of each image's bytes, by its file name (for human readers)."""
-    return {image.name: _digest(image) for question in questions for image in question.images}
+    """Return a digest of each image's bytes, by its file name (for human readers).
+
+    Where several images have the same name, as in different folders, it is followed by the digest.
+    """
+    found: dict[str, str] = {}
+    for image in dict.fromkeys(image for question in questions for image in question.images):
+        digest = _digest(image)
+        same = found.setdefault(image.name, digest) == digest
+        found |= {} if same else {f"{image.name} {digest}": digest}
+    return found
 
 
 def calibrated_on(file: SettingsFile) -> frozenset[str]:

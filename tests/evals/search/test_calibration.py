@@ -37,6 +37,19 @@ def evaluated(folder: Path, *strategies: str, **options: str) -> list[Answer]:
     return list(RunFolder(folder / "run").answers().values())
 
 
+def test_images_of_one_name_are_all_named(tmp_path: Path) -> None:
+    """0.png is another image in each of two folders."""
+    first, second = scenes(tmp_path / "first", 2), scenes(tmp_path / "second", 2)
+    for question in second:
+        path = Path(str(question.images[0]))
+        path.write_bytes(path.read_bytes() + b"another")
+    digests = image_digests([*first, *second])
+    assert len(digests) == len(set(digests.values())) == 4
+    assert {*image_digests(first).values(), *image_digests(second).values()} == set(digests.values())
+    assert list(digests)[:2] == ["0.png", "1.png"]
+    assert image_digests([*first, *first]) == image_digests(first)
+
+
 def test_found_settings_are_evaluated_on_other_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All setups answer the same questions, and none about an image of the search."""
     questions = scenes(tmp_path / "scenes", 6)
