@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.progress import track
 
+from tokenprune.errors import SettingError
 from tokenprune.evals.bench.cases import IDEAL, Case, cases, facts
 from tokenprune.evals.bench.inputs.prompts import Inputs
 from tokenprune.evals.bench.record import CPU_TIME, Record
@@ -48,8 +49,15 @@ def measure_throughput(
 ) -> None:
     """Add `rounds` rounds of `generate` with `n_new` tokens to `record`, and its peak memory.
 
-    `generate` has no ideal, because it takes images or embeddings and the ideal has neither.
+    `generate` has no ideal, because it takes images or embeddings and the ideal has neither. SettingError if the record
+    has rounds with another number of tokens, whose times are others.
     """
+    for fact in record.facts.values():
+        if fact.n_new not in (None, n_new):
+            raise SettingError(
+                f"{record.path}: its rounds generate {fact.n_new} tokens, and not {n_new}. Write --new-tokens "
+                f"{fact.n_new}, or name another --output."
+            )
     batch = len(inputs["input_ids"])
     found = [case for case in cases(model, inputs, pruned, record.facts) if case.strategy != IDEAL]
 
