@@ -87,7 +87,7 @@ class Loss:
             method="BCa",
             rng=np.random.default_rng(SEED),
         ).confidence_interval
-        return float(found.low), max(float(found.high), 100 * float(exact_bounds(self.n)[self.n_lost]) - self.won)
+        return float(found.low), max(float(found.high), 100 * exact_bound(self.n_lost, self.n) - self.won)
 
     @property
     def n_lost(self) -> int:
@@ -128,10 +128,11 @@ class Loss:
 
     def _most_lost(self, margin: float, n: int) -> int:
         """How many of `n` questions may get worse, if as large a share gets better as here; -1 if not even none."""
-        return int(np.searchsorted(exact_bounds(n), (margin + self.won) / 100, side="right")) - 1
+        share = (margin + self.won) / 100
+        # As many as leave `exact_bound` at this share: found so few with a probability of at most 5 % if it is true.
+        return n if share >= 1 else int(binom.ppf(1 - CONFIDENCE, n, share)) - 1
 
 
-def exact_bounds(n: int) -> np.ndarray:
-    """The share that is not exceeded with 95 % confidence if 0, 1, ... n of `n` were found (Clopper and Pearson)."""
-    count = np.arange(n)
-    return np.append(beta.ppf(CONFIDENCE, count + 1, n - count), 1.0)
+def exact_bound(found: int, n: int) -> float:
+    """The share that is not exceeded with 95 % confidence if `found` of `n` were found (Clopper and Pearson)."""
+    return 1.0 if found == n else float(beta.ppf(CONFIDENCE, found + 1, n - found))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokenprune.evals.tune.bounds import Loss
+from tokenprune.evals.tune.bounds import Loss, exact_bound
 
 
 def loss_of(scores: Any, unpruned: Any, images: Any) -> Loss:
@@ -101,3 +101,20 @@ def test_as_many_questions_as_it_says_are_needed() -> None:
     passed = [loss_of(rng.random(needed) >= rate, np.ones(needed), range(needed)).passes(margin) for _ in range(120)]
     assert np.mean(passed) == pytest.approx(0.83, abs=0.12)
     assert loss_of(~many, np.ones(10_000), range(10_000)).questions_needed(2.0) is None
+
+
+def test_a_loss_next_to_the_margin_needs_very_many() -> None:
+    """More than fit into memory one by one."""
+    needed = loss_of(np.full(4000, 0.99 + 1e-9), np.ones(4000), range(4000)).questions_needed(1.0)
+    assert needed is not None
+    assert needed > 10**12
+
+
+@pytest.mark.parametrize("n", [1, 30, 333])
+def test_as_many_may_be_lost_as_the_exact_bound_allows(n: int) -> None:
+    loss = loss_of(np.ones(n), np.ones(n), range(n))
+    for margin in (0.5, 1.0, 5.0, 40.0, 99.0):
+        most = loss._most_lost(margin, n)
+        assert most == -1 or 100 * exact_bound(most, n) <= margin
+        assert 100 * exact_bound(most + 1, n) > margin
+    assert loss._most_lost(100.0, n) == n
