@@ -81,11 +81,14 @@ class HarnessModel:
         self, conversations: Sequence[Conversation], generation: Mapping[str, Any], are_shown: bool
     ) -> list[Reply]:
         inputs = self._encoded(conversations, [""] * len(conversations))
-        written = self.model.generate(**inputs, **_generation(generation))[:, inputs["input_ids"].shape[1] :]
+        asked = _generation(generation)
+        written = self.model.generate(**inputs, **asked)[:, inputs["input_ids"].shape[1] :]
         texts = self.processor.batch_decode(written, skip_special_tokens=True)
         costs = [VisualCost(0, 0, 0.0)] * len(texts)
         if are_shown:
-            costs = visual_costs(self.model, self.processor, Unpruned(), self.handle, inputs["input_ids"])
+            n_beams = asked["num_beams"]  # each row is repeated for its beams, in the report too
+            rows = inputs["input_ids"].repeat_interleave(n_beams, 0)
+            costs = visual_costs(self.model, self.processor, Unpruned(), self.handle, rows)[::n_beams]
         n_read = inputs["attention_mask"].sum(1).tolist()
         return [
             Reply(_until(text, generation.get("until")).strip(), n - cost.n_visual + cost.n_kept, n_written, cost)

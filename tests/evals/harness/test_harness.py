@@ -76,6 +76,16 @@ def words(harness: HarnessModel, sample: Question) -> int:
     return harness.answers([turn(sample.text)], {"max_new_tokens": 1})[0].n_read
 
 
+def test_beams(pruned: HarnessModel, asked: list[Question]) -> None:
+    """Each row is repeated for its beams, and counted once."""
+    one, two = asked[0].open_images()[0], asked[1].open_images()[0]
+    turns = [turn("what is on the left?", one, two), conversation(asked[0])]
+    replies = pruned.answers(turns, {"max_new_tokens": 4, "num_beams": 2})
+    assert [(reply.cost.n_visual, reply.cost.n_kept) for reply in replies] == [(512, 128), (256, 64)]
+    greedy = pruned.answers(turns, {"max_new_tokens": 4})
+    assert [reply.n_read for reply in replies] == [reply.n_read for reply in greedy]
+
+
 def test_generation_arguments(pruned: HarnessModel, asked: list[Question]) -> None:
     shown = conversation(asked[0])
     whole = pruned.answers([shown], {"max_new_tokens": 8, "temperature": 0, "top_p": 1.0, "do_sample": True})[0].text
