@@ -1,4 +1,4 @@
-"""Who answers the questions of a run: the model in this process, or an engine."""
+"""Who answers the questions of a run: the model in this process, or whatever else is an `Answering`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from tokenprune.errors import UnsupportedError
-from tokenprune.evals.engines.engine import Engine
-from tokenprune.evals.engines.runner import EngineRunner
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.plan import Part
 from tokenprune.evals.run.runner import OnError, Runner
-from tokenprune.evals.run.setups import BASELINES, DOWNSAMPLE, UNPRUNED, Setup
+from tokenprune.evals.run.setups import BASELINES, DOWNSAMPLE, Setup
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.provenance import model_identity, versions
 
@@ -63,7 +61,7 @@ class InProcess(Answering):
             with downsample.any_resolution(self.model):
                 pass
         except UnsupportedError as error:
-            return _without_downsampling(str(error), console)
+            return without_downsampling(str(error), console)
         return BASELINES
 
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
@@ -84,37 +82,7 @@ class InProcess(Answering):
             yield from runner.ask(part)
 
 
-@dataclass(frozen=True)
-class InEngine(Answering):
-    """An engine with the model `name`, whose processor counts tokens here."""
-
-    engine: Engine
-    name: str
-    processor: Any
-    on_error: OnError
-
-    def baselines(self, console: Console) -> Sequence[str]:
-        if self.engine.any_strategy:
-            return _without_downsampling("an engine resizes images itself", console)
-        console.print(f"Leaving out all baselines but {UNPRUNED}: a server prunes with one strategy")
-        return [UNPRUNED]
-
-    def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
-        return self.engine.groups(setups)
-
-    def serving(self, group: Sequence[Setup]) -> AbstractContextManager[None]:
-        return self.engine.serving(group)
-
-    def identity(self) -> dict[str, Any]:
-        """The weights of an engine cannot be looked at, so their name identifies them."""
-        facts = self.engine.facts()
-        model = {"class": facts.architecture, "weights": self.name, "dtype": facts.dtype, "device": facts.device}
-        return {"model": model, "versions": {**versions(), "vllm": facts.version}}
-
-    def ask(self, parts: Sequence[Part], group: Sequence[Setup]) -> Iterator[list[Answer]]:
-        yield from EngineRunner(self.engine, self.processor, self.on_error).ask(parts, group)
-
-
-def _without_downsampling(reason: str, console: Console) -> Sequence[str]:
+def without_downsampling(reason: str, console: Console) -> Sequence[str]:
+    """Return the other baselines, and say why this one is missing."""
     console.print(f"Leaving out the baseline {DOWNSAMPLE}: {reason}")
     return [name for name in BASELINES if name != DOWNSAMPLE]

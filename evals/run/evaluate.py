@@ -10,16 +10,15 @@ from rich.console import Console
 
 import tokenprune
 from tokenprune.errors import SettingError
-from tokenprune.evals.engines.offline import Offline
-from tokenprune.evals.engines.server import Server
+from tokenprune.evals.engines.answering import in_engine
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.image_view import view_through
-from tokenprune.evals.models.loading import load_model, load_processor, name_and_style, public_name
+from tokenprune.evals.models.loading import load_model, load_processor, name_and_style
 from tokenprune.evals.models.video_prompts import adapter_for_clips
 from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.aggregate import task_results
-from tokenprune.evals.run.answering import Answering, InEngine, InProcess
+from tokenprune.evals.run.answering import Answering, InProcess
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
@@ -105,7 +104,7 @@ def evaluate(
                 raise SettingError("an engine resizes images itself: leave out --image-size")
             if videos := [one.id for one in asked if isinstance(one, VideoQuestion)]:
                 raise SettingError(f"{videos[0]} is about a video, but engines get questions about images only")
-            answering = _engine(engine, model, dtype, engine_options or {}, on_error)
+            answering = in_engine(engine, model, dtype, engine_options or {}, on_error)
         else:
             loaded, processor = load_model(model, dtype, here.device, device_map) if isinstance(model, str) else model
             if image_size is not None:
@@ -152,21 +151,6 @@ def evaluate(
         if here.is_first:
             folder.write_results(results)
     return results
-
-
-def _engine(
-    engine: str, model: str | tuple[Any, Any], dtype: str, options: Mapping[str, Any], on_error: OnError
-) -> InEngine:
-    if not isinstance(model, str):
-        raise SettingError("an engine loads the model itself: give evaluate() its name or folder")
-    _, processor = load_processor(model)
-    if engine == "vllm":
-        return InEngine(Offline(model, dtype, options), public_name(model), processor, on_error)
-    if not engine.startswith(("http://", "https://")):
-        raise SettingError(f"engine {engine!r}: write vllm, or the URL of a server, http://localhost:8000")
-    if options:
-        raise SettingError("a running server already has its options: leave out engine_options (--engine-options)")
-    return InEngine(Server(engine), public_name(model), processor, on_error)
 
 
 def _done(folder: RunFolder) -> set[AnswerKey]:

@@ -123,6 +123,14 @@ def test_the_packaged_evals_do_not_import_what_is_not_packaged(file: str) -> Non
     assert not reaches(file, "tokenprune.evals.dev", "demos", "tests")
 
 
+@pytest.mark.parametrize("file", [file for file in EVALS if file.startswith(("evals/run/", "evals/engines/"))])
+def test_only_evaluate_knows_both_runs_and_engines(file: str) -> None:
+    """Engines answer questions of a run; of the run, only its beginning knows that there are engines."""
+    beginning = "evals/run/evaluate.py"
+    other = "tokenprune.evals.engines" if file.startswith("evals/run/") else "tokenprune.evals.run.evaluate"
+    assert file == beginning or not reaches(file, other)
+
+
 @pytest.mark.parametrize("file", [*LIBRARY, *ADAPTERS, *EVALS])
 def test_only_what_patches_imports_the_engine(file: str) -> None:
     if not file.startswith(("tokenprune/engine/", *PATCHING)) and file not in DEV:

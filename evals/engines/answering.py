@@ -1,0 +1,70 @@
+"""An engine as what answers the questions of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from tokenprune.errors import SettingError
+from tokenprune.evals.engines.engine import Engine
+from tokenprune.evals.engines.offline import Offline
+from tokenprune.evals.engines.runner import EngineRunner
+from tokenprune.evals.engines.server import Server
+from tokenprune.evals.models.loading import load_processor, public_name
+from tokenprune.evals.run.answering import Answering, without_downsampling
+from tokenprune.evals.run.plan import Part
+from tokenprune.evals.run.runner import OnError
+from tokenprune.evals.run.setups import UNPRUNED, Setup
+from tokenprune.evals.storage.answers import Answer
+from tokenprune.evals.storage.provenance import versions
+
+
+@dataclass(frozen=True)
+class InEngine(Answering):
+    """An engine with the model `name`, whose processor counts tokens here."""
+
+    engine: Engine
+    name: str
+    processor: Any
+    on_error: OnError
+
+    def baselines(self, console: Console) -> Sequence[str]:
+        if self.engine.any_strategy:
+            return without_downsampling("an engine resizes images itself", console)
+        console.print(f"Leaving out all baselines but {UNPRUNED}: a server prunes with one strategy")
+        return [UNPRUNED]
+
+    def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
+        return self.engine.groups(setups)
+
+    def serving(self, group: Sequence[Setup]) -> AbstractContextManager[None]:
+        return self.engine.serving(group)
+
+    def identity(self) -> dict[str, Any]:
+        """The weights of an engine cannot be looked at, so their name identifies them."""
+        facts = self.engine.facts()
+        model = {"class": facts.architecture, "weights": self.name, "dtype": facts.dtype, "device": facts.device}
+        return {"model": model, "versions": {**versions(), "vllm": facts.version}}
+
+    def ask(self, parts: Sequence[Part], group: Sequence[Setup]) -> Iterator[list[Answer]]:
+        yield from EngineRunner(self.engine, self.processor, self.on_error).ask(parts, group)
+
+
+def in_engine(
+    engine: str, model: str | tuple[Any, Any], dtype: str, options: Mapping[str, Any], on_error: OnError
+) -> InEngine:
+    """Return what asks an engine: "vllm", with these options, or the one at a URL. SettingError for anything else."""
+    if not isinstance(model, str):
+        raise SettingError("an engine loads the model itself: give evaluate() its name or folder")
+    _, processor = load_processor(model)
+    if engine == "vllm":
+        return InEngine(Offline(model, dtype, options), public_name(model), processor, on_error)
+    if not engine.startswith(("http://", "https://")):
+        raise SettingError(f"engine {engine!r}: write vllm, or the URL of a server, http://localhost:8000")
+    if options:
+        raise SettingError("a running server already has its options: leave out engine_options (--engine-options)")
+    return InEngine(Server(engine), public_name(model), processor, on_error)
