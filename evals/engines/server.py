@@ -8,8 +8,9 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPException
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from PIL import Image
@@ -26,14 +27,20 @@ PATIENCE = 600
 
 class Server(Engine):
     """A server at `url`, with or without the final /v1. It must have been started with the settings of all setups but
-    for their keep ratios. DataError if none answers there."""
+    for their keep ratios. DataError if none answers there, or it is not vLLM's."""
 
     any_strategy = False
 
     def __init__(self, url: str, at_once: int = 8) -> None:
         self.url, self.at_once = url.rstrip("/").removesuffix("/v1"), at_once
-        self.model = str(self._json("/v1/models")["data"][0]["id"])
-        self.version = str(self._json("/version")["version"])
+        try:
+            self.model = str(self._json("/v1/models")["data"][0]["id"])
+            self.version = str(self._json("/version")["version"])
+        except (EngineError, LookupError, TypeError) as error:
+            raise DataError(
+                f"{self.url}: does not answer /v1/models and /version as vLLM's server does ({error}). Start one with "
+                f"`tokenprune serve`."
+            ) from error
         self.described = self._described()
 
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
@@ -108,8 +115,10 @@ class Server(Engine):
                 return json.load(response)
         except HTTPError as error:
             raise EngineError(f"{self.url}{path}: HTTP {error.code}: {_said(error.read())}") from error
-        except (URLError, TimeoutError) as error:
-            reason = getattr(error, "reason", error)
+        except ValueError as error:
+            raise EngineError(f"{self.url}{path}: the answer is not JSON ({error})") from error
+        except (OSError, HTTPException) as error:  # nobody is there, or no longer
+            reason = getattr(error, "reason", None) or repr(error)
             raise DataError(
                 f"{self.url}: no server answers there ({reason}). Start one with `tokenprune serve`."
             ) from error

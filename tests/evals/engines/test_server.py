@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Thread
 from typing import Any
 
 import pytest
@@ -145,6 +147,37 @@ def test_an_error_of_the_server(model: str, data: Path, url: str, tmp_path: Path
 def test_no_server() -> None:
     with pytest.raises(DataError, match=r"http://127.0.0.1:9: no server answers there \(.*refused"):
         Server("http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("found", [None, "<html>", '"a text"', '{"data": []}', '{"data": [{"id": "a"}]}'])
+def test_another_kind_of_server(found: str | None, tmp_path: Path) -> None:
+    if found is not None:
+        (tmp_path / "v1").mkdir()
+        (tmp_path / "v1" / "models").write_text(found)
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(DataError, match=r"does not answer /v1/models and /version as vLLM's server does"):
+                Server(f"http://127.0.0.1:{server.server_port}")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class Dying(Answering):
+    """Closes the connection instead of answering."""
+
+    def post(self, request: dict[str, Any]) -> tuple[int, Any]:
+        raise RuntimeError
+
+
+def test_a_server_that_dies(model: str, data: Path, tmp_path: Path) -> None:
+    with serving(Dying(tiny_llava(), tiny_processor(), FOPRU)) as url:
+        for on_error in ("stop", "record"):
+            with pytest.raises(DataError, match="no server answers there .*closed connection"):
+                run(model, data, tmp_path / "run", engine=url, on_error=on_error)
 
 
 @pytest.mark.parametrize(
