@@ -7,27 +7,34 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from tokenprune.errors import UnsupportedError
+from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.evals.engines.engine import Engine, Facts, Prompt, Reply, settings_of
-from tokenprune.evals.models.loading import read_config
+from tokenprune.evals.models.loading import load_processor, read_config
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.serving.vllm.overrides import overrides
+from tokenprune.serving.vllm.refusals import check_strategy
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.strategies.baselines.grid import Grid
+
+#: Arguments of `LLM` that are not options of an engine, and what they follow from.
+OWN = {"model": "--model", "dtype": "--dtype", "hf_overrides": "--strategy"}
 
 
 class Offline(Engine):
     """Starts an `LLM` with a model for each group of setups.
 
-    options: arguments of `LLM`, besides the model, its dtype and `hf_overrides`.
+    options: arguments of `LLM`; SettingError for the model, its dtype and `hf_overrides`, which are not among them.
     """
 
     at_once = 256
     any_strategy = True
 
     def __init__(self, model: str, dtype: str, options: Mapping[str, Any]) -> None:
+        for name in OWN.keys() & options.keys():
+            raise SettingError(f"engine_options (--engine-options): {name!r} follows from {OWN[name]}. Leave it out.")
         self.model, self.dtype, self.options = model, dtype, options
         self.config = read_config(model)
+        self._n_layers = load_processor(model)[0].get_text_config().num_hidden_layers
         self._llm: Any = None
 
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
@@ -35,6 +42,8 @@ class Offline(Engine):
         groups: dict[object, list[Setup]] = {}
         for setup in setups:
             if isinstance(setup, Pruned):
+                overrides(self.config, Settings(setup.strategy, setup.position_ids))
+                check_strategy(setup.strategy, self._n_layers)
                 name = type(setup.strategy), repr(settings_of(setup)), setup.position_ids
                 groups.setdefault(name, []).append(setup)
             elif not isinstance(setup, Unpruned):

@@ -113,6 +113,8 @@ def evaluate(
         if baselines is None:
             baselines = answering.baselines(console)
         compared = make_setups(strategies, keep_ratios, position_ids, baselines)
+        if not compared:
+            raise SettingError("nothing to measure: neither a strategy nor a baseline is named. Name one.")
         if isinstance(answering, InProcess) and all(isinstance(one, VideoQuestion) for one in asked):
             compared = read_by(adapter_for_clips(answering.model, answering.processor), compared)
         groups = answering.groups(compared)
@@ -137,7 +139,9 @@ def evaluate(
                     "setups": {str(setup.key): setup.settings() for setup in compared},
                     "batch_tokens": batch_tokens,
                     "versions": found["versions"],
-                } | ({} if image_size is None else {"image_size": list(image_size)})
+                }
+                identity |= {} if image_size is None else {"image_size": list(image_size)}
+                identity |= {} if not engine_options else {"engine_options": dict(engine_options)}
                 folder.check(identity)
                 with folder.writing(here.index) as write:
                     if here.is_first:

@@ -17,6 +17,7 @@ from helpers.tiny import tiny_llava
 from tokenprune.errors import DataError, SettingError, UnsupportedError
 from tokenprune.evals import evaluate
 from tokenprune.evals.engines.server import Server
+from tokenprune.evals.run import evaluate as evaluating
 from tokenprune.evals.run.runner import QuestionError
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.run_folder import RunFolder
@@ -176,7 +177,7 @@ class Dying(Answering):
 def test_a_server_that_dies(model: str, data: Path, tmp_path: Path) -> None:
     with serving(Dying(tiny_llava(), tiny_processor(), FOPRU)) as url:
         for on_error in ("stop", "record"):
-            with pytest.raises(DataError, match="no server answers there .*closed connection"):
+            with pytest.raises(DataError, match=r"no server answers there .*closed connection"):
                 run(model, data, tmp_path / "run", engine=url, on_error=on_error)
 
 
@@ -193,6 +194,17 @@ def test_a_server_that_dies(model: str, data: Path, tmp_path: Path) -> None:
 def test_wrong_engines(model: str, data: Path, options: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=said):
         run(model, data, tmp_path / "run", **options)
+
+
+def test_other_engine_options_are_another_run(
+    model: str, data: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may quantise the model, or load another adapter."""
+    made = evaluating.in_engine
+    monkeypatch.setattr(evaluating, "in_engine", lambda engine, *given: made(url, *given[:2], {}, given[3]))
+    run(model, data, tmp_path / "run", engine="vllm", engine_options={"quantization": "fp8"}, tasks=["vqa"])
+    with pytest.raises(SettingError, match=r"holds another run, with engine_options\.quantization='fp8' and not"):
+        run(model, data, tmp_path / "run", engine="vllm", tasks=["vqa"])
 
 
 def test_a_loaded_model_has_no_engine(data: Path, tmp_path: Path) -> None:

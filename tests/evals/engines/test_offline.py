@@ -1,0 +1,38 @@
+"""What `tokenprune eval --engine vllm` refuses before an engine starts, without vLLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers.files.evals import saved
+from helpers.tiny import tiny_llava
+
+from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.evals.engines.offline import Offline
+from tokenprune.evals.run.setups import make_setups
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return saved(tiny_llava(), tmp_path)
+
+
+def test_setups_are_grouped_by_engine(model: str) -> None:
+    groups = Offline(model, "auto", {}).groups(make_setups(["fopru", "grid"], [0.5, 0.25], ["original"]))
+    assert [[(setup.label, setup.keep_ratio) for setup in group] for group in groups] == [
+        [("unpruned", 1.0), ("FoPru", 0.5), ("FoPru", 0.25)],
+        [("Grid", 0.5), ("Grid", 0.25)],
+    ]
+
+
+@pytest.mark.parametrize("strategy", ["fastv", "par", "tome", "fopru:mass=0.5"])
+def test_a_later_strategy_is_refused_before_the_first_engine_starts(model: str, strategy: str) -> None:
+    with pytest.raises(UnsupportedError, match="cannot run inside vLLM"):
+        Offline(model, "auto", {}).groups(make_setups(["fopru", strategy], [0.5]))
+
+
+@pytest.mark.parametrize("name", ["model", "dtype", "hf_overrides"])
+def test_options_that_the_command_has_already(model: str, name: str) -> None:
+    with pytest.raises(SettingError, match=rf"engine-options\): '{name}' follows from --\w+\. Leave it out"):
+        Offline(model, "auto", {name: "x"})
