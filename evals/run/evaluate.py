@@ -92,7 +92,9 @@ def evaluate(
     """
     here, output, data = processes(), Path(output), Path(data)
     console = (console or Console()) if here.is_first else Console(quiet=True)
-    make_setups(strategies, keep_ratios, position_ids, baselines or ())  # a mistake is said before the weights load
+    named = make_setups(strategies, keep_ratios, position_ids, baselines or ())  # mistakes are said before weights load
+    if baselines is not None and not named:
+        raise SettingError("nothing to measure: neither a strategy nor a baseline is named. Name one.")
     with allowing(image_roots, max_image_pixels, frames):
         name, style = name_and_style(model)
         if image_size is not None:
@@ -113,8 +115,6 @@ def evaluate(
         if baselines is None:
             baselines = answering.baselines(console)
         compared = make_setups(strategies, keep_ratios, position_ids, baselines)
-        if not compared:
-            raise SettingError("nothing to measure: neither a strategy nor a baseline is named. Name one.")
         if isinstance(answering, InProcess) and all(isinstance(one, VideoQuestion) for one in asked):
             compared = read_by(adapter_for_clips(answering.model, answering.processor), compared)
         groups = answering.groups(compared)

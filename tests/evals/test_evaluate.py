@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from helpers.files.evals import tiny_processor, write_vqav2
 from helpers.tiny import tiny_llava
 
@@ -35,6 +36,18 @@ def test_a_loaded_model_and_a_strategy_object(tmp_path: Path) -> None:
         ("unpruned", 1.0, 2),
         ("FoPru", 0.25, 2),
     ]
+
+
+def test_nothing_to_measure(tmp_path: Path) -> None:
+    write_vqav2(tmp_path / "scenes")
+    with pytest.raises(tokenprune.SettingError, match="nothing to measure"):
+        evaluate(
+            (tiny_llava(), tiny_processor()),
+            output=tmp_path / "run",
+            data=tmp_path / "scenes",
+            strategies=[],
+            baselines=[],
+        )
 
 
 def test_importing_the_evals_loads_none_of_their_libraries() -> None:
