@@ -3,6 +3,7 @@
 import base64
 import binascii
 import csv
+import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.allowed import find_inside
 from tokenprune.evals.reading.fields import field
 from tokenprune.evals.reading.images import StoredImage
-from tokenprune.evals.reading.text import parse_json, read_json, read_text
+from tokenprune.evals.reading.text import parse_json, read_json, read_lines, read_text
 
 
 def only_file(folder: Path, *patterns: str) -> Path | None:
@@ -126,7 +127,7 @@ def line_records(path: Path) -> list[Record]:
     """Return the records of a file with one JSON object per line."""
     return [
         _object(Record(f"{path}, line {number}", parse_json(line, f"{path}, line {number}", one_line=True)))
-        for number, line in enumerate(read_text(path).splitlines(), start=1)
+        for number, line in enumerate(read_lines(path), start=1)
         if line.strip()
     ]
 
@@ -134,7 +135,7 @@ def line_records(path: Path) -> list[Record]:
 def tsv_records(path: Path) -> list[Record]:
     """Return the records of a table of tab-separated values with a header line, quoted as spreadsheets do."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # images are base64 in one field; the default is 128 KiB
-    rows: Any = csv.reader(read_text(path).splitlines(keepends=True), delimiter="\t")
+    rows: Any = csv.reader(io.StringIO(read_text(path)), delimiter="\t")
     records = []
     try:
         names = _column_names(rows, path)

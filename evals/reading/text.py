@@ -17,6 +17,13 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}, byte {error.start}: not UTF-8; save the file as UTF-8") from error
 
 
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a UTF-8 file. Unlike `splitlines`, it leaves rare separators alone, which JSON and tables may
+    have inside a text (U+2028, U+0085)."""
+    lines = read_text(path).split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
 def read_json(path: Path) -> Any:
     return parse_json(read_text(path), str(path))
 

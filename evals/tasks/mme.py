@@ -14,7 +14,7 @@ from typing import ClassVar
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading.records import Record
-from tokenprune.evals.reading.text import read_text
+from tokenprune.evals.reading.text import read_lines
 from tokenprune.evals.tasks.base.metric import Metric, Ratio
 from tokenprune.evals.tasks.base.task import Answered, FileTask, Form, hub, points
 from tokenprune.evals.tasks.base.yes_no import YesNo
@@ -36,7 +36,7 @@ def _published(path: Path) -> list[Record]:
     apart = path.parent.name == "questions_answers_YN"
     subtask = path.parent.parent if apart else path.parent
     records = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"

@@ -1,0 +1,29 @@
+"""Lines and tables as records."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tokenprune.evals.reading.records import line_records, tsv_records
+
+#: Separators for which `str.splitlines` ends a line, and neither JSON nor a table does.
+RARE = "\u2028\u2029\x85"
+
+
+def test_a_line_separator_inside_a_text_ends_no_line(tmp_path: Path) -> None:
+    lines = [json.dumps({"question": f"{n}{RARE}?"}, ensure_ascii=False) for n in range(2)]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    records = line_records(path)
+    assert [record["question"] for record in records] == [f"0{RARE}?", f"1{RARE}?"]
+    assert [record.where for record in records] == [f"{path}, line 1", f"{path}, line 3"]
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_nor_a_row_of_a_table(tmp_path: Path, quote: str) -> None:
+    path = tmp_path / "table.tsv"
+    path.write_text(f"index\tquestion\n1\t{quote}a{RARE}\x0cb{quote}\n2\tc\n", encoding="utf-8")
+    records = tsv_records(path)
+    assert [record["question"] for record in records] == [f"a{RARE}\x0cb", "c"]
+    assert [record.where for record in records] == [f"{path}, line 2", f"{path}, line 3"]
