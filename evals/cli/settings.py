@@ -35,8 +35,13 @@ def arguments_of(path: Path, parser: ArgumentParser) -> list[str]:
         name = key.replace("_", "-")
         if name not in options:
             parser.error(f"argument --settings: {path}: {unknown('option', key, options)}")
-        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+        words += [f"--{name}", *map(_word, value if isinstance(value, list) else [value])]
     return words
+
+
+def _word(value: Any) -> str:
+    """A value as a command line has it: a table is an option's JSON."""
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _read(path: Path, parser: ArgumentParser) -> dict[str, Any]:

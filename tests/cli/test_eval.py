@@ -11,6 +11,8 @@ from helpers.files.evals import saved, write_refcoco, write_vqav2
 from helpers.tiny import tiny_llava
 
 import tokenprune
+from tokenprune.evals.cli import build_parser
+from tokenprune.evals.cli.settings import arguments_of
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import load_questions
@@ -90,6 +92,20 @@ def test_settings_file(run: Eval, tmp_path: Path) -> None:
         "FoPru row, keep ratio 0.1, position IDs compact",
     ]
     assert [list(row.scores) for row in rows] == [["testA"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("e.toml", 'engine = "vlm"\n[engine-options]\nmax_model_len = 512\nenforce_eager = true\n'),
+        ("e.json", '{"engine": "vlm", "engine-options": {"max_model_len": 512, "enforce_eager": true}}'),
+    ],
+)
+def test_a_table_in_a_settings_file(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    words = arguments_of(tmp_path / name, build_parser().parse_args(["eval"]).parser)
+    options = build_parser().parse_args(["eval", *words])
+    assert options.engine_options == {"max_model_len": 512, "enforce_eager": True}
 
 
 @pytest.mark.parametrize(
