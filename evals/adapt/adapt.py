@@ -27,13 +27,12 @@ from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.questions import limit_questions, load_questions
 from tokenprune.evals.run.runner import Runner
-from tokenprune.evals.run.setups import Unpruned
+from tokenprune.evals.run.setups import Unpruned, read_strategy
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.answers import AnswerKey
 from tokenprune.evals.storage.provenance import model_identity, tasks_identity, versions
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
-from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.registry import changed_settings, name_of
 
 #: In the output folder: the adapter, the checkpoints, what identifies the training, the losses.
@@ -98,7 +97,7 @@ def adapt(
         if value < 1:
             raise SettingError(f"{name}={value} is less than 1.")
     ratios = Ratios(keep_ratio, up_to, whole, seed)
-    base = StrategySpec.read(strategy).make({"keep_ratio": keep_ratio})
+    base = read_strategy(strategy).make({"keep_ratio": keep_ratio})
     with allowing(image_roots, max_image_pixels):
         style = style_of(*load_processor(model))
         asked = limit_questions(load_questions(data, tasks, split=split, style=style, labels=labels), limit)

@@ -70,12 +70,12 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.reading.allowed import allowing
+    from tokenprune.evals.run.setups import read_strategy
     from tokenprune.evals.search import plot as search_plot
     from tokenprune.evals.search.optimize import Names, check_output, optimize
-    from tokenprune.strategies.parsing import StrategySpec
     from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 
-    spec = StrategySpec.read(options.strategy)
+    spec = read_strategy(options.strategy)
     if not issubclass(spec.strategy_class, VFlowOpt):
         raise SettingError(
             f"strategy {options.strategy!r}: optimize searches VFlowOpt's settings, and "

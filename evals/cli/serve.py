@@ -29,7 +29,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--keep-ratio",
         type=float,
         metavar="RATIO",
-        help=f"fraction of the visual tokens to keep (default: {KEEP_RATIO:g}, or that of a settings file)",
+        help=f"fraction of the visual tokens to keep (default: that of --strategy, else {KEEP_RATIO:g})",
     )
     parser.add_argument(
         "--position-ids",
@@ -94,8 +94,9 @@ def _command(options: Namespace) -> list[str]:
 
     _check_passed_on(options)
     spec = StrategySpec.read(options.strategy)
-    ratio = options.keep_ratio if spec.file is not None or options.keep_ratio is not None else KEEP_RATIO
-    strategy = spec.make({} if ratio is None else {"keep_ratio": ratio})
+    ratio = KEEP_RATIO if options.keep_ratio is None else options.keep_ratio
+    has_own = options.keep_ratio is None and (spec.file is not None or spec.budget_setting is not None)
+    strategy = spec.make({} if has_own else {"keep_ratio": ratio})
     config = read_config(options.model, options.revision)
     ours = overrides(config, Settings(strategy, options.position_ids, options.record))
     merged = json.dumps({**options.hf_overrides, **ours})

@@ -190,9 +190,21 @@ def _label(strategy_class: type[tokenprune.Strategy], settings: Mapping[str, Any
     return " ".join([strategy_class.__name__, *map(str, settings.values())])
 
 
+def read_strategy(text: str, also: Sequence[str] = ()) -> StrategySpec:
+    """Read a strategy whose budget is given elsewhere, such as by --keep-ratio. SettingError if the text has one too,
+    which would have no effect."""
+    spec = StrategySpec.read(text, also)
+    if spec.file is None and spec.budget_setting is not None:
+        raise tokenprune.SettingError(
+            f"strategy {text!r}: {spec.budget_setting} would have no effect, because --keep-ratio (keep_ratios) says "
+            f"how much is kept. Leave it out here, and write it there."
+        )
+    return spec
+
+
 def _read(text: str, keep_ratios: Sequence[float]) -> StrategySpec:
     """Return what a text names. A settings file must be for one of the keep ratios."""
-    spec = StrategySpec.read(text, also=[DOWNSAMPLE])
+    spec = read_strategy(text, also=[DOWNSAMPLE])
     if spec.file is None:
         return spec
     found_for = spec.make().keep_ratio

@@ -12,7 +12,7 @@ from optuna.trial import BaseTrial
 
 import tokenprune
 from tokenprune.errors import SettingError, TokenPruneError
-from tokenprune.evals.run.setups import Pruned
+from tokenprune.evals.run.setups import Pruned, read_strategy
 from tokenprune.serving.vllm.refusals import check_strategy
 from tokenprune.strategies.parsing import StrategySpec
 from tokenprune.strategies.registry import setting_types
@@ -65,7 +65,7 @@ class Space:
 
     @cached_property
     def specs(self) -> Mapping[str, StrategySpec]:
-        return {text: StrategySpec.read(text) for text in self.strategies}
+        return {text: read_strategy(text) for text in self.strategies}
 
     @cached_property
     def refused(self) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from helpers.commands import command
 
+from tokenprune import Compose
 from tokenprune.evals.cli import serve
 from tokenprune.evals.models.bundled import MODEL, SETTINGS
 from tokenprune.serving.vllm.settings import Settings
@@ -70,6 +71,26 @@ def test_the_override(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_vllm_reads_the_strategy_that_was_meant(text: str, llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = overrides_in(printed(capsys, llava, "--strategy", text, "--keep-ratio", 0.1))
     assert Settings.read(found["tokenprune"]) == Settings(parse(text, keep_ratio=0.1))
+
+
+@pytest.mark.parametrize(
+    ("words", "budget"),
+    [
+        (["fopru:keep_ratio=0.5"], {"keep_ratio": 0.5}),
+        (["fopru:keep=64"], {"keep": 64}),
+        (["fopru:keep_ratio=0.5", "--keep-ratio", 0.1], {"keep_ratio": 0.1}),
+        (["fopru"], {"keep_ratio": 0.25}),
+        (["divprune:keep_ratio=0.6+fopru"], {"keep_ratio": 0.25}),
+        (["divprune:keep_ratio=0.6+fopru:keep_ratio=0.5"], {"keep_ratio": 0.5}),
+    ],
+)
+def test_the_budget_of_the_strategy(
+    words: list[Any], budget: dict[str, Any], llava: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = overrides_in(printed(capsys, llava, "--strategy", *words))
+    strategy = Settings.read(found["tokenprune"]).strategy
+    last = strategy.steps[-1] if isinstance(strategy, Compose) else strategy
+    assert last == parse("fopru", **budget)
 
 
 def test_a_settings_file_has_its_keep_ratio(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:

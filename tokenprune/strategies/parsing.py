@@ -55,6 +55,13 @@ class StrategySpec:
         found = strategy_class(name, also)
         return cls(name, found, read_settings(found, words, f"strategy {text!r}: "))
 
+    @property
+    def budget_setting(self) -> str | None:
+        """The setting in the text that says how much is kept, of several strategies in sequence the last one's."""
+        if self.file is None and (steps := self.settings.get("steps")):
+            return StrategySpec.read(steps[-1]).budget_setting
+        return next((name for name in ("keep_ratio", "keep") if name in self.settings), None)
+
     def make(self, overriding: Mapping[str, Any] | None = None, also: Iterable[str] = ()) -> Strategy:
         """Construct the strategy, with settings added or replaced. `also` as in `read`."""
         if self.file is not None:

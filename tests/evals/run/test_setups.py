@@ -33,6 +33,11 @@ def test_labels_have_settings_in_the_order_of_the_signature() -> None:
     assert setup.label == "FoPru row -2"
 
 
+def test_an_earlier_step_has_a_budget_of_its_own() -> None:
+    (setup,) = make_setups(["divprune:keep_ratio=0.6+fopru"], [0.1], ["original"], baselines=())
+    assert setup.label == "DivPrune 0.6 + FoPru"
+
+
 def test_baselines() -> None:
     def labels(strategies: list[str], baselines: Any) -> list[str]:
         return [c.label for c in make_setups(strategies, [0.5], ["original"], baselines)]
@@ -51,9 +56,12 @@ def test_baselines() -> None:
         ("downsampel", "Did you mean 'downsample'"),
         ("fopru:mod=row", "Did you mean 'mode'"),
         ("fopru:row", "name:key=value"),
+        ("fopru:keep_ratio=0.1", "'fopru:keep_ratio=0.1': keep_ratio would have no effect, because --keep-ratio"),
+        ("fopru:keep=64", "keep would have no effect"),
+        ("pixelprune:keep_ratio=0.8+fopru:keep_ratio=0.1", "keep_ratio would have no effect"),
     ],
 )
-def test_unknown_strategies(strategy: str, message: str) -> None:
+def test_wrong_strategies(strategy: str, message: str) -> None:
     with pytest.raises(tokenprune.SettingError, match=message):
         make_setups([strategy])
 
