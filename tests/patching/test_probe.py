@@ -11,6 +11,7 @@ import torch
 from helpers.families import COMPLETE, FAMILIES, VERSION
 from helpers.families.base import ENCODES_FIRST
 from helpers.families.llava import TOWERS
+from helpers.families.sparse import COMPACT_ONLY
 from helpers.tiny import CACHE, IMAGE, SIDE, prompt, tiny_llava
 from torch.testing import assert_close
 from transformers import StaticCache
@@ -238,6 +239,18 @@ def test_a_probe_says_what_it_is(llava: Any) -> None:
         assert repr(seen.run(**prompt([1]))) == "[ProbedImage(row=0, image, 36 visual tokens)]"
 
 
+@pytest.mark.skipif("minimax-m3" not in COMPACT_ONLY, reason="this transformers has no such model")
+def test_a_model_that_takes_compact_position_ids_only() -> None:
+    family = COMPACT_ONLY["minimax-m3"]
+    model, inputs = family.build(), family.prompt([1])
+    with torch.no_grad():
+        plain = model(**inputs).logits
+        with tokenprune.probe(model, {"pixels"}) as seen:
+            assert torch.equal(model(**inputs).logits, plain)
+            (image,) = seen.images
+    assert image.tokens.n_visual == len(image.tokens.features)
+
+
 # Errors.
 
 
@@ -252,8 +265,13 @@ def test_a_probe_says_what_it_is(llava: Any) -> None:
         ({"needs": {"vision_attention"}, "layer": 9}, UnsupportedError, "layer=9 is not in the vision tower"),
         ({"decoder_layers": [2]}, SettingError, r"decoder_layers has 2; those of this model are 0\.\.1"),
         ({"decoder_layers": [-1]}, SettingError, "decoder_layers has -1"),
+        ({"decoder_layers": [True]}, SettingError, "decoder_layers has True"),
+        ({"decoder_layers": 1}, SettingError, r"decoder_layers=1 is not a list; write decoder_layers=\[8\]"),
+        ({"decoder_layers": "1"}, SettingError, "decoder_layers='1' is not a list"),
+        ({"needs": {"vision_attention"}, "layer": "1"}, SettingError, "layer='1' is not an encoder layer"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_settings_that_are_refused(llava: Any, settings: Any, error: type[Exception], message: str) -> None:
     with tokenprune.patch(llava, Random(keep=3)) as handle:
         with pytest.raises(error, match=message):

@@ -76,12 +76,15 @@ class ProbedImage:
 class Probe(Handle):
     """A model whose statistics are recorded. Use `tokenprune.probe` to make one."""
 
+    _made_by = "probe"
+
     def __init__(self, adapter: ModelAdapter, strategy: Record, decoder_layers: Sequence[int]) -> None:
         model = adapter.model
         self._adapter, self._layers = adapter, tuple(decoder_layers)
         self._reader = DecoderReader(adapter, self._layers)
         self._record, self._suspended = strategy, pruner_of(model)
-        self._handle = patch(model, strategy)
+        # Nothing is dropped, so all IDs stay; there are models that take none but compact ones.
+        self._handle = patch(model, strategy, position_ids="compact")
         self._hooks = [
             self._adapter.core.register_forward_pre_hook(self._before_core, with_kwargs=True),
             self._adapter.core.register_forward_hook(self._after_core, always_call=True),
@@ -214,8 +217,12 @@ def probe(
         raise SettingError("probe: text_attention of which decoder layers? Write decoder_layers=[8], for instance.")
     if layer is not None and "vision_attention" not in wanted:
         raise SettingError('probe: layer is the encoder layer of vision_attention. Write needs={"vision_attention"}.')
+    if layer is not None and (not isinstance(layer, int) or isinstance(layer, bool)):
+        raise SettingError(f"probe: layer={layer!r} is not an encoder layer; write layer=-2, or None.")
+    if isinstance(decoder_layers, (int, str)):
+        raise SettingError(f"probe: decoder_layers={decoder_layers!r} is not a list; write decoder_layers=[8].")
     for number in decoder_layers:
-        if number not in range(len(adapter.layers)):
+        if not isinstance(number, int) or isinstance(number, bool) or number not in range(len(adapter.layers)):
             raise SettingError(
                 f"probe: decoder_layers has {number!r}; those of this model are 0..{len(adapter.layers) - 1}."
             )
