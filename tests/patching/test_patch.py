@@ -12,7 +12,7 @@ import torch
 from helpers.tiny import prompt
 
 import tokenprune
-from tokenprune import FoPru, Grid, SettingError, UnsupportedError
+from tokenprune import FoPru, Grid, PruningError, SettingError, UnsupportedError
 
 
 def n_kept(handle: tokenprune.PatchHandle) -> int:
@@ -55,6 +55,26 @@ def test_without_blocks_the_last_patch_counts_and_its_removal_unpatches(llava: A
     last.remove()
     assert not any(handle.installed for handle in (first, second, last))
     first.remove()
+
+
+def test_a_block_of_a_patch_that_is_gone(llava: Any) -> None:
+    """It would run unpruned, and report what an earlier one has pruned."""
+    first = tokenprune.patch(llava, Grid(keep=3))
+    with first:
+        pass
+    replaced = tokenprune.patch(llava, Grid(keep=3))
+    with tokenprune.patch(llava, Grid(keep=4)) as last:
+        for handle in (first, replaced):
+            with (
+                pytest.raises(PruningError, match=r"was removed or replaced.* with tokenprune.patch\(model, ...\)"),
+                handle,
+            ):
+                pass
+        assert last.installed
+    with tokenprune.probe(llava) as seen:
+        pass
+    with pytest.raises(PruningError, match=r"Make a new one: with tokenprune.probe\(model, ...\)"), seen:
+        pass
 
 
 def test_a_settings_file_as_a_path(llava: Any, tmp_path: Path) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from torch import nn
+
+from tokenprune.errors import PruningError
 
 Self = TypeVar("Self", bound="Handle")
 
 
 class Handle(ABC):
     """A changed model, and the way back. Leaving a `with` block calls `remove`."""
+
+    _made_by: ClassVar[str]  # the function of tokenprune that returns it
 
     @property
     @abstractmethod
@@ -33,6 +37,12 @@ class Handle(ABC):
         """The settings, as `repr` shows them."""
 
     def __enter__(self: Self) -> Self:
+        """Raises PruningError if it is no longer installed: the block would run without it."""
+        if not self.installed:
+            raise PruningError(
+                f"{self!r} was removed or replaced, so this block would run without it. Make a new one: "
+                f"with tokenprune.{self._made_by}(model, ...)."
+            )
         return self
 
     def __exit__(

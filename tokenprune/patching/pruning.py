@@ -25,6 +25,8 @@ from tokenprune.tokens.visual import check_needs
 class PatchHandle(Handle):
     """A patched model, its report, and the way back. Leaving a `with` block removes the patch."""
 
+    _made_by = "patch"
+
     def __init__(self, pruner: Pruner, replaced: Pruner | None = None) -> None:
         self._pruner, self._replaced = pruner, replaced
 
@@ -59,6 +61,7 @@ class PatchHandle(Handle):
         self._pruner.remove()
 
     def __enter__(self) -> PatchHandle:
+        super().__enter__()
         self._pruner.in_block = True
         return self
 

@@ -34,6 +34,8 @@ HANDLE_ATTRIBUTE = "_tokenprune_retrieval"
 class RetrievalHandle(Handle):
     """A patched retrieval model, and the way back. Leaving a `with` block removes the patch."""
 
+    _made_by = "patch_retrieval"
+
     def __init__(self, retriever: Retriever, factor: int, text: KeptText) -> None:
         self.factor = factor
         self.text: KeptText = text
