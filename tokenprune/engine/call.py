@@ -180,6 +180,14 @@ def bind_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: 
     return named
 
 
+def states_first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a layer's call, with hidden states that were passed by name as the first of them."""
+    if args:
+        return args, kwargs
+    others = dict(kwargs)
+    return (others.pop("hidden_states"),), others
+
+
 @cache
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
     """Of a class's function, not of a bound one: that would keep a model alive."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from torch import Tensor
-
 from tokenprune.adapters.base import ModelAdapter
+from tokenprune.engine.call import states_first
 from tokenprune.engine.overrides import ForwardOverride
 from tokenprune.engine.recording import Register
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
@@ -69,5 +68,5 @@ class LayerSkipping:
 class SkippedLayer(ForwardOverride):
     """Hands on what enters the layer, and writes nothing into a cache."""
 
-    def __call__(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return self.original(hidden, *args, **kwargs) if self.removed else hidden
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.original(*args, **kwargs) if self.removed else states_first(args, kwargs)[0][0]

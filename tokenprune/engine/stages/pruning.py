@@ -18,7 +18,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import recomputes_hooks
 from tokenprune.engine.bias import stage_bias
 from tokenprune.engine.cache.index import CacheIndex
-from tokenprune.engine.call import CallContext, Forward
+from tokenprune.engine.call import CallContext, Forward, states_first
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
 from tokenprune.engine.select import ImageSelection, checked_stage_selection, explained_nan, merge_features
@@ -153,6 +153,7 @@ class StagePruning:
             return None
         if now.continues is not None and (now.active or kwargs.get("attention_mask") is not None):
             self._make_runs(now)
+        args, kwargs = states_first(args, kwargs)
         if layer == 0 and now.entry is not None and self.reads_attention:
             now.entry.hidden = args[0]
         number = sum(stage.layer <= layer for stage in self.stages) - 1

@@ -23,7 +23,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import recomputes_hooks
 from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.adapters.towers.row import Row
-from tokenprune.engine.call import CallContext, named_arguments
+from tokenprune.engine.call import CallContext, named_arguments, states_first
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
 from tokenprune.engine.tower.row import RowCall
@@ -110,14 +110,14 @@ class RowPruning:
                 f"encoder layers again in the backward pass. Switch it off, call eval() on the tower, or use a newer "
                 f"transformers."
             )
-        hidden, *_ = args
-        named = named_arguments(module, args, kwargs)
+        args, kwargs = states_first(args, kwargs)
+        hidden, named = args[0], named_arguments(module, args, kwargs)
         if drops:
             hidden = call.advance(hidden)
             cut = call.entered[number] = call.cut
             named = {name: cut.cut(name, value) for name, value in named.items() if name != "hidden_states"}
             if named.get("max_seqlen") is not None:
-                named["max_seqlen"] = type(kwargs["max_seqlen"])(named["cu_seqlens"].diff().max())
+                named["max_seqlen"] = type(named["max_seqlen"])(named["cu_seqlens"].diff().max())
             if cut.bias is not None and self.between is not None and self.between.attention.attend is not None:
                 named[KEY_BIAS] = cut.bias.to(hidden.device)
         if self.selecting is not None and number in self.selecting.after:
