@@ -18,7 +18,7 @@ from tokenprune.adapters import adapter_for
 from tokenprune.engine.stages.pruning import StagePruning
 from tokenprune.evals.bench import ideal, plot, tables
 from tokenprune.evals.bench.cases import IDEAL, Facts, cases, facts
-from tokenprune.evals.bench.figures import Figures, Memory, figures
+from tokenprune.evals.bench.figures import Figures, figures
 from tokenprune.evals.bench.inputs import prompts
 from tokenprune.evals.bench.measuring import measure, measure_throughput
 from tokenprune.evals.bench.record import Record, Round, about
@@ -279,18 +279,8 @@ def test_throughput(tmp_path: Path) -> None:
     assert len(lines) == 4
     assert int(lines[3][-1].replace(",", "")) > int(lines[2][-1].replace(",", "")) > 100
     assert lines[3][6].startswith(f"{1 / found[3].generate_to_unpruned.value:.3f}")  # pyright: ignore[reportOptionalMemberAccess]
-    with pytest.raises(
-        tokenprune.SettingError, match=r"its rounds generate 3 tokens, and not 4\. Write --new-tokens 3"
-    ):
+    with pytest.raises(tokenprune.SettingError, match="generate 3 tokens, and not 4. Write --new-tokens 3"):
         measure_throughput(model, inputs, [], record, rounds=1, n_new=4)
-
-
-def test_the_largest_batch() -> None:
-    memory = Memory.of(1000, {1: 110, 2: 210, 4: 410})
-    assert memory.largest_batch(1711.0) == 7
-    assert memory.largest_batch(1809.0) == 7
-    assert memory.largest_batch(900.0) == 0
-    assert Memory.of(1000, {4: 400}).largest_batch(1550.0) == 5
 
 
 def test_tables_and_plot(tmp_path: Path) -> None:
