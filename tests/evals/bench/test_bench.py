@@ -279,7 +279,7 @@ def test_throughput(tmp_path: Path) -> None:
     assert len(lines) == 4
     assert int(lines[3][-1].replace(",", "")) > int(lines[2][-1].replace(",", "")) > 100
     assert lines[3][6].startswith(f"{1 / found[3].generate_to_unpruned.value:.3f}")  # pyright: ignore[reportOptionalMemberAccess]
-    with pytest.raises(tokenprune.SettingError, match="generate 3 tokens, and not 4. Write --new-tokens 3"):
+    with pytest.raises(tokenprune.SettingError, match=r"generate 3 tokens, and not 4\. Write --new-tokens 3"):
         measure_throughput(model, inputs, [], record, rounds=1, n_new=4)
 
 
