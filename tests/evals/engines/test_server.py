@@ -201,7 +201,11 @@ def test_other_engine_options_are_another_run(
 ) -> None:
     """They may quantise the model, or load another adapter."""
     made = evaluating.in_engine
-    monkeypatch.setattr(evaluating, "in_engine", lambda engine, *given: made(url, *given[:2], {}, given[3]))
+    monkeypatch.setattr(
+        evaluating,
+        "in_engine",
+        lambda _engine, model, dtype, _options, on_error: made(url, model, dtype, {}, on_error),
+    )
     run(model, data, tmp_path / "run", engine="vllm", engine_options={"quantization": "fp8"}, tasks=["vqa"])
     with pytest.raises(SettingError, match=r"holds another run, with engine_options\.quantization='fp8' and not"):
         run(model, data, tmp_path / "run", engine="vllm", tasks=["vqa"])
