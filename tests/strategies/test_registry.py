@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from inspect import unwrap
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -173,7 +174,7 @@ def test_names_that_cannot_be_registered() -> None:
         with pytest.raises(SettingError, match="cannot name a strategy"):
             register_strategy(name)
     with pytest.raises(SettingError, match=r"Grid'> cannot name a strategy.*: @register_strategy\('norm'\)"):
-        register_strategy(tokenprune.Grid)  # type: ignore[arg-type]  # without its parentheses
+        unwrap(register_strategy)(tokenprune.Grid)  # without its parentheses; tests' type checks would refuse it first
 
 
 DISTRIBUTION = {

@@ -14,7 +14,7 @@ from tokenprune.evals.models.loading import load_model
 
 def test_no_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokenprune.evals.models.loading.MODEL", tmp_path)
-    with pytest.raises(DataError, match="name a model: --model"):
+    with pytest.raises(DataError, match="write --model, or pip install -e a clone"):
         load_model(str(tmp_path))
 
 
