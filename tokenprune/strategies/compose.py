@@ -36,8 +36,8 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
     "steps": ["pixelprune", "fopru:mode=row"].
 
     Every step's budget counts all visual tokens of the image, so that of the last one holds for the whole: a quarter of
-    the image's tokens here, or what PixelPrune leaves, if that is less. What each step before
-    the language model leaves is in the report's `steps`.
+    the image's tokens here, or what PixelPrune leaves, if that is less. What each step before the
+    language model leaves is in the report's `steps`.
 
     steps: strategies, or texts as `parse` reads them, in the order of the places where they prune: before the vision
         tower, in it, before the language model (any number), inside it.

@@ -127,7 +127,7 @@ def pope_about(number: int) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("form", ["hub", "tsv"])
 def test_copies_of_an_image_in_a_table_are_one_image(tmp_path: Path, form: str) -> None:
-    """Each row has its own. Four questions about two images are no four independent ones."""
+    """Every row has its own copy, but four questions about two images count as two images."""
     images = [png() + bytes(n) for n in (0, 0, 1, 1)]
     if form == "hub":
         rows = [
