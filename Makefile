@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The first with --group; a new environment may have an older one.
 PIP := "pip>=25.1"
 
-.PHONY: install demo test test-oldest test-peers test-vllm test-vllm-smoke check-vllm check matrix fuzz results tables train train-v2
+.PHONY: install demo test test-oldest test-peers test-vllm test-vllm-smoke check-vllm check matrix fuzz results tables train
 
 install: .venv/installed
 
@@ -127,12 +127,8 @@ results: install
 tables: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tokenprune.evals.dev.measure
 
-# Trains the bundled model again from its sources: less than two hours on one core that multiplies
-# BF16 in hardware (AMX). An interrupted run resumes.
+# Trains the bundled model again from its sources: version 1 in less than two hours on one core that multiplies BF16 in
+# hardware (AMX), then the bundled model, which is grown from it, in several days. An interrupted run resumes.
 train: install
+	$(BIN)/python -m tokenprune.evals.dev.train.version_1
 	$(BIN)/python -m tokenprune.evals.dev.train --install evals/bundled/model
-
-# Grows its successor from what `make train` left in training/run/model, and trains that on several grids. An
-# interrupted run resumes.
-train-v2: install
-	$(BIN)/python -m tokenprune.evals.dev.train.v2

@@ -25,14 +25,18 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from tokenprune.evals.models.bundled import SCENES
 
 SIDE, N_FRAMES, FPS = 224, 8, 2
-#: Pixels: of a free piece of a scene at least, and of a pasted object's longer side.
-FREE, OBJECTS = 90, (84, 112)
+#: Pixels of a scene: of its side, and of a free piece and of an object's shorter side at least.
+SCENE_SIDE, FREE, SMALLEST = 336, 120, 60
+#: Pixels of a clip: of a pasted object's longer side.
+OBJECTS = 84, 112
+#: What is no object that a question asks about, though it may cover the background.
+SIGN = "sign"
 YES_OR_NO, OBJECT = 3, 5  # ActivityNet-QA's types of questions
 #: What the questions of a clip ask, of clips with one object and of those with two, in turn: about what is always there
 #: and changes "where" it is, about "when", for what is there for one second, and about what is not there.
 KINDS = ("where", "absent", "what"), ("when", "absent", "where")
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,9 @@ def overlap(one: Box, other: Box) -> bool:
 
 def free_piece(things: Sequence[Thing], step: int = 8) -> Box | None:
     """The largest square of a scene without an object, if it is large enough."""
-    for side in range(SIDE - step, FREE, -step):
-        for left in range(0, SIDE - side + 1, step):
-            for top in range(0, SIDE - side + 1, step):
+    for side in range(SCENE_SIDE - step, FREE, -step):
+        for left in range(0, SCENE_SIDE - side + 1, step):
+            for top in range(0, SCENE_SIDE - side + 1, step):
                 square = (left, top, left + side, top + side)
                 if not any(overlap(square, thing.box) for thing in things):
                     return square
@@ -76,7 +80,7 @@ def free_piece(things: Sequence[Thing], step: int = 8) -> Box | None:
 def alone(thing: Thing, things: Sequence[Thing]) -> bool:
     """Whether an object is large enough to be seen, and nothing overlaps it."""
     left, top, right, bottom = thing.box
-    large = min(right - left, bottom - top) >= 40
+    large = min(right - left, bottom - top) >= SMALLEST
     return large and not any(overlap(thing.box, other.box) for other in things if other is not thing)
 
 
@@ -160,7 +164,7 @@ def kind_of(number: int) -> str:
 def make(output: Path, n_clips: int, seed: int) -> None:
     rng, found = Random(seed), scenes()
     pieces = [(file, square) for file, things in found.items() if (square := free_piece(things)) is not None]
-    things = [thing for own in found.values() for thing in own if alone(thing, own)]
+    things = [thing for own in found.values() for thing in own if thing.noun != SIGN and alone(thing, own)]
     nouns = sorted({thing.noun for thing in things})
     (output / "videos").mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenprune.evals.dev.clips import FPS, N_FRAMES, SIDE, free_piece, make, scenes
+from tokenprune.evals.dev.clips import FPS, FREE, N_FRAMES, SIDE, free_piece, make, scenes
 from tokenprune.evals.models.bundled import CLIPS
 from tokenprune.evals.reading.allowed import allowing
 from tokenprune.evals.reading.videos import read_clip
@@ -59,6 +59,6 @@ def test_a_free_piece_has_no_object() -> None:
     pieces = {file: free_piece(things) for file, things in found.items()}
     square = next((pieces[file], things) for file, things in found.items() if pieces[file] is not None and things)
     left, top, right, bottom = square[0] or (0, 0, 0, 0)
-    assert right - left == bottom - top > 90
+    assert right - left == bottom - top > FREE
     for thing in square[1]:
         assert thing.box[2] <= left or thing.box[0] >= right or thing.box[3] <= top or thing.box[1] >= bottom

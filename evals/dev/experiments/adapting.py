@@ -2,8 +2,8 @@
 
     python -m tokenprune.evals.dev.experiments.adapting --sources SOURCES --output runs/adapting --rows FILE
 
-draws scenes as the bundled model's training did (SOURCES is the folder that `dev.train.sources` filled; none of their
-backgrounds is in the bundled scenes), trains an adapter on them, merges it, and asks the model about the bundled scenes
+draws scenes as the bundled model's training did (SOURCES is the folder that it filled; neither the backgrounds nor the
+files that are held out are in them), trains an adapter on them, merges it, and asks the model about the bundled scenes
 with and without it: unpruned, and at each keep ratio. `--no-labels` distils. A killed run resumes with the same
 command.
 """
@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from peft import PeftModel
+from tqdm import tqdm
 
 from tokenprune.evals.adapt.adapt import adapt
 from tokenprune.evals.cli.parser import script_parser
-from tokenprune.evals.dev.train.bundle import Split, write_scenes
+from tokenprune.evals.dev.train.release.choose import draw_set
+from tokenprune.evals.dev.train.release.plans import KINDS, REC, SQUARE, SetPlan
+from tokenprune.evals.dev.train.release.write import SetFiles
+from tokenprune.evals.dev.train.scenes.assets import load_assets
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.evaluate import evaluate
@@ -40,7 +44,7 @@ def measure(options: Namespace) -> list[TaskResult]:
     """Return the rows without the adapter, then those with it, whose model is called "adapted"."""
     scenes = options.output / f"{options.scenes} scenes"
     if not (scenes / LAST).is_file():
-        write_scenes(options.sources, scenes, [Split(TRAINING, options.scenes, False, False)], SEED)
+        write_scenes(options.sources, scenes, options.scenes)
     adapted = adapt(
         options.model,
         data=scenes,
@@ -72,6 +76,16 @@ def measure(options: Namespace) -> list[TaskResult]:
             limit=options.limit,
         )
     return rows
+
+
+def write_scenes(sources: Path, output: Path, number: int) -> None:
+    """Write a set of scenes that training may have seen; their things and backgrounds are not those held out."""
+    assets = load_assets(sources, held_out_things=False, held_out_backgrounds=False)
+    plan = SetPlan("adapting", {TRAINING: number}, SQUARE, vqa=KINDS, asked=4, rec=REC)
+    files = SetFiles(output, "tokenprune adapting: cut-outs on backgrounds that training saw")
+    for asked in tqdm(draw_set(plan, TRAINING, assets, SEED), total=number, desc=TRAINING):
+        files.add(asked, TRAINING)
+    files.write()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,7 +16,7 @@ from tokenprune.evals.dev.measure.plan import PRUNED, UNPRUNED, Part
 from tokenprune.evals.dev.measure.run import Measuring
 from tokenprune.evals.dev.measure.steps import equal_cache
 from tokenprune.evals.dev.tables import RESULTS
-from tokenprune.evals.models.bundled import VERSION_2
+from tokenprune.evals.models.bundled import BUNDLED
 from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.setups import UNPRUNED as NOT_PRUNED
 from tokenprune.evals.storage.results_io import read
@@ -24,10 +24,10 @@ from tokenprune.evals.storage.results_io import read
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tokenprune.evals.dev.measure", description=__doc__)
-    parser.add_argument("--model", default=str(VERSION_2 / "model"), help="folder of the model")
-    parser.add_argument("--data", type=Path, default=VERSION_2, help="folder of the sets")
+    parser.add_argument("--model", default=str(BUNDLED / "model"), help="folder of the model")
+    parser.add_argument("--data", type=Path, default=BUNDLED, help="folder of the sets")
     parser.add_argument(
-        "--settings", type=Path, default=VERSION_2 / "settings", help="folder of VFlowOpt's settings files"
+        "--settings", type=Path, default=BUNDLED / "settings", help="folder of VFlowOpt's settings files"
     )
     parser.add_argument(
         "--output", type=Path, default=RESULTS / "v2", help="rows, to be committed; existing ones are read first"

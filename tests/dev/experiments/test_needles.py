@@ -19,7 +19,7 @@ from tokenprune.evals.dev.experiments.needles.answers import Answer
 from tokenprune.evals.dev.experiments.needles.ask import WAYS, Asker, best_tile, by_image, remembered
 from tokenprune.evals.dev.experiments.needles.draw import draw_needles, write_needles
 from tokenprune.evals.dev.tables.accuracy.needles import report, stored
-from tokenprune.evals.dev.train.scenes import CutOut
+from tokenprune.evals.dev.train.version_1.scenes import CutOut
 from tokenprune.evals.explain.zoom import draw_look
 from tokenprune.evals.models.boxes import BOX_FORMATS
 from tokenprune.evals.models.prompt_styles import Style

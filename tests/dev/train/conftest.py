@@ -1,4 +1,4 @@
-"""Scenes of version 2, drawn once for all its tests."""
+"""Scenes, drawn once for all its tests."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import random
 import pytest
 from helpers.discs import discs_on_gray
 
-from tokenprune.evals.dev.train.v2.scenes.assets import Assets
-from tokenprune.evals.dev.train.v2.scenes.draw import Scene, draw_scene
-from tokenprune.evals.dev.train.v2.scenes.grids import WEIGHTS
+from tokenprune.evals.dev.train.scenes.assets import Assets
+from tokenprune.evals.dev.train.scenes.draw import Scene, draw_scene
+from tokenprune.evals.dev.train.scenes.grids import WEIGHTS
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Aids of version 2's training: where rows look, what they bring from there, and what they recall."""
+"""Aids of the training: where rows look, what they bring from there, and what they recall."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
-from tokenprune.evals.dev.train.v2.batches.pack import UNASKED, Batch, Packer
-from tokenprune.evals.dev.train.v2.losses import (
+from tokenprune.evals.dev.train.batches.pack import UNASKED, Batch, Packer
+from tokenprune.evals.dev.train.losses import (
     Trainee,
     attention_shares,
     cosine_loss,
@@ -18,9 +18,9 @@ from tokenprune.evals.dev.train.v2.losses import (
     name_loss,
     recall_loss,
 )
-from tokenprune.evals.dev.train.v2.scenes.assets import Assets
-from tokenprune.evals.dev.train.v2.scenes.draw import Scene, draw_scene
-from tokenprune.evals.dev.train.v2.start.model import build_model, build_processor
+from tokenprune.evals.dev.train.scenes.assets import Assets
+from tokenprune.evals.dev.train.scenes.draw import Scene, draw_scene
+from tokenprune.evals.dev.train.start.model import build_model, build_processor
 
 
 @pytest.fixture(scope="module")

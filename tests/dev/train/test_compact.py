@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokenprune.evals.dev.train.v2 import compact, state
+from tokenprune.evals.dev.train import compact, state
 
 
 def test_a_state_is_a_quarter_as_large_and_nearly_the_same(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Growing version 1's model into version 2's, and what its language model still reads after stage one."""
+"""Growing a model from version 1's, and what its language model still reads after stage one."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ import pytest
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
-from tokenprune.evals.dev.train import checkpoint
-from tokenprune.evals.dev.train.v2.batches.patches import NO_LETTER, Patches, PatchHeads
-from tokenprune.evals.dev.train.v2.losses import Trainee
-from tokenprune.evals.dev.train.v2.run import Run
-from tokenprune.evals.dev.train.v2.start import anchor as anchoring
-from tokenprune.evals.dev.train.v2.start.grow import grow, known_words
-from tokenprune.evals.dev.train.v2.start.model import build_processor
+from tokenprune.evals.dev.train.batches.patches import NO_LETTER, Patches, PatchHeads
+from tokenprune.evals.dev.train.losses import Trainee
+from tokenprune.evals.dev.train.run import Run
+from tokenprune.evals.dev.train.start import anchor as anchoring
+from tokenprune.evals.dev.train.start import llava
+from tokenprune.evals.dev.train.start.grow import grow, known_words
+from tokenprune.evals.dev.train.start.model import build_processor
+from tokenprune.evals.dev.train.version_1.assets import nouns
 
 
 @pytest.fixture(scope="module")
 def version_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model of two layers, whose second half of inner units adds nothing."""
     folder = tmp_path_factory.mktemp("version_1")
-    processor = checkpoint.build_processor()
+    processor = llava.build_processor(nouns())
     torch.manual_seed(0)
     tower = Dinov2Model(
         Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=56)
     )
-    old: Any = checkpoint.build_model(tower, processor, 0, hidden_size=64, intermediate_size=48, num_hidden_layers=2)
+    old: Any = llava.build_model(tower, processor, 0, hidden_size=64, intermediate_size=48, num_hidden_layers=2)
     with torch.no_grad():
         for layer in old.model.language_model.layers:
             layer.mlp.down_proj.weight[:, 1::2] = 0  # what the second half would read differently
@@ -38,8 +39,8 @@ def version_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_grown_model_answers_as_the_old_one_with_twice_the_layers(version_1: Path) -> None:
-    processor, new_processor = checkpoint.build_processor(), build_processor()
-    old: Any = checkpoint.LlavaForConditionalGeneration.from_pretrained(version_1).eval()
+    processor, new_processor = llava.build_processor(nouns()), build_processor()
+    old: Any = llava.LlavaForConditionalGeneration.from_pretrained(version_1).eval()
     new: Any = grow(version_1, new_processor, seed=1).eval()
     assert len(new.model.language_model.layers) == 4
     text = "USER: where is the apple? ASSISTANT:"
@@ -66,7 +67,7 @@ def test_the_anchor_brings_words_and_visual_tokens_back(version_1: Path, monkeyp
     model = grow(version_1, processor, seed=1)
     trainee = Trainee(model, [2], 0)
     new_words, old_words = known_words(version_1, processor)
-    old: Any = checkpoint.LlavaForConditionalGeneration.from_pretrained(version_1)
+    old: Any = llava.LlavaForConditionalGeneration.from_pretrained(version_1)
     features = torch.randn(256, 24)
     with torch.no_grad():
         said = trainee.project(features)

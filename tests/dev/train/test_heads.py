@@ -7,12 +7,12 @@ import random
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
-from tokenprune.evals.dev.train.v2.batches.pack import Packer
-from tokenprune.evals.dev.train.v2.losses import Trainee, grid_places
-from tokenprune.evals.dev.train.v2.scenes.assets import Assets
-from tokenprune.evals.dev.train.v2.scenes.draw import draw_scene
-from tokenprune.evals.dev.train.v2.start.heads import fit
-from tokenprune.evals.dev.train.v2.start.model import build_model, build_processor
+from tokenprune.evals.dev.train.batches.pack import Packer
+from tokenprune.evals.dev.train.losses import Trainee, grid_places
+from tokenprune.evals.dev.train.scenes.assets import Assets
+from tokenprune.evals.dev.train.scenes.draw import draw_scene
+from tokenprune.evals.dev.train.start.heads import fit
+from tokenprune.evals.dev.train.start.model import build_model, build_processor
 
 
 def test_fitted_heads_read_what_tokens_say(assets: Assets) -> None:

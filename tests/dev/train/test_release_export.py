@@ -1,4 +1,4 @@
-"""A checkpoint of version 2 becomes a folder that plain transformers loads and asks, at any of its sizes."""
+"""A checkpoint becomes a folder that plain transformers loads and asks, at any of its sizes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Dinov2Config, Dinov2Model, LlavaForConditionalGeneration
 
-from tokenprune.evals.dev.train import checkpoint
-from tokenprune.evals.dev.train.v2 import state
-from tokenprune.evals.dev.train.v2.batches.pack import Packer
-from tokenprune.evals.dev.train.v2.losses import Trainee
-from tokenprune.evals.dev.train.v2.release import export
-from tokenprune.evals.dev.train.v2.start.model import build_model, build_processor
+from tokenprune.evals.dev.train import state
+from tokenprune.evals.dev.train.batches.pack import Packer
+from tokenprune.evals.dev.train.losses import Trainee
+from tokenprune.evals.dev.train.release import export
+from tokenprune.evals.dev.train.start import llava
+from tokenprune.evals.dev.train.start.model import build_model, build_processor
 
 
 def tiny_tower(*_: Any) -> tuple[Dinov2Model, None]:
@@ -45,7 +45,7 @@ def test_a_grown_model_is_restored_in_its_own_shape(tmp_path: Path, monkeypatch:
     processor = build_processor()
     shape = {"hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 4}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
-    model = checkpoint.build_model(tiny_tower()[0], processor, 3, **shape, **heads)
+    model = llava.build_model(tiny_tower()[0], processor, 3, **shape, **heads)
     trainee = Trainee(model, Packer(processor).head, processor.tokenizer.convert_tokens_to_ids("00"))
     saved = {"tower": model.model.vision_tower.state_dict(), "trainee": trainee.state_dict()}
     restored, _ = export.restore(saved, tmp_path)

@@ -1,4 +1,4 @@
-"""Version 2's bundled sets: drawn, balanced, written in published formats, and checked."""
+"""The bundled sets: drawn, balanced, written in published formats, and checked."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 from helpers.discs import discs_on_gray
 from PIL import Image
 
-from tokenprune.evals.dev.train.v2.release import check, photographs
-from tokenprune.evals.dev.train.v2.release.choose import choose, draw_set
-from tokenprune.evals.dev.train.v2.release.plans import HELD_OUT_THINGS, KINDS, REC, SETS, SQUARE, TALL, SetPlan
-from tokenprune.evals.dev.train.v2.release.sets import licensed, write_sets
-from tokenprune.evals.dev.train.v2.scenes.ask import Question
-from tokenprune.evals.dev.train.v2.scenes.assets import Assets
-from tokenprune.evals.dev.train.v2.scenes.grids import WEIGHTS
-from tokenprune.evals.dev.train.v2.scenes.nouns import nouns
-from tokenprune.evals.dev.train.v2.start.model import build_processor
+from tokenprune.evals.dev.train.release import check, photographs
+from tokenprune.evals.dev.train.release.choose import choose, draw_set
+from tokenprune.evals.dev.train.release.plans import HELD_OUT_THINGS, KINDS, REC, SETS, SQUARE, TALL, SetPlan
+from tokenprune.evals.dev.train.release.sets import licensed, write_sets
+from tokenprune.evals.dev.train.scenes.ask import Question
+from tokenprune.evals.dev.train.scenes.assets import Assets
+from tokenprune.evals.dev.train.scenes.grids import WEIGHTS
+from tokenprune.evals.dev.train.scenes.nouns import nouns
+from tokenprune.evals.dev.train.start.model import build_processor
 from tokenprune.evals.models.bundled import PHOTOGRAPHS
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.tasks.refcoco import RefCoco

@@ -1,184 +1,258 @@
-"""The scenes, questions and packing that the bundled model is trained on."""
+"""How the bundled model is trained: grids, packing, patches and checkpoints."""
 
 from __future__ import annotations
 
+import math
 import random
-import struct
-import subprocess
-import sys
-import zlib
+from dataclasses import replace
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from transformers import Dinov2Config, Dinov2Model
 
-from tokenprune.evals.dev.train import assets
-from tokenprune.evals.dev.train.batches import VISUAL, Packer, SeenScene
-from tokenprune.evals.dev.train.checkpoint import build_model, build_processor
+from tokenprune.evals.dev.train import state
+from tokenprune.evals.dev.train.batches.encode import NO_JITTER, Encoder, Jitter
+from tokenprune.evals.dev.train.batches.feed import feed
+from tokenprune.evals.dev.train.batches.pack import Packer, patch_edges
+from tokenprune.evals.dev.train.batches.patches import NO_LETTER, PatchTruth
 from tokenprune.evals.dev.train.losses import Trainee
-from tokenprune.evals.dev.train.questions import box_words, rec_questions, referring_expressions, vqa_questions
-from tokenprune.evals.dev.train.rcc import read_rcc
-from tokenprune.evals.dev.train.scenes import GRID, SIDE, CutOut, Scene, Thing, draw_scene
-from tokenprune.evals.models.boxes import BOX_FORMATS, within
+from tokenprune.evals.dev.train.scenes.assets import Assets
+from tokenprune.evals.dev.train.scenes.draw import SIGN, Scene, draw_scene
+from tokenprune.evals.dev.train.scenes.grids import WEIGHTS, choose_grid, images_of
+from tokenprune.evals.dev.train.stage_two import Pool
+from tokenprune.evals.dev.train.start.dinov2 import NATIVE_SIDE
+from tokenprune.evals.dev.train.start.model import build_model, build_processor
 
 
-def disc(noun: str, color: tuple[int, int, int]) -> CutOut:
-    image = np.zeros((80, 80, 4), np.uint8)
-    rows, columns = np.mgrid[:80, :80]
-    image[(rows - 40) ** 2 + (columns - 40) ** 2 < 39**2] = (*color, 255)
-    return CutOut(noun, f"{noun}.png", Image.fromarray(image).crop((1, 1, 79, 79)))
-
-
-CUTOUTS = [
-    disc("apple", (220, 20, 20)),
-    disc("ball", (30, 60, 220)),
-    disc("lemon", (240, 220, 20)),
-    disc("wheel", (10, 10, 10)),
-    disc("frog", (20, 160, 40)),
-]
-BACKGROUNDS = [Image.new("RGB", (400, 300), (128, 128, 128))]
-
-
-@pytest.fixture(scope="module")
-def scenes() -> list[Scene]:
-    rng = random.Random(1)
-    return [draw_scene(rng, CUTOUTS, BACKGROUNDS, 1 + i % 5) for i in range(25)]
-
-
-def test_boxes_are_the_extent_of_the_pixels(scenes: list[Scene]) -> None:
-    for scene in scenes:
-        rows, columns = np.where(
-            (scene.pixels.astype(int) - scene.pixels[:, :, :1]).any(2) | (scene.pixels[..., 0] < 60)
-        )
-        inside = np.zeros(len(rows), bool)
-        for thing in scene.things:
-            x1, y1, x2, y2 = thing.box
-            here = (columns >= x1 - 1) & (columns <= x2) & (rows >= y1 - 1) & (rows <= y2)
-            assert here.any()
-            inside |= here
-        assert inside.all(), "pixels of a thing lie outside of every box"
-
-
-def test_things_do_not_overlap(scenes: list[Scene]) -> None:
-    for scene in scenes:
-        covered = np.zeros((SIDE, SIDE), int)
-        for x1, y1, x2, y2 in (thing.box for thing in scene.things):
-            covered[y1:y2, x1:x2] += 1
-        assert covered.max() == 1
-
-
-def test_patch_owner_follows_the_boxes(scenes: list[Scene]) -> None:
-    cell = SIDE // GRID
-    for scene in scenes:
-        for row, column in np.argwhere(scene.owner >= 0):
-            x1, y1, x2, y2 = scene.things[scene.owner[row, column]].box
-            assert x1 < (column + 1) * cell
-            assert x2 > column * cell
-            assert y1 < (row + 1) * cell
-            assert y2 > row * cell
-
-
-@pytest.mark.parametrize(
-    ("noun", "word"), [("apple", "red"), ("ball", "blue"), ("lemon", "yellow"), ("wheel", "black")]
-)
-def test_color_words(noun: str, word: str) -> None:
-    assert next(c for c in CUTOUTS if c.noun == noun).color == word
-
-
-def test_every_expression_names_one_thing() -> None:
-    a = Thing("ball", "a", "red", (0, 0, 100, 100))
-    b = Thing("ball", "b", "blue", (120, 0, 170, 50))
-    c = Thing("frog", "c", None, (0, 150, 40, 190))
-    scene = Scene(np.zeros((SIDE, SIDE, 3), np.uint8), (a, b, c), np.full((GRID, GRID), -1, np.int8))
-    found = dict(referring_expressions(scene))
-    assert found["the frog"] == 2
-    assert found["the red ball"] == found["the larger ball"] == found["the left ball"] == 0
-    assert found["the blue ball"] == found["the smaller ball"] == found["the right ball"] == 1
-    assert "the ball" not in found
-
-
-def test_yes_and_no_are_true(scenes: list[Scene]) -> None:
+def test_questions_have_only_known_words(scenes: list[Scene]) -> None:
+    packer = Packer(build_processor())
     rng = random.Random(0)
-    for scene in scenes:
-        there = {thing.noun for thing in scene.things}
-        for question in vqa_questions(rng, scene, [c.noun for c in CUTOUTS] + ["zebra"]):
-            if question.kind == "presence":
-                noun = question.text.removeprefix("is there a ").removesuffix("?")
-                assert question.answer == ("yes" if noun in there else "no")
+    for scene in scenes[:40]:
+        for question in packer.questions(rng, scene):
+            assert packer.tokenizer.unk_token_id not in packer.ids(f"{question.text} {question.answer}"), question
 
 
-def test_box_words_are_read_back_by_the_evals() -> None:
-    box = (10, 20, 110, 200)
-    parsed = BOX_FORMATS["bundled"].fractions(box_words(box), (SIDE, SIDE))
-    assert parsed is not None
-    assert np.allclose(within((0.0, 0.0, float(SIDE), float(SIDE)), parsed), box, atol=SIDE / 100)
+def small_tower(side: int = 16) -> Dinov2Model:
+    torch.manual_seed(0)
+    return Dinov2Model(
+        Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=14 * side)
+    ).eval()
 
 
-def test_split_has_no_file_on_both_sides() -> None:
-    files = assets.files_by_noun()
-    everything = [file for of_noun in files.values() for file in of_noun]
-    assert len(everything) == len(set(everything))
-    assert not set(assets.HELD_OUT_BACKGROUNDS) & set(assets.TRAINING_BACKGROUNDS)
-    words = build_processor().tokenizer.get_vocab()
-    assert all(noun in words for noun in files)
+def test_the_encoder_without_jitter_is_the_tower_itself(scenes: list[Scene]) -> None:
+    tower = small_tower()
+    native = torch.randn(1, 1 + NATIVE_SIDE**2, 24)
+    encoder = Encoder(tower, native)
+    corner = (NATIVE_SIDE - 16) // 2
+    view = NO_JITTER.window(random.Random(0))
+    window = encoder.windows(16, 16, [view])
+    square = native[:, 1:].reshape(1, NATIVE_SIDE, NATIVE_SIDE, 24)[:, corner : corner + 16, corner : corner + 16]
+    assert torch.allclose(window, torch.cat([native[:, :1], square.reshape(1, 256, 24)], 1), atol=1e-4)
+    tower.embeddings.position_embeddings.data = window
+    # On another grid the tower interpolates what it stores, which the view goes beyond only at its border.
+    pixels = torch.zeros(1, 3, 8 * 14, 12 * 14)
+    theirs = tower.embeddings.interpolate_pos_encoding(window, *pixels.shape[2:])[:, 1:].reshape(8, 12, 24)
+    ours = encoder.windows(8, 12, [view])[:, 1:].reshape(8, 12, 24)
+    assert torch.allclose(theirs[1:-1, 1:-1], ours[1:-1, 1:-1], atol=1e-4)
 
 
-def test_packed_questions_equal_questions_asked_alone(scenes: list[Scene]) -> None:
-    """Sixteen questions behind one image must give what sixteen prompts give, or training teaches something else."""
+def test_jitter_moves_the_view() -> None:
+    rng = random.Random(0)
+    views = {Jitter().window(rng) for _ in range(10)}
+    assert len(views) == 10
+    assert all(8 < left + width / 2 < 28 and 13 < width < 19 for left, _, width, _ in views)
+
+
+@pytest.mark.parametrize("grid", [(16, 16), (8, 12)])
+def test_packed_questions_equal_questions_asked_alone(assets: Assets, grid: tuple[int, int]) -> None:
+    """Many questions behind one image must give what as many prompts give, or training teaches something else."""
     processor = build_processor()
-    tower = Dinov2Model(
-        Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=SIDE)
-    )
-    model = build_model(tower, processor, seed=0).eval()
-    packer = Packer(processor, seed=0)
+    model = build_model(small_tower(), processor, seed=0, layers=2, width=128).eval()
+    packer = Packer(processor)
     trainee = Trainee(model, packer.head, processor.tokenizer.convert_tokens_to_ids("00"))
-    seen = SeenScene(scenes[4], torch.randn(VISUAL, 24))
-    batch = packer.pack([seen])
+    rng = random.Random(4)
+    scene = draw_scene(rng, assets, grid, 5, "mixed")
+    features = torch.randn(1, grid[0] * grid[1], 24)
+    batch = packer.pack(rng, [scene])
     with torch.no_grad():
-        packed = trainee(batch).logits
-        visual = trainee.project(seen.features[None])
+        packed = trainee(features, batch, look_layer=1, place_layer=1).logits
+        visual = trainee.project(features)
         embed = model.get_input_embeddings()
-        prompt = torch.cat([batch.text_ids[:, :0], torch.tensor([packer.head])], 1)
-        start = len(packer.head) + VISUAL
-        first = (batch.position_ids[0, start:] == start).nonzero()[:, 0]
-        ends = [*first[1:].tolist(), int((batch.target[0] >= 0).nonzero()[-1]) + 1]
+        start = len(packer.head) + visual.shape[1]
         alone = []
-        for begin, end in zip(first.tolist(), ends, strict=False):
-            ids = batch.text_ids[:, begin:end]
-            output = model(inputs_embeds=torch.cat([embed(prompt), visual, embed(ids)], 1))
-            alone.append(output.logits[0, start:][batch.target[0, begin:end] >= 0])
-    assert len(alone) > 5
-    torch.testing.assert_close(packed, torch.cat(alone), atol=1e-4, rtol=1e-4)
+        for question in batch.questions[0]:
+            ids = packer.ids(f"{question.text} ASSISTANT:") + packer.ids(question.answer)
+            text = embed(torch.tensor([ids]))
+            output = model(inputs_embeds=torch.cat([embed(torch.tensor([packer.head])), visual, text], 1))
+            alone.append(output.logits[0, start + len(packer.ids(f"{question.text} ASSISTANT:")) - 1 :])
+    assert len(batch.questions[0]) > 5
+    assert torch.allclose(packed, torch.cat(alone), atol=2e-4)
 
 
-def test_rec_answers_fit_their_things(scenes: list[Scene]) -> None:
-    for scene in scenes:
-        for question in rec_questions(scene):
-            assert question.about is not None
-            assert question.answer == box_words(scene.things[question.about].box)
+def test_the_truth_of_patches(scenes: list[Scene]) -> None:
+    truth = PatchTruth(Packer(build_processor()))
+    for scene in scenes[:30]:
+        found = truth([scene])
+        owned = torch.from_numpy(scene.owner).flatten() >= 0
+        assert (found.central.sum() == torch.from_numpy(scene.owner).flatten()[owned].unique().numel()).all()
+        signs = torch.tensor([thing.noun == SIGN for thing in scene.things])
+        assert ((found.word >= 0) == signs[torch.from_numpy(scene.owner).flatten().long()] & owned).all()
+        for patch in owned.nonzero()[:, 0].tolist():
+            x1, y1, x2, y2 = scene.things[scene.owner.flatten()[patch]].box
+            left, top, right, bottom = (found.reach[patch, :4] / 2).tolist()
+            assert left + right == pytest.approx(x2 - x1, abs=1e-4)
+            assert top + bottom == pytest.approx(y2 - y1, abs=1e-4)
 
 
-def test_rcc_files_come_out_whole(tmp_path: Path) -> None:
-    content = b"image " * 50
-    packed = struct.pack(">I", len(content)) + zlib.compress(content)
-    data = struct.pack(">I", len(packed)) + packed
-    name = "a.webp"
-    names = struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
-    tree = struct.pack(">IHII", 0, 2, 1, 1) + struct.pack(">IHHHI", 0, 1, 0, 0, 0)
-    header = b"qres" + struct.pack(">4I", 1, 20, 20 + len(tree), 20 + len(tree) + len(data))
-    file = tmp_path / "x.rcc"
-    file.write_bytes(header + tree + data + names)
-    assert list(read_rcc(file)) == [(name, content)]
-    file.write_bytes(b"not one")
-    with pytest.raises(ValueError, match="not a Qt resource"):
-        list(read_rcc(file))
+def test_grids_fit_the_budget() -> None:
+    rng = random.Random(0)
+    assert {choose_grid(rng, 256) for _ in range(500)} == {grid for grid in WEIGHTS if grid[0] * grid[1] <= 256}
+    assert images_of((16, 16), 4096) == 16
+    assert images_of((24, 24), 100) == 2
 
 
-def test_the_sources_command_does_what_errors_advise(tmp_path: Path) -> None:
-    (tmp_path / "complete").touch()  # everything is there, so nothing is downloaded
-    command = [sys.executable, "-m", "tokenprune.evals.dev.train.sources", str(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert run.stdout == f"the sources are in {tmp_path}\n"
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    assert state.latest(tmp_path) is None
+    for stage, step in ((1, 100), (1, 200), (2, 5)):
+        state.save(tmp_path, stage, step, {"weights": {"a": torch.ones(2)}})
+    assert [file.name for file in sorted(tmp_path.iterdir())] == ["state-1-000200.pt", "state-2-000005.pt"]
+    found = state.latest(tmp_path)
+    assert found is not None
+    assert (found["stage"], found["step"]) == (2, 5)
+
+
+def test_patches_of_a_sign_know_their_letters(assets: Assets) -> None:
+    truth = PatchTruth(Packer(build_processor()))
+    rng = random.Random(8)
+    for _ in range(10):
+        scene = draw_scene(rng, assets, (24, 24), 3, "text")
+        found = truth([scene])
+        for index, thing in enumerate(scene.things):
+            if thing.word is None:
+                assert not thing.edges
+                continue
+            assert list(thing.edges) == sorted(thing.edges)
+            assert thing.edges[0] > 0
+            assert thing.edges[-1] < 1
+            row = np.argwhere(scene.owner == index)[:, 0]
+            middle = np.bincount(row).argmax()
+            line = found.letters.reshape(24, 24, 3)[middle][scene.owner[middle] == index]
+            on = [letter for letter in line[:, 1].tolist() if letter != NO_LETTER]
+            word = [ord(letter) - ord("a") for letter in thing.word]
+            left = iter(word)
+            assert all(letter in left for letter, _ in groupby(on)), "letters out of their order"
+
+
+def test_a_pool_fills_a_step_with_scenes_of_the_same_grid(scenes: list[Scene]) -> None:
+    rng = random.Random(0)
+    pool = Pool(size=3)
+    of_one_grid = [scene for scene in scenes if scene.shape == (8, 8)][:4]
+    other = next(scene for scene in scenes if scene.shape == (12, 12))
+    assert len(pool.mix(rng, of_one_grid[:2], torch.zeros(2, 64, 5), number=4)[0]) == 2  # nothing is held yet
+    assert len(pool.mix(rng, [other], torch.ones(1, 144, 5), number=4)[0]) == 1
+    mixed, features = pool.mix(rng, of_one_grid[2:], torch.ones(2, 64, 5), number=4)
+    assert [scene.things for scene in mixed[:2]] == [scene.things for scene in of_one_grid[2:]]
+    assert features.mean((1, 2)).tolist() == [1, 1, 0, 0]
+    assert len(pool.held[8, 8]) == 3
+
+
+def test_what_workers_are_fed_with_comes_in_order() -> None:
+    assert list(feed(float, range(3), workers=0)) == list(feed(float, range(3), workers=1)) == [0.0, 1.0, 2.0]
+
+
+def test_the_edges_of_patches_are_their_things(scenes: list[Scene]) -> None:
+    for scene in scenes[:30]:
+        edges = patch_edges(scene)
+        owner = scene.owner.flatten()
+        for patch in range(len(owner)):
+            if owner[patch] >= 0:
+                assert ((edges[patch] + 1) / 2).tolist() == pytest.approx(scene.things[owner[patch]].box, abs=1e-5)
+
+
+def test_points_are_the_centers_of_what_an_answer_is_read_from(scenes: list[Scene]) -> None:
+    packer, rng, kinds = Packer(build_processor()), random.Random(0), set()
+    for scene in scenes[:30]:
+        batch = packer.pack(rng, [scene])
+        rows = iter(batch.points[0][batch.target[0] >= 0].tolist())
+        for question in batch.questions[0]:
+            answers = list(islice(rows, len(packer.ids(question.answer)) + 1))
+            assert all(row == pytest.approx(answers[0], nan_ok=True) for row in answers)
+            if len(question.about) != 1 or len(question.other) > 1:
+                assert all(math.isnan(at) for at in answers[0])
+                continue
+            kinds.add(question.kind)
+            first, second = scene.things[question.about[0]], scene.things[(question.other or question.about)[0]]
+            assert [(at + 1) / 2 for at in answers[0]] == pytest.approx([*first.center, *second.center], abs=1e-5)
+            if question.kind == "relation" and question.answer in ("yes", "no"):
+                words = question.text.split(f"is the {first.noun} ")[1].removesuffix(f" the {second.noun}?")
+                axis, sign = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}[words]
+                assert (sign * (answers[0][2 + axis] - answers[0][axis]) > 0) == (question.answer == "yes")
+    assert {"rec", "relation", "size", "extreme", "text"} <= kinds
+
+
+def test_a_noun_in_a_question_is_about_what_it_names(scenes: list[Scene]) -> None:
+    packer, rng, several, compared = Packer(build_processor()), random.Random(0), 0, 0
+    for scene in scenes[:30]:
+        batch = packer.pack(rng, [scene])
+        is_prompt = (batch.target[0] < 0) & (batch.text_ids[0] != packer.tokenizer.pad_token_id)
+        for row in (is_prompt & (batch.about[0, :, 0] > 0)).nonzero().flatten().tolist():
+            bits = int(batch.about[0, row, 0])
+            assert bits == batch.about[0, row, 1]
+            things = [thing for index, thing in enumerate(scene.things) if bits >> index & 1]
+            assert {packer.noun_ids[thing.noun] for thing in things} == {int(batch.text_ids[0, row])}
+            point = batch.points[0, row]
+            if len(things) > 1:
+                several += 1
+                assert point.isnan().all()
+            else:
+                assert ((point + 1) / 2).tolist() == pytest.approx(2 * [*things[0].center], abs=1e-5)
+        at = 0
+        for question in batch.questions[0]:
+            own = slice(
+                at, at := at + len(packer.ids(f"{question.text} ASSISTANT:")) + len(packer.ids(question.answer))
+            )
+            if question.other and question.answer in ("yes", "no"):
+                compared += 1
+                tokens = {packer.noun_ids[scene.things[thing].noun] for thing in (*question.about, *question.other)}
+                rows = (is_prompt & (batch.about[0, :, 0] > 0))[own]
+                assert set(batch.text_ids[0, own][rows].tolist()) == tokens
+    assert several
+    assert compared
+
+
+def test_every_question_counts_alike_whatever_the_length_of_its_answer(scenes: list[Scene]) -> None:
+    processor = build_processor()
+    packer = Packer(processor)
+    numbers = processor.tokenizer.convert_tokens_to_ids("00")
+    trainee = Trainee(build_model(small_tower(), processor, seed=0, layers=2, width=128), packer.head, numbers)
+    batch = packer.pack(random.Random(0), scenes[:1])
+    assert float(batch.weight.sum()) == pytest.approx(len(batch.questions[0]))
+    asked = batch.target >= 0
+    assert (batch.weight[~asked] == 0).all()
+    target, weight = batch.target[asked], batch.weight[asked]
+    logits = torch.randn(len(target), trainee.lm.config.vocab_size)
+    losses, at = [], 0
+    for question in batch.questions[0]:
+        rows = slice(at, at := at + len(packer.ids(question.answer)) + 1)
+        losses.append(trainee.answer_loss(logits[rows], target[rows], torch.ones(rows.stop - rows.start)))
+    assert {question.kind for question in batch.questions[0]} > {"rec"}
+    assert float(trainee.answer_loss(logits, target, weight)) == pytest.approx(float(torch.stack(losses).mean()))
+
+
+def test_the_loss_of_edges_is_about_things_only(assets: Assets) -> None:
+    processor = build_processor()
+    packer = Packer(processor)
+    trainee = Trainee(build_model(small_tower(), processor, seed=0, layers=2, width=128), packer.head, 0)
+    scene = draw_scene(random.Random(4), assets, (8, 12), 3, "mixed")
+    batch, features = packer.pack(random.Random(4), [scene]), torch.randn(1, 96, 24)
+    losses = trainee(features, batch, look_layer=1, place_layer=1)
+    moved = replace(batch, edges=torch.where((batch.owner >= 0)[..., None], batch.edges, 100.0))
+    assert losses.edges == trainee(features, moved, look_layer=1, place_layer=1).edges > 0
+    nothing = replace(batch, owner=torch.full_like(batch.owner, -1))
+    assert trainee(features, nothing, look_layer=1, place_layer=1, aids=False).edges == 0
+    losses.edges.backward()
+    assert trainee.edge_head.weight.grad is not None
+    assert trainee.lm.layers[0].mlp.up_proj.weight.grad is not None

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from tokenprune.evals.dev.train.fetch import wheel
+from tokenprune.evals.dev.train.sources.fetch import wheel
 
 DEEPFOREST = ("deepforest", "2.1.0", "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54")
 #: Image and Pascal VOC file of each, in the package's data folder.

@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from tokenprune.evals.dev.train.assets import load_assets, nouns
-from tokenprune.evals.dev.train.bundle import add_boxes, add_question, empty_instances, write_set
-from tokenprune.evals.dev.train.questions import Question
-from tokenprune.evals.dev.train.scenes import CutOut, Scene, Thing
-from tokenprune.evals.dev.train.sources import EARTHS, fetch_earth, fetch_sources
+from tokenprune.evals.dev.experiments.needles.write import add_boxes, add_question, empty_instances, write_set
+from tokenprune.evals.dev.train.sources.stamps import EARTHS, fetch_earth, fetch_sources
+from tokenprune.evals.dev.train.version_1.assets import load_assets, nouns
+from tokenprune.evals.dev.train.version_1.questions import Question
+from tokenprune.evals.dev.train.version_1.scenes import CutOut, Scene, Thing
 
 SEED = 20261125
 IMAGES = 32

@@ -1,0 +1,1 @@
+"""The products of a training: the bundled model, and the sets that it is measured on."""

@@ -1,0 +1,75 @@
+"""Draw the scenes of a set and choose the questions about them, so that guessing does not pay."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tokenprune.evals.dev.train.release.plans import SetPlan
+from tokenprune.evals.dev.train.scenes.ask import Question, rec_questions, vqa_questions
+from tokenprune.evals.dev.train.scenes.assets import Assets
+from tokenprune.evals.dev.train.scenes.draw import MOST_ASKED, Scene, draw_scene
+from tokenprune.evals.dev.train.scenes.nouns import Noun, nouns
+
+SEED = 20261126
+#: Folders of emoji whose licence (CC-BY-SA-4.0) the sets cannot be under.
+SHARE_ALIKE = ("openmoji", "emojione1")
+
+
+@dataclass(frozen=True)
+class Asked:
+    scene: Scene
+    vqa: list[Question]
+    rec: list[Question]
+
+
+def draw_set(plan: SetPlan, split: str, assets: Assets, seed: int = SEED) -> Iterator[Asked]:
+    """Yield the images of a split, each with its questions; scenes about which the set has nothing to ask are left out.
+
+    `assets` are those of the split. The same plan and seed give the same images.
+    """
+    used: Counter[object] = Counter()
+    left, number = plan.images[split], 0
+    while left:
+        rng = random.Random(f"{seed} {plan.name} {split} {number}")
+        scene = draw_scene(rng, assets, plan.shape, MOST_ASKED, plan.scene, odd=False)
+        rec = [question for question in rec_questions(scene) if question.kind in plan.rec]
+        vqa = choose(rng, _candidates(rng, scene, nouns(), plan.vqa), plan.asked, used)
+        number += 1
+        if rec or vqa:
+            left -= 1
+            yield Asked(scene, vqa, rec)
+
+
+def choose(rng: random.Random, questions: Sequence[Question], number: int, used: Counter[object]) -> list[Question]:
+    """Return up to `number` of the questions: of the kind asked least so far, and in it with the answer given least.
+
+    `used` counts what has been chosen, and is updated.
+    """
+    left, chosen = list(questions), []
+    rng.shuffle(left)
+    while left and len(chosen) < number:
+        one = min(left, key=lambda question: (used[question.kind], used[question.kind, answer_class(question.answer)]))
+        left = [question for question in left if question.text != one.text]
+        used.update([one.kind, (one.kind, answer_class(one.answer))])
+        chosen.append(one)
+    return chosen
+
+
+def answer_class(answer: str) -> str:
+    """Return an answer that many questions share as it is, and one word for all nouns and words of signs."""
+    shared = {"yes", "no", *"123456", *_COLORS}
+    return answer if answer in shared else "a word"
+
+
+_COLORS = ("black", "white", "gray", "brown", "red", "orange", "yellow", "green", "blue", "purple", "pink")
+
+
+def _candidates(
+    rng: random.Random, scene: Scene, known: tuple[Noun, ...], kinds: Sequence[str], draws: int = 3
+) -> list[Question]:
+    """Several draws, since each asks about few of the scene's things."""
+    found = [question for _ in range(draws) for question in vqa_questions(rng, scene, known) if question.kind in kinds]
+    return list({question.text: question for question in found}.values())

@@ -1,0 +1,1 @@
+"""Scenes and questions, and the things that they show."""

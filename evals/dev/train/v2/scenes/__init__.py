@@ -1,1 +1,0 @@
-"""Version 2's scenes and questions, and the sources that they are drawn from."""

@@ -1,0 +1,156 @@
+"""What the bundled model is trained on: its scenes, their questions, and the split."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.discs import NAMES
+
+from tokenprune.evals.dev.train.scenes.ask import Question, rec_questions, vqa_questions
+from tokenprune.evals.dev.train.scenes.assets import (
+    HELD_OUT_BACKGROUNDS,
+    HELD_OUT_FONTS,
+    TRAINING_BACKGROUNDS,
+    TRAINING_FONTS,
+    Assets,
+    background_files,
+)
+from tokenprune.evals.dev.train.scenes.draw import KINDS, Scene, draw_scene
+from tokenprune.evals.dev.train.scenes.nouns import Noun, nouns
+from tokenprune.evals.dev.train.scenes.words import SIGN_WORDS
+from tokenprune.evals.dev.train.start.model import build_processor
+from tokenprune.evals.dev.train.version_1.assets import files_by_noun as files_of_version_1
+
+
+@pytest.fixture(scope="module")
+def questions(scenes: list[Scene]) -> dict[str, list[Question]]:
+    rng = random.Random(2)
+    found = defaultdict(list)
+    for scene in scenes:
+        for question in [*rec_questions(scene), *vqa_questions(rng, scene, nouns())]:
+            found[question.kind].append(question)
+    return found
+
+
+def test_boxes_are_the_extent_of_the_pixels(assets: Assets) -> None:
+    """At 24 x 24 patches a scene is not made smaller, so a box ends where its thing's pixels do."""
+    rng = random.Random(3)
+    for kind in ("mixed", "count", "small", "text"):
+        scene = draw_scene(rng, assets, (24, 24), 5, kind, odd=False)
+        height, width = scene.pixels.shape[:2]
+        marked = np.abs(scene.pixels.astype(int) - np.median(scene.pixels, (0, 1))).max(2) > 30
+        for thing in scene.things:
+            x1, y1, x2, y2 = (round(edge * side) for edge, side in zip(thing.box, (width, height) * 2, strict=True))
+            rows, columns = np.where(marked[y1:y2, x1:x2])
+            assert rows.min() <= 1
+            assert rows.max() >= y2 - y1 - 2
+            assert columns.min() <= 1
+            assert columns.max() >= x2 - x1 - 2
+            marked[max(0, y1 - 1) : y2 + 1, max(0, x1 - 1) : x2 + 1] = False
+        assert not marked.any(), "pixels of a thing lie outside of every box"
+
+
+def test_things_do_not_overlap(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        covered = np.zeros((400, 400), int)
+        for box in (thing.box for thing in scene.things):
+            x1, y1, x2, y2 = (round(400 * edge) for edge in box)
+            covered[y1:y2, x1:x2] += 1
+        assert covered.max() == 1
+
+
+def test_patches_belong_to_the_thing_whose_box_they_touch(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        rows, columns = scene.shape
+        assert scene.pixels.shape == (14 * rows, 14 * columns, 3)
+        for row, column in np.argwhere(scene.owner >= 0):
+            x1, y1, x2, y2 = scene.things[scene.owner[row, column]].box
+            assert x1 * columns < column + 1
+            assert x2 * columns > column
+            assert y1 * rows < row + 1
+            assert y2 * rows > row
+
+
+def test_a_seed_gives_the_same_scene_again(assets: Assets) -> None:
+    for kind in KINDS:
+        one, two = (draw_scene(random.Random(5), assets, (12, 16), 6, kind) for _ in range(2))
+        assert one.things == two.things
+        assert (one.pixels == two.pixels).all()
+
+
+def test_nothing_is_on_both_sides_of_the_split() -> None:
+    files = Counter(file for noun in nouns() for file in noun.files)
+    assert max(files.values()) == 1
+    held_out = [noun for noun in nouns() if noun.held_out]
+    assert all(noun.held_out < set(noun.files) for noun in held_out)
+    assert {noun.group for noun in held_out} == {noun.group for noun in nouns()}
+    assert len(held_out) > 400
+    # What version 1 held out is held out still, and what it saw is not: the model is grown from it.
+    unseen = {f"stamps/{files[-1]}" for files in files_of_version_1().values() if len(files) > 1}
+    seen = {f"stamps/{file}" for files in files_of_version_1().values() for file in files} - unseen
+    assert {file for noun in held_out for file in noun.held_out if file in seen | unseen} == unseen
+    assert not set(HELD_OUT_BACKGROUNDS) & set(TRAINING_BACKGROUNDS)
+    assert not set(HELD_OUT_FONTS) & set(TRAINING_FONTS)
+    seen, unseen = (set(background_files(Path(), held_out=side)) for side in (False, True))
+    assert not seen & unseen
+
+
+def test_no_answer_pays_as_a_guess(questions: dict[str, list[Question]]) -> None:
+    assert Counter(q.answer for q in questions["presence"]).most_common()[0][1] == len(questions["presence"]) / 2
+    told = Counter(q.answer for q in questions["relation"] if q.answer in ("yes", "no"))
+    assert min(told.values()) > 0.4 * told.total()
+    counts = Counter(q.answer for q in questions["count"])
+    assert max(counts.values()) < 0.35 * counts.total()
+    assert set(counts) == set("123456")
+
+
+def test_answers_are_true(assets: Assets) -> None:
+    rng = random.Random(7)
+    for _ in range(60):
+        scene = draw_scene(rng, assets, (16, 16), 6)
+        names = Counter(thing.noun for thing in scene.things)
+        plurals = {noun.plural: noun.name for noun in nouns()}
+        for question in vqa_questions(rng, scene, nouns()):
+            words = question.text.removesuffix("?").split()
+            if question.kind == "presence":
+                assert question.answer == ("yes" if words[-1] in names else "no")
+            elif question.text.startswith("how many objects"):
+                assert question.answer == str(len(scene.things))
+            elif question.kind == "count":
+                assert question.answer == str(names[plurals[words[2]]])
+            elif question.kind == "relation" and question.answer in ("yes", "no"):
+                one, other = scene.things[question.about[0]], scene.things[question.other[0]]
+                axis, sign = {"left": (0, 1), "right": (0, -1), "above": (1, 1), "below": (1, -1)}[words[3]]
+                assert (sign * (other.center[axis] - one.center[axis]) > 0) == (question.answer == "yes")
+            elif question.kind == "relation":
+                other = scene.things[question.other[0]]
+                axis, sign = {"left": (0, 1), "right": (0, -1), "above": (1, 1), "below": (1, -1)}[words[2]]
+                there = [one.noun for one in scene.things if sign * (other.center[axis] - one.center[axis]) > 0]
+                assert there == [question.answer]
+            elif question.kind == "text":
+                assert question.answer == scene.things[question.about[0]].word
+
+
+def test_every_word_is_known_and_a_plural_is_its_noun_and_an_ending() -> None:
+    tokenizer = build_processor().tokenizer
+    names = {noun.name for noun in nouns()}
+    assert not names & set(SIGN_WORDS)
+    for noun in nouns():
+        assert tokenizer.tokenize(noun.name) == [noun.name]
+        if noun.plural:
+            assert tokenizer.tokenize(noun.plural) == [noun.name, "##" + noun.plural.removeprefix(noun.name)]
+    assert tokenizer.decode(tokenizer("how many axes are there?", add_special_tokens=False).input_ids) == (
+        "how many axes are there?"
+    )
+
+
+def test_a_noun_keeps_its_last_stamp_and_a_designer_for_the_test() -> None:
+    assert Noun("cat", "animal", ("a.png", "b.png"), ()).held_out == {"stamps/b.png"}
+    assert not Noun("cat", "animal", ("a.png",), ()).held_out
+    held_out = {noun.held_out for noun in (Noun(name, "animal", ("a.png",), ("1f408",)) for name in NAMES)}
+    assert frozenset({"fluent/1f408.webp", "flat/1f408.png"}) in held_out
+    assert len(held_out) == 3
