@@ -26,11 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--number", type=int, choices=range(4), default=3, help="which question about the bundled image to ask"
     )
+    parser.add_argument(
+        "--layer", type=int, default=8, metavar="N", help="decoder layer that guides the search; try several of a model"
+    )
     options = parser.parse_args(arguments)
     model, processor = load_model(options.model, "auto")
     image, question, box = question_of(options, LARGE, options.number, model, processor)
     (pruned,) = make_setups([options.strategy], [options.keep_ratio], ["original"], baselines=[])
-    examined = large_image.examine(model, processor, image, question, pruned, box)
+    examined = large_image.examine(model, processor, image, question, pruned, box, options.layer)
     print(examined.look)
     large_image.draw(examined, options.output)
     print(f"Written to {options.output}")

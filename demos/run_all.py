@@ -11,11 +11,11 @@ from pathlib import Path
 from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.cli.output import console
 from tokenprune.evals.cli.parser import at_least, script_parser
-from tokenprune.evals.models.bundled import SETTINGS
+from tokenprune.evals.models.bundled import PHOTOGRAPHS, SETTINGS
 from tokenprune.evals.report.terminal import table
 from tokenprune.evals.run.evaluate import evaluate
 
-STRATEGIES, KEEP_RATIOS = ["fopru:mode=rank,layer=-2", "visionzip:layer=-2"], [0.5, 0.25, 0.1]
+STRATEGIES, KEEP_RATIOS = ["fopru:mode=rank,layer=-2", "visionzip:layer=-2"], [0.25, 0.1]
 #: The demos that print what they do with a tiny model whose weights are random.
 PRINTING = ("block_diffusion", "robot_policy")
 #: The demos that draw, and their arguments in addition to --output.
@@ -26,6 +26,8 @@ DRAWING = {
     "video_tokens": ["--frames", "4"],
     "vflow_search": [str(SETTINGS / "searched_25.json")],
 }
+#: A whole photograph, which the model answers correctly, for `compare_kept_tokens` to draw too.
+PHOTOGRAPH = [str(PHOTOGRAPHS / "images" / "dog.jpg"), "where is the dog?", "--rounds", "1"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         strategies=STRATEGIES,
         keep_ratios=KEEP_RATIOS,
         position_ids=["original"],
-        baselines=["unpruned", "random"],
+        baselines=["unpruned", "random", "downsample"],
         limit=options.limit,
         console=screen,
     )
@@ -57,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(demo)
     for demo, words in DRAWING.items():
         run(demo, *words, "--output", str(options.output / f"{demo}.png"))
+    run("compare_kept_tokens", *PHOTOGRAPH, "--output", str(options.output / "photograph.png"))
     screen.rule("done")
     screen.print(f"Everything is in {options.output}. demos/README.md explains each image.")
 

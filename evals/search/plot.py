@@ -108,7 +108,7 @@ def places(search: Mapping[str, Any], n_layers: int) -> list[dict[str, float]]:
     sides, known = search["box"], {field.name for field in fields(VFlowOpt)}
     highest = {name: side[1] for name, side in sides.items()}
     base = VFlowOpt(**{name: value for name, value in search["base"].items() if name in known})
-    box = SearchSpace(base, n_layers, int(highest.get("cell", 2)), highest["threshold"], colors="alpha" in sides)
+    box = SearchSpace(base, n_layers, int(highest.get("cell", 1)), highest["threshold"], colors="alpha" in sides)
     found = []
     for trial in search["trials"]:
         settings = {name: value for name, value in trial.items() if name in known}

@@ -23,7 +23,7 @@ class SearchSpace:
     threshold: from 0, where every patch is an anchor, to `highest_attention`, above which none is and every tile falls
         back to its best one. The paper's 50 is 7 % of SigLIP's 729 patches; with few patches none gets as far.
     alpha: -1 to 1, where the model shows the image's colours.
-    cell: 2 to `grid_side`.
+    cell: from 1, where every token is its own cell, so that none are merged, to `grid_side`.
 
     Settings that `base` disables are not searched: R1 and R2 without stages, the cell without recycling.
     """
@@ -55,8 +55,8 @@ class SearchSpace:
             sides |= {"first": (self.average, min(1.0, 1.5 * self.average)), "second_place": (0.0, 1.0)}
         if self.colors:
             sides["alpha"] = (-1.0, 1.0)
-        if self.base.recycle and self.grid_side > 2:
-            sides["cell"] = (2.0, float(self.grid_side))
+        if self.base.recycle and self.grid_side > 1:
+            sides["cell"] = (1.0, float(self.grid_side))
         return sides
 
     def strategy(self, point: Mapping[str, float]) -> VFlowOpt:

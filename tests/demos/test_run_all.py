@@ -22,7 +22,7 @@ def test_a_table_and_an_image_from_every_demo_that_draws(
     for expected in ("The bundled model on the bundled scenes", "Grid", "64 of 256", "KV cache", "Everything is in"):
         assert expected in printed
     assert set(DEMOS) == {"patch_your_model", *run_all.PRINTING, *run_all.DRAWING}
-    for name in run_all.DRAWING:
+    for name in (*run_all.DRAWING, "photograph"):
         pixels = np.asarray(Image.open(tmp_path / "new" / f"{name}.png").convert("L"))
         assert min(pixels.shape) > 400, name
         assert pixels.std() > 20, name

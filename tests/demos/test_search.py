@@ -33,8 +33,11 @@ def test_every_trial_is_in_the_box(path: Path) -> None:
 
 def test_the_best_is_where_it_was_found() -> None:
     file = SettingsFile.read(SETTINGS / "searched_25.json")
-    best = search_plot.places(file.search, 6)[file.search["objective"]["best_trial"]]
-    assert (best["threshold"], best["cell"]) == (0, 0)  # at the edge
+    layers, sides = file.model["layers"], file.search["box"]
+    best = search_plot.places(file.search, layers)[file.search["objective"]["best_trial"]]
+    for name in ("threshold", "cell"):
+        low, high = sides[name]
+        assert best[name] == pytest.approx((file.settings[name] - low) / (high - low))
     assert best["alpha"] == pytest.approx((1 + file.settings["alpha"]) / 2)
     assert best["first"] == pytest.approx((file.settings["first"] - 0.25) / 0.125)
     figure = search_plot.figure(file)
@@ -42,7 +45,10 @@ def test_the_best_is_where_it_was_found() -> None:
     stars = [line for line in box.lines if line.get_marker() == "*" and len(np.asarray(line.get_xdata()))]
     assert [float(np.asarray(line.get_xdata())[0]) for line in stars] == [best[name] for name in search_plot.VARIABLES]
     assert {text.get_text() for text in box.texts} >= set(search_plot.VARIABLES.values())
-    assert [text.get_text() for text in schedule.texts] == ["78", "71", "43"]
+    found = file.make()
+    assert isinstance(found, VFlowOpt)
+    counts = search_plot.tokens_per_layer(found, layers, 256)
+    assert [text.get_text() for text in schedule.texts] == [str(count) for count in dict.fromkeys(counts)]
     plt.close(figure)
 
 

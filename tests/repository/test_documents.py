@@ -33,7 +33,7 @@ DOCUMENTS = sorted(
 )
 
 #: What the README's program names, and what stands in for it here.
-STAND_INS = {"Qwen/Qwen3-VL-2B-Instruct": str(MODEL), "cup.jpg": str(SCENES / "images" / "val_000001.jpg")}
+STAND_INS = {"Qwen/Qwen3-VL-2B-Instruct": str(MODEL), "cup.jpg": str(SCENES / "images" / "val_000001.webp")}
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -62,7 +62,7 @@ def model_and_processor() -> tuple[Any, Any]:
 def test_code_blocks_run(path: Path) -> None:
     """In their order, as one program, with the bundled model."""
     model, processor = model_and_processor()
-    image = Image.open(SCENES / "images" / "val_000001.jpg")
+    image = Image.open(SCENES / "images" / "val_000001.webp")
     prompt = "USER: <image>\nwhat is on the left? ASSISTANT:"
     inputs = processor(images=image, text=prompt, return_tensors="pt")
     given = {"model": model, "processor": processor, "image": image, "prompt": prompt, "inputs": inputs}

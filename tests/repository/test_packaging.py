@@ -21,8 +21,12 @@ from tokenprune.tokens import Layout, VisualTokens
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-DATA = "evals/bundled/model/model.safetensors", "evals/bundled/scenes/images/1.jpg", "evals/bundled/scenes/refs(a).json"
-IMPORTS = (
+DATA = (
+    "evals/bundled/model/model.safetensors",
+    "evals/bundled/scenes/images/1.webp",
+    "evals/bundled/scenes/refs(a).json",
+)
+    "evals/bundled/model/model.safetensors",
     "import tokenprune, tokenprune.adapters, tokenprune.evals, tokenprune.strategies;"
     "from tokenprune.evals import stats; print(tokenprune.evals.__name__, tokenprune.evals.__file__)"
 )

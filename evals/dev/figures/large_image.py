@@ -63,17 +63,23 @@ class LargeImage:
 
 
 def examine(
-    model: Any, processor: Any, image: Image.Image, question: str, pruned: Setup, true_box: Box | None = None
+    model: Any,
+    processor: Any,
+    image: Image.Image,
+    question: str,
+    pruned: Setup,
+    true_box: Box | None = None,
+    layer: int | None = None,
 ) -> LargeImage:
     """Search an image coarse to fine, answer from the view found, unpruned and pruned, and prune every tile.
 
-    true_box: in pixels of the image. Raises ValueError for an image that one tile shows.
+    true_box: in pixels of the image. layer: as of `Zoom`. Raises ValueError for an image that one tile shows.
     """
     tile = input_side(processor)
     levels = pyramid(*image.size, tile)
     if not levels:
         raise ValueError(f"{image.width} x {image.height} pixels are one tile of {tile}; take a larger image")
-    look = Zoom().look(model, processor, image, question)
+    look = Zoom(layer=layer).look(model, processor, image, question)
     (view,) = look.views
     own_box = None
     if true_box is not None:

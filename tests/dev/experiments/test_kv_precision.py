@@ -37,7 +37,7 @@ STEPS: dict[str, Any] = {
 def asked() -> tuple[Any, dict[str, Any]]:
     """The bundled model, and two questions of different lengths about one image."""
     model, processor = load_model(str(MODEL), "float32")
-    image = Image.open(SCENES / "images" / "val_000001.jpg")
+    image = Image.open(SCENES / "images" / "val_000001.webp")
     texts = [f"USER: <image>\n{text} ASSISTANT:" for text in ("what is on the left?", "is there a dog?")]
     return model, processor(images=[image, image], text=texts, padding=True, return_tensors="pt")
 

@@ -10,6 +10,8 @@ import pytest
 from tokenprune import SettingError
 from tokenprune.evals.search.space import SearchSpace
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
+from tokenprune.tokens import Layout
+from tokenprune.tokens.cells import grid_cells
 
 
 def box_of(keep_ratio: float, n_layers: int = 28, **settings: Any) -> SearchSpace:
@@ -41,7 +43,7 @@ def test_every_point_spends_the_budget(keep_ratio: float, n_layers: int) -> None
 def test_the_box_reaches_as_far_as_the_papers() -> None:
     box = box_of(0.25)
     assert box.sides == {
-        "threshold": (0, 45), "first": (0.25, 0.375), "second_place": (0, 1), "alpha": (-1, 1), "cell": (2, 27)
+        "threshold": (0, 45), "first": (0.25, 0.375), "second_place": (0, 1), "alpha": (-1, 1), "cell": (1, 27)
     }  # fmt: skip
     corner = box.strategy({"first": 0.375, "second_place": 1.0, "threshold": 50.0, "alpha": 0.0, "cell": 3.0})
     assert shares(corner, 28) == pytest.approx((0.375, 0.375, 0.025))
@@ -67,6 +69,16 @@ def test_the_default_is_a_point(keep_ratio: float) -> None:
     assert point["cell"] == 13.5
 
 
+def test_a_cell_of_one_token_merges_nothing() -> None:
+    """It is the lower end, because the best cells of a small grid are as small as that."""
+    box = replace(box_of(0.25), grid_side=2)
+    assert box.sides["cell"] == (1, 2)
+    lowest = box.strategy(box.point(replace(box.base, cell=1.0)))
+    assert lowest.cell == 1.0
+    cells, n_cells = grid_cells(Layout.raster((1, 2, 2)), lowest.cell)
+    assert n_cells == len(set(cells.tolist())) == 4
+
+
 def test_what_lies_outside_is_drawn_in() -> None:
     box = SearchSpace(VFlowOpt(keep_ratio=0.1), 28, 6, 2.5)
     assert box.point(box.base)["threshold"] == 2.5  # either has no anchor
@@ -76,7 +88,7 @@ def test_what_the_base_leaves_out_is_not_searched() -> None:
     assert set(box_of(0.1, progressive=False).sides) == {"threshold", "alpha", "cell"}
     assert set(box_of(0.1, recycle=False).sides) == {"threshold", "alpha", "first", "second_place"}
     assert "alpha" not in replace(box_of(0.1), colors=False).sides
-    assert "cell" not in replace(box_of(0.1), grid_side=2).sides
+    assert "cell" not in replace(box_of(0.1), grid_side=1).sides
     flat = box_of(0.1, progressive=False).strategy({"threshold": 1.0, "alpha": 0.0, "cell": 2.0})
     assert (flat.entering, flat.stages(28)) == (0.1, ())
 
