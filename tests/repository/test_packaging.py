@@ -26,7 +26,7 @@ DATA = (
     "evals/bundled/scenes/images/1.webp",
     "evals/bundled/scenes/refs(a).json",
 )
-    "evals/bundled/model/model.safetensors",
+IMPORTS = (
     "import tokenprune, tokenprune.adapters, tokenprune.evals, tokenprune.strategies;"
     "from tokenprune.evals import stats; print(tokenprune.evals.__name__, tokenprune.evals.__file__)"
 )
