@@ -6,13 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from tokenprune.evals.dev.measure.directions import INSIDE, directions
 from tokenprune.evals.dev.measure.estimate import estimate
 from tokenprune.evals.dev.measure.goals import goals_table
-from tokenprune.evals.dev.measure.plan import PRUNED, UNPRUNED, Part
+from tokenprune.evals.dev.measure.plan import PRUNED, Part, planned
 from tokenprune.evals.dev.measure.run import Measuring
 from tokenprune.evals.dev.measure.steps import equal_cache
 from tokenprune.evals.dev.tables import RESULTS
@@ -30,23 +31,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--settings", type=Path, default=BUNDLED / "settings", help="folder of VFlowOpt's settings files"
     )
     parser.add_argument(
-        "--output", type=Path, default=RESULTS / "v2", help="rows, to be committed; existing ones are read first"
+        "--output", type=Path, default=RESULTS / "accuracy", help="rows, to be committed; existing ones are read first"
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/tables"), help="all answers, and the verdicts")
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--dtype", default="float32", choices=("bfloat16", "float32"))
     parser.add_argument("--questions", type=int, help="maximum per task, instead of the plan's number")
     parser.add_argument("--parts", nargs="+", metavar="NAME", help="only these parts of the plan (default: all)")
+    parser.add_argument(
+        "--ratios",
+        nargs="+",
+        type=float,
+        metavar="RATIO",
+        help="only these keep ratios of the plan, 1 for what is asked of the unpruned model alone (default: all, and "
+        "those that give equal KV caches)",
+    )
     parser.add_argument(
         "--estimate", action="store_true", help="only print how many answers are missing, and how long they take"
     )
     parser.add_argument("--judge", action="store_true", help="only judge the existing rows")
     args = parser.parse_args(arguments)
+    _check(args, parser)
     console = Console()
     if not args.judge:
         settings = sorted(args.settings.glob("*.json")) if args.settings.is_dir() else []
         model, name = load_model(args.model, args.dtype), public_name(args.model)
         run = Measuring(model, name, args.data, args.output, args.runs, settings, args.dtype, args.questions)
-        parts = [part for part in (*UNPRUNED, *PRUNED) if args.parts is None or part.name in args.parts]
+        parts = [part for part in planned(args.ratios) if args.parts is None or part.name in args.parts]
         if args.estimate:
             _say_the_time(run, parts, console)
             return
@@ -55,6 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args.runs.mkdir(parents=True, exist_ok=True)
     (args.runs / "verdicts.md").write_text(text, encoding="utf-8")
     sys.stdout.write(text)
+
+
+def _check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    plan = planned()
+    known: dict[str, list[Any]] = {
+        "parts": list(dict.fromkeys(part.name for part in plan)),
+        "ratios": sorted({1.0}.union(*(part.ratios for part in plan)), reverse=True),
+    }
+    for option, values in known.items():
+        if wrong := [value for value in getattr(args, option) or () if value not in values]:
+            listed = ", ".join(f"{value:g}" if isinstance(value, float) else value for value in values)
+            parser.error(f"--{option}: {wrong[0]} is not in the plan, which has {listed}")
 
 
 def _say_the_time(run: Measuring, parts: Sequence[Part], console: Console) -> None:

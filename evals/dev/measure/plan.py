@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 RATIOS = 0.5, 0.25, 0.1, 0.05
 BOTH, ORIGINAL = ("original", "compact"), ("original",)
@@ -79,3 +80,12 @@ PRUNED = (
     Part("scenes", (24, 24), RATIOS, STRATEGIES, ORIGINAL, QUESTIONS),
     Part("wide", (16, 24), (0.25, 0.1), FEW, ORIGINAL, QUESTIONS),
 )
+
+
+def planned(ratios: Collection[float] | None = None) -> list[Part]:
+    """Return all parts, or what they ask at some keep ratios; 1 stands for the parts of the unpruned model alone, which
+    is also asked with every other part."""
+    if ratios is None:
+        return [*UNPRUNED, *PRUNED]
+    some = [replace(part, ratios=tuple(ratio for ratio in part.ratios if ratio in ratios)) for part in PRUNED]
+    return [*(UNPRUNED if 1.0 in ratios else ()), *(part for part in some if part.ratios)]

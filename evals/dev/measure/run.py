@@ -79,6 +79,7 @@ class Measuring:
                 if not is_mine:
                     console.print(f"{step.name}: another process measures it", markup=False)
                     continue
+                self._stored(step).refuse({Path(name).name: reason for name, reason in self.refused(step).items()})
                 for group in self.missing(step):
                     rows = self.ask(step, group, self.runs / step.name / group.name)
                     self._stored(step).add([replace(row, model=self.name, seconds=None) for row in rows])

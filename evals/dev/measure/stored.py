@@ -48,6 +48,20 @@ class StoredRows:
         before = read_text(self.file) if self.file.is_file() else ""
         files.replace(self.file, before + "".join(f"{line}\n" for line in lines))
 
+    def refuse(self, reasons: Mapping[str, str]) -> None:
+        """Write down which strategies cannot be measured, and why; this replaces what was written before."""
+        beside = refused_beside(self.file)
+        if not reasons:
+            beside.unlink(missing_ok=True)
+            return
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(beside, json.dumps(reasons, indent=2) + "\n")
+
+
+def refused_beside(file: Path) -> Path:
+    """Return where the strategies are that have no rows in a file, because they cannot prune that much."""
+    return file.with_suffix(".refused.json")
+
 
 def lacking(rows: Sequence[TaskResult], setups: Sequence[Setup], task: str, where: str) -> list[Setup]:
     """Return the setups that have no row of a task. SettingError if one was measured with other settings."""

@@ -16,10 +16,11 @@ from rich.console import Console
 
 import tokenprune
 from tokenprune.evals.dev.measure import run as run_module
+from tokenprune.evals.dev.measure.__main__ import main
 from tokenprune.evals.dev.measure.estimate import estimate
-from tokenprune.evals.dev.measure.plan import BOTH, LEFT_OUT, PRUNED, RATIOS, STRATEGIES, UNPRUNED, Part
+from tokenprune.evals.dev.measure.plan import BOTH, LEFT_OUT, PRUNED, RATIOS, STRATEGIES, UNPRUNED, Part, planned
 from tokenprune.evals.dev.measure.run import Measuring
-from tokenprune.evals.dev.measure.steps import equal_cache
+from tokenprune.evals.dev.measure.steps import equal_cache, steps
 from tokenprune.evals.dev.measure.stored import claimed
 from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.run.questions import load_questions
@@ -89,7 +90,13 @@ def test_a_part_is_measured_and_resumed_from_its_rows_alone(run: Measuring, aske
     assert {(row.strategy, row.position_ids, row.keep_ratio) for row in rows} == expected
     assert len(rows) == 2 * n_setups
     assert {(row.model, row.seconds) for row in rows} == {("tiny", None)}
-    assert sorted(files(run)) == ["scenes/25.jsonl", "scenes/50.jsonl", "scenes/unpruned.jsonl"]
+    rows_of = {name for name in files(run) if name.endswith(".jsonl")}
+    assert rows_of == {"scenes/25.jsonl", "scenes/50.jsonl", "scenes/unpruned.jsonl"}
+    refused = {name: json.loads(content) for name, content in files(run).items() if name not in rows_of}
+    assert {name: list(reasons) for name, reasons in refused.items()} == {
+        "scenes/25.refused.json": ["evs"],
+        "scenes/50.refused.json": ["evs"],
+    }
     before = files(run)
     asked.clear()
     elsewhere = another_machine(run)
@@ -150,7 +157,7 @@ def test_a_kill_loses_no_finished_group(
         run.measure(PART, QUIET)
     monkeypatch.setattr(run_module, "evaluate", listened)
     before = files(run)
-    assert len(before) == 2  # the unpruned model's two tasks, and the first group at 50 %
+    assert len(before) == 3  # what is refused at 50 %, the unpruned model's two tasks, and the first group at 50 %
     done = {row.key for row in read([run.output / "scenes" / "50.jsonl"])}
     assert {key.strategy for key in done} == {"Random", "downsample", "FoPru"}
     asked.clear()
@@ -166,7 +173,7 @@ def test_a_step_of_another_process_is_left_to_it(run: Measuring, asked: list[dic
         assert is_mine
         run.measure(PART, Console(file=screen, width=200))
     assert "scenes/50: another process measures it" in screen.getvalue()
-    assert sorted(files(run)) == ["scenes/25.jsonl", "scenes/unpruned.jsonl"]
+    assert sorted(files(run)) == ["scenes/25.jsonl", "scenes/25.refused.json", "scenes/unpruned.jsonl"]
     assert run.rows(PART) is None
     asked.clear()
     run.measure(PART, QUIET)
@@ -181,12 +188,14 @@ def test_a_new_strategy_is_all_that_is_asked(run: Measuring, asked: list[dict[st
     assert [call["strategies"] for call in asked] == [["divprune"]] * 4
 
 
-@pytest.mark.parametrize("changed", ["weights", "questions", "settings"])
+@pytest.mark.parametrize("changed", ["weights", "dtype", "questions", "settings"])
 def test_rows_of_another_measurement_are_refused(run: Measuring, changed: str) -> None:
     run.measure(PART, QUIET)
     now = another_machine(run)
     if changed == "weights":
         now.model = (tiny_llava(seed=1), tiny_processor())
+    elif changed == "dtype":
+        now.model = (tiny_llava().double(), tiny_processor())
     elif changed == "questions":
         now.questions = 1
     else:
@@ -236,6 +245,25 @@ def test_the_plan_has_what_was_promised() -> None:
     assert first.questions >= 400
     assert {part.grid for part in UNPRUNED if part.data == "scenes"} >= {(8, 8), None, (24, 24)}
     assert len({part.name for part in PRUNED}) == len(PRUNED)
+
+
+def test_a_run_may_be_of_some_keep_ratios() -> None:
+    assert planned() == [*UNPRUNED, *PRUNED]
+    some = planned([0.25, 0.1])
+    assert {part.ratios for part in some} == {(0.25, 0.1)}
+    assert [part.name for part in some] == [part.name for part in PRUNED]
+    assert [part.name for part in planned([0.05])] == [part.name for part in PRUNED if 0.05 in part.ratios]
+    assert planned([1.0]) == [*UNPRUNED]
+    whole, half = PRUNED[0], planned([0.5])[0]
+    names = [{step.name for step in steps(part, [])} for part in (whole, half)]
+    assert names[1] == {"scenes/unpruned", "scenes/50"} < names[0]
+
+
+@pytest.mark.parametrize("wrong", [("--ratios", "0.3"), ("--parts", "sences")])
+def test_what_is_not_planned_is_refused(wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(wrong)
+    assert f"{wrong[0]}: {wrong[1]} is not in the plan, which has" in capsys.readouterr().err
 
 
 def test_caches_are_equalled_by_keep_ratios(run: Measuring) -> None:
