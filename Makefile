@@ -122,8 +122,8 @@ results: install
 	cp runs/photographs/rows.jsonl evals/results/data/photographs.jsonl
 	$(BIN)/python -m tokenprune.evals.dev.tables README.md evals/results/*.md
 
-# Measures and judges everything that is planned of version 2 (evals/dev/measure/plan.py), with its sets; with --estimate
-# it says how long that takes. It goes on from the rows that are there. It replaces `results` once version 2 is bundled.
+# Measures and judges everything that is planned (evals/dev/measure/plan.py); with --estimate it says how long that takes.
+# It goes on from the rows that are there.
 tables: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tokenprune.evals.dev.measure
 

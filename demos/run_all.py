@@ -26,8 +26,11 @@ DRAWING = {
     "video_tokens": ["--frames", "4"],
     "vflow_search": [str(SETTINGS / "searched_25.json")],
 }
-#: A whole photograph, which the model answers correctly, for `compare_kept_tokens` to draw too.
-PHOTOGRAPH = [str(PHOTOGRAPHS / "images" / "dog.jpg"), "where is the dog?", "--rounds", "1"]
+#: A whole photograph, about which the model is right, for `compare_kept_tokens` to draw too.
+PHOTOGRAPH = [
+    *(str(PHOTOGRAPHS / "images" / "pig.jpg"), "where is the pig?"),
+    *("--box", "102", "107", "394", "394", "--rounds", "1"),
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,7 +19,7 @@ from tokenprune.evals.reading.videos import read_clip
 from tokenprune.evals.run.defaults import EXPLAINED_OF_VIDEOS
 from tokenprune.evals.run.setups import make_setups
 
-BUNDLED, QUESTION = CLIPS / "videos" / "clip_015.mp4", "is there a bicycle?"
+BUNDLED, QUESTION = CLIPS / "videos" / "clip_015.mp4", "is there a carousel?"
 #: More frames as images are longer than the bundled model's prompts may be.
 FITTING = 4
 
