@@ -36,7 +36,7 @@ YES_OR_NO, OBJECT = 3, 5  # ActivityNet-QA's types of questions
 #: and changes "where" it is, about "when", for what is there for one second, and about what is not there.
 KINDS = ("where", "absent", "what"), ("when", "absent", "where")
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def scenes(split: str = "val") -> dict[str, list[Thing]]:
     things: dict[str, list[Thing]] = {file: [] for file in files.values()}
     for one in found["annotations"]:
         if one["image_id"] in files:
-            left, top, width, height = one["bbox"]
+            left, top, width, height = (round(edge) for edge in one["bbox"])
             file = files[one["image_id"]]
             things[file].append(Thing(nouns[one["category_id"]], file, (left, top, left + width, top + height)))
     return things

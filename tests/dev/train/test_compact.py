@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import Dinov2Config, Dinov2Model
 
-from tokenprune.evals.dev.train import compact, state
+from tokenprune.evals.dev.train import compact, run, state
+from tokenprune.evals.dev.train.start.dinov2 import NATIVE_SIDE
 
 
 def test_a_state_is_a_quarter_as_large_and_nearly_the_same(tmp_path: Path) -> None:
@@ -36,3 +39,21 @@ def test_a_run_that_is_not_in_stage_two_is_refused(tmp_path: Path, stages: tuple
         state.save(tmp_path, stage, 70, {"tower": {}, "trainee": {}})
     with pytest.raises(SystemExit, match="holds no checkpoint of stage two"):
         compact.save(tmp_path, tmp_path / "state.safetensors")
+
+
+def test_a_state_is_resumed_without_the_model_that_was_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state of stage two says what shape the model has."""
+    tower = Dinov2Model(
+        Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=56)
+    )
+    monkeypatch.setattr(run, "tower_and_positions", lambda sources: (tower, torch.zeros(1, 1 + NATIVE_SIDE**2, 24)))
+    folder = str(tmp_path / "none")
+    args = Namespace(device="cpu", seed=0, sources=tmp_path, language_model=run.NEW, output=tmp_path, minutes=None)
+    new = run.Run(args)
+    args.language_model = folder
+    again = run.Run(args, {"stage": 2, **new.weights()})
+    again.load_weights(new.weights())
+    pairs = zip(new.model.parameters(), again.model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    with pytest.raises(SystemExit, match="no model to grow"):
+        run.Run(args, {"stage": 1})
