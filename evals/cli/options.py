@@ -105,7 +105,8 @@ def add_dtype(parser: ArgumentParser, default: str = "auto") -> None:
             "--dtype",
             choices=DTYPES,
             default=default,
-            help="data type of the model; auto is the stored one, or float32 for float16 weights on a CPU",
+            help="data type of the model; auto is the stored one, but float32 on a CPU that is slow in it: in "
+            "float16 every one, in bfloat16 many",
         )
     else:
         parser.add_argument("--dtype", choices=DTYPES[1:], default=default, help="data type of the model")

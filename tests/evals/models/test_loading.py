@@ -1,10 +1,11 @@
-"""Models that are not there, and quantised ones, which transformers loads in fewer dtypes."""
+"""Models that are not there, dtypes that a CPU is slow in, and quantised models, which have fewer dtypes."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.files.evals import saved
 from helpers.tiny import tiny_llava
 
 from tokenprune.errors import DataError, SettingError
@@ -21,6 +22,44 @@ def test_no_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_unknown_dtype_is_said_before_anything_is_loaded() -> None:
     with pytest.raises(SettingError, match=r"unknown dtype 'bf16'\. Did you mean 'bfloat16'\?"):
         load_model("no/such-model", "bf16")
+
+
+@pytest.mark.parametrize(
+    ("stored", "fast", "loaded", "said"),
+    [
+        (torch.bfloat16, False, torch.float32, "/model: loaded in float32, because bfloat16 is 5 to 100 times slower"),
+        (torch.bfloat16, True, torch.bfloat16, ""),
+        (torch.float16, True, torch.float32, ""),
+    ],
+)
+def test_auto_avoids_what_the_cpu_is_slow_in(
+    stored: Any, fast: bool, loaded: Any, said: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tiny_llava().to(stored), tmp_path / "model")
+    capsys.readouterr()
+    monkeypatch.chdir(tmp_path.parent)
+    monkeypatch.setattr(loading, "has_bfloat16", lambda: fast)
+    assert load_model(path, "auto", "cpu")[0].dtype == loaded
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == bool(said)
+    assert said in "".join(lines)
+
+
+def test_a_slow_dtype_is_obeyed_with_a_warning(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tiny_llava(), tmp_path / "model")
+    capsys.readouterr()
+    monkeypatch.setattr(loading, "has_bfloat16", lambda: False)
+    assert load_model(path, "bfloat16", "cpu")[0].dtype == torch.bfloat16
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Warning: bfloat16 is 5 to 100 times slower than float32 on this CPU")
+    assert line.endswith("Write --dtype float32.")
+    load_model(path, "float32", "cpu")
+    assert not capsys.readouterr().err
+
+
+def test_whether_a_cpu_is_fast_in_bfloat16() -> None:
+    """torch gives oneDNN bfloat16 matrices from AVX-512 on."""
+    assert loading.has_bfloat16() or torch.backends.cpu.get_cpu_capability() != "AVX512"
 
 
 @pytest.fixture
