@@ -42,7 +42,7 @@ def test_never_more_than_the_budget_nor_fewer_than_the_least() -> None:
     assert (n_kept(strategy, PEAKED), n_kept(strategy, FLAT)) == (3, 5)
     assert n_kept(replace(strategy, keep=1, keep_ratio=None), FLAT) == 1  # a count is the most, too
     assert n_kept(replace(strategy, mass=1.0), PEAKED) == 5
-    assert n_kept(replace(strategy, mass=None), PEAKED) == 5
+    assert n_kept(replace(strategy, mass=None, least=FoPru.least), PEAKED) == 5
 
 
 @settings(deadline=None, max_examples=60)
@@ -108,6 +108,7 @@ def test_a_share_of_negative_scores_is_an_error() -> None:
         ({"mass": True}, "mass=True is not a share"),
         ({"mass": 0.0}, r"mass=0\.0 is not a share of the scores; write a number in"),
         ({"mass": 1.5}, r"mass=1\.5 is not a share"),
+        ({"least": 0.1}, r"FoPru: least=0\.1 has no effect without mass.* Write mass=0\.9 too, .* or leave out least"),
         ({"mass": 0.5, "least": -0.1}, r"least=-0\.1 is not a fraction of the visual tokens"),
         ({"mass": 0.5, "least": 0.3, "keep_ratio": 0.2}, r"least=0\.3 is more than keep_ratio=0\.2, the most"),
     ],

@@ -62,7 +62,7 @@ class AdaptiveStrategy(RankedStrategy):
     mass: keep the fewest tokens whose scores add up to this share, in (0, 1], of those of the whole image, and never
         more than the budget: an image whose importance is in few places costs less. Which tokens they are is up to the
         subclass. 1 and None keep the budget.
-    least: with `mass`, the fewest that are kept, as a fraction of the visual tokens.
+    least: with `mass`, the fewest that are kept, as a fraction of the visual tokens. Without it, SettingError.
     """
 
     mass: float | None = field(default=None, kw_only=True)
@@ -76,6 +76,11 @@ class AdaptiveStrategy(RankedStrategy):
                 f"{name}: least={self.least!r} is not a fraction of the visual tokens; write a number in [0, 1]."
             )
         if self.mass is None:
+            if self.least != AdaptiveStrategy.least:
+                raise SettingError(
+                    f"{name}: least={self.least!r} has no effect without mass, which keeps what each image needs. "
+                    f"Write mass=0.9 too, for instance, or leave out least."
+                )
             return
         check_mass(name, self.mass)
         if self.keep_ratio is not None and self.least > self.keep_ratio:
