@@ -31,8 +31,12 @@ __all__ = [
 FOR_IMAGES = [name for name, cls in STRATEGIES.items() if "frames" not in cls().needs]
 #: Those that a LLaVA can be pruned with.
 ON_LLAVA = [name for name in FOR_IMAGES if not issubclass(STRATEGIES[name], PatchStrategy)]
-#: Those of them that look at no decoder layer, so that a model of two layers is deep enough for them.
-BEFORE_THE_LANGUAGE_MODEL = [name for name in ON_LLAVA if "text_attention" not in STRATEGIES[name]().needs]
+#: Those of them that look at no decoder layer, as texts: VFlowOpt without stages, for which two layers are too few.
+BEFORE_THE_LANGUAGE_MODEL = [
+    "vflowopt:progressive=False" if name == "vflowopt" else name
+    for name in ON_LLAVA
+    if "text_attention" not in STRATEGIES[name]().needs
+]
 
 
 def tiny_llava(tower: str = "clip", seed: int = 0, attention: str = "sdpa", **settings: Any) -> Any:

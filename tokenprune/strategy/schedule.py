@@ -64,7 +64,7 @@ def powered_stages(
     Raises SettingError if no power gives that average. Layers that the model does not have are left for `patch` to
     reject.
     """
-    if not layers or layers[-1] >= n_layers:
+    if layers and layers[-1] >= n_layers:
         return tuple(Stage(layer, share) for layer, share in zip(layers, shares, strict=True))
     lengths = [end - start for start, end in pairwise([0, *layers, n_layers])]
 

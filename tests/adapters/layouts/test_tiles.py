@@ -11,10 +11,11 @@ from helpers.families import FAMILIES
 from helpers.tiled import IMAGES, VIDEOS, inputs_of, model_of, reported
 from helpers.tiny import BEFORE_THE_LANGUAGE_MODEL
 
-from tokenprune import STRATEGIES, FoPru, Selection, Strategy
+from tokenprune import FoPru, Selection, Strategy
 from tokenprune.adapters import adapter_for
 from tokenprune.engine.select import checked_selection
 from tokenprune.selection import Merge, split
+from tokenprune.strategies import parse
 from tokenprune.tokens import Layout, VisualTokens
 
 
@@ -42,11 +43,11 @@ def test_attention_is_that_of_the_eager_map_of_each_tile(name: str, video: bool)
 @pytest.mark.parametrize(("name", "video"), IMAGES + VIDEOS)
 def test_budgets_are_exact(name: str, video: bool, strategy: str, budget_per: Any) -> None:
     """Per tile, each has its share; per image, tiles compete; the sum is the budget either way."""
-    if not STRATEGIES[strategy]().needs <= adapter_for(model_of(name)).offers:
+    if not parse(strategy).needs <= adapter_for(model_of(name)).offers:
         pytest.skip(f"refused, as the contract matrix tests: {name} does not offer what {strategy} needs")
     inputs = inputs_of(name, video)
     for keep_ratio in (0.02, 0.1, 0.37):
-        chosen = STRATEGIES[strategy](keep_ratio=keep_ratio, budget_per=budget_per)
+        chosen = parse(strategy, keep_ratio=keep_ratio, budget_per=budget_per)
         for image in reported(name, inputs, chosen):
             assert image.n_kept == chosen.budget(image.n_visual)
             tiles = image.layout.tiles

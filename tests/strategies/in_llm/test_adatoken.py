@@ -46,17 +46,39 @@ def test_keeping_all_has_stages_that_keep_all() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("schedule", [(), ((0, 0.5),), ((2, 1.0),), ((4, 0.5), (2, 0.2)), ((2, 0.2), (4, 0.5)), 0.95])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        (),
+        ((0, 0.5),),
+        ((2, 1.0),),
+        ((4, 0.5), (2, 0.2)),
+        ((2, 0.2), (4, 0.5)),
+        ((8.7, 0.5),),
+        ((True, 0.5),),
+        (("8", 0.5),),
+        ((float("inf"), 0.5),),
+        ((8, 0.5, 0.2),),
+        0.95,
+    ],
+)
 def test_schedules_that_cannot_be(schedule: Any) -> None:
     with pytest.raises(SettingError, match=r"AdaToken: schedule=.* is not a list of decoder layers"):
         AdaToken(keep_ratio=0.5, schedule=schedule)
+
+
+def test_a_model_of_one_layer_has_no_stages() -> None:
+    """Its only layer sees every visual token, whatever the average."""
+    with pytest.raises(SettingError, match=r"AdaToken: keep_ratio=0.5 is an average over 1 layers, and the 1 before"):
+        AdaToken(keep_ratio=0.5).stages(1)
+    assert AdaToken(keep_ratio=1.0).stages(1) == ()
 
 
 def test_a_schedule_from_a_command_or_a_file() -> None:
     assert parse("adatoken:schedule=((2,0.8),(4,0.5))", keep_ratio=0.7) == AdaToken(
         keep_ratio=0.7, schedule=((2, 0.8), (4, 0.5))
     )
-    assert make("adatoken", keep_ratio=0.7, schedule=[[2, 0.8], [4, 0.5]]) == AdaToken(
+    assert make("adatoken", keep_ratio=0.7, schedule=[[2.0, 0.8], [4, 0.5]]) == AdaToken(
         keep_ratio=0.7, schedule=((2, 0.8), (4, 0.5))
     )
 

@@ -97,3 +97,9 @@ def test_settings_that_cannot_be() -> None:
     with pytest.raises(SettingError, match="keep is a count, but the budget is an average over layers"):
         Nuwa(keep=64)
     assert Stage(2, keep_ratio=0.1).budget(576) == 58
+
+
+def test_a_model_of_one_layer_has_no_stages() -> None:
+    with pytest.raises(SettingError, match=r"of one layer has no middle .* so 0\.438 .* Write progressive=False\."):
+        Nuwa(keep_ratio=0.25).stages(1)
+    assert Nuwa(keep_ratio=0.25, progressive=False).stages(1) == Nuwa(keep_ratio=1.0).stages(1) == ()

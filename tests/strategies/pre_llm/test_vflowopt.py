@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from scipy.stats import entropy
 from torch import Tensor
 
+import tokenprune
 from tokenprune import Selection, SettingError
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.shared.cells import recycle_by_cell
@@ -200,3 +203,21 @@ def test_settings_that_cannot_be() -> None:
         VFlowOpt(keep_ratio=0.25, first=0.5).stages(28)
     with pytest.raises(SettingError, match=r"keep fewer tokens than an average of 0\.25 needs"):
         VFlowOpt(keep_ratio=0.25, first=0.11).stages(28)
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_too_few_layers_for_its_stages(n_layers: int) -> None:
+    """What enters would stay in all layers: more than the average that was asked for, or fewer."""
+    for first in (None, 0.4, 0.1):
+        with pytest.raises(SettingError, match=rf"of {n_layers} layers has no thirds .* Write progressive=False\."):
+            VFlowOpt(keep_ratio=0.25, first=first).stages(n_layers)
+    for exact in (VFlowOpt(keep_ratio=0.25, progressive=False), VFlowOpt(keep_ratio=1.0)):
+        assert exact.stages(n_layers) == ()
+        assert exact.budget(100) == 100 * (exact.keep_ratio or 0)
+
+
+def test_patch_refuses_a_model_with_too_few_layers(llava: Any) -> None:
+    with pytest.raises(SettingError, match=r"a language model of 2 layers has no thirds"):
+        tokenprune.patch(llava, VFlowOpt(keep_ratio=0.25))
+    with tokenprune.patch(llava, VFlowOpt(keep_ratio=0.25, progressive=False)) as handle:
+        assert handle.strategy.budget(100) == 25

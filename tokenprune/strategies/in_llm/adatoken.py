@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
+from tokenprune.checks import is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import check_retired, register_strategy
@@ -73,12 +74,14 @@ class AdaToken(TextGuided, RankedStrategy):
 
 
 def checked_schedule(schedule: Any) -> tuple[tuple[int, float], ...]:
-    """Return a schedule as a tuple of layers and shares. Raises SettingError unless layers ascend from 1 and shares
-    descend within (0, 1)."""
+    """Return a schedule as a tuple of layers and shares. Raises SettingError unless layers are whole numbers that
+    ascend from 1, and shares descend within (0, 1)."""
     try:
-        stages = tuple((int(layer), float(share)) for layer, share in schedule)
+        pairs = [(layer, share) for layer, share in schedule]
     except (TypeError, ValueError):
-        stages = ()
+        pairs = []
+    whole = all(is_number(layer) and float(layer).is_integer() and is_number(share) for layer, share in pairs)
+    stages = tuple((int(layer), float(share)) for layer, share in pairs) if whole else ()
     ascending = all(a[0] < b[0] and a[1] >= b[1] for a, b in pairwise(stages))
     if not stages or not ascending or stages[0][0] < 1 or not all(0 < share < 1 for _, share in stages):
         raise SettingError(

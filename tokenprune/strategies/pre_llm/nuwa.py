@@ -37,7 +37,8 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
         average is left from the middle layer on, as the paper's 112, 224 and 336 tokens of 576 give 64, 128 and 192. A
         count `keep` is rejected.
     cells: see `RankedStrategy`. With "auto", sides are those of the paper for its budgets.
-    gather, progressive: False disables that part; without stages, keep_ratio of the tokens are kept throughout.
+    gather, progressive: False disables that part; without stages, keep_ratio of the tokens are kept throughout. A
+        language model of one layer has no middle: SettingError, unless progressive is False.
     reach: the distance in tokens from which on nothing is gathered.
     layer: the encoder layer of the attention; None is the one whose output the projector gets.
 
@@ -78,8 +79,13 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         assert self.keep_ratio is not None
         half = n_layers // 2
-        if not self.progressive or not half or self.entering == self.keep_ratio:
+        if not self.progressive or self.entering == self.keep_ratio:
             return ()
+        if not half:
+            raise SettingError(
+                f"Nuwa: a language model of one layer has no middle to prune in, so {self.entering:.3g} of the tokens "
+                f"would stay, and not the average of {self.keep_ratio}. Write progressive=False."
+            )
         left = (self.keep_ratio * n_layers - self.entering * half) / (n_layers - half)
         return (Stage(half, left),)
 

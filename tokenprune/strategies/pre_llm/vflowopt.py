@@ -30,7 +30,8 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
     threshold: the attention that makes a patch an anchor of the map, as a multiple of the mean.
     alpha: the weight of the patches' entropies in the map; 0 in the released settings.
     cell: the side of a recycling cell in visual tokens; None is half the shorter side of the grid.
-    recycle, progressive: False disables that part; without stages, keep_ratio of the tokens are kept throughout.
+    recycle, progressive: False disables that part; without stages, keep_ratio of the tokens are kept throughout. A
+        language model of fewer than three layers has no thirds: SettingError, unless progressive is False.
     layer: the encoder layer of the map; None is the one whose output the projector gets.
     as_released: compute the map as the released code does: average over the anchors instead of summing, and measure
         entropies in bits. This matters only if alpha is not 0.
@@ -94,8 +95,14 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         """Return the second and third stage; their shares refer to all visual tokens."""
-        if not self.progressive or n_layers < 3:
+        if not self.progressive or (n_layers < 3 and self.entering == self.keep_ratio):
             return ()
+        if n_layers < 3:
+            raise SettingError(
+                f"VFlowOpt: a language model of {n_layers} layers has no thirds to prune in, so {self.entering:.3g} of "
+                f"the tokens would stay in all of them, and not the average of {self.keep_ratio}. Write "
+                f"progressive=False."
+            )
         third = n_layers // 3
         return (
             Stage(third, self.entering * self.second),
