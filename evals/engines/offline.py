@@ -18,6 +18,8 @@ from tokenprune.strategies.baselines.grid import Grid
 
 #: Arguments of `LLM` that are not options of an engine, and what they follow from.
 OWN = {"model": "--model", "dtype": "--dtype", "hf_overrides": "--strategy"}
+#: Questions that vLLM schedules together. Their images are all decoded at once, which bounds their number.
+AT_ONCE = 64
 
 
 class Offline(Engine):
@@ -26,7 +28,7 @@ class Offline(Engine):
     options: arguments of `LLM`; SettingError for the model, its dtype and `hf_overrides`, which are not among them.
     """
 
-    at_once = 256
+    at_once = AT_ONCE
     any_strategy = True
 
     def __init__(self, model: str, dtype: str, options: Mapping[str, Any]) -> None:

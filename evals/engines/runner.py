@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from tokenprune.evals.engines.engine import Engine, EngineError, Prompt, Reply
@@ -43,12 +44,16 @@ class EngineRunner:
     on_error: OnError = "stop"
 
     def ask(self, parts: Sequence[Part], setups: Sequence[Setup]) -> Iterator[list[Answer]]:
-        """Yield the missing answers of all parts under some setups that the engine is serving, a few at a time."""
-        for part in parts:
-            for setup in setups:
-                questions = [one for one in part.questions if AnswerKey(one.task, one.id, setup.key) in part.missing]
-                for start in range(0, len(questions), self.engine.at_once):
-                    yield self._asked(questions[start : start + self.engine.at_once], setup)
+        """Yield the missing answers of all parts under some setups that the engine is serving, of as many questions of
+        a task at a time as the engine takes."""
+        for _, of_task in groupby(parts, lambda part: part.questions[0].task):
+            left = [(one, part.missing) for part in of_task for one in part.questions if _missing(one, part, setups)]
+            for start in range(0, len(left), self.engine.at_once):
+                together = left[start : start + self.engine.at_once]
+                for setup in setups:
+                    questions = [one for one, missing in together if AnswerKey(one.task, one.id, setup.key) in missing]
+                    if questions:
+                        yield self._asked(questions, setup)
 
     def _asked(self, questions: Sequence[Question], setup: Setup) -> list[Answer]:
         sized: list[Sized] = []
@@ -97,3 +102,8 @@ class EngineRunner:
             f"{setup.key}: the engine's prompt has {n_kept} of {one.n_visual} visual tokens, but {expected} should be "
             f"kept. Its model, chat template or settings differ from those of this command."
         )
+
+
+def _missing(question: Question, part: Part, setups: Sequence[Setup]) -> bool:
+    """Return whether any of these setups has not answered a question of a part."""
+    return any(AnswerKey(question.task, question.id, setup.key) in part.missing for setup in setups)
