@@ -67,4 +67,4 @@ def in_engine(
         raise SettingError(f"engine {engine!r}: write vllm, or the URL of a server, http://localhost:8000")
     if options:
         raise SettingError("a running server already has its options: leave out engine_options (--engine-options)")
-    return InEngine(Server(engine), public_name(model), processor, on_error)
+    return InEngine(Server(engine, model), public_name(model), processor, on_error)

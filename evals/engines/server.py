@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from PIL import Image
 
-from tokenprune.errors import DataError, UnsupportedError
+from tokenprune.errors import DataError, SettingError, UnsupportedError
 from tokenprune.evals.engines.engine import Engine, EngineError, Facts, Prompt, Reply, settings_of
 from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.serving.vllm.endpoint import PATH
@@ -26,21 +27,31 @@ PATIENCE = 600
 
 
 class Server(Engine):
-    """A server at `url`, with or without the final /v1. It must have been started with the settings of all setups but
-    for their keep ratios. DataError if none answers there, or it is not vLLM's."""
+    """A server at `url`, with or without the final /v1, of `model`, a folder or a Hugging Face name. It must have been
+    started with the settings of all setups but for their keep ratios. DataError if none answers there, or it is not
+    vLLM's; SettingError if it serves another model."""
 
     any_strategy = False
 
-    def __init__(self, url: str, at_once: int = 8) -> None:
+    def __init__(self, url: str, model: str, at_once: int = 8) -> None:
         self.url, self.at_once = url.rstrip("/").removesuffix("/v1"), at_once
         try:
-            self.model = str(self._json("/v1/models")["data"][0]["id"])
+            served = {str(one["id"]): str(one.get("root") or one["id"]) for one in self._json("/v1/models")["data"]}
+            first = next(iter(served))
             self.version = str(self._json("/version")["version"])
-        except (EngineError, LookupError, TypeError) as error:
+        except (EngineError, LookupError, TypeError, AttributeError, StopIteration) as error:
             raise DataError(
                 f"{self.url}: does not answer /v1/models and /version as vLLM's server does ({error}). Start one with "
                 f"`tokenprune serve`."
             ) from error
+        named = [name for name, root in served.items() if name == model or same_model(root, model)]
+        if not named:
+            theirs = ", ".join(name if name == root else f"{name} ({root})" for name, root in served.items())
+            raise SettingError(
+                f"{self.url} serves {theirs}, and not {model}. Write --model {served[first]}, or start the server with "
+                f"--served-model-name {model} if it is the same model under another name."
+            )
+        self.model = named[0]
         self.described = self._described()
 
     def groups(self, setups: Sequence[Setup]) -> list[list[Setup]]:
@@ -122,6 +133,18 @@ class Server(Engine):
             raise DataError(
                 f"{self.url}: no server answers there ({reason}). Start one with `tokenprune serve`."
             ) from error
+
+
+def same_model(root: str, model: str) -> bool:
+    """Return whether a server that loaded `root` may serve `model`, each a folder or a Hugging Face name. Of a folder
+    on another machine, only the last part of its path can be compared."""
+    if root == model:
+        return True
+    if Path(root).is_dir() and Path(model).is_dir():
+        return Path(root).samefile(model)
+    if all(name.count("/") == 1 and not Path(name).is_dir() for name in (root, model)):
+        return False  # two names on Hugging Face
+    return Path(root).name == Path(model).name
 
 
 def data_url(image: Image.Image) -> str:

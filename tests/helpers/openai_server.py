@@ -28,6 +28,7 @@ class Answering:
     settings: what it says that it prunes with; None for a plain vLLM, which says nothing.
     keep_ratio: what it prunes at; None for what it says.
     meeting: waits until so many requests are there at once.
+    models: what it serves, as /v1/models says it.
     """
 
     model: Any
@@ -35,11 +36,12 @@ class Answering:
     settings: dict[str, Any] | None = None
     keep_ratio: float | None = None
     meeting: Barrier | None = None
+    models: tuple[dict[str, Any], ...] = ({"id": "model"},)
     requests: list[dict[str, Any]] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock)
 
     def get(self, path: str) -> tuple[int, Any]:
-        answers: dict[str, Any] = {"/v1/models": {"data": [{"id": "served"}]}, "/version": {"version": VERSION}}
+        answers: dict[str, Any] = {"/v1/models": {"data": [*self.models]}, "/version": {"version": VERSION}}
         if self.settings is not None:
             about = {"architecture": "TokenPruneLlava", "dtype": "float32", "device": "cpu"}
             answers["/tokenprune"] = {"settings": self.settings, **about}

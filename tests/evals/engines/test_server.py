@@ -16,7 +16,7 @@ from helpers.tiny import tiny_llava
 
 from tokenprune.errors import DataError, SettingError, UnsupportedError
 from tokenprune.evals import evaluate
-from tokenprune.evals.engines.server import Server
+from tokenprune.evals.engines.server import Server, same_model
 from tokenprune.evals.run import evaluate as evaluating
 from tokenprune.evals.run.runner import QuestionError
 from tokenprune.evals.storage.results import TaskResult
@@ -97,6 +97,51 @@ def test_a_plain_server_is_measured_unpruned(model: str, data: Path, tmp_path: P
             run(model, data, tmp_path / "other", engine=url, tasks=["vqa"])
 
 
+@pytest.mark.parametrize(
+    "served",
+    [
+        {"id": "llava", "root": "other/llava"},
+        {"id": "llava", "root": "/models/llava-1.5-7b"},
+        {"id": "other"},
+    ],
+)
+def test_a_server_of_another_model(
+    model: str, data: Path, answering: Answering, url: str, served: dict[str, str], tmp_path: Path
+) -> None:
+    answering.models = (served,)
+    theirs = served.get("root", served["id"])
+    with pytest.raises(
+        SettingError,
+        match=rf"serves {served['id']}.*, and not {model}\. Write --model {theirs}, or .* --served-model-name {model} ",
+    ):
+        run(model, data, tmp_path / "run", engine=url)
+    assert not answering.requests
+
+
+def test_a_server_names_its_model_as_it_likes(model: str, data: Path, url: str, answering: Answering) -> None:
+    lora = {"id": "lora", "root": "/loras/1", "parent": "mine"}
+    for root in (model, f"{model}/", "/on/another/machine/model"):
+        answering.models = (lora, {"id": "mine", "root": root})
+        assert Server(url, model).model == "mine"
+    answering.models = ({"id": model, "root": "/snapshots/3f9a"},)
+    assert Server(url, model).model == model
+
+
+def test_two_folders_of_one_name_here_are_two_models(
+    model: str, url: str, answering: Answering, tmp_path: Path
+) -> None:
+    other = tmp_path / "v2" / "model"
+    other.mkdir(parents=True)
+    answering.models = ({"id": "mine", "root": str(other)},)
+    with pytest.raises(SettingError, match=rf"serves mine \({other}\), and not {model}\."):
+        Server(url, model)
+
+
+@pytest.mark.parametrize(("names", "same"), [(("a/llava", "b/llava"), False), (("a/llava", "/models/llava"), True)])
+def test_names_on_hugging_face_have_owners(names: tuple[str, str], same: bool) -> None:
+    assert same_model(*names) == same_model(*names[::-1]) == same
+
+
 def test_questions_are_asked_at_once(model: str, data: Path, tmp_path: Path) -> None:
     """The barrier lets nobody through before eight are there."""
     waiting = Answering(tiny_llava(), tiny_processor(), FOPRU, meeting=Barrier(8))
@@ -147,10 +192,12 @@ def test_an_error_of_the_server(model: str, data: Path, url: str, tmp_path: Path
 
 def test_no_server() -> None:
     with pytest.raises(DataError, match=r"http://127.0.0.1:9: no server answers there \(.*refused"):
-        Server("http://127.0.0.1:9")
+        Server("http://127.0.0.1:9", "model")
 
 
-@pytest.mark.parametrize("found", [None, "<html>", '"a text"', '{"data": []}', '{"data": [{"id": "a"}]}'])
+@pytest.mark.parametrize(
+    "found", [None, "<html>", '"a text"', '{"data": []}', '{"data": ["a"]}', '{"data": [{"id": "a"}]}']
+)
 def test_another_kind_of_server(found: str | None, tmp_path: Path) -> None:
     if found is not None:
         (tmp_path / "v1").mkdir()
@@ -161,7 +208,7 @@ def test_another_kind_of_server(found: str | None, tmp_path: Path) -> None:
         thread.start()
         try:
             with pytest.raises(DataError, match=r"does not answer /v1/models and /version as vLLM's server does"):
-                Server(f"http://127.0.0.1:{server.server_port}")
+                Server(f"http://127.0.0.1:{server.server_port}", "model")
         finally:
             server.shutdown()
             thread.join()
