@@ -13,6 +13,8 @@ from helpers.tiny import IMAGE, SIDE, tiny_llava
 from PIL import Image
 
 import tokenprune
+from tokenprune.adapters import ADAPTERS
+from tokenprune.adapters.families.llava import LlavaAdapter
 from tokenprune.tokens import Layout
 from tokenprune.zoom.attention import QuestionAttention, question_attention, token_centers
 from tokenprune.zoom.prompts import encode_chat, input_side
@@ -180,7 +182,7 @@ def test_the_search_stops_once_attention_is_less_sharp(llava: Any, monkeypatch: 
     given = iter([0.1, 0.3, 0.2, 0.9])
     calls = []
 
-    def attention(model: Any, inputs: Any, layer: int) -> list[QuestionAttention]:
+    def attention(model: Any, inputs: Any, layer: int, adapter: Any) -> list[QuestionAttention]:
         if not calls or calls[-1] != len(inputs["input_ids"]):
             calls.append(len(inputs["input_ids"]))
         sharpest = next(given)
@@ -259,3 +261,12 @@ def test_a_processor_without_a_fixed_size_needs_the_tile() -> None:
     processor.image_processor.size = {"shortest_edge": 3136, "longest_edge": 12845056}
     with pytest.raises(tokenprune.SettingError, match=r"Zoom\(tile=448\)"):
         input_side(processor)
+
+
+def test_an_adapter_of_your_own(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Zoom().look(llava, tiny_processor(), large(SIDE), "01")
+    monkeypatch.delitem(ADAPTERS, "LlavaForConditionalGeneration")
+    with pytest.raises(tokenprune.UnsupportedError):
+        Zoom().look(llava, tiny_processor(), large(SIDE), "01")
+    found = Zoom().look(llava, tiny_processor(), large(SIDE), "01", adapter=LlavaAdapter)
+    assert repr(found) == repr(expected)

@@ -84,7 +84,7 @@ class Probe(Handle):
         self._reader = DecoderReader(adapter, self._layers)
         self._record, self._suspended = strategy, pruner_of(model)
         # Nothing is dropped, so all IDs stay; there are models that take none but compact ones.
-        self._handle = patch(model, strategy, position_ids="compact")
+        self._handle = patch(model, strategy, position_ids="compact", adapter=type(adapter))
         self._hooks = [
             self._adapter.core.register_forward_pre_hook(self._before_core, with_kwargs=True),
             self._adapter.core.register_forward_hook(self._after_core, always_call=True),
@@ -180,6 +180,7 @@ def probe(
     *,
     layer: int | None = None,
     decoder_layers: Sequence[int] = (),
+    adapter: type[ModelAdapter] | None = None,
 ) -> Probe:
     """Record the statistics of every image that a loaded model gets, without pruning, until the probe's `remove` is
     called or its `with` block ends.
@@ -198,6 +199,7 @@ def probe(
         there.
     layer: the encoder layer that "vision_attention" comes from; None is the one whose output the model uses.
     decoder_layers: the decoder layers whose attention is read, counted from 0: the need "text_attention".
+    adapter: an adapter class to use instead of the one registered for the model's class, as for `patch`.
 
     Only the statistics of the last forward with an image are kept, until the probe is removed; objects taken from
     `images` live as long as you hold them. Call the model from one thread at a time.
@@ -207,8 +209,8 @@ def probe(
     """
     wanted = frozenset({needs} if isinstance(needs, str) else needs) | ({"text_attention"} if decoder_layers else set())
     model = unwrap_model(model)
-    adapter = adapter_for(model)
-    check_needs("probe", wanted, adapter.offers, adapter.description, adapter.why_not)
+    answers = adapter_for(model, adapter)
+    check_needs("probe", wanted, answers.offers, answers.description, answers.why_not)
     for name in sorted(wanted & {"left_in_tower", "left_before_tower"}):
         raise SettingError(
             f"probe: {name} is the outcome of pruning in or before the tower, and a probe prunes nothing."
@@ -222,11 +224,11 @@ def probe(
     if isinstance(decoder_layers, (int, str)):
         raise SettingError(f"probe: decoder_layers={decoder_layers!r} is not a list; write decoder_layers=[8].")
     for number in decoder_layers:
-        if not isinstance(number, int) or isinstance(number, bool) or number not in range(len(adapter.layers)):
+        if not isinstance(number, int) or isinstance(number, bool) or number not in range(len(answers.layers)):
             raise SettingError(
-                f"probe: decoder_layers has {number!r}; those of this model are 0..{len(adapter.layers) - 1}."
+                f"probe: decoder_layers has {number!r}; those of this model are 0..{len(answers.layers) - 1}."
             )
-    return Probe(adapter, Record(wanted=wanted - {"text_attention"}, layer=layer), decoder_layers)
+    return Probe(answers, Record(wanted=wanted - {"text_attention"}, layer=layer), decoder_layers)
 
 
 class _StoppedEarly(Exception):

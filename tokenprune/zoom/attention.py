@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenprune.adapters import ModelAdapter
 from tokenprune.errors import UnsupportedError
 from tokenprune.patching import probe
 from tokenprune.tokens.layout import Layout
@@ -43,12 +44,14 @@ class QuestionAttention:
         return cls(scores.cpu()[real], centers[real], layout.n_visual)
 
 
-def question_attention(model: Any, inputs: Any, layer: int) -> list[QuestionAttention]:
+def question_attention(
+    model: Any, inputs: Any, layer: int, adapter: type[ModelAdapter] | None = None
+) -> list[QuestionAttention]:
     """The attention in decoder layer `layer` to every image in a batch of prompts, in reading order.
 
-    A patch of the model is suspended meanwhile.
+    adapter: as for `patch`. A patch of the model is suspended meanwhile.
     """
-    with probe(model, decoder_layers=[layer]) as seen:
+    with probe(model, decoder_layers=[layer], adapter=adapter) as seen:
         return [
             QuestionAttention.of(image.text_attention[layer].from_last(), image.tokens.layout)
             for image in seen.run(**inputs)

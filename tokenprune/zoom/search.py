@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.adapters import adapter_for
+from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_budget, check_choice, check_count
 from tokenprune.errors import SettingError
@@ -130,13 +130,23 @@ class Zoom:
         if self.layer is not None and (not isinstance(self.layer, int) or isinstance(self.layer, bool)):
             raise SettingError(f"Zoom: layer={self.layer!r} is not a decoder layer; write layer=8, or None.")
 
-    def look(self, model: Any, processor: Any, image: Any, question: str) -> Look:
+    def look(
+        self,
+        model: Any,
+        processor: Any,
+        image: Any,
+        question: str,
+        *,
+        adapter: type[ModelAdapter] | None = None,
+    ) -> Look:
         """Search a PIL image level by level, for as long as each level gets sharper attention than all before it.
+
+        adapter: an adapter class to use instead of the one registered for the model's class, as for `patch`.
 
         A patch of the model is suspended during the search; it prunes the prompt of the answer as usual. Raises
         SettingError for anything but an image, and UnsupportedError for a model whose text attention cannot be read.
         """
-        layer, tile = self.layer_of(model), self.tile or input_side(processor)
+        layer, tile = self.layer_of(model, adapter), self.tile or input_side(processor)
         image = as_rgb(image)
         width, height = image.size
         overview, levels = thumbnail(width, height), pyramid(width, height, tile)
@@ -146,7 +156,7 @@ class Zoom:
             found: list[QuestionAttention] = []
             for start in range(0, len(rows), self.batch_size):
                 batch = [[view.crop(image, tile) for view in row] for row in rows[start : start + self.batch_size]]
-                found += question_attention(model, _encode(model, processor, batch, question), layer)
+                found += question_attention(model, _encode(model, processor, batch, question), layer, adapter)
             return Step(tuple(views), tuple(found))
 
         steps = [step([overview, *(view for level in levels[:1] for view in level.views())])]
@@ -166,9 +176,9 @@ class Zoom:
         centers, scores = step.votes()
         return vote(centers, scores, self.keep_ratio, level, self.tiles)
 
-    def layer_of(self, model: Any) -> int:
+    def layer_of(self, model: Any, adapter: type[ModelAdapter] | None = None) -> int:
         """The decoder layer of this model that is read. Raises SettingError if it has no such layer."""
-        n_layers = len(adapter_for(unwrap_model(model)).layers)
+        n_layers = len(adapter_for(unwrap_model(model), adapter).layers)
         layer = max(0, min(n_layers // 2, n_layers - 2)) if self.layer is None else self.layer
         if not 0 <= layer < n_layers:
             raise SettingError(f"Zoom: layer={layer} is not one of this model's decoder layers, 0..{n_layers - 1}.")
