@@ -4,8 +4,10 @@ Every finished trial is on disk before the next one begins. A trial that was run
 and it is the same one, because its sampler depends only on the seed and the finished trials.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from tokenprune.errors import SettingError
+from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.storage.files import check_same, lock_for_appending, naming
 
 STUDY = "search"
@@ -25,11 +27,13 @@ def held_study(path: Path, identity: Mapping[str, Any]) -> Iterator[optuna.Study
     """Give the study in `path`, a new one or the one that is there, and keep every other process off it.
 
     `identity` is what must not change between runs: JSON values by name. SettingError where it did, where another
-    process holds the file, and where the file is something else.
+    process holds the file, and where the file is something else. DataError once the file is deleted meanwhile, which is
+    then written again.
     """
-    with lock_for_appending(path, "another search is writing it"), naming(path), _quiet_optuna():
+    with lock_for_appending(path, "another search is writing it") as held, naming(path), _quiet_optuna():
+        lock = _AlreadyLocked(path, held)
         try:
-            storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_AlreadyLocked(str(path))))
+            storage = JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
             study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SettingError(f"{path}: no journal of a search. Name another output, or delete it.") from error
@@ -39,7 +43,12 @@ def held_study(path: Path, identity: Mapping[str, Any]) -> Iterator[optuna.Study
         study.set_user_attr("identity", dict(identity))
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)
-        yield study
+        try:
+            yield study
+        except FileNotFoundError:  # Optuna reads it by its path too
+            lock.check()
+            raise
+        lock.check()
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
@@ -48,9 +57,37 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 
 class _AlreadyLocked(JournalFileSymlinkLock):
-    """Replaces Optuna's lock file, which a killed process would leave in place."""
+    """Replaces Optuna's lock file, which a killed process would leave in place.
+
+    Optuna opens the journal by its path for everything it appends. Were it not the file that is held, which has the
+    trials so far, Optuna would begin another without them and say nothing.
+    """
+
+    def __init__(self, path: Path, held: FileIO) -> None:
+        super().__init__(str(path))
+        self._path, self._held = path, held
+
+    def check(self) -> None:
+        """Raise DataError unless the path still leads to the file that is held; if it leads to none, write it again."""
+        held = os.fstat(self._held.fileno())
+        try:
+            if os.path.samestat(self._path.stat(), held):
+                return
+        except FileNotFoundError:
+            self._held.seek(0)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_bytes(self._held.readall())
+            raise DataError(
+                f"{self._path}: was deleted while a search was writing it. It is there again, with every finished "
+                f"trial: repeat the command to go on."
+            ) from None
+        raise DataError(
+            f"{self._path}: was replaced while a search was writing it, and the trials of this search are lost. Name "
+            f"another --output, and start again."
+        )
 
     def acquire(self) -> bool:
+        self.check()
         return True
 
     def release(self) -> None:

@@ -1,4 +1,4 @@
-"""The journal of a search, whose disk may be full."""
+"""The journal of a search, whose disk may be full, and which may be deleted."""
 
 import errno
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from tokenprune.errors import DataError
-from tokenprune.evals.search.journal import held_study
+from tokenprune.evals.search.journal import finished, held_study
 
 
 def test_a_full_disk_is_named_and_the_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,3 +26,38 @@ def test_a_full_disk_is_named_and_the_search_goes_on(tmp_path: Path, monkeypatch
     monkeypatch.undo()
     with held_study(path, {}) as study:
         assert study.best_value == 0.5
+
+
+@pytest.mark.parametrize("after_the_last_trial", [False, True])
+@pytest.mark.parametrize("folder_too", [False, True])
+def test_a_deleted_journal_is_noticed_and_nothing_is_lost(
+    after_the_last_trial: bool, folder_too: bool, tmp_path: Path
+) -> None:
+    def search() -> None:
+        with held_study(path, {"seed": 1}) as study:
+            study.tell(study.ask(), 0.5)
+            path.unlink()
+            if folder_too:
+                path.parent.rmdir()
+            if not after_the_last_trial:
+                study.tell(study.ask(), 0.75)
+
+    path = tmp_path / "run" / "settings.journal"
+    with pytest.raises(DataError, match=r"settings\.journal: was deleted while .* repeat the command to go on"):
+        search()
+    with held_study(path, {"seed": 1}) as study:
+        assert [trial.value for trial in finished(study)] == [0.5]
+
+
+def test_a_replaced_journal_is_left_alone(tmp_path: Path) -> None:
+    def search() -> None:
+        with held_study(path, {}) as study:
+            study.tell(study.ask(), 0.5)
+            path.unlink()
+            path.write_text("mine")
+            study.ask()
+
+    path = tmp_path / "settings.journal"
+    with pytest.raises(DataError, match=r"settings\.journal: was replaced while .* Name another --output"):
+        search()
+    assert path.read_text() == "mine"
