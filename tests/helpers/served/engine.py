@@ -63,7 +63,7 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
         "max_model_len": 512,
         "enforce_eager": True,
         "distributed_executor_backend": "uni",
-        "max_logprobs": 400,
+        "max_logprobs": -1,  # as many as the vocabulary has, all of which `served` asks for
         "limit_mm_per_prompt": {"image": 4},
         "block_size": 32,
         "disable_log_stats": False,
