@@ -70,16 +70,14 @@ def run(options: Namespace) -> None:
     the settings.
     """
     from tokenprune.errors import SettingError
+    from tokenprune.serving.vllm.refusals import NOT_INSTALLED
 
     command = _command(options)
     if options.only_print:
         print(shlex.join(command))
         return
     if find_spec("vllm") is None:
-        raise SettingError(
-            'vLLM is not installed. Type: pip install "tokenprune-vlm[vllm]" for GPUs; for CPUs, see '
-            "tokenprune/serving/README.md"
-        )
+        raise SettingError(NOT_INSTALLED)
     print(f"Starting {shlex.join(command)}", flush=True)
     os.execv(command[0], command)
 

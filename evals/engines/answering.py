@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
@@ -21,6 +22,7 @@ from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.run.setups import UNPRUNED, Setup
 from tokenprune.evals.storage.answers import Answer
 from tokenprune.evals.storage.provenance import versions
+from tokenprune.serving.vllm.refusals import NOT_INSTALLED
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ def in_engine(
         raise SettingError("an engine loads the model itself: give evaluate() its name or folder")
     _, processor = load_processor(model)
     if engine == "vllm":
-        return InEngine(Offline(model, dtype, options), public_name(model), processor, on_error)
+        offline = Offline(model, dtype, options)
+        if find_spec("vllm") is None:
+            raise SettingError(NOT_INSTALLED)
+        return InEngine(offline, public_name(model), processor, on_error)
     if not engine.startswith(("http://", "https://")):
         raise SettingError(f"engine {engine!r}: write vllm, or the URL of a server, http://localhost:8000")
     if options:

@@ -9,6 +9,7 @@ from helpers.files.evals import saved
 from helpers.tiny import tiny_llava
 
 from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.evals.engines import answering
 from tokenprune.evals.engines.offline import Offline
 from tokenprune.evals.run.setups import make_setups
 
@@ -36,3 +37,12 @@ def test_a_later_strategy_is_refused_before_the_first_engine_starts(model: str, 
 def test_options_that_the_command_has_already(model: str, name: str) -> None:
     with pytest.raises(SettingError, match=rf"engine-options\): '{name}' follows from --\w+\. Leave it out"):
         Offline(model, "auto", {name: "x"})
+
+
+def test_without_vllm(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with the options is said before it is installed."""
+    monkeypatch.setattr(answering, "find_spec", lambda name: None)
+    with pytest.raises(SettingError, match=r'vLLM is not installed\. Type: pip install "tokenprune-vlm\[vllm\]"'):
+        answering.in_engine("vllm", model, "auto", {}, "stop")
+    with pytest.raises(SettingError, match="Leave it out"):
+        answering.in_engine("vllm", model, "auto", {"dtype": "half"}, "stop")

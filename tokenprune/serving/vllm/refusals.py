@@ -22,6 +22,11 @@ NEVER = {
 }
 #: Rotary embeddings whose frequencies do not depend on the length.
 ROPE_TYPES = ("default", "linear", "llama3", "mrope")
+#: What to do where vLLM is not there at all.
+NOT_INSTALLED = (
+    'vLLM is not installed. Type: pip install "tokenprune-vlm[vllm]" for GPUs; for CPUs, see '
+    "tokenprune/serving/README.md"
+)
 OTHER = "Use a strategy that selects after the vision tower, such as FoPru, VisionZip or DivPrune."
 
 
