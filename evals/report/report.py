@@ -55,7 +55,7 @@ def sections(rows: Sequence[TaskResult], *, baseline: str | None = None, further
             caption = f"Further metrics on `{scenes}` in per cent, with 95 % interval, and counts:"
             parts += [caption, *filter(None, found)]
     parts += ["Unpruned, by split, in per cent with 95 % interval:", *map(split_table, _side_by_side(rows))]
-    return [*parts, _provenance(rows)]
+    return [*parts, provenance(rows)]
 
 
 def _differences(scenes: str, of_set: Sequence[Sequence[TaskResult]], baseline: str | None) -> list[str | Table]:
@@ -88,7 +88,7 @@ def summary(rows: Sequence[TaskResult]) -> str:
         of_set = [row for row in rows if row.scenes == scenes]
         if _has_strategies(of_set):
             parts += [f"Accuracy on `{scenes}` in per cent, with 95 % interval, best first:", summary_table(of_set)]
-    parts += ["Unpruned, by split, in per cent with 95 % interval:", split_table(rows), _provenance(rows)]
+    parts += ["Unpruned, by split, in per cent with 95 % interval:", split_table(rows), provenance(rows)]
     return _joined(parts)
 
 
@@ -99,7 +99,7 @@ def differences(rows: Sequence[TaskResult], *, baseline: str | None = None) -> s
         of_set = [row for row in rows if row.scenes == scenes]
         if _has_strategies(of_set):
             parts += _differences(scenes, _side_by_side(of_set), baseline)
-    return _joined([*parts, _provenance(rows)])
+    return _joined([*parts, provenance(rows)])
 
 
 def _joined(parts: Sequence[str | Table]) -> str:
@@ -163,7 +163,8 @@ def makers(rows: Sequence[TaskResult], *, baseline: str | None = None) -> dict[s
     }
 
 
-def _provenance(rows: Sequence[TaskResult]) -> str:
+def provenance(rows: Sequence[TaskResult]) -> str:
+    """Return a line with the model, dtype, device and versions of the rows."""
     models = dict.fromkeys(
         f"`{row.model}`, {row.dtype} on {row.device}, "
         + ", ".join(f"{name} {version}" for name, version in row.versions.items())

@@ -18,11 +18,12 @@ from tokenprune.evals.cli import build_parser
 from tokenprune.evals.dev.tables.speed import bench
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.loading import load_model
+from tokenprune.evals.report import markers
 
 ROOT = Path(__file__).resolve().parents[2]
 README, PATCHING = ROOT / "README.md", ROOT / "tokenprune" / "patching" / "README.md"
 CATALOGUE = ROOT / "tokenprune" / "strategies" / "catalogue.md"
-#: The most lines of a document that should be read in one go.
+#: The most lines of a document that should be read in one go, without its generated tables.
 LONGEST = {README: 120, PATCHING: 150}
 FOLDERS = "adapters", "demos", "evals", "tests", "tokenprune"
 #: Each once: not again through the symlinks in tokenprune/.
@@ -110,7 +111,10 @@ def test_links_exist(path: Path) -> None:
 
 @pytest.mark.parametrize(("path", "most"), LONGEST.items(), ids=map(named, LONGEST))
 def test_documents_are_short(path: Path, most: int) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= most
+    text = path.read_text(encoding="utf-8")
+    for name in markers.names_in(text):
+        text = markers.replace_block(text, name, "")
+    assert len(text.splitlines()) <= most
 
 
 @pytest.mark.parametrize("path", [README, CATALOGUE], ids=named)
@@ -136,10 +140,14 @@ def test_the_readme_has_the_measured_time() -> None:
 
 
 def test_the_readme_says_what_its_table_says_of_accuracy() -> None:
-    text = README.read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("| ")]
-    (whole,) = (row for row in rows if row[2] == "unpruned")
-    (pruned,) = (row for row in rows if row[1:3] == ["25 %", "FoPru rank -2"])
-    grounding, vqa = ([row[place].split()[0] for row in (whole, pruned)] for place in (5, 7))
-    assert f"at 25 %, VQA falls from {vqa[0]} to {vqa[1]} %" in " ".join(text.split())
-    assert f"objects located correctly from {grounding[0]} to {grounding[1]} %" in " ".join(text.split())
+    """Until that is measured, TODO-RESULT stands for the numbers."""
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    rows = [[cell.strip() for cell in line.split("|")] for line in README.read_text(encoding="utf-8").splitlines()]
+    of_setup = {(row[2], row[1]): [cell.split()[0] for cell in row[5:9]] for row in rows if len(row) == 10}
+    unknown = ["TODO-RESULT"] * 4
+    rec, _, vqa, _ = of_setup.get(("unpruned", "100 %"), unknown)
+    pruned_rec, compact_rec, pruned_vqa, _ = of_setup.get(("FoPru rank -2", "25 %"), unknown)
+    assert f"at 25 %, VQA falls from {vqa} to {pruned_vqa} %" in text
+    assert f"objects located correctly from {rec} to {pruned_rec} %" in text
+    expected = f"at 25 %, REC is {pruned_rec} % with original and {compact_rec} % with compact IDs ({rec} % unpruned)"
+    assert expected in text

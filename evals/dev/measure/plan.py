@@ -64,11 +64,12 @@ class Part:
         return None if self.grid is None else (PATCH * self.grid[0], PATCH * self.grid[1])
 
 
-_KINDS = ("counting", "relations", "text", "small")
+#: Sets of one kind of question each.
+KINDS = ("counting", "relations", "text", "small")
 #: Asked of the unpruned model, with all questions: what goals are judged by.
 UNPRUNED = (
     *(Part("scenes", grid) for grid in ((8, 8), (12, 12), None, (24, 24))),
-    *(Part(kind, grid) for kind in _KINDS for grid in ((8, 8), None, (24, 24))),
+    *(Part(kind, grid) for kind in KINDS for grid in ((8, 8), None, (24, 24))),
     *(Part("wide", grid) for grid in ((8, 12), (16, 24))),
     *(Part("tall", grid) for grid in ((12, 8), (24, 16))),
     Part("photographs"),
@@ -76,7 +77,7 @@ UNPRUNED = (
 #: The tables, the most important first.
 PRUNED = (
     Part("scenes", None, RATIOS, STRATEGIES, BOTH, QUESTIONS, settings=True),
-    *(Part(kind, None, (0.25, 0.1), FEW, ORIGINAL, QUESTIONS) for kind in _KINDS),
+    *(Part(kind, None, (0.25, 0.1), FEW, ORIGINAL, QUESTIONS) for kind in KINDS),
     Part("scenes", (24, 24), RATIOS, STRATEGIES, ORIGINAL, QUESTIONS),
     Part("wide", (16, 24), (0.25, 0.1), FEW, ORIGINAL, QUESTIONS),
 )

@@ -8,11 +8,17 @@ from tokenprune.evals.dev.tables.accuracy import (
     adapted,
     adaptive,
     aerial,
-    bundled_model,
     grounding,
+    headline,
+    judged,
+    kinds,
     kv_precision,
     needles,
+    paired,
+    resolutions,
+    strategies,
     tune_splits,
+    which_strategy,
 )
 from tokenprune.evals.dev.tables.accuracy_and_speed import tower, vflowopt, videos
 from tokenprune.evals.dev.tables.speed import background, bench, decode_steps, peers, selection, serving
@@ -20,7 +26,15 @@ from tokenprune.evals.report import markers
 
 #: What makes each table, by the name in its markers.
 TABLES: dict[str, Callable[[], str]] = {
-    **bundled_model.makers(),
+    "headline": headline.stored,
+    "accuracy": strategies.stored,
+    "accuracy on other grids": strategies.on_other_grids,
+    "accuracy by resolution": resolutions.stored,
+    "kinds of questions": kinds.stored,
+    "paired differences": paired.stored,
+    "goals": judged.goals,
+    "directions": judged.findings,
+    "which strategy": which_strategy.stored,
     "speed": bench.summary_of_stored,
     "bench": bench.stored,
     "decode steps": decode_steps.stored,

@@ -26,15 +26,6 @@ def test_every_table_but_the_headline_is_on_a_page() -> None:
     assert sorted(names) == sorted(set(tables.TABLES) - {"headline"})
 
 
-def test_the_headline_is_one_strategy_at_each_keep_ratio() -> None:
-    _, _, *lines = tables.TABLES["headline"]().splitlines()
-    assert [line.split(" | ")[:2] for line in lines] == [
-        ["| 100 %", "unpruned"],
-        ["| 25 %", "FoPru rank -2"],
-        ["| 10 %", "FoPru rank -2"],
-    ]
-
-
 def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "TABLES", {"one": lambda: "| 1 |\n"})
     begin, end = markers.marks("one")

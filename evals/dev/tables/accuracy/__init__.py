@@ -1,11 +1,18 @@
 """Tables of what pruning loses: accuracy, and trees on aerial photographs.
 
-bundled_model  every strategy on the bundled model: the tables that `make results` measures
-grounding      what keeps grounding without calibration
-adaptive       adaptive budgets against fixed ones
-tune_splits    whether the guarantee of `tune` holds on hidden questions
-adapted        what training while pruned gains
-kv_precision   fewer tokens or fewer bits in the KV cache
-needles        coarse to fine in large images
-aerial         trees kept on aerial photographs
+measured        what `dev.measure` has stored of its plan; the next seven are made of it
+headline        the README's short table
+strategies      every strategy, on the main set and on other grids
+resolutions     the unpruned model on every set and grid
+kinds           counting, relations, text and small objects
+paired          position IDs and strategies question by question
+judged          goals of the unpruned model, and published findings
+which_strategy  one line a strategy, with what it needs
+grounding       what keeps grounding without calibration
+adaptive        adaptive budgets against fixed ones
+tune_splits     whether the guarantee of `tune` holds on hidden questions
+adapted         what training while pruned gains
+kv_precision    fewer tokens or fewer bits in the KV cache
+needles         coarse to fine in large images
+aerial          trees kept on aerial photographs
 """

@@ -1,0 +1,38 @@
+"""The short table of accuracy: a few strategies of the main part at each keep ratio."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tokenprune.evals.dev.measure.directions import FOPRU
+from tokenprune.evals.dev.measure.plan import STRATEGIES, is_inside
+from tokenprune.evals.dev.tables.accuracy.measured import MAIN, NOTHING_MEASURED, ROWS, label, measured
+from tokenprune.evals.report.tables import BASELINE, summary_table
+from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
+from tokenprune.evals.storage.answers import SetupKey
+from tokenprune.evals.storage.results import TaskResult, by_setup
+
+ALWAYS = (UNPRUNED, FOPRU, BASELINE, DOWNSAMPLE)
+
+
+def stored(folder: Path = ROWS) -> str:
+    """Return ALWAYS and, at each keep ratio, the best."""
+    found = measured(MAIN, folder)
+    if not found.rows:
+        return NOTHING_MEASURED
+    best = set(best_of_each_ratio(found.rows))
+    shown = [row for row in found.rows if row.strategy in ALWAYS or row.key._replace(position_ids="original") in best]
+    return "\n\n".join([str(summary_table(shown)), *found.notes]) + "\n"
+
+
+def best_of_each_ratio(rows: Sequence[TaskResult]) -> Iterator[SetupKey]:
+    """Yield, at each keep ratio, the setup with the best mean over tasks of those that need no calibration and do not
+    prune inside the language model, where a keep ratio stands for a larger KV cache."""
+    names, groups = {label(name) for name in STRATEGIES if not is_inside(name)}, by_setup(rows)
+    for ratio in dict.fromkeys(row.keep_ratio for row in rows):
+        own = [
+            key
+            for key in groups
+            if key.strategy in names and key.position_ids == "original" and key.keep_ratio == ratio
+        ]
+        if own:
+            yield max(own, key=lambda key: sum(row.accuracy for row in groups[key].values()) / len(groups[key]))

@@ -1,0 +1,109 @@
+"""What `dev.measure` has measured of its plan, and what it has not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tokenprune.evals.dev.measure.plan import ORIGINAL, PRUNED, Part
+from tokenprune.evals.dev.measure.steps import Step, asked_as, steps
+from tokenprune.evals.dev.measure.stored import refused_beside
+from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.run.setups import make_setups
+from tokenprune.evals.storage.results import TaskResult, by_setup
+from tokenprune.evals.storage.results_io import read
+
+ROWS = RESULTS / "accuracy"
+#: What the tables show of all setups together: the plan's most important part.
+MAIN = PRUNED[0]
+NOTHING_MEASURED = "Not measured yet.\n"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is stored of a part of the plan.
+
+    rows: of the unpruned model and of every complete keep ratio: each strategy that was not refused has a row for every
+        task, as has each settings file. None without the unpruned model.
+    missing: keep ratios that are not complete.
+    refused: strategies that cannot prune the model so much, by keep ratio.
+    """
+
+    part: Part
+    rows: Sequence[TaskResult]
+    missing: Sequence[float]
+    refused: Mapping[float, Sequence[str]]
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what the rows do not have."""
+        found = [
+            f"At {percent(ratio)}, not possible on this model: {listed(names)}." for ratio, names in self._refused()
+        ]
+        if self.missing:
+            found.append(f"{listed([percent(ratio) for ratio in self.missing])}: not measured yet.")
+        return found
+
+    def _refused(self) -> Iterator[tuple[float, list[str]]]:
+        for ratio, names in self.refused.items():
+            if names and ratio not in self.missing:
+                yield ratio, [f"`{name}`" for name in names]
+
+
+@cache
+def measured(part: Part, folder: Path = ROWS) -> Measured:
+    """Read what there is of a part. folder: where the rows are."""
+    unpruned, *pruned = steps(part, settings=())
+    rows = _complete(unpruned, folder)
+    by_ratio = {step.ratio: _complete(step, folder) if rows else [] for step in pruned}
+    missing = [ratio for ratio, found in by_ratio.items() if not found]
+    refused = {step.ratio: _refused(step, folder) for step in pruned}
+    return Measured(part, [*rows, *(row for found in by_ratio.values() for row in found)], missing, refused)
+
+
+def at_equal_caches(folder: Path = ROWS) -> list[TaskResult]:
+    """Return the rows of the main part at keep ratios that give as large a KV cache as a strategy inside the language
+    model has: those of no planned ratio."""
+    planned = {folder / f"{step.name}.jsonl" for step in steps(MAIN, settings=())}
+    files = sorted({*(folder / MAIN.name).glob("*.jsonl")} - planned)
+    return [row for file in files for row in _of_all_tasks(file)]
+
+
+def label(strategy: str) -> str:
+    """Return what rows call a strategy of the plan."""
+    asked, baselines = asked_as(strategy)
+    return make_setups(asked, [0.5], ORIGINAL, baselines)[0].label
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names as a sentence does; there is at least one."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def percent(ratio: float) -> str:
+    return f"{100 * ratio:g} %"
+
+
+def _complete(step: Step, folder: Path) -> list[TaskResult]:
+    """Return a step's rows; none if any is missing."""
+    file = folder / f"{step.name}.jsonl"
+    rows = _of_all_tasks(file) if file.is_file() else []
+    asked = [name for name in step.strategies if name not in _refused(step, folder)]
+    needed = {setup.key for name in asked for setup in step.setups(name)}
+    return rows if needed <= {row.key for row in rows} else []
+
+
+def _of_all_tasks(file: Path) -> list[TaskResult]:
+    """Return the rows of setups that have one for every task of their set."""
+    with file.open(encoding="utf-8") as lines:
+        tasks = set(json.loads(next(lines))["identity"]["data"])
+    return [row for own in by_setup(read([file])).values() if tasks <= set(own) for row in own.values()]
+
+
+def _refused(step: Step, folder: Path) -> list[str]:
+    file = refused_beside(folder / f"{step.name}.jsonl")
+    return list(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else []

@@ -1,0 +1,135 @@
+"""One line a strategy: what it needs, what was measured, and what papers claim."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+
+from tokenprune.evals.dev.tables import RESULTS
+from tokenprune.evals.dev.tables.accuracy.measured import MAIN, ROWS, label, listed, measured, percent
+from tokenprune.evals.report.table import NOTHING, Table
+from tokenprune.evals.storage.answers import SetupKey
+from tokenprune.evals.storage.results import by_setup
+
+#: The keep ratios that it shows.
+RATIOS = 0.25, 0.1
+TASKS = ("rec", "REC"), ("vqa", "VQA")
+TIMES = RESULTS / "selection.jsonl"
+
+ANY, NO_ATTENTION, WITH_CLS, CLS = "any", "any, no attention", "any, best with CLS", "CLS"
+HERE, VLLM = "transformers", "transformers, vLLM"
+
+
+@dataclass(frozen=True)
+class About:
+    """What is written by hand of a strategy.
+
+    strategy: as the plan names it; CALIBRATED is the settings that were searched for each keep ratio. tower, engine:
+        what it needs. claimed: TextVQA in per cent, a star for what others than its authors report.
+    timed: its name where the CPU time of selection is stored. cost: that time, where it is not stored there.
+    """
+
+    strategy: str
+    name: str
+    tower: str
+    engine: str
+    claimed: str = NOTHING
+    timed: str = ""
+    cost: str = NOTHING
+
+
+CALIBRATED = "vflowopt searched"
+ABOUT = (
+    About(CALIBRATED, "calibrated VFlowOpt", ANY, HERE, timed="vflowopt"),
+    About("mosaic", "Mosaic", ANY, VLLM, timed="mosaic"),
+    About("mosaic:attention_bias=size", 'Mosaic, `attention_bias="size"`', ANY, HERE, timed="mosaic"),
+    About(
+        "fopru:score=cls,layer=-2,cells=auto",
+        'FoPru cls -2, `cells="auto"`',
+        CLS,
+        VLLM,
+        timed="fopru:score=cls,cells=auto",
+    ),
+    About("vflowopt", "VFlowOpt", ANY, HERE, timed="vflowopt"),
+    About("visionzip:layer=-2", "VisionZip -2", WITH_CLS, VLLM, "55.5", "visionzip"),
+    About("vispruner:layer=-2", "VisPruner -2", WITH_CLS, VLLM, "55.6*", "vispruner"),
+    About(
+        "backgroundpruning:layer=-2",
+        "BackgroundPruning -2",
+        'CLS; without: `rank="column"`',
+        VLLM,
+        timed="backgroundpruning",
+    ),
+    About("divprune", "DivPrune", NO_ATTENTION, VLLM, "54.5*", "divprune"),
+    About("fopru:mode=rank,layer=-2", "FoPru rank -2", ANY, VLLM, timed="fopru"),
+    About("fopru:mode=rank", "FoPru rank", ANY, VLLM, timed="fopru"),
+    About("fopru:mode=row", "FoPru row", ANY, VLLM),
+    About("prumerge:layer=-2", "PruMerge -2", WITH_CLS, VLLM, timed="prumerge"),
+    About("flowcut", "FlowCut", "most, best with CLS", HERE, "55.6*", cost="40 ms"),
+    About("tome", "ToMe", "most, no attention", HERE),
+    About("nuwa:layer=-2", "Nuwa -2", WITH_CLS, HERE, "54.9", "nuwa"),
+    About("scope:layer=-2", "SCOPE -2", WITH_CLS, VLLM, "56.6", "scope"),
+    About("holov:layer=-2", "HoloV -2", WITH_CLS, VLLM, "55.4", "holov"),
+    About("prunesid:layer=-2", "PruneSID -2", WITH_CLS, HERE, timed="prunesid"),
+    About("dart", "DART", NO_ATTENTION, HERE, "54.4", "dart"),
+    About("ivcprune", "IVCPrune", NO_ATTENTION, HERE, timed="ivcprune"),
+    About("fastv", "FastV", ANY, HERE, "47.8", "fastv"),
+    About("par", "PAR", ANY, HERE, timed="par"),
+    About("attentionmass", "AttentionMass", ANY, HERE, timed="attentionmass"),
+    About("efficientvla", "EfficientVLA", ANY, HERE, timed="efficientvla"),
+    About("adatoken", "AdaToken", ANY, HERE, timed="adatoken:keep_ratio=0.5"),
+    About("pyramiddrop", "PyramidDrop", ANY, HERE, "45.9 to 50.6", "pyramiddrop"),
+    About("sparsevlm", "SparseVLM", ANY, HERE, "51.8", "sparsevlm"),
+    About("averagepooling", "AveragePooling", NO_ATTENTION, VLLM, timed="averagepooling"),
+    About("grid", "Grid", ANY, VLLM, timed="grid"),
+    About("random", "Random", ANY, VLLM, timed="random"),
+)
+
+
+def stored(folder: Path = ROWS, times: Path = TIMES) -> str:
+    """Return the table, with the best mean accuracy first, and last what was not measured at each of the RATIOS."""
+    found = measured(MAIN, folder)
+    groups, cost = by_setup(found.rows), dict(costs(times))
+
+    def accuracies(about: About) -> list[float | None]:
+        setups = [groups.get(SetupKey(_label(about, ratio), "original", ratio), {}) for ratio in RATIOS]
+        return [setup[task].accuracy if task in setup else None for task, _ in TASKS for setup in setups]
+
+    def rank(about: About) -> tuple[bool, float]:
+        known = [value for value in accuracies(about) if value is not None]
+        return len(known) < len(RATIOS) * len(TASKS), -(mean(known) if known else 0.0)
+
+    lines = [
+        [
+            about.name,
+            about.tower,
+            about.engine,
+            *(NOTHING if value is None else f"{100 * value:.1f}" for value in accuracies(about)),
+            about.claimed,
+            cost.get(about.timed, about.cost),
+        ]
+        for about in sorted(ABOUT, key=rank)
+    ]
+    headings = [f"{title} {percent(ratio)}" for _, title in TASKS for ratio in RATIOS]
+    table = Table(["strategy", "tower", "engine", *headings, "TextVQA (claimed)", "cost"], lines)
+    return "\n\n".join([str(table), *_notes(found.missing)]) + "\n"
+
+
+def _label(about: About, ratio: float) -> str:
+    return f"VFlowOpt searched_{100 * ratio:g}" if about.strategy == CALIBRATED else label(about.strategy)
+
+
+def costs(times: Path) -> Iterator[tuple[str, str]]:
+    """Yield strategies as `dev.experiments.selection.images` names them, and their CPU times."""
+    for line in times.read_text(encoding="utf-8").splitlines():
+        timed = json.loads(line)
+        milliseconds = 1e3 * median(timed["seconds"])
+        yield timed["strategy"], f"{milliseconds:.0f} ms" if milliseconds >= 0.95 else f"{milliseconds:.1f} ms"
+
+
+def _notes(missing: Sequence[float]) -> list[str]:
+    found = [percent(ratio) for ratio in RATIOS if ratio in missing]
+    return [f"{listed(found)}: not measured yet."] if found else []

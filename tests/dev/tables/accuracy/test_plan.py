@@ -1,0 +1,136 @@
+"""The tables that are made of the plan's rows, before, while and after it is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers.files.measured import N, store
+
+from tokenprune.evals.dev.measure.plan import KINDS, PRUNED, RATIOS, STRATEGIES, UNPRUNED
+from tokenprune.evals.dev.tables.accuracy import (
+    headline,
+    judged,
+    kinds,
+    paired,
+    resolutions,
+    strategies,
+    which_strategy,
+)
+from tokenprune.evals.dev.tables.accuracy.measured import MAIN, NOTHING_MEASURED, label
+from tokenprune.evals.report.table import NOTHING
+from tokenprune.evals.run.setups import Setup
+
+ON_THIS_MODEL = "on this model: `pyramiddrop`."
+OF_KINDS = [part for part in PRUNED if part.data in KINDS]
+
+
+def right(setup: Setup, task: str) -> int:
+    """Mosaic is the best before the language model, FastV inside it, and compact IDs lose REC."""
+    if setup.position_ids == "compact" and task == "rec":
+        return 0
+    return {"unpruned": N, "FastV": N - 1, "Mosaic": N - 4}.get(setup.label, N // 2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The main part at 25 %, one kind of question at 25 and 10 %, and the unpruned model on three grids."""
+    path = tmp_path_factory.mktemp("rows")
+    store(path, MAIN, ratios=(0.25,), right=right, refused=("pyramiddrop",))
+    store(path, OF_KINDS[0], tasks=("vqa",), right=right)
+    store(path, OF_KINDS[1], ratios=(0.1,), tasks=("vqa",), right=right)
+    for part in (UNPRUNED[0], UNPRUNED[2], UNPRUNED[-1]):
+        store(path, part, right=right)
+    return path
+
+
+def cells(text: str, *begin: str) -> list[str]:
+    """The cells of the only line of a table that begins so."""
+    (line,) = [one for one in text.splitlines() if one.startswith(f"| {' | '.join(begin)} |")]
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [headline.stored, strategies.stored, resolutions.stored, kinds.stored, paired.stored, judged.findings],
+    ids=lambda made: made.__module__.rpartition(".")[2],
+)
+def test_nothing_is_measured(made: Callable[[Path], str], tmp_path: Path) -> None:
+    assert made(tmp_path) == NOTHING_MEASURED
+
+
+def test_the_headline_has_the_best_of_those_before_the_language_model(folder: Path) -> None:
+    text = headline.stored(folder)
+    setups = [line.split(" | ")[:2] for line in text.splitlines() if line.startswith("| ")][2:]
+    assert setups[:2] == [["| 100 %", "unpruned"], ["| 25 %", "Mosaic"]]
+    assert sorted(name for _, name in setups[2:]) == ["FoPru rank -2", "Random", "downsample"]
+    assert cells(text, "25 %", "Mosaic")[4:] == ["80.0 [65, 90]", "0.0 [0, 9]", "80.0 [65, 90]", "80.0 [65, 90]"]
+    assert text.endswith("50 %, 10 % and 5 %: not measured yet.\n")
+
+
+def test_every_strategy(folder: Path) -> None:
+    text = strategies.stored(folder)
+    assert text.startswith(
+        "At 25 %, not possible on this model: `pyramiddrop`.\n\n50 %, 10 % and 5 %: not measured yet."
+    )
+    for strategy in STRATEGIES:
+        if strategy != "pyramiddrop":
+            assert cells(text, "25 %", label(strategy))
+    assert "(`llava`, float32 on cpu, torch 2.9)" in text
+    assert strategies.on_other_grids(folder).count(NOTHING_MEASURED) == 2
+
+
+def test_resolutions(folder: Path) -> None:
+    text = resolutions.stored(folder)
+    assert cells(text, "scenes, 8 x 8", "val")[2:] == ["100.0 [84, 100], n = 20"] * 2
+    assert cells(text, "scenes, 16 x 16", "all")
+    assert cells(text, "photographs, 16 x 16", "test")
+    assert "Not measured yet: scenes, 12 x 12; scenes, 24 x 24; counting, 8 x 8; counting; " in text
+
+
+def test_kinds(folder: Path) -> None:
+    first, second = (part.data for part in OF_KINDS[:2])
+    text = kinds.stored(folder)
+    assert cells(text, "keep ratio", "strategy")[2:] == [f"{first}, VQA (n = {2 * N})", f"{second}, VQA (n = {2 * N})"]
+    assert cells(text, "100 %", "unpruned")[2:] == ["100.0 [91, 100]"] * 2
+    assert cells(text, "25 %", "Mosaic")[2:] == ["80.0 [65, 90], 80%", NOTHING]
+    assert cells(text, "10 %", "Mosaic")[2:] == ["80.0 [65, 90], 80%"] * 2
+    assert f"`{second}`: 25 %: not measured yet." in text
+    assert f"`{OF_KINDS[2].data}`: 25 % and 10 %: not measured yet." in text
+
+
+def test_paired_differences(folder: Path) -> None:
+    text = paired.stored(folder)
+    assert text.startswith(
+        "`scenes`: At 25 %, not possible on this model: `pyramiddrop`.\n\n`scenes`: 50 %, 10 % and 5 %"
+    )
+    assert "Paired differences on `scenes`" in text
+    assert f"Paired differences on `{OF_KINDS[0].data}`" in text
+    assert "Against the unpruned model on `scenes`" in text
+
+
+def test_goals_and_directions(folder: Path) -> None:
+    goals = judged.goals(folder)
+    assert cells(goals, "REC, known objects")[2:] == ["100.0 % [83.9, 100.0], n = 20", "yes", "within chance"]
+    assert cells(goals, "text")[-1] == "not measured"
+    findings = judged.findings(folder)
+    assert findings.startswith("On `scenes`:")
+    assert cells(findings, "25 %", "Mosaic")[-1] == "holds"
+
+
+def test_which_strategy(folder: Path) -> None:
+    text = which_strategy.stored(folder)
+    lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert len(lines) == len(which_strategy.ABOUT)
+    assert cells(text, "Mosaic")[3:7] == ["80.0", NOTHING, "80.0", NOTHING]
+    assert text.endswith("10 %: not measured yet.\n")
+
+
+def test_which_strategy_has_the_plan() -> None:
+    named = [about.strategy for about in which_strategy.ABOUT]
+    assert len(named) == len(set(named))
+    assert set(named) == {*STRATEGIES, "random", which_strategy.CALIBRATED}
+    times = dict(which_strategy.costs(which_strategy.TIMES))
+    assert {about.timed for about in which_strategy.ABOUT} - {""} <= set(times)
+    assert set(which_strategy.RATIOS) <= set(RATIOS)

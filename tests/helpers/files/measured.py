@@ -1,0 +1,54 @@
+"""Rows of the plan of `dev.measure`, stored where it stores them."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from helpers.files.rows import row
+from tokenprune.evals.dev.measure.plan import Part
+from tokenprune.evals.dev.measure.steps import steps
+from tokenprune.evals.dev.measure.stored import StoredRows
+from tokenprune.evals.run.setups import Setup
+
+#: Questions of each split.
+N = 20
+METRICS = {"rec": "Acc@0.5", "vqa": "accuracy"}
+
+
+def half(_: Setup, __: str) -> int:
+    return N // 2
+
+
+def store(
+    folder: Path,
+    part: Part,
+    *,
+    ratios: Collection[float] | None = None,
+    without: Sequence[str] = (),
+    refused: Sequence[str] = (),
+    tasks: Sequence[str] = ("rec", "vqa"),
+    right: Callable[[Setup, str], int] = half,
+) -> None:
+    """Store the rows of a part of the plan, at some of its keep ratios and without some strategies, of which some were
+    refused. right: of the N questions of each split, how many a setup gets right in a task."""
+    some = part if ratios is None else replace(part, ratios=tuple(ratios))
+    for step in steps(some, settings=()):
+        stored = StoredRows(folder / f"{step.name}.jsonl", {"data": {task: {"questions": 2 * N} for task in tasks}})
+        stored.refuse({name: "too few" for name in refused if name in step.strategies})
+        setups = [one for name in step.strategies if name not in (*without, *refused) for one in step.setups(name)]
+        rows = [
+            row(
+                one.label,
+                one.position_ids,
+                one.keep_ratio,
+                {split: [float(n < right(one, task)) for n in range(N)] for split in ("val", "test")},
+                task=task,
+                metric=METRICS[task],
+                scenes=part.name,
+                n_visual=256.0,
+                dtype="float32",
+            )
+            for one in setups
+            for task in tasks
+        ]
+        stored.add(rows)
