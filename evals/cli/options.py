@@ -191,7 +191,7 @@ def add_rounds(parser: ArgumentParser, default: int, least: int = 0) -> None:
 
 
 def add_seed(parser: ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="random seed")
 
 
 def add_calibration(parser: ArgumentParser, questions: int = 30) -> None:
