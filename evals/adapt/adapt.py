@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,12 +14,12 @@ import transformers
 from rich.console import Console
 
 import tokenprune
-from tokenprune.errors import DataError, SettingError
+from tokenprune.errors import DataError, SettingError, unknown
 from tokenprune.evals.adapt.estimate import estimate
 from tokenprune.evals.adapt.examples import Example, by_image, check_images, chosen, labelled
-from tokenprune.evals.adapt.lora import Part, with_lora
+from tokenprune.evals.adapt.lora import PARTS, Part, with_lora
 from tokenprune.evals.adapt.rows import Collator, Row, why_apart
-from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, Rows, arguments, last_checkpoint
+from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, Rows, arguments, at_ratio, last_checkpoint
 from tokenprune.evals.models.loading import load_model, load_processor
 from tokenprune.evals.models.prompt_styles import style_of
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
@@ -93,9 +94,13 @@ def adapt(
     """
     output, data, console = Path(output), Path(data), console or Console()
     counts = {"steps": steps, "batch": batch, "per_image": per_image, "accumulate": accumulate, "rank": rank}
-    for name, value in counts.items():
+    for name, value in {**counts, "save_every": save_every}.items():
         if value < 1:
             raise SettingError(f"{name}={value} is less than 1.")
+    if not 0 < learning_rate < math.inf:
+        raise SettingError(f"learning_rate={learning_rate:g} is not a positive number; write 2e-4, for example.")
+    if part not in PARTS:
+        raise SettingError(unknown("part to train", part, PARTS))
     ratios = Ratios(keep_ratio, up_to, whole, seed)
     base = read_strategy(strategy).make({"keep_ratio": keep_ratio})
     with allowing(image_roots, max_image_pixels):
@@ -104,8 +109,9 @@ def adapt(
         check_images(asked)
         answers = {_key(one.question): one.answer for one in labelled(asked)} if labels else None
         loaded, processor = load_model(model, dtype)
-        with tokenprune.patch(loaded, base):  # what cannot be pruned is said before
-            pass
+        for ratio in (keep_ratio, up_to):  # what cannot be pruned is said before
+            with tokenprune.patch(loaded, at_ratio(base, ratio)):
+                pass
         collator = Collator(processor, loaded.dtype)
         groups = by_image(asked, per_image)
         largest = max(groups, key=len)

@@ -45,6 +45,11 @@ class Ratios:
         return float(self.lowest * (self.highest / self.lowest) ** draw.random())
 
 
+def at_ratio(strategy: tokenprune.Strategy, ratio: float) -> tokenprune.Strategy:
+    """Return the strategy with the keep ratio of a step."""
+    return replace(strategy, keep_ratio=ratio, keep=None)
+
+
 class Rows(Dataset[Row]):
     """A list that a Trainer takes."""
 
@@ -70,7 +75,7 @@ class PrunedTrainer(Trainer):
         if ratio == 1:
             return super().training_step(*args, **kwargs)
         model: Any = self.model
-        with tokenprune.patch(model, replace(self._strategy, keep_ratio=ratio, keep=None)):
+        with tokenprune.patch(model, at_ratio(self._strategy, ratio)):
             return super().training_step(*args, **kwargs)
 
 

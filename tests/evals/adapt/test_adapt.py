@@ -235,11 +235,28 @@ def test_bad_input_is_a_sentence(model: str, data: Path, tmp_path: Path) -> None
     assert "no such folder" in said(data=tmp_path / "nowhere")
     assert "write the lower first" in said("--keep-ratio", 0.6)
     assert "a share of 1 unpruned steps is not in" in said("--whole", 1)
+    assert "learning_rate=-1 is not a positive number" in said("--learning-rate", -1)
+    assert "learning_rate=nan is not a positive number" in said("--learning-rate", "nan")
+    few = said("--keep-ratio", 0.1, "--up-to", 0.5, "--strategy", "vflowopt:first=0.11")
+    assert "keep fewer tokens than an average of 0.5 needs" in few  # and not in the step that draws such a ratio
     assert "Did you mean 'fopru'" in said("--strategy", "fopruu")
     (tmp_path / "unlabelled").mkdir()
     sample_image().save(tmp_path / "unlabelled" / "1.png")
     (tmp_path / "unlabelled" / "questions.jsonl").write_text('{"image": "1.png", "question": "12"}')
     assert "line 1: no answer. Add one, or write --no-labels" in said(data=tmp_path / "unlabelled")
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"part": "decodr"}, "Did you mean 'decoder'"), ({"save_every": 0}, "save_every=0 is less")],
+)
+def test_mistakes_are_said_before_the_weights_load(
+    options: dict[str, Any], message: str, model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenprune.evals.adapt.adapt.load_model", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(SettingError, match=message):
+        adapted(model, data, tmp_path, **options)
 
 
 def test_videos_are_refused() -> None:
