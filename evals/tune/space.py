@@ -41,6 +41,17 @@ N_TRIES = 40
 Params = dict[str, Any]
 
 
+def check_named(strategies: Sequence[str], keep_ratios: tuple[float, float]) -> None:
+    """Raise SettingError for what is wrong whatever the model is."""
+    low, high = keep_ratios
+    if not 0 < low < high <= 1:
+        raise SettingError(f"keep ratios {low:g} to {high:g}: write the lower first, both above 0 and up to 1.")
+    if len(set(strategies)) < len(strategies):
+        raise SettingError("a strategy is named twice. Name it once.")
+    for text in strategies:
+        read_strategy(text)
+
+
 @dataclass(frozen=True)
 class Space:
     """The settings that are searched around each of the `strategies`, for a loaded model.
@@ -57,11 +68,7 @@ class Space:
     servable: bool = False
 
     def __post_init__(self) -> None:
-        low, high = self.keep_ratios
-        if not 0 < low < high <= 1:
-            raise SettingError(f"keep ratios {low:g} to {high:g}: write the lower first, both above 0 and up to 1.")
-        if len(set(self.strategies)) < len(self.strategies):
-            raise SettingError("a strategy is named twice. Name it once.")
+        check_named(self.strategies, self.keep_ratios)
 
     @cached_property
     def specs(self) -> Mapping[str, StrategySpec]:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 import tokenprune
 from tokenprune.adapters import adapter_for
-from tokenprune.errors import SettingError
+from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.models.loading import load_model, name_and_style
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run.evaluate import BATCH_TOKENS
@@ -29,10 +29,10 @@ from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tune import page, plot
 from tokenprune.evals.tune.asking import Asker, Compare, held_answers, measure_of
 from tokenprune.evals.tune.confirm import MOST, Tested, confirm, sequence
-from tokenprune.evals.tune.costs import N_QUESTIONS, Cost, CostMeter
+from tokenprune.evals.tune.costs import COSTS, N_QUESTIONS, Cost, CostMeter
 from tokenprune.evals.tune.questions import halves
 from tokenprune.evals.tune.search import SearchPlan, Tried, search
-from tokenprune.evals.tune.space import KEEP_RATIOS, STRATEGIES, Space
+from tokenprune.evals.tune.space import KEEP_RATIOS, STRATEGIES, Space, check_named
 from tokenprune.strategies.registry import changed_settings, name_of
 
 #: Files in the output folder.
@@ -110,6 +110,9 @@ def tune(
         raise SettingError(f"max_loss={max_loss:g} is not between 0 and 100 points; write 1.0 for one point.")
     if generations < 1 or size < 1:
         raise SettingError(f"{generations} generations of {size} settings try nothing; write at least 1 for each.")
+    if cost not in COSTS:
+        raise SettingError(unknown("cost", cost, COSTS))
+    check_named(strategies, keep_ratios)
     with allowing(image_roots, max_image_pixels):
         name, style = name_and_style(model)
         questions = limit_questions(load_questions(data, tasks, split=split, style=style, labels=labels), limit)

@@ -150,6 +150,25 @@ def test_bad_input_is_a_sentence(scenes: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategies": ("fopruu",)}, "Did you mean 'fopru'"),
+        ({"strategies": ("fopru", "fopru")}, "named twice"),
+        ({"keep_ratios": (0.9, 0.1)}, "write the lower first"),
+        ({"cost": "flop"}, "Did you mean 'flops'"),
+    ],
+)
+def test_mistakes_are_said_before_the_weights_load(
+    options: dict[str, Any], message: str, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved(deep_llava(), tmp_path / "model")
+    monkeypatch.setattr("tokenprune.evals.tune.tune.load_model", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(SettingError, match=message):
+        tune(model, data=scenes, output=tmp_path / "out", **options)
+
+
 def test_the_package_has_it() -> None:
     assert tokenprune.tune is tune
     with pytest.raises(DataError, match="no such folder"):
