@@ -74,6 +74,7 @@ def test_a_cell_of_one_token_merges_nothing() -> None:
     box = replace(box_of(0.25), grid_side=2)
     assert box.sides["cell"] == (1, 2)
     lowest = box.strategy(box.point(replace(box.base, cell=1.0)))
+    assert lowest.cell is not None
     assert lowest.cell == 1.0
     cells, n_cells = grid_cells(Layout.raster((1, 2, 2)), lowest.cell)
     assert n_cells == len(set(cells.tolist())) == 4
