@@ -41,6 +41,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": peers.stored,
     "peers for videos": peers.videos,
     "vflowopt": vflowopt.stored,
+    "vflowopt settings": vflowopt.found,
     "aerial": aerial.stored,
     "background": background.stored,
     "grounding": grounding.stored,

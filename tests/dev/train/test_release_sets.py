@@ -150,13 +150,13 @@ def test_photographs_are_asked_about_what_was_written(tmp_path: Path) -> None:
     asked: dict[str, Any] = {
         "duck.jpg": {
             "asked": {"is there a zebra?": "no"},
-            "boxes": [{"box": [0.1, 0.2, 0.5, 0.6], "is": ["the left duck"]}],
+            "boxes": [{"box": [0.1, 0.2, 0.5, 0.6], "is": ["the third duck"]}],
         }
     }
     photographs.extend(PHOTOGRAPHS, asked, tmp_path)
     with Image.open(tmp_path / "images" / "duck.jpg") as image:
         width, height = image.size
-    added = [one for one in RefCoco("rec", "REC", None).load(tmp_path, style=STYLES["bundled"]) if "left" in one.text]
+    added = [one for one in RefCoco("rec", "REC", None).load(tmp_path, style=STYLES["bundled"]) if "third" in one.text]
     assert [round(edge / side, 2) for edge, side in zip(added[0].box, (width, height) * 2, strict=True)] == [
         0.1,
         0.2,

@@ -16,8 +16,8 @@ from tokenprune.evals.storage.results_io import read
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.settings import SettingsFile
 
-#: Settings files of the ablations.
-ABLATED = RESULTS.parent / "vflowopt_ablations"
+#: Settings files that were found for the previous bundled model, which the rows are of, the ablations' among them.
+PREVIOUS = RESULTS.parent / "vflowopt_ablations"
 TIMED = "llava-onevision-0.5b"  # the bench's file
 BASELINES = ("FoPru rank -2", "FoPru", "Random", "Grid", DOWNSAMPLE, "VFlowOpt")
 
@@ -33,7 +33,7 @@ ABLATIONS = {
 
 
 def report(rows: Sequence[TaskResult], files: Sequence[SettingsFile], timings: Sequence[Figures]) -> str:
-    """Return all tables; `timings` are what the bench measured."""
+    """Return all tables; `files` are of the rows' model, `timings` what the bench measured."""
     groups = by_setup(rows)
     shown = [row for row in rows if row.strategy not in ABLATIONS or row.strategy == "VFlowOpt"]
     parts: list[str | Table] = [
@@ -49,10 +49,7 @@ def report(rows: Sequence[TaskResult], files: Sequence[SettingsFile], timings: S
         "KV cache of the visual tokens alone, without the text's computed share, against the unpruned model's:",
         Table(["keep ratio", "strategy", "bytes", "less"], list(_visual_bytes(groups))),
         "What the searches found (50 trials on 30 questions each; the cosine is that on these questions):",
-        Table(
-            ["file", "R1", "R2", "R3", "threshold", "alpha", "cell", "cosine by default", "found"],
-            [_found(file) for file in files],
-        ),
+        searches(files),
     ]
     timed = [one for one in timings if one.facts.strategy == "VFlowOpt"]
     if timed:
@@ -61,16 +58,29 @@ def report(rows: Sequence[TaskResult], files: Sequence[SettingsFile], timings: S
     return "\n\n".join(map(str, parts)) + "\n"
 
 
-def settings_files() -> list[SettingsFile]:
-    """Read what every search found, the ablations' too, by name."""
-    paths = [path for folder in (SETTINGS, ABLATED) for path in folder.glob("*.json")]
-    return [SettingsFile.read(path) for path in sorted(paths, key=lambda path: path.name)]
+def searches(files: Sequence[SettingsFile]) -> Table:
+    """Return what every search found."""
+    return Table(
+        ["file", "R1", "R2", "R3", "threshold", "alpha", "cell", "cosine by default", "found"],
+        [_found(file) for file in files],
+    )
+
+
+def settings_files(folder: Path = SETTINGS) -> list[SettingsFile]:
+    """Read what every search found, by keep ratio and name; without a folder, for the bundled model."""
+    files = [SettingsFile.read(path) for path in sorted(folder.glob("*.json"))]
+    return sorted(files, key=lambda file: file.settings["keep_ratio"])
+
+
+def found() -> str:
+    """Return what the searches found for the bundled model."""
+    return f"{searches(settings_files())}\n"
 
 
 def stored(results: Path = RESULTS) -> str:
     """Return the section's tables from what is stored in `results`."""
     timings = results / "bench" / f"{TIMED}.json"
-    return report(read([results / "vflowopt.jsonl"]), settings_files(), figures(Record.read(timings)))
+    return report(read([results / "vflowopt.jsonl"]), settings_files(PREVIOUS), figures(Record.read(timings)))
 
 
 Groups = Mapping[SetupKey, Mapping[str, TaskResult]]

@@ -34,5 +34,5 @@ def test_found_settings(file: SettingsFile) -> None:
     assert isinstance(file.make(), VFlowOpt)
     assert len(file.search["trials"]) == 50
     digests = calibrated_on(file)
-    assert len(digests) == 29
+    assert len(digests) == 28  # two of the 30 questions are about an image that another one is about
     assert digests <= set(image_digests(load_questions(SCENES, split="val")).values())
