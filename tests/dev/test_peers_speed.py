@@ -51,6 +51,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("batch", [1, 2])
 def test_every_prefill_of_ours_leaves_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     newest = small(monkeypatch)
+    torch.manual_seed(0)  # the class embedding is drawn by transformers; now and then two scores are as good as equal
     newest.make(tmp_path)
     model = newest.saved(tmp_path)
     from shape import AFTER, BEFORE, KEEP, N_VISUAL, kv_bytes
