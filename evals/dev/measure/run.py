@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from tokenprune.errors import TokenPruneError
-from tokenprune.evals.dev.measure.plan import Part
+from tokenprune.evals.dev.measure.plan import Part, is_inside
 from tokenprune.evals.dev.measure.steps import Step, asked_as, steps
 from tokenprune.evals.dev.measure.stored import StoredRows, claimed, lacking
 from tokenprune.evals.models.loading import name_and_style
@@ -98,7 +98,7 @@ class Measuring:
         return [row for step in self.steps(part) for row in self._stored(step).rows()]
 
     def missing(self, step: Step) -> list[Group]:
-        """Return what has no rows yet, without strategies that are refused."""
+        """Return what has no rows yet, without strategies that are refused; what is quickest to measure comes first."""
         rows, where = self._stored(step).rows(), str(self._stored(step).file)
         setups = {name: step.setups(name) for name in step.strategies if name not in self.refused(step)}
         groups: dict[tuple[str, tuple[str, ...], bool], dict[str, Sequence[Setup]]] = {}
@@ -107,7 +107,8 @@ class Measuring:
                 if lacking(rows, own, task, where):
                     is_shared = all(shares(one.strategy) for one in own if isinstance(one, Pruned))
                     groups.setdefault((task, step.part.ids(strategy), is_shared), {})[strategy] = own
-        return [Group(task, own, ids, is_shared) for (task, ids, is_shared), own in groups.items()]
+        found = [Group(task, own, ids, is_shared) for (task, ids, is_shared), own in groups.items()]
+        return sorted(found, key=lambda group: (not group.is_shared, any(map(is_inside, group.setups))))
 
     def refused(self, step: Step) -> dict[str, str]:
         """Return which strategies cannot prune this model at this keep ratio, and why."""

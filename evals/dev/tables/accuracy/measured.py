@@ -26,42 +26,42 @@ NOTHING_MEASURED = "Not measured yet.\n"
 class Measured:
     """What is stored of a part of the plan.
 
-    rows: of the unpruned model and of every complete keep ratio: each strategy that was not refused has a row for every
-        task, as has each settings file. None without the unpruned model.
-    missing: keep ratios that are not complete.
+    rows: of the unpruned model and of every setup that has a row for each task. None without the unpruned model.
+    missing: keep ratios of which there is nothing.
+    lacking: strategies that are planned at the other keep ratios, but have no rows there yet.
     refused: strategies that cannot prune the model so much, by keep ratio.
     """
 
     part: Part
     rows: Sequence[TaskResult]
     missing: Sequence[float]
+    lacking: Mapping[float, Sequence[str]]
     refused: Mapping[float, Sequence[str]]
 
     @property
     def notes(self) -> list[str]:
         """Sentences on what the rows do not have."""
         found = [
-            f"At {percent(ratio)}, not possible on this model: {listed(names)}." for ratio, names in self._refused()
+            f"At {percent(ratio)}, {what}: {listed([f'`{name}`' for name in names])}."
+            for what, strategies in (("not possible on this model", self.refused), ("not measured yet", self.lacking))
+            for ratio, names in strategies.items()
+            if names and ratio not in self.missing
         ]
         if self.missing:
             found.append(f"{listed([percent(ratio) for ratio in self.missing])}: not measured yet.")
         return found
-
-    def _refused(self) -> Iterator[tuple[float, list[str]]]:
-        for ratio, names in self.refused.items():
-            if names and ratio not in self.missing:
-                yield ratio, [f"`{name}`" for name in names]
 
 
 @cache
 def measured(part: Part, folder: Path = ROWS) -> Measured:
     """Read what there is of a part. folder: where the rows are."""
     unpruned, *pruned = steps(part, settings=())
-    rows = _complete(unpruned, folder)
-    by_ratio = {step.ratio: _complete(step, folder) if rows else [] for step in pruned}
+    rows = _rows(unpruned, folder)
+    by_ratio = {step.ratio: _rows(step, folder) if rows else [] for step in pruned}
     missing = [ratio for ratio, found in by_ratio.items() if not found]
+    lacking = {step.ratio: list(_lacking(step, by_ratio[step.ratio], folder)) for step in pruned}
     refused = {step.ratio: _refused(step, folder) for step in pruned}
-    return Measured(part, [*rows, *(row for found in by_ratio.values() for row in found)], missing, refused)
+    return Measured(part, [*rows, *(row for found in by_ratio.values() for row in found)], missing, lacking, refused)
 
 
 def at_equal_caches(folder: Path = ROWS) -> list[TaskResult]:
@@ -88,13 +88,17 @@ def percent(ratio: float) -> str:
     return f"{100 * ratio:g} %"
 
 
-def _complete(step: Step, folder: Path) -> list[TaskResult]:
-    """Return a step's rows; none if any is missing."""
+def _rows(step: Step, folder: Path) -> list[TaskResult]:
     file = folder / f"{step.name}.jsonl"
-    rows = _of_all_tasks(file) if file.is_file() else []
-    asked = [name for name in step.strategies if name not in _refused(step, folder)]
-    needed = {setup.key for name in asked for setup in step.setups(name)}
-    return rows if needed <= {row.key for row in rows} else []
+    return _of_all_tasks(file) if file.is_file() else []
+
+
+def _lacking(step: Step, rows: Sequence[TaskResult], folder: Path) -> Iterator[str]:
+    """Yield the strategies of a step that neither have all of their rows nor were refused."""
+    known, refused = {row.key for row in rows}, _refused(step, folder)
+    for name in step.strategies:
+        if name not in refused and not {setup.key for setup in step.setups(name)} <= known:
+            yield name
 
 
 def _of_all_tasks(file: Path) -> list[TaskResult]:

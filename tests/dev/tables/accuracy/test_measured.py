@@ -1,4 +1,4 @@
-"""A keep ratio is shown when all that is planned of it has been measured, and what is missing is named."""
+"""A setup is shown when all of its tasks have been measured, and what is missing is named."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ def test_nothing_is_measured(tmp_path: Path) -> None:
     assert found.notes == ["50 %, 25 %, 10 % and 5 %: not measured yet."]
 
 
-def test_what_is_incomplete_is_left_out(tmp_path: Path) -> None:
+def test_strategies_without_rows_are_named(tmp_path: Path) -> None:
     store(tmp_path, PART, ratios=(0.25,))
     store(tmp_path, replace(PART, strategies=STRATEGIES[:-1]), ratios=(0.1,))
     found = measured(PART, tmp_path)
-    assert {row.keep_ratio for row in found.rows} == {1.0, 0.25}
-    assert found.notes == ["50 %, 10 % and 5 %: not measured yet."]
+    assert {row.keep_ratio for row in found.rows} == {1.0, 0.25, 0.1}
+    assert found.notes == ["At 10 %, not measured yet: `sparsevlm`.", "50 % and 5 %: not measured yet."]
 
 
-def test_a_setup_without_a_task_is_incomplete(tmp_path: Path) -> None:
-    store(tmp_path, PART, ratios=(0.25, 0.1))
+def test_a_setup_without_a_task_is_left_out(tmp_path: Path) -> None:
+    store(tmp_path, PART, ratios=(0.1,))
     file = tmp_path / "scenes" / "10.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
-    assert {row.keep_ratio for row in measured(PART, tmp_path).rows} == {1.0, 0.25}
+    found = measured(PART, tmp_path)
+    assert "SparseVLM" not in {row.strategy for row in found.rows}
+    assert found.notes[0] == "At 10 %, not measured yet: `sparsevlm`."
 
 
 def test_without_the_unpruned_model_nothing_is_shown(tmp_path: Path) -> None:
