@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with a slider over the keep ratio")
     options = parser.parse_args(arguments)
     model, processor = load_model(options.model, "auto")
-    image, question, box = question_of(options, SCENES, 0, model, processor)
+    image, question, box = question_of(options, SCENES, 225, model, processor)
     drawn = make_setups(options.strategy, options.keep_ratio, options.position_ids, baselines=[])
     if (options.strategy, options.position_ids) == (list(EXPLAINED_STRATEGIES), ["original"]):
         drawn += make_setups(RENUMBERED, options.keep_ratio, ["compact"], baselines=[])

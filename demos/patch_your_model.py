@@ -55,7 +55,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     path, question = options.image, options.question
     if path is None:
-        path, question = SCENES / "images" / "val_000001.webp", "what does the sign say?"
+        path, question = SCENES / "images" / "val_000007.webp", "what does the sign say?"
     model, processor = load_model(options.model, "auto")
     (pruned,) = make_setups([options.strategy], [options.keep_ratio], ["original"], baselines=[])
     assert isinstance(pruned, Pruned), "downsampling prunes nothing"

@@ -213,7 +213,7 @@ def test_no_strategy_is_asked_about_images_of_a_calibration(run: Measuring, tmp_
     first = load_questions(run.data / "scenes", ["rec"])[0]
     sample_image((50, 50)).save(str(first.images[0]))
     data = {"images": image_digests([first])}
-    searched = {"strategy": "vflowopt", "settings": {"keep_ratio": 0.5}, "search": {"data": data}}
+    searched = {"strategy": "vflowopt", "settings": {"keep_ratio": 0.5, "progressive": False}, "search": {"data": data}}
     run.settings = [tmp_path / "searched.json"]
     run.settings[0].write_text(json.dumps(searched))
     run.measure(part, QUIET)
