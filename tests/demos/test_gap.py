@@ -162,14 +162,3 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     load("grounding_gap").main(options)
     assert "15/15 0:00:00" in capsys.readouterr().out  # nothing is asked again
-
-
-def test_the_readme_says_what_was_measured() -> None:
-    found = gap_figure.curves(results_io.read([ROOT / "evals" / "results" / "data" / "grounding_gap.jsonl"]))
-    of_ids = {ids: {point.kept: point.accuracy for point in points} for ids, points in found.items()}
-    original, compact = of_ids["original"], of_ids["compact"]
-    said = (
-        f"at 75 %: REC is {original[75]:.1f} % with original and {compact[75]:.1f} % with compact IDs "
-        f"({original[100]:.1f} % unpruned)."
-    )
-    assert said in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())

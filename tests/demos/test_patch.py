@@ -36,6 +36,6 @@ def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     unpruned, pruned, ratio = (
         [cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")
     )
-    assert (unpruned[:2], pruned[:2]) == (["unpruned", "teddy"], ["FoPru -2, 25%", "teddy"])
+    assert (unpruned[:2], pruned[:2]) == (["unpruned", "summer"], ["FoPru -2, 25%", "summer"])
     assert ratio[3] == "0.28x"
     assert 0 < float(ratio[2].removesuffix("x")) < 10
