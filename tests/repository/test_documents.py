@@ -140,13 +140,11 @@ def test_the_readme_has_the_measured_time() -> None:
 
 
 def test_the_readme_says_what_its_table_says_of_accuracy() -> None:
-    """Until that is measured, TODO-RESULT stands for the numbers."""
     text = " ".join(README.read_text(encoding="utf-8").split())
     rows = [[cell.strip() for cell in line.split("|")] for line in README.read_text(encoding="utf-8").splitlines()]
     of_setup = {(row[2], row[1]): [cell.split()[0] for cell in row[5:9]] for row in rows if len(row) == 10}
-    unknown = ["TODO-RESULT"] * 4
-    rec, _, vqa, _ = of_setup.get(("unpruned", "100 %"), unknown)
-    pruned_rec, compact_rec, pruned_vqa, _ = of_setup.get(("FoPru rank -2", "25 %"), unknown)
+    rec, _, vqa, _ = of_setup["unpruned", "100 %"]
+    pruned_rec, compact_rec, pruned_vqa, _ = of_setup["FoPru rank -2", "25 %"]
     assert f"at 25 %, VQA falls from {vqa} to {pruned_vqa} %" in text
     assert f"objects located correctly from {rec} to {pruned_rec} %" in text
     expected = f"at 25 %, REC is {pruned_rec} % with original and {compact_rec} % with compact IDs ({rec} % unpruned)"
