@@ -19,6 +19,8 @@ from tokenprune.evals.models.loading import load_model, public_name
 from tokenprune.evals.run.defaults import EXPLAINED_STRATEGIES
 from tokenprune.evals.run.setups import make_setups
 
+#: The question about the bundled scenes that is asked without arguments: one whose answer depends on what is kept.
+NUMBER = 225
 RENUMBERED = ["fopru:mode=rank,layer=-2"]  # drawn once more without arguments, to show what renumbering does
 
 
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with a slider over the keep ratio")
     options = parser.parse_args(arguments)
     model, processor = load_model(options.model, "auto")
-    image, question, box = question_of(options, SCENES, 225, model, processor)
+    image, question, box = question_of(options, SCENES, NUMBER, model, processor)
     drawn = make_setups(options.strategy, options.keep_ratio, options.position_ids, baselines=[])
     if (options.strategy, options.position_ids) == (list(EXPLAINED_STRATEGIES), ["original"]):
         drawn += make_setups(RENUMBERED, options.keep_ratio, ["compact"], baselines=[])

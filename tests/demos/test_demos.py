@@ -92,6 +92,7 @@ def test_compare_on_a_scene(tmp_path: Path, model: str, monkeypatch: pytest.Monk
     write_refcoco(tmp_path)
     demo = load("compare_kept_tokens")
     monkeypatch.setattr(demo, "SCENES", tmp_path)
+    monkeypatch.setattr(demo, "NUMBER", 0)
     drawn = []
     monkeypatch.setattr(demo.sheet, "draw", lambda explanation, path: drawn.append(explanation))
     demo.main(["--model", model, "--rounds", "0"])
