@@ -29,7 +29,7 @@ SIDE, N_FRAMES, FPS = 224, 8, 2
 SCENE_SIDE, FREE, SMALLEST = 336, 120, 60
 #: Pixels of a clip: of a pasted object's longer side.
 OBJECTS = 84, 112
-#: What is no object that a question asks about, though it may cover the background.
+#: The noun of signs, which lie on the background: no question of a clip is about them.
 SIGN = "sign"
 YES_OR_NO, OBJECT = 3, 5  # ActivityNet-QA's types of questions
 #: What the questions of a clip ask, of clips with one object and of those with two, in turn: about what is always there

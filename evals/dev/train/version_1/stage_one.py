@@ -42,7 +42,7 @@ def learn_patches(tower: Dinov2Model, trainee: Trainee, source: SceneSource, pac
         empty = (~known).flatten().nonzero()[:, 0]
         empty = empty[torch.randperm(len(empty))[: int(known.sum())]]
         rows = torch.cat([visual[known], visual.flatten(0, 1)[empty]]).float()
-        # The word of each noun, and behind them the vector of nothing.
+        # The embeddings of all nouns, then the one that stands for background.
         classes = F.normalize(torch.cat([words, nothing]), dim=-1)
         target = torch.cat([names[known], torch.full_like(empty, len(words))])
         logits = TEMPERATURE * F.normalize(rows, dim=-1) @ classes.T
