@@ -16,16 +16,16 @@ class Qwen3_5(MRope, Qwen3VL):
     contract = "never seen"
 
     def layers(self) -> Any:
-        """The settings of its decoder layers. A quarter of each head is rotated. Heads of linear attention with 8
-        numbers would often give queries and keys that are nearly orthogonal, whose norm afterwards enlarges rounding
-        errors to 3e-5."""
+        """The settings of its decoder layers. A quarter of each head is rotated. Keys of linear attention with
+        8 or 16 numbers are at times nearly orthogonal to the query, and the norm afterwards enlarges rounding errors
+        to 5e-5."""
         rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
         return decoder(
             rope_parameters={**rope, "partial_rotary_factor": 0.25},
             head_dim=32,
             layer_types=["linear_attention", "full_attention"],
             linear_conv_kernel_dim=4,
-            linear_key_head_dim=16,
+            linear_key_head_dim=32,
             linear_value_head_dim=16,
             linear_num_key_heads=2,
             linear_num_value_heads=4,
