@@ -57,11 +57,11 @@ def measure(options: Namespace) -> list[TaskResult]:
         batch=options.batch,
         rank=options.rank,
         learning_rate=options.learning_rate,
-        dtype="bfloat16",
+        dtype="float32",
     )
     rows = []
     for name, title in (("before", public_name(options.model)), ("after", ADAPTED)):
-        model, processor = load_model(options.model, "bfloat16")
+        model, processor = load_model(options.model, "float32")
         if title == ADAPTED:
             model = cast(Any, PeftModel.from_pretrained(model, str(adapted.adapter))).merge_and_unload()
         model.config._name_or_path = title  # what rows call it

@@ -27,13 +27,13 @@ BATCH_TOKENS = 5120
 def held_asker(
     model: str, data: Path, limit: int | None, output: Path, n_setups: int, calibrated: Sequence[Path] = ()
 ) -> Iterator[tuple[Asker, Half]]:
-    """Yield what asks a model, in bfloat16, and the questions of all tasks, up to `limit` of each. Answers are kept in
+    """Yield what asks a model, in float32, and the questions of all tasks, up to `limit` of each. Answers are kept in
     the folder `output`, from which a killed run resumes.
 
     n_setups: for the time that is left. calibrated: settings files whose calibration images are left out. SettingError
     if the folder holds the answers of another run.
     """
-    loaded, processor = load_model(model, "bfloat16")
+    loaded, processor = load_model(model, "float32")
     style = style_of(loaded.config, processor)
     images = frozenset[str]().union(*(calibrated_on(SettingsFile.read(path)) for path in calibrated))
     asked = in_chunks(limit_questions(apart(load_questions(data, style=style), images, str(data)), limit))

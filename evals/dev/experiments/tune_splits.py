@@ -6,7 +6,7 @@ asks the bundled model all bundled questions under a grid of settings, once. The
 it hides a third of the images, and searches and tests on the rest as `tune` does, with the stored answers: successive
 halving of the grid, which takes the place of proposals, then the tests in a fixed order. Its recommendation is checked
 on the hidden questions: how much they lose, and whether that is above the bound. `--rows` adds setups whose rows are
-stored, for the same questions, without asking them again.
+stored, for the same questions and with original position IDs, without asking them again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from tokenprune.evals.cli.parser import script_parser
 from tokenprune.evals.dev.experiments.asked import held_asker
 from tokenprune.evals.dev.experiments.recorded import Recorded
 from tokenprune.evals.models.bundled import MODEL, SCENES
-from tokenprune.evals.run.setups import Pruned, make_setups
+from tokenprune.evals.run.setups import DOWNSAMPLE, Pruned, make_setups
+from tokenprune.evals.run.setups import UNPRUNED as NOT_PRUNED
 from tokenprune.evals.storage import files
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.results_io import read
@@ -103,7 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         questions = half.questions
         whole = sum(asker.n_tokens(UNPRUNED, questions))
         costs = {setup.key: sum(asker.n_tokens(setup, questions)) / whole for setup in grid}
-        recorded = Recorded(asker, read(options.rows) if options.rows else [], questions)
+        rows = read(options.rows) if options.rows else []
+        pruned = [
+            row for row in rows if row.position_ids == "original" and row.strategy not in (NOT_PRUNED, DOWNSAMPLE)
+        ]
+        recorded = Recorded(asker, pruned, questions)
         outcomes = [
             outcome(recorded, costs | recorded.costs, [*grid, *recorded.setups], questions, bound, seed)
             for bound in options.bound

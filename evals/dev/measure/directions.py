@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tokenprune.evals.dev.measure.goals import Verdict, above
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
+from tokenprune.evals.stats.intervals import Paired
 from tokenprune.evals.storage.results import SetupKey, TaskResult, by_setup, compare
 
 #: Labels of strategies that drop tokens inside the language model, where compact IDs change nothing.
@@ -33,9 +34,11 @@ def directions(rows: Sequence[TaskResult]) -> str:
         Table(
             ["keep ratio", "task", "better", "worse", "within chance", "best", "best - downsample"], [*_shrunk(groups)]
         ),
-        "Inside the language model against before it, at an equal KV cache, in points:",
+        "Inside the language model against before it, at KV caches that differ by at most "
+        f"{EQUAL:.0%}: how many each is better than, worse than, and within chance of:",
         Table(
-            ["strategy", "keep ratio", "against", "KV cache", "task", "inside - before", "verdict"], [*_equal(groups)]
+            ["keep ratio", "strategy", "task", "better", "worse", "within chance", "best before it", "inside - best"],
+            [*_equal(groups)],
         ),
     ]
     return "\n\n".join(map(str, parts)) + "\n"
@@ -88,11 +91,9 @@ def _shrunk(groups: Groups) -> Iterator[Line]:
             }
             if not pruners:
                 continue
-            counted = Counter(_more(found.interval) for found in pruners.values())
             best = max(pruners, key=lambda name: pruners[name].difference)
-            numbers = [str(counted[verdict]) for verdict in (Verdict.HOLDS, Verdict.FAILS, Verdict.CHANCE)]
             difference = _points(pruners[best].difference, pruners[best].interval)
-            yield [_ratio(key), task.upper(), *numbers, best, difference]
+            yield [_ratio(key), task.upper(), *_counts(pruners.values()), best, difference]
 
 
 def _equal(groups: Groups) -> Iterator[Line]:
@@ -101,19 +102,28 @@ def _equal(groups: Groups) -> Iterator[Line]:
         for key, rows in groups.items()
         if key.position_ids == "original" and not is_inside(key.strategy) and key.strategy not in (DOWNSAMPLE, UNPRUNED)
     }
-    for key, inside in groups.items():
+    for key, rows in groups.items():
         if not is_inside(key.strategy) or key.position_ids != "original":
             continue
-        for other, rows in before.items():
-            shared = [task for task in inside if task in rows]
-            size = rows[shared[0]].kv_cache_bytes / inside[shared[0]].kv_cache_bytes if shared else 0
-            if abs(size - 1) > EQUAL:
+        for task, inside in rows.items():
+            equal = {
+                other: others[task]
+                for other, others in before.items()
+                if task in others and abs(others[task].kv_cache_bytes / inside.kv_cache_bytes - 1) <= EQUAL
+            }
+            if not equal:
                 continue
-            for task in shared:
-                found = compare(inside[task], rows[task])
-                difference = _points(found.difference, found.interval)
-                name, cache = f"{other.strategy} at {_ratio(other)}", f"{size:.2f}"
-                yield [key.strategy, _ratio(key), name, cache, task.upper(), difference, _more(found.interval).value]
+            counts = _counts(compare(inside, other) for other in equal.values())
+            best = max(equal, key=lambda other: equal[other].accuracy)
+            found = compare(inside, equal[best])
+            name, difference = f"{best.strategy} at {_ratio(best)}", _points(found.difference, found.interval)
+            yield [_ratio(key), key.strategy, task.upper(), *counts, name, difference]
+
+
+def _counts(found: Iterable[Paired]) -> Line:
+    """Return how many differences are above 0, below it, and within chance of it."""
+    counted = Counter(_more(one.interval) for one in found)
+    return [str(counted[verdict]) for verdict in (Verdict.HOLDS, Verdict.FAILS, Verdict.CHANCE)]
 
 
 def _more(interval: tuple[float, float]) -> Verdict:

@@ -25,6 +25,12 @@ LEFT_OUT = {
 }
 #: One of each way of choosing: what the sets of one kind of question are pruned with.
 FEW = ("fopru:mode=rank,layer=-2", "visionzip:layer=-2", "mosaic", "scope:layer=-2", "divprune", "fastv", "par")
+#: Strategies with one setting changed, which are compared with the same strategy without the change.
+VARIANTS = (
+    "fopru:score=cls,layer=-2 visionzip:layer=-2,cells=auto visionzip:layer=-2,attention_bias=size "
+    "vflowopt:attention_bias=size nuwa:layer=-2,attention_bias=size prumerge:layer=-2,attention_bias=size "
+    "averagepooling:attention_bias=size backgroundpruning:layer=-2,attention_bias=size tome:schedule=decreasing"
+)
 #: What strategies inside the language model are compared with, at the keep ratio that gives as large a KV cache.
 AT_EQUAL_CACHE = ("fopru:mode=rank,layer=-2", "visionzip:layer=-2", "mosaic", "scope:layer=-2")
 
@@ -49,10 +55,12 @@ class Part:
     position_ids: tuple[str, ...] = ORIGINAL
     questions: int | None = None
     settings: bool = False
+    title: str = ""
 
     @property
     def name(self) -> str:
-        return self.data if self.grid is None else f"{self.data}_{self.grid[0]}x{self.grid[1]}"
+        grid = "" if self.grid is None else f"{self.grid[0]}x{self.grid[1]}"
+        return "_".join(filter(None, (self.data, grid, self.title)))
 
     def ids(self, strategy: str) -> tuple[str, ...]:
         """Return the position IDs to measure. No strategy inside the language model changes any, so compact ones are
@@ -81,12 +89,17 @@ PRUNED = (
     Part("scenes", (24, 24), RATIOS, STRATEGIES, ORIGINAL, QUESTIONS),
     Part("wide", (16, 24), (0.25, 0.1), FEW, ORIGINAL, QUESTIONS),
 )
+#: What changing one setting does, on the questions of the main table.
+VARIED = Part(
+    "scenes", None, (0.25, 0.1), tuple(VARIANTS.split()), ORIGINAL, QUESTIONS, settings=True, title="variants"
+)
 
 
 def planned(ratios: Collection[float] | None = None) -> list[Part]:
     """Return all parts, or what they ask at some keep ratios; 1 stands for the parts of the unpruned model alone, which
     is also asked with every other part."""
     if ratios is None:
-        return [*UNPRUNED, *PRUNED]
-    some = [replace(part, ratios=tuple(ratio for ratio in part.ratios if ratio in ratios)) for part in PRUNED]
+        return [*UNPRUNED, *PRUNED, VARIED]
+    parts = (*PRUNED, VARIED)
+    some = [replace(part, ratios=tuple(ratio for ratio in part.ratios if ratio in ratios)) for part in parts]
     return [*(UNPRUNED if 1.0 in ratios else ()), *(part for part in some if part.ratios)]

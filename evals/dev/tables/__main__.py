@@ -8,20 +8,21 @@ from tokenprune.evals.dev.tables.accuracy import (
     adapted,
     adaptive,
     aerial,
-    grounding,
     headline,
     judged,
     kinds,
     kv_precision,
     needles,
     paired,
+    references,
     resolutions,
     strategies,
     tune_splits,
+    variants,
     which_strategy,
 )
-from tokenprune.evals.dev.tables.accuracy_and_speed import tower, vflowopt, videos
-from tokenprune.evals.dev.tables.speed import background, bench, decode_steps, peers, selection, serving
+from tokenprune.evals.dev.tables.accuracy_and_speed import vflowopt, videos
+from tokenprune.evals.dev.tables.speed import background, bench, decode_steps, peers, selection, serving, tower
 from tokenprune.evals.report import markers
 
 #: What makes each table, by the name in its markers.
@@ -32,6 +33,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "accuracy by resolution": resolutions.stored,
     "kinds of questions": kinds.stored,
     "paired differences": paired.stored,
+    "differences to references": references.stored,
+    "variants": variants.stored,
     "goals": judged.goals,
     "directions": judged.findings,
     "which strategy": which_strategy.stored,
@@ -44,8 +47,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "vflowopt settings": vflowopt.found,
     "aerial": aerial.stored,
     "background": background.stored,
-    "grounding": grounding.stored,
-    "grounding references": grounding.stored_against_references,
     "kv precision": kv_precision.stored,
     "needles": needles.stored,
     "selection": selection.stored,
@@ -59,7 +60,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "tune splits": tune_splits.stored,
     "before the tower": tower.before,
     "in the tower": tower.inside,
-    "accuracy of the tower": tower.accuracy,
 }
 
 

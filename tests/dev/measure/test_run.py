@@ -18,7 +18,17 @@ import tokenprune
 from tokenprune.evals.dev.measure import run as run_module
 from tokenprune.evals.dev.measure.__main__ import main
 from tokenprune.evals.dev.measure.estimate import estimate
-from tokenprune.evals.dev.measure.plan import BOTH, LEFT_OUT, PRUNED, RATIOS, STRATEGIES, UNPRUNED, Part, planned
+from tokenprune.evals.dev.measure.plan import (
+    BOTH,
+    LEFT_OUT,
+    PRUNED,
+    RATIOS,
+    STRATEGIES,
+    UNPRUNED,
+    VARIED,
+    Part,
+    planned,
+)
 from tokenprune.evals.dev.measure.run import Measuring
 from tokenprune.evals.dev.measure.steps import equal_cache, steps
 from tokenprune.evals.dev.measure.stored import claimed
@@ -246,14 +256,14 @@ def test_the_plan_has_what_was_promised() -> None:
     assert first.questions is not None
     assert first.questions >= 400
     assert {part.grid for part in UNPRUNED if part.data == "scenes"} >= {(8, 8), None, (24, 24)}
-    assert len({part.name for part in PRUNED}) == len(PRUNED)
+    assert len({part.name for part in (*PRUNED, VARIED)}) == len(PRUNED) + 1
 
 
 def test_a_run_may_be_of_some_keep_ratios() -> None:
-    assert planned() == [*UNPRUNED, *PRUNED]
+    assert planned() == [*UNPRUNED, *PRUNED, VARIED]
     some = planned([0.25, 0.1])
     assert {part.ratios for part in some} == {(0.25, 0.1)}
-    assert [part.name for part in some] == [part.name for part in PRUNED]
+    assert [part.name for part in some] == [part.name for part in (*PRUNED, VARIED)]
     assert [part.name for part in planned([0.05])] == [part.name for part in PRUNED if 0.05 in part.ratios]
     assert planned([1.0]) == [*UNPRUNED]
     whole, half = PRUNED[0], planned([0.5])[0]

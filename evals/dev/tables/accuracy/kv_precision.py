@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from tokenprune.evals.dev.tables import RESULTS
-from tokenprune.evals.dev.tables.accuracy.grounding import difference
+from tokenprune.evals.dev.tables.accuracy.differences import difference
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.report.tables import task_title
 from tokenprune.evals.storage.results import TaskResult

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenprune.evals.dev.clips import kind_of
 from tokenprune.evals.dev.tables import RESULTS
-from tokenprune.evals.dev.tables.accuracy.grounding import difference
+from tokenprune.evals.dev.tables.accuracy.differences import difference
 from tokenprune.evals.report.table import NOTHING, Table
 from tokenprune.evals.report.tables import BASELINE
 from tokenprune.evals.run.setups import UNPRUNED

@@ -8,17 +8,20 @@ from pathlib import Path
 import pytest
 from helpers.files.measured import N, store
 
-from tokenprune.evals.dev.measure.plan import KINDS, PRUNED, RATIOS, STRATEGIES, UNPRUNED
+from tokenprune.evals.dev.measure.plan import KINDS, PRUNED, RATIOS, STRATEGIES, UNPRUNED, VARIANTS, VARIED
 from tokenprune.evals.dev.tables.accuracy import (
     headline,
     judged,
     kinds,
     paired,
+    references,
     resolutions,
     strategies,
+    variants,
     which_strategy,
 )
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, NOTHING_MEASURED, label
+from tokenprune.evals.dev.tables.accuracy.variants import changed
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.run.setups import Setup
 
@@ -30,7 +33,7 @@ def right(setup: Setup, task: str) -> int:
     """Mosaic is the best before the language model, FastV inside it, and compact IDs lose REC."""
     if setup.position_ids == "compact" and task == "rec":
         return 0
-    return {"unpruned": N, "FastV": N - 1, "Mosaic": N - 4}.get(setup.label, N // 2)
+    return {"unpruned": N, "FastV": N - 1, "Mosaic": N - 4, "Mosaic size": N - 5}.get(setup.label, N // 2)
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The main part at 25 %, one kind of question at 25 and 10 %, and the unpruned model on three grids."""
     path = tmp_path_factory.mktemp("rows")
     store(path, MAIN, ratios=(0.25,), right=right, refused=("pyramiddrop",))
+    store(path, VARIED, ratios=(0.25,), right=right)
     store(path, OF_KINDS[0], tasks=("vqa",), right=right)
     store(path, OF_KINDS[1], ratios=(0.1,), tasks=("vqa",), right=right)
     for part in (UNPRUNED[0], UNPRUNED[2], UNPRUNED[-1]):
@@ -53,7 +57,10 @@ def cells(text: str, *begin: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "made",
-    [headline.stored, strategies.stored, resolutions.stored, kinds.stored, paired.stored, judged.findings],
+    [
+        *(made.stored for made in (headline, strategies, resolutions, kinds, paired, references, variants)),
+        judged.findings,
+    ],
     ids=lambda made: made.__module__.rpartition(".")[2],
 )
 def test_nothing_is_measured(made: Callable[[Path], str], tmp_path: Path) -> None:
@@ -108,6 +115,31 @@ def test_paired_differences(folder: Path) -> None:
     assert "Paired differences on `scenes`" in text
     assert f"Paired differences on `{OF_KINDS[0].data}`" in text
     assert "Against the unpruned model on `scenes`" in text
+
+
+def test_differences_to_references(folder: Path) -> None:
+    text = references.stored(folder)
+    rec, vqa = text.split("VQA:")
+    for part in (rec, vqa):
+        assert cells(part, "25 %", "Mosaic")[2].startswith("+30.0 [")
+        assert cells(part, "25 %", "Mosaic")[-1] == NOTHING
+    assert "downsample" not in text
+
+
+def test_variants(folder: Path) -> None:
+    text = variants.stored(folder)
+    of_cells, of_sizes, of_schedules = text.split("| keep ratio |")[1:]
+    assert cells(of_sizes, "25 %", "Mosaic")[2:4] == ["80.0", "75.0"]
+    assert cells(of_sizes, "25 %", "Mosaic")[4].startswith("-5.0 [")
+    assert cells(of_cells, "25 %", "FoPru cls -2")[4].startswith("+0.0 [")
+    assert cells(of_schedules, "25 %", "ToMe")
+    assert "10 %: not measured yet." in text
+
+
+def test_every_variant_has_a_line() -> None:
+    named = {name for _, setting, plain in variants.CHANGES for one in plain for name in (one, changed(one, setting))}
+    assert {label(name) for name in VARIANTS.split()} <= {label(name) for name in named}
+    assert {label(name) for name in named} <= {label(name) for name in (*STRATEGIES, *VARIANTS.split())}
 
 
 def test_goals_and_directions(folder: Path) -> None:

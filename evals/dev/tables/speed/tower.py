@@ -1,11 +1,9 @@
-"""Pruning before the vision tower and between its layers: time, as `tokenprune bench` stored it, and accuracy."""
+"""Pruning before the vision tower and between its layers: times, as `tokenprune bench` stored them."""
 
 from tokenprune.evals.bench.figures import figures
 from tokenprune.evals.bench.record import Record
 from tokenprune.evals.bench.tables import provenance, towers
 from tokenprune.evals.dev.tables import RESULTS
-from tokenprune.evals.report.tables import accuracy_table
-from tokenprune.evals.storage.results_io import read
 
 
 def before() -> str:
@@ -16,10 +14,6 @@ def before() -> str:
 def inside() -> str:
     """Return the times of what prunes between the tower's layers."""
     return _timed("llava-1.5-0.5b")
-
-
-def accuracy() -> str:
-    return f"Accuracy in per cent, with 95 % interval:\n\n{accuracy_table(read([RESULTS / 'tower.jsonl']))}\n"
 
 
 def _timed(name: str) -> str:
