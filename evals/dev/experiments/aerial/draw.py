@@ -20,8 +20,8 @@ from tokenprune.tokens import VisualTokens
 
 KEEP = 24
 PANELS = {
-    "both steps": BackgroundPruning(threshold=0.95),
-    "Background Token Pruning alone": BackgroundPruning(rank="distinct", threshold=0.95),
+    "both steps": BackgroundPruning(),
+    "Background Token Pruning alone": BackgroundPruning(rank="distinct"),
     "Anchored Token Selection alone": BackgroundPruning(cluster=False),
     "Random": Random(),
 }

@@ -26,8 +26,8 @@ from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens
 
 COMPARED: dict[str, Strategy] = {
-    "both steps": BackgroundPruning(threshold=0.95),
-    "Background Token Pruning alone": BackgroundPruning(rank="distinct", threshold=0.95),
+    "both steps": BackgroundPruning(),
+    "Background Token Pruning alone": BackgroundPruning(rank="distinct"),
     "Anchored Token Selection alone": BackgroundPruning(cluster=False),
     "Random": Random(),
     "Grid": Grid(budget_per="tile"),
