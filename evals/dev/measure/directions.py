@@ -30,7 +30,7 @@ def directions(rows: Sequence[TaskResult]) -> str:
         Table(["keep ratio", "strategy", "original - compact", "verdict"], list(_gap(groups))),
         "Shares of the unpruned accuracy that are kept, in per cent:",
         Table(["claim", "kept", "verdict"], list(_shares(groups))),
-        f"Pruners against {DOWNSAMPLE} on the same questions: how many are better, worse, and within chance of it:",
+        f"Before the language model: how many strategies are better and worse than {DOWNSAMPLE}, and within chance of it:",
         Table(
             ["keep ratio", "task", "better", "worse", "within chance", "best", "best - downsample"], [*_shrunk(groups)]
         ),
@@ -88,6 +88,7 @@ def _shrunk(groups: Groups) -> Iterator[Line]:
                 if task in rows
                 and (other.keep_ratio, other.position_ids) == (key.keep_ratio, "original")
                 and other.strategy not in (DOWNSAMPLE, UNPRUNED)
+                and not is_inside(other.strategy)
             }
             if not pruners:
                 continue
