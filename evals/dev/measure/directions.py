@@ -30,7 +30,7 @@ def directions(rows: Sequence[TaskResult]) -> str:
         Table(["keep ratio", "strategy", "original - compact", "verdict"], list(_gap(groups))),
         "Shares of the unpruned accuracy that are kept, in per cent:",
         Table(["claim", "kept", "verdict"], list(_shares(groups))),
-        f"Before the language model: how many strategies are better or worse than {DOWNSAMPLE}, or within chance of it:",
+        f"How many strategies that prune before the language model are better than {DOWNSAMPLE}, and how many worse:",
         Table(
             ["keep ratio", "task", "better", "worse", "within chance", "best", "best - downsample"], [*_shrunk(groups)]
         ),
