@@ -147,5 +147,7 @@ def test_the_readme_says_what_its_table_says_of_accuracy() -> None:
     pruned_rec, compact_rec, pruned_vqa, _ = of_setup["FoPru rank -2", "25 %"]
     assert f"at 25 %, VQA falls from {vqa} to {pruned_vqa} %" in text
     assert f"objects located correctly from {rec} to {pruned_rec} %" in text
+    in_cells = of_setup["FoPru cls -2 auto", "25 %"][0]
+    assert f'(`score="cls", cells="auto"`), only to {in_cells} %' in text
     expected = f"at 25 %, REC is {pruned_rec} % with original and {compact_rec} % with compact IDs ({rec} % unpruned)"
     assert expected in text

@@ -11,7 +11,7 @@ from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.results import TaskResult, by_setup
 
-ALWAYS = (UNPRUNED, FOPRU, BASELINE, DOWNSAMPLE)
+ALWAYS = (UNPRUNED, FOPRU, label("fopru:score=cls,layer=-2,cells=auto"), BASELINE, DOWNSAMPLE)
 
 
 def stored(folder: Path = ROWS) -> str:
