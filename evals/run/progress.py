@@ -1,10 +1,48 @@
-"""The progress bar of whatever asks many questions."""
+"""The progress of whatever asks many questions: a bar, or lines in a log."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+#: Seconds between the lines of a log.
+EVERY = 60.0
+
+
+class LoggedProgress(Progress):
+    """Prints a line a minute if the console is not a terminal, in which rich draws no bar before the end."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console) -> None:
+        super().__init__(*columns, console=console)
+        self._is_drawn = console.is_terminal or console.is_jupyter
+        self._said = time.monotonic()
+
+    def advance(self, task_id: TaskID, advance: int | float = 1) -> None:
+        super().advance(task_id, advance)
+        if not self._is_drawn and time.monotonic() - self._said >= EVERY:
+            self._said = time.monotonic()
+            self.console.print(self._line(task_id), markup=False, highlight=False)
+
+    def _line(self, task_id: TaskID) -> str:
+        (task,) = (task for task in self.tasks if task.id == task_id)
+        remaining = task.time_remaining
+        left = "" if remaining is None else f", about {timedelta(seconds=round(remaining))} left"
+        return f"{task.description}: {task.completed:.0f} of {task.total:.0f}{left}"
 
 
 def progress_bar(console: Console) -> Progress:
     """Return a bar, still without a task, that counts what is done and shows the time that it took and will take."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+    return LoggedProgress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
