@@ -20,6 +20,7 @@ from tokenprune.strategy import AttentionStrategy, OneStage, RankedStrategy
 
 #: What is tried unless told otherwise: strategies of each mechanism that need no calibration.
 STRATEGIES = (
+    "grid",
     "fopru",
     "mosaic",
     "visionzip",
@@ -30,6 +31,7 @@ STRATEGIES = (
     "scope",
     "nuwa",
     "vflowopt",
+    "ivcprune",
     "par",
     "attentionmass",
 )
