@@ -50,6 +50,7 @@ def figure(tuned: Tuned, about: About) -> Figure:
             )
     if tuned.best is not None:
         loss = next((one.loss for one in tuned.tested if one.tried is tuned.best), tuned.best.loss)
+        verdict = "recommended" if tuned.kept else "most promising, not shown to stay within the bound"
         axes.plot(
             100 * tuned.best.cost,
             loss.points,
@@ -57,13 +58,7 @@ def figure(tuned: Tuned, about: About) -> Figure:
             markersize=17,
             fillstyle="none",
             color="black",
-            label="recommended" if tuned.kept else "most promising; not shown to stay within the bound",
-        )
-        axes.annotate(
-            f"{tuned.best.setup.label} @ {tuned.best.setup.keep_ratio:g}",
-            (100 * tuned.best.cost, loss.points),
-            xytext=(12, 12),
-            textcoords="offset points",
+            label=f"{verdict}: {tuned.best.setup.label} @ {tuned.best.setup.keep_ratio:g}",
         )
     axes.axhline(about.max_loss, color="black", linestyle=":", label=f"{about.max_loss:g} points")
     axes.axhline(0, color=GREY, linewidth=0.8)
