@@ -16,6 +16,7 @@ from tokenprune import Strategy, strategies
 from tokenprune.adapters import ADAPTERS
 from tokenprune.evals.cli import build_parser
 from tokenprune.evals.dev.measure.plan import PRUNED
+from tokenprune.evals.dev.tables.accuracy import adapted
 from tokenprune.evals.dev.tables.accuracy.measured import measured
 from tokenprune.evals.dev.tables.speed import bench
 from tokenprune.evals.models.bundled import MODEL, SCENES
@@ -151,6 +152,9 @@ def test_the_readme_says_what_its_table_says_of_accuracy() -> None:
     (part,) = (part for part in PRUNED if part.data == "text")
     signs = {row.strategy: 100 * row.accuracy for row in measured(part).rows if row.keep_ratio in (1.0, 0.25)}
     assert f"reading signs from {signs['unpruned']:.1f} to {signs['FoPru rank -2']:.1f} %" in text
+    cells = [line.split("|") for line in adapted.stored().splitlines() if line.startswith("| 25% | REC |")]
+    ((before, after),) = [(row[4].split()[0], row[5].split()[0]) for row in cells]
+    assert f"[from {before} to {after} %](evals/results/tuning.md" in text
     assert f"objects located correctly from {rec} to {pruned_rec} %" in text
     in_cells = of_setup["FoPru cls -2 auto", "25 %"][0]
     assert f'(`score="cls", cells="auto"`), only to {in_cells} %' in text
