@@ -21,7 +21,7 @@ def stored(folder: Path = ROWS) -> str:
         return NOTHING_MEASURED
     best = set(best_of_each_ratio(found.rows))
     shown = [row for row in found.rows if row.strategy in ALWAYS or row.key._replace(position_ids="original") in best]
-    return "\n\n".join([str(summary_table(shown)), *found.notes]) + "\n"
+    return "\n\n".join([str(summary_table(shown)), *found.not_measured]) + "\n"
 
 
 def best_of_each_ratio(rows: Sequence[TaskResult]) -> Iterator[SetupKey]:

@@ -41,15 +41,22 @@ class Measured:
     @property
     def notes(self) -> list[str]:
         """Sentences on what the rows do not have."""
-        found = [
-            f"At {percent(ratio)}, {what}: {listed([f'`{name}`' for name in names])}."
-            for what, strategies in (("not possible on this model", self.refused), ("not measured yet", self.lacking))
-            for ratio, names in strategies.items()
-            if names and ratio not in self.missing
-        ]
+        return [*self._named("not possible on this model", self.refused), *self.not_measured]
+
+    @property
+    def not_measured(self) -> list[str]:
+        """Sentences on what the rows do not have yet."""
+        found = self._named("not measured yet", self.lacking)
         if self.missing:
             found.append(f"{listed([percent(ratio) for ratio in self.missing])}: not measured yet.")
         return found
+
+    def _named(self, what: str, strategies: Mapping[float, Sequence[str]]) -> list[str]:
+        return [
+            f"At {percent(ratio)}, {what}: {listed([f'`{name}`' for name in names])}."
+            for ratio, names in strategies.items()
+            if names and ratio not in self.missing
+        ]
 
 
 @cache
