@@ -86,7 +86,7 @@ UNPRUNED = (
 PRUNED = (
     Part("scenes", None, RATIOS, STRATEGIES, BOTH, QUESTIONS, settings=True),
     *(Part(kind, None, (0.25, 0.1), FEW, ORIGINAL, QUESTIONS) for kind in KINDS),
-    Part("scenes", (24, 24), RATIOS, STRATEGIES, ORIGINAL, QUESTIONS),
+    Part("scenes", (24, 24), (0.25, 0.1), FEW, ORIGINAL, QUESTIONS),
     Part("wide", (16, 24), (0.25, 0.1), FEW, ORIGINAL, QUESTIONS),
 )
 #: What changing one setting does, on the questions of the main table.
