@@ -34,7 +34,7 @@ KEEP_RATIOS = (0.25, 0.1)
 TRAINING = "train"
 #: What rows call the model with the adapter.
 ADAPTED = "adapted"
-STRATEGY = "mosaic:attention_bias=size"
+STRATEGY = "fopru:score=cls,layer=-2,cells=auto"
 SEED = 1
 #: The scenes' last file.
 LAST = "annotations.json"
