@@ -104,9 +104,9 @@ SEED := 0
 fuzz: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tokenprune.evals.dev.fuzz --draws $(N) --seed $(SEED) --output runs/fuzz_$(SEED).jsonl
 
-# Measures what is missing of the accuracy tables (evals/dev/measure/plan.py), and fills them in. All 260,000 answers take
-# three to four hours on two cores with AVX-512 (400 answers a minute and core at 50 %, 1,100 at 5 %);
-# `python -m tokenprune.evals.dev.measure --estimate` says how long the missing ones take here. It goes on from the rows in
+# Measures what is missing of the accuracy tables (evals/dev/measure/plan.py), and fills them in: about
+# 260,000 answers, of which a core with AVX-512 gave 400 a minute at 50 % and 1,100 at 5 %. `python -m
+# tokenprune.evals.dev.measure --estimate` says how long the missing ones take here. It goes on from the rows in
 # evals/results/data/accuracy. On several cores, first start that command once per core, with OMP_NUM_THREADS=1: each
 # process takes files that no other has taken.
 tables: install

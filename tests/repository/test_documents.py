@@ -155,6 +155,9 @@ def test_the_readme_says_what_its_table_says_of_accuracy() -> None:
     cells = [line.split("|") for line in adapted.stored().splitlines() if line.startswith("| 25% | REC |")]
     ((before, after),) = [(row[4].split()[0], row[5].split()[0]) for row in cells]
     assert f"[from {before} to {after} %](evals/results/tuning.md" in text
+    for page in ("evals/adapt/README.md", "evals/walkthrough.md"):
+        found = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+        assert f"from {float(before):.0f} to {float(after):.0f} % at 25 % of the tokens" in found, page
     assert f"objects located correctly from {rec} to {pruned_rec} %" in text
     in_cells = of_setup["FoPru cls -2 auto", "25 %"][0]
     assert f'(`score="cls", cells="auto"`), only to {in_cells} %' in text
