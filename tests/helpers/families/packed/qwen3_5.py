@@ -16,14 +16,14 @@ class Qwen3_5(MRope, Qwen3VL):
     contract = "never seen"
 
     def layers(self) -> Any:
-        """The settings of its decoder layers. A quarter of each head is rotated. Keys of linear attention with
-        8 or 16 numbers are at times nearly orthogonal to the query, and the norm afterwards enlarges rounding errors
-        to 5e-5."""
+        """The settings of its decoder layers. A quarter of each head is rotated. What linear attention returns is at
+        times nearly zero, and with the usual epsilon the norm afterwards enlarges rounding errors to 5e-5."""
         rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
         return decoder(
             rope_parameters={**rope, "partial_rotary_factor": 0.25},
             head_dim=32,
             layer_types=["linear_attention", "full_attention"],
+            rms_norm_eps=1e-3,
             linear_conv_kernel_dim=4,
             linear_key_head_dim=32,
             linear_value_head_dim=16,
