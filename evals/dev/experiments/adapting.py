@@ -57,7 +57,7 @@ def measure(options: Namespace) -> list[TaskResult]:
         batch=options.batch,
         rank=options.rank,
         learning_rate=options.learning_rate,
-        dtype="float32",
+        dtype=options.dtype,
     )
     rows = []
     for name, title in (("before", public_name(options.model)), ("after", ADAPTED)):
@@ -103,6 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="of the training")
     parser.add_argument("--rank", type=int, default=16, metavar="N", help="of the training")
     parser.add_argument("--learning-rate", type=float, default=2e-4, metavar="RATE", help="of the training")
+    parser.add_argument(
+        "--dtype", default="float32", choices=("bfloat16", "float32"), help="of the training, not of the evaluation"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="questions per task of the evaluation (default: all)")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of everything")
     parser.add_argument("--rows", type=Path, required=True, metavar="FILE", help="file of the results, JSON lines")

@@ -19,11 +19,15 @@ from typing import Any
 
 import pytest
 
+from helpers.served.interpreted import interpret_kernels
+from helpers.served.linear_attention import use_float32_kernel
 from helpers.served.reference import Answer, Request, answers, draw
 from tokenprune.sequence.position_ids import PositionIds
 
 TOLERANCE = 1e-4
 HAS_VLLM = find_spec("vllm") is not None
+#: Whether the tests run with model runner V2.
+V2 = os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1"
 needs_vllm = pytest.mark.skipif(not HAS_VLLM, reason="vLLM has an environment of its own: make test-vllm")
 COMPILED = tempfile.TemporaryDirectory(prefix="vllm-cache-")
 if HAS_VLLM:  # read when vLLM is imported, and inherited by its processes
@@ -33,6 +37,8 @@ if HAS_VLLM:  # read when vLLM is imported, and inherited by its processes
         "VLLM_CACHE_ROOT": os.environ.get("VLLM_CACHE_ROOT", COMPILED.name),
         "HF_HUB_OFFLINE": "1",
     }
+    if V2:
+        interpret_kernels()
 
 
 @cache
@@ -58,6 +64,7 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
     from tokenprune.serving.vllm.plugin import register
 
     register()
+    use_float32_kernel()
     chosen: dict[str, Any] = {
         "dtype": "float32",
         "max_model_len": 512,
@@ -71,6 +78,7 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
         **options,
     }
     llm = LLM(str(model), **chosen)
+    assert not V2 or llm.llm_engine.vllm_config.use_v2_model_runner
     try:
         yield llm
     finally:

@@ -89,4 +89,6 @@ FAMILIES = (
     Family("qwen2_5_vl", "TokenPruneQwen2_5_VL", partial(save_qwen, kind="qwen2_5_vl"), QWEN_IMAGE, FAR_MROPE),
     Family("qwen3_vl", "TokenPruneQwen3VL", partial(save_qwen, kind="qwen3_vl"), QWEN_IMAGE, FAR_MROPE),
     Family("qwen3_vl_moe", "TokenPruneQwen3VLMoe", partial(save_qwen, kind="qwen3_vl_moe"), QWEN_IMAGE, FAR_MROPE),
+    Family("qwen3_5", "TokenPruneQwen3_5", partial(save_qwen, kind="qwen3_5"), QWEN_IMAGE, FAR_MROPE),
+    Family("qwen3_5_moe", "TokenPruneQwen3_5Moe", partial(save_qwen, kind="qwen3_5_moe"), QWEN_IMAGE, FAR_MROPE),
 )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 N_WORDS = 80
+WORDS = [f"w{i}" for i in range(N_WORDS)]
 PATCH = 14
 #: How an image is written in a prompt.
 IMAGE = "<image>"
@@ -21,6 +22,28 @@ QWEN_IMAGE = "<|vision_start|> <|image_pad|> <|vision_end|>"
 INTERN_IMAGE = "<IMG_CONTEXT>"
 #: The layers of every tower and of every language model.
 N_LAYERS = 3
+
+
+#: Class names of Qwen's families by model_type.
+QWEN_NAMES = {
+    "qwen2_vl": "Qwen2VL",
+    "qwen2_5_vl": "Qwen2_5_VL",
+    "qwen3_vl": "Qwen3VL",
+    "qwen3_vl_moe": "Qwen3VLMoe",
+    "qwen3_5": "Qwen3_5",
+    "qwen3_5_moe": "Qwen3_5Moe",
+}
+#: Qwen3.5's decoder layers, two of which have a state. With the usual epsilon, norms of what is nearly zero enlarge
+#: rounding errors.
+LINEAR = {
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 32,
+    "linear_conv_kernel_dim": 4,
+    "rms_norm_eps": 1e-3,
+}
 
 
 #: Messages in a row, without roles.
@@ -33,7 +56,7 @@ CHAT = (
 
 def tokenizer(*specials: str, **named: str) -> Any:
     """One token for each of the words `w0`, `w1`, ... and for each special one; processors know some by name."""
-    words = ["<pad>", "<end>", *specials, *named.values(), *(f"w{i}" for i in range(N_WORDS))]
+    words = list(dict.fromkeys(["<pad>", "<end>", *specials, *named.values(), *WORDS]))
     tokens = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
     tokens.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")
     return PreTrainedTokenizerFast(
@@ -139,13 +162,12 @@ def save_llava(folder: Path, kind: str = "clip", side: int = 6 * PATCH, **settin
 
 
 def save_qwen(folder: Path, kind: str, **settings: Any) -> None:
-    """Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Qwen3-VL-MoE, `kind` as in its model_type."""
+    """Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Qwen3.5, the latter two with experts or not, `kind` as in its model_type."""
     marks = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
-    words = tokenizer(*marks)
+    # transformers loads Qwen3.5's tokenizer as one of byte pairs, whatever it is, and leaves only special tokens whole.
+    words = tokenizer(*marks, *(WORDS if kind.startswith("qwen3_5") else ()))
     start, end, image, video = words.convert_tokens_to_ids(list(marks))
-    name = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL", "qwen3_vl_moe": "Qwen3VLMoe"}[
-        kind
-    ]
+    name = QWEN_NAMES[kind]
     third = kind.startswith("qwen3")
     patch = 16 if third else PATCH
     vision: dict[str, Any] = {"depth": N_LAYERS, "num_heads": 2, "patch_size": patch, "spatial_merge_size": 2}
@@ -156,11 +178,18 @@ def save_qwen(folder: Path, kind: str, **settings: Any) -> None:
     if kind == "qwen2_5_vl":
         vision |= {"window_size": 4 * PATCH, "fullatt_block_indexes": [0, 2]}
     if third:
-        vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
+        vision |= {"num_position_embeddings": 64}
+    if kind.startswith("qwen3_vl"):
+        vision |= {"deepstack_visual_indexes": [0, 1]}
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5]}
+    if kind.startswith("qwen3_5"):
+        rope |= {"mrope_section": [2, 1, 1], "partial_rotary_factor": 0.25}
+        settings = {**LINEAR, **settings}
     text = decoder(len(words), rope_parameters={**rope, "mrope_interleaved": True} if third else rope, **settings)
-    if kind == "qwen3_vl_moe":
+    if kind.endswith("_moe"):
         text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "norm_topk_prob": True}
+    if kind == "qwen3_5_moe":
+        text |= {"shared_expert_intermediate_size": 48}
     config = getattr(transformers, f"{name}Config")(
         vision_config=vision,
         text_config=text,

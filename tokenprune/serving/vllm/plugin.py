@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 from tokenprune.errors import SettingError
-from tokenprune.serving.vllm.architectures import ARCHITECTURES
+from tokenprune.serving.vllm.architectures import ARCHITECTURES, Architecture
 from tokenprune.serving.vllm.settings import KEY
 
 #: The releases of vLLM that `make test-vllm` runs with.
@@ -19,39 +19,16 @@ logger = logging.getLogger("vllm.tokenprune")
 
 def register() -> None:
     """Make the architectures known to vLLM; models under their own names stay as they are."""
-    from vllm import ModelRegistry, __version__
+    from vllm import ModelRegistry
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
 
-    class PrunedConfig(VerifyAndUpdateConfig):
-        """Checks the configuration of a pruned model."""
-
-        @staticmethod
-        def verify_and_update_model_config(model_config: Any) -> None:
-            from tokenprune.serving.vllm.metrics import SELECTION_TIMES
-            from tokenprune.serving.vllm.refusals import check_model
-
-            warn_if_untested(__version__)
-            config = model_config.hf_config
-            architecture = ARCHITECTURES[config.architectures[0]]
-            check_model(architecture, model_config)
-            if not architecture.multidimensional:
-                # vLLM then keeps position IDs per request. Only the top level says so, so that the language model,
-                # which is built from the text config, keeps its one-dimensional rotary embedding.
-                config.mrope_section = [1, 1, 1]
-            SELECTION_TIMES.share_folder()
-
-        @staticmethod
-        def verify_and_update_config(vllm_config: Any) -> None:
-            from tokenprune.serving.vllm.refusals import check_engine
-
-            check_engine(vllm_config)
-
     for name, architecture in ARCHITECTURES.items():
-        if name not in ModelRegistry.models:
-            ModelRegistry.register_model(name, f"{__package__}.models.{architecture.home}")
-        MODELS_CONFIG_MAP[name] = PrunedConfig
-        if architecture.replaces not in MODELS_CONFIG_MAP:
-            MODELS_CONFIG_MAP[architecture.replaces] = forgotten(VerifyAndUpdateConfig, name)
+        if name in MODELS_CONFIG_MAP:
+            continue
+        ModelRegistry.register_model(name, f"{__package__}.models.{architecture.home}")
+        own = MODELS_CONFIG_MAP.get(architecture.replaces, VerifyAndUpdateConfig)
+        MODELS_CONFIG_MAP[name] = pruned(own, architecture)
+        MODELS_CONFIG_MAP[architecture.replaces] = forgotten(own, name)
 
 
 def warn_if_untested(version: str) -> None:
@@ -65,12 +42,43 @@ def warn_if_untested(version: str) -> None:
         )
 
 
-def forgotten(base: type, name: str) -> Any:
-    """A check of an unpruned model: settings that would have no effect are an error."""
+def pruned(base: Any, architecture: Architecture) -> Any:
+    """What vLLM does with the configuration of the unpruned model, `base`, and our checks."""
+
+    class PrunedConfig(base):
+        @staticmethod
+        def verify_and_update_model_config(model_config: Any) -> None:
+            from vllm import __version__
+
+            from tokenprune.serving.vllm.metrics import SELECTION_TIMES
+            from tokenprune.serving.vllm.refusals import check_model
+
+            warn_if_untested(__version__)
+            base.verify_and_update_model_config(model_config)
+            check_model(architecture, model_config)
+            if not architecture.multidimensional:
+                # vLLM then keeps position IDs per request. Only the top level says so, so that the language model,
+                # which is built from the text config, keeps its one-dimensional rotary embedding.
+                model_config.hf_config.mrope_section = [1, 1, 1]
+            SELECTION_TIMES.share_folder()
+
+        @staticmethod
+        def verify_and_update_config(vllm_config: Any) -> None:
+            from tokenprune.serving.vllm.refusals import check_engine
+
+            base.verify_and_update_config(vllm_config)
+            check_engine(vllm_config)
+
+    return PrunedConfig
+
+
+def forgotten(base: Any, name: str) -> Any:
+    """The same for a model that is not to be pruned: settings that would have no effect are an error."""
 
     class UnprunedConfig(base):
         @staticmethod
         def verify_and_update_model_config(model_config: Any) -> None:
+            base.verify_and_update_model_config(model_config)
             if hasattr(model_config.hf_config, KEY):
                 raise SettingError(
                     f'--hf-overrides has "{KEY}", which has no effect on '

@@ -22,6 +22,8 @@ NEVER = {
 }
 #: Rotary embeddings whose frequencies do not depend on the length.
 ROPE_TYPES = ("default", "linear", "llama3", "mrope")
+#: Layers that attend to every token that is left, or within a window, or whose state has seen what is left.
+SERVED_LAYERS = ("full_attention", "sliding_attention", "linear_attention")
 #: What to do where vLLM is not there at all.
 NOT_INSTALLED = (
     'vLLM is not installed. Type: pip install "tokenprune-vlm[vllm]" for GPUs; for CPUs, see '
@@ -60,7 +62,7 @@ def check_decoder(text_config: Any, settings: Settings, max_model_len: int) -> N
         slides = window is not None and getattr(text_config, "use_sliding_window", True)
         kinds = ["sliding_attention" if slides else "full_attention"]
     for kind in kinds:
-        if kind not in ("full_attention", "sliding_attention"):
+        if kind not in SERVED_LAYERS:
             raise UnsupportedError(
                 f"the language model has {kind!r} layers, which depend on tokens that pruning drops. Serve it without "
                 f"pruning."

@@ -13,6 +13,8 @@ QWEN_TOWERS = {
     "qwen2_5_vl": QWEN2_5_TOWER,
     "qwen3_vl": QWEN3_TOWER,
     "qwen3_vl_moe": QWEN3_TOWER,
+    "qwen3_5": QWEN3_TOWER,
+    "qwen3_5_moe": QWEN3_TOWER,
 }
 
 

@@ -1,0 +1,16 @@
+"""vLLM's model runner V2, its default on GPUs, on a CPU: its Triton kernels run in Triton's interpreter."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+
+def interpret_kernels() -> None:
+    """Call it before vLLM is imported, which runs Triton on a CPU only if Triton says that it can."""
+    os.environ["TRITON_INTERPRET"] = "1"
+    from triton.backends import backends
+
+    backends["cpu"] = SimpleNamespace(driver=SimpleNamespace(is_active=lambda: True))

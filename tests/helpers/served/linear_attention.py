@@ -1,0 +1,62 @@
+"""Gated linear attention for vLLM on a CPU in float32, token by token: vLLM's own CPU kernel takes bfloat16 only."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv1d, normalize, silu, softplus
+
+
+def use_float32_kernel() -> None:
+    """Call it before a model is built, which makes an operator of vLLM's function."""
+    from vllm.model_executor.layers.mamba.ops.cpu import gdn_attention
+    from vllm.utils.torch_utils import LayerNameType
+
+    attend.__annotations__["layer_name"] = LayerNameType  # which torch makes the operator's signature of
+    gdn_attention.cpu_gdn_attention_core = attend
+
+
+def attend(mixed_qkv: Tensor, b: Tensor, a: Tensor, core_attn_out: Tensor, layer_name: Any) -> None:
+    """Write the step's outputs, and every request's state where vLLM keeps it."""
+    from vllm.forward_context import get_forward_context
+    from vllm.utils.torch_utils import _resolve_layer_name
+
+    context: Any = get_forward_context()
+    layer = context.no_compile_layers[_resolve_layer_name(layer_name)]
+    if context.attn_metadata is None:  # vLLM measures memory
+        return
+    metadata = context.attn_metadata[layer.prefix]
+    starts = metadata.non_spec_query_start_loc.tolist()
+    weight = getattr(layer.conv1d, "_cpu_unpacked_conv_weight", layer.conv1d.weight)
+    weight = weight.reshape(len(weight), 1, -1)
+    decay = -layer.A_log.float().exp() * softplus(a.float() + layer.dt_bias)
+    n_decoding = metadata.num_decodes
+    for i in range(n_decoding + metadata.num_prefills):
+        rows = slice(starts[i], starts[i + 1])
+        inputs, state = (cache[metadata.non_spec_state_indices_tensor[i]] for cache in layer.kv_cache)
+        if i >= n_decoding and not metadata.has_initial_state[i]:
+            inputs.zero_()
+            state.zero_()
+        window = torch.cat([inputs, mixed_qkv[rows]])
+        inputs.copy_(window[len(window) - len(inputs) :])
+        mixed = silu(conv1d(window.T[None], weight, layer.conv1d.bias, groups=len(weight)))[0].T
+        query, key, value = (part[0] for part in layer.rearrange_mixed_qkv(mixed.contiguous()))
+        core_attn_out[rows] = recurrent(query, key, value, decay[rows].exp(), b[rows].sigmoid(), state)
+
+
+def recurrent(query: Tensor, key: Tensor, value: Tensor, kept: Tensor, beta: Tensor, state: Tensor) -> Tensor:
+    """The gated delta rule, (tokens, value heads, width); `state` (value heads, value width, key width) is changed."""
+    group = value.shape[1] // key.shape[1]
+    query = (normalize(query, dim=-1) * query.shape[-1] ** -0.5).repeat_interleave(group, 1)
+    key = normalize(key, dim=-1).repeat_interleave(group, 1)
+    out = torch.empty_like(value)
+    for t in range(len(value)):
+        state *= kept[t, :, None, None]
+        missing = (value[t] - torch.einsum("hvk,hk->hv", state, key[t])) * beta[t, :, None]
+        state += missing[..., None] * key[t, :, None]
+        out[t] = torch.einsum("hvk,hk->hv", state, query[t])
+    return out
