@@ -14,13 +14,15 @@ from transformers import (
     LlavaConfig,
     MistralConfig,
     Qwen2_5_VLConfig,
+    Qwen3_5Config,
     SiglipVisionConfig,
 )
 
 from tokenprune.errors import SettingError, UnsupportedError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, architecture_of
 from tokenprune.serving.vllm.plugin import warn_if_untested
-from tokenprune.serving.vllm.refusals import check_engine, check_model
+from tokenprune.serving.vllm.refusals import check_decoder, check_engine, check_model
+from tokenprune.serving.vllm.settings import Settings
 
 FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
 
@@ -140,6 +142,16 @@ def test_language_models() -> None:
     check(llava(LlamaConfig(rope_parameters=rope), position_ids="compact"))
 
 
+def test_layers_of_other_kinds() -> None:
+    """A state of linear attention has seen what is left; chunks and short convolutions are laid out for all tokens."""
+    text = Qwen3_5Config().get_text_config()
+    assert "linear_attention" in text.layer_types
+    check_decoder(text, Settings.read(FOPRU), 512)
+    text.layer_types[0] = "conv"
+    with pytest.raises(UnsupportedError, match="'conv' layers"):
+        check_decoder(text, Settings.read(FOPRU), 512)
+
+
 def test_models() -> None:
     dino = llava(vision=Dinov2Config())
     with pytest.raises(UnsupportedError, match=r'Write "architectures": \["TokenPruneTransformers"\]'):
@@ -156,6 +168,7 @@ def test_models() -> None:
         ({"model_type": "llava"}, "TokenPruneLlava"),
         ({"model_type": "llava", "vision_config": {"model_type": "dinov2"}}, "TokenPruneTransformers"),
         ({"model_type": "qwen3_vl_moe", "vision_config": {"model_type": "qwen3_vl_moe"}}, "TokenPruneQwen3VLMoe"),
+        ({"model_type": "qwen3_5", "vision_config": {"model_type": "qwen3_5_vision"}}, "TokenPruneQwen3_5"),
     ],
 )
 def test_architecture_of_a_checkpoint(config: dict[str, Any], name: str) -> None:
