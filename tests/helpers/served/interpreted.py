@@ -6,6 +6,18 @@ from __future__ import annotations
 
 import os
 from types import SimpleNamespace
+from typing import Any
+
+
+class Driver:
+    """What vLLM asks of Triton's driver for a device."""
+
+    @staticmethod
+    def is_active() -> bool:
+        return True
+
+    def get_current_target(self) -> Any:
+        return SimpleNamespace(backend="cpu", arch="cpu", warp_size=1)
 
 
 def interpret_kernels() -> None:
@@ -13,4 +25,4 @@ def interpret_kernels() -> None:
     os.environ["TRITON_INTERPRET"] = "1"
     from triton.backends import backends
 
-    backends["cpu"] = SimpleNamespace(driver=SimpleNamespace(is_active=lambda: True))
+    backends["cpu"] = SimpleNamespace(driver=Driver)

@@ -73,10 +73,10 @@ ARCHITECTURES = {
             "qwen3_vl_moe",
             True,
         ),
-        Architecture("TokenPruneQwen3_5", "qwen_vl:PrunedQwen3_5", "Qwen3_5ForConditionalGeneration", "qwen3_5", True),
+        Architecture("TokenPruneQwen3_5", "qwen3_5:PrunedQwen3_5", "Qwen3_5ForConditionalGeneration", "qwen3_5", True),
         Architecture(
             "TokenPruneQwen3_5Moe",
-            "qwen_vl:PrunedQwen3_5Moe",
+            "qwen3_5:PrunedQwen3_5Moe",
             "Qwen3_5MoeForConditionalGeneration",
             "qwen3_5_moe",
             True,

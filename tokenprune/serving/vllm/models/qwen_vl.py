@@ -1,4 +1,4 @@
-"""Qwen2-VL to Qwen3.5: images of any size, position IDs with three components."""
+"""Qwen2-VL to Qwen3-VL: images of any size, position IDs with three components."""
 
 # pyright: reportMissingImports=false
 
@@ -10,7 +10,7 @@ from typing import Any
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
-from vllm.model_executor.models import qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, qwen3_vl_moe
+from vllm.model_executor.models import qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.adapters.towers.qwen import frame_pixels, frames, layout, window_order
@@ -96,17 +96,3 @@ class PrunedQwen3VL(PrunedQwenVL, qwen3_vl.Qwen3VLForConditionalGeneration):
 )
 class PrunedQwen3VLMoe(PrunedQwenVL, qwen3_vl_moe.Qwen3VLMoeForConditionalGeneration):
     """vLLM's Qwen3-VL with experts, pruned."""
-
-
-@MULTIMODAL_REGISTRY.register_processor(
-    Qwen3VLProcessor, info=qwen3_5.Qwen3_5ProcessingInfo, dummy_inputs=qwen3_vl.Qwen3VLDummyInputsBuilder
-)
-class PrunedQwen3_5(PrunedQwenVL, qwen3_5.Qwen3_5ForConditionalGeneration):
-    """vLLM's Qwen3.5, pruned. The states of its linear attention never see what is dropped."""
-
-
-@MULTIMODAL_REGISTRY.register_processor(
-    Qwen3VLProcessor, info=qwen3_5.Qwen3_5MoeProcessingInfo, dummy_inputs=qwen3_vl.Qwen3VLDummyInputsBuilder
-)
-class PrunedQwen3_5Moe(PrunedQwenVL, qwen3_5.Qwen3_5MoeForConditionalGeneration):
-    """vLLM's Qwen3.5 with experts, pruned."""

@@ -1,0 +1,24 @@
+"""Qwen3.5: Qwen3-VL with linear attention in most decoder layers, whose states never see what is dropped."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from vllm.model_executor.models import qwen3_5, qwen3_vl
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from tokenprune.serving.vllm.models.qwen_vl import PrunedQwenVL, Qwen3VLProcessor
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Qwen3VLProcessor, info=qwen3_5.Qwen3_5ProcessingInfo, dummy_inputs=qwen3_vl.Qwen3VLDummyInputsBuilder
+)
+class PrunedQwen3_5(PrunedQwenVL, qwen3_5.Qwen3_5ForConditionalGeneration):
+    """vLLM's Qwen3.5, pruned."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Qwen3VLProcessor, info=qwen3_5.Qwen3_5MoeProcessingInfo, dummy_inputs=qwen3_vl.Qwen3VLDummyInputsBuilder
+)
+class PrunedQwen3_5Moe(PrunedQwenVL, qwen3_5.Qwen3_5MoeForConditionalGeneration):
+    """vLLM's Qwen3.5 with experts, pruned."""
