@@ -61,12 +61,12 @@ test-peers: .venv-peers/installed
 # that vLLM uses on CPUs, then with V2, which it uses on GPUs and whose Triton kernels are interpreted here.
 test-vllm: .venv-vllm/installed
 	$(VLLM_PYTEST) tests/serving
-	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) tests/serving/vllm
+	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) tests/serving/vllm/test_families.py
 
 # The part of it that .ci/run has time for.
 test-vllm-smoke: .venv-vllm/installed
 	$(VLLM_PYTEST) tests/serving -m smoke
-	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) tests/serving/vllm -m smoke
+	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) tests/serving/vllm/test_families.py -m smoke
 
 # vLLM's dependencies warn, which we cannot fix. The other tests' conftest.py imports models that the transformers
 # that vLLM pins does not have yet.
