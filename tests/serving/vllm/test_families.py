@@ -75,7 +75,7 @@ def test_steps_of_16_tokens_end_at_every_place_of_an_image(
 
 
 def block_size(llm: Any) -> int:
-    """How many tokens a block of the KV cache has: more than asked for in models with states, which share its blocks."""
+    """How many tokens a block of the KV cache has: more than asked for where states share its blocks."""
     return llm.llm_engine.vllm_config.cache_config.block_size
 
 
