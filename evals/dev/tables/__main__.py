@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from tokenprune.evals.dev.tables.accuracy import (
@@ -56,6 +57,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "video growth": videos.growth,
     "video selection": videos.selection,
     "adapted": adapted.stored,
+    "adapted in bfloat16": partial(adapted.stored, "adapted_bfloat16"),
+    "adapted without labels": partial(adapted.stored, "adapted_no_labels"),
     "adaptive": adaptive.stored,
     "tune splits": tune_splits.stored,
     "before the tower": tower.before,

@@ -22,8 +22,9 @@ HEAD = (
 )
 
 
-def stored() -> str:
-    return f"{table(read([RESULTS / 'adapted.jsonl']))}\n"
+def stored(name: str = "adapted") -> str:
+    """The table of a file of rows, by its name without the ending."""
+    return f"{table(read([RESULTS / f'{name}.jsonl']))}\n"
 
 
 def table(rows: Sequence[TaskResult]) -> Table:
