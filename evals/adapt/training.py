@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from tokenprune.errors import SettingError
 from tokenprune.evals.adapt.rows import Row
 
 STATE = "trainer_state.json"
+#: Batches and keep ratios differ, so a tenth's mean loss varies by a few per cent even where nothing is learned.
+RISE = 1.05
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,18 @@ def arguments(
         bf16=autocast,
         dataloader_pin_memory=not cpu,
     )
+
+
+def highest_rise(losses: Sequence[tuple[int, float]]) -> tuple[int, float] | None:
+    """Return where the loss was highest, if that is clearly above where it began: the last step of a tenth of the
+    training, and the mean loss of that tenth. None otherwise, and if fewer than twenty losses were logged."""
+    size = len(losses) // 10
+    if size < 2:
+        return None
+    tenths = [losses[begin : begin + size] for begin in range(0, size * 10, size)]
+    means = [(tenth[-1][0], fmean(loss for _, loss in tenth)) for tenth in tenths]
+    step, highest = max(means, key=lambda mean: mean[1])
+    return (step, highest) if highest > RISE * means[0][1] else None
 
 
 def last_checkpoint(folder: Path) -> Path | None:

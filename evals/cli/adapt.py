@@ -63,6 +63,7 @@ def run(options: Namespace) -> None:
       model = PeftModel.from_pretrained(model, "runs/adapted/adapter")
     """
     from tokenprune.evals.adapt.adapt import adapt
+    from tokenprune.evals.adapt.training import highest_rise
     from tokenprune.evals.cli.output import console
 
     screen = console(200)
@@ -94,4 +95,9 @@ def run(options: Namespace) -> None:
     )
     first, last = adapted.losses[0][1], adapted.losses[-1][1]
     screen.print(f"Loss {first:.3f} at the start, {last:.3f} at the end. Adapter: {adapted.adapter}.")
+    if (rise := highest_rise(adapted.losses)) is not None:
+        step, loss = rise
+        screen.print(
+            f"The loss had risen to {loss:.3f} by step {step}: try a --learning-rate below {options.learning_rate:g}."
+        )
     screen.print(f'PeftModel.from_pretrained(model, "{adapted.adapter}")  # from peft', markup=False)

@@ -56,6 +56,8 @@ STYLE_OF_FAMILY = {
     "qwen2_5_vl": "qwen2.5-vl",
     "qwen3_vl": "qwen3-vl",
     "qwen3_vl_moe": "qwen3-vl",
+    "qwen3_5": "qwen3-vl",
+    "qwen3_5_moe": "qwen3-vl",
     "internvl": "internvl",
     "paligemma": "paligemma",
 }

@@ -24,7 +24,7 @@ from tokenprune.evals.adapt.estimate import duration, estimate
 from tokenprune.evals.adapt.examples import Example, by_image, check_images, chosen, labelled, right_answer
 from tokenprune.evals.adapt.lora import n_trained, target_names, with_lora
 from tokenprune.evals.adapt.rows import IGNORED, Collator, Row
-from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, last_checkpoint
+from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, highest_rise, last_checkpoint
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.short_answers import exact
@@ -85,6 +85,24 @@ def test_the_loss_falls(undisturbed: Adapted) -> None:
     losses = [loss for _, loss in undisturbed.losses]
     assert len(losses) == 12
     assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
+
+
+def test_a_rise_of_the_loss_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also one that the rest of the training makes up for; single high losses and short trainings do not count."""
+
+    def by_step(*losses: float) -> list[tuple[int, float]]:
+        return [(44 * (i + 1), loss) for i, loss in enumerate(losses)]
+
+    risen = by_step(2.0, 2.0, *[2.2] * 10, *[1.5] * 10)
+    assert highest_rise(risen) == (44 * 4, pytest.approx(2.2))
+    assert highest_rise(by_step(*[2.0 - 0.02 * i for i in range(20)])) is None
+    assert highest_rise(by_step(2.0, 2.0, 2.19, 1.9, *[1.8] * 18)) is None
+    assert highest_rise(by_step(1.0, *[2.0] * 18)) is None
+    monkeypatch.setattr("tokenprune.evals.adapt.adapt.adapt", lambda *_, **__: Adapted(tmp_path, risen))
+    assert command("adapt", "--model", "any", "--data", tmp_path, "--output", tmp_path, "--learning-rate", 2e-3) == 0
+    assert "The loss had risen to 2.200 by step 176: try a --learning-rate below 0.002." in capsys.readouterr().out
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's

@@ -103,6 +103,7 @@ def test_style_of_a_model() -> None:
 
     assert of(model_type="llava").boxes == BOX_FORMATS["llava"]
     assert of(model_type="qwen2_vl").boxes == BOX_FORMATS["qwen2-vl"]
+    assert of(model_type="qwen3_5_moe").boxes == BOX_FORMATS["qwen3-vl"]
     bundled = of(model_type="llava", prompt_style="bundled")
     assert bundled.boxes == BOX_FORMATS["bundled"]
     assert not bundled.instructions
