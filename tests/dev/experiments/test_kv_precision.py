@@ -114,7 +114,7 @@ def test_a_run_of_two_precisions(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.rglob("answers.jsonl")} == answers
 
 
-@pytest.mark.slow  # quanto compiles a C++ kernel once
+@pytest.mark.usefixtures("quanto_in_python")
 def test_the_prompt_is_quantised_and_the_newest_tokens_are_not(asked: tuple[Any, dict[str, Any]]) -> None:
     model, inputs = asked
     for bits in (4, 2):

@@ -22,11 +22,8 @@ QUANTISED: dict[str, dict[str, Any]] = {
     "quanto": {"nbits": 4, "q_group_size": 16, "residual_length": 2},
     "fp8": {},
 }
-#: quanto compiles a C++ kernel once, which takes a minute; fp8 came with transformers 5.2x.
-BACKENDS = [
-    pytest.param("quanto", marks=pytest.mark.slow),
-    *(["fp8"] if hasattr(cache_utils, "Fp8QuantizedLayer") else []),
-]
+#: fp8 came with transformers 5.2x.
+BACKENDS = ["quanto", *(["fp8"] if hasattr(cache_utils, "Fp8QuantizedLayer") else [])]
 
 
 def shortened_by_hand(model: Any, inputs: dict[str, Any], kept: Tensor, answers: Tensor, cache: Any) -> Tensor:
@@ -54,6 +51,7 @@ def shortened_by_hand(model: Any, inputs: dict[str, Any], kept: Tensor, answers:
     return torch.stack(logits, 1)
 
 
+@pytest.mark.usefixtures("quanto_in_python")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_quantised_cache_holds_the_kept_tokens(llava: Any, backend: str) -> None:
     settings = QUANTISED[backend]
@@ -69,6 +67,7 @@ def test_a_quantised_cache_holds_the_kept_tokens(llava: Any, backend: str) -> No
     assert_close(torch.stack(out.logits, 1), expected)
 
 
+@pytest.mark.usefixtures("quanto_in_python")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_beams_over_a_quantised_cache(llava: Any, backend: str) -> None:
     """Beam search reorders its rows. The first logits come from keys that are not quantised yet."""

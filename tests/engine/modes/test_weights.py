@@ -12,9 +12,9 @@ from transformers import LlavaForConditionalGeneration, QuantoConfig
 
 
 @pytest.mark.parametrize("per_row", [[1], [1, 2]], ids=str)
-@pytest.mark.parametrize("weights", ["int8", pytest.param("int4", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+@pytest.mark.usefixtures("quanto_in_python")
 def test_quanto(weights: str, per_row: list[int], tmp_path: Path) -> None:
-    """int4 is slow at first: quanto compiles a C++ kernel."""
     plain = tiny_llava()
     plain.save_pretrained(tmp_path)
     model: Any = LlavaForConditionalGeneration.from_pretrained(

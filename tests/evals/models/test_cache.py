@@ -13,9 +13,9 @@ from tokenprune.evals.models.cache import cache_bytes
 STATES = torch.randn(1, 2, 32, 16, generator=torch.Generator().manual_seed(0))  # 1024 numbers
 BACKENDS: list[Any] = [
     # half a byte for each of 1024 numbers, and scale and shift in float32 for each of 64 groups
-    pytest.param("quanto", {"nbits": 4, "q_group_size": 16}, 512 + 2 * 64 * 4, marks=pytest.mark.slow),
+    ("quanto", {"nbits": 4, "q_group_size": 16}, 512 + 2 * 64 * 4),
     # a byte for each number, and one scale in float32
-    *([pytest.param("fp8", {}, 1024 + 4)] if hasattr(cache_utils, "Fp8QuantizedLayer") else []),
+    *([("fp8", {}, 1024 + 4)] if hasattr(cache_utils, "Fp8QuantizedLayer") else []),
 ]
 
 
@@ -29,6 +29,7 @@ def test_keys_and_values() -> None:
     assert cache_bytes(filled(DynamicCache())) == 2 * 2 * 1024 * 4
 
 
+@pytest.mark.usefixtures("quanto_in_python")
 @pytest.mark.parametrize(("backend", "settings", "expected"), BACKENDS)
 def test_quantised_states_and_their_scales(backend: str, settings: dict[str, Any], expected: int) -> None:
     """What is not quantised yet is counted, too: with quanto, a later token is one float32 number for each channel."""

@@ -1,0 +1,22 @@
+"""A fixture for quanto, whose C++ kernel takes a minute to compile on a new machine."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+
+@pytest.fixture
+def quanto_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's only function, without the kernel."""
+    from optimum.quanto.library.extensions import get_extension
+
+    monkeypatch.setattr(get_extension("quanto_cpp"), "_lib", SimpleNamespace(unpack=_unpack))
+
+
+def _unpack(packed: Tensor, bits: int) -> Tensor:
+    """The numbers in bytes: first the lowest bits of all bytes, then the next ones."""
+    return torch.cat([packed >> shift & 2**bits - 1 for shift in range(0, 8, bits)])
