@@ -7,8 +7,11 @@ mean difference of paired scores. Three things keep it honest where it is used h
 - Half an observation is added to each of the four outcomes of a pair (right or wrong, before and after), as Agresti and
   Min propose (https://doi.org/10.1002/sim.1832). Without it, 30 questions that all got the same answer would prove that
   nothing can ever be lost.
-- It is never below the exact binomial bound of the share of questions that lose, minus the share that wins: where two
-  or three questions lose, a bootstrap does not know how many more might have.
+- It is never below a bound of what images lose, minus what they win: where two or three lose, a bootstrap does not
+  know how many more might have. With one question an image, that is the exact binomial bound of the share that loses.
+  With several, losses differ in size, and the bound is Fay and Feuer's for weighted counts
+  (https://doi.org/10.1002/(SICI)1097-0258(19970415)16:7<791::AID-SIM500>3.0.CO;2-#), here of binomial ones: as if one
+  more image lost all that an image can lose.
 """
 
 from __future__ import annotations
@@ -28,8 +31,9 @@ POWER = 0.8
 #: Agresti and Min's added pairs: how many questions each is worth, and the points that it loses.
 ADDED = ((0.5, 0.0), (0.5, 0.0), (0.5, 50.0), (0.5, -50.0))
 RESAMPLES, SEED = 2000, 0
-#: The factor by which `questions_needed` raises its estimate.
-STEP = 1.05
+#: The factor by which `questions_needed` raises its estimate, and from how many images on it need not, because the mean
+#: is normally distributed.
+STEP, MANY = 1.05, 10**7
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,18 @@ class Loss:
     """Points of accuracy that pruning loses on paired questions: positive is worse.
 
     points: the mean. n, n_images: how many questions about how many images.
-    lost, won: points of the questions that got worse, and of those that got better, per question.
+    won: points of the questions that got better, per question.
+    unit, found: the losses amount to `found` images of n_images that lose `unit` times what the average image has; for
+        one question an image, `unit` is 1 and `found` the number of questions that got worse.
     images: of each image, and of each added pair, how many questions it has and how many points they lose.
     """
 
     points: float
     n: int
     n_images: int
-    lost: float
     won: float
+    unit: float
+    found: float
     images: tuple[tuple[float, float], ...]
 
     @classmethod
@@ -56,8 +63,12 @@ class Loss:
         numbers = np.unique(np.asarray(images), return_inverse=True)[1]
         counts, sums = np.bincount(numbers), np.bincount(numbers, weights=lost)
         by_image = tuple(zip(counts.astype(float).tolist(), sums.tolist(), strict=True))
-        up, down = (float(np.clip(sign * lost, 0, None).mean()) for sign in (1, -1))
-        return cls(float(lost.mean()), len(lost), len(counts), up, down, (*by_image, *ADDED))
+        won = float(np.clip(-lost, 0, None).mean())
+        sizes = np.bincount(numbers, weights=np.clip(lost, 0, None)) / (100 * counts.mean())
+        most = float(counts.max() / counts.mean())  # what an image can lose
+        total = float(sizes.sum()) + most
+        unit = (float((sizes**2).sum()) + most**2) / total
+        return cls(float(lost.mean()), len(lost), len(counts), won, unit, total / unit - 1, (*by_image, *ADDED))
 
     @cached_property
     def adjusted(self) -> float:
@@ -87,12 +98,8 @@ class Loss:
             method="BCa",
             rng=np.random.default_rng(SEED),
         ).confidence_interval
-        return float(found.low), max(float(found.high), 100 * exact_bound(self.n_lost, self.n) - self.won)
-
-    @property
-    def n_lost(self) -> int:
-        """How many questions got worse; partial losses are added up, and rounded up."""
-        return math.ceil(self.lost * self.n / 100 - 1e-9)
+        floor = 100 * self.unit * exact_bound(self.found, self.n_images) - self.won
+        return float(found.low), max(float(found.high), floor)
 
     @property
     def upper(self) -> float:
@@ -105,12 +112,13 @@ class Loss:
 
     def assurance(self, margin: float, n_next: int) -> float:
         """How probable it is, given this loss, that a test of `n_next` other questions passes: by the normal
-        distribution of its mean, and by the beta-binomial distribution of how many lose, whichever is less."""
+        distribution of its mean, and by the beta-binomial distribution of how many images lose, whichever is less."""
         next_error = self.error * math.sqrt((self.n + 2) / (n_next + 2))
         most = margin - float(norm.ppf(CONFIDENCE)) * next_error
         by_mean = float(norm.cdf((most - self.adjusted) / math.hypot(self.error, next_error)))
-        n_most = self._most_lost(margin, n_next)
-        return min(by_mean, float(betabinom.cdf(n_most, n_next, self.n_lost + 0.5, self.n - self.n_lost + 0.5)))
+        n_images = math.ceil(n_next * self.n_images / self.n)
+        found, left = self.found + 0.5, self.n_images - self.found + 0.5
+        return min(by_mean, float(betabinom.cdf(self._most(margin, n_images), n_images, found, left)))
 
     def questions_needed(self, margin: float) -> int | None:
         """About how many questions would pass the test in four of five cases, if this loss is the true one. None if no
@@ -121,18 +129,19 @@ class Loss:
         found = TTestPower().solve_power(
             effect_size=(margin - self.points) / deviation, alpha=1 - CONFIDENCE, power=POWER, alternative="larger"
         )
-        n = math.ceil(float(np.ravel(found)[0]))
-        while binom.cdf(self._most_lost(margin, n), n, self.lost / 100) < POWER:
-            n = math.ceil(STEP * n)
-        return n
+        n_images = math.ceil(float(np.ravel(found)[0]) * self.n_images / self.n)
+        share = self.found / self.n_images
+        while n_images < MANY and binom.cdf(self._most(margin, n_images), n_images, share) < POWER:
+            n_images = math.ceil(STEP * n_images)
+        return math.ceil(n_images * self.n / self.n_images)
 
-    def _most_lost(self, margin: float, n: int) -> int:
-        """How many of `n` questions may get worse, if as large a share gets better as here; -1 if not even none."""
-        share = (margin + self.won) / 100
+    def _most(self, margin: float, n_images: int) -> int:
+        """How many of `n_images` may lose `unit`, if as large a share gets better as here; -1 if not even none."""
+        share = (margin + self.won) / 100 / self.unit
         # As many as leave `exact_bound` at this share: found so few with a probability of at most 5 % if it is true.
-        return n if share >= 1 else int(binom.ppf(1 - CONFIDENCE, n, share)) - 1
+        return n_images if share >= 1 else int(binom.ppf(1 - CONFIDENCE, n_images, share)) - 1
 
 
-def exact_bound(found: int, n: int) -> float:
+def exact_bound(found: float, n: int) -> float:
     """The share that is not exceeded with 95 % confidence if `found` of `n` were found (Clopper and Pearson)."""
-    return 1.0 if found == n else float(beta.ppf(CONFIDENCE, found + 1, n - found))
+    return 1.0 if found >= n else float(beta.ppf(CONFIDENCE, found + 1, n - found))
