@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -26,9 +27,14 @@ class PruningError(TokenPruneError, RuntimeError):
     """A forward pass of a patched model that cannot be pruned correctly."""
 
 
+def alike(name: str, other: str) -> bool:
+    """Whether two names differ in nothing but case, hyphens and underscores."""
+    return re.sub("[-_]", "", name).lower() == re.sub("[-_]", "", other).lower()
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """The sentence for a name that is not in a list: what was read, the nearest guess, the whole list."""
     options = sorted(known)
-    near = get_close_matches(str(name), options, n=1)
+    near = [one for one in options if alike(one, str(name))] or get_close_matches(str(name), options, n=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}.{guess} Known: {', '.join(options)}."

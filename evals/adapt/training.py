@@ -95,7 +95,7 @@ def arguments(
     autocast: bool,
 ) -> TrainingArguments:
     """autocast: multiply in bfloat16, also with the trained weights, which are kept in float32."""
-    return TrainingArguments(
+    found = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=batch,
@@ -116,6 +116,9 @@ def arguments(
         bf16=autocast,
         dataloader_pin_memory=not cpu,
     )
+    if found.n_gpu > 1:  # the Trainer would copy the model to all of them, and the copies would share the patch's hooks
+        found._n_gpu = 1
+    return found
 
 
 def highest_rise(losses: Sequence[tuple[int, float]]) -> tuple[int, float] | None:

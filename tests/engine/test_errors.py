@@ -33,6 +33,8 @@ from tokenprune.tokens import VisualTokens
     ("strategy", "settings", "error", "message"),
     [
         ("foppru", {}, SettingError, r"unknown strategy 'foppru'. Did you mean 'fopru'\? Known: .*fopru, .*random"),
+        ("FoPru", {}, SettingError, r"unknown strategy 'FoPru'. Did you mean 'fopru'\?"),
+        ("vision-zip", {}, SettingError, r"unknown strategy 'vision-zip'. Did you mean 'visionzip'\?"),
         (None, {}, SettingError, "unknown strategy None"),
         (FoPru, {}, SettingError, r"strategy is a class; write patch\(model, FoPru\(keep_ratio=0.25\)\)"),
         ("latestep", {}, SettingError, r"LateStep has no short name. Write 'tokenprune:LateStep', or in Python tokenp"),

@@ -29,6 +29,7 @@ class Answering:
     keep_ratio: what it prunes at; None for what it says.
     meeting: waits until so many requests are there at once.
     models: what it serves, as /v1/models says it.
+    key: the API key that requests need; None for none.
     """
 
     model: Any
@@ -37,6 +38,7 @@ class Answering:
     keep_ratio: float | None = None
     meeting: Barrier | None = None
     models: tuple[dict[str, Any], ...] = ({"id": "model"},)
+    key: str | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock)
 
@@ -54,6 +56,8 @@ class Answering:
             self.requests.append(request)
             (message,) = request["messages"]
             *images, text = message["content"]
+            if "think" in text["text"]:
+                return 200, {"choices": [{"message": {"content": None}}], "usage": {"prompt_tokens": 9}}
             if "bad" in text["text"]:
                 return 400, {"error": {"message": "this question is bad", "code": 400}}
             images = [decoded(part["image_url"]["url"]) for part in images]
@@ -86,6 +90,9 @@ def serving(answering: Answering) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if answering.key not in (None, (self.headers["Authorization"] or "").removeprefix("Bearer ")):
+                self._send(401, {"error": "Unauthorized"})
+                return
             self._send(*answering.get(self.path))
 
         def do_POST(self) -> None:

@@ -13,7 +13,7 @@ from inspect import isabstract
 from types import UnionType
 from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from tokenprune.errors import SettingError, unknown
+from tokenprune.errors import SettingError, alike, unknown
 from tokenprune.installed import load_offered, offered
 from tokenprune.strategy import Strategy
 
@@ -91,8 +91,10 @@ def _unnamed(name: object) -> str | None:
     """What to write for a public class that is registered under no name, because few models can be pruned with it."""
     module = import_module("tokenprune")
     for public in module.__all__:
-        is_meant = public.lower() == str(name).lower().replace("_", "").replace("-", "")
-        if is_meant and _is_strategy(getattr(module, public)):
+        if not alike(public, str(name)):
+            continue
+        found = getattr(module, public)
+        if _is_strategy(found) and found not in STRATEGIES.values():
             return f"{public} has no short name. Write 'tokenprune:{public}', or in Python tokenprune.{public}(...)."
     return None
 

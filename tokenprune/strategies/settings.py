@@ -73,8 +73,8 @@ class SettingsFile:
         made_for = self.model.get("layers", n_layers)
         if made_for != n_layers:
             warnings.warn(
-                f"{self.path}: found on a model of {made_for} decoder layers; this one has {n_layers}. Search again: "
-                f"tokenprune optimize --model PATH",
+                f"{self.path}: found on a model of {made_for} decoder layers; this one has {n_layers}. Search again "
+                f"with `tokenprune tune` or `tokenprune optimize`.",
                 stacklevel=3,
             )
 

@@ -15,7 +15,7 @@ from helpers.files.evals import sample_image, saved, tiny_processor
 from helpers.files.search import Deep, deep_llava
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, TrainingArguments
 
 import tokenprune
 from tokenprune import DataError, SettingError, UnsupportedError
@@ -24,7 +24,7 @@ from tokenprune.evals.adapt.estimate import duration, estimate
 from tokenprune.evals.adapt.examples import Example, by_image, check_images, chosen, labelled, right_answer
 from tokenprune.evals.adapt.lora import n_trained, target_names, with_lora
 from tokenprune.evals.adapt.rows import IGNORED, Collator, Row
-from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, highest_rise, last_checkpoint
+from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, arguments, highest_rise, last_checkpoint
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.short_answers import exact
@@ -230,6 +230,19 @@ def test_ratios_depend_on_the_step_alone() -> None:
     assert 0.2 < drawn.count(1.0) / 2000 < 0.3
     assert 0.1 <= min(pruned) < 0.11 < 0.45 < max(pruned) <= 0.5
     assert sorted(pruned)[len(pruned) // 2] == pytest.approx((0.1 * 0.5) ** 0.5, rel=0.1)  # each octave alike
+
+
+def test_one_of_several_gpus_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The Trainer copies a model to all that it may use, and copies would share the hooks of a patch."""
+    own = TrainingArguments.__post_init__
+
+    def with_two_gpus(self: TrainingArguments) -> None:
+        own(self)
+        self._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", with_two_gpus)
+    counts = {"steps": 1, "batch": 1, "accumulate": 1, "save_every": 1}
+    assert arguments(tmp_path, **counts, learning_rate=1e-4, seed=0, cpu=True, autocast=False).n_gpu == 1
 
 
 def test_the_estimate_changes_nothing(data: Path) -> None:

@@ -27,6 +27,13 @@ def test_setups_are_grouped_by_engine(model: str) -> None:
     ]
 
 
+def test_a_composed_strategy_needs_one_engine_for_all_ratios(model: str) -> None:
+    groups = Offline(model, "auto", {}).groups(
+        make_setups(["divprune:keep_ratio=0.5+fopru"], [0.25, 0.1], ["original"])
+    )
+    assert [len(group) for group in groups] == [3]  # and one that is unpruned
+
+
 @pytest.mark.parametrize("strategy", ["fastv", "par", "tome", "fopru:mass=0.5"])
 def test_a_later_strategy_is_refused_before_the_first_engine_starts(model: str, strategy: str) -> None:
     with pytest.raises(UnsupportedError, match="cannot run inside vLLM"):

@@ -190,6 +190,22 @@ def test_an_error_of_the_server(model: str, data: Path, url: str, tmp_path: Path
     assert (row.n, row.failed) == (8, 1)
 
 
+def test_an_answer_without_content_is_not_scored(model: str, data: Path, url: str, tmp_path: Path) -> None:
+    path = data / "v2_OpenEnded_mscoco_val2014_questions.json"
+    path.write_text(path.read_text().replace("Is it box 3?", "Do you think?"))
+    with pytest.raises(QuestionError, match="Start the server without --reasoning-parser"):
+        run(model, data, tmp_path / "run", engine=url, tasks=["vqa"], keep_ratios=[0.25], baselines=[])
+
+
+def test_a_server_with_an_api_key(answering: Answering, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering.key = "secret"
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(DataError, match=r"asks for an API key\. Set OPENAI_API_KEY"):
+        Server(url, "model")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    assert Server(url, "model").model == "model"
+
+
 def test_no_server() -> None:
     with pytest.raises(DataError, match=r"http://127.0.0.1:9: no server answers there \(.*refused"):
         Server("http://127.0.0.1:9", "model")

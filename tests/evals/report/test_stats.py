@@ -48,8 +48,19 @@ def test_intervals_cover_the_truth_though_images_differ(binary: bool) -> None:
     assert covered["questions"] <= 80
 
 
-def test_one_soft_score_has_no_spread() -> None:
-    assert interval([0.6], [0]) == (0.6, 0.6)
+def test_one_image_says_nothing_about_others() -> None:
+    """However many questions there are about it; right answers to all of them count as one."""
+    assert np.isnan(interval([0.6, 0.4], [0, 0])).all()
+    assert np.isnan(paired([0.0, 1.0], [1.0, 1.0], [0, 0]).interval).all()
+    assert interval([1.0] * 100, [0] * 100) == interval([1.0], [0])
+
+
+def test_equal_answers_leave_a_difference_possible() -> None:
+    """As often as none of so many images would be found to differ: 0.975 ** 140 is 0.029, below which is 0.025."""
+    low, high = paired([1.0, 0.0] * 70, [1.0, 0.0] * 70, alone(140)).interval
+    assert -low == high == pytest.approx(1 - 0.025 ** (1 / 140))
+    _, wider = paired([1.0, 0.0] * 70, [1.0, 0.0] * 70, np.repeat(range(70), 2).tolist()).interval
+    assert wider == pytest.approx(1 - 0.025 ** (1 / 70))
 
 
 def test_no_scores() -> None:

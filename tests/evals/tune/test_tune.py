@@ -13,7 +13,7 @@ from helpers.files.evals import saved, tiny_processor
 from helpers.files.search import deep_llava, write_scenes
 
 import tokenprune
-from tokenprune import DataError, SettingError
+from tokenprune import DataError, SettingError, UnsupportedError
 from tokenprune.evals.run.setups import make_setups
 from tokenprune.evals.search.calibration import calibrated_on
 from tokenprune.evals.storage.answers import Answer
@@ -67,7 +67,11 @@ def test_what_is_found(undisturbed: tuple[Tuned, Path], scenes: Path) -> None:
         assert handle.strategy == found.strategy
     page = (output / "tuned.md").read_text()
     assert f"--keep-ratio {ratio:g}" in page.splitlines()[2]
-    assert "with 95 % confidence: +0.0 points lost on 20 questions that the search never saw" in page
+    assert "% of the unpruned model's prefill operations and loses at most 20 points of accuracy: it lost 0.0" in page
+    assert "points on 20 questions that the search never saw, and at most" in page
+    assert f"--data DIR --strategy {output / 'settings.json'} --keep-ratio {ratio!r}\n" in page
+    assert f'tokenprune.patch(model, "{output / "settings.json"}")' in page
+    assert f"Settings tried: {len(found.tried)}, each on the first few of 20 questions; on all of them: " in page
     assert (output / "tuned.png").stat().st_size > 10_000
 
 
@@ -148,6 +152,14 @@ def test_bad_input_is_a_sentence(scenes: Path, tmp_path: Path) -> None:
     assert "none of the strategies can be tried. fastv: FastV cannot run inside vLLM" in said(
         scenes, "--strategy", "fastv", "--servable"
     )
+
+
+def test_a_model_that_vllm_cannot_prune_has_no_servable_settings(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(deep_llava().config), "model_type", "smolvlm")
+    with pytest.raises(UnsupportedError, match="'smolvlm' cannot be pruned inside vLLM"):
+        tuned(scenes, tmp_path, servable=True)
 
 
 @pytest.mark.usefixtures("unchecked")

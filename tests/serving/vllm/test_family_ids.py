@@ -10,6 +10,8 @@ from helpers.served.engine import check_equal, difference, engine, expected, nee
 from helpers.served.families import FAMILIES, FAR_MROPE, FOPRU, Family
 from helpers.served.reference import Request
 
+from tokenprune.serving.vllm.architectures import ARCHITECTURES
+
 pytestmark = [
     needs_vllm,
     pytest.mark.slow,
@@ -21,7 +23,10 @@ def test_compact(family: Family, tmp_path: Path) -> None:
     family.save(tmp_path)
     settings, requests = {**FOPRU, "position_ids": "compact"}, family.requests()
     answers = expected(tmp_path, settings, requests)
-    with engine(tmp_path, family.architecture, settings, max_num_batched_tokens=16, max_num_seqs=8) as llm:
+    options: dict[str, Any] = {"max_num_batched_tokens": 16, "max_num_seqs": 8}
+    if ARCHITECTURES[family.architecture].multidimensional:
+        options["enable_prefix_caching"] = False
+    with engine(tmp_path, family.architecture, settings, **options) as llm:
         for request, answer in zip(requests, answers, strict=True):
             (output,) = served(llm, [request])
             check_equal(output, answer)

@@ -22,7 +22,7 @@ def test_what_vllm_sets_for_a_class(name: str, monkeypatch: pytest.MonkeyPatch) 
 
     register()
     register()
-    monkeypatch.setattr(refusals, "check_engine", lambda config: None)
+    monkeypatch.setattr(refusals, "check_engine", lambda *_: None)
     text, cache = SimpleNamespace(mamba_ssm_dtype="float32"), SimpleNamespace(mamba_ssm_cache_dtype="auto")
     config: Any = SimpleNamespace(model_config=SimpleNamespace(hf_text_config=text), cache_config=cache)
     MODELS_CONFIG_MAP[name].verify_and_update_config(config)

@@ -12,6 +12,7 @@ from transformers import (
     Gemma3Config,
     LlamaConfig,
     LlavaConfig,
+    LlavaNextConfig,
     MistralConfig,
     Qwen2_5_VLConfig,
     Qwen3_5Config,
@@ -99,6 +100,11 @@ def test_needs() -> None:
         check(llava(vision=SiglipVisionConfig(num_hidden_layers=4), score="cls"))
     with pytest.raises(UnsupportedError, match="--enable-mm-embeds takes images that were encoded elsewhere"):
         check(llava(), embeds=True)
+    anyres = LlavaNextConfig(architectures=["TokenPruneLlavaNext"])
+    anyres.tokenprune = {"strategy": "divprune", "keep_ratio": 0.25}
+    check(anyres, "TokenPruneLlavaNext")
+    with pytest.raises(UnsupportedError, match="TokenPruneLlavaNext reads from the pixels which tile"):
+        check(anyres, "TokenPruneLlavaNext", embeds=True)
 
 
 def test_settings() -> None:
@@ -197,6 +203,9 @@ ENGINE = {
 }
 
 
+LLAVA = ARCHITECTURES["TokenPruneLlava"]
+
+
 def engine_config() -> Any:
     return SimpleNamespace(
         parallel_config=SimpleNamespace(
@@ -209,6 +218,7 @@ def engine_config() -> Any:
         compilation_config=SimpleNamespace(compile_mm_encoder=False, cudagraph_mm_encoder=False),
         speculative_config=None,
         lora_config=None,
+        cache_config=SimpleNamespace(enable_prefix_caching=True),
         model_config=SimpleNamespace(
             hf_config=llava(),
             multimodal_config=SimpleNamespace(video_pruning_rate=None, mm_encoder_tp_mode="weights"),
@@ -217,7 +227,7 @@ def engine_config() -> Any:
 
 
 def test_options_that_work() -> None:
-    check_engine(engine_config())
+    check_engine(LLAVA, engine_config())
 
 
 @pytest.mark.parametrize(("option", "value"), ENGINE.items(), ids=ENGINE)
@@ -229,16 +239,28 @@ def test_options(option: str, value: Any) -> None:
         owner = getattr(owner, part)
     setattr(owner, name, value)
     with pytest.raises(UnsupportedError, match="cannot be combined with pruned images"):
-        check_engine(config)
+        check_engine(LLAVA, config)
 
 
 def test_data_parallel_tower() -> None:
     config = engine_config()
     config.parallel_config.tensor_parallel_size = 2
-    check_engine(config)
+    check_engine(LLAVA, config)
     config.model_config.multimodal_config.mm_encoder_tp_mode = "data"
     with pytest.raises(UnsupportedError, match=r"--mm-encoder-tp-mode data cannot be combined"):
-        check_engine(config)
+        check_engine(LLAVA, config)
+
+
+def test_compact_ids_of_a_cached_prefix() -> None:
+    """With several components, a later image changes those before it, which vLLM's hashes of blocks do not say."""
+    config, qwen = engine_config(), ARCHITECTURES["TokenPruneQwen2VL"]
+    check_engine(qwen, config)
+    config.model_config.hf_config = llava(position_ids="compact")
+    check_engine(LLAVA, config)
+    with pytest.raises(UnsupportedError, match="Write --no-enable-prefix-caching"):
+        check_engine(qwen, config)
+    config.cache_config.enable_prefix_caching = False
+    check_engine(qwen, config)
 
 
 def test_a_release_of_vllm_that_was_not_tested(caplog: pytest.LogCaptureFixture) -> None:

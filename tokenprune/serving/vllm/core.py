@@ -11,7 +11,7 @@ get_mrope_input_positions   once per request: the position IDs of the unpruned p
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +23,7 @@ from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
 from tokenprune.encoded import EncodedImage
 from tokenprune.engine.select import checked_selection, explained_nan
 from tokenprune.selection import Selection
+from tokenprune.serving.vllm.batches import arguments_of, image_batches
 from tokenprune.serving.vllm.capture import AttentionCapture, Capture
 from tokenprune.serving.vllm.metrics import KeptFile, SelectionClock
 from tokenprune.serving.vllm.positions import (
@@ -128,6 +129,7 @@ class PrunedModel(Base):
             vllm_config.compilation_config.max_cudagraph_capture_size or 0,
         )
         self.step = StepPositions(self.n_components, most, adds=self.settings.position_ids == "original")
+        self.most_at_once = vllm_config.scheduler_config.max_num_encoder_input_tokens
         width, first = config.get_text_config().hidden_size, get_tp_group().is_first_rank
         self.selector = ImageSelector(self.settings, width, reports=first)
         self.capture = self.make_capture() if "vision_attention" in strategy.needs else None
@@ -152,6 +154,11 @@ class PrunedModel(Base):
         """The layout and the declared statistics of every image in a call of `embed_multimodal`."""
         raise NotImplementedError
 
+    def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
+        """How many rows each image has, of the arguments of `embed_multimodal` that hold those of all images one after
+        the other."""
+        return {}
+
     def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
         """How much higher the position ID of each visual token is than that of the image's first."""
         return torch.arange(image.layout.n_visual)[:, None]
@@ -159,18 +166,24 @@ class PrunedModel(Base):
     # What vLLM calls.
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
-        asked = kwargs.pop(FIELD, None)
-        if self.capture is not None:
-            self.capture.clear()
-        found = list(super().embed_multimodal(**kwargs))
-        if asked is None:  # videos
+        fields = kwargs.pop(FIELD, None)
+        if fields is None:  # videos
+            found = super().embed_multimodal(**kwargs)
             return [append_offsets(rows, rows.new_zeros(len(rows), self.n_components).long()) for rows in found]
-        images = self.encoded_images(kwargs, found)
-        if self.capture is not None:
-            self.capture.clear()
-        return [
-            self._placed(rows, image, Asked.read(one)) for rows, image, one in zip(found, images, asked, strict=True)
-        ]
+        asked = [Asked.read(one) for one in fields]
+        batches = image_batches([one.n_visual for one in asked], self.most_at_once)
+        rows = self.rows_of_images(kwargs) if len(batches) > 1 else {}
+        placed = []
+        for batch in batches:
+            arguments = arguments_of(kwargs, len(asked), batch, rows)
+            if self.capture is not None:
+                self.capture.clear()
+            found = list(super().embed_multimodal(**arguments))
+            images = self.encoded_images(arguments, found)
+            if self.capture is not None:
+                self.capture.clear()
+            placed += map(self._placed, found, images, asked[batch])
+        return placed
 
     def embed_input_ids(
         self, input_ids: Tensor, multimodal_embeddings: Any = None, *, is_multimodal: Tensor | None = None

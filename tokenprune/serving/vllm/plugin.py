@@ -67,7 +67,7 @@ def pruned(base: Any, architecture: Architecture) -> Any:
             from tokenprune.serving.vllm.refusals import check_engine
 
             base.verify_and_update_config(vllm_config)
-            check_engine(vllm_config)
+            check_engine(architecture, vllm_config)
 
     return PrunedConfig
 

@@ -24,6 +24,8 @@ NEVER = {
 ROPE_TYPES = ("default", "linear", "llama3", "mrope")
 #: Layers that attend to every token that is left, or within a window, or whose state has seen what is left.
 SERVED_LAYERS = ("full_attention", "sliding_attention", "linear_attention")
+#: Models whose features do not say which tile of the image they belong to.
+NEEDS_TILES = ("TokenPruneLlavaNext", "TokenPruneLlavaOnevision")
 #: What to do where vLLM is not there at all.
 NOT_INSTALLED = (
     'vLLM is not installed. Type: pip install "tokenprune-vlm[vllm]" for GPUs; for CPUs, see '
@@ -45,6 +47,11 @@ def check_model(architecture: Architecture, model_config: Any) -> None:
     check_needs(repr(strategy), strategy.needs, frozenset(offers), f"{architecture.name} inside vLLM")
     if "vision_attention" in strategy.needs and architecture.name != GENERIC:
         encoder_layer(config, strategy.attention_layer)
+    if architecture.name in NEEDS_TILES and model_config.multimodal_config.enable_mm_embeds:
+        raise UnsupportedError(
+            f"{architecture.name} reads from the pixels which tile a visual token belongs to, but --enable-mm-embeds "
+            f"takes images that were encoded elsewhere. Leave it out."
+        )
     if strategy.needs and model_config.multimodal_config.enable_mm_embeds:
         raise UnsupportedError(
             f"{type(strategy).__name__} reads what the vision tower does with an image, but --enable-mm-embeds takes "
@@ -122,7 +129,7 @@ def check_strategy(strategy: Strategy, n_layers: int) -> None:
         raise UnsupportedError(f"{name} cannot run inside vLLM: it skips decoder layers. {OTHER}")
 
 
-def check_engine(vllm_config: Any) -> None:
+def check_engine(architecture: Architecture, vllm_config: Any) -> None:
     """Raise UnsupportedError for options of the engine that pruning does not go with."""
     parallel, compilation = vllm_config.parallel_config, vllm_config.compilation_config
     settings = Settings.of(vllm_config.model_config.hf_config)
@@ -170,3 +177,10 @@ def check_engine(vllm_config: Any) -> None:
     for option, (given, reason) in refused.items():
         if given:
             raise UnsupportedError(f"{option} cannot be combined with pruned images: {reason}. Leave it out.")
+    renumbers = architecture.multidimensional and settings.position_ids == "compact"
+    if renumbers and vllm_config.cache_config.enable_prefix_caching:
+        raise UnsupportedError(
+            "prefix caching cannot be combined with compact position IDs of this model: a later image that is pruned "
+            'changes the IDs of what comes before it. Write --no-enable-prefix-caching, "enable_prefix_caching": false '
+            'in --engine-options, or "position_ids": "original".'
+        )

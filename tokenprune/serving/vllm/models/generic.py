@@ -5,7 +5,7 @@ bundled model. tokenprune's model adapters answer as they do for transformers.""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -60,6 +60,9 @@ class PrunedTransformers(PrunedModel, TransformersMultiModalForCausalLM):
         object.__setattr__(whole, "config", self.config)
         object.__setattr__(whole, "model", self.model)  # not as a submodule, which would hold it twice
         return adapter_for(whole)
+
+    def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
+        return {"pixel_values": arguments["num_image_patches"].tolist()}
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         adapter = self.adapter

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -32,6 +32,10 @@ class PrunedInternVL(PrunedModel, interns1.InternS1ForConditionalGeneration, Sup
     def attention_module(self) -> Any:
         layers = self.vision_tower.encoder.layer
         return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].attention.attn
+
+    def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
+        tiles = arguments.get("image_num_patches")
+        return {} if tiles is None else {"pixel_values": tiles.tolist()}
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         vision, merge = self.config.vision_config, int(1 / self.config.downsample_ratio)

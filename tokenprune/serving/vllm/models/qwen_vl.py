@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from einops import rearrange
@@ -53,6 +53,11 @@ class PrunedQwenVL(PrunedModel):
             for found, image in zip(statistics, images, strict=True):
                 found.update(image_statistics(needs, tower_of_config(self.config), image[None]))
         return [EncodedImage(one, found) for one, found in zip(layouts, statistics, strict=True)]
+
+    def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
+        patches = arguments["image_grid_thw"].prod(-1).tolist()
+        merged = self.config.vision_config.spatial_merge_size**2
+        return {"pixel_values": patches, "image_embeds": [n // merged for n in patches]}
 
     def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
         return image.layout.coordinates()[:, 1:]

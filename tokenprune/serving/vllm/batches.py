@@ -1,0 +1,51 @@
+"""Which images of a step the vision tower gets at once: no more visual tokens than vLLM measured memory for.
+
+vLLM batches the images of all requests by the tokens that their prompts have for them. Pruned images have few, so it
+would give the tower many times as many as when it measured how much memory the tower needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+from torch import Tensor
+
+
+def image_batches(n_visual: Sequence[int], most: int) -> list[slice]:
+    """Cut images, of so many visual tokens each, into consecutive batches of at most `most` tokens; one that has more
+    is alone."""
+    batches: list[slice] = []
+    begin = total = 0
+    for i, n in enumerate(n_visual):
+        if total + n > most and i > begin:
+            batches.append(slice(begin, i))
+            begin, total = i, 0
+        total += n
+    return [*batches, slice(begin, len(n_visual))]
+
+
+def arguments_of(
+    arguments: Mapping[str, Any], n_images: int, images: slice, rows: Mapping[str, Sequence[int]]
+) -> dict[str, Any]:
+    """Return the part of a call's arguments that belongs to some of its images.
+
+    rows: how many rows each image has, of arguments that hold those of all images one after the other. Others with one
+        entry for each image are cut as they are, and those without are shared.
+    """
+    found: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if name in rows and isinstance(value, Tensor):
+            places = [0, *accumulate(rows[name])]
+            found[name] = value[places[images.start] : places[images.stop]]
+        elif isinstance(value, Sequence | Tensor) and not isinstance(value, str) and _length(value) == n_images:
+            found[name] = value[images]
+        else:
+            found[name] = value
+    return found
+
+
+def _length(value: Sequence[Any] | Tensor) -> int | None:
+    """None for a tensor that holds a single number."""
+    return len(value) if not isinstance(value, Tensor) or value.ndim else None
