@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The first with --group; a new environment may have an older one.
 PIP := "pip>=25.1"
 
-.PHONY: install demo test test-oldest test-peers test-vllm test-vllm-smoke check-vllm check matrix fuzz tables train
+.PHONY: install demo test test-oldest test-peers test-vllm test-vllm-smoke smoke-v1 smoke-v2 check-vllm check matrix fuzz tables train
 
 install: .venv/installed
 
@@ -63,9 +63,14 @@ test-vllm: .venv-vllm/installed
 	$(VLLM_PYTEST) tests/serving
 	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) tests/serving/vllm/test_families.py
 
-# The part of it that .ci/run has time for.
+# The part of it that .ci/run has time for, with both model runners at once, on a core each.
 test-vllm-smoke: .venv-vllm/installed
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target smoke-v1 smoke-v2
+
+smoke-v1:
 	$(VLLM_PYTEST) tests/serving -m smoke
+
+smoke-v2:
 	VLLM_USE_V2_MODEL_RUNNER=1 $(VLLM_PYTEST) tests/serving/vllm/test_families.py -m smoke
 
 # vLLM's dependencies warn, which we cannot fix. The other tests' conftest.py imports models that the transformers
