@@ -9,6 +9,7 @@ import torch
 from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
 import tokenprune
+from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.cli.parser import script_parser
 
 IMAGE = 99
@@ -48,4 +49,5 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

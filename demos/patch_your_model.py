@@ -56,9 +56,10 @@ def main(arguments=None):
     path, question = options.image, options.question
     if path is None:
         path, question = SCENES / "images" / "val_000007.webp", "what does the sign say?"
-    model, processor = load_model(options.model, "auto")
     (pruned,) = make_setups([options.strategy], [options.keep_ratio], ["original"], baselines=[])
-    assert isinstance(pruned, Pruned), "downsampling prunes nothing"
+    if not isinstance(pruned, Pruned):
+        raise tokenprune.SettingError(f"--strategy {options.strategy}: prunes nothing; name a strategy, such as fopru")
+    model, processor = load_model(options.model, "auto")
     asked = model, processor, open_image(path), question, pruned.strategy
     _, *rounds = (before_and_after(*asked) for _ in range(options.rounds + 1))  # the first call allocates memory
     before, after = zip(*rounds, strict=True)
@@ -72,4 +73,7 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    from tokenprune.evals.cli.errors import plain_errors
+
+    with plain_errors():
+        main()

@@ -10,6 +10,7 @@ import torch
 from transformers import PI0Config, PI0ForConditionalGeneration
 
 import tokenprune
+from tokenprune.evals.cli.errors import plain_errors
 from tokenprune.evals.cli.parser import script_parser
 
 IMAGE = 99
@@ -50,4 +51,5 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if settings is None:
         settings = options.output.with_suffix(".json")
         with allowing(options.image_root, options.max_image_pixels):
-            questions = shared.calibration_questions(options)
+            questions, split = shared.calibration_questions(options)
         model, processor = load_model(options.model)
         optimize(
             model,
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             settings,
             base=VFlowOpt(keep_ratio=options.keep_ratio),
             trials=options.trials,
-            names=Names(public_name(options.model), options.data.name, options.split),
+            names=Names(public_name(options.model), options.data.name, split),
         )
     draw(settings, options.output)
     print(f"Written to {options.output}")

@@ -157,9 +157,10 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for one o
                 if error.name is None or error.name.startswith("tokenprune"):
                     raise
                 package = error.name.partition(".")[0]
-                install = f'pip install "tokenprune-vlm[{extra}]"'
+                to_install = import_module("tokenprune.errors").to_install
                 raise ModuleNotFoundError(
-                    f"tokenprune.{name} needs {package}, which is not installed. Type: {install}", name=error.name
+                    f"tokenprune.{name} needs {package}, which is not installed. Type: {to_install(extra)}",
+                    name=error.name,
                 ) from error
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,6 +27,11 @@ class PruningError(TokenPruneError, RuntimeError):
     """A forward pass of a patched model that cannot be pruned correctly."""
 
 
+def to_install(extra: str) -> str:
+    """What to type where the packages of an extra of this distribution are missing."""
+    return f'pip install "tokenprune-vlm[{extra}]", or in a clone: pip install -e ".[{extra}]"'
+
+
 def alike(name: str, other: str) -> bool:
     """Whether two names differ in nothing but case, hyphens and underscores."""
     return re.sub("[-_]", "", name).lower() == re.sub("[-_]", "", other).lower()

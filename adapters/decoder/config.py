@@ -89,6 +89,11 @@ class Decoder:
         decoder.check_masks()
         return decoder
 
+    @property
+    def runs_flash(self) -> bool:
+        """Whether attention runs in FlashAttention now, which takes masks over keys only."""
+        return "flash" in self.config._attn_implementation
+
     def check_masks(self, biased: bool = False) -> None:
         """Raise UnsupportedError if the attention does not take the masks that pruning needs; `biased` ones add to the
         logits."""

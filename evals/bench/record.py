@@ -72,8 +72,16 @@ class Record:
             return cls(path, content["about"], facts, rounds)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SettingError(
-                f"{path}: not written by tokenprune bench ({error!r}). Name another --output."
+                f"{path}: not written by tokenprune bench ({type(error).__name__}). Name another --output."
             ) from error
+
+    @staticmethod
+    def check_path(path: Path) -> None:
+        """Raise SettingError for a file that cannot be written, or that the plot next to it would replace."""
+        if path.is_dir():
+            raise SettingError(f"{path}: is a folder; name a file in it, such as {path / 'bench.json'}.")
+        if path.suffix != ".json":
+            raise SettingError(f"{path}: the results are JSON; write {path.with_suffix('.json')}.")
 
     @classmethod
     def begun(cls, path: Path, about: Mapping[str, Any]) -> "Record":

@@ -98,6 +98,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.run.setups import Pruned, make_setups
 
+    Record.check_path(options.output)
     setups = make_setups(options.strategy, options.keep_ratio, ["original"], baselines=())
     pruned = [one for one in setups if isinstance(one, Pruned)]
     processor, keeps_memory = None, keep_memory()

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tokenprune.errors import TokenPruneError
+from tokenprune.errors import TokenPruneError, to_install
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def plain_errors(extra: str = "evals") -> Iterator[None]:
         if error.name is None or error.name.startswith("tokenprune"):
             raise
         package = error.name.partition(".")[0]
-        sys.exit(f'This needs {package}, which is not installed. Type: pip install "tokenprune-vlm[{extra}]"')
+        sys.exit(f"This needs {package}, which is not installed. Type: {to_install(extra)}")
     except TokenPruneError as error:
         sys.exit(f"Error: {error}")
     except OSError as error:

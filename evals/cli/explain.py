@@ -51,6 +51,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.explain.table import table
     from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.reading.allowed import allowing
+    from tokenprune.evals.reading.coco import check_pixels
     from tokenprune.evals.reading.images import open_image
     from tokenprune.evals.reading.videos import is_video, read_clip
     from tokenprune.evals.run.setups import make_setups
@@ -59,6 +60,9 @@ def run(options: Namespace) -> None:
     of_video = is_video(options.image)
     if of_video and options.box is not None:
         raise SettingError("--box is for images only: leave it out for a video")
+    for option, path, ending in (("--output", options.output, ".png"), ("--gif", options.gif, ".gif")):
+        if path is not None and path.suffix.lower() != ending:
+            raise SettingError(f"{option} {path}: is written in one format; write {path.with_suffix(ending)}")
     if options.gif is not None and not of_video:
         raise SettingError(f"--gif is for videos, and {options.image} is an image: use --output for a PNG file")
     with allowing(max_image_pixels=options.max_image_pixels):
@@ -70,6 +74,8 @@ def run(options: Namespace) -> None:
             )
         else:
             image = open_image(options.image)
+            if options.box is not None:
+                check_pixels(options.box, image.size, "--box")
     strategies = options.strategy or (OF_VIDEOS if of_video else EXPLAINED_STRATEGIES)
     shown = make_setups(strategies, options.keep_ratio, options.position_ids, baselines=[])
     asked = shown if options.html is None else page.slider(strategies, options.keep_ratio)

@@ -40,7 +40,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.search.layers import block_distances, layer_changes, least_changing, least_turning
 
     with allowing(options.image_root, options.max_image_pixels):
-        questions = shared.calibration_questions(options)
+        questions, _ = shared.calibration_questions(options)
         model, processor = load_model(options.model, options.dtype)
         if options.stages is not None:
             from tokenprune.evals.search.adatoken import calibrated

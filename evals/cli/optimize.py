@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from dataclasses import fields
 from pathlib import Path
+from shlex import quote
 from typing import cast
 
 from tokenprune.evals.cli import options as shared
@@ -87,7 +88,7 @@ def run(options: Namespace) -> None:
     base = cast(VFlowOpt, spec.make({"keep_ratio": options.keep_ratio, **given}))
     check_output(options.output)
     with allowing(options.image_root, options.max_image_pixels):
-        questions = shared.calibration_questions(options)
+        questions, split = shared.calibration_questions(options)
         model, processor = load_model(options.model, options.dtype)
         record = optimize(
             model,
@@ -99,7 +100,7 @@ def run(options: Namespace) -> None:
             state=options.state,
             trials=options.trials,
             seed=options.seed,
-            names=Names(public_name(options.model), public_name(str(options.data)), options.split),
+            names=Names(public_name(options.model), public_name(str(options.data)), split),
         )
     plot = options.output.with_suffix(".png")
     search_plot.draw(options.output, plot)
@@ -112,4 +113,9 @@ def run(options: Namespace) -> None:
     screen.print(
         f'Written to {options.output}: tokenprune.patch(model, "{options.output}"). Plot of the search: {plot}.'
     )
-    screen.print(f"tokenprune eval --strategy {options.output} --keep-ratio {options.keep_ratio}  # on other images")
+    where = f"--model {quote(options.model)} --data {quote(str(options.data))}"
+    screen.print(
+        f"tokenprune eval {where} --strategy {quote(str(options.output))} --keep-ratio {options.keep_ratio}  # without "
+        "the images of the search",
+        soft_wrap=True,
+    )

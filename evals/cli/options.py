@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from argparse import Action, ArgumentParser, Namespace
+from argparse import Action, ArgumentError, ArgumentParser, Namespace
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from tokenprune.evals.cli.completion import complete_strategy
 from tokenprune.evals.cli.parser import at_least, existing_file
 from tokenprune.evals.models.bundled import MODEL, SCENES
+from tokenprune.evals.models.dtypes import DTYPES
 from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, POSITION_IDS
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+ALL = "all"
+#: The split of calibration data that is not named.
+CALIBRATED_ON = "val"
 FORM = (
     "a name with settings (fopru:mode=row,layer=-2), your own class (my_module:MyStrategy,layer=2), several in "
     "sequence (pixelprune+fopru), or a settings file"
 )
 
 
-class _StoreTuple(Action):
+class _StoreBox(Action):
     def __call__(
         self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: str | None = None
     ) -> None:
-        setattr(namespace, self.dest, tuple(values))
+        left, top, right, bottom = values
+        if not (all(map(isfinite, values)) and left < right and top < bottom):
+            raise ArgumentError(self, f"{' '.join(f'{one:g}' for one in values)} is no box; X1 < X2 and Y1 < Y2")
+        setattr(namespace, self.dest, (left, top, right, bottom))
 
 
 def add_model(parser: ArgumentParser) -> None:
@@ -88,11 +95,20 @@ def add_allowed(parser: ArgumentParser) -> None:
 def add_questions(parser: ArgumentParser, use: str) -> None:
     """Which questions a command reads. `use` is what it does with tasks, a verb."""
     parser.add_argument(
-        "--tasks", nargs="+", metavar="NAME", help=f"tasks to {use} (default: all whose files are in --data)"
+        "--tasks",
+        nargs="+",
+        metavar="NAME",
+        help=f"tasks to {use} (default: your own questions alone, if there are any; otherwise every folder named after "
+        "a task); needed for a set whose files are directly in --data",
     )
     add_data(parser)
     add_allowed(parser)
-    parser.add_argument("--split", metavar="NAME", help="split, as the set calls it (default: all but train)")
+    parser.add_argument(
+        "--split",
+        type=lambda text: None if text == ALL else text,
+        metavar="NAME",
+        help=f"split, as the set calls it; {ALL}: every split except train (default: {ALL})",
+    )
     parser.add_argument(
         "--limit", type=at_least(1), metavar="N", help="questions per task, evenly spaced (default: all)"
     )
@@ -171,7 +187,7 @@ def add_image(parser: ArgumentParser, bundled: str | None = None) -> None:
 def add_box(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--box",
-        action=_StoreTuple,
+        action=_StoreBox,
         nargs=4,
         type=float,
         metavar=("X1", "Y1", "X2", "Y2"),
@@ -200,10 +216,9 @@ def add_calibration(parser: ArgumentParser, questions: int = 30) -> None:
     add_allowed(parser)
     parser.add_argument(
         "--split",
-        type=lambda text: None if text == "all" else text,
-        default="val",
         metavar="NAME",
-        help="split to draw questions from, which must not be evaluated on later; all: every split except train",
+        help=f"split to draw questions from, which must not be evaluated on later; {ALL}: every split except train "
+        f"(default: {CALIBRATED_ON}; {ALL} if the set has no splits)",
     )
     parser.add_argument(
         "--questions",
@@ -215,8 +230,9 @@ def add_calibration(parser: ArgumentParser, questions: int = 30) -> None:
     add_seed(parser)
 
 
-def calibration_questions(options: Namespace) -> list[Any]:
-    """Return the questions that the options of `add_calibration` draw, in the prompt style of `add_model`'s model.
+def calibration_questions(options: Namespace) -> tuple[list[Any], str | None]:
+    """Return the questions that the options of `add_calibration` draw, in the prompt style of `add_model`'s model, and
+    the split that they are of; None for all.
 
     The model's weights are not loaded, so that mistakes are reported first.
     """
@@ -226,5 +242,9 @@ def calibration_questions(options: Namespace) -> list[Any]:
     from tokenprune.evals.search.calibration import calibration
 
     style = style_of(*load_processor(options.model))
-    questions = load_questions(options.data, split=options.split, style=style, labels=False)
-    return list(calibration(questions, options.questions, options.seed))
+    split = None if options.split == ALL else options.split
+    questions = load_questions(options.data, split=split, style=style, labels=False)
+    if options.split is None and any(question.split for question in questions):
+        split = CALIBRATED_ON
+        questions = load_questions(options.data, split=split, style=style, labels=False)
+    return list(calibration(questions, options.questions, options.seed)), split

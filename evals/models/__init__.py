@@ -1,6 +1,7 @@
 """Load models and prepare their prompts.
 
 loading        models and processors
+dtypes         the data types that models are loaded in
 prompt_styles  how a model expects a question, and how it writes boxes
 boxes          the formats of boxes
 image_view     the part of an image that a model sees

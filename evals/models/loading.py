@@ -14,9 +14,9 @@ from transformers.utils import logging
 
 from tokenprune.errors import DataError, SettingError, TokenPruneError, unknown
 from tokenprune.evals.models.bundled import MODEL
+from tokenprune.evals.models.dtypes import DTYPES
 from tokenprune.evals.models.prompt_styles import Style, style_of
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 #: Measured with torch 2.13: 5 times for x @ w.T, as linear layers have it; 215 times for 512x2048 @ 2048x2048.
 SLOW = "bfloat16 is 5 to 200 times slower than float32 on this CPU, which has no instructions for it"
 

@@ -60,3 +60,17 @@ def check_inside(box: Box, size: Size, where: str) -> None:
     """Raise DataError, naming `where`, for a box that lies wholly outside an image of this size."""
     if box[0] >= size[0] or box[1] >= size[1] or box[2] <= 0 or box[3] <= 0:
         raise DataError(f"{where}: the box {box} is outside the image of {size[0]} x {size[1]} px; correct it")
+
+
+def check_pixels(box: Box, size: Size, where: str) -> None:
+    """Raise DataError, naming `where`, for a box that a person wrote in another unit than pixels of this image, or with
+    width and height in place of the lower right corner. Published boxes may be a few pixels off."""
+    if max(box) <= 1:
+        raise DataError(
+            f"{where}: the box {box} is in fractions of the image; write pixels of its {size[0]} x {size[1]}"
+        )
+    if min(box[:2]) < -1 or box[2] > size[0] + 1 or box[3] > size[1] + 1:
+        raise DataError(
+            f"{where}: the box {box} reaches outside the image of {size[0]} x {size[1]} px; write left, top, right, "
+            "bottom in pixels of the upright image"
+        )

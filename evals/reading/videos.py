@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from tokenprune.errors import DataError
+from tokenprune.errors import DataError, to_install
 from tokenprune.evals.reading.allowed import allowed
 from tokenprune.evals.reading.images import StoredImage, open_image
 
@@ -149,7 +149,7 @@ def _library() -> Any:
     try:
         import av  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise DataError('videos are read with PyAV; install it: pip install "tokenprune-vlm[evals]"') from error
+        raise DataError(f"videos are read with PyAV, which is not installed. Type: {to_install('evals')}") from error
     return av
 
 

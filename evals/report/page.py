@@ -3,18 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from tokenprune.evals.models.boxes import Box
+from tokenprune.evals.reading.images import StoredImage
 from tokenprune.evals.report.regressions import Loss
 from tokenprune.evals.report.rendering import data_url, jpeg_url, render
 from tokenprune.evals.storage.answers import KeptTokens
 from tokenprune.evals.tasks.base.question import Question
 from tokenprune.evals.tasks.base.video import VideoQuestion
 
+StoredImages: TypeAlias = tuple[StoredImage, ...]
 SIDE = 320  # pixels of an embedded image's longer side
 CELL = 10  # pixels of a visual token that is drawn without its image
 MOST = 8  # panels of a card; a video has more
@@ -61,12 +63,12 @@ def page(
     sections: Sequence[object],
     plots: Sequence[Path],
     losses: Sequence[Loss],
-    questions: Mapping[tuple[str, str], Question],
+    questions: Mapping[tuple[str, str, str], Question],
     note: str = "",
 ) -> str:
     """Return the page. `sections` are paragraphs and tables; `note` says why losses have no images, if so."""
-    images: dict[tuple[str, str, int], EmbeddedImage] = {}
-    cards = [_card(loss, questions.get((loss.pruned.task, loss.pruned.id)), images) for loss in losses]
+    images: dict[tuple[StoredImages, int], EmbeddedImage] = {}
+    cards = [_card(loss, questions.get(loss.question), images) for loss in losses]
     return render(
         "page.html",
         title=title,
@@ -80,21 +82,21 @@ def page(
     )
 
 
-def _card(loss: Loss, question: Question | None, images: dict[tuple[str, str, int], EmbeddedImage]) -> Card:
+def _card(loss: Loss, question: Question | None, images: dict[tuple[StoredImages, int], EmbeddedImage]) -> Card:
     answer = loss.pruned
     card = Card(loss, f"{answer.strategy}, {100 * answer.keep_ratio:g} %, {answer.position_ids} position IDs")
     if question is None:
         return card
     card.question = question.text
-    if (question.task, question.id, 0) not in images:
+    if (question.images, 0) not in images:
         for number, shown in enumerate(question.open_images()):
-            images[question.task, question.id, number] = _embedded(shown, f"image-{len(images)}")
+            images[question.images, number] = _embedded(shown, f"image-{len(images)}")
     panels: list[Panel] = []
     if isinstance(question, VideoQuestion):
-        frames = [image for (task, name, _), image in images.items() if (task, name) == (question.task, question.id)]
+        frames = [image for (name, _), image in images.items() if name == question.images]
         panels = _frames(frames, answer.kept[0] if len(answer.kept) == 1 else None)
     for number in range(0 if panels else len(question.images)):
-        image = images[question.task, question.id, number]
+        image = images[question.images, number]
         kept = answer.kept[number] if len(answer.kept) == len(question.images) else None
         of_image = _panels(image, kept, _window(question, image))
         if len(question.images) > 1:

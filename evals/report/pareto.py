@@ -96,7 +96,9 @@ def _panel(axes: Axes, rows: Sequence[TaskResult], strategies: Sequence[str], ax
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel(axis.name)
     axes.set_ylabel(f"{rows[0].metric}, %")
-    axes.set_title(f"{task_title(rows[0])} (n = {rows[0].n})", fontsize=12)
+    least, most = min(row.n for row in rows), max(row.n for row in rows)  # questions that failed do not count
+    n = f"{most}" if least == most else f"{least} to {most}"
+    axes.set_title(f"{task_title(rows[0])} (n = {n})", fontsize=12)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -17,10 +17,16 @@ from tokenprune.evals.tasks.base.question import Question
 
 @dataclass(frozen=True)
 class Loss:
-    """One question's answers, unpruned and under one setup."""
+    """One question's answers, unpruned and under one setup. run: the folder that they are in."""
 
     unpruned: Answer
     pruned: Answer
+    run: str = ""
+
+    @property
+    def question(self) -> tuple[str, str, str]:
+        """What identifies the question: another run's may have its task and ID."""
+        return self.run, self.pruned.task, self.pruned.id
 
     @property
     def points(self) -> float:
@@ -52,8 +58,8 @@ def worst(answers: Mapping[AnswerKey, Answer], n: int) -> list[Loss]:
     return [loss for of_setup in losses.values() for loss in sorted(of_setup, key=badness)[:n]]
 
 
-def questions_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str], Question]:
-    """Return the questions of the losses by task and ID, from where the run had its data and its model's processor.
+def questions_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str, str], Question]:
+    """Return the questions of this run's losses, from where it had its data and its model's processor.
 
     Raises OSError or ValueError if they are gone.
     """
@@ -61,6 +67,6 @@ def questions_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str]
     config: Any = AutoConfig.from_pretrained(about["loaded_from"])
     style = style_of(config, AutoProcessor.from_pretrained(about["loaded_from"]))
     tasks = list(dict.fromkeys(loss.pruned.task for loss in losses))
-    wanted = {(loss.pruned.task, loss.pruned.id) for loss in losses}
+    wanted = {loss.question for loss in losses}
     questions = load_questions(Path(about["data"]), tasks, split=data["split"], style=style)
-    return {(s.task, s.id): s for s in questions if (s.task, s.id) in wanted}
+    return {name: one for one in questions if (name := (str(run.path), one.task, one.id)) in wanted}

@@ -1,12 +1,14 @@
 """The results of one or more runs as Markdown."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tokenprune.errors import DataError
 from tokenprune.evals.report import markers, pareto
 from tokenprune.evals.report.page import page
 from tokenprune.evals.report.regressions import Loss, questions_of, worst
+from tokenprune.evals.report.same_questions import check_same_questions
 from tokenprune.evals.report.table import Table
 from tokenprune.evals.report.tables import (
     accuracy_table,
@@ -16,6 +18,7 @@ from tokenprune.evals.report.tables import (
     summary_table,
     unpruned_table,
 )
+from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.storage import results_io
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.run_folder import RunFolder
@@ -27,9 +30,12 @@ TASKS_OF_A_TABLE = 4
 def read(results: Sequence[Path]) -> list[TaskResult]:
     """Return the rows of folders of runs, and of files of rows.
 
-    A row that occurs twice with the same scores is taken once; with different scores it is an error.
+    A row that occurs twice with the same scores is taken once; with different scores it is an error, and so are
+    different questions of one task and set.
     """
-    return results_io.read([path if path.is_file() else RunFolder(path).results_file for path in results])
+    files = {path: path if path.is_file() else RunFolder(path).results_file for path in results}
+    check_same_questions({path: results_io.read([file]) for path, file in files.items()})
+    return results_io.read(list(files.values()))
 
 
 def report(rows: Sequence[TaskResult], *, baseline: str | None = None, further: bool = True) -> str:
@@ -54,7 +60,7 @@ def sections(rows: Sequence[TaskResult], *, baseline: str | None = None, further
         if further and any(found := [further_table(part) for part in of_set]):
             caption = f"Further metrics on `{scenes}` in per cent, with 95 % interval, and counts:"
             parts += [caption, *filter(None, found)]
-    parts += ["Unpruned, by split, in per cent with 95 % interval:", *map(split_table, _side_by_side(rows))]
+    parts += _by_split(_side_by_side(rows))
     return [*parts, provenance(rows)]
 
 
@@ -70,8 +76,14 @@ def _differences(scenes: str, of_set: Sequence[Sequence[TaskResult]], baseline: 
     return [part for caption, found in captions.items() if any(found) for part in (caption, *filter(None, found))]
 
 
+def _by_split(parts: Sequence[Sequence[TaskResult]]) -> list[str | Table]:
+    """Return the unpruned model's accuracy by split, one table for each part in which it was measured."""
+    unpruned = [part for part in parts if any(row.strategy == UNPRUNED for row in part)]
+    return ["Unpruned, by split, in per cent with 95 % interval:", *map(split_table, unpruned)] if unpruned else []
+
+
 def _has_strategies(rows: Sequence[TaskResult]) -> bool:
-    return len({row.key for row in rows}) > 1
+    return any(row.strategy != UNPRUNED for row in rows)
 
 
 def _side_by_side(rows: Sequence[TaskResult]) -> list[list[TaskResult]]:
@@ -88,8 +100,7 @@ def summary(rows: Sequence[TaskResult]) -> str:
         of_set = [row for row in rows if row.scenes == scenes]
         if _has_strategies(of_set):
             parts += [f"Accuracy on `{scenes}` in per cent, with 95 % interval, best first:", summary_table(of_set)]
-    parts += ["Unpruned, by split, in per cent with 95 % interval:", split_table(rows), provenance(rows)]
-    return _joined(parts)
+    return _joined([*parts, *_by_split([rows]), provenance(rows)])
 
 
 def differences(rows: Sequence[TaskResult], *, baseline: str | None = None) -> str:
@@ -123,10 +134,10 @@ def write(
         if len({row.key for row in of_set}) > 1:
             plots += pareto.draw(of_set, folder, scenes)
     found: list[Loss] = []
-    questions: dict[tuple[str, str], Question] = {}
+    questions: dict[tuple[str, str, str], Question] = {}
     notes: list[str] = []
     for run in (RunFolder(path) for path in results if path.is_dir()):
-        of_run = worst(run.answers(), n_losses)
+        of_run = [replace(loss, run=str(run.path)) for loss in worst(run.answers(), n_losses)]
         found += of_run
         try:
             questions |= questions_of(run, of_run)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
+from statistics import fmean
 
 from tokenprune.errors import SettingError
 from tokenprune.evals.report.table import NOTHING, Table
@@ -27,27 +28,28 @@ def accuracy_table(rows: Sequence[TaskResult]) -> Table:
                 *_setup(key, groups[key]),
                 f"{head.n_mean:.0f} of {head.n_visual:.0f}",
                 _cache(head),
-                *(accuracy_cell(groups[key].get(task)) for task in tasks),
+                *(accuracy_cell(groups[key].get(task), first.n) for task, first in tasks.items()),
             ]
         )
     return Table(["keep ratio", "strategy", "position IDs", "visual tokens a layer", "KV cache", *headings], lines)
 
 
 def summary_table(rows: Sequence[TaskResult]) -> Table:
-    """Return one line a strategy and keep ratio, both position IDs in it, those with the best mean over tasks first;
-    `rows` are of one set."""
+    """Return one line a strategy and keep ratio, both position IDs in it, those with the best mean over the tasks that
+    they were measured on first; `rows` are of one set."""
     tasks = _tasks(rows)
     groups = by_setup(rows)
 
     def rank(key: SetupKey) -> tuple[float, float]:
-        return -key.keep_ratio, -sum(row.accuracy for row in groups[key].values())
+        measured = [row.accuracy for row in groups[key].values() if row.n]
+        return -key.keep_ratio, -fmean(measured) if measured else 1.0
 
     lines = []
     for key in sorted((key for key in groups if key.position_ids != "compact"), key=rank):
         own, compact = groups[key], groups.get(key._replace(position_ids="compact"), {})
         share, strategy, _ = _setup(key, own)
         head = _head(own)
-        cells = [accuracy_cell(group.get(task)) for task in tasks for group in (own, compact)]
+        cells = [accuracy_cell(group.get(task), first.n) for task, first in tasks.items() for group in (own, compact)]
         lines.append([share, strategy, f"{head.n_mean:.0f}", _cache(head), *cells])
     first = next(iter(tasks.values()))
     headings = [
@@ -218,12 +220,13 @@ def _tasks(rows: Sequence[TaskResult]) -> dict[str, TaskResult]:
     return first
 
 
-def accuracy_cell(row: TaskResult | None) -> str:
-    """The accuracy in per cent, with its 95 % interval."""
+def accuracy_cell(row: TaskResult | None, n: int | None = None) -> str:
+    """The accuracy in per cent, with its 95 % interval, and the number of questions if it is not the heading's `n`."""
     if row is None or not row.n:
         return NOTHING
     low, high = row.interval
-    return f"{100 * row.accuracy:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
+    cell = f"{100 * row.accuracy:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
+    return cell if n in (None, row.n) else f"{cell}, n = {row.n}"
 
 
 def _counted(row: TaskResult | None) -> str:

@@ -34,7 +34,7 @@ def table(rows: Sequence[TaskResult], title: str) -> Table:
             f"{head.n_mean / head.n_visual:.0%}" if head.n_visual else NOTHING,
             f"{head.n_mean:.4g} of {head.n_visual:.4g}",
             decimal(head.kv_cache_bytes) if head.kv_cache_bytes else NOTHING,
-            *map(accuracy_cell, group),
+            *(accuracy_cell(row, first_of_task[row.task].n) for row in group),
             str(sum(row.unparsable for row in group)),
             *([str(sum(row.failed for row in group))] if failed else []),
         )

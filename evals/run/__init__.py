@@ -1,6 +1,7 @@
 """Ask every question under every setup, resumably, and turn the answers into results.
 
 evaluate    a run from beginning to end: start reading here
+arguments   checks of what a Python caller passes
 setups      what is compared: the unpruned model, strategies, downsampling
 downsample  the image shrunk instead of pruned
 defaults    what a run compares by default

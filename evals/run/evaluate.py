@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
 import tokenprune
-from tokenprune.errors import SettingError
+from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.engines.answering import in_engine
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.image_view import view_through
@@ -19,11 +20,12 @@ from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run import downsample
 from tokenprune.evals.run.aggregate import task_results
 from tokenprune.evals.run.answering import Answering, InProcess
+from tokenprune.evals.run.arguments import Model, as_model, as_strategies, check_counts, check_lists
 from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIES, POSITION_IDS
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.progress import progress_bar
-from tokenprune.evals.run.questions import limit_questions, load_questions
+from tokenprune.evals.run.questions import OWN, left_out, limit_questions, load_questions
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.run.setups import make_setups, read_by
 from tokenprune.evals.search.calibration import apart, calibrated_on
@@ -39,10 +41,10 @@ BATCH_TOKENS = 4096
 
 
 def evaluate(
-    model: str | tuple[Any, Any] = str(MODEL),
+    model: Model = str(MODEL),
     *,
     output: str | Path,
-    strategies: Sequence[str | tokenprune.Strategy] = DEFAULT_STRATEGIES,
+    strategies: Sequence[str | PathLike[str] | tokenprune.Strategy] = DEFAULT_STRATEGIES,
     keep_ratios: Sequence[float] = DEFAULT_KEEP_RATIOS,
     position_ids: Sequence[str] = POSITION_IDS,
     baselines: Sequence[str] | None = None,
@@ -90,6 +92,14 @@ def evaluate(
     engine: answers instead of the model in this process: "vllm", with `engine_options` as arguments of its `LLM`, or
         the URL of a server that `tokenprune serve` started. `model` is then the name or folder that it serves.
     """
+    model, strategies = as_model(model), as_strategies(strategies)
+    check_lists(keep_ratios=keep_ratios, position_ids=position_ids, baselines=baselines, tasks=tasks)
+    check_lists(apart_from=apart_from, image_roots=image_roots)
+    check_counts(limit=limit, batch_tokens=batch_tokens, max_image_pixels=max_image_pixels, frames=frames)
+    if on_error not in get_args(OnError):
+        raise SettingError(unknown("on_error", on_error, get_args(OnError)))
+    if engine_options and engine is None:
+        raise SettingError("engine_options (--engine-options) are for an engine: name one with engine (--engine vllm)")
     here, output, data = processes(), Path(output), Path(data)
     console = (console or Console()) if here.is_first else Console(quiet=True)
     named = make_setups(strategies, keep_ratios, position_ids, baselines or ())  # mistakes are said before weights load
@@ -101,6 +111,11 @@ def evaluate(
             own = load_processor(model)[1] if isinstance(model, str) else model[1]
             style = replace(style, view=view_through(downsample.at_size(own, *image_size)))
         asked = load_questions(data, tasks, split=split, style=style)
+        if others := left_out(data, tasks):
+            console.print(
+                f"{data}: your own questions are asked alone, without the folders {', '.join(others)}. To ask all, add "
+                f"--tasks {OWN} {' '.join(others)}"
+            )
         if engine is not None:
             if image_size is not None:
                 raise SettingError("an engine resizes images itself: leave out --image-size")

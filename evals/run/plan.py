@@ -1,10 +1,12 @@
 """Plan a run: every question under every setup, in parts that any process can take."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby
 
 from tokenprune.errors import SettingError
+from tokenprune.evals.reading.fields import check_distinct
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.storage.answers import AnswerKey
 from tokenprune.evals.tasks.base.question import Question
@@ -26,7 +28,7 @@ class Part:
 
 
 class Plan:
-    """All questions under all setups. SettingError if two questions or two setups have the same name."""
+    """All questions under all setups. SettingError if two setups have the same name, DataError if two questions do."""
 
     def __init__(self, questions: Sequence[Question], setups: Sequence[Setup]) -> None:
         self.questions, self.setups = questions, setups
@@ -35,8 +37,13 @@ class Plan:
             for of_task in (list(group) for _, group in groupby(questions, lambda question: question.task))
             for chunk in (of_task[start : start + PART] for start in range(0, len(of_task), PART))
         ]
-        _check_distinct([(question.task, question.id) for question in questions], "question")
-        _check_distinct([str(setup.key) for setup in setups], "setup")
+        check_distinct([(question.task, question.id) for question in questions], "this run")
+        for name, count in Counter(str(setup.key) for setup in setups).items():
+            if count > 1:
+                raise SettingError(
+                    f"the setup {name} appears twice, so its answers could not be told apart. Name it once; if these "
+                    "are two settings files, rename one"
+                )
 
     def parts(self, done: Set[AnswerKey], process: int = 0, n_processes: int = 1) -> Iterator[Part]:
         """Yield the parts in which process number `process` has answers missing."""
@@ -50,14 +57,4 @@ class Plan:
         return len(self.setups) * sum(len(questions) for questions, _ in self._parts[process::n_processes])
 
     def _asked(self, questions: Sequence[Question]) -> set[AnswerKey]:
-        return {AnswerKey(question.task, question.id, c.key) for c in self.setups for question in questions}
-
-
-def _check_distinct(names: Sequence[object], what: str) -> None:
-    seen = set()
-    for name in names:
-        if name in seen:
-            raise SettingError(
-                f"the {what} {name} appears twice, so its answers could not be told apart. Name it once."
-            )
-        seen.add(name)
+        return {AnswerKey(question.task, question.id, setup.key) for setup in self.setups for question in questions}

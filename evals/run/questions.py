@@ -48,9 +48,17 @@ def load_questions(
     if not questions:
         raise DataError(
             f"{folder}: no questions; it needs your own in questions.jsonl, with lines {EXAMPLE}, or a published set: "
-            f"refs(NAME).p or .json, *questions.json, or a folder named after a task: {', '.join(TASKS)}"
+            f"refs(NAME).p or .json, *questions.json, or a folder named after a task: {', '.join(TASKS)}. If it holds "
+            "the files of a set, name the set: --tasks pope"
         )
     return questions
+
+
+def left_out(folder: Path, tasks: Sequence[str] | None) -> list[str]:
+    """Return the tasks whose folders `load_questions` does not read, because own questions are beside them."""
+    if tasks is not None or not TASKS[OWN].is_in(folder):
+        return []
+    return [name for name in TASKS if (folder / name).is_dir()]
 
 
 def limit_questions(questions: Sequence[Question], limit: int | None) -> list[Question]:

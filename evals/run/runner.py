@@ -45,7 +45,7 @@ class Runner:
             try:
                 decoded.append(DecodedQuestion.of(question, self.processor))
             except Exception as error:  # noqa: BLE001  # raised again by _failed, or recorded
-                asked = [c for c in self.setups if _answer_key(question, c) in part.missing]
+                asked = [setup for setup in self.setups if _answer_key(question, setup) in part.missing]
                 yield [self._failed(question, setup, error) for setup in asked]
         groups = group_by_encoding(self.processor, self.setups)
         for batch in batches(decoded, self.batch_tokens):

@@ -136,14 +136,19 @@ def make_setups(
             raise tokenprune.SettingError(unknown("kind of position IDs", one, POSITION_IDS))
     named = [*strategies, *(name for name in baselines if name != UNPRUNED and name not in strategies)]
     asked = [_read(one, keep_ratios) if isinstance(one, str) and one != DOWNSAMPLE else one for one in named]
+    made = [(one, strategy) for ratio in keep_ratios for strategy in asked if (one := _of(strategy, ratio)) is not None]
+    full: dict[tuple[str, float], set[str]] = {}
+    for one, strategy in made:
+        if isinstance(one, Pruned):
+            full.setdefault((one.label, one.keep_ratio), set()).add(_full_label(strategy))
     found: list[Setup] = [Unpruned()] if UNPRUNED in baselines else []
-    for ratio in keep_ratios:
-        for strategy in asked:
-            one = _of(strategy, ratio)
-            if isinstance(one, Pruned):
-                found += [replace(one, position_ids=cast(PositionIds, ids)) for ids in position_ids]
-            elif one is not None:
-                found.append(one)
+    for one, strategy in made:
+        if isinstance(one, Pruned):
+            if len(full[one.label, one.keep_ratio]) > 1:
+                one = replace(one, label=_full_label(strategy))
+            found += [replace(one, position_ids=cast(PositionIds, ids)) for ids in position_ids]
+        else:
+            found.append(one)
     return found
 
 
@@ -171,23 +176,34 @@ def _of(given: StrategySpec | tokenprune.Strategy | str, keep_ratio: float) -> S
     return Pruned(label=label, keep_ratio=keep_ratio, strategy=given.make({"keep_ratio": keep_ratio}))
 
 
-def _label_of(given: tokenprune.Strategy | str) -> str:
+def _full_label(given: StrategySpec | tokenprune.Strategy | str) -> str:
+    """Return the label where others have the same short one: with the names of settings, or the folder of a file."""
+    if isinstance(given, StrategySpec) and given.file is not None:
+        path = given.file.path.resolve()
+        return f"{type(given.make()).__name__} {path.parent.name}/{path.stem}"
+    if isinstance(given, StrategySpec):
+        return _label(given.strategy_class, given.settings, named=True)
+    return _label_of(given, named=True)
+
+
+def _label_of(given: tokenprune.Strategy | str, *, named: bool = False) -> str:
     """Return the label of a strategy, or of one in a text, by the settings that are not the default ones."""
     if isinstance(given, str):
         spec = StrategySpec.read(given)
-        return _label(spec.strategy_class, spec.settings)
+        return _label(spec.strategy_class, spec.settings, named=named)
     changed = {
         field.name: getattr(given, field.name)
         for field in sorted(fields(given), key=lambda field: field.kw_only is True)  # the order of the signature
         if field.name not in ("keep_ratio", "keep") and getattr(given, field.name) != field.default
     }
-    return _label(type(given), changed)
+    return _label(type(given), changed, named=named)
 
 
-def _label(strategy_class: type[tokenprune.Strategy], settings: Mapping[str, Any]) -> str:
+def _label(strategy_class: type[tokenprune.Strategy], settings: Mapping[str, Any], *, named: bool = False) -> str:
     if strategy_class is tokenprune.Compose:
-        return " + ".join(map(_label_of, settings["steps"]))
-    return " ".join([strategy_class.__name__, *map(str, settings.values())])
+        return " + ".join(_label_of(step, named=named) for step in settings["steps"])
+    values = (f"{name}={value}" if named else f"{value}" for name, value in settings.items())
+    return " ".join([strategy_class.__name__, *values])
 
 
 def read_strategy(text: str, also: Sequence[str] = ()) -> StrategySpec:
@@ -214,7 +230,7 @@ def _read(text: str, keep_ratios: Sequence[float]) -> StrategySpec:
         )
     if found_for not in keep_ratios:
         raise tokenprune.SettingError(
-            f"{text}: its settings are for keep_ratio={found_for:g}, which is not measured. Write "
-            f"--keep-ratio {' '.join(f'{ratio:g}' for ratio in (*keep_ratios, found_for))}"
+            f"{text}: its settings are for keep_ratio={found_for!r}, which is not measured. Write "
+            f"--keep-ratio {' '.join(repr(float(ratio)) for ratio in (*keep_ratios, found_for))}"
         )
     return spec

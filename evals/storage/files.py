@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import DataError, SettingError, UnsupportedError
+from tokenprune.evals.reading.fields import as_object
+from tokenprune.evals.reading.text import parse_json, read_text
 
 #: Full, over quota, too large a file, broken, read-only. Others, such as a broken pipe, are of something else.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+
+#: Differences that an error names; a run of many setups may have hundreds.
+LISTED = 3
 
 
 @contextmanager
@@ -74,20 +79,23 @@ def replace(path: Path, text: str) -> None:
 def check_same(found: Mapping[str, Any], now: Mapping[str, Any], holds: str, instead: str) -> None:
     """Raise SettingError if the values that a file was started with differ from those of `now`.
 
-    holds, instead: the beginning and the end of the message, which lists the differences in between.
+    holds, instead: the beginning and the end of the message, which lists the first few differences in between.
     """
     changed = [name for name in {**found, **now} if found.get(name) != now.get(name)]
     if changed:
-        was, is_now = (", ".join(f"{name}={_short.repr(of.get(name))}" for name in changed) for of in (found, now))
-        raise SettingError(f"{holds}, with {was} and not {is_now}. {instead}")
+        listed, more = changed[:LISTED], len(changed) - LISTED
+        was, is_now = (", ".join(f"{name}={_short.repr(of.get(name))}" for name in listed) for of in (found, now))
+        others = f", and {more} more" if more > 0 else ""
+        raise SettingError(f"{holds}, with {was} and not {is_now}{others}. {instead}")
 
 
 def begin(path: Path, identity: Mapping[str, Any], what: str) -> None:
     """Write what identifies the work in a folder, or raise SettingError if `what` is there ("another training")."""
     now = json.loads(json.dumps(identity))
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        check_same(found, now, f"{path}: holds {what}", "Name another output, or delete its folder.")
+        instead = "Name another output, or delete its folder."
+        found = as_object(parse_json(read_text(path), str(path), f". {instead}"), str(path))
+        check_same(found, now, f"{path}: holds {what}", instead)
     else:
         replace(path, json.dumps(now, indent=1) + "\n")
 

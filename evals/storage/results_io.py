@@ -32,13 +32,18 @@ def to_line(result: TaskResult) -> str:
 def read(paths: Sequence[Path]) -> list[TaskResult]:
     """Return the results of all files. DataError if one appears twice with different scores."""
     results: dict[Any, TaskResult] = {}
+    places: dict[Any, str] = {}
     for path in paths:
         for number, line in enumerate(read_text(path).splitlines(), start=1):
             where = f"{path}, line {number}"
             result = _from_line(line, where)
-            twin = results.setdefault((result.scenes, result.model, result.task, result.key), result)
+            name = result.scenes, result.model, result.task, result.key
+            twin, first = results.setdefault(name, result), places.setdefault(name, where)
             if (twin.questions, twin.scores) != (result.questions, result.scores):
-                raise DataError(f"{where}: {result.task}, {result.strategy} appears twice, with different scores")
+                raise DataError(
+                    f"{where}: {result.task}, {result.strategy} appears twice, with different scores, first in "
+                    f"{first}. Leave out one of the files or run folders, or delete one of the lines"
+                )
     if not results:
         raise DataError(f"{', '.join(map(str, paths))}: no results")
     return list(results.values())

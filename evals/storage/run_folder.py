@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tokenprune.errors import DataError
+from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.reading import fields
 from tokenprune.evals.reading.fields import field
 from tokenprune.evals.reading.text import read_json
@@ -64,11 +64,25 @@ class RunFolder:
                 f"Name another --output, or delete {self.path} to start again. (To add strategies, keep ratios, "
                 "position IDs or tasks to a run, also name those that it has.)"
             )
-            files.check_same(_flat(found), _flat(same), f"{self._record}: holds another run", instead)
+            self._check_same(found, same, instead)
             return True
         if any(path.stat().st_size for path in self._answer_files()):  # a run that was killed at once has an empty file
             raise DataError(f"{self.path}: has answers but no run.json. Name another --output.")
         return False
+
+    def _check_same(self, found: dict[str, Any], now: dict[str, Any], instead: str) -> None:
+        """Raise SettingError that names what differs; setups only if nothing else does, because there may be many."""
+        holds = f"{self._record}: holds another run"
+        others = [_flat({name: value for name, value in one.items() if name != "setups"}) for one in (found, now)]
+        files.check_same(others[0], others[1], holds, instead)
+        unnamed = [key for key in found["setups"] if key not in now["setups"]]
+        if unnamed:
+            listed, more = "; ".join(unnamed[: files.LISTED]), len(unnamed) - files.LISTED
+            further = f"; and {more} more" if more > 0 else ""
+            raise SettingError(f"{holds}, with setups that are not named now: {listed}{further}. {instead}")
+        for key, was in found["setups"].items():
+            is_now = {"settings": now["setups"][key]}
+            files.check_same(_flat({"settings": was}), _flat(is_now), f"{holds}, in which {key} was measured", instead)
 
     def _write(self, identity: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         self.drop_results()

@@ -17,7 +17,7 @@ from tokenprune.errors import DataError
 from tokenprune.evals.models.boxes import Box
 from tokenprune.evals.models.prompt_styles import Style
 from tokenprune.evals.reading import fields
-from tokenprune.evals.reading.coco import check_inside, from_corner
+from tokenprune.evals.reading.coco import check_pixels, from_corner
 from tokenprune.evals.reading.hub import table_records
 from tokenprune.evals.reading.images import StoredImage, size_of
 from tokenprune.evals.reading.records import Record, line_records
@@ -104,7 +104,7 @@ def _grounding(record: Record, description: str, style: Style, about: dict[str, 
             f"{where}: a box belongs to one image, and {len(images)} are named; write one question for each"
         )
     box, size = _box(record["box"], where), size_of(images[0])
-    check_inside(box, size, where)
+    check_pixels(box, size, where)
     return RefCocoQuestion(
         **about,
         text=style.boxes.question.format(description),

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from tokenprune.evals.report.table import NOTHING, Table
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 #: Kinds of which there are fewer questions are put together.
 LEAST = 20
 OTHER = "other"
-COST_NAMES = {"flops": "operations of the prefill", "kv": "KV cache", "ttft": "time to the first token"}
+COST_NAMES = {"flops": "prefill operations", "kv": "KV cache", "ttft": "time to the first token"}
 SCORES: dict[Measure, str] = {
     "accuracy": "accuracy",
     "agreement": "agreement with the unpruned model's answers",
@@ -42,7 +43,11 @@ POINTS: dict[Measure, str] = {
 
 @dataclass(frozen=True)
 class About:
-    """What was asked for. n_searched: questions of the first half. refused: strategies that were left out, and why."""
+    """What was asked for.
+
+    n_searched: questions of the first half. refused: strategies that were left out, and why. loaded_from: what to type
+    after --model, if that is not `model`, the name in results.
+    """
 
     model: str
     data: str
@@ -51,6 +56,7 @@ class About:
     measure: Measure
     n_searched: int
     refused: Mapping[str, str]
+    loaded_from: str = ""
 
     @property
     def score(self) -> str:
@@ -76,20 +82,22 @@ def _answer(tuned: Tuned, about: About) -> list[str]:
     lines = []
     if tuned.kept:
         lines.append(
-            f"**{_setting(best)}** costs {best.cost:.0%} of the unpruned model's {COST_NAMES[about.cost]} and loses at "
-            f"most {about.max_loss:g} points of {about.score}, with 95 % confidence: {loss.points:+.1f} points lost on "
-            f"{loss.n} questions that the search never saw, at most {loss.upper:.1f}."
+            f"**{_setting(best)}** costs {_percent(best.cost)} of the unpruned model's {COST_NAMES[about.cost]} and "
+            f"loses at most {_points(about.max_loss)} of {about.score}: it {_lost(loss)} that the search never saw, "
+            f"and at most {loss.upper:.1f} with 95 % confidence."
         )
     else:
         lines.append(
-            f"**No setting was shown to lose at most {about.max_loss:g} points.** The most promising one is "
-            f"**{_setting(best)}**, which costs {best.cost:.0%} of the unpruned model's {COST_NAMES[about.cost]}: "
-            f"{loss.points:+.1f} points of {about.score} lost on {loss.n} questions, but up to {loss.upper:.1f} with "
-            f"95 % confidence. {_needed(loss, about.max_loss)}"
+            f"**No setting was shown to lose at most {_points(about.max_loss)} of {about.score}.** The most promising "
+            f"one is **{_setting(best)}**, which costs {_percent(best.cost)} of the unpruned model's "
+            f"{COST_NAMES[about.cost]}: it {_lost(loss)}, but up to {loss.upper:.1f} with 95 % confidence. "
+            f"{_needed(loss, about.max_loss)}"
         )
+    model, path = quote(about.loaded_from or about.model), str(tuned.settings)
     lines.append(
-        f"```sh\ntokenprune eval --strategy settings.json --keep-ratio {best.setup.keep_ratio:g}  # on other images\n"
-        '```\n\n```python\ntokenprune.patch(model, "settings.json")\n```'
+        f"With DIR, a folder of questions about other images:\n\n```sh\ntokenprune eval --model {model} --data DIR "
+        f"--strategy {quote(path)} --keep-ratio {float(best.setup.keep_ratio)!r}\n```\n\n"
+        f'```python\ntokenprune.patch(model, "{path}")\n```'
     )
     others = [one for one in (*[t.tried for t in tuned.tested[::-1] if t.passed], *tuned.tried) if one is not best]
     second = next((one for one in others if one.cost < 1), None)
@@ -97,8 +105,8 @@ def _answer(tuned: Tuned, about: About) -> list[str]:
         passed, loss = _tested(tuned, second)
         kind = "also passed the test" if passed else "was not shown to stay within the bound"
         lines.append(
-            f"Runner-up: **{_setting(second)}**, {second.cost:.0%}, {loss.points:+.1f} points lost on {loss.n} "
-            f"questions, at most {loss.upper:.1f}; it {kind}."
+            f"Runner-up: **{_setting(second)}**, {_percent(second.cost)}, which {_lost(loss)}, and at most "
+            f"{loss.upper:.1f} with 95 % confidence; it {kind}."
         )
     return lines
 
@@ -147,17 +155,17 @@ def kinds(questions: Sequence[Question]) -> list[str]:
 def _method(tuned: Tuned, about: About) -> list[str]:
     whole = sum(one.whole for one in tuned.tried)
     lines = [
-        f"{len(tuned.tried)} settings were tried on the first of {about.n_searched} questions, {whole} of them on all. "
-        f"Those in the table were then tested on other questions, in this order, the safest first, until one failed. "
-        f"This is a paired non-inferiority test at 95 %: the bound of a BCa bootstrap over images, never below the "
-        f"exact binomial one. Because the order was fixed in advance, testing several does not weaken the guarantee, "
-        f"which holds for questions like these and no others. {POINTS[about.measure]}"
+        f"Settings tried: {len(tuned.tried)}, each on the first few of {about.n_searched} questions; on all of them: "
+        f"{whole}. Those in the table were then tested on other questions, in this order, the safest first, until one "
+        f"failed. This is a paired non-inferiority test at 95 %: the bound of a BCa bootstrap over images, never below "
+        f"the exact binomial one. Because the order was fixed in advance, testing several does not weaken the "
+        f"guarantee, which holds for questions like these and no others. {POINTS[about.measure]}"
     ]
     rows = [
         [
             f"`{_setting(one.tried)}`",
-            f"{one.tried.cost:.0%}",
-            f"{one.loss.points:+.1f}",
+            _percent(one.tried.cost),
+            f"{one.loss.points:.1f}",
             f"{one.loss.upper:.1f}",
             str(one.loss.n),
             "passed" if one.passed else "failed",
@@ -170,6 +178,19 @@ def _method(tuned: Tuned, about: About) -> list[str]:
         lines.append(str(Table(head, rows)))
     lines += [f"Left out: {text}: {why}" for text, why in about.refused.items()]
     return lines
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _points(count: float) -> str:
+    return f"{count:g} point{'' if count == 1 else 's'}"
+
+
+def _lost(loss: Loss) -> str:
+    shown = f"{abs(loss.points):.1f}"
+    return f"{'gained' if loss.points < 0 and float(shown) else 'lost'} {shown} points on {loss.n} questions"
 
 
 def _setting(tried: Tried) -> str:

@@ -18,6 +18,7 @@ from tokenprune.adapters import adapter_for
 from tokenprune.errors import SettingError, unknown
 from tokenprune.evals.models.loading import load_model, name_and_style
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
+from tokenprune.evals.run.arguments import Model, as_model, check_counts, check_lists
 from tokenprune.evals.run.evaluate import BATCH_TOKENS
 from tokenprune.evals.run.progress import progress_bar
 from tokenprune.evals.run.questions import limit_questions, load_questions
@@ -63,7 +64,7 @@ class Tuned:
 
 
 def tune(
-    model: str | tuple[Any, Any],
+    model: Model,
     *,
     data: str | Path,
     output: str | Path,
@@ -105,7 +106,12 @@ def tune(
     servable: only settings that `tokenprune serve` can run in vLLM.
     generations, size: how many times settings are proposed, and how many each time.
     """
-    output, data, console = Path(output), Path(data), console or Console()
+    model, output, data, console = as_model(model), Path(output), Path(data), console or Console()
+    check_lists(strategies=strategies, keep_ratios=keep_ratios, tasks=tasks, image_roots=image_roots)
+    check_counts(limit=limit, batch_tokens=batch_tokens, max_image_pixels=max_image_pixels)
+    for one in strategies:
+        if not isinstance(one, str):
+            raise SettingError(f"strategies: found {one!r}; tune takes names, such as 'fopru'.")
     measure = measure_of(labels, compare)
     if not 0 < max_loss < 100:
         raise SettingError(f"max_loss={max_loss:g} is not between 0 and 100 points; write 1.0 for one point.")
@@ -156,7 +162,10 @@ def tune(
         best = passed[-1] if passed else next(iter(order), None)
         written = None if best is None else output / SETTINGS
         tuned = Tuned(bool(passed), best, written, output / PAGE, tested, tried)
-        about = page.About(name, str(data), max_loss, cost, measure, len(searched.questions), space.refused)
+        loaded_from = model if isinstance(model, str) else ""
+        about = page.About(
+            name, str(data), max_loss, cost, measure, len(searched.questions), space.refused, loaded_from
+        )
         if best is not None and written is not None:
             record = _record(tuned, best, about, identity, questions, n_layers, split)
             files.replace(written, json.dumps(record, indent=1) + "\n")

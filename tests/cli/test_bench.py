@@ -180,6 +180,14 @@ def test_what_cannot_be_measured(run: Callable[..., Any], tmp_path: Path, monkey
     broken.parent.mkdir()
     broken.write_text('{"timings": []}')
     monkeypatch.undo()
-    assert "not written by tokenprune bench" in command(
+    assert "not written by tokenprune bench (KeyError). Name" in command(
         "bench", "--model", saved(tiny_llava(), tmp_path / "m"), "--output", broken
     )
+
+
+def test_the_plot_cannot_replace_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "build", lambda *_: pytest.fail("loaded first"))
+    said = command("bench", "--output", tmp_path / "x.png")
+    assert said == f"Error: {tmp_path / 'x.png'}: the results are JSON; write {tmp_path / 'x.json'}."
+    (tmp_path / "x.json").mkdir()
+    assert f"{tmp_path / 'x.json'}: is a folder; name a file in it" in command("bench", "--output", tmp_path / "x.json")

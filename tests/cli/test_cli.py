@@ -155,4 +155,5 @@ def test_without_an_extra(missing: str, words: list[str], extra: str, tmp_path: 
     code = f"import sys; sys.modules[{missing!r}] = None; from tokenprune.__main__ import main; main()"
     run = [sys.executable, "-c", code, *words, *data]
     said = subprocess.run(run, capture_output=True, text=True, check=False, cwd=ROOT).stderr.strip()
-    assert said == f'This needs {missing}, which is not installed. Type: pip install "tokenprune-vlm[{extra}]"'
+    install = f'pip install "tokenprune-vlm[{extra}]", or in a clone: pip install -e ".[{extra}]"'
+    assert said == f"This needs {missing}, which is not installed. Type: {install}"

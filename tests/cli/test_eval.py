@@ -212,3 +212,8 @@ def test_public_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(model)
     assert public_name(str(tmp_path / "home")) == "home"
     assert public_name("llava-hf/llava-1.5-7b-hf") == "llava-hf/llava-1.5-7b-hf"
+
+
+def test_every_split_can_be_named() -> None:
+    assert build_parser().parse_args(["eval", "--split", "all"]).split is None
+    assert build_parser().parse_args(["eval", "--split", "val"]).split == "val"

@@ -51,6 +51,9 @@ def test_errors_are_a_sentence(ask: Callable[..., Any], tmp_path: Path, capsys: 
     assert ask("--position-ids", "compct") == 2
     assert "argument --position-ids: invalid choice: 'compct'" in capsys.readouterr().err
     assert "keep_ratio=7.0 is not a fraction" in ask("--keep-ratio", 7)
+    for box in ((45, 10, 30, 30), (30, 10, "nan", 30), (30, 10, "inf", 30)):
+        assert ask("--box", *box) == 2
+        assert "argument --box: " in capsys.readouterr().err
     whole_file = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole_file[: len(whole_file) // 2])
     assert "half.jpg: truncated or broken image" in ask(of="half.jpg")
@@ -59,3 +62,19 @@ def test_errors_are_a_sentence(ask: Callable[..., Any], tmp_path: Path, capsys: 
     assert ask(of="nowhere.jpg") == 2
     assert "argument IMAGE: " in (said := capsys.readouterr().err)
     assert "nowhere.jpg: no such file" in said
+
+
+def test_what_cannot_be_drawn_is_said_before_the_model_loads(
+    ask: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenprune.evals.models.loading.load_model", lambda *_: pytest.fail("loaded first"))
+    for option, name, ending in (
+        ("--output", "kept.foo", "png"),
+        ("--output", "kept", "png"),
+        ("--gif", "x.png", "gif"),
+    ):
+        right = (tmp_path / name).with_suffix(f".{ending}")
+        assert f"Error: {option} {tmp_path / name}: " in (said := ask(option, tmp_path / name))
+        assert said.endswith(f"write {right}")
+    assert "--box: the box (0.1, 0.1, 0.5, 0.5) is in fractions" in ask("--box", 0.1, 0.1, 0.5, 0.5)
+    assert "reaches outside the image of 60 x 40 px" in ask("--box", 30, 10, 45, 60)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from helpers.commands import command
-from helpers.files.evals import saved
+from helpers.files.evals import sample_image, saved
 from helpers.files.search import deep_llava, write_scenes
 
 
@@ -22,7 +22,7 @@ def test_a_search(
     options = ["--keep-ratio", 0.3, "--trials", 2, "--questions", 3, "--no-recycle", "--output", "new/settings.json"]
     assert command("optimize", "--model", model, "--data", "scenes", *options) == 0
     printed = capsys.readouterr().out
-    assert "tokenprune eval --strategy" in printed
+    assert f"tokenprune eval --model {model} --data scenes --strategy new/settings.json --keep-ratio 0.3" in printed
     record = json.loads((tmp_path / "new" / "settings.json").read_text())
     assert record["model"]["name"] == "model"
     assert (record["search"]["data"]["name"], record["search"]["data"]["split"]) == ("scenes", "val")
@@ -40,3 +40,15 @@ def test_every_split_at_once_and_the_other_state(model: str, tmp_path: Path) -> 
     search = json.loads((tmp_path / "settings.json").read_text())["search"]
     assert (search["data"]["split"], search["data"]["ids"][-1]) == (None, "rec-40")
     assert search["objective"]["state"] == "mean_pooled"
+
+
+def test_own_questions_without_splits(model: str, tmp_path: Path) -> None:
+    """All are taken, unless a split is asked for by name."""
+    sample_image().save(tmp_path / "1.png")
+    (tmp_path / "questions.jsonl").write_text(json.dumps({"image": "1.png", "question": "05 10"}))
+    where = ["--model", model, "--data", tmp_path, "--questions", 1]
+    search = [*where, "--trials", 1, "--output", tmp_path / "settings.json"]
+    assert "no split 'val'; it has none. Leave --split out" in command("optimize", *search, "--split", "val")
+    assert command("optimize", *search) == 0
+    assert json.loads((tmp_path / "settings.json").read_text())["search"]["data"]["split"] is None
+    assert command("layers", *where) == 0

@@ -1,5 +1,6 @@
 """The lines that a reader copies from `patch_your_model.py` work by themselves, and the demo says what they change."""
 
+import runpy
 from typing import Any
 
 import pytest
@@ -39,3 +40,29 @@ def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert (unpruned[:2], pruned[:2]) == (["unpruned", "summer"], ["FoPru -2, 25%", "summer"])
     assert ratio[3] == "0.28x"
     assert 0 < float(ratio[2].removesuffix("x")) < 10
+
+
+def ended(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """What a demo says at its end, called as a script."""
+    monkeypatch.setattr("sys.argv", [name, *arguments])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+    return str(end.value)
+
+
+def test_mistakes_are_a_sentence_before_the_model_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenprune.evals.models.loading.load_model", lambda *_: pytest.fail("loaded first"))
+    said = ended("patch_your_model", monkeypatch, "--strategy", "fopro")
+    assert said.startswith("Error: ")
+    assert "Did you mean 'fopru'" in said
+    said = ended("patch_your_model", monkeypatch, "--strategy", "downsample")
+    assert said.startswith("Error: --strategy downsample: prunes nothing; name a strategy")
+
+
+@pytest.mark.parametrize("name", ["block_diffusion", "robot_policy"])
+def test_a_model_that_is_refused_is_a_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise tokenprune.UnsupportedError("refused")
+
+    monkeypatch.setattr(tokenprune, "patch", refused)
+    assert ended(name, monkeypatch) == "Error: refused"

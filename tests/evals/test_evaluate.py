@@ -1,11 +1,13 @@
 """`from tokenprune.evals import evaluate`: the evals as a function."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers.files.evals import tiny_processor, write_vqav2
+from helpers.files.evals import sample_image, saved, tiny_processor, write_vqav2
 from helpers.tiny import tiny_llava
 
 import tokenprune
@@ -36,6 +38,51 @@ def test_a_loaded_model_and_a_strategy_object(tmp_path: Path) -> None:
         ("unpruned", 1.0, 2),
         ("FoPru", 0.25, 2),
     ]
+
+
+def test_folders_of_tasks_beside_own_questions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample_image().save(tmp_path / "1.png")
+    line = {"image": "1.png", "question": "What?", "answer": "x"}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(line))
+    write_vqav2(tmp_path / "vqa")
+    asked: dict[str, Any] = {"data": tmp_path, "strategies": [], "baselines": ["unpruned"]}
+    (row,) = evaluate((tiny_llava(), tiny_processor()), output=tmp_path / "run", **asked)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "without the folders vqa. To ask all, add --tasks own vqa" in printed
+    assert row.task == "own"
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"model": tiny_llava()}, "model: found LlavaFor.*: \\(model, processor\\)"),
+        ({"strategies": "fopru"}, "strategies: found 'fopru', which is not a list; write strategies="),
+        ({"strategies": [tokenprune.FoPru]}, "FoPru is a class; write its name, or an object"),
+        ({"strategies": [7]}, "strategies: found int"),
+        ({"strategies": [tokenprune.FoPru(keep=64)]}, r"FoPru\(keep=64\): keep would have no effect"),
+        ({"tasks": "pope"}, "tasks: found 'pope', which is not a list"),
+        ({"keep_ratios": 0.25}, "keep_ratios: found 0.25, which is not a list"),
+        ({"limit": 0}, "limit=0 is not a whole number above 0"),
+        ({"batch_tokens": 0}, "batch_tokens=0 is not"),
+        ({"on_error": "stpo"}, "unknown on_error 'stpo'. Did you mean 'stop'"),
+        ({"engine_options": {"seed": 0}}, r"engine_options \(--engine-options\) are for an engine"),
+    ],
+)
+def test_wrong_arguments(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(tokenprune.SettingError, match=message):
+        evaluate(**{"model": (tiny_llava(), tiny_processor()), "output": tmp_path / "run", "data": tmp_path} | wrong)
+    assert not (tmp_path / "run").exists()
+
+
+def test_paths_name_a_model_and_a_settings_file(tmp_path: Path) -> None:
+    write_vqav2(tmp_path / "scenes", 1)
+    saved(tiny_llava(), tmp_path / "model")
+    (tmp_path / "found.json").write_text(json.dumps({"strategy": "fopru", "settings": {"keep_ratio": 0.25}}))
+    where: dict[str, Any] = {"output": tmp_path / "run", "data": tmp_path / "scenes", "baselines": []}
+    found: Any = {"strategies": [tmp_path / "found.json"], "keep_ratios": [0.25], "position_ids": ["original"]}
+    (row,) = evaluate(tmp_path / "model", **where, **found)
+    assert row.strategy == "FoPru found"
 
 
 def test_nothing_to_measure(tmp_path: Path) -> None:

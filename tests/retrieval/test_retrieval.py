@@ -222,7 +222,7 @@ def test_other_models_are_refused() -> None:
 
 def test_scipy_is_required(colpali: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(UnsupportedError, match=r'pip install "tokenprune-vlm\[retrieval\]"'):
+    with pytest.raises(UnsupportedError, match=r'pip install "tokenprune-vlm\[retrieval\]", or in a clone'):
         tokenprune.patch_retrieval(colpali)
 
 

@@ -10,6 +10,7 @@ tower        pruning before the layers of the vision tower, and between them
 stages       pruning between decoder layers
 skipping     decoder layers that are not executed
 denoising    block diffusion models and robot policies
+borders      FlashAttention and position IDs with gaps
 bias         proportional attention to merged tokens
 cache        KV caches of pruned prompts
 call         the state of one call, and the names of its arguments

@@ -24,6 +24,7 @@ from tokenprune.sequence.masks import MaskRequest
 from tokenprune.sequence.packing import Packing, Slots, identity_packing
 
 if TYPE_CHECKING:
+    from tokenprune.engine.borders import HiddenIds
     from tokenprune.engine.denoising.policy import ActionSteps
     from tokenprune.engine.recording import Encoding
     from tokenprune.engine.stages.forward import StagedForward
@@ -91,6 +92,7 @@ class Forward:
     new_index: the index of the cache when all layers have seen the call, in-LLM stages aside.
     view: the cache as the language model sees it.
     stages: the state of in-LLM stages, if there are any.
+    hidden_ids: keeps the position IDs from the decoder layers; None if they may have them.
     """
 
     cache: Any
@@ -110,6 +112,7 @@ class Forward:
     new_index: CacheIndex | None = None
     view: Any = None
     stages: StagedForward | None = None
+    hidden_ids: HiddenIds | None = None
 
     @cached_property
     def padding(self) -> Bool[Tensor, "rows columns"] | None:
@@ -145,7 +148,9 @@ class Forward:
         # Without cache and mask, gaps in the position IDs would be read as borders of packed sequences.
         grows = self.cache is not None and self.packing is not None and not self.packing.holes
         no_holes = self.n_slots == 0 or (self.padding is None and not (self.index is not None and self.index.holes))
-        if not patterned and grows and no_holes:  # all slots may be attended to, without reading from a GPU
+        # FlashAttention finds the end of a static cache by the mask.
+        ends = adapter.decoder.runs_flash and is_static(self.cache)
+        if not patterned and grows and no_holes and not ends:  # all slots may be attended to, without waiting for a GPU
             return None
         packing = self.packing or identity_packing(len(embeds), self.n_new, embeds.device)
         slots = self.past(len(embeds), embeds.device).append(packing, self.n_columns, self.bias)
@@ -220,6 +225,11 @@ def last_columns(output: dict[str, Any], n: int) -> None:
     """Leave the last `n` columns of a language model's output, in place. A model that tells its language model how
     many logits it wants takes them to be there if they are fewer than its prompt had (Gemma 4)."""
     output["last_hidden_state"] = output["last_hidden_state"][:, -n:]
+
+
+def is_static(cache: Any) -> bool:
+    """Whether a cache has its full length from the start."""
+    return bool(getattr(cache, "is_compileable", False))
 
 
 def span(cache: Any, n_slots: int, layer: int, n_queries: int) -> tuple[int, int]:

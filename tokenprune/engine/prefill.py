@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.bias import entering_bias
+from tokenprune.engine.borders import hide_ids, show_ids
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.interrupted import check_filled
 from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
@@ -148,6 +149,7 @@ class Prefill:
                 begin_pruning(forward.cache, forward.new_index, partial(self._interrupted_index, forward))
         # The masks that came in are over logical columns; the language model's are over physical slots, as its cache.
         forward.view = None if forward.cache is None else pass_view(kwargs, forward.cache)
+        hide_ids(forward, self.adapter, self._context)
         if forward.packing is None:
             kwargs["position_ids"] = ids
             if self.stages is not None:
@@ -263,14 +265,14 @@ class Prefill:
         forward, self._context.forward = self._context.forward, None
         if forward is not None and self.stages is not None:
             self.stages.end(forward)
+        show_ids(forward)
         return forward
 
     def _finished_index(self, forward: Forward) -> CacheIndex:
         """The index of the cache that a forward has filled."""
         assert forward.new_index is not None
-        if self.stages is None:
-            return forward.new_index
-        return replace(forward.new_index, stages=self.stages.held_slots(forward))
+        held = {} if self.stages is None else {"stages": self.stages.held_slots(forward)}
+        return replace(forward.new_index, **held)
 
     def _interrupted_index(self, forward: Forward) -> CacheIndex:
         """The same, if the forward was interrupted when every layer had been filled. Raises PruningError otherwise."""

@@ -20,7 +20,7 @@ from tokenprune.adapters.wrappers import unwrap_model
 from tokenprune.checks import check_choice
 from tokenprune.engine.call import named_arguments
 from tokenprune.engine.compiling import dynamo_disabled, unwatch_hooks, watch_hooks
-from tokenprune.errors import SettingError, UnsupportedError
+from tokenprune.errors import SettingError, UnsupportedError, to_install
 from tokenprune.patching.handle import Handle
 from tokenprune.retrieval.ward import merge_clusters
 
@@ -109,7 +109,7 @@ def patch_retrieval(model: nn.Module, factor: int = 9, *, text: KeptText = "all"
         )
     check_choice("patch_retrieval", "text", text, get_args(KeptText))
     if find_spec("scipy") is None:
-        raise UnsupportedError('hierarchical merging needs scipy. Type: pip install "tokenprune-vlm[retrieval]"')
+        raise UnsupportedError(f"hierarchical merging needs scipy. Type: {to_install('retrieval')}")
     retriever = Retriever(unwrap_model(model))
     handle, replaced = RetrievalHandle(retriever, factor, text), handle_of(retriever.model)
     if replaced is not None:

@@ -64,11 +64,13 @@ def choose_splits(wanted: str | None, found: set[str], where: str) -> set[str]:
     DataError, naming the file `where`, if the wanted split is not there.
     """
     if wanted is None:
+        if found == {"train"}:
+            raise DataError(
+                f"{where}: all questions are of split 'train', which is left out; write --split train to ask them"
+            )
         return found - {"train"}
     if found == {""}:
-        raise DataError(
-            f"{where}: no split {wanted!r}; it has none. Leave --split out, or write --split all in optimize and layers"
-        )
+        raise DataError(f"{where}: no split {wanted!r}; it has none. Leave --split out")
     if wanted not in found:
         raise DataError(f"{where}: no split {wanted!r}; it has {', '.join(sorted(found - {''}))}")
     return {wanted}

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 from helpers.contract.answers import STRATEGY, answer, assert_answers, oracle_of
+from helpers.contract.oracle import assert_close
 from helpers.families.base import RECENT
-from helpers.tiny import ENCODES_FIRST, prompt, tiny_llava
+from helpers.tiny import CACHE, ENCODES_FIRST, prompt, tiny_llava
+from transformers import DynamicCache, StaticCache
 
 import tokenprune
-from tokenprune import PruningError
+from tokenprune import AttentionMass, FastV, PruningError
 
 COMPILES = pytest.mark.filterwarnings(
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
@@ -42,6 +44,55 @@ def test_flex_with_a_static_cache_is_refused() -> None:
     refusal = pytest.raises(PruningError, match='attn_implementation="sdpa", or generate without a static cache')
     with tokenprune.patch(model, STRATEGY), refusal:
         answer(model, prompt([1]), cache_implementation="static")
+
+
+def decoding_with(attention: str) -> Any:
+    """A model whose language model has this attention, which transformers itself would not look for on a CPU."""
+    model = tiny_llava()
+    model.config.get_text_config()._attn_implementation = attention
+    return model
+
+
+@pytest.mark.usefixtures("flash_on_cpu")
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+@pytest.mark.parametrize("position_ids", ["original", "compact"])
+@pytest.mark.parametrize("strategy", ["fopru", "fastv:layer=1"])
+def test_masks_and_gaps_in_flash(cache: str, position_ids: Any, strategy: str) -> None:
+    """As with sdpa, in two turns with an image each. A static cache has room behind the prompt; gaps in the position
+    IDs of the second image look like borders between packed sequences."""
+    found = []
+    for attention in ("sdpa", "flash_attention_2"):
+        model, first, second = decoding_with(attention), prompt([1], seed=1), prompt([1], seed=3)
+        n_first, n_all = first["input_ids"].shape[1], 2 * first["input_ids"].shape[1]
+        config = model.config.get_text_config()
+        held: Any = DynamicCache() if cache == "dynamic" else StaticCache(config=config, max_cache_len=n_all + 2)
+        steps = []
+        with torch.no_grad(), tokenprune.patch(model, strategy, keep_ratio=0.25, position_ids=position_ids):
+            for inputs, begin, end in ((first, 0, n_first), (second, n_first, n_all)):
+                own = {"attention_mask": torch.ones(1, end).long(), "position_ids": torch.arange(begin, end)[None]}
+                steps.append(model(**{**inputs, **own, CACHE: held}).logits[0, -1])
+            for column in (n_all, n_all + 1):
+                own = {"attention_mask": torch.ones(1, column + 1).long(), "position_ids": torch.tensor([[column]])}
+                steps.append(model(input_ids=torch.tensor([[5]]), **own, **{CACHE: held}).logits[0, -1])
+        assert not any(layer._forward_pre_hooks for layer in model.model.language_model.layers)
+        found.append(torch.stack(steps))
+    assert_close(found[1], found[0])
+
+
+@pytest.mark.usefixtures("flash_on_cpu")
+@pytest.mark.parametrize("per_row", [[1, 1], [1, 2]], ids=str)
+def test_rows_of_a_stage_in_flash(per_row: list[int]) -> None:
+    """Rows without padding that keep different numbers of tokens inside the language model."""
+    texts = [17, 17] if per_row == [1, 1] else [36, 12]
+    inputs = prompt(per_row, texts=texts)
+    assert bool(inputs["attention_mask"].all())
+    found = []
+    for attention in ("sdpa", "flash_attention_2"):
+        model = decoding_with(attention)
+        strategy = AttentionMass(layer=1, mass=0.5) if per_row == [1, 1] else FastV(keep=4, layer=1)
+        with tokenprune.patch(model, strategy):
+            found.append(torch.stack(answer(model, inputs).logits))
+    assert_close(found[1], found[0])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="FlashAttention needs a CUDA device")

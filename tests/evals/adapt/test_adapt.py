@@ -15,7 +15,7 @@ from helpers.files.evals import sample_image, saved, tiny_processor
 from helpers.files.search import Deep, deep_llava
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, TrainingArguments
+from transformers import AutoModelForImageTextToText
 
 import tokenprune
 from tokenprune import DataError, SettingError, UnsupportedError
@@ -24,7 +24,7 @@ from tokenprune.evals.adapt.estimate import duration, estimate
 from tokenprune.evals.adapt.examples import Example, by_image, check_images, chosen, labelled, right_answer
 from tokenprune.evals.adapt.lora import n_trained, target_names, with_lora
 from tokenprune.evals.adapt.rows import IGNORED, Collator, Row
-from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, arguments, highest_rise, last_checkpoint
+from tokenprune.evals.adapt.training import PrunedTrainer, last_checkpoint
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.short_answers import exact
@@ -85,24 +85,6 @@ def test_the_loss_falls(undisturbed: Adapted) -> None:
     losses = [loss for _, loss in undisturbed.losses]
     assert len(losses) == 12
     assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
-
-
-def test_a_rise_of_the_loss_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Also one that the rest of the training makes up for; single high losses and short trainings do not count."""
-
-    def by_step(*losses: float) -> list[tuple[int, float]]:
-        return [(44 * (i + 1), loss) for i, loss in enumerate(losses)]
-
-    risen = by_step(2.0, 2.0, *[2.2] * 10, *[1.5] * 10)
-    assert highest_rise(risen) == (44 * 4, pytest.approx(2.2))
-    assert highest_rise(by_step(*[2.0 - 0.02 * i for i in range(20)])) is None
-    assert highest_rise(by_step(2.0, 2.0, 2.19, 1.9, *[1.8] * 18)) is None
-    assert highest_rise(by_step(1.0, *[2.0] * 18)) is None
-    monkeypatch.setattr("tokenprune.evals.adapt.adapt.adapt", lambda *_, **__: Adapted(tmp_path, risen))
-    assert command("adapt", "--model", "any", "--data", tmp_path, "--output", tmp_path, "--learning-rate", 2e-3) == 0
-    assert "The loss had risen to 2.200 by step 176: try a --learning-rate below 0.002." in capsys.readouterr().out
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's
@@ -220,29 +202,6 @@ def test_the_estimate_is_of_the_largest_examples(data: Path) -> None:
     twice = Row((Example(replace(questions[1], images=questions[1].images * 2), "05"),))
     assert twice.size > small.size
     assert Row(large.examples * 2).size > large.size
-
-
-def test_ratios_depend_on_the_step_alone() -> None:
-    ratios = Ratios(0.1, 0.5, 0.25, seed=3)
-    drawn = [ratios.at(step) for step in range(2000)]
-    assert drawn[77] == ratios.at(77)
-    pruned = [ratio for ratio in drawn if ratio < 1]
-    assert 0.2 < drawn.count(1.0) / 2000 < 0.3
-    assert 0.1 <= min(pruned) < 0.11 < 0.45 < max(pruned) <= 0.5
-    assert sorted(pruned)[len(pruned) // 2] == pytest.approx((0.1 * 0.5) ** 0.5, rel=0.1)  # each octave alike
-
-
-def test_one_of_several_gpus_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The Trainer copies a model to all that it may use, and copies would share the hooks of a patch."""
-    own = TrainingArguments.__post_init__
-
-    def with_two_gpus(self: TrainingArguments) -> None:
-        own(self)
-        self._n_gpu = 2
-
-    monkeypatch.setattr(TrainingArguments, "__post_init__", with_two_gpus)
-    counts = {"steps": 1, "batch": 1, "accumulate": 1, "save_every": 1}
-    assert arguments(tmp_path, **counts, learning_rate=1e-4, seed=0, cpu=True, autocast=False).n_gpu == 1
 
 
 def test_the_estimate_changes_nothing(data: Path) -> None:

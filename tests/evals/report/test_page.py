@@ -187,10 +187,10 @@ def test_several_images(tmp_path: Path) -> None:
     assert [panel.dropped for panel in card_of(video).panels] == [""] * 3  # nothing was reported
     found = [Loss(answer(video.id, "unpruned", "", 1.0, task="seedbench"),
                   answer(video.id, "Grid", "", 0.0, task="seedbench", kept=tuple(each)))]  # fmt: skip
-    html = pages.page("title", [], [], found, {("seedbench", video.id): video})
+    html = pages.page("title", [], [], found, {("", "seedbench", video.id): video})
     assert html.count("<image id=") == html.count("<use href=") == html.count("<figcaption") == 3
     tiled = replace(found[0], pruned=replace(found[0].pruned, kept=(KeptTokens.of([0], 12, [(1, 2, 2)] * 3),)))
-    html = pages.page("title", [], [], [tiled], {("seedbench", video.id): replace(video, images=video.images[:1])})
+    html = pages.page("title", [], [], [tiled], {("", "seedbench", video.id): replace(video, images=video.images[:1])})
     assert html.count('<rect class="ground"') == 3
 
 
@@ -232,3 +232,14 @@ def test_lines_of_answers_are_short(tmp_path: Path) -> None:
     kept = KeptTokens.of(list(range(0, 2880, 2)), 2880, [(1, 24, 24), (1, 48, 48)])
     assert len(to_line(answer("a", "Grid", "", 0.0, kept=(kept,)))) < 900
     assert kept.mask(2880).sum() == 1440
+
+
+def test_each_run_has_its_own_questions(pointing: Question) -> None:
+    """Two sets may number theirs alike."""
+    other = replace(pointing, text="of another set")
+    losses = [
+        Loss(answer(pointing.id, "unpruned", "", 1.0), answer(pointing.id, "Grid", "", 0.0), run) for run in ("a", "b")
+    ]
+    named = {(run, pointing.task, pointing.id): one for run, one in (("a", pointing), ("b", other))}
+    html = pages.page("title", [], [], losses, named)
+    assert html.count("of another set") == html.count(pointing.text.replace('"', "&#34;")) == 1

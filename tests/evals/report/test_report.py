@@ -1,5 +1,6 @@
 """The Markdown report."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from helpers.commands import command
 from helpers.files.rows import row
 
 from tokenprune.evals.report import markers
-from tokenprune.evals.report.report import differences, put_into, report, summary
+from tokenprune.evals.report.report import differences, put_into, read, report, summary
 from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.report.tables import accuracy_table, difference_table, further_table, split_table
 from tokenprune.evals.report.terminal import table
@@ -112,9 +113,8 @@ def test_a_task_of_which_no_question_could_be_asked() -> None:
     rows = [row(*key, failed, **named) for key in keys] + [row(*key, {"": ALL}) for key in keys]
     lines = report(rows).splitlines()
     assert f"| 100 % | unpruned | {NOTHING} | 100 of 100 | 2.00 MB | {NOTHING} | 100.0 [84, 100] |" in lines
-    assert (
-        f"| 25 % | Random | {NOTHING} | {NOTHING} | {NOTHING} | +0.0 [0.0, 0.0] | 100.0 % [100, 100] | 1.000 |" in lines
-    )
+    vqa, rec = " | ".join([NOTHING] * 3), "+0.0 [-16.8, 16.8] | 100.0 % [100, 100] | 1.000"
+    assert f"| 25 % | Random | {vqa} | {rec} |" in lines
     assert "| 25 % | Random | original | 3 |" in lines
     assert table(rows, "title").row_count == 2
 
@@ -122,7 +122,7 @@ def test_a_task_of_which_no_question_could_be_asked() -> None:
 def test_a_relative_accuracy_of_too_few_questions_has_no_interval() -> None:
     few: dict[str, list[QuestionScore]] = {"": [1.0, 0.0]}  # half of the draws would divide by zero
     rows = [row(*key, few) for key in (("unpruned", "original", 1.0), ("Grid", "original", 0.25))]
-    assert "| 25 % | Grid | +0.0 [0.0, 0.0] | 100.0 % | 1.000 |" in report(rows).splitlines()
+    assert "| 25 % | Grid | +0.0 [-84.2, 84.2] | 100.0 % | 1.000 |" in report(rows).splitlines()
 
 
 def test_the_terminal_and_the_page_give_accuracies_alike() -> None:
@@ -239,3 +239,53 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert report(results(), further=False) in page.read_text()
     assert "Further metrics" not in page.read_text()
     assert capsys.readouterr().out == ""
+
+
+def test_a_row_says_its_number_of_questions_where_that_is_not_the_headings() -> None:
+    rows = [
+        row("unpruned", "original", 1.0, {"": [*ALL[1:], FAILED]}),
+        row("Grid", "original", 0.25, {"": HALF}),
+    ]
+    for text in (report(rows), summary(rows)):
+        assert "(n = 19)" in text
+        assert "| 50.0 [30, 70], n = 20 |" in text
+    assert "50.0 [30, 70], n = 20" in [cell for column in table(rows, "title").columns for cell in column.cells]
+
+
+def test_a_setup_alone_is_in_the_report() -> None:
+    alone = [row("Grid", "original", 0.25, {"": HALF})]
+    for text in (report(alone), summary(alone)):
+        assert "Accuracy on `scenes`" in text
+        assert "50.0 [30, 70]" in text
+        assert "Unpruned, by split" not in text  # nothing unpruned was measured
+
+
+def test_the_best_mean_is_first_whatever_was_measured() -> None:
+    """On two tasks, on one, and on none."""
+    two = [row("Grid", "original", 0.25, {"": HALF}, task=task) for task in ("vqa", "rec")]
+    failed: list[QuestionScore] = [FAILED] * 20
+    none = row("FoPru", "original", 0.25, {"": failed}, task="vqa")
+    text = summary([none, *two, row("Random", "original", 0.25, {"": ALL}, task="vqa")])
+    lines = [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| 25 %")]
+    assert lines == ["Random", "Grid", "FoPru"]
+
+
+def test_other_questions_under_the_same_names_are_refused(tmp_path: Path) -> None:
+    """Own questions are numbered, so two sets can have the same IDs; run.json has a digest of what they ask."""
+    for name, content in (("one", "a1"), ("two", "b2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows.jsonl").write_text(f"{to_line(row(name, 'original', 0.25, {'': HALF}))}\n")
+        data = {"split": None, "limit": None, "rec": {"questions": 20, "digest": content}}
+        record = {"identity": {"setups": {}, "data": data}, "about": {}}
+        (tmp_path / name / "run.json").write_text(json.dumps(record))
+    said = command("report", tmp_path / "one", tmp_path / "two", "--output", tmp_path / "report")
+    assert f"{tmp_path / 'one'} and {tmp_path / 'two'}: the rec questions of 'scenes' differ; measure both with" in said
+    assert not (tmp_path / "report").exists()
+    assert [row.strategy for row in read([tmp_path / "one"])] == ["one"]
+
+
+def test_files_of_rows_are_compared_by_the_ids_of_their_questions(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    one.write_text(f"{to_line(row('Grid', 'original', 0.25, {'': HALF}))}\n")
+    two.write_text(f"{to_line(row('FoPru', 'original', 0.25, {'': HALF}, questions='other'))}\n")
+    assert "differ; measure both with the same --data, --split and --limit" in command("report", one, two)

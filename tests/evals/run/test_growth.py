@@ -9,6 +9,7 @@ from helpers.commands import command
 from helpers.files.evals import saved, write_refcoco, write_vqav2
 from helpers.tiny import tiny_llava
 
+from tokenprune.errors import SettingError
 from tokenprune.evals.storage.answers import Answer, AnswerKey
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.short_answers import ShortAnswer
@@ -51,7 +52,7 @@ def test_a_run_does_not_shrink(tiny: list[Any], tmp_path: Path) -> None:
     before = RunFolder(tmp_path / "run").record
     at_25 = ["--keep-ratio", 0.25, "--output", tmp_path / "run"]
     said = command("eval", *tiny, *QUICK, "--tasks", "vqa", "--strategy", "fopru", *at_25)  # instead of grid
-    assert "holds another run, with setups.Grid, keep ratio 0.25, position IDs original.keep_ratio=0.25" in said
+    assert "another run, with setups that are not named now: Grid, keep ratio 0.25, position IDs original. Name" in said
     assert "(To add strategies, keep ratios, position IDs or tasks to a run, also name those that it has" in said
     said = command("eval", *tiny, *QUICK, "--tasks", "rec", "--strategy", "grid", *at_25)  # instead of vqa
     assert "data.vqa.questions=5" in said
@@ -98,3 +99,18 @@ def test_what_failed_is_asked_again(tiny: list[Any], tmp_path: Path, monkeypatch
     whole = RunFolder(tmp_path / "whole")
     assert command("eval", *tiny, *SMALL, "--output", whole.path) == 0
     assert unlike_time(run) == unlike_time(whole)
+
+
+def test_what_differs_is_named_before_setups(tmp_path: Path) -> None:
+    """Of many setups, the first few."""
+    run, setups = RunFolder(tmp_path / "run"), {f"Grid {number}": {"keep_ratio": 0.5} for number in range(50)}
+    whole = {"data": {"limit": None}, "setups": setups, "batch_tokens": 4096}
+    run.begin(whole, {})
+    none, other = {"setups": {}}, {"setups": {name: {"keep_ratio": 0.25} for name in setups}}
+    with pytest.raises(SettingError, match=r"another run, with batch_tokens=4096 and not batch_tokens=2048\. Name"):
+        run.check(whole | none | {"batch_tokens": 2048})
+    with pytest.raises(SettingError, match=r"not named now: Grid 0; Grid 1; Grid 2; and 47 more\. Name") as said:
+        run.check(whole | none)
+    assert len(str(said.value)) < 500
+    with pytest.raises(SettingError, match=r"in which Grid 0 was measured, with settings\.keep_ratio=0\.5 and not"):
+        run.check(whole | other)

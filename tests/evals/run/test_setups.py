@@ -1,6 +1,8 @@
 """Setups: the unpruned model, strategies and baselines, by name or as objects."""
 
+import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,3 +71,31 @@ def test_wrong_strategies(strategy: str, message: str) -> None:
 def test_every_registered_strategy_can_be_named() -> None:
     labels = [setup.label for setup in make_setups(list(tokenprune.STRATEGIES), [0.5])]
     assert len(labels) == 1 + 2 * len(tokenprune.STRATEGIES)
+
+
+def test_setups_that_differ_have_different_labels(tmp_path: Path) -> None:
+    """The short ones where they are enough."""
+    several = make_setups(
+        ["vflowopt:recycle=False", "vflowopt:progressive=False", "fopru:mode=row"], [0.5], ["compact"]
+    )
+    assert [one.label for one in several] == [
+        "unpruned", "VFlowOpt recycle=False", "VFlowOpt progressive=False", "FoPru row"
+    ]  # fmt: skip
+    joint = make_setups(
+        [Compose(PixelPrune(), FoPru(mode="row")), "pixelprune+fopru:mode=row", "fopru"], [0.5], ["compact"]
+    )
+    assert [one.label for one in joint[1:]] == ["PixelPrune + FoPru row"] * 2 + ["FoPru"]  # they are the same
+    files = []
+    for folder, ratio in (("a", 0.5), ("b", 0.5), ("c", 0.25)):
+        (tmp_path / folder).mkdir()
+        files.append(tmp_path / folder / "settings.json")
+        files[-1].write_text(json.dumps({"strategy": "fopru", "settings": {"keep_ratio": ratio}}))
+    named = make_setups([*map(str, files)], [0.5, 0.25], ["compact"], baselines=())
+    assert [one.label for one in named] == ["FoPru a/settings", "FoPru b/settings", "FoPru settings"]
+
+
+def test_the_ratio_of_a_settings_file_is_given_as_it_must_be_typed(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"strategy": "fopru", "settings": {"keep_ratio": 0.12345678}}))
+    with pytest.raises(tokenprune.SettingError, match=r"Write --keep-ratio 0\.5 0\.12345678$"):
+        make_setups([str(path)], [0.5])

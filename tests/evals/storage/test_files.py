@@ -44,6 +44,9 @@ def test_differences_are_named() -> None:
     check_same({"seed": 0}, {"seed": 0}, "x.json: holds another run", "Name another --output.")
     with pytest.raises(SettingError, match=r"x: holds another run, with seed=0 and not seed=1\. Name another"):
         check_same({"seed": 0}, {"seed": 1}, "x: holds another run", "Name another --output.")
+    many = dict.fromkeys("abcde", 0), dict.fromkeys("abcde", 1)
+    with pytest.raises(SettingError, match=r"^x, with a=0, b=0, c=0 and not a=1, b=1, c=1, and 2 more\. Name another"):
+        check_same(*many, "x", "Name another --output.")
 
 
 def test_a_folder_holds_one_thing(tmp_path: Path) -> None:
@@ -52,6 +55,12 @@ def test_a_folder_holds_one_thing(tmp_path: Path) -> None:
     begin(path, {"seed": 0, "ratios": (0.5, 0.25)}, "another training")
     with pytest.raises(SettingError, match=r"holds another training, with seed=0 and not seed=1\. Name another output"):
         begin(path, {"seed": 1, "ratios": (0.5, 0.25)}, "another training")
+    for cut_off in (path.read_text()[:9], "[]"):
+        path.write_text(cut_off)
+        with pytest.raises(
+            DataError, match=r"identity\.json.*(broken JSON: .* Name another output|expected an object)"
+        ):
+            begin(path, {"seed": 0}, "another training")
 
 
 def full(*_: object) -> None:

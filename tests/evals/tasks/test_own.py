@@ -37,6 +37,7 @@ def test_a_box_is_asked_for_as_the_model_writes_it(tmp_path: Path) -> None:
     (question,) = load_questions(write(tmp_path, line), style=STYLES["qwen3-vl"])
     assert 'the description "the orange box"' in question.text
     assert (question.score('{"bbox_2d": [500, 250, 750, 750]}'), question.score("here")) == (1.0, None)
+    assert load_questions(write(tmp_path, line | {"box": [-0.5, 0, 60.5, 41]}))  # rounded to whole pixels, say
 
 
 def test_a_folder_with_own_questions_is_nothing_else(tmp_path: Path) -> None:
@@ -55,10 +56,10 @@ def test_splits(tmp_path: Path) -> None:
     splits = [line | {"split": name} for name in ("train", "val", "test")]
     assert [question.id for question in load_questions(write(tmp_path, *splits, line))] == ["own-2", "own-3", "own-4"]
     assert [question.id for question in load_questions(tmp_path, split="train")] == ["own-1"]
-    with pytest.raises(
-        DataError, match=r"no split 'val'; it has none\. Leave --split out, or write --split all in optimize"
-    ):
+    with pytest.raises(DataError, match=r"no split 'val'; it has none\. Leave --split out"):
         load_questions(write(tmp_path, line), split="val")
+    with pytest.raises(DataError, match="all questions are of split 'train', which is left out; write --split train"):
+        load_questions(write(tmp_path, line | {"split": "train"}))
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,18 @@ def test_splits(tmp_path: Path) -> None:
         ),
         ({"image": "1.png", "question": "it", "box": [9, 2, 3, 4]}, "line 1, 'box': a box of width -6"),
         ({"image": "1.png", "question": "it", "box": [70, 0, 75, 5]}, "line 1, 'box': .* outside the image of 60 x 40"),
+        (
+            {"image": "1.png", "question": "it", "box": [0.5, 0.25, 0.75, 1]},
+            "line 1, 'box': .* fractions .*; write pixels",
+        ),
+        (
+            {"image": "1.png", "question": "it", "box": [30, 10, 45, 42]},
+            "line 1, 'box': .* outside the image of 60 x 40",
+        ),
+        (
+            {"image": "1.png", "question": "it", "box": [-2, 10, 45, 30]},
+            "line 1, 'box': .* outside the image of 60 x 40",
+        ),
         ({"image": "1.png", "question": "it", "box": [0, 0, 5, 5], "answer": "x"}, "an 'answer' and a 'box'; keep one"),
         (
             {"image": ["1.png"] * 2, "question": "it", "box": [0, 0, 5, 5]},

@@ -133,7 +133,7 @@ def test_a_target_that_cannot_be_met_gives_the_best_that_was_found(scenes: Path,
     assert found.best is not None
     assert SettingsFile.read(tmp_path / "settings.json").make() == found.strategy
     page = (tmp_path / "tuned.md").read_text()
-    assert "**No setting was shown to lose at most 1 points.**" in page
+    assert "**No setting was shown to lose at most 1 point of agreement with the unpruned" in page
     assert json.loads((tmp_path / "settings.json").read_text())["search"]["promised"] is False
 
 

@@ -18,7 +18,7 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import recomputes_hooks
 from tokenprune.engine.bias import stage_bias
 from tokenprune.engine.cache.index import CacheIndex
-from tokenprune.engine.call import CallContext, Forward, states_first
+from tokenprune.engine.call import CallContext, Forward, is_static, states_first
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
 from tokenprune.engine.select import ImageSelection, checked_stage_selection, explained_nan, merge_features
@@ -103,7 +103,8 @@ class StagePruning:
             return
         self._check_stages(index)
         forward.stages = StagedForward(forward.cache, forward.n_slots, continues=index, embeds=embeds)
-        if not all(stage.has_no_holes for stage in index.stages):
+        room = self.adapter.decoder.runs_flash and is_static(forward.cache)
+        if room or not all(stage.has_no_holes for stage in index.stages):
             self._activate(forward.stages)
 
     def end(self, forward: Forward) -> None:
@@ -178,7 +179,9 @@ class StagePruning:
         batch, n_new, _ = now.embeds.shape
         packing = identity_packing(batch, n_new, now.embeds.device)
         slots = _grow(now.continues, now.n_slots)
-        now.runs, now.continues = [StageRun(past, packing, now.cache, now.n_slots) for past in slots], None
+        flash = self.adapter.decoder.runs_flash
+        now.runs = [StageRun(past, packing, now.cache, now.n_slots, flash=flash) for past in slots]
+        now.continues = None
 
     def _check_stages(self, index: CacheIndex) -> None:
         """Raise PruningError for a cache that was pruned in other layers."""
@@ -223,7 +226,9 @@ class StagePruning:
         now.reports.append(reports)
         biased = self.strategy.biases_attention
         bias = stage_bias(entry.chosen, now.reports, entry.packing, packing) if biased else None
-        now.runs.append(StageRun(entry.past[number], packing, now.cache, now.n_slots, bias))
+        now.runs.append(
+            StageRun(entry.past[number], packing, now.cache, now.n_slots, bias, self.adapter.decoder.runs_flash)
+        )
         if len(now.runs) == len(self.stages):
             entry.hidden = None
         return merge_features(hidden, merges)

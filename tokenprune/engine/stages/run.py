@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenprune.engine.cache.pruned import physical_view
-from tokenprune.engine.call import span
+from tokenprune.engine.call import is_static, span
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError
 from tokenprune.sequence.masks import add_bias
@@ -27,13 +27,14 @@ from tokenprune.sequence.packing import Packing
 class StageRun:
     """The layers of one stage during one forward: the slots that they hold, out of the `n_slots` of the cache's first
     layer, and which tokens of this forward they get. `bias` is what the stage adds to the attention logits of these
-    tokens' keys; None if nothing."""
+    tokens' keys; None if nothing. `flash`: the layers run FlashAttention, which takes masks over keys only."""
 
     past: StageSlots
     packing: Packing
     cache: Any
     n_slots: int
     bias: Float[Tensor, "batch left"] | None = None
+    flash: bool = False
     _gathered: tuple[Any, Any, dict[str, Any]] | None = None
 
     @property
@@ -45,6 +46,12 @@ class StageRun:
         """Whether there is no hole in what the stage's layers hold after the forward."""
         return self.past.has_no_holes and not self.packing.holes
 
+    @property
+    def needs_mask(self) -> bool:
+        """Whether the layers need a mask though they were called without: for holes, and in FlashAttention for the free
+        room of a static cache."""
+        return not self.has_no_holes or (self.flash and is_static(self.cache))
+
     @cached_property
     def slots(self) -> StageSlots:
         """The slots that the stage's layers hold after the forward."""
@@ -55,7 +62,7 @@ class StageRun:
         """A layer's arguments for the stage's tokens. All its layers get the same masks, position IDs and rotary
         embeddings: these are gathered once."""
         mask, rotary = kwargs.get("attention_mask"), kwargs.get("position_embeddings")
-        if mask is None and self.has_no_holes and not self.drops:
+        if mask is None and not self.needs_mask and not self.drops:
             return kwargs
         if self._gathered is None or self._gathered[0] is not mask or self._gathered[1] is not rotary:
             same: dict[str, Any] = {"attention_mask": self._mask(mask, hidden, layer)}
@@ -84,8 +91,10 @@ class StageRun:
 
         Raises PruningError for any other kind of mask.
         """
+        if mask is None and not self.needs_mask:
+            return None
         if mask is None:
-            return None if self.has_no_holes else self._with_free_room(self._causal(hidden), layer)
+            return self.slots.valid if self.flash else self._with_free_room(self._causal(hidden), layer)
         if not isinstance(mask, Tensor) or mask.ndim not in (2, 4):
             raise PruningError(
                 f"an attention mask of type {type(mask).__name__} cannot be pruned between layers. Load the model "

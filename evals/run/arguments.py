@@ -1,0 +1,60 @@
+"""Checks of what a Python caller passes. The command line's parser checks its options itself.
+
+Without them, a text would be read as a list of letters, and 0 questions would be asked of a loaded model.
+"""
+
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+from os import PathLike, fspath
+from typing import Any, TypeAlias
+
+import tokenprune
+from tokenprune.errors import SettingError
+
+Model: TypeAlias = str | PathLike[str] | tuple[Any, Any]
+
+
+def as_model(model: Model) -> str | tuple[Any, Any]:
+    """Return a folder or a name as text, and a pair of a model and its processor as it is. SettingError for others."""
+    if isinstance(model, PathLike):
+        return fspath(model)
+    if isinstance(model, str) or (isinstance(model, tuple) and len(model) == 2):
+        return model
+    raise SettingError(
+        f"model: found {type(model).__name__}; write a folder, a Hugging Face name, or both of a loaded model and its "
+        "processor: (model, processor)"
+    )
+
+
+def as_strategies(strategies: Sequence[Any]) -> list[str | tokenprune.Strategy]:
+    """Return names and Strategy objects, with settings files as text. SettingError for anything else, and for an object
+    with a budget that keep ratios would replace."""
+    check_lists(strategies=strategies)
+    found = [fspath(one) if isinstance(one, PathLike) else one for one in strategies]
+    for one in found:
+        if isinstance(one, type):
+            raise SettingError(
+                f"strategies: {one.__name__} is a class; write its name, or an object: {one.__name__}(keep_ratio=0.25)"
+            )
+        if not isinstance(one, (str, tokenprune.Strategy)):
+            raise SettingError(f"strategies: found {type(one).__name__}; write names or Strategy objects")
+        if isinstance(one, tokenprune.Strategy) and one.keep is not None:
+            raise SettingError(
+                f"strategies: {type(one).__name__}(keep={one.keep}): keep would have no effect, because keep_ratios "
+                "says how much is kept. Leave it out here, and write a ratio there"
+            )
+    return found
+
+
+def check_lists(**given: Any) -> None:
+    """Raise SettingError, naming the argument, for a single value where several are expected; None is a default."""
+    for name, value in given.items():
+        if value is not None and (isinstance(value, str) or not isinstance(value, Iterable)):
+            raise SettingError(f"{name}: found {value!r}, which is not a list; write {name}=[...]")
+
+
+def check_counts(**given: Any) -> None:
+    """Raise SettingError, naming the argument, for what is no whole number above 0; None is a default."""
+    for name, value in given.items():
+        if value is not None and (not isinstance(value, Integral) or value is True or value < 1):
+            raise SettingError(f"{name}={value!r} is not a whole number above 0")

@@ -1,0 +1,53 @@
+"""What a training does with losses, keep ratios and GPUs, without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers.commands import command
+from transformers import TrainingArguments
+
+from tokenprune.evals.adapt.adapt import Adapted
+from tokenprune.evals.adapt.training import Ratios, arguments, highest_rise
+
+
+def test_a_rise_of_the_loss_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also one that the rest of the training makes up for; single high losses and short trainings do not count."""
+
+    def by_step(*losses: float) -> list[tuple[int, float]]:
+        return [(44 * (i + 1), loss) for i, loss in enumerate(losses)]
+
+    risen = by_step(2.0, 2.0, *[2.2] * 10, *[1.5] * 10)
+    assert highest_rise(risen) == (44 * 4, pytest.approx(2.2))
+    assert highest_rise(by_step(*[2.0 - 0.02 * i for i in range(20)])) is None
+    assert highest_rise(by_step(2.0, 2.0, 2.19, 1.9, *[1.8] * 18)) is None
+    assert highest_rise(by_step(1.0, *[2.0] * 18)) is None
+    monkeypatch.setattr("tokenprune.evals.adapt.adapt.adapt", lambda *_, **__: Adapted(tmp_path, risen))
+    assert command("adapt", "--model", "any", "--data", tmp_path, "--output", tmp_path, "--learning-rate", 2e-3) == 0
+    assert "The loss had risen to 2.200 by step 176: try a --learning-rate below 0.002." in capsys.readouterr().out
+
+
+def test_ratios_depend_on_the_step_alone() -> None:
+    ratios = Ratios(0.1, 0.5, 0.25, seed=3)
+    drawn = [ratios.at(step) for step in range(2000)]
+    assert drawn[77] == ratios.at(77)
+    pruned = [ratio for ratio in drawn if ratio < 1]
+    assert 0.2 < drawn.count(1.0) / 2000 < 0.3
+    assert 0.1 <= min(pruned) < 0.11 < 0.45 < max(pruned) <= 0.5
+    assert sorted(pruned)[len(pruned) // 2] == pytest.approx((0.1 * 0.5) ** 0.5, rel=0.1)  # each octave alike
+
+
+def test_one_of_several_gpus_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The Trainer copies a model to all that it may use, and copies would share the hooks of a patch."""
+    own = TrainingArguments.__post_init__
+
+    def with_two_gpus(self: TrainingArguments) -> None:
+        own(self)
+        self._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", with_two_gpus)
+    counts = {"steps": 1, "batch": 1, "accumulate": 1, "save_every": 1}
+    assert arguments(tmp_path, **counts, learning_rate=1e-4, seed=0, cpu=True, autocast=False).n_gpu == 1

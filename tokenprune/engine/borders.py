@@ -1,0 +1,70 @@
+"""FlashAttention takes gaps in the position IDs of a row for borders between packed sequences.
+
+transformers then splits keys where it splits queries. That changes nothing in a first prompt, whose position IDs begin
+once; but images that are pruned when the cache already holds something would see only themselves. Rotary embeddings
+are made before the decoder layers run, so the layers do without position IDs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.errors import PruningError
+
+if TYPE_CHECKING:
+    from tokenprune.adapters.base import ModelAdapter
+    from tokenprune.engine.call import CallContext, Forward
+
+
+def hide_ids(forward: Forward, adapter: ModelAdapter, context: CallContext) -> None:
+    """Keep the position IDs from the decoder layers, if this forward prunes after something that the cache holds, in
+    FlashAttention. PruningError for layers whose attention computes with them."""
+    if forward.packing is not None and forward.n_slots and adapter.decoder.runs_flash:
+        forward.hidden_ids = HiddenIds(adapter.layers, lambda: context.forward is forward)
+
+
+def show_ids(forward: Forward | None) -> None:
+    """End it, if the forward did so."""
+    if forward is not None and forward.hidden_ids is not None:
+        forward.hidden_ids.remove()
+
+
+class HiddenIds:
+    """Keeps the position IDs from decoder layers until `remove`, in calls for which `applies` is true."""
+
+    def __init__(self, layers: nn.ModuleList, applies: Callable[[], bool]) -> None:
+        if any(map(_computes_with_ids, layers)):
+            raise PruningError(
+                f"{type(layers[0]).__name__} computes with position IDs, in whose gaps FlashAttention sees borders "
+                f"between packed sequences, so images cannot be pruned in a later turn. Load the model with "
+                f'attn_implementation="sdpa", write patch(model, ..., position_ids="compact"), or start from an empty '
+                f"cache."
+            )
+        self._applies = applies
+        self._hooks: list[RemovableHandle] = [
+            layer.register_forward_pre_hook(self.before_layer, with_kwargs=True) for layer in layers
+        ]
+
+    @dynamo_disabled
+    def before_layer(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if kwargs.get("position_ids") is None or not self._applies():
+            return None
+        return args, {**kwargs, "position_ids": None}
+
+    def remove(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _computes_with_ids(layer: nn.Module) -> bool:
+    """Whether a part of the layer requires position IDs, which others only pass on to the attention function."""
+    parts = (inspect.signature(type(part).forward).parameters for part in layer.modules() if part is not layer)
+    return any("position_ids" in names and names["position_ids"].default is inspect.Parameter.empty for names in parts)
