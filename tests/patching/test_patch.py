@@ -12,7 +12,8 @@ import torch
 from helpers.tiny import prompt
 
 import tokenprune
-from tokenprune import FoPru, Grid, PruningError, SettingError, UnsupportedError
+from tokenprune import FoPru, Grid, PruningError, Random, SettingError, UnsupportedError
+from tokenprune.engine.pruner import pruner_of
 
 
 def n_kept(handle: tokenprune.PatchHandle) -> int:
@@ -101,3 +102,16 @@ def test_what_has_a_model_inside(llava: Any) -> None:
     swapped: Any = (FoPru(keep=3), llava)
     with pytest.raises(SettingError, match=r"the model comes first: write patch\(model, FoPru\(keep=3\)\)"):
         tokenprune.patch(*swapped)
+
+
+def test_a_patch_is_restored_though_another_replaced_the_probe(llava: Any) -> None:
+    """But not one that `unpatch` has removed meanwhile."""
+    inputs = prompt([1])
+    with torch.no_grad(), tokenprune.patch(llava, Random(keep=3)) as handle:
+        with tokenprune.probe(llava), tokenprune.patch(llava, Random(keep=5)):
+            llava(**inputs)
+        llava(**inputs)
+        assert handle.report.n_kept == 3
+        with tokenprune.probe(llava):
+            tokenprune.unpatch(llava)
+        assert pruner_of(llava) is None

@@ -16,6 +16,8 @@ from torch import Tensor
 
 import tokenprune
 from tokenprune import (
+    PAR,
+    BackgroundPruning,
     Compose,
     DivPrune,
     EfficientVLA,
@@ -190,7 +192,8 @@ def test_what_is_written_is_read_again(made: Compose) -> None:
         (lambda: Compose(FoPru(), Grid()), "Grid works on whole images only, and FoPru leaves a part"),
         (lambda: Compose(FoPru(), LateStep()), "LateStep prunes between denoising steps"),
         (lambda: Compose(FoPru(layer=-2), FoPru()), r"encoder layers \['-2', 'None'\]"),
-        (lambda: Compose(FoPru(budget_per="tile"), DivPrune()), 'Leave budget_per="image" in all steps'),
+        (lambda: Compose(FoPru(budget_per="tile"), DivPrune()), r'Write FoPru\(budget_per="image", '),
+        (lambda: Compose(BackgroundPruning(), FastV()), r'Write BackgroundPruning\(budget_per="image", '),
         (lambda: parse("pixelprune+fopruu"), "Did you mean 'fopru'|fopruu"),
         (lambda: parse("pixelprune+"), "strategy"),
         (lambda: parse("pixelprune+fopru:laier=2"), "laier"),
@@ -225,3 +228,23 @@ def test_in_the_report() -> None:
     (image,) = handle.report.images
     assert "kept 4 of 36 visual tokens (FlowCut 18, DivPrune 4)" in repr(image)
     assert [type(step) for step in image.steps] == [StepReport, StepReport]
+
+
+@dataclass(frozen=True)
+class First(Strategy):
+    """Keeps the first tokens."""
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        return Selection(torch.arange(self.budget(tokens.n_visual)), tokens.n_visual)
+
+
+def test_a_prompt_that_ends_in_its_image_is_its_own_text() -> None:
+    """The column that stands for the text, the last of the image, may be gone before the language model."""
+    model, inputs = FAMILIES["llava-clip"].build(n_layers=4), FAMILIES["llava-clip"].prompt([1])
+    end = int((inputs["input_ids"][0] == model.config.image_token_id).nonzero()[-1]) + 1
+    inputs |= {name: inputs[name][:, :end] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad(), tokenprune.patch(model, Compose(First(keep=12), PAR(keep=4, layer=1))) as handle:
+        model(**inputs)
+    (stage,) = handle.report.images[0].stages
+    assert stage.scores is not None
+    assert int((stage.scores > 0).sum()) > 4

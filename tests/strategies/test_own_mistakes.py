@@ -11,7 +11,7 @@ from helpers.tiny import prompt
 
 import tokenprune
 from tokenprune import PruningError, ScoreStrategy, SettingError
-from tokenprune.strategy import Stage
+from tokenprune.strategy import Stage, StepStage
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,16 @@ def test_a_strategy_that_does_not_call_its_base_class() -> None:
         Forgetful().budget(8)
     with pytest.raises(SettingError, match=r"give every Stage one of the two: Stage\(layer, keep_ratio=0.25\)"):
         Stage(2).budget(8)
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [({"keep_ratio": 25.0}, "Stage: keep_ratio=25.0 is not a fraction"), ({"keep_ratio": 0.5, "keep": 3}, "both set")],
+)
+def test_a_stage_with_an_impossible_budget(budget: dict[str, Any], message: str) -> None:
+    for stage in (Stage, StepStage):
+        with pytest.raises(SettingError, match=message):
+            stage(1, **budget)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -27,6 +27,19 @@ PEAKED = [10.0, 5.0, *[0.625] * 8]
 FLAT = [1.0] * 10
 
 
+@dataclass(frozen=True)
+class Generous(FoPru):
+    """With a default of its own."""
+
+    least: float = 0.2
+
+
+def test_a_default_of_a_subclass_is_no_setting_without_effect() -> None:
+    assert Generous(keep_ratio=0.5).least == 0.2
+    with pytest.raises(SettingError, match=r"least=0\.3 has no effect without mass"):
+        Generous(keep_ratio=0.5, least=0.3)
+
+
 def n_kept(strategy: tokenprune.Strategy, scores: list[float]) -> int:
     return len(strategy.select(scored(scores, ROW)).kept)
 

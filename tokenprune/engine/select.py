@@ -16,6 +16,7 @@ from tokenprune.encoded import EncodedImage
 from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
 from tokenprune.selection import Merge, Selection, StageReport, split
+from tokenprune.selection.precision import without_autocast
 from tokenprune.sequence.packing import Packing, PromptTokens, pack
 from tokenprune.strategy import Stage, StagedStrategy, Strategy
 from tokenprune.tokens.layout import Layout
@@ -223,7 +224,8 @@ def join_tiles(tiles: Sequence[EncodedImage], begins: Sequence[bool]) -> list[En
 def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
     """What the strategy selects, if it keeps to its budget and counts the right tokens."""
     tiled = tokens.layout.tiles is not None and strategy.tiles_apart
-    selection = select_per_tile(strategy, tokens) if tiled else strategy.select(tokens)
+    with without_autocast(tokens.features.device):
+        selection = select_per_tile(strategy, tokens) if tiled else strategy.select(tokens)
     name, n_visual = type(strategy).__name__, len(tokens.features)
     if not isinstance(selection, Selection) or selection.n_visual != n_visual:
         raise PruningError(f"{name}.select must return a Selection over {n_visual} visual tokens.")
@@ -252,7 +254,8 @@ def checked_stage_selection(strategy: StagedStrategy, stage: Stage, tokens: Stag
     allowed = stage.budget(tokens.n_visual)
     if allowed >= tokens.n_left and not stage.at_most:  # nothing to choose
         return Selection.all(tokens.n_left, tokens.left.device, tokens.scores)
-    selection = strategy.select_at(stage, tokens)
+    with without_autocast(tokens.left.device):
+        selection = strategy.select_at(stage, tokens)
     name = type(strategy).__name__
     if not isinstance(selection, Selection) or selection.n_visual != tokens.n_left:
         raise PruningError(

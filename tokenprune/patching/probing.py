@@ -147,10 +147,12 @@ class Probe(Handle):
             self._hooks.pop().remove()
         self._reader.remove()
         self._record.found.clear()
-        if self.installed:  # a patch that replaced the probe stays
-            self._handle.remove()
-            if self._suspended is not None and not self._suspended.ended:
-                self._suspended.install()
+        suspended, self._suspended = self._suspended, None
+        if self._handle.ended:  # by `unpatch`
+            return
+        self._handle.remove()
+        if suspended is not None and not suspended.ended and pruner_of(self.model) is None:
+            suspended.install()  # unless a patch that replaced the probe is still there
 
     def _settings(self) -> str:
         return f"needs={sorted(self._record.wanted)}, decoder_layers={self._layers}"

@@ -54,6 +54,11 @@ class PatchHandle(Handle):
             raise PruningError("no report yet: this patch has not seen an image. Call the model with one first.")
         return self._pruner.report
 
+    @property
+    def ended(self) -> bool:
+        """Whether it was removed for good, and not only replaced by another patch or a probe."""
+        return self._pruner.ended
+
     def remove(self) -> None:
         """Restore the unpatched model. Has no effect the second time. Another patch, or a probe, that has replaced this
         one stays, and this one does not come back after it."""
@@ -163,6 +168,7 @@ def unpatch(model: nn.Module) -> None:
     check_model(model)
     pruner = pruner_of(unwrap_model(model))
     if pruner is not None:
+        pruner.ended = True
         pruner.remove()
 
 

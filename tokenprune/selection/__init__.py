@@ -4,6 +4,7 @@ selection  the kept tokens
 merge      what is merged into them
 steps      what is left after each of several steps
 budgets    how many tokens may be kept
+precision  selections without torch.autocast
 """
 
 from tokenprune.selection.budgets import budget, n_reaching, split, tile_share

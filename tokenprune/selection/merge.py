@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from tokenprune.selection.precision import without_autocast
 
 # Elements of merged features in memory at once: 256 MiB in float32.
 PAIR_ELEMENTS = 2**26
@@ -104,6 +105,5 @@ class Merge:
         weights = torch.zeros(n_kept, len(features), dtype=torch.float32, device=features.device)
         weights = weights.index_put((self.targets, self.sources), self.weights.float(), accumulate=True)
         unused = torch.ones(len(features), dtype=torch.bool, device=features.device).index_fill(0, self.sources, False)
-        kind = features.device.type
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        with without_autocast(features.device):
             return weights @ features.float().masked_fill(unused[:, None], 0)  # NaN times 0 is NaN

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tokenprune.checks import check_budget
 from tokenprune.selection import Selection, budget
 from tokenprune.strategy.base import Strategy
 from tokenprune.tokens.visual import StepTokens
@@ -19,6 +20,10 @@ class StepStage:
     step: int
     keep_ratio: float | None = None
     keep: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_ratio is not None or self.keep is not None:
+            check_budget("StepStage", self.keep_ratio, self.keep)
 
     def budget(self, n_visual: int) -> int:
         """How many of an image's `n_visual` tokens are left."""

@@ -76,7 +76,7 @@ class AdaptiveStrategy(RankedStrategy):
                 f"{name}: least={self.least!r} is not a fraction of the visual tokens; write a number in [0, 1]."
             )
         if self.mass is None:
-            if self.least != AdaptiveStrategy.least:
+            if self.least != type(self).least:
                 raise SettingError(
                     f"{name}: least={self.least!r} has no effect without mass, which keeps what each image needs. "
                     f"Write mass=0.9 too, for instance, or leave out least."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 
+from tokenprune.checks import check_budget
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection, budget
 from tokenprune.strategy.base import Strategy
@@ -14,12 +15,16 @@ from tokenprune.tokens.visual import StageTokens
 @dataclass(frozen=True)
 class Stage:
     """In-LLM pruning: from decoder layer `layer` on, a fraction `keep_ratio` or a count `keep` of all visual tokens of
-    each image are left; fewer, if the strategy says so and the stage is `at_most`."""
+    each image are left; fewer, if the strategy says so and the stage is `at_most`. SettingError for both."""
 
     layer: int
     keep_ratio: float | None = None
     keep: int | None = None
     at_most: bool = False
+
+    def __post_init__(self) -> None:
+        if self.keep_ratio is not None or self.keep is not None:
+            check_budget("Stage", self.keep_ratio, self.keep)
 
     def budget(self, n_visual: int) -> int:
         """How many of an image's `n_visual` tokens are left."""

@@ -219,7 +219,7 @@ Declared = TypeVar("Declared")
 def _declared(name: str, need: str, value: Declared | None) -> Declared:
     if value is None:
         raise PruningError(
-            f"tokens.{name} is not among the strategy's needs. Add this line to its class:\n"
+            f'tokens.{name} is not among the strategy\'s needs. Add "{need}" to them, for instance:\n'
             f'    needs = frozenset({{"{need}"}})'
         )
     return value

@@ -28,6 +28,7 @@ from tokenprune.engine.recording import Register
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.report import Denoising, ImageReport, LateStepReport, Report
 from tokenprune.selection import Selection
+from tokenprune.selection.precision import without_autocast
 from tokenprune.sequence.masks import FULL
 from tokenprune.strategy import StepStage, StepStrategy, Strategy
 from tokenprune.tokens.visual import StepTokens
@@ -259,7 +260,8 @@ def checked_step_selection(strategy: StepStrategy, stage: StepStage, tokens: Ste
     allowed = stage.budget(tokens.n_visual)
     if allowed >= tokens.n_left:
         return Selection.all(tokens.n_left, tokens.left.device)
-    selection, name = strategy.select_in_step(stage, tokens), type(strategy).__name__
+    with without_autocast(tokens.left.device):
+        selection, name = strategy.select_in_step(stage, tokens), type(strategy).__name__
     if not isinstance(selection, Selection) or selection.n_visual != tokens.n_left:
         raise PruningError(
             f"{name}.select_in_step must return a Selection over the {tokens.n_left} visual tokens that are left."

@@ -26,7 +26,7 @@ from tokenprune.engine.stages.capture import TextCapture
 from tokenprune.engine.stages.forward import Entry, StagedForward
 from tokenprune.engine.stages.plan import checked_stages
 from tokenprune.engine.stages.reading import attention_reader
-from tokenprune.engine.stages.run import StageRun, places_of
+from tokenprune.engine.stages.run import StageRun, places_of, text_places
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
@@ -255,7 +255,7 @@ class StagePruning:
             scores = None if last.scores is None else last.scores[last.kept].to(device)
             tokens = StageTokens(hidden[row, visual], last.kept.to(device), image.layout, scores)
             if read is not None and entry.hidden is not None:
-                text = places[row, entry.text[i]].to(device)
+                text = text_places(before, row, entry.text[i]).to(device)
                 prompt = partial(_entered, entry, entry.hidden[row], i, device)
                 attention = read(row, visual, text)
                 tokens = replace(tokens, text_attention=attention, prompt=prompt, text=hidden[row, text])
@@ -264,8 +264,9 @@ class StagePruning:
 
 def _entered(entry: Entry, hidden: Float[Tensor, "length width"], number: int, device: torch.device) -> Entered:
     """What entered the language model of an image and of the text after it, on a device."""
-    image, places = entry.chosen[number], places_of(entry.packing)
-    visual, text = (places[image.row, part] for part in (image.columns[image.selection.kept], entry.text[number]))
+    image = entry.chosen[number]
+    visual = places_of(entry.packing)[image.row, image.columns[image.selection.kept]]
+    text = text_places(entry.packing, image.row, entry.text[number])
     return Entered(hidden[visual.to(hidden.device)].to(device), hidden[text.to(hidden.device)].to(device))
 
 

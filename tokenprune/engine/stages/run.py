@@ -135,5 +135,14 @@ def places_of(packing: Packing) -> Int[Tensor, "batch columns"]:
     return place.scatter_reduce_(1, columns, order * valid, "amax")
 
 
+def text_places(packing: Packing, row: int, columns: Int[Tensor, " text"]) -> Int[Tensor, " text"]:
+    """The places of an image's text columns in a packing. Where the prompt ends in its image, the column that stands
+    for its text may be gone: then the last one that the row has left."""
+    places = places_of(packing)[row, columns]
+    valid = packing.valid[row]
+    last = (torch.arange(len(valid), device=valid.device) * valid).amax()
+    return torch.where(packing.columns[row, places] == columns, places, last)
+
+
 def _masked(mask: Tensor, where: Tensor) -> Tensor:
     return mask & ~where if mask.dtype == torch.bool else mask.masked_fill(where, torch.finfo(mask.dtype).min)

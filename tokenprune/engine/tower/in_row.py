@@ -31,6 +31,7 @@ from tokenprune.engine.tower.sized import KEY_BIAS, SizedAttention
 from tokenprune.engine.tower.tiles import TileSelection, changes
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection
+from tokenprune.selection.precision import without_autocast
 from tokenprune.strategy import PatchStrategy, Strategy
 from tokenprune.tokens.tower import PatchTokens
 
@@ -194,7 +195,8 @@ class RowPruning:
 
     def _selected(self, pixels: Float[Tensor, "visual values"], grid: tuple[int, int, int]) -> Selection:
         assert isinstance(self.strategy, PatchStrategy)
-        selection = self.strategy.select_patches(PatchTokens(pixels, grid))
+        with without_autocast(pixels.device):
+            selection = self.strategy.select_patches(PatchTokens(pixels, grid))
         if not isinstance(selection, Selection) or selection.n_visual != prod(grid):
             raise PruningError(
                 f"{type(self.strategy).__name__}.select_patches must return a Selection over {prod(grid)} visual "

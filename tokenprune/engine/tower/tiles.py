@@ -11,6 +11,7 @@ from tokenprune.adapters.towers.layers import RowLayers, TowerLayers
 from tokenprune.engine.select import explained_nan
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection, StageReport
+from tokenprune.selection.precision import without_autocast
 from tokenprune.strategy import Strategy, TowerStrategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
@@ -129,7 +130,7 @@ class TileSelection:
             tile.scores,
             tile.merged_from,
         )
-        with explained_nan(self.strategy, f"image tile {number}", values):
+        with without_autocast(values.device), explained_nan(self.strategy, f"image tile {number}", values):
             selection = self.strategy.select_in_tower(tokens)
         if not isinstance(selection, Selection) or selection.n_visual != n_left:
             raise PruningError(
