@@ -57,6 +57,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "video growth": videos.growth,
     "video selection": videos.selection,
     "adapted": adapted.stored,
+    "adapted at a higher rate": partial(adapted.stored, "adapted_higher_rate"),
     "adapted in bfloat16": partial(adapted.stored, "adapted_bfloat16"),
     "adapted without labels": partial(adapted.stored, "adapted_no_labels"),
     "adaptive": adaptive.stored,
