@@ -11,7 +11,7 @@ mean difference of paired scores. Three things keep it honest where it is used h
   know how many more might have. With one question an image, that is the exact binomial bound of the share that loses.
   With several, losses differ in size, and the bound is Fay and Feuer's for weighted counts
   (https://doi.org/10.1002/(SICI)1097-0258(19970415)16:7<791::AID-SIM500>3.0.CO;2-#), here of binomial ones: as if one
-  more image lost all that an image can lose.
+  more image lost all, with as many questions as the image of a random question has.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Loss:
         by_image = tuple(zip(counts.astype(float).tolist(), sums.tolist(), strict=True))
         won = float(np.clip(-lost, 0, None).mean())
         sizes = np.bincount(numbers, weights=np.clip(lost, 0, None)) / (100 * counts.mean())
-        most = float(counts.max() / counts.mean())  # what an image can lose
+        most = float((counts**2).mean() / counts.mean() ** 2)  # what the image of a random question has
         total = float(sizes.sum()) + most
         unit = (float((sizes**2).sum()) + most**2) / total
         return cls(float(lost.mean()), len(lost), len(counts), won, unit, total / unit - 1, (*by_image, *ADDED))

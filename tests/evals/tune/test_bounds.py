@@ -82,6 +82,20 @@ def test_images_that_rarely_lose_but_then_much(n_images: int, n_each: int, share
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_images", [60, 150])
+def test_only_images_with_most_questions_lose(n_images: int) -> None:
+    """All of their questions at once, which the others give no hint of."""
+    rng, passed, draws = np.random.default_rng(6), 0, 600
+    for _ in range(draws):
+        counts = rng.choice([1, 1, 2, 4], n_images)
+        images = np.repeat(range(n_images), counts)
+        lost = ((rng.random(n_images) < 0.2) & (counts == 4))[images]
+        passed += loss_of(~lost, np.ones(len(lost)), images).passes(100 * 0.2 / 2)  # half of the questions are theirs
+    assert passed / draws < 0.05 + 3 * (0.05 * 0.95 / draws) ** 0.5
+    assert passed / draws > 0.005
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_images", [60, 150])
 def test_the_test_errs_at_most_as_often_as_it_says(n_images: int) -> None:
     """Pairs whose true loss is the margin itself, in images that share a difficulty: at most 5 % may pass."""
     rng, passed, draws = np.random.default_rng(1), 0, 600

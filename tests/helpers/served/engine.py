@@ -139,10 +139,10 @@ def _served_batches(
         return Apart([served(llm, batch) for batch in batches], preemptions(llm))
 
 
-def check_equal(output: Any, answer: Answer) -> None:
+def check_equal(output: Any, answer: Answer, tolerance: float = TOLERANCE) -> None:
     """Fail unless vLLM's output has the answer's tokens and log probabilities, and its prompt is as short as it ought
     to be."""
-    assert difference(output, answer) < TOLERANCE
+    assert difference(output, answer) < tolerance
     assert list(output.outputs[0].token_ids) == answer.tokens
 
 
