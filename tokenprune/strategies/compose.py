@@ -179,10 +179,10 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
                     f"Compose: {type(step).__name__} works on whole images only, and {type(self.steps[0]).__name__} "
                     f"leaves a part. Put it first, or use another one, such as FoPru or DivPrune."
                 )
-        for one in (self, *self.steps):
-            if one.budget_per != "image":
-                name = type(one).__name__
-                raise SettingError(f'Compose: tiles do not survive a step. Write {name}(budget_per="image", ...).')
+        tiled = [one for one in self.steps if one.budget_per == "tile"]
+        for one in tiled if self.budget_per == "image" else [self]:
+            name = type(one).__name__
+            raise SettingError(f'Compose: tiles do not survive a step. Write {name}(budget_per="image", ...).')
         layers = {step.attention_layer for step in self.steps if "vision_attention" in step.needs}
         if len(layers) > 1:
             raise SettingError(

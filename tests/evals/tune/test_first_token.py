@@ -78,7 +78,7 @@ def test_a_tuning_by_first_tokens(tmp_path: Path) -> None:
     lost = [1 - cast(float, one.score) for one in answers if one.key == fresh.tried.setup.key]
     assert 100 * min(lost) <= fresh.loss.points <= 100 * max(lost)
     page = (output / "tuned.md").read_text()
-    assert "points of overlap of the first token's distribution with the unpruned model's, with 95 %" in page
+    assert "points of overlap of the first token's distribution with the unpruned model's: it lost" in page
     assert "A point is a total variation distance of 0.01" in page
     assert json.loads((output / "settings.json").read_text())["search"]["measure"] == "overlap"
     with pytest.raises(SettingError, match=r"holds another search, with measure='overlap' and not measure='agreement'"):

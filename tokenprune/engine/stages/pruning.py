@@ -245,7 +245,7 @@ class StagePruning:
         are on the device of `hidden`: with `device_map`, another one than that of what entered."""
         entry, device = now.entry, hidden.device
         assert entry is not None
-        read, number = None, stage.layer - 1
+        read, number, packings = None, stage.layer - 1, (entry.packing, *([before] if now.runs else []))
         if self.reads_attention:
             n_past = now.runs[-1].past.slots.shape[1] if now.runs else now.n_slots
             read = attention_reader(self.adapter.layers[number], now.captured.pop(number), n_past, before.valid, device)
@@ -255,7 +255,7 @@ class StagePruning:
             scores = None if last.scores is None else last.scores[last.kept].to(device)
             tokens = StageTokens(hidden[row, visual], last.kept.to(device), image.layout, scores)
             if read is not None and entry.hidden is not None:
-                text = text_places(before, row, entry.text[i]).to(device)
+                text = text_places(packings, row, entry.text[i]).to(device)
                 prompt = partial(_entered, entry, entry.hidden[row], i, device)
                 attention = read(row, visual, text)
                 tokens = replace(tokens, text_attention=attention, prompt=prompt, text=hidden[row, text])
@@ -266,7 +266,7 @@ def _entered(entry: Entry, hidden: Float[Tensor, "length width"], number: int, d
     """What entered the language model of an image and of the text after it, on a device."""
     image = entry.chosen[number]
     visual = places_of(entry.packing)[image.row, image.columns[image.selection.kept]]
-    text = text_places(entry.packing, image.row, entry.text[number])
+    text = text_places([entry.packing], image.row, entry.text[number])
     return Entered(hidden[visual.to(hidden.device)].to(device), hidden[text.to(hidden.device)].to(device))
 
 

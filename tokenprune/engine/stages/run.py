@@ -7,6 +7,7 @@ own cache slots.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -135,13 +136,14 @@ def places_of(packing: Packing) -> Int[Tensor, "batch columns"]:
     return place.scatter_reduce_(1, columns, order * valid, "amax")
 
 
-def text_places(packing: Packing, row: int, columns: Int[Tensor, " text"]) -> Int[Tensor, " text"]:
-    """The places of an image's text columns in a packing. Where the prompt ends in its image, the column that stands
-    for its text may be gone: then the last one that the row has left."""
-    places = places_of(packing)[row, columns]
-    valid = packing.valid[row]
-    last = (torch.arange(len(valid), device=valid.device) * valid).amax()
-    return torch.where(packing.columns[row, places] == columns, places, last)
+def text_places(packings: Sequence[Packing], row: int, columns: Int[Tensor, " text"]) -> Int[Tensor, " text"]:
+    """The places of an image's text columns after packings of packings. Where the prompt ends in its image, the column
+    that stands for its text may be gone: then the last one that the row has left."""
+    for packing in packings:
+        places, valid = places_of(packing)[row, columns], packing.valid[row]
+        last = (torch.arange(len(valid), device=valid.device) * valid).amax()
+        columns = torch.where(packing.columns[row, places] == columns, places, last)
+    return columns
 
 
 def _masked(mask: Tensor, where: Tensor) -> Tensor:
