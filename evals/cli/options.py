@@ -30,7 +30,9 @@ class _StoreBox(Action):
     ) -> None:
         left, top, right, bottom = values
         if not (all(map(isfinite, values)) and left < right and top < bottom):
-            raise ArgumentError(self, f"{' '.join(f'{one:g}' for one in values)} is no box; X1 < X2 and Y1 < Y2")
+            raise ArgumentError(
+                self, f"{' '.join(f'{one:g}' for one in values)} is not a box: X1 must be below X2, and Y1 below Y2"
+            )
         setattr(namespace, self.dest, (left, top, right, bottom))
 
 

@@ -158,8 +158,8 @@ def _method(tuned: Tuned, about: About) -> list[str]:
         f"Settings tried: {len(tuned.tried)}, each on the first few of {about.n_searched} questions; on all of them: "
         f"{whole}. Those in the table were then tested on other questions, in this order, the safest first, until one "
         f"failed. This is a paired non-inferiority test at 95 %: the bound of a BCa bootstrap over images, never below "
-        f"the exact binomial one. Because the order was fixed in advance, testing several does not weaken the "
-        f"guarantee, which holds for questions like these and no others. {POINTS[about.measure]}"
+        f"one for what other images may lose. Because the order was fixed in advance, testing several does not weaken "
+        f"the guarantee, which holds for questions like these and no others. {POINTS[about.measure]}"
     ]
     rows = [
         [

@@ -182,7 +182,7 @@ class PrunedModel(Base):
             images = self.encoded_images(arguments, found)
             if self.capture is not None:
                 self.capture.clear()
-            placed += map(self._placed, found, images, asked[batch])
+            placed += [self._placed(*one) for one in zip(found, images, asked[batch], strict=True)]
         return placed
 
     def embed_input_ids(
