@@ -28,7 +28,7 @@ class LlavaFramesAdapter(LlavaAdapter):
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         frames = super().layouts(modality, arguments, output)
-        return [replace(frame, frame=torch.zeros(frame.n_visual, dtype=torch.long)) for frame in frames]
+        return [replace(frame, frame=torch.zeros(frame.n_visual, dtype=torch.long, device="cpu")) for frame in frames]
 
     def image_starts(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]

@@ -25,11 +25,11 @@ def anyres_layout(pack: Pack, rows: int, columns: int, side: int) -> Layout:
     """
     canvas_row, canvas_column = (pack(place, nan) for place in canvas_places(rows, columns, side))
     newlines = canvas_row.isnan()
-    overview = torch.arange(len(newlines)) < side**2
+    overview = torch.arange(len(newlines), device="cpu") < side**2
     # Half a patch moves a place to the patch's centre; the rest decides for centres on a border.
     tile_row, tile_column = ((place + 0.501) // side for place in (canvas_row, canvas_column))
     tiles = (1 + tile_row * columns + tile_column).masked_fill(overview, 0)
-    last_patch = torch.arange(len(newlines)).masked_fill(newlines, 0).cummax(0).values
+    last_patch = torch.arange(len(newlines), device="cpu").masked_fill(newlines, 0).cummax(0).values
 
     grids = [(1, side, side)]
     height = int(newlines.sum())
@@ -48,11 +48,11 @@ def anyres_layout(pack: Pack, rows: int, columns: int, side: int) -> Layout:
 def canvas_places(rows: int, columns: int, side: int) -> tuple[Float[Tensor, "tiles patches"], ...]:
     """Return the row and the column of every patch on the canvas, as maps; 0 on the overview."""
     tile_row, row, tile_column, column = torch.meshgrid(
-        *(torch.arange(n).float() for n in (rows, side, columns, side)), indexing="ij"
+        *(torch.arange(n, device="cpu").float() for n in (rows, side, columns, side)), indexing="ij"
     )
     places = (tile_row * side + row, tile_column * side + column)
     tiles = (place.permute(0, 2, 1, 3).reshape(-1, side**2) for place in places)
-    return tuple(torch.cat([torch.zeros(1, side**2), place]) for place in tiles)
+    return tuple(torch.cat([torch.zeros(1, side**2, device="cpu"), place]) for place in tiles)
 
 
 def to_tokens_with_newlines(

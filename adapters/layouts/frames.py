@@ -18,7 +18,7 @@ ToTokens = Callable[[Float[Tensor, "tiles patches"]], Float[Tensor, " visual"]]
 
 def frames_layout(n_frames: int, height: int, width: int, to_tokens: ToTokens = one_to_one) -> Layout:
     """The layout of frames of height x width visual tokens; each is a tile."""
-    tiles = torch.arange(n_frames).repeat_interleave(height * width)
+    tiles = torch.arange(n_frames, device="cpu").repeat_interleave(height * width)
     return Layout(((n_frames, height, width),), n_frames, to_tokens, tiles if n_frames > 1 else None)
 
 
@@ -28,7 +28,7 @@ def frame_pairs(n_frames: int, frame: Layout) -> Layout:
     if n_frames == 1:
         return frame
     n_pairs, (_, height, width) = n_frames // 2, frame.grid
-    tiles = torch.arange(n_pairs).repeat_interleave(height * width)
+    tiles = torch.arange(n_pairs, device="cpu").repeat_interleave(height * width)
     to_tokens = partial(to_tokens_of_pairs, frame=frame)
     return Layout(((n_pairs, height, width),), n_frames, to_tokens, tiles if n_pairs > 1 else None)
 
@@ -46,7 +46,7 @@ def ended_by_newline(layout: Layout) -> Layout:
         layout.n_tiles,
         partial(to_tokens_with_end, to_tokens=layout.to_tokens),
         None if layout.tiles is None else torch.cat([layout.tiles, layout.tiles[-1:]]),
-        torch.arange(layout.n_visual + 1) == layout.n_visual,
+        torch.arange(layout.n_visual + 1, device="cpu") == layout.n_visual,
     )
 
 

@@ -15,7 +15,7 @@ from tokenprune.tokens.layout import Layout
 def framed_rows(inner: Layout) -> Layout:
     """Add these tokens to the layout of an image without them. They are treated as newline tokens."""
     _, height, width = inner.grid
-    newlines = torch.ones(height * (width + 1) + 2, dtype=torch.bool)
+    newlines = torch.ones(height * (width + 1) + 2, dtype=torch.bool, device="cpu")
     newlines[1:-1].view(height, width + 1)[:, :-1] = False
     to_tokens = partial(to_tokens_with_frame, inner=inner)
     return Layout(((1, 1, 1), (1, height, width + 1), (1, 1, 1)), inner.n_tiles, to_tokens, newlines=newlines)
@@ -33,7 +33,7 @@ def to_tokens_with_frame(values: Float[Tensor, "tiles patches"], inner: Layout) 
 def ended_rows(inner: Layout, n_frames: int) -> Layout:
     """The layout of so many frames, each a tile, from that of a frame without newline tokens."""
     _, height, width = inner.grid
-    newlines = (torch.arange(n_frames * height * (width + 1)) + 1) % (width + 1) == 0
+    newlines = (torch.arange(n_frames * height * (width + 1), device="cpu") + 1) % (width + 1) == 0
     frame = Layout(((1, height, width + 1),), to_tokens=partial(to_tokens_with_newlines, inner=inner))
     frames = Layout.concat([frame] * n_frames) if n_frames > 1 else frame
     return replace(frames, grids=((n_frames, height, width + 1),), newlines=newlines)

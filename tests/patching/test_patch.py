@@ -14,6 +14,7 @@ from helpers.tiny import prompt
 import tokenprune
 from tokenprune import FoPru, Grid, PruningError, Random, SettingError, UnsupportedError
 from tokenprune.engine.pruner import pruner_of
+from tokenprune.engine.recording import RECORD_ATTRIBUTE
 
 
 def n_kept(handle: tokenprune.PatchHandle) -> int:
@@ -76,6 +77,39 @@ def test_a_block_of_a_patch_that_is_gone(llava: Any) -> None:
         pass
     with pytest.raises(PruningError, match=r"Make a new one: with tokenprune.probe\(model, ...\)"), seen:
         pass
+
+
+def test_methods_that_were_wrapped_while_patched_are_left_as_they_were(llava: Any) -> None:
+    """A wrapper still calls what it wrapped, after the patch is removed."""
+    inputs = prompt([1])
+    labels = inputs["input_ids"].clone()
+    with torch.no_grad():
+        loss = llava(**inputs, labels=labels).loss
+    handle = tokenprune.patch(llava, Grid(keep=4))
+    called = []
+    for module, name in ((llava.model, "get_image_features"), (llava, "loss_function"), (llava, "generate_batch")):
+        setattr(module, name, wrapped(getattr(module, name), name, called))
+    assert n_kept(handle) == 4
+    handle.remove()
+    with torch.no_grad():
+        output = llava(**inputs, labels=labels)
+        features = llava.model.get_image_features(inputs["pixel_values"], return_dict=True)
+    assert output.loss == loss
+    assert not hasattr(features, RECORD_ATTRIBUTE)
+    assert not llava.generate_batch([])
+    assert set(called) == {"get_image_features", "loss_function", "generate_batch"}
+    with tokenprune.patch(llava, Grid(keep=9)) as again:
+        assert n_kept(again) == 9
+        with torch.no_grad():
+            assert torch.isfinite(llava(**inputs, labels=labels).loss)
+
+
+def wrapped(method: Any, name: str, called: list[str]) -> Any:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        called.append(name)
+        return method(*args, **kwargs)
+
+    return wrapper
 
 
 def test_a_settings_file_as_a_path(llava: Any, tmp_path: Path) -> None:

@@ -21,7 +21,10 @@ IGNORED_LABEL = -100  # the label that every Hugging Face loss leaves out
 
 
 class MethodOverride:
-    """Overrides a method of one module until `remove`, or until somebody else overrides it for good.
+    """Overrides a method of one module by `override` until `remove`.
+
+    What somebody has overridden this with in turn, as accelerate's hooks do, still calls it after `remove`: then it
+    only calls what it overrode.
 
     original: what is overridden.
     only_instances: whether its class does not have the method. Without it, the constructor raises UnsupportedError for
@@ -31,7 +34,7 @@ class MethodOverride:
     only_instances: ClassVar[bool] = False
 
     def __init__(self, module: nn.Module, name: str) -> None:
-        self._module, self._name = module, name
+        self._module, self._name, self._removed = module, name, False
         self._overridden = vars(module).get(name)  # an attribute of the instance, as accelerate sets one
         method = getattr(type(module), name, None)
         self.original: Any = self._overridden or (method and partial(method, module))
@@ -41,11 +44,20 @@ class MethodOverride:
                 f"it with your transformers version, and install an earlier one meanwhile."
             )
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.original(*args, **kwargs) if self._removed else self.override(*args, **kwargs)
+
+    def override(self, *args: Any, **kwargs: Any) -> Any:
+        """What is done instead of `original`."""
+        raise NotImplementedError
+
     def install(self) -> MethodOverride:
+        self._removed = False
         setattr(self._module, self._name, self)
         return self
 
     def remove(self) -> None:
+        self._removed = True
         if vars(self._module).get(self._name) is not self:
             return
         delattr(self._module, self._name)
@@ -54,33 +66,20 @@ class MethodOverride:
 
 
 class ForwardOverride(MethodOverride):
-    """Overrides a module's forward. Neither the module nor its name, weights or hooks change.
-
-    removed: what overrides this one in turn, as accelerate's hooks do, still calls it after `remove`; then it must do
-        nothing.
-    """
+    """Overrides a module's forward. Neither the module nor its name, weights or hooks change."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__(module, "forward")
-        self.removed = False
 
     @property
     def __signature__(self) -> inspect.Signature:  # accelerate reads which arguments there are
         return inspect.signature(self.original)
 
-    def install(self) -> MethodOverride:
-        self.removed = False
-        return super().install()
-
-    def remove(self) -> None:
-        self.removed = True
-        super().remove()
-
 
 class ContinuousBatching(MethodOverride):
     """Refuses continuous batching, which gives the model no images and a cache that cannot be pruned."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def override(self, *args: Any, **kwargs: Any) -> Any:
         raise UnsupportedError(
             "a patched model does not support continuous batching (generate_batch): transformers gives it no images, "
             "patched or not. Call generate with a padded batch, or remove the patch."
@@ -98,11 +97,11 @@ class LossFunction(MethodOverride):
 
     def __init__(self, model: nn.Module, name: str, function: Callable[..., Any], context: CallContext) -> None:
         super().__init__(model, name)
-        self._function, self._context = function, context
+        self.original, self._context = function, context
 
-    def __call__(self, logits: Tensor, labels: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def override(self, logits: Tensor, labels: Tensor, *args: Any, **kwargs: Any) -> Any:
         packing = self._packing()
-        return self._function(logits, labels if packing is None else prune_labels(labels, packing), *args, **kwargs)
+        return self.original(logits, labels if packing is None else prune_labels(labels, packing), *args, **kwargs)
 
     @dynamo_disabled
     def _packing(self) -> Packing | None:

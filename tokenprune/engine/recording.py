@@ -64,7 +64,7 @@ class FeatureFunction(MethodOverride):
     def __signature__(self) -> inspect.Signature:  # `generate` reads which arguments to pass
         return inspect.signature(self.original)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def override(self, *args: Any, **kwargs: Any) -> Any:
         wanted = kwargs.get("return_dict")
         as_dict = getattr(self._module.config, "return_dict", True) if wanted is None else wanted
         dict_kwargs = kwargs if as_dict else {**kwargs, "return_dict": True}  # a tuple could not hold the record

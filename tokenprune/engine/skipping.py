@@ -68,5 +68,5 @@ class LayerSkipping:
 class SkippedLayer(ForwardOverride):
     """Hands on what enters the layer, and writes nothing into a cache."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.original(*args, **kwargs) if self.removed else states_first(args, kwargs)[0][0]
+    def override(self, *args: Any, **kwargs: Any) -> Any:
+        return states_first(args, kwargs)[0][0]

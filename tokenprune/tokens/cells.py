@@ -18,11 +18,11 @@ def grid_cells(layout: Layout, side: float) -> tuple[Int[Tensor, " visual"], int
     """
     parts, n_cells = [], 0
     for frames, height, width in layout.grids:
-        down, across = ((torch.arange(length) / side).floor().long() for length in (height, width))
+        down, across = ((torch.arange(length, device="cpu") / side).floor().long() for length in (height, width))
         per_row = int(across[-1]) + 1
         of_frame = down[:, None] * per_row + across
         n_frame = int(of_frame[-1, -1]) + 1
-        parts.append((n_cells + n_frame * torch.arange(frames)[:, None, None] + of_frame).flatten())
+        parts.append((n_cells + n_frame * torch.arange(frames, device="cpu")[:, None, None] + of_frame).flatten())
         n_cells += frames * n_frame
     cells = torch.cat(parts)
     return cells if layout.left is None else cells[layout.left.cpu()], n_cells
@@ -40,7 +40,7 @@ def selection_cells(layout: Layout, side: int) -> Int[Tensor, " visual"]:
         raster = layout.coordinates()[:, 0]
         for i in raster.unique().tolist():
             here = (newlines & (raster == i)).nonzero()[:, 0]
-            cells[here] = n_cells + torch.arange(len(here)) // side**2
+            cells[here] = n_cells + torch.arange(len(here), device="cpu") // side**2
             n_cells += -(-len(here) // side**2)
     return cells
 

@@ -67,8 +67,8 @@ class Layout:
     def concat(cls, layouts: Sequence[Layout]) -> Layout:
         """Join the layouts of several tiles, one after the other, into that of one image; or, where each names its
         frames, into that of one video."""
-        sizes = torch.tensor([layout.n_visual for layout in layouts])
-        tiles = torch.arange(len(layouts)).repeat_interleave(sizes)
+        sizes = torch.tensor([layout.n_visual for layout in layouts], device="cpu")
+        tiles = torch.arange(len(layouts), device="cpu").repeat_interleave(sizes)
         return cls(
             tuple(grid for layout in layouts for grid in layout.grids),
             sum(layout.n_tiles for layout in layouts),
@@ -89,12 +89,19 @@ class Layout:
             raise PruningError(f"these visual tokens form {len(self.grids)} grids, {self.grids}: read .grids instead.")
         return first
 
+    def newline_mask(self, device: torch.device | str = "cpu") -> Bool[Tensor, " visual"]:
+        """Return `newlines`, or a mask of none."""
+        if self.newlines is None:
+            return torch.zeros(self.n_visual, dtype=torch.bool, device=device)
+        return self.newlines.to(device)
+
     def coordinates(self) -> Int[Tensor, "visual 4"]:
         """Return the raster, frame, row and column of each visual token."""
+        sides = [[range(i, i + 1), *map(range, grid)] for i, grid in enumerate(self.grids)]
         places = torch.cat(
             [
-                torch.cartesian_prod(torch.tensor([i]), *map(torch.arange, grid)).reshape(-1, 4)
-                for i, grid in enumerate(self.grids)
+                torch.cartesian_prod(*(torch.tensor(side, device="cpu") for side in four)).reshape(-1, 4)
+                for four in sides
             ]
         )
         return places if self.left is None else places[self.left.cpu()]
@@ -104,7 +111,7 @@ class Layout:
         """The number of rows of all frames and rasters."""
         return sum(frames * height for frames, height, _ in self.grids)
 
-    def rows(self, device: torch.device | None = None) -> Int[Tensor, " visual"]:
+    def rows(self, device: torch.device | str = "cpu") -> Int[Tensor, " visual"]:
         """Return the row of each visual token, numbered consecutively across frames and rasters."""
         ends = accumulate(frames * height for frames, height, _ in self.grids)
         rows = torch.cat(

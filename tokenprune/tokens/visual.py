@@ -72,9 +72,7 @@ class VisualTokens:
     @cached_property
     def is_newline(self) -> Bool[Tensor, " visual"]:
         """A mask of the newline tokens, which are not patches and are not merged."""
-        newlines = self.layout.newlines
-        device = self.features.device
-        return torch.zeros(self.n_visual, dtype=torch.bool, device=device) if newlines is None else newlines.to(device)
+        return self.layout.newline_mask(self.features.device)
 
     @property
     def n_newlines(self) -> int:

@@ -63,14 +63,14 @@ def token_centers(layout: Layout) -> Float[Tensor, "visual 2"]:
 
     Raises UnsupportedError for layouts whose rasters show parts of the image.
     """
-    newlines = torch.zeros(layout.n_visual, dtype=torch.bool) if layout.newlines is None else layout.newlines.cpu()
+    newlines = layout.newline_mask()
     if layout.n_tiles > 1 and layout.newlines is None:
         raise UnsupportedError(
             "this model cuts each tile into tiles of its own, at unknown positions. Give Zoom a smaller tile, or "
             "switch the processor's own tiling off."
         )
     raster, _, row, column = layout.coordinates().T
-    centers = torch.full((layout.n_visual, 2), torch.nan)
+    centers = torch.full((layout.n_visual, 2), torch.nan, device="cpu")
     for number in raster.unique():
         own = (raster == number) & ~newlines
         if own.any():

@@ -196,7 +196,7 @@ def vote(
     attended ones.)
     """
     tiles = [level.tile_at(x, y) for x, y in centers.tolist()]
-    inside = torch.tensor([i for i, tile in enumerate(tiles) if tile is not None])
+    inside = torch.tensor([i for i, tile in enumerate(tiles) if tile is not None], device="cpu")
     best = inside[scores[inside].argsort(descending=True, stable=True)[: budget(len(inside), keep_ratio, None)]]
     focus: defaultdict[tuple[int, int], float] = defaultdict(float)
     for i in best.tolist():
@@ -228,7 +228,8 @@ def centered(step: Step, width: int, height: int) -> View:
 
 def _to_pixels(view: View, centers: Float[Tensor, "tokens 2"]) -> Float[Tensor, "tokens 2"]:
     left, top, right, bottom = view.box
-    return torch.tensor([left, top]) + centers * torch.tensor([right - left, bottom - top])
+    corner, sides = torch.tensor([[left, top], [right - left, bottom - top]], device=centers.device)
+    return corner + centers * sides
 
 
 def _encode(model: Any, processor: Any, images: Sequence[Sequence[Any]], question: str) -> Any:

@@ -126,7 +126,7 @@ class EmbeddingFunction(MethodOverride):
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(self.original)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def override(self, *args: Any, **kwargs: Any) -> Any:
         images = self._begin()
         try:
             embeds = self.original(*args, **kwargs)
@@ -159,9 +159,7 @@ class ReusedOutput(ForwardOverride):
         super().__init__(module)
         self._context, self._key = context, id(self)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.removed:
-            return self.original(*args, **kwargs)
+    def override(self, *args: Any, **kwargs: Any) -> Any:
         if (stored := self._stored()) is not None:
             return stored
         output = self.original(*args, **kwargs)

@@ -67,8 +67,8 @@ class CapturedArguments(ForwardOverride):
         super().__init__(module)
         self._capture, self._layer = capture, layer
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._capture.active_forwards and not self.removed:
+    def override(self, *args: Any, **kwargs: Any) -> Any:
+        if self._capture.active_forwards:
             self._capture.before_attention(self._layer, kwargs)
         return self.original(*args, **kwargs)
 
@@ -80,8 +80,8 @@ class CapturedOutput(CapturedArguments):
         super().__init__(module, capture, layer)
         self._output = name
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def override(self, *args: Any, **kwargs: Any) -> Any:
         output = self.original(*args, **kwargs)
-        if self._capture.active_forwards and not self.removed:
+        if self._capture.active_forwards:
             self._capture.after_capture(self._layer, self._output, output)
         return output

@@ -21,9 +21,8 @@ class StagedLayer(ForwardOverride):
         super().__init__(layer)
         self.stages, self._number = stages, number
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        concerned = self.stages.active_forwards or kwargs.get("attention_mask") is not None
-        if concerned and not self.removed:
+    def override(self, *args: Any, **kwargs: Any) -> Any:
+        if self.stages.active_forwards or kwargs.get("attention_mask") is not None:
             args, kwargs = self.stages.before_layer(self._number, args, kwargs) or (args, kwargs)
         return self.original(*args, **kwargs)
 
@@ -36,5 +35,5 @@ class InnerFeatures(MethodOverride):
         super().__init__(language_model, name)
         self.stages = stages
 
-    def __call__(self, *args: Any) -> Any:
-        return self.original(*self.stages.inner_arguments(args))
+    def override(self, *args: Any, **kwargs: Any) -> Any:
+        return self.original(*self.stages.inner_arguments(args), **kwargs)

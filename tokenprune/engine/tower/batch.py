@@ -220,8 +220,8 @@ class BatchPruning:
         selections, call.kept = call.kept, []
         left = [call.of_tokens(tile.left.to(device)) for tile in call.tiles]
         kept = [call.places(selection.kept.to(device)) for selection in selections]
-        places, counts = pad_sequence(kept, batch_first=True), torch.tensor([len(tile) for tile in left])
-        real = torch.arange(places.shape[1]) < counts[:, None]
+        places, counts = pad_sequence(kept, batch_first=True), torch.tensor([len(tile) for tile in left], device="cpu")
+        real = torch.arange(places.shape[1], device="cpu") < counts[:, None]
         padded = min(map(len, left)) < places.shape[1]
         sizes = [spread(tile.sizes.to(device), call.each) for tile in call.tiles]
         merged = any(tile.merged_from is not None for tile in call.tiles)

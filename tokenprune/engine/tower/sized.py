@@ -22,7 +22,7 @@ class SizedAttention(ForwardOverride):
         super().__init__(attention)
         self._attend = attend
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def override(self, *args: Any, **kwargs: Any) -> Any:
         bias: Tensor | None = kwargs.pop(KEY_BIAS, None)
         if bias is None:
             return self.original(*args, **kwargs)

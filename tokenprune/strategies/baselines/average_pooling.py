@@ -37,8 +37,7 @@ class AveragePooling(MergingStrategy):
         n_visual, n_kept, device = tokens.n_visual, self.budget(tokens.n_visual), tokens.features.device
         if n_kept == n_visual:
             return Selection.all(n_visual, device)
-        places, newlines = tokens.layout.coordinates(), tokens.layout.newlines
-        newlines = torch.zeros(n_visual, dtype=torch.bool) if newlines is None else newlines.cpu()
+        places, newlines = tokens.layout.coordinates(), tokens.layout.newline_mask()
         frame = places[:, :2].unique(dim=0, return_inverse=True)[1].masked_fill(newlines, -1)
         frames = [(frame == i).nonzero()[:, 0] for i in range(int(frame.max()) + 1)]
         ends = newlines.nonzero()[:, 0]
@@ -64,9 +63,9 @@ def rectangles(count: int, height: int, width: int) -> tuple[Int[Tensor, " place
     """Return the rectangle, of `count`, of each place of a height x width grid, and the middle place of each."""
     per_row = columns_per_row(count, height, width)
     band, rows = segments(len(per_row), height)
-    first = torch.tensor(list(accumulate(per_row, initial=0)))[band]
-    columns = torch.tensor(per_row)[band]
-    cell = first[:, None] + torch.arange(width) * columns[:, None] // width
+    first = torch.tensor(list(accumulate(per_row, initial=0)), device="cpu")[band]
+    columns = torch.tensor(per_row, device="cpu")[band]
+    cell = first[:, None] + torch.arange(width, device="cpu") * columns[:, None] // width
     middle = [row * width + segments(n_columns, width)[1] for row, n_columns in zip(rows, per_row, strict=True)]
     return cell.flatten(), torch.cat(middle)
 
@@ -75,4 +74,5 @@ def segments(count: int, length: int) -> tuple[Int[Tensor, " length"], Int[Tenso
     """Divide range(length) into `count` nearly equal segments; return each element's segment and each one's middle."""
     starts = [-(-i * length // count) for i in range(count + 1)] if count else [0]
     middle = [(start + end) // 2 for start, end in pairwise(starts)]
-    return torch.arange(length) * count // max(1, length), torch.tensor(middle, dtype=torch.long)
+    segment = torch.arange(length, device="cpu") * count // max(1, length)
+    return segment, torch.tensor(middle, dtype=torch.long, device="cpu")

@@ -36,6 +36,6 @@ class Random(Strategy):
     def select(self, tokens: VisualTokens) -> Selection:
         image = zlib.crc32(tokens.pixels.float().cpu().numpy().tobytes(), self.seed % 2**32)
         # CPU generators give the same draw on every device.
-        generator = torch.Generator().manual_seed(image)
-        order = torch.randperm(tokens.n_visual, generator=generator).to(tokens.features.device)
+        generator = torch.Generator("cpu").manual_seed(image)
+        order = torch.randperm(tokens.n_visual, generator=generator, device="cpu").to(tokens.features.device)
         return Selection.first(order, self.budget(tokens.n_visual))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -83,5 +84,5 @@ def n_dropped(attention: Float[Tensor, " patches"], target: int, n_more: int) ->
     if n_more == 0:
         return above
     shares = attention / attention.sum()
-    entropy = torch.special.entr(shares).sum() / torch.tensor(len(shares)).log()
+    entropy = torch.special.entr(shares).sum() / math.log(len(shares))
     return min(above, round(float(above / n_more**0.5 * (1 - entropy**2))))

@@ -55,7 +55,7 @@ def order_by_crop(scores: Float[Tensor, " visual"], n_crops: int, n_kept: int) -
     one token longer than the others if the tokens do not divide evenly.
     """
     lengths = sorted(split(len(scores), [1] * n_crops), reverse=True)
-    crop = torch.arange(n_crops).repeat_interleave(torch.tensor(lengths)).to(scores.device)
+    crop = torch.arange(n_crops, device="cpu").repeat_interleave(torch.tensor(lengths, device="cpu")).to(scores.device)
     means = scores.new_zeros(n_crops).scatter_reduce(0, crop, scores, "mean", include_self=False)
     exact = means / means.sum() * n_kept
     share = exact.floor().long()

@@ -80,12 +80,11 @@ class Mosaic(AttentionStrategy, MergingStrategy):
 def budget_cells(layout: Layout, n_kept: int) -> Int[Tensor, " visual"]:
     """Return the cell of every visual token, of `n_kept` cells without an empty one: rectangles of a frame, or runs of
     newline tokens. Tokens of a frame that gets none of the budget have cell `n_kept`."""
-    places, newlines = layout.coordinates(), layout.newlines
-    newlines = torch.zeros(layout.n_visual, dtype=torch.bool) if newlines is None else newlines.cpu()
+    places, newlines = layout.coordinates(), layout.newline_mask()
     frame = places[:, :2].unique(dim=0, return_inverse=True)[1].masked_fill(newlines, -1)
     groups = [(frame == i).nonzero()[:, 0] for i in range(-1, int(frame.max()) + 1)]
     shares = split(n_kept, [len(group) for group in groups])
-    cells, begin = torch.full((layout.n_visual,), n_kept), 0
+    cells, begin = torch.full((layout.n_visual,), n_kept, device="cpu"), 0
     for i, (group, share) in enumerate(zip(groups, shares, strict=True)):
         if share:
             height = 1 if i == 0 else len(places[group, 2].unique())
