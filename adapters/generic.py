@@ -101,8 +101,18 @@ class GenericAdapter(ModelAdapter):
         return [Layout.raster(grid) for grid in grids or [(1, 1, count) for count in counts]]
 
     def features(self, output: Any) -> Sequence[Float[Tensor, "*tokens width"]]:
-        """The features of every image, from the output of the function that encodes them."""
-        return list(output.pooler_output)
+        """The features of every image, from the output of the function that encodes them.
+
+        Raises PruningError if those of all images are one matrix, which does not say where an image begins.
+        """
+        found = output.pooler_output
+        if isinstance(found, Tensor) and found.ndim == 2:
+            raise PruningError(
+                f"{type(self.model).__name__} gives the features of all images as one matrix of shape "
+                f"{tuple(found.shape)}, in which {type(self).__name__} cannot tell images apart. Write an adapter with "
+                f"`features`: see adapters/README.md."
+            )
+        return list(found)
 
     def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
         return image_pixels(modality, arguments, len(layouts))

@@ -61,3 +61,9 @@ def check_budget(owner: str, keep_ratio: object, keep: object) -> None:
             f"{owner}: keep={keep!r} is not a count of visual tokens. Write an integer of at least 1, such as "
             f"keep=64, or a fraction: keep_ratio=0.25."
         )
+
+
+def check_no_count(owner: str, keep: object) -> None:
+    """Raise SettingError for a count of tokens, where the budget is an average over layers."""
+    if keep is not None:
+        raise SettingError(f"{owner}: keep is a count, but the budget is an average over layers. Use keep_ratio.")

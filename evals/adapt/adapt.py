@@ -26,7 +26,7 @@ from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run.evaluate import BATCH_TOKENS
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.progress import progress_bar
-from tokenprune.evals.run.questions import limit_questions, load_questions
+from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
 from tokenprune.evals.run.runner import Runner
 from tokenprune.evals.run.setups import Unpruned, read_strategy
 from tokenprune.evals.storage import files
@@ -106,6 +106,8 @@ def adapt(
     with allowing(image_roots, max_image_pixels):
         style = style_of(*load_processor(model))
         asked = limit_questions(load_questions(data, tasks, split=split, style=style, labels=labels), limit)
+        if others := left_out(data, tasks):
+            console.print(others)
         check_images(asked)
         answers = {_key(one.question): one.answer for one in labelled(asked)} if labels else None
         loaded, processor = load_model(model, dtype)

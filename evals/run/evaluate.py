@@ -25,7 +25,7 @@ from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGIE
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.processes import Processes, processes
 from tokenprune.evals.run.progress import progress_bar
-from tokenprune.evals.run.questions import OWN, left_out, limit_questions, load_questions
+from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
 from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.run.setups import make_setups, read_by
 from tokenprune.evals.search.calibration import apart, calibrated_on
@@ -112,10 +112,7 @@ def evaluate(
             style = replace(style, view=view_through(downsample.at_size(own, *image_size)))
         asked = load_questions(data, tasks, split=split, style=style)
         if others := left_out(data, tasks):
-            console.print(
-                f"{data}: your own questions are asked alone, without the folders {', '.join(others)}. To ask all, add "
-                f"--tasks {OWN} {' '.join(others)}"
-            )
+            console.print(others)
         if engine is not None:
             if image_size is not None:
                 raise SettingError("an engine resizes images itself: leave out --image-size")

@@ -54,11 +54,18 @@ def load_questions(
     return questions
 
 
-def left_out(folder: Path, tasks: Sequence[str] | None) -> list[str]:
-    """Return the tasks whose folders `load_questions` does not read, because own questions are beside them."""
+def left_out(folder: Path, tasks: Sequence[str] | None) -> str | None:
+    """Say which tasks' folders `load_questions` does not read, because own questions are beside them, if there are
+    any."""
     if tasks is not None or not TASKS[OWN].is_in(folder):
-        return []
-    return [name for name in TASKS if (folder / name).is_dir()]
+        return None
+    others = " ".join(name for name in TASKS if (folder / name).is_dir())
+    if not others:
+        return None
+    return (
+        f"{folder}: your own questions are asked alone, without the folders {others}. To ask all, add "
+        f"--tasks {OWN} {others}"
+    )
 
 
 def limit_questions(questions: Sequence[Question], limit: int | None) -> list[Question]:

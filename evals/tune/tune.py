@@ -21,7 +21,7 @@ from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run.arguments import Model, as_model, check_counts, check_lists
 from tokenprune.evals.run.evaluate import BATCH_TOKENS
 from tokenprune.evals.run.progress import progress_bar
-from tokenprune.evals.run.questions import limit_questions, load_questions
+from tokenprune.evals.run.questions import left_out, limit_questions, load_questions
 from tokenprune.evals.search.calibration import image_digests
 from tokenprune.evals.search.journal import held_study
 from tokenprune.evals.storage import files
@@ -123,6 +123,8 @@ def tune(
     with allowing(image_roots, max_image_pixels):
         name, style = name_and_style(model)
         questions = limit_questions(load_questions(data, tasks, split=split, style=style, labels=labels), limit)
+        if others := left_out(data, tasks):
+            console.print(others)
         searched, fresh = halves(questions, seed)
         loaded, processor = load_model(model, dtype) if isinstance(model, str) else model
         n_layers = len(adapter_for(loaded).layers)

@@ -1,4 +1,6 @@
-"""Time and peak memory of a prefill as images grow: 1 to 576 tiles, and up to 8192 x 8192 pixels."""
+"""CPU time and peak memory of a prefill as images grow: 1 to 576 tiles, and up to 8192 x 8192 pixels.
+
+One thread computes, so its CPU time is that of a machine without other work."""
 
 from __future__ import annotations
 
@@ -90,7 +92,7 @@ def tiles_prompt(model: Any, n_tiles: int) -> dict[str, Tensor]:
 
 
 def measured(model: Any, inputs: dict[str, Tensor], name: str, rounds: int) -> dict[str, Any]:
-    """Peak memory beside the model and the inputs, and seconds, of a strategy's prefill."""
+    """Peak memory beside the model and the inputs, and CPU seconds, of a strategy's prefill."""
     n_visual = int((inputs["input_ids"] == model.config.image_token_id).sum())
     image = {key: value for key, value in inputs.items() if key in ("pixel_values", "image_grid_thw")}
 
@@ -117,9 +119,9 @@ def _costs(call: Callable[[], Any], rounds: int) -> dict[str, Any]:
     _, peak = with_peak(call, torch.device("cpu"))
     seconds = []
     for _ in range(rounds):
-        start = time.perf_counter()
+        start = time.process_time()
         call()
-        seconds.append(round(time.perf_counter() - start, 4))
+        seconds.append(round(time.process_time() - start, 4))
     return {"seconds": statistics.median(seconds), "all_seconds": seconds, "peak_bytes": peak}
 
 
@@ -127,18 +129,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tokenprune.evals.dev.experiments.growth",
         description=f"Prune drawn images of more and more tiles, and of more and more pixels, to {KEEP} visual tokens, "
-        "on narrow random models, and print time and memory.",
+        "on narrow random models, and print CPU time and memory.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--tiles", type=int, nargs="*", default=TILES, metavar="N")
     parser.add_argument("--sides", type=int, nargs="*", default=SIDES, metavar="PIXELS")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/growth.jsonl"))
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    about = {"rounds": options.rounds, "threads": options.threads, "device": "cpu", "versions": versions()}
+    about = {"rounds": options.rounds, "device": "cpu", "versions": versions()}
     rows = []
     with options.output.open("w", encoding="utf-8") as output:
         for row in rows_of(options.tiles, options.sides, options.rounds):

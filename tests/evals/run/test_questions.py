@@ -9,7 +9,7 @@ from helpers.files.evals import tiny_processor, write_refcoco, write_vqav2
 
 from tokenprune.errors import DataError
 from tokenprune.evals.models.prompt_styles import STYLES
-from tokenprune.evals.run.questions import evenly, load_questions
+from tokenprune.evals.run.questions import evenly, left_out, load_questions
 from tokenprune.zoom.prompts import chat_prompt
 
 
@@ -60,3 +60,11 @@ def test_limit_is_spread_evenly() -> None:
 def test_folder_without_questions(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no questions; it needs .* name the set: --tasks pope"):
         load_questions(tmp_path)
+
+
+def test_folders_of_tasks_beside_own_questions_are_named(tmp_path: Path) -> None:
+    (tmp_path / "textvqa").mkdir()
+    assert left_out(tmp_path, None) is None
+    (tmp_path / "questions.jsonl").touch()
+    assert str(left_out(tmp_path, None)).endswith("without the folders textvqa. To ask all, add --tasks own textvqa")
+    assert left_out(tmp_path, ["own"]) is None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
-from tokenprune.checks import is_number
+from tokenprune.checks import check_no_count, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import check_retired, register_strategy
@@ -54,8 +54,7 @@ class AdaToken(TextGuided, RankedStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.keep is not None:
-            raise SettingError("AdaToken: keep is a count, but the budget is an average over layers. Use keep_ratio.")
+        check_no_count("AdaToken", self.keep)
         if self.schedule is not None:
             object.__setattr__(self, "schedule", checked_schedule(self.schedule))
 

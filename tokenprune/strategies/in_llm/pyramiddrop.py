@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokenprune.checks import check_count
-from tokenprune.errors import SettingError
+from tokenprune.checks import check_count, check_no_count
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import RankedStrategy, Stage, TextGuided
@@ -37,10 +36,7 @@ class PyramidDrop(TextGuided, RankedStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.keep is not None:
-            raise SettingError(
-                "PyramidDrop: keep is a count, but the budget is an average over layers. Use keep_ratio."
-            )
+        check_no_count("PyramidDrop", self.keep)
         if self.first is not None:
             check_count("PyramidDrop", "first", self.first)
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
-from tokenprune.checks import check_share
-from tokenprune.errors import SettingError
+from tokenprune.checks import check_no_count, check_share
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.density import recycle_by_cluster
@@ -46,8 +45,7 @@ class SparseVLM(TextGuided, RankedStrategy, MergingStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.keep is not None:
-            raise SettingError("SparseVLM: keep is a count, but the budget is an average over layers. Use keep_ratio.")
+        check_no_count("SparseVLM", self.keep)
         check_share("SparseVLM", "recycle", self.recycle)
         check_share("SparseVLM", "clusters", self.clusters)
 

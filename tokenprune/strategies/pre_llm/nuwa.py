@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.checks import check_flags, is_number
+from tokenprune.checks import check_flags, check_no_count, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies.registry import register_strategy
@@ -58,8 +58,7 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.keep is not None:
-            raise SettingError("Nuwa: keep is a count, but the budget is an average over layers. Use keep_ratio.")
+        check_no_count("Nuwa", self.keep)
         check_flags("Nuwa", gather=self.gather, progressive=self.progressive)
         if not is_number(self.reach) or not self.reach > 0:
             raise SettingError(f"Nuwa: reach={self.reach!r} is not a distance in tokens; write a positive number.")

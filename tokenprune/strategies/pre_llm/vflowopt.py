@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from tokenprune.checks import check_flags, is_number
+from tokenprune.checks import check_flags, check_no_count, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
@@ -55,8 +55,7 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.keep is not None:
-            raise SettingError("VFlowOpt: keep is a count, but the budget is an average over layers. Use keep_ratio.")
+        check_no_count("VFlowOpt", self.keep)
         check_flags("VFlowOpt", recycle=self.recycle, progressive=self.progressive, as_released=self.as_released)
         for name in ("threshold", "alpha"):
             value = getattr(self, name)

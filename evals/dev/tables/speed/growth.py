@@ -1,4 +1,4 @@
-"""Time and memory of prefills as images grow, as `dev.experiments.growth` measures them."""
+"""CPU time and memory of prefills as images grow, as `dev.experiments.growth` measures them."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ HEADINGS = [
     "visual tokens",
     "left in the tower",
     "kept",
-    "s",
+    "CPU s",
     "µs a token",
     "peak",
     "bytes a token",
