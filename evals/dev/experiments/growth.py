@@ -21,7 +21,7 @@ from tokenprune.evals.bench.inputs.build import build
 from tokenprune.evals.bench.inputs.prompts import random_prompt
 from tokenprune.evals.bench.inputs.rendered import rendered
 from tokenprune.evals.bench.timing.memory import with_peak
-from tokenprune.evals.dev.tables.speed.growth import table
+from tokenprune.evals.dev.tables.speed.growth import tables
 from tokenprune.evals.storage.provenance import versions
 from tokenprune.strategies.parsing import parse
 
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             output.write(json.dumps(row | about) + "\n")
             output.flush()
             rows.append(row)
-    print(table(rows))
+    print(tables(rows))
 
 
 def rows_of(tiles: Sequence[int], sides: Sequence[int], rounds: int) -> Any:

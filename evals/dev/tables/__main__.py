@@ -23,7 +23,7 @@ from tokenprune.evals.dev.tables.accuracy import (
     which_strategy,
 )
 from tokenprune.evals.dev.tables.accuracy_and_speed import vflowopt, videos
-from tokenprune.evals.dev.tables.speed import background, bench, decode_steps, peers, selection, serving, tower
+from tokenprune.evals.dev.tables.speed import background, bench, decode_steps, growth, peers, selection, serving, tower
 from tokenprune.evals.report import markers
 
 #: What makes each table, by the name in its markers.
@@ -42,6 +42,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": bench.summary_of_stored,
     "bench": bench.stored,
     "decode steps": decode_steps.stored,
+    "growth": growth.stored,
     "peers": peers.stored,
     "peers for videos": peers.videos,
     "vflowopt": vflowopt.stored,

@@ -1,31 +1,51 @@
 """CPU time and memory of prefills as images grow, as `dev.experiments.growth` measures them."""
 
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tokenprune.evals.report.table import Table
+from tokenprune.evals.dev.tables import RESULTS, versions
+from tokenprune.evals.report.table import NOTHING, Table
 
-HEADINGS = [
-    "image",
-    "strategy",
-    "visual tokens",
-    "left in the tower",
-    "kept",
-    "CPU s",
-    "µs a token",
-    "peak",
-    "bytes a token",
-]
-GIB = 2**30
+Row = dict[str, Any]
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
-    """Return one line for each image and strategy."""
-    return Table(HEADINGS, [_line(row) for row in rows])
+def stored() -> str:
+    rows = [json.loads(line) for line in (RESULTS / "growth.jsonl").read_text(encoding="utf-8").splitlines()]
+    about = rows[0]
+    return f"{tables(rows)}\n\nMedians of {about['rounds']} rounds; {about['device']}, one thread; {versions(about)}\n"
 
 
-def _line(row: dict[str, Any]) -> list[str]:
-    n_visual, in_tower = row["visual_tokens"], row.get("in_tower") or []
-    image = f"{row['tiles']} tiles" if "tiles" in row else f"{row['side']:,} x {row['side']:,}"
-    counts = [f"{n_visual:,}", f"{in_tower[-1]:,}" if in_tower else "-", f"{row['kept']:,}" if "kept" in row else "-"]
-    costs = [f"{row['seconds']:.3f}", f"{1e6 * row['seconds'] / n_visual:.0f}", f"{row['peak_bytes'] / GIB:.3f} GiB"]
-    return [image, row["strategy"], *counts, *costs, f"{row['peak_bytes'] / n_visual:,.0f}"]
+def tables(rows: Sequence[Row]) -> str:
+    """Return a table of time and one of memory, for images of tiles and for those of any size."""
+    parts = []
+    for what, size in (("tiles", _tiles), ("pixels", _pixels)):
+        own = [row for row in rows if ("tiles" in row) == (what == "tiles")]
+        if own:
+            parts += [f"CPU seconds of a prefill, by {what}:", table(own, size, _seconds)]
+            parts += [f"Peak memory in KB a visual token, by {what}:", table(own, size, _kilobytes)]
+    return "\n\n".join(map(str, parts))
+
+
+def table(rows: Sequence[Row], size: Callable[[Row], str], cell: Callable[[Row], str]) -> Table:
+    """Return a line for every strategy, and a column for every size."""
+    found = {(row["strategy"], size(row)): cell(row) for row in rows}
+    sizes, strategies = (list(dict.fromkeys(names)) for names in (map(size, rows), (row["strategy"] for row in rows)))
+    lines = [[name, *(found.get((name, one), NOTHING) for one in sizes)] for name in strategies]
+    return Table(["strategy", *sizes], lines)
+
+
+def _tiles(row: Row) -> str:
+    return f"{row['tiles']} ({row['visual_tokens']:,} tokens)"
+
+
+def _pixels(row: Row) -> str:
+    return f"{row['side']:,} x {row['side']:,} ({row['visual_tokens']:,} tokens)"
+
+
+def _seconds(row: Row) -> str:
+    return f"{row['seconds']:.3g}"
+
+
+def _kilobytes(row: Row) -> str:
+    return f"{row['peak_bytes'] / row['visual_tokens'] / 1000:.1f}"
