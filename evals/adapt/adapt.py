@@ -86,7 +86,7 @@ def adapt(
     strategy: as in `--strategy`.
     keep_ratio, up_to, whole: a share `whole` of the steps is unpruned; in the others the keep ratio is drawn between
         the first two, so that one adapter works at all of them.
-    labels: learn the right answers; False: the unpruned model's own (self-distillation).
+    labels: learn the right answers; False: what the unpruned model would answer, see `tokenprune.evals.adapt.teaching`.
     part, rank: what is trained, see `tokenprune.evals.adapt.lora`.
     batch, per_image, accumulate: rows in a forward, questions about one image in a row, see
         `tokenprune.evals.adapt.rows`, and forwards in a step. If the model or the strategy does not allow several
@@ -155,6 +155,7 @@ def adapt(
                 ratios,
                 output,
                 console,
+                labels=labels,
                 part=part,
                 rank=rank,
                 save_every=save_every,
@@ -171,6 +172,7 @@ def _train(
     output: Path,
     console: Console,
     *,
+    labels: bool,
     part: str,
     rank: int,
     save_every: int,
@@ -182,7 +184,7 @@ def _train(
     checkpoint = last_checkpoint(output / CHECKPOINTS)
     if checkpoint is None:
         largest = sorted(rows, key=lambda one: one.size, reverse=True)[: options["batch"]]
-        found = estimate(adapted, collator(largest), options["accumulate"], autocast=autocast)
+        found = estimate(adapted, collator(largest), options["accumulate"], labels=labels, autocast=autocast)
         console.print(found.sentence(options["steps"]))
     else:
         console.print(f"Resuming from {checkpoint}.")
@@ -200,6 +202,7 @@ def _train(
         data_collator=collator,
         strategy=strategy,
         ratios=ratios,
+        labels=labels,
     )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     adapted.save_pretrained(str(output / ADAPTER))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from tokenprune.evals.adapt.lora import n_trained
 from tokenprune.evals.adapt.rows import on_device
+from tokenprune.evals.adapt.teaching import taught_by_itself
 from tokenprune.evals.bench.inputs.build import free_bytes
 from tokenprune.evals.bench.timing.memory import with_peak
 
@@ -42,18 +43,20 @@ class Estimate:
         return text
 
 
-def estimate(model: nn.Module, batch: Mapping[str, Any], accumulate: int, *, autocast: bool = False) -> Estimate:
+def estimate(
+    model: Any, batch: Mapping[str, Any], accumulate: int, *, labels: bool = True, autocast: bool = False
+) -> Estimate:
     """Run two unpruned steps without an update: one for memory, one for time. Weights and random numbers stay as they
-    are. autocast: see `tokenprune.evals.adapt.training.arguments`."""
+    are. labels, autocast: see `PrunedTrainer` and `arguments` in `tokenprune.evals.adapt.training`."""
     device = next(model.parameters()).device
     free = free_bytes(device)
     given = on_device(batch, model)
     states = torch.get_rng_state(), torch.cuda.get_rng_state_all() if device.type == "cuda" else []
     was_training = model.training
     model.train()
-    _, peak = with_peak(lambda: _step(model, given, autocast), device)
+    _, peak = with_peak(lambda: _step(model, given, labels, autocast), device)
     start = time.perf_counter()
-    _step(model, given, autocast)
+    _step(model, given, labels, autocast)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     seconds = time.perf_counter() - start
@@ -73,8 +76,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def _step(model: nn.Module, batch: Mapping[str, Any], autocast: bool) -> None:
+def _step(model: Any, batch: Mapping[str, Any], labels: bool, autocast: bool) -> None:
     model.zero_grad(set_to_none=True)
-    with torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=autocast):
+    with (
+        torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=autocast),
+        nullcontext() if labels else taught_by_itself(model, batch),
+    ):
         loss = model(**batch).loss
     loss.backward()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -16,6 +17,7 @@ from transformers import Trainer, TrainingArguments
 import tokenprune
 from tokenprune.errors import SettingError
 from tokenprune.evals.adapt.rows import Row
+from tokenprune.evals.adapt.teaching import taught_by_itself
 
 STATE = "trainer_state.json"
 #: Batches and keep ratios differ, so a tenth's mean loss varies by a few per cent even where nothing is learned.
@@ -67,19 +69,25 @@ class Rows(Dataset[Row]):
 
 
 class PrunedTrainer(Trainer):
-    """Prunes the model with `strategy` at the step's keep ratio, in forward and backward."""
+    """Prunes the model with `strategy` at the step's keep ratio, in forward and backward.
 
-    def __init__(self, *args: Any, strategy: tokenprune.Strategy, ratios: Ratios, **kwargs: Any) -> None:
+    labels: whether it learns the batches' answers, and not their distributions in the unpruned model.
+    """
+
+    def __init__(self, *args: Any, strategy: tokenprune.Strategy, ratios: Ratios, labels: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._strategy, self._ratios = strategy, ratios
+        self._strategy, self._ratios, self._labels = strategy, ratios, labels
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        own: Any = self.model
         ratio = self._ratios.at(self.state.global_step)
-        if ratio == 1:
-            return super().training_step(*args, **kwargs)
-        model: Any = self.model
-        with tokenprune.patch(model, at_ratio(self._strategy, ratio)):
-            return super().training_step(*args, **kwargs)
+        with ExitStack() as step:
+            if not self._labels:
+                inputs = self._prepare_inputs(inputs)
+                step.enter_context(taught_by_itself(own, inputs))
+            if ratio < 1:
+                step.enter_context(tokenprune.patch(own, at_ratio(self._strategy, ratio)))
+            return super().training_step(model, inputs, *args, **kwargs)
 
 
 def arguments(

@@ -1,0 +1,143 @@
+"""A model that learns, while it is pruned, what it would answer unpruned and without its adapter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.files.evals import sample_image, saved, tiny_processor
+from helpers.files.search import Deep
+from torch.nn.functional import kl_div
+
+import tokenprune
+from tokenprune import FoPru, UnsupportedError
+from tokenprune.evals.adapt.adapt import adapt
+from tokenprune.evals.adapt.examples import Example
+from tokenprune.evals.adapt.lora import with_lora
+from tokenprune.evals.adapt.rows import Collator, Row
+from tokenprune.evals.adapt.teaching import Divergence, taught_by_itself, teacher_distributions
+from tokenprune.evals.run.questions import load_questions
+
+N = 6
+ANSWERS = ("07 08", "05", "09 05 06")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    for number in range(N):
+        sample_image(box=(number, number, number + 20, number + 15)).save(folder / f"{number}.png")
+    lines = [json.dumps({"image": f"{number}.png", "question": "12 13"}) for number in range(N)]
+    (folder / "questions.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def model() -> Any:
+    """With an adapter that changes what it says."""
+    model = with_lora(Deep("llava-clip", "clip").build("sdpa"), "decoder", 4)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+    return model
+
+
+@pytest.fixture(scope="module")
+def batch(data: Path) -> dict[str, Any]:
+    """Three questions, each in a row of its own, with answers of one to three tokens."""
+    questions = load_questions(data, labels=False)[:3]
+    rows = [Row((Example(question, answer),)) for question, answer in zip(questions, ANSWERS, strict=True)]
+    return Collator(tiny_processor(), torch.float32)(rows)
+
+
+def places(batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The row of each token to learn, and the column of the token before it."""
+    rows, columns = (batch["labels"] != -100).nonzero().T
+    return rows, columns - 1
+
+
+@torch.no_grad()
+def log_probabilities(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    return model(**{name: value for name, value in batch.items() if name != "labels"}).logits.log_softmax(-1)
+
+
+def test_the_teacher_has_no_adapter(model: Any, batch: dict[str, Any]) -> None:
+    model.train()
+    found = teacher_distributions(model, batch)
+    assert model.training
+    model.eval()
+    with model.disable_adapter():
+        plain = log_probabilities(model, batch)[places(batch)]
+    assert torch.equal(found, plain)
+    assert len(found) == 6
+    assert (found - log_probabilities(model, batch)[places(batch)]).abs().max() > 1e-2
+
+
+def test_the_loss_is_the_divergence_of_the_pruned_model(model: Any, batch: dict[str, Any]) -> None:
+    """At the labels' places, of which pruning changes the columns."""
+    model.eval()
+    teacher = teacher_distributions(model, batch)
+    for keep_ratio in (1.0, 0.2):
+        with taught_by_itself(model, batch), tokenprune.patch(model, FoPru(keep_ratio=keep_ratio)) as handle:
+            loss = model(**batch).loss
+            n_dropped = handle.report.images[0].n_visual - handle.report.images[0].n_kept
+            pruned = log_probabilities(model, batch)
+        rows, columns = places(batch)
+        own = pruned[rows, columns - n_dropped]
+        assert (n_dropped > 0) == (keep_ratio < 1)
+        assert float(loss.detach()) == pytest.approx(
+            float(kl_div(own, teacher, reduction="sum", log_target=True)) / 6, rel=1e-4
+        )
+        assert loss.requires_grad
+
+
+def test_a_new_adapter_has_nothing_to_learn_unpruned(batch: dict[str, Any]) -> None:
+    model = with_lora(Deep("llava-clip", "clip").build("sdpa"), "decoder", 4)
+    with taught_by_itself(model, batch):
+        assert float(model(**batch).loss.detach()) == pytest.approx(0, abs=1e-6)
+    with taught_by_itself(model, batch), tokenprune.patch(model, FoPru(keep_ratio=0.2)):
+        assert float(model(**batch).loss.detach()) > 1e-4
+    assert float(model(**batch).loss.detach()) > 1  # that of the labels again
+
+
+def test_several_batches_of_a_step_count_by_their_tokens(model: Any, batch: dict[str, Any]) -> None:
+    loss = Divergence(teacher_distributions(model, batch))
+    with torch.no_grad():
+        logits = model(**batch).logits
+    assert float(loss(logits, batch["labels"], num_items_in_batch=60)) == pytest.approx(
+        float(loss(logits, batch["labels"])) / 10
+    )
+
+
+def test_a_model_with_a_loss_of_its_own_is_refused(model: Any, batch: dict[str, Any]) -> None:
+    base = model.get_base_model()
+    with (
+        pytest.raises(
+            UnsupportedError, match=r"Llava.* computes its loss without loss_function.* leave out --no-labels"
+        ),
+        taught_by_itself(model, batch),
+    ):
+        pass
+    assert not isinstance(base.loss_function, Divergence)
+
+
+def test_a_training_brings_the_pruned_model_closer(data: Path, tmp_path: Path) -> None:
+    found = adapt(
+        saved(Deep("llava-clip", "clip").build("sdpa"), tmp_path / "model"),
+        data=data,
+        output=tmp_path / "adapted",
+        labels=False,
+        steps=16,
+        batch=4,
+        whole=0.0,
+        up_to=0.2,
+        keep_ratio=0.2,
+        learning_rate=1e-2,
+    )
+    losses = [loss for _, loss in found.losses]
+    assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
