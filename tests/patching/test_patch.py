@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny import prompt
+from helpers.tiny import prompt, tiny_llava
 
 import tokenprune
 from tokenprune import FoPru, Grid, PruningError, Random, SettingError, UnsupportedError
@@ -79,9 +79,9 @@ def test_a_block_of_a_patch_that_is_gone(llava: Any) -> None:
         pass
 
 
-def test_methods_that_were_wrapped_while_patched_are_left_as_they_were(llava: Any) -> None:
+def test_methods_that_were_wrapped_while_patched_are_left_as_they_were() -> None:
     """A wrapper still calls what it wrapped, after the patch is removed."""
-    inputs = prompt([1])
+    llava, inputs = tiny_llava(), prompt([1])
     labels = inputs["input_ids"].clone()
     with torch.no_grad():
         loss = llava(**inputs, labels=labels).loss
