@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from numbers import Integral, Real
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from tokenprune.errors import SettingError, unknown
 
@@ -67,3 +68,12 @@ def check_no_count(owner: str, keep: object) -> None:
     """Raise SettingError for a count of tokens, where the budget is an average over layers."""
     if keep is not None:
         raise SettingError(f"{owner}: keep is a count, but the budget is an average over layers. Use keep_ratio.")
+
+
+def check_no_effect(strategy: Any, where: str, *names: str) -> None:
+    """Raise SettingError for settings that are not at their defaults `where` they do nothing, as "with merge=False"."""
+    for field in fields(strategy):
+        if field.name in names and (value := getattr(strategy, field.name)) != field.default:
+            raise SettingError(
+                f"{type(strategy).__name__}: {field.name}={value!r} has no effect {where}. Leave one of them out."
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,22 @@ def test_another_depth_warns(llava: Any, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tokenprune.patch(llava, written(tmp_path, {**GOOD, "model": {"layers": n_layers}})).remove()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("nuwa", {"gather": False, "reach": 3.0}, "Nuwa: reach=3.0 has no effect with gather=False. Leave one of them"),
+        ("mosaic", {"merge": False, "reach": 3.0}, "Mosaic: reach=3.0 has no effect with merge=False"),
+        ("mosaic", {"merge": False, "attention_bias": "size"}, "attention_bias='size' has no effect with merge=False"),
+        ("sparsevlm", {"recycle": 0.0, "clusters": 0.5}, "SparseVLM: clusters=0.5 has no effect with recycle=0"),
+        ("backgroundpruning", {"threshold": 0.9, "quantile": 0.5}, "quantile=0.5 has no effect beside threshold"),
+        ("backgroundpruning", {"cluster": False, "threshold": 0.9}, "threshold=0.9 has no effect with cluster=False"),
+        ("backgroundpruning", {"rank": "distinct", "layer": -2}, 'layer=-2 has no effect with rank="distinct"'),
+        ("vflowopt", {"progressive": False, "first": 0.1}, "first=0.1 has no effect with progressive=False"),
+        ("vflowopt", {"recycle": False, "cell": 3.0}, "cell=3.0 has no effect with recycle=False"),
+    ],
+)
+def test_settings_that_would_do_nothing(name: str, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(said)):
+        STRATEGIES[name](**settings)

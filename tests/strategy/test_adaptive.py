@@ -50,6 +50,20 @@ def test_an_image_keeps_as_few_tokens_as_carry_the_share() -> None:
     assert FoPru(keep_ratio=1.0, mass=0.7).select(scored(PEAKED, ROW)).kept.tolist() == [0, 1]
 
 
+def test_the_least_by_default_leaves_room_below_a_small_budget() -> None:
+    """5 % of the tokens, or a fifth of the budget where that is fewer."""
+    peaked, layout = [100.0, *[0.01] * 199], Layout.raster((1, 1, 200))
+
+    def kept(strategy: FoPru) -> int:
+        return len(strategy.select(scored(peaked, layout)).kept)
+
+    assert kept(FoPru(mass=0.5, keep_ratio=0.6)) == 10
+    assert kept(FoPru(mass=0.5, keep_ratio=0.1)) == 4
+    assert kept(FoPru(mass=0.5, keep=10)) == 2
+    assert kept(FoPru(mass=0.5, keep=1)) == 1
+    assert kept(FoPru(mass=0.9, keep_ratio=0.04)) == 1
+
+
 def test_never_more_than_the_budget_nor_fewer_than_the_least() -> None:
     strategy = FoPru(keep_ratio=0.5, mass=0.7, least=0.3)
     assert (n_kept(strategy, PEAKED), n_kept(strategy, FLAT)) == (3, 5)

@@ -176,16 +176,17 @@ def _select_once(strategy: Strategy, image: EncodedImage, tokens: VisualTokens) 
 
 @contextmanager
 def explained_nan(strategy: Strategy, where: str, features: Tensor) -> Iterator[None]:
-    """Raise PruningError for whatever is raised inside if the features that the strategy selects from hold NaN. Nothing
-    is read from a GPU before."""
+    """Raise PruningError for whatever is raised inside if the features that the strategy selects from hold NaN or
+    infinity. Nothing is read from a GPU before."""
     try:
         yield
     except Exception as error:
-        if not bool(features.isnan().any()):
+        if bool(features.isfinite().all()):
             raise
         raise PruningError(
-            f"{type(strategy).__name__} cannot select visual tokens of {where} of the call: their features hold NaN. "
-            f"Check pixel_values.isnan().any(); if the pixels are numbers, load the model in bfloat16 or float32."
+            f"{type(strategy).__name__} cannot select visual tokens of {where} of the call: their features hold "
+            f"NaN or infinity. Check pixel_values.isnan().any(); if the pixels are numbers, load the model in bfloat16 "
+            f"or float32."
         ) from error
 
 

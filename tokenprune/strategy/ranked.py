@@ -16,6 +16,9 @@ from tokenprune.strategy.base import Strategy
 from tokenprune.tokens.cells import cell_side, order_by_cell, selection_cells
 from tokenprune.tokens.visual import StageTokens, VisualTokens
 
+#: The fewest tokens that an adaptive budget leaves, as a fraction of the visual tokens.
+LEAST = 0.05
+
 
 @dataclass(frozen=True)
 class RankedStrategy(Strategy):
@@ -59,19 +62,20 @@ class RankedStrategy(Strategy):
 class AdaptiveStrategy(RankedStrategy):
     """Ranks visual tokens before the language model, and keeps a fixed budget of them, or what each image needs.
 
-    mass: keep the fewest tokens whose scores add up to this share, in (0, 1], of those of the whole image, and never
-        more than the budget: an image whose importance is in few places costs less. Which tokens they are is up to the
-        subclass. 1 and None keep the budget.
-    least: with `mass`, the fewest that are kept, as a fraction of the visual tokens. Without it, SettingError.
+    mass: keep the fewest tokens whose scores add up to this share, in (0, 1], of those of the whole image (or of each
+        tile, with budget_per="tile"), and never more than the budget: an image whose importance is in few places costs
+        less. Which tokens they are is up to the subclass. 1 and None keep the budget.
+    least: with `mass`, the fewest that are kept, as a fraction of the visual tokens; None is 0.05, but at most a fifth
+        of the budget. Without `mass`, SettingError.
     """
 
     mass: float | None = field(default=None, kw_only=True)
-    least: float = field(default=0.05, kw_only=True)
+    least: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        if not is_number(self.least) or not 0 <= self.least <= 1:
+        if self.least is not None and not (is_number(self.least) and 0 <= self.least <= 1):
             raise SettingError(
                 f"{name}: least={self.least!r} is not a fraction of the visual tokens; write a number in [0, 1]."
             )
@@ -83,7 +87,7 @@ class AdaptiveStrategy(RankedStrategy):
                 )
             return
         check_mass(name, self.mass)
-        if self.keep_ratio is not None and self.least > self.keep_ratio:
+        if None not in (self.keep_ratio, self.least) and self.least > self.keep_ratio:
             raise SettingError(
                 f"{name}: least={self.least!r} is more than keep_ratio={self.keep_ratio!r}, the most that may be kept. "
                 f"Write a lower least, or a higher keep_ratio."
@@ -94,7 +98,10 @@ class AdaptiveStrategy(RankedStrategy):
         most = self.budget(len(scores))
         if self.mass is None:
             return most
-        return min(most, max(budget(len(scores), self.least, None), n_reaching(scores, self.mass)))
+        least = max(1, min(budget(len(scores), LEAST, None), most // 5))
+        if self.least is not None:
+            least = budget(len(scores), self.least, None)
+        return min(most, max(least, n_reaching(scores, self.mass)))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ in blocks of query rows, so that a whole attention map exists only for small ima
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -44,6 +44,8 @@ class VisionAttention:
 
     shares: where visual tokens are queries that read all patches of their tile, how much of each patch they read; the
         shares of a visual token sum to 1.
+    computed: results of `once`, by their keys, which copies for other layouts share: a budget per tile asks for the
+        tokens of one tile after the other.
     """
 
     queries: Float[Tensor, "tiles heads tokens width"]
@@ -53,6 +55,13 @@ class VisionAttention:
     layout: Layout
     real: Bool[Tensor, "tiles tokens"] | None = None
     shares: Float[Tensor, "tiles visual patches"] | None = None
+    computed: dict[object, Tensor] = field(default_factory=dict, repr=False)
+
+    def once(self, key: object, compute: Callable[[], Tensor]) -> Tensor:
+        """Return what `compute` returns, which is called once for a key. Nothing may be written into it."""
+        if key not in self.computed:
+            self.computed[key] = compute()
+        return self.computed[key]
 
     def to_tokens(self, values: Float[Tensor, "tiles patches"]) -> Float[Tensor, " visual"]:
         """Map one number per patch of every tile to one per visual token, as the model maps the features."""
@@ -63,6 +72,9 @@ class VisionAttention:
     def column_sums(self, heads: HeadReduction = "mean") -> Float[Tensor, "tiles patches"]:
         """Sum the attention that each patch receives from all patches of its tile, after reducing heads. Not mapped to
         visual tokens."""
+        return self.once(("column sums", heads), lambda: self._column_sums(heads))
+
+    def _column_sums(self, heads: HeadReduction) -> Float[Tensor, "tiles patches"]:
         n_tiles, n_heads, n_tokens, _ = self.keys.shape
         total = self.keys.new_zeros(n_tiles, n_tokens, dtype=torch.float32)
         length = block_length(n_heads * n_tokens, self.keys.device)
@@ -101,11 +113,14 @@ class VisionAttention:
         that `patch` raises UnsupportedError first.
         """
         self._check_cls()
+        return self.to_tokens(self.once(("CLS rows", heads), lambda: self._cls_rows(heads)))
+
+    def _cls_rows(self, heads: HeadReduction) -> Float[Tensor, "tiles patches"]:
         rows = [
             reduce_heads(self._weights(tile, cls, self._keys(tile)), heads)[0]
             for tile, cls in enumerate(self.queries[:, :, :1])
         ]
-        return self.to_tokens(torch.stack(rows)[:, self.n_prefix :])
+        return torch.stack(rows)[:, self.n_prefix :]
 
     def cls_logits(self) -> Float[Tensor, "heads visual"]:
         """Return scale * q . k of the CLS token with each patch, per head, before the softmax.
@@ -141,7 +156,8 @@ class VisionAttention:
     def to(self, device: torch.device) -> VisionAttention:
         """Return the same attention on a device."""
         parts = {name: getattr(self, name) for name in ("queries", "keys", "real", "shares")}
-        return replace(self, **{name: part.to(device) for name, part in parts.items() if part is not None})
+        moved = {name: part.to(device) for name, part in parts.items() if part is not None}
+        return replace(self, **moved, computed={})
 
     @classmethod
     def concat(cls, parts: Sequence[VisionAttention], layout: Layout) -> VisionAttention:
@@ -156,6 +172,7 @@ class VisionAttention:
             layout=layout,
             real=torch.cat(real) if real else None,
             shares=torch.cat(shares) if shares else None,
+            computed={},
         )
 
     def _check_cls(self) -> None:

@@ -36,6 +36,14 @@ def test_a_power_of_two_by_hand() -> None:
     assert shares(AdaToken(keep_ratio=(1 + 0.64 + 0.25 + 0.0625) / 4)) == [(8, 0.64), (16, 0.25), (24, 0.0625)]
 
 
+@pytest.mark.parametrize("n_layers", [8, 24, 32])
+def test_the_default_is_the_released_schedule(n_layers: int) -> None:
+    strategy = AdaToken()
+    assert strategy.keep_ratio == 0.6375
+    assert [stage.keep_ratio for stage in strategy.stages(n_layers)] == pytest.approx([0.8, 0.5, 0.25])
+    assert repr(AdaToken(keep_ratio=0.25)) == "AdaToken(keep_ratio=0.25)"
+
+
 def test_an_average_that_the_first_layers_use_up() -> None:
     with pytest.raises(SettingError, match=r"AdaToken: keep_ratio=0.25 is an average over 32 layers, and the 8 before"):
         AdaToken(keep_ratio=0.25).stages(32)

@@ -84,6 +84,20 @@ def test_the_weaker_half_gathers() -> None:
     assert Nuwa(keep_ratio=0.25, progressive=False, gather=False).select(tokens).merged is None
 
 
+def test_blocks_of_gathering_tokens_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = tokens_of([float(1 + 7 * i % 13) for i in range(36)], Layout.raster((1, 6, 6)))
+    strategy = Nuwa(keep_ratio=0.5, progressive=False)
+    whole = strategy.select(tokens).merged
+    monkeypatch.setattr("tokenprune.strategies.pre_llm.nuwa.BLOCK_ELEMENTS", 2 * tokens.n_visual)
+    parts = strategy.select(tokens).merged
+    assert whole is not None
+    assert parts is not None
+    assert len(whole.targets.unique()) > 4
+    assert torch.equal(parts.targets, whole.targets)
+    assert torch.equal(parts.sources, whole.sources)
+    torch.testing.assert_close(parts.weights, whole.weights)
+
+
 def test_it_ranks_all_tokens_without_cells() -> None:
     tokens = tokens_of([8.0, 7, 6, 5, *[1.0] * 12], Layout.raster((1, 4, 4)))
     flat = {"keep_ratio": 0.25, "progressive": False, "gather": False}

@@ -56,6 +56,13 @@ def test_plus_spreads_the_rest_evenly() -> None:
     assert sorted(fill_evenly(order, 1, 5, plain).tolist()) == list(range(9))
 
 
+def test_newline_tokens_are_no_outliers() -> None:
+    """Two patches stand out, and the newline tokens of their rows with them."""
+    attention = [0.9, 0.01, 0.02, 0.03, 0.9, 0.01, 0.8, 0.02, 0.03, 0.8]
+    tokens = tokens_of(attention, [[1.0, 0.0]] * 10, [[1.0]] * 10, [4, 9])
+    assert PruMerge(keep=2, plus=True).select(tokens).kept.tolist() == [0, 6]
+
+
 def test_neighbours_leave_oneself_out() -> None:
     keys = torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]])
     near = nearest_neighbours(torch.arange(4), keys, 2)

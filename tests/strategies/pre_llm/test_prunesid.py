@@ -28,6 +28,15 @@ def test_groups_are_principal_components(copies: int) -> None:
     assert component_of_each(values.logit(), 1).tolist() == [0, 0, 0, 0] * copies
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_as_many_components_as_channels(seed: int) -> None:
+    """One of them is that of a variance of zero, in which no token weighs anything."""
+    features = torch.randn(256, 32, generator=torch.Generator().manual_seed(seed))
+    groups = component_of_each(features, 32)
+    assert len(groups.unique()) > 20
+    assert torch.equal(groups, component_of_each(features, 31))
+
+
 def test_the_mean_cosine_by_hand() -> None:
     """Of 0, 60 and 90 degrees: .5, 0 and cos 30."""
     assert float(mean_cosine(at(0, 60, 90))) == pytest.approx((0.5 + 3**0.5 / 2) / 3, abs=1e-6)

@@ -10,7 +10,7 @@ from scipy.stats import entropy
 from torch import Tensor
 
 import tokenprune
-from tokenprune import Selection, SettingError
+from tokenprune import Selection, SettingError, UnsupportedError
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.strategies.shared.cells import recycle_by_cell
 from tokenprune.strategies.shared.importance import anchor_mask, context_relevance, importance_map, patch_entropy
@@ -60,6 +60,18 @@ def test_patch_entropy() -> None:
                 expected = entropy(torch.bincount(levels, minlength=256).numpy())
                 assert found[tile, 2 * row + column].item() == pytest.approx(expected, abs=1e-5)
     assert torch.equal(patch_entropy(torch.full((1, 3, 8, 8), 1.0), 4), torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize(("size", "n_patches", "side"), [((384, 384), 729, 14), ((14, 14), 9, 4), ((18, 30), 8, 7)])
+def test_pixels_beside_the_last_whole_patches_do_not_count(size: tuple[int, int], n_patches: int, side: int) -> None:
+    """SigLIP's images of 384 pixels have 27 x 27 patches of 14, and 6 pixels more."""
+    colors = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    whole = colors[..., : size[0] // side * side, : size[1] // side * side]
+    found = patch_entropy(colors, n_patches)
+    assert found.shape == (1, n_patches)
+    assert torch.equal(found, patch_entropy(whole, n_patches))
+    with pytest.raises(UnsupportedError, match=r"is no grid of 10000 of them\. Leave out alpha"):
+        patch_entropy(colors[..., :20, :20], 10_000)
 
 
 def test_the_map_adds_alpha_times_the_entropies() -> None:
@@ -120,6 +132,18 @@ def test_recycling_by_hand() -> None:
     assert one.kept.tolist() == [0]
     assert one.merged is not None
     assert sorted(one.merged.sources.tolist()) == [0, 1, 2]
+
+
+def test_newline_tokens_are_kept_or_dropped_but_not_merged() -> None:
+    """One cell of three patches and a newline token (3), and one of a newline token alone."""
+    scores = torch.tensor([0.9, 0.1, 0.3, 0.8, 0.2])
+    cells, newline = torch.tensor([0, 0, 0, 0, 1]), torch.tensor([False, False, False, True, True])
+    for n_kept, expected in ((1, [0]), (2, [0, 2]), (3, [0, 2, 3]), (4, [0, 1, 2, 3])):
+        selection = recycle_by_cell(scores, cells, 2, n_kept, newline)
+        assert selection.kept.tolist() == expected
+        assert selection.merged is not None
+        assert not newline[selection.merged.sources].any()
+        assert not newline[selection.kept[selection.merged.targets]].any()
 
 
 @pytest.mark.parametrize("side", [1.0, 2.0, 2.5, 9.0])

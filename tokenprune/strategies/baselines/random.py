@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 
 from tokenprune.errors import SettingError
-from tokenprune.selection import Selection
+from tokenprune.selection import Selection, split
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategy import Strategy
 from tokenprune.tokens import VisualTokens
+from tokenprune.tokens.cells import rank_within
 
 
 @register_strategy("random")
@@ -21,7 +22,7 @@ class Random(Strategy):
     """Keeps visual tokens drawn uniformly without replacement.
 
     The draw depends only on `seed` and the image: an image keeps the same tokens in every call, batch and beam and on
-    every device, and different images keep different tokens.
+    every device, and different images keep different tokens. So do the tiles of an image with budget_per="tile".
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"pixels"})
@@ -33,9 +34,19 @@ class Random(Strategy):
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise SettingError(f"Random: seed={self.seed!r} is not a seed; write an integer of 0 or more.")
 
+    @property
+    def tiles_apart(self) -> bool:
+        """False: the tiles share one draw, in which each has places of its own."""
+        return False
+
     def select(self, tokens: VisualTokens) -> Selection:
         image = zlib.crc32(tokens.pixels.float().cpu().numpy().tobytes(), self.seed % 2**32)
         # CPU generators give the same draw on every device.
         generator = torch.Generator("cpu").manual_seed(image)
-        order = torch.randperm(tokens.n_visual, generator=generator, device="cpu").to(tokens.features.device)
-        return Selection.first(order, self.budget(tokens.n_visual))
+        order = torch.randperm(tokens.n_visual, generator=generator, device="cpu")
+        n_kept, tiles = self.budget(tokens.n_visual), tokens.layout.tiles
+        if self.budget_per == "tile" and tiles is not None:
+            tiles = tiles.cpu()
+            shares = torch.tensor(split(n_kept, tiles.bincount().tolist()), device="cpu")
+            order = (rank_within(-order.double(), tiles) >= shares[tiles]).int().argsort(stable=True)
+        return Selection.first(order.to(tokens.features.device), n_kept)

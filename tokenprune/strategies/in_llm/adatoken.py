@@ -17,6 +17,8 @@ from tokenprune.tokens import StageTokens
 
 #: One of the released schedules, for 32 layers: the depth from which a share of all visual tokens is left.
 DEPTHS, SHARES = (8 / 32, 16 / 32, 24 / 32), (0.8, 0.5, 0.25)
+#: Its average over the layers.
+OWN_AVERAGE = (1 + sum(SHARES)) / 4
 
 
 @register_strategy("adatoken")
@@ -26,8 +28,8 @@ class AdaToken(TextGuided, RankedStrategy):
     the last token of the prompt attends to most.
 
     keep_ratio: the average over the layers. The shares of the schedule are all raised to the power that gives it; with
-        the schedule's own average, as `tokenprune layers --stages` prints it, they stay as they are. A count `keep` is
-        rejected.
+        the schedule's own average, as `tokenprune layers --stages` prints it, they stay as they are. The default is
+        that of the released schedule, 0.6375. A count `keep` is rejected.
     schedule: for each stage, by ascending layer, its decoder layer and the share of all visual tokens that is left from
         it on: ((8, 0.8), (16, 0.5)). `tokenprune layers --stages 3` finds one for a model. None is one of the released
         schedules: 0.8, 0.5 and 0.25 from a quarter, a half and three quarters of the layers on.
@@ -53,6 +55,8 @@ class AdaToken(TextGuided, RankedStrategy):
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        if self.keep_ratio is None and self.keep is None:
+            object.__setattr__(self, "keep_ratio", OWN_AVERAGE)
         super().__post_init__()
         check_no_count("AdaToken", self.keep)
         if self.schedule is not None:

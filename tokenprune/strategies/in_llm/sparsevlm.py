@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
-from tokenprune.checks import check_no_count, check_share
+from tokenprune.checks import check_no_count, check_no_effect, check_share
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.density import recycle_by_cluster
@@ -48,6 +48,8 @@ class SparseVLM(TextGuided, RankedStrategy, MergingStrategy):
         check_no_count("SparseVLM", self.keep)
         check_share("SparseVLM", "recycle", self.recycle)
         check_share("SparseVLM", "clusters", self.clusters)
+        if not self.recycle:
+            check_no_effect(self, "with recycle=0", "clusters", "attention_bias")
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         assert self.keep_ratio is not None

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.checks import check_choice, check_flags, check_share, is_number
+from tokenprune.checks import check_choice, check_flags, check_no_effect, check_share, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies.registry import register_strategy
@@ -64,6 +64,12 @@ class BackgroundPruning(AttentionStrategy, MergingStrategy):
         check_choice("BackgroundPruning", "rank", self.rank, ("cls", "column", "distinct"))
         check_share("BackgroundPruning", "quantile", self.quantile)
         check_flags("BackgroundPruning", cluster=self.cluster)
+        if self.rank == "distinct":
+            check_no_effect(self, 'with rank="distinct"', "layer")
+        if not self.cluster:
+            check_no_effect(self, "with cluster=False", "threshold", "quantile", "attention_bias")
+        elif self.threshold is not None:
+            check_no_effect(self, "beside threshold", "quantile")
         if self.threshold is not None and not (is_number(self.threshold) and -1 <= self.threshold <= 1):
             raise SettingError(
                 f"BackgroundPruning: threshold={self.threshold!r} is not a cosine; write one in [-1, 1], such as 0.95, "

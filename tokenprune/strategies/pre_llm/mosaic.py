@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.checks import check_choice, check_flags, is_number
+from tokenprune.checks import check_choice, check_flags, check_no_effect, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies.baselines.average_pooling import rectangles
@@ -55,6 +55,8 @@ class Mosaic(AttentionStrategy, MergingStrategy):
             raise SettingError(
                 f"Mosaic: reach={self.reach!r} is not a distance in rectangles; write a positive number."
             )
+        if not self.merge:
+            check_no_effect(self, "with merge=False", "reach", "attention_bias")
 
     @property
     def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.checks import check_flags, check_no_count, is_number
+from tokenprune.checks import check_flags, check_no_count, check_no_effect, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
 from tokenprune.strategy import AttentionStrategy, MergingStrategy, RankedStrategy, Stage, StagedStrategy
 from tokenprune.tokens import Layout, StageTokens, VisualTokens
+from tokenprune.tokens.attention import BLOCK_ELEMENTS
 
 #: The share of the tokens that enter the language model, as a multiple of the average: 112 of 64.
 ENTERING = 1.75
@@ -62,6 +63,8 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
         check_flags("Nuwa", gather=self.gather, progressive=self.progressive)
         if not is_number(self.reach) or not self.reach > 0:
             raise SettingError(f"Nuwa: reach={self.reach!r} is not a distance in tokens; write a positive number.")
+        if not self.gather:
+            check_no_effect(self, "with gather=False", "reach", "attention_bias")
 
     @property
     def entering(self) -> float:
@@ -97,13 +100,14 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
         weak = chosen < chosen.float().quantile(QUANTILE)
         if tokens.n_newlines:
             weak &= ~tokens.is_newline[selection.kept]
-        places = weak.nonzero()[:, 0]
-        vectors = unit_vectors(tokens.features)
-        near = nearness(tokens.layout, selection.kept[places].cpu(), self.reach).to(vectors.device)
-        weights = gathering_weights(vectors, selection.kept[places], near)
-        targets, sources = weights.nonzero().T
-        merge = Merge(places[targets], sources, weights[targets, sources])
-        return replace(selection, merged=merge) if len(sources) else selection
+        vectors, parts = unit_vectors(tokens.features), []
+        for places in weak.nonzero()[:, 0].split(max(1, BLOCK_ELEMENTS // tokens.n_visual)):
+            near = nearness(tokens.layout, selection.kept[places].cpu(), self.reach).to(vectors.device)
+            weights = gathering_weights(vectors, selection.kept[places], near)
+            targets, sources = weights.nonzero().T
+            parts.append(Merge(places[targets], sources, weights[targets, sources]))
+        merge = Merge.concat(parts)
+        return replace(selection, merged=merge) if len(merge.sources) else selection
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
         return Selection.best(tokens.attention.from_last(), stage.budget(tokens.n_visual))

@@ -58,7 +58,7 @@ class PruMerge(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
         order = self.ranked(scores, n_kept, tokens)
         patches = true_indices(~tokens.is_newline, n_patches)
         if self.plus:
-            order = fill_evenly(order, int(outliers(scores)[patches].sum()), n_kept, tokens.is_newline)
+            order = fill_evenly(order, int(outliers(scores[patches]).sum()), n_kept, tokens.is_newline)
         if n_kept == tokens.n_visual or n_patches == 1:
             return Selection.first(order, n_kept, scores)
         kept = order[:n_kept].sort().values
@@ -82,13 +82,14 @@ def outliers(scores: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
 def fill_evenly(
     order: Int[Tensor, " visual"], n_best: int, n_kept: int, newline: Bool[Tensor, " visual"]
 ) -> Int[Tensor, " visual"]:
-    """Reorder the tokens: the first `n_best`, then evenly spaced other patches up to the budget, then all others in
+    """Reorder the tokens: the first `n_best` patches, evenly spaced other patches up to the budget, and all others in
     their old order."""
-    best, others = order[:n_best], order[n_best:]
-    patches = others[~newline[others]].sort().values
+    ranked = order[~newline[order]]
+    best, patches = ranked[:n_best], ranked[n_best:].sort().values
     room = min(max(n_kept - n_best, 0), len(patches))
     chosen = patches[(torch.arange(room, device=order.device) * 2 + 1) * len(patches) // max(1, 2 * room)]
-    return torch.cat([best, chosen, others[~torch.isin(others, chosen)]])
+    first = torch.cat([best, chosen])
+    return torch.cat([first, order[~torch.isin(order, first)]])
 
 
 def nearest_neighbours(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from tokenprune.checks import check_flags, check_no_count, is_number
+from tokenprune.checks import check_flags, check_no_count, check_no_effect, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
@@ -39,7 +39,7 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
     Other deviations from the released code: position IDs are kept, as in the paper; the entropy is that of the image's
     own grey values; if no patch reaches the threshold, the best one is an anchor; the budget is exact with recycling; a
     newline token gets the score of the best token of its row, where the code gives it a score of 1, which spends the
-    budget on nearly all newline tokens.
+    budget on nearly all newline tokens. Newline tokens are not merged.
     """
 
     whole_image: ClassVar[bool] = True
@@ -72,6 +72,11 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
                 f"VFlowOpt: cell={self.cell!r} is not a side in visual tokens; write a number of at least 1."
             )
 
+        if not self.progressive:
+            check_no_effect(self, "with progressive=False", "first", "second")
+        if not self.recycle:
+            check_no_effect(self, "with recycle=False", "cell", "attention_bias")
+
     @property
     def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The attention and, for entropies, the image's colours; entropies have no weight unless alpha is set."""
@@ -90,7 +95,7 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
 
     def for_part(self, n_kept: int, n_visual: int) -> VFlowOpt:
         share = n_kept / n_visual
-        return replace(self, keep_ratio=share, first=share, budget_per="image")
+        return replace(self, keep_ratio=share, first=share if self.progressive else None, budget_per="image")
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         """Return the second and third stage; their shares refer to all visual tokens."""
@@ -137,4 +142,5 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
             return Selection.first(scores.argsort(descending=True, stable=True), n_kept, scores)
         side = self.cell or max(1.0, max(min(grid[1:]) for grid in tokens.grids) / 2)
         cells, n_cells = grid_cells(tokens.layout, side)
-        return recycle_by_cell(scores, cells.to(scores.device), n_cells, n_kept)
+        newline = tokens.is_newline if tokens.n_newlines else None
+        return recycle_by_cell(scores, cells.to(scores.device), n_cells, n_kept, newline)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenprune.selection import Merge, Selection
 
 
 def recycle_by_cell(
-    scores: Float[Tensor, " visual"], cells: Int[Tensor, " visual"], n_cells: int, n_kept: int
+    scores: Float[Tensor, " visual"],
+    cells: Int[Tensor, " visual"],
+    n_cells: int,
+    n_kept: int,
+    newline: Bool[Tensor, " visual"] | None = None,
 ) -> Selection:
-    """Keep the best tokens, and merge the others into one token per cell: `n_kept` in total.
+    """Keep the best tokens, and merge the others into one token per cell: `n_kept` in total. Newline tokens are kept or
+    dropped, and never merged.
 
     The token of a cell is the best of those that the cell loses. It keeps its place, and its features become the mean
     of all the cell's lost tokens, weighted by score. As many tokens as possible stay unmerged. If more than `n_kept`
@@ -24,7 +29,8 @@ def recycle_by_cell(
     order = scores.argsort(descending=True, stable=True)
     rank = order.argsort()
     # Keeping only the best m tokens takes some from a cell as long as the cell's worst token ranks m or lower.
-    worst = rank.new_zeros(n_cells).scatter_reduce(0, cells, rank, "amax", include_self=False)
+    merged = rank if newline is None else rank.masked_fill(newline, -1)
+    worst = rank.new_full((n_cells,), -1).scatter_reduce(0, cells, merged, "amax")
     # The cells that lose nothing at each m.
     whole = rank.new_zeros(n_visual + 1).index_add(0, worst + 1, torch.ones_like(worst)).cumsum(0)
     losing = n_cells - whole
@@ -33,6 +39,8 @@ def recycle_by_cell(
     cut, n_losing = torch.cat([fitting, losing[fitting]]).tolist()
 
     lost = order[cut:]  # best first
+    if newline is not None:
+        lost = lost[~newline[lost]]
     best = rank.new_full((n_cells,), n_visual).scatter_reduce(0, cells[lost], rank[lost], "amin")
     n_heads = min(n_losing, n_kept - cut)
     heads = order[best.sort().values[:n_heads]]

@@ -9,6 +9,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tokenprune.errors import UnsupportedError
 from tokenprune.sequence.packing import true_indices
 from tokenprune.tokens import VisionAttention
 
@@ -42,9 +43,14 @@ def context_relevance(
 def patch_entropy(
     colors: Float[Tensor, "tiles 3 height width"], n_patches: int, *, bits: bool = False
 ) -> Float[Tensor, "tiles patches"]:
-    """Return the entropy of each square patch's grey values (256 levels), in nats or `bits`. `colors` are in 0..1."""
-    side = round((colors.shape[-2] * colors.shape[-1] / n_patches) ** 0.5)
-    levels = (colors.mean(1) * BINS).long().clamp(0, BINS - 1)
+    """Return the entropy of each square patch's grey values (256 levels), in nats or `bits`. `colors` are in 0..1.
+
+    What is left of a tile beside its last whole patches is in none, as in the tower's convolution.
+    """
+    height, width = colors.shape[-2:]
+    side = patch_side(height, width, n_patches)
+    whole = colors[..., : height // side * side, : width // side * side]
+    levels = (whole.mean(1) * BINS).long().clamp(0, BINS - 1)
     patches = rearrange(levels, "tile (row i) (column j) -> tile (row column) (i j)", i=side, j=side)
     counts = torch.zeros(*patches.shape[:2], BINS, device=colors.device).scatter_add_(
         2, patches, torch.ones_like(patches, dtype=torch.float32)
@@ -52,6 +58,20 @@ def patch_entropy(
     shares = counts / counts.sum(2, keepdim=True)
     nats = torch.special.entr(shares).sum(2)
     return nats / math.log(2) if bits else nats
+
+
+def patch_side(height: int, width: int, n_patches: int) -> int:
+    """Return the side of the largest square patches of which height x width pixels hold exactly `n_patches`.
+
+    Raises UnsupportedError if there are no such patches.
+    """
+    for side in range(math.isqrt(height * width // n_patches), 0, -1):
+        if (height // side) * (width // side) == n_patches:
+            return side
+    raise UnsupportedError(
+        f"VFlowOpt: alpha needs the entropies of square patches, and a tile of {height} x {width} pixels is no grid of "
+        f"{n_patches} of them. Leave out alpha."
+    )
 
 
 def importance_map(
@@ -70,7 +90,8 @@ def importance_map(
     as_released: follow the released code instead of the paper: average over the anchors, so that the weight of alpha
         does not depend on their number, and measure entropies in bits.
     """
-    values = context_relevance(attention, threshold, mean=as_released)
+    key = ("context relevance", threshold, as_released)
+    values = attention.once(key, lambda: context_relevance(attention, threshold, mean=as_released))
     if alpha:
         assert colors is not None
         entropies = patch_entropy(colors, values.shape[1], bits=as_released)
