@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tokenprune.adapters.conventions import tiles_in
+from tokenprune.adapters.conventions import tiles_in, unprunable_arguments
 from tokenprune.adapters.decoder.attention import unreadable_attention
 from tokenprune.adapters.decoder.config import Decoder
 from tokenprune.adapters.towers import Tower, tower_of
@@ -182,7 +182,7 @@ class Inputs(Parts):
 
     def unprunable(self, kwargs: Mapping[str, Any]) -> list[str]:
         """The arguments in a call of the model that only fit the unpruned sequence, by name."""
-        return ["logits_to_keep"] if isinstance(kwargs.get("logits_to_keep"), Tensor) else []
+        return unprunable_arguments(kwargs, self.config)
 
 
 class Vision(Parts):

@@ -5,15 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from tokenprune.errors import PruningError
 
 #: The method of a model through which every use of continuous batching goes: `generate_batch`, and servers.
 CONTINUOUS_BATCHING = "init_continuous_batching"
 
+#: The argument, and setting, by which models compute a loss of how evenly experts are used, over the mask's tokens.
+ROUTED = "output_router_logits"
+
 #: What the calls of vision towers name their pixels.
 PIXELS = ("pixel_values", "hidden_states")
+
+#: Arguments of a model that say where sequences end that are packed in one row.
+PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
+
+
+def unprunable_arguments(kwargs: Mapping[str, Any], config: Any) -> list[str]:
+    """Return the arguments in a call of a model that only fit the unpruned sequence, by name."""
+    found = ["logits_to_keep"] if isinstance(kwargs.get("logits_to_keep"), Tensor) else []
+    found += [name for name in PACKED if kwargs.get(name) is not None]
+    by_config = any(getattr(one, ROUTED, False) for one in (config, config.get_text_config()))
+    routed = kwargs.get(ROUTED, by_config and kwargs.get("labels") is not None)
+    if routed and kwargs.get("attention_mask") is not None:
+        found.append(f"{ROUTED} with an attention_mask")
+    return found
 
 
 def tiles_in(arguments: Mapping[str, Any], adapter: str) -> list[Any]:

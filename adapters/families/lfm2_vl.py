@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
@@ -48,7 +49,10 @@ class Lfm2VlAdapter(ModelAdapter):
 def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     """Queries and keys of every tile, and which patches are real."""
     queries, keys = (list(split_heads(call[part], config.num_attention_heads)) for part in ("queries", "keys"))
-    return queries, keys, list(call["tower"]["pixel_attention_mask"].bool())
+    real = call["tower"].get("pixel_attention_mask")
+    if real is None:  # every patch is one of the image
+        real = torch.ones(len(keys), keys[0].shape[1])
+    return queries, keys, list(real.bool())
 
 
 TOWER = Tower(encoder_layers, projected_points, n_prefix=0, heads=heads)

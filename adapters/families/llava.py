@@ -28,7 +28,10 @@ class LlavaAdapter(ModelAdapter):
 
     def check_patches(self) -> None:
         """Raise UnsupportedError unless the model takes exactly the patches from the tower's output."""
-        strategy = self.config.vision_feature_select_strategy
+        self.check_selection(self.config.vision_feature_select_strategy)
+
+    def check_selection(self, strategy: str) -> None:
+        """Raise UnsupportedError for another way to select patches than the tower's."""
         fitting = "default" if self.tower.n_prefix else "full"
         if strategy != fitting:
             raise UnsupportedError(
@@ -38,6 +41,8 @@ class LlavaAdapter(ModelAdapter):
             )
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
+        if (strategy := arguments.get("vision_feature_select_strategy")) is not None:
+            self.check_selection(strategy)
         patch, pixels = self.config.vision_config.patch_size, arguments[modality.pixels]
         padded = arguments.get("image_sizes") is not None
         sizes = pixel_sizes(arguments, modality.pixels) if padded else [pixels.shape[-2:]] * len(pixels)

@@ -37,8 +37,8 @@ _ATTENTION = RowAttention(_all_points, project_apart, _attend)
 def read_by_the_talker(kwargs: Mapping[str, Any]) -> list[str]:
     """What only fits the unpruned sequence, where a call of a thinker asks for hidden states."""
     asked = (
-        "the hidden states that a whole Qwen-Omni asks for, of which its talker reads one for every token of the "
-        'prompt (pass generation_mode="text" for an answer without speech),'
+        "output_hidden_states, of which the talker of a whole Qwen-Omni reads one for each token of the prompt (give a "
+        'whole one generation_mode="text", for an answer without speech),'
     )
     return [asked] if kwargs.get("output_hidden_states") else []
 

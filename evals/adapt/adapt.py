@@ -21,7 +21,7 @@ from tokenprune.evals.adapt.lora import PARTS, Part, with_lora
 from tokenprune.evals.adapt.rows import Collator, Row, why_apart
 from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, Rows, arguments, at_ratio, last_checkpoint
 from tokenprune.evals.models.loading import load_model, load_processor
-from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.models.prompt_styles import Style, style_of
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
 from tokenprune.evals.run.evaluate import BATCH_TOKENS
 from tokenprune.evals.run.plan import Plan
@@ -80,8 +80,9 @@ def adapt(
         adapted = tokenprune.adapt("llava-hf/llava-1.5-7b-hf", data="train", keep_ratio=0.1, output="runs/adapted")
         model = PeftModel.from_pretrained(model, adapted.adapter)
 
-    model: a folder or a Hugging Face name. data, tasks, split, limit: the questions, as for `tune`. If there are more
-        than the steps need, some are drawn at random.
+    model: a folder or a Hugging Face name. data, tasks, limit: the questions, as for `tune`. If there are more than the
+        steps need, some are drawn at random.
+    split: None is "train", if the sets have it, otherwise all.
     output: a folder, from which the same call resumes. SettingError if it holds another training.
     strategy: as in `--strategy`.
     keep_ratio, up_to, whole: a share `whole` of the steps is unpruned; in the others the keep ratio is drawn between
@@ -105,7 +106,7 @@ def adapt(
     base = read_strategy(strategy).make({"keep_ratio": keep_ratio})
     with allowing(image_roots, max_image_pixels):
         style = style_of(*load_processor(model))
-        asked = limit_questions(load_questions(data, tasks, split=split, style=style, labels=labels), limit)
+        asked = limit_questions(_load(data, tasks, split, style=style, labels=labels, console=console), limit)
         if others := left_out(data, tasks):
             console.print(others)
         check_images(asked)
@@ -161,6 +162,21 @@ def adapt(
                 save_every=save_every,
                 options={"steps": steps, "batch": batch, "accumulate": accumulate, "learning_rate": learning_rate},
             )
+
+
+def _load(
+    data: Path, tasks: Sequence[str] | None, split: str | None, *, style: Style, labels: bool, console: Console
+) -> list[Question]:
+    """The questions of a split; of "train" if none is named and there is one, which other commands leave out."""
+    if split is None:
+        try:
+            found = load_questions(data, tasks, split="train", style=style, labels=labels)
+        except DataError:  # not every set has one, or there is another mistake, which is said below
+            pass
+        else:
+            console.print("Learning from split train. To learn from another, name it: --split val")
+            return found
+    return load_questions(data, tasks, split=split, style=style, labels=labels)
 
 
 def _train(

@@ -219,7 +219,10 @@ def _time(median: Median | None) -> str:
 
 
 def _ratio(median: Median | None) -> str:
-    return NOTHING if median is None else f"{median.value:.3f} [{median.low:.3f}, {median.high:.3f}]"
+    if median is None:
+        return NOTHING
+    interval = f" [{median.low:.3f}, {median.high:.3f}]" if median.n > 1 else ""
+    return f"{median.value:.3f}{interval}"
 
 
 def _break_even(n_visual: float | None) -> str:

@@ -7,6 +7,7 @@ from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import at_least
 
 EXTRA = "evals"
+SHAPE, NEW_TOKENS, MEMORY = "llava-1.5-0.5b", 32, 24.0
 STRATEGIES = ["random", "fopru:mode=rank", "fopru:mode=row", "vflowopt"]
 
 
@@ -18,10 +19,9 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--shape",
-        default="llava-1.5-0.5b",
         metavar="NAME",
         help="shape of a model with random weights, on which time and memory do not depend: llava-1.5-0.5b, "
-        "llava-1.5-7b, llava-onevision-0.5b, llava-onevision-7b or qwen2.5-vl-3b",
+        f"llava-1.5-7b, llava-onevision-0.5b, llava-onevision-7b or qwen2.5-vl-3b (default: {SHAPE})",
     )
     parser.add_argument("--batch", nargs="+", type=at_least(1), default=[1], metavar="N", help="batch sizes")
     shared.add_keep_ratios(parser, [0.25])
@@ -56,14 +56,16 @@ def add_options(parser: ArgumentParser) -> None:
         "--throughput", action="store_true", help="time `generate` instead, and find the largest batch that fits"
     )
     parser.add_argument(
-        "--new-tokens", type=at_least(1), default=32, metavar="N", help="tokens to generate with --throughput"
+        "--new-tokens",
+        type=at_least(1),
+        metavar="N",
+        help=f"tokens to generate with --throughput (default: {NEW_TOKENS})",
     )
     parser.add_argument(
         "--memory",
         type=at_least(0.1, float),
-        default=24.0,
         metavar="GB",
-        help="memory that the largest batch of --throughput must fit into",
+        help=f"memory that the largest batch of --throughput must fit into (default: {MEMORY:g})",
     )
     parser.add_argument(
         "--output",
@@ -85,6 +87,7 @@ def run(options: Namespace) -> None:
     """
     import torch
 
+    from tokenprune.errors import SettingError
     from tokenprune.evals.bench import plot, tables
     from tokenprune.evals.bench.figures import figures
     from tokenprune.evals.bench.inputs import prompts
@@ -98,15 +101,20 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.models.loading import load_model, public_name
     from tokenprune.evals.run.setups import Pruned, make_setups
 
+    if options.model is not None and options.shape is not None:
+        raise SettingError("--shape has no effect with --model, whose weights are not random. Leave one of them out.")
+    if not options.throughput and (options.new_tokens, options.memory) != (None, None):
+        raise SettingError("--new-tokens and --memory have no effect without --throughput. Add it, or leave them out.")
+    shape, n_new = options.shape or SHAPE, options.new_tokens or NEW_TOKENS
     Record.check_path(options.output)
     setups = make_setups(options.strategy, options.keep_ratio, ["original"], baselines=())
     pruned = [one for one in setups if isinstance(one, Pruned)]
     processor, keeps_memory = None, keep_memory()
     if options.model is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        config = config_of(options.shape)
-        model = build(options.shape, config, getattr(torch, options.dtype), device, options.attention)
-        name = f"random weights in the shape of {options.shape}"
+        config = config_of(shape)
+        model = build(shape, config, getattr(torch, options.dtype), device, options.attention)
+        name = f"random weights in the shape of {shape}"
     else:
         model, processor = load_model(options.model, options.dtype)
         model.set_attn_implementation(options.attention)
@@ -122,14 +130,14 @@ def run(options: Namespace) -> None:
         else:
             inputs = prompts.asked_prompt(model, processor, size, side=options.side, shown=shown)
         if options.throughput:
-            measure_throughput(model, inputs, pruned, record, rounds=options.rounds, n_new=options.new_tokens)
+            measure_throughput(model, inputs, pruned, record, rounds=options.rounds, n_new=n_new)
         else:
             measure(model, inputs, pruned, record, rounds=options.rounds)
     record.write()
     found = figures(record)
     screen = console(200)
     if options.throughput:
-        screen.print(tables.rich(tables.throughput(record, found, options.memory * 1e9), "generate"))
+        screen.print(tables.rich(tables.throughput(record, found, (options.memory or MEMORY) * 1e9), "generate"))
     else:
         screen.print(tables.rich(tables.costs(found), "Medians; memory in addition to the weights"))
     if any(one.ttft_to_unpruned is not None for one in found):

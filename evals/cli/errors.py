@@ -1,15 +1,20 @@
 """Print a user's mistake as one sentence; a bug keeps its traceback."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tokenprune.errors import TokenPruneError, to_install
 
+#: The exit status of a process that Ctrl-C has ended.
+INTERRUPTED = 130
+
 
 @contextmanager
 def plain_errors(extra: str = "evals") -> Iterator[None]:
-    """Exit with the sentence of a TokenPruneError, or that names the file of an OSError. All others propagate.
+    """Exit with the sentence of a TokenPruneError, or that names the file of an OSError, or of Ctrl-C. All others
+    propagate.
 
     `extra` is the distribution's extra that holds what the command or script imports.
     """
@@ -22,6 +27,12 @@ def plain_errors(extra: str = "evals") -> Iterator[None]:
         sys.exit(f"This needs {package}, which is not installed. Type: {to_install(extra)}")
     except TokenPruneError as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write("\nInterrupted. What writes an --output resumes with the same command.\n")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         if error.filename is None:
             raise

@@ -6,10 +6,11 @@ from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import at_least
 
 EXTRA = "evals"
+SKIPPED = 1
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--skip", type=at_least(0), default=1, metavar="N", help="how many layers to skip")
+    parser.add_argument("--skip", type=at_least(0), metavar="N", help=f"how many layers to skip (default: {SKIPPED})")
     parser.add_argument(
         "--block",
         action="store_true",
@@ -34,11 +35,15 @@ def run(options: Namespace) -> None:
     """
     from rich.table import Table
 
+    from tokenprune.errors import SettingError
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import load_model
     from tokenprune.evals.reading.allowed import allowing
     from tokenprune.evals.search.layers import block_distances, layer_changes, least_changing, least_turning
 
+    if options.stages is not None and (options.block or options.skip is not None):
+        raise SettingError("--skip and --block have no effect with --stages. Leave them out, or --stages.")
+    n_skipped = SKIPPED if options.skip is None else options.skip
     with allowing(options.image_root, options.max_image_pixels):
         questions, _ = shared.calibration_questions(options)
         model, processor = load_model(options.model, options.dtype)
@@ -47,19 +52,18 @@ def run(options: Namespace) -> None:
 
             strategy = calibrated(model, processor, questions, options.stages)
             stages = ", ".join(f"({layer}, {share:.4f})" for layer, share in strategy.schedule or ())
-            console(160).print(
-                f"tokenprune.patch(model, AdaToken(keep_ratio={strategy.keep_ratio:.6f}, schedule=({stages},)))"
-            )
+            call = f"tokenprune.AdaToken(keep_ratio={strategy.keep_ratio:.6f}, schedule=({stages},))"
+            console(160).print(f"tokenprune.patch(model, {call})")
             return
-        if options.block and options.skip:
-            changes = block_distances(model, processor, questions, options.skip)
-            skipped, heading = least_turning(changes, options.skip), "angle of the block from here / pi"
+        if options.block and n_skipped:
+            changes = block_distances(model, processor, questions, n_skipped)
+            skipped, heading = least_turning(changes, n_skipped), "angle of the block from here / pi"
         else:
             changes = layer_changes(model, processor, questions)
-            skipped, heading = least_changing(changes, options.skip), "1 - cosine"
+            skipped, heading = least_changing(changes, n_skipped), "1 - cosine"
     table = Table("layer", heading, "", title=f"Mean change over {options.questions} questions")
     for number, change in enumerate(changes):
         table.add_row(str(number), f"{change:.4f}", "skipped" if number in skipped else "")
     screen = console(80)
     screen.print(table)
-    screen.print(f"tokenprune.patch(model, PAR(keep_ratio=0.25, skip={skipped}))")
+    screen.print(f"tokenprune.patch(model, tokenprune.PAR(keep_ratio=0.25, skip={skipped}))")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from argparse import ArgumentParser, Namespace
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +20,8 @@ CONTRACTS = {
     "never seen": "a language model that gets only the kept tokens, at their original position IDs",
     "never seen, compact": 'as "never seen", at position IDs without gaps: patch(..., position_ids="compact")',
 }
+#: The name of a checkpoint on Hugging Face.
+CHECKPOINT = re.compile(r"[\w-]+/[\w.-]+")
 #: First word of a test's name -> the mode, as the table in adapters/models.md calls it.
 MODES = {
     "sampled": "sampling",
@@ -34,7 +37,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """List the model classes that can be pruned: contracts, strategies, images and videos, and whether in vLLM too.
+    """List the supported model classes, with their strategies, inputs (images, videos) and vLLM support.
 
     With a name, prints everything about that class, or why it is refused.
     """
@@ -45,14 +48,21 @@ def run(options: Namespace) -> None:
     if options.name is None:
         _print_all(tested)
         return
-    wanted = _type_of_folder(Path(options.name)) or options.name
+    folder = _types_of_folder(Path(options.name))
+    wanted, tower = folder or (options.name, None)
     chosen = {key: one for key, one in families.items() if _matches(wanted, one.class_name, one.model_type)}
+    if folder is not None:
+        chosen = _with_tower({key: one for key, one in chosen.items() if one.model_type == wanted} or chosen, tower)
     refused = [text for text in _refusals() if _matches(wanted, text.split()[0])]
     if not chosen and not refused:
         names = {name for one in tested for name in (one.class_name, one.model_type)}
         # The name of a checkpoint, such as Qwen/Qwen3-VL-8B-Instruct, begins with its type.
-        part_of_it = sorted((name for name in names if _matches(name, wanted)), key=len)
-        close = part_of_it[-1:] or get_close_matches(wanted.lower(), sorted(names), 1)
+        part_of_it = max(sorted(name for name in names if _matches(name, wanted)), key=len, default=None)
+        if part_of_it is not None and CHECKPOINT.fullmatch(wanted):
+            print(f"{wanted} is taken for a {part_of_it}.")
+            chosen = {key: one for key, one in families.items() if part_of_it in (one.class_name, one.model_type)}
+    if not chosen and not refused:
+        close = [part_of_it] if part_of_it else get_close_matches(wanted.lower(), sorted(names), 1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise SystemExit(
             f"Error: no class or model type has {wanted!r} in its name.{hint} Look for model_type in the model's "
@@ -60,7 +70,8 @@ def run(options: Namespace) -> None:
         )
     for family, one in chosen.items():
         _print_one(family, one)
-    print(*refused, sep="\n")
+    if refused:
+        print(*refused, sep="\n")
 
 
 def strategies_of(one: Tested) -> list[str]:
@@ -140,12 +151,24 @@ def _mode(cell: str) -> str:
     return f"{MODES.get(mode, mode)} ({batch})" if batch else mode
 
 
-def _type_of_folder(folder: Path) -> str | None:
-    """The model type of a folder with a model in it."""
+def _types_of_folder(folder: Path) -> tuple[str, str | None] | None:
+    """The model type of a folder with a model in it, and that of its vision tower, if it names it."""
     try:
-        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
-    except (OSError, ValueError, LookupError, TypeError):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tower = (config.get("vision_config") or {}).get("model_type")
+        return str(config["model_type"]), tower
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
+
+
+def _with_tower(families: dict[str, Tested], tower: str | None) -> dict[str, Tested]:
+    """Those tested with this tower, by their names (llava-dinov2), if any was."""
+    if tower is None:
+        return families
+    named = {
+        key: one for key, one in families.items() if any(_plain(tower).startswith(part) for part in key.split("-")[1:])
+    }
+    return named or families
 
 
 def _matches(wanted: str, *names: str) -> bool:

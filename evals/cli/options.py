@@ -107,9 +107,10 @@ def add_questions(parser: ArgumentParser, use: str) -> None:
     add_allowed(parser)
     parser.add_argument(
         "--split",
-        type=lambda text: None if text == ALL else text,
+        type=str if use == "learn" else lambda text: None if text == ALL else text,
         metavar="NAME",
-        help=f"split, as the set calls it; {ALL}: every split except train (default: {ALL})",
+        help="split, as the set calls it "
+        + ("(default: train, if there is one, otherwise all)" if use == "learn" else "(default: all but train)"),
     )
     parser.add_argument(
         "--limit", type=at_least(1), metavar="N", help="questions per task, evenly spaced (default: all)"
@@ -123,8 +124,8 @@ def add_dtype(parser: ArgumentParser, default: str = "auto") -> None:
             "--dtype",
             choices=DTYPES,
             default=default,
-            help="data type of the model; auto is the stored one, but float32 on a CPU that is slow in it: in "
-            "float16 every one, in bfloat16 many",
+            help="data type of the model; auto: that of the checkpoint, or float32 on a CPU that is slow in that type "
+            "(all are in float16, many in bfloat16)",
         )
     else:
         parser.add_argument("--dtype", choices=DTYPES[1:], default=default, help="data type of the model")

@@ -31,6 +31,8 @@ from tokenprune.zoom.prompts import encode_chat
 
 #: The share of visual tokens that the curve ends at, and the steepest curve that is tried, both ways.
 LEAST, STEEPEST = 0.1, 4.0
+#: A schedule whose last stage leaves more saves nothing.
+NEARLY_ALL = 0.95
 
 
 @torch.inference_mode()
@@ -49,10 +51,10 @@ def calibrated(model: Any, processor: Any, questions: Sequence[Question], n_stag
     held = held_shares(contributions(intra, inter), n_layers)
     shares = [round(float(held[layer - 1]), 4) for layer in layers]
     stages = tuple((layer, share) for layer, share in zip(layers, shares, strict=True) if share < 1)
-    if not stages:
+    if not stages or stages[-1][1] > NEARLY_ALL:
         raise SettingError(
-            f"up to layer {layers[-1]} of {n_layers}, this model's attention needs all visual tokens, so AdaToken "
-            f"has nothing to prune. Ask for more stages, or choose a strategy that prunes before the language model."
+            f"up to layer {layers[-1]} of {n_layers}, this model's attention needs {min(shares):.1%} of the visual "
+            f"tokens, so AdaToken has nothing to prune. Choose a strategy that prunes before the language model."
         )
     lengths = np.diff([0, *layers, n_layers])
     average = float(np.dot(lengths, [1.0, *shares]) / n_layers)

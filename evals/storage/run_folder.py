@@ -92,7 +92,9 @@ class RunFolder:
     def record(self) -> dict[str, Any]:
         """The content of `run.json`: `identity` and `about`. DataError if there is no run."""
         if not self._record.is_file():
-            raise DataError(f"{self.path}: has no run.json, so it is not a run; `tokenprune eval` starts one")
+            if not self.path.exists():
+                raise DataError(f"{self.path}: no such folder. `tokenprune eval --output {self.path}` makes one")
+            raise DataError(f"{self.path} has no run.json, so it is not a run; `tokenprune eval` starts one")
         record, where = read_json(self._record), str(self._record)
         identity, about = (field(record, part, where) for part in ("identity", "about"))
         for part in GROWING:

@@ -1,6 +1,8 @@
 """Which errors a command prints as one sentence, by their type."""
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,22 @@ def test_a_missing_package_says_what_to_install() -> None:
         raise ModuleNotFoundError("No module named 'optuna'", name="optuna")
     with pytest.raises(ModuleNotFoundError), plain_errors():
         raise ModuleNotFoundError("No module named 'tokenprune.nothing'", name="tokenprune.nothing")
+
+
+def test_an_interruption_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught, plain_errors():
+        raise KeyboardInterrupt
+    assert caught.value.code == 130
+    assert "resumes with the same command" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_had_enough() -> None:
+    run = subprocess.run(
+        f"{sys.executable} -m tokenprune models llava | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.startswith("LlavaForConditionalGeneration (llava)")
+    assert "Error" not in run.stderr

@@ -71,13 +71,23 @@ def test_what_transformers_does_not_support(capsys: pytest.CaptureFixture[str]) 
 def test_an_unknown_name() -> None:
     assert "Did you mean qwen2_5_vl?" in command("models", "qwen2_5_vll")
     assert "Did you mean smolvlm? Look for model_type" in command("models", "SmolVLM2")
-    assert "Did you mean qwen3_vl?" in command("models", "Qwen/Qwen3-VL-8B-Instruct")
+
+
+def test_the_name_of_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("models", "Qwen/Qwen3-VL-8B-Instruct") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Qwen/Qwen3-VL-8B-Instruct is taken for a qwen3_vl.\nQwen3VLForConditionalGeneration (")
+    assert "qwen3_vl_moe" not in shown
 
 
 def test_the_folder_of_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
     assert command("models", tmp_path) == 0
     assert capsys.readouterr().out.startswith("Qwen3VLForConditionalGeneration (qwen3_vl)")
+    (tmp_path / "config.json").write_text('{"model_type": "llava", "vision_config": {"model_type": "dinov2"}}')
+    assert command("models", tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("read by") == shown.count("tests of llava-dinov2") == 1
     (tmp_path / "config.json").write_text("{")
     assert f"no class or model type has '{tmp_path}' in its name" in command("models", tmp_path)
 

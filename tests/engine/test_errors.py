@@ -298,21 +298,3 @@ def test_a_mask_that_shows_nothing_that_is_left(llava: Any, n_rows: int, shown: 
             PruningError, match=f"row {n_rows - 1} of attention_mask masks out every token that is left"
         ):
             llava(**inputs)
-
-
-def test_features_that_do_not_tell_images_apart(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every token would be an image of its own, of which nothing could be dropped."""
-    encode = type(llava.model).get_image_features
-
-    def flat(self: Any, *args: Any, **kwargs: Any) -> Any:
-        output = encode(self, *args, **kwargs)
-        output.pooler_output = torch.cat(list(output.pooler_output))
-        return output
-
-    monkeypatch.setattr(type(llava.model), "get_image_features", flat)
-    with (
-        torch.no_grad(),
-        tokenprune.patch(llava, DivPrune(keep_ratio=0.25), adapter=GenericAdapter),
-        pytest.raises(PruningError, match=r"all images as one matrix of shape \(72, 32\).* Write an adapter"),
-    ):
-        llava(**prompt([2]))

@@ -2,7 +2,8 @@
 
 transformers then splits keys where it splits queries. That changes nothing in a first prompt, whose position IDs begin
 once; but images that are pruned when the cache already holds something would see only themselves. Rotary embeddings
-are made before the decoder layers run, so the layers do without position IDs.
+are made before the decoder layers run, so the layers do without position IDs. Real borders, where position IDs begin
+again, are refused in other attention.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from jaxtyping import Real
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tokenprune.engine.compiling import dynamo_disabled
@@ -27,6 +29,21 @@ def hide_ids(forward: Forward, adapter: ModelAdapter, context: CallContext) -> N
     FlashAttention. PruningError for layers whose attention computes with them."""
     if forward.packing is not None and forward.n_slots and adapter.decoder.runs_flash:
         forward.hidden_ids = HiddenIds(adapter.layers, lambda: context.forward is forward)
+
+
+def check_not_packed(forward: Forward, ids: Real[Tensor, "*components batch new"], adapter: ModelAdapter) -> None:
+    """Raise PruningError for several sequences in one row, whose position IDs begin again. Without cache and mask
+    transformers keeps them apart, but not with the mask that a pruned row needs. FlashAttention reads the borders
+    itself."""
+    if forward.cache is not None or forward.columns_mask is not None or adapter.decoder.runs_flash:
+        return
+    first = ids.flatten(0, -3)[0] if ids.ndim > 2 else ids  # rises within a sequence also where there are images
+    if bool((first.diff() < 0).any()):
+        raise PruningError(
+            "several sequences are packed in one row (position_ids begin again), and pruning would let them see each "
+            "other. Pass them as rows of a padded batch with an attention_mask, or load the model with "
+            'attn_implementation="flash_attention_2".'
+        )
 
 
 def show_ids(forward: Forward | None) -> None:

@@ -22,6 +22,7 @@ from tokenprune.errors import PruningError
 from tokenprune.sequence.input_masks import Mask, is_pattern, padding_of, prunable_mask
 from tokenprune.sequence.masks import MaskRequest
 from tokenprune.sequence.packing import Packing, Slots, identity_packing
+from tokenprune.sequence.position_ids import default_ids
 
 if TYPE_CHECKING:
     from tokenprune.engine.borders import HiddenIds
@@ -118,6 +119,23 @@ class Forward:
     def padding(self) -> Bool[Tensor, "rows columns"] | None:
         """Which of all columns are padding; None if none is."""
         return padding_of(self.columns_mask, self.n_columns, self.n_new)
+
+    def incoming_ids(self, kwargs: Mapping[str, Any]) -> Tensor:
+        """The position IDs of the new columns; after a pruned prompt with compact IDs, those that continue it."""
+        ids = kwargs.get("position_ids")
+        if ids is None:
+            ids = default_ids(self.n_columns, self.n_new, kwargs["inputs_embeds"].device)
+        ids = ids.to(kwargs["inputs_embeds"].device)
+        if self.index is None:
+            return ids
+        # Given a mask over the cache, Qwen-VL numbers the cache's columns as well, and images among them like text.
+        if ids.shape[-1] > self.n_new and self.visual:
+            raise PruningError(
+                "the model cannot number the visual tokens of a later turn by itself. Pass position_ids of the new "
+                "tokens, or call generate, which does."
+            )
+        ids = ids[..., -self.n_new :]
+        return ids if self.index.shift is None else ids - self.index.shift[:, None]
 
     def real(self, batch: int, device: torch.device) -> Bool[Tensor, "batch new"]:
         """Which of the new columns are not padding."""
@@ -219,6 +237,13 @@ def find_cache(*places: Any) -> Any:
             if hasattr(value, "get_seq_length") and hasattr(value, "update"):
                 return value
     return None
+
+
+def holds_unknown(output: Any) -> bool:
+    """Whether an output holds anything but tensors and rows of them: a cache of an unknown kind, for instance."""
+    values = output.values() if isinstance(output, dict) else output if isinstance(output, tuple) else (output,)
+    rows = (value if isinstance(value, (tuple, list)) else (value,) for value in values)
+    return any(not (part is None or isinstance(part, Tensor)) for row in rows for part in row)
 
 
 def last_columns(output: dict[str, Any], n: int) -> None:

@@ -99,9 +99,12 @@ class LossFunction(MethodOverride):
         super().__init__(model, name)
         self.original, self._context = function, context
 
-    def override(self, logits: Tensor, labels: Tensor, *args: Any, **kwargs: Any) -> Any:
-        packing = self._packing()
-        return self.original(logits, labels if packing is None else prune_labels(labels, packing), *args, **kwargs)
+    def override(self, logits: Tensor, labels: Tensor | None, *args: Any, **kwargs: Any) -> Any:
+        if (packing := self._packing()) is not None:
+            labels = None if labels is None else prune_labels(labels, packing)
+            if kwargs.get("shift_labels") is not None:
+                kwargs["shift_labels"] = prune_shifted(kwargs["shift_labels"], packing)
+        return self.original(logits, labels, *args, **kwargs)
 
     @dynamo_disabled
     def _packing(self) -> Packing | None:
@@ -114,3 +117,9 @@ def prune_labels(labels: Tensor, packing: Packing) -> Tensor:
     after_a_hole = nn.functional.pad(~packing.valid, (1, 0))[:, :-1]
     columns = packing.columns.to(labels.device)
     return labels.gather(1, columns).masked_fill((~packing.valid | after_a_hole).to(labels.device), IGNORED_LABEL)
+
+
+def prune_shifted(labels: Tensor, packing: Packing) -> Tensor:
+    """The same of labels that are already next to the logits they are compared with."""
+    unshifted = nn.functional.pad(labels, (1, 0), value=IGNORED_LABEL)[:, :-1]
+    return nn.functional.pad(prune_labels(unshifted, packing)[:, 1:], (0, 1), value=IGNORED_LABEL)

@@ -20,12 +20,20 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.bias import entering_bias
-from tokenprune.engine.borders import hide_ids, show_ids
+from tokenprune.engine.borders import check_not_packed, hide_ids, show_ids
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.interrupted import check_filled
 from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
 from tokenprune.engine.cache.rebuilt import check_not_exchanged, check_not_rebuilt, mark_pruned
-from tokenprune.engine.call import CallContext, Forward, check_placeholders, find_cache, last_columns, named_arguments
+from tokenprune.engine.call import (
+    CallContext,
+    Forward,
+    check_placeholders,
+    find_cache,
+    holds_unknown,
+    last_columns,
+    named_arguments,
+)
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import RECORD_ATTRIBUTE, Register, recall_images
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
@@ -33,7 +41,7 @@ from tokenprune.errors import PruningError
 from tokenprune.report import Report
 from tokenprune.sequence.input_masks import prunable_mask
 from tokenprune.sequence.packing import PromptTokens
-from tokenprune.sequence.position_ids import PositionIds, compact_ids, default_ids, id_shift
+from tokenprune.sequence.position_ids import PositionIds, compact_ids, id_shift
 from tokenprune.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -93,6 +101,8 @@ class Prefill:
         self._context.packing = None
         if args:
             kwargs = named_arguments(module, args, kwargs)
+        if kwargs.get("input_ids") is None and kwargs.get("inputs_embeds") is None:
+            return  # the model says so
         cache = find_cache(kwargs)
         settle(cache)
         index = index_of(cache)
@@ -135,7 +145,7 @@ class Prefill:
         if args:
             kwargs = named_arguments(module, args, kwargs)
         forward.n_new = kwargs["inputs_embeds"].shape[1]
-        ids = self._incoming_ids(forward, kwargs)
+        ids = forward.incoming_ids(kwargs)
         if forward.visual:
             self._prune(forward, kwargs, ids)
         if forward.packing is None and forward.index is None:
@@ -181,6 +191,7 @@ class Prefill:
 
         if not changes_any(chosen) and (self.stages is None or not self.stages.may_drop(chosen)):
             return
+        check_not_packed(forward, before, self.adapter)
         if self._context.unprunable:
             raise PruningError(
                 f"{' and '.join(self._context.unprunable)} count the tokens of the unpruned sequence, and pruning "
@@ -221,7 +232,7 @@ class Prefill:
             last_columns(output, kwargs["logits_to_keep"])
         cache = forward.cache if forward.cache is not None else find_cache(kwargs, output)
         if cache is None:
-            if kwargs.get("use_cache") and forward.packing is not None:
+            if kwargs.get("use_cache") and forward.packing is not None and holds_unknown(output):
                 raise PruningError(
                     f"{type(self.model).__name__} returns the cache of a pruned prompt in a way that tokenprune does "
                     f"not know. Pass use_cache=False, or report it with your transformers version."
@@ -286,15 +297,3 @@ class Prefill:
         index = self._finished_index(forward)
         mark_pruned(forward.cache, index, forward.padding)
         return index
-
-    def _incoming_ids(self, forward: Forward, kwargs: dict[str, Any]) -> Tensor:
-        """The position IDs of the new columns; after a pruned prompt with compact IDs, those that continue it."""
-        ids = kwargs.get("position_ids")
-        if ids is None:
-            ids = default_ids(forward.n_columns, forward.n_new, kwargs["inputs_embeds"].device)
-        ids = ids.to(kwargs["inputs_embeds"].device)
-        if forward.index is not None:
-            # Given a mask over the cache, Qwen-VL numbers the cache's columns as well.
-            ids = ids[..., -forward.n_new :] if ids.shape[-1] > forward.n_new else ids
-            ids = ids if forward.index.shift is None else ids - forward.index.shift[:, None]
-        return ids

@@ -87,7 +87,7 @@ class AdaptiveStrategy(RankedStrategy):
                 )
             return
         check_mass(name, self.mass)
-        if None not in (self.keep_ratio, self.least) and self.least > self.keep_ratio:
+        if self.keep_ratio is not None and self.least is not None and self.least > self.keep_ratio:
             raise SettingError(
                 f"{name}: least={self.least!r} is more than keep_ratio={self.keep_ratio!r}, the most that may be kept. "
                 f"Write a lower least, or a higher keep_ratio."

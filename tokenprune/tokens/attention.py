@@ -55,7 +55,7 @@ class VisionAttention:
     layout: Layout
     real: Bool[Tensor, "tiles tokens"] | None = None
     shares: Float[Tensor, "tiles visual patches"] | None = None
-    computed: dict[object, Tensor] = field(default_factory=dict, repr=False)
+    computed: dict[object, Tensor] = field(default_factory=dict, repr=False, kw_only=True)
 
     def once(self, key: object, compute: Callable[[], Tensor]) -> Tensor:
         """Return what `compute` returns, which is called once for a key. Nothing may be written into it."""

@@ -10,11 +10,12 @@ import pytest
 import torch
 from helpers.contract.answers import STRATEGY, n_logits
 from helpers.contract.oracle import dropped_columns
+from helpers.families import FAMILIES
 from helpers.tiny import IMAGE, prompt, tiny_llava
 from torch import Tensor
 
 import tokenprune
-from tokenprune import FoPru, PruningError
+from tokenprune import FoPru, PruningError, Random
 from tokenprune.strategy import Stage, StagedStrategy
 
 IGNORED = -100
@@ -180,3 +181,49 @@ def test_a_step_of_training_changes_what_is_kept() -> None:
         assert n_logits(model, inputs) == 15
     assert losses[-1][0] < losses[0][0]
     assert losses[-1][1] != losses[0][1]
+
+
+def test_labels_that_are_shifted_already(llava: Any) -> None:
+    """Context parallelism and some collators pass them so."""
+    inputs = prompt([1, 2])
+    labels = labels_of(inputs)
+    shifted = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
+    with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)):
+        expected = llava(**inputs, labels=labels).loss
+        assert float(llava(**inputs, labels=labels, shift_labels=shifted).loss) == pytest.approx(float(expected))
+
+
+def test_packed_rows_are_refused(llava: Any) -> None:
+    """Without mask and cache, transformers keeps sequences apart whose position IDs begin again."""
+    inputs = prompt([2])
+    length = inputs.pop("attention_mask").shape[1]
+    first = length // 2
+    ids = torch.cat([torch.arange(first), torch.arange(length - first)])[None]
+    with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)):
+        with pytest.raises(PruningError, match=r"several sequences are packed in one row .* padded batch"):
+            llava(**inputs, position_ids=ids, use_cache=False)
+        assert torch.isfinite(llava(**inputs, use_cache=False).logits).all()
+        for name in ("cu_seq_lens_q", "max_length_k"):
+            with pytest.raises(PruningError, match=f"{name} count the tokens of the unpruned sequence"):
+                llava(**inputs, **{name: torch.tensor([0, first, length])})
+    with (
+        torch.no_grad(),
+        tokenprune.patch(llava, FoPru(keep_ratio=1.0)),
+    ):  # nothing is dropped, so nothing is in the way
+        llava(**inputs, position_ids=ids, use_cache=False)
+
+
+@pytest.mark.parametrize("name", ["qwen3-vl-moe", "ernie4.5-vl"])
+def test_the_loss_of_experts_counts_the_mask(name: str) -> None:
+    family = FAMILIES[name]
+    model, inputs = family.build(), family.prompt([1], [6])
+    said = "output_router_logits with an attention_mask count the tokens of the unpruned sequence"
+    with torch.no_grad(), tokenprune.patch(model, Random(keep_ratio=0.5)):
+        with pytest.raises(PruningError, match=said):
+            model(**inputs, output_router_logits=True)
+        model.config.get_text_config().output_router_logits = True
+        model.config.output_router_logits = True
+        with pytest.raises(PruningError, match=said):
+            model(**inputs, labels=inputs["input_ids"])
+        del inputs["attention_mask"]
+        assert torch.isfinite(model(**inputs, labels=inputs["input_ids"], output_router_logits=True).loss)

@@ -164,6 +164,19 @@ def test_labels_are_those_of_the_answers_alone(data: Path) -> None:
     assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape
 
 
+def test_it_learns_from_the_split_for_training(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = []
+    for number, split in enumerate(("train", "val")):
+        sample_image().save(tmp_path / f"{number}.png")
+        lines.append(json.dumps({"image": f"{number}.png", "question": "12", "answer": "05", "split": split}))
+    (tmp_path / "questions.jsonl").write_text("\n".join(lines))
+    for split, expected in ((None, "train"), ("val", "val")):
+        output = tmp_path / expected
+        adapted(model, tmp_path, output, labels=False, steps=1, batch=1, split=split)
+        assert {key.id for key in RunFolder(output / "answers").answers()} == {f"own-{1 if split is None else 2}"}
+        assert ("Learning from split train." in capsys.readouterr().out) == (split is None)
+
+
 def test_what_is_trained() -> None:
     model = fresh_llava()
     names = {part: target_names(model, part) for part in ("decoder", "projector", "both")}

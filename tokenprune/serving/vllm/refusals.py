@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenprune.errors import UnsupportedError
+from tokenprune.errors import UnsupportedError, to_install
 from tokenprune.serving.vllm.architectures import GENERIC, Architecture, architecture_of
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
@@ -28,8 +28,7 @@ SERVED_LAYERS = ("full_attention", "sliding_attention", "linear_attention")
 NEEDS_TILES = ("TokenPruneLlavaNext", "TokenPruneLlavaOnevision")
 #: What to do where vLLM is not there at all.
 NOT_INSTALLED = (
-    'vLLM is not installed. Type: pip install "tokenprune-vlm[vllm]" for GPUs; for CPUs, see '
-    "tokenprune/serving/README.md"
+    f"vLLM is not installed. For GPUs, type: {to_install('vllm')}; for CPUs, see tokenprune/serving/README.md"
 )
 OTHER = "Use a strategy that selects after the vision tower, such as FoPru, VisionZip or DivPrune."
 

@@ -1,0 +1,71 @@
+"""Calls of a patched model that cannot be pruned: the error says why, or the model does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.families import FAMILIES
+from helpers.families.base import CACHE
+from helpers.tiny import prompt
+
+import tokenprune
+from tokenprune import DivPrune, FoPru, GenericAdapter, PruningError, UnsupportedError
+
+
+def test_features_that_do_not_tell_images_apart(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every token would be an image of its own, of which nothing could be dropped."""
+    encode = type(llava.model).get_image_features
+
+    def flat(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = encode(self, *args, **kwargs)
+        output.pooler_output = torch.cat(list(output.pooler_output))
+        return output
+
+    monkeypatch.setattr(type(llava.model), "get_image_features", flat)
+    with (
+        torch.no_grad(),
+        tokenprune.patch(llava, DivPrune(keep_ratio=0.25), adapter=GenericAdapter),
+        pytest.raises(PruningError, match=r"all images as one matrix of shape \(72, 32\).* Write an adapter"),
+    ):
+        llava(**prompt([2]))
+
+
+def test_a_call_without_text_is_the_models_to_refuse(llava: Any) -> None:
+    inputs = prompt([1])
+    with tokenprune.patch(llava, FoPru()), pytest.raises(ValueError, match="input_ids or inputs_embeds"):
+        llava(pixel_values=inputs["pixel_values"])
+
+
+def test_another_selection_of_patches_in_a_call(llava: Any) -> None:
+    inputs = prompt([1])
+    with (
+        torch.no_grad(),
+        tokenprune.patch(llava, FoPru()),
+        pytest.raises(
+            UnsupportedError, match=r"vision_feature_select_strategy='full' with a clip.* tower does not give"
+        ),
+    ):
+        llava(**inputs, vision_feature_select_strategy="full")
+
+
+def test_a_mask_longer_than_the_conversation(llava: Any) -> None:
+    with torch.no_grad(), tokenprune.patch(llava, FoPru()):
+        output = llava(input_ids=torch.randint(2, 80, (1, 6)), use_cache=True)
+        with pytest.raises(PruningError, match=r"covers 12 tokens, and the cache holds 6 of 7: .* all tokens so far"):
+            llava(
+                input_ids=torch.tensor([[5]]),
+                attention_mask=torch.ones(1, 12).long(),
+                **{CACHE: next(value for value in output.values() if hasattr(value, "get_seq_length"))},
+            )
+
+
+def test_patches_without_a_mask_are_all_real() -> None:
+    family = FAMILIES["lfm2-vl"]
+    model, inputs = family.build(), family.prompt([2], [5])
+    inputs["pixel_attention_mask"] = torch.ones_like(inputs["pixel_attention_mask"])
+    with torch.no_grad(), tokenprune.patch(model, FoPru(keep_ratio=0.5)):
+        expected = model(**inputs).logits
+        del inputs["pixel_attention_mask"]
+        assert torch.equal(model(**inputs).logits, expected)
