@@ -26,8 +26,9 @@ def unprunable_arguments(kwargs: Mapping[str, Any], config: Any) -> list[str]:
     """Return the arguments in a call of a model that only fit the unpruned sequence, by name."""
     found = ["logits_to_keep"] if isinstance(kwargs.get("logits_to_keep"), Tensor) else []
     found += [name for name in PACKED if kwargs.get(name) is not None]
-    by_config = any(getattr(one, ROUTED, False) for one in (config, config.get_text_config()))
-    routed = kwargs.get(ROUTED, by_config and kwargs.get("labels") is not None)
+    routed = kwargs.get(ROUTED)
+    if routed is None and kwargs.get("labels") is not None:
+        routed = any(getattr(one, ROUTED, False) for one in (config, config.get_text_config()))
     if routed and kwargs.get("attention_mask") is not None:
         found.append(f"{ROUTED} with an attention_mask")
     return found

@@ -86,7 +86,7 @@ def test_speech_is_refused_where_the_prompt_was_pruned() -> None:
     sequences, sound = answered(inputs, return_audio=True)
     assert sound.numel() > 0
     with tokenprune.patch(model.thinker, Random(keep_ratio=0.5)) as handle:
-        with pytest.raises(PruningError, match=r'talker reads one for every token .* generation_mode="text"'):
+        with pytest.raises(PruningError, match=r'a whole Qwen-Omni reads one for each token .* generation_mode="text"'):
             answered(inputs, return_audio=True)
         for settings in ({"generation_mode": "text"}, {"return_audio": False}):
             text: Tensor = answered(inputs, **settings)
@@ -109,5 +109,5 @@ def test_hidden_states_are_refused_as_whole_models_ask_for_them(name: str) -> No
     settings: Any = {"max_new_tokens": 2, "do_sample": False, "return_dict_in_generate": True}
     with tokenprune.patch(model, Random(keep_ratio=0.5)):
         model.generate(**inputs, **settings)
-        with pytest.raises(PruningError, match="talker reads one for every token"):
+        with pytest.raises(PruningError, match="talker of a whole Qwen-Omni reads one for each token"):
             model.generate(**inputs, **settings, output_hidden_states=True)
