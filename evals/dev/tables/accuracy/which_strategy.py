@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
+from tokenprune.errors import UnsupportedError
 from tokenprune.evals.dev.tables import RESULTS
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, ROWS, label, listed, measured, percent
 from tokenprune.evals.report.table import NOTHING, Table
+from tokenprune.evals.run.setups import read_strategy
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.results import by_setup
+from tokenprune.serving.vllm.refusals import check_strategy
 
 #: The keep ratios that it shows.
 RATIOS = 0.25, 0.1
@@ -21,21 +24,21 @@ TIMES = RESULTS / "selection.jsonl"
 
 ANY, NO_ATTENTION, WITH_CLS, CLS = "any", "any, no attention", "any, best with CLS", "CLS"
 HERE, VLLM = "transformers", "transformers, vLLM"
+N_LAYERS = 32  # of a language model; its number decides nothing here
 
 
 @dataclass(frozen=True)
 class About:
     """What is written by hand of a strategy.
 
-    strategy: as the plan names it; CALIBRATED is the settings that were searched for each keep ratio. tower, engine:
-        what it needs. claimed: TextVQA in per cent, a star for what others than its authors report.
+    strategy: as the plan names it; CALIBRATED is the settings that were searched for each keep ratio. tower: what it
+        needs. claimed: TextVQA in per cent, a star for what others than its authors report.
     timed: its name where the CPU time of selection is stored. cost: that time, where it is not stored there.
     """
 
     strategy: str
     name: str
     tower: str
-    engine: str
     claimed: str = NOTHING
     timed: str = ""
     cost: str = NOTHING
@@ -43,49 +46,47 @@ class About:
 
 CALIBRATED = "vflowopt searched"
 ABOUT = (
-    About(CALIBRATED, "calibrated VFlowOpt", ANY, HERE, timed="vflowopt"),
-    About("mosaic", "Mosaic", ANY, VLLM, timed="mosaic"),
-    About("mosaic:attention_bias=size", 'Mosaic, `attention_bias="size"`', ANY, HERE, timed="mosaic"),
+    About(CALIBRATED, "calibrated VFlowOpt", ANY, timed="vflowopt"),
+    About("mosaic", "Mosaic", ANY, timed="mosaic"),
+    About("mosaic:attention_bias=size", 'Mosaic, `attention_bias="size"`', ANY, timed="mosaic"),
     About(
         "fopru:score=cls,layer=-2,cells=auto",
         'FoPru cls -2, `cells="auto"`',
         CLS,
-        VLLM,
         timed="fopru:score=cls,cells=auto",
     ),
-    About("vflowopt", "VFlowOpt", ANY, HERE, timed="vflowopt"),
-    About("visionzip:layer=-2", "VisionZip -2", WITH_CLS, VLLM, "55.5", "visionzip"),
-    About("vispruner:layer=-2", "VisPruner -2", WITH_CLS, VLLM, "55.6*", "vispruner"),
+    About("vflowopt", "VFlowOpt", ANY, timed="vflowopt"),
+    About("visionzip:layer=-2", "VisionZip -2", WITH_CLS, "55.5", "visionzip"),
+    About("vispruner:layer=-2", "VisPruner -2", WITH_CLS, "55.6*", "vispruner"),
     About(
         "backgroundpruning:layer=-2",
         "BackgroundPruning -2",
         'CLS; without: `rank="column"`',
-        VLLM,
         timed="backgroundpruning",
     ),
-    About("divprune", "DivPrune", NO_ATTENTION, VLLM, "54.5*", "divprune"),
-    About("fopru:mode=rank,layer=-2", "FoPru rank -2", ANY, VLLM, timed="fopru"),
-    About("fopru:mode=rank", "FoPru rank", ANY, VLLM, timed="fopru"),
-    About("fopru:mode=row", "FoPru row", ANY, VLLM),
-    About("prumerge:layer=-2", "PruMerge -2", WITH_CLS, VLLM, timed="prumerge"),
-    About("flowcut", "FlowCut", "most, best with CLS", HERE, "55.6*", cost="40 ms"),
-    About("tome", "ToMe", "most, no attention", HERE),
-    About("nuwa:layer=-2", "Nuwa -2", WITH_CLS, HERE, "54.9", "nuwa"),
-    About("scope:layer=-2", "SCOPE -2", WITH_CLS, VLLM, "56.6", "scope"),
-    About("holov:layer=-2", "HoloV -2", WITH_CLS, VLLM, "55.4", "holov"),
-    About("prunesid:layer=-2", "PruneSID -2", WITH_CLS, HERE, timed="prunesid"),
-    About("dart", "DART", NO_ATTENTION, HERE, "54.4", "dart"),
-    About("ivcprune", "IVCPrune", NO_ATTENTION, HERE, timed="ivcprune"),
-    About("fastv", "FastV", ANY, HERE, "47.8", "fastv"),
-    About("par", "PAR", ANY, HERE, timed="par"),
-    About("attentionmass", "AttentionMass", ANY, HERE, timed="attentionmass"),
-    About("efficientvla", "EfficientVLA", ANY, HERE, timed="efficientvla"),
-    About("adatoken", "AdaToken", ANY, HERE, timed="adatoken:keep_ratio=0.5"),
-    About("pyramiddrop", "PyramidDrop", ANY, HERE, "45.9 to 50.6", "pyramiddrop"),
-    About("sparsevlm", "SparseVLM", ANY, HERE, "51.8", "sparsevlm"),
-    About("averagepooling", "AveragePooling", NO_ATTENTION, VLLM, timed="averagepooling"),
-    About("grid", "Grid", ANY, VLLM, timed="grid"),
-    About("random", "Random", ANY, VLLM, timed="random"),
+    About("divprune", "DivPrune", NO_ATTENTION, "54.5*", "divprune"),
+    About("fopru:mode=rank,layer=-2", "FoPru rank -2", ANY, timed="fopru"),
+    About("fopru:mode=rank", "FoPru rank", ANY, timed="fopru"),
+    About("fopru:mode=row", "FoPru row", ANY),
+    About("prumerge:layer=-2", "PruMerge -2", WITH_CLS, timed="prumerge"),
+    About("flowcut", "FlowCut", "most, best with CLS", "55.6*", cost="40 ms"),
+    About("tome", "ToMe", "most, no attention"),
+    About("nuwa:layer=-2", "Nuwa -2", WITH_CLS, "54.9", "nuwa"),
+    About("scope:layer=-2", "SCOPE -2", WITH_CLS, "56.6", "scope"),
+    About("holov:layer=-2", "HoloV -2", WITH_CLS, "55.4", "holov"),
+    About("prunesid:layer=-2", "PruneSID -2", WITH_CLS, timed="prunesid"),
+    About("dart", "DART", NO_ATTENTION, "54.4", "dart"),
+    About("ivcprune", "IVCPrune", NO_ATTENTION, timed="ivcprune"),
+    About("fastv", "FastV", ANY, "47.8", "fastv"),
+    About("par", "PAR", ANY, timed="par"),
+    About("attentionmass", "AttentionMass", ANY, timed="attentionmass"),
+    About("efficientvla", "EfficientVLA", ANY, timed="efficientvla"),
+    About("adatoken", "AdaToken", ANY, timed="adatoken:keep_ratio=0.5"),
+    About("pyramiddrop", "PyramidDrop", ANY, "45.9 to 50.6", "pyramiddrop"),
+    About("sparsevlm", "SparseVLM", ANY, "51.8", "sparsevlm"),
+    About("averagepooling", "AveragePooling", NO_ATTENTION, timed="averagepooling"),
+    About("grid", "Grid", ANY, timed="grid"),
+    About("random", "Random", ANY, timed="random"),
 )
 
 
@@ -106,7 +107,7 @@ def stored(folder: Path = ROWS, times: Path = TIMES) -> str:
         [
             about.name,
             about.tower,
-            about.engine,
+            engine_of(about),
             *(NOTHING if value is None else f"{100 * value:.1f}" for value in accuracies(about)),
             about.claimed,
             cost.get(about.timed, about.cost),
@@ -116,6 +117,16 @@ def stored(folder: Path = ROWS, times: Path = TIMES) -> str:
     headings = [f"{title} {percent(ratio)}" for _, title in TASKS for ratio in RATIOS]
     table = Table(["strategy", "tower", "engine", *headings, "TextVQA (claimed)", "cost"], lines)
     return "\n\n".join([str(table), *_notes(found.missing)]) + "\n"
+
+
+def engine_of(about: About) -> str:
+    """In which engines it runs."""
+    strategy = read_strategy("vflowopt" if about.strategy == CALIBRATED else about.strategy).make({"keep_ratio": 0.9})
+    try:
+        check_strategy(strategy, N_LAYERS)
+    except UnsupportedError:
+        return HERE
+    return VLLM
 
 
 def _label(about: About, ratio: float) -> str:
