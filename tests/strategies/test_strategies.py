@@ -20,9 +20,7 @@ from tokenprune import (
     Selection,
     SettingError,
     Strategy,
-    VFlowOpt,
 )
-from tokenprune.engine.select import checked_selection
 from tokenprune.selection import budget
 from tokenprune.strategy import PatchStrategy, TowerStrategy
 from tokenprune.tokens import Layout, LeftInTower, PatchTokens, TowerTokens, VisionAttention, VisualTokens
@@ -256,49 +254,3 @@ def test_nan_scores_are_refused() -> None:
 def test_every_strategy_is_a_strategy_class() -> None:
     assert all(issubclass(cls, Strategy) for cls in STRATEGIES.values())
     assert all(name == cls.__name__.lower() for name, cls in STRATEGIES.items())
-
-
-@pytest.mark.parametrize("n_kept", [3, 4, 7, 12])
-def test_random_draws_every_tile_for_itself(n_kept: int) -> None:
-    layout, different = Layout.concat([Layout.raster((1, 2, 2))] * 4), 0
-    for image in range(20):
-        statistics = {"pixels": torch.full((4, 3, 2, 2), float(image))}
-        tokens = VisualTokens(torch.randn(16, 4), layout, 0, statistics)
-        kept = checked_selection(Random(keep=n_kept, budget_per="tile"), tokens).kept
-        counts = (kept // 4).bincount(minlength=4)
-        assert len(kept) == n_kept
-        assert int(counts.max() - counts.min()) <= 1
-        different += len({tuple((kept[kept // 4 == tile] % 4).tolist()) for tile in range(4)}) > 2
-    assert different > 5
-
-
-@pytest.mark.parametrize(
-    "strategy",
-    [
-        FoPru(budget_per="tile"),
-        FoPru(score="cls", budget_per="tile"),
-        VFlowOpt(budget_per="tile", progressive=False),
-    ],
-)
-def test_a_budget_per_tile_computes_each_tiles_attention_once(
-    strategy: Strategy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    computed: list[int] = []
-    weights = VisionAttention._weights
-
-    def counted(self: VisionAttention, tile: int, *args: Any) -> Any:
-        computed.append(tile)
-        return weights(self, tile, *args)
-
-    monkeypatch.setattr(VisionAttention, "_weights", counted)
-    by_tiles = {}
-    for n_tiles in (1, 6):
-        layout = Layout.concat([Layout.raster((1, 4, 4))] * n_tiles)
-        generator = torch.Generator().manual_seed(0)
-        queries, keys = torch.randn(2, n_tiles, 2, 17, 8, generator=generator)
-        attention = VisionAttention(queries, keys, 0.5, 1, layout)
-        tokens = VisualTokens(torch.randn(16 * n_tiles, 4), layout, 0, {"vision_attention": attention})
-        computed.clear()
-        checked_selection(strategy, tokens)
-        by_tiles[n_tiles] = len(computed)
-    assert by_tiles[6] == 6 * by_tiles[1]
