@@ -11,7 +11,7 @@ from helpers.families.base import CACHE
 from helpers.tiny import prompt
 
 import tokenprune
-from tokenprune import DivPrune, FoPru, GenericAdapter, PruningError, UnsupportedError
+from tokenprune import DivPrune, FoPru, GenericAdapter, PruningError, Random, UnsupportedError
 
 
 def test_features_that_do_not_tell_images_apart(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +69,25 @@ def test_patches_without_a_mask_are_all_real() -> None:
         expected = model(**inputs).logits
         del inputs["pixel_attention_mask"]
         assert torch.equal(model(**inputs).logits, expected)
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-vl", "qwen3-vl"])
+def test_an_image_of_a_later_turn_that_the_model_would_number_like_text(name: str) -> None:
+    """Given a mask over the conversation, and no position IDs."""
+    family = FAMILIES[name]
+    model, whole = family.build(), family.prompt([2], [6])
+    first = family.prompt([1], [6])["input_ids"].shape[1] - 3
+    images, along = family.split(whole), {"input_ids", *family.token_types(whole["input_ids"])}
+
+    def part(columns: slice, image: Any) -> dict[str, Any]:
+        return {name: whole[name][:, columns] for name in along} | family.join([image], [1])
+
+    mask = whole["attention_mask"]
+    ids = family.position_ids(model, whole)
+    with torch.no_grad(), tokenprune.patch(model, Random(keep_ratio=0.5)):
+        turn = {"attention_mask": mask[:, :first], "use_cache": True}
+        cache = {CACHE: model(**part(slice(0, first), images[0]), **turn)[CACHE]}
+        later = part(slice(first, None), images[1]) | {"attention_mask": mask}
+        with pytest.raises(PruningError, match=r"cannot number the visual tokens of a later turn .* Pass position_ids"):
+            model(**later, **cache)
+        assert torch.isfinite(model(**later, **cache, position_ids=ids[..., first:]).logits).all()

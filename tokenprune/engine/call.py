@@ -84,6 +84,7 @@ class Forward:
     images: the images, or tiles, of each of those modalities that are encoded so far.
     n_slots, n_columns: physical and logical length of the cache at the start.
     columns_mask: the attention mask of the call, over columns.
+    ids_given: whether the call has position IDs; otherwise the model makes them.
     n_new: how many columns the call brings; known when the language model is entered.
     pruned: whether the language model was called and its visual tokens selected.
     packing, shift: which of the new columns are left, and by how much later position IDs are lower, None if they are
@@ -104,6 +105,7 @@ class Forward:
     n_slots: int
     n_columns: int
     columns_mask: Mask
+    ids_given: bool
     n_new: int = 0
     pruned: bool = False
     packing: Packing | None = None
@@ -128,8 +130,8 @@ class Forward:
         ids = ids.to(kwargs["inputs_embeds"].device)
         if self.index is None:
             return ids
-        # Given a mask over the cache, Qwen-VL numbers the cache's columns as well, and images among them like text.
-        if ids.shape[-1] > self.n_new and self.visual:
+        # Given a mask over the cache, Qwen-VL numbers the cache's columns as well, and new images like text.
+        if ids.shape[-1] > self.n_new and self.visual and not self.ids_given:
             raise PruningError(
                 "the model cannot number the visual tokens of a later turn by itself. Pass position_ids of the new "
                 "tokens, or call generate, which does."

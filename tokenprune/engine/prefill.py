@@ -133,7 +133,8 @@ class Prefill:
         if index is not None:
             check_not_exchanged(cache, index, slots, kwargs)
         columns = slots if index is None else slots + index.n_dropped
-        self._context.forward = Forward(cache, index, visual, begins, images, slots, columns, mask)
+        given = kwargs.get("position_ids") is not None
+        self._context.forward = Forward(cache, index, visual, begins, images, slots, columns, mask, given)
 
     @dynamo_disabled
     def before_language_model(

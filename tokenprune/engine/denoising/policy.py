@@ -139,7 +139,7 @@ class EmbeddingFunction(MethodOverride):
     def _begin(self) -> dict[str, list[EncodedImage]]:
         """Collect the images of this call as one of the base model does."""
         images: dict[str, list[EncodedImage]] = {modality.name: [] for modality in self._adapter.modalities}
-        self._context.forward = Forward(None, None, {}, {}, images, 0, 0, None)
+        self._context.forward = Forward(None, None, {}, {}, images, 0, 0, None, ids_given=False)
         return images
 
     @dynamo_disabled
