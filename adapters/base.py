@@ -242,7 +242,7 @@ class Vision(Parts):
             layer = self.consumed_layer(n_layers)
         if not -n_layers <= layer < n_layers:
             raise UnsupportedError(
-                f"layer={layer} is not in the vision tower, whose layers are 0..{n_layers - 1} (or -1 for the last)."
+                f"layer={layer} is not in the vision tower: write 0 to {n_layers - 1}, or {-n_layers} to -1."
             )
         return layer
 

@@ -114,9 +114,13 @@ def named(name: str, what: str) -> Iterator[None]:
     except (torch.cuda.OutOfMemoryError, ImportError, TokenPruneError):
         raise
     except Exception as error:  # transformers, safetensors and huggingface_hub raise any type
-        where = "this folder" if Path(name).is_dir() else "Hugging Face's model of this name (no such folder exists)"
-        reason = (str(error).splitlines() or [""])[0].rstrip(".")
-        raise DataError(f"{name}: cannot read the {what} of {where} ({type(error).__name__}: {reason})") from error
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0].rstrip('.')}"
+        if Path(name).is_dir():
+            raise DataError(f"{name}: cannot read the {what} of this folder ({reason})") from error
+        raise DataError(
+            f"{name} is not a folder, and its {what} cannot be fetched from Hugging Face: check the spelling, or "
+            f"download the model first ({reason})"
+        ) from error
 
 
 @contextmanager

@@ -122,8 +122,12 @@ class Runner:
 def failed(question: Question, setup: Setup, error: Exception, on_error: OnError) -> Answer:
     """Return the record of a question that failed, or raise QuestionError if the run is to stop."""
     if on_error == "stop":
-        images = ", ".join(map(str, question.images))
-        raise QuestionError(f"{setup.key}: stopped at {question.id} ({images}): {_described(error)}") from error
+        reason, images = _described(error), [str(image) for image in question.images]
+        named = "" if all(image in reason for image in images) else f" ({', '.join(images)})"
+        raise QuestionError(
+            f"{setup.key}: stopped at {question.id}{named}: {reason}. Correct it and type the same again, or leave "
+            f"such questions out: --on-error record."
+        ) from error
     return Answer(
         task=question.task,
         id=question.id,

@@ -48,7 +48,7 @@ from tokenprune.tokens import VisualTokens
             SettingError,
             r"unknown position_ids 'orignal'. Did you mean 'original'",
         ),
-        (FoPru(layer=7), {}, UnsupportedError, r"layer=7 is not in the vision tower, whose layers are 0..2"),
+        (FoPru(layer=7), {}, UnsupportedError, r"layer=7 is not in the vision tower: write 0 to 2, or -3"),
     ],
 )
 def test_wrong_calls(llava: Any, strategy: Any, settings: Any, error: Any, message: str) -> None:

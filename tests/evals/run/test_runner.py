@@ -111,7 +111,9 @@ def broken(folder: Path) -> Question:
 
 
 def test_a_broken_image_stops_the_run(questions: list[Question], folder: Path) -> None:
-    with pytest.raises(QuestionError, match=r"unpruned, .*: stopped at 7 \(.*broken\.jpg\): .*broken\.jpg: truncated"):
+    with pytest.raises(
+        QuestionError, match=r"unpruned, .*: stopped at 7: .*broken\.jpg: truncated.* --on-error record"
+    ):
         ask(tiny_llava(), [questions[0], broken(folder)], [Unpruned()])
 
 

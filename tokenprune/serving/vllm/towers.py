@@ -46,7 +46,7 @@ def encoder_layer(config: Any, layer: int | None) -> int:
         )
     number = readable[-1] if layer is None else layer
     if not -n_layers <= number < n_layers:
-        raise UnsupportedError(f"layer={layer} is not in the vision tower, whose layers are 0..{n_layers - 1}.")
+        raise UnsupportedError(f"layer={layer} is not in the vision tower: write 0 to {n_layers - 1}.")
     number %= n_layers
     if number not in readable:
         reason = (
