@@ -49,7 +49,7 @@ def test_blocks_choose_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(stored.unique()) == 12
 
 
-@pytest.mark.parametrize("alpha", [-1.0, float("nan")])
+@pytest.mark.parametrize("alpha", [-1.0, float("nan"), float("inf")])
 def test_powers_that_cannot_be(alpha: float) -> None:
     with pytest.raises(SettingError, match=r"SCOPE: alpha=.* is not a power"):
         SCOPE(alpha=alpha)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,9 @@ from tokenprune.strategies.shared.similarity import unit_vectors
 from tokenprune.strategy import AttentionStrategy
 from tokenprune.tokens import VisualTokens
 from tokenprune.tokens.attention import BLOCK_ELEMENTS
+
+#: How many tokens' values are computed again at once.
+AT_ONCE = 64
 
 
 @register_strategy("scope")
@@ -38,7 +42,7 @@ class SCOPE(AttentionStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_number(self.alpha) or not self.alpha >= 0:
+        if not is_number(self.alpha) or not 0 <= self.alpha < math.inf:
             raise SettingError(f"SCOPE: alpha={self.alpha!r} is not a power; write a number of at least 0.")
 
     def select(self, tokens: VisualTokens) -> Selection:
@@ -54,21 +58,50 @@ def most_covering(
 ) -> Int[Tensor, " kept"]:
     """Choose greedily `n_kept` unit vectors by saliency times added coverage. Of equal ones the first.
 
-    The cosines of up to 4096 vectors are stored; of more, they are computed again for every choice, in blocks.
+    The cosines of up to 4096 vectors are stored; of more, they are computed again where a choice needs them.
     """
-    blocks = vectors.split(max(1, BLOCK_ELEMENTS // len(vectors)))
-    stored = [blocks[0] @ vectors.T] if len(blocks) == 1 else None
-    covered = vectors.new_zeros(len(vectors))
-    taken = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
+    if len(vectors) ** 2 <= BLOCK_ELEMENTS:
+        return _with_cosines(vectors, saliency, n_kept)
+    return _lazily(vectors, saliency, n_kept)
+
+
+def _with_cosines(
+    vectors: Float[Tensor, "visual width"], saliency: Float[Tensor, " visual"], n_kept: int
+) -> Int[Tensor, " kept"]:
+    cosines, covered = vectors @ vectors.T, vectors.new_zeros(len(vectors))
+    taken = torch.zeros_like(covered, dtype=torch.bool)
     chosen = []
     for _ in range(n_kept):
-        added = torch.zeros_like(covered)
-        for rows, before in zip(
-            stored or (block @ vectors.T for block in blocks), covered.split(len(blocks[0])), strict=True
-        ):
-            added += (rows - before[:, None]).clamp(min=0).sum(0)
+        added = (cosines - covered[:, None]).clamp(min=0).sum(0)
         best = (added * saliency).masked_fill(taken, -torch.inf).argmax(0, keepdim=True)  # stays on the GPU
         covered = torch.maximum(covered, vectors @ vectors[best][0])
         taken[best] = True
+        chosen.append(best)
+    return torch.cat(chosen)
+
+
+def _lazily(
+    vectors: Float[Tensor, "visual width"], saliency: Float[Tensor, " visual"], n_kept: int
+) -> Int[Tensor, " kept"]:
+    """What a token adds never grows, so only those are computed again that were worth more than the best one is."""
+
+    def value(index: Int[Tensor, " some"]) -> Float[Tensor, " some"]:
+        added = (vectors[index] @ vectors.T - covered).clamp(min=0).sum(1)
+        return added * saliency[index]
+
+    n_visual = len(vectors)
+    covered = vectors.new_zeros(n_visual)
+    everything = torch.arange(n_visual, device=vectors.device)
+    worth = torch.cat([value(index) for index in everything.split(max(1, BLOCK_ELEMENTS // n_visual))])
+    fresh = torch.ones_like(worth, dtype=torch.bool)
+    chosen = []
+    for _ in range(n_kept):
+        while not fresh[best := worth.argmax(0, keepdim=True)]:
+            index = worth.masked_fill(fresh, -torch.inf).topk(min(AT_ONCE, n_visual)).indices
+            worth[index] = torch.where(fresh[index], worth[index], value(index))
+            fresh[index] = True
+        covered = torch.maximum(covered, vectors @ vectors[best][0])
+        worth[best] = -torch.inf
+        fresh.fill_(False)
         chosen.append(best)
     return torch.cat(chosen)
