@@ -28,6 +28,15 @@ def above(interval: Interval, least: float) -> Verdict:
     return Verdict.FAILS if high < least else Verdict.CHANCE
 
 
+#: Where the interval of what was measured lies.
+INTERVAL = {
+    Verdict.HOLDS: "is above the goal",
+    Verdict.FAILS: "is below it",
+    Verdict.CHANCE: "includes it",
+    Verdict.UNKNOWN: Verdict.UNKNOWN.value,
+}
+
+
 @dataclass(frozen=True)
 class Goal:
     """An accuracy that the unpruned model should have on a split of a set, at the processor's resolution."""
@@ -59,14 +68,14 @@ def goals_table(rows: Sequence[TaskResult]) -> Table:
     for goal in GOALS:
         row = _find(rows, goal.scenes, goal.task)
         if row is None or goal.split not in row.scores:
-            lines.append([goal.what, f"{goal.least:.0%}", NOTHING, NOTHING, Verdict.UNKNOWN.value])
+            lines.append([goal.what, f"{goal.least:.0%}", NOTHING, NOTHING, INTERVAL[Verdict.UNKNOWN]])
             continue
         part = row.of_split(goal.split)
         reached = "yes" if part.accuracy >= goal.least else "no"
         measured = f"{percent(part.accuracy, part.interval)}, n = {part.n}"
-        lines.append([goal.what, f"{goal.least:.0%}", measured, reached, above(part.interval, goal.least).value])
+        lines.append([goal.what, f"{goal.least:.0%}", measured, reached, INTERVAL[above(part.interval, goal.least)]])
     lines += _at_half_resolution(rows)
-    return Table(["goal", "at least", "measured", "reached", "beyond chance"], lines)
+    return Table(["goal", "at least", "measured", "reached", "the interval"], lines)
 
 
 def _at_half_resolution(rows: Sequence[TaskResult]) -> Iterator[list[str]]:
@@ -74,12 +83,12 @@ def _at_half_resolution(rows: Sequence[TaskResult]) -> Iterator[list[str]]:
         full, half = (_find(rows, scenes, task) for scenes in (FULL, HALF))
         what, least = f"{task.upper()} at half resolution, of full", f"{AT_HALF_RESOLUTION:.0%}"
         if full is None or half is None or not full.accuracy:
-            yield [what, least, NOTHING, NOTHING, Verdict.UNKNOWN.value]
+            yield [what, least, NOTHING, NOTHING, INTERVAL[Verdict.UNKNOWN]]
             continue
         found = compare(half, full)
         reached = "yes" if found.relative >= AT_HALF_RESOLUTION else "no"
         measured = f"{percent(found.relative, found.relative_interval)}, n = {found.n}"
-        yield [what, least, measured, reached, above(found.relative_interval, AT_HALF_RESOLUTION).value]
+        yield [what, least, measured, reached, INTERVAL[above(found.relative_interval, AT_HALF_RESOLUTION)]]
 
 
 def _find(rows: Sequence[TaskResult], scenes: str, task: str) -> TaskResult | None:

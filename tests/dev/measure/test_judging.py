@@ -46,13 +46,13 @@ def test_goals() -> None:
     rows = [unpruned("scenes", "rec", 380, 238), unpruned("scenes", "vqa", 345, 300)]
     rows += [unpruned("scenes 112x112", "rec", 200, 100), unpruned("counting", "vqa", 200, 200)]
     table = str(goals_table(rows))
-    assert line(table, "REC, known objects").endswith("n = 400 | yes | holds |")
-    assert line(table, "VQA, known objects").endswith("n = 400 | no | within chance |")
-    assert line(table, "REC, unseen objects").endswith("n = 400 | no | within chance |")
-    assert line(table, "VQA, unseen objects").endswith("| yes | holds |")
-    assert line(table, "counting", "80%", "50.0 %").endswith("| no | does not hold |")
+    assert line(table, "REC, known objects").endswith("n = 400 | yes | is above the goal |")
+    assert line(table, "VQA, known objects").endswith("n = 400 | no | includes it |")
+    assert line(table, "REC, unseen objects").endswith("n = 400 | no | includes it |")
+    assert line(table, "VQA, unseen objects").endswith("| yes | is above the goal |")
+    assert line(table, "counting", "80%", "50.0 %").endswith("| no | is below it |")
     assert line(table, "relations").endswith("| not measured |")
-    assert line(table, "REC at half resolution, of full", "80%", "48.5 %").endswith("| no | does not hold |")
+    assert line(table, "REC at half resolution, of full", "80%", "48.5 %").endswith("| no | is below it |")
     assert line(table, "VQA at half resolution, of full").endswith("| not measured |")
 
 
@@ -98,6 +98,6 @@ def test_judging_reads_stored_rows(tmp_path: Path, capsys: pytest.CaptureFixture
     StoredRows(rows / "scenes" / "25.jsonl", {}).add(pruned("FoPru rank -2", 0.25, 300, 372))
     main(["--judge", "--output", str(rows), "--runs", str(runs)])
     text = capsys.readouterr().out
-    assert line(text, "REC, known objects", "85%", "95.0 %").endswith("| yes | holds |")
+    assert line(text, "REC, known objects", "85%", "95.0 %").endswith("| yes | is above the goal |")
     assert line(text, "FoPru loses at most 3% of VQA at 25 %", "97.9")
     assert (runs / "verdicts.md").read_text() == text
