@@ -151,7 +151,7 @@ def test_from_elsewhere_only_a_mask_tells(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr("tokenprune.engine.cache.rebuilt._marks", {})  # as in another process
         mask = torch.ones(1, cache.get_seq_length() + 1).long()
         with pytest.raises(
-            PruningError, match="covers 43 tokens, and there are 16 so far, 15 of them in the cache: it was made from"
+            PruningError, match="covers 43 tokens; there are 16 so far, 15 of them in the cache, which was made from"
         ):
             step(model, rebuilt, attention_mask=mask)
 

@@ -54,7 +54,7 @@ def test_a_mask_longer_than_the_conversation(llava: Any) -> None:
     with torch.no_grad(), tokenprune.patch(llava, FoPru()):
         output = llava(input_ids=torch.randint(2, 80, (1, 6)), use_cache=True)
         with pytest.raises(
-            PruningError, match=r"covers 12 tokens, and there are 7 so far, 6 of them .* or the mask is too long"
+            PruningError, match=r"covers 12 tokens; there are 7 so far, 6 of them .* or the mask is too long"
         ):
             llava(
                 input_ids=torch.tensor([[5]]),

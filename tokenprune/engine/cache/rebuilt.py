@@ -112,8 +112,8 @@ def check_not_rebuilt(cache: Any, kwargs: Mapping[str, Any]) -> None:
     _known[cache] = length, most
     if isinstance(mask, Tensor) and mask.ndim == 2 and length and mask.shape[1] > most:
         raise _rebuilt(
-            f"attention_mask covers {mask.shape[1]} tokens, and there are {most} so far, {length} of them in the cache: "
-            f"it was made from the tensors of a pruned cache, or belongs to another prompt, or the mask is too long"
+            f"attention_mask covers {mask.shape[1]} tokens; there are {most} so far, {length} of them in the cache, "
+            f"which was made from the tensors of a pruned cache, or belongs to another prompt, or the mask is too long"
         )
 
 
