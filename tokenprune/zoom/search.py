@@ -86,7 +86,8 @@ class Look:
     def __repr__(self) -> str:
         share = self.n_visual / self.n_all
         views = ", ".join(map(str, self.views))
-        lines = [f"Look(encoded {self.n_visual} of {self.n_all} visual tokens, {share:.1%}; answers from {views})"]
+        encoded = f"{self.n_visual} visual tokens, {share:.1%} of those of the thumbnail and all tiles"
+        lines = [f"Look(encoded {encoded}; answers from {views})"]
         for step in self.steps:
             tiles = ", ".join(
                 f"({view.row}, {view.column}) {one.focus:.2f}"
