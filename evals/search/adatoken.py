@@ -52,9 +52,10 @@ def calibrated(model: Any, processor: Any, questions: Sequence[Question], n_stag
     shares = [round(float(held[layer - 1]), 4) for layer in layers]
     stages = tuple((layer, share) for layer, share in zip(layers, shares, strict=True) if share < 1)
     if not stages or stages[-1][1] > NEARLY_ALL:
+        needed = f"{min(shares):.1%} of the" if stages else "all"
         raise SettingError(
-            f"up to layer {layers[-1]} of {n_layers}, this model's attention needs {min(shares):.1%} of the visual "
-            f"tokens, so AdaToken has nothing to prune. Choose a strategy that prunes before the language model."
+            f"up to layer {layers[-1]} of {n_layers}, this model's attention needs {needed} visual tokens, so "
+            f"AdaToken has nothing to prune. Choose a strategy that prunes before the language model."
         )
     lengths = np.diff([0, *layers, n_layers])
     average = float(np.dot(lengths, [1.0, *shares]) / n_layers)

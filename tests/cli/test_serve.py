@@ -178,7 +178,7 @@ def test_an_unsupported_model(tmp_path: Path) -> None:
 
 def test_without_vllm(llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "find_spec", lambda name: None)
-    assert 'Type: pip install "tokenprune-vlm[vllm]"' in command("serve", "--model", llava)
+    assert 'type: pip install "tokenprune-vlm[vllm]"' in command("serve", "--model", llava)
 
 
 def test_the_process_becomes_vllms(

@@ -103,8 +103,6 @@ def test_another_depth_warns(llava: Any, tmp_path: Path) -> None:
         ("backgroundpruning", {"threshold": 0.9, "quantile": 0.5}, "quantile=0.5 has no effect beside threshold"),
         ("backgroundpruning", {"cluster": False, "threshold": 0.9}, "threshold=0.9 has no effect with cluster=False"),
         ("backgroundpruning", {"rank": "distinct", "layer": -2}, 'layer=-2 has no effect with rank="distinct"'),
-        ("vflowopt", {"progressive": False, "first": 0.1}, "first=0.1 has no effect with progressive=False"),
-        ("vflowopt", {"recycle": False, "cell": 3.0}, "cell=3.0 has no effect with recycle=False"),
     ],
 )
 def test_settings_that_would_do_nothing(name: str, settings: dict[str, Any], said: str) -> None:

@@ -49,7 +49,9 @@ def test_options_that_the_command_has_already(model: str, name: str) -> None:
 def test_without_vllm(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong with the options is said before it is installed."""
     monkeypatch.setattr(answering, "find_spec", lambda name: None)
-    with pytest.raises(SettingError, match=r'vLLM is not installed\. Type: pip install "tokenprune-vlm\[vllm\]"'):
+    with pytest.raises(
+        SettingError, match=r'vLLM is not installed\. For GPUs, type: pip install "tokenprune-vlm\[vllm\]"'
+    ):
         answering.in_engine("vllm", model, "auto", {}, "stop")
     with pytest.raises(SettingError, match="Leave it out"):
         answering.in_engine("vllm", model, "auto", {"dtype": "half"}, "stop")

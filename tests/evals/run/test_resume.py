@@ -175,7 +175,7 @@ def test_answers_of_nobody_knows_what(tiny: list[str], whole: RunFolder, tmp_pat
     shutil.copytree(whole.path, tmp_path / "run")
     (tmp_path / "run" / "run.json").unlink()
     assert "run: has answers but no run.json" in command("eval", *tiny, "--output", tmp_path / "run")
-    with pytest.raises(DataError, match=r"has no run\.json, so it is not a run"):
+    with pytest.raises(DataError, match=r"nothing: no such folder\. `tokenprune eval --output"):
         RunFolder(tmp_path / "nothing").record  # noqa: B018
 
 

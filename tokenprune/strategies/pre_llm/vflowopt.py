@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from tokenprune.checks import check_flags, check_no_count, check_no_effect, is_number
+from tokenprune.checks import check_flags, check_no_count, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
@@ -30,8 +30,9 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
     threshold: the attention that makes a patch an anchor of the map, as a multiple of the mean.
     alpha: the weight of the patches' entropies in the map; 0 in the released settings.
     cell: the side of a recycling cell in visual tokens; None is half the shorter side of the grid.
-    recycle, progressive: False disables that part; without stages, keep_ratio of the tokens are kept throughout. A
-        language model of fewer than three layers has no thirds: SettingError, unless progressive is False.
+    recycle, progressive: False disables that part, whose other settings then do nothing, so that a settings file can be
+        tried without it. Without stages, keep_ratio of the tokens are kept throughout. A language model of fewer than
+        three layers has no thirds: SettingError, unless progressive is False.
     layer: the encoder layer of the map; None is the one whose output the projector gets.
     as_released: compute the map as the released code does: average over the anchors instead of summing, and measure
         entropies in bits. This matters only if alpha is not 0.
@@ -72,11 +73,6 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
                 f"VFlowOpt: cell={self.cell!r} is not a side in visual tokens; write a number of at least 1."
             )
 
-        if not self.progressive:
-            check_no_effect(self, "with progressive=False", "first", "second")
-        if not self.recycle:
-            check_no_effect(self, "with recycle=False", "cell", "attention_bias")
-
     @property
     def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The attention and, for entropies, the image's colours; entropies have no weight unless alpha is set."""
@@ -95,7 +91,7 @@ class VFlowOpt(AttentionStrategy, MergingStrategy, StagedStrategy):
 
     def for_part(self, n_kept: int, n_visual: int) -> VFlowOpt:
         share = n_kept / n_visual
-        return replace(self, keep_ratio=share, first=share if self.progressive else None, budget_per="image")
+        return replace(self, keep_ratio=share, first=share, budget_per="image")
 
     def stages(self, n_layers: int) -> tuple[Stage, ...]:
         """Return the second and third stage; their shares refer to all visual tokens."""
