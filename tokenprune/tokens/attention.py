@@ -55,7 +55,7 @@ class VisionAttention:
     layout: Layout
     real: Bool[Tensor, "tiles tokens"] | None = None
     shares: Float[Tensor, "tiles visual patches"] | None = None
-    computed: dict[object, Tensor] = field(default_factory=dict, repr=False, kw_only=True)
+    computed: dict[object, Tensor] = field(default_factory=dict, repr=False, init=False)
 
     def once(self, key: object, compute: Callable[[], Tensor]) -> Tensor:
         """Return what `compute` returns, which is called once for a key. Nothing may be written into it."""
@@ -151,13 +151,15 @@ class VisionAttention:
 
     def with_layout(self, layout: Layout) -> VisionAttention:
         """Return the same attention for the visual tokens of another layout over the same tiles."""
-        return replace(self, layout=layout)
+        found = replace(self, layout=layout)
+        object.__setattr__(found, "computed", self.computed)
+        return found
 
     def to(self, device: torch.device) -> VisionAttention:
         """Return the same attention on a device."""
         parts = {name: getattr(self, name) for name in ("queries", "keys", "real", "shares")}
         moved = {name: part.to(device) for name, part in parts.items() if part is not None}
-        return replace(self, **moved, computed={})
+        return replace(self, **moved)
 
     @classmethod
     def concat(cls, parts: Sequence[VisionAttention], layout: Layout) -> VisionAttention:
@@ -172,7 +174,6 @@ class VisionAttention:
             layout=layout,
             real=torch.cat(real) if real else None,
             shares=torch.cat(shares) if shares else None,
-            computed={},
         )
 
     def _check_cls(self) -> None:

@@ -151,7 +151,9 @@ def test_efficientvla_skips_layers_too() -> None:
         EfficientVLA(skip=(0,)).skipped_layers(8)
 
 
-def test_the_command_prints_the_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_scenes(tmp_path / "scenes")
     model = saved(model_of(), tmp_path / "model")
     given = ["--model", model, "--data", tmp_path / "scenes", "--split", "all", "--questions", 2]
@@ -159,8 +161,12 @@ def test_the_command_prints_the_layers(tmp_path: Path, capsys: pytest.CaptureFix
     assert "skip=(2,)" in capsys.readouterr().out
     assert command("layers", "--block", *given) == 0
     assert "skip=(2,)" in capsys.readouterr().out
+    assert "needs 100.0% of the visual tokens, so AdaToken has nothing to prune" in command(
+        "layers", "--stages", 2, *given
+    )
+    monkeypatch.setattr("tokenprune.evals.search.adatoken.NEARLY_ALL", 1.0)
     assert command("layers", "--stages", 2, *given) == 0
-    assert "AdaToken(keep_ratio=0." in capsys.readouterr().out
+    assert "tokenprune.patch(model, tokenprune.AdaToken(keep_ratio=0." in capsys.readouterr().out
 
 
 def test_skipped_layers_cost_no_cache_in_the_evals() -> None:
