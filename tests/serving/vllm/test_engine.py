@@ -129,3 +129,13 @@ def test_without_the_override_nothing_is_pruned(llava: Path) -> None:
         for output, answer in zip(served(llm, requests), answers, strict=True):
             check_equal(output, answer)
             assert len(output.prompt_token_ids) == answer.n_prompt
+
+
+def test_the_strategy_of_the_readme(llava: Path) -> None:
+    """Mosaic merges what it drops, of every image by itself."""
+    mosaic = {"strategy": "mosaic", "keep_ratio": 0.25}
+    requests = [Request("w1 <image> w2 <image> w3", (A, B)), Request("w4 <image> w5", (B,)), Request("w6 w7")]
+    answers = expected(llava, mosaic, requests)
+    with engine(llava, "TokenPruneLlava", mosaic, max_model_len=128) as llm:
+        for output, answer in zip(served(llm, requests), answers, strict=True):
+            check_equal(output, answer)
