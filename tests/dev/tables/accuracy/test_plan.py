@@ -144,7 +144,7 @@ def test_every_variant_has_a_line() -> None:
 
 def test_goals_and_directions(folder: Path) -> None:
     goals = judged.goals(folder)
-    assert cells(goals, "REC, known objects")[2:] == ["100.0 % [83.9, 100.0], n = 20", "yes", "within chance"]
+    assert cells(goals, "REC, known objects")[2:] == ["100.0 % [83.9, 100.0], n = 20", "yes", "includes it"]
     assert cells(goals, "text")[-1] == "not measured"
     findings = judged.findings(folder)
     assert findings.startswith("On `scenes`:")
