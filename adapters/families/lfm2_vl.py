@@ -51,7 +51,7 @@ def heads(call: Mapping[str, Any], config: Any) -> QueryKey:
     queries, keys = (list(split_heads(call[part], config.num_attention_heads)) for part in ("queries", "keys"))
     real = call["tower"].get("pixel_attention_mask")
     if real is None:  # every patch is one of the image
-        real = torch.ones(len(keys), keys[0].shape[1])
+        real = torch.ones(len(keys), keys[0].shape[1], device=keys[0].device)
     return queries, keys, list(real.bool())
 
 

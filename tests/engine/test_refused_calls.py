@@ -15,7 +15,7 @@ from tokenprune import DivPrune, FoPru, GenericAdapter, PruningError, Random, Un
 
 
 def test_features_that_do_not_tell_images_apart(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every token would be an image of its own, of which nothing could be dropped."""
+    """With one image per token, nothing would be dropped, and nothing said."""
     encode = type(llava.model).get_image_features
 
     def flat(self: Any, *args: Any, **kwargs: Any) -> Any:

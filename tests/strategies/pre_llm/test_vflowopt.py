@@ -70,7 +70,7 @@ def test_pixels_beside_the_last_whole_patches_do_not_count(size: tuple[int, int]
     found = patch_entropy(colors, n_patches)
     assert found.shape == (1, n_patches)
     assert torch.equal(found, patch_entropy(whole, n_patches))
-    with pytest.raises(UnsupportedError, match=r"is no grid of 10000 of them\. Leave out alpha"):
+    with pytest.raises(UnsupportedError, match=r"does not divide into 10000 of them\. Leave out alpha"):
         patch_entropy(colors[..., :20, :20], 10_000)
 
 

@@ -36,7 +36,7 @@ class Random(Strategy):
 
     @property
     def tiles_apart(self) -> bool:
-        """False: the tiles share one draw, in which each has places of its own."""
+        """False: one draw serves all tiles, so that no two keep the same places by construction."""
         return False
 
     def select(self, tokens: VisualTokens) -> Selection:

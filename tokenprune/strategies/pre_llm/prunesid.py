@@ -82,7 +82,7 @@ def component_of_each(features: Float[Tensor, "visual width"], n_components: int
         loadings = torch.linalg.eigh(centred @ centred.T).eigenvectors  # ascending
     else:
         values, vectors = torch.linalg.eigh(centred.T @ centred)
-        # Centring makes at least one of them 0 but for rounding, by which nothing can be divided.
+        # Centring makes at least one eigenvalue zero. What rounding leaves of it must not be a divisor.
         real = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
         loadings = torch.where(real, centred @ vectors / values.clamp(min=torch.finfo(values.dtype).tiny).sqrt(), 0.0)
     return loadings.flip(1)[:, :n_components].abs().argmax(1)
