@@ -69,8 +69,8 @@ def patch_side(height: int, width: int, n_patches: int) -> int:
         if (height // side) * (width // side) == n_patches:
             return side
     raise UnsupportedError(
-        f"VFlowOpt: alpha needs the entropies of square patches, and a tile of {height} x {width} pixels does not divide "
-        f"into {n_patches} of them. Leave out alpha."
+        f"VFlowOpt: alpha needs the entropies of square patches, and a tile of {height} x {width} pixels does not "
+        f"divide into {n_patches} of them. Leave out alpha."
     )
 
 
