@@ -23,6 +23,7 @@ from tokenprune.evals.adapt.training import PrunedTrainer, Ratios, Rows, argumen
 from tokenprune.evals.models.loading import load_model, load_processor
 from tokenprune.evals.models.prompt_styles import Style, style_of
 from tokenprune.evals.reading.allowed import MAX_IMAGE_PIXELS, allowing
+from tokenprune.evals.run.defaults import DEFAULT_STRATEGY
 from tokenprune.evals.run.evaluate import BATCH_TOKENS
 from tokenprune.evals.run.plan import Plan
 from tokenprune.evals.run.progress import progress_bar
@@ -53,7 +54,7 @@ def adapt(
     *,
     data: str | Path,
     output: str | Path,
-    strategy: str = "fopru",
+    strategy: str = DEFAULT_STRATEGY,
     keep_ratio: float = 0.1,
     up_to: float = 0.5,
     whole: float = 0.25,

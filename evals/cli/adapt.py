@@ -18,7 +18,7 @@ def add_options(parser: ArgumentParser) -> None:
         dest="labels",
         help="learn what the unpruned model would answer instead of right answers",
     )
-    shared.add_strategy(parser, "fopru")
+    shared.add_strategy(parser)
     shared.add_keep_ratio(parser, 0.1, "lowest fraction of the visual tokens to keep in a pruned step")
     parser.add_argument(
         "--up-to", type=float, default=0.5, metavar="RATIO", help="highest fraction to keep in a pruned step"

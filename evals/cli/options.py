@@ -13,7 +13,7 @@ from tokenprune.evals.cli.parser import at_least, existing_file
 from tokenprune.evals.models.bundled import MODEL, SCENES
 from tokenprune.evals.models.dtypes import DTYPES
 from tokenprune.evals.reading.allowed import FRAMES, MAX_IMAGE_PIXELS
-from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, POSITION_IDS
+from tokenprune.evals.run.defaults import DEFAULT_KEEP_RATIOS, DEFAULT_STRATEGY, POSITION_IDS
 
 ALL = "all"
 #: The split of calibration data that is not named.
@@ -142,7 +142,7 @@ def add_strategies(parser: ArgumentParser, default: Sequence[str], also: str = "
     option.completer = complete_strategy
 
 
-def add_strategy(parser: ArgumentParser, default: str) -> None:
+def add_strategy(parser: ArgumentParser, default: str = DEFAULT_STRATEGY) -> None:
     option: Any = parser.add_argument("--strategy", default=default, metavar="NAME", help=FORM)
     option.completer = complete_strategy
 

@@ -28,7 +28,7 @@ IGNORED = ("--headless", "--api-server-count", "--api_server_count", "-asc")
 def add_options(parser: ArgumentParser) -> None:
     parser.usage = "tokenprune serve --model PATH [--strategy NAME] [--keep-ratio RATIO] [options] [vLLM options]"
     shared.add_required_model(parser)
-    shared.add_strategy(parser, "fopru")
+    shared.add_strategy(parser)
     parser.add_argument(
         "--keep-ratio",
         "--keep_ratio",

@@ -1,7 +1,9 @@
 """What a run compares by default. Loads nothing, so that a command's help can show it at once."""
 
+#: Of commands that use one. Runs in vLLM without calibration; on the bundled model, ahead of FoPru with its defaults.
+DEFAULT_STRATEGY = "mosaic"
 # Layer -2: the bundled tower's last layer was trained to name objects and guides FoPru worse.
-DEFAULT_STRATEGIES = ("grid", "fopru:mode=rank,layer=-2", "fopru:mode=row,layer=-2")
+DEFAULT_STRATEGIES = ("grid", "fopru:layer=-2", "mosaic")
 #: What is compared on a single image: the baseline, a ranking, and one that merges.
 EXPLAINED_STRATEGIES = ("random", "fopru:mode=rank,layer=-2", "visionzip:layer=-2")
 #: The same on a video: the baseline, what changes, and what stands out.

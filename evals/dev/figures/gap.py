@@ -31,6 +31,8 @@ STYLES = {
     "true box": (SKY, (0, (5, 2)), ""),
 }
 PANELS = 4  # of the scene
+#: Where a curve's name is: offset from its middle point, and which side of the name is there.
+NAME_PLACES = {"original": ((4, 10), "left"), "compact": ((-26, -26), "right")}
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,10 @@ def _curves(axes: Axes, rows: Sequence[TaskResult]) -> None:
         x, y = [point.kept for point in points], [point.accuracy for point in points]
         axes.fill_between(x, [p.low for p in points], [p.high for p in points], color=color, alpha=0.22, linewidth=0)
         axes.plot(x, y, color=color, linestyle=dashes, marker=mark, markersize=8, linewidth=2.8, label=ids)
-        middle, above = points[len(points) // 2], 14 if ids == "compact" else -38
-        axes.annotate(f"{ids} position IDs", (middle.kept, middle.accuracy), (0, above), fontsize=13,
-                      textcoords="offset points", ha="center", weight="bold")  # fmt: skip
+        # Outside the curves, which fall: the upper one's name is above it, the lower one's below.
+        middle, (place, side) = points[len(points) // 2], NAME_PLACES[ids]
+        axes.annotate(f"{ids} position IDs", (middle.kept, middle.accuracy), place, fontsize=13,
+                      textcoords="offset points", ha=side, weight="bold")  # fmt: skip
         for point in points[1:]:
             axes.annotate(f"{point.accuracy:.3g}", (point.kept, point.accuracy), (0, -18), fontsize=12,
                           textcoords="offset points", ha="center")  # fmt: skip
