@@ -201,8 +201,8 @@ class Vision(Parts):
         """The available statistics, by their names in `tokenprune.tokens.visual.STATISTICS`."""
         everywhere = {"vision_attention", "pixels", "colors", "grid"}
         text = {"text_attention"} if unreadable_attention(self.layers) is None else set()
-        cls, left = {"cls"} if self.tower.n_prefix else set(), {"left_in_tower"} if self.tower_layers else set()
-        before = {"left_before_tower"} if self.tower.row else set()
+        cls, left = {"cls"} if self.tower.n_prefix else set(), {"kept_in_tower"} if self.tower_layers else set()
+        before = {"kept_before_tower"} if self.tower.row else set()
         return frozenset(everywhere | text | cls | left | before)
 
     def why_not(self, statistic: str) -> str | None:
@@ -221,8 +221,8 @@ class Vision(Parts):
         return tiles_in(arguments, type(self).__name__)
 
     def by_image(self, statistic: str, tiles: list[Any], layouts: Sequence[Layout]) -> list[Any]:
-        """A statistic of the tiles of one call, as many as the layouts have, in the order of their images, from the
-        order in which the towers were given them. Asked only where an image has several, which come out of one size."""
+        """Reorder a statistic of the tiles of one call from the order in which the towers were given them to that of
+        their images. Asked only where an image has several tiles, which come out of one size."""
         return tiles
 
     def image_pixels(self, modality: Modality, arguments: Mapping[str, Any], layouts: list[Layout]) -> list[Tensor]:
@@ -280,7 +280,7 @@ class ModelAdapter(Vision, Inputs):
                 tile_heads, tile_pixels, by_image
     """
 
-    #: The oldest of the versions of transformers that are tested in which the model is as the adapter expects.
+    #: The first tested version of transformers that the adapter works with.
     since: tuple[int, int] = (5, 4)
 
     def __init__(self, model: nn.Module) -> None:

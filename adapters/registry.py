@@ -8,8 +8,8 @@ from typing import TypeGuard, TypeVar
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.refused import refusal
 from tokenprune.adapters.wrappers import check_model
+from tokenprune.entry_points import entry_points_of, load_entry_point
 from tokenprune.errors import SettingError, UnsupportedError
-from tokenprune.installed import load_offered, offered
 
 #: The transformers versions that the tests pass on: from, and below.
 TRANSFORMERS_RANGE = ((5, 4), (6, 0))
@@ -51,7 +51,7 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
     """
     model = check_model(model)
     names = [cls.__name__ for cls in type(model).__mro__]
-    installed = {} if names[0] in ADAPTERS else offered(GROUP)
+    installed = {} if names[0] in ADAPTERS else entry_points_of(GROUP)
     name = next((name for name in names if name in ADAPTERS or name in installed), None)
     if adapter is not None:
         if not _is_adapter(adapter):
@@ -62,7 +62,7 @@ def adapter_for(model: object, adapter: object = None) -> ModelAdapter:
         raise UnsupportedError(refusal(names, installed, whole_model(names[0])))
     check_transformers()
     if name not in ADAPTERS:
-        ADAPTERS[name] = load_offered(
+        ADAPTERS[name] = load_entry_point(
             installed[name],
             f"the model adapter for {name}",
             _is_adapter,

@@ -14,7 +14,7 @@ from tokenprune.adapters.towers import Tower
 from tokenprune.errors import UnsupportedError
 
 
-class ToweredAdapter(GenericAdapter):
+class KnownTowerAdapter(GenericAdapter):
     """A family says how its tower is read (`describe_tower`), and which `layouts` its images have."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -66,31 +66,31 @@ class ConvolutionalAdapter(GenericAdapter):
         return super().why_not(statistic)
 
 
-class SomeLayersCompare(Vision):
-    """A family of whose encoder layers only some compare all patches of an image."""
+class GlobalLayersMixin(Vision):
+    """For a family of whose encoder layers only some compare all patches of an image."""
 
-    #: What each of the other layers does.
-    others = "attends within small windows"
+    #: What each of the other layers does instead, for errors.
+    local_layer_reason = "attends within small windows"
 
     @property
     @abstractmethod
-    def comparing(self) -> Sequence[int]:
-        """The layers that do, in ascending order."""
+    def global_layers(self) -> Sequence[int]:
+        """The layers that compare all patches, in ascending order."""
 
     def encoder_layer(self, layer: int | None) -> int:
-        comparing, n_layers = self.comparing, len(self.tower.layers(self.vision_tower))
-        if not comparing:
+        readable, n_layers = self.global_layers, len(self.tower.layers(self.vision_tower))
+        if not readable:
             raise UnsupportedError(
                 f"no layer of this vision tower compares the patches of an image: each of its {n_layers} layers "
-                f"{self.others}. Use a strategy that reads no vision attention, such as Grid or DivPrune."
+                f"{self.local_layer_reason}. Use a strategy that reads no vision attention, such as Grid or DivPrune."
             )
-        if layer is not None and -n_layers <= layer < n_layers and layer % n_layers not in comparing:
+        if layer is not None and -n_layers <= layer < n_layers and layer % n_layers not in readable:
             raise UnsupportedError(
-                f"layer={layer} of this vision tower {self.others}, so it does not compare the patches of an image. "
-                f"Write layer=None for the last layer that does, or one of {', '.join(map(str, comparing))}."
+                f"layer={layer} of this vision tower {self.local_layer_reason}, so it does not compare the patches of "
+                f"an image. Write layer=None for the last layer that does, or one of {', '.join(map(str, readable))}."
             )
         return super().encoder_layer(layer)
 
     def consumed_layer(self, n_layers: int) -> int:
         """The last layer that compares all patches."""
-        return max(self.comparing)
+        return max(self.global_layers)

@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     from tokenprune.zoom import Look as Look, Zoom as Zoom
 
 #: Public name -> the module that defines it.
-_HOMES = {
+_MODULES = {
     "AdaToken": "tokenprune.strategies",
     "AttentionMass": "tokenprune.strategies",
     "AveragePooling": "tokenprune.strategies",
@@ -143,7 +143,7 @@ _HOMES = {
 #: Tools of the evals, each with the extra that it needs. They are no part of `import *`.
 _TOOLS = {"adapt": ("tokenprune.evals.adapt.adapt", "adapt"), "tune": ("tokenprune.evals.tune.tune", "optimize")}
 
-__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 if not TYPE_CHECKING:  # a type checker would take every misspelt name for one of the package
@@ -162,11 +162,11 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for one o
                     f"tokenprune.{name} needs {package}, which is not installed. Type: {to_install(extra)}",
                     name=error.name,
                 ) from error
-        if name not in _HOMES:
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value = getattr(import_module(_MODULES[name]), name)
         return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, *_TOOLS})
+    return sorted({*globals(), *_MODULES, *_TOOLS})

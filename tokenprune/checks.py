@@ -1,4 +1,5 @@
-"""Checks of settings, which raise SettingError. `owner` names what has the setting, for the message."""
+"""Checks of settings, which raise SettingError. For the message, `owner` names what has the setting, and `what` says
+what its value should be."""
 
 from __future__ import annotations
 
@@ -14,6 +15,21 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, Real) and not isinstance(value, bool) and value == value
 
 
+def is_integer(value: object) -> TypeGuard[int]:
+    """Return whether `value` is an integer, which True and False are not; numpy's are."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def plain(value: Any) -> Any:
+    """Return numpy's and other foreign numbers as int or float, also within tuples and lists; anything else as it is.
+    One type of number keeps equality, printing and JSON of settings simple."""
+    if type(value) in (tuple, list):
+        return type(value)(map(plain, value))
+    if isinstance(value, int) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
 def check_flags(owner: str, **flags: object) -> None:
     """Raise SettingError unless every one is True or False."""
     for field, value in flags.items():
@@ -27,16 +43,28 @@ def check_choice(owner: str, field: str, value: object, choices: tuple[str, ...]
         raise SettingError(f"{owner}: {unknown(field, value, choices)} Write {field}={choices[0]!r}.")
 
 
-def check_count(owner: str, field: str, value: object) -> None:
+def check_count(owner: str, field: str, value: object, what: str = "a positive integer") -> None:
     """Raise SettingError unless `value` is an integer of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise SettingError(f"{owner}: {field}={value!r} is not a positive integer; write {field}=1 or more.")
+    if not is_integer(value) or value < 1:
+        raise SettingError(f"{owner}: {field}={value!r} is not {what}; write {field}=1 or more.")
 
 
-def check_share(owner: str, field: str, value: object) -> None:
+def check_layer(owner: str, layer: object, what: str, example: int) -> None:
+    """Raise SettingError unless `layer` is an integer, which may count from the end, or None."""
+    if layer is not None and not is_integer(layer):
+        raise SettingError(f"{owner}: layer={layer!r} is not {what}; write layer={example}, or None.")
+
+
+def check_positive(owner: str, field: str, value: object, what: str) -> None:
+    """Raise SettingError unless `value` is a number above 0."""
+    if not is_number(value) or not value > 0:
+        raise SettingError(f"{owner}: {field}={value!r} is not {what}; write a positive number.")
+
+
+def check_share(owner: str, field: str, value: object, what: str = "a share") -> None:
     """Raise SettingError unless `value` is a number in 0..1."""
     if not is_number(value) or not 0 <= value <= 1:
-        raise SettingError(f"{owner}: {field}={value!r} is not a share; write a number in [0, 1].")
+        raise SettingError(f"{owner}: {field}={value!r} is not {what}; write a number in [0, 1].")
 
 
 def check_mass(owner: str, mass: object) -> None:
@@ -48,7 +76,7 @@ def check_mass(owner: str, mass: object) -> None:
 def check_budget(owner: str, keep_ratio: object, keep: object) -> None:
     """Raise SettingError unless exactly one of the two is set, to a budget that is possible."""
     if keep is None:
-        if not isinstance(keep_ratio, Real) or isinstance(keep_ratio, bool) or not 0 < float(keep_ratio) <= 1:
+        if not is_number(keep_ratio) or not 0 < keep_ratio <= 1:
             raise SettingError(
                 f"{owner}: keep_ratio={keep_ratio!r} is not a fraction in (0, 1]. It is the fraction of visual "
                 f"tokens KEPT: write keep_ratio=0.25 to keep a quarter of them, or keep=64 to keep 64."
@@ -57,7 +85,7 @@ def check_budget(owner: str, keep_ratio: object, keep: object) -> None:
         raise SettingError(
             f"{owner}: keep_ratio={keep_ratio!r} and keep={keep!r} are both set; write only one of them."
         )
-    elif not isinstance(keep, Integral) or isinstance(keep, bool) or int(keep) < 1:
+    elif not is_integer(keep) or keep < 1:
         raise SettingError(
             f"{owner}: keep={keep!r} is not a count of visual tokens. Write an integer of at least 1, such as "
             f"keep=64, or a fraction: keep_ratio=0.25."

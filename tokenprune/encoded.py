@@ -14,7 +14,7 @@ from tokenprune.selection import Selection
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
-from tokenprune.tokens.tower import LeftInTower
+from tokenprune.tokens.tower import KeptInTower
 
 #: Statistics that are not recorded of an image while it is encoded.
 NOT_RECORDED = frozenset({"cls", "grid", "frames", "text_attention", "canvas_attention"})
@@ -53,22 +53,22 @@ class EncodedImage:
     """One encoded image or video: the layout of its visual tokens and the statistics that the strategy declared.
 
     selected: a strategy and its selection, cached once the attention that it read has been freed; else None.
-    encoded_for: the strategy whose statistics were recorded; None if nobody else selects from the image.
+    recorded_for: the strategy whose statistics were recorded; None if nobody else selects from the image.
     """
 
     layout: Layout
     statistics: Mapping[str, Any]
     selected: tuple[Strategy, Selection] | None = None
-    encoded_for: Strategy | None = None
+    recorded_for: Strategy | None = None
 
-    def check_read_by(self, strategy: Strategy) -> None:
+    def check_statistics_for(self, strategy: Strategy) -> None:
         """Raise PruningError for a strategy that reads other statistics than were recorded."""
-        by = self.encoded_for
+        by = self.recorded_for
         if by is None or by == strategy:
             return
         missing = strategy.needs - NOT_RECORDED - self.statistics.keys()
         elsewhere = "vision_attention" in strategy.needs and strategy.attention_layer != by.attention_layer
-        if missing or elsewhere or {"left_in_tower", "left_before_tower"} & self.statistics.keys():
+        if missing or elsewhere or {"kept_in_tower", "kept_before_tower"} & self.statistics.keys():
             raise PruningError(
                 f"these images were encoded for {by}, whose statistics are not those that {strategy} reads. Encode "
                 f"them again, after patch()."
@@ -88,7 +88,7 @@ class EncodedImage:
         for name in tiles[0].statistics:
             parts = [tile.statistics[name] for tile in tiles]
             statistics[name] = _joined(parts, layout)
-        return cls(layout, statistics, encoded_for=tiles[0].encoded_for)
+        return cls(layout, statistics, recorded_for=tiles[0].recorded_for)
 
 
 def _moved(statistic: Any, device: torch.device) -> Any:
@@ -99,4 +99,4 @@ def _joined(parts: list[Any], layout: Layout) -> Any:
     """A statistic of an image from that of its tiles."""
     if isinstance(parts[0], VisionAttention):
         return VisionAttention.concat(parts, layout)
-    return LeftInTower.concat(parts) if isinstance(parts[0], LeftInTower) else sum(parts, ())
+    return KeptInTower.concat(parts) if isinstance(parts[0], KeptInTower) else sum(parts, ())

@@ -7,6 +7,7 @@ from typing import Any
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from tokenprune.adapters.base import Inputs
 from tokenprune.sequence.packing import Packing
 
 #: The method of a language model that adds the features of one layer.
@@ -14,18 +15,33 @@ ADDS_FEATURES = "_deepstack_process"
 MASK, FEATURES = "visual_pos_masks", "deepstack_visual_embeds"
 
 
-def prune_deepstack(kwargs: dict[str, Any], packing: Packing) -> None:
+class DeepStack(Inputs):
+    """For a family whose language model adds more features after its first layers: what is pruned of them."""
+
+    inner_features = ADDS_FEATURES
+
+    def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
+        super().prune_arguments(kwargs, packing, n_slots)
+        prune_deepstack(kwargs, packing)
+
+    def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
+        return prune_added(arguments, packing)
+
+
+def prune_deepstack(
+    kwargs: dict[str, Any], packing: Packing, mask_name: str = MASK, features_name: str = FEATURES
+) -> None:
     """Prune, in place, the features among a language model's arguments, and their mask of visual tokens."""
-    visual, features = kwargs.get(MASK), kwargs.get(FEATURES)
+    visual, features = kwargs.get(mask_name), kwargs.get(features_name)
     if visual is None:
         return
     expanded = visual.ndim == 3  # (batch, length, width), or as a column
     still, left = kept_features(visual[..., 0] if expanded else visual, packing)
-    kwargs[MASK] = still[..., None].expand(-1, -1, visual.shape[2]) if expanded else still
+    kwargs[mask_name] = still[..., None].expand(-1, -1, visual.shape[2]) if expanded else still
     if isinstance(features, dict):
-        kwargs[FEATURES] = {layer: part[left.to(part.device)] for layer, part in features.items()}
+        kwargs[features_name] = {layer: part[left.to(part.device)] for layer, part in features.items()}
     elif features is not None:
-        kwargs[FEATURES] = [part[left.to(part.device)] for part in features]
+        kwargs[features_name] = [part[left.to(part.device)] for part in features]
 
 
 def prune_added(arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:

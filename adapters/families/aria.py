@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from torch.nn.functional import linear
 
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import ToweredAdapter
-from tokenprune.adapters.towers.resampler import reading_shares
+from tokenprune.adapters.towered import KnownTowerAdapter
+from tokenprune.adapters.towers.resampler import shares_of_tiles, with_reads
 from tokenprune.adapters.towers.tower import QueryKey, scale_of_width
 from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.attention import split_heads
@@ -18,7 +17,7 @@ from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("AriaForConditionalGeneration")
-class AriaAdapter(ToweredAdapter):
+class AriaAdapter(KnownTowerAdapter):
     """For AriaForConditionalGeneration.
 
     A visual token is a query that has read all patches, so it has no place on a grid. A map over patches becomes one
@@ -44,8 +43,7 @@ class AriaAdapter(ToweredAdapter):
 
     def capture_points(self, layer: int | None) -> list[CapturePoints]:
         (point,) = super().capture_points(layer)
-        reader = self.resampler.cross_attn
-        return [replace(point, outputs={**point.outputs, "reading": reader.q_proj, "read": reader.k_proj})]
+        return [with_reads(point, self.resampler.cross_attn)]
 
     def tile_heads(self, call: Mapping[str, Any]) -> QueryKey:
         queries, keys, real = super().tile_heads(call)
@@ -54,5 +52,4 @@ class AriaAdapter(ToweredAdapter):
         parts = zip((call["reading"], call["read"]), weights, biases, strict=False)
         reading, read = (split_heads(linear(*part), attention.num_heads) for part in parts)
         scale = scale_of_width(self.vision_tower)
-        shares = [reading_shares(*tile[:2], scale, tile[2]) for tile in zip(reading, read, real, strict=True)]
-        return queries, keys, real, shares
+        return queries, keys, real, shares_of_tiles(reading, read, scale, real)

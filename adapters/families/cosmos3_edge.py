@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import assembled, by_frame, layouts
 from tokenprune.adapters.towers.tower import QueryKey, encoder_layers, projected_points
@@ -19,7 +19,7 @@ from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("Cosmos3EdgeForConditionalGeneration")
-class Cosmos3EdgeAdapter(ToweredAdapter):
+class Cosmos3EdgeAdapter(KnownTowerAdapter):
     """For Cosmos3EdgeForConditionalGeneration. The patches of a visual token are adjacent, as in Qwen-VL."""
 
     @property

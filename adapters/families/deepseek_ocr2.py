@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -15,9 +14,9 @@ from torch import Tensor
 
 from tokenprune.adapters.layouts.crops import image_by_image
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
-from tokenprune.adapters.towers.resampler import reading_shares
+from tokenprune.adapters.towers.resampler import reading_shares, with_reads
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.tower import QueryKey, projected_points, scale_of_width
 from tokenprune.encoded import CapturePoints, Modality
@@ -25,7 +24,7 @@ from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("DeepseekOcr2ForConditionalGeneration")
-class DeepseekOcr2Adapter(ToweredAdapter):
+class DeepseekOcr2Adapter(KnownTowerAdapter):
     """For DeepseekOcr2ForConditionalGeneration.
 
     In the second of the tower's encoders, all patches attend to each other; the queries after them attend to all
@@ -54,8 +53,7 @@ class DeepseekOcr2Adapter(ToweredAdapter):
     def capture_points(self, layer: int | None) -> list[CapturePoints]:
         (point,) = super().capture_points(layer)
         last = self.vision_tower.vision_encoder.layers[-1].self_attn
-        more = {"reading": last.q_proj, "read": last.k_proj, "convolved": self.vision_tower.sam_encoder.proj}
-        return [replace(point, outputs={**point.outputs, **more})]
+        return [with_reads(point, last, convolved=self.vision_tower.sam_encoder.proj)]
 
 
 def tiles_and_separator(n_crops: int, n_local: int, n_global: int) -> Layout:

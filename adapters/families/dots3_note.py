@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import NORMED_TOWER, assembled, layouts
 from tokenprune.encoded import Modality
@@ -18,7 +18,7 @@ from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("Dots3NoteForConditionalGeneration")
-class Dots3NoteAdapter(ToweredAdapter):
+class Dots3NoteAdapter(KnownTowerAdapter):
     """For Dots3NoteForConditionalGeneration. Audio stays."""
 
     def describe_tower(self) -> Tower:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tokenprune.adapters.generic import GenericAdapter
 from tokenprune.adapters.layouts.padded import padded_squares
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.tower import UNNORMALISED, QueryKey, encoder_layers, norms
@@ -57,7 +57,7 @@ class Gemma4UnifiedAdapter(GenericAdapter):
 
 
 @register_adapter("Gemma4ForConditionalGeneration")
-class Gemma4Adapter(ToweredAdapter, Gemma4UnifiedAdapter):
+class Gemma4Adapter(KnownTowerAdapter, Gemma4UnifiedAdapter):
     """For Gemma4ForConditionalGeneration. What each layer adds for every token is shortened with the sequence."""
 
     @property

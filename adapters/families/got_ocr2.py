@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import SomeLayersCompare
+from tokenprune.adapters.towered import GlobalLayersMixin
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.sam import SAM_TOWER, global_layers
 from tokenprune.encoded import Modality
@@ -18,7 +18,7 @@ SIDE = 4
 
 
 @register_adapter("GotOcr2ForConditionalGeneration")
-class GotOcr2Adapter(SomeLayersCompare, ModelAdapter):
+class GotOcr2Adapter(GlobalLayersMixin, ModelAdapter):
     """For GotOcr2ForConditionalGeneration. Each crop of an image is an image. The convolutions overlap: a visual token
     is given the patches of its own square, and sees a little of those to the left of it and above."""
 
@@ -30,5 +30,5 @@ class GotOcr2Adapter(SomeLayersCompare, ModelAdapter):
         return [Layout.squares(rows, columns, SIDE)] * n_images
 
     @property
-    def comparing(self) -> Sequence[int]:
+    def global_layers(self) -> Sequence[int]:
         return global_layers(self.vision_tower)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from tokenprune.adapters.decoder.deepstack import kept_features
+from tokenprune.adapters.decoder.deepstack import prune_deepstack
 from tokenprune.adapters.families.llava_next import LlavaNextAdapter, layout_of_size
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.sequence.packing import Packing
@@ -59,9 +59,7 @@ class Granite4VisionAdapter(LlavaNextAdapter):
 
     def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
         super().prune_arguments(kwargs, packing, n_slots)
-        still, left = kept_features(kwargs[MASK][..., 0], packing)
-        kwargs[MASK] = still[..., None]
-        kwargs[FEATURES] = {layer: part[left.to(part.device)] for layer, part in kwargs[FEATURES].items()}
+        prune_deepstack(kwargs, packing, MASK, FEATURES)
 
 
 def spread(

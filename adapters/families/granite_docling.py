@@ -9,24 +9,21 @@ from typing import Any
 from jaxtyping import Bool
 from torch import Tensor
 
-from tokenprune.adapters.decoder.deepstack import ADDS_FEATURES, prune_added, prune_deepstack
+from tokenprune.adapters.decoder.deepstack import DeepStack
 from tokenprune.adapters.families.idefics3 import Idefics3Adapter
 from tokenprune.adapters.layouts.tiles import run_starts, token_ids
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.encoded import Modality
-from tokenprune.sequence.packing import Packing
 from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("GraniteDoclingForConditionalGeneration")
-class GraniteDoclingAdapter(Idefics3Adapter):
+class GraniteDoclingAdapter(DeepStack, Idefics3Adapter):
     """For GraniteDoclingForConditionalGeneration.
 
     The model does not know which tiles belong to one image. The token before a tile is its place in the image, as the
     processor writes it, and every image begins as the first image of its row does.
     """
-
-    inner_features = ADDS_FEATURES
 
     def image_starts(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
@@ -40,10 +37,3 @@ class GraniteDoclingAdapter(Idefics3Adapter):
         n_tokens = sum(len(row) for row in output.pooler_output) // n_tiles  # more of them on the fine route
         side = isqrt(n_patches)
         return [Layout.squares(side, side, side // isqrt(n_tokens))] * n_tiles
-
-    def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
-        super().prune_arguments(kwargs, packing, n_slots)
-        prune_deepstack(kwargs, packing)
-
-    def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
-        return prune_added(arguments, packing)

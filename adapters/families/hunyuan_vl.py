@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.layouts.rows import framed_rows
+from tokenprune.adapters.layouts.newlines import rows_with_delimiters
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.siglip_packed import HUNYUAN_TOWER, packed_pixels
@@ -30,7 +30,7 @@ class HunyuanVLAdapter(ModelAdapter):
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         merge = self.vision_tower.config.spatial_merge_size
         grids = arguments["image_grid_thw"].tolist()
-        return [framed_rows(Layout.squares(height, width, merge)) for _, height, width in grids]
+        return [rows_with_delimiters(Layout.squares(height, width, merge)) for _, height, width in grids]
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         return packed_pixels(arguments, self.vision_tower.config)

@@ -9,9 +9,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.adapters.layouts.rows import ended_rows
+from tokenprune.adapters.layouts.newlines import rows_with_newlines
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.siglip_packed import HUNYUAN_TOWER, packed_pixels
 from tokenprune.encoded import Modality
@@ -19,7 +19,7 @@ from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("HYV4VLForConditionalGeneration")
-class HYV4VLAdapter(ToweredAdapter):
+class HYV4VLAdapter(KnownTowerAdapter):
     """For HYV4VLForConditionalGeneration. Newline tokens are visual tokens too; frames of a video are tiles."""
 
     def describe_tower(self) -> Tower:
@@ -28,7 +28,7 @@ class HYV4VLAdapter(ToweredAdapter):
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         merge = self.vision_tower.config.spatial_merge_size
         grids = arguments[f"{modality.name}_grid_thw"].tolist()
-        return [ended_rows(Layout.squares(rows, columns, merge), n_frames) for n_frames, rows, columns in grids]
+        return [rows_with_newlines(Layout.squares(rows, columns, merge), n_frames) for n_frames, rows, columns in grids]
 
     def tile_pixels(self, arguments: Mapping[str, Any]) -> Sequence[Float[Tensor, "channels height width"]]:
         return packed_pixels(arguments, self.vision_tower.config)

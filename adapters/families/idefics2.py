@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from tokenprune.adapters.families.idefics3 import refuse_bare_features
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import ToweredAdapter
-from tokenprune.adapters.towers.resampler import reading_shares
+from tokenprune.adapters.towered import KnownTowerAdapter
+from tokenprune.adapters.towers.resampler import shares_of_tiles, with_reads
 from tokenprune.adapters.towers.tower import QueryKey
 from tokenprune.encoded import CapturePoints, Modality
 from tokenprune.tokens.attention import split_heads
@@ -19,7 +18,7 @@ from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("Idefics2ForConditionalGeneration")
-class Idefics2Adapter(ToweredAdapter):
+class Idefics2Adapter(KnownTowerAdapter):
     """For Idefics2ForConditionalGeneration.
 
     A visual token is a query that has read all patches, so it has no place on a grid. A map over patches becomes one
@@ -52,8 +51,7 @@ class Idefics2Adapter(ToweredAdapter):
 
     def capture_points(self, layer: int | None) -> list[CapturePoints]:
         (point,) = super().capture_points(layer)
-        reader = self.resampler.perceiver_resampler.layers[-1].self_attn
-        return [replace(point, outputs={**point.outputs, "reading": reader.q_proj, "read": reader.k_proj})]
+        return [with_reads(point, self.resampler.perceiver_resampler.layers[-1].self_attn)]
 
     def tile_heads(self, call: Mapping[str, Any]) -> QueryKey:
         queries, keys, real = super().tile_heads(call)
@@ -61,5 +59,4 @@ class Idefics2Adapter(ToweredAdapter):
         reading = split_heads(call["reading"], config.resampler_n_heads)
         read = split_heads(call["read"][:, :n_patches], config.num_key_value_heads)  # the queries' own follow
         scale = config.resampler_head_dim**-0.5
-        shares = [reading_shares(*tile[:2], scale, tile[2]) for tile in zip(reading, read, real, strict=True)]
-        return queries, keys, real, shares
+        return queries, keys, real, shares_of_tiles(reading, read, scale, real)

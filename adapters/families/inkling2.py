@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import frames
 from tokenprune.adapters.towers.tower import QueryKey, projected_points
@@ -21,7 +21,7 @@ from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("Inkling2ForConditionalGeneration", "Inkling2LoopForConditionalGeneration")
-class Inkling2Adapter(ToweredAdapter):
+class Inkling2Adapter(KnownTowerAdapter):
     """For Inkling2ForConditionalGeneration and Inkling2LoopForConditionalGeneration.
 
     Attention of the language model knows distances in the cache only, windows included, so what is dropped was never

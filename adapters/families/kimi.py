@@ -78,7 +78,7 @@ def _points(layer: Any) -> CapturePoints:
     return projections(layer.attn)
 
 
-def _exits(tower: Any) -> list[nn.Module]:
+def _output_modules(tower: Any) -> list[nn.Module]:
     return [tower.final_layernorm]
 
 
@@ -87,5 +87,5 @@ TOWER = Tower(
     _points,
     n_prefix=0,
     heads=heads,
-    row=PatchRow("pixel_values", raster_chunks, _exits),
+    row=PatchRow("pixel_values", raster_chunks, _output_modules),
 )

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import SomeLayersCompare, ToweredAdapter
+from tokenprune.adapters.towered import GlobalLayersMixin, KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import frame_pixels, layouts, rotated_frames
 from tokenprune.adapters.towers.tower import QueryKey, norms
@@ -19,16 +19,16 @@ from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("Lfm3VlForConditionalGeneration")
-class Lfm3VlAdapter(SomeLayersCompare, ToweredAdapter):
+class Lfm3VlAdapter(GlobalLayersMixin, KnownTowerAdapter):
     """For Lfm3VlForConditionalGeneration. The patches of a visual token are adjacent, as in Qwen-VL."""
 
-    others = "has a convolution in place of attention"
+    local_layer_reason = "has a convolution in place of attention"
 
     def describe_tower(self) -> Tower:
         return TOWER
 
     @property
-    def comparing(self) -> Sequence[int]:
+    def global_layers(self) -> Sequence[int]:
         kinds = self.vision_tower.config.layer_types
         return [number for number, kind in enumerate(kinds) if kind != "conv"]
 

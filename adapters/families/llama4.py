@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tokenprune.adapters.layouts.tiles import starts_after_the_last_kind, token_ids
+from tokenprune.adapters.layouts.tiles import starts_after_final_marker, token_ids
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.tower import QueryKey, projected_points
 from tokenprune.encoded import Modality
@@ -22,7 +22,7 @@ from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("Llama4ForConditionalGeneration")
-class Llama4Adapter(ToweredAdapter):
+class Llama4Adapter(KnownTowerAdapter):
     """For Llama4ForConditionalGeneration, which is its own base model.
 
     It does not know which tiles belong to one image; the marker that the processor writes before an image's overview,
@@ -42,7 +42,7 @@ class Llama4Adapter(ToweredAdapter):
     def image_starts(
         self, kwargs: Mapping[str, Any], visual: Bool[Tensor, "batch length"]
     ) -> Bool[Tensor, "batch length"]:
-        return starts_after_the_last_kind(token_ids(kwargs), visual)
+        return starts_after_final_marker(token_ids(kwargs), visual)
 
     def layouts(self, modality: Modality, arguments: Mapping[str, Any], output: Any) -> list[Layout]:
         config = self.vision_tower.config

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.families.llava_next import LlavaNextAdapter
-from tokenprune.adapters.layouts.frames import ended_by_newline, frames_layout, video_pixels
+from tokenprune.adapters.layouts.frames import frames_layout, video_pixels
+from tokenprune.adapters.layouts.newlines import ended_by_newline
 from tokenprune.adapters.registry import register_adapter
 from tokenprune.encoded import Modality
 from tokenprune.tokens.layout import Layout

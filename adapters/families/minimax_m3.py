@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import by_frame, frame_pixels
 from tokenprune.adapters.towers.rotary import apply_rotary
@@ -25,7 +25,7 @@ from tokenprune.tokens.layout import Layout, square_means
 
 
 @register_adapter("MiniMaxM3SparseForConditionalGeneration")
-class MiniMaxM3Adapter(ToweredAdapter):
+class MiniMaxM3Adapter(KnownTowerAdapter):
     """For MiniMaxM3SparseForConditionalGeneration, with compact position IDs and rows of one length.
 
     Its sparse layers divide the cache into blocks, and take position IDs for places in it. Padding moves the borders of

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import SomeLayersCompare, ToweredAdapter
+from tokenprune.adapters.towered import GlobalLayersMixin, KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import assembled, by_frame, layouts, window_order
 from tokenprune.adapters.towers.rotary import apply_rotary
@@ -21,7 +21,7 @@ from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("MuseGlimmerForConditionalGeneration", "MuseSparkForConditionalGeneration")
-class MuseAdapter(SomeLayersCompare, ToweredAdapter):
+class MuseAdapter(GlobalLayersMixin, KnownTowerAdapter):
     """For MuseGlimmer- and MuseSparkForConditionalGeneration. Patches come in raster order, and are merged after the
     tower's last layer."""
 
@@ -29,7 +29,7 @@ class MuseAdapter(SomeLayersCompare, ToweredAdapter):
         return TOWER
 
     @property
-    def comparing(self) -> Sequence[int]:
+    def global_layers(self) -> Sequence[int]:
         kinds = self.vision_tower.config.layer_types
         return [number for number, kind in enumerate(kinds) if kind == "full_attention"]
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.qwen import layout
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, projections
@@ -23,7 +23,7 @@ from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("NemotronH_Omni_Reasoning_V3")
-class NemotronOmniAdapter(ToweredAdapter):
+class NemotronOmniAdapter(KnownTowerAdapter):
     """For NemotronH_Omni_Reasoning_V3, which takes images or videos, not both in one call. A step of a video, of
     several frames, is a tile."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.timm import WRAPPER, timm_tower
 from tokenprune.encoded import Modality
@@ -21,7 +21,7 @@ from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("PerceptionLMForConditionalGeneration")
-class PerceptionLMAdapter(ToweredAdapter):
+class PerceptionLMAdapter(KnownTowerAdapter):
     """For PerceptionLMForConditionalGeneration, which encodes videos as images, with the same function. All images of a
     call have equally many tiles, and all videos equally many frames."""
 

@@ -10,14 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.decoder.deepstack import ADDS_FEATURES, prune_added, prune_deepstack
+from tokenprune.adapters.decoder.deepstack import DeepStack
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import SomeLayersCompare
+from tokenprune.adapters.towered import GlobalLayersMixin
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER, frame_pixels, layouts
 from tokenprune.encoded import Modality
-from tokenprune.sequence.packing import Packing
 from tokenprune.tokens.layout import Layout
 
 
@@ -58,7 +57,7 @@ class Qwen2VLAdapter(ModelAdapter):
 
 
 @register_adapter("Qwen2_5_VLForConditionalGeneration", "Exaone4_5_ForConditionalGeneration")
-class Qwen2_5_VLAdapter(SomeLayersCompare, Qwen2VLAdapter):
+class Qwen2_5_VLAdapter(GlobalLayersMixin, Qwen2VLAdapter):
     """For Qwen2_5_VLForConditionalGeneration, most of whose vision layers attend within small windows, and EXAONE 4.5,
     which has its tower and position IDs that count tokens."""
 
@@ -66,16 +65,16 @@ class Qwen2_5_VLAdapter(SomeLayersCompare, Qwen2VLAdapter):
         return QWEN2_5_TOWER
 
     def why_not(self, statistic: str) -> str | None:
-        if statistic == "left_in_tower" and len(self.whole_layers) == 1:
+        if statistic == "kept_in_tower" and len(self.whole_layers) == 1:
             return "all its layers before the last attend within small windows, which do not compare an image's patches"
         return super().why_not(statistic)
 
     @property
     def whole_layers(self) -> Sequence[int]:
-        return sorted({*self.comparing, len(self.vision_tower.blocks) - 1})
+        return sorted({*self.global_layers, len(self.vision_tower.blocks) - 1})
 
     @property
-    def comparing(self) -> Sequence[int]:
+    def global_layers(self) -> Sequence[int]:
         named, blocks = self.vision_tower.config.fullatt_block_indexes, self.vision_tower.blocks
         return sorted(number for number in named if number < len(blocks))
 
@@ -99,17 +98,8 @@ class Qwen3_5Adapter(Qwen2VLAdapter):
     "Cosmos3OmniForConditionalGeneration",
     "CohereCompassForConditionalGeneration",
 )
-class Qwen3VLAdapter(Qwen2VLAdapter):
+class Qwen3VLAdapter(DeepStack, Qwen2VLAdapter):
     """For Qwen3-VL and models of its design, which add more features after their first decoder layers (DeepStack)."""
-
-    inner_features = ADDS_FEATURES
 
     def describe_tower(self) -> Tower:
         return QWEN3_TOWER
-
-    def prune_arguments(self, kwargs: dict[str, Any], packing: Packing, n_slots: int) -> None:
-        super().prune_arguments(kwargs, packing, n_slots)
-        prune_deepstack(kwargs, packing)
-
-    def prune_inner_features(self, arguments: tuple[Any, ...], packing: Packing) -> tuple[Any, ...]:
-        return prune_added(arguments, packing)

@@ -15,7 +15,7 @@ from torch.nn.functional import avg_pool2d
 
 from tokenprune.adapters.layouts.crops import corner, image_by_image
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.rotary import apply_rotary
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, projected_points
@@ -27,7 +27,7 @@ SIDE = 4
 
 
 @register_adapter("Step3p7ForConditionalGeneration")
-class Step3p7Adapter(ToweredAdapter):
+class Step3p7Adapter(KnownTowerAdapter):
     """For Step3p7ForConditionalGeneration. Markers are text and stay. The convolutions after the tower overlap: a
     visual token is given the patches of its own square, and sees a little of those to the left of it and above."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tokenprune.adapters.layouts.crops import corner, image_by_image
 from tokenprune.adapters.registry import register_adapter
-from tokenprune.adapters.towered import ToweredAdapter
+from tokenprune.adapters.towered import KnownTowerAdapter
 from tokenprune.adapters.towers import Tower
 from tokenprune.adapters.towers.tower import QueryKey, projected_points, scale_of_width
 from tokenprune.encoded import Modality
@@ -25,7 +25,7 @@ from tokenprune.tokens.layout import Layout
 
 
 @register_adapter("UnlimitedOcrForConditionalGeneration")
-class UnlimitedOcrAdapter(ToweredAdapter):
+class UnlimitedOcrAdapter(KnownTowerAdapter):
     """For UnlimitedOcrForConditionalGeneration.
 
     Attention is that of the second of its two encoders, which has one patch for each visual token. Its cache keeps the

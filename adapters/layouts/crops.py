@@ -27,7 +27,7 @@ def image_by_image(name: str, tiles: Sequence[Any], layouts: Sequence[Layout], n
     return [
         tile
         for layout, whole in zip(layouts, wholes, strict=True)
-        for tile in _alike(name, [*islice(crops, layout.n_tiles - 1), whole], n_prefix)
+        for tile in _same_size(name, [*islice(crops, layout.n_tiles - 1), whole], n_prefix)
     ]
 
 
@@ -36,7 +36,7 @@ def corner(values: Float[Tensor, "tiles patches"], side: int) -> Float[Tensor, "
     return rearrange(values, "tile (row column) -> tile row column", row=isqrt(values.shape[1]))[:, :side, :side]
 
 
-def _alike(name: str, tiles: list[Any], n_prefix: int) -> Iterator[Any]:
+def _same_size(name: str, tiles: list[Any], n_prefix: int) -> Iterator[Any]:
     if name == "vision_attention":
         side = max(isqrt(queries.shape[1] - n_prefix) for queries, *_ in tiles)
         n_visual = max((len(tile[3]) for tile in tiles if len(tile) > 3), default=0)

@@ -39,23 +39,6 @@ def to_tokens_of_pairs(values: Float[Tensor, "frames patches"], frame: Layout) -
     return of_frames.unflatten(0, (-1, 2)).mean(1).flatten()
 
 
-def ended_by_newline(layout: Layout) -> Layout:
-    """Append one newline token, which belongs to the last tile."""
-    return Layout(
-        (*layout.grids, (1, 1, 1)),
-        layout.n_tiles,
-        partial(to_tokens_with_end, to_tokens=layout.to_tokens),
-        None if layout.tiles is None else torch.cat([layout.tiles, layout.tiles[-1:]]),
-        torch.arange(layout.n_visual + 1, device="cpu") == layout.n_visual,
-    )
-
-
-def to_tokens_with_end(values: Float[Tensor, "tiles patches"], to_tokens: ToTokens) -> Float[Tensor, " visual"]:
-    """A map with a newline token at its end: it stands for the whole, so it gets the highest value."""
-    carried = to_tokens(values)
-    return torch.cat([carried, carried.amax(0, keepdim=True)])
-
-
 def video_pixels(modality: Modality, arguments: Mapping[str, Any]) -> Float[Tensor, "videos frames channels h w"]:
     """Return the videos in a call of their encoding function, where they were called pixel_values up to 5.1x."""
     return arguments[modality.pixels if modality.pixels in arguments else "pixel_values"]

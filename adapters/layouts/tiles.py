@@ -49,7 +49,7 @@ def starts_after_gaps(visual: Bool[Tensor, "batch length"], more_than: int) -> B
     return starts & ((last < 0) | (places - last - 1 > more_than))
 
 
-def starts_after_the_last_kind(
+def starts_after_final_marker(
     ids: Int[Tensor, "batch length"], visual: Bool[Tensor, "batch length"]
 ) -> Bool[Tensor, "batch length"]:
     """The first column of every image, where the marker before an image's last or only tile is not that before

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tokenprune.adapters.towers.tower import Tower
+from tokenprune.entry_points import entry_points_of, load_entry_point
 from tokenprune.errors import UnsupportedError
-from tokenprune.installed import load_offered, offered
 
 #: Entry points of other distributions, each named by a model_type.
 GROUP = "tokenprune.towers"
@@ -25,14 +25,14 @@ def tower_of(model_type: str, owner: str) -> Tower:
     """
     if model_type in TOWERS:
         return TOWERS[model_type]
-    installed = offered(GROUP)
+    installed = entry_points_of(GROUP)
     if model_type not in installed:
         raise UnsupportedError(
             f"{owner} has a {model_type!r} vision tower, whose visual tokens tokenprune cannot place on a grid. "
             f"Supported: {', '.join(sorted({*TOWERS, *installed}))}. Add one with "
             f"tokenprune.adapters.register_tower({model_type!r}, Tower(...)), see adapters/README.md."
         )
-    found = load_offered(
+    found = load_entry_point(
         installed[model_type],
         f"the vision tower for {model_type}",
         lambda tower: isinstance(tower, Tower),

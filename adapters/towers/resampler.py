@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
+
+from tokenprune.encoded import CapturePoints
+
+
+def with_reads(point: CapturePoints, attention: Any, **more: nn.Module) -> CapturePoints:
+    """Return capture points that also record what a resampler's attention compares: "reading", the projection of its
+    queries, and "read", that of the patches; and `more` modules."""
+    return replace(point, outputs={**point.outputs, "reading": attention.q_proj, "read": attention.k_proj, **more})
+
+
+def shares_of_tiles(
+    reading: Iterable[Tensor], read: Iterable[Tensor], scale: float, real: Iterable[Tensor]
+) -> list[Tensor]:
+    """Return the `reading_shares` of every tile."""
+    return [reading_shares(*tile[:2], scale, tile[2]) for tile in zip(reading, read, real, strict=True)]
 
 
 def reading_shares(

@@ -39,13 +39,13 @@ class PatchRow:
 
     pixels: the tower's argument that holds the patches, each channel after channel.
     describe: the row of a call, from the grids in patches and the tower's config.
-    exits: the modules of a tower that get what its layers have made. They return one row for each patch, or, where the
-        patches of a visual token are adjacent in the layers, one for each visual token.
+    output_modules: the modules of a tower that get what its layers have made. They return one row for each patch, or,
+        where the patches of a visual token are adjacent in the layers, one for each visual token.
     """
 
     pixels: str
     describe: Callable[[Int[Tensor, "images 3"], Any], Row]
-    exits: Callable[[Any], Sequence[nn.Module]]
+    output_modules: Callable[[Any], Sequence[nn.Module]]
 
     def of_call(self, arguments: Mapping[str, Any], config: Any) -> Row:
         """The row of a call, from the arguments of the tower by name."""

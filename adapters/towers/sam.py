@@ -17,8 +17,8 @@ from torch import nn
 from tokenprune.adapters.towers.tower import CLIP_COLORS, QueryKey, Tower
 from tokenprune.encoded import CapturePoints
 
-#: What marks a key's row and column: so little that it does not count where keys are compared with each other, and a
-#: power of two, by which every dtype divides without an error.
+#: What marks a key's row and column: too small to matter where keys are compared with each other, and a power of two,
+#: by which every dtype divides without an error.
 MARK = 2.0**-10
 
 

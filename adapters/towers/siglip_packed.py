@@ -56,7 +56,7 @@ def _projected(call: Mapping[str, Any], config: Any) -> tuple[Tensor, Tensor]:
     return queries, keys
 
 
-def _paddle_exits(tower: Any) -> list[nn.Module]:
+def _paddle_output_modules(tower: Any) -> list[nn.Module]:
     return [getattr(tower, "vision_model", tower).post_layernorm]
 
 
@@ -70,7 +70,7 @@ PADDLE_TOWER = Tower(
     0,
     heads=_rotated_raster_heads,
     normalisation=CLIP_COLORS,
-    row=PatchRow("pixel_values", raster, _paddle_exits),
+    row=PatchRow("pixel_values", raster, _paddle_output_modules),
     attention=RowAttention(_paddle_points, project_apart, attend_apart),
 )
 HUNYUAN_TOWER = Tower(attrgetter("layers"), projected_points, 0, heads=_raster_heads, normalisation=CLIP_COLORS)

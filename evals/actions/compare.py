@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -18,8 +19,8 @@ class ActionError:
     """One strategy on all observations.
 
     mean: the absolute difference of actions, averaged over the numbers of an action, the actions of a chunk and the
-        observations, with its 95 % interval; observations of one episode are resampled together. In the policy's
-        normalised units: standard deviations of the training data.
+        observations, with its 95 % interval, None for a single episode; observations of one episode are resampled
+        together. In the policy's normalised units: standard deviations of the training data.
     first: the same of the first action of each chunk, which a robot executes first.
     worst: the largest difference in any number of any action.
     other_noise: the mean that another draw of the noise makes in the unpruned policy, for comparison.
@@ -29,10 +30,11 @@ class ActionError:
     """
 
     label: str
+    position_ids: str
     keep_ratio: float
     n: int
     mean: float
-    interval: Interval
+    interval: Interval | None
     first: float
     worst: float
     other_noise: float
@@ -91,10 +93,11 @@ def _summary(
     bounds = interval_of_ratios([(means, [1.0] * len(means), 1.0)], episodes)
     return ActionError(
         setup.label,
+        setup.position_ids,
         setup.keep_ratio,
         len(errors),
         sum(means) / len(means),
-        bounds,
+        bounds if isfinite(bounds[0]) else None,
         float(torch.stack([error[0].mean() for error in errors]).mean()),
         float(torch.stack([error.max() for error in errors]).max()),
         sum(noise) / len(noise),

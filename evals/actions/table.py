@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from tokenprune.evals.actions.compare import ActionError
@@ -15,6 +16,7 @@ def table(results: Sequence[ActionError]) -> Table:
     """A row for each strategy and keep ratio."""
     found = Table(
         "strategy",
+        "position IDs",
         "keep ratio",
         "visual tokens",
         "action error",
@@ -27,12 +29,13 @@ def table(results: Sequence[ActionError]) -> Table:
         caption_justify="left",
     )
     for one in results:
-        low, high = one.interval
+        interval = "" if one.interval is None else f" [{one.interval[0]:.3g}, {one.interval[1]:.3g}]"
         found.add_row(
-            one.label,
+            escape(one.label),
+            one.position_ids,
             f"{one.keep_ratio:.0%}",
             f"{one.kept} of {one.visual}",
-            f"{one.mean:.3g}" + ("" if low != low else f" [{low:.3g}, {high:.3g}]"),
+            f"{one.mean:.3g}{interval}",
             f"{one.first:.3g}",
             f"{one.worst:.3g}",
             f"{one.kv_read:.0%}",

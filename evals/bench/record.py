@@ -77,11 +77,13 @@ class Record:
 
     @staticmethod
     def check_path(path: Path) -> None:
-        """Raise SettingError for a file that cannot be written, or that the plot next to it would replace."""
-        if path.is_dir():
-            raise SettingError(f"{path}: is a folder; name a file in it, such as {path / 'bench.json'}.")
+        """Raise SettingError for a file that cannot be written, that is not one of `tokenprune bench`, or that the plot
+        next to it would replace."""
+        files.check_file(path)
         if path.suffix != ".json":
             raise SettingError(f"{path}: the results are JSON; write {path.with_suffix('.json')}.")
+        if path.is_file():
+            Record.read(path)
 
     @classmethod
     def begun(cls, path: Path, about: Mapping[str, Any]) -> "Record":
@@ -89,7 +91,8 @@ class Record:
         if not path.is_file():
             return cls(path, about, [], [])
         found = cls.read(path)
-        files.check_same(found.about, about, f"{path}: its rounds were measured", "Name another --output.")
+        holds, words = f"{path}: its rounds were measured", {"sources": "other source code of tokenprune"}
+        files.check_same(found.about, about, holds, "Name another --output.", words)
         return found
 
     def add(self, fact: Facts) -> None:

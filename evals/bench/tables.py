@@ -132,21 +132,20 @@ def towers(record: Record, figures: Sequence[Figures]) -> Table:
 
 
 def throughput(record: Record, figures: Sequence[Figures], budget: float) -> Table:
-    """One line for each batch size and case that `generate` was run of; `budget` is in bytes."""
-    run = [one for one in figures if "generate" in one.seconds]
+    """One line for each batch size and case that `generate` was run of, timed or not; `budget` is in bytes."""
+    run = [one for one in figures if one.facts.generate_bytes is not None]
     peaks: dict[str, dict[int, int]] = {}
     for one in run:
-        if one.facts.generate_bytes is not None:
-            peaks.setdefault(one.facts.name, {})[one.facts.batch] = one.facts.generate_bytes
+        peaks.setdefault(one.facts.name, {})[one.facts.batch] = one.facts.generate_bytes or 0
     lines = []
     for one in run:
-        seconds, batch = one.seconds["generate"], one.facts.batch
+        seconds = one.seconds.get("generate")
         memory = Memory.of(record.about["weight_bytes"], peaks[one.facts.name])
         lines.append(
             [
                 *_case(one),
                 str(one.facts.n_new),
-                f"{batch / seconds.value:.3g} a second",
+                NOTHING if seconds is None else f"{one.facts.batch / seconds.value:.3g} a second",
                 _speedup(one.generate_to_unpruned if one.is_strategy else None),
                 f"{(one.facts.generate_bytes or 0) / 1e9:.2f} GB",
                 f"{memory.largest_batch(budget):,}",

@@ -56,11 +56,13 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.reading.allowed import allowing
     from tokenprune.evals.run.questions import evenly
-    from tokenprune.evals.run.setups import Pruned, make_setups
+    from tokenprune.evals.run.setups import pruned_setups
+    from tokenprune.evals.storage.files import check_file
 
     screen = console(140)
-    setups = make_setups(options.strategy, options.keep_ratio, options.position_ids, baselines=[])
-    pruned = [setup for setup in setups if isinstance(setup, Pruned)]
+    if options.output is not None:
+        check_file(options.output)
+    pruned = pruned_setups(options.strategy, options.keep_ratio, options.position_ids)
     with allowing(options.image_root, options.max_image_pixels):
         observations = evenly(load_observations(options.data), options.limit)
         policy, processor = load_policy(options.model, options.dtype)

@@ -7,7 +7,7 @@ from tokenprune.evals.cli import options as shared
 from tokenprune.evals.cli.parser import at_least
 
 EXTRA = "evals"
-SHAPE, NEW_TOKENS, MEMORY = "llava-1.5-0.5b", 32, 24.0
+SHAPE, NEW_TOKENS, MEMORY, SIDE = "llava-1.5-0.5b", 32, 24.0, 672
 STRATEGIES = ["random", "fopru:mode=rank", "fopru:mode=row", "vflowopt"]
 
 
@@ -43,9 +43,8 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--side",
         type=at_least(56),
-        default=672,
         metavar="PIXELS",
-        help="side of the square image, for models that accept any size",
+        help=f"side of the square image, for models that accept several sizes (default: {SIDE}, or the only size)",
     )
     parser.add_argument(
         "--image",
@@ -99,7 +98,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.bench.timing.memory import keep_memory
     from tokenprune.evals.cli.output import console
     from tokenprune.evals.models.loading import load_model, public_name
-    from tokenprune.evals.run.setups import Pruned, make_setups
+    from tokenprune.evals.run.setups import pruned_setups
 
     if options.model is not None and options.shape is not None:
         raise SettingError("--shape has no effect with --model, whose weights are not random. Leave one of them out.")
@@ -107,9 +106,9 @@ def run(options: Namespace) -> None:
         raise SettingError("--new-tokens and --memory have no effect without --throughput. Add it, or leave them out.")
     shape, n_new = options.shape or SHAPE, options.new_tokens or NEW_TOKENS
     Record.check_path(options.output)
-    setups = make_setups(options.strategy, options.keep_ratio, ["original"], baselines=())
-    pruned = [one for one in setups if isinstance(one, Pruned)]
+    pruned = pruned_setups(options.strategy, options.keep_ratio, ["original"])
     processor, keeps_memory = None, keep_memory()
+    side = _side(options, shape)
     if options.model is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         config = config_of(shape)
@@ -119,16 +118,16 @@ def run(options: Namespace) -> None:
         model, processor = load_model(options.model, options.dtype)
         model.set_attn_implementation(options.attention)
         name = public_name(options.model)
-    facts = {**about(model, name, options.attention, options.side), "keeps_memory": keeps_memory}
+    facts = {**about(model, name, options.attention, side), "keeps_memory": keeps_memory}
     shown = None
     if options.image is not None:
-        facts["image"], shown = options.image, rendered(options.image, options.side)
+        facts["image"], shown = options.image, rendered(options.image, side)
     record = Record.begun(options.output, facts)
     for size in options.batch:
         if options.model is None:
-            inputs = prompts.random_prompt(model, size, side=options.side, shown=shown)
+            inputs = prompts.random_prompt(model, size, side=side, shown=shown)
         else:
-            inputs = prompts.asked_prompt(model, processor, size, side=options.side, shown=shown)
+            inputs = prompts.asked_prompt(model, processor, size, side=side, shown=shown)
         if options.throughput:
             measure_throughput(model, inputs, pruned, record, rounds=options.rounds, n_new=n_new)
         else:
@@ -147,3 +146,21 @@ def run(options: Namespace) -> None:
         plot.draw(found, drawing, name)
         screen.print(f"Drawn in {drawing}.")
     screen.print(f"{tables.provenance(record)}\nEvery round is in {options.output}; the same command adds more.")
+
+
+def _side(options: Namespace, shape: str) -> int:
+    """Return the side of the image in pixels. SettingError if it was given for a model that takes one size only."""
+    from tokenprune.errors import SettingError
+    from tokenprune.evals.bench.inputs.prompts import only_side, takes_sides
+    from tokenprune.evals.bench.inputs.shapes import config_of
+    from tokenprune.evals.models.loading import load_processor
+
+    only = None if options.model is not None else only_side(config_of(shape))
+    if options.side is None:
+        return only or SIDE
+    if only is not None or (options.model is not None and not takes_sides(load_processor(options.model)[1])):
+        raise SettingError(
+            f"--side {options.side} has no effect: {options.model or shape} resizes every image to the same size. "
+            "Leave it out, or measure a model that takes several sizes, such as --shape qwen2.5-vl-3b."
+        )
+    return options.side

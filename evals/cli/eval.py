@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from tokenprune.evals.cli import options as shared
-from tokenprune.evals.cli.parser import at_least, json_object
+from tokenprune.evals.cli.parser import at_least, existing_file, json_object
 from tokenprune.evals.cli.settings import add_settings
 from tokenprune.evals.run.defaults import DEFAULT_STRATEGIES, POSITION_IDS
 
@@ -24,6 +24,15 @@ def add_options(parser: ArgumentParser) -> None:
         help=f"baselines to run too: unpruned, random, downsample, or {NONE} (default: all that the model supports)",
     )
     shared.add_questions(parser, "run")
+    parser.add_argument(
+        "--apart-from",
+        nargs="+",
+        type=existing_file,
+        default=[],
+        metavar="FILE",
+        help="settings files; images that they were calibrated on are left out in every setup, so that this run asks "
+        "the same questions as one with these files (default: only those of --strategy)",
+    )
     shared.add_frames(parser)
     parser.add_argument(
         "--image-size",
@@ -109,6 +118,7 @@ def run(options: Namespace) -> None:
         data=options.data,
         split=options.split,
         limit=options.limit,
+        apart_from=options.apart_from,
         dtype=options.dtype,
         device_map=options.device_map,
         batch_tokens=options.batch_tokens,
@@ -127,5 +137,6 @@ def run(options: Namespace) -> None:
             screen.print(beside)
         screen.print(
             f"Every answer is in {options.output}.\n"
-            f"tokenprune report {options.output}  # paired differences, plots, a page"
+            f"tokenprune report {options.output}  # paired differences, plots, a page",
+            markup=False,
         )

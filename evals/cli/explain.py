@@ -54,7 +54,8 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.reading.coco import check_pixels
     from tokenprune.evals.reading.images import open_image
     from tokenprune.evals.reading.videos import is_video, read_clip
-    from tokenprune.evals.run.setups import make_setups
+    from tokenprune.evals.run.setups import pruned_setups
+    from tokenprune.evals.storage.files import check_file
 
     screen = console(140)
     of_video = is_video(options.image)
@@ -63,6 +64,9 @@ def run(options: Namespace) -> None:
     for option, path, ending in (("--output", options.output, ".png"), ("--gif", options.gif, ".gif")):
         if path is not None and path.suffix.lower() != ending:
             raise SettingError(f"{option} {path}: is written in one format; write {path.with_suffix(ending)}")
+    for option, path in (("--output", options.output), ("--gif", options.gif), ("--html", options.html)):
+        if path is not None:
+            check_file(path, option)
     if options.gif is not None and not of_video:
         raise SettingError(f"--gif is for videos, and {options.image} is an image: use --output for a PNG file")
     with allowing(max_image_pixels=options.max_image_pixels):
@@ -77,7 +81,7 @@ def run(options: Namespace) -> None:
             if options.box is not None:
                 check_pixels(options.box, image.size, "--box")
     strategies = options.strategy or (OF_VIDEOS if of_video else EXPLAINED_STRATEGIES)
-    shown = make_setups(strategies, options.keep_ratio, options.position_ids, baselines=[])
+    shown = pruned_setups(strategies, options.keep_ratio, options.position_ids)
     asked = shown if options.html is None else page.slider(strategies, options.keep_ratio)
     model, processor = load_model(options.model, options.dtype)
     explanation = explain(

@@ -44,7 +44,10 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.reading.allowed import allowing
     from tokenprune.evals.reading.text import read_text
     from tokenprune.evals.report.report import put_into, read, report, write
+    from tokenprune.evals.storage.files import check_folder
 
+    if options.into is None:
+        check_folder(options.output)
     rows = read(options.results)
     if options.split is not None:
         rows = [row.of_split(options.split) for row in rows]
@@ -54,6 +57,13 @@ def run(options: Namespace) -> None:
         return
     print(report(rows, baseline=options.baseline))
     with allowing(options.image_root, options.max_image_pixels):
-        written = write(options.results, rows, options.output, baseline=options.baseline, n_losses=options.losses)
+        written = write(
+            options.results,
+            rows,
+            options.output,
+            baseline=options.baseline,
+            n_losses=options.losses,
+            split=options.split,
+        )
     for path in written:
         print(f"Written to {path}")

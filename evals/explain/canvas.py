@@ -84,10 +84,10 @@ def clip_canvas(clip: Clip, layout: Layout) -> Canvas:
     frames = Frames.of(layout)
     if frames is None:
         raise UnsupportedError("the model sees this video as one frame: read more with --frames")
-    rows = layout.coordinates()[frames.places[0], 2].unique().numel()
+    rows = layout.coordinates()[frames.frame_tokens[0], 2].unique().numel()
     merged = math.ceil(len(clip.frames) / frames.n_frames)
     shown: list[tuple[Image.Image, np.ndarray, Box | None]] = []
-    for number, places in enumerate(frames.places):
+    for number, places in enumerate(frames.frame_tokens):
         frame = clip.frames[min(number * merged, len(clip.frames) - 1)]
         whole = _view(frame, (0.0, 0.0, float(frame.width), float(frame.height)))
         shown.append((whole, places.numpy().reshape(rows, -1), None))

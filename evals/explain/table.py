@@ -10,15 +10,14 @@ from tokenprune.evals.explain.outcomes import Explanation, Outcome
 def table(explanation: Explanation) -> Table:
     unpruned = explanation.unpruned
     result = Table(title=escape(explanation.question), title_justify="left", caption_justify="left")
-    result.caption = (
-        "visual tokens that a decoder layer sees on average; KV cache after the prefill; TTFT: time to first token, "
-        "relative to unpruned"
-    )
+    timed = any(one.ttft is not None for one in explanation.outcomes)
+    result.caption = "visual tokens that a decoder layer sees on average; KV cache after the prefill"
+    result.caption += "; TTFT: time to first token, relative to unpruned" if timed else ""
     both = len({one.setup.position_ids for one in explanation.outcomes[1:]}) > 1
     result.add_column("strategy", no_wrap=True)
     if both:
         result.add_column("position IDs", no_wrap=True)
-    for heading in ("keep ratio", "visual tokens", "KV cache", "TTFT"):
+    for heading in ("keep ratio", "visual tokens", "KV cache", *(["TTFT"] if timed else [])):
         result.add_column(heading, justify="right", no_wrap=True)
     result.add_column("answer", overflow="fold")
     result.add_column("vs unpruned", justify="center", no_wrap=True)
@@ -33,7 +32,7 @@ def table(explanation: Explanation) -> Table:
             f"{kept.n_mean / kept.n_visual:.0%}",
             f"{kept.n_mean:.4g} of {kept.n_visual}",
             decimal(one.kv_cache_bytes),
-            "\N{EN DASH}" if one.ttft is None else f"{one.ttft:.2f}x",
+            *([] if one.ttft is None else [f"{one.ttft:.2f}x"]),
             escape(one.answer) or "(no answer)",
             "\N{EN DASH}" if first else _beside_unpruned(explanation, one),
             *([] if one.iou is None else [f"{one.iou:.2f}" if one.box else "no box"]),

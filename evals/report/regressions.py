@@ -1,13 +1,16 @@
 """Questions that the unpruned model answers better than a pruned one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoProcessor
 
+from tokenprune.evals.models.image_view import view_through
 from tokenprune.evals.models.prompt_styles import style_of
+from tokenprune.evals.reading.allowed import allowed, allowing
+from tokenprune.evals.run.downsample import at_size
 from tokenprune.evals.run.questions import load_questions
 from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.storage.answers import Answer, AnswerKey, SetupKey
@@ -63,10 +66,16 @@ def questions_of(run: RunFolder, losses: Sequence[Loss]) -> dict[tuple[str, str,
 
     Raises OSError or ValueError if they are gone.
     """
-    about, data = run.record["about"], run.record["identity"]["data"]
+    if not losses:
+        return {}
+    about, identity = run.record["about"], run.record["identity"]
     config: Any = AutoConfig.from_pretrained(about["loaded_from"])
-    style = style_of(config, AutoProcessor.from_pretrained(about["loaded_from"]))
+    processor: Any = AutoProcessor.from_pretrained(about["loaded_from"])
+    style = style_of(config, processor)
+    if "image_size" in identity:
+        style = replace(style, view=view_through(at_size(processor, *identity["image_size"])))
     tasks = list(dict.fromkeys(loss.pruned.task for loss in losses))
-    wanted = {loss.question for loss in losses}
-    questions = load_questions(Path(about["data"]), tasks, split=data["split"], style=style)
+    wanted, now = {loss.question for loss in losses}, allowed()
+    with allowing(now.image_roots, now.max_image_pixels, about.get("frames", now.frames)):  # as many as were read
+        questions = load_questions(Path(about["data"]), tasks, split=identity["data"]["split"], style=style)
     return {name: one for one in questions if (name := (str(run.path), one.task, one.id)) in wanted}

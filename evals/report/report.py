@@ -12,6 +12,8 @@ from tokenprune.evals.report.same_questions import check_same_questions
 from tokenprune.evals.report.table import Table
 from tokenprune.evals.report.tables import (
     accuracy_table,
+    check_baseline,
+    compared,
     difference_table,
     further_table,
     split_table,
@@ -20,7 +22,7 @@ from tokenprune.evals.report.tables import (
 )
 from tokenprune.evals.run.setups import UNPRUNED
 from tokenprune.evals.storage import results_io
-from tokenprune.evals.storage.results import TaskResult
+from tokenprune.evals.storage.results import TaskResult, by_setup
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
 
@@ -51,6 +53,7 @@ def sections(rows: Sequence[TaskResult], *, baseline: str | None = None, further
     models = dict.fromkeys(row.model for row in rows)
     if len(models) > 1:
         raise DataError(f"rows of several models ({', '.join(models)}); report on one at a time")
+    check_baseline(rows, baseline)
     parts: list[str | Table] = []
     for scenes in dict.fromkeys(row.scenes for row in rows):
         of_set = _side_by_side([row for row in rows if row.scenes == scenes])
@@ -66,11 +69,13 @@ def sections(rows: Sequence[TaskResult], *, baseline: str | None = None, further
 
 def _differences(scenes: str, of_set: Sequence[Sequence[TaskResult]], baseline: str | None) -> list[str | Table]:
     """Return what is compared question by question: position IDs, strategies with `baseline` and with no pruning."""
+    pruned = (key for part in of_set for key in compared(by_setup(part)) if key.strategy != UNPRUNED)
+    ids = ", original position IDs" if all(key.position_ids == "original" for key in pruned) else ""
     captions = {
         f"Paired differences on `{scenes}` (the same questions under both) in points, with 95 % interval:": [
             difference_table(part, baseline) for part in of_set
         ],
-        f"Against the unpruned model on `{scenes}`, original position IDs (the same questions): points and relative "
+        f"Against the unpruned model on `{scenes}`{ids} (the same questions): points and relative "
         "accuracy with 95 % interval, p of McNemar's exact test:": [*map(unpruned_table, of_set)],
     }
     return [part for caption, found in captions.items() if any(found) for part in (caption, *filter(None, found))]
@@ -105,6 +110,7 @@ def summary(rows: Sequence[TaskResult]) -> str:
 
 def differences(rows: Sequence[TaskResult], *, baseline: str | None = None) -> str:
     """Return the paired comparisons of each set on which strategies were measured."""
+    check_baseline(rows, baseline)
     parts: list[str | Table] = []
     for scenes in dict.fromkeys(row.scenes for row in rows):
         of_set = [row for row in rows if row.scenes == scenes]
@@ -118,11 +124,18 @@ def _joined(parts: Sequence[str | Table]) -> str:
 
 
 def write(
-    results: Sequence[Path], rows: Sequence[TaskResult], folder: Path, *, baseline: str | None, n_losses: int
+    results: Sequence[Path],
+    rows: Sequence[TaskResult],
+    folder: Path,
+    *,
+    baseline: str | None,
+    n_losses: int,
+    split: str | None = None,
 ) -> list[Path]:
     """Write the report's Markdown, its plots and its page into `folder`, and return their paths.
 
-    The page shows `n_losses` questions of each setup and task of the runs among the `results`.
+    The page shows `n_losses` questions of each setup and task of the runs among the `results`; with `split`, of this
+    split alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = sections(rows, baseline=baseline)
@@ -137,7 +150,8 @@ def write(
     questions: dict[tuple[str, str, str], Question] = {}
     notes: list[str] = []
     for run in (RunFolder(path) for path in results if path.is_dir()):
-        of_run = [replace(loss, run=str(run.path)) for loss in worst(run.answers(), n_losses)]
+        answers = {asked: one for asked, one in run.answers().items() if split in (None, one.split)}
+        of_run = [replace(loss, run=str(run.path)) for loss in worst(answers, n_losses)]
         found += of_run
         try:
             questions |= questions_of(run, of_run)

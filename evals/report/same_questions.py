@@ -26,5 +26,7 @@ def check_same_questions(found: Mapping[Path, Sequence[TaskResult]]) -> None:
                     places = " and ".join(dict.fromkeys((str(other), str(path))))
                     raise DataError(
                         f"{places}: the {row.task} questions of {row.scenes!r} differ; measure both with the same "
-                        "--data, --split and --limit, or report on one at a time"
+                        "--data, --split and --limit, or report on one at a time. If one of them used a settings file, "
+                        "which leaves out the images that it was calibrated on, measure the other one with "
+                        "--apart-from FILE"
                     )

@@ -1,6 +1,6 @@
 """The results as Markdown: accuracy of every setup, of every split, and paired differences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from statistics import fmean
 
@@ -13,6 +13,7 @@ from tokenprune.evals.storage.results import TaskResult, by_setup, compare
 from tokenprune.evals.tasks import TASKS
 
 BASELINE = "Random"  # as results call it
+_Cell = Callable[[Mapping[str, TaskResult]], str]
 
 
 def accuracy_table(rows: Sequence[TaskResult]) -> Table:
@@ -21,13 +22,13 @@ def accuracy_table(rows: Sequence[TaskResult]) -> Table:
     headings = [f"{task_title(row)} {row.metric} (n = {row.n})" for row in tasks.values()]
     lines = []
     groups = by_setup(rows)
+    each = each_task(groups.values(), _share)
     for key in sorted(groups, key=lambda key: -key.keep_ratio):
-        head = _head(groups[key])
         lines.append(
             [
                 *_setup(key, groups[key]),
-                f"{head.n_mean:.0f} of {head.n_visual:.0f}",
-                _cache(head),
+                each(groups[key]),
+                _cache(_head(groups[key])),
                 *(accuracy_cell(groups[key].get(task), first.n) for task, first in tasks.items()),
             ]
         )
@@ -44,20 +45,22 @@ def summary_table(rows: Sequence[TaskResult]) -> Table:
         measured = [row.accuracy for row in groups[key].values() if row.n]
         return -key.keep_ratio, -fmean(measured) if measured else 1.0
 
+    whole = dict.fromkeys(f"{row.n_visual:.0f}" for row in tasks.values() if row.n)
+    if len(whole) == 1:
+        visual, each = f"visual tokens a layer, of {''.join(whole)}", each_task(groups.values(), _n_mean)
+    else:
+        visual, each = "visual tokens a layer", each_task(groups.values(), _share)
     lines = []
-    for key in sorted((key for key in groups if key.position_ids != "compact"), key=rank):
-        own, compact = groups[key], groups.get(key._replace(position_ids="compact"), {})
+    for key in sorted(compared(groups), key=rank):
+        own, both = groups[key], [groups.get(key._replace(position_ids=ids), {}) for ids in ("original", "compact")]
         share, strategy, _ = _setup(key, own)
-        head = _head(own)
-        cells = [accuracy_cell(group.get(task), first.n) for task, first in tasks.items() for group in (own, compact)]
-        lines.append([share, strategy, f"{head.n_mean:.0f}", _cache(head), *cells])
-    first = next(iter(tasks.values()))
+        cells = [accuracy_cell(group.get(task), first.n) for task, first in tasks.items() for group in both]
+        lines.append([share, strategy, each(own), _cache(_head(own)), *cells])
     headings = [
         f"{task_title(row)} {row.metric}{', compact IDs' if compact else f' (n = {row.n})'}"
         for row in tasks.values()
         for compact in (False, True)
     ]
-    visual = f"visual tokens a layer, of {first.n_visual:.0f}"
     return Table(["keep ratio", "strategy", visual, "KV cache", *headings], lines)
 
 
@@ -81,25 +84,19 @@ def split_table(rows: Sequence[TaskResult]) -> Table:
 
 def difference_table(rows: Sequence[TaskResult], baseline: str | None = None) -> Table | None:
     """Return paired differences in points: each strategy's position IDs, and each strategy against `baseline`, which by
-    default is random selection where that was measured; None where nothing was measured to compare with.
-
-    ValueError for a `baseline` that was not measured.
-    """
+    default is random selection where that was measured; None where nothing was measured to compare with."""
     tasks = _tasks(rows)
     groups = by_setup(rows)
-    names = list(dict.fromkeys(key.strategy for key in groups))
-    if baseline is not None and baseline not in names:
-        raise SettingError(f"no strategy {baseline!r} to compare with; choose another --baseline of {', '.join(names)}")
     baseline = baseline or BASELINE
     lines = []
-    for key in sorted(groups, key=lambda key: -key.keep_ratio):
-        if key.strategy == UNPRUNED or key.position_ids != "original":
+    for key in compared(groups):
+        if key.strategy == UNPRUNED:
             continue
         own = groups[key]
-        compact = groups.get(key._replace(position_ids="compact"), {})
+        compact = groups.get(key._replace(position_ids="compact"), {}) if key.position_ids == "original" else {}
         other = groups.get(key._replace(strategy=baseline), {}) if key.strategy != baseline else {}
         cells = [_difference(_paired(own, others, task)) for others in (compact, other) for task in tasks]
-        lines.append([f"{100 * key.keep_ratio:g} %", key.strategy, *cells])
+        lines.append([f"{100 * key.keep_ratio:g} %", _called(key), *cells])
     headings = [
         f"{task_title(row)}, {what}"
         for what in ("original - compact IDs", f"strategy - {baseline}")
@@ -113,22 +110,39 @@ def difference_table(rows: Sequence[TaskResult], baseline: str | None = None) ->
     return Table([headings[n] for n in kept], [[line[n] for n in kept] for line in lines])
 
 
+def compared(groups: Mapping[SetupKey, object]) -> list[SetupKey]:
+    """Return the setups that others are compared with, those that keep most first: with original position IDs, or with
+    compact ones where no others were measured."""
+    twins = {key: key._replace(position_ids="original") for key in groups}
+    chosen = (key for key in groups if key == twins[key] or twins[key] not in groups)
+    return sorted(chosen, key=lambda key: -key.keep_ratio)
+
+
+def check_baseline(rows: Sequence[TaskResult], baseline: str | None) -> None:
+    """Raise SettingError for a `baseline` that was not measured, and for the unpruned model, which all are compared
+    with anyway."""
+    names = [name for name in dict.fromkeys(row.strategy for row in rows) if name != UNPRUNED]
+    if baseline is not None and baseline not in names:
+        said = "is always compared with" if baseline == UNPRUNED else "was not measured"
+        raise SettingError(f"--baseline {baseline!r} {said}; leave it out, or choose another of {', '.join(names)}")
+
+
 def unpruned_table(rows: Sequence[TaskResult]) -> Table | None:
-    """Return what each setup with original position IDs loses against the unpruned model, in three numbers a
-    task: the difference in points, the accuracy relative to the unpruned model's, and McNemar's p. None where the
-    unpruned model was not measured."""
+    """Return what each setup that is `compared` loses against the unpruned model, in three numbers a task: the
+    difference in points, the accuracy relative to the unpruned model's, and McNemar's p. None where the unpruned model
+    was not measured."""
     tasks = _tasks(rows)
     groups = by_setup(rows)
     unpruned = next((group for key, group in groups.items() if key.strategy == UNPRUNED), None)
     if unpruned is None:
         return None
     lines = []
-    for key in sorted(groups, key=lambda key: -key.keep_ratio):
-        if key.strategy != UNPRUNED and key.position_ids == "original":
+    for key in compared(groups):
+        if key.strategy != UNPRUNED:
             own = groups[key]
             losses = [_paired(own, unpruned, task) for task in tasks]
             lines.append(
-                [f"{100 * key.keep_ratio:g} %", key.strategy, *(cell for loss in losses for cell in _loss(loss))]
+                [f"{100 * key.keep_ratio:g} %", _called(key), *(cell for loss in losses for cell in _loss(loss))]
             )
     headings = [f"{task_title(row)}{what}" for row in tasks.values() for what in (", points", ", relative", ", p")]
     return Table(["keep ratio", "strategy", *headings], lines)
@@ -225,7 +239,8 @@ def accuracy_cell(row: TaskResult | None, n: int | None = None) -> str:
     if row is None or not row.n:
         return NOTHING
     low, high = row.interval
-    cell = f"{100 * row.accuracy:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
+    interval = f" [{100 * low:.0f}, {100 * high:.0f}]" if isfinite(low) else ""  # too few images for one
+    cell = f"{100 * row.accuracy:.1f}{interval}"
     return cell if n in (None, row.n) else f"{cell}, n = {row.n}"
 
 
@@ -239,6 +254,33 @@ def _head(of_tasks: Mapping[str, TaskResult]) -> TaskResult:
     return next((row for row in of_tasks.values() if row.n), first)
 
 
+def each_task(groups: Iterable[Mapping[str, TaskResult]], cell: Callable[[TaskResult], str]) -> _Cell:
+    """Return what formats a setup's visual tokens: those of the first task, or of each task, by its name, if the images
+    of some tasks have more without pruning than those of others."""
+    differ = any(len({f"{row.n_visual:.0f}" for row in group.values() if row.n}) > 1 for group in groups)
+
+    def formatted(group: Mapping[str, TaskResult]) -> str:
+        answered = [row for row in group.values() if row.n]
+        if not differ or not answered:
+            return cell(_head(group))
+        return ", ".join(f"{task_title(row)} {cell(row)}" for row in answered)
+
+    return formatted
+
+
+def _n_mean(row: TaskResult) -> str:
+    return f"{row.n_mean:.0f}"
+
+
+def _share(row: TaskResult) -> str:
+    return f"{row.n_mean:.0f} of {row.n_visual:.0f}"
+
+
+def _called(key: SetupKey) -> str:
+    """Return a strategy's name, with its position IDs unless they are the original ones."""
+    return key.strategy if key.position_ids == "original" else f"{key.strategy}, {key.position_ids} IDs"
+
+
 def _cache(row: TaskResult) -> str:
     return f"{row.kv_cache_bytes / 1e6:.2f} MB" if row.kv_cache_bytes else NOTHING
 
@@ -247,4 +289,5 @@ def _difference(difference: Paired | None) -> str:
     if difference is None:
         return NOTHING
     low, high = difference.interval
-    return f"{100 * difference.difference:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    interval = f" [{100 * low:.1f}, {100 * high:.1f}]" if isfinite(low) else ""
+    return f"{100 * difference.difference:+.1f}{interval}"

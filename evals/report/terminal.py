@@ -7,32 +7,35 @@ from rich.markup import escape
 from rich.table import Table
 
 from tokenprune.evals.report.table import NOTHING
-from tokenprune.evals.report.tables import accuracy_cell, further_table, task_title
+from tokenprune.evals.report.tables import accuracy_cell, each_task, further_table, task_title
 from tokenprune.evals.storage.results import TaskResult, by_setup
 
 
 def table(rows: Sequence[TaskResult], title: str) -> Table:
     """Return the table of one folder of scenes. Brackets hold 95 % intervals."""
     first_of_task = {row.task: row for row in reversed(rows)}
-    result = Table(title=title, caption=_caption(rows[0]), title_justify="left", caption_justify="left")
+    result = Table(title=escape(title), caption=_caption(rows[0]), title_justify="left", caption_justify="left")
     for heading in ("strategy", "position IDs"):
         result.add_column(heading, no_wrap=True)
     for heading in ("keep ratio", "visual tokens", "KV cache"):
         result.add_column(heading, justify="right")
     for row in reversed(first_of_task.values()):
-        result.add_column(f"{task_title(row)} {row.metric}\n(n = {row.n})", justify="right")
+        result.add_column(f"{escape(task_title(row))} {row.metric}\n(n = {row.n})", justify="right")
     result.add_column("unparsable", justify="right")
     failed = any(row.failed for row in rows)
     if failed:
         result.add_column("failed", justify="right")
-    for of_task in by_setup(rows).values():
+    groups = by_setup(rows)
+    share = each_task(groups.values(), lambda row: f"{row.n_mean / row.n_visual:.0%}" if row.n_visual else NOTHING)
+    tokens = each_task(groups.values(), lambda row: f"{row.n_mean:.4g} of {row.n_visual:.4g}")
+    for of_task in groups.values():
         group = list(of_task.values())
         head = next((row for row in group if row.n), group[0])
         result.add_row(
-            head.strategy,
+            escape(head.strategy),
             head.position_ids,
-            f"{head.n_mean / head.n_visual:.0%}" if head.n_visual else NOTHING,
-            f"{head.n_mean:.4g} of {head.n_visual:.4g}",
+            escape(share(of_task)),
+            escape(tokens(of_task)),
             decimal(head.kv_cache_bytes) if head.kv_cache_bytes else NOTHING,
             *(accuracy_cell(row, first_of_task[row.task].n) for row in group),
             str(sum(row.unparsable for row in group)),
@@ -48,7 +51,7 @@ def further(rows: Sequence[TaskResult]) -> Table | None:
         return None
     result = Table(title="Further metrics in per cent, and counts", title_justify="left")
     for heading in found.headings:
-        result.add_column(heading)
+        result.add_column(escape(heading))
     for line in found.lines:
         result.add_row(*map(escape, line))
     return result

@@ -1,5 +1,6 @@
 """Evaluate a model on tasks under every setup, in a folder from which a killed run resumes."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -30,6 +31,7 @@ from tokenprune.evals.run.runner import OnError
 from tokenprune.evals.run.setups import make_setups, read_by
 from tokenprune.evals.search.calibration import apart, calibrated_on
 from tokenprune.evals.storage.answers import Answer, AnswerKey
+from tokenprune.evals.storage.files import check_folder
 from tokenprune.evals.storage.provenance import tasks_identity
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.run_folder import RunFolder
@@ -105,6 +107,10 @@ def evaluate(
     named = make_setups(strategies, keep_ratios, position_ids, baselines or ())  # mistakes are said before weights load
     if baselines is not None and not named:
         raise SettingError("nothing to measure: neither a strategy nor a baseline is named. Name one.")
+    avoided = _avoided(apart_from, console)
+    check_folder(output)
+    folder = RunFolder(output)
+    done = _done(folder)
     with allowing(image_roots, max_image_pixels, frames):
         name, style = name_and_style(model)
         if image_size is not None:
@@ -130,17 +136,14 @@ def evaluate(
         if isinstance(answering, InProcess) and all(isinstance(one, VideoQuestion) for one in asked):
             compared = read_by(adapter_for_clips(answering.model, answering.processor), compared)
         groups = answering.groups(compared)
-        calibration = frozenset[str]().union(
-            *(setup.calibrated_on for setup in compared),
-            *(calibrated_on(SettingsFile.read(file)) for file in apart_from),
-        )
+        calibration = avoided.union(*(setup.calibrated_on for setup in compared))
         questions = limit_questions(_uncalibrated(asked, calibration, data, console), limit)
-        folder, about = RunFolder(output), {"model": name, "data": _place(data)}
+        about = {"model": name, "data": _place(data)}
         about |= {"loaded_from": _place(model if isinstance(model, str) else name)}
-        about |= {"processes": here.count, "begun": _now()} | ({} if engine is None else {"engine": engine})
-        Plan(questions, compared)  # that no two have the same name
+        about |= {"processes": here.count, "frames": frames, "begun": _now()}
+        about |= {} if engine is None else {"engine": engine}
         plans = [Plan(questions, group) for group in groups]
-        done, identity = _done(folder), dict[str, Any]()
+        identity = dict[str, Any]()
         unfinished = [plan for plan in plans if any(plan.parts(done))]
         for plan in unfinished or plans[:1]:
             with answering.serving(plan.setups):
@@ -162,7 +165,7 @@ def evaluate(
                     folder.check(identity)  # that every machine has the same model, data and versions
                     _ask(plan, answering, folder, here, console, write)
         answers = folder.answers()
-        scenes = data.name if image_size is None else f"{data.name} {image_size[0]}x{image_size[1]}"
+        scenes = _name(data) if image_size is None else f"{_name(data)} {image_size[0]}x{image_size[1]}"
         results = task_results(questions, compared, answers, scenes=scenes, model=name, identity=identity)
         if here.is_first:
             folder.write_results(results)
@@ -173,6 +176,17 @@ def _done(folder: RunFolder) -> set[AnswerKey]:
     return {asked for asked, answer in folder.answers().items() if answer.error is None}
 
 
+def _avoided(apart_from: Sequence[str | Path], console: Console) -> frozenset[str]:
+    """Return the digests of the images that settings files were calibrated on; say of a file if it names none."""
+    found = frozenset[str]()
+    for file in apart_from:
+        images = calibrated_on(SettingsFile.read(file))
+        if not images:
+            console.print(f"{file}: no search wrote this file, so no image is left out for it.", markup=False)
+        found |= images
+    return found
+
+
 def _uncalibrated(
     questions: list[Question], calibration: frozenset[str], data: Path, console: Console
 ) -> list[Question]:
@@ -180,7 +194,7 @@ def _uncalibrated(
     left = apart(questions, calibration, str(data))
     if calibration:
         console.print(
-            f"{data.name}: {len(questions) - len(left)} of {len(questions)} questions are left out for all setups, "
+            f"{_name(data)}: {len(questions) - len(left)} of {len(questions)} questions are left out for all setups, "
             f"because settings files were calibrated on their images ({len(calibration)} images)."
         )
     return left
@@ -208,6 +222,11 @@ def _ask(
             write(answers)
             progress.advance(bar, len(answers))
     here.meet()
+
+
+def _name(data: Path) -> str:
+    """Return the name of a folder, also of the current one (`.`)."""
+    return Path(os.path.abspath(data)).name
 
 
 def _place(name: str | Path) -> str:

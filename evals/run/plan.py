@@ -1,11 +1,9 @@
 """Plan a run: every question under every setup, in parts that any process can take."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby
 
-from tokenprune.errors import SettingError
 from tokenprune.evals.reading.fields import check_distinct
 from tokenprune.evals.run.setups import Setup
 from tokenprune.evals.storage.answers import AnswerKey
@@ -28,7 +26,7 @@ class Part:
 
 
 class Plan:
-    """All questions under all setups. SettingError if two setups have the same name, DataError if two questions do."""
+    """All questions under all setups. DataError if two questions have the same name."""
 
     def __init__(self, questions: Sequence[Question], setups: Sequence[Setup]) -> None:
         self.questions, self.setups = questions, setups
@@ -38,12 +36,6 @@ class Plan:
             for chunk in (of_task[start : start + PART] for start in range(0, len(of_task), PART))
         ]
         check_distinct([(question.task, question.id) for question in questions], "this run")
-        for name, count in Counter(str(setup.key) for setup in setups).items():
-            if count > 1:
-                raise SettingError(
-                    f"the setup {name} appears twice, so its answers could not be told apart. Name it once; if these "
-                    "are two settings files, rename one"
-                )
 
     def parts(self, done: Set[AnswerKey], process: int = 0, n_processes: int = 1) -> Iterator[Part]:
         """Yield the parts in which process number `process` has answers missing."""

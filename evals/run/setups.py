@@ -1,6 +1,7 @@
 """Setups to compare: the unpruned model, strategies at several keep ratios and position IDs, and downsampling."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
@@ -129,7 +130,7 @@ def make_setups(
     A strategy is given as `tokenprune.strategies.parse` reads it: `fopru:mode=row`, or
     `my_package.my_module:MyStrategy,layer=2`. A settings file is given by its path, `settings.json`, and is used only
     at the keep ratio that it was found for; SettingError if that is not among `keep_ratios`. `downsample` shrinks the
-    image instead. A Strategy object is used at each of the keep ratios.
+    image instead. A Strategy object is used at each of the keep ratios. SettingError if two setups have the same name.
     """
     for one in position_ids:
         if one not in POSITION_IDS:
@@ -149,7 +150,23 @@ def make_setups(
             found += [replace(one, position_ids=cast(PositionIds, ids)) for ids in position_ids]
         else:
             found.append(one)
+    for name, count in Counter(str(setup.key) for setup in found).items():
+        if count > 1:
+            raise tokenprune.SettingError(
+                f"the setup {name} appears twice, so its results could not be told apart. Name it once; if these are "
+                "two settings files, rename one"
+            )
     return found
+
+
+def pruned_setups(strategies: Sequence[str], keep_ratios: Sequence[float], position_ids: Sequence[str]) -> list[Pruned]:
+    """Return `make_setups` without baselines, for commands that compare strategies only. SettingError for downsample,
+    which they cannot run."""
+    if DOWNSAMPLE in strategies:
+        raise tokenprune.SettingError(
+            f"{DOWNSAMPLE} prunes nothing, so only `tokenprune eval` measures it. Leave it out of --strategy"
+        )
+    return [one for one in make_setups(strategies, keep_ratios, position_ids, ()) if isinstance(one, Pruned)]
 
 
 def read_by(adapter: type[ModelAdapter] | None, setups: Sequence[Setup]) -> list[Setup]:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,36 @@ DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 #: Differences that an error names; a run of many setups may have hundreds.
 LISTED = 3
+#: A digest, which says nothing to a reader.
+_DIGEST = re.compile("[0-9a-f]{16,}")
+
+
+def check_folder(path: Path, option: str = "--output") -> None:
+    """Raise SettingError, naming the path, unless files can be written into a folder, which need not exist yet.
+
+    To be called before anything that takes long. option: where the path was given.
+    """
+    there = next(one for one in (path.absolute(), *path.absolute().parents) if os.path.lexists(one))
+    if not os.path.isdir(there):
+        where = "it is a file" if there == path.absolute() else f"{there} is a file"
+        raise SettingError(f"{path}: cannot be a folder, because {where}. Name another {option}.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise SettingError(
+            f"{path}: cannot be written, because {there} is read-only for you. Change its permissions, or name another "
+            f"{option}."
+        )
+
+
+def check_file(path: Path, option: str = "--output") -> None:
+    """Raise SettingError, naming the path, unless a file can be written there. Its folder need not exist yet."""
+    if os.path.isdir(path):
+        raise SettingError(f"{path}: is a folder; name a file in it with {option}.")
+    check_folder(path.parent, option)
+    if os.path.exists(path) and not os.access(path, os.W_OK):
+        raise SettingError(
+            f"{path}: cannot be written, because it is read-only for you. Change its permissions, or name another "
+            f"{option}."
+        )
 
 
 @contextmanager
@@ -76,17 +107,24 @@ def replace(path: Path, text: str) -> None:
         os.replace(unfinished, path)
 
 
-def check_same(found: Mapping[str, Any], now: Mapping[str, Any], holds: str, instead: str) -> None:
+def check_same(
+    found: Mapping[str, Any], now: Mapping[str, Any], holds: str, instead: str, words: Mapping[str, str] | None = None
+) -> None:
     """Raise SettingError if the values that a file was started with differ from those of `now`.
 
     holds, instead: the beginning and the end of the message, which lists the first few differences in between.
+    words: what a value stands for that is a digest, by its name: "other weights". Digests themselves are not shown.
     """
     changed = [name for name in {**found, **now} if found.get(name) != now.get(name)]
     if changed:
         listed, more = changed[:LISTED], len(changed) - LISTED
-        was, is_now = (", ".join(f"{name}={_short.repr(of.get(name))}" for name in listed) for of in (found, now))
+        digests = [name for name in listed if _is_digest(found.get(name)) or _is_digest(now.get(name))]
+        shown = [name for name in listed if name not in digests]
+        was, is_now = (", ".join(f"{name}={_short.repr(of.get(name))}" for name in shown) for of in (found, now))
+        told = [f"with {was} and not {is_now}"] if shown else []
+        told += [f"with {(words or {}).get(name, f'another {name}')}" for name in digests]
         others = f", and {more} more" if more > 0 else ""
-        raise SettingError(f"{holds}, with {was} and not {is_now}{others}. {instead}")
+        raise SettingError(f"{holds}, {', '.join(told)}{others}. {instead}")
 
 
 def begin(path: Path, identity: Mapping[str, Any], what: str) -> None:
@@ -98,6 +136,10 @@ def begin(path: Path, identity: Mapping[str, Any], what: str) -> None:
         check_same(found, now, f"{path}: holds {what}", instead)
     else:
         replace(path, json.dumps(now, indent=1) + "\n")
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 _short = reprlib.Repr()

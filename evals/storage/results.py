@@ -112,7 +112,8 @@ def compare(result: TaskResult, baseline: TaskResult) -> stats.Paired:
     if result.questions != baseline.questions:
         raise DataError(
             f"{result.strategy} and {baseline.strategy} at {result.keep_ratio:g}: {result.task} questions "
-            f"differ ({result.n} and {baseline.n}); measure both with the same --data, --split and --limit"
+            f"differ ({result.n} and {baseline.n}); measure both with the same --data, --split and --limit, and with "
+            "--apart-from FILE for every settings file that only one of them used"
         )
     both = [
         (own, base, image)

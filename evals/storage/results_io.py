@@ -6,6 +6,7 @@ written, for anyone who reads the file without this module, but not read back.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
@@ -23,8 +24,10 @@ _SCORES: dict[str, QuestionScore] = {character: score for score, character in _C
 
 def to_line(result: TaskResult) -> str:
     derived = {name: getattr(result, name) for name in ("n", "unparsable", "failed")}
-    # If every question failed there is neither, and JSON has no NaN.
-    derived |= {name: getattr(result, name) if result.n else None for name in ("accuracy", "interval")}
+    # If every question failed there is neither, a single image may give no interval, and JSON has no NaN.
+    interval = result.interval if result.n else (math.nan,)
+    derived |= {"accuracy": result.accuracy if result.n else None}
+    derived |= {"interval": interval if math.isfinite(interval[0]) else None}
     scores = {"scores": {split: _packed(scores) for split, scores in result.scores.items()}}
     return json.dumps(asdict(result) | derived | scores)
 

@@ -60,21 +60,26 @@ class RunFolder:
             same = now | {
                 part: {name: now[part][name] for name in now[part] if name in found[part]} for part in GROWING
             }
-            instead = (
-                f"Name another --output, or delete {self.path} to start again. (To add strategies, keep ratios, "
-                "position IDs or tasks to a run, also name those that it has.)"
-            )
-            self._check_same(found, same, instead)
+            self._check_same(found, same)
             return True
         if any(path.stat().st_size for path in self._answer_files()):  # a run that was killed at once has an empty file
             raise DataError(f"{self.path}: has answers but no run.json. Name another --output.")
         return False
 
-    def _check_same(self, found: dict[str, Any], now: dict[str, Any], instead: str) -> None:
+    def _check_same(self, found: dict[str, Any], now: dict[str, Any]) -> None:
         """Raise SettingError that names what differs; setups only if nothing else does, because there may be many."""
         holds = f"{self._record}: holds another run"
+        instead = (
+            f"Name another --output, or delete {self.path} to start again. (To add strategies, keep ratios, "
+            "position IDs or tasks to a run, also name those that it has. A settings file leaves out images: to add "
+            "one later, begin the run with --apart-from FILE.)"
+        )
         others = [_flat({name: value for name, value in one.items() if name != "setups"}) for one in (found, now)]
-        files.check_same(others[0], others[1], holds, instead)
+        words = {
+            f"data.{task}.digest": f"other {task} questions, right answers, images or frames" for task in found["data"]
+        }
+        words["model.weights"] = "other weights of the model"
+        files.check_same(others[0], others[1], holds, instead, words)
         unnamed = [key for key in found["setups"] if key not in now["setups"]]
         if unnamed:
             listed, more = "; ".join(unnamed[: files.LISTED]), len(unnamed) - files.LISTED

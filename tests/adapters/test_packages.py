@@ -55,9 +55,9 @@ family = FAMILIES["llava-clip"]
 BODIES = {
     "a built-in looks at no package": """
 from tokenprune.adapters import registry
-look, registry.offered = registry.offered, None
+look, registry.entry_points_of = registry.entry_points_of, None
 assert type(adapter_for(model)).__name__ == "LlavaAdapter"
-registry.offered = look
+registry.entry_points_of = look
 """,
     "a fake family is pruned": """
 assert "fake_family.adapter" not in sys.modules

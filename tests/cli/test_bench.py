@@ -13,7 +13,8 @@ from helpers.commands import command
 from helpers.families.llava_next import LlavaOnevision
 from helpers.families.qwen_vl import Qwen2_5_VL
 from helpers.files.evals import saved
-from helpers.tiny import tiny_llava
+from helpers.tiny import SIDE, tiny_llava
+from helpers.video_models import saved_qwen
 
 import tokenprune
 from tokenprune.evals.bench.figures import figures
@@ -191,3 +192,51 @@ def test_the_plot_cannot_replace_the_results(tmp_path: Path, monkeypatch: pytest
     assert said == f"Error: {tmp_path / 'x.png'}: the results are JSON; write {tmp_path / 'x.json'}."
     (tmp_path / "x.json").mkdir()
     assert f"{tmp_path / 'x.json'}: is a folder; name a file in it" in command("bench", "--output", tmp_path / "x.json")
+
+
+def test_a_side_without_effect(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before the model is loaded; a model with one image size is recorded with that."""
+    monkeypatch.setattr("tokenprune.evals.bench.inputs.build.build", lambda *_: pytest.fail("loaded first"))
+    said = run("--side", 448)
+    assert said.startswith("Error: --side 448 has no effect: llava-1.5-0.5b resizes every image to the same size.")
+    assert said.endswith("Leave it out, or measure a model that takes several sizes, such as --shape qwen2.5-vl-3b.")
+    monkeypatch.undo()
+    monkeypatch.setitem(shapes.SHAPES, "llava-1.5-0.5b", lambda: tiny_llava().config)
+    assert run("--strategy", "grid", "--rounds", 0) == 0
+    assert Record.read(tmp_path / "new" / "bench.json").about["side"] == SIDE
+    model, output = saved(tiny_llava(), tmp_path / "model"), tmp_path / "b.json"
+    said = command("bench", "--model", model, "--side", 448, "--output", output)
+    assert f"--side 448 has no effect: {model} resizes every image" in said
+    monkeypatch.setattr("helpers.video_models.MOST", 10**6)  # pixels
+    measured = ["--model", saved_qwen(tmp_path / "qwen"), "--strategy", "grid", "--rounds", 0]
+    assert command("bench", *measured, "--side", 112, "--output", output) == 0
+    assert Record.read(output).about["side"] == 112
+
+
+def test_what_cannot_be_written_is_said_before_the_model_loads(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "build", lambda *_: pytest.fail("loaded first"))
+    (tmp_path / "file").touch()
+    said = run("--output", tmp_path / "file" / "x.json")
+    assert said == f"Error: {tmp_path / 'file'}: cannot be a folder, because it is a file. Name another --output."
+    (tmp_path / "x.json").write_text("{}")
+    assert "x.json: not written by tokenprune bench (KeyError). Name" in run("--output", tmp_path / "x.json")
+    assert "downsample prunes nothing" in run("--strategy", "grid", "downsample")
+
+
+def test_other_sources_are_said_in_words(run: Callable[..., Any], tmp_path: Path) -> None:
+    path, options = tmp_path / "new" / "bench.json", ["--strategy", "grid", "--rounds", 0]
+    assert run(*options) == 0
+    content = json.loads(path.read_text())
+    content["about"]["sources"] = "0123456789abcdef"
+    path.write_text(json.dumps(content))
+    said = run(*options)
+    assert said.endswith("its rounds were measured, with other source code of tokenprune. Name another --output.")
+
+
+def test_memory_of_generate_without_timing(run: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--strategy", "grid", "--throughput", "--new-tokens", 2, "--rounds", 0) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if " Grid " in line)
+    assert " GB " in line
+    assert "a second" not in line

@@ -1,5 +1,6 @@
 """`tokenprune eval`, on a tiny random model."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -174,7 +175,12 @@ def test_another_run_is_not_mixed_in(run: Eval, tmp_path: Path, folder: Path) ->
     assert "model.dtype='bfloat16'" in run(*quick, "--dtype", "bfloat16")
     path = next((folder / "images").glob("*42.jpg"))
     path.write_bytes(path.read_bytes() + b" ")
-    assert "data.vqa.digest=" in run(*quick)
+    said = run(*quick)
+    assert "another run, with other vqa questions, right answers, images or frames. Name another --output" in said
+    assert "digest" not in said
+    write_vqav2(folder)  # the image as it was
+    saved(tiny_llava(seed=1), tmp_path / "model")
+    assert "another run, with other weights of the model. Name another --output" in run(*quick)
 
 
 def test_python_call(model: str, folder: Path, tmp_path: Path) -> None:
@@ -217,3 +223,64 @@ def test_public_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_split_can_be_named() -> None:
     assert build_parser().parse_args(["eval", "--split", "all"]).split is None
     assert build_parser().parse_args(["eval", "--split", "val"]).split == "val"
+
+
+@pytest.mark.parametrize("name", ["file", "file/run"])
+def test_an_output_that_cannot_be_written_is_said_before_the_model_loads(
+    run: Eval, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenprune.evals.run.evaluate.load_model", lambda *_: pytest.fail("loaded first"))
+    (tmp_path / "file").touch()
+    said = run("--output", tmp_path / name)
+    assert said.startswith(f"Error: {tmp_path / name}: cannot be a folder, because ")
+    assert said.endswith(" is a file. Name another --output.")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "answers.jsonl").write_text("{\n")
+    assert "answers.jsonl, line 1, column 2: broken JSON" in run()
+
+
+def test_apart_from(run: Eval, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two runs can be paired: one with a settings file, the other without the images that it was calibrated on."""
+    image, other = (next((folder / "images").glob(f"*{number}.jpg")) for number in (11, 12))
+    other.write_bytes(other.read_bytes() + b" ")
+    digest = hashlib.sha256(image.read_bytes()).hexdigest()[:16]
+    found, by_hand = tmp_path / "found.json", tmp_path / "by_hand.json"
+    settings = {"strategy": "grid", "settings": {"keep_ratio": 0.5}}
+    found.write_text(json.dumps({**settings, "search": {"data": {"images": {image.name: digest}}}}))
+    by_hand.write_text(json.dumps(settings))
+    rec = ["--tasks", "rec", "--split", "all", "--position-ids", "original", "--keep-ratio", 0.5]
+    none = [*rec, "--strategy", "none", "--baselines", "unpruned"]
+    assert run(*rec, "--strategy", found, "--baselines", "none", "--output", tmp_path / "a") == 0
+    assert run(*none, "--output", tmp_path / "b") == 0
+    together = ["report", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "report"]
+    assert "a settings file, which leaves out the images that it was calibrated on" in (said := command(*together))
+    assert "--apart-from FILE" in said
+    assert "--apart-from FILE" in run(*none, "--apart-from", found, "--output", tmp_path / "b")  # is another run
+    capsys.readouterr()
+    assert run(*none, "--apart-from", found, by_hand, "--output", tmp_path / "c") == 0
+    printed = capsys.readouterr().out
+    assert "scenes: 2 of 3 questions are left out for all setups" in printed
+    assert f"{by_hand}: no search wrote this file" in printed
+    together[2] = tmp_path / "c"
+    assert command(*together) == 0
+    assert "Against the unpruned model" in capsys.readouterr().out
+    assert run(*none, "--apart-from", tmp_path / "none.json") == 2
+
+
+def test_the_current_folder_has_a_name(
+    run: Eval, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results of two sets would both be called nothing."""
+    monkeypatch.chdir(folder)
+    assert run("--data", ".", "--strategy", "none", "--baselines", "unpruned", "--limit", 1) == 0
+    assert {row.scenes for row in RunFolder(tmp_path / "run").results()} == {"scenes"}
+
+
+def test_words_in_brackets_are_printed(run: Eval, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are no markup, whose errors would end the command once everything has been asked."""
+    lines = [{"image": "images/a.jpg", "question": "?", "answer": "a", "kind": kind} for kind in ("[red]", "[/x]")]
+    next((folder / "images").glob("*42.jpg")).rename(folder / "images" / "a.jpg")
+    (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert run("--strategy", "none", "--baselines", "unpruned") == 0
+    assert "[/x] accuracy" in (printed := capsys.readouterr().out)
+    assert "[red] accuracy" in printed

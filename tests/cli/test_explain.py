@@ -78,3 +78,24 @@ def test_what_cannot_be_drawn_is_said_before_the_model_loads(
         assert said.endswith(f"write {right}")
     assert "--box: the box (0.1, 0.1, 0.5, 0.5) is in fractions" in ask("--box", 0.1, 0.1, 0.5, 0.5)
     assert "reaches outside the image of 60 x 40 px" in ask("--box", 30, 10, 45, 60)
+
+
+@pytest.mark.parametrize(("option", "name"), [("--output", "file/a.png"), ("--html", "file/a.html"), ("--html", "")])
+def test_what_cannot_be_written_is_said_before_the_model_loads(
+    ask: Callable[..., Any], tmp_path: Path, option: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenprune.evals.models.loading.load_model", lambda *_: pytest.fail("loaded first"))
+    (tmp_path / "file").touch()
+    said = ask(option, tmp_path / name)
+    what = "cannot be a folder, because it is a file. Name another" if name else "is a folder; name a file in it with"
+    assert said == f"Error: {(tmp_path / name).parent if name else tmp_path}: {what} {option}."
+    assert "downsample prunes nothing" in ask("--strategy", "downsample")
+    assert "setup Grid, keep ratio 0.5, position IDs original appears twice" in ask("--strategy", "grid", "grid")
+
+
+def test_what_was_not_timed_has_no_column(ask: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("--strategy", "grid", "--keep-ratio", 0.5) == 0
+    assert "TTFT" in capsys.readouterr().out
+    assert ask("--strategy", "grid", "--keep-ratio", 0.5, "--rounds", 0) == 0
+    assert "TTFT" not in (printed := capsys.readouterr().out)
+    assert "18 of 36" in printed

@@ -19,7 +19,7 @@ import tokenprune
 from tokenprune import STRATEGIES
 from tokenprune.strategy import PatchStrategy, StagedStrategy, TowerStrategy
 from tokenprune.tokens import (
-    Entered,
+    FirstLayerInputs,
     Layout,
     PatchTokens,
     StageTokens,
@@ -146,7 +146,7 @@ def many_left() -> StageTokens:
     attention = TextAttention(queries, keys, 0.5, real, visual, text, values=keys, rotation=rotation)
     features, after = torch.randn(N_MANY, 8, generator=generator), torch.randn(32, 8, generator=generator)
     layout, scores = Layout.raster((1, *MANY)), torch.rand(N_MANY, generator=generator)
-    prompt = partial(Entered, features, after)
+    prompt = partial(FirstLayerInputs, features, after)
     return StageTokens(features, torch.arange(N_MANY), layout, scores, attention, prompt, after)
 
 

@@ -259,7 +259,7 @@ def test_a_model_that_takes_compact_position_ids_only() -> None:
     [
         ({"needs": {"vision_attenton"}}, SettingError, "Did you mean 'vision_attention'"),
         ({"needs": {"text_tower"}}, UnsupportedError, "does not have it; it offers"),
-        ({"needs": {"left_in_tower"}}, SettingError, "a probe prunes nothing"),
+        ({"needs": {"kept_in_tower"}}, SettingError, "a probe prunes nothing"),
         ({"needs": {"text_attention"}}, SettingError, r"Write decoder_layers=\[8\]"),
         ({"layer": 1}, SettingError, 'needs={"vision_attention"}'),
         ({"needs": {"vision_attention"}, "layer": 9}, UnsupportedError, "layer=9 is not in the vision tower"),

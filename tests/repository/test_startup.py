@@ -57,8 +57,8 @@ def test_every_public_name_has_one_home() -> None:
         alias.name: node.module for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
     tools = {name: module for name, (module, _) in tokenprune._TOOLS.items()}
-    assert imported == {**tokenprune._HOMES, **tools}
-    assert sorted(tokenprune.__all__) == sorted(tokenprune._HOMES)
+    assert imported == {**tokenprune._MODULES, **tools}
+    assert sorted(tokenprune.__all__) == sorted(tokenprune._MODULES)
     for name, module in imported.items():
         assert getattr(tokenprune, name) is getattr(import_module(str(module)), name)
 

@@ -215,8 +215,8 @@ def test_a_step_that_keeps_too_many() -> None:
 
 
 def test_outputs_are_reused_as_the_last_step_says() -> None:
-    assert Compose(FoPru(), EfficientVLA(reuse=5)).reused_every == 5
-    assert Compose(FoPru(), FastV()).reused_every == 1
+    assert Compose(FoPru(), EfficientVLA(reuse=5)).recompute_every == 5
+    assert Compose(FoPru(), FastV()).recompute_every == 1
     with pytest.raises(UnsupportedError, match="an action expert in every 5 denoising steps"):
         tokenprune.patch(model_of("llava-clip"), Compose(FoPru(), EfficientVLA(reuse=5, layer=1)))
 

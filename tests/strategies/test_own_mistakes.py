@@ -11,7 +11,7 @@ from helpers.tiny import prompt
 
 import tokenprune
 from tokenprune import PruningError, ScoreStrategy, SettingError
-from tokenprune.strategy import Stage, StepStage
+from tokenprune.strategy import DenoisingStage, Stage
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def test_a_strategy_that_does_not_call_its_base_class() -> None:
     [({"keep_ratio": 25.0}, "Stage: keep_ratio=25.0 is not a fraction"), ({"keep_ratio": 0.5, "keep": 3}, "both set")],
 )
 def test_a_stage_with_an_impossible_budget(budget: dict[str, Any], message: str) -> None:
-    for stage in (Stage, StepStage):
+    for stage in (Stage, DenoisingStage):
         with pytest.raises(SettingError, match=message):
             stage(1, **budget)
 

@@ -229,7 +229,7 @@ def test_packages_are_searched_only_for_unknown_names(monkeypatch: pytest.Monkey
         searched.append(group)
         return {}
 
-    monkeypatch.setattr(registry, "offered", found)
+    monkeypatch.setattr(registry, "entry_points_of", found)
     assert isinstance(parse("fopru"), FoPru)
     assert not searched
     with pytest.raises(SettingError):

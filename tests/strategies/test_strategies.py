@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import FrozenInstanceError, dataclass, replace
 from typing import Any
 
@@ -12,8 +13,11 @@ from helpers.tiny import FOR_IMAGES
 
 from tokenprune import (
     STRATEGIES,
+    EfficientVLA,
+    FastV,
     FoPru,
     Grid,
+    Mosaic,
     PruningError,
     Random,
     ScoreStrategy,
@@ -22,8 +26,9 @@ from tokenprune import (
     Strategy,
 )
 from tokenprune.selection import budget
+from tokenprune.strategies.registry import changed_settings
 from tokenprune.strategy import PatchStrategy, TowerStrategy
-from tokenprune.tokens import Layout, LeftInTower, PatchTokens, TowerTokens, VisionAttention, VisualTokens
+from tokenprune.tokens import KeptInTower, Layout, PatchTokens, TowerTokens, VisionAttention, VisualTokens
 from tokenprune.tokens.visual import STATISTICS
 
 AVERAGES = {"vflowopt", "pyramiddrop", "sparsevlm", "nuwa", "adatoken"}  # whose budget is one over layers: a ratio only
@@ -55,16 +60,16 @@ def through_tower(strategy: Strategy, tokens: VisualTokens) -> VisualTokens:
         grid = tokens.grids[0]
         pixels = torch.rand(tokens.n_visual, 12, generator=torch.Generator().manual_seed(2))
         done = strategy.select_patches(PatchTokens(pixels, grid))
-        left = LeftInTower(done.kept, tokens.n_visual, done.scores, ())
-        return replace(tokens, statistics={**tokens.statistics, "left_before_tower": left})
+        left = KeptInTower(done.kept, tokens.n_visual, done.scores, ())
+        return replace(tokens, statistics={**tokens.statistics, "kept_before_tower": left})
     if not isinstance(strategy, TowerStrategy):
         return tokens
     n, generator = tokens.n_visual, torch.Generator().manual_seed(1)
     queries, keys, values = torch.randn(3, 1, 2, n + 1, 4, generator=generator) * 3
     attention = VisionAttention(queries, keys, 0.5, 1, Layout.raster((1, 1, n)))
     done = strategy.select_in_tower(TowerTokens(0, 0, attention, values[0], torch.arange(n), n, n))
-    left = LeftInTower(done.kept, n, done.scores, ())
-    return replace(tokens, statistics={**tokens.statistics, "left_in_tower": left})
+    left = KeptInTower(done.kept, n, done.scores, ())
+    return replace(tokens, statistics={**tokens.statistics, "kept_in_tower": left})
 
 
 @pytest.mark.parametrize(("name", "grid"), [(name, grid) for name in STRATEGIES for grid in grids_for(name)])
@@ -200,6 +205,27 @@ def test_other_settings_that_cannot_be(cls: Any, settings: dict[str, Any], messa
 def test_numbers_of_any_kind() -> None:
     assert Grid(keep_ratio=1) == Grid(keep_ratio=1.0) == Grid(keep_ratio=np.float32(1))  # pyright: ignore[reportArgumentType]
     assert Grid(keep=np.int64(4)) == Grid(keep=4)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("cls", "settings", "plain"),
+    [
+        (FastV, {"layer": np.int64(2)}, {"layer": 2}),
+        (FoPru, {"layer": np.int32(-2), "mass": np.float64(0.5)}, {"layer": -2, "mass": 0.5}),
+        (FoPru, {"cells": np.int64(3)}, {"cells": 3}),
+        (Random, {"seed": np.uint8(7)}, {"seed": 7}),
+        (EfficientVLA, {"skip": [np.int64(3), 4], "key": np.int64(2)}, {"skip": (3, 4), "key": 2}),
+        (Mosaic, {"reach": np.float32(2)}, {"reach": 2.0}),
+    ],
+)
+def test_numbers_of_numpy_are_saved_as_plain_ones(
+    cls: type[Strategy], settings: dict[str, Any], plain: dict[str, Any]
+) -> None:
+    strategy = cls(**settings)
+    assert strategy == cls(**plain)
+    assert repr(strategy) == repr(cls(**plain))
+    assert json.dumps(changed_settings(strategy)) == json.dumps(changed_settings(cls(**plain)))
 
 
 def test_settings_are_frozen_and_default_to_a_quarter() -> None:

@@ -96,7 +96,7 @@ def test_rows_of_a_batch_keep_different_numbers(name: str) -> None:
     assert len(set(counts)) > 1
     for image in images:
         assert image.scores is not None
-        assert image.n_kept == strategy.needed(image.scores) < strategy.budget(image.n_visual)
+        assert image.n_kept == strategy.n_to_keep(image.scores) < strategy.budget(image.n_visual)
     assert handle.report.n_kept == sum(counts)
 
 

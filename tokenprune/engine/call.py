@@ -25,8 +25,8 @@ from tokenprune.sequence.packing import Packing, Slots, identity_packing
 from tokenprune.sequence.position_ids import default_ids
 
 if TYPE_CHECKING:
-    from tokenprune.engine.borders import HiddenIds
     from tokenprune.engine.denoising.policy import ActionSteps
+    from tokenprune.engine.packed_sequences import WithheldIds
     from tokenprune.engine.recording import Encoding
     from tokenprune.engine.stages.forward import StagedForward
     from tokenprune.engine.tower.batch import TowerCall
@@ -80,7 +80,7 @@ class Forward:
     """A call that has images or a pruned cache.
 
     visual: which of the new columns are visual tokens, by modality; empty without images.
-    begins: at which of the new columns an image begins, of modalities whose function is given tiles.
+    image_starts: at which of the new columns an image begins, of modalities whose function is given tiles.
     images: the images, or tiles, of each of those modalities that are encoded so far.
     n_slots, n_columns: physical and logical length of the cache at the start.
     columns_mask: the attention mask of the call, over columns.
@@ -94,13 +94,13 @@ class Forward:
     new_index: the index of the cache when all layers have seen the call, in-LLM stages aside.
     view: the cache as the language model sees it.
     stages: the state of in-LLM stages, if there are any.
-    hidden_ids: keeps the position IDs from the decoder layers; None if they may have them.
+    withheld_ids: keeps the position IDs from the decoder layers; None if they may have them.
     """
 
     cache: Any
     index: CacheIndex | None
     visual: dict[str, Tensor]
-    begins: dict[str, Tensor | None]
+    image_starts: dict[str, Tensor | None]
     images: dict[str, list[EncodedImage]]
     n_slots: int
     n_columns: int
@@ -115,7 +115,7 @@ class Forward:
     new_index: CacheIndex | None = None
     view: Any = None
     stages: StagedForward | None = None
-    hidden_ids: HiddenIds | None = None
+    withheld_ids: WithheldIds | None = None
 
     @cached_property
     def padding(self) -> Bool[Tensor, "rows columns"] | None:
@@ -205,7 +205,7 @@ def bind_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: 
     return named
 
 
-def states_first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def hidden_states_first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a layer's call, with hidden states that were passed by name as the first of them."""
     if args:
         return args, kwargs
@@ -241,7 +241,7 @@ def find_cache(*places: Any) -> Any:
     return None
 
 
-def holds_unknown(output: Any) -> bool:
+def has_unknown_values(output: Any) -> bool:
     """Whether an output holds anything but tensors and rows of them: a cache of an unknown kind, for instance."""
     values = output.values() if isinstance(output, dict) else output if isinstance(output, tuple) else (output,)
     rows = (value if isinstance(value, (tuple, list)) else (value,) for value in values)

@@ -19,22 +19,22 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.engine.bias import entering_bias
-from tokenprune.engine.borders import check_not_packed, hide_ids, show_ids
 from tokenprune.engine.cache.index import CacheIndex
 from tokenprune.engine.cache.interrupted import check_filled
 from tokenprune.engine.cache.pruned import begin_pruning, index_of, n_slots, pass_view, return_cache, set_index, settle
-from tokenprune.engine.cache.rebuilt import check_not_exchanged, check_not_rebuilt, mark_pruned
+from tokenprune.engine.cache.rebuilt import check_not_rebuilt, check_unmodified, fingerprint_pruned
 from tokenprune.engine.call import (
     CallContext,
     Forward,
     check_placeholders,
     find_cache,
-    holds_unknown,
+    has_unknown_values,
     last_columns,
     named_arguments,
 )
 from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.packed_sequences import check_not_packed, restore_ids, withhold_ids
+from tokenprune.engine.proportional_attention import entering_bias
 from tokenprune.engine.recording import RECORD_ATTRIBUTE, Register, recall_images
 from tokenprune.engine.select import changes_any, choose, merge_dropped, prune_prompt, report_images
 from tokenprune.errors import PruningError
@@ -113,11 +113,11 @@ class Prefill:
         if self.skipping is not None:
             self.skipping.check_cache(cache)
         unseen, self._context.encoded = set(self._context.encoded), []
-        visual, begins, encoded = {}, {}, {}
+        visual, starts, encoded = {}, {}, {}
         for modality in self._modalities:
             name, mask = modality.name, self.adapter.visual_mask(modality, kwargs)
             if mask is not None:
-                visual[name], begins[name] = mask, self.adapter.image_starts(kwargs, mask)
+                visual[name], starts[name] = mask, self.adapter.image_starts(kwargs, mask)
                 encoded[name] = self.adapter.encoded(modality, kwargs)
         if unseen - visual.keys():
             check_placeholders(self.adapter, unseen - visual.keys(), kwargs)
@@ -131,10 +131,10 @@ class Prefill:
             images[name] = recall_images(output, visual[name])
         slots, mask = n_slots(cache), prunable_mask(kwargs.get("attention_mask"))
         if index is not None:
-            check_not_exchanged(cache, index, slots, kwargs)
+            check_unmodified(cache, index, slots, kwargs)
         columns = slots if index is None else slots + index.n_dropped
         given = kwargs.get("position_ids") is not None
-        self._context.forward = Forward(cache, index, visual, begins, images, slots, columns, mask, given)
+        self._context.forward = Forward(cache, index, visual, starts, images, slots, columns, mask, given)
 
     @dynamo_disabled
     def before_language_model(
@@ -160,7 +160,7 @@ class Prefill:
                 begin_pruning(forward.cache, forward.new_index, partial(self._interrupted_index, forward))
         # The masks that came in are over logical columns; the language model's are over physical slots, as its cache.
         forward.view = None if forward.cache is None else pass_view(kwargs, forward.cache)
-        hide_ids(forward, self.adapter, self._context)
+        withhold_ids(forward, self.adapter, self._context)
         if forward.packing is None:
             kwargs["position_ids"] = ids
             if self.stages is not None:
@@ -174,8 +174,8 @@ class Prefill:
         real = forward.real(batch, device)
         # The token IDs, of which the masks were made, may be on another device than their embeddings.
         forward.visual = {name: mask.to(device) for name, mask in forward.visual.items()}
-        begins = {name: None if mask is None else mask.to(device) for name, mask in forward.begins.items()}
-        prompt = PromptTokens.of(forward.visual, begins, real)
+        starts = {name: None if mask is None else mask.to(device) for name, mask in forward.image_starts.items()}
+        prompt = PromptTokens.of(forward.visual, starts, real)
 
         # The strategy selects, image by image.
         features = self.adapter.visual_features(kwargs) if self.adapter.late_features else embeds
@@ -196,7 +196,7 @@ class Prefill:
         if self._context.unprunable:
             raise PruningError(
                 f"{' and '.join(self._context.unprunable)} count the tokens of the unpruned sequence, and pruning "
-                f"shortens it. Leave it out, and read handle.report for which visual tokens are left."
+                f"shortens it. Leave them out, and read handle.report for which visual tokens are left."
             )
         # Everything that runs along the sequence is shortened alike.
         embeds = merge_dropped(embeds, chosen)
@@ -233,7 +233,7 @@ class Prefill:
             last_columns(output, kwargs["logits_to_keep"])
         cache = forward.cache if forward.cache is not None else find_cache(kwargs, output)
         if cache is None:
-            if kwargs.get("use_cache") and forward.packing is not None and holds_unknown(output):
+            if kwargs.get("use_cache") and forward.packing is not None and has_unknown_values(output):
                 raise PruningError(
                     f"{type(self.model).__name__} returns the cache of a pruned prompt in a way that tokenprune does "
                     f"not know. Pass use_cache=False, or report it with your transformers version."
@@ -241,7 +241,7 @@ class Prefill:
             return output
         if index is not None:
             set_index(cache, index)
-            mark_pruned(cache, index, forward.padding)
+            fingerprint_pruned(cache, index, forward.padding)
         elif forward.index is None:
             embeds, skipped = kwargs["inputs_embeds"], self._skipped
             set_index(cache, CacheIndex.unpruned(len(embeds), n_slots(cache), embeds.device, skipped))
@@ -277,7 +277,7 @@ class Prefill:
         forward, self._context.forward = self._context.forward, None
         if forward is not None and self.stages is not None:
             self.stages.end(forward)
-        show_ids(forward)
+        restore_ids(forward)
         return forward
 
     def _finished_index(self, forward: Forward) -> CacheIndex:
@@ -296,5 +296,5 @@ class Prefill:
             lengths.pop(number, None)
         check_filled(forward.cache, lengths, self.adapter.decoder.layers)
         index = self._finished_index(forward)
-        mark_pruned(forward.cache, index, forward.padding)
+        fingerprint_pruned(forward.cache, index, forward.padding)
         return index

@@ -37,10 +37,10 @@ from tokenprune.engine.tower.in_row import RowPruning
 from tokenprune.errors import UnsupportedError
 from tokenprune.report import Report
 from tokenprune.sequence.position_ids import PositionIds
-from tokenprune.strategy import ReusingStrategy, StagedStrategy, StepStrategy, Strategy
+from tokenprune.strategy import DenoisingStrategy, ReusingStrategy, StagedStrategy, Strategy
 
 #: The attribute of a patched model that holds its Pruner.
-ATTRIBUTE = "_tokenprune_pruner"
+PRUNER_ATTRIBUTE = "_tokenprune_pruner"
 
 
 class Pruner:
@@ -64,15 +64,15 @@ class Pruner:
         self.recorder = VisionRecorder(adapter, strategy, context)
         self.tower = tower_pruning(strategy, adapter, context)
         denoises, acts = isinstance(adapter, BlockDiffusion), isinstance(adapter, Policy)
-        if isinstance(strategy, StepStrategy) and not denoises:
+        if isinstance(strategy, DenoisingStrategy) and not denoises:
             raise UnsupportedError(
                 f"{type(strategy).__name__} prunes between denoising steps, and {adapter.description} has none. Use a "
                 f"strategy that prunes before the language model, such as FoPru."
             )
-        if isinstance(strategy, ReusingStrategy) and strategy.reused_every > 1 and not acts:
+        if isinstance(strategy, ReusingStrategy) and strategy.recompute_every > 1 and not acts:
             raise UnsupportedError(
-                f"{type(strategy).__name__} computes an action expert in every {strategy.reused_every} denoising steps "
-                f"only, and {adapter.description} has none. Patch a robot policy, or compute every step: reuse=1."
+                f"{type(strategy).__name__} computes an action expert in every {strategy.recompute_every} denoising "
+                f"steps only, and {adapter.description} has none. Patch a robot policy, or compute every step: reuse=1."
             )
         self.actions = PolicySteps(strategy, adapter, context, self.prefill) if acts else None
         self.canvas = CanvasSteps(strategy, adapter, context, self.prefill) if denoises else None
@@ -91,7 +91,7 @@ class Pruner:
         with ExitStack() as undo:  # if one registration raises, those before it are undone
             undo.callback(self.remove)
             watch_hooks(self)
-            vars(self.model)[ATTRIBUTE] = self
+            vars(self.model)[PRUNER_ATTRIBUTE] = self
             captured = self._register(self._handles.append)
             names = {module: name for name, module in self.model.named_modules()}
             self.recorder.modules = {names[module]: module for module in captured if module in names}
@@ -101,7 +101,7 @@ class Pruner:
         while self._handles:
             self._handles.pop().remove()
         if pruner_of(self.model) is self:
-            del vars(self.model)[ATTRIBUTE]
+            del vars(self.model)[PRUNER_ATTRIBUTE]
         unwatch_hooks(self)
 
     def _register(self, register: Any) -> list[nn.Module]:
@@ -133,14 +133,14 @@ class Pruner:
 
 def tower_pruning(strategy: Strategy, adapter: ModelAdapter, context: CallContext) -> BatchPruning | RowPruning | None:
     """What prunes before the tower's layers and between them; None if the strategy does not ask for it."""
-    between = adapter.tower_layers if "left_in_tower" in strategy.needs else None
+    between = adapter.tower_layers if "kept_in_tower" in strategy.needs else None
     if isinstance(between, TowerLayers):
         return BatchPruning(strategy, adapter, between, context)
-    if between is None and "left_before_tower" not in strategy.needs:
+    if between is None and "kept_before_tower" not in strategy.needs:
         return None
     return RowPruning(strategy, adapter, between, context)
 
 
 def pruner_of(model: nn.Module) -> Pruner | None:
     """The Pruner of a patched model; None if it is not patched."""
-    return vars(model).get(ATTRIBUTE)
+    return vars(model).get(PRUNER_ATTRIBUTE)

@@ -29,7 +29,7 @@ from tokenprune.selection import Selection, StageReport
 from tokenprune.strategy import Strategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
-from tokenprune.tokens.tower import LeftInTower
+from tokenprune.tokens.tower import KeptInTower
 
 #: The record travels on the encoder's own output object, because `generate` encodes the images before it calls the
 #: model, and may repeat the features for beams in between.
@@ -48,7 +48,7 @@ class Encoding:
     """
 
     def __init__(self, statistics: frozenset[str]) -> None:
-        self.tiles: dict[str, list[Any]] = {name: [] for name in statistics - {"left_before_tower"}}
+        self.tiles: dict[str, list[Any]] = {name: [] for name in statistics - {"kept_before_tower"}}
         self.before: list[Selection] = []
         self.tower_call: dict[str, Any] = {}
 
@@ -114,7 +114,7 @@ class VisionRecorder:
 
     @dynamo_disabled
     def begin(self) -> bool:
-        """Whether this call is not part of another one.
+        """Start recording; return False for a call within another one.
 
         Raises PruningError if modules that show attention were replaced since the model was patched.
         """
@@ -171,10 +171,10 @@ class VisionRecorder:
             call = row.whole_call(call)
         for name in {"pixels", "colors"} & encoding.tiles.keys():
             encoding.tiles[name] += self.adapter.tile_pixels(call["tower"])
-        if "left_in_tower" in encoding.tiles:
+        if "kept_in_tower" in encoding.tiles:
             pruned = self._context.tower or row
             assert pruned is not None
-            encoding.tiles["left_in_tower"] += pruned.outcomes()
+            encoding.tiles["kept_in_tower"] += pruned.outcomes()
         if "vision_attention" in encoding.tiles:
             if not self._captures <= call.keys():
                 raise PruningError(
@@ -212,15 +212,15 @@ class VisionRecorder:
         for layout in layouts:
             stop = start + layout.n_tiles
             statistics = {name: self._statistic(name, found[start:stop], layout) for name, found in tiles.items()}
-            if "left_before_tower" in self.statistics:
-                statistics["left_before_tower"] = _left_of(before, layout.n_visual)
-            images.append(EncodedImage(layout, statistics, encoded_for=self.strategy))
+            if "kept_before_tower" in self.statistics:
+                statistics["kept_before_tower"] = _left_of(before, layout.n_visual)
+            images.append(EncodedImage(layout, statistics, recorded_for=self.strategy))
             start = stop
         return images
 
     def _statistic(self, name: str, tiles: list[Any], layout: Layout) -> Any:
-        if name == "left_in_tower":
-            return LeftInTower.concat(tiles)
+        if name == "kept_in_tower":
+            return KeptInTower.concat(tiles)
         if name == "pixels":
             return tuple(tile.detach() for tile in tiles)  # no copy: the image may be held for long
         if name == "colors":
@@ -229,7 +229,7 @@ class VisionRecorder:
         return VisionAttention(queries, keys, self._scale, self.adapter.tower.n_prefix, layout, *real)
 
 
-def _left_of(selections: Iterator[Selection], n_visual: int) -> LeftInTower:
+def _left_of(selections: Iterator[Selection], n_visual: int) -> KeptInTower:
     """What was left before the tower of the next image, whose frames the tower may have been given as images."""
     kept, scores, start = [], [], 0
     while start < n_visual:
@@ -239,7 +239,7 @@ def _left_of(selections: Iterator[Selection], n_visual: int) -> LeftInTower:
         start += one.n_visual
     left = torch.cat(kept)
     stages = (StageReport(0, left),) if len(left) < n_visual else ()
-    return LeftInTower(left, n_visual, torch.cat(scores) if len(scores) == len(kept) else None, stages)
+    return KeptInTower(left, n_visual, torch.cat(scores) if len(scores) == len(kept) else None, stages)
 
 
 def _submodule(name: str, known: dict[str, Any]) -> Any:

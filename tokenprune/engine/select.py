@@ -20,17 +20,15 @@ from tokenprune.selection.precision import without_autocast
 from tokenprune.sequence.packing import Packing, PromptTokens, pack
 from tokenprune.strategy import Stage, StagedStrategy, Strategy
 from tokenprune.tokens.layout import Layout
-from tokenprune.tokens.tower import LeftInTower
+from tokenprune.tokens.tower import KeptInTower
 from tokenprune.tokens.visual import StageTokens, VisualTokens
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSelection:
-    """One image in one row of the batch: the columns of its visual tokens, the first and the last of them, and which
-    are kept."""
+    """One image in one row of the batch: the columns of its visual tokens, the last of them, and which are kept."""
 
     row: int
-    first: int
     last: int
     columns: Int[Tensor, " visual"]
     modality: str
@@ -109,8 +107,8 @@ def choose(
             tokens = VisualTokens(embeds[at.row, at.columns], layout, len(selections), statistics)
             selections[id(image)] = _select_once(strategy, image, tokens)
         selection = selections[id(image)]
-        in_tower = tuple(stage for left in left_by_tower(image.statistics) for stage in left.stages)
-        chosen.append(ImageSelection(at.row, at.first, at.last, at.columns, at.modality, layout, selection, in_tower))
+        in_tower = tuple(stage for left in kept_by_tower(image.statistics) for stage in left.stages)
+        chosen.append(ImageSelection(at.row, at.last, at.columns, at.modality, layout, selection, in_tower))
     return chosen
 
 
@@ -135,9 +133,9 @@ def _placed(prompt: PromptTokens, modality: str, images: Sequence[EncodedImage])
             f"the prompt has {len(rows)} {modality} placeholder tokens, but the grids of the images have {sum(counts)} "
             f"visual tokens. Prepare text and images together, with the model's own processor."
         )
-    if (begins := prompt.image_starts[modality]) is not None:
+    if (starts := prompt.image_starts[modality]) is not None:
         firsts = list(accumulate(counts[:-1], initial=0))
-        images = join_tiles(images, begins[rows, places][firsts].tolist())
+        images = join_tiles(images, starts[rows, places][firsts].tolist())
         counts = [image.layout.n_visual for image in images]
     parts = zip(rows.split(counts), places.split(counts), columns.split(counts), strict=True)
     for image, (in_rows, at, column) in zip(images, parts, strict=True):
@@ -158,7 +156,7 @@ def _select_once(strategy: Strategy, image: EncodedImage, tokens: VisualTokens) 
     already, or if the image was encoded for one that reads something else.
     """
     if image.selected is None:
-        image.check_read_by(strategy)
+        image.check_statistics_for(strategy)
         with explained_nan(strategy, f"image {tokens.image}", tokens.features):
             selection = checked_selection(strategy, tokens)
         if "vision_attention" in image.statistics:
@@ -209,12 +207,12 @@ def prune_prompt(prompt: PromptTokens, dropped: Bool[Tensor, "batch new"], chose
     return pack(keep, counts, prompt.right_padded)
 
 
-def join_tiles(tiles: Sequence[EncodedImage], begins: Sequence[bool]) -> list[EncodedImage]:
-    """The images that tiles belong to, each of which begins at the tiles marked so. Images of the same tiles, as beams
+def join_tiles(tiles: Sequence[EncodedImage], starts: Sequence[bool]) -> list[EncodedImage]:
+    """The images that tiles belong to, each of which starts at the tiles marked so. Images of the same tiles, as beams
     have them, are the same object."""
     groups: list[tuple[EncodedImage, ...]] = []
-    for tile, begin in zip(tiles, begins, strict=True):
-        if begin or not groups:
+    for tile, first in zip(tiles, starts, strict=True):
+        if first or not groups:
             groups.append((tile,))
         else:
             groups[-1] += (tile,)
@@ -224,30 +222,36 @@ def join_tiles(tiles: Sequence[EncodedImage], begins: Sequence[bool]) -> list[En
 
 def checked_selection(strategy: Strategy, tokens: VisualTokens) -> Selection:
     """What the strategy selects, if it keeps to its budget and counts the right tokens."""
-    tiled = tokens.layout.tiles is not None and strategy.tiles_apart
+    tiled = tokens.layout.tiles is not None and strategy.selects_per_tile
     with without_autocast(tokens.features.device):
         selection = select_per_tile(strategy, tokens) if tiled else strategy.select(tokens)
     name, n_visual = type(strategy).__name__, len(tokens.features)
     if not isinstance(selection, Selection) or selection.n_visual != n_visual:
-        raise PruningError(f"{name}.select must return a Selection over {n_visual} visual tokens.")
+        raise no_selection(f"{name}.select", n_visual)
     allowed = strategy.budget(n_visual)
     if len(selection.kept) > allowed:
         raise PruningError(
             f"{name}.select kept {len(selection.kept)} visual tokens; its budget is {allowed} of {n_visual}. "
             f"Keep self.budget(tokens.n_visual) of them."
         )
-    for left in left_by_tower(tokens.statistics):
+    for left in kept_by_tower(tokens.statistics):
         if selection.kept is not left.kept and not bool(torch.isin(selection.kept, left.kept).all()):
             raise PruningError(
                 f"{name}.select kept visual tokens that were dropped in the tower or before it. Choose from "
-                f"tokens.left_in_tower.kept, or from tokens.left_before_tower.kept."
+                f"tokens.kept_in_tower.kept, or from tokens.kept_before_tower.kept."
             )
     return selection
 
 
-def left_by_tower(statistics: Mapping[str, Any]) -> list[LeftInTower]:
+def no_selection(method: str, n: int, which: str = "") -> PruningError:
+    """The error for a strategy's method that returns anything but a Selection over `n` visual tokens."""
+    tokens = f"the {n} visual tokens {which}" if which else f"{n} visual tokens"
+    return PruningError(f"{method} must return a Selection over {tokens}.")
+
+
+def kept_by_tower(statistics: Mapping[str, Any]) -> list[KeptInTower]:
     """What was left of an image before the tower and in it, as far as the strategy prunes there."""
-    return [statistics[name] for name in ("left_before_tower", "left_in_tower") if name in statistics]
+    return [statistics[name] for name in ("kept_before_tower", "kept_in_tower") if name in statistics]
 
 
 def checked_stage_selection(strategy: StagedStrategy, stage: Stage, tokens: StageTokens) -> Selection:
@@ -259,9 +263,7 @@ def checked_stage_selection(strategy: StagedStrategy, stage: Stage, tokens: Stag
         selection = strategy.select_at(stage, tokens)
     name = type(strategy).__name__
     if not isinstance(selection, Selection) or selection.n_visual != tokens.n_left:
-        raise PruningError(
-            f"{name}.select_at must return a Selection over the {tokens.n_left} visual tokens that are left."
-        )
+        raise no_selection(f"{name}.select_at", tokens.n_left, "that are left")
     if len(selection.kept) > allowed:
         raise PruningError(
             f"{name}.select_at kept {len(selection.kept)} visual tokens from layer {stage.layer} on; its budget is "

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.engine.call import states_first
+from tokenprune.engine.call import hidden_states_first
 from tokenprune.engine.overrides import ForwardOverride
 from tokenprune.engine.recording import Register
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
@@ -69,4 +69,4 @@ class SkippedLayer(ForwardOverride):
     """Hands on what enters the layer, and writes nothing into a cache."""
 
     def override(self, *args: Any, **kwargs: Any) -> Any:
-        return states_first(args, kwargs)[0][0]
+        return hidden_states_first(args, kwargs)[0][0]

@@ -213,7 +213,7 @@ def probe(
     model = unwrap_model(model)
     answers = adapter_for(model, adapter)
     check_needs("probe", wanted, answers.offers, answers.description, answers.why_not)
-    for name in sorted(wanted & {"left_in_tower", "left_before_tower"}):
+    for name in sorted(wanted & {"kept_in_tower", "kept_before_tower"}):
         raise SettingError(
             f"probe: {name} is the outcome of pruning in or before the tower, and a probe prunes nothing."
         )

@@ -14,7 +14,7 @@ from tokenprune.errors import PruningError, SettingError
 
 
 def budget(n_visual: int, keep_ratio: float | None, keep: int | None) -> int:
-    """The number of visual tokens to keep of an image's `n_visual`. The only place that rounds.
+    """The number of visual tokens to keep of an image's `n_visual`.
 
     A ratio is rounded half up and never to 0; a count is capped at what the image has. Raises SettingError for neither.
     """

@@ -13,7 +13,7 @@ from tokenprune.selection.precision import without_autocast
 
 # Elements of merged features in memory at once: 256 MiB in float32.
 PAIR_ELEMENTS = 2**26
-# Pairs are summed by a product of matrices if they are at least one in so many of those that there could be.
+# Pairs are summed by a product of matrices if at least 1/DENSE of all pairs of target and source occur.
 DENSE = 32
 
 

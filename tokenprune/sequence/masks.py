@@ -1,4 +1,4 @@
-"""Attention masks after pruning: the one place that makes them.
+"""Attention masks of the language model after pruning.
 
 Input masks cover columns, as in the unpruned model: until the language model is entered, a pruned cache reports its
 logical lengths, so the masks that transformers has made by then (causal, prefix, image blocks, windows) are right for
@@ -171,17 +171,27 @@ def causal_mask(
         start = 0 if first is None else first[:, None]
         of_query, of_key = ((columns - start).div(chunk, rounding_mode="floor") for columns in (queries, keys.columns))
         allowed &= of_query[:, :, None] == of_key[:, None]
-    if dtype != torch.bool:
-        allowed = torch.zeros_like(age, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
-    return allowed[:, None]
+    return additive(allowed, dtype)[:, None]
+
+
+def additive(allowed: Bool[Tensor, "*shape"], dtype: torch.dtype) -> Shaped[Tensor, "*shape"]:
+    """Return what a mask adds to the logits in a dtype: 0, or the lowest number where nothing may be attended to; the
+    mask itself if the dtype is bool."""
+    if dtype == torch.bool:
+        return allowed
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)
+
+
+def masked_out(mask: Tensor, where: Bool[Tensor, "*shape"]) -> Tensor:
+    """Return a mask, bool or additive, with which nothing is attended to where `where` is true, which may broadcast."""
+    return mask.masked_fill(where, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
 
 
 def add_bias(
     mask: Shaped[Tensor, "batch heads queries keys"], bias: Float[Tensor, "batch keys"], dtype: torch.dtype
 ) -> Float[Tensor, "batch heads queries keys"]:
     """Make an additive mask that also adds a bias, which is at least 0, to what every query finds at a key."""
-    if mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+    mask = additive(mask, dtype) if mask.dtype == torch.bool else mask
     return mask + bias[:, None, None].to(mask.dtype)
 
 
@@ -198,5 +208,4 @@ def gather_pattern(
     rows = packing.columns[:, None, :, None].expand(-1, n_heads, -1, width)
     columns = place.clamp(min=0)[:, None, None].expand(-1, n_heads, n_queries, -1)
     left = pattern.expand(batch, -1, -1, -1).gather(2, rows).gather(3, columns)
-    closed = False if left.dtype == torch.bool else torch.finfo(left.dtype).min
-    return left.masked_fill(~(keys.valid & (place >= 0))[:, None, None], closed)
+    return masked_out(left, ~(keys.valid & (place >= 0))[:, None, None])

@@ -100,6 +100,10 @@ class Packing:
         """Whether any column is dropped. If not, `columns` has all of them, in order."""
         return self.columns.shape[1] < self.n_columns or self.holes
 
+    def places(self) -> Int[Tensor, "batch columns"]:
+        """The place of each column in the packing; 0 for columns that it does not hold."""
+        return inverse(self.columns, self.valid, self.n_columns)
+
     def runs_along(self, value: Any) -> bool:
         """Whether a value is a tensor with an entry for every column: (batch or 1, length, ...)."""
         if not isinstance(value, Tensor) or value.ndim < 2:
@@ -138,6 +142,16 @@ def pack(keep: Bool[Tensor, "batch length"], counts: Sequence[int], right_padded
         columns = columns.gather(1, place.clamp(min=0))
     valid = (place >= 0) & (place < n_kept)
     return Packing(columns.masked_fill(~valid, 0), valid, keep.shape[1], tuple(counts), right_padded)
+
+
+def inverse(
+    columns: Int[Tensor, "batch places"], valid: Bool[Tensor, "batch places"], n_columns: int
+) -> Int[Tensor, "batch columns"]:
+    """Return the place of each of `n_columns` columns among `columns`; 0 for those that are not there."""
+    place = torch.zeros(len(columns), n_columns, dtype=torch.long, device=columns.device)
+    order = torch.arange(columns.shape[1], device=columns.device).expand_as(columns)
+    # Holes are at column 0, which may be a real token's too: the token wins.
+    return place.scatter_reduce_(1, columns, order * valid, "amax")
 
 
 def true_indices(mask: Bool[Tensor, "*rows length"], count: int) -> Int[Tensor, "*rows count"]:

@@ -13,11 +13,11 @@ from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Merge, Selection, StepReport
 from tokenprune.strategies.parsing import parse
 from tokenprune.strategy import (
+    DenoisingStrategy,
     PatchStrategy,
     ReusingStrategy,
     Stage,
     StagedStrategy,
-    StepStrategy,
     Strategy,
     TowerStrategy,
 )
@@ -86,7 +86,7 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
         return any(step.reads_grid for step in self.steps)
 
     @property
-    def tiles_apart(self) -> bool:
+    def selects_per_tile(self) -> bool:
         return False
 
     @property
@@ -125,9 +125,9 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
         return last.skipped_layers(n_layers) if isinstance(last, StagedStrategy) else ()
 
     @property
-    def reused_every(self) -> int:
+    def recompute_every(self) -> int:
         last = self.steps[-1]
-        return last.reused_every if isinstance(last, ReusingStrategy) else 1
+        return last.recompute_every if isinstance(last, ReusingStrategy) else 1
 
     def select(self, tokens: VisualTokens) -> Selection:
         n_visual, device, features = tokens.n_visual, tokens.features.device, tokens.features
@@ -160,7 +160,7 @@ class Compose(PatchStrategy, TowerStrategy, StagedStrategy, ReusingStrategy):
     def _check(self) -> None:
         """Raise SettingError for steps that cannot follow each other."""
         for step in self.steps:
-            if isinstance(step, StepStrategy):
+            if isinstance(step, DenoisingStrategy):
                 raise SettingError(
                     f"Compose: {type(step).__name__} prunes between denoising steps, after all that Compose puts in "
                     f"order. Patch with {type(step).__name__}(...) alone."

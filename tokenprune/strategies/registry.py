@@ -13,8 +13,8 @@ from inspect import isabstract
 from types import UnionType
 from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from tokenprune.entry_points import entry_points_of, load_entry_point
 from tokenprune.errors import SettingError, alike, unknown
-from tokenprune.installed import load_offered, offered
 from tokenprune.strategy import Strategy
 
 #: The entry-point group of other distributions; an entry point has the name of its strategy.
@@ -80,11 +80,13 @@ def strategy_class(name: object, also: Iterable[str] = ()) -> type[Strategy]:
         return STRATEGIES[name]
     if name == COMPOSE:
         return _imported(COMPOSE_CLASS)
-    installed = offered(GROUP)
+    installed = entry_points_of(GROUP)
     if not isinstance(name, str) or name not in installed:
         raise SettingError(_unnamed(name) or unknown("strategy", name, {*STRATEGIES, *installed, *also}))
     wanted = "a subclass of tokenprune.Strategy"
-    return STRATEGIES.setdefault(name, load_offered(installed[name], f"the strategy {name!r}", _is_strategy, wanted))
+    return STRATEGIES.setdefault(
+        name, load_entry_point(installed[name], f"the strategy {name!r}", _is_strategy, wanted)
+    )
 
 
 def _unnamed(name: object) -> str | None:

@@ -8,6 +8,7 @@ attention    ... by the attention of the vision tower
 merging      ... by merging dropped tokens into kept ones
 video        ... by comparing the frames of a video
 tower        before the vision tower, and between its layers
+all_enter    only after every visual token has entered the language model
 staged       inside the language model, in stages
 text_guided  ... by the text's attention
 schedule     stages whose average is a given keep ratio
@@ -15,32 +16,34 @@ skipping     without some of the decoder layers
 denoising    between the steps of models that denoise
 """
 
+from tokenprune.strategy.all_enter import AllEnterStrategy
 from tokenprune.strategy.attention import AttentionStrategy
 from tokenprune.strategy.base import Strategy
-from tokenprune.strategy.denoising import ReusingStrategy, StepStage, StepStrategy
+from tokenprune.strategy.denoising import DenoisingStage, DenoisingStrategy, ReusingStrategy
 from tokenprune.strategy.merging import MergingStrategy
 from tokenprune.strategy.ranked import AdaptiveStrategy, RankedStrategy, ScoreStrategy
 from tokenprune.strategy.skipping import SkippingStrategy
 from tokenprune.strategy.staged import Stage, StagedStrategy
 from tokenprune.strategy.text_guided import OneStage, TextGuided
 from tokenprune.strategy.tower import PatchStrategy, TowerStrategy
-from tokenprune.strategy.video import PlaceStrategy, VideoStrategy
+from tokenprune.strategy.video import FrameScoreStrategy, VideoStrategy
 
 __all__ = [
     "AdaptiveStrategy",
+    "AllEnterStrategy",
     "AttentionStrategy",
+    "DenoisingStage",
+    "DenoisingStrategy",
+    "FrameScoreStrategy",
     "MergingStrategy",
     "OneStage",
     "PatchStrategy",
-    "PlaceStrategy",
     "RankedStrategy",
     "ReusingStrategy",
     "ScoreStrategy",
     "SkippingStrategy",
     "Stage",
     "StagedStrategy",
-    "StepStage",
-    "StepStrategy",
     "Strategy",
     "TextGuided",
     "TowerStrategy",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from tokenprune.errors import SettingError
+from tokenprune.checks import check_layer
 from tokenprune.strategy.base import Strategy
 
 
@@ -22,10 +22,7 @@ class AttentionStrategy(Strategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.layer is not None and (not isinstance(self.layer, int) or isinstance(self.layer, bool)):
-            raise SettingError(
-                f"{type(self).__name__}: layer={self.layer!r} is not an encoder layer; write layer=-2, or None."
-            )
+        check_layer(type(self).__name__, self.layer, "an encoder layer", -2)
 
     @property
     def attention_layer(self) -> int | None:

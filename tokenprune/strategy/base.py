@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-from tokenprune.checks import check_budget, check_choice
+from tokenprune.checks import check_budget, check_choice, plain
 from tokenprune.selection import Selection, budget
 from tokenprune.tokens.visual import VisualTokens
 
@@ -50,11 +50,12 @@ class Strategy(ABC):
     def __post_init__(self) -> None:
         if self.keep_ratio is None and self.keep is None:
             object.__setattr__(self, "keep_ratio", 0.25)
+        for one in fields(self):
+            if one.init:
+                object.__setattr__(self, one.name, plain(getattr(self, one.name)))
         check_budget(type(self).__name__, self.keep_ratio, self.keep)
         check_choice(type(self).__name__, "budget_per", self.budget_per, self.budgets)
-        # 1 and numpy's numbers are welcome; one type keeps equality, printing and JSON simple.
-        object.__setattr__(self, "keep_ratio", None if self.keep_ratio is None else float(self.keep_ratio))
-        object.__setattr__(self, "keep", None if self.keep is None else int(self.keep))
+        object.__setattr__(self, "keep_ratio", None if self.keep_ratio is None else float(self.keep_ratio))  # 1 is 1.0
 
     @property
     def attention_layer(self) -> int | None:
@@ -72,7 +73,7 @@ class Strategy(ABC):
         return False
 
     @property
-    def tiles_apart(self) -> bool:
+    def selects_per_tile(self) -> bool:
         """Whether `select` gets every tile of a tiled image by itself. A strategy that splits a budget per tile in its
         own way, or handles all tiles at once, returns False."""
         return self.budget_per == "tile"

@@ -6,14 +6,14 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tokenprune.checks import check_budget
-from tokenprune.selection import Selection, budget
+from tokenprune.selection import Selection
 from tokenprune.strategy.base import Strategy
+from tokenprune.strategy.staged import StageBudget
 from tokenprune.tokens.visual import StepTokens
 
 
 @dataclass(frozen=True)
-class StepStage:
+class DenoisingStage(StageBudget):
     """Late-step pruning: from denoising step `step` of every canvas on, counted from 0, a fraction `keep_ratio` or a
     count `keep` of all visual tokens of each image are read."""
 
@@ -21,17 +21,9 @@ class StepStage:
     keep_ratio: float | None = None
     keep: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.keep_ratio is not None or self.keep is not None:
-            check_budget("StepStage", self.keep_ratio, self.keep)
-
-    def budget(self, n_visual: int) -> int:
-        """How many of an image's `n_visual` tokens are left."""
-        return budget(n_visual, self.keep_ratio, self.keep)
-
 
 @dataclass(frozen=True)
-class StepStrategy(Strategy):
+class DenoisingStrategy(Strategy):
     """Prunes between the denoising steps of a block diffusion model: what the denoiser reads, not what is cached.
     `select` decides which tokens are cached."""
 
@@ -44,11 +36,11 @@ class StepStrategy(Strategy):
 
     @property
     @abstractmethod
-    def step_stages(self) -> tuple[StepStage, ...]:
+    def step_stages(self) -> tuple[DenoisingStage, ...]:
         """The stages, by ascending step, none before step 1."""
 
     @abstractmethod
-    def select_in_step(self, stage: StepStage, tokens: StepTokens) -> Selection:
+    def select_in_step(self, stage: DenoisingStage, tokens: StepTokens) -> Selection:
         """Choose the tokens of one image that are read from a step on.
 
         Returns a Selection over `tokens`: its indices count within the tokens that were left before.
@@ -61,5 +53,5 @@ class ReusingStrategy(Strategy):
 
     @property
     @abstractmethod
-    def reused_every(self) -> int:
+    def recompute_every(self) -> int:
         """They are computed once in this many steps, beginning with the first; 1 computes them in all."""

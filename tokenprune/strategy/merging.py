@@ -15,9 +15,9 @@ class MergingStrategy(Strategy):
 
     attention_bias: "size" is ToMe's proportional attention (https://arxiv.org/abs/2210.09461): in every decoder layer,
         log(size) is added to the attention logits of a kept token's key, where its size is how many tokens it stands
-        for, see `Selection.sizes`. It is then attended to as much as so many equal tokens at its position would be. Not
-        with FlashAttention, which takes no such masks, and not in layers with a state. None adds nothing, as the papers
-        do.
+        for, see `Selection.sizes`. It is then attended to as strongly as that many identical tokens at its position.
+        Not with FlashAttention, which takes no such masks, and not in layers with a state. None adds nothing, as the
+        papers do.
     """
 
     # By keyword only, so that a subclass's own settings keep their places.

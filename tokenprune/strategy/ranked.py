@@ -9,7 +9,7 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.checks import check_mass, is_number
+from tokenprune.checks import check_mass, check_share, is_integer
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection, budget, n_reaching
 from tokenprune.strategy.base import Strategy
@@ -24,8 +24,8 @@ LEAST = 0.05
 class RankedStrategy(Strategy):
     """Ranks visual tokens by a score: all of an image, or within cells of its grid, which keeps tokens everywhere.
 
-    cells: the side of a square cell in visual tokens; "auto" is the largest of which the best tokens alone, one a cell,
-        can fill the budget, but at least 2 (2 for a quarter, 3 for 10 %). Of every cell, as few of the best tokens as
+    cells: the side of a square cell in visual tokens; "auto" is the largest side with at least as many cells as tokens
+        to keep, but at least 2 (2 for a quarter, 3 for 10 %). Of every cell, as few of the best tokens as
         can fill the budget are candidates, and the candidates with the highest scores are kept, as many as the budget
         allows. Cells end at the edges of tiles with a grid of their own and of video frames, and newline tokens have
         cells of their own. None ranks all tokens of the image.
@@ -36,8 +36,7 @@ class RankedStrategy(Strategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole = isinstance(self.cells, int) and not isinstance(self.cells, bool) and self.cells > 1
-        if not (self.cells is None or self.cells == "auto" or whole):
+        if not (self.cells in (None, "auto") or (is_integer(self.cells) and self.cells > 1)):
             raise SettingError(
                 f"{type(self).__name__}: cells={self.cells!r} is not the side of a cell in visual tokens; write "
                 f'cells="auto", an integer of at least 2, or None to rank all tokens of the image.'
@@ -75,10 +74,8 @@ class AdaptiveStrategy(RankedStrategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        if self.least is not None and not (is_number(self.least) and 0 <= self.least <= 1):
-            raise SettingError(
-                f"{name}: least={self.least!r} is not a fraction of the visual tokens; write a number in [0, 1]."
-            )
+        if self.least is not None:
+            check_share(name, "least", self.least, "a fraction of the visual tokens")
         if self.mass is None:
             if self.least != type(self).least:
                 raise SettingError(
@@ -93,7 +90,7 @@ class AdaptiveStrategy(RankedStrategy):
                 f"Write a lower least, or a higher keep_ratio."
             )
 
-    def needed(self, scores: Float[Tensor, " visual"]) -> int:
+    def n_to_keep(self, scores: Float[Tensor, " visual"]) -> int:
         """How many tokens to keep of an image with these scores. With `mass`, a negative score raises PruningError."""
         most = self.budget(len(scores))
         if self.mass is None:
@@ -114,7 +111,7 @@ class ScoreStrategy(AdaptiveStrategy):
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores = self._checked(self.score(tokens), tokens.n_visual)
-        n_kept = self.needed(scores)
+        n_kept = self.n_to_keep(scores)
         return Selection.first(self.ranked(scores, n_kept, tokens), n_kept, scores)
 
     def _checked(self, scores: object, n_visual: int) -> Tensor:

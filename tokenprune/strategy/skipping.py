@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tokenprune.checks import is_integer
 from tokenprune.errors import SettingError
 from tokenprune.strategy.staged import StagedStrategy
 
@@ -28,7 +29,7 @@ class SkippingStrategy(StagedStrategy):
         if isinstance(self.skip, list):  # settings files have lists
             object.__setattr__(self, "skip", tuple(self.skip))
         numbers = self.skip if isinstance(self.skip, tuple) else (self.skip,)
-        if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
+        if not all(is_integer(n) and n >= 0 for n in numbers):
             raise SettingError(
                 f"{type(self).__name__}: skip={self.skip!r} does not name decoder layers. Write skip=(7, 9) for layers "
                 f"7 and 9, or a count: skip=2."

@@ -12,23 +12,30 @@ from tokenprune.strategy.base import Strategy
 from tokenprune.tokens.visual import StageTokens
 
 
+class StageBudget:
+    """The budget of a stage: a fraction `keep_ratio` or a count `keep`. SettingError for both."""
+
+    keep_ratio: float | None
+    keep: int | None
+
+    def __post_init__(self) -> None:
+        if self.keep_ratio is not None or self.keep is not None:
+            check_budget(type(self).__name__, self.keep_ratio, self.keep)
+
+    def budget(self, n_visual: int) -> int:
+        """How many of an image's `n_visual` tokens are left."""
+        return budget(n_visual, self.keep_ratio, self.keep)
+
+
 @dataclass(frozen=True)
-class Stage:
+class Stage(StageBudget):
     """In-LLM pruning: from decoder layer `layer` on, a fraction `keep_ratio` or a count `keep` of all visual tokens of
-    each image are left; fewer, if the strategy says so and the stage is `at_most`. SettingError for both."""
+    each image are left; fewer, if the strategy says so and the stage is `at_most`."""
 
     layer: int
     keep_ratio: float | None = None
     keep: int | None = None
     at_most: bool = False
-
-    def __post_init__(self) -> None:
-        if self.keep_ratio is not None or self.keep is not None:
-            check_budget("Stage", self.keep_ratio, self.keep)
-
-    def budget(self, n_visual: int) -> int:
-        """How many of an image's `n_visual` tokens are left."""
-        return budget(n_visual, self.keep_ratio, self.keep)
 
 
 @dataclass(frozen=True)

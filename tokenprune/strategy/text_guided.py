@@ -7,39 +7,16 @@ from typing import ClassVar
 
 from tokenprune.checks import check_count, check_flags
 from tokenprune.errors import SettingError
-from tokenprune.selection import Selection
+from tokenprune.strategy.all_enter import AllEnterStrategy
 from tokenprune.strategy.schedule import geometric_stages
 from tokenprune.strategy.staged import Stage, StagedStrategy
-from tokenprune.tokens.visual import VisualTokens
 
 
 @dataclass(frozen=True)
-class TextGuided(StagedStrategy):
-    """Lets every visual token enter the language model, and prunes in stages.
-
-    All tiles compete there, so a budget per tile raises SettingError.
-    """
+class TextGuided(AllEnterStrategy, StagedStrategy):
+    """Lets every visual token enter the language model, and prunes in stages by the text's attention."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"text_attention"})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.budget_per == "tile":
-            raise SettingError(
-                f"{type(self).__name__}: the tiles of an image compete inside the language model. Leave "
-                f'budget_per="image", or use a strategy that prunes before it.'
-            )
-
-    def budget(self, n_visual: int) -> int:
-        """Return `n_visual`: every token enters, and `Stage.budget` limits what is left later."""
-        return n_visual
-
-    def for_part(self, n_kept: int, n_visual: int) -> TextGuided:
-        """Return itself: the stages count all tokens of the image, whatever enters."""
-        return self
-
-    def select(self, tokens: VisualTokens) -> Selection:
-        return Selection.all(tokens.n_visual, tokens.features.device)
 
 
 @dataclass(frozen=True)

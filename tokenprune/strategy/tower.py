@@ -16,7 +16,7 @@ from tokenprune.tokens.visual import VisualTokens
 class PatchStrategy(Strategy):
     """Prunes before the vision tower: it encodes only the patches of the visual tokens that are left."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"left_before_tower"})
+    needs: ClassVar[frozenset[str]] = frozenset({"kept_before_tower"})
 
     @abstractmethod
     def select_patches(self, tokens: PatchTokens) -> Selection:
@@ -25,15 +25,15 @@ class PatchStrategy(Strategy):
 
     def select(self, tokens: VisualTokens) -> Selection:
         """Keep them. Of frames that together exceed the video's budget, those with the highest scores."""
-        return tokens.left_before_tower.at_most(self.budget(tokens.n_visual))
+        return tokens.kept_before_tower.at_most(self.budget(tokens.n_visual))
 
 
 @dataclass(frozen=True)
 class TowerStrategy(Strategy):
     """Prunes between the encoder layers of the vision tower. Its `select` must not keep a token that the tower has
-    dropped: `tokens.left_in_tower` has those that are left."""
+    dropped: `tokens.kept_in_tower` has those that are left."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"left_in_tower"})
+    needs: ClassVar[frozenset[str]] = frozenset({"kept_in_tower"})
 
     @abstractmethod
     def tower_layers(self, n_layers: int) -> tuple[int, ...]:

@@ -19,8 +19,8 @@ from tokenprune.tokens.visual import VisualTokens
 class VideoStrategy(Strategy):
     """Compares the frames of a video, `tokens.frames`, which share one budget as the strategy decides.
 
-    Its budget is one per video. An image, and a video of one frame, raise PruningError. Newline and CLS tokens stand
-    beside the frames and count too; `Frames.kept_beside` says which of them to keep.
+    Its budget is one per video. An image, and a video of one frame, raise PruningError. Newline and CLS tokens
+    belong to no frame and count too; `Frames.kept_extra_tokens` says which of them to keep.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"frames"})
@@ -31,7 +31,7 @@ class VideoStrategy(Strategy):
 
 
 @dataclass(frozen=True)
-class PlaceStrategy(VideoStrategy):
+class FrameScoreStrategy(VideoStrategy):
     """Scores the tokens that show a place, and orders them for a budget."""
 
     @abstractmethod
@@ -40,11 +40,11 @@ class PlaceStrategy(VideoStrategy):
 
     def select(self, tokens: VisualTokens) -> Selection:
         frames, n_visual = tokens.frames, tokens.n_visual
-        beside = frames.kept_beside(self.budget(n_visual))
-        n_kept = self.budget(n_visual) - len(beside)
+        extra = frames.kept_extra_tokens(self.budget(n_visual))
+        n_kept = self.budget(n_visual) - len(extra)
         scores, order = self.choose(tokens, n_kept)
-        places = frames.places.flatten()
-        kept = torch.cat([places[order[:n_kept]], beside]).sort().values
-        # What stands beside the frames is not scored: it gets the highest score.
-        of_tokens = scores.amax().expand(n_visual).index_copy(0, places, scores.flatten())
+        in_frames = frames.frame_tokens.flatten()
+        kept = torch.cat([in_frames[order[:n_kept]], extra]).sort().values
+        # Extra tokens are not scored: they get the highest score.
+        of_tokens = scores.amax().expand(n_visual).index_copy(0, in_frames, scores.flatten())
         return Selection(kept, n_visual, of_tokens)

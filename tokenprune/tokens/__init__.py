@@ -13,15 +13,15 @@ from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.frames import Frames
 from tokenprune.tokens.layout import Layout
 from tokenprune.tokens.text_attention import TextAttention
-from tokenprune.tokens.tower import LeftInTower, PatchTokens, TowerTokens
-from tokenprune.tokens.visual import STATISTICS, Entered, StageTokens, StepTokens, VisualTokens
+from tokenprune.tokens.tower import KeptInTower, PatchTokens, TowerTokens
+from tokenprune.tokens.visual import STATISTICS, FirstLayerInputs, StageTokens, StepTokens, VisualTokens
 
 __all__ = [
     "STATISTICS",
-    "Entered",
+    "FirstLayerInputs",
     "Frames",
+    "KeptInTower",
     "Layout",
-    "LeftInTower",
     "PatchTokens",
     "StageTokens",
     "StepTokens",

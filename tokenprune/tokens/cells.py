@@ -46,8 +46,8 @@ def selection_cells(layout: Layout, side: int) -> Int[Tensor, " visual"]:
 
 
 def cell_side(n_kept: int, n_visual: int) -> int:
-    """Return the side of the cells for a budget: the largest of which the best tokens alone, one a cell, can fill it,
-    but at least 2. At 25 % it is 2, at 10 % 3, and at 5 % 4."""
+    """Return the side of the cells for a budget: the largest with at least as many cells as tokens to keep, but at
+    least 2. At 25 % it is 2, at 10 % 3, and at 5 % 4."""
     return max(2, int((n_visual / n_kept) ** 0.5))
 
 

@@ -16,17 +16,17 @@ from tokenprune.tokens.layout import Layout
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """The frames of a video, and what stands beside them.
+    """The visual tokens of a video, frame by frame, and its other tokens.
 
     A frame is a step in time of what the language model sees. Where a model merges frames before it, as Qwen-VL merges
     pairs, a merged pair is one frame here.
 
-    places: the visual tokens of each frame in raster order, so that a column shows one place at all times.
-    beside: the visual tokens that show no place: newline tokens, and Video-LLaVA's CLS token of each frame.
+    frame_tokens: the visual tokens of each frame in raster order, so that a column shows one place at all times.
+    extra_tokens: the visual tokens that show no place: newline tokens, and a frame's CLS token where it has one.
     """
 
-    places: Int[Tensor, "frames places"]
-    beside: Int[Tensor, " beside"]
+    frame_tokens: Int[Tensor, "frames places"]
+    extra_tokens: Int[Tensor, " extra"]
 
     @classmethod
     def of(cls, layout: Layout, device: torch.device | None = None) -> Frames | None:
@@ -34,33 +34,33 @@ class Frames:
         frame = frame_of_tokens(layout)
         if frame is None or (n_frames := int(frame.max()) + 1) < 2:
             return None
-        places = (frame >= 0).nonzero().view(n_frames, -1)
-        return cls(places.to(device), (frame < 0).nonzero()[:, 0].to(device))
+        tokens = (frame >= 0).nonzero().view(n_frames, -1)
+        return cls(tokens.to(device), (frame < 0).nonzero()[:, 0].to(device))
 
     @property
     def n_frames(self) -> int:
-        return self.places.shape[0]
+        return self.frame_tokens.shape[0]
 
     @property
     def n_places(self) -> int:
         """The number of places that each frame shows."""
-        return self.places.shape[1]
+        return self.frame_tokens.shape[1]
 
     def each(self, features: Float[Tensor, "visual width"]) -> Iterator[Float[Tensor, "places width"]]:
         """Yield the features of one frame after the other in float32, detached. A long video is never copied whole."""
-        for places in self.places:
-            yield features[places].detach().float()
+        for tokens in self.frame_tokens:
+            yield features[tokens].detach().float()
 
-    def kept_beside(self, n_kept: int) -> Int[Tensor, " beside"]:
-        """Return the tokens beside the frames that a budget of `n_kept` keeps: all of them, as published code does, or
-        as many as are half of the budget, evenly spaced, if there are more."""
-        count = min(len(self.beside), n_kept // 2)
-        ends = list(accumulate(split(len(self.beside), [1] * count)))
-        return self.beside[[end - 1 for end in ends]] if count else self.beside[:0]
+    def kept_extra_tokens(self, n_kept: int) -> Int[Tensor, " kept"]:
+        """Return the extra tokens that a budget of `n_kept` keeps: all of them, as published code does, or as many as
+        are half of the budget, evenly spaced, if there are more."""
+        count = min(len(self.extra_tokens), n_kept // 2)
+        ends = list(accumulate(split(len(self.extra_tokens), [1] * count)))
+        return self.extra_tokens[[end - 1 for end in ends]] if count else self.extra_tokens[:0]
 
 
 def frame_of_tokens(layout: Layout) -> Int[Tensor, " visual"] | None:
-    """Return the frame of each visual token, -1 for those beside the frames; None if the layout is not of a video.
+    """Return the frame of each visual token, -1 for extra tokens; None if the layout is not of a video.
 
     The frames are those that the layout names, or else those of its only raster with several.
     """

@@ -106,6 +106,20 @@ class Layout:
         )
         return places if self.left is None else places[self.left.cpu()]
 
+    def frame_numbers(self) -> Int[Tensor, " visual"]:
+        """Return the frame of each visual token, numbered consecutively across rasters; -1 for newline tokens."""
+        numbers = self.coordinates()[:, :2].unique(dim=0, return_inverse=True)[1]
+        return numbers.masked_fill(self.newline_mask(), -1)
+
+    def regions(self) -> Int[Tensor, " visual"]:
+        """Return a number that only the visual tokens of one raster, frame and tile share; -1 for newline tokens."""
+        raster, frame = self.coordinates()[:, :2].T
+        regions = raster * (frame.max() + 1) + frame
+        if self.tiles is not None:
+            tiles = self.tiles.cpu()
+            regions = regions * (tiles.max() + 1) + tiles
+        return regions.masked_fill(self.newline_mask(), -1)
+
     @property
     def n_rows(self) -> int:
         """The number of rows of all frames and rasters."""

@@ -17,7 +17,7 @@ from tokenprune.tokens.layout import Grid3, one_to_one
 
 
 @dataclass(frozen=True, eq=False)
-class LeftInTower:
+class KeptInTower:
     """One image after pruning between the layers of the vision tower, or before them.
 
     kept: sorted indices within the image's visual tokens. Of an image of several tiles they may be a few more than the
@@ -48,7 +48,7 @@ class LeftInTower:
         return Selection(kept, self.n_visual, self.scores)
 
     @classmethod
-    def concat(cls, parts: Sequence[LeftInTower]) -> LeftInTower:
+    def concat(cls, parts: Sequence[KeptInTower]) -> KeptInTower:
         """Join what is left of the tiles of one image, one after the other."""
         if len(parts) == 1:
             return parts[0]
@@ -64,15 +64,15 @@ class LeftInTower:
             torch.cat([part.sizes for part in parts]) if merged else None,
         )
 
-    def to(self, device: torch.device) -> LeftInTower:
+    def to(self, device: torch.device) -> KeptInTower:
         """Return the same on a device, apart from its stages."""
         parts = {name: getattr(self, name) for name in ("kept", "scores", "merged_from")}
         return replace(self, **{name: part.to(device) for name, part in parts.items() if part is not None})
 
-    def of_part(self, index: Int[Tensor, " part"]) -> LeftInTower:
+    def of_part(self, index: Int[Tensor, " part"]) -> KeptInTower:
         """Return what is left of a part of the image, whose visual tokens are `index`; without stages."""
         inside = torch.isin(self.kept, index.to(self.kept.device))
-        return LeftInTower(
+        return KeptInTower(
             torch.searchsorted(index.to(self.kept.device), self.kept[inside]),
             len(index),
             None if self.scores is None else self.scores[index.to(self.scores.device)],
@@ -85,7 +85,7 @@ def _sizes(left: Tensor, merged_from: Tensor | None) -> Float[Tensor, " left"]:
     return torch.ones(len(left), device=left.device) if merged_from is None else merged_from
 
 
-def _stage_of_all(parts: Sequence[LeftInTower], starts: Sequence[int], layer: int) -> StageReport:
+def _stage_of_all(parts: Sequence[KeptInTower], starts: Sequence[int], layer: int) -> StageReport:
     """What is left of all parts from an encoder layer on, and what was merged there."""
     kept: list[Tensor] = []
     merges: list[Merge] = []
@@ -122,7 +122,7 @@ class TowerTokens:
     Where several patches become one visual token, they are dropped and merged together: in the tower a token is all its
     patches, and a token that is merged into another one is so patch by patch, the upper left one into the upper left.
 
-    n_more: the number of later layers after which tokens can still be dropped.
+    n_later_layers: the number of later layers after which tokens can still be dropped.
     attention: the attention of the layer, over its input patches. Its results are per remaining visual token.
     values: the value vectors of the layer, of prefix tokens (CLS) and of visual tokens, the means of their patches'.
     left: the indices of the remaining visual tokens within the tile, ascending.
@@ -133,7 +133,7 @@ class TowerTokens:
     """
 
     layer: int
-    n_more: int
+    n_later_layers: int
     attention: VisionAttention
     values: Float[Tensor, "heads tokens width"]
     left: Int[Tensor, " left"]

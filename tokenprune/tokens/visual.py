@@ -16,7 +16,7 @@ from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.frames import Frames
 from tokenprune.tokens.layout import Grid3, Layout, of_left
 from tokenprune.tokens.text_attention import TextAttention
-from tokenprune.tokens.tower import LeftInTower
+from tokenprune.tokens.tower import KeptInTower
 
 #: The statistics that a strategy can declare in `needs`; each text says what to do if a model does not offer it.
 STATISTICS = {
@@ -29,12 +29,12 @@ STATISTICS = {
     "text_attention": "attention of the language model's layers; without it use a strategy that prunes before it",
     "canvas_attention": "attention of the tokens that a block diffusion model denoises; without it use a strategy that "
     "prunes before the language model",
-    "left_in_tower": "a vision tower that may drop patches between its layers: LLaVA's (not LLaVA-NeXT's), Mistral 3's "
-    "and InternVL's with eager or sdpa attention and one feature layer, not among the first; PaliGemma's; or one of "
-    "Qwen-VL or GLM-V with an earlier layer that attends to whole images; "
-    "without it use a strategy that prunes after the tower, as VisionZip",
-    "left_before_tower": "a vision tower that takes the patches of all images in one row: those of Qwen-VL, GLM-V, "
-    "Kimi and PaddleOCR-VL; without it use a strategy that prunes after the tower, such as DivPrune",
+    "kept_in_tower": "a vision tower that may drop patches between its layers, which needs eager or sdpa attention and "
+    "one feature layer, not among the first, or an earlier layer that attends to whole images; `tokenprune models "
+    "NAME` says whether a model's tower may; without it use a strategy that prunes after the tower, as VisionZip",
+    "kept_before_tower": "a vision tower that takes the patches of all images in one row, of which it can leave some "
+    "out; `tokenprune models NAME` says whether a model's tower can; without it use a strategy that prunes after the "
+    "tower, such as DivPrune",
     "grid": "the rows and columns of visual tokens; without them use a strategy that scores attention or features",
     "frames": "videos whose frames it can compare; without them use a strategy for images, which prunes videos too",
     "colors": "the image's own colours; without them use a strategy that scores attention or features",
@@ -105,14 +105,14 @@ class VisualTokens:
         return torch.stack(tuple(self._declared("colors")))
 
     @property
-    def left_in_tower(self) -> LeftInTower:
+    def kept_in_tower(self) -> KeptInTower:
         """What is left after pruning in the vision tower; features of other tokens are meaningless."""
-        return self._declared("left_in_tower")
+        return self._declared("kept_in_tower")
 
     @property
-    def left_before_tower(self) -> LeftInTower:
+    def kept_before_tower(self) -> KeptInTower:
         """The visual tokens whose patches entered the vision tower; features of other tokens are meaningless."""
-        return self._declared("left_before_tower")
+        return self._declared("kept_before_tower")
 
     def of_tile(self, tile: int) -> tuple[Int[Tensor, " part"], VisualTokens]:
         """Return the indices of one tile's tokens, and those tokens with the statistics of the whole image, or what the
@@ -122,7 +122,7 @@ class VisualTokens:
         statistics = dict(self.statistics)
         if "vision_attention" in statistics:
             statistics["vision_attention"] = statistics["vision_attention"].with_layout(layout)
-        for name in ("left_in_tower", "left_before_tower"):
+        for name in ("kept_in_tower", "kept_before_tower"):
             if name in statistics:
                 statistics[name] = statistics[name].of_part(index)
         return index, VisualTokens(self.features[index], layout, self.image, statistics)
@@ -131,7 +131,7 @@ class VisualTokens:
         """Return those of the tokens that are left, with the features that they have now. What the tower left of the
         whole image is no longer among the statistics."""
         layout = of_left(self.layout, index)
-        statistics = {name: one for name, one in self.statistics.items() if not isinstance(one, LeftInTower)}
+        statistics = {name: one for name, one in self.statistics.items() if not isinstance(one, KeptInTower)}
         if "vision_attention" in statistics:
             statistics["vision_attention"] = statistics["vision_attention"].with_layout(layout)
         return VisualTokens(features, layout, self.image, statistics)
@@ -141,7 +141,7 @@ class VisualTokens:
 
 
 @dataclass(frozen=True, eq=False)
-class Entered:
+class FirstLayerInputs:
     """Hidden states of one image's visual tokens, and of the text after it, on entry to the first decoder layer."""
 
     visual: Float[Tensor, "entered width"]
@@ -165,7 +165,7 @@ class StageTokens:
     layout: Layout
     scores: Float[Tensor, " left"] | None = None
     text_attention: TextAttention | None = None
-    prompt: Callable[[], Entered] | None = None
+    prompt: Callable[[], FirstLayerInputs] | None = None
     text: Float[Tensor, "text width"] | None = None
 
     @property
@@ -183,7 +183,7 @@ class StageTokens:
         return _declared("attention", "text_attention", self.text_attention)
 
     @property
-    def entered(self) -> Entered:
+    def entered(self) -> FirstLayerInputs:
         """Hidden states on entry to the first decoder layer."""
         return _declared("entered", "text_attention", self.prompt)()
 

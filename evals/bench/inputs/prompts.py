@@ -15,6 +15,8 @@ from tokenprune.zoom.prompts import encode_chat
 #: Pixels of the image's sides, for models that take any size: 576 visual tokens of Qwen2.5-VL, two tiles by two of
 #: LLaVA-OneVision.
 SIDE = 672
+#: Sides that tell whether a processor makes something else of an image of another size.
+SIDES = (56, 448, SIDE, 2 * SIDE)
 QUESTION = "What is in this picture, where is it, and what does it look like? Answer in one word."
 #: Inputs that run along the sequence; all others belong to the image.
 ALONG = ("input_ids", "attention_mask", "mm_token_type_ids")
@@ -52,6 +54,20 @@ def asked_prompt(
     grey one."""
     image = Image.new("RGB", (side, side), "grey") if shown is None else shown
     return dict(encode_chat(processor, [[image]] * batch, [QUESTION] * batch).to(model.device, model.dtype))
+
+
+def only_side(config: Any) -> int | None:
+    """Return the side in pixels that `image_of` gives every image of a model; None if the model takes several."""
+    vision = config.vision_config
+    several = hasattr(vision, "spatial_merge_size") or hasattr(config, "image_grid_pinpoints")
+    return None if several else vision.image_size
+
+
+def takes_sides(processor: Any) -> bool:
+    """Return whether a model's inputs depend on the size of its image."""
+    images = [Image.new("RGB", (side, side), "grey") for side in SIDES]
+    made = [encode_chat(processor, [[image]], [QUESTION]) for image in images]
+    return len({str({name: tuple(value.shape) for name, value in one.items()}) for one in made}) > 1
 
 
 def n_visual(model: Any, inputs: Inputs) -> int:
@@ -106,6 +122,8 @@ def pixels_of(config: Any, shown: Image.Image, shape: torch.Size) -> Tensor:
 def image_of(config: Any, side: int, generator: torch.Generator) -> Inputs:
     """Return the inputs that a processor would make of one square image of noise."""
     vision = config.vision_config
+    if (only := only_side(config)) is not None:
+        return {"pixel_values": torch.randn(1, 3, only, only, generator=generator)}
     if hasattr(vision, "spatial_merge_size"):
         merged = vision.patch_size * vision.spatial_merge_size
         patches = side // merged * vision.spatial_merge_size
@@ -115,10 +133,8 @@ def image_of(config: Any, side: int, generator: torch.Generator) -> Inputs:
             "image_grid_thw": torch.tensor([[1, patches, patches]]),
         }
     size = vision.image_size
-    if hasattr(config, "image_grid_pinpoints"):
-        n_tiles = image_size_to_num_patches([side, side], config.image_grid_pinpoints, size)
-        return {
-            "pixel_values": torch.randn(1, n_tiles, 3, size, size, generator=generator),
-            "image_sizes": torch.tensor([[side, side]]),
-        }
-    return {"pixel_values": torch.randn(1, 3, size, size, generator=generator)}
+    n_tiles = image_size_to_num_patches([side, side], config.image_grid_pinpoints, size)
+    return {
+        "pixel_values": torch.randn(1, n_tiles, 3, size, size, generator=generator),
+        "image_sizes": torch.tensor([[side, side]]),
+    }

@@ -43,7 +43,7 @@ def strategies() -> list[str]:
     others = sorted(
         name
         for name, cls in tokenprune.STRATEGIES.items()
-        if name not in FIRST and not {"frames", "canvas_attention", "left_before_tower"} & cls().needs
+        if name not in FIRST and not {"frames", "canvas_attention", "kept_before_tower"} & cls().needs
     )
     return [*FIRST, *others]
 

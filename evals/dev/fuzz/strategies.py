@@ -210,7 +210,7 @@ class AnyStages(StagedStrategy):
 class AnyInTower(TowerStrategy):
     """Drops any patches after any encoder layers, and any of the rest before the language model."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"left_in_tower"})
+    needs: ClassVar[frozenset[str]] = frozenset({"kept_in_tower"})
 
     seed: int = 0
 
@@ -224,7 +224,7 @@ class AnyInTower(TowerStrategy):
         return Selection.best(hashed(features, self.seed), n_kept)
 
     def select(self, tokens: VisualTokens) -> Selection:
-        left = tokens.left_in_tower.kept
+        left = tokens.kept_in_tower.kept
         n_kept = min(self.budget(tokens.n_visual), len(left))
         best = Selection.best(hashed(tokens.features[left], self.seed), n_kept).kept
         return Selection(left[best], tokens.n_visual)

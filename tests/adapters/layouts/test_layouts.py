@@ -24,7 +24,8 @@ from tokenprune import FoPru, UnsupportedError
 from tokenprune.adapters import adapter_for
 from tokenprune.adapters.families.llava_next_video import pool
 from tokenprune.adapters.layouts.anyres import anyres_layout
-from tokenprune.adapters.layouts.frames import ended_by_newline, frames_layout
+from tokenprune.adapters.layouts.frames import frames_layout
+from tokenprune.adapters.layouts.newlines import ended_by_newline
 from tokenprune.tokens import Layout
 
 

@@ -157,7 +157,7 @@ def test_attention_of_what_is_left(family: str) -> None:
 
     @dataclass(frozen=True)
     class Reading(Every):
-        needs = frozenset({"left_before_tower", "vision_attention"})
+        needs = frozenset({"kept_before_tower", "vision_attention"})
 
         def select(self, tokens: VisualTokens) -> Selection:
             seen[f"{tokens.image}"] = tokens
@@ -168,7 +168,7 @@ def test_attention_of_what_is_left(family: str) -> None:
         model(**inputs)
     (tokens,) = seen.values()
     scores = tokens.vision_attention.received()
-    left = tokens.left_before_tower.kept
+    left = tokens.kept_before_tower.kept
     gone = torch.ones(tokens.n_visual).bool().index_fill(0, left, False)
     assert not scores[gone].any()
     n_patches = inputs["image_grid_thw"].prod() / tokens.n_visual
@@ -231,7 +231,7 @@ def test_what_was_dropped_cannot_be_kept() -> None:
     @dataclass(frozen=True)
     class Another(Every):
         def select(self, tokens: VisualTokens) -> Selection:
-            return Selection(tokens.left_before_tower.kept[:2] + 1, tokens.n_visual)
+            return Selection(tokens.kept_before_tower.kept[:2] + 1, tokens.n_visual)
 
     model, inputs = model_of("qwen2-vl"), FAMILIES["qwen2-vl"].prompt([1])
     with (
@@ -255,9 +255,9 @@ def test_a_selection_over_something_else() -> None:
 def test_only_patch_strategies_may_need_what_entered() -> None:
     @dataclass(frozen=True)
     class Reading(DivPrune):
-        needs = frozenset({"left_before_tower"})
+        needs = frozenset({"kept_before_tower"})
 
-    with pytest.raises(SettingError, match=r"Reading.needs has left_before_tower.*Derive it from .*PatchStrategy"):
+    with pytest.raises(SettingError, match=r"Reading.needs has kept_before_tower.*Derive it from .*PatchStrategy"):
         tokenprune.patch(model_of("qwen2-vl"), Reading())
 
 

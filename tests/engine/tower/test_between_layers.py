@@ -51,7 +51,7 @@ class Wandering(TowerStrategy):
         return Selection.best(scores, min(tokens.n_left, max(target, int(fraction * tokens.n_left) - more)))
 
     def select(self, tokens: VisualTokens) -> Selection:
-        left = tokens.left_in_tower
+        left = tokens.kept_in_tower
         return Selection(left.kept, tokens.n_visual, left.scores)
 
 
@@ -208,18 +208,18 @@ def test_layers_that_do_not_come_before_the_features(at: tuple[int, ...]) -> Non
 def test_attention_over_all_patches_is_not_to_be_had_as_well() -> None:
     @dataclass(frozen=True)
     class Both(Wandering):
-        needs = frozenset({"left_in_tower", "vision_attention"})
+        needs = frozenset({"kept_in_tower", "vision_attention"})
 
-    with pytest.raises(SettingError, match="both left_in_tower and vision_attention"):
+    with pytest.raises(SettingError, match="both kept_in_tower and vision_attention"):
         tokenprune.patch(tiny_llava(), Both(at=(0,)))
 
 
 def test_only_tower_strategies_may_need_what_the_tower_left() -> None:
     @dataclass(frozen=True)
     class Reading(Grid):
-        needs = frozenset({"left_in_tower"})
+        needs = frozenset({"kept_in_tower"})
 
-    with pytest.raises(SettingError, match=r"Reading.needs has left_in_tower.*Derive it from .*TowerStrategy"):
+    with pytest.raises(SettingError, match=r"Reading.needs has kept_in_tower.*Derive it from .*TowerStrategy"):
         tokenprune.patch(tiny_llava(), Reading())
 
 
@@ -227,7 +227,7 @@ def test_what_the_tower_dropped_cannot_be_kept() -> None:
     @dataclass(frozen=True)
     class Another(Wandering):
         def select(self, tokens: VisualTokens) -> Selection:
-            gone = torch.ones(36).bool().index_fill(0, tokens.left_in_tower.kept, False).nonzero()[:, 0]
+            gone = torch.ones(36).bool().index_fill(0, tokens.kept_in_tower.kept, False).nonzero()[:, 0]
             return Selection(gone[:2], tokens.n_visual)
 
     model = tiny_llava()

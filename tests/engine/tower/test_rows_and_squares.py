@@ -63,13 +63,13 @@ class Wandering(TowerStrategy):
         scores = tokens.values.abs().sum((0, 2))[-tokens.n_left :] + tokens.attention.received()
         assert len(scores) == tokens.n_left
         target = self.tower_budget(tokens.n_visual, tokens.n_image)
-        if not tokens.n_more:
+        if not tokens.n_later_layers:
             return Selection.best(scores, min(target, tokens.n_left))
         fewer = int(1000 * scores[0]) % 2 + (tokens.n_left > 6)
         return Selection.best(scores, max(min(target, tokens.n_left), tokens.n_left - fewer))
 
     def select(self, tokens: VisualTokens) -> Selection:
-        left = tokens.left_in_tower.kept
+        left = tokens.kept_in_tower.kept
         return Selection(left[: self.budget(tokens.n_visual)], tokens.n_visual)
 
 
@@ -192,7 +192,7 @@ def test_windows_are_never_selected_in() -> None:
     @dataclass(frozen=True)
     class Asking(Wandering):
         def select_in_tower(self, tokens: TowerTokens) -> Selection:
-            seen.append((tokens.layer, tokens.n_more))
+            seen.append((tokens.layer, tokens.n_later_layers))
             return super().select_in_tower(tokens)
 
     model, inputs = model_of("qwen2.5-vl"), FAMILIES["qwen2.5-vl"].prompt([1])

@@ -37,7 +37,7 @@ class First(TowerStrategy):
         return Selection(torch.arange(n_kept), tokens.n_left)
 
     def select(self, tokens: VisualTokens) -> Selection:
-        return Selection(tokens.left_in_tower.kept, tokens.n_visual)
+        return Selection(tokens.kept_in_tower.kept, tokens.n_visual)
 
 
 def found_cases(model: Any, inputs: Any, *strategies: str) -> list[Case]:

@@ -4,20 +4,26 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from helpers.commands import command
-from helpers.files.evals import saved, write_refcoco
+from helpers.files.evals import saved, tiny_processor, write_refcoco
 from helpers.files.rows import row
 from helpers.files.tasks import SETS
+from helpers.files.video_sets import activitynetqa
 from helpers.tiny import tiny_llava
 from PIL import Image
 
+from tokenprune.evals.models.image_view import view_through
 from tokenprune.evals.models.prompt_styles import STYLES
 from tokenprune.evals.report import page as pages
 from tokenprune.evals.report import palette, pareto
-from tokenprune.evals.report.regressions import Loss, worst
+from tokenprune.evals.report.regressions import Loss, questions_of, worst
+from tokenprune.evals.report.report import read, write
+from tokenprune.evals.run.downsample import at_size
+from tokenprune.evals.run.evaluate import evaluate
 from tokenprune.evals.storage.answers import Answer, AnswerKey, KeptTokens, to_line
 from tokenprune.evals.storage.results_io import to_line as row_line
 from tokenprune.evals.storage.run_folder import RunFolder
@@ -243,3 +249,44 @@ def test_each_run_has_its_own_questions(pointing: Question) -> None:
     named = {(run, pointing.task, pointing.id): one for run, one in (("a", pointing), ("b", other))}
     html = pages.page("title", [], [], losses, named)
     assert html.count("of another set") == html.count(pointing.text.replace('"', "&#34;")) == 1
+
+
+def test_only_what_was_lost_needs_the_data(run: RunFolder, tmp_path: Path) -> None:
+    """Without a loss to show, and in a split without one, nothing is said of data that is gone."""
+    (tmp_path / "scenes").rename(tmp_path / "elsewhere")
+    for options, n in ((["--losses", 0], 0), (["--split", "val"], 1)):
+        assert command("report", run.path, *options, "--output", tmp_path / "out") == 0
+        html = (tmp_path / "out" / "report.html").read_text()
+        assert ("not shown" in html) == bool(n)
+        assert html.count('<article class="card"') == n
+
+
+def test_the_losses_of_a_split(run: RunFolder, tmp_path: Path) -> None:
+    rows = read([run.path])
+    written = {"baseline": None, "n_losses": 4}
+    write([run.path], rows, tmp_path / "val", split="val", **written)
+    write([run.path], rows, tmp_path / "testA", split="testA", **written)
+    assert (tmp_path / "val" / "report.html").read_text().count('<article class="card"') == 1
+    assert (tmp_path / "testA" / "report.html").read_text().count('<article class="card"') == 0
+
+
+def test_a_page_shows_the_frames_and_the_part_of_an_image_that_the_run_read(tmp_path: Path) -> None:
+    """Not the command's own number of frames, and not what the processor shows at its own size."""
+    model = saved(tiny_llava(), tmp_path / "model")
+    tiny_processor(do_center_crop=True).save_pretrained(tmp_path / "model")
+    activitynetqa(tmp_path / "clips")
+    write_refcoco(tmp_path / "set")
+    named: dict[str, Any] = {"strategies": [], "keep_ratios": [0.5], "baselines": ["unpruned"]}
+    evaluate(model, output=tmp_path / "a", data=tmp_path / "clips", tasks=["activitynetqa"], frames=3, **named)
+    evaluate(model, output=tmp_path / "b", data=tmp_path / "set", tasks=["rec"], image_size=(24, 48), **named)
+    found = {}
+    for name in "ab":
+        folder = RunFolder(tmp_path / name)
+        answers = folder.answers().values()
+        found[name] = list(questions_of(folder, [Loss(one, one, str(folder.path)) for one in answers]).values())
+    assert {one.n_frames for one in found["a"]} == {3}  # pyright: ignore[reportAttributeAccessIssue]
+    (style,) = {one.style for one in found["b"]}  # pyright: ignore[reportAttributeAccessIssue]
+    assert (
+        style.view((60, 40)).window
+        == view_through(at_size(tiny_processor(do_center_crop=True), 24, 48))((60, 40)).window
+    )

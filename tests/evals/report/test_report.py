@@ -92,8 +92,15 @@ def test_other_questions_are_not_paired() -> None:
 
 
 def test_unknown_baseline() -> None:
-    with pytest.raises(ValueError, match="no strategy 'Randm' to compare with; choose another --baseline of unp"):
-        difference_table(results(), "Randm")
+    """The unpruned model is none to choose, because everything is compared with it anyway; one of another set is."""
+    choose = "; leave it out, or choose another of Random, FoPru rank, downsample"
+    for make in (report, differences):
+        with pytest.raises(ValueError, match=f"^--baseline 'Randm' was not measured{choose}$"):
+            make(results(), baseline="Randm")
+        with pytest.raises(ValueError, match=f"^--baseline 'unpruned' is always compared with{choose}$"):
+            make(results(), baseline="unpruned")
+        others = [row(name, "original", 0.25, {"": ALL}, scenes="other") for name in ("Grid", "Random")]
+        assert "REC, strategy - Grid" in make([*results(), *others], baseline="Grid")
 
 
 def test_what_was_not_measured_has_no_column() -> None:
@@ -195,7 +202,9 @@ def test_further_metrics() -> None:
     mme = {"accuracy": 0.5, "accuracy+": 0.25, "perception": 812.5}
     rows = [
         row("unpruned", "original", 1.0, {"": HALF}, metrics={"Acc@0.5": 0.5, "mIoU": 0.61}),
-        row("Grid", "compact", 0.5, {"": [*HALF, "failed"]}, metrics={"mIoU": 0.4}, intervals={"mIoU": (0.31, 0.5)}),
+        row(
+            "Grid", "compact", 0.5, {"": [*HALF[1:], "failed"]}, metrics={"mIoU": 0.4}, intervals={"mIoU": (0.31, 0.5)}
+        ),
         row(
             "unpruned",
             "original",

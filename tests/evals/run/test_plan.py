@@ -5,15 +5,13 @@ from dataclasses import replace
 import pytest
 
 from tokenprune.evals.run.plan import PART, Plan
-from tokenprune.evals.run.setups import Unpruned, make_setups
+from tokenprune.evals.run.setups import Unpruned
 from tokenprune.evals.tasks.base.question import Question
 
 
 def test_plans_have_no_twins(questions: list[Question]) -> None:
     with pytest.raises(ValueError, match=r"question .*'1'.* appears twice"):
         Plan([questions[0], questions[0]], [Unpruned()])
-    with pytest.raises(ValueError, match=r"setup FoPru -2, keep ratio 0\.5, .* appears twice"):
-        Plan(questions, make_setups(["fopru:layer=-2", "fopru:layer=-2"], [0.5]))
 
 
 @pytest.mark.parametrize("n_processes", [1, 2, 3])

@@ -9,7 +9,7 @@ import pytest
 
 import tokenprune
 from tokenprune import Compose, FoPru, PixelPrune
-from tokenprune.evals.run.setups import BASELINES, make_setups
+from tokenprune.evals.run.setups import BASELINES, make_setups, pruned_setups
 
 
 def test_strategies_as_objects() -> None:
@@ -81,10 +81,9 @@ def test_setups_that_differ_have_different_labels(tmp_path: Path) -> None:
     assert [one.label for one in several] == [
         "unpruned", "VFlowOpt recycle=False", "VFlowOpt progressive=False", "FoPru row"
     ]  # fmt: skip
-    joint = make_setups(
-        [Compose(PixelPrune(), FoPru(mode="row")), "pixelprune+fopru:mode=row", "fopru"], [0.5], ["compact"]
-    )
-    assert [one.label for one in joint[1:]] == ["PixelPrune + FoPru row"] * 2 + ["FoPru"]  # they are the same
+    for one in (Compose(PixelPrune(), FoPru(mode="row")), "pixelprune+fopru:mode=row"):  # they are the same
+        joint = make_setups([one, "fopru"], [0.5], ["compact"])
+        assert [one.label for one in joint[1:]] == ["PixelPrune + FoPru row", "FoPru"]
     files = []
     for folder, ratio in (("a", 0.5), ("b", 0.5), ("c", 0.25)):
         (tmp_path / folder).mkdir()
@@ -99,3 +98,14 @@ def test_the_ratio_of_a_settings_file_is_given_as_it_must_be_typed(tmp_path: Pat
     path.write_text(json.dumps({"strategy": "fopru", "settings": {"keep_ratio": 0.12345678}}))
     with pytest.raises(tokenprune.SettingError, match=r"Write --keep-ratio 0\.5 0\.12345678$"):
         make_setups([str(path)], [0.5])
+
+
+@pytest.mark.parametrize("again", [{"strategies": ["grid", "grid"]}, {"keep_ratios": [0.5, 0.5]}])
+def test_setups_have_no_twins(again: dict[str, Any]) -> None:
+    with pytest.raises(tokenprune.SettingError, match=r"setup Grid, keep ratio 0\.5, .* appears twice"):
+        make_setups(**{"strategies": ["grid"], "keep_ratios": [0.5], **again})
+
+
+def test_what_prunes_nothing_is_not_left_out_silently() -> None:
+    with pytest.raises(tokenprune.SettingError, match="downsample prunes nothing, so only `tokenprune eval` measures"):
+        pruned_setups(["grid", "downsample"], [0.5], ["original"])

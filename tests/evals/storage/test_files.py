@@ -10,7 +10,16 @@ import pytest
 
 from tokenprune.errors import DataError, SettingError, UnsupportedError
 from tokenprune.evals.storage import files
-from tokenprune.evals.storage.files import append, begin, check_same, lock_for_appending, naming, replace
+from tokenprune.evals.storage.files import (
+    append,
+    begin,
+    check_file,
+    check_folder,
+    check_same,
+    lock_for_appending,
+    naming,
+    replace,
+)
 
 
 def test_an_unfinished_line_is_cut_off(tmp_path: Path) -> None:
@@ -84,3 +93,29 @@ def test_other_errors_while_a_file_is_written_are_not_the_files(tmp_path: Path, 
     with pytest.raises(type(error)) as caught, guard(tmp_path / "lines"):
         raise error
     assert caught.value is error
+
+
+def test_digests_are_told_in_words() -> None:
+    one, other = ({"weights": 16 * digit, "sources": 64 * digit, "seed": seed} for digit, seed in (("a", 0), ("b", 1)))
+    with pytest.raises(SettingError, match=r"^x, with seed=0 and not seed=1, with other weights, with another sources"):
+        check_same(one, other, "x", "Name another --output.", {"weights": "other weights"})
+    with pytest.raises(SettingError, match=r"^x, with other weights\. Name another"):
+        check_same(one, one | {"weights": 16 * "b"}, "x", "Name another --output.", {"weights": "other weights"})
+
+
+def test_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_folder(tmp_path / "new" / "run")
+    check_file(tmp_path / "new" / "a.json")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    check_file(tmp_path / "file")
+    with pytest.raises(SettingError, match=r"file: cannot be a folder, because it is a file\. Name another --output"):
+        check_folder(tmp_path / "file")
+    with pytest.raises(SettingError, match=r"a/b: cannot be a folder, because .*/file is a file\. Name another --html"):
+        check_folder(tmp_path / "file" / "a" / "b", "--html")
+    with pytest.raises(SettingError, match=r": is a folder; name a file in it with --gif\."):
+        check_file(tmp_path, "--gif")
+    monkeypatch.setattr("os.access", lambda *_: False)  # permission bits do not bind root
+    for check, path in ((check_folder, tmp_path / "new"), (check_file, tmp_path / "file")):
+        with pytest.raises(SettingError, match=r"cannot be written, because .* read-only for you\. Change its perm"):
+            check(path)

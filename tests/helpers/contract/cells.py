@@ -110,7 +110,7 @@ def assert_within_budget(strategy: tokenprune.Strategy, image: tokenprune.ImageR
     assert [done.layer for done in image.stages] == [stage.layer for stage in stages]
     if isinstance(strategy, AdaptiveStrategy) and strategy.mass is not None:
         assert image.scores is not None
-        assert image.n_kept == strategy.needed(image.scores) <= strategy.budget(image.n_visual)
+        assert image.n_kept == strategy.n_to_keep(image.scores) <= strategy.budget(image.n_visual)
     else:
         assert image.n_kept == strategy.budget(image.n_visual)
     for stage, done in zip(stages, image.stages, strict=True):

@@ -85,7 +85,7 @@ def test_prompt_with_images_and_a_video(seed: int) -> None:
     assert found == whole
     assert [found[one.mm_position.offset : one.mm_position.offset + one.mm_position.length] for one in moved]
     positions, delta = pruned_ids(*compact_ids(len(found)), places)
-    step = StepPositions(1, 200, adds=True)
+    step = StepPositions(1, 200, width=5, adds=True)
     rows = [torch.randn(len(one), 5) for one in offsets]
     unpacked = step.unpack(
         [torch.cat([row, one // 256, one % 256], 1) for row, one in zip(rows, offsets, strict=True)],
@@ -94,6 +94,39 @@ def test_prompt_with_images_and_a_video(seed: int) -> None:
     assert all(torch.equal(a, b) for a, b in zip(unpacked, rows, strict=True))
     assert step.apply(positions)[0].tolist() == original
     assert len(ids) + delta == len(whole)  # the first answered token
+
+
+def test_embeddings_of_text_have_no_offsets() -> None:
+    from tokenprune.serving.vllm.positions import StepPositions, append_offsets
+
+    step = StepPositions(3, 20, width=8, adds=True)
+    text, image = torch.randn(2, 8), torch.randn(3, 8)
+    offsets = torch.tensor([[0, 0, 1], [0, 2, 0], [1, 0, 300]])
+    mask = torch.tensor([True, False, True, True, False, True, True])
+    found = step.unpack([text[:1], append_offsets(image, offsets), text[1:]], mask)
+    assert all(torch.equal(a, b) for a, b in zip(found, (text[:1], image, text[1:]), strict=True))
+    ids = step.apply(torch.zeros(3, 7, dtype=torch.long)).T
+    assert torch.equal(ids[mask], torch.cat([offsets.new_zeros(1, 3), offsets, offsets.new_zeros(1, 3)]))
+    assert not ids[~mask].any()
+
+
+@pytest.mark.parametrize(("n_broken", "wanted"), [(1, [0, 2, 3]), (4, [0, 1, 5])])
+def test_features_that_are_no_numbers(n_broken: int, wanted: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is raised, since that would end the engine, and no NaN gets into its KV cache."""
+    from tokenprune import DivPrune
+    from tokenprune.serving.vllm.core import ImageSelector, logger
+    from tokenprune.serving.vllm.processing import Asked
+    from tokenprune.serving.vllm.settings import Settings
+
+    logger.addHandler(caplog.handler)
+    features = torch.randn(6, 2)
+    features[1 : 1 + n_broken] = torch.nan
+    selector = ImageSelector(Settings(DivPrune(keep=3)), 2, reports=False)
+    rows, kept = selector.select(features, EncodedImage(Layout.raster((1, 2, 3)), {}), Asked(6, None, 0))
+    logger.removeHandler(caplog.handler)
+    assert kept.tolist() == wanted
+    assert torch.equal(rows, features[kept].nan_to_num())
+    assert "NaN or infinity, from which DivPrune cannot select" in caplog.text
 
 
 def test_a_strategy_that_keeps_fewer_is_filled_up(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,13 +25,19 @@ from tokenprune import (
 )
 from tokenprune.selection import n_reaching
 from tokenprune.strategies.in_llm.sparsevlm import raters
-from tokenprune.strategies.shared.density import density_peaks, recycle_by_cluster, recycling_counts
+from tokenprune.strategies.shared.density import (
+    density_peaks,
+    nearest_centres,
+    recycle_by_cluster,
+    recycling_counts,
+    scaled_distances,
+)
 from tokenprune.strategy import Stage, StagedStrategy
-from tokenprune.tokens import Entered, Layout, StageTokens, TextAttention
+from tokenprune.tokens import FirstLayerInputs, Layout, StageTokens, TextAttention
 
 
 def stage_tokens(
-    weights: list[float], n_visual: int, features: Any = None, entered: Entered | None = None
+    weights: list[float], n_visual: int, features: Any = None, entered: FirstLayerInputs | None = None
 ) -> StageTokens:
     """Visual tokens, and then text: to every query, a token weighs what `weights` say against all that it sees."""
     keys = torch.tensor(weights).log()[None, :, None]
@@ -118,14 +124,14 @@ def test_attention_mass_keeps_what_carries_the_mass() -> None:
 )
 def test_the_best_of_each_cell(strategy: StagedStrategy) -> None:
     """Of 6, 5 | 2, 1 | 4, 3, whose best three carry more than six tenths: one of each cell, not 6, 5 and 4."""
-    tokens = stage_tokens([6, 5, 2, 1, 4, 3, 9], 6, entered=Entered(torch.ones(6, 1), torch.ones(1, 1)))
+    tokens = stage_tokens([6, 5, 2, 1, 4, 3, 9], 6, entered=FirstLayerInputs(torch.ones(6, 1), torch.ones(1, 1)))
     assert left(strategy, tokens, Stage(2, keep=3)) == [0, 2, 4]
     assert left(replace(strategy, cells=None), tokens, Stage(2, keep=3)) == [0, 1, 4]
 
 
 def test_sparsevlm_merges_the_next_of_its_cells() -> None:
     """The order by cells of two is 6, 4, 2 | 5, 3, 1. The first two stay, and the third is the only one recycled."""
-    tokens = stage_tokens([6, 5, 2, 1, 4, 3, 9], 6, entered=Entered(torch.ones(6, 1), torch.ones(1, 1)))
+    tokens = stage_tokens([6, 5, 2, 1, 4, 3, 9], 6, entered=FirstLayerInputs(torch.ones(6, 1), torch.ones(1, 1)))
     selection = SparseVLM(recycle=0.0001, clusters=0.0, cells=2).select_at(Stage(2, keep=3), tokens)
     assert selection.merged is not None
     assert (selection.kept.tolist(), selection.merged.sources.tolist()) == ([0, 2, 4], [2])
@@ -135,14 +141,14 @@ def test_sparsevlm_chooses_raters() -> None:
     visual = torch.tensor([[1.0, 0], [0, 1]])
     text = torch.tensor([[1.0, 5], [1, 1], [4, 1]]).log()
     # Softmax over text: (1, 1, 4) / 6 and (5, 1, 1) / 7, in the mean 0.44, 0.15 and 0.40; the mean is a third.
-    assert raters(Entered(visual, text)).tolist() == [True, False, True]
+    assert raters(FirstLayerInputs(visual, text)).tolist() == [True, False, True]
     alike = torch.ones(3, 2)
-    assert raters(Entered(visual, alike)).tolist() == [True] * 3
+    assert raters(FirstLayerInputs(visual, alike)).tolist() == [True] * 3
 
 
 def test_sparsevlm_scores_by_raters_alone() -> None:
     """The last of two text tokens is a rater, and the first is not."""
-    tokens = stage_tokens([1, 3, 2, 1, 1], 3, entered=Entered(torch.ones(3, 1), torch.tensor([[0.0], [5.0]])))
+    tokens = stage_tokens([1, 3, 2, 1, 1], 3, entered=FirstLayerInputs(torch.ones(3, 1), torch.tensor([[0.0], [5.0]])))
     selection = SparseVLM(recycle=0.0).select_at(Stage(2, keep=2), tokens)
     assert selection.scores is not None
     torch.testing.assert_close(selection.scores, torch.tensor([1 / 8, 3 / 8, 2 / 8]))
@@ -153,12 +159,15 @@ def test_density_peaks() -> None:
     features = torch.tensor([[0.0], [1], [10], [12]])
     # Mean squared distances to the others: 81.7, 67.7, 61.7, 89.7; distances to the nearest denser one: 1, 9, 12 (the
     # densest: the longest there is), 2.
-    centres, members = density_peaks(features, 2)
+    distances = scaled_distances(features)
+    centres = density_peaks(distances, 2, 5)
     assert centres.tolist() == [2, 1]
-    assert members.tolist() == [1, 1, 0, 0]
+    assert nearest_centres(distances, centres).tolist() == [1, 1, 0, 0]
     wide = features.repeat(1, 4) * 1000  # exp() of these densities is 0
-    assert density_peaks(wide, 2)[0].tolist() == [2, 1]
-    assert density_peaks(torch.ones(3, 2), 2)[1].tolist()[:2] == [0, 1]  # duplicates: every centre is its own
+    assert density_peaks(scaled_distances(wide), 2, 5).tolist() == [2, 1]
+    distances = scaled_distances(torch.ones(3, 2))
+    centres = density_peaks(distances, 2, 5)
+    assert nearest_centres(distances, centres).tolist()[:2] == [0, 1]  # duplicates: every centre is its own
 
 
 def test_sparsevlm_merges_what_it_drops() -> None:

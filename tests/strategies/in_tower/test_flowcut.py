@@ -15,7 +15,7 @@ from torch import Tensor
 import tokenprune
 from tokenprune import FlowCut
 from tokenprune.strategies.in_tower.flowcut import information_flow, n_dropped
-from tokenprune.tokens import Layout, LeftInTower, TowerTokens, VisionAttention, VisualTokens
+from tokenprune.tokens import KeptInTower, Layout, TowerTokens, VisionAttention, VisualTokens
 
 # Two heads of width 1: CLS, and three patches. Products with the CLS token's: 1, 0, 1 and log 2 in the first head, all
 # 0 in the second.
@@ -23,10 +23,12 @@ VALUES = [[[1.0], [0.0], [1.0], [log(2)]], [[0.0], [2.0], [-3.0], [4.0]]]
 ATTENTION = [0.4, 0.2, 0.2]  # the CLS token keeps a fifth to itself
 
 
-def seen(scores: list[float] | None = None, n_more: int = 0, n_patches: int = 3) -> TowerTokens:
+def seen(scores: list[float] | None = None, n_later_layers: int = 0, n_patches: int = 3) -> TowerTokens:
     attention = tokens_of([0.4, 0.2, 0.4], [[1.0, 0.0]] * 3, [[0.0]] * 3).vision_attention
     before = None if scores is None else torch.tensor(scores)
-    return TowerTokens(4, n_more, attention, torch.tensor(VALUES), torch.arange(3), n_patches, n_patches, before)
+    return TowerTokens(
+        4, n_later_layers, attention, torch.tensor(VALUES), torch.arange(3), n_patches, n_patches, before
+    )
 
 
 def test_flow() -> None:
@@ -61,7 +63,7 @@ def test_importance_is_averaged_with_what_it_was() -> None:
 
 
 def test_after_every_other_layer_nothing_is_dropped() -> None:
-    selection = FlowCut(keep=1).select_in_tower(seen(n_more=3))
+    selection = FlowCut(keep=1).select_in_tower(seen(n_later_layers=3))
     assert selection.kept.tolist() == [0, 1, 2]
     assert selection.scores is not None
     assert selection.scores.unique().numel() == 3
@@ -76,8 +78,8 @@ def test_what_is_few_enough_stays() -> None:
 
 
 def test_the_survivors_are_kept() -> None:
-    left = LeftInTower(torch.tensor([1, 3]), 4, torch.tensor([0.0, 2.0, 1.0, 3.0]), ())
-    tokens = VisualTokens(torch.zeros(4, 2), Layout.raster((1, 2, 2)), 0, {"left_in_tower": left})
+    left = KeptInTower(torch.tensor([1, 3]), 4, torch.tensor([0.0, 2.0, 1.0, 3.0]), ())
+    tokens = VisualTokens(torch.zeros(4, 2), Layout.raster((1, 2, 2)), 0, {"kept_in_tower": left})
     selection = FlowCut(keep=2).select(tokens)
     assert selection.kept.tolist() == [1, 3]
     assert selection.scores is left.scores

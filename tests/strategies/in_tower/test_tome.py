@@ -62,8 +62,8 @@ def test_means_weigh_what_each_stands_for() -> None:
 )
 def test_schedules(schedule: str, counts: list[int]) -> None:
     left, found = 20, []
-    for n_more in (3, 2, 1, 0):
-        found.append(n_merged(left, n_more, schedule))
+    for n_later_layers in (3, 2, 1, 0):
+        found.append(n_merged(left, n_later_layers, schedule))
         left -= found[-1]
     assert found == counts
     assert left == 0

@@ -49,10 +49,10 @@ def plain(vision: Any, pixels: Tensor, grid: Tensor, target: int) -> tuple[Tenso
         mixed = torch.einsum("hij,jhd->ihd", logits.softmax(-1), values).flatten(1)
         hidden = hidden + block.attn.proj(mixed).view(hidden.shape)
         hidden = hidden + block.mlp(block.norm2(hidden))
-        n_more = DEPTH - 2 - number
-        if n_more < 0:
+        n_later_layers = DEPTH - 2 - number
+        if n_later_layers < 0:
             continue
-        count = ceil((len(left) - target) / (n_more + 1))
+        count = ceil((len(left) - target) / (n_later_layers + 1))
         of_unit = keys.mean(1).view(len(left), -1)
         pairs = []
         for looks in range(0, len(left), 2):

@@ -12,7 +12,8 @@ from helpers.tiled import inputs_of, model_of, reported
 import tokenprune
 from tokenprune import EVS, STRATEGIES, PruningError, SettingError, UnsupportedError
 from tokenprune.adapters import adapter_for
-from tokenprune.adapters.layouts.frames import ended_by_newline, frames_layout
+from tokenprune.adapters.layouts.frames import frames_layout
+from tokenprune.adapters.layouts.newlines import ended_by_newline
 from tokenprune.tokens import Frames, Layout, VisualTokens
 
 VIDEO = [name for name, cls in STRATEGIES.items() if "frames" in cls().needs]
@@ -26,30 +27,30 @@ def frames_of(layout: Layout) -> Frames:
 
 def test_a_raster_of_several_frames() -> None:
     frames = frames_of(Layout.raster((3, 2, 2)))
-    assert frames.places.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
-    assert frames.beside.tolist() == []
+    assert frames.frame_tokens.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert frames.extra_tokens.tolist() == []
     assert (frames.n_frames, frames.n_places) == (3, 4)
 
 
 def test_a_newline_at_the_end_stands_beside_the_frames() -> None:
     frames = frames_of(ended_by_newline(frames_layout(2, 1, 3)))
-    assert frames.places.tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert frames.beside.tolist() == [6]
+    assert frames.frame_tokens.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert frames.extra_tokens.tolist() == [6]
 
 
 def test_newlines_at_the_ends_of_rows_stand_beside_the_frames() -> None:
     newlines = (torch.arange(12) + 1) % 3 == 0  # 2 frames of 2 x 2, and HY-V4-VL's newlines
     frames = frames_of(Layout(((2, 2, 3),), newlines=newlines))
-    assert frames.places.tolist() == [[0, 1, 3, 4], [6, 7, 9, 10]]
-    assert frames.beside.tolist() == [2, 5, 8, 11]
+    assert frames.frame_tokens.tolist() == [[0, 1, 3, 4], [6, 7, 9, 10]]
+    assert frames.extra_tokens.tolist() == [2, 5, 8, 11]
 
 
 def test_a_cls_token_of_each_frame_stands_beside_it() -> None:
     (video,) = reported("video-llava", FAMILIES["video-llava"].prompt([0], videos_per_row=[1]), EVS(keep_ratio=0.5))
     frames = frames_of(video.layout)
     n = frames.n_places
-    assert frames.beside.tolist() == [0, n + 1]
-    assert frames.places.tolist() == [list(range(1, n + 1)), list(range(n + 2, 2 * n + 2))]
+    assert frames.extra_tokens.tolist() == [0, n + 1]
+    assert frames.frame_tokens.tolist() == [list(range(1, n + 1)), list(range(n + 2, 2 * n + 2))]
     assert {0, n + 1} <= set(video.kept.tolist())
 
 
@@ -73,7 +74,7 @@ def test_an_image_and_a_single_frame_have_none(layout: Layout) -> None:
 )
 def test_what_is_kept_beside_the_frames_is_at_most_half(n_kept: int, expected: list[int]) -> None:
     frames = Frames(torch.arange(12).view(4, 3), torch.tensor([2, 5, 8, 11]))
-    kept = frames.kept_beside(n_kept).tolist()
+    kept = frames.kept_extra_tokens(n_kept).tolist()
     assert len(kept) == len(expected)
     assert set(kept) <= {2, 5, 8, 11}
     if n_kept >= 8:
@@ -92,7 +93,7 @@ def test_each_frame_comes_in_float32_and_without_gradients() -> None:
 @pytest.mark.parametrize("unit", ["image", "tile"])
 def test_the_budget_is_one_per_video(name: str, unit: Any) -> None:
     assert STRATEGIES[name]().budget_per == "video"
-    assert not STRATEGIES[name]().tiles_apart
+    assert not STRATEGIES[name]().selects_per_tile
     with pytest.raises(SettingError, match=f"unknown budget_per '{unit}'.*Write budget_per='video'"):
         STRATEGIES[name](budget_per=unit)
     with pytest.raises(SettingError, match="Write budget_per='image'"):

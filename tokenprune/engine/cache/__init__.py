@@ -1,4 +1,4 @@
-"""KV caches of pruned prompts. Private.
+"""KV caches of pruned prompts, kept across chat turns. Private.
 
 pruned       a cache with a logical and a physical length
 index        which token each slot holds

@@ -11,10 +11,10 @@ from tokenprune.sequence.masks import RECURRENT, LayerKinds
 
 def check_filled(cache: Any, lengths: Mapping[int, int], kinds: LayerKinds) -> None:
     """Raise PruningError unless every layer of `lengths` holds so many slots. Layers that read the keys of another one
-    hold none; what a layer with a state has seen cannot be told."""
+    hold none; what a layer with a state has seen is unknown."""
     for number, length in lengths.items():
-        told = number < len(cache.layers) and kinds.kinds[number] not in RECURRENT
-        if told and int(_own_length(cache.layers[number], length)) == length:
+        known = number < len(cache.layers) and kinds.kinds[number] not in RECURRENT
+        if known and int(_own_length(cache.layers[number], length)) == length:
             continue
         raise PruningError(
             "the call that filled this cache was interrupted between decoder layers: some hold the prompt, others do "

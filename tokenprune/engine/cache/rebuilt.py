@@ -1,11 +1,11 @@
 """Recognises a cache that was made from the tensors of a pruned one, and so does not know what was dropped.
 
-Every prompt that is pruned into a cache leaves a mark here: for each row, the key of one token that is in an earlier
-slot than without pruning. When a cache that holds tokens but has no index reaches a patched model, it is compared with
-the marks once, and again whenever it has a length that no call has left; an unpruned cache has another token in that
-slot. So tensors are recognised within this process, even if they were cloned, moved, offloaded, cast or cropped, or if
-rows were picked. Tensors from elsewhere, quantised ones, and those written into a known static cache are caught only by
-an attention mask that covers more than the cache.
+Every prompt that is pruned into a cache leaves a fingerprint here: for each row, the key of one token that is in an
+earlier slot than without pruning. When a cache that holds tokens but has no index reaches a patched model, it is
+compared with the fingerprints once, and again whenever it has a length that no call has left; an unpruned cache has
+another token in that slot. So tensors are recognised within this process, even if they were cloned, moved, offloaded,
+cast or cropped, or if rows were picked. Tensors from elsewhere, quantised ones, and those written into a known static
+cache are caught only by an attention mask that covers more than the cache.
 """
 
 from __future__ import annotations
@@ -28,57 +28,57 @@ from tokenprune.sequence.packing import Slots
 
 #: The attribute of a pruned cache's first layer, which shallow copies share, that holds the greatest number of slots
 #: that the last call may have left.
-MOST = "_most_slots"
+MOST_SLOTS = "_most_slots"
 #: How many rows are remembered for each device, type and width of keys, and about how many numbers of a key: some
 #: 600 kB.
-N_MARKS, N_NUMBERS = 8192, 16
+N_FINGERPRINTS, N_NUMBERS = 8192, 16
 
 
 @dataclass(eq=False)
-class Marks:
+class KeyFingerprints:
     """The last rows that were pruned: a slot that holds a later token than without pruning, -1 where none does, and
     some numbers of the key there. The tensors have this size from the start, so that memory does not grow; `n` rows
     are in use, and `following` is the next to be overwritten."""
 
-    slots: Int[Tensor, " marks"]
-    keys: Float[Tensor, "marks numbers"]
+    slots: Int[Tensor, " fingerprints"]
+    keys: Float[Tensor, "fingerprints numbers"]
     n: int = 0
     following: int = 0
 
     @classmethod
-    def none(cls, keys: Tensor) -> Marks:
+    def none(cls, keys: Tensor) -> KeyFingerprints:
         with torch.inference_mode(False):  # they are written to in any mode
-            slots = torch.full((N_MARKS,), -1, dtype=torch.long, device=keys.device)
-            return cls(slots, keys.new_zeros(N_MARKS, _some(keys).shape[-1]))
+            slots = torch.full((N_FINGERPRINTS,), -1, dtype=torch.long, device=keys.device)
+            return cls(slots, keys.new_zeros(N_FINGERPRINTS, _sampled(keys).shape[-1]))
 
     def add(self, slots: Int[Tensor, " rows"], keys: Float[Tensor, "rows numbers"]) -> None:
         """Remember rows in place of the oldest."""
         n_rows = len(slots)
-        places = torch.arange(self.following, self.following + n_rows, device=self.slots.device) % N_MARKS
+        places = torch.arange(self.following, self.following + n_rows, device=self.slots.device) % N_FINGERPRINTS
         self.slots.index_copy_(0, places, slots)
         self.keys.index_copy_(0, places, keys)
-        self.n, self.following = min(N_MARKS, self.n + n_rows), (self.following + n_rows) % N_MARKS
+        self.n, self.following = min(N_FINGERPRINTS, self.n + n_rows), (self.following + n_rows) % N_FINGERPRINTS
 
     def any_in(self, keys: Float[Tensor, "batch heads slots width"], n_slots: int) -> Bool[Tensor, ""]:
-        """Whether a layer's keys, of which `n_slots` are in use, are those of a mark in its slot."""
+        """Whether a layer's keys, of which `n_slots` are in use, are those of a fingerprint in its slot."""
         slots, marked = self.slots[: self.n].to(keys.device), self.keys[: self.n].to(keys)
-        same = (_some(keys).index_select(1, slots.clamp(0, n_slots - 1)) == marked).all(-1)
+        same = (_sampled(keys).index_select(1, slots.clamp(0, n_slots - 1)) == marked).all(-1)
         return (same & (slots >= 0) & (slots < n_slots)).any()
 
 
-_marks: dict[tuple[torch.device, torch.dtype, int], Marks] = {}
+_fingerprints: dict[tuple[torch.device, torch.dtype, int], KeyFingerprints] = {}
 _lock = Lock()
 #: Caches that were compared, and the least and the greatest length that the last call may have left; none for static
 #: caches, whose length may be on a GPU.
 _known: WeakKeyDictionary[Any, tuple[int, ...]] = WeakKeyDictionary()
 
 
-def mark_pruned(cache: Any, index: CacheIndex, padding: Bool[Tensor, "rows columns"] | None) -> None:
+def fingerprint_pruned(cache: Any, index: CacheIndex, padding: Bool[Tensor, "rows columns"] | None) -> None:
     """Remember a cache that `index` describes; `padding` tells which of all columns are padding, None if none is."""
     layers = getattr(cache, "layers", None)
     if not layers:  # of a class of its own, in older versions of transformers
         return
-    setattr(layers[0], MOST, index.columns.shape[1])
+    setattr(layers[0], MOST_SLOTS, index.columns.shape[1])
     slots = Slots(index.columns, index.valid)
     for number in _by_use(layers):
         stage = next((stage for stage in reversed(index.stages) if stage.layer <= number), None)
@@ -88,13 +88,13 @@ def mark_pruned(cache: Any, index: CacheIndex, padding: Bool[Tensor, "rows colum
             continue  # skipped, or stored in another way
         moved = _is_moved(held, padding)
         first, some = moved.int().argmax(1).to(keys.device), moved.any(1).to(keys.device)
-        numbers = _some(keys)
+        numbers = _sampled(keys)
         marked = numbers.gather(1, first[:, None, None].expand(-1, 1, numbers.shape[2]))[:, 0]
         kind = keys.device, keys.dtype, keys.shape[3]
         with _lock:
-            if kind not in _marks:
-                _marks[kind] = Marks.none(keys)
-            _marks[kind].add(first.masked_fill(~some, -1), marked)
+            if kind not in _fingerprints:
+                _fingerprints[kind] = KeyFingerprints.none(keys)
+            _fingerprints[kind].add(first.masked_fill(~some, -1), marked)
         return
 
 
@@ -103,7 +103,7 @@ def check_not_rebuilt(cache: Any, kwargs: Mapping[str, Any]) -> None:
     length, known = cache.get_seq_length(), _known.get(cache)
     counted = isinstance(length, int)
     if known is None or (counted and known and not known[0] <= length <= known[1]):
-        if _is_marked(cache.layers, n_slots(cache)):
+        if _is_fingerprinted(cache.layers, n_slots(cache)):
             raise _rebuilt("this cache was made from the tensors of a pruned one, and does not know what was dropped")
         _known[cache] = ()
     if not counted:
@@ -117,11 +117,11 @@ def check_not_rebuilt(cache: Any, kwargs: Mapping[str, Any]) -> None:
         )
 
 
-def check_not_exchanged(cache: Any, index: CacheIndex, n_slots: int, kwargs: Mapping[str, Any]) -> None:
+def check_unmodified(cache: Any, index: CacheIndex, n_slots: int, kwargs: Mapping[str, Any]) -> None:
     """Raise PruningError for a cache of so many slots that holds other tensors than pruning and later calls have left:
     the slots that `index` describes, and what was appended to them."""
     first = next(iter(getattr(cache, "layers", ())), None)
-    described, most = index.columns.shape[1], getattr(first, MOST, n_slots)
+    described, most = index.columns.shape[1], getattr(first, MOST_SLOTS, n_slots)
     if not described <= n_slots <= most:
         raise _rebuilt(
             f"this cache holds {n_slots} tokens, and should hold {most if n_slots > most else described} or "
@@ -135,7 +135,7 @@ def check_not_exchanged(cache: Any, index: CacheIndex, n_slots: int, kwargs: Map
             f"cache.batch_select_indices"
         )
     if first is not None:
-        setattr(first, MOST, n_slots + n_new)
+        setattr(first, MOST_SLOTS, n_slots + n_new)
 
 
 def _rebuilt(what: str) -> PruningError:
@@ -144,7 +144,7 @@ def _rebuilt(what: str) -> PruningError:
     )
 
 
-def _some(keys: Float[Tensor, "batch heads slots width"]) -> Float[Tensor, "batch slots numbers"]:
+def _sampled(keys: Float[Tensor, "batch heads slots width"]) -> Float[Tensor, "batch slots numbers"]:
     """About N_NUMBERS numbers of the first head's keys, from its whole width."""
     return keys.detach()[:, 0, :, :: max(1, keys.shape[3] // N_NUMBERS)]
 
@@ -163,22 +163,24 @@ def _is_moved(held: Slots, padding: Bool[Tensor, "rows columns"] | None) -> Bool
     return valid & ((~padding).long().cumsum(1).gather(1, held.columns) > valid.long().cumsum(1))
 
 
-def _is_marked(layers: list[Any], length: int) -> bool:
-    """Whether any layer of a cache of this length holds the keys of a mark. Waits once for each device."""
+def _is_fingerprinted(layers: list[Any], length: int) -> bool:
+    """Whether any layer of a cache of this length holds the keys of a fingerprint. Waits once for each device."""
     found: dict[torch.device, list[Tensor]] = {}
     for layer in layers if length else ():
         keys = getattr(layer, "keys", None)
         if isinstance(keys, Tensor) and keys.ndim == 4 and keys.numel():
             n_used = min(length, keys.shape[2])
-            with _lock:  # another thread may overwrite a mark's slot and key
-                found.setdefault(keys.device, []).extend(marks.any_in(keys, n_used) for marks in _comparable(keys))
+            with _lock:  # another thread may overwrite a fingerprint's slot and key
+                found.setdefault(keys.device, []).extend(
+                    fingerprints.any_in(keys, n_used) for fingerprints in _comparable(keys)
+                )
     return any(bool(torch.stack(there).any()) for there in found.values() if there)
 
 
-def _comparable(keys: Tensor) -> list[Marks]:
-    """The marks of this width; those that have no data only for keys that have none."""
+def _comparable(keys: Tensor) -> list[KeyFingerprints]:
+    """The fingerprints of this width; those that have no data only for keys that have none."""
     return [
-        marks
-        for (device, _, width), marks in _marks.items()
+        fingerprints
+        for (device, _, width), fingerprints in _fingerprints.items()
         if width == keys.shape[3] and (device.type == "meta") == keys.is_meta
     ]

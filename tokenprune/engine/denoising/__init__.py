@@ -1,6 +1,6 @@
 """Models that denoise, in which a second stack of layers reads the pruned cache step by step. Private.
 
-canvas   the steps of a block diffusion model
-policy   the steps of a robot policy
-reading  what one step reads of a cache
+canvas      the steps of a block diffusion model
+policy      the steps of a robot policy
+step_cache  what one step reads of a cache
 """

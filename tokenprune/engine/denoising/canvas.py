@@ -22,26 +22,28 @@ from tokenprune.adapters.decoder.denoising import BlockDiffusion
 from tokenprune.engine.cache.pruned import index_of, settle
 from tokenprune.engine.call import CallContext, Forward, find_cache, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
-from tokenprune.engine.denoising.reading import Reading, cached, read, unpruned_bytes
+from tokenprune.engine.denoising.step_cache import StepCache, cached, step_cache, unpruned_bytes
 from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recording import Register
+from tokenprune.engine.select import no_selection
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.report import Denoising, ImageReport, LateStepReport, Report
 from tokenprune.selection import Selection
 from tokenprune.selection.precision import without_autocast
 from tokenprune.sequence.masks import FULL
-from tokenprune.strategy import StepStage, StepStrategy, Strategy
+from tokenprune.sequence.packing import inverse
+from tokenprune.strategy import DenoisingStage, DenoisingStrategy, Strategy
 from tokenprune.tokens.visual import StepTokens
 
 #: The attribute of a cache that holds its Canvas. It lives and is copied with the cache.
-ATTRIBUTE = "_tokenprune_canvas"
+CANVAS_ATTRIBUTE = "_tokenprune_canvas"
 
 
 @dataclass(eq=False)
 class CachedImage:
     """An image in a cache.
 
-    columns: of those of its visual tokens that were cached, which are number `left` of its `n_visual`.
+    columns: of those of its visual tokens that were cached, whose indices in the image are `left`, of `n_visual`.
     number: its place in the report; None if that is of a later prompt.
     """
 
@@ -71,7 +73,7 @@ class Canvas:
     n_stages: int = 0
     dropped: Bool[Tensor, "batch slots"] | None = None
     attention: Float[Tensor, "batch slots"] | None = None
-    reading: Reading | None = None
+    step_cache: StepCache | None = None
 
     def __post_init__(self) -> None:
         self.left = self.cached
@@ -85,9 +87,9 @@ class CanvasSteps:
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter, context: CallContext, prefill: Prefill) -> None:
         self.strategy, self.adapter, self.prefill, self._context = strategy, adapter, prefill, context
-        self.stages = strategy.step_stages if isinstance(strategy, StepStrategy) else ()
+        self.stages = strategy.step_stages if isinstance(strategy, DenoisingStrategy) else ()
         kinds = adapter.decoder.layers.kinds
-        wanted = strategy.canvas_layer if isinstance(strategy, StepStrategy) else None
+        wanted = strategy.canvas_layer if isinstance(strategy, DenoisingStrategy) else None
         number = len(kinds) - 1 if wanted is None else wanted
         if self.stages and (not -len(kinds) <= number < len(kinds) or kinds[number] != FULL):
             whole = [i for i, kind in enumerate(kinds) if kind == FULL]
@@ -120,12 +122,12 @@ class CanvasSteps:
     @dynamo_disabled
     def after_prefix(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         cache = find_cache(named_arguments(module, args, kwargs), output)
-        before, forward = getattr(cache, ATTRIBUTE, None) or Canvas(), self._context.forward
+        before, forward = getattr(cache, CANVAS_ATTRIBUTE, None) or Canvas(), self._context.forward
         images, report = before.cached, before.report
         if forward is not None and forward.report is not None:
             images = [*(replace(image, number=None) for image in images), *images_of(forward)]
             report = forward.report
-        setattr(cache, ATTRIBUTE, Canvas(images, report))
+        setattr(cache, CANVAS_ATTRIBUTE, Canvas(images, report))
 
     @dynamo_disabled
     def before_step(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[tuple[()], dict[str, Any]] | None:
@@ -134,16 +136,16 @@ class CanvasSteps:
         if cache is None:  # the model says what is wrong
             return None
         settle(cache)
-        now = getattr(cache, ATTRIBUTE, None) or Canvas()
+        now = getattr(cache, CANVAS_ATTRIBUTE, None) or Canvas()
         if now.step and kwargs.get("self_conditioning_logits") is None:  # another canvas from the same prompt
             now = Canvas(now.cached, now.report)
-        setattr(cache, ATTRIBUTE, now)
+        setattr(cache, CANVAS_ATTRIBUTE, now)
         while now.n_stages < len(self.stages) and self.stages[now.n_stages].step <= now.step:
             self._decide(now, cache, self.stages[now.n_stages])
         mask, n_canvas = kwargs.get("decoder_attention_mask"), kwargs["decoder_input_ids"].shape[1]
-        if now.reading is None or now.reading.made_from is not mask:
+        if now.step_cache is None or now.step_cache.made_from is not mask:
             dtype = self.adapter.decoder.mask_dtype(self.denoiser.dtype)
-            now.reading = read(cache, self.adapter.decoder.layers, mask, n_canvas, dtype, now.dropped)
+            now.step_cache = step_cache(cache, self.adapter.decoder.layers, mask, n_canvas, dtype, now.dropped)
         now.step += 1
         _, n_columns = cached(cache)
         self._report(now, cache, n_columns)
@@ -156,34 +158,31 @@ class CanvasSteps:
         shift = None if index is None else index.shift
         given = {
             "decoder_position_ids": ids if shift is None else ids - shift[:, None].to(ids.dtype),
-            "decoder_attention_mask": now.reading.masks,
+            "decoder_attention_mask": now.step_cache.masks,
         }
-        given |= {name: now.reading.cache for name, value in kwargs.items() if value is cache}
+        given |= {name: now.step_cache.cache for name, value in kwargs.items() if value is cache}
         return (), {**kwargs, **given}
 
     @dynamo_disabled
     def before_attention(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         kwargs = named_arguments(module, args, kwargs)
         cache = find_cache(kwargs)
-        now: Canvas | None = getattr(cache, ATTRIBUTE, None)
-        if now is None or now.reading is None or now.n_stages == len(self.stages):
+        now: Canvas | None = getattr(cache, CANVAS_ATTRIBUTE, None)
+        if now is None or now.step_cache is None or now.n_stages == len(self.stages):
             return
         if now.step != self.stages[now.n_stages].step:  # which is the number of the next step
             return
         queries, keys = cast(BlockDiffusion, self.adapter).canvas_heads(self._read_layer, kwargs)
         held = cache.layers[self._read_layer].keys
         weights = canvas_attention(queries, torch.cat([held, keys.to(held.dtype)], 2), kwargs.get("attention_mask"))
-        now.attention = now.reading.spread(FULL, weights[:, : held.shape[2]].detach())
+        now.attention = now.step_cache.spread(FULL, weights[:, : held.shape[2]].detach())
 
-    def _decide(self, now: Canvas, cache: Any, stage: StepStage) -> None:
+    def _decide(self, now: Canvas, cache: Any, stage: DenoisingStage) -> None:
         """Leave out what the strategy drops from a stage on."""
-        assert isinstance(self.strategy, StepStrategy)
+        assert isinstance(self.strategy, DenoisingStrategy)
         assert now.attention is not None
         slots, n_columns = cached(cache)
-        batch, n = slots.columns.shape
-        order = torch.arange(n, device=slots.columns.device).expand(batch, -1)
-        place = torch.zeros(batch, n_columns, dtype=torch.long, device=order.device)
-        place.scatter_reduce_(1, slots.columns, order * slots.valid, "amax")  # holes are at column 0, as real tokens
+        place = inverse(slots.columns, slots.valid, n_columns)
         dropped = torch.zeros_like(slots.valid) if now.dropped is None else now.dropped.clone()
         images, reports = [], {}
         for image in now.left:
@@ -206,16 +205,16 @@ class CanvasSteps:
                 for number, one in enumerate(now.report.images)
             ]
             now.report = replace(now.report, images=found)
-        now.left, now.dropped, now.attention, now.reading = images, dropped, None, None
+        now.left, now.dropped, now.attention, now.step_cache = images, dropped, None, None
         now.n_stages += 1
 
     def _report(self, now: Canvas, cache: Any, n_columns: int) -> None:
         """Count a step, of a cache with images."""
-        if now.report is None or now.reading is None:
+        if now.report is None or now.step_cache is None:
             return
         done = now.report.denoising or Denoising()
         unpruned = unpruned_bytes(cache, self.adapter.decoder.layers, n_columns)
-        now.report = replace(now.report, denoising=done.after_step(now.reading.n_bytes, unpruned))
+        now.report = replace(now.report, denoising=done.after_step(now.step_cache.n_bytes, unpruned))
         self.prefill.publish(now.report)
 
 
@@ -255,7 +254,7 @@ def canvas_attention(
     return logits.softmax(-1).mean((1, 2, 3))
 
 
-def checked_step_selection(strategy: StepStrategy, stage: StepStage, tokens: StepTokens) -> Selection:
+def checked_step_selection(strategy: DenoisingStrategy, stage: DenoisingStage, tokens: StepTokens) -> Selection:
     """What the strategy leaves from a stage on, if it keeps exactly to the stage's budget."""
     allowed = stage.budget(tokens.n_visual)
     if allowed >= tokens.n_left:
@@ -263,9 +262,7 @@ def checked_step_selection(strategy: StepStrategy, stage: StepStage, tokens: Ste
     with without_autocast(tokens.left.device):
         selection, name = strategy.select_in_step(stage, tokens), type(strategy).__name__
     if not isinstance(selection, Selection) or selection.n_visual != tokens.n_left:
-        raise PruningError(
-            f"{name}.select_in_step must return a Selection over the {tokens.n_left} visual tokens that are left."
-        )
+        raise no_selection(f"{name}.select_in_step", tokens.n_left, "that are left")
     if len(selection.kept) != allowed:
         raise PruningError(
             f"{name}.select_in_step kept {len(selection.kept)} visual tokens from step {stage.step} on; its budget is "

@@ -30,7 +30,7 @@ from tokenprune.report import Denoising, Report
 from tokenprune.strategy import ReusingStrategy, Strategy
 
 #: The attribute of a cache that holds its ActionSteps. It lives and is copied with the cache.
-ATTRIBUTE = "_tokenprune_actions"
+ACTIONS_ATTRIBUTE = "_tokenprune_actions"
 
 
 @dataclass(eq=False)
@@ -52,7 +52,7 @@ class PolicySteps:
 
     def __init__(self, strategy: Strategy, adapter: ModelAdapter, context: CallContext, prefill: Prefill) -> None:
         self.adapter, self.prefill, self._context = adapter, prefill, context
-        self.every = strategy.reused_every if isinstance(strategy, ReusingStrategy) else 1
+        self.every = strategy.recompute_every if isinstance(strategy, ReusingStrategy) else 1
 
     @property
     def policy(self) -> Policy:
@@ -79,7 +79,7 @@ class PolicySteps:
     def after_prefix(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         forward, cache = self._context.forward, find_cache(named_arguments(module, args, kwargs), output)
         if cache is not None:
-            setattr(cache, ATTRIBUTE, ActionSteps(None if forward is None else forward.report))
+            setattr(cache, ACTIONS_ATTRIBUTE, ActionSteps(None if forward is None else forward.report))
 
     @dynamo_disabled
     def before_step(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[tuple[()], dict[str, Any]] | None:
@@ -100,8 +100,8 @@ class PolicySteps:
 
     def _begin(self, cache: Any) -> None:
         """Count a step."""
-        now: ActionSteps = getattr(cache, ATTRIBUTE, None) or ActionSteps()
-        setattr(cache, ATTRIBUTE, now)
+        now: ActionSteps = getattr(cache, ACTIONS_ATTRIBUTE, None) or ActionSteps()
+        setattr(cache, ACTIONS_ATTRIBUTE, now)
         self._context.actions = now
         done = Denoising()
         if now.report is not None and now.report.denoising is not None:
@@ -153,7 +153,7 @@ class EmbeddingFunction(MethodOverride):
 
 
 class ReusedOutput(ForwardOverride):
-    """A module that gives what it gave in the last step in which it was computed, in steps that reuse outputs."""
+    """A module that returns its last computed output in steps that reuse outputs."""
 
     def __init__(self, module: nn.Module, context: CallContext) -> None:
         super().__init__(module)

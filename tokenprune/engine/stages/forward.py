@@ -18,8 +18,8 @@ from tokenprune.sequence.packing import Packing
 
 
 @dataclass(eq=False)
-class Entry:
-    """A prompt that enters the language model.
+class StagedPrompt:
+    """A prompt that enters the language model and is pruned there in stages.
 
     packing: the columns that enter.
     chosen: the images, with what was selected before.
@@ -51,7 +51,7 @@ class StagedForward:
 
     cache: Any
     n_slots: int
-    entry: Entry | None = None
+    entry: StagedPrompt | None = None
     continues: CacheIndex | None = None
     embeds: Tensor | None = None
     runs: list[StageRun] = field(default_factory=list)

@@ -16,24 +16,24 @@ from torch import Tensor, nn
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import recomputes_hooks
-from tokenprune.engine.bias import stage_bias
 from tokenprune.engine.cache.index import CacheIndex
-from tokenprune.engine.call import CallContext, Forward, is_static, states_first
+from tokenprune.engine.call import CallContext, Forward, hidden_states_first, is_static
 from tokenprune.engine.compiling import dynamo_disabled
+from tokenprune.engine.proportional_attention import stage_bias
 from tokenprune.engine.recording import Register
 from tokenprune.engine.select import ImageSelection, checked_stage_selection, explained_nan, merge_features
 from tokenprune.engine.stages.capture import TextCapture
-from tokenprune.engine.stages.forward import Entry, StagedForward
+from tokenprune.engine.stages.forward import StagedForward, StagedPrompt
 from tokenprune.engine.stages.plan import checked_stages
 from tokenprune.engine.stages.reading import attention_reader
-from tokenprune.engine.stages.run import StageRun, places_of, text_places
+from tokenprune.engine.stages.run import StageRun, text_places
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError
 from tokenprune.report import ImageReport
 from tokenprune.selection import Selection, StageReport
 from tokenprune.sequence.packing import Packing, PromptTokens, identity_packing, pack
 from tokenprune.strategy import Stage, StagedStrategy
-from tokenprune.tokens.visual import Entered, StageTokens
+from tokenprune.tokens.visual import FirstLayerInputs, StageTokens
 
 
 class StagePruning:
@@ -92,7 +92,7 @@ class StagePruning:
                 f"Switch it off, use a newer transformers, or prune before the language model."
             )
         text = [prompt.text_after(image.row, image.last) for image in chosen] if self.reads_attention else []
-        entry = Entry(packing, chosen, text, self._slots_before(forward.index, past_valid))
+        entry = StagedPrompt(packing, chosen, text, self._slots_before(forward.index, past_valid))
         forward.stages = StagedForward(forward.cache, past_valid.shape[1], entry=entry)
         self._activate(forward.stages)
 
@@ -154,7 +154,7 @@ class StagePruning:
             return None
         if now.continues is not None and (now.active or kwargs.get("attention_mask") is not None):
             self._make_runs(now)
-        args, kwargs = states_first(args, kwargs)
+        args, kwargs = hidden_states_first(args, kwargs)
         if layer == 0 and now.entry is not None and self.reads_attention:
             now.entry.hidden = args[0]
         number = sum(stage.layer <= layer for stage in self.stages) - 1
@@ -208,10 +208,10 @@ class StagePruning:
         """
         assert now.entry is not None
         number, entry = len(now.runs), now.entry
-        stage, entered = self.stages[number], places_of(entry.packing)
+        stage, entered = self.stages[number], entry.packing.places()
         before = now.runs[-1].packing if now.runs else entry.packing
         # The place of every column of the call in the stage before.
-        places = places_of(before).gather(1, entered) if now.runs else entered
+        places = before.places().gather(1, entered) if now.runs else entered
         reports, merges = [], []
         keep, counts = entry.packing.valid.clone(), list(entry.packing.counts)
         for i, (image, left, visual, tokens) in enumerate(self._tokens(now, stage, hidden, before, places)):
@@ -262,12 +262,14 @@ class StagePruning:
             yield image, last.kept, visual, tokens
 
 
-def _entered(entry: Entry, hidden: Float[Tensor, "length width"], number: int, device: torch.device) -> Entered:
+def _entered(
+    entry: StagedPrompt, hidden: Float[Tensor, "length width"], number: int, device: torch.device
+) -> FirstLayerInputs:
     """What entered the language model of an image and of the text after it, on a device."""
     image = entry.chosen[number]
-    visual = places_of(entry.packing)[image.row, image.columns[image.selection.kept]]
+    visual = entry.packing.places()[image.row, image.columns[image.selection.kept]]
     text = text_places([entry.packing], image.row, entry.text[number])
-    return Entered(hidden[visual.to(hidden.device)].to(device), hidden[text.to(hidden.device)].to(device))
+    return FirstLayerInputs(hidden[visual.to(hidden.device)].to(device), hidden[text.to(hidden.device)].to(device))
 
 
 def report_of(stage: Stage, left: Int[Tensor, " left"], n_visual: int, selection: Selection) -> StageReport:
@@ -289,5 +291,5 @@ def _prune_hidden(hidden: Tensor, before: StageRun | None, run: StageRun) -> Ten
     """The hidden states of a stage's tokens, from those of the stage before it (None: of all that entered)."""
     if before is None or not before.drops:
         return run.packing.gather_tokens(hidden)
-    index = places_of(before.packing).gather(1, run.packing.columns)
+    index = before.packing.places().gather(1, run.packing.columns)
     return replace(run.packing, columns=index, n_columns=hidden.shape[1]).gather_tokens(hidden)

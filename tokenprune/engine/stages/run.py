@@ -20,7 +20,7 @@ from tokenprune.engine.cache.pruned import physical_view
 from tokenprune.engine.call import is_static, span
 from tokenprune.engine.stages.slots import StageSlots
 from tokenprune.errors import PruningError
-from tokenprune.sequence.masks import add_bias
+from tokenprune.sequence.masks import add_bias, additive, masked_out
 from tokenprune.sequence.packing import Packing
 
 
@@ -108,7 +108,7 @@ class StageRun:
         queries = self.packing.columns.to(mask.device)[:, None, :, None]
         rows = keys.gather(2, queries.expand(-1, mask.shape[1], -1, mask.shape[-1])) if self.drops else keys
         index = held.slots[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
-        left = _masked(rows.gather(3, index), ~held.valid[:, None, None])
+        left = masked_out(rows.gather(3, index), ~held.valid[:, None, None])
         left = left if held.bias is None else add_bias(left, held.bias, hidden.dtype)
         return self._with_free_room(left, layer)
 
@@ -116,7 +116,7 @@ class StageRun:
         """The mask over all keys that the cache answers with: a static one answers with all its room."""
         n_keys, _ = span(physical_view(self.cache), self.past.slots.shape[1], layer, self.packing.columns.shape[1])
         free = mask.new_zeros(*mask.shape[:-1], n_keys - mask.shape[-1])
-        return torch.cat([mask, _masked(free, torch.ones_like(free).bool())], -1) if free.shape[-1] else mask
+        return torch.cat([mask, masked_out(free, torch.ones_like(free).bool())], -1) if free.shape[-1] else mask
 
     def _causal(self, hidden: Tensor) -> Tensor:
         """Nothing was masked, but the stage has holes: an additive mask over its own tokens."""
@@ -124,27 +124,14 @@ class StageRun:
         # Holes attend to themselves: nothing reads them, and softmax needs one entry.
         itself = held.slots[:, None] == new
         seen = (held.slots[:, None] <= new) & held.valid[:, None] | itself & ~self.packing.valid[:, :, None]
-        return _masked(hidden.new_zeros(seen.shape), ~seen.to(hidden.device))[:, None]
-
-
-def places_of(packing: Packing) -> Int[Tensor, "batch columns"]:
-    """The place of each column in a packing; 0 for columns that it does not hold."""
-    columns, valid = packing.columns, packing.valid
-    place = torch.zeros(len(columns), packing.n_columns, dtype=torch.long, device=columns.device)
-    order = torch.arange(columns.shape[1], device=columns.device).expand_as(columns)
-    # Holes are at column 0, which may be a real token's too: the token wins.
-    return place.scatter_reduce_(1, columns, order * valid, "amax")
+        return additive(seen.to(hidden.device), hidden.dtype)[:, None]
 
 
 def text_places(packings: Sequence[Packing], row: int, columns: Int[Tensor, " text"]) -> Int[Tensor, " text"]:
     """The places of an image's text columns after packings of packings. Where the prompt ends in its image, the column
     that stands for its text may be gone: then the last one that the row has left."""
     for packing in packings:
-        places, valid = places_of(packing)[row, columns], packing.valid[row]
+        places, valid = packing.places()[row, columns], packing.valid[row]
         last = (torch.arange(len(valid), device=valid.device) * valid).amax()
         columns = torch.where(packing.columns[row, places] == columns, places, last)
     return columns
-
-
-def _masked(mask: Tensor, where: Tensor) -> Tensor:
-    return mask & ~where if mask.dtype == torch.bool else mask.masked_fill(where, torch.finfo(mask.dtype).min)

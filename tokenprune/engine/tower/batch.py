@@ -3,9 +3,9 @@
 After each layer that a strategy names in `tower_layers`, it selects tile by tile which visual tokens are left, and the
 next layers get only their patches. If the tiles of a batch have unequal numbers left, the shorter ones are padded, and
 a mask keeps the padding out of the attention. A merged patch is attended to like the patches that it stands for: the
-logarithm of their number is added to its logit. After the tower, the survivors are put back in their places in the
-grid, so that the model finds the shapes that it expects; the other places hold zeros, which are dropped before the
-language model.
+logarithm of their number is added to its logit. After the tower, the remaining patches are put back in their places
+in the grid, so that the model finds the shapes that it expects; the other places hold zeros, which are dropped before
+the language model.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from tokenprune.adapters.towers.layers import TowerLayers, restore_patches
 from tokenprune.engine.call import CallContext, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
-from tokenprune.engine.tower.tiles import Tile, TileSelection, changes, merged_patches, places_of, spread
+from tokenprune.engine.tower.tiles import Tile, TileSelection, changes, merged_patches, patches_of, spread
 from tokenprune.errors import PruningError
 from tokenprune.selection import Selection
 from tokenprune.strategy import Strategy
-from tokenprune.tokens.tower import LeftInTower
+from tokenprune.tokens.tower import KeptInTower
 
 
 @dataclass(frozen=True, eq=False)
-class Survivors:
+class RemainingPatches:
     """Which patches of every tile follow the prefix tokens in the hidden states; those not `real` are padding, of which
     there is none where `real` is None. `sizes`: how many patches each stands for; None if none has been merged."""
 
@@ -75,10 +75,10 @@ class TowerCall:
     captured: what its capture points returned so far.
     kept: of each tile, which of the visual tokens that the layer was given are kept, and what is merged into them.
     tiles: those of the call; none before the first layer that the strategy selects after.
-    survivors: what the hidden states hold; None as long as that is everything, in raster order. From then on the
-        patches of a visual token follow one another.
+    remaining: the patches that the hidden states hold; None as long as that is everything, in raster order. From then
+        on the patches of a visual token follow one another.
     mask: of the layer that runs.
-    entered: by encoder layer, the survivors that it was given.
+    entered: by encoder layer, the patches that it was given.
     """
 
     def __init__(self, first_layer: int, patches: Int[Tensor, "visual patches"] | None) -> None:
@@ -87,15 +87,15 @@ class TowerCall:
         self.captured: dict[str, Tensor] = {}
         self.kept: list[Selection] = []
         self.tiles: list[Tile] = []
-        self.survivors: Survivors | None = None
+        self.remaining: RemainingPatches | None = None
         self.mask: Tensor | None = None
-        self.entered: dict[int, Survivors] = {}
+        self.entered: dict[int, RemainingPatches] = {}
 
     @property
     def n_patches(self) -> int:
         return self.tiles[0].n_visual * self.each
 
-    def outcomes(self) -> list[LeftInTower]:
+    def outcomes(self) -> list[KeptInTower]:
         """What is left of every tile."""
         return [tile.outcome() for tile in self.tiles]
 
@@ -105,7 +105,7 @@ class TowerCall:
 
     def places(self, tokens: Int[Tensor, " kept"]) -> Int[Tensor, " patches"]:
         """The same, within the hidden states."""
-        return self.of_tokens(tokens) if self.survivors is None else places_of(tokens, self.each)
+        return self.of_tokens(tokens) if self.remaining is None else patches_of(tokens, self.each)
 
 
 class BatchPruning:
@@ -169,10 +169,10 @@ class BatchPruning:
         if call.kept:
             hidden = self._prune_hidden(call, hidden)
         call.layer = number if number in self.selecting.after else None
-        if call.survivors is None:
+        if call.remaining is None:
             return None
-        call.entered[number] = call.survivors
-        call.mask = call.survivors.mask(hidden)
+        call.entered[number] = call.remaining
+        call.mask = call.remaining.mask(hidden)
         named = named_arguments(module, (hidden, *rest), kwargs)
         return tower.arguments(named, hidden, None if within else call.mask)
 
@@ -201,7 +201,7 @@ class BatchPruning:
             n_visual = (n_tokens - n_prefix) // call.each
             n_image = n_visual if self.tower.whole_images else None
             call.tiles = [Tile(n_visual, n_image, device) for _ in range(n_tiles)]
-        if call.each > 1 and call.survivors is None:
+        if call.each > 1 and call.remaining is None:
             prefix = torch.arange(n_prefix, device=device)
             order = torch.cat([prefix, n_prefix + call.of_tokens(call.tiles[0].left)])
             queries, keys, values = (part[:, :, order] for part in projected)
@@ -225,7 +225,7 @@ class BatchPruning:
         padded = min(map(len, left)) < places.shape[1]
         sizes = [spread(tile.sizes.to(device), call.each) for tile in call.tiles]
         merged = any(tile.merged_from is not None for tile in call.tiles)
-        survivors = Survivors(
+        remaining = RemainingPatches(
             pad_sequence(left, batch_first=True),
             real.to(device) if padded else None,
             pad_sequence(sizes, batch_first=True, padding_value=1.0).to(device) if merged else None,
@@ -236,9 +236,9 @@ class BatchPruning:
         for i, selection in enumerate(selections):
             if selection.merged is not None:
                 patches = hidden[i, n_prefix : n_prefix + selection.n_visual * call.each]
-                if call.survivors is None and call.patches is not None:
+                if call.remaining is None and call.patches is not None:
                     patches = patches[call.patches.flatten().to(device)]
-                means = merged_patches(selection, patches, call.each)
+                means = merged_patches(selection, patches)
                 pruned[i, n_prefix : n_prefix + len(means)] = means
-        call.survivors = survivors
+        call.remaining = remaining
         return pruned

@@ -4,7 +4,7 @@ one row.
 before_tower   a PatchStrategy selects, by their pixels, the visual tokens of each image whose patches are encoded
 before_layer   hidden states, rotary embeddings and the ends of segments are cut to what is left, in its order
 after_capture  a TowerStrategy selects, frame by frame, which visual tokens the next layers get
-after_exit     the layers' output gets a row for every patch or visual token again, as the base model expects; the rows
+after_output   the layers' output gets a row for every patch or visual token again, as the base model expects; the rows
                of dropped ones are zeros, which are dropped before the language model
 after_tower    the same for the hidden states that the tower also returns
 """
@@ -23,11 +23,12 @@ from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.conventions import recomputes_hooks
 from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.adapters.towers.row import Row
-from tokenprune.engine.call import CallContext, named_arguments, states_first
+from tokenprune.engine.call import CallContext, hidden_states_first, named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.recording import Register
+from tokenprune.engine.select import no_selection
+from tokenprune.engine.tower.proportional_attention import KEY_BIAS, ProportionalAttention
 from tokenprune.engine.tower.row import RowCall
-from tokenprune.engine.tower.sized import KEY_BIAS, SizedAttention
 from tokenprune.engine.tower.tiles import TileSelection, changes
 from tokenprune.errors import PruningError, SettingError
 from tokenprune.selection import Selection
@@ -51,11 +52,11 @@ class RowPruning:
         self, strategy: Strategy, adapter: ModelAdapter, between: RowLayers | None, context: CallContext
     ) -> None:
         self.strategy, self.adapter, self.between = strategy, adapter, between
-        self.before = adapter.tower.row if "left_before_tower" in strategy.needs else None
+        self.before = adapter.tower.row if "kept_before_tower" in strategy.needs else None
         self._context = context
         if self.before is not None and not isinstance(strategy, PatchStrategy):
             raise SettingError(
-                f"{type(strategy).__name__}.needs has left_before_tower, which only a PatchStrategy can have. Derive "
+                f"{type(strategy).__name__}.needs has kept_before_tower, which only a PatchStrategy can have. Derive "
                 f"it from tokenprune.strategy.PatchStrategy."
             )
         self.selecting = None if between is None else TileSelection(strategy, adapter, between)
@@ -72,8 +73,8 @@ class RowPruning:
             register(tower.register_forward_hook(self.after_tower))
             for number, layer in enumerate(self.adapter.tower.layers(tower)):
                 register(layer.register_forward_pre_hook(partial(self.before_layer, number), with_kwargs=True))
-            for module in () if self.adapter.tower.row is None else self.adapter.tower.row.exits(tower):
-                register(module.register_forward_hook(self.after_exit))
+            for module in () if self.adapter.tower.row is None else self.adapter.tower.row.output_modules(tower):
+                register(module.register_forward_hook(self.after_output))
         if self.between is None or self.selecting is None:
             return captured
         for number in self.selecting.after:
@@ -82,7 +83,7 @@ class RowPruning:
                 captured.append(module)
         if (attend := self.between.attention.attend) is not None:
             for layer in self.between.layers:
-                register(SizedAttention(self.between.attention.points(layer).attention, attend).install())
+                register(ProportionalAttention(self.between.attention.points(layer).attention, attend).install())
         return captured
 
     @dynamo_disabled
@@ -111,7 +112,7 @@ class RowPruning:
                 f"encoder layers again in the backward pass. Switch it off, call eval() on the tower, or use a newer "
                 f"transformers."
             )
-        args, kwargs = states_first(args, kwargs)
+        args, kwargs = hidden_states_first(args, kwargs)
         hidden, named = args[0], named_arguments(module, args, kwargs)
         if drops:
             hidden = call.advance(hidden)
@@ -137,7 +138,7 @@ class RowPruning:
             call.layer = call.rotation = None
 
     @dynamo_disabled
-    def after_exit(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+    def after_output(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
         call = self._context.row
         return None if call is None or not call.drops else call.cut.whole(output)
 
@@ -151,7 +152,7 @@ class RowPruning:
                 f"{type(self.adapter).__name__} names encoder layers that the vision tower does not call, so nothing "
                 f"was pruned before it. Remove the patch, and report it with your transformers version."
             )
-        for name in HIDDEN & output.keys():  # the others have come through an exit
+        for name in HIDDEN & output.keys():  # the others have come through an output module
             output[name] = self._whole(call, output[name])
         return output
 
@@ -198,8 +199,5 @@ class RowPruning:
         with without_autocast(pixels.device):
             selection = self.strategy.select_patches(PatchTokens(pixels, grid))
         if not isinstance(selection, Selection) or selection.n_visual != prod(grid):
-            raise PruningError(
-                f"{type(self.strategy).__name__}.select_patches must return a Selection over {prod(grid)} visual "
-                f"tokens."
-            )
+            raise no_selection(f"{type(self.strategy).__name__}.select_patches", prod(grid))
         return selection

@@ -14,9 +14,9 @@ from torch.nn.functional import pad
 
 from tokenprune.adapters.towers.layers import RowLayers
 from tokenprune.adapters.towers.row import Row
-from tokenprune.engine.tower.tiles import Tile, merged_patches, places_of, spread
+from tokenprune.engine.tower.tiles import Tile, merged_patches, patches_of, spread
 from tokenprune.selection import Selection
-from tokenprune.tokens.tower import LeftInTower
+from tokenprune.tokens.tower import KeptInTower
 
 
 class RowCut:
@@ -165,7 +165,7 @@ class RowCall:
         """Which patches of each tile, in raster order, were encoded."""
         return list(self.cut.kept[self.row.in_tiles].split(self.row.tiles))
 
-    def outcomes(self) -> list[LeftInTower]:
+    def outcomes(self) -> list[KeptInTower]:
         """What is left of every tile."""
         return [tile.outcome() for tile in self.tiles]
 
@@ -191,9 +191,9 @@ class RowCall:
             n_before = 0 if selection is None else selection.n_visual
             if selection is not None and selection.merged is not None:
                 tokens = torch.arange(start, start + n_before, device=device)
-                patches = rows[self.cut.by_token.to(device)[places_of(tokens, each)]]
-                means = merged_patches(selection, patches, each)
+                patches = rows[self.cut.by_token.to(device)[patches_of(tokens, each)]]
+                means = merged_patches(selection, patches)
                 kept = torch.arange(end, end + len(tile.left), device=device)
-                result[self.following.by_token.to(device)[places_of(kept, each)]] = means
+                result[self.following.by_token.to(device)[patches_of(kept, each)]] = means
             start, end = start + n_before, end + len(tile.left)
         return result.view(left.shape)

@@ -8,23 +8,25 @@ from torch import Tensor
 
 from tokenprune.adapters.base import ModelAdapter
 from tokenprune.adapters.towers.layers import RowLayers, TowerLayers
-from tokenprune.engine.select import explained_nan
-from tokenprune.errors import PruningError, SettingError
+from tokenprune.engine.select import explained_nan, no_selection
+from tokenprune.errors import SettingError
 from tokenprune.selection import Selection, StageReport
 from tokenprune.selection.precision import without_autocast
 from tokenprune.strategy import Strategy, TowerStrategy
 from tokenprune.tokens.attention import VisionAttention
 from tokenprune.tokens.layout import Layout
-from tokenprune.tokens.tower import LeftInTower, TowerTokens, means_of
+from tokenprune.tokens.tower import KeptInTower, TowerTokens, means_of
 
 
 class Tile:
-    """What is left of one tile so far: its visual tokens and their scores; the last score of every one of them, if all
-    were scored before the first was dropped; how many each stands for, if any were merged; and what was left from
-    which encoder layer on.
+    """What is left of one tile so far.
 
     n_image: the number of visual tokens of the image that the tile is part of; None if the tower cannot know.
-    left: what was left of the tile before the tower; None if that is everything.
+    left: the visual tokens that are left; given as None, all of them.
+    scores: theirs, in the last selection; None if it gave none.
+    merged_from: how many visual tokens each of them stands for; None if none has been merged.
+    last: the last score of every visual token; None unless all were scored before the first was dropped.
+    stages: what was left from which encoder layer on.
     """
 
     def __init__(self, n_visual: int, n_image: int | None, device: torch.device, left: Tensor | None = None) -> None:
@@ -58,9 +60,9 @@ class Tile:
         self.left = left
         self.stages.append(StageReport(layer, left, None, merged))
 
-    def outcome(self) -> LeftInTower:
+    def outcome(self) -> KeptInTower:
         """What is left of it."""
-        return LeftInTower(self.left, self.n_visual, self.last, tuple(self.stages), self.merged_from)
+        return KeptInTower(self.left, self.n_visual, self.last, tuple(self.stages), self.merged_from)
 
 
 def changes(selection: Selection | None) -> bool:
@@ -81,12 +83,12 @@ class TileSelection:
         name = type(strategy).__name__
         if not isinstance(strategy, TowerStrategy):
             raise SettingError(
-                f"{name}.needs has left_in_tower, which only a TowerStrategy can have. Derive it from "
+                f"{name}.needs has kept_in_tower, which only a TowerStrategy can have. Derive it from "
                 f"tokenprune.strategy.TowerStrategy."
             )
         if "vision_attention" in strategy.needs:
             raise SettingError(
-                f"{name}.needs has both left_in_tower and vision_attention, but the tower does not attend to what it "
+                f"{name}.needs has both kept_in_tower and vision_attention, but the tower does not attend to what it "
                 f"has dropped. Read tokens.attention in select_in_tower instead."
             )
         n_layers = len(layers.after)
@@ -99,7 +101,7 @@ class TileSelection:
         self.strategy, self.n_prefix = strategy, adapter.tower.n_prefix
         self._scale = adapter.tower.scale(adapter.vision_tower)
         self.after = tuple(layers.after[number] for number in chosen)
-        self._n_more = {layer: n_layers - number - 1 for number, layer in enumerate(layers.after)}
+        self._n_later_layers = {layer: n_layers - number - 1 for number, layer in enumerate(layers.after)}
 
     def select(
         self,
@@ -121,7 +123,7 @@ class TileSelection:
             values = torch.cat([values[:, :n_prefix], patches], 1)
         tokens = TowerTokens(
             layer,
-            self._n_more[layer],
+            self._n_later_layers[layer],
             attention,
             values,
             tile.left,
@@ -133,18 +135,14 @@ class TileSelection:
         with without_autocast(values.device), explained_nan(self.strategy, f"image tile {number}", values):
             selection = self.strategy.select_in_tower(tokens)
         if not isinstance(selection, Selection) or selection.n_visual != n_left:
-            raise PruningError(
-                f"{type(self.strategy).__name__}.select_in_tower must return a Selection over the {n_left} visual "
-                f"tokens that are left."
-            )
+            raise no_selection(f"{type(self.strategy).__name__}.select_in_tower", n_left, "that are left")
         tile.keep(selection, layer + 1)
         return selection
 
 
-def merged_patches(
-    selection: Selection, patches: Float[Tensor, "patches width"], each: int
-) -> Float[Tensor, "left width"]:
-    """The patches of the visual tokens that a selection keeps, `each` of one after the other, with others merged in."""
+def merged_patches(selection: Selection, patches: Float[Tensor, "patches width"]) -> Float[Tensor, "left width"]:
+    """The patches of the visual tokens that a selection keeps, with others merged in. Those of one token follow one
+    another."""
     assert selection.merged is not None
     tokens = patches.reshape(selection.n_visual, -1)
     return selection.merged.apply(tokens, selection.kept).view(-1, patches.shape[1])
@@ -155,8 +153,8 @@ def spread(sizes: Float[Tensor, " left"], each: int) -> Float[Tensor, " patches"
     return sizes if each == 1 else sizes.repeat_interleave(each)
 
 
-def places_of(tokens: Int[Tensor, " kept"], each: int) -> Int[Tensor, " patches"]:
-    """Where the patches of visual tokens are, if `each` of one token follow the other's."""
+def patches_of(tokens: Int[Tensor, " kept"], each: int) -> Int[Tensor, " patches"]:
+    """The patches of visual tokens, where every token has `each`, which follow one another."""
     if each == 1:
         return tokens
     return (tokens[:, None] * each + torch.arange(each, device=tokens.device)).flatten()

@@ -21,7 +21,7 @@ from torch import Tensor
 from vllm.distributed import get_tensor_model_parallel_world_size, get_tp_group
 
 from tokenprune.encoded import EncodedImage
-from tokenprune.engine.select import checked_selection, explained_nan
+from tokenprune.engine.select import checked_selection
 from tokenprune.selection import Selection
 from tokenprune.serving.vllm.batches import arguments_of, image_batches
 from tokenprune.serving.vllm.capture import AttentionCapture, Capture
@@ -76,8 +76,18 @@ class ImageSelector:
         self, strategy: Strategy, features: Float[Tensor, "visual columns"], image: EncodedImage
     ) -> tuple[Int[Tensor, " kept"], Float[Tensor, "kept columns"]]:
         tokens = VisualTokens(features[:, : self._width], image.layout, 0, image.statistics)
-        with explained_nan(strategy, "an image", tokens.features):
+        try:
             selection = checked_selection(strategy, tokens)
+        except Exception:  # which would end the engine, and with it everyone's requests
+            if bool(tokens.features.isfinite().all()):
+                raise
+            logger.warning(
+                "The features of an image hold NaN or infinity, from which %s cannot select: its request is answered "
+                "from the first tokens that do not. If the pixels are numbers, serve with --dtype bfloat16 or float32.",
+                type(strategy).__name__,
+            )
+            kept = finite_first(tokens.features, strategy.budget(tokens.n_visual))
+            return kept, features[kept].nan_to_num(0.0, 0.0, 0.0)  # NaN in a KV block reaches whoever gets it next
         rows = features[selection.kept]
         if selection.merged is not None:
             rows[:, : self._width] = selection.merged.apply(tokens.features, selection.kept)
@@ -94,6 +104,11 @@ class ImageSelector:
         extra = best_dropped(selection, missing)
         kept, order = torch.cat([selection.kept, extra]).sort()
         return kept, torch.cat([rows, features[extra]])[order]
+
+
+def finite_first(features: Float[Tensor, "visual width"], count: int) -> Int[Tensor, " count"]:
+    """The first `count` tokens without NaN or infinity, in order; if there are fewer, the first others too."""
+    return features.isfinite().all(-1).int().argsort(descending=True, stable=True)[:count].sort().values
 
 
 def best_dropped(selection: Selection, count: int) -> Int[Tensor, " count"]:
@@ -128,9 +143,10 @@ class PrunedModel(Base):
             vllm_config.scheduler_config.max_num_batched_tokens,
             vllm_config.compilation_config.max_cudagraph_capture_size or 0,
         )
-        self.step = StepPositions(self.n_components, most, adds=self.settings.position_ids == "original")
-        self.most_at_once = vllm_config.scheduler_config.max_num_encoder_input_tokens
         width, first = config.get_text_config().hidden_size, get_tp_group().is_first_rank
+        adds = self.settings.position_ids == "original"
+        self.step = StepPositions(self.n_components, most, width, adds)
+        self.most_at_once = vllm_config.scheduler_config.max_num_encoder_input_tokens
         self.selector = ImageSelector(self.settings, width, reports=first)
         self.capture = self.make_capture() if "vision_attention" in strategy.needs else None
         lengthen(self.decoder, self.settings.n_positions(model_config.max_model_len))

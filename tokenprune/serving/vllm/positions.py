@@ -45,28 +45,35 @@ class StepPositions:
     graph reads its inputs there.
 
     n_tokens: the most that a step can have.
+    width: that of a token's embedding. Rows that are no wider are embeddings of text in a prompt with images, which
+        have no offsets.
     adds: False for compact IDs, which have no offsets.
     """
 
-    def __init__(self, n_components: int, n_tokens: int, adds: bool) -> None:
-        self.n_components, self._adds = n_components, adds
+    def __init__(self, n_components: int, n_tokens: int, width: int, adds: bool) -> None:
+        self.n_components, self._width, self._adds = n_components, width, adds
         # One column more than is used, as in vLLM's own buffer of position IDs, whose slices are not contiguous either.
         self._offsets = torch.zeros(n_components, n_tokens + 1, dtype=torch.long)
         self._ids = torch.zeros_like(self._offsets)
 
     def unpack(
-        self, embeddings: Sequence[Float[Tensor, "_ more"]], is_visual: Bool[Tensor, " scheduled"] | None
+        self, embeddings: Sequence[Float[Tensor, "_ _"]], is_visual: Bool[Tensor, " scheduled"] | None
     ) -> list[Float[Tensor, "_ width"]]:
         """The features of the step's visual tokens; their offsets are held for its position IDs."""
         self._offsets.zero_()
         if not embeddings:
             return []
         assert is_visual is not None
-        rows, offsets = zip(*(split_offsets(one, self.n_components) for one in embeddings), strict=True)
+        rows, offsets = zip(*map(self._split, embeddings), strict=True)
         mask = is_visual.to(self._offsets.device, non_blocking=True)
         if self._adds:
             self._offsets[:, : len(mask)].masked_scatter_(mask, torch.cat(offsets).T.contiguous())
         return list(rows)
+
+    def _split(self, rows: Float[Tensor, "n _"]) -> tuple[Float[Tensor, "n width"], Int[Tensor, "n components"]]:
+        if rows.shape[-1] == self._width:
+            return rows, rows.new_zeros(len(rows), self.n_components, dtype=torch.long)
+        return split_offsets(rows, self.n_components)
 
     def apply(self, ids: Int[Tensor, "rows scheduled"]) -> Int[Tensor, "components scheduled"]:
         """The step's position IDs, given those of its requests."""

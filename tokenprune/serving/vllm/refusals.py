@@ -17,8 +17,8 @@ NEVER = {
     "text_attention": "the attention of decoder layers, and vLLM has one KV length for all layers",
     "text_tower": "the question, and vLLM encodes an image without it, once for all questions",
     "frames": "the frames of a video, and only images are pruned",
-    "left_before_tower": "to prune before the vision tower, which is vLLM's own",
-    "left_in_tower": "to prune between the layers of the vision tower, which are vLLM's own",
+    "kept_before_tower": "to prune before the vision tower, which is vLLM's own",
+    "kept_in_tower": "to prune between the layers of the vision tower, which are vLLM's own",
 }
 #: Rotary embeddings whose frequencies do not depend on the length.
 ROPE_TYPES = ("default", "linear", "llama3", "mrope")

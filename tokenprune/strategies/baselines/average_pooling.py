@@ -37,10 +37,9 @@ class AveragePooling(MergingStrategy):
         n_visual, n_kept, device = tokens.n_visual, self.budget(tokens.n_visual), tokens.features.device
         if n_kept == n_visual:
             return Selection.all(n_visual, device)
-        places, newlines = tokens.layout.coordinates(), tokens.layout.newline_mask()
-        frame = places[:, :2].unique(dim=0, return_inverse=True)[1].masked_fill(newlines, -1)
+        places, frame = tokens.layout.coordinates(), tokens.layout.frame_numbers()
         frames = [(frame == i).nonzero()[:, 0] for i in range(int(frame.max()) + 1)]
-        ends = newlines.nonzero()[:, 0]
+        ends = (frame == -1).nonzero()[:, 0]
         n_ends, *shares = split(n_kept, [len(ends), *map(len, frames)])
         middles, sources, cells = [ends[segments(n_ends, len(ends))[1]]], [], []
         for patches, share in zip(frames, shares, strict=True):

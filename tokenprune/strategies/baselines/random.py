@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from tokenprune.checks import is_integer
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection, split
 from tokenprune.strategies.registry import register_strategy
@@ -31,11 +32,11 @@ class Random(Strategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+        if not is_integer(self.seed) or self.seed < 0:
             raise SettingError(f"Random: seed={self.seed!r} is not a seed; write an integer of 0 or more.")
 
     @property
-    def tiles_apart(self) -> bool:
+    def selects_per_tile(self) -> bool:
         """False: one draw serves all tiles, so that no two keep the same places by construction."""
         return False
 

@@ -50,7 +50,7 @@ class EfficientVLA(OneStage, RankedStrategy, SkippingStrategy, ReusingStrategy):
         check_share("EfficientVLA", "alpha", self.alpha)
 
     @property
-    def reused_every(self) -> int:
+    def recompute_every(self) -> int:
         return self.reuse
 
     def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokenprune.checks import check_layer, is_integer
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
-from tokenprune.strategy import StepStage, StepStrategy
-from tokenprune.tokens import StepTokens, VisualTokens
+from tokenprune.strategy import AllEnterStrategy, DenoisingStage, DenoisingStrategy
+from tokenprune.tokens import StepTokens
 
 
 @dataclass(frozen=True)
-class LateStep(StepStrategy):
+class LateStep(AllEnterStrategy, DenoisingStrategy):
     """Caches every visual token, and from denoising step `steps` of each canvas on reads only those that the canvas
     attended to most in the step before.
 
@@ -36,7 +37,7 @@ class LateStep(StepStrategy):
         if isinstance(self.steps, list):  # settings files have lists
             object.__setattr__(self, "steps", tuple(self.steps))
         numbers = self.steps if isinstance(self.steps, tuple) else (self.steps,)
-        whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in numbers)
+        whole = all(is_integer(n) and n >= 1 for n in numbers)
         if not numbers or not whole or list(numbers) != sorted(set(numbers)):
             raise SettingError(
                 f"LateStep: steps={self.steps!r} does not name ascending denoising steps, counted from 1. Write "
@@ -44,29 +45,19 @@ class LateStep(StepStrategy):
             )
         if len(numbers) > 1 and self.keep is not None:
             raise SettingError("LateStep: several steps need a ratio, not a count. Use keep_ratio.")
-        if self.layer is not None and (not isinstance(self.layer, int) or isinstance(self.layer, bool)):
-            raise SettingError(f"LateStep: layer={self.layer!r} is not a layer; write layer=-1, or None.")
-        if self.budget_per == "tile":
-            raise SettingError('LateStep: the tiles of an image compete. Leave budget_per="image".')
+        check_layer("LateStep", self.layer, "a layer", -1)
 
     @property
     def canvas_layer(self) -> int | None:
         return self.layer
 
     @property
-    def step_stages(self) -> tuple[StepStage, ...]:
+    def step_stages(self) -> tuple[DenoisingStage, ...]:
         steps = (self.steps,) if isinstance(self.steps, int) else tuple(self.steps)
         if self.keep_ratio is None:
-            return (StepStage(steps[0], keep=self.keep),)
+            return (DenoisingStage(steps[0], keep=self.keep),)
         shares = [self.keep_ratio ** ((i + 1) / len(steps)) for i in range(len(steps))]
-        return tuple(StepStage(step, share) for step, share in zip(steps, shares, strict=True))
+        return tuple(DenoisingStage(step, share) for step, share in zip(steps, shares, strict=True))
 
-    def budget(self, n_visual: int) -> int:
-        """Return `n_visual`: every token is cached, and `StepStage.budget` limits what is read later."""
-        return n_visual
-
-    def select(self, tokens: VisualTokens) -> Selection:
-        return Selection.all(tokens.n_visual, tokens.features.device)
-
-    def select_in_step(self, stage: StepStage, tokens: StepTokens) -> Selection:
+    def select_in_step(self, stage: DenoisingStage, tokens: StepTokens) -> Selection:
         return Selection.best(tokens.attention, stage.budget(tokens.n_visual))

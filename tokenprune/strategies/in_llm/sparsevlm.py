@@ -13,7 +13,7 @@ from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.density import recycle_by_cluster
 from tokenprune.strategy import MergingStrategy, RankedStrategy, Stage, TextGuided
 from tokenprune.strategy.schedule import geometric_stages, layers_at
-from tokenprune.tokens import Entered, StageTokens
+from tokenprune.tokens import FirstLayerInputs, StageTokens
 
 #: The depths at which the released code prunes: after layers 2, 6 and 15 of 32.
 DEPTHS = (3 / 32, 7 / 32, 16 / 32)
@@ -64,7 +64,7 @@ class SparseVLM(TextGuided, RankedStrategy, MergingStrategy):
         return recycle_by_cluster(scores, order, tokens.features, budget, self.recycle, self.clusters)
 
 
-def raters(entered: Entered) -> Bool[Tensor, " text"]:
+def raters(entered: FirstLayerInputs) -> Bool[Tensor, " text"]:
     """Mark the text tokens that are more similar to the visual tokens than the average text token.
 
     Similarity is the softmax over the text of a visual token's products with it, averaged over visual tokens.

@@ -35,7 +35,7 @@ class FlowCut(TowerStrategy):
     tower, rounded up; the excess is dropped after the tower, by the last scores.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"left_in_tower"})
+    needs: ClassVar[frozenset[str]] = frozenset({"kept_in_tower"})
 
     def tower_layers(self, n_layers: int) -> tuple[int, ...]:
         return tuple(range(n_layers))
@@ -51,12 +51,12 @@ class FlowCut(TowerStrategy):
         scores = information_flow(attention, values)
         if tokens.scores is not None:
             scores = (tokens.scores + scores) / 2
-        if tokens.n_more % 2 or tokens.n_left <= target:
+        if tokens.n_later_layers % 2 or tokens.n_left <= target:
             return Selection.all(tokens.n_left, tokens.left.device, scores)
-        return Selection.best(scores, tokens.n_left - n_dropped(attention, target, tokens.n_more))
+        return Selection.best(scores, tokens.n_left - n_dropped(attention, target, tokens.n_later_layers))
 
     def select(self, tokens: VisualTokens) -> Selection:
-        return tokens.left_in_tower.at_most(self.budget(tokens.n_visual))  # of several tiles, more may be left
+        return tokens.kept_in_tower.at_most(self.budget(tokens.n_visual))  # of several tiles, more may be left
 
 
 def information_flow(
@@ -74,15 +74,15 @@ def information_flow(
     return (attention / attention.sum() + alike / alike.sum()) * size
 
 
-def n_dropped(attention: Float[Tensor, " patches"], target: int, n_more: int) -> int:
+def n_dropped(attention: Float[Tensor, " patches"], target: int, n_later_layers: int) -> int:
     """Return the number of patches to drop after a layer.
 
-    It is the share (1 - H^2) / sqrt(n_more) of the patches in excess of `target`, where H is the entropy of the CLS
-    token's attention, normalised to 1 for uniform attention; all of them if no further layers follow.
+    It is the share (1 - H^2) / sqrt(n_later_layers) of the patches in excess of `target`, where H is the entropy of the
+    CLS token's attention, normalised to 1 for uniform attention; all of them if no further layers follow.
     """
     above = len(attention) - target
-    if n_more == 0:
+    if n_later_layers == 0:
         return above
     shares = attention / attention.sum()
     entropy = torch.special.entr(shares).sum() / math.log(len(shares))
-    return min(above, round(float(above / n_more**0.5 * (1 - entropy**2))))
+    return min(above, round(float(above / n_later_layers**0.5 * (1 - entropy**2))))

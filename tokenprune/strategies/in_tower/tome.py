@@ -39,7 +39,7 @@ class ToMe(TowerStrategy):
     video, gets its share of the budget in the tower, rounded up; the excess is merged after the tower, by features.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"left_in_tower"})
+    needs: ClassVar[frozenset[str]] = frozenset({"kept_in_tower"})
 
     schedule: Literal["constant", "decreasing"] = "constant"
 
@@ -53,14 +53,14 @@ class ToMe(TowerStrategy):
     def select_in_tower(self, tokens: TowerTokens) -> Selection:
         n_left = tokens.n_left
         target = self.tower_budget(tokens.n_visual, tokens.n_image)
-        goal = n_left - n_merged(n_left - target, tokens.n_more, self.schedule)
+        goal = n_left - n_merged(n_left - target, tokens.n_later_layers, self.schedule)
         if goal == n_left:
             return Selection.all(n_left, tokens.left.device)
         kept, merge = merged_down(tokens.keys, tokens.sizes, goal, tokens.attention.n_prefix)
         return Selection(kept, n_left, None, merge, trusted=True)
 
     def select(self, tokens: VisualTokens) -> Selection:
-        left, n_kept = tokens.left_in_tower, self.budget(tokens.n_visual)
+        left, n_kept = tokens.kept_in_tower, self.budget(tokens.n_visual)
         if len(left.kept) <= n_kept:
             return Selection(left.kept, tokens.n_visual)
         features = tokens.features[left.kept].float()  # of several tiles
@@ -82,13 +82,13 @@ def merged_down(
     return kept, merge_groups(sizes, totals, groups)
 
 
-def n_merged(excess: int, n_more: int, schedule: str) -> int:
-    """Return how many of `excess` tokens to merge now, when `n_more` later layers are to merge the others."""
+def n_merged(excess: int, n_later_layers: int, schedule: str) -> int:
+    """Return how many of `excess` tokens to merge now, when `n_later_layers` later layers are to merge the others."""
     if excess <= 0:
         return 0
-    if schedule == "constant" or n_more == 0:
-        return -(-excess // (n_more + 1))
-    return min(excess, round(2 * excess / (n_more + 1)))  # n_more of 1 + 2 + ... + n_more parts
+    if schedule == "constant" or n_later_layers == 0:
+        return -(-excess // (n_later_layers + 1))
+    return min(excess, round(2 * excess / (n_later_layers + 1)))  # the largest of the parts 1, 2, ...
 
 
 def matched(

@@ -86,7 +86,7 @@ class BackgroundPruning(AttentionStrategy, MergingStrategy):
         }[self.rank]
 
     @property
-    def tiles_apart(self) -> bool:
+    def selects_per_tile(self) -> bool:
         """False: all tiles are clustered at once, in time and memory linear in their number."""
         return False
 

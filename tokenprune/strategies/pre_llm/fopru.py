@@ -57,7 +57,7 @@ class FoPru(AttentionStrategy, AdaptiveStrategy):
     def select(self, tokens: VisualTokens) -> Selection:
         attention = tokens.vision_attention
         scores = attention.cls_row(self.heads) if self.score == "cls" else attention.received(self.heads)
-        n_kept = self.needed(scores)
+        n_kept = self.n_to_keep(scores)
         order = self.ranked(scores, n_kept, tokens)
         if self.mode == "row":
             order = order_by_row(scores, order, tokens.rows, tokens.layout.n_rows)

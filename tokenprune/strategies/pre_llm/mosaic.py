@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.checks import check_choice, check_flags, check_no_effect, is_number
-from tokenprune.errors import SettingError
+from tokenprune.checks import check_choice, check_flags, check_no_effect, check_positive
 from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies.baselines.average_pooling import rectangles
 from tokenprune.strategies.registry import register_strategy
@@ -51,10 +50,7 @@ class Mosaic(AttentionStrategy, MergingStrategy):
         super().__post_init__()
         check_choice("Mosaic", "score", self.score, ("column", "cls"))
         check_flags("Mosaic", merge=self.merge)
-        if not is_number(self.reach) or not self.reach > 0:
-            raise SettingError(
-                f"Mosaic: reach={self.reach!r} is not a distance in rectangles; write a positive number."
-            )
+        check_positive("Mosaic", "reach", self.reach, "a distance in rectangles")
         if not self.merge:
             check_no_effect(self, "with merge=False", "reach", "attention_bias")
 
@@ -82,8 +78,7 @@ class Mosaic(AttentionStrategy, MergingStrategy):
 def budget_cells(layout: Layout, n_kept: int) -> Int[Tensor, " visual"]:
     """Return the cell of every visual token, of `n_kept` cells without an empty one: rectangles of a frame, or runs of
     newline tokens. Tokens of a frame that gets none of the budget have cell `n_kept`."""
-    places, newlines = layout.coordinates(), layout.newline_mask()
-    frame = places[:, :2].unique(dim=0, return_inverse=True)[1].masked_fill(newlines, -1)
+    places, frame = layout.coordinates(), layout.frame_numbers()
     groups = [(frame == i).nonzero()[:, 0] for i in range(-1, int(frame.max()) + 1)]
     shares = split(n_kept, [len(group) for group in groups])
     cells, begin = torch.full((layout.n_visual,), n_kept, device="cpu"), 0
@@ -115,13 +110,9 @@ def similar_nearby(
     the same raster, frame and tile. Tokens without one, and newline tokens, are left out. Computed in blocks.
     """
     device = vectors.device
-    places = layout.coordinates().to(device)
-    regions = places[:, 0] * (places[:, 1].max() + 1) + places[:, 1]
-    if layout.tiles is not None:
-        regions = regions * (int(layout.tiles.max()) + 1) + layout.tiles.to(device)
-    if layout.newlines is not None:
-        regions = regions.masked_fill(layout.newlines.to(device), -1)
-    at = places[:, 2:].float()
+    # One copy, because each one synchronises with the GPU.
+    placed = torch.cat([layout.regions()[:, None], layout.coordinates()[:, 2:]], 1).to(device)
+    regions, at = placed[:, 0], placed[:, 1:].float()
     found = []
     for block in torch.arange(layout.n_visual, device=device).split(max(1, BLOCK_ELEMENTS // len(kept))):
         cosines = vectors[block] @ vectors[kept].T

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.checks import check_flags, check_no_count, check_no_effect, is_number
+from tokenprune.checks import check_flags, check_no_count, check_no_effect, check_positive
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies.registry import register_strategy
@@ -61,8 +61,7 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
         super().__post_init__()
         check_no_count("Nuwa", self.keep)
         check_flags("Nuwa", gather=self.gather, progressive=self.progressive)
-        if not is_number(self.reach) or not self.reach > 0:
-            raise SettingError(f"Nuwa: reach={self.reach!r} is not a distance in tokens; write a positive number.")
+        check_positive("Nuwa", "reach", self.reach, "a distance in tokens")
         if not self.gather:
             check_no_effect(self, "with gather=False", "reach", "attention_bias")
 
@@ -116,14 +115,9 @@ class Nuwa(AttentionStrategy, RankedStrategy, MergingStrategy, StagedStrategy):
 def nearness(layout: Layout, places: Int[Tensor, " places"], reach: float) -> Float[Tensor, "places visual"]:
     """Return 1 - distance / reach, at least 0, of the tokens at `places` to every visual token of the same raster,
     frame and tile; 0 for others and for newline tokens."""
-    coordinates = layout.coordinates()
-    if layout.tiles is not None:
-        coordinates = torch.cat([coordinates, layout.tiles.cpu()[:, None]], 1)
-    near = 1 - torch.cdist(coordinates[places, 2:4].float(), coordinates[:, 2:4].float()) / reach
-    apart = [0, 1, *range(4, coordinates.shape[1])]
-    same = (coordinates[places][:, None, apart] == coordinates[None][..., apart]).all(-1)
-    if layout.newlines is not None:
-        same &= ~layout.newlines.cpu()
+    at, regions = layout.coordinates()[:, 2:].float(), layout.regions()
+    near = 1 - torch.cdist(at[places], at) / reach
+    same = (regions[places][:, None] == regions) & (regions >= 0)
     return near.clamp(min=0) * same
 
 

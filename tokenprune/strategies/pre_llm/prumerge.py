@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenprune.checks import check_flags
+from tokenprune.checks import check_count, check_flags
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection
 from tokenprune.sequence.packing import true_indices
@@ -44,17 +44,14 @@ class PruMerge(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.neighbours, int) or isinstance(self.neighbours, bool) or self.neighbours < 1:
-            raise SettingError(
-                f"PruMerge: neighbours={self.neighbours!r} is not a count of tokens; write an integer of at least 1."
-            )
+        check_count("PruMerge", "neighbours", self.neighbours, "a count of tokens")
         check_flags("PruMerge", plus=self.plus)
         if self.plus and self.cells is not None:
             raise SettingError("PruMerge: plus=True spreads tokens evenly already. Leave out cells, or plus.")
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores = tokens.vision_attention.cls_or_mean()
-        n_kept, n_patches = self.needed(scores), tokens.n_visual - tokens.n_newlines
+        n_kept, n_patches = self.n_to_keep(scores), tokens.n_visual - tokens.n_newlines
         order = self.ranked(scores, n_kept, tokens)
         patches = true_indices(~tokens.is_newline, n_patches)
         if self.plus:

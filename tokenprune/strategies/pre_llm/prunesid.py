@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.checks import is_number
-from tokenprune.errors import SettingError
+from tokenprune.checks import check_positive
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import unit_vectors
@@ -51,10 +50,7 @@ class PruneSID(AttentionStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_number(self.similar) or not self.similar > 0:
-            raise SettingError(
-                f"PruneSID: similar={self.similar!r} is not a multiple of the mean cosine; write a positive number."
-            )
+        check_positive("PruneSID", "similar", self.similar, "a multiple of the mean cosine")
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores, n_kept = tokens.vision_attention.cls_or_mean(), self.budget(tokens.n_visual)

@@ -83,7 +83,8 @@ def _with_cosines(
 def _lazily(
     vectors: Float[Tensor, "visual width"], saliency: Float[Tensor, " visual"], n_kept: int
 ) -> Int[Tensor, " kept"]:
-    """What a token adds never grows, so only those are computed again that were worth more than the best one is."""
+    """Lazy greedy: what a token adds never grows, so only those are computed again whose last value is above the best
+    current one."""
 
     def value(index: Int[Tensor, " some"]) -> Float[Tensor, " some"]:
         added = (vectors[index] @ vectors.T - covered).clamp(min=0).sum(1)

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tokenprune.checks import is_number
-from tokenprune.errors import SettingError
+from tokenprune.checks import check_share
 from tokenprune.selection import Merge, Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
@@ -41,14 +40,11 @@ class VisionZip(AttentionStrategy, AdaptiveStrategy, MergingStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_number(self.contextual) or not 0 <= self.contextual <= 1:
-            raise SettingError(
-                f"VisionZip: contextual={self.contextual!r} is not a share of the budget; write a number in [0, 1]."
-            )
+        check_share("VisionZip", "contextual", self.contextual, "a share of the budget")
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores = tokens.vision_attention.cls_or_mean()
-        n_kept = self.needed(scores)
+        n_kept = self.n_to_keep(scores)
         n_contextual = round(self.contextual * n_kept)
         order = self.ranked(scores, max(1, n_kept - n_contextual), tokens)
         if n_contextual == 0 or n_kept == tokens.n_visual:

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenprune.checks import is_number
-from tokenprune.errors import SettingError
+from tokenprune.checks import check_share
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
@@ -38,14 +37,11 @@ class VisPruner(AttentionStrategy, AdaptiveStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_number(self.important) or not 0 <= self.important <= 1:
-            raise SettingError(
-                f"VisPruner: important={self.important!r} is not a share of the budget; write a number in [0, 1]."
-            )
+        check_share("VisPruner", "important", self.important, "a share of the budget")
 
     def select(self, tokens: VisualTokens) -> Selection:
         scores = tokens.vision_attention.cls_or_mean()
-        n_kept = self.needed(scores)
+        n_kept = self.n_to_keep(scores)
         n_important = int(self.important * n_kept)
         order = self.ranked(scores, max(1, n_important), tokens)
         step = max(8, tokens.n_visual // 72)

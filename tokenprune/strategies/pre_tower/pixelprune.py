@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from numbers import Real
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenprune.checks import check_choice
+from tokenprune.checks import check_choice, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Selection
 from tokenprune.strategies.registry import register_strategy
@@ -50,7 +49,7 @@ class PixelPrune(PatchStrategy):
             object.__setattr__(self, "keep_ratio", 1.0)
         super().__post_init__()
         check_choice("PixelPrune", "metric", self.metric, ("max", "mae", "rmse"))
-        if isinstance(self.threshold, bool) or not isinstance(self.threshold, Real) or not 0 <= self.threshold < 1:
+        if not is_number(self.threshold) or not 0 <= self.threshold < 1:
             raise SettingError(
                 f"PixelPrune: threshold={self.threshold!r} is not a colour difference in [0, 1). Write "
                 f"threshold=0.0 to drop exact repetitions only, or threshold=0.02 for more."
@@ -68,8 +67,8 @@ class PixelPrune(PatchStrategy):
 def prediction_errors(
     pixels: Float[Tensor, "frames rows columns values"], threshold: float, metric: Metric = "max"
 ) -> Float[Tensor, "frames rows columns"]:
-    """Return by how much the prediction of each token is wrong; at least 1, and no less than anywhere, for the first of
-    a frame."""
+    """Return by how much the prediction of each token is wrong. A frame's first token gets the highest error of
+    all, and at least 1."""
     found = exact_errors(pixels, metric) if threshold == 0 else anchored_errors(pixels, threshold, metric)
     found[:, 0, 0] = found.amax().clamp(min=1.0)
     return found

@@ -34,12 +34,7 @@ def link_neighbours(
     neighbours, with a cosine of -inf. Ties go to the first neighbour in raster order, which rules out longer cycles:
     every link joins two otherwise separate clusters.
     """
-    raster, frame = layout.coordinates()[:, :2].T
-    tiles = torch.zeros_like(frame) if layout.tiles is None else layout.tiles.cpu()
-    regions = (raster * (frame.max() + 1) + frame) * (tiles.max() + 1) + tiles
-    if layout.newlines is not None:
-        regions = regions.masked_fill(layout.newlines.cpu(), -1)
-    regions = regions.to(features.device)
+    regions = layout.regions().to(features.device)
     parents, cosines, start = [], [], 0
     for (rows, columns), grids in groupby(layout.grids, key=lambda grid: grid[1:]):
         # Rasters of one size are one block, so that tiles cost no loop.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tokenprune.selection import Merge, Selection
 
-NEIGHBOURS = 5  # that the density around a token is measured from
+NEIGHBOURS = 5  # that the density around a token is measured from, without the token itself
 
 
 def recycling_counts(n_dropped: int, recycle: float, clusters: float) -> tuple[int, int]:
@@ -36,29 +36,44 @@ def recycle_by_cluster(
     n_whole = next(fitting, 0)
     n_recycled, n_clusters = recycling_counts(n_left - n_whole, recycle, clusters)
     sources = order[n_whole : n_whole + n_recycled]
-    centres, members = density_peaks(features[sources], min(n_clusters, n_kept))
+    distances = scaled_distances(features[sources])
+    centres = density_peaks(distances, min(n_clusters, n_kept), NEIGHBOURS)
+    members = nearest_centres(distances, centres)
     kept = torch.cat([order[:n_whole], sources[centres]]).sort().values
     targets = torch.searchsorted(kept, sources[centres])[members]
     merge = Merge.mean(targets, sources, torch.ones_like(sources, dtype=torch.float32), len(kept))
     return Selection(kept, n_left, scores.detach(), merge)
 
 
-def density_peaks(
-    features: Float[Tensor, "tokens width"], n_clusters: int
-) -> tuple[Int[Tensor, " clusters"], Int[Tensor, " tokens"]]:
-    """Return the tokens that are cluster centres, and for every token the cluster of its nearest centre.
+def scaled_distances(features: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens tokens"]:
+    """Return the distances between tokens, divided by the square root of the width. Detached: they only select."""
+    vectors = features.detach().float()
+    return torch.cdist(vectors, vectors) / vectors.shape[1] ** 0.5
 
-    A token's density is exp(-mean squared distance to its nearest neighbours). Centres are the tokens with the highest
-    product of density and distance to the nearest denser token. Distances are divided by the square root of the width.
+
+def density_peaks(
+    distances: Float[Tensor, "tokens tokens"], n_peaks: int, n_neighbours: int, *, with_itself: bool = False
+) -> Int[Tensor, " peaks"]:
+    """Return the tokens with the highest products of density and distance to the nearest denser token.
+
+    A token's density is exp(-mean squared distance to its nearest neighbours).
+
+    with_itself: the token is one of its own neighbours.
     """
-    distances = torch.cdist(features.float(), features.float()) / features.shape[1] ** 0.5
-    # Without the first, which is the token itself.
-    nearest = distances.topk(min(NEIGHBOURS + 1, len(features)), largest=False).values[:, 1:]
-    log_density = -nearest.square().mean(1) if nearest.shape[1] else distances.new_zeros(len(features))
-    centres = log_prominence(distances, log_density).argsort(descending=True, stable=True)[:n_clusters]
-    members = distances[:, centres].argmin(1)
-    members[centres] = torch.arange(len(centres), device=members.device)
-    return centres, members
+    first = 0 if with_itself else 1  # of the nearest tokens, the token itself
+    nearest = distances.topk(min(n_neighbours + first, len(distances)), largest=False).values[:, first:]
+    log_density = -nearest.square().mean(1) if nearest.shape[1] else distances.new_zeros(len(distances))
+    return log_prominence(distances, log_density).argsort(descending=True, stable=True)[:n_peaks]
+
+
+def nearest_centres(
+    distances: Float[Tensor, "tokens tokens"], centres: Int[Tensor, " centres"]
+) -> Int[Tensor, " tokens"]:
+    """Return the place of each token's nearest centre among the centres; a centre's own is itself, even of equal
+    ones."""
+    nearest = distances[:, centres].argmin(1)
+    nearest[centres] = torch.arange(len(centres), device=nearest.device)
+    return nearest
 
 
 def log_prominence(

@@ -45,7 +45,7 @@ def patch_entropy(
 ) -> Float[Tensor, "tiles patches"]:
     """Return the entropy of each square patch's grey values (256 levels), in nats or `bits`. `colors` are in 0..1.
 
-    What is left of a tile beside its last whole patches is in none, as in the tower's convolution.
+    Pixels beyond the last whole patches of a tile are ignored, as in the tower's convolution.
     """
     height, width = colors.shape[-2:]
     side = patch_side(height, width, n_patches)

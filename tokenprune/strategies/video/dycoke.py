@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 from tokenprune.selection import split
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.shares import best_of_frames, evenly_spaced, marked_first
-from tokenprune.strategy import PlaceStrategy
+from tokenprune.strategy import FrameScoreStrategy
 from tokenprune.tokens import VisualTokens
 
 #: Frames in a window.
@@ -23,11 +23,11 @@ FIRST = 255.0
 
 @register_strategy("dycokettm")
 @dataclass(frozen=True)
-class DyCokeTTM(PlaceStrategy):
+class DyCokeTTM(FrameScoreStrategy):
     """Keeps the first frame of every four, and of the others the tokens that changed most (token temporal merging).
 
     The second frame is compared with the first, the fourth with the third, and the third with the first, place by
-    place. Each keeps as many of the tokens with the lowest cosine as any other. The paper keeps 30 % of them, which is
+    place. Each keeps equally many, those with the lowest cosine. The paper keeps 30 % of them, which is
     keep_ratio=0.475; less than 0.25 cannot hold the first frames of all windows, and the windows are made longer. A
     budget smaller than one frame is spread evenly over the first.
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.shares import evenly_spaced
-from tokenprune.strategy import PlaceStrategy
+from tokenprune.strategy import FrameScoreStrategy
 from tokenprune.tokens import VisualTokens
 
 #: The change of the first frame's tokens, above any that there can be. vLLM's number.
@@ -21,7 +21,7 @@ FIRST = 255.0
 
 @register_strategy("evs")
 @dataclass(frozen=True)
-class EVS(PlaceStrategy):
+class EVS(FrameScoreStrategy):
     """Keeps the first frame, and of all other frames the tokens that differ most from the same place one frame earlier.
 
     Change is 1 - the cosine of the two features. All frames compete, so a still video keeps its first frame and

@@ -12,17 +12,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from tokenprune.checks import check_share, is_number
+from tokenprune.checks import check_count, check_share, is_number
 from tokenprune.errors import SettingError
 from tokenprune.selection import Merge, Selection, split
 from tokenprune.strategies.registry import register_strategy
-from tokenprune.strategies.shared.density import log_prominence
+from tokenprune.strategies.shared.density import density_peaks, scaled_distances
 from tokenprune.strategies.shared.shares import best_of_frames
 from tokenprune.strategies.shared.similarity import most_similar, unit_vectors
 from tokenprune.strategy import AttentionStrategy, MergingStrategy, VideoStrategy
 from tokenprune.tokens import Frames, VisualTokens
 
-#: Places in a frame, itself included, by whose distances the density at a token is measured.
+#: Neighbours that the density around a token is measured from, one of which is the token itself.
 NEIGHBOURS = 4
 #: Tokens whose features are compared with anchors at once.
 SOURCES = 4096
@@ -65,9 +65,7 @@ class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("segments", "step"):
-            count = getattr(self, name)
-            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-                raise SettingError(f"FastVID: {name}={count!r} is not a number of frames; write 1 or more.")
+            check_count("FastVID", name, getattr(self, name), "a number of frames")
         for name in ("contextual", "beta"):
             check_share("FastVID", name, getattr(self, name))
         if not is_number(self.threshold):
@@ -78,23 +76,25 @@ class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
         n_visual, n_kept = tokens.n_visual, self.budget(tokens.n_visual)
         if n_kept == n_visual:
             return Selection.all(n_visual, scores.device, scores)
-        beside = frames.kept_beside(n_kept)
-        counts = split(n_kept - len(beside), [1] * frames.n_frames)
+        extra = frames.kept_extra_tokens(n_kept)
+        counts = split(n_kept - len(extra), [1] * frames.n_frames)
         contextual = [int(count * self.contextual) for count in counts]
         salient = [count - few for count, few in zip(counts, contextual, strict=True)]
-        marked = best_of_frames(scores[frames.places], torch.tensor(salient, device=scores.device))
+        marked = best_of_frames(scores[frames.frame_tokens], torch.tensor(salient, device=scores.device))
         order = marked.byte().argsort(dim=1, stable=True)  # what is not salient comes first
-        others = [row[at[: len(at) - n]] for row, at, n in zip(frames.places, order, salient, strict=True)]
+        others = [row[at[: len(at) - n]] for row, at, n in zip(frames.frame_tokens, order, salient, strict=True)]
         merged = [
             one
             for segment in self.segments_of(frames, tokens.features)
             for one in self.merge_segment(tokens.features, others[segment], sum(contextual[segment]))
         ]
-        taken = scores.new_zeros(n_visual, dtype=torch.bool).index_copy(0, frames.places.flatten(), marked.flatten())
-        taken = taken.index_fill(0, torch.cat([beside, *(one.anchors for one in merged)]), True)
+        taken = scores.new_zeros(n_visual, dtype=torch.bool).index_copy(
+            0, frames.frame_tokens.flatten(), marked.flatten()
+        )
+        taken = taken.index_fill(0, torch.cat([extra, *(one.anchors for one in merged)]), True)
         # The most attended of the others, where anchors were too few for the budget.
         rest = scores.masked_fill(taken, -torch.inf).argsort(descending=True, stable=True)
-        n_taken = len(beside) + sum(salient) + sum(len(one.anchors) for one in merged)
+        n_taken = len(extra) + sum(salient) + sum(len(one.anchors) for one in merged)
         taken = taken.index_fill(0, rest[: n_kept - n_taken], True)
         kept = (~taken).byte().argsort(stable=True)[:n_kept]
         merges = [one.merge(torch.searchsorted(kept, one.anchors), self.beta) for one in merged]
@@ -119,7 +119,8 @@ class FastVID(VideoStrategy, AttentionStrategy, MergingStrategy):
         sources = torch.cat(list(frames))
         for frame, count in zip(with_anchors, split(n_anchors, [1] * len(with_anchors)), strict=True):
             if count := min(count, len(frame)):
-                anchors = frame[density_peaks(features[frame], count)]
+                distances = scaled_distances(features[frame])
+                anchors = frame[density_peaks(distances, count, NEIGHBOURS, with_itself=True)]
                 directions = unit_vectors(features[anchors])
                 blocks = sources.split(SOURCES)
                 nearest = [most_similar(unit_vectors(features[block]), directions)[1][:, 0] for block in blocks]
@@ -143,15 +144,3 @@ class Merged:
         own = (1 / (counts + 1)).clamp(min=beta)
         weights = torch.cat([own, ((1 - own) / counts.clamp(min=1))[self.nearest]])
         return Merge(torch.cat([places, places[self.nearest]]), torch.cat([self.anchors, self.sources]), weights)
-
-
-def density_peaks(features: Float[Tensor, "others width"], count: int) -> Int[Tensor, " count"]:
-    """Return the tokens with the highest products of density and distance to the nearest denser token.
-
-    Density is exp(-mean squared distance to the nearest tokens), of which one is the token itself.
-    """
-    vectors = features.detach().float()
-    distances = torch.cdist(vectors, vectors) / vectors.shape[1] ** 0.5
-    nearest = distances.topk(min(NEIGHBOURS, len(vectors)), largest=False).values
-    peaks = log_prominence(distances, -nearest.square().mean(1)).argsort(descending=True, stable=True)
-    return peaks[:count]

@@ -9,11 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from tokenprune.checks import is_number
-from tokenprune.errors import SettingError
+from tokenprune.checks import check_positive
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.shares import best_of_frames, largest_remainders, marked_first
-from tokenprune.strategy import PlaceStrategy
+from tokenprune.strategy import FrameScoreStrategy
 from tokenprune.tokens import VisualTokens
 
 EPSILON = 1e-6
@@ -21,7 +20,7 @@ EPSILON = 1e-6
 
 @register_strategy("vcast")
 @dataclass(frozen=True)
-class VCAST(PlaceStrategy):
+class VCAST(FrameScoreStrategy):
     """Gives more of the budget to frames at which the video changes direction, and keeps the tokens of each frame that
     are largest and least like its mean.
 
@@ -39,10 +38,7 @@ class VCAST(PlaceStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_number(self.temperature) or not self.temperature > 0:
-            raise SettingError(
-                f"VCAST: temperature={self.temperature!r} is not a softmax temperature; write a positive number."
-            )
+        check_positive("VCAST", "temperature", self.temperature, "a softmax temperature")
 
     def choose(self, tokens: VisualTokens, n_kept: int) -> tuple[Float[Tensor, "frames places"], Int[Tensor, " order"]]:
         frames = tokens.frames

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from tokenprune.strategies.registry import register_strategy
 from tokenprune.strategies.shared.shares import best_of_frames
-from tokenprune.strategy import PlaceStrategy
+from tokenprune.strategy import FrameScoreStrategy
 from tokenprune.tokens import Frames, VisualTokens
 
 #: Variances of the Gaussians that compare a token with a centre.
@@ -24,8 +24,8 @@ TEMPERATURE = 0.01
 
 @register_strategy("vidcom2")
 @dataclass(frozen=True)
-class VidCom2(PlaceStrategy):
-    """Keeps, of every frame, the tokens least like the video and the frame; the frame least like the video keeps more.
+class VidCom2(FrameScoreStrategy):
+    """Keeps, of every frame, the tokens least like the video and the frame; frames least like the video keep more.
 
     A token is compared with the mean of the video and with the mean of its frame, in the half of the channels that
     vary least. The shares of the frames are rounded, and vLLM's rule makes their sum exact: if it is too large, the
@@ -48,14 +48,14 @@ class VidCom2(PlaceStrategy):
             like_frame.append(likeness(unit, own))
         video = torch.stack(like_video)
         scores = -(video + torch.stack(like_frame))
-        marked = best_of_frames(scores, shares(video.mean(1), n_kept / frames.places.numel(), frames.n_places))
+        marked = best_of_frames(scores, shares(video.mean(1), n_kept / frames.frame_tokens.numel(), frames.n_places))
         order = scores.flatten().argsort(descending=True, stable=True)
         return scores, order[(~marked.flatten()[order]).byte().argsort(stable=True)]
 
 
 def steady_channels(frames: Frames, features: Float[Tensor, "visual width"]) -> Int[Tensor, " channels"]:
     """Return the channels of lowest variance over all tokens of the video, in double precision."""
-    n, mean = frames.places.numel(), torch.zeros(features.shape[1], dtype=torch.float64, device=features.device)
+    n, mean = frames.frame_tokens.numel(), torch.zeros(features.shape[1], dtype=torch.float64, device=features.device)
     for frame in frames.each(features):
         mean += frame.double().sum(0) / n
     variance = torch.zeros_like(mean)

@@ -22,7 +22,7 @@ from torch.nn.functional import avg_pool2d
 from tokenprune.evals.storage.provenance import versions
 from tokenprune.strategies import STRATEGIES, parse
 from tokenprune.strategy import StagedStrategy, Strategy
-from tokenprune.tokens import Entered, Layout, StageTokens, TextAttention, VisionAttention, VisualTokens
+from tokenprune.tokens import FirstLayerInputs, Layout, StageTokens, TextAttention, VisionAttention, VisualTokens
 
 SIDE, WIDTH, HEADS, HEAD_WIDTH, PIXELS = 24, 1024, 16, 64, 336
 BEFORE, AFTER, LAYERS = 7, 40, 24
@@ -58,7 +58,7 @@ def at_stage(tokens: VisualTokens, left: Tensor, features: Tensor, scores: Tenso
         values=values,
         rotation=torch.stack([angles.cos(), angles.sin()]),
     )
-    return StageTokens(features, left, tokens.layout, scores, attention, lambda: Entered(features, text), text)
+    return StageTokens(features, left, tokens.layout, scores, attention, lambda: FirstLayerInputs(features, text), text)
 
 
 def seconds_of(strategy: Strategy, tokens: VisualTokens) -> tuple[float, int]:

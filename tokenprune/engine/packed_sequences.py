@@ -1,4 +1,4 @@
-"""FlashAttention takes gaps in the position IDs of a row for borders between packed sequences.
+"""FlashAttention treats gaps in the position IDs of a row as borders between packed sequences.
 
 transformers then splits keys where it splits queries. That changes nothing in a first prompt, whose position IDs begin
 once; but images that are pruned when the cache already holds something would see only themselves. Rotary embeddings
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from tokenprune.engine.call import CallContext, Forward
 
 
-def hide_ids(forward: Forward, adapter: ModelAdapter, context: CallContext) -> None:
+def withhold_ids(forward: Forward, adapter: ModelAdapter, context: CallContext) -> None:
     """Keep the position IDs from the decoder layers, if this forward prunes after something that the cache holds, in
     FlashAttention. PruningError for layers whose attention computes with them."""
     if forward.packing is not None and forward.n_slots and adapter.decoder.runs_flash:
-        forward.hidden_ids = HiddenIds(adapter.layers, lambda: context.forward is forward)
+        forward.withheld_ids = WithheldIds(adapter.layers, lambda: context.forward is forward)
 
 
 def check_not_packed(forward: Forward, ids: Real[Tensor, "*components batch new"], adapter: ModelAdapter) -> None:
@@ -46,13 +46,13 @@ def check_not_packed(forward: Forward, ids: Real[Tensor, "*components batch new"
         )
 
 
-def show_ids(forward: Forward | None) -> None:
-    """End it, if the forward did so."""
-    if forward is not None and forward.hidden_ids is not None:
-        forward.hidden_ids.remove()
+def restore_ids(forward: Forward | None) -> None:
+    """Let the decoder layers have position IDs again, if the forward withheld them."""
+    if forward is not None and forward.withheld_ids is not None:
+        forward.withheld_ids.remove()
 
 
-class HiddenIds:
+class WithheldIds:
     """Keeps the position IDs from decoder layers until `remove`, in calls for which `applies` is true."""
 
     def __init__(self, layers: nn.ModuleList, applies: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""Images whose rows end with a newline token, possibly with a token before the first row and one after the last."""
+"""Images and videos that end with a newline token, or whose rows do, possibly with a token before the first row too."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenprune.adapters.layouts.frames import ToTokens
 from tokenprune.tokens.layout import Layout
 
 
-def framed_rows(inner: Layout) -> Layout:
-    """Add these tokens to the layout of an image without them. They are treated as newline tokens."""
+def rows_with_delimiters(inner: Layout) -> Layout:
+    """Add a newline token to every row of an image's layout, and one token before the first row and one after the last,
+    which are treated as newline tokens too."""
     _, height, width = inner.grid
     newlines = torch.ones(height * (width + 1) + 2, dtype=torch.bool, device="cpu")
     newlines[1:-1].view(height, width + 1)[:, :-1] = False
-    to_tokens = partial(to_tokens_with_frame, inner=inner)
+    to_tokens = partial(to_tokens_with_delimiters, inner=inner)
     return Layout(((1, 1, 1), (1, height, width + 1), (1, 1, 1)), inner.n_tiles, to_tokens, newlines=newlines)
 
 
-def to_tokens_with_frame(values: Float[Tensor, "tiles patches"], inner: Layout) -> Float[Tensor, " visual"]:
+def to_tokens_with_delimiters(values: Float[Tensor, "tiles patches"], inner: Layout) -> Float[Tensor, " visual"]:
     """A newline token stands for its row, and those at the ends for the whole image: they get the highest value."""
     _, height, _ = inner.grid
     rows = inner.to_tokens(values).view(height, -1)
@@ -30,7 +32,7 @@ def to_tokens_with_frame(values: Float[Tensor, "tiles patches"], inner: Layout) 
     return torch.cat([end, ended, end])
 
 
-def ended_rows(inner: Layout, n_frames: int) -> Layout:
+def rows_with_newlines(inner: Layout, n_frames: int) -> Layout:
     """The layout of so many frames, each a tile, from that of a frame without newline tokens."""
     _, height, width = inner.grid
     newlines = (torch.arange(n_frames * height * (width + 1), device="cpu") + 1) % (width + 1) == 0
@@ -43,3 +45,20 @@ def to_tokens_with_newlines(values: Float[Tensor, "one patches"], inner: Layout)
     """A newline token gets the highest value of its row."""
     rows = inner.to_tokens(values).unflatten(0, (inner.grid[1], -1))
     return torch.cat([rows, rows.amax(1, keepdim=True)], 1).flatten()
+
+
+def ended_by_newline(layout: Layout) -> Layout:
+    """Append one newline token, which belongs to the last tile."""
+    return Layout(
+        (*layout.grids, (1, 1, 1)),
+        layout.n_tiles,
+        partial(to_tokens_with_end, to_tokens=layout.to_tokens),
+        None if layout.tiles is None else torch.cat([layout.tiles, layout.tiles[-1:]]),
+        torch.arange(layout.n_visual + 1, device="cpu") == layout.n_visual,
+    )
+
+
+def to_tokens_with_end(values: Float[Tensor, "tiles patches"], to_tokens: ToTokens) -> Float[Tensor, " visual"]:
+    """A map with a newline token at its end: it stands for the whole, so it gets the highest value."""
+    carried = to_tokens(values)
+    return torch.cat([carried, carried.amax(0, keepdim=True)])

@@ -15,7 +15,7 @@ from tokenprune.engine.overrides import ForwardOverride
 KEY_BIAS = "key_bias"
 
 
-class SizedAttention(ForwardOverride):
+class ProportionalAttention(ForwardOverride):
     """Overrides the forward of an attention module that takes no mask: with `KEY_BIAS` it is its adapter's `attend`."""
 
     def __init__(self, attention: nn.Module, attend: Callable[..., Any]) -> None:

@@ -14,12 +14,12 @@ from torch import Tensor
 from tokenprune.engine.cache.pruned import index_of, n_slots, physical_view
 from tokenprune.errors import PruningError
 from tokenprune.sequence.input_masks import is_pattern
-from tokenprune.sequence.masks import SLIDING, LayerKinds, gather_pattern
+from tokenprune.sequence.masks import SLIDING, LayerKinds, additive, gather_pattern
 from tokenprune.sequence.packing import Packing, Slots, identity_packing, pack
 
 
 @dataclass(eq=False)
-class Reading:
+class StepCache:
     """The slots that the steps of a stage read.
 
     cache: the cache as the denoiser gets it, cut to these slots.
@@ -54,14 +54,14 @@ def cached(cache: Any) -> tuple[Slots, int]:
     return Slots.empty(len(keys), keys.device).extend(n, 0), n
 
 
-def read(
+def step_cache(
     cache: Any,
     kinds: LayerKinds,
     mask: Any,
     n_canvas: int,
     dtype: torch.dtype,
     dropped: Bool[Tensor, "batch slots"] | None,
-) -> Reading:
+) -> StepCache:
     """What a step of `n_canvas` tokens reads of a cache.
 
     mask: that of the denoiser: over columns and canvas (2-D), a pattern by kind of layer, or None.
@@ -89,7 +89,7 @@ def read(
         masks[kind] = _mask(mask, kind, held.append(canvas, n_columns), canvas, n_columns, dtype)
     whole = object.__new__(type(view))
     whole.__dict__ = {**vars(view), "layers": layers}
-    return Reading(whole, masks, mask, taken, slots.columns.shape[1])
+    return StepCache(whole, masks, mask, taken, slots.columns.shape[1])
 
 
 def unpruned_bytes(cache: Any, kinds: LayerKinds, n_columns: int) -> int:
@@ -136,6 +136,4 @@ def _mask(mask: Any, kind: str, keys: Slots, canvas: Packing, n_columns: int, dt
     if bool(keys.valid.all()):
         return None
     allowed = keys.valid[:, None, None].expand(-1, 1, canvas.columns.shape[1], -1)
-    if dtype == torch.bool:
-        return allowed
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)
+    return additive(allowed, dtype)

@@ -9,12 +9,12 @@ from typing import Any
 from tokenprune.errors import UnsupportedError
 
 
-def offered(group: str) -> dict[str, EntryPoint]:
+def entry_points_of(group: str) -> dict[str, EntryPoint]:
     """The entry points of a group by name. None is loaded."""
     return {entry.name: entry for entry in entry_points(group=group)}
 
 
-def load_offered(entry: EntryPoint, what: str, fits: Callable[[Any], bool], wanted: str) -> Any:
+def load_entry_point(entry: EntryPoint, what: str, fits: Callable[[Any], bool], wanted: str) -> Any:
     """Import an entry point's object. Errors call it `what` ("the model adapter for Llava"), and say that it is not
     `wanted` unless it `fits`.
 

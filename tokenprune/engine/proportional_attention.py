@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenprune.engine.select import ImageSelection
-from tokenprune.engine.stages.run import places_of
 from tokenprune.selection import Selection, StageReport
 from tokenprune.sequence.packing import Packing
 
@@ -33,7 +32,7 @@ def stage_bias(
     reports: what each of those stages did, to every image. entering: which columns entered the language model.
     packing: which of them are left from the last of those stages on.
     """
-    places, bias = places_of(entering), torch.zeros(entering.columns.shape, device=entering.columns.device)
+    places, bias = entering.places(), torch.zeros(entering.columns.shape, device=entering.columns.device)
     for i, image in enumerate(chosen):
         first = sizes = _of_all(image.selection, torch.ones(image.selection.n_visual, device=bias.device))
         for stage in reports:

@@ -1,0 +1,64 @@
+"""Images that were encoded elsewhere, and text that was embedded elsewhere, beside images."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
+from helpers.served.models import save_llava
+from helpers.served.reference import Request, draw
+from safetensors.torch import load_file
+
+pytestmark = [needs_vllm, pytest.mark.slow]
+DIVPRUNE = {"strategy": "divprune", "keep_ratio": 0.25}
+A = (1, 100, 100)
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llava")
+    save_llava(folder, vocab_size=96)  # vLLM adds a token of its own
+    return folder
+
+
+@pytest.fixture(scope="module")
+def llm(llava: Path) -> Iterator[Any]:
+    with engine(llava, "TokenPruneLlava", DIVPRUNE, enable_mm_embeds=True, enable_prompt_embeds=True) as llm:
+        yield llm
+
+
+def test_embedded_text_beside_an_image(llava: Path, llm: Any) -> None:
+    """Two words as embeddings are answered like the words."""
+    from vllm import SamplingParams  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
+
+    request = Request("w5 w6 <image> w7", (A,))
+    ids = llm.get_tokenizer()(request.text, add_special_tokens=False)["input_ids"]
+    weights = load_file(llava / "model.safetensors")
+    (table,) = (weight for name, weight in weights.items() if name.endswith("embed_tokens.weight"))
+    file = io.BytesIO()
+    torch.save(table[ids[:2]].clone(), file)
+    content = [
+        {"type": "prompt_embeds", "data": base64.b64encode(file.getvalue()).decode()},
+        {"type": "image_pil", "image_pil": draw(*A)},
+        {"type": "text", "text": "w7"},
+    ]
+    sampling = SamplingParams(temperature=0, max_tokens=request.n_new, logprobs=-1, ignore_eos=True)
+    (output,) = llm.chat([{"role": "user", "content": content}], sampling, use_tqdm=False)
+    check_equal(output, expected(llava, DIVPRUNE, [request])[0])
+
+
+def test_an_image_of_no_numbers_harms_its_own_request_only(llava: Path, llm: Any) -> None:
+    """An error in a worker would end the engine."""
+    from vllm import SamplingParams  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
+
+    features = torch.full((1, 36, 64), torch.nan)  # from which DivPrune cannot select
+    prompt = {"prompt": "w1 <image> w2", "multi_modal_data": {"image": features}}
+    llm.generate([prompt], SamplingParams(max_tokens=4), use_tqdm=False)
+    request = Request("w1 <image> w2", (A,))
+    check_equal(served(llm, [request])[0], expected(llava, DIVPRUNE, [request])[0])
