@@ -1,4 +1,4 @@
-"""The short table of accuracy: a few strategies of the main part at each keep ratio."""
+"""The short table of accuracy: a few strategies of the main part at most keep ratios."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,11 +7,13 @@ from tokenprune.evals.dev.measure.directions import FOPRU
 from tokenprune.evals.dev.measure.plan import STRATEGIES, is_inside
 from tokenprune.evals.dev.tables.accuracy.measured import MAIN, NOTHING_MEASURED, ROWS, label, measured
 from tokenprune.evals.report.tables import BASELINE, summary_table
+from tokenprune.evals.run.defaults import DEFAULT_STRATEGY
 from tokenprune.evals.run.setups import DOWNSAMPLE, UNPRUNED
 from tokenprune.evals.storage.answers import SetupKey
 from tokenprune.evals.storage.results import TaskResult, by_setup
 
-ALWAYS = (UNPRUNED, FOPRU, label("fopru:score=cls,layer=-2,cells=auto"), BASELINE, DOWNSAMPLE)
+ALWAYS = (UNPRUNED, label(DEFAULT_STRATEGY), FOPRU, BASELINE, DOWNSAMPLE)
+KEEP_RATIOS = (1.0, 0.5, 0.25, 0.1)
 
 
 def stored(folder: Path = ROWS) -> str:
@@ -20,7 +22,12 @@ def stored(folder: Path = ROWS) -> str:
     if not found.rows:
         return NOTHING_MEASURED
     best = set(best_of_each_ratio(found.rows))
-    shown = [row for row in found.rows if row.strategy in ALWAYS or row.key._replace(position_ids="original") in best]
+    shown = [
+        row
+        for row in found.rows
+        if row.keep_ratio in KEEP_RATIOS
+        and (row.strategy in ALWAYS or row.key._replace(position_ids="original") in best)
+    ]
     return "\n\n".join([str(summary_table(shown)), *found.not_measured]) + "\n"
 
 
