@@ -15,7 +15,7 @@ from tokenprune.evals.models.bundled import PHOTOGRAPHS, SETTINGS
 from tokenprune.evals.report.terminal import table
 from tokenprune.evals.run.evaluate import evaluate
 
-STRATEGIES, KEEP_RATIOS = ["fopru:mode=rank,layer=-2", "visionzip:layer=-2"], [0.25, 0.1]
+STRATEGIES, KEEP_RATIOS = ["fopru:layer=-2", "mosaic"], [0.25, 0.1]
 #: The demos that print what they do with a tiny model whose weights are random.
 PRINTING = ("block_diffusion", "robot_policy")
 #: The demos that draw, and their arguments in addition to --output.

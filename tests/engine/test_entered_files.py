@@ -23,23 +23,26 @@ def answer(n_tokens):
     return files_entered(
         lambda: model.generate(**inputs, max_new_tokens=n_tokens, min_new_tokens=n_tokens, do_sample=False)
     )
-settings = {"layer": 1} if sys.argv[2] == "fastv" else {}  # this model has two decoder layers
-with tokenprune.patch(model, sys.argv[2], keep_ratio=0.25, **settings):
-    answer(1)  # what is made once is made now
-    print(*answer(1))
+for strategy in sys.argv[2:]:
+    settings = {"layer": 1} if strategy == "fastv" else {}  # this model has two decoder layers
+    with tokenprune.patch(model, strategy, keep_ratio=0.25, **settings):
+        answer(1)  # what is made once is made now
+        print(*answer(1))
 """
+STRATEGIES = ("fopru", "fastv", "flowcut")
 
 
-def entered_by(strategy: str) -> list[str]:
+@pytest.fixture(scope="module")
+def entered_by() -> dict[str, list[str]]:
     run = subprocess.run(
-        [sys.executable, "-c", PREFILL, str(TESTS), strategy], capture_output=True, text=True, check=False
+        [sys.executable, "-c", PREFILL, str(TESTS), *STRATEGIES], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    return run.stdout.split()
+    return dict(zip(STRATEGIES, map(str.split, run.stdout.splitlines()), strict=True))
 
 
-def test_a_fopru_prefill_is_short_to_read() -> None:
-    entered = entered_by("fopru")
+def test_a_fopru_prefill_is_short_to_read(entered_by: dict[str, list[str]]) -> None:
+    entered = entered_by["fopru"]
     assert len(set(entered)) <= 25, sorted(set(entered))  # five are what a strategy is made of, three the cache's
     assert len(entered) - 1 <= 76, entered
     assert not [file for file in entered if file.startswith(MECHANISMS)]
@@ -47,5 +50,7 @@ def test_a_fopru_prefill_is_short_to_read() -> None:
 
 
 @pytest.mark.parametrize(("strategy", "mechanism"), [("fastv", "engine/stages/"), ("flowcut", "engine/tower/")])
-def test_a_mechanism_is_entered_where_a_strategy_asks_for_it(strategy: str, mechanism: str) -> None:
-    assert [file for file in entered_by(strategy) if file.startswith(mechanism)]
+def test_a_mechanism_is_entered_where_a_strategy_asks_for_it(
+    strategy: str, mechanism: str, entered_by: dict[str, list[str]]
+) -> None:
+    assert [file for file in entered_by[strategy] if file.startswith(mechanism)]

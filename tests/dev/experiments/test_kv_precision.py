@@ -24,6 +24,7 @@ from tokenprune.evals.report.table import NOTHING
 from tokenprune.evals.storage.results import TaskResult
 from tokenprune.evals.storage.results_io import read
 
+N_LAYERS = 3
 needs_fp8 = pytest.mark.skipif(not hasattr(cache_utils, "Fp8QuantizedLayer"), reason="came with transformers 5.2x")
 STEPS: dict[str, Any] = {
     "do_sample": False,
@@ -35,8 +36,10 @@ STEPS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def asked() -> tuple[Any, dict[str, Any]]:
-    """The bundled model, and two questions of different lengths about one image."""
+    """The bundled model with its first layers only, and two questions of different lengths about one image."""
     model, processor = load_model(str(MODEL), "float32")
+    model.model.language_model.layers = model.model.language_model.layers[:N_LAYERS]
+    model.config.text_config.num_hidden_layers = N_LAYERS
     image = Image.open(SCENES / "images" / "val_000001.webp")
     texts = [f"USER: <image>\n{text} ASSISTANT:" for text in ("what is on the left?", "is there a dog?")]
     return model, processor(images=[image, image], text=texts, padding=True, return_tensors="pt")
