@@ -33,8 +33,8 @@ test: check
 test-oldest: .venv-oldest/installed
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses 2 \
 		--override-ini addopts="--import-mode=importlib --strict-markers --strict-config" \
-		tests/contract tests/adapters tests/engine/stages/test_stages.py tests/engine/test_chat.py tests/engine/test_ragged.py \
-		tests/engine/test_errors.py tests/engine/tower -k "not readme"
+		tests/contract tests/adapters tests/engine/stages/test_stages.py tests/engine/cache/test_chat.py tests/engine/test_ragged.py \
+		tests/engine/refusals/test_errors.py tests/engine/tower -k "not readme"
 
 .venv-oldest/installed: pyproject.toml tests/oldest.txt
 	test -x .venv-oldest/bin/python || $(OLDEST_PYTHON) -m venv .venv-oldest

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from contract import rotation
 from helpers.files.wordnet import write_wordnet
-from helpers.flash import flash_on_cpu as flash_on_cpu
-from helpers.quanto import quanto_in_python as quanto_in_python
+from helpers.simulated.flash import flash_on_cpu as flash_on_cpu
+from helpers.simulated.quanto import quanto_in_python as quanto_in_python
 from helpers.tiny import tiny_llava
 from helpers.unchecked import unchecked as unchecked
 

@@ -13,8 +13,8 @@ from helpers.commands import command
 from helpers.families.llava_next import LlavaOnevision
 from helpers.families.qwen_vl import Qwen2_5_VL
 from helpers.files.evals import saved
+from helpers.models.video_models import saved_qwen
 from helpers.tiny import SIDE, tiny_llava
-from helpers.video_models import saved_qwen
 
 import tokenprune
 from tokenprune.evals.bench.figures import figures
@@ -207,7 +207,7 @@ def test_a_side_without_effect(run: Callable[..., Any], tmp_path: Path, monkeypa
     model, output = saved(tiny_llava(), tmp_path / "model"), tmp_path / "b.json"
     said = command("bench", "--model", model, "--side", 448, "--output", output)
     assert f"--side 448 has no effect: {model} resizes every image" in said
-    monkeypatch.setattr("helpers.video_models.MOST", 10**6)  # pixels
+    monkeypatch.setattr("helpers.models.video_models.MOST", 10**6)  # pixels
     measured = ["--model", saved_qwen(tmp_path / "qwen"), "--strategy", "grid", "--rounds", 0]
     assert command("bench", *measured, "--side", 112, "--output", output) == 0
     assert Record.read(output).about["side"] == 112

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine.test_chat import Chat
+from engine.cache.test_chat import Chat
 from helpers.contract.modes import MODES
 from helpers.contract.oracle import assert_close, dropped_columns
 from helpers.families import FAMILIES

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.families.base import IMAGE, PAD, PATCH, VOCAB, decoder
 from helpers.families.base import tower as tower_settings
-from helpers.retrievers import built, embedded, queries
+from helpers.models.retrievers import built, embedded, queries
 from helpers.tiny import tiny_llava
 from torch import Tensor
 from torch.nn.functional import normalize

@@ -9,7 +9,7 @@ import torch
 import transformers
 from helpers.families.base import IMAGE, PAD, PATCH, START, decoder
 from helpers.families.base import tower as tower_settings
-from helpers.retrievers import built, embedded, queries
+from helpers.models.retrievers import built, embedded, queries
 from torch import Tensor
 
 import tokenprune

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.scored import ANYRES, scored
 from helpers.tiny import prompt, tiny_llava
+from helpers.tokens.scored import ANYRES, scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

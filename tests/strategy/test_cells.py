@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.scored import ANYRES, scored
+from helpers.tokens.scored import ANYRES, scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

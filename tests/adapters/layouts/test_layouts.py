@@ -14,7 +14,7 @@ from helpers.contract.oracle import assert_close, dropped_columns
 from helpers.families import FAMILIES
 from helpers.families.base import tower
 from helpers.families.llava import VIDEO_LLAVA_PIXELS
-from helpers.tiled import IMAGES, VIDEOS, inputs_of, model_of, reported
+from helpers.models.tiled import IMAGES, VIDEOS, inputs_of, model_of, reported
 from torch.nn.functional import interpolate
 from transformers import SiglipVisionConfig
 from transformers.models.llava_next_video.modeling_llava_next_video import LlavaNextVideoPooler

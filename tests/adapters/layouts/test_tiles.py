@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.families import FAMILIES
-from helpers.tiled import IMAGES, VIDEOS, inputs_of, model_of, reported
+from helpers.models.tiled import IMAGES, VIDEOS, inputs_of, model_of, reported
 from helpers.tiny import BEFORE_THE_LANGUAGE_MODEL
 
 from tokenprune import FoPru, Selection, Strategy

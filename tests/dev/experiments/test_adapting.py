@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.discs import discs_on_gray
+from helpers.files.discs import discs_on_gray
 from helpers.files.evals import saved
 from helpers.files.search import deep_llava, write_scenes
 

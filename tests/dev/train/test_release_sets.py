@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.discs import discs_on_gray
+from helpers.files.discs import discs_on_gray
 from PIL import Image
 
 from tokenprune.evals.dev.train.release import check, photographs

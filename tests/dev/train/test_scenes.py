@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.discs import NAMES
+from helpers.files.discs import NAMES
 
 from tokenprune.evals.dev.train.scenes.ask import Question, rec_questions, vqa_questions
 from tokenprune.evals.dev.train.scenes.assets import (

@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers.contract.oracle import assert_close
 from helpers.families import FAMILIES
-from helpers.pretended import CPU, DEVICE, Elsewhere, Pretended, moved
+from helpers.simulated.pretended import CPU, DEVICE, Elsewhere, Pretended, moved
 from helpers.tiny import CACHE
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only

@@ -14,7 +14,7 @@ from helpers.contract.cells import CASES
 from helpers.contract.modes import MODES, STEPS, run_cell
 from helpers.contract.oracle import Identity, as_reported, assert_close, dropped_columns
 from helpers.families import FAMILIES
-from helpers.staged import FAMILY, LAYERS, STAGES, Guided, Staged, expected, model_of
+from helpers.models.staged import FAMILY, LAYERS, STAGES, Guided, Staged, expected, model_of
 from helpers.tiny import CACHE, prompt
 from transformers import DynamicCache, StaticCache
 

@@ -12,7 +12,7 @@ import torch
 from engine.stages.test_skipping import Skipping
 from helpers.contract.answers import answer
 from helpers.contract.oracle import assert_close
-from helpers.staged import LAYERS, model_of
+from helpers.models.staged import LAYERS, model_of
 from helpers.tiny import prompt
 from torch import Tensor
 

@@ -11,7 +11,7 @@ import torch
 from helpers.contract.modes import MODES, STEPS
 from helpers.contract.oracle import as_reported, assert_close, dropped_columns, oracle_logits
 from helpers.families import FAMILIES
-from helpers.staged import FAMILY, LAYERS
+from helpers.models.staged import FAMILY, LAYERS
 from helpers.tiny import CACHE, IMAGE, prompt
 
 import tokenprune

@@ -11,7 +11,7 @@ from helpers.contract.modes import MODES, STEPS, run_cell
 from helpers.contract.oracle import as_reported, assert_close, dropped_columns
 from helpers.families import FAMILIES
 from helpers.families.base import ENCODES_FIRST
-from helpers.staged import FAMILY, LAYERS, STAGES, Guided, Staged, expected, model_of
+from helpers.models.staged import FAMILY, LAYERS, STAGES, Guided, Staged, expected, model_of
 from helpers.tiny import CACHE, IMAGE, prompt
 from torch import Tensor
 

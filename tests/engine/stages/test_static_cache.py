@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.contract.oracle import assert_close
 from helpers.families.base import CACHE
-from helpers.staged import model_of
+from helpers.models.staged import model_of
 from helpers.tiny import prompt
 from transformers import StaticCache
 

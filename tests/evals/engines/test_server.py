@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from helpers.files.evals import saved, tiny_processor, write_refcoco, write_vqav2
-from helpers.openai_server import VERSION, Answering, serving
+from helpers.simulated.openai_server import VERSION, Answering, serving
 from helpers.tiny import tiny_llava
 
 from tokenprune.errors import DataError, SettingError, UnsupportedError

@@ -10,8 +10,8 @@ import pytest
 from helpers.commands import command
 from helpers.files.evals import saved, tiny_processor
 from helpers.files.videos import grey, write_video
+from helpers.models.video_models import qwen, qwen_processor
 from helpers.tiny import tiny_llava
-from helpers.video_models import qwen, qwen_processor
 from PIL import Image
 
 from tokenprune import SettingError, UnsupportedError

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from helpers.files.evals import saved
 from helpers.files.video_sets import activitynetqa
+from helpers.models.video_models import saved_qwen
 from helpers.tiny import tiny_llava
-from helpers.video_models import saved_qwen
 from rich.console import Console
 
 from tokenprune import SettingError

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.published import lmms, loaded_set, records
+from helpers.files.published import lmms, loaded_set, records
 
 #: (task, lmms-eval's file of it, its function). MMBench's prompt is LLaVA's here, TextVQA's and VizWiz' questions begin
 #: with small letters as they are published, MMStar's lacks a period there, and RefCOCO's is the model's own.

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from helpers.by_path import module_at
+from helpers.files.published import lmms, loaded_set, records, vlmevalkit
 from helpers.files.sets import write_tsv
-from helpers.published import lmms, loaded_set, records, vlmevalkit
 
 from tokenprune.evals.models.boxes import iou
 from tokenprune.evals.tasks import TASKS, ai2d, mme, pope, scienceqa, seedbench, xlrs

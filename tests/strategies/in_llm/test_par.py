@@ -15,7 +15,7 @@ from helpers.contract.modes import MODES, STEPS
 from helpers.contract.oracle import as_reported, assert_close, dropped_columns, oracle_logits
 from helpers.files.evals import saved, tiny_processor
 from helpers.files.search import scenes, write_scenes
-from helpers.staged import FAMILY, LAYERS, model_of
+from helpers.models.staged import FAMILY, LAYERS, model_of
 from helpers.tiny import prompt
 from strategies.in_llm.test_text_guided import stage_tokens
 from torch.nn.functional import cosine_similarity

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.staged import Deep
+from helpers.models.staged import Deep
 from helpers.tiny import prompt, tiny_llava
 
 import tokenprune

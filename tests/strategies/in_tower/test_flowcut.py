@@ -6,10 +6,10 @@ from math import exp, log, sqrt
 from typing import Any
 
 import torch
-from helpers.by_hand import tokens_of
 from helpers.contract.oracle import assert_close
 from helpers.families.llava import Llava
 from helpers.tiny import prompt
+from helpers.tokens.by_hand import tokens_of
 from torch import Tensor
 
 import tokenprune

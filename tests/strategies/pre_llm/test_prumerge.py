@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.by_hand import tokens_of
+from helpers.tokens.by_hand import tokens_of
 
 from tokenprune import PruMerge, SettingError
 from tokenprune.strategies.pre_llm.prumerge import fill_evenly, nearest_neighbours, outliers

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.by_hand import tokens_of
 from helpers.tiny import prompt
+from helpers.tokens.by_hand import tokens_of
 
 import tokenprune
 from tokenprune import PruneSID, SettingError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.by_hand import tokens_of
+from helpers.tokens.by_hand import tokens_of
 
 from tokenprune import SCOPE, SettingError
 from tokenprune.strategies.pre_llm import scope

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.by_hand import tokens_of
+from helpers.tokens.by_hand import tokens_of
 
 from tokenprune import Selection, SettingError, VisionZip
 from tokenprune.tokens import VisualTokens

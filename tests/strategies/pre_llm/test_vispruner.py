@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.by_hand import tokens_of
+from helpers.tokens.by_hand import tokens_of
 
 from tokenprune import SettingError, VisPruner
 from tokenprune.strategies.pre_llm.vispruner import drop_duplicates

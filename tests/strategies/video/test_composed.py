@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers.tiled import inputs_of, reported
+from helpers.models.tiled import inputs_of, reported
 
 from tokenprune import EVS, Compose, DivPrune, SettingError
 

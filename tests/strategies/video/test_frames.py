@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.families import FAMILIES
-from helpers.tiled import inputs_of, model_of, reported
+from helpers.models.tiled import inputs_of, model_of, reported
 
 import tokenprune
 from tokenprune import EVS, STRATEGIES, PruningError, SettingError, UnsupportedError

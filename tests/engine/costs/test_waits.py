@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.contract.oracle import assert_close
 from helpers.families import FAMILIES
-from helpers.pretended import DEVICE, Elsewhere, Pretended, moved
+from helpers.simulated.pretended import DEVICE, Elsewhere, Pretended, moved
 from helpers.tiny import CACHE, ON_LLAVA, prompt
 from torch import Tensor
 

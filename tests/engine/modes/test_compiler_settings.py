@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 #: In a process of its own, because the first patch of a process does more than later ones.
 PATCHES = """
 import sys

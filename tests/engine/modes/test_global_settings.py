@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiled import inputs_of, model_of
+from helpers.models.tiled import inputs_of, model_of
 
 import tokenprune
 from tokenprune import STRATEGIES, BackgroundPruning

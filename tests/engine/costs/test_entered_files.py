@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 MECHANISMS = ("engine/stages/", "engine/skipping.py", "engine/tower/")
 #: In a process of its own: this one's annotations are checked, which is code of ours that users do not run.
 PREFILL = """

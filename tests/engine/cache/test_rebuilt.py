@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers.contract.oracle import assert_close
 from helpers.families import FAMILIES
-from helpers.pretended import Elsewhere, Pretended, moved
+from helpers.simulated.pretended import Elsewhere, Pretended, moved
 from helpers.tiny import CACHE, prompt, tiny_llava
 from transformers import DynamicCache, StaticCache
 

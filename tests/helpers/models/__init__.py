@@ -1,0 +1,1 @@
+"""Tiny models for one kind of test, with their prompts and strategies."""

@@ -1,0 +1,1 @@
+"""Devices, kernels and servers that this machine does not have, simulated."""
