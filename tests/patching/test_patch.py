@@ -79,6 +79,15 @@ def test_a_block_of_a_patch_that_is_gone(llava: Any) -> None:
         pass
 
 
+def test_a_block_within_its_own(llava: Any) -> None:
+    """The end of the inner one would remove the patch, and the rest of the outer one would run unpruned."""
+    with tokenprune.patch(llava, Grid(keep=3)) as handle:
+        with pytest.raises(PruningError, match="in effect in this block already"), handle:
+            pass
+        assert n_kept(handle) == 3
+    assert not handle.installed
+
+
 def test_methods_that_were_wrapped_while_patched_are_left_as_they_were() -> None:
     """A wrapper still calls what it wrapped, after the patch is removed."""
     llava, inputs = tiny_llava(), prompt([1])

@@ -17,6 +17,7 @@ class Handle(ABC):
     """A changed model, and the way back. Leaving a `with` block calls `remove`."""
 
     _made_by: ClassVar[str]  # the function of tokenprune that returns it
+    _entered = False
 
     @property
     @abstractmethod
@@ -37,12 +38,18 @@ class Handle(ABC):
         """The settings, as `repr` shows them."""
 
     def __enter__(self: Self) -> Self:
-        """Raises PruningError if it is no longer installed: the block would run without it."""
+        """Raises PruningError if it is no longer installed, or in a block of its own: a block would run without it."""
         if not self.installed:
             raise PruningError(
                 f"{self!r} was removed or replaced, so this block would run without it. Make a new one: "
                 f"with tokenprune.{self._made_by}(model, ...)."
             )
+        if self._entered:
+            raise PruningError(
+                f"{self!r} is in effect in this block already, and the end of an inner one would remove it. Leave out "
+                f"the inner `with`."
+            )
+        self._entered = True
         return self
 
     def __exit__(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
+from tokenprune.checks import check_layer, is_integer
 from tokenprune.engine.call import named_arguments
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.engine.pruner import pruner_of
@@ -221,12 +222,11 @@ def probe(
         raise SettingError("probe: text_attention of which decoder layers? Write decoder_layers=[8], for instance.")
     if layer is not None and "vision_attention" not in wanted:
         raise SettingError('probe: layer is the encoder layer of vision_attention. Write needs={"vision_attention"}.')
-    if layer is not None and (not isinstance(layer, int) or isinstance(layer, bool)):
-        raise SettingError(f"probe: layer={layer!r} is not an encoder layer; write layer=-2, or None.")
+    check_layer("probe", layer, "an encoder layer", -2)
     if isinstance(decoder_layers, (int, str)):
         raise SettingError(f"probe: decoder_layers={decoder_layers!r} is not a list; write decoder_layers=[8].")
     for number in decoder_layers:
-        if not isinstance(number, int) or isinstance(number, bool) or number not in range(len(answers.layers)):
+        if not is_integer(number) or number not in range(len(answers.layers)):
             raise SettingError(
                 f"probe: decoder_layers has {number!r}; those of this model are 0..{len(answers.layers) - 1}."
             )

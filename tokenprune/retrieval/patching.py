@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tokenprune.adapters.retrieval import Retriever
 from tokenprune.adapters.wrappers import unwrap_model
-from tokenprune.checks import check_choice
+from tokenprune.checks import check_choice, is_integer
 from tokenprune.engine.call import named_arguments
 from tokenprune.engine.compiling import dynamo_disabled, unwatch_hooks, watch_hooks
 from tokenprune.errors import SettingError, UnsupportedError, to_install
@@ -102,7 +102,7 @@ def patch_retrieval(model: nn.Module, factor: int = 9, *, text: KeptText = "all"
     A second call replaces the first. Raises SettingError for an invalid factor, UnsupportedError for a model of another
     class or without scipy, and PruningError in a forward whose pages have fewer patches than `factor`.
     """
-    if not isinstance(factor, int) or isinstance(factor, bool) or factor < 1:
+    if not is_integer(factor) or factor < 1:
         raise SettingError(
             f"factor={factor!r} is not a number of embeddings to merge into one. Write an integer of at least 1, such "
             f"as factor=9."

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tokenprune.adapters import ModelAdapter, adapter_for
 from tokenprune.adapters.wrappers import unwrap_model
-from tokenprune.checks import check_budget, check_choice, check_count
+from tokenprune.checks import check_budget, check_choice, check_count, check_layer
 from tokenprune.errors import SettingError
 from tokenprune.selection import budget
 from tokenprune.zoom.attention import QuestionAttention, question_attention
@@ -128,8 +128,7 @@ class Zoom:
         check_choice("Zoom", "prompts", self.prompts, ("apart", "together"))
         for name in ("tiles", "batch_size", *(["tile"] if self.tile is not None else [])):
             check_count("Zoom", name, getattr(self, name))
-        if self.layer is not None and (not isinstance(self.layer, int) or isinstance(self.layer, bool)):
-            raise SettingError(f"Zoom: layer={self.layer!r} is not a decoder layer; write layer=8, or None.")
+        check_layer("Zoom", self.layer, "a decoder layer", 8)
 
     def look(
         self,
