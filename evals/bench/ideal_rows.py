@@ -31,7 +31,7 @@ class RowCuts:
     def __init__(self, adapter: ModelAdapter, inputs: Mapping[str, Any], counts: Sequence[int]) -> None:
         described, tower = adapter.tower.row, adapter.vision_tower
         assert described is not None
-        self._layers, self._exits = adapter.tower.layers(tower), described.exits(tower)
+        self._layers, self._output_modules = adapter.tower.layers(tower), described.output_modules(tower)
         row = described.of_call({"grid_thw": inputs["image_grid_thw"]}, tower.config)
         cuts = {count: RowCut(row, first_tokens(row, count)) for count in counts}
         whole = torch.ones(sum(map(prod, row.images)), dtype=torch.bool, device=row.tokens.device)
@@ -46,7 +46,7 @@ class RowCuts:
             for number, layer in enumerate(self._layers):
                 hook = layer.register_forward_pre_hook(partial(self._before_layer, number), with_kwargs=True)
                 hooks.callback(hook.remove)
-            for module in self._exits:
+            for module in self._output_modules:
                 hooks.callback(module.register_forward_hook(self._after_exit).remove)
             yield
 
