@@ -25,7 +25,7 @@ check: install
 
 # Two processes with one thread each are faster here than one with two.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 # The contract on the lowest versions that pyproject.toml declares, all together, in an environment of its own; run it
 # before a release. On x86_64, PyPI's torch of that age brings 5 GB of CUDA libraries. The first jaxtyping cannot check

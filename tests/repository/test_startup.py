@@ -40,7 +40,7 @@ def cpu_seconds(code: str) -> float:
         after = os.times()
         return after.children_user + after.children_system - before.children_user - before.children_system
 
-    return min(once() for _ in range(5))
+    return min(once() for _ in range(3))
 
 
 def loaded(code: str) -> set[str]:
