@@ -20,6 +20,8 @@ from tokenprune.errors import DataError, SettingError
 from tokenprune.evals.storage.files import check_same, lock_for_appending, naming
 
 STUDY = "search"
+#: What is identified by a digest, as an error says it.
+DIGESTS = {"weights": "other weights of the model", "digest": "other questions or images"}
 
 
 @contextmanager
@@ -39,7 +41,7 @@ def held_study(path: Path, identity: Mapping[str, Any]) -> Iterator[optuna.Study
             raise SettingError(f"{path}: no journal of a search. Name another output, or delete it.") from error
         found = study.user_attrs.get("identity", identity)
         instead = "Name another output, or delete the file to start again."
-        check_same(found, identity, f"{path}: holds another search", instead)
+        check_same(found, identity, f"{path}: holds another search", instead, DIGESTS)
         study.set_user_attr("identity", dict(identity))
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)

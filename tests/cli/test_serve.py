@@ -17,6 +17,7 @@ from helpers.commands import command
 from tokenprune import Compose
 from tokenprune.evals.cli import serve
 from tokenprune.evals.models.bundled import MODEL, SETTINGS
+from tokenprune.evals.run.defaults import DEFAULT_STRATEGY
 from tokenprune.serving.vllm.settings import Settings
 from tokenprune.strategies.parsing import parse
 
@@ -74,7 +75,7 @@ def test_the_override(llava: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["tokenprune"] == {"strategy": "fopru", "keep_ratio": 0.5, "layer": -2, "mode": "row"}
     words = printed(capsys, llava, "--position-ids", "compact", "--record", "kept.jsonl")
     found = Settings.read(overrides_in(words)["tokenprune"])
-    assert found == Settings(parse("fopru", keep_ratio=0.25), "compact", "kept.jsonl")
+    assert found == Settings(parse(DEFAULT_STRATEGY, keep_ratio=0.25), "compact", "kept.jsonl")
 
 
 @pytest.mark.parametrize(
