@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,14 @@ from helpers.simulated.flash import flash_on_cpu as flash_on_cpu
 from helpers.simulated.quanto import quanto_in_python as quanto_in_python
 from helpers.tiny import tiny_llava
 from helpers.unchecked import unchecked as unchecked
+
+
+@pytest.fixture(scope="module", autouse=True)
+def old_objects_are_not_searched() -> None:
+    """What earlier modules left alive, such as cached models and thousands of tests, would make every garbage
+    collection slow."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

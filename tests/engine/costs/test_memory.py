@@ -113,12 +113,9 @@ def test_calls_leave_nothing_behind(name: str) -> None:
         return held()
 
     gc.freeze()  # what other tests left is neither searched nor counted
-    try:
-        with tokenprune.patch(model, strategy_of(name)):
-            before = calls(2)
-            after = calls(100 if name in ("fopru", "fastv") else 5)
-    finally:
-        gc.unfreeze()
+    with tokenprune.patch(model, strategy_of(name)):
+        before = calls(2)
+        after = calls(100 if name in ("fopru", "fastv") else 5)
     assert all(now <= then for now, then in zip(after, before, strict=True))
 
 
