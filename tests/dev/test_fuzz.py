@@ -1,4 +1,4 @@
-"""The fuzz finds nothing in 100 draws, finds what is broken on purpose, and survives being killed."""
+"""The fuzz finds nothing in 200 draws, finds what is broken on purpose, and survives being killed."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_dropping_equals_masking_in_100_draws() -> None:
-    lines = [draw(SEED, index).line() for index in range(100)]
+def test_dropping_equals_masking_in_200_draws() -> None:
+    lines = [draw(SEED, index).line() for index in range(200)]
     failed = [(line["index"], line["reason"]) for line in lines if line["outcome"] == "failed"]
     assert not failed, f"replay with: python -m tokenprune.evals.dev.fuzz --seed {SEED} --only {failed[0][0]}"
     counts = summary(lines, SEED)
