@@ -277,7 +277,7 @@ def test_the_current_folder_has_a_name(
 
 
 def test_words_in_brackets_are_printed(run: Eval, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """They are no markup, whose errors would end the command once everything has been asked."""
+    """Read as markup, they would vanish, or end the command after all questions were asked."""
     lines = [{"image": "images/a.jpg", "question": "?", "answer": "a", "kind": kind} for kind in ("[red]", "[/x]")]
     next((folder / "images").glob("*42.jpg")).rename(folder / "images" / "a.jpg")
     (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))

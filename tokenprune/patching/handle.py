@@ -38,7 +38,7 @@ class Handle(ABC):
         """The settings, as `repr` shows them."""
 
     def __enter__(self: Self) -> Self:
-        """Raises PruningError if it is no longer installed, or in a block of its own: a block would run without it."""
+        """Raises PruningError if the handle was removed, replaced or entered before: a block would run without it."""
         if not self.installed:
             raise PruningError(
                 f"{self!r} was removed or replaced, so this block would run without it. Make a new one: "

@@ -87,7 +87,8 @@ class ImageSelector:
                 type(strategy).__name__,
             )
             kept = finite_first(tokens.features, strategy.budget(tokens.n_visual))
-            return kept, features[kept].nan_to_num(0.0, 0.0, 0.0)  # NaN in a KV block reaches whoever gets it next
+            # NaN in a KV block would spoil the next request that uses it.
+            return kept, features[kept].nan_to_num(0.0, 0.0, 0.0)
         rows = features[selection.kept]
         if selection.merged is not None:
             rows[:, : self._width] = selection.merged.apply(tokens.features, selection.kept)

@@ -45,8 +45,7 @@ class StepPositions:
     graph reads its inputs there.
 
     n_tokens: the most that a step can have.
-    width: that of a token's embedding. Rows that are no wider are embeddings of text in a prompt with images, which
-        have no offsets.
+    width: of a token's embedding. Rows of just this width are text sent as `prompt_embeds`; they have no offsets.
     adds: False for compact IDs, which have no offsets.
     """
 
