@@ -1,4 +1,4 @@
-"""The committed rows were measured with the settings that the plan has today: otherwise nothing could resume from them."""
+"""The committed rows were measured with today's settings of the plan: otherwise nothing could resume from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_settings(part: Part) -> None:
         for strategy in step.strategies if rows else ():
             for setup in step.setups(strategy):
                 settings = json.loads(json.dumps(setup.settings()))
-                assert [row for row in rows if row.key == setup.key and row.settings != settings] == []
+                assert [row.key for row in rows if row.key == setup.key and row.settings != settings] == []
 
 
 def stored(name: str) -> list[TaskResult]:
