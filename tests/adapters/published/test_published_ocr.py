@@ -41,8 +41,8 @@ def deepseek(config: Any, tokens: Any) -> Any:
 
 def glm(config: Any, tokens: Any) -> Any:
     text = {**NARROW, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128}
-    text |= rope([8, 12, 12], partial_rotary_factor=0.5) | {"hidden_size": 2048}
-    vision = {"depth": 2, "hidden_size": 1024, "intermediate_size": 64, "out_hidden_size": 2048}
+    text |= rope([8, 12, 12], partial_rotary_factor=0.5)
+    vision = {"depth": 2, "hidden_size": 1024, "intermediate_size": 64, "out_hidden_size": HIDDEN}
     return type(config)(vision_config=vision, text_config=text, **tokens)
 
 

@@ -1,7 +1,7 @@
 """Families at their published configuration, and prompts as their processors write them for common sizes.
 
-Heads and their widths, patch and merge sizes, kinds of layers and sections of position IDs are the published ones;
-there are few layers and experts, narrow hidden states and a small vocabulary.
+Widths of heads, patch and merge sizes, kinds of layers and sections of position IDs are the published ones; there are
+few layers and experts, narrow hidden states and a small vocabulary.
 """
 
 from __future__ import annotations
@@ -109,8 +109,9 @@ GLM: dict[str, Any] = {
 }
 QWEN_TOWER = {"depth": 2, "intermediate_size": 64, "out_hidden_size": WIDTH}
 GLM_TOWER = {"depth": 2, "intermediate_size": 64, "out_hidden_size": WIDTH}
-#: The width of its heads is that of the hidden states over their number.
-GLM_TEXT: dict[str, Any] = {**NARROW, "hidden_size": 4096, "num_hidden_layers": 2}
+#: A head is as wide as the hidden states over the number of heads: four of the 32 heads make narrow hidden states.
+GLM_HEADS = {"hidden_size": 512, "num_attention_heads": 4}
+GLM_TEXT: dict[str, Any] = {**NARROW, **GLM_HEADS, "num_hidden_layers": 2}
 HYBRID = ["linear_attention"] * 3 + ["full_attention"]
 QWEN_ROPE = {"mrope_section": [24, 20, 20], "mrope_interleaved": True}
 QWEN3_5_ROPE = {"mrope_section": [11, 11, 10], "mrope_interleaved": True, "partial_rotary_factor": 0.25}
@@ -157,18 +158,18 @@ PUBLISHED = {
     "GLM-4.1V-9B": Published(
         Glm4v,
         {**GLM_TEXT, **rope(**GLM_ROPE)},
-        {**GLM_TOWER, "out_hidden_size": 4096},
+        {**GLM_TOWER, "out_hidden_size": GLM_HEADS["hidden_size"]},
         processor=glm,
         **GLM,
-        facts={"num_attention_heads": 32, "num_key_value_heads": 2},
+        facts={"num_key_value_heads": 2},
     ),
     "GLM-4.6V-Flash": Published(
         Glm46V,
         {**GLM_TEXT, **rope(**GLM_ROPE), "model_type": "glm4v_text"},
-        {**GLM_TOWER, "out_hidden_size": 4096, "model_type": "glm4v_vision"},
+        {**GLM_TOWER, "out_hidden_size": GLM_HEADS["hidden_size"], "model_type": "glm4v_vision"},
         processor=glm46,
         **GLM,
-        facts={"num_attention_heads": 32, "num_key_value_heads": 2},
+        facts={"num_key_value_heads": 2},
     ),
     "GLM-4.5V": Published(
         GlmMoe,
@@ -176,6 +177,7 @@ PUBLISHED = {
             **NARROW,
             **rope(**GLM_ROPE),
             "head_dim": 128,
+            "num_attention_heads": 16,
             "num_hidden_layers": 2,
             "n_routed_experts": 8,
             "num_experts_per_tok": 2,
@@ -184,7 +186,7 @@ PUBLISHED = {
         GLM_TOWER,
         processor=glm,
         **GLM,
-        facts={"num_attention_heads": 96, "num_key_value_heads": 8, "first_k_dense_replace": 1},
+        facts={"num_key_value_heads": 8, "first_k_dense_replace": 1},
     ),
 }
 
