@@ -3,6 +3,8 @@ OLDEST_PYTHON ?= python3.10
 BIN := .venv/bin
 # The first with --group; a new environment may have an older one.
 PIP := "pip>=25.1"
+# setuptools prints ten lines about every editable installation from several folders.
+%/installed: export PYTHONWARNINGS := ignore
 
 .PHONY: install demo test test-oldest test-peers test-vllm test-vllm-smoke smoke-v1 smoke-v2 check-vllm check matrix fuzz tables train
 

@@ -103,7 +103,7 @@ def test_package_list_is_complete() -> None:
     folders = {
         ".".join([package, *path.parent.relative_to(ROOT / root).parts])
         for package, root in mapping.items()
-        for path in (ROOT / root).rglob("__init__.py")
+        for path in (*(ROOT / root).rglob("__init__.py"), *(ROOT / root).rglob("templates/*"))
         if not any(parent.is_symlink() for parent in path.parents if parent != ROOT and ROOT in parent.parents)
         if ROOT / "evals" / "dev" not in path.parents  # for maintainers
     }
