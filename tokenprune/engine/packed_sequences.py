@@ -37,8 +37,9 @@ def check_not_packed(forward: Forward, ids: Real[Tensor, "*components batch new"
     itself."""
     if forward.cache is not None or forward.columns_mask is not None or adapter.decoder.runs_flash:
         return
-    first = ids.flatten(0, -3)[0] if ids.ndim > 2 else ids  # rises within a sequence also where there are images
-    if bool((first.diff() < 0).any()):
+    first = ids.flatten(0, -3)[0] if ids.ndim > 2 else ids
+    # The ID after an image can be lower than the image's, but not as low as that of the row's first token.
+    if bool(((first.diff() < 0) & (first[..., 1:] <= first[..., :1])).any()):
         raise PruningError(
             "several sequences are packed in one row (position_ids begin again), and pruning would let them see each "
             "other. Pass them as rows of a padded batch with an attention_mask, or load the model with "

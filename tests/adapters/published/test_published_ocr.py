@@ -152,6 +152,8 @@ def test_at_published_shapes(name: str) -> None:
     inputs = dict(processor(images=[image_of(*published.size)], return_tensors="pt"))
     inputs["pixel_values"] = inputs["pixel_values"].float()
     writer = getattr(transformers, published.processor)
+    if not hasattr(writer, "replace_image_token"):
+        pytest.skip("this release of transformers writes the placeholders of an image elsewhere")
     n_written = n_placeholders(writer, inputs, image_processor=processor, **published.counted)
     assert n_written == published.n_visual
     assert_pruned_is_masked(family, model, prompt_of(family, inputs, [[START, n_written]]), n_written)

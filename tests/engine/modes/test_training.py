@@ -213,6 +213,16 @@ def test_packed_rows_are_refused(llava: Any) -> None:
         llava(**inputs, position_ids=ids, use_cache=False)
 
 
+def test_ids_that_fall_after_an_image_are_not_another_sequence(llava: Any) -> None:
+    """As in Qwen2.5-VL of transformers 5.4, where an image has a higher ID than the text that follows."""
+    inputs = prompt([1])
+    length = inputs.pop("attention_mask").shape[1]
+    ids = torch.arange(length)[None].masked_fill(inputs["input_ids"] == IMAGE, 2 * length)
+    with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)) as handle:
+        llava(**inputs, position_ids=ids, use_cache=False)
+    assert handle.report.n_kept == 9
+
+
 @pytest.mark.parametrize("name", ["qwen3-vl-moe", "ernie4.5-vl"])
 def test_the_loss_of_experts_counts_the_mask(name: str) -> None:
     family = FAMILIES[name]
