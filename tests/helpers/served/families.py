@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from helpers.served.glm import GLM_IMAGE, save_glm
 from helpers.served.models import (
     IMAGE,
     INTERN_IMAGE,
@@ -91,4 +92,7 @@ FAMILIES = (
     Family("qwen3_vl_moe", "TokenPruneQwen3VLMoe", partial(save_qwen, kind="qwen3_vl_moe"), QWEN_IMAGE, FAR_MROPE),
     Family("qwen3_5", "TokenPruneQwen3_5", partial(save_qwen, kind="qwen3_5"), QWEN_IMAGE, FAR_MROPE),
     Family("qwen3_5_moe", "TokenPruneQwen3_5Moe", partial(save_qwen, kind="qwen3_5_moe"), QWEN_IMAGE, FAR_MROPE),
+    Family("glm4v", "TokenPruneGlm4v", partial(save_glm, kind="glm4v"), GLM_IMAGE, FAR_MROPE),
+    Family("glm4v_moe", "TokenPruneGlm4vMoe", partial(save_glm, kind="glm4v_moe"), GLM_IMAGE, FAR_MROPE),
+    Family("glm_ocr", "TokenPruneGlmOcr", partial(save_glm, kind="glm_ocr"), GLM_IMAGE, FAR_MROPE),
 )

@@ -81,6 +81,11 @@ ARCHITECTURES = {
             "qwen3_5_moe",
             True,
         ),
+        Architecture("TokenPruneGlm4v", "glm4v:PrunedGlm4v", "Glm4vForConditionalGeneration", "glm4v", True),
+        Architecture(
+            "TokenPruneGlm4vMoe", "glm4v:PrunedGlm4vMoe", "Glm4vMoeForConditionalGeneration", "glm4v_moe", True
+        ),
+        Architecture("TokenPruneGlmOcr", "glm4v:PrunedGlmOcr", "GlmOcrForConditionalGeneration", "glm_ocr", True),
         Architecture(GENERIC, "generic:PrunedTransformers", "TransformersMultiModalForCausalLM", "llava"),
     )
 }

@@ -5,23 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from tokenprune.adapters.towers import Tower, tower_of
-from tokenprune.adapters.towers.qwen import QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
+from tokenprune.adapters.towers.qwen import NORMED_TOWER, QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
 from tokenprune.errors import UnsupportedError
 
-QWEN_TOWERS = {
+#: Towers that get the patches of all images in one sequence, by the model's type.
+SEQUENCE_TOWERS = {
     "qwen2_vl": QWEN2_TOWER,
     "qwen2_5_vl": QWEN2_5_TOWER,
     "qwen3_vl": QWEN3_TOWER,
     "qwen3_vl_moe": QWEN3_TOWER,
     "qwen3_5": QWEN3_TOWER,
     "qwen3_5_moe": QWEN3_TOWER,
+    "glm4v": QWEN2_TOWER,
+    "glm4v_moe": QWEN2_TOWER,
+    "glm_ocr": NORMED_TOWER,
 }
 
 
 def tower_of_config(config: Any) -> Tower:
     """How the vision tower of a model is read."""
-    if config.model_type in QWEN_TOWERS:
-        return QWEN_TOWERS[config.model_type]
+    if config.model_type in SEQUENCE_TOWERS:
+        return SEQUENCE_TOWERS[config.model_type]
     return tower_of(config.vision_config.model_type, config.architectures[0])
 
 
@@ -36,9 +40,9 @@ def encoder_layer(config: Any, layer: int | None) -> int:
     """The index of the encoder layer that a strategy's `layer` means; None means the one whose output the projector
     gets or, with windows, the last one without. Raises UnsupportedError for a layer that does not exist, or that cannot
     be read."""
-    qwen = config.model_type in QWEN_TOWERS
-    n_layers = config.vision_config.depth if qwen else config.vision_config.num_hidden_layers
-    readable = unwindowed_layers(config.vision_config) if qwen else list(range(n_built_layers(config)))
+    in_sequence = config.model_type in SEQUENCE_TOWERS
+    n_layers = config.vision_config.depth if in_sequence else config.vision_config.num_hidden_layers
+    readable = unwindowed_layers(config.vision_config) if in_sequence else list(range(n_built_layers(config)))
     if not readable:
         raise UnsupportedError(
             "no layer of this vision tower can be read. Use a strategy that reads no vision attention, such as Grid or "
@@ -51,7 +55,7 @@ def encoder_layer(config: Any, layer: int | None) -> int:
     if number not in readable:
         reason = (
             "attends within small windows, so its attention does not compare the patches of an image"
-            if qwen
+            if in_sequence
             else f"is not built by vLLM, which stops after layer {readable[-1]}, whose output the projector gets"
         )
         raise UnsupportedError(
@@ -71,7 +75,7 @@ def n_built_layers(config: Any) -> int:
 
 
 def unwindowed_layers(vision_config: Any) -> list[int]:
-    """The layers of Qwen-VL's tower that attend to whole images."""
+    """The layers of such a tower that attend to whole images."""
     named = getattr(vision_config, "fullatt_block_indexes", None)
     return list(range(vision_config.depth)) if named is None else sorted(n for n in named if n < vision_config.depth)
 

@@ -32,7 +32,7 @@ class Qwen3VLProcessor(PruningProcessor, qwen3_vl.Qwen3VLMultiModalProcessor): .
 
 
 class PrunedQwenVL(PrunedModel):
-    """What the families share."""
+    """What models share whose tower gets the patches of all images in one sequence, each image of one grid."""
 
     n_components = 3
 

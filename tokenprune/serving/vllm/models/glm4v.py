@@ -1,0 +1,35 @@
+"""GLM-4.1V, 4.5V and 4.6V, and GLM-OCR: images of any size, position IDs with three components."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from vllm.model_executor.models import glm4_1v, glm_ocr
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from tokenprune.serving.vllm.models.qwen_vl import PrunedQwenVL
+from tokenprune.serving.vllm.processing import PruningProcessor
+
+
+class Glm4vProcessor(PruningProcessor, glm4_1v.Glm4vMultiModalProcessor): ...
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Glm4vProcessor, info=glm4_1v.Glm4vProcessingInfo, dummy_inputs=glm4_1v.Glm4vDummyInputsBuilder
+)
+class PrunedGlm4v(PrunedQwenVL, glm4_1v.Glm4vForConditionalGeneration):
+    """vLLM's GLM-4.1V, pruned."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Glm4vProcessor, info=glm4_1v.Glm4vProcessingInfo, dummy_inputs=glm4_1v.Glm4vDummyInputsBuilder
+)
+class PrunedGlm4vMoe(PrunedQwenVL, glm4_1v.Glm4vMoeForConditionalGeneration):
+    """vLLM's GLM-4.5V, which has experts, pruned."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Glm4vProcessor, info=glm4_1v.Glm4vProcessingInfo, dummy_inputs=glm4_1v.Glm4vDummyInputsBuilder
+)
+class PrunedGlmOcr(PrunedQwenVL, glm_ocr.GlmOcrForConditionalGeneration):
+    """vLLM's GLM-OCR, pruned."""
