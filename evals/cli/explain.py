@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from tokenprune.evals.cli import options as shared
+from tokenprune.evals.reading.allowed import FRAMES
 from tokenprune.evals.run.defaults import EXPLAINED_OF_VIDEOS as OF_VIDEOS
 from tokenprune.evals.run.defaults import EXPLAINED_STRATEGIES
 
@@ -20,7 +21,7 @@ def add_options(parser: ArgumentParser) -> None:
     shared.add_model(parser)
     shared.add_dtype(parser)
     shared.add_max_image_pixels(parser)
-    shared.add_frames(parser)
+    shared.add_frames(parser, None)
     shared.add_rounds(parser, 3)
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="PNG file that shows what was kept and why; for a video, by frame"
@@ -57,7 +58,7 @@ def run(options: Namespace) -> None:
     from tokenprune.evals.run.setups import pruned_setups
     from tokenprune.evals.storage.files import check_file
 
-    screen = console(140)
+    screen, n_frames = console(140), options.frames or FRAMES
     of_video = is_video(options.image)
     if of_video and options.box is not None:
         raise SettingError("--box is for images only: leave it out for a video")
@@ -67,14 +68,16 @@ def run(options: Namespace) -> None:
     for option, path in (("--output", options.output), ("--gif", options.gif), ("--html", options.html)):
         if path is not None:
             check_file(path, option)
+    if options.frames is not None and not of_video:
+        raise SettingError(f"--frames is for videos, and {options.image} is an image: leave it out")
     if options.gif is not None and not of_video:
         raise SettingError(f"--gif is for videos, and {options.image} is an image: use --output for a PNG file")
     with allowing(max_image_pixels=options.max_image_pixels):
         if of_video:
             image = read_clip(
                 options.image,
-                options.frames,
-                track=lambda frames: track(frames, "frames", options.frames, console=screen, transient=True),
+                n_frames,
+                track=lambda frames: track(frames, "frames", n_frames, console=screen, transient=True),
             )
         else:
             image = open_image(options.image)

@@ -71,13 +71,14 @@ def add_max_image_pixels(parser: ArgumentParser) -> None:
     )
 
 
-def add_frames(parser: ArgumentParser, default: int = FRAMES) -> None:
+def add_frames(parser: ArgumentParser, default: int | None = FRAMES) -> None:
     parser.add_argument(
         "--frames",
         type=at_least(1),
         default=default,
         metavar="N",
-        help="frames to read from a video, evenly spaced; a model that takes no videos gets them as images",
+        help="frames to read from a video, evenly spaced; a model that takes no videos gets them as images "
+        f"(default: {FRAMES})",
     )
 
 

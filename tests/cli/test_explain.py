@@ -76,6 +76,7 @@ def test_what_cannot_be_drawn_is_said_before_the_model_loads(
         right = (tmp_path / name).with_suffix(f".{ending}")
         assert f"Error: {option} {tmp_path / name}: " in (said := ask(option, tmp_path / name))
         assert said.endswith(f"write {right}")
+    assert "--frames is for videos, and " in ask("--frames", 4)
     assert "--box: the box (0.1, 0.1, 0.5, 0.5) is in fractions" in ask("--box", 0.1, 0.1, 0.5, 0.5)
     assert "reaches outside the image of 60 x 40 px" in ask("--box", 30, 10, 45, 60)
 

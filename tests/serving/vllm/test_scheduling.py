@@ -36,7 +36,8 @@ def test_qwen_in_chunks_with_merging(tmp_path: Path, position_ids: str) -> None:
         Request("w5 w6"),
     ]
     answers = expected(tmp_path, settings, requests)
-    with engine(tmp_path, "TokenPruneQwen2_5_VL", settings, max_num_batched_tokens=24, max_num_seqs=8) as llm:
+    options = {"max_num_batched_tokens": 24, "max_num_seqs": 8, "enable_prefix_caching": position_ids == "original"}
+    with engine(tmp_path, "TokenPruneQwen2_5_VL", settings, **options) as llm:
         for request, answer in zip(requests, answers, strict=True):
             (output,) = served(llm, [request])
             check_equal(output, answer)
