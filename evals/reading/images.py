@@ -12,6 +12,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from tokenprune.errors import DataError
 from tokenprune.evals.reading.allowed import allowed
 
+#: White, in grey of 16 bits.
+MOST_GREY = 65535
+
 
 @runtime_checkable
 class StoredImage(Protocol):
@@ -34,15 +37,31 @@ def size_of(stored: StoredImage) -> tuple[int, int]:
 def open_image(stored: StoredImage) -> Image.Image:
     """Return the image upright (EXIF rotation applied) and in RGB (grey repeated, transparency on white).
 
-    DataError, naming the file, if it is truncated, not an image, or larger than is allowed.
+    DataError, naming the file, if it is truncated, not an image, larger than is allowed, or of numbers whose range is
+    unknown.
     """
     content = stored.read_bytes()
     with _guarded(stored), Image.open(io.BytesIO(content)) as file:
-        image = ImageOps.exif_transpose(file)
+        image = _in_bytes(stored, ImageOps.exif_transpose(file))
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert("RGB")
+
+
+def _in_bytes(stored: StoredImage, image: Image.Image) -> Image.Image:
+    """Return grey of 16 bits in 8: Pillow would cut it off at 255, and show nearly all of it white. Other images as
+    they are."""
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return image
+    levels = image if image.mode == "F" else image.convert("I")
+    lowest, highest = levels.getextrema()
+    if image.mode == "F" or not 0 <= lowest <= highest <= MOST_GREY:  # pyright: ignore[reportOperatorIssue]
+        raise DataError(
+            f"{stored}: grey from {lowest} to {highest}, and it is unknown which of them is white; save the image with "
+            f"8 or 16 bits for each pixel"
+        )
+    return levels.point(lambda level: level * (255 / MOST_GREY) + 0.5).convert("L")
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from tokenprune.zoom.pyramid import View, pyramid, thumbnail
+from tokenprune.errors import SettingError
+from tokenprune.zoom.pyramid import View, as_rgb, pyramid, thumbnail
 
 
 def grids(width: int, height: int, tile: int) -> list[tuple[int, int]]:
@@ -72,3 +73,14 @@ def test_the_thumbnail_is_the_whole_image_in_a_square() -> None:
 
 def test_a_box_in_a_view_is_mapped_to_the_whole_image() -> None:
     assert View((100.0, 200.0, 300.0, 400.0)).in_whole((0.5, 0.0, 1.0, 0.25)) == (200, 200, 300, 250)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_more_than_8_bits_are_not_cut_off(mode: str) -> None:
+    image = Image.new(mode, (4, 3))
+    with pytest.raises(SettingError, match=r"more than 8 bits .* Scale it, one of 16 bits like this"):
+        as_rgb(image)
+    if mode == "I;16":
+        image.putpixel((3, 0), 32768)
+        scaled = image.convert("I").point(lambda level: level / 257).convert("L")  # as the error says
+        assert as_rgb(scaled).getpixel((3, 0)) == (127, 127, 127)

@@ -98,6 +98,12 @@ def as_rgb(image: Any) -> Any:
 
     if not isinstance(image, Image.Image):
         raise SettingError(f"Zoom: a {type(image).__name__} is not a PIL image. Open it: PIL.Image.open(path).")
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise SettingError(
+            f"Zoom: an image of mode {image.mode!r} has more than 8 bits for each pixel, and Pillow would cut them off "
+            f'instead of scaling them. Scale it, one of 16 bits like this: image.convert("I").point(lambda level: '
+            f'level / 257).convert("L").'
+        )
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

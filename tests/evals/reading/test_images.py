@@ -39,6 +39,24 @@ def test_grey(tmp_path: Path, mode: str) -> None:
     assert red == green == blue
 
 
+def test_grey_of_16_bits_is_scaled(tmp_path: Path) -> None:
+    """Not cut off at 255, which is almost black in it."""
+    image = Image.new("I;16", (3, 1))
+    for column, level in enumerate((0, 32896, 65535)):
+        image.putpixel((column, 0), level)
+    for name in ("a.png", "a.tiff"):
+        image.save(tmp_path / name)
+        opened = open_image(tmp_path / name)
+        assert [opened.getpixel((column, 0)) for column in range(3)] == [(0,) * 3, (128,) * 3, (255,) * 3]
+
+
+@pytest.mark.parametrize(("mode", "level"), [("F", 0.5), ("I", 70000), ("I", -1)])
+def test_grey_of_an_unknown_range(tmp_path: Path, mode: str, level: float) -> None:
+    Image.new(mode, (2, 2), level).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match=r"a\.tiff: grey from .* unknown which of them is white; save"):
+        open_image(tmp_path / "a.tiff")
+
+
 def test_transparent_is_on_white(tmp_path: Path) -> None:
     image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     image.putpixel((0, 0), (255, 0, 0, 255))
