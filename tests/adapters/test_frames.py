@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.contract.oracle import as_reported, assert_close, dropped_columns, oracle_logits
+from helpers.families import FAMILIES
 from helpers.tiny import prompt
 
 import tokenprune
@@ -38,3 +39,17 @@ def test_a_single_image_has_no_frames(llava: Any) -> None:
         pytest.raises(PruningError, match="image 1 of the call has no frames to compare"),
     ):
         llava(**prompt([2, 1]))
+
+
+@pytest.mark.parametrize("sizes", [[(16, 20), (20, 20), (24, 20)], [(16, 20), (20, 16)], [(16, 20), (20, 20)]])
+@pytest.mark.parametrize("strategy", ["evs", "fopru"])
+def test_frames_of_different_sizes_cannot_be_compared(strategy: str, sizes: list[tuple[int, int]]) -> None:
+    """Of 20, 25 and 30 visual tokens, the second 25 are not the second frame."""
+    family = FAMILIES["llava-pixtral"]
+    model, inputs = family.build(), family.prompt([len(sizes)], sizes=sizes)
+    with (
+        torch.no_grad(),
+        tokenprune.patch(model, strategy, adapter=LlavaFramesAdapter),
+        pytest.raises(PruningError, match=r"these have 4 x 5, .* visual tokens. Resize them to one size"),
+    ):
+        model(**inputs)

@@ -66,7 +66,14 @@ class Layout:
     @classmethod
     def concat(cls, layouts: Sequence[Layout]) -> Layout:
         """Join the layouts of several tiles, one after the other, into that of one image; or, where each names its
-        frames, into that of one video."""
+        frames, into that of one video. Raises PruningError for frames of different sizes."""
+        of_video = all(layout.frame is not None for layout in layouts)
+        sides = dict.fromkeys(f"{height} x {width}" for layout in layouts for _, height, width in layout.grids)
+        if of_video and len(sides) > 1:
+            raise PruningError(
+                f"the frames of one video must show the same places to be compared, and these have {', '.join(sides)} "
+                f"visual tokens. Resize them to one size, or prune them as images, with the model's own adapter."
+            )
         sizes = torch.tensor([layout.n_visual for layout in layouts], device="cpu")
         tiles = torch.arange(len(layouts), device="cpu").repeat_interleave(sizes)
         return cls(
@@ -74,7 +81,7 @@ class Layout:
             sum(layout.n_tiles for layout in layouts),
             partial(to_tokens_each, layouts=tuple(layouts)),
             tiles,
-            frame=tiles if all(layout.frame is not None for layout in layouts) else None,
+            frame=tiles if of_video else None,
         )
 
     @property
