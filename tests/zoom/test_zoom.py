@@ -42,6 +42,21 @@ def test_tokens_on_padding_do_not_vote() -> None:
     assert [(v.row, v.column) for v in vote(places, torch.tensor([0.9, 0.1]), 1.0, LEVEL, 8)] == [(0, 0)]
 
 
+def test_tokens_nearest_to_a_very_narrow_image_vote() -> None:
+    """Of which no token has its center in the image."""
+    level = Level(1, 400, 8, 1, 4)
+    places = torch.tensor([[50.0, 10], [150, 10], [350, 10], [50, 30], [250, 30]])
+    found = vote(places, torch.tensor([0.1, 0.2, 0.3, 0.9, 0.9]), 2 / 3, level, 8)
+    assert [(view.row, view.column) for view in found] == [(0, 1), (0, 3)]
+
+
+@pytest.mark.parametrize("size", [(12 * SIDE, 2), (1, 7 * SIDE)])
+def test_a_very_narrow_image_is_searched(llava: Any, size: tuple[int, int]) -> None:
+    look = Zoom().look(llava, tiny_processor(), Image.new("RGB", size, "red"), "01")
+    assert all(step.views for step in look.steps)
+    assert len(look.steps) > 1
+
+
 def newline_layout() -> Layout:
     """An overview of 2 x 2 and a canvas of 4 x 4 patches with a column of newline tokens."""
     newlines = torch.tensor([False] * 4 + [False, False, False, False, True] * 4)

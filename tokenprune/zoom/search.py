@@ -190,11 +190,15 @@ def vote(
 ) -> list[View]:
     """The tiles of a level that contain its voters: at most `most`, in reading order.
 
-    The voters are the `keep_ratio` of tokens with the highest scores; tokens outside the image do not vote. If they lie
-    in more than `most` tiles, those with the largest sum of squared scores win. (The paper's released code instead
-    counts the voters of each tile and keeps every tile, so that many weakly attended tokens outvote a few strongly
-    attended ones.)
+    The voters are the `keep_ratio` of tokens with the highest scores; tokens whose center is outside the image do not
+    vote, unless all are, because it is narrower than half a token: then those nearest to it do. If they lie in more
+    than `most` tiles, those with the largest sum of squared scores win. (The paper's released code instead counts the
+    voters of each tile and keeps every tile, so that many weakly attended tokens outvote a few strongly attended ones.)
     """
+    edges = torch.tensor([level.width, level.height], device=centers.device)
+    beyond = (centers - edges).amax(1, keepdim=True)
+    if bool((beyond >= 0).all()):
+        centers = torch.where(beyond == beyond.min(), centers.minimum(edges - 0.5), torch.inf)
     tiles = [level.tile_at(x, y) for x, y in centers.tolist()]
     inside = torch.tensor([i for i, tile in enumerate(tiles) if tile is not None], device="cpu")
     best = inside[scores[inside].argsort(descending=True, stable=True)[: budget(len(inside), keep_ratio, None)]]
