@@ -23,7 +23,13 @@ from tokenprune.tokens.layout import one_to_one
 @pytest.mark.parametrize("embedded", [False, True])
 @pytest.mark.parametrize(
     ("name", "tiles"),
-    [("qianfan-ocr", [3, 1, 3]), ("ovis2", [3, 1, 3]), ("granite-docling", [3, 1, 3]), ("deepseek-ocr2", [3, 1, 3])],
+    [
+        ("qianfan-ocr", [3, 1, 3]),
+        ("ovis2", [3, 1, 3]),
+        ("granite-docling", [3, 1, 3]),
+        ("deepseek-ocr2", [3, 1, 3]),
+        ("fuyu", [12, 10, 16]),
+    ],
 )
 def test_tiles_of_one_image(name: str, tiles: list[int], embedded: bool) -> None:
     """Two rows, the second with two images; also where the prompt comes as embeddings."""

@@ -100,10 +100,10 @@ class Apertus1p5(CommonFamily, Mistral3):
 
 
 class Fuyu(CommonFamily, Llava):
-    """No tower: a patch is a row of pixels, and a visual token."""
+    """No tower: a patch is a row of pixels, and a visual token. The patches of all images are joined."""
 
     class_name = "FuyuForCausalLM"
-    sizes = ((12, 16),)
+    sizes = ((12, 16), (20, 8), (16, 16))
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -118,4 +118,10 @@ class Fuyu(CommonFamily, Llava):
         return [*([IMAGE] * (size[1] // 4) + [BREAK]) * (size[0] // 4), END]
 
     def image_inputs(self, size: Size, generator: torch.Generator) -> ImageInputs:
-        return {"pixel_values": torch.randn(1, size[0] * size[1] // 16, 48, generator=generator)}
+        return {"pixel_values": torch.randn(size[0] * size[1] // 16, 48, generator=generator)}
+
+    def split(self, inputs: dict[str, Any]) -> list[ImageInputs]:
+        flat = inputs["input_ids"].flatten()
+        images = torch.tensor_split(flat, (flat == END).nonzero()[:, 0])[:-1]
+        counts = [int((image == IMAGE).sum()) for image in images]
+        return [{"pixel_values": pixels} for pixels in inputs["pixel_values"].split(counts)]
