@@ -219,6 +219,22 @@ def test_masks_that_the_caller_makes(attention: str) -> None:
     assert_close(logits[0], expected[0, length:])
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_bias_that_the_caller_adds(attention: str) -> None:
+    """A column that every query attends to a little less is not taken for padding, which is dropped."""
+    family = FAMILIES["llava-clip"]
+    model, inputs = family.build(attention), family.prompt([1])
+    real = inputs["attention_mask"].bool()
+    bias = torch.where(inputs["input_ids"] == IMAGE, 0.0, -0.7) * torch.arange(real.shape[1]).fmod(2)
+    given = {**inputs, "position_ids": family.position_ids(model, inputs), "use_cache": False}
+    with torch.no_grad():
+        with tokenprune.patch(model, strategy()) as handle:
+            logits = model(**{**given, "attention_mask": additive(family.seen(inputs), real) + bias}).logits
+        dropped = dropped_columns(inputs["input_ids"], [handle.report])
+        expected = model(**{**given, "attention_mask": family.mask(inputs, dropped) + bias}).logits
+    assert_close(logits, expected[~dropped][None])
+
+
 @pytest.mark.parametrize("name", ["mistral-8", "gemma3", "paligemma"])
 @pytest.mark.parametrize("implementation", ["flex_attention", "flash_attention_2"])
 def test_attention_that_takes_no_such_masks(name: str, implementation: str) -> None:

@@ -55,7 +55,7 @@ def padding_of(mask: Mask, n_columns: int, n_new: int) -> Bool[Tensor, "rows col
         return ~mask.bool()
     if mask.ndim == 4 and mask.shape[2] == n_new and mask.shape[3] >= n_new:
         first = max(total - mask.shape[3], 0)
-        allowed = mask if mask.dtype == torch.bool else mask == 0
+        allowed = mask if mask.dtype == torch.bool else mask.float().exp() > 0  # a bias leaves something to attend to
         return pad(~allowed[..., n_columns - first : total - first].flatten(1, 2).any(1), (n_columns, 0))
     raise wrong_width(mask, total)
 
