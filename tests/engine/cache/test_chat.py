@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from helpers.contract.oracle import assert_close, compact_ids, dropped_columns, oracle_logits
+from helpers.families import FAMILIES, present
 from helpers.tiny import CACHE, EOS, IMAGE, prompt, tiny_llava
 from torch import Tensor
 
 import tokenprune
-from tokenprune import FoPru, PruningError
+from tokenprune import FoPru, PruningError, Random
 from tokenprune.engine.cache.pruned import index_of
 
 STEPS = 4
@@ -166,6 +167,21 @@ def test_an_unpatched_model_refuses_a_pruned_cache(llava: Any) -> None:
         llava.generate(input_ids=chat.ids, attention_mask=chat.real, **{CACHE: chat.cache}, max_new_tokens=2)
     with torch.no_grad(), tokenprune.patch(llava, FoPru(keep_ratio=0.25)) as handle:
         chat.turn(prompt([0], seed=2), handle)  # nothing was written
+
+
+@pytest.mark.parametrize("name", present("qwen3.5", "lfm2-vl", "inkling2"))
+def test_an_unpatched_model_that_refuses_writes_nothing(name: str) -> None:
+    """What a layer with a state has taken in cannot be taken back: it is refused before."""
+    family, model, more = FAMILIES[name], FAMILIES[name].build(), {"input_ids": torch.tensor([[5, 6, 7]])}
+    strategy = Random(keep_ratio=0.25)
+    with torch.no_grad():
+        with tokenprune.patch(model, strategy):
+            kept = model(**family.prompt([1]), use_cache=True)[CACHE]
+            expected = model(**more, **{CACHE: copy.deepcopy(kept)}).logits
+        with pytest.raises(PruningError, match="not patched"):
+            model(**more, **{CACHE: kept})
+        with tokenprune.patch(model, strategy):
+            assert torch.equal(model(**more, **{CACHE: kept}).logits, expected)
 
 
 def test_a_mask_of_the_physical_length_is_refused(llava: Any) -> None:

@@ -38,10 +38,14 @@ class PrunedCache:
         return max(length + first, int(self.get_seq_length()) + query_length), 0
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuses a model that is not patched. So do all methods by which a layer may read or write its part first: a
+        state that has taken in tokens cannot be put back."""
         raise PruningError(
             "this cache holds a pruned prompt, and the model that continues it is not patched. Patch it with "
             "tokenprune.patch(model, ...), or start again from an empty cache."
         )
+
+    get_conv_state = get_recurrent_state = update_conv_state = update_recurrent_state = update_indexer = update
 
     def crop(self, tokens_to_remove: int) -> None:
         """Removes the last tokens: a negative number of them, or down to a positive logical length. 0 removes none, and
