@@ -107,7 +107,7 @@ class Prefill:
         settle(cache)
         index = index_of(cache)
         if index is not None:
-            index.check_skipped(self._skipped)
+            index.check_layers(self._skipped, () if self.stages is None else self.stages.layers)
         elif any(getattr(layer, "is_initialized", True) for layer in getattr(cache, "layers", ())):
             check_not_rebuilt(cache, kwargs)  # asks a cache's length, which may wait for a GPU, once
         if self.skipping is not None:

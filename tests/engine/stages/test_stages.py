@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from helpers.tiny import CACHE, IMAGE, prompt
 from torch import Tensor
 
 import tokenprune
-from tokenprune import Selection, SettingError, UnsupportedError
+from tokenprune import Random, Selection, SettingError, UnsupportedError
 from tokenprune.adapters import adapter_for
 from tokenprune.selection import Merge
 from tokenprune.sequence.masks import FULL
@@ -185,17 +186,19 @@ def test_stages_that_cannot_be(layers: tuple[int, ...]) -> None:
 
 
 def test_another_plan_cannot_go_on() -> None:
+    """Whether it brings an image, or text only."""
     model, inputs = model_of(), prompt([1])
+    others = [Staged(plan=(Stage(2, 0.3),)), Random(), Random(keep_ratio=1.0)]
     with torch.no_grad():
         with tokenprune.patch(model, Staged()):
             cache = model(**inputs, use_cache=True)[CACHE]
         length = inputs["input_ids"].shape[1]
-        more = prompt([1], seed=3)
-        more["attention_mask"] = torch.ones(1, length + more["input_ids"].shape[1]).long()
-        with (
-            tokenprune.patch(model, Staged(plan=(Stage(2, 0.3),))),
-            pytest.raises(tokenprune.PruningError, match="pruned at other layers"),
-        ):
+        for strategy, n_images in product(others, [0, 1]):
+            more = prompt([n_images], seed=3)
+            more["attention_mask"] = torch.ones(1, length + more["input_ids"].shape[1]).long()
+            with tokenprune.patch(model, strategy), pytest.raises(tokenprune.PruningError, match="pruned on entry to"):
+                model(**more, **{CACHE: cache})
+        with tokenprune.probe(model), pytest.raises(tokenprune.PruningError, match="the strategy prunes at none"):
             model(**more, **{CACHE: cache})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -50,12 +50,20 @@ class CacheIndex:
     def n_dropped(self) -> int:
         return self.n_columns - self.columns.shape[1]
 
-    def check_skipped(self, layers: tuple[int, ...]) -> None:
-        """Raise PruningError unless the cache was filled with exactly these layers skipped."""
-        if self.skipped != layers:
+    def check_layers(self, skipped: tuple[int, ...], stages: Sequence[int]) -> None:
+        """Raise PruningError unless the cache was filled with exactly these layers skipped, and pruned, if at all, on
+        entry to these."""
+        if self.skipped != skipped:
             raise PruningError(
                 f"this cache was filled with decoder layers {list(self.skipped)} skipped, and the strategy skips "
-                f"{list(layers)}. Continue with the strategy that it was made with, or start again from an empty cache."
+                f"{list(skipped)}. Continue with the strategy that it was made with, or start again from an empty cache."
+            )
+        pruned_at = [stage.layer for stage in self.stages]
+        if pruned_at and pruned_at != list(stages):
+            raise PruningError(
+                f"this cache was pruned on entry to decoder layers {pruned_at}, and the strategy prunes at "
+                f"{list(stages) or 'none'}. Continue with the strategy that it was made with, or start again from an "
+                f"empty cache."
             )
 
     def slots(self, n_slots: int) -> Slots:

@@ -39,6 +39,7 @@ from tokenprune.tokens.visual import FirstLayerInputs, StageTokens
 class StagePruning:
     """The stages of one patched model.
 
+    layers: the first decoder layer of each.
     active_forwards: one entry for each forward of any thread in which layers that get no mask may need their arguments
         changed; `StagedLayer` reads it in every decode step.
     """
@@ -47,6 +48,7 @@ class StagePruning:
         self.strategy, self.adapter = strategy, adapter
         self.skipped = strategy.skipped_layers(len(adapter.layers))
         self.stages = checked_stages(strategy, adapter)
+        self.layers = tuple(stage.layer for stage in self.stages)
         self.active_forwards: list[None] = []
         self.reads_attention = bool(self.stages) and "text_attention" in strategy.needs
         read = [stage.layer - 1 for stage in self.stages] if self.reads_attention else []
@@ -101,7 +103,6 @@ class StagePruning:
         index = forward.index
         if index is None or not index.stages:
             return
-        self._check_stages(index)
         forward.stages = StagedForward(forward.cache, forward.n_slots, continues=index, embeds=embeds)
         room = self.adapter.decoder.runs_flash and is_static(forward.cache)
         if room or not all(stage.has_no_holes for stage in index.stages):
@@ -183,18 +184,9 @@ class StagePruning:
         now.runs = [StageRun(past, packing, now.cache, now.n_slots, flash=flash) for past in slots]
         now.continues = None
 
-    def _check_stages(self, index: CacheIndex) -> None:
-        """Raise PruningError for a cache that was pruned in other layers."""
-        if [stage.layer for stage in index.stages] != [stage.layer for stage in self.stages]:
-            raise PruningError(
-                "this cache was pruned at other layers than those of the strategy. Continue with the strategy that it "
-                "was made with, or start again from an empty cache."
-            )
-
     def _slots_before(self, index: CacheIndex | None, past_valid: Bool[Tensor, "batch slots"]) -> list[StageSlots]:
         """The slots that each stage holds before the forward."""
         if index is not None and index.stages:
-            self._check_stages(index)
             return _grow(index, past_valid.shape[1])
         holes = past_valid.shape[1] > 0 and not bool(past_valid.all())
         return [StageSlots.all(stage.layer, past_valid, has_no_holes=not holes) for stage in self.stages]
