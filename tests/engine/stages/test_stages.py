@@ -199,7 +199,7 @@ def test_another_plan_cannot_go_on() -> None:
             with tokenprune.patch(model, strategy), pytest.raises(tokenprune.PruningError, match="pruned on entry to"):
                 model(**more, **{CACHE: cache})
         with tokenprune.probe(model), pytest.raises(tokenprune.PruningError, match="the strategy prunes at none"):
-            model(**more, **{CACHE: cache})
+            model(input_ids=torch.tensor([[7, 8]]), **{CACHE: cache})
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ class CacheIndex:
         if self.skipped != skipped:
             raise PruningError(
                 f"this cache was filled with decoder layers {list(self.skipped)} skipped, and the strategy skips "
-                f"{list(skipped)}. Continue with the strategy that it was made with, or start again from an empty cache."
+                f"{list(skipped)}. Continue with the strategy that it was made with, or start again from an empty "
+                f"cache."
             )
         pruned_at = [stage.layer for stage in self.stages]
         if pruned_at and pruned_at != list(stages):
