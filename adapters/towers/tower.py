@@ -117,7 +117,7 @@ class Tower:
     def colors(self, pixels: Float[Tensor, "tiles 3 height width"]) -> Float[Tensor, "tiles 3 height width"]:
         """RGB in 0..1: undoes the normalisation that towers of this kind are trained with. A processor that normalises
         differently gives different colours."""
-        mean, std = (torch.tensor(part, device=pixels.device)[:, None, None] for part in self.normalisation)
+        mean, std = pixels.new_tensor(self.normalisation, dtype=torch.float32)[..., None, None]
         return (pixels.float() * std + mean).clamp(0, 1)
 
 

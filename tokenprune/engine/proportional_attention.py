@@ -18,7 +18,8 @@ from tokenprune.sequence.packing import Packing
 
 def entering_bias(chosen: Sequence[ImageSelection], packing: Packing) -> Float[Tensor, "batch kept"]:
     """The bias of every column that enters the language model, 0 for those that are no image's."""
-    bias = torch.zeros(len(packing.columns), packing.n_columns, device=packing.columns.device)
+    size, device = (len(packing.columns), packing.n_columns), packing.columns.device
+    bias = torch.zeros(size, dtype=torch.float32, device=device)
     for image in chosen:
         bias[image.row, image.columns[image.selection.kept]] = image.selection.sizes().log()
     return packing.gather_tokens(bias)
@@ -32,9 +33,10 @@ def stage_bias(
     reports: what each of those stages did, to every image. entering: which columns entered the language model.
     packing: which of them are left from the last of those stages on.
     """
-    places, bias = entering.places(), torch.zeros(entering.columns.shape, device=entering.columns.device)
+    places, device = entering.places(), entering.columns.device
+    bias = torch.zeros(entering.columns.shape, dtype=torch.float32, device=device)
     for i, image in enumerate(chosen):
-        first = sizes = _of_all(image.selection, torch.ones(image.selection.n_visual, device=bias.device))
+        first = sizes = _of_all(image.selection, bias.new_ones(image.selection.n_visual))
         for stage in reports:
             kept, merged = stage[i].kept, stage[i].merged
             sizes = _of_all(Selection(kept, image.selection.n_visual, merged=merged, trusted=True), sizes)

@@ -79,7 +79,7 @@ class Merge:
         """Targets, sources and weights, by ascending target; a kept token that is no target is merged from itself."""
         same = torch.ones_like(kept, dtype=torch.bool).index_fill(0, self.targets, False).nonzero()[:, 0]
         targets, sources = torch.cat([self.targets, same]), torch.cat([self.sources, kept[same]])
-        weights = torch.cat([self.weights.float(), torch.ones(len(same), device=kept.device)])
+        weights = torch.cat([self.weights.float(), torch.ones_like(same, dtype=torch.float32)])
         order = targets.argsort(stable=True)
         return targets[order], sources[order], weights[order]
 

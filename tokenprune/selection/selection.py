@@ -65,7 +65,8 @@ class Selection:
         A dropped token that is merged into several counts in each in proportion to its weights there, so that it
         counts once; one that is merged into none counts nowhere, and a kept one only as itself.
         """
-        before = torch.ones(self.n_visual, device=self.kept.device) if before is None else before
+        if before is None:
+            before = torch.ones(self.n_visual, dtype=torch.float32, device=self.kept.device)
         sizes = before[self.kept]
         if self.merged is None:
             return sizes

@@ -82,7 +82,7 @@ class KeptInTower:
 
 
 def _sizes(left: Tensor, merged_from: Tensor | None) -> Float[Tensor, " left"]:
-    return torch.ones(len(left), device=left.device) if merged_from is None else merged_from
+    return torch.ones_like(left, dtype=torch.float32) if merged_from is None else merged_from
 
 
 def _stage_of_all(parts: Sequence[KeptInTower], starts: Sequence[int], layer: int) -> StageReport:

@@ -70,10 +70,10 @@ def token_centers(layout: Layout) -> Float[Tensor, "visual 2"]:
             "switch the processor's own tiling off."
         )
     raster, _, row, column = layout.coordinates().T
-    centers = torch.full((layout.n_visual, 2), torch.nan, device="cpu")
+    centers = torch.full((layout.n_visual, 2), torch.nan, dtype=torch.float32, device="cpu")
     for number in raster.unique():
         own = (raster == number) & ~newlines
         if own.any():
-            centers[own, 0] = (column[own] + 0.5) / (int(column[own].max()) + 1)
-            centers[own, 1] = (row[own] + 0.5) / (int(row[own].max()) + 1)
+            centers[own, 0] = (column[own].float() + 0.5) / (int(column[own].max()) + 1)
+            centers[own, 1] = (row[own].float() + 0.5) / (int(row[own].max()) + 1)
     return centers

@@ -232,7 +232,7 @@ def centered(step: Step, width: int, height: int) -> View:
 
 def _to_pixels(view: View, centers: Float[Tensor, "tokens 2"]) -> Float[Tensor, "tokens 2"]:
     left, top, right, bottom = view.box
-    corner, sides = torch.tensor([[left, top], [right - left, bottom - top]], device=centers.device)
+    corner, sides = centers.new_tensor([[left, top], [right - left, bottom - top]])
     return corner + centers * sides
 
 

@@ -1,15 +1,16 @@
 """Strategies keep the same tokens whatever torch is told for all code: within torch.autocast, in which models are
-trained, and with another default device, as `torch.set_default_device("cuda")` sets one."""
+trained, with another default device, as `torch.set_default_device("cuda")` sets one, and with another default type."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from helpers.families.llava import Llava
 from helpers.models.tiled import inputs_of, model_of
 
 import tokenprune
@@ -18,13 +19,27 @@ from tokenprune.engine.select import checked_selection
 from tokenprune.strategy import PatchStrategy, TowerStrategy
 from tokenprune.tokens import Layout, VisionAttention, VisualTokens
 
+LLAVA = Llava("llava-clip")
 GRID, WIDTH = (16, 18), 32
 N = GRID[0] * GRID[1]
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 BEFORE = [name for name, cls in STRATEGIES.items() if not issubclass(cls, (PatchStrategy, TowerStrategy))]
 #: The meta device stands for a GPU: what is made there by mistake cannot be read.
 SETTINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "autocast": partial(torch.autocast, "cpu", torch.bfloat16),
     "default device": partial(torch.device, "meta"),
+    "default dtype": partial(default_dtype, torch.bfloat16),
 }
 
 
@@ -52,6 +67,8 @@ def test_selections_are_the_same(name: str, setting: str) -> None:
         assert (other.scores is None) == (plain.scores is None)
         if other.scores is not None and plain.scores is not None:
             assert torch.equal(other.scores, plain.scores)
+        if other.merged is not None and plain.merged is not None:
+            assert torch.equal(other.merged.weights, plain.merged.weights)
 
 
 def test_a_model_with_another_default_device() -> None:
@@ -64,3 +81,14 @@ def test_a_model_with_another_default_device() -> None:
         with torch.device("meta"), tokenprune.patch(model, strategy) as handle:
             assert torch.equal(model(**inputs).logits, expected)
     assert handle.report.n_kept < handle.report.n_visual
+
+
+@pytest.mark.parametrize("strategy", ["tome", "mosaic:attention_bias=size", "sparsevlm:attention_bias=size"])
+def test_a_model_with_another_default_dtype(strategy: str) -> None:
+    """How many tokens a merged one stands for is counted in float32."""
+    model, inputs = LLAVA.build(n_layers=4), LLAVA.prompt([1, 2])
+    with torch.no_grad(), tokenprune.patch(model, strategy, keep_ratio=0.7):
+        expected = model.generate(**inputs, max_new_tokens=2, return_dict_in_generate=True, output_logits=True).logits
+        with default_dtype(torch.bfloat16):
+            out = model.generate(**inputs, max_new_tokens=2, return_dict_in_generate=True, output_logits=True).logits
+    assert torch.equal(torch.stack(out), torch.stack(expected))

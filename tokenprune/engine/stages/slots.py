@@ -42,7 +42,7 @@ class StageSlots:
         if self.bias is not None or bias is not None:
             parts = ((self.bias, self.slots), (bias, slots))
             bias = torch.cat(
-                [torch.zeros(at.shape, device=at.device) if part is None else part for part, at in parts], 1
+                [torch.zeros_like(at, dtype=torch.float32) if part is None else part for part, at in parts], 1
             )
         slots, valid = torch.cat([self.slots, slots], 1), torch.cat([self.valid, valid], 1)
         return StageSlots(self.layer, slots, valid, self.has_no_holes and not holes, bias)

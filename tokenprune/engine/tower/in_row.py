@@ -191,7 +191,9 @@ class RowPruning:
 
     def _colors(self, patches: Tensor, n_patches: int) -> Float[Tensor, "patches 3 values"]:
         """The colours of all patches, 0 to 1."""
-        mean, std = (torch.tensor(part, device=patches.device) for part in self.adapter.tower.normalisation)
+        mean, std = (
+            torch.tensor(part, dtype=torch.float32, device=patches.device) for part in self.adapter.tower.normalisation
+        )
         return (patches.reshape(n_patches, len(std), -1).float() * std[:, None]).add_(mean[:, None])
 
     def _selected(self, pixels: Float[Tensor, "visual values"], grid: tuple[int, int, int]) -> Selection:

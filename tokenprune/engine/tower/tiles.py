@@ -40,7 +40,7 @@ class Tile:
     @property
     def sizes(self) -> Float[Tensor, " left"]:
         """How many visual tokens each of those left stands for."""
-        return torch.ones(len(self.left), device=self.left.device) if self.merged_from is None else self.merged_from
+        return torch.ones_like(self.left, dtype=torch.float32) if self.merged_from is None else self.merged_from
 
     def keep(self, selection: Selection, layer: int) -> None:
         """Keep what a strategy selects of `left`, from encoder layer `layer` on."""

@@ -54,7 +54,7 @@ class AveragePooling(MergingStrategy):
         lengths = [n_kept, len(targets), len(pooled)]
         # One copy, because each one synchronises with the GPU.
         kept, targets, pooled = torch.cat([kept, targets, pooled]).to(device).split(lengths)
-        merged = Merge.mean(targets, pooled, torch.ones(len(targets), device=device), n_kept)
+        merged = Merge.mean(targets, pooled, torch.ones_like(targets, dtype=torch.float32), n_kept)
         return Selection(kept, n_visual, merged=merged)
 
 

@@ -121,7 +121,9 @@ class BackgroundPruning(AttentionStrategy, MergingStrategy):
         if not len(sources):
             return selection
         targets = torch.searchsorted(selection.kept, roots[sources])
-        return replace(selection, merged=Merge.mean(targets, sources, torch.ones(len(sources), device=device), n_kept))
+        return replace(
+            selection, merged=Merge.mean(targets, sources, torch.ones_like(sources, dtype=torch.float32), n_kept)
+        )
 
 
 def anchored_scores(

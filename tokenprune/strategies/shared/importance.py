@@ -52,7 +52,7 @@ def patch_entropy(
     whole = colors[..., : height // side * side, : width // side * side]
     levels = (whole.mean(1) * BINS).long().clamp(0, BINS - 1)
     patches = rearrange(levels, "tile (row i) (column j) -> tile (row column) (i j)", i=side, j=side)
-    counts = torch.zeros(*patches.shape[:2], BINS, device=colors.device).scatter_add_(
+    counts = torch.zeros(*patches.shape[:2], BINS, dtype=torch.float32, device=colors.device).scatter_add_(
         2, patches, torch.ones_like(patches, dtype=torch.float32)
     )
     shares = counts / counts.sum(2, keepdim=True)
