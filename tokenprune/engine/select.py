@@ -37,7 +37,7 @@ class ImageSelection:
     in_tower: tuple[StageReport, ...] = ()
 
     def report(self, ids: Real[Tensor, "*components batch length"]) -> ImageReport:
-        kept = self.selection.kept
+        kept, merged = self.selection.kept, self.selection.merged
         return ImageReport(
             self.row,
             self.modality,
@@ -45,7 +45,7 @@ class ImageSelection:
             kept,
             self.selection.scores,
             ids[..., self.row, self.columns[kept]],
-            self.selection.merged,
+            None if merged is None else merged.detach(),
             in_tower=self.in_tower,
             steps=self.selection.steps,
         )

@@ -57,6 +57,10 @@ class Merge:
         """The same merge on a device."""
         return Merge(self.targets.to(device), self.sources.to(device), self.weights.to(device))
 
+    def detach(self) -> Merge:
+        """The same merge without the graph of its weights."""
+        return Merge(self.targets, self.sources, self.weights.detach())
+
     @classmethod
     def none(cls, device: torch.device) -> Merge:
         """Nothing merged into anything."""

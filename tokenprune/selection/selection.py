@@ -16,7 +16,8 @@ from tokenprune.selection.steps import StepReport
 @dataclass(frozen=True, eq=False)
 class Selection:
     """The outcome for one image: `kept` indices, ascending and unique, the importance scores if there are any, what is
-    merged into kept tokens, if anything is, and what each of several strategies has left, if there were several.
+    merged into kept tokens, if anything is, and what each of several strategies has left, if there were several. Scores
+    are held without their graph: reports keep them.
 
     Raises PruningError for anything else, so code that holds a Selection need not check it again.
     """
@@ -30,6 +31,8 @@ class Selection:
 
     def __post_init__(self, trusted: bool) -> None:
         kept = self.kept
+        if self.scores is not None and self.scores.requires_grad:
+            object.__setattr__(self, "scores", self.scores.detach())
         if trusted and self.scores is None:
             return
         if kept.ndim != 1 or kept.dtype != torch.long or len(kept) == 0:

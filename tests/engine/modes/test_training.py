@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,8 +16,10 @@ from helpers.tiny import IMAGE, prompt, tiny_llava
 from torch import Tensor
 
 import tokenprune
-from tokenprune import FoPru, PruningError, Random
+from tokenprune import FoPru, PruningError, Random, Selection
+from tokenprune.selection import Merge
 from tokenprune.strategy import Stage, StagedStrategy
+from tokenprune.tokens import StageTokens, VisualTokens
 
 IGNORED = -100
 
@@ -237,3 +240,36 @@ def test_the_loss_of_experts_counts_the_mask(name: str) -> None:
             model(**inputs, labels=inputs["input_ids"])
         del inputs["attention_mask"]
         assert torch.isfinite(model(**inputs, labels=inputs["input_ids"], output_router_logits=True).loss)
+
+
+@dataclass(frozen=True)
+class Differentiable(StagedStrategy):
+    """Scores and weights that have gradients, before the language model and inside it."""
+
+    def select(self, tokens: VisualTokens) -> Selection:
+        scores = tokens.features.norm(dim=-1)
+        kept = torch.arange(self.budget(tokens.n_visual))
+        merged = Merge(kept, kept, scores[kept])
+        return Selection(kept, tokens.n_visual, scores, merged)
+
+    def stages(self, n_layers: int) -> tuple[Stage, ...]:
+        return (Stage(1, keep_ratio=0.1),)
+
+    def select_at(self, stage: Stage, tokens: StageTokens) -> Selection:
+        scores = tokens.features.norm(dim=-1)
+        kept = torch.arange(stage.budget(tokens.n_visual))
+        return Selection(kept, tokens.n_left, scores, Merge(kept, kept, scores[kept]))
+
+
+def test_a_report_holds_no_graph() -> None:
+    """It would hold all activations of the forward, and the model could not be copied."""
+    model, inputs = tiny_llava().train(), prompt([1])
+    with tokenprune.patch(model, Differentiable(keep_ratio=0.5)) as handle:
+        model(**inputs, labels=labels_of(inputs)).loss.backward()
+        (image,) = handle.report.images
+        for one in (image, *image.stages):
+            assert one.scores is not None
+            assert one.merged is not None
+            assert not one.scores.requires_grad
+            assert not one.merged.weights.requires_grad
+        copy.deepcopy(model)

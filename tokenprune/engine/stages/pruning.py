@@ -270,7 +270,7 @@ def report_of(stage: Stage, left: Int[Tensor, " left"], n_visual: int, selection
     if scores is not None:
         scores = scores.new_full((n_visual,), torch.nan).index_copy(0, left, scores)
     if merged is not None:
-        merged = merged.of_whole(left, torch.arange(len(kept), device=kept.device))
+        merged = merged.detach().of_whole(left, torch.arange(len(kept), device=kept.device))
     return StageReport(stage.layer, kept, scores, merged)
 
 
