@@ -12,6 +12,11 @@ from tokenprune.errors import PruningError
 #: The method of a model through which every use of continuous batching goes: `generate_batch`, and servers.
 CONTINUOUS_BATCHING = "init_continuous_batching"
 
+#: The method of a model that makes what proposes tokens in assisted decoding, called with arguments by name, and the
+#: classes of what reads one hidden state of the model for every token of the prompt.
+PROPOSING = "_get_candidate_generator"
+READS_PROMPT = ("MTPCandidateGenerator", "DFlashTokenCandidateGenerator")
+
 #: The argument, and setting, by which models compute a loss of how evenly experts are used, over the mask's tokens.
 ROUTED = "output_router_logits"
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from tokenprune.adapters.base import ModelAdapter
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import dynamo_disabled
 from tokenprune.errors import UnsupportedError
@@ -84,6 +85,30 @@ class ContinuousBatching(MethodOverride):
             "a patched model does not support continuous batching (generate_batch): transformers gives it no images, "
             "patched or not. Call generate with a padded batch, or remove the patch."
         )
+
+
+class AssistedDecoding(MethodOverride):
+    """Refuses what proposes tokens from the hidden states of a prompt with images, of which pruning leaves a part.
+
+    reads_prompt: the names of such classes.
+    """
+
+    def __init__(self, model: nn.Module, name: str, reads_prompt: tuple[str, ...], adapter: ModelAdapter) -> None:
+        super().__init__(model, name)
+        self._reads_prompt, self._adapter = reads_prompt, adapter
+
+    def override(self, *args: Any, **kwargs: Any) -> Any:
+        proposing = self.original(*args, **kwargs)
+        if type(proposing).__name__ not in self._reads_prompt:
+            return proposing
+        call = {**kwargs["model_kwargs"], "input_ids": kwargs["input_ids"]}
+        if any(self._adapter.visual_mask(modality, call) is not None for modality in self._adapter.modalities):
+            raise UnsupportedError(
+                f"{type(proposing).__name__} proposes tokens from the hidden states of the whole prompt, and pruning "
+                f"leaves a part of them. Generate without it, or with prompt_lookup_num_tokens or an assistant_model "
+                f"that reads tokens only."
+            )
+        return proposing
 
 
 class LossFunction(MethodOverride):

@@ -20,14 +20,14 @@ from typing import Any
 from torch import nn
 
 from tokenprune.adapters.base import ModelAdapter
-from tokenprune.adapters.conventions import CONTINUOUS_BATCHING, loss_function
+from tokenprune.adapters.conventions import CONTINUOUS_BATCHING, PROPOSING, READS_PROMPT, loss_function
 from tokenprune.adapters.decoder.denoising import BlockDiffusion, Policy
 from tokenprune.adapters.towers.layers import TowerLayers
 from tokenprune.engine.call import CallContext
 from tokenprune.engine.compiling import unwatch_hooks, watch_hooks
 from tokenprune.engine.denoising.canvas import CanvasSteps
 from tokenprune.engine.denoising.policy import PolicySteps
-from tokenprune.engine.overrides import ContinuousBatching, LossFunction
+from tokenprune.engine.overrides import AssistedDecoding, ContinuousBatching, LossFunction
 from tokenprune.engine.prefill import Prefill
 from tokenprune.engine.recording import VisionRecorder
 from tokenprune.engine.skipping import LayerSkipping
@@ -120,6 +120,8 @@ class Pruner:
             self.canvas.register(register)
         if self.canvas is None and self.actions is None:  # whose losses are not of the pruned sequence
             register(LossFunction(self.model, *loss_function(self.adapter.model), self._context).install())
+        if hasattr(self.model, PROPOSING):
+            register(AssistedDecoding(self.model, PROPOSING, READS_PROMPT, self.adapter).install())
         if hasattr(self.model, CONTINUOUS_BATCHING):
             register(ContinuousBatching(self.model, CONTINUOUS_BATCHING).install())
         return captured

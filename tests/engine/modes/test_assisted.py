@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 from helpers.contract.answers import STRATEGY, answer, assert_answers
-from helpers.families.base import RECENT
+from helpers.families import FAMILIES
+from helpers.families.base import RECENT, decoder
 from helpers.tiny import ENCODES_FIRST, EOS, PAD, VOCAB, prompt, tiny_llava
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import tokenprune
-from tokenprune import Grid, PruningError
+from tokenprune import Grid, PruningError, Random, UnsupportedError
 
 
 def text_model() -> Any:
@@ -85,3 +86,21 @@ def test_two_passes_for_guidance(llava: Any) -> None:
 def test_prefill_in_chunks_is_refused(llava: Any) -> None:
     with tokenprune.patch(llava, STRATEGY), pytest.raises(PruningError, match="leave out prefill_chunk_size"):
         answer(llava, prompt([1]), prefill_chunk_size=8)
+
+
+@pytest.mark.skipif("muse-glimmer" not in FAMILIES, reason="this transformers has no DFlash")
+def test_proposals_from_hidden_states_are_refused() -> None:
+    """DFlash reads one for every token of the prompt. Without images there is nothing to refuse."""
+    from transformers import MuseGlimmerAssistantConfig, MuseGlimmerAssistantModel
+
+    family, model = FAMILIES["muse-glimmer"], FAMILIES["muse-glimmer"].build()
+    settings = {"head_dim": 8, "num_hidden_layers": 1, "layer_types": ["full_attention"], "target_layer_ids": [0]}
+    config = MuseGlimmerAssistantConfig(**decoder(**settings, block_size=3, mask_token_id=2))
+    drafts = {"assistant_model": MuseGlimmerAssistantModel(config).eval(), "speculation_type": "dflash"}
+    text = family.prompt([0])
+    with tokenprune.patch(model, Random()):
+        with pytest.raises(UnsupportedError, match="DFlashTokenCandidateGenerator proposes tokens from the hidden"):
+            answer(model, family.prompt([1]), **drafts)
+        out, plain = answer(model, text, **drafts), answer(model, text)
+    assert torch.equal(out.sequences, plain.sequences)
+    answer(model, family.prompt([1]), **drafts)
