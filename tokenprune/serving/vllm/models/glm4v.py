@@ -1,4 +1,4 @@
-"""GLM-4.1V, 4.5V and 4.6V, and GLM-OCR: images of any size, position IDs with three components."""
+"""GLM-4.1V, GLM-4.5V and GLM-OCR: images of any size, position IDs with three components."""
 
 # pyright: reportMissingImports=false
 
