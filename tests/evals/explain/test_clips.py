@@ -97,7 +97,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "leave it out for a video" in command(*asked, "--box", 1, 2, 3, 4)
     assert "read more with --frames" in command(*asked[:-4], "--frames", 1, "--strategy", "fopru")
     Image.new("RGB", (40, 40)).save(tmp_path / "a.jpg")
-    of_image = ["explain", tmp_path / "a.jpg", *asked[2:]]
+    of_image = ["explain", tmp_path / "a.jpg", *asked[2:7], *asked[9:]]
     assert "use --output for a PNG file" in command(*of_image, "--gif", tmp_path / "b.gif")
     (tmp_path / "b.mp4").write_text("no video")
     assert "b.mp4: not a complete video" in command("explain", tmp_path / "b.mp4", *asked[2:])

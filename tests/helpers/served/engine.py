@@ -21,7 +21,7 @@ import pytest
 
 from helpers.served.interpreted import interpret_kernels
 from helpers.served.linear_attention import use_float32_kernel
-from helpers.served.reference import Answer, Request, answers, draw
+from helpers.served.reference import Answer, Request, answers, draw, film
 from tokenprune.sequence.position_ids import PositionIds
 
 TOLERANCE = 1e-4
@@ -97,13 +97,20 @@ def served(llm: Any, requests: Sequence[Request]) -> list[Any]:
     for request in requests:
         ids = tokenizer(request.text, add_special_tokens=False)["input_ids"]
         prompt: dict[str, Any] = {"prompt_token_ids": ids}
-        if request.images:
-            prompt["multi_modal_data"] = {"image": [draw(*one) for one in request.images]}
+        given = {"image": [draw(*one) for one in request.images], "video": [played(*one) for one in request.videos]}
+        if data := {modality: items for modality, items in given.items() if items}:
+            prompt["multi_modal_data"] = data
         if request.keep_ratio is not None:
             prompt["mm_processor_kwargs"] = {"keep_ratio": request.keep_ratio}
         prompts.append(prompt)
         sampling.append(SamplingParams(temperature=0, max_tokens=request.n_new, logprobs=n_logprobs, ignore_eos=True))
     return llm.generate(prompts, sampling, use_tqdm=False)
+
+
+def played(*video: int) -> tuple[Any, dict[str, Any]]:
+    """A film as vLLM takes it."""
+    frames, facts = film(*video)
+    return frames, {**facts, "do_sample_frames": False}
 
 
 def preemptions(llm: Any) -> float:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from helpers.served.glm import GLM_IMAGE, save_glm
+from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
 from helpers.served.models import (
     IMAGE,
     INTERN_IMAGE,
     QWEN_IMAGE,
+    QWEN_VIDEO,
     save_internvl,
     save_llava,
     save_llava_next,
@@ -42,13 +43,19 @@ FAR_MROPE = Far(64, 7, (1372, 28))
 
 @dataclass(frozen=True)
 class Family:
-    """A family: how a tiny model is saved, and how an image is written in a prompt."""
+    """A family: how a tiny model is saved, and how an image, and a video that is pruned, is written in a prompt."""
 
     name: str
     architecture: str
     save: Callable[..., None]
     image: str = IMAGE
+    video: str | None = None
     far: Far = Far(256, 8, (140, 112))
+
+    @property
+    def mixes(self) -> bool:
+        """Whether transformers takes images and videos in one prompt."""
+        return self.video == QWEN_VIDEO
 
     def requests(self) -> list[Request]:
         """Prompts with one and several images, with keep ratios of their own, and without images."""
@@ -86,13 +93,24 @@ FAMILIES = (
     Family("llava-next", "TokenPruneLlavaNext", save_llava_next),
     Family("llava-onevision", "TokenPruneLlavaOnevision", save_llava_onevision),
     Family("internvl", "TokenPruneInternVL", save_internvl, INTERN_IMAGE),
-    Family("qwen2_vl", "TokenPruneQwen2VL", partial(save_qwen, kind="qwen2_vl"), QWEN_IMAGE, FAR_MROPE),
-    Family("qwen2_5_vl", "TokenPruneQwen2_5_VL", partial(save_qwen, kind="qwen2_5_vl"), QWEN_IMAGE, FAR_MROPE),
-    Family("qwen3_vl", "TokenPruneQwen3VL", partial(save_qwen, kind="qwen3_vl"), QWEN_IMAGE, FAR_MROPE),
-    Family("qwen3_vl_moe", "TokenPruneQwen3VLMoe", partial(save_qwen, kind="qwen3_vl_moe"), QWEN_IMAGE, FAR_MROPE),
-    Family("qwen3_5", "TokenPruneQwen3_5", partial(save_qwen, kind="qwen3_5"), QWEN_IMAGE, FAR_MROPE),
-    Family("qwen3_5_moe", "TokenPruneQwen3_5Moe", partial(save_qwen, kind="qwen3_5_moe"), QWEN_IMAGE, FAR_MROPE),
-    Family("glm4v", "TokenPruneGlm4v", partial(save_glm, kind="glm4v"), GLM_IMAGE, FAR_MROPE),
-    Family("glm4v_moe", "TokenPruneGlm4vMoe", partial(save_glm, kind="glm4v_moe"), GLM_IMAGE, FAR_MROPE),
-    Family("glm_ocr", "TokenPruneGlmOcr", partial(save_glm, kind="glm_ocr"), GLM_IMAGE, FAR_MROPE),
+    Family("qwen2_vl", "TokenPruneQwen2VL", partial(save_qwen, kind="qwen2_vl"), QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE),
+    Family(
+        "qwen2_5_vl", "TokenPruneQwen2_5_VL", partial(save_qwen, kind="qwen2_5_vl"), QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE
+    ),
+    Family("qwen3_vl", "TokenPruneQwen3VL", partial(save_qwen, kind="qwen3_vl"), QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE),
+    Family(
+        "qwen3_vl_moe",
+        "TokenPruneQwen3VLMoe",
+        partial(save_qwen, kind="qwen3_vl_moe"),
+        QWEN_IMAGE,
+        QWEN_VIDEO,
+        FAR_MROPE,
+    ),
+    Family("qwen3_5", "TokenPruneQwen3_5", partial(save_qwen, kind="qwen3_5"), QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE),
+    Family(
+        "qwen3_5_moe", "TokenPruneQwen3_5Moe", partial(save_qwen, kind="qwen3_5_moe"), QWEN_IMAGE, QWEN_VIDEO, FAR_MROPE
+    ),
+    Family("glm4v", "TokenPruneGlm4v", partial(save_glm, kind="glm4v"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
+    Family("glm4v_moe", "TokenPruneGlm4vMoe", partial(save_glm, kind="glm4v_moe"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
+    Family("glm_ocr", "TokenPruneGlmOcr", partial(save_glm, kind="glm_ocr"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
 )

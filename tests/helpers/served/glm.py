@@ -10,6 +10,7 @@ import transformers
 from helpers.served.models import CHAT, N_LAYERS, PATCH, decoder, save, tokenizer
 
 GLM_IMAGE = "<|begin_of_image|> <|image|> <|end_of_image|>"
+GLM_VIDEO = GLM_IMAGE.replace("image", "video")
 MARKS = (
     "<|image|>",
     "<|video|>",

@@ -19,6 +19,7 @@ PATCH = 14
 #: How an image is written in a prompt.
 IMAGE = "<image>"
 QWEN_IMAGE = "<|vision_start|> <|image_pad|> <|vision_end|>"
+QWEN_VIDEO = QWEN_IMAGE.replace("image", "video")
 INTERN_IMAGE = "<IMG_CONTEXT>"
 #: The layers of every tower and of every language model.
 N_LAYERS = 3
@@ -198,8 +199,9 @@ def save_qwen(folder: Path, kind: str, **settings: Any) -> None:
         vision_start_token_id=start,
         vision_end_token_id=end,
     )
+    halves = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3} if third else {}
     images = transformers.Qwen2VLImageProcessor(
-        patch_size=patch, size={"shortest_edge": (4 * patch) ** 2, "longest_edge": (14 * patch) ** 2}
+        patch_size=patch, size={"shortest_edge": (4 * patch) ** 2, "longest_edge": (14 * patch) ** 2}, **halves
     )
     family = "Qwen3VL" if third else name
     processor = getattr(transformers, f"{family}Processor")(

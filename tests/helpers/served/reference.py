@@ -17,10 +17,12 @@ from tokenprune.sequence.position_ids import PositionIds
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt, with the seeds and (width, height) of its images, for an answer of `n_new` tokens."""
+    """A prompt, with seeds and sizes of its images (seed, width, height) and its videos (seed, width, height, frames),
+    for an answer of `n_new` tokens."""
 
     text: str
     images: tuple[tuple[int, int, int], ...] = ()
+    videos: tuple[tuple[int, int, int, int], ...] = ()
     n_new: int = 10
     keep_ratio: float | None = None
 
@@ -41,6 +43,13 @@ def draw(seed: int, width: int, height: int) -> Image.Image:
     """An image of large squares, so that its patches differ."""
     squares = np.random.default_rng(seed).integers(0, 255, (5, 5, 3), dtype=np.uint8)
     return Image.fromarray(squares).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def film(seed: int, width: int, height: int, n_frames: int) -> tuple[Any, dict[str, Any]]:
+    """The frames of a video, none of which is to be left out, and what a reader of files would say about it."""
+    frames = np.stack([np.asarray(draw(seed + number, width, height)) for number in range(n_frames)])
+    facts = {"fps": 2.0, "duration": n_frames / 2, "total_num_frames": n_frames, "frames_indices": [*range(n_frames)]}
+    return frames, {**facts, "video_backend": "opencv"}
 
 
 def answers(
@@ -73,7 +82,11 @@ def _answer(
     if type(processor).__name__ == "LlavaOnevisionProcessor":
         # Else it cuts tiles of a lone image only, where vLLM cuts those of all.
         images = [[image] for image in images]
-    inputs = processor(text=[request.text], images=images or None, return_tensors="pt", add_special_tokens=False)
+    given: dict[str, Any] = {"text": [request.text], "images": images or None, "return_tensors": "pt"}
+    if request.videos:
+        films, facts = zip(*(film(*one) for one in request.videos), strict=True)
+        given |= {"videos": list(films), "video_metadata": list(facts), "do_sample_frames": False}
+    inputs = processor(**given, add_special_tokens=False)
     ratio = {} if request.keep_ratio is None else {"keep_ratio": request.keep_ratio, "keep": None}
     chosen = StrategySpec.read(strategy).make({**settings, **ratio})
     with tokenprune.patch(model, chosen, position_ids=position_ids) as handle:
@@ -85,7 +98,7 @@ def _answer(
             output_logits=True,
             eos_token_id=None,
         )
-        kept = [image.kept.tolist() for image in handle.report.images] if images else []
+        kept = [one.kept.tolist() for one in handle.report.images] if request.images or request.videos else []
     n_prompt = inputs["input_ids"].shape[1]
     tokens = out.sequences[0, n_prompt:].tolist()
     steps = [logits[0].float().log_softmax(-1) for logits in out.logits]

@@ -38,8 +38,8 @@ def test_offsets_survive_every_dtype() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_prompt_with_images_and_a_video(seed: int) -> None:
-    """Images with markers around them or not, beside items that are not pruned."""
+def test_prompt_with_images_and_videos(seed: int) -> None:
+    """With markers around images and frames or not, beside items that are not pruned."""
     from vllm.multimodal.inputs import (  # pyright: ignore[reportMissingImports]
         MultiModalFeatureSpec,
         PlaceholderRange,
@@ -61,29 +61,38 @@ def test_prompt_with_images_and_a_video(seed: int) -> None:
 
     for number in range(4):
         write([draw.randrange(9) for _ in range(draw.randrange(5))])
-        n, markers = draw.randrange(1, 9), draw.randrange(3)
+        n, markers, n_frames = draw.randrange(1, 9), draw.randrange(3), draw.randrange(1, 4)
         k, start, pruned = draw.randrange(1, n + 1), len(ids), draw.random() < 0.8
         if not pruned:
             write([VISUAL] * n)
             mask = None
         else:
-            write([MARKER] * markers)
-            kept = sorted(draw.sample(range(n), k))
-            original.extend(len(whole) + place for place in kept)
-            offsets.append(torch.tensor(kept)[:, None])
-            ids.extend([VISUAL] * k)
-            whole.extend([VISUAL] * n)
-            visual.extend([True] * k)
-            write([MARKER] * markers)
-            mask = torch.tensor([False] * markers + [True] * k + [False] * markers) if markers else None
+            of_item = []
+            for _ in range(n_frames):
+                write([MARKER] * markers)
+                kept = sorted(draw.sample(range(n), k))
+                original.extend(len(whole) + place for place in kept)
+                of_item += kept
+                ids.extend([VISUAL] * k)
+                whole.extend([VISUAL] * n)
+                visual.extend([True] * k)
+                write([MARKER] * markers)
+            offsets.append(torch.tensor(of_item)[:, None])
+            frame = [False] * markers + [True] * k + [False] * markers
+            mask = torch.tensor(frame * n_frames) if markers else None
         where = PlaceholderRange(start, len(ids) - start, is_embed=mask)
         features.append(MultiModalFeatureSpec(None, "image", str(number), where))
-        counts[str(number)] = n if pruned else None
+        counts[str(number)] = (n * n_frames, n_frames) if pruned else None
     write([draw.randrange(9) for _ in range(3)])
 
     found, moved, places = unpruned_prompt(ids, features, lambda feature: counts[feature.identifier])
     assert found == whole
-    assert [found[one.mm_position.offset : one.mm_position.offset + one.mm_position.length] for one in moved]
+    for one in moved:
+        where, count = one.mm_position, counts[one.identifier]
+        tokens = torch.tensor(found[where.offset : where.offset + where.length])
+        assert len(tokens) == where.length
+        assert count is None or int((tokens == VISUAL).sum()) == count[0]
+        assert where.is_embed is None or torch.equal(tokens == VISUAL, where.is_embed)
     positions, delta = pruned_ids(*compact_ids(len(found)), places)
     step = StepPositions(1, 200, width=5, adds=True)
     rows = [torch.randn(len(one), 5) for one in offsets]
@@ -159,9 +168,10 @@ def test_an_item_says_what_is_asked() -> None:
     def feature(data: Any, modality: str = "image") -> Any:
         return MultiModalFeatureSpec(data, modality, "name", PlaceholderRange(0, 9))
 
-    for asked in (Asked(36, None, 2**53 - 1), Asked(576, 0.1, 3)):
+    for asked in (Asked(36, None, 2**53 - 1), Asked(576, 0.1, 3), Asked(576, None, 3, 4)):
         assert Asked.read(asked.element().data) == asked
-        assert Asked.of(feature(MultiModalKwargsItem({FIELD: asked.element()}))) == asked
-    assert Asked.of(feature(None, "video")) is None
-    with pytest.raises(PruningError, match="vLLM lost the data that tokenprune attached"):
-        Asked.of(feature(None))
+        assert Asked.of(feature(MultiModalKwargsItem({FIELD: asked.element()})), ["image"]) == asked
+    assert Asked.of(feature(None, "video"), ["image"]) is None
+    for modality in ("image", "video"):
+        with pytest.raises(PruningError, match=f"vLLM lost the data that tokenprune attached to one {modality}"):
+            Asked.of(feature(None, modality), ["image", "video"])

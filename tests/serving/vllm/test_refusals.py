@@ -186,7 +186,7 @@ def test_models_that_cannot_be_served() -> None:
         architecture_of(Gemma3Config().to_dict())
     with pytest.raises(UnsupportedError, match="markers between the visual tokens"):
         architecture_of({"model_type": "idefics3"})
-    with pytest.raises(UnsupportedError, match=r"'bert' cannot be pruned inside vLLM\. Supported: internvl, llava,"):
+    with pytest.raises(UnsupportedError, match=r"'bert' cannot be pruned inside vLLM\. Supported: glm4v, glm4v_moe,"):
         architecture_of({"model_type": "bert"})
 
 

@@ -1,47 +1,64 @@
-"""Videos are not pruned: they are answered as by vLLM without the plug-in, also beside images."""
+"""Each frame of a video is pruned as an image is: vLLM answers as transformers with a budget for every frame. In other
+families videos are not pruned, also beside images."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from helpers.served.engine import engine, needs_vllm
-from helpers.served.models import QWEN_IMAGE, save_qwen
-from helpers.served.reference import draw
+from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
+from helpers.served.families import FAMILIES, FOPRU, Family, words
+from helpers.served.models import save_llava_onevision
+from helpers.served.reference import Request
 
 pytestmark = [needs_vllm, pytest.mark.slow]
-VIDEO = "<|vision_start|> <|video_pad|> <|vision_end|>"
-FOPRU = {"strategy": "fopru", "keep_ratio": 0.25}
+LIMITS: dict[str, Any] = {"limit_mm_per_prompt": {"image": 2, "video": 2}}
+OF_VIDEOS = [family for family in FAMILIES if family.video is not None]
+SHORT, LONG = (1, 112, 84, 4), (7, 84, 112, 6)
 
 
-def answers(llm: Any, options: dict[str, Any]) -> list[list[int]]:
-    """To a video, and to a video and an image, whose request has `options`."""
-    from vllm import SamplingParams  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
-
-    frames = np.stack([np.asarray(draw(seed, 112, 84)) for seed in range(4)])
-    facts = {"fps": 2.0, "duration": 2.0, "total_num_frames": 4, "frames_indices": [0, 1, 2, 3]}
-    video = (frames, {**facts, "video_backend": "opencv", "do_sample_frames": False})
-    prompts = [
-        {"prompt": f"w1 {VIDEO} w2", "multi_modal_data": {"video": video}},
-        {
-            "prompt": f"w1 {VIDEO} w2 {QWEN_IMAGE} w3",
-            "multi_modal_data": {"video": video, "image": draw(3, 112, 112)},
-            "mm_processor_kwargs": options,
-        },
+@pytest.mark.parametrize("family", OF_VIDEOS, ids=[family.name for family in OF_VIDEOS])
+def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
+    """With steps that end within frames, and prefixes that are cached up to the middle of a video."""
+    family.save(tmp_path)
+    image, video = family.image, family.video
+    requests = [
+        Request(f"w1 {video} w2", videos=(SHORT,)),
+        Request(f"w1 {video} w3", videos=(SHORT,)),
+        Request(f"{words(9)} {video} w2 {video} w3", videos=(LONG, SHORT)),
+        Request(f"w1 {video} w2", videos=(LONG,), keep_ratio=0.5),
+        Request(f"w1 {video} w2", videos=(SHORT,), keep_ratio=1.0),
+        Request(f"w1 {image} w2", ((3, 112, 112),)),
     ]
-    sampling = SamplingParams(temperature=0, max_tokens=10, ignore_eos=True)
-    return [list(one.outputs[0].token_ids) for one in llm.generate(prompts, sampling, use_tqdm=False)]
+    if family.mixes:
+        requests.append(Request(f"w1 {video} w2 {image} w3", ((3, 112, 112),), (SHORT,)))
+    by_frame = {**FOPRU, "budget_per": "tile"}
+    options = {**LIMITS, "max_num_batched_tokens": 16, "max_num_seqs": 8}
+    with engine(tmp_path, family.architecture, FOPRU, **options) as llm:
+        outputs = [one for request in requests for one in served(llm, [request])]
+        assert outputs[1].num_cached_tokens > 0
+        for output, answer in zip(outputs, answers := expected(tmp_path, by_frame, requests), strict=True):
+            check_equal(output, answer)
+        llm.reset_prefix_cache()
+        for output, answer in zip(served(llm, requests), answers, strict=True):
+            check_equal(output, answer)
+    compact = expected(tmp_path, by_frame, requests[:1], "compact")
+    assert difference(outputs[0], compact[0]) > 100 * TOLERANCE
 
 
-def test_videos_beside_images(tmp_path: Path) -> None:
-    save_qwen(tmp_path, "qwen2_5_vl")
-    options: dict[str, Any] = {"limit_mm_per_prompt": {"image": 1, "video": 1}, "max_model_len": 1024}
-    with engine(tmp_path, "TokenPruneQwen2_5_VL", FOPRU, **options) as llm:
-        unpruned, pruned = answers(llm, {"keep_ratio": 1.0}), answers(llm, {})
-    with engine(tmp_path, "", {}, **options, hf_overrides={}) as llm:
-        native = answers(llm, {})
-    assert unpruned == native
-    assert pruned[0] == native[0]
-    assert pruned[1] != native[1]
+def test_videos_that_are_not_pruned(tmp_path: Path) -> None:
+    save_llava_onevision(tmp_path)
+    video = Request("w1 <video> w2", videos=((1, 56, 56, 4),))
+    both = Request("w1 <video> w2 <image> w3", ((3, 100, 60),), ((1, 56, 56, 4),))
+    unpruned = Request(both.text, both.images, both.videos, keep_ratio=1.0)
+    with engine(tmp_path, "TokenPruneLlavaOnevision", FOPRU, **LIMITS) as llm:
+        found = [tokens(one) for one in served(llm, [video, unpruned, both])]
+    with engine(tmp_path, "", {}, **LIMITS, hf_overrides={}) as llm:
+        native = [tokens(one) for one in served(llm, [video, both])]
+    assert found[:2] == native
+    assert found[2] != native[1]
+
+
+def tokens(output: Any) -> list[int]:
+    return list(output.outputs[0].token_ids)

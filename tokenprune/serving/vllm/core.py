@@ -11,8 +11,9 @@ get_mrope_input_positions   once per request: the position IDs of the unpruned p
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -32,7 +33,7 @@ from tokenprune.serving.vllm.positions import (
     compact_ids,
     pruned_ids,
     unpruned_prompt,
-    visual_run,
+    visual_places,
 )
 from tokenprune.serving.vllm.processing import FIELD, Asked
 from tokenprune.serving.vllm.rope import lengthen
@@ -60,7 +61,7 @@ class ImageSelector:
     def select(
         self, features: Float[Tensor, "visual columns"], image: EncodedImage, asked: Asked
     ) -> tuple[Float[Tensor, "kept columns"], Int[Tensor, " kept"]]:
-        """The features of the kept tokens, after merging, and their indices."""
+        """The features of the kept tokens of an image or a frame, after merging, and their indices."""
         strategy = self.settings.strategy_at(asked.keep_ratio)
         if strategy is None:
             kept = torch.arange(len(features), device=features.device)
@@ -68,9 +69,12 @@ class ImageSelector:
         else:
             with self._clock.one_image() if self._clock is not None else nullcontext():
                 kept, rows = self._pruned(strategy, features, image)
-        if self.file is not None:
-            self.file.write(asked.key, len(features), kept)
         return rows, kept
+
+    def record(self, asked: Asked, kept: Int[Tensor, " kept"]) -> None:
+        """Write down which visual tokens of an image or a video were kept, if that is wanted."""
+        if self.file is not None:
+            self.file.write(asked.key, asked.n_visual, kept)
 
     def _pruned(
         self, strategy: Strategy, features: Float[Tensor, "visual columns"], image: EncodedImage
@@ -127,13 +131,15 @@ else:
 
 
 class PrunedModel(Base):
-    """Mixed in before a vLLM model class, whose images are pruned and whose videos are not.
+    """Mixed in before a vLLM model class.
 
     n_components: how many components a position ID has.
+    pruned: the modalities that are pruned; each frame of a video is pruned as an image is.
     """
 
     supports_mrope: ClassVar = True
     n_components: ClassVar[int] = 1
+    pruned: ClassVar[Collection[str]] = ("image",)
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
@@ -168,23 +174,24 @@ class PrunedModel(Base):
         raise NotImplementedError
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
-        """The layout and the declared statistics of every image in a call of `embed_multimodal`."""
+        """The layout and the declared statistics of every image, or frame of every video, in a call of
+        `embed_multimodal`. `features` are those of the images, or videos."""
         raise NotImplementedError
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
-        """How many rows each image has, of the arguments of `embed_multimodal` that hold those of all images one after
-        the other."""
+        """How many rows each image or video has, of the arguments of `embed_multimodal` that hold those of all one
+        after the other."""
         return {}
 
     def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
-        """How much higher the position ID of each visual token is than that of the image's first."""
+        """How much higher the position ID of each visual token is than that of the first of the image or frame."""
         return torch.arange(image.layout.n_visual)[:, None]
 
     # What vLLM calls.
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
         fields = kwargs.pop(FIELD, None)
-        if fields is None:  # videos
+        if fields is None:  # videos that are not pruned
             found = super().embed_multimodal(**kwargs)
             return [append_offsets(rows, rows.new_zeros(len(rows), self.n_components).long()) for rows in found]
         asked = [Asked.read(one) for one in fields]
@@ -196,10 +203,11 @@ class PrunedModel(Base):
             if self.capture is not None:
                 self.capture.clear()
             found = list(super().embed_multimodal(**arguments))
-            images = self.encoded_images(arguments, found)
+            frames = iter(self.encoded_images(arguments, found))
             if self.capture is not None:
                 self.capture.clear()
-            placed += [self._placed(*one) for one in zip(found, images, asked[batch], strict=True)]
+            for features, one in zip(found, asked[batch], strict=True):
+                placed.append(self._placed(features, list(islice(frames, one.n_frames)), one))
         return placed
 
     def embed_input_ids(
@@ -225,15 +233,15 @@ class PrunedModel(Base):
         return ids if self.n_components > 1 else ids[0]
 
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: Any) -> tuple[Tensor, int]:
-        asked = {id(feature): Asked.of(feature) for feature in mm_features}
+        asked = {id(feature): Asked.of(feature, self.pruned) for feature in mm_features}
         self._name(mm_features, asked)
         if self.settings.position_ids == "compact":
             pruned = any(
-                one is not None and one.n_visual > visual_run(feature.mm_position)[1]
+                one is not None and one.n_visual > len(visual_places(feature.mm_position))
                 for feature, one in zip(mm_features, asked.values(), strict=True)
             )
             return compact_ids(len(input_tokens)) if pruned else self.unpruned_ids(input_tokens, mm_features)
-        counts = {key: None if one is None else one.n_visual for key, one in asked.items()}
+        counts = {key: None if one is None else (one.n_visual, one.n_frames) for key, one in asked.items()}
         ids, features, places = unpruned_prompt(input_tokens, mm_features, lambda feature: counts[id(feature)])
         return pruned_ids(*self.unpruned_ids(ids, features), places)
 
@@ -248,9 +256,15 @@ class PrunedModel(Base):
             if one is not None and self.selector.file is not None:
                 self.selector.file.name(one.key, feature.identifier)
 
-    def _placed(self, features: Tensor, image: EncodedImage, asked: Asked) -> Tensor:
-        rows, kept = self.selector.select(features, image, asked)
-        placed = append_offsets(rows, self.offsets(image).to(kept.device)[kept])
+    def _placed(self, features: Tensor, frames: Sequence[EncodedImage], asked: Asked) -> Tensor:
+        parts, indices = [], []
+        n = asked.n_visual // asked.n_frames
+        for number, (part, frame) in enumerate(zip(features.split(n), frames, strict=True)):
+            rows, kept = self.selector.select(part, frame, asked)
+            parts.append(append_offsets(rows, self.offsets(frame).to(kept.device)[kept]))
+            indices.append(kept + number * n)
+        self.selector.record(asked, torch.cat(indices))
+        placed = torch.cat(parts)
         if get_tensor_model_parallel_world_size() > 1:
             placed = get_tp_group().broadcast(placed.contiguous())  # every rank keeps what the first one does
         return placed

@@ -84,7 +84,8 @@ class StepPositions:
 
 @dataclass(frozen=True)
 class Place:
-    """An image's visual tokens in a prompt and in the unpruned prompt, where they start at `unpruned_start`."""
+    """The visual tokens of an image, or of a frame, in a prompt and in the unpruned prompt, where they start at
+    `unpruned_start`."""
 
     n_kept: int
     unpruned_start: int
@@ -92,39 +93,42 @@ class Place:
 
 
 def unpruned_prompt(
-    ids: list[int], features: Sequence[MultiModalFeatureSpec], n_visual: Callable[[MultiModalFeatureSpec], int | None]
+    ids: list[int],
+    features: Sequence[MultiModalFeatureSpec],
+    counts: Callable[[MultiModalFeatureSpec], tuple[int, int] | None],
 ) -> tuple[list[int], list[MultiModalFeatureSpec], list[Place]]:
-    """The prompt as it would be without pruning: its token IDs, its images and videos, and the places of the images.
+    """The prompt as it would be without pruning: its token IDs, its images and videos, and the places of all images and
+    frames that are pruned.
 
-    n_visual: how many visual tokens an item had, or None for one that is not pruned.
+    counts: how many visual tokens an item had, and how many frames; None for one that is not pruned.
     """
-    prompt, moved, places, done = [], [], [], 0
+    prompt: list[int] = []
+    moved, places, done = [], [], 0
     for feature in sorted(features, key=lambda feature: feature.mm_position.offset):
         where = feature.mm_position
         prompt += ids[done : where.offset]
         done = where.offset + where.length
-        n, whole = n_visual(feature), ids[where.offset : done]
-        if n is None:
+        count, index = counts(feature), torch.arange(where.length)
+        if count is None:
             moved.append(replace(feature, mm_position=replace(where, offset=len(prompt))))
-            prompt += whole
+            prompt += ids[where.offset : done]
             continue
-        before, n_kept = visual_run(where)
-        places.append(Place(n_kept, len(prompt) + before, n))
-        longer = n - n_kept
-        mask = where.is_embed
-        if mask is not None:
-            mask = torch.cat([mask[:before], torch.ones(longer, dtype=torch.bool), mask[before:]])
-        moved.append(replace(feature, mm_position=PlaceholderRange(len(prompt), where.length + longer, is_embed=mask)))
-        prompt += whole[:before] + [whole[before]] * longer + whole[before:]
+        n_visual, n_frames = count
+        frames = visual_places(where).view(n_frames, -1)
+        n_kept, n = frames.shape[1], n_visual // n_frames
+        for number, first in enumerate(frames[:, 0].tolist()):
+            places.append(Place(n_kept, len(prompt) + first + number * (n - n_kept), n))
+        # Every frame's first token stands for those that it lost, too.
+        index = index.repeat_interleave(torch.ones_like(index).index_fill_(0, frames[:, 0], 1 + n - n_kept))
+        mask = None if where.is_embed is None else where.is_embed[index]
+        moved.append(replace(feature, mm_position=PlaceholderRange(len(prompt), len(index), is_embed=mask)))
+        prompt += [ids[where.offset + place] for place in index.tolist()]
     return prompt + ids[done:], moved, places
 
 
-def visual_run(where: PlaceholderRange) -> tuple[int, int]:
-    """How many markers of an image's placeholder stand before its visual tokens, and how many visual tokens it has."""
-    if where.is_embed is None:
-        return 0, where.length
-    places = where.is_embed.nonzero()[:, 0]
-    return int(places[0]), len(places)
+def visual_places(where: PlaceholderRange) -> Int[Tensor, " kept"]:
+    """Where in an item's placeholder its visual tokens are."""
+    return torch.arange(where.length) if where.is_embed is None else where.is_embed.nonzero()[:, 0]
 
 
 def pruned_ids(

@@ -1,14 +1,15 @@
-"""In the API server: an image gets one placeholder token for each token that will be kept, before it is encoded."""
+"""In the API server: an image, or a frame of a video, gets one placeholder token for each token that will be kept,
+before it is encoded."""
 
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from tokenprune.errors import PruningError, SettingError, UnsupportedError
 from tokenprune.serving.vllm.metrics import count_image
 from tokenprune.serving.vllm.settings import KEEP_RATIO, Settings, split_request
 
-#: The field that an image's item carries from the API server to the worker.
+#: The field that the item of an image or video carries from the API server to the worker.
 FIELD = "tokenprune"
 #: The options of the largest input, which vLLM makes up to measure memory: an image that its request does not prune.
 LARGEST: Mapping[str, object] = {KEEP_RATIO: 1.0}
@@ -28,45 +29,48 @@ LARGEST: Mapping[str, object] = {KEEP_RATIO: 1.0}
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked for one image.
+    """What is asked for one image or video.
 
     n_visual: how many visual tokens it has.
     keep_ratio: that of its request; None for the engine's own budget.
-    key: a number that distinguishes it from other images, below 2**53.
+    key: a number that distinguishes it from others, below 2**53.
+    n_frames: how many frames it has, of as many tokens each, which are pruned one by one; 1 for an image.
     """
 
     n_visual: int
     keep_ratio: float | None
     key: int
+    n_frames: int = 1
 
     def element(self) -> MultiModalFieldElem:
         """The same as a field of a vLLM item. It stays on the CPU, and vLLM keeps it for a cached image."""
         ratio = float("nan") if self.keep_ratio is None else self.keep_ratio
-        data = torch.tensor([self.n_visual, ratio, self.key], dtype=torch.float64)
+        data = torch.tensor([self.n_visual, ratio, self.key, self.n_frames], dtype=torch.float64)
         return MultiModalFieldElem(data=data, field=MultiModalBatchedField(keep_on_cpu=True))
 
     @classmethod
     def read(cls, data: Tensor) -> Asked:
         """Undo `element`, given the data of one item."""
-        n_visual, ratio, key = data.tolist()
-        return cls(int(n_visual), None if ratio != ratio else ratio, int(key))
+        n_visual, ratio, key, n_frames = data.tolist()
+        return cls(int(n_visual), None if ratio != ratio else ratio, int(key), int(n_frames))
 
     @classmethod
-    def of(cls, feature: MultiModalFeatureSpec) -> Asked | None:
-        """What is asked for an item of a prompt; None for one that is not pruned, such as a video."""
-        if feature.modality != "image":
+    def of(cls, feature: MultiModalFeatureSpec, pruned: Collection[str]) -> Asked | None:
+        """What is asked for an item of a prompt; None for one of a modality that is not `pruned`."""
+        if feature.modality not in pruned:
             return None
         data = None if feature.data is None or FIELD not in feature.data else feature.data[FIELD].data
         if not isinstance(data, Tensor):
             raise PruningError(
-                "vLLM lost the data that tokenprune attached to an image. Report it with your vLLM version."
+                f"vLLM lost the data that tokenprune attached to one {feature.modality}. Report it with your vLLM "
+                f"version."
             )
         return cls.read(data)
 
 
 @dataclass
 class PrunedPlaceholder(PromptUpdateDetails):
-    """An image's placeholder, of whose `n_visual` visual tokens `n_kept` are left."""
+    """The placeholder of an image or video, of whose `n_visual` visual tokens `n_kept` are left."""
 
     n_visual: int = 0
     n_kept: int = 0
@@ -79,7 +83,16 @@ else:
 
 
 class PruningProcessor(Base):
-    """Mixed in before a vLLM processor class. Images are pruned, videos are not."""
+    """Mixed in before a vLLM processor class.
+
+    pruned: the modalities that are pruned, as the model class has them.
+    """
+
+    pruned: ClassVar[Collection[str]] = ("image",)
+
+    def n_frames(self, modality: str, item: Any) -> int:
+        """How many frames an item has that are pruned one by one."""
+        return 1
 
     @cached_property
     def settings(self) -> Settings:
@@ -102,13 +115,14 @@ class PruningProcessor(Base):
         ratio, _ = split_request(inputs.hf_processor_mm_kwargs)
         self.settings.strategy_at(ratio)  # raises, before anything is processed
         result = super()._cached_apply_hf_processor(inputs, timing_ctx)
-        images = [update.content for update, *_ in result.prompt_updates.get("image", ())]
+        images = [update.content for one in self.pruned for update, *_ in result.prompt_updates.get(one, ())]
         try:
             self._check_length(sum(image.n_visual - image.n_kept for image in images))
         except SettingError:
             if inputs.cache is not None:  # the engine will not get the images, and must not be taken to have them
-                for one in result.hashes["image"]:
-                    inputs.cache.invalidate(one)
+                for modality in self.pruned:
+                    for one in result.hashes.get(modality, ()):
+                        inputs.cache.invalidate(one)
             raise
         if inputs.hf_processor_mm_kwargs is not LARGEST:
             for image in images:
@@ -124,37 +138,42 @@ class PruningProcessor(Base):
     def _get_mm_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
     ) -> dict[str, Sequence[Sequence[ResolvedPromptUpdate]]]:
-        """Those of vLLM with shorter images; every image's item gets its `Asked`."""
+        """Those of vLLM with shorter images and frames; every pruned item gets its `Asked`."""
         ratio, others = split_request(hf_processor_mm_kwargs)
         updates = dict(super()._get_mm_prompt_updates(mm_items, others, out_mm_kwargs))
-        if updates.get("image"):  # not all of a prompt's images are cached
-            updates["image"] = [
-                [self._shortened(update, ratio, item) for update in of_item]
-                for of_item, item in zip(updates["image"], out_mm_kwargs["image"], strict=True)
-            ]
+        for modality in self.pruned:
+            if updates.get(modality):  # not all of a prompt's are cached
+                updates[modality] = [
+                    [self._shortened(update, ratio, item, self.n_frames(modality, item)) for update in of_item]
+                    for of_item, item in zip(updates[modality], out_mm_kwargs[modality], strict=True)
+                ]
         return updates
 
-    def _shortened(self, update: ResolvedPromptUpdate, ratio: float | None, item: Any) -> ResolvedPromptUpdate:
-        """An image's update with as many placeholder tokens as are kept."""
+    def _shortened(
+        self, update: ResolvedPromptUpdate, ratio: float | None, item: Any, n_frames: int
+    ) -> ResolvedPromptUpdate:
+        """An item's update with as many placeholder tokens for each frame as are kept of it."""
         ids, is_embed = update.content.full, update.content.is_embed
         visual = torch.ones(len(ids), dtype=torch.bool) if is_embed is None else is_embed(ids)
-        places = visual.nonzero()[:, 0].tolist()
-        first, n = places[0], len(places)
-        if places[-1] - first + 1 != n:
+        frames = visual.nonzero()[:, 0].view(n_frames, -1)
+        n = frames.shape[1]
+        if bool((frames[:, -1] - frames[:, 0] + 1 != n).any()):
             raise UnsupportedError(
                 "this model has markers between the visual tokens of an image, and how many tokens are kept between "
                 "two markers is not known before the image is encoded. Serve it without pruning."
             )
         kept = self.settings.budget(n, ratio)
-        item[FIELD] = Asked(n, ratio, random.getrandbits(53)).element()
-        shorter = ids[:first] + ids[first + n - kept :]
-        return replace(update, content=PrunedPlaceholder(shorter, is_embed, n_visual=n, n_kept=kept))
+        dropped = {*frames[:, kept:].flatten().tolist()}
+        item[FIELD] = Asked(n * n_frames, ratio, random.getrandbits(53), n_frames).element()
+        shorter = [one for place, one in enumerate(ids) if place not in dropped]
+        counts = {"n_visual": n * n_frames, "n_kept": kept * n_frames}
+        return replace(update, content=PrunedPlaceholder(shorter, is_embed, **counts))
 
     def _check_length(self, dropped: int) -> None:
         longest = self.info.ctx.model_config.max_model_len
         provided = self.settings.n_positions(longest)
         if self.settings.position_ids == "original" and dropped + longest > provided:
             raise SettingError(
-                f"the images of this prompt lose {dropped} visual tokens, so its position IDs may run to "
-                f"{dropped + longest}, but this engine provides {provided}. Send fewer images, or a higher keep_ratio."
+                f"the images and videos of this prompt lose {dropped} visual tokens, so its position IDs may run to "
+                f"{dropped + longest}, but this engine provides {provided}. Send fewer, or a higher keep_ratio."
             )

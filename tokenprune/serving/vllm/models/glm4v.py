@@ -1,4 +1,4 @@
-"""GLM-4.1V, GLM-4.5V and GLM-OCR: images of any size, position IDs with three components."""
+"""GLM-4.1V, GLM-4.5V and GLM-OCR: images and videos of any size, position IDs with three components."""
 
 # pyright: reportMissingImports=false
 
@@ -7,11 +7,10 @@ from __future__ import annotations
 from vllm.model_executor.models import glm4_1v, glm_ocr
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from tokenprune.serving.vllm.models.qwen_vl import PrunedQwenVL
-from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.models.qwen_vl import GridProcessor, PrunedQwenVL
 
 
-class Glm4vProcessor(PruningProcessor, glm4_1v.Glm4vMultiModalProcessor): ...
+class Glm4vProcessor(GridProcessor, glm4_1v.Glm4vMultiModalProcessor): ...
 
 
 @MULTIMODAL_REGISTRY.register_processor(

@@ -1,4 +1,4 @@
-"""Qwen2-VL to Qwen3-VL: images of any size, position IDs with three components."""
+"""Qwen2-VL to Qwen3-VL: images and videos of any size, position IDs with three components."""
 
 # pyright: reportMissingImports=false
 
@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -21,51 +22,66 @@ from tokenprune.serving.vllm.tiles import image_statistics
 from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
 from tokenprune.tokens import VisionAttention
 
-
-class Qwen2VLProcessor(PruningProcessor, qwen2_vl.Qwen2VLMultiModalProcessor): ...
-
-
-class Qwen2_5_VLProcessor(PruningProcessor, qwen2_5_vl.Qwen2_5_VLMultiModalProcessor): ...
+#: The modalities, and the argument that holds the patches of each.
+PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 
 
-class Qwen3VLProcessor(PruningProcessor, qwen3_vl.Qwen3VLMultiModalProcessor): ...
+class GridProcessor(PruningProcessor):
+    """For models whose items tell their grid of (frames, rows, columns) of patches."""
+
+    pruned = tuple(PIXELS)
+
+    def n_frames(self, modality: str, item: Any) -> int:
+        return int(item[f"{modality}_grid_thw"].data[0])
+
+
+class Qwen2VLProcessor(GridProcessor, qwen2_vl.Qwen2VLMultiModalProcessor): ...
+
+
+class Qwen2_5_VLProcessor(GridProcessor, qwen2_5_vl.Qwen2_5_VLMultiModalProcessor): ...
+
+
+class Qwen3VLProcessor(GridProcessor, qwen3_vl.Qwen3VLMultiModalProcessor): ...
 
 
 class PrunedQwenVL(PrunedModel):
-    """What models share whose tower gets the patches of all images in one sequence, each image of one grid."""
+    """What models share whose tower gets the patches of all images, or videos, in one sequence, each of one grid."""
 
     n_components = 3
+    pruned = tuple(PIXELS)
 
     def attention_module(self) -> Any:
         return self.visual.blocks[encoder_layer(self.config, self.settings.strategy.attention_layer)].attn.attn
 
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
-        vision, needs = self.config.vision_config, self.settings.strategy.needs
-        grids, pixels = arguments["image_grid_thw"].cpu(), arguments.get("pixel_values")
-        layouts = [layout(t, h, w, vision.spatial_merge_size) for t, h, w in grids.tolist()]
+        vision, needs, modality = self.config.vision_config, self.settings.strategy.needs, modality_of(arguments)
+        grids, pixels = arguments[f"{modality}_grid_thw"].cpu(), arguments.get(PIXELS[modality])
+        layouts = [layout(1, h, w, vision.spatial_merge_size) for t, h, w in grids.tolist() for _ in range(t)]
         statistics: list[dict[str, Any]] = [{} for _ in layouts]
         if pixels is not None and self.capture is not None:
-            queries, keys = (self._by_image(part[0], grids) for part in self.capture.heads())
+            queries, keys = (self._by_frame(part[0], grids) for part in self.capture.heads())
             for found, one, query, key in zip(statistics, layouts, queries, keys, strict=True):
                 found["vision_attention"] = VisionAttention(query[None], key[None], self.capture.scale, 0, one)
         if pixels is not None and needs & {"pixels", "colors"}:
+            pixels = self.visual.input_norm(pixels, torch.float32)  # the tower itself normalises them
             images = frame_pixels({"hidden_states": pixels, "grid_thw": grids}, vision)
             for found, image in zip(statistics, images, strict=True):
                 found.update(image_statistics(needs, tower_of_config(self.config), image[None]))
         return [EncodedImage(one, found) for one, found in zip(layouts, statistics, strict=True)]
 
     def rows_of_images(self, arguments: dict[str, Any]) -> Mapping[str, Sequence[int]]:
-        patches = arguments["image_grid_thw"].prod(-1).tolist()
+        modality = modality_of(arguments)
+        patches = arguments[f"{modality}_grid_thw"].prod(-1).tolist()
         merged = self.config.vision_config.spatial_merge_size**2
-        return {"pixel_values": patches, "image_embeds": [n // merged for n in patches]}
+        return {PIXELS[modality]: patches, f"{modality}_embeds": [n // merged for n in patches]}
 
     def offsets(self, image: EncodedImage) -> Int[Tensor, "visual components"]:
         return image.layout.coordinates()[:, 1:]
 
-    def _by_image(
+    def _by_frame(
         self, states: Float[Tensor, "heads patches width"], grids: Int[Tensor, "images 3"]
-    ) -> list[Float[Tensor, "heads image_patches width"]]:
-        """Queries or keys of every image, which is one frame, in raster order."""
+    ) -> list[Float[Tensor, "heads frame_patches width"]]:
+        """Queries or keys of every frame in raster order; an image is one."""
         vision = self.config.vision_config
         merge = vision.spatial_merge_size
         row = rearrange(states, "head patch width -> patch head width")
@@ -73,6 +89,11 @@ class PrunedQwenVL(PrunedModel):
             order = window_order(grids, merge, vision.window_size // merge // vision.patch_size).to(row.device)
             row = row.unflatten(0, (-1, merge**2))[order.argsort()].flatten(0, 1)
         return [rearrange(frame, "patch head width -> head patch width") for frame in frames(row, grids, merge)]
+
+
+def modality_of(arguments: Mapping[str, Any]) -> str:
+    """Whether a call of `embed_multimodal` has images or videos; it never has both."""
+    return next(modality for modality in PIXELS if f"{modality}_grid_thw" in arguments)
 
 
 @MULTIMODAL_REGISTRY.register_processor(
