@@ -28,12 +28,12 @@ FOLDER = "TOKENPRUNE_SELECTION_TIMES"
 #: How many images may wait to be encoded. Cached ones never are, so the oldest are forgotten.
 MOST_WAITING = 4096
 
-SEEN = Counter("tokenprune_visual_tokens", "Visual tokens of the images in requests, before pruning")
-KEPT = Counter("tokenprune_kept_visual_tokens", "Visual tokens of the images in requests, after pruning")
+SEEN = Counter("tokenprune_visual_tokens", "Visual tokens of images and videos in requests, before pruning")
+KEPT = Counter("tokenprune_kept_visual_tokens", "Visual tokens of images and videos in requests, after pruning")
 
 
 def count_image(n_visual: int, n_kept: int) -> None:
-    """Count one image of one request."""
+    """Count one image or video of one request."""
     SEEN.inc(n_visual)
     KEPT.inc(n_kept)
 
@@ -83,7 +83,7 @@ class SelectionClock:
 
 
 class KeptFile:
-    """A file of one JSON line for each image that is encoded: its name in vLLM's caches, which starts with the `uuid`
+    """A file of one JSON line for each image or video that is encoded: its name in vLLM's caches, which starts with the `uuid`
     that a request may give it, the number of its visual tokens, and the indices of the kept ones."""
 
     def __init__(self, path: str) -> None:
