@@ -83,8 +83,8 @@ class SelectionClock:
 
 
 class KeptFile:
-    """A file of one JSON line for each image or video that is encoded: its name in vLLM's caches, which starts with the `uuid`
-    that a request may give it, the number of its visual tokens, and the indices of the kept ones."""
+    """A file of one JSON line for each image or video that is encoded: its name in vLLM's caches, which starts with the
+    `uuid` that a request may give it, the number of its visual tokens, and the indices of the kept ones."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
