@@ -22,9 +22,9 @@ class Request:
 
     text: str
     images: tuple[tuple[int, int, int], ...] = ()
-    videos: tuple[tuple[int, int, int, int], ...] = ()
     n_new: int = 10
     keep_ratio: float | None = None
+    videos: tuple[tuple[int, int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)

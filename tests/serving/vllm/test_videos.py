@@ -3,6 +3,7 @@ families videos are not pruned, also beside images."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
         ]
         if family.mixes:
             requests.append(Request(f"{words(9)} {video} w2 {video} w3", videos=(LONG, SHORT)))
-            requests.append(Request(f"w1 {video} w2 {image} w3", ((3, 112, 112),), (SHORT,)))
+            requests.append(Request(f"w1 {video} w2 {image} w3", ((3, 112, 112),), videos=(SHORT,)))
         answers = expected(tmp_path, by_frame, requests)
         outputs = [one for request in requests for one in served(llm, [request])]
         assert outputs[1].num_cached_tokens > 0
@@ -53,8 +54,8 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
 def test_videos_that_are_not_pruned(tmp_path: Path) -> None:
     save_llava_onevision(tmp_path)
     video = Request("w1 <video> w2", videos=((1, 56, 56, 4),))
-    both = Request("w1 <video> w2 <image> w3", ((3, 100, 60),), ((1, 56, 56, 4),))
-    unpruned = Request(both.text, both.images, both.videos, keep_ratio=1.0)
+    both = Request("w1 <video> w2 <image> w3", ((3, 100, 60),), videos=video.videos)
+    unpruned = replace(both, keep_ratio=1.0)
     with engine(tmp_path, "TokenPruneLlavaOnevision", FOPRU, **LIMITS) as llm:
         found = [tokens(one) for one in served(llm, [video, unpruned, both])]
     with engine(tmp_path, "", {}, **LIMITS, hf_overrides={}) as llm:
