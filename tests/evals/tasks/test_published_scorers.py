@@ -269,5 +269,5 @@ def test_boxes(rng: random.Random) -> None:
 def sample_of_box(box: tuple[float, float, float, float]) -> RefCocoQuestion:
     from tokenprune.evals.models.prompt_styles import LLAVA
 
-    named = {"task": "refcoco", "id": "1", "question": "", "images": ()}
+    named = {"task": "refcoco", "id": "1", "text": "", "images": ()}
     return RefCocoQuestion(**named, expression="", box=box, size=(1, 1), style=LLAVA)

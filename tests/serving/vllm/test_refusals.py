@@ -265,7 +265,8 @@ def test_compact_ids_of_a_cached_prefix() -> None:
 
 def test_a_release_of_vllm_that_was_not_tested(caplog: pytest.LogCaptureFixture) -> None:
     warn_if_untested("0.32.1")
-    assert not caplog.records
     warn_if_untested("0.33.0")
+    assert not caplog.records
+    warn_if_untested("0.34.0")
     (record,) = caplog.records
-    assert "tested with vLLM 0.32, and this is vLLM 0.33.0" in record.getMessage()
+    assert "tested with vLLM 0.32 and 0.33, and this is vLLM 0.34.0" in record.getMessage()

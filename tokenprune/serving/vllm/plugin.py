@@ -11,8 +11,8 @@ from tokenprune.errors import SettingError
 from tokenprune.serving.vllm.architectures import ARCHITECTURES, Architecture
 from tokenprune.serving.vllm.settings import KEY
 
-#: The releases of vLLM that `make test-vllm` runs with.
-TESTED = "0.32"
+#: The releases of vLLM that have passed the tests of serving.
+TESTED = ("0.32", "0.33")
 
 logger = logging.getLogger("vllm.tokenprune")
 
@@ -33,11 +33,11 @@ def register() -> None:
 
 def warn_if_untested(version: str) -> None:
     """Log a warning for a release of vLLM that our tests do not run with."""
-    if not version.startswith(f"{TESTED}."):
+    if not version.startswith(tuple(f"{release}." for release in TESTED)):
         logger.warning(
             "tokenprune's plug-in is tested with vLLM %s, and this is vLLM %s. Compare accuracies with "
             "`tokenprune eval --engine`; in a clone, `make check-vllm` checks names.",
-            TESTED,
+            " and ".join(TESTED),
             version,
         )
 
