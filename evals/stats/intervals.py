@@ -8,6 +8,7 @@ holds the number of each score's image.
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ Array = np.ndarray
 RESAMPLES = 2000
 SEED = 0
 TAIL = 0.025  # below a 95 % interval, and above it
-BATCH = 2**23  # numbers in memory at a time
 
 
 @dataclass(frozen=True)
@@ -75,26 +75,11 @@ def interval_of_ratios(
     sums = np.stack(_by_image(np.asarray(images), *parts, *wholes), axis=-1)
     if len(sums) < 2:
         return float("nan"), float("nan")
-
-    def value(drawn: Array, axis: int) -> Array:  # images along the last axis, the only one that bootstrap asks for
-        part, whole = np.split(sums[drawn].sum(-2), 2, axis=-1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return (part / whole) @ weights
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # draws that divide by zero
-        drawn = bootstrap(
-            (np.arange(len(sums)),),
-            value,
-            vectorized=True,
-            n_resamples=RESAMPLES,
-            batch=max(1, BATCH // sums.size),
-            method="percentile",
-            rng=np.random.default_rng(SEED),
-        ).bootstrap_distribution
-    if not np.isfinite(drawn).any():
+    part, whole = np.split(_drawn(len(sums)) @ sums, 2, axis=-1)
+    values = np.asarray(_ratio(part, whole)) @ weights
+    if not np.isfinite(values).any():
         return float("nan"), float("nan")
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    low, high = np.nanquantile(values, [TAIL, 1 - TAIL])
     return float(low), float(high)
 
 
@@ -113,7 +98,7 @@ def paired(scores: Sequence[float], baseline: Sequence[float], images: Sequence[
     return Paired(
         difference=float(differences.mean()),
         interval=_bootstrap(difference_sums, counts) if lost or won else (-none, none),
-        relative=float(_ratio(own, base)),
+        relative=float(_ratio(own.sum(), base.sum())),
         relative_interval=_bootstrap(own_sums, base_sums) if base.any() else (float("nan"), float("nan")),
         p=float(test.pvalue) if binary else None,
         lost=lost,
@@ -144,15 +129,29 @@ def _design_effect(scores: Array, images: Array) -> float:
     return max(1.0, float(clustered / independent))
 
 
-def _ratio(sums: Array, counts: Array, axis: int = -1) -> Array | np.floating:
+def _ratio(parts: Array | np.floating, wholes: Array | np.floating) -> Array | np.floating:
     with np.errstate(divide="ignore", invalid="ignore"):  # a draw of images on which the baseline scores 0
-        return sums.sum(axis) / counts.sum(axis)
+        return parts / wholes
 
 
 def _bootstrap(sums: Array, counts: Array) -> Interval:
+    """The bootstrap's 95 % interval of sum(sums) / sum(counts), NaN for a single image or if a draw gives NaN."""
     if len(sums) < 2:
         return float("nan"), float("nan")
-    return bootstrap_interval((sums, counts), _ratio)
+    drawn = _drawn(len(sums))
+    with np.errstate(invalid="ignore"):  # between two draws in which the baseline scores 0
+        low, high = np.quantile(_ratio(drawn @ sums, drawn @ counts), [TAIL, 1 - TAIL])
+    return float(low), float(high)
+
+
+@lru_cache(maxsize=4)
+def _drawn(n_images: int) -> Array:
+    """How often each image is drawn in each of the bootstrap's resamples, (resamples, images).
+
+    They are the draws of scipy's `bootstrap`, made once for the hundreds of comparisons of a page.
+    """
+    drawn = np.random.default_rng(SEED).integers(0, n_images, (RESAMPLES, n_images))
+    return np.stack([np.bincount(resample, minlength=n_images) for resample in drawn]).astype(float)
 
 
 def bootstrap_interval(
