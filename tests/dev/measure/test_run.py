@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.files.evals import sample_image, tiny_processor, write_refcoco, write_vqav2
+from helpers.files.evals import brief, sample_image, tiny_processor, write_refcoco, write_vqav2
 from helpers.tiny import ON_LLAVA, tiny_llava
 from rich.console import Console
 
@@ -49,7 +49,7 @@ QUIET = Console(quiet=True)
 def run(tmp_path: Path) -> Measuring:
     write_vqav2(tmp_path / "data" / "scenes")
     write_refcoco(tmp_path / "data" / "scenes")
-    model, folders = (tiny_llava(), tiny_processor()), (tmp_path / "data", tmp_path / "rows", tmp_path / "runs")
+    model, folders = (brief(tiny_llava()), tiny_processor()), (tmp_path / "data", tmp_path / "rows", tmp_path / "runs")
     return Measuring(model, "tiny", *folders, settings=[], dtype="float32")
 
 

@@ -10,7 +10,7 @@ from threading import Barrier, Thread
 from typing import Any
 
 import pytest
-from helpers.files.evals import saved, tiny_processor, write_refcoco, write_vqav2
+from helpers.files.evals import brief, saved, tiny_processor, write_refcoco, write_vqav2
 from helpers.simulated.openai_server import VERSION, Answering, serving
 from helpers.tiny import tiny_llava
 
@@ -39,7 +39,7 @@ def model(tmp_path: Path) -> str:
 
 @pytest.fixture
 def answering() -> Answering:
-    return Answering(tiny_llava(), tiny_processor(), FOPRU)
+    return Answering(brief(tiny_llava()), tiny_processor(), FOPRU)
 
 
 @pytest.fixture

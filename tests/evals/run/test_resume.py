@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from helpers.commands import command
 from helpers.files.evals import saved, write_vqav2
+from helpers.forks import forked, forks
 from helpers.tiny import tiny_llava
 
 from tokenprune import SettingError
@@ -62,20 +63,18 @@ def environment() -> dict[str, str]:
 
 def kill_when(options: list[str], output: Path, n_lines: int) -> None:
     """Start the command in a process of its own, and kill it when it has written a number of lines."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tokenprune.evals", *options, "--output", str(output)],
-        env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = forked(lambda: command("eval", *options, "--output", output))
     answers = output / "answers.jsonl"
     deadline = time.monotonic() + 240
     while not answers.is_file() or answers.read_bytes().count(b"\n") < n_lines:
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert os.waitpid(process, os.WNOHANG) == (0, 0), "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    os.kill(process, signal.SIGKILL)
+    assert os.waitpid(process, 0) == (process, signal.SIGKILL)
 
 
+@forks
 @pytest.mark.slow
 def test_killed_twice(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:
     output = tmp_path / "run"
@@ -90,16 +89,17 @@ def test_killed_twice(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None
     assert {asked: RunFolder(output).answers()[asked] for asked in survived} == survived  # none was done twice
 
 
+@forks
 @pytest.mark.slow
 def test_killed_on_the_bundled_model(tmp_path: Path) -> None:
-    options = ["--data", str(SCENES), "--model", str(MODEL), "--limit", "6", *OPTIONS]
+    options = ["--data", str(SCENES), "--model", str(MODEL), "--limit", "3", *OPTIONS]
     kill_when(options, tmp_path / "run", 1)
     survived = RunFolder(tmp_path / "run").answers()
     assert command("eval", *options, "--output", tmp_path / "run") == 0
     answers = RunFolder(tmp_path / "run").answers()
-    assert len(answers) == 2 * 6 * 2
+    assert len(answers) == 2 * 3 * 2
     assert {asked: answers[asked] for asked in survived} == survived
-    assert all(row.n == 6 for row in RunFolder(tmp_path / "run").results())
+    assert all(row.n == 3 for row in RunFolder(tmp_path / "run").results())
 
 
 def test_torn_at_any_byte(tiny: list[str], whole: RunFolder, tmp_path: Path) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from helpers.families.base import IMAGE
 from helpers.files.evals import tiny_processor
 from helpers.files.search import BASE, LAYERS, deep_llava, scenes, searched
+from helpers.forks import forked, forks
 from torch.nn.functional import cosine_similarity
 
 import tokenprune
@@ -26,8 +26,6 @@ from tokenprune.evals.search.optimize import Names
 from tokenprune.evals.storage.provenance import weights_digest
 from tokenprune.strategies.pre_llm.vflowopt import VFlowOpt
 from tokenprune.zoom.prompts import encode_chat
-
-TESTS = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("state", ["last_token", "mean_pooled"])
@@ -107,48 +105,28 @@ def test_more_trials_go_on(tmp_path: Path) -> None:
     assert searched(questions, tmp_path / "a.json", trials=1)["search"]["trials"] == more
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from helpers.files.evals import tiny_processor
-from helpers.files.search import BASE, deep_llava
-from tokenprune.evals.search import optimize
-from tokenprune.evals.tasks import TASKS
-from tokenprune.evals.search.objective import Objective
-
-measure, count = Objective.agreement, 0
-def agreement(self, strategy):
-    global count
-    count += 1
-    print("trial", flush=True)
-    if count == int(sys.argv[3]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return measure(self, strategy)
-Objective.agreement = agreement
-folder = Path(sys.argv[2])
-optimize.optimize(
-    deep_llava(),
-    tiny_processor(),
-    TASKS["rec"].load(folder / "scenes", "val"),
-    folder / "killed.json",
-    base=BASE,
-    trials=12,
-)
-"""
-
-
+@forks
 @pytest.mark.slow
-def test_killed_and_started_again(tmp_path: Path) -> None:
+def test_killed_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed within a random trial and a Gaussian one, none of the finished ones is made again."""
-    whole = searched(scenes(tmp_path / "scenes"), tmp_path / "whole.json", trials=12)["search"]["trials"]
-    measured = 0
+    questions, measure, begun = scenes(tmp_path / "scenes"), Objective.agreement, tmp_path / "begun"
+    whole = searched(questions, tmp_path / "whole.json", trials=12)["search"]["trials"]
+    finished = 0
     for nth in (3, 9, 99):
-        command = [sys.executable, "-c", KILLED, str(TESTS), str(tmp_path), str(nth)]
-        run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=TESTS.parent)
-        assert run.returncode == (0 if nth == 99 else -signal.SIGKILL), run.stderr
-        measured += run.stdout.count("trial") - (nth != 99)
-    assert measured == 12
+        begun.write_text("")
+
+        def agreement(self: Objective, strategy: VFlowOpt, nth: int = nth) -> float:
+            with begun.open("a") as file:
+                file.write("trial\n")
+            if len(begun.read_text().splitlines()) == nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return measure(self, strategy)
+
+        monkeypatch.setattr(Objective, "agreement", agreement)
+        process = forked(lambda: searched(questions, tmp_path / "killed.json", trials=12) and None)
+        assert os.waitpid(process, 0) == (process, 0 if nth == 99 else signal.SIGKILL)
+        finished += len(begun.read_text().splitlines()) - (nth != 99)
+    assert finished == 12
     assert json.loads((tmp_path / "killed.json").read_text())["search"]["trials"] == whole
 
 

@@ -1,0 +1,33 @@
+"""Processes that are killed: forks of this one, which has imported everything already."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+import torch
+
+#: A fork has one thread only; Python warns because it cannot know that none of the others is needed.
+forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+def forked(run: Callable[[], object]) -> int:
+    """Start `run` in a fork, whose standard output is lost, and return its process ID.
+
+    The fork exits with 0, or with 1 after an error, whose traceback goes to standard error.
+    """
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            torch.set_num_threads(1)  # OpenMP's threads are not in the fork
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            status = int(bool(run()))
+        except BaseException:  # noqa: BLE001  # a fork must not go on as pytest does
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return process
