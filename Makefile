@@ -6,7 +6,7 @@ PIP := "pip>=25.1"
 # setuptools prints ten lines about every editable installation from several folders.
 %/installed: export PYTHONWARNINGS := ignore
 
-.PHONY: install demo test test-oldest test-peers test-vllm test-vllm-smoke smoke-v1 smoke-v2 check-vllm check matrix fuzz tables train
+.PHONY: install demo test tests test-oldest test-peers test-vllm test-vllm-smoke smoke-v1 smoke-v2 check-vllm check matrix fuzz tables train
 
 install: .venv/installed
 
@@ -25,8 +25,11 @@ check: install
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 
+# `make --jobs 2 test` runs the linters beside the tests.
+test: check tests
+
 # Two processes with one thread each are faster here than one with two.
-test: check
+tests: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 # The contract on the lowest versions that pyproject.toml declares, all together, in an environment of its own; run it
