@@ -138,11 +138,13 @@ class Server(Engine):
             with urlopen(asked, timeout=PATIENCE) as response:
                 return json.load(response)
         except HTTPError as error:
+            with error:
+                said = _said(error.read())
             if error.code == HTTPStatus.UNAUTHORIZED:
                 raise DataError(
                     f"{self.url}: asks for an API key. Set {API_KEY} to the one that the server was started with."
                 ) from error
-            raise EngineError(f"{self.url}{path}: HTTP {error.code}: {_said(error.read())}") from error
+            raise EngineError(f"{self.url}{path}: HTTP {error.code}: {said}") from error
         except ValueError as error:
             raise EngineError(f"{self.url}{path}: the answer is not JSON ({error})") from error
         except (OSError, HTTPException) as error:  # nobody is there, or no longer

@@ -62,6 +62,8 @@ def model_and_processor() -> tuple[Any, Any]:
     return load_model(str(MODEL), "auto")
 
 
+# transformers' pipelines read images with it.
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities of TorchVision:DeprecationWarning")
 @pytest.mark.parametrize("path", LONGEST, ids=named)
 def test_code_blocks_run(path: Path) -> None:
     """In their order, as one program, with the bundled model."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from importlib import import_module
-from inspect import isabstract
+from inspect import get_annotations, isabstract
 from types import UnionType
 from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -131,7 +131,7 @@ def check_known(cls: type[Strategy], names: Iterable[str], where: str, also: Ite
     for name in names:
         check_retired(cls, name, where)
         if name not in known:
-            undecorated = name in vars(cls).get("__annotations__", {}) and "__dataclass_params__" not in vars(cls)
+            undecorated = name in get_annotations(cls) and "__dataclass_params__" not in vars(cls)
             hint = f" Decorate {cls.__name__} with @dataclass(frozen=True)." if undecorated else ""
             raise SettingError(f"{where}{unknown('setting', name, [*known, *also])}{hint}")
 
