@@ -168,7 +168,7 @@ def test_an_item_says_what_is_asked() -> None:
     def feature(data: Any, modality: str = "image") -> Any:
         return MultiModalFeatureSpec(data, modality, "name", PlaceholderRange(0, 9))
 
-    for asked in (Asked(36, None, 2**53 - 1), Asked(576, 0.1, 3), Asked(576, None, 3, 4)):
+    for asked in (Asked(36, None, 2**53 - 1), Asked(576, 0.1, 3, 4), Asked(9, None, 3, 1, ((3, 2**17), (7, 0)))):
         assert Asked.read(asked.element().data) == asked
         assert Asked.of(feature(MultiModalKwargsItem({FIELD: asked.element()})), ["image"]) == asked
     assert Asked.of(feature(None, "video"), ["image"]) is None

@@ -13,6 +13,7 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaNextConfig,
+    Mistral3Config,
     MistralConfig,
     Qwen2_5_VLConfig,
     Qwen3_5Config,
@@ -103,8 +104,13 @@ def test_needs() -> None:
     anyres = LlavaNextConfig(architectures=["TokenPruneLlavaNext"])
     anyres.tokenprune = {"strategy": "divprune", "keep_ratio": 0.25}
     check(anyres, "TokenPruneLlavaNext")
-    with pytest.raises(UnsupportedError, match="TokenPruneLlavaNext reads from the pixels which tile"):
+    mistral = Mistral3Config(architectures=["TokenPruneMistral3"])
+    mistral.tokenprune = anyres.tokenprune
+    check(mistral, "TokenPruneMistral3")
+    with pytest.raises(UnsupportedError, match="TokenPruneLlavaNext reads from the pixels where"):
         check(anyres, "TokenPruneLlavaNext", embeds=True)
+    with pytest.raises(UnsupportedError, match="TokenPruneMistral3 reads from the pixels where"):
+        check(mistral, "TokenPruneMistral3", embeds=True)
 
 
 def test_settings() -> None:
@@ -186,6 +192,8 @@ def test_models_that_cannot_be_served() -> None:
         architecture_of(Gemma3Config().to_dict())
     with pytest.raises(UnsupportedError, match="markers between the visual tokens"):
         architecture_of({"model_type": "idefics3"})
+    with pytest.raises(UnsupportedError, match=r"'pixtral' is not in transformers' format\. If it is a Mistral 3"):
+        architecture_of({"model_type": "pixtral"})
     with pytest.raises(UnsupportedError, match=r"'bert' cannot be pruned inside vLLM\. Supported: glm4v, glm4v_moe,"):
         architecture_of({"model_type": "bert"})
 

@@ -6,6 +6,7 @@ models         one file for each family of models
 settings       what `--hf-overrides '{"tokenprune": {...}}'` says
 refusals       what cannot work, refused when the engine starts
 processing     in the API server: one placeholder token for each token that will be kept, and the multimodal hash
+markers        text between the visual tokens of an image
 batches        in the worker: how many images the vision tower gets at once
 core           in the worker: encode, select, and give kept tokens their original position IDs
 positions      ... by offsets that travel in the embeddings

@@ -21,10 +21,12 @@ IMPOSSIBLE = {
     "gemma3": "it attends within sliding windows, in which vLLM would count only the tokens that are left",
     "idefics3": _MARKERS,
     "smolvlm": _MARKERS,
-    "mistral3": _MARKERS,
 }
-#: Types of checkpoints in their authors' own format, of which there are conversions that can be pruned.
-UNCONVERTED = {"internvl_chat": "OpenGVLab/InternVL3_5-8B-HF"}
+#: Types of checkpoints in their authors' own format, and how to get what can be pruned.
+UNCONVERTED = {
+    "internvl_chat": "Write the name of its conversion, such as OpenGVLab/InternVL3_5-8B-HF.",
+    "pixtral": "If it is a Mistral 3, add --config-format hf --load-format hf --tokenizer-mode hf.",
+}
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ ARCHITECTURES = {
             "TokenPruneGlm4vMoe", "glm4v:PrunedGlm4vMoe", "Glm4vMoeForConditionalGeneration", "glm4v_moe", True
         ),
         Architecture("TokenPruneGlmOcr", "glm4v:PrunedGlmOcr", "GlmOcrForConditionalGeneration", "glm_ocr", True),
+        Architecture("TokenPruneMistral3", "mistral3:PrunedMistral3", "Mistral3ForConditionalGeneration", "mistral3"),
         Architecture(GENERIC, "generic:PrunedTransformers", "TransformersMultiModalForCausalLM", "llava"),
     )
 }
@@ -103,8 +106,7 @@ def architecture_of(config: Mapping[str, Any]) -> str:
             return architecture.name
     if model_type in UNCONVERTED:
         raise UnsupportedError(
-            f"a model of type {model_type!r} is not in transformers' format. Write the name of its conversion, such as "
-            f"{UNCONVERTED[model_type]}."
+            f"a model of type {model_type!r} is not in transformers' format. {UNCONVERTED[model_type]}"
         )
     served = sorted({architecture.model_type for architecture in ARCHITECTURES.values()})
     reason = f": {IMPOSSIBLE[model_type]}" if model_type in IMPOSSIBLE else ""

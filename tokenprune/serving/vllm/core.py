@@ -26,6 +26,7 @@ from tokenprune.engine.select import checked_selection
 from tokenprune.selection import Selection
 from tokenprune.serving.vllm.batches import arguments_of, image_batches
 from tokenprune.serving.vllm.capture import AttentionCapture, Capture
+from tokenprune.serving.vllm.markers import visual_among
 from tokenprune.serving.vllm.metrics import KeptFile, SelectionClock
 from tokenprune.serving.vllm.positions import (
     StepPositions,
@@ -237,11 +238,11 @@ class PrunedModel(Base):
         self._name(mm_features, asked)
         if self.settings.position_ids == "compact":
             pruned = any(
-                one is not None and one.n_visual > len(visual_places(feature.mm_position))
+                one is not None and one.n_places > len(visual_places(feature.mm_position))
                 for feature, one in zip(mm_features, asked.values(), strict=True)
             )
             return compact_ids(len(input_tokens)) if pruned else self.unpruned_ids(input_tokens, mm_features)
-        counts = {key: None if one is None else (one.n_visual, one.n_frames) for key, one in asked.items()}
+        counts = {key: None if one is None else (one.n_places, one.n_frames) for key, one in asked.items()}
         ids, features, places = unpruned_prompt(input_tokens, mm_features, lambda feature: counts[id(feature)])
         return pruned_ids(*self.unpruned_ids(ids, features), places)
 
@@ -261,10 +262,22 @@ class PrunedModel(Base):
         n = asked.n_visual // asked.n_frames
         for number, (part, frame) in enumerate(zip(features.split(n), frames, strict=True)):
             rows, kept = self.selector.select(part, frame, asked)
-            parts.append(append_offsets(rows, self.offsets(frame).to(kept.device)[kept]))
+            offsets = self.offsets(frame).to(kept.device)[kept]
+            if asked.markers:
+                rows, offsets = self._among_markers(rows, kept, asked)
+            parts.append(append_offsets(rows, offsets))
             indices.append(kept + number * n)
         self.selector.record(asked, torch.cat(indices))
         placed = torch.cat(parts)
         if get_tensor_model_parallel_world_size() > 1:
             placed = get_tp_group().broadcast(placed.contiguous())  # every rank keeps what the first one does
         return placed
+
+    def _among_markers(
+        self, rows: Float[Tensor, "kept width"], kept: Int[Tensor, " kept"], asked: Asked
+    ) -> tuple[Float[Tensor, "places width"], Int[Tensor, "places 1"]]:
+        """The rows of an image's kept tokens and the embeddings of its markers, in order, and their offsets."""
+        places, ids = torch.tensor(asked.markers, device=rows.device).T
+        visual = visual_among(asked.markers, asked.n_visual).to(kept.device)
+        offsets, order = torch.cat([visual[kept], places]).sort()
+        return torch.cat([rows, super().embed_input_ids(ids).to(rows)])[order], offsets[:, None]

@@ -3,7 +3,8 @@
 The position IDs of text, and of what is decoded, do not depend on which tokens are kept, because the number of tokens
 is known. So a request starts with those of its unpruned prompt, in which every kept token has the position ID of its
 image's first token. The rest travels with the features: each kept token's distance from the first, in two more columns
-per component, which vLLM caches and cuts into chunks together with the features.
+per component, which vLLM caches and cuts into chunks together with the features. An image's markers are kept tokens
+here.
 """
 
 # pyright: reportMissingImports=false

@@ -9,6 +9,7 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -18,6 +19,7 @@ from vllm.multimodal.processing import BaseMultiModalProcessor, PromptUpdateDeta
 from vllm.multimodal.processing.processor import ResolvedPromptUpdate
 
 from tokenprune.errors import PruningError, SettingError, UnsupportedError
+from tokenprune.serving.vllm.markers import Markers, markers_between
 from tokenprune.serving.vllm.metrics import count_image
 from tokenprune.serving.vllm.settings import KEEP_RATIO, Settings, split_request
 
@@ -35,24 +37,33 @@ class Asked:
     keep_ratio: that of its request; None for the engine's own budget.
     key: a number that distinguishes it from others, below 2**53.
     n_frames: how many frames it has, of as many tokens each, which are pruned one by one; 1 for an image.
+    markers: the text between the visual tokens of an image, which has placeholder tokens too.
     """
 
     n_visual: int
     keep_ratio: float | None
     key: int
     n_frames: int = 1
+    markers: Markers = ()
+
+    @property
+    def n_places(self) -> int:
+        """How many placeholder tokens it would have if it were not pruned."""
+        return self.n_visual + len(self.markers)
 
     def element(self) -> MultiModalFieldElem:
         """The same as a field of a vLLM item. It stays on the CPU, and vLLM keeps it for a cached image."""
         ratio = float("nan") if self.keep_ratio is None else self.keep_ratio
-        data = torch.tensor([self.n_visual, ratio, self.key, self.n_frames], dtype=torch.float64)
+        numbers = (self.n_visual, ratio, self.key, self.n_frames, *chain.from_iterable(self.markers))
+        data = torch.tensor(numbers, dtype=torch.float64)
         return MultiModalFieldElem(data=data, field=MultiModalBatchedField(keep_on_cpu=True))
 
     @classmethod
     def read(cls, data: Tensor) -> Asked:
         """Undo `element`, given the data of one item."""
-        n_visual, ratio, key, n_frames = data.tolist()
-        return cls(int(n_visual), None if ratio != ratio else ratio, int(key), int(n_frames))
+        n_visual, ratio, key, n_frames, *markers = data.tolist()
+        pairs = ((int(place), int(token)) for place, token in zip(markers[::2], markers[1::2], strict=True))
+        return cls(int(n_visual), None if ratio != ratio else ratio, int(key), int(n_frames), tuple(pairs))
 
     @classmethod
     def of(cls, feature: MultiModalFeatureSpec, pruned: Collection[str]) -> Asked | None:
@@ -152,19 +163,23 @@ class PruningProcessor(Base):
     def _shortened(
         self, update: ResolvedPromptUpdate, ratio: float | None, item: Any, n_frames: int
     ) -> ResolvedPromptUpdate:
-        """An item's update with as many placeholder tokens for each frame as are kept of it."""
-        ids, is_embed = update.content.full, update.content.is_embed
+        """An item's update with as many placeholder tokens for each frame as are kept of it, and one for each of an
+        image's markers."""
+        ids, is_embed = [*update.content.full], update.content.is_embed
         visual = torch.ones(len(ids), dtype=torch.bool) if is_embed is None else is_embed(ids)
         frames = visual.nonzero()[:, 0].view(n_frames, -1)
-        n = frames.shape[1]
-        if bool((frames[:, -1] - frames[:, 0] + 1 != n).any()):
+        n, first = frames.shape[1], int(frames[0, 0])
+        markers = markers_between(ids, visual) if n_frames == 1 else ()
+        if n_frames > 1 and bool((frames[:, -1] - frames[:, 0] + 1 != n).any()):
             raise UnsupportedError(
-                "this model has markers between the visual tokens of an image, and how many tokens are kept between "
-                "two markers is not known before the image is encoded. Serve it without pruning."
+                "this model has markers between the visual tokens of a frame, which tokenprune can place for images "
+                "only. Serve it without pruning."
             )
+        for place, _ in markers:
+            ids[first + place] = ids[first]
         kept = self.settings.budget(n, ratio)
         dropped = {*frames[:, kept:].flatten().tolist()}
-        item[FIELD] = Asked(n * n_frames, ratio, random.getrandbits(53), n_frames).element()
+        item[FIELD] = Asked(n * n_frames, ratio, random.getrandbits(53), n_frames, markers).element()
         shorter = [one for place, one in enumerate(ids) if place not in dropped]
         counts = {"n_visual": n * n_frames, "n_kept": kept * n_frames}
         return replace(update, content=PrunedPlaceholder(shorter, is_embed, **counts))

@@ -24,8 +24,8 @@ NEVER = {
 ROPE_TYPES = ("default", "linear", "llama3", "mrope")
 #: Layers that attend to every token that is left, or within a window, or whose state has seen what is left.
 SERVED_LAYERS = ("full_attention", "sliding_attention", "linear_attention")
-#: Models whose features do not say which tile of the image they belong to.
-NEEDS_TILES = ("TokenPruneLlavaNext", "TokenPruneLlavaOnevision")
+#: Models whose features do not say where in the image they belong.
+NEEDS_PIXELS = ("TokenPruneLlavaNext", "TokenPruneLlavaOnevision", "TokenPruneMistral3")
 #: What to do where vLLM is not there at all.
 NOT_INSTALLED = (
     f"vLLM is not installed. For GPUs, type: {to_install('vllm')}; for CPUs, see tokenprune/serving/README.md"
@@ -46,9 +46,9 @@ def check_model(architecture: Architecture, model_config: Any) -> None:
     check_needs(repr(strategy), strategy.needs, frozenset(offers), f"{architecture.name} inside vLLM")
     if "vision_attention" in strategy.needs and architecture.name != GENERIC:
         encoder_layer(config, strategy.attention_layer)
-    if architecture.name in NEEDS_TILES and model_config.multimodal_config.enable_mm_embeds:
+    if architecture.name in NEEDS_PIXELS and model_config.multimodal_config.enable_mm_embeds:
         raise UnsupportedError(
-            f"{architecture.name} reads from the pixels which tile a visual token belongs to, but --enable-mm-embeds "
+            f"{architecture.name} reads from the pixels where in the image a visual token is, but --enable-mm-embeds "
             f"takes images that were encoded elsewhere. Leave it out."
         )
     if strategy.needs and model_config.multimodal_config.enable_mm_embeds:

@@ -1,0 +1,115 @@
+"""Markers between the visual tokens of an image; test_families.py compares the answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
+from helpers.served.marked import MISTRAL_IMAGE, save_mistral3
+from helpers.served.reference import Request
+
+from tokenprune.errors import UnsupportedError
+from tokenprune.serving.vllm.markers import markers_between, visual_among
+from tokenprune.serving.vllm.settings import Settings
+
+START, VISUAL, ROW, END = 6, 7, 8, 9
+A, B = (1, 140, 112), (2, 200, 90)
+N_VISUAL = {A: 5 * 4, B: 8 * 4}
+REQUESTS = (
+    Request(f"w1 w2 {MISTRAL_IMAGE} w3", (A,)),
+    Request(f"{MISTRAL_IMAGE} w5 {MISTRAL_IMAGE} w6", (A, B)),
+    Request(f"w1 {MISTRAL_IMAGE} w3", (B,), keep_ratio=0.5),
+    Request(f"w1 {MISTRAL_IMAGE} w3", (A,), keep_ratio=1.0),
+)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "merging": {"strategy": "visionzip", "keep_ratio": 0.25, "contextual": 0.4},
+    "features": {"strategy": "divprune", "keep_ratio": 0.3},
+    "colors": {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 1.0, "cell": 2.0},
+    "pixels, compact": {"strategy": "random", "keep_ratio": 0.25, "position_ids": "compact"},
+}
+
+
+def test_what_is_between() -> None:
+    ids = [START, VISUAL, VISUAL, ROW, VISUAL, END, END, VISUAL, END]
+    markers = markers_between(ids, torch.tensor(ids) == VISUAL)
+    assert markers == ((2, ROW), (4, END), (5, END))
+    assert visual_among(markers, 4).tolist() == [0, 1, 3, 6]
+    assert markers_between(ids[:3], torch.tensor(ids[:3]) == VISUAL) == ()
+
+
+def shortened(ids: list[int], n_frames: int) -> tuple[Any, Any]:
+    """A placeholder of which half of the visual tokens are kept, and what is asked for it."""
+    from vllm.multimodal.processing import PromptUpdateDetails  # pyright: ignore[reportMissingImports]
+    from vllm.multimodal.processing.processor import (  # pyright: ignore[reportMissingImports]
+        ResolvedPromptUpdate,
+        UpdateMode,
+    )
+
+    from tokenprune.serving.vllm.processing import FIELD, Asked, PruningProcessor
+
+    content = PromptUpdateDetails.select_token_id(ids, VISUAL)
+    update = ResolvedPromptUpdate("image", 0, UpdateMode.REPLACE, [VISUAL], content)
+    item: dict[str, Any] = {}
+    processor: Any = SimpleNamespace(settings=Settings.read({"strategy": "grid", "keep_ratio": 0.5}))
+    found = PruningProcessor._shortened(processor, update, None, item, n_frames).content
+    return found, Asked.read(item[FIELD].data)
+
+
+@needs_vllm
+def test_a_placeholder_has_as_many_tokens_as_are_left() -> None:
+    ids = [START, *[VISUAL, VISUAL, VISUAL, ROW] * 2, END]
+    ids[-2] = END
+    found, asked = shortened(ids, 1)
+    assert found.full == [START, VISUAL, VISUAL, VISUAL, VISUAL, END, END]
+    assert found.is_embed(found.full).tolist() == [False, True, True, True, True, False, False]
+    assert (found.n_visual, found.n_kept) == (6, 3)
+    assert (asked.n_visual, asked.markers, asked.n_places) == (6, ((3, ROW),), 7)
+
+
+@needs_vllm
+def test_markers_of_videos() -> None:
+    """Between frames they stay; within a frame they are refused."""
+    found, asked = shortened([START, VISUAL, VISUAL, END] * 2, 2)
+    assert found.full == [START, VISUAL, END] * 2
+    assert (asked.n_frames, asked.markers) == (2, ())
+    with pytest.raises(UnsupportedError, match="markers between the visual tokens of a frame"):
+        shortened([START, VISUAL, ROW, VISUAL, END] * 2, 2)
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_strategies(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Of every kind, with what is recorded and counted."""
+    save_mistral3(tmp_path)
+    record = tmp_path / "kept.jsonl"
+    answers = expected(tmp_path, settings, REQUESTS)
+    with engine(tmp_path, "TokenPruneMistral3", {**settings, "record": str(record)}) as llm:
+        before = counted()
+        outputs = [one for request in REQUESTS for one in served(llm, [request])]
+        seen, kept = (now - old for now, old in zip(counted(), before, strict=True))
+        for output, answer in zip(served(llm, REQUESTS), answers, strict=True):
+            check_equal(output, answer)
+    n_visual = [sum(N_VISUAL[image] for image in request.images) for request in REQUESTS]
+    n_kept = [sum(map(len, answer.kept)) for answer in answers]
+    assert (seen, kept) == (sum(n_visual), sum(n_kept))
+    for output, answer, whole, left in zip(outputs, answers, n_visual, n_kept, strict=True):
+        check_equal(output, answer)
+        assert len(output.prompt_token_ids) == answer.n_prompt - whole + left
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    images = {(request.keep_ratio, image) for request in REQUESTS for image in request.images}
+    assert len(lines) == len(images)  # one of them is cached
+    wanted = [kept for answer in answers for kept in answer.kept]
+    assert all(line["kept"] in wanted for line in lines)
+
+
+def counted() -> list[float]:
+    """The visual tokens before and after pruning that the engines of this process have counted."""
+    from prometheus_client import REGISTRY  # pyright: ignore[reportMissingImports]
+
+    return [REGISTRY.get_sample_value(f"tokenprune_{name}visual_tokens_total") or 0 for name in ("", "kept_")]

@@ -1,0 +1,53 @@
+"""Mistral 3: images of any size, whose visual tokens each combine a square of patches, with a marker after each row."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.model_executor.models import mistral3
+from vllm.model_executor.models.interfaces import SupportsMRoPE
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from tokenprune.encoded import EncodedImage
+from tokenprune.serving.vllm.core import PrunedModel
+from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.tiles import image_statistics
+from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
+from tokenprune.tokens import Layout, VisionAttention
+
+
+class Mistral3Processor(PruningProcessor, mistral3.Mistral3MultiModalProcessor): ...
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Mistral3Processor, info=mistral3.Mistral3ProcessingInfo, dummy_inputs=mistral3.Mistral3DummyInputsBuilder
+)
+class PrunedMistral3(PrunedModel, mistral3.Mistral3ForConditionalGeneration, SupportsMRoPE):
+    """vLLM's Mistral 3, pruned. Its tower gets the patches of all images in one sequence."""
+
+    def attention_module(self) -> Any:
+        layers = self.vision_tower.transformer.layers
+        return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].attention.attn
+
+    def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
+        needs, tower = self.settings.strategy.needs, tower_of_config(self.config)
+        pixels, patch = list(arguments["pixel_values"]), self.config.vision_config.patch_size
+        sides = [(image.shape[-2] // patch, image.shape[-1] // patch) for image in pixels]
+        layouts = [Layout.squares(rows, columns, self.config.spatial_merge_size) for rows, columns in sides]
+        statistics: list[dict[str, Any]] = [{} for _ in layouts]
+        if self.capture is not None:
+            n_patches = [rows * columns for rows, columns in sides]
+            heads = (part.split(n_patches, 2) for part in self.capture.heads())
+            for found, layout, queries, keys in zip(statistics, layouts, *heads, strict=True):
+                found["vision_attention"] = VisionAttention(queries, keys, self.capture.scale, tower.n_prefix, layout)
+        if needs & {"pixels", "colors"}:
+            for found, image in zip(statistics, pixels, strict=True):
+                # The tower itself normalises them, as patches of any size.
+                normed = self.vision_tower.input_norm(image.reshape(1, -1), torch.float32).view(1, *image.shape)
+                found.update(image_statistics(needs, tower, normed))
+        return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
