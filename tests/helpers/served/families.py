@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
-from helpers.served.marked import MISTRAL_IMAGE, save_mistral3
+from helpers.served.marked import MISTRAL_IMAGE, save_idefics3, save_mistral3
 from helpers.served.models import (
     IMAGE,
     INTERN_IMAGE,
@@ -115,4 +115,6 @@ FAMILIES = (
     Family("glm4v_moe", "TokenPruneGlm4vMoe", partial(save_glm, kind="glm4v_moe"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
     Family("glm_ocr", "TokenPruneGlmOcr", partial(save_glm, kind="glm_ocr"), GLM_IMAGE, GLM_VIDEO, FAR_MROPE),
     Family("mistral3", "TokenPruneMistral3", save_mistral3, MISTRAL_IMAGE, far=Far(256, 8, (196, 196))),
+    Family("idefics3", "TokenPruneIdefics3", partial(save_idefics3, kind="idefics3")),
+    Family("smolvlm", "TokenPruneSmolVLM", partial(save_idefics3, kind="smolvlm")),
 )

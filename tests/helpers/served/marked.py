@@ -7,7 +7,7 @@ from typing import Any
 
 import transformers
 
-from helpers.served.models import CHAT, PATCH, decoder, save, tokenizer, tower
+from helpers.served.models import CHAT, IMAGE, PATCH, decoder, save, tokenizer, tower
 
 MISTRAL_IMAGE = "[IMG]"
 
@@ -29,3 +29,29 @@ def save_mistral3(folder: Path, **settings: Any) -> None:
         chat_template=CHAT.replace("IMAGE", MISTRAL_IMAGE),
     )
     save(transformers.Mistral3ForConditionalGeneration(config), processor, folder)
+
+
+def save_idefics3(folder: Path, kind: str, **settings: Any) -> None:
+    """Idefics 3 or SmolVLM, `kind` as in its model_type: up to four tiles of 3 x 3 visual tokens, and an overview."""
+    side = 6 * PATCH
+    headers = [f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)]
+    words = tokenizer(IMAGE, "<fake_token_around_image>", "<end_of_utterance>", "<global-img>", "<video>", *headers)
+    name = {"idefics3": "Idefics3", "smolvlm": "SmolVLM"}[kind]
+    config = getattr(transformers, f"{name}Config")(
+        vision_config=getattr(transformers, f"{name}VisionConfig")(**tower(side)),
+        text_config=transformers.LlamaConfig(**decoder(len(words), **settings)),
+        image_token_id=words.convert_tokens_to_ids(IMAGE),
+        pad_token_id=0,
+        scale_factor=2,
+        tie_word_embeddings=False,
+    )
+    sizes = {"size": {"longest_edge": 2 * side}, "max_image_size": {"longest_edge": side}}
+    videos = {"video_processor": transformers.SmolVLMVideoProcessor(**sizes)} if kind == "smolvlm" else {}
+    processor = getattr(transformers, f"{name}Processor")(
+        image_processor=getattr(transformers, f"{name}ImageProcessor")(**sizes),
+        tokenizer=words,
+        image_seq_len=9,
+        chat_template=CHAT.replace("IMAGE", IMAGE),
+        **videos,
+    )
+    save(getattr(transformers, f"{name}ForConditionalGeneration")(config), processor, folder)

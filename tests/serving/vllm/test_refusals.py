@@ -190,8 +190,6 @@ def test_architecture_of_a_checkpoint(config: dict[str, Any], name: str) -> None
 def test_models_that_cannot_be_served() -> None:
     with pytest.raises(UnsupportedError, match="attends within sliding windows"):
         architecture_of(Gemma3Config().to_dict())
-    with pytest.raises(UnsupportedError, match="markers between the visual tokens"):
-        architecture_of({"model_type": "idefics3"})
     with pytest.raises(UnsupportedError, match=r"'pixtral' is not in transformers' format\. If it is a Mistral 3"):
         architecture_of({"model_type": "pixtral"})
     with pytest.raises(UnsupportedError, match=r"'bert' cannot be pruned inside vLLM\. Supported: glm4v, glm4v_moe,"):

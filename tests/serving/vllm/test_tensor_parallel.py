@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from helpers.served.engine import check_equal, engine, expected, needs_vllm, served
-from helpers.served.models import save_llava
+from helpers.served.marked import MISTRAL_IMAGE, save_mistral3
+from helpers.served.models import IMAGE, save_llava
 from helpers.served.reference import Request
 
 pytestmark = [
@@ -24,20 +25,29 @@ pytestmark = [
     ),
 ]
 A, B = (1, 100, 100), (2, 150, 80)
-REQUESTS = (
-    Request("w1 w2 <image> w3 w4", (A,)),
-    Request("<image> w5 <image> w6 w7", (A, B)),
-    Request("w1 w2 <image> w3 w4", (B,), keep_ratio=0.5),
-    Request("w9 w10 w11"),
+
+
+def requests(image: str) -> list[Request]:
+    return [
+        Request(f"w1 w2 {image} w3 w4", (A,)),
+        Request(f"{image} w5 {image} w6 w7", (A, B)),
+        Request(f"w1 w2 {image} w3 w4", (B,), keep_ratio=0.5),
+        Request("w9 w10 w11"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("save", "architecture", "image"),
+    [(save_llava, "TokenPruneLlava", IMAGE), (save_mistral3, "TokenPruneMistral3", MISTRAL_IMAGE)],
+    ids=["llava", "markers"],
 )
-
-
-def test_two_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_ranks(save: Any, architecture: str, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each rank has half of the table of embeddings, too."""
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
-    save_llava(tmp_path)
+    save(tmp_path)
     settings: dict[str, Any] = {"strategy": "visionzip", "keep_ratio": 0.25, "contextual": 0.4}
-    answers = expected(tmp_path, settings, REQUESTS)
+    answers = expected(tmp_path, settings, requests(image))
     options = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
-    with engine(tmp_path, "TokenPruneLlava", settings, **options) as llm:
-        for output, answer in zip(served(llm, REQUESTS), answers, strict=True):
+    with engine(tmp_path, architecture, settings, **options) as llm:
+        for output, answer in zip(served(llm, requests(image)), answers, strict=True):
             check_equal(output, answer)

@@ -10,17 +10,9 @@ from tokenprune.errors import UnsupportedError
 
 #: Towers for which vLLM has a model of its own where the family may have others too.
 NATIVE_TOWERS = ("clip_vision_model", "siglip_vision_model")
-
-
-_MARKERS = (
-    "it has markers between the visual tokens of an image, and how many tokens are kept between two of them is unknown "
-    "when vLLM writes the prompt"
-)
 #: Why a family that tokenprune prunes in transformers is not pruned in vLLM.
 IMPOSSIBLE = {
     "gemma3": "it attends within sliding windows, in which vLLM would count only the tokens that are left",
-    "idefics3": _MARKERS,
-    "smolvlm": _MARKERS,
 }
 #: Types of checkpoints in their authors' own format, and how to get what can be pruned.
 UNCONVERTED = {
@@ -89,6 +81,8 @@ ARCHITECTURES = {
         ),
         Architecture("TokenPruneGlmOcr", "glm4v:PrunedGlmOcr", "GlmOcrForConditionalGeneration", "glm_ocr", True),
         Architecture("TokenPruneMistral3", "mistral3:PrunedMistral3", "Mistral3ForConditionalGeneration", "mistral3"),
+        Architecture("TokenPruneIdefics3", "idefics3:PrunedIdefics3", "Idefics3ForConditionalGeneration", "idefics3"),
+        Architecture("TokenPruneSmolVLM", "idefics3:PrunedSmolVLM", "SmolVLMForConditionalGeneration", "smolvlm"),
         Architecture(GENERIC, "generic:PrunedTransformers", "TransformersMultiModalForCausalLM", "llava"),
     )
 }

@@ -42,6 +42,15 @@ def tiled_images(
     return images
 
 
+def equal_tiles(
+    model: PrunedModel, tile: Layout, features: Sequence[Tensor], pixels: Sequence[Tensor] | Tensor | None
+) -> list[EncodedImage]:
+    """The same for images of one or several tiles, all with the layout `tile`, as many as an image has features for."""
+    counts = [len(rows) // tile.n_visual for rows in features]
+    layouts = [tile if n == 1 else Layout.concat([tile] * n) for n in counts]
+    return tiled_images(model, layouts, counts, pixels)
+
+
 def image_statistics(
     needs: frozenset[str], tower: Tower, tiles: Float[Tensor, "tiles channels height width"]
 ) -> dict[str, Any]:

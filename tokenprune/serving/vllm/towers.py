@@ -67,7 +67,7 @@ def encoder_layer(config: Any, layer: int | None) -> int:
 
 def n_built_layers(config: Any) -> int:
     """How many layers of a LLaVA-like tower vLLM builds: up to the last one whose output the projector gets."""
-    states = config.vision_feature_layer
+    states = getattr(config, "vision_feature_layer", -1)
     n_layers = config.vision_config.num_hidden_layers
     return max(
         state if state >= 0 else n_layers + 1 + state for state in ([states] if isinstance(states, int) else states)

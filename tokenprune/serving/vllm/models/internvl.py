@@ -15,7 +15,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from tokenprune.encoded import EncodedImage
 from tokenprune.serving.vllm.core import PrunedModel
 from tokenprune.serving.vllm.processing import PruningProcessor
-from tokenprune.serving.vllm.tiles import tiled_images
+from tokenprune.serving.vllm.tiles import equal_tiles
 from tokenprune.serving.vllm.towers import encoder_layer
 from tokenprune.tokens import Layout
 
@@ -40,7 +40,4 @@ class PrunedInternVL(PrunedModel, interns1.InternS1ForConditionalGeneration, Sup
     def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
         vision, merge = self.config.vision_config, int(1 / self.config.downsample_ratio)
         rows, columns = (size // patch for size, patch in zip(vision.image_size, vision.patch_size, strict=True))
-        tile = Layout.squares(rows, columns, merge)
-        counts = [len(rows) // tile.n_visual for rows in features]
-        layouts = [tile if n == 1 else Layout.concat([tile] * n) for n in counts]
-        return tiled_images(self, layouts, counts, arguments.get("pixel_values"))
+        return equal_tiles(self, Layout.squares(rows, columns, merge), features, arguments.get("pixel_values"))
