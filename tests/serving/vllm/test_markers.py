@@ -42,7 +42,7 @@ def test_what_is_between() -> None:
     assert markers_between(ids[:3], torch.tensor(ids[:3]) == VISUAL) == ()
 
 
-def shortened(ids: list[int], n_frames: int) -> tuple[Any, Any]:
+def shortened(ids: list[int], has_markers: bool, n_frames: int = 1) -> tuple[Any, Any]:
     """A placeholder of which half of the visual tokens are kept, and what is asked for it."""
     from vllm.multimodal.processing import PromptUpdateDetails  # pyright: ignore[reportMissingImports]
     from vllm.multimodal.processing.processor import (  # pyright: ignore[reportMissingImports]
@@ -55,7 +55,8 @@ def shortened(ids: list[int], n_frames: int) -> tuple[Any, Any]:
     content = PromptUpdateDetails.select_token_id(ids, VISUAL)
     update = ResolvedPromptUpdate("image", 0, UpdateMode.REPLACE, [VISUAL], content)
     item: dict[str, Any] = {}
-    processor: Any = SimpleNamespace(settings=Settings.read({"strategy": "grid", "keep_ratio": 0.5}))
+    settings = Settings.read({"strategy": "grid", "keep_ratio": 0.5})
+    processor: Any = SimpleNamespace(settings=settings, has_markers=has_markers)
     found = PruningProcessor._shortened(processor, update, None, item, n_frames).content
     return found, Asked.read(item[FIELD].data)
 
@@ -64,7 +65,7 @@ def shortened(ids: list[int], n_frames: int) -> tuple[Any, Any]:
 def test_a_placeholder_has_as_many_tokens_as_are_left() -> None:
     ids = [START, *[VISUAL, VISUAL, VISUAL, ROW] * 2, END]
     ids[-2] = END
-    found, asked = shortened(ids, 1)
+    found, asked = shortened(ids, has_markers=True)
     assert found.full == [START, VISUAL, VISUAL, VISUAL, VISUAL, END, END]
     assert found.is_embed(found.full).tolist() == [False, True, True, True, True, False, False]
     assert (found.n_visual, found.n_kept) == (6, 3)
@@ -72,13 +73,14 @@ def test_a_placeholder_has_as_many_tokens_as_are_left() -> None:
 
 
 @needs_vllm
-def test_markers_of_videos() -> None:
-    """Between frames they stay; within a frame they are refused."""
-    found, asked = shortened([START, VISUAL, VISUAL, END] * 2, 2)
+def test_families_without_markers() -> None:
+    """Text between the frames of a video stays; text where none was tested is refused."""
+    found, asked = shortened([START, VISUAL, VISUAL, END] * 2, has_markers=False, n_frames=2)
     assert found.full == [START, VISUAL, END] * 2
     assert (asked.n_frames, asked.markers) == (2, ())
-    with pytest.raises(UnsupportedError, match="markers between the visual tokens of a frame"):
-        shortened([START, VISUAL, ROW, VISUAL, END] * 2, 2)
+    for n_frames in (1, 2):
+        with pytest.raises(UnsupportedError, match="text between the visual tokens of an image"):
+            shortened([START, VISUAL, ROW, VISUAL, END] * n_frames, has_markers=False, n_frames=n_frames)
 
 
 @needs_vllm

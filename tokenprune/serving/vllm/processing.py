@@ -97,9 +97,12 @@ class PruningProcessor(Base):
     """Mixed in before a vLLM processor class.
 
     pruned: the modalities that are pruned, as the model class has them.
+    has_markers: whether there may be text between the visual tokens of an image; a model that has it prunes no videos,
+        and its position IDs have one component.
     """
 
     pruned: ClassVar[Collection[str]] = ("image",)
+    has_markers: ClassVar[bool] = False
 
     def n_frames(self, modality: str, item: Any) -> int:
         """How many frames an item has that are pruned one by one."""
@@ -169,11 +172,11 @@ class PruningProcessor(Base):
         visual = torch.ones(len(ids), dtype=torch.bool) if is_embed is None else is_embed(ids)
         frames = visual.nonzero()[:, 0].view(n_frames, -1)
         n, first = frames.shape[1], int(frames[0, 0])
-        markers = markers_between(ids, visual) if n_frames == 1 else ()
-        if n_frames > 1 and bool((frames[:, -1] - frames[:, 0] + 1 != n).any()):
+        markers = markers_between(ids, visual) if self.has_markers else ()
+        if not self.has_markers and bool((frames[:, -1] - frames[:, 0] + 1 != n).any()):
             raise UnsupportedError(
-                "this model has markers between the visual tokens of a frame, which tokenprune can place for images "
-                "only. Serve it without pruning."
+                "this model has text between the visual tokens of an image, which is not known of its family. Serve it "
+                "without pruning."
             )
         for place, _ in markers:
             ids[first + place] = ids[first]

@@ -20,7 +20,8 @@ from tokenprune.serving.vllm.towers import encoder_layer
 from tokenprune.tokens import Layout
 
 
-class Idefics3Processor(PruningProcessor, idefics3.Idefics3MultiModalProcessor): ...
+class Idefics3Processor(PruningProcessor, idefics3.Idefics3MultiModalProcessor):
+    has_markers = True
 
 
 class PrunedTiles(PrunedModel):

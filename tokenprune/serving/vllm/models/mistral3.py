@@ -21,7 +21,8 @@ from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
 from tokenprune.tokens import Layout, VisionAttention
 
 
-class Mistral3Processor(PruningProcessor, mistral3.Mistral3MultiModalProcessor): ...
+class Mistral3Processor(PruningProcessor, mistral3.Mistral3MultiModalProcessor):
+    has_markers = True
 
 
 @MULTIMODAL_REGISTRY.register_processor(
