@@ -175,3 +175,29 @@ def test_an_item_says_what_is_asked() -> None:
     for modality in ("image", "video"):
         with pytest.raises(PruningError, match=f"vLLM lost the data that tokenprune attached to one {modality}"):
             Asked.of(feature(None, modality), ["image", "video"])
+
+
+def test_items_that_share_a_token() -> None:
+    """Gemma 3 joins the newlines after an image and before the next one to one token."""
+    from vllm.multimodal.inputs import (  # pyright: ignore[reportMissingImports]
+        MultiModalFeatureSpec,
+        PlaceholderRange,
+    )
+
+    from tokenprune.serving.vllm.positions import Place, compact_ids, pruned_ids, unpruned_prompt
+
+    ids = [1, MARKER, VISUAL, VISUAL, MARKER, VISUAL, MARKER, MARKER, VISUAL, MARKER, 2]
+    masks = {"a": [0, 1, 1, 0], "b": [0, 1, 0], "c": [0, 1, 0]}
+    starts = {"a": 1, "b": 4, "c": 7}
+    features = [
+        MultiModalFeatureSpec(None, "image", name, PlaceholderRange(starts[name], len(mask), torch.tensor(mask) > 0))
+        for name, mask in masks.items()
+    ]
+    counts = {"a": (4, 1), "b": None, "c": (3, 1)}
+    found, moved, places = unpruned_prompt(ids, features, lambda feature: counts[feature.identifier])
+    assert found == [1, MARKER, *[VISUAL] * 4, MARKER, VISUAL, MARKER, MARKER, *[VISUAL] * 3, MARKER, 2]
+    assert [(one.mm_position.offset, one.mm_position.length) for one in moved] == [(1, 6), (6, 3), (9, 5)]
+    assert places == [Place(2, 2, 4), Place(1, 10, 3)]
+    positions, delta = pruned_ids(*compact_ids(len(found)), places)
+    assert positions[0].tolist() == [0, 1, 2, 2, 6, 7, 8, 9, 10, 13, 14]
+    assert delta == 4

@@ -108,22 +108,23 @@ def unpruned_prompt(
     for feature in sorted(features, key=lambda feature: feature.mm_position.offset):
         where = feature.mm_position
         prompt += ids[done : where.offset]
-        done = where.offset + where.length
+        shared = max(0, done - where.offset)  # Gemma 3 joins the newlines between two images to one token
+        start, done = len(prompt) - shared, where.offset + where.length
         count, index = counts(feature), torch.arange(where.length)
         if count is None:
-            moved.append(replace(feature, mm_position=replace(where, offset=len(prompt))))
-            prompt += ids[where.offset : done]
+            moved.append(replace(feature, mm_position=replace(where, offset=start)))
+            prompt += ids[where.offset + shared : done]
             continue
         n_visual, n_frames = count
         frames = visual_places(where).view(n_frames, -1)
         n_kept, n = frames.shape[1], n_visual // n_frames
         for number, first in enumerate(frames[:, 0].tolist()):
-            places.append(Place(n_kept, len(prompt) + first + number * (n - n_kept), n))
+            places.append(Place(n_kept, start + first + number * (n - n_kept), n))
         # Every frame's first token stands for those that it lost, too.
         index = index.repeat_interleave(torch.ones_like(index).index_fill_(0, frames[:, 0], 1 + n - n_kept))
         mask = None if where.is_embed is None else where.is_embed[index]
-        moved.append(replace(feature, mm_position=PlaceholderRange(len(prompt), len(index), is_embed=mask)))
-        prompt += [ids[where.offset + place] for place in index.tolist()]
+        moved.append(replace(feature, mm_position=PlaceholderRange(start, len(index), is_embed=mask)))
+        prompt += [ids[where.offset + place] for place in index[shared:].tolist()]
     return prompt + ids[done:], moved, places
 
 
