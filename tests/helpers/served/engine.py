@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from helpers.served.attention import attend_within_images
 from helpers.served.interpreted import interpret_kernels
 from helpers.served.linear_attention import use_float32_kernel
 from helpers.served.reference import Answer, Request, answers, draw, film
@@ -37,8 +39,9 @@ if HAS_VLLM:  # read when vLLM is imported, and inherited by its processes
         "VLLM_CACHE_ROOT": os.environ.get("VLLM_CACHE_ROOT", COMPILED.name),
         "HF_HUB_OFFLINE": "1",
     }
-    if V2:
-        interpret_kernels()
+    if not torch.cuda.is_available():
+        interpret_kernels()  # those of V2, and of attention within images
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = str(int(V2))  # else V2, since there is Triton
 
 
 @cache
@@ -65,13 +68,14 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
 
     register()
     use_float32_kernel()
+    attend_within_images()
     chosen: dict[str, Any] = {
         "dtype": "float32",
         "max_model_len": 512,
         "enforce_eager": True,
         "distributed_executor_backend": "uni",
         "max_logprobs": -1,  # as many as the vocabulary has, all of which `served` asks for
-        "limit_mm_per_prompt": {"image": 4},
+        "limit_mm_per_prompt": {"image": 4, "video": 0},
         "block_size": 32,
         "disable_log_stats": False,
         "hf_overrides": {"architectures": [architecture], "tokenprune": dict(settings)},
@@ -100,8 +104,9 @@ def served(llm: Any, requests: Sequence[Request]) -> list[Any]:
         given = {"image": [draw(*one) for one in request.images], "video": [played(*one) for one in request.videos]}
         if data := {modality: items for modality, items in given.items() if items}:
             prompt["multi_modal_data"] = data
-        if request.keep_ratio is not None:
-            prompt["mm_processor_kwargs"] = {"keep_ratio": request.keep_ratio}
+        ratio = {} if request.keep_ratio is None else {"keep_ratio": request.keep_ratio}
+        if options := {**ratio, **dict(request.options)}:
+            prompt["mm_processor_kwargs"] = options
         prompts.append(prompt)
         sampling.append(SamplingParams(temperature=0, max_tokens=request.n_new, logprobs=n_logprobs, ignore_eos=True))
     return llm.generate(prompts, sampling, use_tqdm=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from helpers.served.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, GEMMA_VISUAL, save_gemma3, save_gemma4
 from helpers.served.glm import GLM_IMAGE, GLM_VIDEO, save_glm
 from helpers.served.marked import MISTRAL_IMAGE, save_idefics3, save_mistral3
 from helpers.served.models import (
@@ -44,7 +45,12 @@ FAR_MROPE = Far(64, 7, (1372, 28))
 
 @dataclass(frozen=True)
 class Family:
-    """A family: how a tiny model is saved, and how an image, and a video that is pruned, is written in a prompt."""
+    """A family: how a tiny model is saved, and how an image, and a video that is pruned, is written in a prompt.
+
+    visual_token: that of which an image has several; None if it is the middle one of `image`.
+    n_blocks: of a KV cache that a few requests outgrow together.
+    n_step: the most tokens of a step, which ends within images if that is few.
+    """
 
     name: str
     architecture: str
@@ -52,6 +58,9 @@ class Family:
     image: str = IMAGE
     video: str | None = None
     far: Far = Far(256, 8, (140, 112))
+    visual_token: str | None = None
+    n_blocks: int = 10
+    n_step: int = 16
 
     @property
     def mixes(self) -> bool:
@@ -77,7 +86,8 @@ class Family:
     def visual(self, output: Any, tokenizer: Any) -> range:
         """Where the visual tokens of the first image are in the prompt of vLLM's output."""
         marks = self.image.split()
-        token, ids = tokenizer.convert_tokens_to_ids(marks[len(marks) // 2]), output.prompt_token_ids
+        name = self.visual_token or marks[len(marks) // 2]
+        token, ids = tokenizer.convert_tokens_to_ids(name), output.prompt_token_ids
         start = ids.index(token)
         n = next((n for n, one in enumerate(ids[start:]) if one != token), len(ids) - start)
         return range(start, start + n)
@@ -117,4 +127,10 @@ FAMILIES = (
     Family("mistral3", "TokenPruneMistral3", save_mistral3, MISTRAL_IMAGE, far=Far(256, 8, (196, 196))),
     Family("idefics3", "TokenPruneIdefics3", partial(save_idefics3, kind="idefics3")),
     Family("smolvlm", "TokenPruneSmolVLM", partial(save_idefics3, kind="smolvlm")),
+    # No step is to end within an image, which vLLM makes sure of only as long as few requests share a step.
+    Family("gemma3", "TokenPruneGemma3", save_gemma3, GEMMA_IMAGE, visual_token=GEMMA_VISUAL, n_blocks=30, n_step=256),
+    Family("gemma4", "TokenPruneGemma4", save_gemma4, GEMMA4_IMAGE, n_blocks=16),
+    Family(
+        "gemma4-large", "TokenPruneGemma4", partial(save_gemma4, kind="large"), GEMMA4_IMAGE, n_blocks=16, n_step=256
+    ),
 )

@@ -23,6 +23,7 @@ class Driver:
 def interpret_kernels() -> None:
     """Call it before vLLM is imported, which runs Triton on a CPU only if Triton says that it can."""
     os.environ["TRITON_INTERPRET"] = "1"
+    os.environ["TORCHINDUCTOR_TRITON_DISABLE_DEVICE_DETECTION"] = "1"  # torch compiles for CPUs without Triton
     from triton.backends import backends
 
     backends["cpu"] = SimpleNamespace(driver=Driver)

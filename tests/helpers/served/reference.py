@@ -18,13 +18,14 @@ from tokenprune.sequence.position_ids import PositionIds
 @dataclass(frozen=True)
 class Request:
     """A prompt, with seeds and sizes of its images (seed, width, height) and its videos (seed, width, height, frames),
-    for an answer of `n_new` tokens."""
+    for an answer of `n_new` tokens. `options` are those of the model's own processor."""
 
     text: str
     images: tuple[tuple[int, int, int], ...] = ()
     n_new: int = 10
     keep_ratio: float | None = None
     videos: tuple[tuple[int, int, int, int], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _answer(
     if request.videos:
         films, facts = zip(*(film(*one) for one in request.videos), strict=True)
         given |= {"videos": list(films), "video_metadata": list(facts), "do_sample_frames": False}
-    inputs = processor(**given, add_special_tokens=False)
+    inputs = processor(**given, **dict(request.options), add_special_tokens=False)
     ratio = {} if request.keep_ratio is None else {"keep_ratio": request.keep_ratio, "keep": None}
     chosen = StrategySpec.read(strategy).make({**settings, **ratio})
     with tokenprune.patch(model, chosen, position_ids=position_ids) as handle:

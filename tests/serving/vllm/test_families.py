@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,7 @@ from helpers.served.reference import Request
 
 pytestmark = [needs_vllm, pytest.mark.slow]
 SMOKE = ("llava-clip",)
-#: Steps that end within images, and a KV cache that a few requests outgrow together.
-OPTIONS = {"max_num_batched_tokens": 16, "max_num_seqs": 8, "max_model_len": 256, "num_gpu_blocks_override": 10}
+OPTIONS = {"max_num_seqs": 8, "max_model_len": 256}
 
 
 @pytest.fixture(
@@ -37,7 +37,8 @@ def model(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def llm(family: Family, model: Path) -> Iterator[Any]:
-    with engine(model, family.architecture, FOPRU, **OPTIONS) as llm:
+    own = {"max_num_batched_tokens": family.n_step, "num_gpu_blocks_override": family.n_blocks}
+    with engine(model, family.architecture, FOPRU, **OPTIONS, **own) as llm:
         yield llm
 
 
@@ -75,8 +76,9 @@ def test_steps_of_16_tokens_end_at_every_place_of_an_image(
 
 
 def block_size(llm: Any) -> int:
-    """How many tokens a block of the KV cache has: more than asked for where states share its blocks."""
-    return llm.llm_engine.vllm_config.cache_config.block_size
+    """How many tokens a block of the KV cache has: more than asked for where layers of different kinds share it."""
+    groups = llm.llm_engine.engine_core.engine_core.scheduler.kv_cache_config.kv_cache_groups
+    return math.lcm(*(group.kv_cache_spec.block_size for group in groups))
 
 
 @pytest.mark.parametrize("where", ["before", "within", "after", "another image"])

@@ -23,7 +23,7 @@ def test_compact(family: Family, tmp_path: Path) -> None:
     family.save(tmp_path)
     settings, requests = {**FOPRU, "position_ids": "compact"}, family.requests()
     answers = expected(tmp_path, settings, requests)
-    options: dict[str, Any] = {"max_num_batched_tokens": 16, "max_num_seqs": 8}
+    options: dict[str, Any] = {"max_num_batched_tokens": family.n_step, "max_num_seqs": 8}
     if ARCHITECTURES[family.architecture].multidimensional:
         options["enable_prefix_caching"] = False
     with engine(tmp_path, family.architecture, settings, **options) as llm:

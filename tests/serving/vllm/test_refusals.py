@@ -10,6 +10,7 @@ from transformers import (
     CLIPVisionConfig,
     Dinov2Config,
     Gemma3Config,
+    Gemma3TextConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaNextConfig,
@@ -41,6 +42,14 @@ def llava(text: Any = None, vision: Any = None, **settings: Any) -> Any:
     return config
 
 
+def gemma3(**rope: Any) -> Any:
+    text = Gemma3TextConfig(num_hidden_layers=6)
+    text.rope_parameters = {**(text.rope_parameters or {}), **rope}
+    config = Gemma3Config(text_config=text, architectures=["TokenPruneGemma3"])
+    config.tokenprune = FOPRU
+    return config
+
+
 def check(
     config: Any,
     architecture: str = "TokenPruneLlava",
@@ -59,8 +68,8 @@ def test_what_works() -> None:
     check(llava(strategy="vflowopt", progressive=False))
     check(llava(strategy="divprune"), embeds=True)
     check(llava(vision=SiglipVisionConfig(num_hidden_layers=4), layer=1))
-    check(llava(MistralConfig(sliding_window=4096)), longest=1024)
-    check(llava(MistralConfig(sliding_window=None)))
+    check(llava(MistralConfig(sliding_window=4096)))
+    check(gemma3(), "TokenPruneGemma3")
 
 
 @pytest.mark.parametrize(
@@ -146,22 +155,22 @@ def test_encoder_layers() -> None:
 
 
 def test_language_models() -> None:
-    with pytest.raises(UnsupportedError, match="sliding window of 4096"):
-        check(llava(MistralConfig(sliding_window=4096)))
     rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 512}
     with pytest.raises(UnsupportedError, match="of type 'yarn'"):
         check(llava(LlamaConfig(rope_parameters=rope)))
     check(llava(LlamaConfig(rope_parameters=rope), position_ids="compact"))
+    with pytest.raises(UnsupportedError, match="of type 'yarn'"):
+        check(gemma3(full_attention=rope), "TokenPruneGemma3")
 
 
 def test_layers_of_other_kinds() -> None:
     """A state of linear attention has seen what is left; chunks and short convolutions are laid out for all tokens."""
     text = Qwen3_5Config().get_text_config()
     assert "linear_attention" in text.layer_types
-    check_decoder(text, Settings.read(FOPRU), 512)
+    check_decoder(text, Settings.read(FOPRU))
     text.layer_types[0] = "conv"
     with pytest.raises(UnsupportedError, match="'conv' layers"):
-        check_decoder(text, Settings.read(FOPRU), 512)
+        check_decoder(text, Settings.read(FOPRU))
 
 
 def test_models() -> None:
@@ -188,11 +197,11 @@ def test_architecture_of_a_checkpoint(config: dict[str, Any], name: str) -> None
 
 
 def test_models_that_cannot_be_served() -> None:
-    with pytest.raises(UnsupportedError, match="attends within sliding windows"):
-        architecture_of(Gemma3Config().to_dict())
     with pytest.raises(UnsupportedError, match=r"'pixtral' is not in transformers' format\. If it is a Mistral 3"):
         architecture_of({"model_type": "pixtral"})
-    with pytest.raises(UnsupportedError, match=r"'bert' cannot be pruned inside vLLM\. Supported: glm4v, glm4v_moe,"):
+    with pytest.raises(
+        UnsupportedError, match=r"'bert' cannot be pruned inside vLLM\. Supported: gemma3, gemma4, glm4v,"
+    ):
         architecture_of({"model_type": "bert"})
 
 

@@ -10,10 +10,6 @@ from tokenprune.errors import UnsupportedError
 
 #: Towers for which vLLM has a model of its own where the family may have others too.
 NATIVE_TOWERS = ("clip_vision_model", "siglip_vision_model")
-#: Why a family that tokenprune prunes in transformers is not pruned in vLLM.
-IMPOSSIBLE = {
-    "gemma3": "it attends within sliding windows, in which vLLM would count only the tokens that are left",
-}
 #: Types of checkpoints in their authors' own format, and how to get what can be pruned.
 UNCONVERTED = {
     "internvl_chat": "Write the name of its conversion, such as OpenGVLab/InternVL3_5-8B-HF.",
@@ -83,6 +79,8 @@ ARCHITECTURES = {
         Architecture("TokenPruneMistral3", "mistral3:PrunedMistral3", "Mistral3ForConditionalGeneration", "mistral3"),
         Architecture("TokenPruneIdefics3", "idefics3:PrunedIdefics3", "Idefics3ForConditionalGeneration", "idefics3"),
         Architecture("TokenPruneSmolVLM", "idefics3:PrunedSmolVLM", "SmolVLMForConditionalGeneration", "smolvlm"),
+        Architecture("TokenPruneGemma3", "gemma3:PrunedGemma3", "Gemma3ForConditionalGeneration", "gemma3"),
+        Architecture("TokenPruneGemma4", "gemma4:PrunedGemma4", "Gemma4ForConditionalGeneration", "gemma4"),
         Architecture(GENERIC, "generic:PrunedTransformers", "TransformersMultiModalForCausalLM", "llava"),
     )
 }
@@ -103,8 +101,7 @@ def architecture_of(config: Mapping[str, Any]) -> str:
             f"a model of type {model_type!r} is not in transformers' format. {UNCONVERTED[model_type]}"
         )
     served = sorted({architecture.model_type for architecture in ARCHITECTURES.values()})
-    reason = f": {IMPOSSIBLE[model_type]}" if model_type in IMPOSSIBLE else ""
     raise UnsupportedError(
-        f"a model of type {model_type!r} cannot be pruned inside vLLM{reason}. Supported: {', '.join(served)}. "
+        f"a model of type {model_type!r} cannot be pruned inside vLLM. Supported: {', '.join(served)}. "
         f"Patch it in transformers instead: tokenprune.patch(model, strategy)."
     )

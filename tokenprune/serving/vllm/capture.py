@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from vllm.distributed import tensor_model_parallel_all_gather
 
+from tokenprune.adapters.towers import Tower
 from tokenprune.errors import PruningError, UnsupportedError
 
 
@@ -83,3 +85,37 @@ class FusedCapture(Capture):
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         states = output[0] if isinstance(output, tuple) else output
         self._hold(*states.split(self._n_local * self._width, -1)[:2])
+
+
+class TileCapture(Capture):
+    """That of a tower of transformers' own, whole on every rank, which `tower` says how to read.
+
+    tiles: the queries, (heads, patches, width), the keys and which patches are real, of every tile since the last
+        `clear`, in the order in which the tower got them.
+    """
+
+    def __init__(self, tower: Tower, module: Any, layer: nn.Module) -> None:
+        config = module.config
+        super().__init__(tower.scale(module), config.num_attention_heads, config.num_attention_heads, config.head_dim)
+        self.tiles: list[tuple[Tensor, ...]] = []
+        self._tower, self._config = tower, config
+        self._call: dict[str, Any] = {}
+        points = tower.capture_points(layer)
+        points.attention.register_forward_pre_hook(self._before, with_kwargs=True)
+        for name, output in points.outputs.items():
+            output.register_forward_hook(partial(self._note, name))
+        points.attention.register_forward_hook(self._after)
+
+    def clear(self) -> None:
+        self.tiles = []
+
+    def _before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self._call = {"attention": kwargs, "tower": {"pixel_position_ids": kwargs["position_ids"]}}
+
+    def _note(self, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+        self._call[name] = output.detach()
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        call, self._call = self._call, {}
+        assert self._tower.heads is not None
+        self.tiles += zip(*self._tower.heads(call, self._config), strict=True)

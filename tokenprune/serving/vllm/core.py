@@ -26,6 +26,7 @@ from tokenprune.engine.select import checked_selection
 from tokenprune.selection import Selection
 from tokenprune.serving.vllm.batches import arguments_of, image_batches
 from tokenprune.serving.vllm.capture import AttentionCapture, Capture
+from tokenprune.serving.vllm.differences import warn_of_differences
 from tokenprune.serving.vllm.markers import visual_among
 from tokenprune.serving.vllm.metrics import KeptFile, SelectionClock
 from tokenprune.serving.vllm.positions import (
@@ -158,6 +159,8 @@ class PrunedModel(Base):
         self.selector = ImageSelector(self.settings, width, reports=first)
         self.capture = self.make_capture() if "vision_attention" in strategy.needs else None
         lengthen(self.decoder, self.settings.n_positions(model_config.max_model_len))
+        if first:
+            warn_of_differences(model_config, self.settings, self.decoder)
 
     # What a family answers.
 
@@ -194,6 +197,8 @@ class PrunedModel(Base):
         fields = kwargs.pop(FIELD, None)
         if fields is None:  # videos that are not pruned
             found = super().embed_multimodal(**kwargs)
+            if self.capture is not None:
+                self.capture.clear()
             return [append_offsets(rows, rows.new_zeros(len(rows), self.n_components).long()) for rows in found]
         asked = [Asked.read(one) for one in fields]
         batches = image_batches([one.n_visual for one in asked], self.most_at_once)

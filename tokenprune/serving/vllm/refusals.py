@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tokenprune.errors import UnsupportedError, to_install
@@ -21,8 +22,8 @@ NEVER = {
     "kept_in_tower": "to prune between the layers of the vision tower, which are vLLM's own",
 }
 #: Rotary embeddings whose frequencies do not depend on the length.
-ROPE_TYPES = ("default", "linear", "llama3", "mrope")
-#: Layers that attend to every token that is left, or within a window, or whose state has seen what is left.
+ROPE_TYPES = ("default", "linear", "llama3", "mrope", "proportional")
+#: Layers that attend to every token that is left, or to the last ones of them, or whose state has seen what is left.
 SERVED_LAYERS = ("full_attention", "sliding_attention", "linear_attention")
 #: Models whose features do not say where in the image they belong.
 NEEDS_PIXELS = ("TokenPruneLlavaNext", "TokenPruneLlavaOnevision", "TokenPruneMistral3")
@@ -57,34 +58,40 @@ def check_model(architecture: Architecture, model_config: Any) -> None:
             f"images that were encoded elsewhere. Leave it out, or use a strategy that reads features only, such as "
             f"DivPrune."
         )
-    check_decoder(config.get_text_config(), settings, model_config.max_model_len)
+    check_decoder(config.get_text_config(), settings)
 
 
-def check_decoder(text_config: Any, settings: Settings, max_model_len: int) -> None:
+def check_decoder(text_config: Any, settings: Settings) -> None:
     """Raise UnsupportedError for a language model in which pruned tokens would be missed."""
-    longest, window = settings.n_positions(max_model_len), getattr(text_config, "sliding_window", None)
-    kinds = getattr(text_config, "layer_types", None)
-    if kinds is None:
-        slides = window is not None and getattr(text_config, "use_sliding_window", True)
-        kinds = ["sliding_attention" if slides else "full_attention"]
-    for kind in kinds:
+    for kind in layer_kinds(text_config):
         if kind not in SERVED_LAYERS:
             raise UnsupportedError(
                 f"the language model has {kind!r} layers, which depend on tokens that pruning drops. Serve it without "
                 f"pruning."
             )
-    if "sliding_attention" in kinds and window is not None and window < longest:
-        raise UnsupportedError(
-            f"the language model attends within a sliding window of {window} tokens, in which vLLM would count only "
-            f"those that are left. Lower --max-model-len until {longest} is at most {window}, or serve it without "
-            f"pruning."
-        )
-    rope = (getattr(text_config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if settings.position_ids == "original" and rope not in ROPE_TYPES:
-        raise UnsupportedError(
-            f"the language model's rotary embedding is of type {rope!r}: its frequencies depend on the length, and "
-            f'vLLM does not count the tokens that are pruned. Write "position_ids": "compact".'
-        )
+    for rope in rope_types(text_config):
+        if settings.position_ids == "original" and rope not in ROPE_TYPES:
+            raise UnsupportedError(
+                f"the language model's rotary embedding is of type {rope!r}: its frequencies depend on the length, and "
+                f'vLLM does not count the tokens that are pruned. Write "position_ids": "compact".'
+            )
+
+
+def layer_kinds(text_config: Any) -> list[str]:
+    """The kind of every decoder layer, as in `layer_types` of transformers."""
+    kinds = getattr(text_config, "layer_types", None)
+    if kinds is not None:
+        return list(kinds)
+    slides = getattr(text_config, "sliding_window", None) is not None
+    slides = slides and getattr(text_config, "use_sliding_window", True)
+    return ["sliding_attention" if slides else "full_attention"] * text_config.num_hidden_layers
+
+
+def rope_types(text_config: Any) -> list[str]:
+    """The types of the rotary embeddings, of which kinds of layers may have their own."""
+    parameters = getattr(text_config, "rope_parameters", None) or {}
+    by_kind = [part for part in parameters.values() if isinstance(part, Mapping)]
+    return [part.get("rope_type", "default") for part in by_kind or [parameters]]
 
 
 def check_architecture(architecture: Architecture, config: Any) -> None:

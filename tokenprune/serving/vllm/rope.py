@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding, RotaryEmbeddingBase
+from vllm.model_executor.layers.rotary_embedding.gemma4_rope import Gemma4RotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.linear_scaling_rope import LinearScalingRotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.llama3_rope import Llama3RotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
@@ -19,7 +20,13 @@ from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
 from tokenprune.errors import UnsupportedError
 
 #: Their frequencies do not depend on the length of the table.
-LENGTHENED = (RotaryEmbedding, LinearScalingRotaryEmbedding, Llama3RotaryEmbedding, MRotaryEmbedding)
+LENGTHENED = (
+    RotaryEmbedding,
+    LinearScalingRotaryEmbedding,
+    Llama3RotaryEmbedding,
+    MRotaryEmbedding,
+    Gemma4RotaryEmbedding,
+)
 
 
 def lengthen(language_model: nn.Module, n_positions: int) -> None:

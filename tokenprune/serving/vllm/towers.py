@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tokenprune.adapters.families import gemma4
 from tokenprune.adapters.towers import Tower, tower_of
 from tokenprune.adapters.towers.qwen import NORMED_TOWER, QWEN2_5_TOWER, QWEN2_TOWER, QWEN3_TOWER
 from tokenprune.errors import UnsupportedError
@@ -26,6 +27,8 @@ def tower_of_config(config: Any) -> Tower:
     """How the vision tower of a model is read."""
     if config.model_type in SEQUENCE_TOWERS:
         return SEQUENCE_TOWERS[config.model_type]
+    if config.model_type == "gemma4":
+        return gemma4.TOWER
     return tower_of(config.vision_config.model_type, config.architectures[0])
 
 
@@ -66,7 +69,8 @@ def encoder_layer(config: Any, layer: int | None) -> int:
 
 
 def n_built_layers(config: Any) -> int:
-    """How many layers of a LLaVA-like tower vLLM builds: up to the last one whose output the projector gets."""
+    """How many layers of a LLaVA-like tower vLLM builds: up to the last one whose output the projector gets, which is
+    the tower's last where the config names none."""
     states = getattr(config, "vision_feature_layer", -1)
     n_layers = config.vision_config.num_hidden_layers
     return max(

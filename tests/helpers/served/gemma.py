@@ -1,0 +1,113 @@
+"""Tiny models of Gemma's families, saved as vLLM and transformers load them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Regex, pre_tokenizers
+
+from helpers.served.models import CHAT, PATCH, decoder, published_tower, save, tokenizer, tower
+
+GEMMA_IMAGE = "<start_of_image>"
+GEMMA_VISUAL = "<image_soft_token>"
+GEMMA4_IMAGE = "<|image|>"
+GEMMA4_TOKENS = {
+    "image": GEMMA4_IMAGE,
+    "video": "<|video|>",
+    "audio": "<|audio|>",
+    "boi": "<|image>",
+    "eoi": "<image|>",
+    "boa": "<|audio>",
+    "eoa": "<audio|>",
+}
+#: Small models have an embedding of every token for each layer, and layers that read the keys of others.
+GEMMA4_KINDS = {
+    "small": {"hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 128, "num_kv_shared_layers": 2},
+    "large": {"hidden_size_per_layer_input": 0, "use_bidirectional_attention": "vision"},
+}
+#: Tokens of their own in Gemma's vocabulary.
+NEWLINES = ["\n" * n for n in range(1, 5)]
+
+
+def words_and_newlines(**named: str) -> Any:
+    """A tokenizer of which a run of newlines is one token, and so is a space between newlines."""
+    words = tokenizer(*NEWLINES, **named)
+    spaces = pre_tokenizers.Split(Regex(" +(?!\n)|(?<!\n) +"), "removed")
+    newlines = pre_tokenizers.Split(Regex("\n+"), "isolated")
+    words.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, newlines])
+    return words
+
+
+def save_gemma3(folder: Path, window: int = 4096, **settings: Any) -> None:
+    """Gemma 3 with 3 x 3 visual tokens, each the mean of 2 x 2 patches; one of three decoder layers has no window."""
+    side = 6 * PATCH
+    words = words_and_newlines(boi_token=GEMMA_IMAGE, eoi_token="<end_of_image>", image_token=GEMMA_VISUAL)
+    image, start, end = (
+        words.convert_tokens_to_ids(one) for one in (words.image_token, words.boi_token, words.eoi_token)
+    )
+    text = transformers.Gemma3TextConfig(
+        **decoder(len(words), **settings),
+        query_pre_attn_scalar=32,
+        sliding_window=window,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    )
+    config: Any = transformers.Gemma3Config(
+        vision_config=transformers.SiglipVisionConfig(**tower(side, vision_use_head=False)),
+        text_config=text,
+        mm_tokens_per_image=9,
+        image_token_index=image,
+        boi_token_index=start,
+        eoi_token_index=end,
+        tie_word_embeddings=False,
+    )
+    config.eos_token_id = 1
+    processor = transformers.Gemma3Processor(
+        image_processor=transformers.Gemma3ImageProcessor(size={"height": side, "width": side}),
+        tokenizer=words,
+        image_seq_length=9,
+        chat_template=CHAT.replace("IMAGE", GEMMA_IMAGE),
+    )
+    save(transformers.Gemma3ForConditionalGeneration(config), processor, folder, published_tower)
+
+
+def save_gemma4(folder: Path, kind: str = "small", window: int = 4096, **settings: Any) -> None:
+    """Gemma 4 with at most 70 visual tokens, each the mean of 2 x 2 patches: `small`, or `large`, which attends in both
+    directions within images in layers with a window."""
+    patch, pool = 4, 2
+    words = words_and_newlines(**{f"{name}_token": token for name, token in GEMMA4_TOKENS.items()})
+    ids = {f"{name}_token_id": words.convert_tokens_to_ids(token) for name, token in GEMMA4_TOKENS.items()}
+    # With the usual epsilon, norms of what is nearly zero enlarge rounding errors.
+    text: dict[str, Any] = {
+        **decoder(len(words), num_hidden_layers=4, rms_norm_eps=1e-3),
+        "global_head_dim": 64,
+        "sliding_window": window,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "tie_word_embeddings": False,
+        **GEMMA4_KINDS[kind],
+        **settings,
+    }
+    shape = {"head_dim": 32, "num_key_value_heads": 2, "pooling_kernel_size": pool, "position_embedding_size": 64}
+    vision = tower(0, default_output_length=70, **shape, patch_size=patch)
+    del vision["image_size"]
+    config = transformers.Gemma4Config(vision_config=vision, audio_config=None, text_config=text, **ids)
+    sizes = {"patch_size": patch, "pooling_kernel_size": pool}
+    processor = transformers.Gemma4Processor(
+        feature_extractor=transformers.Gemma4AudioFeatureExtractor(),
+        image_processor=transformers.Gemma4ImageProcessor(**sizes, max_soft_tokens=70),
+        tokenizer=words,
+        video_processor=transformers.Gemma4VideoProcessor(**sizes),
+        image_seq_length=70,
+        chat_template=CHAT.replace("IMAGE", GEMMA4_IMAGE),
+    )
+    model = transformers.Gemma4ForConditionalGeneration(config)
+    with torch.no_grad():
+        for layer in model.model.language_model.layers:  # queries and keys have norms, and no scale
+            layer.self_attn.q_norm.weight.fill_(0.5)
+    save(model, processor, folder)

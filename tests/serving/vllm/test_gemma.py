@@ -1,0 +1,166 @@
+"""Gemma: attention within images, newlines that join, crops, and sliding windows shorter than the prompt."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
+from helpers.served.families import FOPRU, words
+from helpers.served.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, save_gemma3, save_gemma4
+from helpers.served.reference import Request
+from torch import nn
+from transformers import Gemma3TextConfig
+
+from tokenprune.serving.vllm.differences import warn_of_differences
+from tokenprune.serving.vllm.settings import Settings
+
+A, B = (1, 140, 112), (2, 200, 90)
+I = GEMMA_IMAGE  # noqa: E741
+UNPRUNED = {"strategy": "grid", "keep_ratio": 1.0}
+#: Newlines before and after images, and images side by side: prompts have one token for the newlines of a text and an
+#: image, or of two images. (vLLM itself refuses a single newline after an image.)
+JOINED = [
+    Request(f"w1\n{I}\n\nw2", (A,)),
+    Request(f"w1 {I}{I} w2 {I}", (A, B, B)),
+    Request(f"{I}{I}{I}w3", (B, A, B)),
+    Request("w1\n\nw2"),
+]
+CROPPED = (("do_pan_and_scan", True), ("pan_and_scan_min_crop_size", 32))
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_without_pruning(tmp_path: Path) -> None:
+    """vLLM's own model attends within images as transformers does, which the tests of pruning rely on."""
+    save_gemma3(tmp_path)
+    answers = expected(tmp_path, UNPRUNED, JOINED)
+    with engine(tmp_path, "", {}, hf_overrides={}) as llm:
+        for output, answer in zip(served(llm, JOINED), answers, strict=True):
+            check_equal(output, answer)
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.parametrize("position_ids", ["original", "compact"])
+def test_newlines_that_join(position_ids: str, tmp_path: Path) -> None:
+    save_gemma3(tmp_path)
+    """With steps that end before an image that they have no room for."""
+    settings = {**FOPRU, "position_ids": position_ids}
+    answers = expected(tmp_path, settings, JOINED)
+    with engine(tmp_path, "TokenPruneGemma3", settings, max_num_batched_tokens=16, max_num_seqs=8) as llm:
+        for request, answer in zip(JOINED, answers, strict=True):
+            (output,) = served(llm, [request])
+            check_equal(output, answer)
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_crops(tmp_path: Path) -> None:
+    """Of every crop, the same share is kept as of the image."""
+    save_gemma3(tmp_path)
+    requests = [
+        Request(f"w1 {I} w2 {I} w3", ((1, 140, 60), (2, 60, 180)), options=CROPPED),
+        Request(f"w1 {I}", ((3, 60, 60),), options=CROPPED),
+    ]
+    answers = expected(tmp_path, FOPRU, requests)
+    assert [len(answer.kept) for answer in answers] == [3 + 4, 1]
+    with engine(tmp_path, "TokenPruneGemma3", FOPRU, max_num_batched_tokens=128) as llm:
+        for output, answer in zip(served(llm, requests), answers, strict=True):
+            check_equal(output, answer)
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_images_of_different_length(tmp_path: Path) -> None:
+    """Gemma 4's tower gets those of one padded length together, not in the order of the prompts."""
+    save_gemma4(tmp_path)
+    i, larger = GEMMA4_IMAGE, (("max_soft_tokens", 140),)
+    requests = [
+        Request(f"w1 {i} w2", (A,)),
+        Request(f"w1 {i} w2 {i}", (B, A), options=larger),
+        Request(f"w1 {i} {i} w2", (B, A), keep_ratio=0.5),
+        Request(f"w1 {i} w2", ((3, 60, 180),), options=larger),
+    ]
+    answers = expected(tmp_path, FOPRU, requests)
+    with engine(tmp_path, "TokenPruneGemma4", FOPRU) as llm:
+        for output, answer in zip(served(llm, requests), answers, strict=True):
+            check_equal(output, answer)
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_colors(tmp_path: Path) -> None:
+    settings = {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 0.5, "cell": 2.0}
+    for name, save, image in (("3", save_gemma3, I), ("4", save_gemma4, GEMMA4_IMAGE)):
+        save(tmp_path / name)
+        requests = [Request(f"w1 {image} w2", (one,)) for one in (A, B)]
+        answers = expected(tmp_path / name, settings, requests)
+        with engine(tmp_path / name, f"TokenPruneGemma{name}", settings) as llm:
+            for output, answer in zip(served(llm, requests), answers, strict=True):
+                check_equal(output, answer)
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.parametrize("position_ids", ["original", "compact"])
+@pytest.mark.parametrize("strategy", [FOPRU, {"strategy": "visionzip", "keep_ratio": 0.25, "contextual": 0.5}])
+def test_a_window_counts_what_is_left(strategy: dict[str, Any], position_ids: Any, tmp_path: Path) -> None:
+    """As long as only text before the image is out of reach, it is like a window that is longer by what was dropped,
+    in transformers, where it counts what was there."""
+    n_dropped, window, settings = 7, 20, {**strategy, "position_ids": position_ids}
+    requests = [Request(f"{words(10)} {I} {words(8, 30)}", (A,), n_new=5)]
+    for name, length in (("own", window), ("longer", window + n_dropped)):
+        save_gemma3(tmp_path / name, window=length)
+    (own,), (longer,) = (expected(tmp_path / name, settings, requests) for name in ("own", "longer"))
+    assert own.n_prompt > window
+    with engine(tmp_path / "own", "TokenPruneGemma3", settings, block_size=16) as llm:
+        (output,) = served(llm, requests)
+    check_equal(output, longer)
+    assert difference(output, own) > 100 * TOLERANCE
+
+
+class Backend:
+    """That of vLLM's attention layers, as far as warnings look at it."""
+
+    both_directions = False
+
+    @classmethod
+    def get_name(cls) -> str:
+        return "CPU_ATTN"
+
+    @classmethod
+    def supports_mm_prefix(cls) -> bool:
+        return cls.both_directions
+
+
+class Kernel(Backend):
+    both_directions = True
+
+
+class Layer(nn.Module):
+    def __init__(self, both_directions: bool) -> None:
+        super().__init__()
+        self.attn_backend = Kernel if both_directions else Backend
+
+
+def warnings(caplog: Any, both_directions: bool, **others: Any) -> list[str]:
+    text = Gemma3TextConfig(num_hidden_layers=6, sliding_window=1024)
+    config: Any = SimpleNamespace(get_text_config=lambda: text)
+    model = SimpleNamespace(hf_config=config, **{"max_model_len": 8192, "is_mm_prefix_lm": True, **others})
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "vllm.tokenprune"):
+        warn_of_differences(model, Settings.read(FOPRU), nn.Sequential(Layer(both_directions)))
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_differences_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    window, direction = warnings(caplog, both_directions=False)
+    assert "5 of the language model's 6 layers attend within a sliding window of 1024 tokens" in window
+    assert "attention in both directions within images, which vLLM's CPU_ATTN does not have" in direction
+    assert warnings(caplog, both_directions=True) == [window]
+    assert warnings(caplog, both_directions=False, is_mm_prefix_lm=False) == [window]
+    assert warnings(caplog, both_directions=True, max_model_len=256) == []

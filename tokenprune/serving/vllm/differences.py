@@ -1,0 +1,41 @@
+"""In which layers vLLM attends otherwise than transformers does: logged once, when an engine starts."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from torch import nn
+
+from tokenprune.serving.vllm.refusals import layer_kinds
+from tokenprune.serving.vllm.settings import Settings
+
+logger = logging.getLogger("vllm.tokenprune")
+
+
+def warn_of_differences(model_config: Any, settings: Settings, decoder: nn.Module) -> None:
+    """Log a warning for sliding windows, and for attention that is causal where the model's is not.
+
+    decoder: the module that holds the language model's attention layers.
+    """
+    longest, text_config = settings.n_positions(model_config.max_model_len), model_config.hf_config.get_text_config()
+    window = getattr(text_config, "sliding_window", None)
+    n_sliding = layer_kinds(text_config).count("sliding_attention")
+    if n_sliding and window is not None and window < longest:
+        logger.warning(
+            "%d of the language model's %d layers attend within a sliding window of %d tokens, of which vLLM counts "
+            "those that are left. Where an unpruned prompt and its answer would be longer, these layers see further "
+            "back than in transformers, past the tokens that are dropped.",
+            n_sliding,
+            text_config.num_hidden_layers,
+            window,
+        )
+    layers: list[Any] = [layer for layer in decoder.modules() if hasattr(layer, "attn_backend")]
+    backends = {layer.attn_backend for layer in layers}
+    causal = sorted(backend.get_name() for backend in backends if not backend.supports_mm_prefix())
+    if model_config.is_mm_prefix_lm and causal:
+        logger.warning(
+            "This model was trained with attention in both directions within images, which vLLM's %s does not have: "
+            "its answers differ from transformers', with and without pruning. Serve it on a GPU.",
+            " and ".join(causal),
+        )

@@ -1,0 +1,58 @@
+"""Gemma 4: images of any shape, padded to one number of patches, which are averaged in squares. Videos and audio are
+not pruned."""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from vllm.model_executor.models import gemma4_mm
+from vllm.model_executor.models.interfaces import SupportsMRoPE
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from tokenprune.adapters.families.gemma4 import sizes_of, tiles_of
+from tokenprune.adapters.layouts.padded import padded_squares
+from tokenprune.encoded import EncodedImage
+from tokenprune.serving.vllm.capture import TileCapture
+from tokenprune.serving.vllm.core import PrunedModel
+from tokenprune.serving.vllm.processing import PruningProcessor
+from tokenprune.serving.vllm.tiles import image_statistics
+from tokenprune.serving.vllm.towers import encoder_layer, tower_of_config
+from tokenprune.tokens import VisionAttention
+
+
+class Gemma4Processor(PruningProcessor, gemma4_mm.Gemma4MultiModalProcessor): ...
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Gemma4Processor, info=gemma4_mm.Gemma4ProcessingInfo, dummy_inputs=gemma4_mm.Gemma4DummyInputsBuilder
+)
+class PrunedGemma4(PrunedModel, gemma4_mm.Gemma4ForConditionalGeneration, SupportsMRoPE):
+    """vLLM's Gemma 4, pruned. What each layer adds for every token is that of the tokens that are left."""
+
+    def make_capture(self) -> TileCapture:
+        tower, number = tower_of_config(self.config), encoder_layer(self.config, self.settings.strategy.attention_layer)
+        return TileCapture(tower, self.vision_tower, tower.layers(self.vision_tower)[number])
+
+    def encoded_images(self, arguments: dict[str, Any], features: Sequence[Tensor]) -> list[EncodedImage]:
+        needs, side = self.settings.strategy.needs, self.config.vision_config.pooling_kernel_size
+        rows, places = list(arguments["pixel_values"]), list(arguments["pixel_position_ids"])
+        sizes = [sizes_of(one[None])[0] for one in places]
+        layouts = [padded_squares(*size, side) for size in sizes]
+        statistics: list[dict[str, Any]] = [{} for _ in layouts]
+        if isinstance(self.capture, TileCapture):
+            # The tower gets images of one padded length together, in the order in which the lengths first occur.
+            lengths = [len(one) for one in rows]
+            order = sorted(range(len(rows)), key=lambda image: lengths.index(lengths[image]))
+            for image, (queries, keys, real) in zip(order, self.capture.tiles, strict=True):
+                statistics[image]["vision_attention"] = VisionAttention(
+                    queries[None], keys[None], self.capture.scale, 0, layouts[image], real[None]
+                )
+        if needs & {"pixels", "colors"}:
+            for found, one, place in zip(statistics, rows, places, strict=True):
+                (tile,) = tiles_of(one[None], place[None])
+                found.update(image_statistics(needs, tower_of_config(self.config), tile[None]))
+        return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
