@@ -32,7 +32,14 @@ class Sized:
         ids = encode_chat(processor, [images], [question.text])["input_ids"][0]
         chat = chat_prompt(processor, question.text, len(images))
         prompt = Prompt(images, question.text, chat, question.max_new_tokens)
-        return cls(question, prompt, len(ids), int((ids == processor.image_token_id).sum()))
+        return cls(question, prompt, len(ids), int((ids == visual_token(processor)).sum()))
+
+
+def visual_token(processor: Any) -> int:
+    """The ID that visual tokens have in a prompt. What Gemma 3's processor calls so is the marker before them."""
+    if getattr(processor, "boi_token", None) == getattr(processor, "image_token", ""):
+        return processor.tokenizer.image_token_id
+    return processor.image_token_id
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from helpers.files.evals import tiny_processor, write_vqav2
 
 from tokenprune.evals.engines.engine import EngineError, Prompt
 from tokenprune.evals.engines.offline import Offline
-from tokenprune.evals.engines.runner import EngineRunner
+from tokenprune.evals.engines.runner import EngineRunner, visual_token
 from tokenprune.evals.run.plan import PART, Plan
 from tokenprune.evals.run.setups import Setup, make_setups
 from tokenprune.evals.storage.answers import AnswerKey
@@ -59,3 +60,11 @@ def test_what_is_missing_is_asked_together(plan: Plan) -> None:
     done = {AnswerKey("a", f"a {i}", setup.key) for i in range(0, 70, 2) for setup in plan.setups}
     done |= {AnswerKey("a", "a 1", first.key), *(AnswerKey("b", f"b {i}", second.key) for i in range(3))}
     assert asked(plan, done) == [(first.label, 34), (second.label, 35), (first.label, 3)]
+
+
+def test_the_token_of_visual_tokens() -> None:
+    """Gemma 3's processor gives the marker before them the name that other processors give them."""
+    gemma = {"boi_token": "<start>", "image_token": "<start>", "image_token_id": 1}
+    assert visual_token(SimpleNamespace(**gemma, tokenizer=SimpleNamespace(image_token_id=2))) == 2
+    assert visual_token(SimpleNamespace(boi_token="<start>", image_token="<image>", image_token_id=3)) == 3
+    assert visual_token(tiny_processor()) == tiny_processor().image_token_id
