@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from helpers.served.engine import TOLERANCE, check_equal, difference, engine, expected, needs_vllm, served
 from helpers.served.families import FAMILIES, FOPRU, Family, words
+from helpers.served.gemma import GEMMA4_IMAGE, save_gemma4
 from helpers.served.models import save_llava_onevision
 from helpers.served.reference import Request
 
@@ -51,15 +52,23 @@ def test_frames_are_pruned_as_images(family: Family, tmp_path: Path) -> None:
     assert difference(outputs[0], compact) > 100 * TOLERANCE
 
 
-def test_videos_that_are_not_pruned(tmp_path: Path) -> None:
-    save_llava_onevision(tmp_path)
-    video = Request("w1 <video> w2", videos=((1, 56, 56, 4),))
-    both = Request("w1 <video> w2 <image> w3", ((3, 100, 60),), videos=video.videos)
+@pytest.mark.parametrize(
+    ("save", "architecture", "video", "image"),
+    [
+        (save_llava_onevision, "TokenPruneLlavaOnevision", "<video>", "<image>"),
+        (save_gemma4, "TokenPruneGemma4", "<|video|>", GEMMA4_IMAGE),
+    ],
+    ids=["llava-onevision", "gemma4"],
+)
+def test_videos_that_are_not_pruned(save: Any, architecture: str, video: str, image: str, tmp_path: Path) -> None:
+    save(tmp_path)
+    alone = Request(f"w1 {video} w2", videos=((1, 56, 56, 4),))
+    both = Request(f"w1 {video} w2 {image} w3", ((3, 100, 60),), videos=alone.videos)
     unpruned = replace(both, keep_ratio=1.0)
-    with engine(tmp_path, "TokenPruneLlavaOnevision", FOPRU, **LIMITS) as llm:
-        found = [tokens(one) for one in served(llm, [video, unpruned, both])]
+    with engine(tmp_path, architecture, FOPRU, **LIMITS) as llm:
+        found = [tokens(one) for one in served(llm, [alone, unpruned, both])]
     with engine(tmp_path, "", {}, **LIMITS, hf_overrides={}) as llm:
-        native = [tokens(one) for one in served(llm, [video, both])]
+        native = [tokens(one) for one in served(llm, [alone, both])]
     assert found[:2] == native
     assert found[2] != native[1]
 
