@@ -127,7 +127,7 @@ FAMILIES = (
     Family("mistral3", "TokenPruneMistral3", save_mistral3, MISTRAL_IMAGE, far=Far(256, 8, (196, 196))),
     Family("idefics3", "TokenPruneIdefics3", partial(save_idefics3, kind="idefics3")),
     Family("smolvlm", "TokenPruneSmolVLM", partial(save_idefics3, kind="smolvlm")),
-    # No step is to end within an image, which vLLM makes sure of only as long as few requests share a step.
+    # No step is to end within an image, which vLLM 0.32 only makes sure of while no other request shares the step.
     Family("gemma3", "TokenPruneGemma3", save_gemma3, GEMMA_IMAGE, visual_token=GEMMA_VISUAL, n_blocks=30, n_step=256),
     Family("gemma4", "TokenPruneGemma4", save_gemma4, GEMMA4_IMAGE, n_blocks=16),
     Family(

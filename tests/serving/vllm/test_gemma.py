@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,17 +92,25 @@ def test_images_of_different_length(tmp_path: Path) -> None:
             check_equal(output, answer)
 
 
+COLORS = {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 0.5, "cell": 2.0}
+PIXELS = {"strategy": "random", "keep_ratio": 0.25}
+
+
 @needs_vllm
 @pytest.mark.slow
-def test_colors(tmp_path: Path) -> None:
-    settings = {"strategy": "vflowopt:progressive=False", "keep_ratio": 0.25, "alpha": 0.5, "cell": 2.0}
-    for name, save, image in (("3", save_gemma3, I), ("4", save_gemma4, GEMMA4_IMAGE)):
-        save(tmp_path / name)
-        requests = [Request(f"w1 {image} w2", (one,)) for one in (A, B)]
-        answers = expected(tmp_path / name, settings, requests)
-        with engine(tmp_path / name, f"TokenPruneGemma{name}", settings) as llm:
-            for output, answer in zip(served(llm, requests), answers, strict=True):
-                check_equal(output, answer)
+@pytest.mark.parametrize(
+    ("save", "architecture", "image", "settings"),
+    [(save_gemma3, "TokenPruneGemma3", I, COLORS), (save_gemma4, "TokenPruneGemma4", GEMMA4_IMAGE, PIXELS)],
+)
+def test_what_is_read_from_pixels(
+    save: Callable[[Path], None], architecture: str, image: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    save(tmp_path)
+    requests = [Request(f"w1 {image} w2", (one,)) for one in (A, B)]
+    answers = expected(tmp_path, settings, requests)
+    with engine(tmp_path, architecture, settings) as llm:
+        for output, answer in zip(served(llm, requests), answers, strict=True):
+            check_equal(output, answer)
 
 
 @needs_vllm

@@ -27,6 +27,8 @@ ROPE_TYPES = ("default", "linear", "llama3", "mrope", "proportional")
 SERVED_LAYERS = ("full_attention", "sliding_attention", "linear_attention")
 #: Models whose features do not say where in the image they belong.
 NEEDS_PIXELS = ("TokenPruneLlavaNext", "TokenPruneLlavaOnevision", "TokenPruneMistral3")
+#: Models whose images are padded, so that their pixels do not divide into the patches of the tower.
+PADDED = ("TokenPruneGemma4",)
 #: What to do where vLLM is not there at all.
 NOT_INSTALLED = (
     f"vLLM is not installed. For GPUs, type: {to_install('vllm')}; for CPUs, see tokenprune/serving/README.md"
@@ -43,7 +45,8 @@ def check_model(architecture: Architecture, model_config: Any) -> None:
     check_architecture(architecture, config)
     check_strategy(strategy, config.get_text_config().num_hidden_layers)
     tower = tower_of_config(config)
-    offers = {"vision_attention", "pixels", "colors", *({"cls"} if tower.n_prefix else ())}
+    offers = {"vision_attention", "pixels", *({"cls"} if tower.n_prefix else ())}
+    offers |= set() if architecture.name in PADDED else {"colors"}
     check_needs(repr(strategy), strategy.needs, frozenset(offers), f"{architecture.name} inside vLLM")
     if "vision_attention" in strategy.needs and architecture.name != GENERIC:
         encoder_layer(config, strategy.attention_layer)
