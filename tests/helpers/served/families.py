@@ -128,7 +128,16 @@ FAMILIES = (
     Family("idefics3", "TokenPruneIdefics3", partial(save_idefics3, kind="idefics3")),
     Family("smolvlm", "TokenPruneSmolVLM", partial(save_idefics3, kind="smolvlm")),
     # No step is to end within an image, which vLLM 0.32 only makes sure of while no other request shares the step.
-    Family("gemma3", "TokenPruneGemma3", save_gemma3, GEMMA_IMAGE, visual_token=GEMMA_VISUAL, n_blocks=30, n_step=256),
+    Family(
+        "gemma3",
+        "TokenPruneGemma3",
+        save_gemma3,
+        GEMMA_IMAGE,
+        far=Far(64, 6, (140, 112)),
+        visual_token=GEMMA_VISUAL,
+        n_blocks=30,
+        n_step=256,
+    ),
     Family("gemma4", "TokenPruneGemma4", save_gemma4, GEMMA4_IMAGE, n_blocks=16),
     Family(
         "gemma4-large", "TokenPruneGemma4", partial(save_gemma4, kind="large"), GEMMA4_IMAGE, n_blocks=16, n_step=256
