@@ -166,11 +166,11 @@ def test_encoder_layers() -> None:
 
 
 def test_language_models() -> None:
-    rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 512}
-    with pytest.raises(UnsupportedError, match="of type 'yarn'"):
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    with pytest.raises(UnsupportedError, match="of type 'dynamic'"):
         check(llava(LlamaConfig(rope_parameters=rope)))
     check(llava(LlamaConfig(rope_parameters=rope), position_ids="compact"))
-    with pytest.raises(UnsupportedError, match="of type 'yarn'"):
+    with pytest.raises(UnsupportedError, match="of type 'dynamic'"):
         check(gemma3(full_attention=rope), "TokenPruneGemma3")
 
 

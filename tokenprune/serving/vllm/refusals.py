@@ -22,7 +22,7 @@ NEVER = {
     "kept_in_tower": "to prune between the layers of the vision tower, which are vLLM's own",
 }
 #: Rotary embeddings whose frequencies do not depend on the length.
-ROPE_TYPES = ("default", "linear", "llama3", "mrope", "proportional")
+ROPE_TYPES = ("default", "linear", "llama3", "mrope", "proportional", "yarn")
 #: Layers that attend to every token that is left, or to the last ones of them, or whose state has seen what is left.
 SERVED_LAYERS = ("full_attention", "sliding_attention", "linear_attention")
 #: Models whose features do not say where in the image they belong.

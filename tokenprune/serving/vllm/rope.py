@@ -30,8 +30,8 @@ LENGTHENED = (
 
 
 def lengthen(language_model: nn.Module, n_positions: int) -> None:
-    """Lengthen every table of a language model to `n_positions` at least. Raises UnsupportedError for a kind whose
-    frequencies depend on the length."""
+    """Lengthen every table of a language model to `n_positions` at least. Raises UnsupportedError for one that vLLM
+    cannot make longer: its frequencies depend on the length that it was made for."""
     module: Any
     for module in language_model.modules():
         if not isinstance(module, RotaryEmbeddingBase) or len(module.cos_sin_cache) >= n_positions:
@@ -39,9 +39,9 @@ def lengthen(language_model: nn.Module, n_positions: int) -> None:
         yarn = isinstance(module, MRotaryEmbedding) and module.scaling_factor is not None
         if type(module) not in LENGTHENED or yarn:
             raise UnsupportedError(
-                f"the language model's {type(module).__name__} has frequencies that depend on the length, and original "
-                f"position IDs run to {n_positions}, beyond its {len(module.cos_sin_cache)}. Lower --max-model-len, "
-                f'or write "position_ids": "compact".'
+                f"the language model's {type(module).__name__} ends at {len(module.cos_sin_cache)} position IDs, and "
+                f"original ones may run to {n_positions}. Lower --max-model-len, or write "
+                f'"position_ids": "compact".'
             )
         module.max_position_embeddings = n_positions
         module.cos_sin_cache = module._compute_cos_sin_cache().to(module.cos_sin_cache)
