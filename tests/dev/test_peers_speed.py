@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_a_process_answers_lines_and_keeps_what_is_printed_apart() -> None:
 
     with Server("some", [sys.executable, "-c", ECHO.format(peers=str(PEERS))]) as server:
         assert server.prefills == ["one"]
-        assert server.versions["torch"] == torch.__version__
+        assert server.versions["torch"] == version("torch")
         answer = server.ask("one")
         assert answer["kv_cache_bytes"] == 48
         assert answer["logits"] == [1.0] * 4

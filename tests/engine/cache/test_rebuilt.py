@@ -48,6 +48,8 @@ def saved(pairs: Pairs) -> Pairs:
     return torch.load(buffer)
 
 
+#: Offloading needs streams, which a CUDA build of torch has only where there is a driver.
+HAS_STREAMS = torch.version.cuda is None or torch.cuda.is_available()
 #: What may happen to tensors on the way from one cache to another.
 TO_TENSORS: dict[str, Callable[[Pairs], Pairs]] = {
     "same": lambda pairs: pairs,
@@ -84,7 +86,7 @@ def test_a_rebuilt_cache_is_refused(name: str, per_row: list[int], position_ids:
     model = tiny_llava() if name != "skipping" else FAMILIES["llava-clip"].build(n_layers=4)
     with torch.no_grad(), tokenprune.patch(model, STRATEGIES[name], position_ids=position_ids):
         cache = pruned(model, per_row)
-        for change in TO_TENSORS.values():
+        for change in [change for name, change in TO_TENSORS.items() if HAS_STREAMS or name != "offloaded"]:
             for rebuilt in (DynamicCache(change(pairs_of(cache))), static(model, change(pairs_of(cache)))):
                 for _ in range(2):  # it is refused again
                     with pytest.raises(PruningError, match=REFUSED):
