@@ -15,7 +15,7 @@ forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:Dep
 def forked(run: Callable[[], object]) -> int:
     """Start `run` in a fork, whose standard output is lost, and return its process ID.
 
-    The fork exits with 0, or with 1 after an error, whose traceback goes to standard error.
+    The fork exits with 0, or with 1 if `run` raises, or returns what a failed command does (`helpers.commands`).
     """
     process = os.fork()
     if process == 0:

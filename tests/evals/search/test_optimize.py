@@ -112,6 +112,10 @@ def test_killed_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     questions, measure, begun = scenes(tmp_path / "scenes"), Objective.agreement, tmp_path / "begun"
     whole = searched(questions, tmp_path / "whole.json", trials=12)["search"]["trials"]
     finished = 0
+
+    def search() -> None:
+        searched(questions, tmp_path / "killed.json", trials=12)
+
     for nth in (3, 9, 99):
         begun.write_text("")
 
@@ -123,7 +127,7 @@ def test_killed_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             return measure(self, strategy)
 
         monkeypatch.setattr(Objective, "agreement", agreement)
-        process = forked(lambda: searched(questions, tmp_path / "killed.json", trials=12) and None)
+        process = forked(search)
         assert os.waitpid(process, 0) == (process, 0 if nth == 99 else signal.SIGKILL)
         finished += len(begun.read_text().splitlines()) - (nth != 99)
     assert finished == 12
