@@ -48,8 +48,8 @@ def test_without_pruning(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("position_ids", ["original", "compact"])
 def test_newlines_that_join(position_ids: str, tmp_path: Path) -> None:
-    save_gemma3(tmp_path)
     """With steps that end before an image that they have no room for."""
+    save_gemma3(tmp_path)
     settings = {**FOPRU, "position_ids": position_ids}
     answers = expected(tmp_path, settings, JOINED)
     with engine(tmp_path, "TokenPruneGemma3", settings, max_num_batched_tokens=16, max_num_seqs=8) as llm:
