@@ -12,12 +12,13 @@ from helpers.served.models import CHAT, IMAGE, PATCH, decoder, save, tokenizer, 
 MISTRAL_IMAGE = "[IMG]"
 
 
-def save_mistral3(folder: Path, **settings: Any) -> None:
-    """Mistral 3 with up to 12 x 12 visual tokens of 2 x 2 patches."""
+def save_mistral3(folder: Path, text: str = "Mistral", **settings: Any) -> None:
+    """Mistral 3 with up to 12 x 12 visual tokens of 2 x 2 patches, and a language model of the class that `text`
+    begins."""
     side, words = 24 * PATCH, tokenizer(MISTRAL_IMAGE, "[IMG_BREAK]", "[IMG_END]")
     config = transformers.Mistral3Config(
         vision_config=transformers.PixtralVisionConfig(**tower(side)),
-        text_config=transformers.MistralConfig(**decoder(len(words), **settings), sliding_window=None),
+        text_config=getattr(transformers, f"{text}Config")(**decoder(len(words), **settings), sliding_window=None),
         image_token_index=words.convert_tokens_to_ids(MISTRAL_IMAGE),
         spatial_merge_size=2,
     )

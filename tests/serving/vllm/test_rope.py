@@ -33,3 +33,16 @@ def test_yarn(tmp_path: Path) -> None:
         engine(tmp_path, "TokenPruneMistral3", FOPRU, max_model_len=257),
     ):
         pass
+
+
+def test_queries_that_grow_with_their_position(tmp_path: Path) -> None:
+    """In Ministral 3, beyond the original length. Visual tokens have position IDs from 2 to 273."""
+    save_mistral3(tmp_path, text="Ministral3", rope_parameters={**YARN, "llama_4_scaling_beta": 0.5})
+    requests = [
+        Request(f"w1 {MISTRAL_IMAGE} w2 {MISTRAL_IMAGE} w3", ((1, 196, 196), (2, 196, 160))),
+        Request(f"w1 {MISTRAL_IMAGE} w2", ((3, 196, 196),), keep_ratio=1.0),
+    ]
+    answers = expected(tmp_path, FOPRU, requests)
+    with engine(tmp_path, "TokenPruneMistral3", FOPRU, max_model_len=256) as llm:
+        for output, answer in zip(served(llm, requests), answers, strict=True):
+            check_equal(output, answer)

@@ -31,6 +31,10 @@ class Mistral3Processor(PruningProcessor, mistral3.Mistral3MultiModalProcessor):
 class PrunedMistral3(PrunedModel, mistral3.Mistral3ForConditionalGeneration, SupportsMRoPE):
     """vLLM's Mistral 3, pruned. Its tower gets the patches of all images in one sequence."""
 
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        scale_queries(vllm_config.model_config.hf_config.text_config)
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+
     def attention_module(self) -> Any:
         layers = self.vision_tower.transformer.layers
         return layers[encoder_layer(self.config, self.settings.strategy.attention_layer)].attention.attn
@@ -52,3 +56,14 @@ class PrunedMistral3(PrunedModel, mistral3.Mistral3ForConditionalGeneration, Sup
                 normed = self.vision_tower.input_norm(image.reshape(1, -1), torch.float32).view(1, *image.shape)
                 found.update(image_statistics(needs, tower, normed))
         return [EncodedImage(layout, found) for layout, found in zip(layouts, statistics, strict=True)]
+
+
+def scale_queries(text_config: Any) -> None:
+    """Write what multiplies the queries of Ministral 3 at distant positions where vLLM reads it: it looks for the name
+    in Mistral's own format only, and would leave it out."""
+    rope = getattr(text_config, "rope_parameters", None) or {}
+    if "llama_4_scaling_beta" in rope and getattr(text_config, "llama_4_scaling", None) is None:
+        text_config.llama_4_scaling = {
+            "beta": rope["llama_4_scaling_beta"],
+            "original_max_position_embeddings": rope["original_max_position_embeddings"],
+        }
