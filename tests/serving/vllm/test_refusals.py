@@ -226,9 +226,8 @@ ENGINE = {
     "compilation_config.compile_mm_encoder": True,
     "compilation_config.cudagraph_mm_encoder": True,
     "model_config.multimodal_config.video_pruning_rate": 0.5,
+    "model_config.multimodal_config.mm_encoder_only": True,
 }
-
-
 LLAVA = ARCHITECTURES["TokenPruneLlava"]
 
 
@@ -247,7 +246,9 @@ def engine_config() -> Any:
         cache_config=SimpleNamespace(enable_prefix_caching=True),
         model_config=SimpleNamespace(
             hf_config=llava(),
-            multimodal_config=SimpleNamespace(video_pruning_rate=None, mm_encoder_tp_mode="weights"),
+            multimodal_config=SimpleNamespace(
+                video_pruning_rate=None, mm_encoder_tp_mode="weights", mm_encoder_only=False
+            ),
         ),
     )
 
@@ -265,7 +266,7 @@ def test_options(option: str, value: Any) -> None:
         owner = getattr(owner, part)
     setattr(owner, name, value)
     with pytest.raises(UnsupportedError, match="cannot be combined with pruned images"):
-        check_engine(LLAVA, config)
+        check_engine(ARCHITECTURES["TokenPruneMistral3"], config)
 
 
 def test_data_parallel_tower() -> None:

@@ -27,6 +27,8 @@ ROPE_TYPES = ("default", "linear", "llama3", "mrope", "proportional", "yarn")
 SERVED_LAYERS = ("full_attention", "sliding_attention", "linear_attention")
 #: Models whose features do not say where in the image they belong.
 NEEDS_PIXELS = ("TokenPruneLlavaNext", "TokenPruneLlavaOnevision", "TokenPruneMistral3")
+#: Models with text between the visual tokens of an image, whose embeddings are the language model's.
+MARKED = ("TokenPruneMistral3", "TokenPruneIdefics3", "TokenPruneSmolVLM")
 #: Models whose images are padded, so that their pixels do not divide into the patches of the tower.
 PADDED = ("TokenPruneGemma4",)
 #: What to do where vLLM is not there at all.
@@ -171,6 +173,10 @@ def check_engine(architecture: Architecture, vllm_config: Any) -> None:
         "--enable-tower-connector-lora": (
             lora is not None and lora.enable_tower_connector_lora,
             "vLLM would derive the number of the tower's tokens from those that are kept",
+        ),
+        "--mm-encoder-only": (
+            multimodal.mm_encoder_only and architecture.name in MARKED,
+            "the text between an image's visual tokens is embedded by the language model, which is not loaded",
         ),
         "--video-pruning-rate": (
             bool(multimodal.video_pruning_rate),
