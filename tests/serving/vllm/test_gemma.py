@@ -14,7 +14,7 @@ from helpers.served.families import FOPRU, words
 from helpers.served.gemma import GEMMA4_IMAGE, GEMMA_IMAGE, save_gemma3, save_gemma4
 from helpers.served.reference import Request
 from torch import nn
-from transformers import Gemma3TextConfig
+from transformers import Gemma3TextConfig, LlamaConfig
 
 from tokenprune.serving.vllm.differences import warn_of_differences
 from tokenprune.serving.vllm.settings import Settings
@@ -156,13 +156,16 @@ class Layer(nn.Module):
         self.attn_backend = Kernel if both_directions else Backend
 
 
-def warnings(caplog: Any, both_directions: bool, **others: Any) -> list[str]:
-    text = Gemma3TextConfig(num_hidden_layers=6, sliding_window=1024)
+def warnings(caplog: Any, both_directions: bool, table: int | None = None, **others: Any) -> list[str]:
+    text = others.pop("text", Gemma3TextConfig(num_hidden_layers=6, sliding_window=1024))
     config: Any = SimpleNamespace(get_text_config=lambda: text)
     model = SimpleNamespace(hf_config=config, **{"max_model_len": 8192, "is_mm_prefix_lm": True, **others})
+    layer: Any = Layer(both_directions)
+    if table is not None:
+        layer.cache_max_position_num = table
     caplog.clear()
     with caplog.at_level(logging.WARNING, "vllm.tokenprune"):
-        warn_of_differences(model, Settings.read(FOPRU), nn.Sequential(Layer(both_directions)))
+        warn_of_differences(model, Settings.read(FOPRU), nn.Sequential(layer))
     return [record.getMessage() for record in caplog.records]
 
 
@@ -173,3 +176,12 @@ def test_differences_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert warnings(caplog, both_directions=True) == [window]
     assert warnings(caplog, both_directions=False, is_mm_prefix_lm=False) == [window]
     assert warnings(caplog, both_directions=True, max_model_len=256) == []
+
+
+def test_yarn_with_another_length_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    yarn = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 8192}
+    text = LlamaConfig(rope_parameters=yarn)
+    assert warnings(caplog, both_directions=True, text=text) == []
+    assert warnings(caplog, both_directions=True, text=text, table=8192) == []
+    (message,) = warnings(caplog, both_directions=True, text=text, table=4 * 8192)
+    assert "from another length than 8192" in message

@@ -11,7 +11,7 @@ batches        in the worker: how many images the vision tower gets at once
 core           in the worker: encode, select, and give kept tokens their original position IDs
 positions      ... by offsets that travel in the embeddings
 rope           ... beyond the length that vLLM counts
-differences    where vLLM attends otherwise than transformers: logged when the engine starts
+differences    where vLLM computes otherwise than transformers: logged when the engine starts
 towers         vision towers as vLLM builds them, described by a model's config
 capture        queries and keys of one of their layers
 tiles          layouts and statistics of images that are encoded as square tiles

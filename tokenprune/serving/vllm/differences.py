@@ -1,4 +1,4 @@
-"""In which layers vLLM attends otherwise than transformers does: logged once, when an engine starts."""
+"""Where vLLM's language model computes otherwise than transformers' does: logged once, when an engine starts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ logger = logging.getLogger("vllm.tokenprune")
 
 
 def warn_of_differences(model_config: Any, settings: Settings, decoder: nn.Module) -> None:
-    """Log a warning for sliding windows, and for attention that is causal where the model's is not.
+    """Log a warning for sliding windows, for attention that is causal where the model's is not, and for YaRN in
+    which vLLM takes another length to be the original one, as in Qwen2.5-VL.
 
-    decoder: the module that holds the language model's attention layers.
+    decoder: the module that holds the language model's attention layers and rotary embeddings.
     """
     longest, text_config = settings.n_positions(model_config.max_model_len), model_config.hf_config.get_text_config()
     window = getattr(text_config, "sliding_window", None)
@@ -38,4 +39,14 @@ def warn_of_differences(model_config: Any, settings: Settings, decoder: nn.Modul
             "This model was trained with attention in both directions within images, which vLLM's %s does not have: "
             "its answers differ from transformers', with and without pruning. Serve it on a GPU.",
             " and ".join(causal),
+        )
+    rope = getattr(text_config, "rope_parameters", None) or {}
+    original = rope.get("original_max_position_embeddings")
+    # M-RoPE's tables may be longer, and its frequencies depend on their length.
+    lengths = {getattr(module, "cache_max_position_num", original) for module in decoder.modules()}
+    if rope.get("rope_type") == "yarn" and lengths != {original}:
+        logger.warning(
+            "vLLM derives the frequencies of this model's YaRN from another length than %d, the original one: its "
+            "answers differ from transformers', with and without pruning.",
+            original,
         )
