@@ -101,7 +101,8 @@ def unpruned_prompt(
     """The prompt as it would be without pruning: its token IDs, its images and videos, and the places of all images and
     frames that are pruned.
 
-    counts: how many visual tokens an item had, and how many frames; None for one that is not pruned.
+    counts: how many visual tokens an item had, markers between them included, and how many frames; None for one that is
+        not pruned.
     """
     prompt: list[int] = []
     moved, places, done = [], [], 0
@@ -115,9 +116,9 @@ def unpruned_prompt(
             moved.append(replace(feature, mm_position=replace(where, offset=start)))
             prompt += ids[where.offset + shared : done]
             continue
-        n_visual, n_frames = count
+        n_places, n_frames = count
         frames = visual_places(where).view(n_frames, -1)
-        n_kept, n = frames.shape[1], n_visual // n_frames
+        n_kept, n = frames.shape[1], n_places // n_frames
         for number, first in enumerate(frames[:, 0].tolist()):
             places.append(Place(n_kept, start + first + number * (n - n_kept), n))
         # Every frame's first token stands for those that it lost, too.
