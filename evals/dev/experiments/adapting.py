@@ -52,6 +52,8 @@ def measure(options: Namespace) -> list[TaskResult]:
         output=options.output / "adapted",
         strategy=options.strategy,
         keep_ratio=min(options.keep_ratio),
+        up_to=options.up_to,
+        whole=options.whole,
         labels=options.labels,
         steps=options.steps,
         batch=options.batch,
@@ -98,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--keep-ratio", nargs="+", type=float, default=list(KEEP_RATIOS), metavar="R", help="of the evaluation"
     )
+    parser.add_argument("--up-to", type=float, default=0.5, metavar="R", help="highest keep ratio of the training")
+    parser.add_argument("--whole", type=float, default=0.25, metavar="SHARE", help="of the training without pruning")
     parser.add_argument("--no-labels", action="store_false", dest="labels", help="distil from the unpruned model")
     parser.add_argument("--steps", type=int, default=300, metavar="N", help="of the training")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="of the training")
