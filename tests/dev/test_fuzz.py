@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.forks import forked, forks
 
 from tokenprune.engine import prefill
 from tokenprune.evals.dev.fuzz import __main__ as command
@@ -125,16 +124,16 @@ def test_a_failed_draw_says_how_to_replay_it(
     assert command.main(["--seed", str(SEED), "--only", index]) == 0
 
 
+@forks
 @pytest.mark.slow
 def test_a_killed_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     output = tmp_path / "run.jsonl"
-    words = [sys.executable, "-m", command.__spec__.name.removesuffix(".__main__"), "--seed", str(SEED)]
-    process = subprocess.Popen([*words, "--draws", "500", "--output", str(output)], stdout=subprocess.DEVNULL)
+    process = forked(lambda: command.main(["--seed", str(SEED), "--draws", "500", "--output", str(output)]))
     while not output.exists() or output.read_bytes().count(b"\n") < 7:
-        assert process.poll() is None
+        assert os.waitpid(process, os.WNOHANG) == (0, 0), "the run ended before it could be killed"
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    os.kill(process, signal.SIGKILL)
+    assert os.waitpid(process, 0) == (process, signal.SIGKILL)
     whole = output.read_bytes()
     done = whole.count(b"\n")
     output.write_bytes(whole + b'{"seed": 1616, "ind')

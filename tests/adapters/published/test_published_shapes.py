@@ -60,7 +60,7 @@ class Published:
     text, vision: what is other than in the configuration's defaults, which are those of the checkpoint.
     processor: makes the processor from a tokenizer.
     image, video: how a prompt writes them.
-    n_visual: visual tokens of the images of 240 x 320 and 480 x 640, and of the video of 4 frames of 240 x 320.
+    n_visual: visual tokens of the images of 240 x 320 and 320 x 480, and of the video of 4 frames of 240 x 320.
     facts: attributes of the text config that are as published.
     """
 
@@ -99,13 +99,13 @@ QWEN: dict[str, Any] = {
     "markers": QWEN_MARKERS,
     "image": "<|vision_start|><|image_pad|><|vision_end|>",
     "video": "<|vision_start|><|video_pad|><|vision_end|>",
-    "n_visual": (80, 300, 160),
+    "n_visual": (80, 150, 160),
 }
 GLM: dict[str, Any] = {
     "markers": GLM_MARKERS,
     "image": "<|begin_of_image|><|image|><|end_of_image|>",
     "video": "<|begin_of_video|><|video|><|end_of_video|>",
-    "n_visual": (99, 391, 198),
+    "n_visual": (99, 187, 198),
 }
 QWEN_TOWER = {"depth": 2, "intermediate_size": 64, "out_hidden_size": WIDTH}
 GLM_TOWER = {"depth": 2, "intermediate_size": 64, "out_hidden_size": WIDTH}
@@ -247,7 +247,7 @@ def images_prompt(name: str) -> dict[str, Any]:
     return dict(
         processor_of(name)(
             text=[f"w5 {marker} w6 w7", f"w8 w9 {marker} w10 {marker} w11 w12 w13"],
-            images=[[image(240, 320)], [image(240, 320), image(480, 640)]],
+            images=[[image(240, 320)], [image(240, 320), image(320, 480)]],
             padding=True,
             return_tensors="pt",
         )

@@ -45,12 +45,36 @@ PART = Part("scenes", None, (0.5, 0.25), ("fopru", "flowcut", "evs", "fastv:laye
 QUIET = Console(quiet=True)
 
 
+def measuring(folder: Path) -> Measuring:
+    model, folders = (brief(tiny_llava()), tiny_processor()), (folder / "data", folder / "rows", folder / "runs")
+    return Measuring(model, "tiny", *folders, settings=[], dtype="float32")
+
+
+def write_questions(folder: Path) -> None:
+    write_vqav2(folder / "data" / "scenes")
+    write_refcoco(folder / "data" / "scenes")
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Measuring:
-    write_vqav2(tmp_path / "data" / "scenes")
-    write_refcoco(tmp_path / "data" / "scenes")
-    model, folders = (brief(tiny_llava()), tiny_processor()), (tmp_path / "data", tmp_path / "rows", tmp_path / "runs")
-    return Measuring(model, "tiny", *folders, settings=[], dtype="float32")
+    """Nothing is measured yet."""
+    write_questions(tmp_path)
+    return measuring(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    write_questions(folder)
+    measuring(folder).measure(PART, QUIET)
+    return folder
+
+
+@pytest.fixture
+def measured(finished: Path, tmp_path: Path) -> Measuring:
+    """All of `PART` is measured."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return measuring(tmp_path)
 
 
 @pytest.fixture
@@ -117,21 +141,20 @@ def test_a_part_is_measured_and_resumed_from_its_rows_alone(run: Measuring, aske
     assert estimate(elsewhere, PART) == (0, 0.0)
 
 
-def test_shared_answers_are_those_of_each_strategy_alone(run: Measuring, tmp_path: Path) -> None:
-    run.measure(PART, QUIET)
+def test_shared_answers_are_those_of_each_strategy_alone(measured: Measuring, tmp_path: Path) -> None:
     for strategies in ([], ["random"], ["downsample"], ["fopru"], ["flowcut"], ["fastv:layer=1"]):
         evaluate(
-            run.model,
+            measured.model,
             output=tmp_path / "alone" / "_".join(strategies),
             strategies=strategies,
             keep_ratios=PART.ratios if strategies else [1.0],
             position_ids=PART.ids("".join(strategies)),
             baselines=[] if strategies else ["unpruned"],
-            data=run.data / PART.data,
+            data=measured.data / PART.data,
             dtype="float32",
             console=QUIET,
         )
-    together, alone = answers(run.runs), answers(tmp_path / "alone")
+    together, alone = answers(measured.runs), answers(tmp_path / "alone")
     assert together == alone
     assert len({answer.text for answer in alone.values()}) > 1
 
@@ -193,17 +216,14 @@ def test_a_step_of_another_process_is_left_to_it(run: Measuring, asked: list[dic
     assert run.rows(PART) is not None
 
 
-def test_a_new_strategy_is_all_that_is_asked(run: Measuring, asked: list[dict[str, Any]]) -> None:
-    run.measure(PART, QUIET)
-    asked.clear()
-    run.measure(replace(PART, strategies=(*PART.strategies, "divprune")), QUIET)
+def test_a_new_strategy_is_all_that_is_asked(measured: Measuring, asked: list[dict[str, Any]]) -> None:
+    measured.measure(replace(PART, strategies=(*PART.strategies, "divprune")), QUIET)
     assert [call["strategies"] for call in asked] == [["divprune"]] * 4
 
 
 @pytest.mark.parametrize("changed", ["weights", "dtype", "questions", "settings"])
-def test_rows_of_another_measurement_are_refused(run: Measuring, changed: str) -> None:
-    run.measure(PART, QUIET)
-    now = another_machine(run)
+def test_rows_of_another_measurement_are_refused(measured: Measuring, changed: str) -> None:
+    now = another_machine(measured)
     if changed == "weights":
         now.model = (tiny_llava(seed=1), tiny_processor())
     elif changed == "dtype":
@@ -211,7 +231,7 @@ def test_rows_of_another_measurement_are_refused(run: Measuring, changed: str) -
     elif changed == "questions":
         now.questions = 1
     else:
-        file = run.output / "scenes" / "50.jsonl"
+        file = measured.output / "scenes" / "50.jsonl"
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         settings = [line["settings"] for line in lines if line["strategy"] == "FoPru"]
         settings[0]["layer"] = -3
@@ -278,9 +298,8 @@ def test_what_is_not_planned_is_refused(wrong: tuple[str, str], capsys: pytest.C
     assert f"{wrong[0]}: {wrong[1]} is not in the plan, which has" in capsys.readouterr().err
 
 
-def test_caches_are_equalled_by_keep_ratios(run: Measuring) -> None:
-    run.measure(PART, QUIET)
-    rows = run.rows(PART)
+def test_caches_are_equalled_by_keep_ratios(measured: Measuring) -> None:
+    rows = measured.rows(PART)
     assert rows is not None
     found = equal_cache(rows, ["FastV"])
     assert found is not None
