@@ -92,8 +92,8 @@ def engine(model: Path, architecture: str, settings: Mapping[str, Any], **option
         cleanup_dist_env_and_memory()
 
 
-def served(llm: Any, requests: Sequence[Request]) -> list[Any]:
-    """vLLM's outputs for requests that are sent together."""
+def served(llm: Any, requests: Sequence[Request], adapter: Any = None) -> list[Any]:
+    """vLLM's outputs for requests that are sent together, with the model or an adapter of it (a `LoRARequest`)."""
     from vllm import SamplingParams
 
     n_logprobs, tokenizer = llm.llm_engine.model_config.get_vocab_size(), llm.get_tokenizer()
@@ -109,7 +109,7 @@ def served(llm: Any, requests: Sequence[Request]) -> list[Any]:
             prompt["mm_processor_kwargs"] = options
         prompts.append(prompt)
         sampling.append(SamplingParams(temperature=0, max_tokens=request.n_new, logprobs=n_logprobs, ignore_eos=True))
-    return llm.generate(prompts, sampling, use_tqdm=False)
+    return llm.generate(prompts, sampling, use_tqdm=False, lora_request=adapter)
 
 
 def played(*video: int) -> tuple[Any, dict[str, Any]]:

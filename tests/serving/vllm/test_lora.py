@@ -1,0 +1,73 @@
+"""Requests with LoRA adapters of the language model, beside others and requests without."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from helpers.served.engine import check_equal, difference, engine, expected, needs_vllm, served
+from helpers.served.families import FAMILIES, FOPRU, Family
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+pytestmark = [needs_vllm, pytest.mark.slow]
+NAMES = ("llava-clip", "qwen2_5_vl", "qwen3_vl", "mistral3", "gemma3")
+RANK = 4
+#: What PEFT puts before the names of a model's modules.
+PREFIX = "base_model.model."
+
+
+def adapted(folder: Path, adapter: Path, merged: Path, seed: int) -> None:
+    """Write a random adapter of all linear layers of the language model, and the model into which it is merged."""
+    model: Any = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    weights: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for name, module in model.model.language_model.named_modules(prefix="model.language_model"):
+            if not isinstance(module, nn.Linear):
+                continue
+            down = torch.randn(RANK, module.in_features, generator=generator) * 0.1
+            up = torch.randn(module.out_features, RANK, generator=generator) * 0.1
+            module.weight += up @ down
+            weights |= {f"{PREFIX}{name}.lora_A.weight": down, f"{PREFIX}{name}.lora_B.weight": up}
+    targets = sorted({name.removesuffix(".lora_A.weight").rpartition(".")[2] for name in weights if "lora_A" in name})
+    config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "target_modules": targets, "bias": "none"}
+    adapter.mkdir()
+    save_file(weights, adapter / "adapter_model.safetensors", {"format": "pt"})
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    shutil.copytree(folder, merged)
+    model.save_pretrained(merged)
+
+
+@pytest.mark.parametrize("family", [one for one in FAMILIES if one.name in NAMES], ids=lambda one: one.name)
+def test_adapters(family: Family, tmp_path: Path) -> None:
+    """One by one and then all together, in steps that end within images and with blocks of earlier requests, which are
+    another adapter's."""
+    from vllm.lora.request import LoRARequest  # pyright: ignore[reportMissingImports]
+
+    folder, requests = tmp_path / "model", family.requests()
+    family.save(folder)
+    adapters, answers = [None], [expected(folder, FOPRU, requests)]
+    for number, name in enumerate(("first", "second"), start=1):
+        adapted(folder, tmp_path / name, tmp_path / f"{name}, merged", number)
+        adapters.append(LoRARequest(name, number, str(tmp_path / name)))
+        answers.append(expected(tmp_path / f"{name}, merged", FOPRU, requests))
+    settings: dict[str, Any] = {
+        "max_num_seqs": 8,
+        "max_model_len": 256,
+        "max_num_batched_tokens": family.n_step,
+        "enable_lora": True,
+        "max_loras": 2,
+        "max_lora_rank": 8,
+    }
+    with engine(folder, family.architecture, FOPRU, **settings) as llm:
+        for adapter, wanted in zip(adapters, answers, strict=True):
+            outputs = served(llm, requests, adapter)
+            for output, answer, other in zip(outputs, wanted, answers[0], strict=True):
+                check_equal(output, answer)
+                assert adapter is None or difference(output, other) > 0.01
