@@ -155,7 +155,7 @@ def add_keep_ratios(parser: ArgumentParser, default: Sequence[float] = DEFAULT_K
         type=float,
         default=list(default),
         metavar="RATIO",
-        help="fractions of the visual tokens to keep; every strategy runs at each of them",
+        help="fractions of the visual tokens to keep; every strategy runs at each of them, a settings file at its own",
     )
 
 

@@ -46,7 +46,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--record",
         metavar="FILE",
-        help="file to which the kept indices of each image are appended, as a JSON line (default: none)",
+        help="file to which the kept indices of each image or video are appended, as a JSON line (default: none)",
     )
     parser.add_argument(
         "--hf-overrides",
