@@ -266,7 +266,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--needles", type=Path, required=True, metavar="DIR", help="what train.needles wrote")
+    parser.add_argument("--needles", type=Path, required=True, metavar="DIR", help="what needles.draw wrote")
     parser.add_argument("--model", default=str(MODEL), help="a folder or a Hugging Face name")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS[:-1], help="all but exhaustive, unless said")

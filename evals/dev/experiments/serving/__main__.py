@@ -129,11 +129,11 @@ def main() -> None:
     parser.add_argument(
         "servers", nargs="+", metavar="URL", help="a server of each strategy; Grid's selection is cheap"
     )
-    parser.add_argument("--rounds", type=at_least(1), default=5, metavar="N", help="rounds, in each of which all run")
+    parser.add_argument("--rounds", type=at_least(2), default=5, metavar="N", help="rounds, in each of which all run")
     parser.add_argument("--clients", nargs="+", type=int, default=list(CLIENTS), metavar="N", help="clients at once")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON file of every value")
     options = parser.parse_args()
-    opened = [Measured(url) for url in options.servers]
+    opened = [Measured(url, str(options.model)) for url in options.servers]
     servers = {server.described["settings"]["strategy"]: server for server in opened}
     about = {
         "bounds": bounds(options.model),
