@@ -25,12 +25,16 @@ DIGESTS = {"weights": "other weights of the model", "digest": "other questions o
 
 
 @contextmanager
-def held_study(path: Path, identity: Mapping[str, Any]) -> Iterator[optuna.Study]:
+def held_study(
+    path: Path,
+    identity: Mapping[str, Any],
+    instead: str = "Name another output, or delete the file to start again.",
+) -> Iterator[optuna.Study]:
     """Give the study in `path`, a new one or the one that is there, and keep every other process off it.
 
-    `identity` is what must not change between runs: JSON values by name. SettingError where it did, where another
-    process holds the file, and where the file is something else. DataError once the file is deleted meanwhile, which is
-    then written again.
+    `identity` is what must not change between runs: JSON values by name. SettingError where it did, which says what to
+    do `instead`, where another process holds the file, and where the file is something else. DataError once the file is
+    deleted meanwhile, which is then written again.
     """
     with lock_for_appending(path, "another search is writing it") as held, naming(path), _quiet_optuna():
         lock = _AlreadyLocked(path, held)
@@ -40,7 +44,6 @@ def held_study(path: Path, identity: Mapping[str, Any]) -> Iterator[optuna.Study
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SettingError(f"{path}: no journal of a search. Name another output, or delete it.") from error
         found = study.user_attrs.get("identity", identity)
-        instead = "Name another output, or delete the file to start again."
         check_same(found, identity, f"{path}: holds another search", instead, DIGESTS)
         study.set_user_attr("identity", dict(identity))
         for trial in study.get_trials(states=(TrialState.RUNNING,)):

@@ -38,7 +38,7 @@ from tokenprune.serving.vllm.architectures import architecture_of
 from tokenprune.strategies.registry import changed_settings, name_of
 
 #: Files in the output folder.
-SETTINGS, PAGE, PLOT, JOURNAL = "settings.json", "tuned.md", "tuned.png", "search.journal"
+SETTINGS, PAGE, PLOT, JOURNAL, IDENTITY = "settings.json", "tuned.md", "tuned.png", "search.journal", "tune.json"
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,7 @@ def tune(
             "cost": cost,
             "measure": measure,
             "servable": servable,
+            "generations": generations,  # more of them would test other settings on questions that are fresh no longer
             "size": size,
             "seed": seed,
             "batch_tokens": batch_tokens,
@@ -149,7 +150,12 @@ def tune(
             "versions": versions(),
         }
         output.mkdir(parents=True, exist_ok=True)
-        with held_study(output / JOURNAL, identity) as study, held_answers(output / "answers") as (write, found):
+        instead = f"Name another --output, or delete {output} to start again."
+        with (
+            held_study(output / JOURNAL, identity, instead) as study,
+            held_answers(output / "answers") as (write, found),
+        ):
+            files.begin(output / IDENTITY, identity, "another tuning")  # the answers remain if the journal is deleted
             n_all = plan.n_answers(searched) + len(questions) + MOST * len(fresh.questions)
             with _progress(console, n_all) as (advance, say):
                 asker = Asker(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,21 @@ def test_a_killed_tuning_resumes(
         SettingError, match=r"search\.journal: holds another search, with max_loss=20\.0 and not max_loss=3\.0"
     ):
         tuned(scenes, tmp_path, max_loss=3.0)
+
+
+@pytest.mark.parametrize("without_journal", [False, True])
+@pytest.mark.parametrize("change", [{"max_loss": 3.0}, {"labels": False}, {"generations": 3}])
+def test_another_tuning_gets_no_answers_of_this_one(
+    change: dict[str, Any], without_journal: bool, undisturbed: tuple[Tuned, Path], scenes: Path, tmp_path: Path
+) -> None:
+    """Not even once the journal is deleted. More generations would test other settings on the same fresh questions."""
+    output = tmp_path / "tuned"
+    shutil.copytree(undisturbed[1], output)
+    if without_journal:
+        (output / "search.journal").unlink()
+    told = "holds another tuning, with .* delete its folder" if without_journal else f"or delete {output} to start"
+    with pytest.raises(SettingError, match=told):
+        tuned(scenes, output, **change)
 
 
 def test_a_target_that_cannot_be_met_gives_the_best_that_was_found(scenes: Path, tmp_path: Path) -> None:
