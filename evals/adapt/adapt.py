@@ -35,6 +35,7 @@ from tokenprune.evals.storage.answers import AnswerKey
 from tokenprune.evals.storage.provenance import model_identity, tasks_identity, versions
 from tokenprune.evals.storage.run_folder import RunFolder
 from tokenprune.evals.tasks.base.question import Question
+from tokenprune.evals.tasks.base.task import NoSplitError
 from tokenprune.strategies.registry import changed_settings, name_of
 
 #: In the output folder: the adapter, the checkpoints, what identifies the training, the losses.
@@ -169,15 +170,17 @@ def _load(
     data: Path, tasks: Sequence[str] | None, split: str | None, *, style: Style, labels: bool, console: Console
 ) -> list[Question]:
     """The questions of a split; of "train" if none is named and there is one, which other commands leave out."""
-    if split is None:
-        try:
-            found = load_questions(data, tasks, split="train", style=style, labels=labels)
-        except DataError:  # not every set has one, or there is another mistake, which is said below
-            pass
-        else:
-            console.print("Learning from split train. To learn from another, name it: --split val")
-            return found
-    return load_questions(data, tasks, split=split, style=style, labels=labels)
+    if split is not None:
+        return load_questions(data, tasks, split=split, style=style, labels=labels)
+    try:
+        found = load_questions(data, tasks, split="train", style=style, labels=labels)
+    except NoSplitError:
+        found = load_questions(data, tasks, style=style, labels=labels)
+        if names := ", ".join(sorted({one.split for one in found} - {""})):
+            console.print(f"Not every set has a split train, so this learns from {names}. To choose one: --split NAME")
+    else:
+        console.print("Learning from split train. To learn from another, name it: --split val")
+    return found
 
 
 def _train(

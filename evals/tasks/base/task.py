@@ -58,10 +58,14 @@ class Task(ABC):
         return {self.metric: Metric.of(Ratio.mean(points(answered)))}
 
 
+class NoSplitError(DataError):
+    """A set does not have the split that is wanted."""
+
+
 def choose_splits(wanted: str | None, found: set[str], where: str) -> set[str]:
     """Return the splits to ask, out of those `found` in a set; "" stands for questions without a split.
 
-    DataError, naming the file `where`, if the wanted split is not there.
+    NoSplitError, naming the file `where`, if the wanted split is not there.
     """
     if wanted is None:
         if found == {"train"}:
@@ -70,9 +74,9 @@ def choose_splits(wanted: str | None, found: set[str], where: str) -> set[str]:
             )
         return found - {"train"}
     if found == {""}:
-        raise DataError(f"{where}: no split {wanted!r}; it has none. Leave --split out")
+        raise NoSplitError(f"{where}: no split {wanted!r}; it has none. Leave --split out")
     if wanted not in found:
-        raise DataError(f"{where}: no split {wanted!r}; it has {', '.join(sorted(found - {''}))}")
+        raise NoSplitError(f"{where}: no split {wanted!r}; it has {', '.join(sorted(found - {''}))}")
     return {wanted}
 
 
